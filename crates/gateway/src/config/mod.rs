@@ -1,0 +1,138 @@
+//! The gateway's settings: its own sections, and those that all processes share.
+
+mod sections;
+mod values;
+
+use linnet_platform::settings::{
+    Problems, PublicSettings, RedisSettings, ServiceSettings, ShutdownSettings,
+};
+use linnet_telemetry::TelemetrySettings;
+use serde::{Deserialize, Serialize};
+
+pub use sections::{
+    Anonymous, AuthSettings, CorsSettings, GatewaySettings, LimitSettings, UpstreamSettings,
+};
+pub use values::{Network, ParseNetworkError};
+
+/// Everything that the gateway can be told.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Listeners and requests.
+    pub gateway: GatewaySettings,
+    /// The shorteners behind.
+    pub upstream: UpstreamSettings,
+    /// The key cache.
+    pub auth: AuthSettings,
+    /// Rates and sizes.
+    pub limits: LimitSettings,
+    /// Which web pages of other origins may call.
+    pub cors: CorsSettings,
+    /// What the world calls this service.
+    pub public: PublicSettings,
+    /// The token of the shortener's internal API.
+    pub service: ServiceSettings,
+    /// Where rates are counted and changes are announced.
+    pub redis: RedisSettings,
+    /// How this process stops.
+    pub shutdown: ShutdownSettings,
+    /// Logs, metrics, traces.
+    pub telemetry: TelemetrySettings,
+}
+
+impl linnet_platform::settings::Settings for Settings {
+    fn validate(&self, problems: &mut Problems) {
+        self.gateway.validate(problems);
+        self.upstream.validate(problems);
+        self.auth.validate(problems);
+        self.limits.validate(problems);
+        self.cors.validate(problems);
+        self.public.validate(problems);
+        self.service.validate(problems);
+        self.redis.validate(problems);
+        self.shutdown.validate(problems);
+        for (key, message) in self.telemetry.validate() {
+            let key =
+                if key.contains('.') { key.to_owned() } else { format!("telemetry.{key}") };
+            problems.add(key, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use linnet_platform::settings::load_from;
+
+    use super::*;
+
+    const TOKEN: (&str, &str) = ("LINNET__SERVICE__TOKEN", "0123456789abcdef0123456789abcdef");
+
+    fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_defaults_need_nothing_but_a_token() {
+        let settings: Settings = load_from(None, &environment(&[TOKEN])).unwrap();
+        assert_eq!(settings.gateway.anonymous, Anonymous::Off);
+        assert_eq!(settings.limits.key_per_minute, 600);
+    }
+
+    #[test]
+    fn lists_and_modes_come_from_the_environment() {
+        let env = environment(&[
+            TOKEN,
+            ("LINNET__UPSTREAM__SHORTENERS", "127.0.0.1:1, unix:/run/s.sock"),
+            ("LINNET__GATEWAY__TRUSTED_PEERS", "10.0.0.0/8,::1"),
+            ("LINNET__GATEWAY__ANONYMOUS", "create"),
+            ("LINNET__CORS__ALLOWED_ORIGINS", "https://a.example,https://b.example:8443"),
+        ]);
+        let settings: Settings = load_from(None, &env).unwrap();
+        assert_eq!(settings.upstream.shorteners.len(), 2);
+        assert_eq!(settings.gateway.trusted_peers.len(), 2);
+        assert_eq!(settings.gateway.anonymous, Anonymous::Create);
+        assert_eq!(settings.cors.allowed_origins.len(), 2);
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let env = environment(&[
+            ("LINNET__SERVICE__TOKEN", "short"),
+            ("LINNET__GATEWAY__LISTEN", "nowhere"),
+            ("LINNET__GATEWAY__ANONYMOUS", "sometimes"),
+            ("LINNET__GATEWAY__TRUSTED_PEERS", "10.0.0.0/99"),
+            ("LINNET__GATEWAY__REQUEST_TIMEOUT_MS", "0"),
+            ("LINNET__UPSTREAM__SHORTENERS", ""),
+            ("LINNET__UPSTREAM__RETRY_BUDGET_PERCENT", "101"),
+            ("LINNET__AUTH__CACHE_ENTRIES", "0"),
+            ("LINNET__AUTH__NO_SUCH_KEY", "0"),
+            ("LINNET__LIMITS__KEY_BURST", "0"),
+            ("LINNET__CORS__ALLOWED_ORIGINS", "https://a.example/path"),
+            ("LINNET__PUBLIC__BASE_URL", "ftp://x"),
+            ("LINNET__TELEMETRY__LOG_LEVEL", "=="),
+        ]);
+        let error = load_from::<Settings>(None, &env).unwrap_err();
+        let mut keys: Vec<_> = error.keys().collect();
+        keys.sort_unstable();
+        assert_eq!(
+            keys,
+            [
+                "auth.cache_entries",
+                "auth.no_such_key",
+                "cors.allowed_origins",
+                "gateway.anonymous",
+                "gateway.listen",
+                "gateway.request_timeout_ms",
+                "gateway.trusted_peers",
+                "limits.key_burst",
+                "public.base_url",
+                "service.token",
+                "telemetry.log_level",
+                "upstream.retry_budget_percent",
+                "upstream.shorteners",
+            ]
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! The sections that only the gateway reads.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use linnet_platform::{listener::Address, settings::Problems};
+use serde::{Deserialize, Serialize};
+
+use super::values::{Network, addresses, networks};
+
+/// What a caller without a key may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anonymous {
+    /// Nothing: the production default.
+    #[default]
+    Off,
+    /// Shorten a URL.
+    Create,
+    /// Everything: for trials on a private machine.
+    Open,
+}
+
+/// Section `gateway`: listeners and requests.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewaySettings {
+    /// Where the API is served, `host:port` or `unix:/path`.
+    pub listen: Address,
+    /// Where `/metrics`, `/livez` and `/readyz` are served; never reachable from outside.
+    pub admin_listen: Address,
+    /// Worker threads; 0 means one for each core.
+    pub workers: usize,
+    /// What a caller without a key may do.
+    pub anonymous: Anonymous,
+    /// Networks whose `X-Real-IP` is believed, beside loopback and unix sockets.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_peers: Vec<Network>,
+    /// How long an idle connection is kept, in seconds.
+    pub keep_alive_s: u64,
+    /// Connections that one worker holds at once.
+    pub max_connections: usize,
+    /// Longest time from a request's head to the end of its answer, in milliseconds. Streams (event
+    /// streams, exports, bulk uploads) have an idle limit instead.
+    pub request_timeout_ms: u64,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            listen: Address::Tcp("127.0.0.1:8081".into()),
+            admin_listen: Address::Tcp("127.0.0.1:9081".into()),
+            workers: 0,
+            anonymous: Anonymous::Off,
+            trusted_peers: Vec::new(),
+            keep_alive_s: 75,
+            max_connections: 10_000,
+            request_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl GatewaySettings {
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        problems.require(self.workers <= 256, "gateway.workers", "must be at most 256");
+        let range = 1..=3_600;
+        problems.require(
+            range.contains(&self.keep_alive_s),
+            "gateway.keep_alive_s",
+            "must be 1 to 3600",
+        );
+        problems.require(
+            (1..=100_000).contains(&self.max_connections),
+            "gateway.max_connections",
+            "must be 1 to 100000",
+        );
+        require_ms(problems, "gateway.request_timeout_ms", self.request_timeout_ms, 120_000);
+    }
+
+    /// [`Self::request_timeout_ms`] as a duration.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+}
+
+/// Section `upstream`: the shorteners behind.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamSettings {
+    /// Addresses of the shorteners' api listeners.
+    #[serde(deserialize_with = "addresses")]
+    pub shorteners: Vec<Address>,
+    /// Longest wait for a connection, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Longest wait for the head of an answer, in milliseconds.
+    pub response_timeout_ms: u64,
+    /// Idle connections that one worker keeps to one shortener.
+    pub max_idle_per_host: usize,
+    /// Retries for each hundred calls; a failed connect is not counted.
+    pub retry_budget_percent: u32,
+    /// Failed calls in a row that open a shortener's breaker.
+    pub breaker_failures: u32,
+    /// How long a breaker stays open, in milliseconds; up to half as much again is added at random.
+    pub breaker_open_ms: u64,
+}
+
+impl Default for UpstreamSettings {
+    fn default() -> Self {
+        Self {
+            shorteners: vec![Address::Tcp("127.0.0.1:8083".into())],
+            connect_timeout_ms: 500,
+            response_timeout_ms: 5_000,
+            max_idle_per_host: 128,
+            retry_budget_percent: 10,
+            breaker_failures: 5,
+            breaker_open_ms: 1_000,
+        }
+    }
+}
+
+impl UpstreamSettings {
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        problems.require(
+            (1..=64).contains(&self.shorteners.len()),
+            "upstream.shorteners",
+            "must name 1 to 64 addresses",
+        );
+        require_ms(problems, "upstream.connect_timeout_ms", self.connect_timeout_ms, 10_000);
+        require_ms(problems, "upstream.response_timeout_ms", self.response_timeout_ms, 120_000);
+        require_ms(problems, "upstream.breaker_open_ms", self.breaker_open_ms, 60_000);
+        problems.require(
+            (1..=100_000).contains(&self.max_idle_per_host),
+            "upstream.max_idle_per_host",
+            "must be 1 to 100000",
+        );
+        problems.require(
+            self.retry_budget_percent <= 100,
+            "upstream.retry_budget_percent",
+            "must be at most 100",
+        );
+        problems.require(
+            (1..=1_000).contains(&self.breaker_failures),
+            "upstream.breaker_failures",
+            "must be 1 to 1000",
+        );
+    }
+
+    /// [`Self::connect_timeout_ms`] as a duration.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// [`Self::response_timeout_ms`] as a duration.
+    pub fn response_timeout(&self) -> Duration {
+        Duration::from_millis(self.response_timeout_ms)
+    }
+}
+
+/// Section `auth`: the key cache.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthSettings {
+    /// How long a known key is believed without asking again, in milliseconds. A revocation is
+    /// seen within a second all the same.
+    pub cache_ttl_ms: u64,
+    /// How long an unknown key is refused without asking again, in milliseconds.
+    pub negative_ttl_ms: u64,
+    /// Keys kept, known and unknown together.
+    pub cache_entries: usize,
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self { cache_ttl_ms: 30_000, negative_ttl_ms: 5_000, cache_entries: 10_000 }
+    }
+}
+
+impl AuthSettings {
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        require_ms(problems, "auth.cache_ttl_ms", self.cache_ttl_ms, 3_600_000);
+        require_ms(problems, "auth.negative_ttl_ms", self.negative_ttl_ms, 60_000);
+        problems.require(
+            (16..=1_000_000).contains(&self.cache_entries),
+            "auth.cache_entries",
+            "must be 16 to 1000000",
+        );
+    }
+}
+
+/// Section `limits`: rates and sizes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Requests a minute for one API key, on average.
+    pub key_per_minute: u32,
+    /// Requests of one API key that may come at once.
+    pub key_burst: u32,
+    /// Requests a minute for one client address without a (valid) key, on average.
+    pub address_per_minute: u32,
+    /// Requests of one client address without a (valid) key that may come at once.
+    pub address_burst: u32,
+    /// Largest request body, in bytes; routes that stream have no such limit.
+    pub body_bytes: usize,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            key_per_minute: 600,
+            key_burst: 100,
+            address_per_minute: 120,
+            address_burst: 60,
+            body_bytes: 1_048_576,
+        }
+    }
+}
+
+impl LimitSettings {
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        for (key, value) in [
+            ("limits.key_per_minute", self.key_per_minute),
+            ("limits.key_burst", self.key_burst),
+            ("limits.address_per_minute", self.address_per_minute),
+            ("limits.address_burst", self.address_burst),
+        ] {
+            problems.require((1..=60_000_000).contains(&value), key, "must be 1 to 60000000");
+        }
+        problems.require(
+            (1_024..=64 * 1_048_576).contains(&self.body_bytes),
+            "limits.body_bytes",
+            "must be 1024 to 67108864",
+        );
+    }
+
+    /// Rate (a minute) and burst for a key.
+    pub fn key(&self) -> (NonZeroU32, NonZeroU32) {
+        pair(self.key_per_minute, self.key_burst)
+    }
+
+    /// Rate (a minute) and burst for an address.
+    pub fn address(&self) -> (NonZeroU32, NonZeroU32) {
+        pair(self.address_per_minute, self.address_burst)
+    }
+}
+
+/// Validation has refused 0 already.
+fn pair(rate: u32, burst: u32) -> (NonZeroU32, NonZeroU32) {
+    (NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN), NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))
+}
+
+/// Section `cors`: which web pages of other origins may call the API from a browser.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CorsSettings {
+    /// Origins (`scheme://host[:port]`), or `*` for all. Empty: none.
+    #[serde(deserialize_with = "linnet_platform::settings::comma_list")]
+    pub allowed_origins: Vec<String>,
+}
+
+impl CorsSettings {
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        let is_origin = |origin: &String| {
+            origin == "*"
+                || origin.split_once("://").is_some_and(|(scheme, host)| {
+                    matches!(scheme, "http" | "https")
+                        && !host.is_empty()
+                        && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@,".contains(&b))
+                })
+        };
+        problems.require(
+            self.allowed_origins.iter().all(is_origin),
+            "cors.allowed_origins",
+            "must be origins, scheme://host[:port] without a path, or *",
+        );
+    }
+}
+
+fn require_ms(problems: &mut Problems, key: &str, value: u64, most: u64) {
+    if !(1..=most).contains(&value) {
+        problems.add(key, format!("must be 1 to {most}"));
+    }
+}

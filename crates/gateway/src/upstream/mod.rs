@@ -1,0 +1,227 @@
+//! The shorteners behind the gateway: which of them to call, and calling them.
+//!
+//! Invariants:
+//! - [`Upstreams`] is shared by the process; an [`UpstreamClient`] with its connections belongs to
+//!   one runtime, since a connection dies with the runtime that made it.
+//! - Health (what the probe says) and the breaker (what calls say) are kept apart: health decides
+//!   who is preferred, the breaker who is allowed. When nobody is healthy, whoever the breaker
+//!   allows is tried: a probe can be wrong, and a shortener that drains still answers.
+//! - Each admitted call reports one outcome, also when its future is dropped.
+
+mod body;
+mod breaker;
+mod budget;
+mod client;
+mod connector;
+mod health;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use http::uri::Authority;
+use linnet_platform::listener::Address;
+
+use crate::config::UpstreamSettings;
+use breaker::{Breaker, Mode, Pass};
+use budget::RetryBudget;
+
+pub(crate) use body::{CallBody, Piece, StreamBody};
+pub(crate) use client::{Call, UpstreamClient, UpstreamError};
+pub(crate) use connector::{Connector, authority_of};
+pub(crate) use health::probe;
+
+/// One shortener.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) index: usize,
+    pub(crate) address: Address,
+    pub(crate) authority: Authority,
+    breaker: Breaker,
+    healthy: AtomicBool,
+}
+
+impl Upstream {
+    /// What the last probe or a failed connect said.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    fn set_healthy(&self, healthy: bool) {
+        if self.healthy.load(Ordering::Relaxed) != healthy {
+            self.healthy.store(healthy, Ordering::Relaxed);
+            let (upstream, address) = (self.index, &self.address);
+            if healthy {
+                tracing::info!(upstream, %address, "a shortener takes traffic");
+            } else {
+                tracing::warn!(upstream, %address, "a shortener takes no traffic");
+            }
+        }
+    }
+
+    /// For the metrics: 0 closed, 1 half open, 2 open.
+    pub(crate) fn breaker_level(&self) -> u64 {
+        match self.breaker.mode() {
+            Mode::Closed => 0,
+            Mode::HalfOpen => 1,
+            Mode::Open => 2,
+        }
+    }
+}
+
+/// All shorteners.
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    all: Vec<Arc<Upstream>>,
+    next: AtomicUsize,
+    budget: RetryBudget,
+}
+
+impl Upstreams {
+    /// Every shortener counts as down until its first probe, which comes at once.
+    pub(crate) fn new(settings: &UpstreamSettings) -> Result<Self, http::uri::InvalidUri> {
+        let open_for = std::time::Duration::from_millis(settings.breaker_open_ms);
+        let one = |(index, address): (usize, &Address)| {
+            Ok(Arc::new(Upstream {
+                index,
+                address: address.clone(),
+                authority: authority_of(index)?,
+                breaker: Breaker::new(settings.breaker_failures, open_for),
+                healthy: AtomicBool::new(false),
+            }))
+        };
+        Ok(Self {
+            all: settings.shorteners.iter().enumerate().map(one).collect::<Result<_, _>>()?,
+            next: AtomicUsize::new(0),
+            budget: RetryBudget::new(settings.retry_budget_percent),
+        })
+    }
+
+    /// Every shortener, in the configuration's order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.all.iter()
+    }
+
+    /// How many shorteners take traffic.
+    pub(crate) fn healthy(&self) -> usize {
+        self.iter().filter(|upstream| upstream.is_healthy()).count()
+    }
+
+    /// The next shortener in turn, rather a healthy one and rather not `avoid`.
+    pub(crate) fn admit(&self, avoid: Option<usize>) -> Option<Admission> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let other = |upstream: &Upstream| Some(upstream.index) != avoid;
+        self.first(start, |upstream| upstream.is_healthy() && other(upstream))
+            .or_else(|| self.first(start, Upstream::is_healthy))
+            .or_else(|| self.first(start, other))
+            .or_else(|| self.first(start, |_| true))
+    }
+
+    fn first(&self, start: usize, wanted: impl Fn(&Upstream) -> bool) -> Option<Admission> {
+        let count = self.all.len();
+        (0..count)
+            .filter_map(|offset| self.all.get((start.wrapping_add(offset)) % count))
+            .filter(|upstream| wanted(upstream))
+            .find_map(|upstream| {
+                let pass = upstream.breaker.admit()?;
+                Some(Admission { upstream: Arc::clone(upstream), pass, settled: false })
+            })
+    }
+}
+
+/// Leave to make one call.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) upstream: Arc<Upstream>,
+    pass: Pass,
+    settled: bool,
+}
+
+impl Admission {
+    /// The shortener answered.
+    pub(crate) fn succeeded(mut self) {
+        self.settled = true;
+        if self.upstream.breaker.succeeded(self.pass) {
+            tracing::info!(upstream = self.upstream.index, "a shortener's breaker closed");
+        }
+    }
+
+    /// The transport failed; `unreachable` if there was not even a connection.
+    pub(crate) fn failed(mut self, unreachable: bool) {
+        self.settled = true;
+        if unreachable {
+            self.upstream.set_healthy(false);
+        }
+        if self.upstream.breaker.failed(self.pass) {
+            tracing::warn!(upstream = self.upstream.index, "a shortener's breaker opened");
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.upstream.breaker.abandoned(self.pass);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstreams(count: u16) -> Upstreams {
+        let shorteners = (1..=count).map(|port| Address::Tcp(format!("127.0.0.1:{port}")));
+        let settings = UpstreamSettings {
+            shorteners: shorteners.collect(),
+            breaker_failures: 2,
+            ..UpstreamSettings::default()
+        };
+        Upstreams::new(&settings).unwrap()
+    }
+
+    fn next(upstreams: &Upstreams, avoid: Option<usize>) -> Option<usize> {
+        let admission = upstreams.admit(avoid)?;
+        let index = admission.upstream.index;
+        admission.succeeded();
+        Some(index)
+    }
+
+    #[tokio::test]
+    async fn calls_go_round_the_healthy_ones() {
+        let upstreams = upstreams(3);
+        upstreams.all[0].set_healthy(true);
+        upstreams.all[2].set_healthy(true);
+        let mut seen: Vec<_> = (0..30).filter_map(|_| next(&upstreams, None)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, [0, 2]);
+        assert!((0..30).all(|_| next(&upstreams, Some(0)) == Some(2)));
+    }
+
+    #[tokio::test]
+    async fn with_nobody_healthy_somebody_is_tried_all_the_same() {
+        assert!(next(&upstreams(2), None).is_some());
+        assert_eq!(next(&upstreams(1), Some(0)), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn open_breakers_leave_nobody() {
+        let upstreams = upstreams(2);
+        for _ in 0..4 {
+            upstreams.admit(None).unwrap().failed(false);
+        }
+        assert!(upstreams.admit(None).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_one_is_no_longer_preferred() {
+        let upstreams = upstreams(2);
+        upstreams.iter().for_each(|upstream| upstream.set_healthy(true));
+        let admission = upstreams.admit(None).unwrap();
+        let gone = admission.upstream.index;
+        admission.failed(true);
+        assert!((0..10).all(|_| next(&upstreams, None) != Some(gone)));
+    }
+}

@@ -1,0 +1,226 @@
+//! News of changed links and keys, so that in-process caches drop what is no longer true.
+//!
+//! Whoever changes something publishes it on one Redis channel. Pub/sub loses messages when a
+//! connection breaks, and a broken connection can look healthy for minutes. So the feed proves
+//! itself: it publishes a heartbeat to a channel of its own through a second connection, every
+//! [`HEARTBEAT_EVERY`], and listens for it on the same connection as the news. When none has come
+//! for [`CUT_AFTER`], the feed is cut: the sink is told to forget everything and to keep nothing for
+//! long. [`CUT_AFTER`] plus the sink's short lifetime is the bound on stale answers.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt;
+use redis::{AsyncCommands, Client, Msg, RedisResult};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+use crate::{
+    redis_link::{client, jittered},
+    settings::RedisSettings,
+};
+
+/// The channel that carries [`Change`]s.
+pub const CHANNEL: &str = "linnet:changes";
+/// Time between two heartbeats.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(150);
+/// Silence after which the feed counts as cut.
+pub const CUT_AFTER: Duration = Duration::from_millis(500);
+
+const RECONNECT_EVERY: Duration = Duration::from_millis(200);
+
+/// Something that caches may hold and that is no longer so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A link was created, edited or deleted.
+    Link {
+        /// Its short code.
+        code: String,
+        /// The row's version after the change.
+        version: i64,
+    },
+    /// An API key was revoked or changed.
+    Key {
+        /// The key's public id.
+        id: String,
+    },
+}
+
+impl Change {
+    /// The message on [`CHANNEL`].
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Link { code, version } => format!("l {version} {code}"),
+            Self::Key { id } => format!("k {id}"),
+        }
+    }
+
+    /// The inverse of [`Change::encode`]; `None` for a message of another release.
+    pub fn decode(message: &str) -> Option<Self> {
+        let (kind, rest) = message.split_once(' ')?;
+        match kind {
+            "l" => {
+                let (version, code) = rest.split_once(' ')?;
+                Some(Self::Link { code: code.into(), version: version.parse().ok()? })
+            }
+            "k" => Some(Self::Key { id: rest.into() }),
+            _ => None,
+        }
+    }
+}
+
+/// A cache that listens.
+pub trait ChangeSink: Send + Sync + 'static {
+    /// Drop what this change makes untrue.
+    fn changed(&self, change: &Change);
+    /// The feed is cut: forget everything, and keep nothing longer than 1 s until it is back.
+    fn cut(&self);
+    /// The feed is back. What was cached while it was cut may be stale: forget it.
+    fn restored(&self);
+}
+
+/// Whether the feed of this process is live.
+#[derive(Debug, Clone, Default)]
+pub struct FeedState(Arc<AtomicBool>);
+
+impl FeedState {
+    /// True while heartbeats come back.
+    pub fn is_live(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The feed's state, and the task that keeps it; the task never ends. `nonce` names this process's
+/// heartbeat channel and must be unique.
+pub fn feed(
+    settings: &RedisSettings,
+    nonce: &str,
+    sink: Arc<dyn ChangeSink>,
+) -> RedisResult<(FeedState, impl Future<Output = ()> + Send + 'static)> {
+    let state = FeedState::default();
+    let feed = Feed {
+        client: client(settings)?,
+        connect_timeout: settings.connect_timeout(),
+        heartbeat_channel: format!("{CHANNEL}:heartbeat:{nonce}"),
+        sink,
+        state: state.clone(),
+    };
+    Ok((state, feed.run()))
+}
+
+struct Feed {
+    client: Client,
+    connect_timeout: Duration,
+    heartbeat_channel: String,
+    sink: Arc<dyn ChangeSink>,
+    state: FeedState,
+}
+
+impl Feed {
+    async fn run(self) {
+        // Until the first heartbeat comes back, caches must not trust the feed.
+        self.sink.cut();
+        loop {
+            match timeout(self.connect_timeout, self.subscribe()).await {
+                Ok(Ok((subscription, publisher))) => self.listen(subscription, publisher).await,
+                Ok(Err(error)) => tracing::debug!(%error, "cannot subscribe to changes"),
+                Err(_) => tracing::debug!("cannot subscribe to changes in time"),
+            }
+            tokio::time::sleep(jittered(RECONNECT_EVERY)).await;
+        }
+    }
+
+    async fn subscribe(
+        &self,
+    ) -> RedisResult<(redis::aio::PubSub, redis::aio::MultiplexedConnection)> {
+        let mut subscription = self.client.get_async_pubsub().await?;
+        subscription.subscribe(&[CHANNEL, self.heartbeat_channel.as_str()]).await?;
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(Some(CUT_AFTER));
+        let publisher = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok((subscription, publisher))
+    }
+
+    /// Returns when the subscription is cut.
+    async fn listen(
+        &self,
+        subscription: redis::aio::PubSub,
+        publisher: redis::aio::MultiplexedConnection,
+    ) {
+        let mut messages = pin!(subscription.into_on_message());
+        let mut heart = pin!(beat(publisher, &self.heartbeat_channel));
+        let silence = tokio::time::sleep(CUT_AFTER);
+        tokio::pin!(silence);
+        loop {
+            tokio::select! {
+                message = messages.next() => match message {
+                    Some(message) if message.get_channel_name() == self.heartbeat_channel => {
+                        silence.as_mut().reset(Instant::now() + CUT_AFTER);
+                        self.set_live();
+                    }
+                    Some(message) => self.deliver(&message),
+                    None => break,
+                },
+                () = &mut heart => break,
+                () = &mut silence => break,
+            }
+        }
+        if self.state.0.swap(false, Ordering::Relaxed) {
+            tracing::warn!("the change feed is cut: caching for 1 s at most until it is back");
+            self.sink.cut();
+        }
+    }
+
+    fn set_live(&self) {
+        if !self.state.0.swap(true, Ordering::Relaxed) {
+            tracing::info!("the change feed is live");
+            self.sink.restored();
+        }
+    }
+
+    fn deliver(&self, message: &Msg) {
+        let text: Result<String, _> = message.get_payload();
+        match text.ok().as_deref().and_then(Change::decode) {
+            Some(change) => self.sink.changed(&change),
+            None => tracing::warn!("a message on the change channel is not understood"),
+        }
+    }
+}
+
+/// Publishes heartbeats until one fails.
+async fn beat(mut publisher: redis::aio::MultiplexedConnection, channel: &str) {
+    let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sent: RedisResult<i64> = publisher.publish(channel, "1").await;
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_round_trip_and_strangers_are_ignored() {
+        for change in [
+            Change::Link { code: "abc-_9".into(), version: 42 },
+            Change::Key { id: "Ab3xYz01".into() },
+        ] {
+            assert_eq!(Change::decode(&change.encode()), Some(change));
+        }
+        for odd in ["", "l", "l x y", "z 1", "l 1"] {
+            assert_eq!(Change::decode(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Listening sockets: TCP or unix, bound before anything starts, retired before anything stops.
+//!
+//! Retiring a unix socket removes its path first, while connections that are already in the backlog
+//! are still accepted. Whoever connects afterwards fails to connect, which a proxy may retry for any
+//! method; closing a listener with connections in its backlog would reset them instead.
+
+use std::{
+    fmt, io,
+    net::{TcpListener, ToSocketAddrs},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Connections that may wait to be accepted; the kernel's `somaxconn` (4,096) caps it.
+const BACKLOG: i32 = 4_096;
+
+/// Where a process listens or connects: `host:port` or `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host name or IP address with a port.
+    Tcp(String),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// The text is neither `host:port` nor `unix:/path`.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not host:port or unix:/absolute/path")]
+pub struct ParseAddressError(String);
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseAddressError(text.to_owned());
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = Path::new(path);
+            return path.is_absolute().then(|| Self::Unix(path.into())).ok_or_else(error);
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
+        if host.is_empty() || port.parse::<u16>().is_err() {
+            return Err(error());
+        }
+        Ok(Self::Tcp(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Bound,
+    address: Address,
+}
+
+/// What the HTTP server takes over.
+#[derive(Debug)]
+pub enum Bound {
+    /// A TCP listener.
+    Tcp(TcpListener),
+    /// A unix listener.
+    Unix(UnixListener),
+}
+
+/// Removes a unix socket's path when the process retires; does nothing for TCP.
+#[derive(Debug, Clone)]
+pub struct Retire(Option<(PathBuf, u64)>);
+
+impl Retire {
+    /// Makes the address unreachable for new clients. A path that another process has bound since
+    /// is left alone.
+    pub fn retire(&self) {
+        let Some((path, inode)) = &self.0 else { return };
+        if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == *inode) {
+            // A leftover path is harmless: the next process finds nobody behind it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Listener {
+    /// Binds the address. A unix socket's path left behind by a dead process is replaced; one with
+    /// a live process behind it is [`io::ErrorKind::AddrInUse`]. Anyone who reaches the folder of a
+    /// unix socket may connect: the folder's permissions are the guard.
+    pub fn bind(address: &Address) -> io::Result<Self> {
+        let socket = match address {
+            Address::Tcp(text) => Bound::Tcp(bind_tcp(text)?),
+            Address::Unix(path) => Bound::Unix(bind_unix(path)?),
+        };
+        Ok(Self { socket, address: address.clone() })
+    }
+
+    /// The address clients use, with the port that the system chose for port 0.
+    pub fn local_address(&self) -> Address {
+        match &self.socket {
+            Bound::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| self.address.clone(), |addr| Address::Tcp(addr.to_string())),
+            Bound::Unix(_) => self.address.clone(),
+        }
+    }
+
+    /// Hands out the socket, and the handle that retires it.
+    pub fn split(self) -> (Bound, Retire) {
+        let retire = match &self.address {
+            Address::Unix(path) => {
+                Retire(std::fs::symlink_metadata(path).ok().map(|meta| (path.clone(), meta.ino())))
+            }
+            Address::Tcp(_) => Retire(None),
+        };
+        (self.socket, retire)
+    }
+}
+
+fn bind_tcp(text: &str) -> io::Result<TcpListener> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in text.to_socket_addrs()? {
+        let bound = (|| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(socket)
+        })();
+        match bound {
+            Ok(socket) => return Ok(socket.into()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if path.exists() && UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+    }
+    // Bind beside and rename over: the path is never absent, and never half-permitted.
+    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let _ = std::fs::remove_file(&beside);
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(&beside)?)?;
+    socket.listen(BACKLOG)?;
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o666))?;
+    std::fs::rename(&beside, path)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_parse_or_say_why_not() {
+        for good in ["127.0.0.1:0", "localhost:80", "[::1]:443", "unix:/run/linnet.sock"] {
+            assert_eq!(good.parse::<Address>().unwrap().to_string(), good);
+        }
+        for bad in ["", "80", "host", "host:port", ":80", "host:70000", "unix:relative"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::Unix(dir.path().join("s.sock"));
+        drop(Listener::bind(&address).unwrap());
+        let live = Listener::bind(&address).unwrap();
+        let error = Listener::bind(&address).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(live);
+    }
+
+    #[test]
+    fn retiring_leaves_the_successors_path_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let address = Address::Unix(path.clone());
+        let (old, retire_old) = Listener::bind(&address).unwrap().split();
+        drop(old);
+        let (_new, retire_new) = Listener::bind(&address).unwrap().split();
+        retire_old.retire();
+        assert!(path.exists());
+        retire_new.retire();
+        assert!(!path.exists());
+    }
+}

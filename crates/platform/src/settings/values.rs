@@ -1,0 +1,51 @@
+//! How single values are read and shown.
+
+use secrecy::SecretString;
+use serde::{
+    Deserializer, Serializer,
+    de::{SeqAccess, Visitor},
+};
+use std::fmt;
+
+/// Reads a list given as an array (file) or as comma-separated text (environment).
+///
+/// Blank items are dropped, so a trailing comma does no harm.
+pub fn comma_list<'de, D>(deserializer: D) -> Result<Vec<String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct ListVisitor;
+
+    impl<'de> Visitor<'de> for ListVisitor {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a comma-separated list")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Into::into).collect())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = seq.next_element()? {
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_any(ListVisitor)
+}
+
+/// Serialises a secret as a mark, so that settings can be shown without leaking it.
+pub fn redacted<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str("[redacted]")
+}
+
+/// `None` for a blank value: an empty environment variable means "not set".
+pub fn non_empty(value: &str) -> Option<&str> {
+    let value = value.trim();
+    (!value.is_empty()).then_some(value)
+}

@@ -1,0 +1,271 @@
+//! L1: the process's own cache.
+//!
+//! A fill can race a change: it reads the old row, the change drops the code here, and the fill
+//! would then put the old answer back for a whole lifetime. So each fill takes a [`Ticket`] before
+//! it reads anything; a change moves the epoch of the code's slot, and an entry whose ticket is out
+//! of date is not kept. Slots are shared by many codes, which costs a needless miss now and then and
+//! never a stale answer.
+//!
+//! An entry's life is counted from its ticket, so a slow look-up does not lengthen it.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use linnet_platform::change_feed::{Change, ChangeSink};
+use quick_cache::{Weighter, sync::Cache};
+
+use super::{Answer, CacheSettings, Entry};
+
+const EPOCH_SLOTS: usize = 1_024;
+/// Longest life while the change feed is cut: with the time it takes to answer, below 1 s.
+const CUT_TTL: Duration = Duration::from_millis(900);
+/// What an entry costs besides its code and target: the two allocations' headers, the entry, and the
+/// cache's own slot.
+const ENTRY_OVERHEAD: usize = 200;
+
+/// An entry and how long it may be used.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) entry: Entry,
+    fresh_until: Instant,
+}
+
+/// Proof of when a fill began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ticket {
+    slot: usize,
+    epoch: u64,
+    taken: Instant,
+}
+
+/// Tickets for every code, all taken at one moment.
+pub(super) struct Tickets<'a> {
+    cache: &'a LocalCache,
+    epochs: Vec<u64>,
+    taken: Instant,
+}
+
+impl Tickets<'_> {
+    /// The ticket of one code.
+    pub(super) fn of(&self, code: &str) -> Ticket {
+        let slot = self.cache.slot(code);
+        // A slot that is not there could never be current.
+        let epoch = self.epochs.get(slot).copied().unwrap_or(u64::MAX);
+        Ticket { slot, epoch, taken: self.taken }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<Box<str>, Arc<Held>> for ByBytes {
+    fn weight(&self, code: &Box<str>, held: &Arc<Held>) -> u64 {
+        let target = match &held.entry.answer {
+            Answer::Redirect(redirect) => redirect.heap_bytes(),
+            Answer::Limited | Answer::Absent => 0,
+        };
+        (ENTRY_OVERHEAD + code.len() + target) as u64
+    }
+}
+
+/// The cache; one for all workers of a process.
+pub struct LocalCache {
+    links: Cache<Box<str>, Arc<Held>, ByBytes>,
+    absent: Cache<Box<str>, Arc<Held>>,
+    epochs: Box<[AtomicU64]>,
+    hasher: RandomState,
+    feed_is_live: AtomicBool,
+    ttl: Duration,
+    absent_ttl: Duration,
+}
+
+impl LocalCache {
+    /// An empty cache, with the change feed cut.
+    pub fn new(settings: &CacheSettings) -> Self {
+        let expected = usize::try_from(settings.local_bytes).unwrap_or(usize::MAX) / 256;
+        Self {
+            links: Cache::with_weighter(expected, settings.local_bytes, ByBytes),
+            absent: Cache::new(settings.local_absent_entries),
+            epochs: (0..EPOCH_SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
+            feed_is_live: AtomicBool::new(false),
+            ttl: Duration::from_millis(settings.local_ttl_ms),
+            absent_ttl: Duration::from_millis(settings.local_absent_ttl_ms),
+        }
+    }
+
+    /// What is known of a code at `now`.
+    #[inline]
+    pub(super) fn get(&self, code: &str, now: Instant) -> Option<Arc<Held>> {
+        let held = self.links.get(code).or_else(|| self.absent.get(code))?;
+        (held.fresh_until > now).then_some(held)
+    }
+
+    /// To be taken before a fill reads anything.
+    pub(super) fn ticket(&self, code: &str) -> Ticket {
+        let slot = self.slot(code);
+        Ticket { slot, epoch: self.epoch(slot), taken: Instant::now() }
+    }
+
+    /// To be taken before a fill of many codes reads anything.
+    pub(super) fn tickets(&self) -> Tickets<'_> {
+        let epochs = (0..EPOCH_SLOTS).map(|slot| self.epoch(slot)).collect();
+        Tickets { cache: self, epochs, taken: Instant::now() }
+    }
+
+    /// Keeps what a fill brought, unless a change came in between. Gives it back in either case: the
+    /// request that asked began before the change.
+    pub(super) fn fill(&self, code: &str, entry: Entry, ticket: Ticket) -> Arc<Held> {
+        let is_absent = entry.answer == Answer::Absent;
+        let live = self.feed_is_live.load(Ordering::Acquire);
+        let ttl = if is_absent { self.absent_ttl } else { self.ttl };
+        let ttl = if live { ttl } else { ttl.min(CUT_TTL) };
+        let held = Arc::new(Held { entry, fresh_until: ticket.taken + ttl });
+        if self.epoch(ticket.slot) != ticket.epoch {
+            return held;
+        }
+        if is_absent {
+            self.absent.insert(code.into(), Arc::clone(&held));
+            // Or a link whose entry has run out would shadow its absence.
+            self.links.remove(code);
+        } else {
+            self.links.insert(code.into(), Arc::clone(&held));
+            self.absent.remove(code);
+        }
+        // A change between the check and the insertion moved the epoch before it removed the code:
+        // either it removed this entry, or the new epoch is seen here.
+        if self.epoch(ticket.slot) != ticket.epoch {
+            self.remove(code);
+        }
+        held
+    }
+
+    /// Drops what a change made untrue.
+    pub fn invalidate(&self, code: &str) {
+        if let Some(epoch) = self.epochs.get(self.slot(code)) {
+            epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        self.remove(code);
+    }
+
+    /// Entries of links, and their weight in bytes, for metrics.
+    pub fn size(&self) -> (usize, u64) {
+        (self.links.len(), self.links.weight())
+    }
+
+    fn remove(&self, code: &str) {
+        self.links.remove(code);
+        self.absent.remove(code);
+    }
+
+    fn clear(&self) {
+        for epoch in &self.epochs {
+            epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        self.links.clear();
+        self.absent.clear();
+    }
+
+    fn slot(&self, code: &str) -> usize {
+        // The remainder is below 1,024.
+        usize::try_from(self.hasher.hash_one(code) % EPOCH_SLOTS as u64).unwrap_or(0)
+    }
+
+    fn epoch(&self, slot: usize) -> u64 {
+        self.epochs.get(slot).map_or(0, |epoch| epoch.load(Ordering::Acquire))
+    }
+}
+
+impl ChangeSink for LocalCache {
+    fn changed(&self, change: &Change) {
+        if let Change::Link { code, .. } = change {
+            self.invalidate(code);
+        }
+    }
+
+    fn cut(&self) {
+        self.feed_is_live.store(false, Ordering::Release);
+        self.clear();
+    }
+
+    fn restored(&self) {
+        self.clear();
+        self.feed_is_live.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Redirect;
+
+    fn cache() -> LocalCache {
+        let cache = LocalCache::new(&CacheSettings::default());
+        cache.restored();
+        cache
+    }
+
+    fn entry(version: i64) -> Entry {
+        let redirect = Redirect::new("https://example.com/", 302, None).unwrap();
+        Entry { version, answer: Answer::Redirect(redirect) }
+    }
+
+    fn is_held(cache: &LocalCache, code: &str) -> bool {
+        cache.get(code, Instant::now()).is_some()
+    }
+
+    #[test]
+    fn must_07_a_fill_that_races_a_change_is_not_kept() {
+        let cache = cache();
+        let ticket = cache.ticket("abc");
+        cache.invalidate("abc");
+        cache.fill("abc", entry(1), ticket);
+        assert!(!is_held(&cache, "abc"));
+        let ticket = cache.ticket("abc");
+        cache.fill("abc", entry(2), ticket);
+        assert!(is_held(&cache, "abc"));
+    }
+
+    #[test]
+    fn must_07_a_cut_feed_empties_the_cache_and_shortens_lives() {
+        let cache = cache();
+        cache.fill("abc", entry(1), cache.ticket("abc"));
+        let before_cut = cache.ticket("def");
+        cache.cut();
+        assert!(!is_held(&cache, "abc"));
+        cache.fill("def", entry(1), before_cut);
+        assert!(!is_held(&cache, "def"), "a fill from before the cut is not kept");
+        cache.fill("ghi", entry(1), cache.ticket("ghi"));
+        assert!(is_held(&cache, "ghi"));
+        assert!(cache.get("ghi", Instant::now() + Duration::from_millis(950)).is_none());
+        cache.restored();
+        assert!(!is_held(&cache, "ghi"), "what was cached while cut is forgotten");
+    }
+
+    #[test]
+    fn must_19_absent_codes_do_not_push_out_links() {
+        let cache = cache();
+        cache.fill("hot", entry(1), cache.ticket("hot"));
+        for n in 0..200_000 {
+            let code = format!("x{n}");
+            cache.fill(&code, Entry::ABSENT, cache.ticket(&code));
+        }
+        assert!(is_held(&cache, "hot"));
+        assert!(cache.absent.len() <= CacheSettings::default().local_absent_entries);
+    }
+
+    #[test]
+    fn a_link_replaces_its_own_absence() {
+        let cache = cache();
+        cache.fill("abc", Entry::ABSENT, cache.ticket("abc"));
+        cache.fill("abc", entry(1), cache.ticket("abc"));
+        let held = cache.get("abc", Instant::now()).unwrap();
+        assert_eq!(held.entry.version, 1);
+    }
+}

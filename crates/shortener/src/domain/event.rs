@@ -1,0 +1,64 @@
+//! Events: what happened to a link.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+/// An event as stored.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Event {
+    /// Unique number; later events have higher ones.
+    pub id: i64,
+    /// The link, which may be gone.
+    pub url_id: Option<i64>,
+    /// Who did it; absent for callers without a key.
+    pub user_id: Option<i64>,
+    /// `created`, `updated`, `deleted`, or a client's own word.
+    pub event_type: String,
+    /// When it happened.
+    pub timestamp: DateTime<Utc>,
+    /// What else is known; always an object.
+    #[schema(value_type = Object)]
+    pub details: serde_json::Value,
+}
+
+/// A client's own event.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// An existing link.
+    pub url_id: i64,
+    /// An existing user.
+    pub user_id: Option<i64>,
+    /// What happened.
+    pub event_type: EventType,
+    /// An object.
+    pub details: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Which events to list; `None` does not filter.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Of this link.
+    pub url_id: Option<i64>,
+    /// By this user.
+    pub user_id: Option<i64>,
+    /// Of this type.
+    pub event_type: Option<String>,
+}
+
+/// The word for what happened: 1 to 64 of `[0-9A-Za-z_.:-]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventType(String);
+
+impl EventType {
+    /// Checks a word.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let ok = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b));
+        if ok { Ok(Self(text.to_owned())) } else { Err("must be 1 to 64 of 0-9, A-Z, a-z, _ . : -") }
+    }
+
+    /// The word.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}

@@ -1,0 +1,22 @@
+//! What links, users, keys and events are. No I/O: everything here can be tested without a server.
+
+mod api_key;
+mod event;
+mod links;
+mod page;
+mod short_code;
+mod target;
+mod text;
+mod user;
+
+pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
+pub use event::{Event, EventFilter, EventType, NewEvent};
+pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
+pub use page::{Cursor, MAX_OFFSET, MAX_PAGE_SIZE, Page, ParseCursorError, Position};
+pub use short_code::{
+    CODE_ALPHABET, GENERATED_LENGTH, MAX_LENGTH, MIN_LENGTH, RESERVED, ShortCode, ShortCodeError,
+    has_code_shape,
+};
+pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
+pub use text::{TextError, bounded_text};
+pub use user::{Email, EmailError, NewUser, User, UserPatch, UserRef};

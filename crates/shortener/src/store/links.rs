@@ -1,0 +1,371 @@
+//! Links: create, read, change, delete.
+
+use chrono::{DateTime, Utc};
+use linnet_telemetry::context::observe_query;
+use sqlx::{PgConnection, PgExecutor};
+
+use crate::domain::{Link, LinkFilter, LinkPatch, NewLink, Page, RedirectStatus, ShortCode, UserRef};
+
+use super::{Store, StoreError};
+
+/// Draws of a random code before giving up. With a million links one draw collides once in
+/// 1.7 million, so five in a row mean a broken random source.
+const MAX_DRAWS: usize = 5;
+
+/// The outcome of making a link.
+#[derive(Debug)]
+pub enum Created {
+    /// A new link.
+    New(Link),
+    /// `reuse` found this one.
+    Reused(Link),
+    /// The chosen code is taken.
+    CodeTaken,
+}
+
+/// A changed or deleted link, and the outbox row that says so.
+#[derive(Debug)]
+pub struct Changed {
+    /// The link after the change, or before its deletion. The version is the change's own.
+    pub link: Link,
+    /// To be removed once the caches have the news; `None` when nothing had to change.
+    pub outbox_id: Option<i64>,
+}
+
+/// A row of `urls` with a nullable outbox id, which only changes have.
+struct LinkRow {
+    id: i64,
+    user_id: Option<i64>,
+    short_code: String,
+    original_url: String,
+    title: Option<String>,
+    is_active: bool,
+    redirect_status: i16,
+    expires_at: Option<DateTime<Utc>>,
+    max_clicks: Option<i64>,
+    clicks: i64,
+    version: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    outbox_id: Option<i64>,
+}
+
+impl From<LinkRow> for Link {
+    fn from(row: LinkRow) -> Self {
+        Self {
+            id: row.id,
+            user_id: row.user_id,
+            short_code: row.short_code,
+            original_url: row.original_url,
+            title: row.title,
+            is_active: row.is_active,
+            redirect_status: RedirectStatus::from_code(row.redirect_status.into())
+                .unwrap_or_default(),
+            expires_at: row.expires_at,
+            max_clicks: row.max_clicks,
+            clicks: row.clicks,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+impl From<LinkRow> for Changed {
+    fn from(row: LinkRow) -> Self {
+        Self { outbox_id: row.outbox_id, link: row.into() }
+    }
+}
+
+/// `query_as!` for a [`LinkRow`]: the column list stands once, between the two parts of the query.
+macro_rules! link_query {
+    ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            LinkRow,
+            $before + r#" id AS "id!", user_id, short_code AS "short_code!",
+                original_url AS "original_url!", title, is_active AS "is_active!",
+                redirect_status AS "redirect_status!", expires_at, max_clicks,
+                clicks AS "clicks!", version AS "version!", created_at AS "created_at!",
+                updated_at AS "updated_at!", "# + $after,
+            $($argument),*
+        )
+    };
+}
+
+impl Store {
+    /// Makes a link.
+    pub async fn create_link(&self, new: &NewLink) -> Result<Created, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        create_link_on(&mut connection, new).await
+    }
+
+    /// Makes a link, or gives the one that the same user already has for the same target without
+    /// limits of its own. Callers with the same target wait for each other.
+    pub async fn create_or_reuse_link(&self, new: &NewLink) -> Result<Created, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let outcome = create_or_reuse_link_on(&mut transaction, new).await?;
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+
+    /// The link with this id, if `visible_to` may see it.
+    pub async fn find_link(&self, id: i64, visible_to: UserRef) -> Result<Option<Link>, StoreError> {
+        find_link_with(&self.pool, id, visible_to).await
+    }
+
+    /// One page of links.
+    pub async fn list_links(
+        &self,
+        filter: &LinkFilter,
+        visible_to: UserRef,
+        page: Page,
+    ) -> Result<Vec<Link>, StoreError> {
+        let pattern = filter.search.as_deref().map(contains_pattern);
+        let query = link_query!(
+            "SELECT",
+            r#"NULL::bigint AS outbox_id FROM urls
+                WHERE id > $1
+                  AND ($2::bigint IS NULL OR user_id = $2)
+                  AND ($3::bigint IS NULL OR user_id = $3)
+                  AND ($4::boolean IS NULL OR is_active = $4)
+                  AND ($5::text IS NULL OR short_code ILIKE $5 OR original_url ILIKE $5
+                       OR title ILIKE $5)
+                ORDER BY id LIMIT $6 OFFSET $7"#,
+            page.after_id(),
+            visible_to,
+            filter.user_id,
+            filter.is_active,
+            pattern,
+            page.size,
+            page.offset(),
+        );
+        let rows = observe_query("list_links", query.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(Link::from).collect())
+    }
+
+    /// Changes a link, if `visible_to` may. A patch that says nothing changes nothing.
+    pub async fn update_link(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+        actor: Option<i64>,
+        patch: &LinkPatch,
+    ) -> Result<Option<Changed>, StoreError> {
+        let details = patch_details(patch);
+        if details.is_empty() {
+            let link = self.find_link(id, visible_to).await?;
+            return Ok(link.map(|link| Changed { link, outbox_id: None }));
+        }
+        let query = link_query!(
+            r#"WITH changed AS (
+                 UPDATE urls SET
+                   original_url = COALESCE($4, original_url),
+                   title = CASE WHEN $5 THEN $6 ELSE title END,
+                   is_active = COALESCE($7, is_active),
+                   redirect_status = COALESCE($8, redirect_status),
+                   expires_at = CASE WHEN $9 THEN $10 ELSE expires_at END,
+                   max_clicks = CASE WHEN $11 THEN $12 ELSE max_clicks END,
+                   version = nextval('url_version_seq'),
+                   updated_at = now()
+                 WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
+                 RETURNING *
+               ), event AS (
+                 INSERT INTO events (url_id, user_id, event_type, details)
+                 SELECT id, $3::bigint, 'updated', $13 FROM changed
+               ), news AS (
+                 INSERT INTO cache_invalidations (kind, subject, version)
+                 SELECT 'link', short_code, version FROM changed RETURNING id AS outbox_id
+               )
+               SELECT"#,
+            "outbox_id FROM changed, news",
+            id,
+            visible_to,
+            actor,
+            patch.target.as_ref().map(|target| target.as_str()),
+            patch.title.is_some(),
+            patch.title.as_ref().and_then(|title| title.as_deref()),
+            patch.is_active,
+            patch.redirect_status.map(status_code),
+            patch.expires_at.is_some(),
+            patch.expires_at.flatten(),
+            patch.max_clicks.is_some(),
+            patch.max_clicks.flatten(),
+            serde_json::Value::Object(details),
+        );
+        let row = observe_query("update_link", query.fetch_optional(&self.pool)).await?;
+        Ok(row.map(Changed::from))
+    }
+
+    /// Deletes a link, if `visible_to` may. Its events stay.
+    pub async fn delete_link(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+        actor: Option<i64>,
+    ) -> Result<Option<Changed>, StoreError> {
+        let query = link_query!(
+            r#"WITH gone AS (
+                 DELETE FROM urls WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
+                 RETURNING id, user_id, short_code, original_url, title, is_active,
+                   redirect_status, expires_at, max_clicks, clicks, created_at, updated_at,
+                   nextval('url_version_seq') AS version
+               ), event AS (
+                 INSERT INTO events (url_id, user_id, event_type, details)
+                 SELECT id, $3::bigint, 'deleted', jsonb_build_object(
+                     'short_code', short_code, 'original_url', original_url) FROM gone
+               ), news AS (
+                 INSERT INTO cache_invalidations (kind, subject, version)
+                 SELECT 'link', short_code, version FROM gone RETURNING id AS outbox_id
+               )
+               SELECT"#,
+            "outbox_id FROM gone, news",
+            id,
+            visible_to,
+            actor,
+        );
+        let row = observe_query("delete_link", query.fetch_optional(&self.pool)).await?;
+        Ok(row.map(Changed::from))
+    }
+}
+
+/// [`Store::find_link`] on a given connection.
+pub(super) async fn find_link_with(
+    executor: impl PgExecutor<'_>,
+    id: i64,
+    visible_to: UserRef,
+) -> Result<Option<Link>, StoreError> {
+    let query = link_query!(
+        "SELECT",
+        r#"NULL::bigint AS outbox_id FROM urls
+            WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)"#,
+        id,
+        visible_to,
+    );
+    Ok(observe_query("find_link", query.fetch_optional(executor)).await?.map(Link::from))
+}
+
+/// [`Store::create_link`] on a given connection.
+pub(super) async fn create_link_on(
+    connection: &mut PgConnection,
+    new: &NewLink,
+) -> Result<Created, StoreError> {
+    for _ in 0..MAX_DRAWS {
+        let code = match &new.short_code {
+            Some(code) => code.clone(),
+            None => ShortCode::generate()
+                .map_err(|error| StoreError::Failed(sqlx::Error::Io(error.into())))?,
+        };
+        if let Some(link) = insert_link(connection, new, &code).await? {
+            return Ok(Created::New(link));
+        }
+        if new.short_code.is_some() {
+            break;
+        }
+    }
+    Ok(Created::CodeTaken)
+}
+
+/// [`Store::create_or_reuse_link`] within a given transaction.
+pub(super) async fn create_or_reuse_link_on(
+    connection: &mut PgConnection,
+    new: &NewLink,
+) -> Result<Created, StoreError> {
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, COALESCE($2::bigint, 0)))",
+        new.target.as_str(),
+        new.user_id
+    )
+    .execute(&mut *connection)
+    .await?;
+    let query = link_query!(
+        "SELECT",
+        r#"NULL::bigint AS outbox_id FROM urls
+            WHERE original_url = $1 AND user_id IS NOT DISTINCT FROM $2 AND is_active
+              AND expires_at IS NULL AND max_clicks IS NULL
+            ORDER BY id LIMIT 1"#,
+        new.target.as_str(),
+        new.user_id,
+    );
+    if let Some(row) = observe_query("reuse_link", query.fetch_optional(&mut *connection)).await? {
+        return Ok(Created::Reused(row.into()));
+    }
+    create_link_on(connection, new).await
+}
+
+/// `None` when the code is taken.
+async fn insert_link(
+    connection: &mut PgConnection,
+    new: &NewLink,
+    code: &ShortCode,
+) -> Result<Option<Link>, StoreError> {
+    let query = link_query!(
+        r#"WITH made AS (
+             INSERT INTO urls (user_id, short_code, original_url, title, is_active,
+                               redirect_status, expires_at, max_clicks)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (short_code) DO NOTHING
+             RETURNING *
+           ), event AS (
+             INSERT INTO events (url_id, user_id, event_type, details)
+             SELECT id, user_id, 'created', jsonb_build_object(
+                 'short_code', short_code, 'original_url', original_url) FROM made
+           )
+           SELECT"#,
+        "NULL::bigint AS outbox_id FROM made",
+        new.user_id,
+        &**code,
+        new.target.as_str(),
+        new.title,
+        new.is_active,
+        status_code(new.redirect_status),
+        new.expires_at,
+        new.max_clicks,
+    );
+    Ok(observe_query("create_link", query.fetch_optional(connection)).await?.map(Link::from))
+}
+
+fn status_code(status: RedirectStatus) -> i16 {
+    // 301, 302, 307 and 308 fit.
+    i16::try_from(status.code()).unwrap_or(302)
+}
+
+/// What an `updated` event says: the fields that the caller set, with their new values.
+fn patch_details(patch: &LinkPatch) -> serde_json::Map<String, serde_json::Value> {
+    let mut details = serde_json::Map::new();
+    let mut note = |field: &str, value: serde_json::Value| {
+        details.insert(field.to_owned(), value);
+    };
+    if let Some(target) = &patch.target {
+        note("original_url", target.as_str().into());
+    }
+    if let Some(title) = &patch.title {
+        note("title", title.clone().into());
+    }
+    if let Some(is_active) = patch.is_active {
+        note("is_active", is_active.into());
+    }
+    if let Some(status) = patch.redirect_status {
+        note("redirect_status", status.code().into());
+    }
+    if let Some(expires_at) = patch.expires_at {
+        note("expires_at", expires_at.map(|time| time.to_rfc3339()).into());
+    }
+    if let Some(max_clicks) = patch.max_clicks {
+        note("max_clicks", max_clicks.into());
+    }
+    details
+}
+
+/// A `LIKE` pattern that finds `text` literally.
+fn contains_pattern(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 2);
+    pattern.push('%');
+    for c in text.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}

@@ -1,0 +1,61 @@
+//! PostgreSQL: the truth about users, keys, links and events.
+//!
+//! * One statement does one change: the row, its event and the note for the caches are one
+//!   transaction without a second round trip.
+//! * Each actix worker has a pool of its own, so that no connection is driven by another worker's
+//!   reactor, and the resolve path cannot be starved by the API.
+//! * Absent things are `None`; [`StoreError`] is for what went wrong.
+
+mod error;
+mod events;
+mod idempotency;
+mod import;
+mod keys;
+mod links;
+mod outbox;
+mod pool;
+mod resolve;
+mod settings;
+mod users;
+
+pub use error::{Constraint, StoreError};
+pub use idempotency::{Idempotent, Recorded, StoredAnswer};
+pub use import::{ImportCounts, ImportEvent, ImportLink, ImportTable, ImportUser};
+pub use keys::KeyOwner;
+pub use links::{Changed, Created};
+pub use outbox::{Pending, PendingKind};
+pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
+pub use resolve::{ConsumedClick, ResolveRow};
+pub use settings::PostgresSettings;
+
+use sqlx::PgPool;
+
+/// Access to the database; clones share a pool.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// A store on a pool.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query_scalar!("SELECT 1").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Connections in use and in all, for metrics.
+    pub fn pool_use(&self) -> (usize, u32) {
+        let size = self.pool.size();
+        (usize::try_from(size).unwrap_or(0).saturating_sub(self.pool.num_idle()), size)
+    }
+
+    /// Waits for running statements and closes the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,75 @@
+//! Section `postgres`.
+
+use std::{str::FromStr, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgConnectOptions;
+
+use linnet_platform::settings::{Problems, redacted};
+
+/// Section `postgres`: every wait is bounded here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresSettings {
+    /// `postgres://user:password@host:port/database`.
+    #[serde(serialize_with = "redacted")]
+    pub url: SecretString,
+    /// Most connections of one process, all its pools together.
+    pub max_connections: u32,
+    /// Longest wait for a free connection, connecting included, in milliseconds.
+    pub acquire_timeout_ms: u64,
+    /// The server ends a statement after this, in milliseconds.
+    pub statement_timeout_ms: u64,
+    /// The server ends a wait for a lock after this, in milliseconds.
+    pub lock_timeout_ms: u64,
+    /// The server ends a session that idles in a transaction after this, in milliseconds.
+    pub idle_in_transaction_timeout_ms: u64,
+    /// Statements that take longer are logged as warnings, in milliseconds.
+    pub slow_statement_ms: u64,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            url: "postgres://linnet@127.0.0.1:5432/linnet".into(),
+            max_connections: 20,
+            acquire_timeout_ms: 1_000,
+            statement_timeout_ms: 2_000,
+            lock_timeout_ms: 1_000,
+            idle_in_transaction_timeout_ms: 5_000,
+            slow_statement_ms: 100,
+        }
+    }
+}
+
+impl PostgresSettings {
+    /// Fewest connections that give each pool one.
+    pub const MIN_CONNECTIONS: u32 = 8;
+
+    /// Checks the URL and the ranges.
+    pub fn validate(&self, problems: &mut Problems) {
+        if let Err(error) = PgConnectOptions::from_str(self.url.expose_secret()) {
+            problems.add("postgres.url", error.to_string());
+        }
+        problems.require(
+            (Self::MIN_CONNECTIONS..=1_000).contains(&self.max_connections),
+            "postgres.max_connections",
+            "must be 8 to 1000",
+        );
+        for (key, value) in [
+            ("postgres.acquire_timeout_ms", self.acquire_timeout_ms),
+            ("postgres.statement_timeout_ms", self.statement_timeout_ms),
+            ("postgres.lock_timeout_ms", self.lock_timeout_ms),
+            ("postgres.idle_in_transaction_timeout_ms", self.idle_in_transaction_timeout_ms),
+            ("postgres.slow_statement_ms", self.slow_statement_ms),
+        ] {
+            problems.require((1..=60_000).contains(&value), key, "must be 1 to 60000");
+        }
+    }
+
+    /// [`Self::acquire_timeout_ms`] as a duration.
+    pub fn acquire_timeout(&self) -> Duration {
+        Duration::from_millis(self.acquire_timeout_ms)
+    }
+}

@@ -1,0 +1,229 @@
+//! The admin listener's routes, the same in every process.
+//!
+//! `/livez` asks nothing but whether this process answers: restarting it heals no dependency.
+//! `/readyz` asks the dependencies and decides whether traffic should come here. The listener is
+//! never routed to from outside.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{HttpResponse, web};
+use futures::future::BoxFuture;
+use prometheus::{Registry, TextEncoder};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+
+use crate::telemetry::ServiceInfo;
+
+/// A check that takes longer counts as failed.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Asks whether this process should get traffic.
+pub trait Readiness: Send + Sync {
+    /// Asks every dependency, within two seconds.
+    fn check(&self) -> BoxFuture<'_, ReadinessReport>;
+}
+
+/// The answer of [`Readiness::check`].
+#[derive(Debug, Clone, Serialize)]
+pub struct ReadinessReport {
+    /// Whether traffic should come here. A degraded dependency need not say no.
+    pub ready: bool,
+    /// What was deployed, so that a roll-out can tell the old from the new.
+    pub release: String,
+    /// One entry a dependency.
+    #[serde(serialize_with = "checks_by_name")]
+    pub checks: Vec<(&'static str, CheckState)>,
+}
+
+/// How a dependency is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", content = "detail", rename_all = "lowercase")]
+pub enum CheckState {
+    /// It answers.
+    Up,
+    /// It doesn't, and this process serves without it; says what is missing.
+    Degraded(String),
+    /// It doesn't, and it is needed; says why.
+    Down(String),
+}
+
+fn checks_by_name<S: Serializer>(
+    checks: &[(&'static str, CheckState)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(checks.len()))?;
+    for (name, state) in checks {
+        map.serialize_entry(name, state)?;
+    }
+    map.end()
+}
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct AdminState {
+    /// Rendered at `/metrics`.
+    pub registry: Registry,
+    /// Asked at `/readyz`.
+    pub readiness: Arc<dyn Readiness>,
+    /// Named at `/livez`.
+    pub service: ServiceInfo,
+}
+
+/// Adds `GET /metrics`, `GET /livez` and `GET /readyz`.
+pub fn admin_routes(cfg: &mut web::ServiceConfig, state: AdminState) {
+    cfg.app_data(web::Data::new(state))
+        .route("/metrics", web::get().to(metrics))
+        .route("/livez", web::get().to(livez))
+        .route("/readyz", web::get().to(readyz));
+}
+
+async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
+    match TextEncoder::new().encode_to_string(&state.registry.gather()) {
+        Ok(text) => HttpResponse::Ok()
+            .content_type(METRICS_CONTENT_TYPE)
+            .body(text),
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the metrics could not be rendered"
+            );
+            HttpResponse::InternalServerError().finish()
+        }
+    }
+}
+
+async fn livez(state: web::Data<AdminState>) -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({
+        "status": "alive",
+        "service": state.service.name,
+        "version": state.service.version,
+        "release": state.service.release,
+    }))
+}
+
+async fn readyz(state: web::Data<AdminState>) -> HttpResponse {
+    let report = report(&state, READINESS_TIMEOUT).await;
+    if report.ready {
+        HttpResponse::Ok().json(report)
+    } else {
+        HttpResponse::ServiceUnavailable().json(report)
+    }
+}
+
+async fn report(state: &AdminState, timeout: Duration) -> ReadinessReport {
+    let check = tokio::time::timeout(timeout, state.readiness.check());
+    check.await.unwrap_or_else(|_| ReadinessReport {
+        ready: false,
+        release: state.service.release.to_owned(),
+        checks: vec![(
+            "readiness",
+            CheckState::Down("the checks took too long".to_owned()),
+        )],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use actix_web::{App, http::StatusCode, test};
+    use serde_json::{Value, json};
+
+    struct Fixed(Option<ReadinessReport>);
+
+    impl Readiness for Fixed {
+        fn check(&self) -> BoxFuture<'_, ReadinessReport> {
+            Box::pin(async {
+                match &self.0 {
+                    Some(report) => report.clone(),
+                    None => futures::future::pending().await,
+                }
+            })
+        }
+    }
+
+    fn state(report: Option<ReadinessReport>) -> AdminState {
+        AdminState {
+            registry: testing::telemetry().0.registry().clone(),
+            readiness: Arc::new(Fixed(report)),
+            service: ServiceInfo {
+                name: "s",
+                version: "1",
+                release: "r1",
+            },
+        }
+    }
+
+    async fn get(path: &str, report: Option<ReadinessReport>) -> (StatusCode, String, String) {
+        let state = state(report);
+        let app = test::init_service(App::new().configure(|cfg| admin_routes(cfg, state))).await;
+        let request = test::TestRequest::get().uri(path).to_request();
+        let response = test::call_service(&app, request).await;
+        let content_type = response
+            .headers()
+            .get("content-type")
+            .unwrap()
+            .to_str()
+            .unwrap();
+        let (status, content_type) = (response.status(), content_type.to_owned());
+        let body = test::read_body(response).await;
+        (
+            status,
+            content_type,
+            String::from_utf8(body.to_vec()).unwrap(),
+        )
+    }
+
+    fn report(ready: bool) -> ReadinessReport {
+        ReadinessReport {
+            ready,
+            release: "r1".to_owned(),
+            checks: vec![
+                ("postgresql", CheckState::Up),
+                ("redis", CheckState::Degraded("refused".to_owned())),
+            ],
+        }
+    }
+
+    #[actix_web::test]
+    async fn readiness_tells_each_check_and_the_release() {
+        let (status, _, body) = get("/readyz", Some(report(true))).await;
+        let expected = json!({
+            "ready": true,
+            "release": "r1",
+            "checks": {
+                "postgresql": {"status": "up"},
+                "redis": {"status": "degraded", "detail": "refused"},
+            },
+        });
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+        assert_eq!(
+            get("/readyz", Some(report(false))).await.0,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+    }
+
+    #[actix_web::test]
+    async fn a_check_that_hangs_is_not_ready_while_liveness_asks_nothing() {
+        let answer = super::report(&state(None), Duration::from_millis(1)).await;
+        let state = CheckState::Down("the checks took too long".to_owned());
+        assert_eq!((answer.ready, answer.release.as_str()), (false, "r1"));
+        assert_eq!(answer.checks, [("readiness", state)]);
+        assert_eq!(get("/livez", None).await.0, StatusCode::OK);
+    }
+
+    #[actix_web::test]
+    async fn metrics_are_the_text_format() {
+        let (status, content_type, body) = get("/metrics", None).await;
+        assert_eq!(
+            (status, content_type.as_str()),
+            (StatusCode::OK, METRICS_CONTENT_TYPE)
+        );
+        assert!(
+            body.contains("# TYPE build_info gauge\nbuild_info{"),
+            "{body}"
+        );
+    }
+}

@@ -1,0 +1,250 @@
+//! What belongs to the running request, found without passing it along.
+//!
+//! Invariants:
+//! - The context is task-local: it is there while the request's handler or its streamed body is
+//!   polled, and nowhere else. A task that a handler spawns has it only through [`in_current`].
+//! - Without a running request every function here is a no-op.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::future::Either;
+use opentelemetry::{global, propagation::Injector, trace::TraceContextExt as _};
+use tracing::Instrument as _;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::trace_headers::TraceParent;
+
+tokio::task_local! {
+    static CURRENT: Arc<RequestContext>;
+}
+
+/// One request's identity and its running totals.
+#[derive(Debug)]
+pub(crate) struct RequestContext {
+    pub(crate) request_id: String,
+    trace: OnceLock<TraceIds>,
+    queries: AtomicU32,
+    query_nanos: AtomicU64,
+}
+
+/// The request's own place in its trace: `span_id` is this request's, not the caller's.
+#[derive(Debug)]
+pub(crate) struct TraceIds {
+    pub(crate) trace_id: String,
+    pub(crate) span_id: String,
+    pub(crate) flags: u8,
+}
+
+impl TraceIds {
+    /// Continues the caller's trace, or begins one.
+    ///
+    /// A fresh trace is marked as sampled: a service further on that exports spans must not be
+    /// silenced by one that doesn't.
+    pub(crate) fn continuing(parent: Option<TraceParent<'_>>) -> Self {
+        let (trace_id, flags) = match parent {
+            Some(parent) => (parent.trace_id.to_owned(), parent.flags),
+            None => (format!("{:032x}", rand::random::<u128>().max(1)), 1),
+        };
+        Self {
+            trace_id,
+            span_id: format!("{:016x}", rand::random::<u64>().max(1)),
+            flags,
+        }
+    }
+}
+
+impl RequestContext {
+    pub(crate) fn new(request_id: String) -> Arc<Self> {
+        Arc::new(Self {
+            request_id,
+            trace: OnceLock::new(),
+            queries: AtomicU32::new(0),
+            query_nanos: AtomicU64::new(0),
+        })
+    }
+
+    /// The first caller decides: a span that will be exported, else what the headers said.
+    pub(crate) fn trace_or_init(&self, make: impl FnOnce() -> TraceIds) -> &TraceIds {
+        self.trace.get_or_init(make)
+    }
+
+    pub(crate) fn trace_id(&self) -> Option<&str> {
+        self.trace.get().map(|trace| trace.trace_id.as_str())
+    }
+
+    pub(crate) fn queries(&self) -> u32 {
+        self.queries.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn query_time(&self) -> Duration {
+        Duration::from_nanos(self.query_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Runs `poll` with this as the running request.
+    pub(crate) fn enter<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(Arc::clone(self), poll)
+    }
+
+    /// Runs `future` with this as the running request.
+    pub(crate) fn scope<F: Future>(
+        self: Arc<Self>,
+        future: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self, future)
+    }
+}
+
+/// Reads the running request's context, if there is one, without cloning it.
+pub(crate) fn with_current<T>(read: impl FnOnce(&RequestContext) -> T) -> Option<T> {
+    CURRENT.try_with(|current| read(current)).ok()
+}
+
+fn current() -> Option<Arc<RequestContext>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
+/// The running request's id.
+pub fn request_id() -> Option<String> {
+    with_current(|current| current.request_id.clone())
+}
+
+/// The running request's trace id: 32 hexadecimal digits.
+pub fn trace_id() -> Option<String> {
+    with_current(|current| current.trace_id().map(str::to_owned)).flatten()
+}
+
+/// The `traceparent` to send to another service.
+///
+/// It names the span that is entered now when spans are exported, else the running request.
+pub fn traceparent() -> Option<String> {
+    let context = tracing::Span::current().context();
+    if context.span().span_context().is_valid() {
+        let mut header = TraceParentOnly(None);
+        global::get_text_map_propagator(|propagator| {
+            propagator.inject_context(&context, &mut header);
+        });
+        if header.0.is_some() {
+            return header.0;
+        }
+    }
+    with_current(|current| {
+        let trace = current.trace.get()?;
+        Some(format!(
+            "00-{}-{}-{:02x}",
+            trace.trace_id, trace.span_id, trace.flags
+        ))
+    })
+    .flatten()
+}
+
+struct TraceParentOnly(Option<String>);
+
+impl Injector for TraceParentOnly {
+    fn set(&mut self, key: &str, value: String) {
+        if key == "traceparent" {
+            self.0 = Some(value);
+        }
+    }
+}
+
+/// Carries the running request, if any, into a future that another task will poll.
+pub fn in_current<F: Future>(future: F) -> impl Future<Output = F::Output> + use<F> {
+    match current() {
+        Some(current) => Either::Left(current.scope(future)),
+        None => Either::Right(future),
+    }
+}
+
+/// Runs a database query and adds it to the running request's `db.queries` and `db.time_ms`.
+///
+/// A query whose future is dropped before its end counts too: the server had the work. With span
+/// export on, the query is a span named `operation`.
+pub async fn observe_query<F: Future>(operation: &'static str, query: F) -> F::Output {
+    let _timer = current().map(QueryTimer::start);
+    let span = tracing::debug_span!(
+        target: "linnet_telemetry",
+        "query",
+        otel.name = operation,
+        otel.kind = "client",
+        db.operation.name = operation,
+    );
+    query.instrument(span).await
+}
+
+struct QueryTimer {
+    request: Arc<RequestContext>,
+    started: Instant,
+}
+
+impl QueryTimer {
+    fn start(request: Arc<RequestContext>) -> Self {
+        Self {
+            request,
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Drop for QueryTimer {
+    fn drop(&mut self) {
+        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.request.queries.fetch_add(1, Ordering::Relaxed);
+        self.request.query_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn query_counts_add_up_and_a_dropped_query_counts() {
+        let request = RequestContext::new("r".to_owned());
+        Arc::clone(&request)
+            .scope(async {
+                assert_eq!(observe_query("one", async { 1 }).await, 1);
+                let both = futures::future::join(
+                    observe_query("two", async {}),
+                    tokio::spawn(in_current(observe_query("three", async {}))),
+                );
+                both.await.1.unwrap();
+                let mut hung = Box::pin(observe_query("hung", futures::future::pending::<()>()));
+                assert!(futures::poll!(&mut hung).is_pending());
+                drop(hung);
+            })
+            .await;
+        assert_eq!(request.queries(), 4);
+        assert!(request.query_time() > Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn without_a_request_there_is_nothing() {
+        assert_eq!(observe_query("alone", async { 7 }).await, 7);
+        assert_eq!(
+            (request_id(), trace_id(), traceparent()),
+            (None, None, None)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_outgoing_header_continues_the_trace_under_an_own_span() {
+        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        let parent = crate::trace_headers::parse_traceparent(header);
+        let request = RequestContext::new("r".to_owned());
+        request.trace_or_init(|| TraceIds::continuing(parent));
+        let out = request.enter(traceparent).unwrap();
+        let sent = crate::trace_headers::parse_traceparent(&out).unwrap();
+        assert_eq!(
+            (sent.trace_id, sent.flags),
+            ("4bf92f3577b34da6a3ce929d0e0e4736", 0)
+        );
+        assert_ne!(sent.parent_id, "00f067aa0ba902b7");
+    }
+}

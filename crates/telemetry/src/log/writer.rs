@@ -1,0 +1,197 @@
+//! A bounded queue between those who log and standard output.
+//!
+//! A log reader that stops reading fills the pipe, and a write to a full pipe waits. Requests must
+//! not, so a thread writes and a full queue drops the line and counts it.
+//!
+//! Invariants:
+//! - Logging never waits.
+//! - A line is written whole or not at all, in the order of each thread.
+//! - Every line that is not written is counted.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait to be written; at a few hundred bytes each some megabytes.
+const QUEUE_LINES: usize = 8192;
+
+/// Bytes gathered into one write.
+const WRITE_BYTES: usize = 64 * 1024;
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+/// What the subscriber writes to.
+#[derive(Clone)]
+pub(crate) struct LogWriter {
+    queue: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The owner's end: waits until what was logged is out.
+pub(crate) struct LogWriterHandle {
+    queue: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl LogWriter {
+    /// Starts the thread that writes to `out`.
+    pub(crate) fn start(
+        out: impl Write + Send + 'static,
+    ) -> Result<(Self, LogWriterHandle), io::Error> {
+        let (queue, lines) = sync_channel(QUEUE_LINES);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&dropped);
+        thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || write_lines(&lines, out, &counter))?;
+        let handle = LogWriterHandle {
+            queue: queue.clone(),
+            dropped: Arc::clone(&dropped),
+        };
+        Ok((Self { queue, dropped }, handle))
+    }
+}
+
+impl LogWriterHandle {
+    /// Lines lost so far, as a counter that a metric can read.
+    pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped)
+    }
+
+    /// Waits until all lines logged before are written, at most `timeout`.
+    pub(crate) fn flush(&self, timeout: Duration) -> bool {
+        let (done, written) = sync_channel(1);
+        self.queue.try_send(Message::Flush(done)).is_ok() && written.recv_timeout(timeout).is_ok()
+    }
+}
+
+fn write_lines(queue: &Receiver<Message>, mut out: impl Write, dropped: &AtomicU64) {
+    let mut batch = Vec::with_capacity(WRITE_BYTES);
+    while let Ok(first) = queue.recv() {
+        let mut lines = 0;
+        let mut flushed = Vec::new();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => {
+                    batch.extend_from_slice(&line);
+                    lines += 1;
+                }
+                Message::Flush(done) => flushed.push(done),
+            }
+            if batch.len() >= WRITE_BYTES {
+                break;
+            }
+            next = queue.try_recv().ok();
+        }
+        // Standard output may be gone for good. Reading on keeps the queue empty and the count true.
+        if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
+            dropped.fetch_add(lines, Ordering::Relaxed);
+        }
+        batch.clear();
+        for done in flushed {
+            // Whoever waited may have given up.
+            let _ = done.try_send(());
+        }
+    }
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.queue.try_send(Message::Line(line.to_vec())) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Mutex, mpsc};
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flush_means_that_every_line_is_out_in_order() {
+        let out = Shared::default();
+        let (mut writer, handle) = LogWriter::start(out.clone()).unwrap();
+        let mut expected = Vec::new();
+        for number in 0..5_000 {
+            let line = format!("line {number}\n");
+            expected.extend_from_slice(line.as_bytes());
+            writer.write_all(line.as_bytes()).unwrap();
+        }
+        assert!(handle.flush(Duration::from_secs(10)));
+        assert!(*out.0.lock().unwrap() == expected);
+        assert_eq!(handle.dropped().load(Ordering::Relaxed), 0);
+    }
+
+    /// Takes nothing until it is let go, as a pipe whose reader sleeps.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_sleeps_costs_lines_and_never_time() {
+        let (let_go, stuck) = mpsc::channel();
+        let (mut writer, handle) = LogWriter::start(Stuck(stuck)).unwrap();
+        // More than the queue and one write together can hold.
+        let sent = QUEUE_LINES * 2;
+        let line = [b'x'; 1024];
+        for _ in 0..sent {
+            writer.write_all(&line).unwrap();
+        }
+        let dropped = usize::try_from(handle.dropped().load(Ordering::Relaxed)).unwrap();
+        assert!(dropped > 0 && dropped < sent, "{dropped} of {sent} dropped");
+        drop(let_go);
+    }
+}

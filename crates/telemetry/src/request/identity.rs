@@ -1,0 +1,89 @@
+//! The request's id: the caller's if it is harmless, else a new one.
+
+use actix_web::{
+    Error, HttpResponse, ResponseError,
+    http::{
+        StatusCode,
+        header::{HeaderMap, HeaderValue},
+    },
+};
+
+use super::REQUEST_ID_HEADER;
+
+/// Takes a caller's id that is safe to log and to pass on: 8 to 64 of `[0-9A-Za-z_-]`.
+pub(super) fn request_id(headers: &HeaderMap) -> String {
+    headers
+        .get(REQUEST_ID_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| is_acceptable(id))
+        .map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned)
+}
+
+fn is_acceptable(id: &str) -> bool {
+    (8..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// An error that a middleware returned: its response is made outside of ours, so the id is added
+/// there.
+#[derive(Debug)]
+pub(super) struct IdentifiedError {
+    error: Error,
+    id: HeaderValue,
+}
+
+impl IdentifiedError {
+    pub(super) fn wrap(error: Error, id: Option<HeaderValue>) -> Error {
+        match id {
+            Some(id) => Self { error, id }.into(),
+            None => error,
+        }
+    }
+}
+
+impl std::fmt::Display for IdentifiedError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(formatter)
+    }
+}
+
+impl ResponseError for IdentifiedError {
+    fn status_code(&self) -> StatusCode {
+        self.error.as_response_error().status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = self.error.error_response();
+        response
+            .headers_mut()
+            .insert(REQUEST_ID_HEADER, self.id.clone());
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harmless_ids_are_kept_and_others_replaced() {
+        for (id, kept) in [
+            ("abcdefgh", true),
+            ("A-b_9999", true),
+            (&"x".repeat(64) as &str, true),
+            ("short12", false),
+            (&"x".repeat(65) as &str, false),
+            ("has space", false),
+            ("has\"quote", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID_HEADER, HeaderValue::from_str(id).unwrap());
+            let taken = request_id(&headers);
+            assert_eq!(taken == id, kept, "{id}");
+            assert!(is_acceptable(&taken));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Telemetry for tests: nothing global is touched, and what was recorded can be read back.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{
+    Registry, TextEncoder,
+    proto::{LabelPair, MetricFamily, MetricType},
+};
+use serde_json::Value;
+use tracing::{level_filters::LevelFilter, subscriber::DefaultGuard};
+use tracing_subscriber::{Layer as _, fmt::MakeWriter, layer::SubscriberExt as _};
+
+use crate::{
+    log::JsonLayer,
+    telemetry::{ServiceInfo, Telemetry},
+};
+
+/// A telemetry of its own, with a reader of its metrics.
+///
+/// # Panics
+/// When the metrics exporter can't be built.
+#[expect(
+    clippy::expect_used,
+    reason = "for tests, which have nobody to hand an error to"
+)]
+pub fn telemetry() -> (Telemetry, MetricsReader) {
+    let service = ServiceInfo {
+        name: "test",
+        version: "0.0.0",
+        release: "test",
+    };
+    let telemetry = Telemetry::metrics_only(service).expect("the metrics exporter");
+    let reader = MetricsReader {
+        registry: telemetry.registry().clone(),
+        _provider: telemetry.meter_provider(),
+    };
+    (telemetry, reader)
+}
+
+/// Reads metrics as a scrape would see them.
+#[derive(Clone)]
+pub struct MetricsReader {
+    registry: Registry,
+    // Metrics stop with the last of its owners, and a test may keep the reader alone.
+    _provider: SdkMeterProvider,
+}
+
+impl MetricsReader {
+    /// The sum of all series of that exposed name which have all of these labels; nothing if there
+    /// is none. A histogram has `…_count`, `…_sum` and `…_bucket` with `le`.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let mut sum = None;
+        for family in self.registry.gather() {
+            for_each_sample(&family, |sample, series, le, value| {
+                let has = |(key, expected): &(&str, &str)| {
+                    le.is_some_and(|le| *key == "le" && le == *expected)
+                        || series
+                            .iter()
+                            .any(|label| label.name() == *key && label.value() == *expected)
+                };
+                if sample == name && labels.iter().all(has) {
+                    *sum.get_or_insert(0.0) += value;
+                }
+            });
+        }
+        sum
+    }
+
+    /// The exposition text.
+    ///
+    /// # Panics
+    /// When a metric can't be encoded.
+    #[expect(
+        clippy::expect_used,
+        reason = "for tests, which have nobody to hand an error to"
+    )]
+    pub fn text(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("valid metrics")
+    }
+}
+
+fn for_each_sample(
+    family: &MetricFamily,
+    mut visit: impl FnMut(&str, &[LabelPair], Option<&str>, f64),
+) {
+    let name = family.name();
+    for metric in family.get_metric() {
+        let labels = metric.get_label();
+        match family.get_field_type() {
+            MetricType::COUNTER => visit(name, labels, None, metric.get_counter().get_value()),
+            MetricType::GAUGE => visit(name, labels, None, metric.get_gauge().get_value()),
+            MetricType::HISTOGRAM => {
+                let histogram = metric.get_histogram();
+                let bucket = format!("{name}_bucket");
+                for entry in histogram.get_bucket() {
+                    let le = entry.upper_bound().to_string();
+                    visit(&bucket, labels, Some(&le), as_f64(entry.cumulative_count()));
+                }
+                let count = as_f64(histogram.get_sample_count());
+                visit(&bucket, labels, Some("+Inf"), count);
+                visit(&format!("{name}_count"), labels, None, count);
+                visit(
+                    &format!("{name}_sum"),
+                    labels,
+                    None,
+                    histogram.get_sample_sum(),
+                );
+            }
+            MetricType::SUMMARY | MetricType::UNTYPED => {}
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a test counts far below 2^52")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// Collects this thread's log lines, `info` and above, until it is dropped.
+pub fn capture_logs() -> LogReader {
+    let buffer = Buffer::default();
+    let layer = JsonLayer::new(buffer.clone()).with_filter(LevelFilter::INFO);
+    let subscriber = tracing_subscriber::registry().with(layer);
+    LogReader {
+        buffer,
+        _guard: tracing::subscriber::set_default(subscriber),
+    }
+}
+
+/// The log lines of the thread that called [`capture_logs`].
+pub struct LogReader {
+    buffer: Buffer,
+    _guard: DefaultGuard,
+}
+
+impl LogReader {
+    /// Every line so far.
+    ///
+    /// # Panics
+    /// When a line is not JSON.
+    #[expect(
+        clippy::expect_used,
+        reason = "for tests, which have nobody to hand an error to"
+    )]
+    pub fn lines(&self) -> Vec<Value> {
+        self.buffer
+            .lines()
+            .map(|line| line.expect("a JSON line"))
+            .collect()
+    }
+}
+
+/// A log destination in memory.
+#[derive(Clone, Default)]
+pub(crate) struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Buffer {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = serde_json::Result<Value>> + use<> {
+        let bytes = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let lines: Vec<_> = bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(serde_json::from_slice)
+            .collect();
+        lines.into_iter()
+    }
+}
+
+impl io::Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Buffer {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self.clone()
+    }
+}

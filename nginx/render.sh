@@ -1,0 +1,94 @@
+#!/bin/sh
+# Renders linnet.conf.template. POSIX sh: in the container it is /docker-entrypoint.d/30-linnet.sh, run by the image before nginx;
+# the native run calls it through scripts/service. Lists become lines here, because envsubst can't loop.
+#
+# Required:  LINNET_NGINX_RESOLVE   shorteners' public listeners, `unix:/path.sock` or `host:port`, separated by commas
+#            LINNET_NGINX_GATEWAY   gateways' listeners, likewise
+# Optional:  LINNET_NGINX_LISTEN    addresses to listen on, separated by commas (8080)
+#            LINNET_NGINX_LISTEN_OPTIONS  (reuseport backlog=4096)
+#            LINNET_NGINX_TRUSTED_PROXIES address ranges whose X-Forwarded-For and X-Forwarded-Proto count (none)
+#            LINNET_NGINX_UNLIMITED address ranges that no limit counts (127.0.0.0/8,::1/128: what nginx's own machine does)
+#            LINNET_NGINX_CONNECTIONS_PER_ADDRESS requests at a time from one address (512)
+#            LINNET_NGINX_API_RATE, LINNET_NGINX_API_BURST  requests to /api/ from one address (200r/s, 400); `off` for none
+#            LINNET_NGINX_RESOLVE_RATE, …_BURST  likewise for redirects (off: a redirect costs about what the limiter's shared
+#                                   lock does, many visitors share an address, and the shortener has its own budget of misses)
+#            LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of the successful redirects that is logged (1%)
+#            LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
+#            LINNET_NGINX_TEMPLATE (linnet.conf.template beside this script, or in /etc/nginx), LINNET_NGINX_OUT (/etc/nginx/conf.d/linnet.conf)
+set -eu
+
+bad() { printf 'nginx/render.sh: %s\n' "$1" >&2; exit 64; }
+
+# A value goes into a configuration file: nothing that could end a directive may be in it.
+check() {
+  case $2 in
+    *[!0-9A-Za-z_.:/,\[\]\ %=@+~-]*) bad "$1 has a character that is not allowed: $2" ;;
+  esac
+}
+
+# each FORMAT LIST: the format with each element of a comma-separated list.
+each() (
+  format=$1
+  set -f
+  IFS=', '
+  # Splitting the list is the purpose.
+  # shellcheck disable=SC2086
+  set -- $2
+  # The format comes from this script.
+  # shellcheck disable=SC2059
+  for element in "$@"; do printf "$format\n" "$element"; done
+)
+
+: "${LINNET_NGINX_RESOLVE:?the shorteners public listeners}" "${LINNET_NGINX_GATEWAY:?the gateways listeners}"
+: "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport backlog=4096}"
+: "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
+: "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"
+: "${LINNET_NGINX_API_RATE:=200r/s}" "${LINNET_NGINX_API_BURST:=400}"
+: "${LINNET_NGINX_RESOLVE_RATE:=off}" "${LINNET_NGINX_RESOLVE_BURST:=2000}"
+: "${LINNET_NGINX_RESOLVE_LOG_SAMPLE:=1%}"
+: "${LINNET_NGINX_ACCESS_LOG:=/dev/stdout}" "${LINNET_NGINX_ERROR_LEVEL:=alert}" "${LINNET_NGINX_TMP:=/tmp}"
+: "${LINNET_NGINX_OUT:=/etc/nginx/conf.d/linnet.conf}"
+if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
+  LINNET_NGINX_TEMPLATE=$(dirname "$0")/linnet.conf.template
+  [ -r "$LINNET_NGINX_TEMPLATE" ] || LINNET_NGINX_TEMPLATE=/etc/nginx/linnet.conf.template
+fi
+
+for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS API_RATE API_BURST \
+  RESOLVE_RATE RESOLVE_BURST RESOLVE_LOG_SAMPLE ACCESS_LOG ERROR_LEVEL TMP; do
+  eval "check LINNET_NGINX_$name \"\$LINNET_NGINX_$name\""
+done
+
+LINNET_NGINX_RESOLVE_SERVERS=$(each '    server %s max_fails=0;' "$LINNET_NGINX_RESOLVE")
+LINNET_NGINX_GATEWAY_SERVERS=$(each '    server %s max_fails=0;' "$LINNET_NGINX_GATEWAY")
+LINNET_NGINX_LISTEN_LINES=$(each "    listen %s default_server $LINNET_NGINX_LISTEN_OPTIONS;" "$LINNET_NGINX_LISTEN")
+LINNET_NGINX_TRUSTED_GEO=$(each '    %s 1;' "$LINNET_NGINX_TRUSTED_PROXIES")
+LINNET_NGINX_UNLIMITED_GEO=$(each '    %s 1;' "$LINNET_NGINX_UNLIMITED")
+LINNET_NGINX_REAL_IP=''
+if [ -n "$LINNET_NGINX_TRUSTED_PROXIES" ]; then
+  LINNET_NGINX_REAL_IP="$(each 'set_real_ip_from %s;' "$LINNET_NGINX_TRUSTED_PROXIES")
+real_ip_header X-Forwarded-For;
+real_ip_recursive on;"
+fi
+
+LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_API_LIMIT='' LINNET_NGINX_RESOLVE_LIMIT=''
+if [ "$LINNET_NGINX_API_RATE" != off ]; then
+  LINNET_NGINX_LIMIT_ZONES="limit_req_zone \$linnet_limit_key zone=linnet_api:10m rate=$LINNET_NGINX_API_RATE;"
+  LINNET_NGINX_API_LIMIT="limit_req zone=linnet_api burst=$LINNET_NGINX_API_BURST nodelay;"
+fi
+if [ "$LINNET_NGINX_RESOLVE_RATE" != off ]; then
+  LINNET_NGINX_LIMIT_ZONES="$LINNET_NGINX_LIMIT_ZONES
+limit_req_zone \$linnet_limit_key zone=linnet_resolve:10m rate=$LINNET_NGINX_RESOLVE_RATE;"
+  LINNET_NGINX_RESOLVE_LIMIT="limit_req zone=linnet_resolve burst=$LINNET_NGINX_RESOLVE_BURST nodelay;"
+fi
+
+export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \
+  LINNET_NGINX_UNLIMITED_GEO LINNET_NGINX_REAL_IP LINNET_NGINX_LIMIT_ZONES LINNET_NGINX_API_LIMIT LINNET_NGINX_RESOLVE_LIMIT \
+  LINNET_NGINX_CONNECTIONS_PER_ADDRESS LINNET_NGINX_RESOLVE_LOG_SAMPLE LINNET_NGINX_ACCESS_LOG LINNET_NGINX_ERROR_LEVEL \
+  LINNET_NGINX_TMP
+
+# The names that the template uses, and only ours: nginx's own $variables stay.
+# shellcheck disable=SC2016 # the pattern is of a name in braces, not its value
+names=$(grep -o '\${LINNET_NGINX_[A-Z_]*}' "$LINNET_NGINX_TEMPLATE" | sort -u | tr '\n' ' ')
+mkdir -p "$(dirname "$LINNET_NGINX_OUT")"
+envsubst "$names" < "$LINNET_NGINX_TEMPLATE" > "$LINNET_NGINX_OUT.new"
+mv -f "$LINNET_NGINX_OUT.new" "$LINNET_NGINX_OUT"

@@ -1,0 +1,164 @@
+# shellcheck shell=bash disable=SC2034 # it defines what others use
+# What every script here needs: messages, ports, waits, processes. Source it; it runs nothing.
+#
+# Invariants:
+# - messages go to stderr, so that a script's stdout stays usable as data;
+# - a wait has a deadline and says what it waited for;
+# - a process is ended by the pid that started it, checked against its start time, never by name.
+
+LINNET_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+# sysexits(3), as the binaries use them.
+EX_USAGE=64
+EX_UNAVAILABLE=69
+
+if [[ -t 2 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
+  c_bold=$'\e[1m' c_red=$'\e[31m' c_green=$'\e[32m' c_yellow=$'\e[33m' c_off=$'\e[0m'
+else
+  c_bold='' c_red='' c_green='' c_yellow='' c_off=''
+fi
+
+step() { printf '%s==> %s%s\n' "$c_bold" "$*" "$c_off" >&2; }
+info() { printf '    %s\n' "$*" >&2; }
+ok()   { printf '%s    %s%s\n' "$c_green" "$*" "$c_off" >&2; }
+warn() { printf '%swarning: %s%s\n' "$c_yellow" "$*" "$c_off" >&2; }
+fail() { printf '%serror: %s%s\n' "$c_red" "$*" "$c_off" >&2; }
+# die MESSAGE [EXIT_CODE]
+die()  { fail "$1"; exit "${2:-1}"; }
+
+is_root() { [[ $(id -u) -eq 0 ]]; }
+
+# Debian keeps servers in sbin, which an ordinary user's PATH lacks.
+find_binary() {
+  local found
+  found=$(PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" type -P "$1") || return 1
+  printf '%s\n' "$found"
+}
+
+# The `bin` folder of a PostgreSQL, at least 15: of version $1 when given, otherwise the newest.
+postgres_bin() {
+  local want=${1:-} folder version best='' best_version=0 on_path
+  for folder in /usr/lib/postgresql/*/bin; do
+    [[ -x $folder/postgres && -x $folder/initdb ]] || continue
+    version=${folder%/bin}; version=${version##*/}
+    [[ $version =~ ^[0-9]+$ ]] || continue
+    [[ -z $want || $version == "$want" ]] || continue
+    if (( version >= 15 && version > best_version )); then best=$folder best_version=$version; fi
+  done
+  if [[ -z $best ]] && on_path=$(type -P postgres); then
+    on_path=$(dirname "$(readlink -f "$on_path")")
+    version=$("$on_path/postgres" --version | grep -oE '[0-9]+' | head -n 1)
+    if [[ -x $on_path/initdb ]] && (( version >= 15 )) && [[ -z $want || $version == "$want" ]]; then
+      best=$on_path
+    fi
+  fi
+  [[ -n $best ]] || return 1
+  printf '%s\n' "$best"
+}
+
+# Whether something listens on 127.0.0.1 or on every address, at port $1.
+port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# The first port from $1 on that nothing listens on and that is not among the further arguments.
+free_port() {
+  local port=$1 last=$(( $1 + 500 )) other; shift
+  for (( ; port < last && port < 65536; port++ )); do
+    for other in "$@"; do [[ $port == "$other" ]] && continue 2; done
+    port_taken "$port" || { printf '%s\n' "$port"; return 0; }
+  done
+  return 1
+}
+
+# wait_for SECONDS DESCRIPTION COMMAND…: polls until the command succeeds; 1 after the deadline.
+# With `wait_pid` set, it gives up with 2 as soon as that process is gone.
+wait_for() {
+  local seconds=$1 what=$2 end=$(( SECONDS + $1 )); shift 2
+  until "$@" >/dev/null 2>&1; do
+    if [[ -n ${wait_pid:-} ]] && ! kill -0 "$wait_pid" 2>/dev/null; then
+      fail "the process ended while waiting for $what"
+      return 2
+    fi
+    if (( SECONDS >= end )); then
+      fail "no $what after $seconds s"
+      return 1
+    fi
+    sleep 0.1
+  done
+}
+
+# When process $1 started, in clock ticks after boot: with the pid it names a process for good, which a pid alone does not.
+process_start() {
+  local line
+  { read -r line < "/proc/$1/stat"; } 2>/dev/null || return 1
+  # The second field is the program's name in parentheses and may hold anything, so count from the last one.
+  set -f; local -a fields; read -r -a fields <<< "${line##*) }"; set +f
+  printf '%s\n' "${fields[19]}"
+}
+
+# note_pid FILE PID writes what running_pid later checks.
+note_pid() { printf '%s %s\n' "$2" "$(process_start "$2" || echo 0)" > "$1"; }
+
+# Prints the pid noted in FILE if that very process still runs.
+running_pid() {
+  local pid start
+  [[ -r $1 ]] || return 1
+  read -r pid start < "$1" || return 1
+  [[ $pid =~ ^[0-9]+$ && $(process_start "$pid") == "$start" ]] || return 1
+  printf '%s\n' "$pid"
+}
+
+# gone PID START: whether that process has ended (a zombie has).
+gone() {
+  [[ $(process_start "$1") == "$2" ]] || return 0
+  [[ $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null) == Z ]]
+}
+
+# stop_process NAME PID SIGNAL SECONDS: asks, waits, and kills what has not ended by then (1 in that case).
+stop_process() {
+  local name=$1 pid=$2 signal=$3 seconds=$4 start
+  start=$(process_start "$pid") || return 0
+  kill -s "$signal" "$pid" 2>/dev/null || return 0
+  if ! wait_for "$seconds" "end of $name (pid $pid)" gone "$pid" "$start"; then
+    kill -s KILL "$pid" 2>/dev/null || true
+    return 1
+  fi
+}
+
+random_hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
+
+# secret_file FILE BYTES: a file of mode 0600 with a random hexadecimal secret, written once.
+secret_file() {
+  [[ -s $1 ]] && return 0
+  ( umask 077; random_hex "$2" > "$1.new" && mv -f "$1.new" "$1" )
+}
+
+show_tail() {
+  [[ -s $1 ]] || { info "($1 is empty)"; return 0; }
+  fail "the last lines of $1:"
+  tail -n "${2:-25}" "$1" | sed 's/^/    | /' >&2
+}
+
+# A folder for unix sockets that nginx's workers can enter and whose path is short enough: DIR if it will do; otherwise one
+# outside, which DIR then links to. Printed.
+socket_folder() {
+  local dir=$1 key outside
+  mkdir -p "$(dirname "$dir")"
+  # 107 bytes hold the path and the socket's name.
+  if (( ${#dir} <= 80 )) && [[ ! -L $dir ]]; then
+    mkdir -p "$dir"; chmod 711 "$dir"
+    if ! is_root || setpriv --reuid nobody --clear-groups test -x "$dir" 2>/dev/null; then
+      printf '%s\n' "$dir"
+      return 0
+    fi
+    rmdir "$dir" 2>/dev/null || true
+  fi
+  key=$(printf '%s' "$dir" | sha256sum | cut -c 1-12)
+  if is_root; then outside=/run/linnet-$key; else outside=${XDG_RUNTIME_DIR:-/tmp}/linnet-$(id -u)-$key; fi
+  # Someone else's folder of that name must not get our sockets.
+  mkdir -m 711 "$outside" 2>/dev/null || [[ -O $outside && ! -L $outside ]] || return 1
+  ln -sfn "$outside" "$dir"
+  printf '%s\n' "$outside"
+}
+
+# http_ok URL [SOCKET]: whether a GET is answered with 2xx within 2 s.
+http_ok() { curl -fsS -m 2 -o /dev/null ${2:+--unix-socket "$2"} "$1" 2>/dev/null; }
