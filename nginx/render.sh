@@ -8,10 +8,11 @@
 #            LINNET_NGINX_LISTEN_OPTIONS  (reuseport backlog=4096)
 #            LINNET_NGINX_TRUSTED_PROXIES address ranges whose X-Forwarded-For and X-Forwarded-Proto count (none)
 #            LINNET_NGINX_UNLIMITED address ranges that no limit counts (127.0.0.0/8,::1/128: what nginx's own machine does)
-#            LINNET_NGINX_CONNECTIONS_PER_ADDRESS requests at a time from one address (512)
+#            LINNET_NGINX_CONNECTIONS_PER_ADDRESS requests to /api/ at a time from one address (512), event streams included
 #            LINNET_NGINX_API_RATE, LINNET_NGINX_API_BURST  requests to /api/ from one address (200r/s, 400); `off` for none
-#            LINNET_NGINX_RESOLVE_RATE, …_BURST  likewise for redirects (off: a redirect costs about what the limiter's shared
-#                                   lock does, many visitors share an address, and the shortener has its own budget of misses)
+#            LINNET_NGINX_RESOLVE_RATE, …_BURST  likewise for redirects, with the limit of connections (off: the limiters' shared
+#                                   locks cost 2 µs of the 20 that a redirect takes here, many visitors share an address, and the
+#                                   shortener has a budget of misses of its own)
 #            LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of the successful redirects that is logged (1%)
 #            LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
 #            LINNET_NGINX_TEMPLATE (linnet.conf.template beside this script, or in /etc/nginx), LINNET_NGINX_OUT (/etc/nginx/conf.d/linnet.conf)
@@ -70,20 +71,21 @@ real_ip_header X-Forwarded-For;
 real_ip_recursive on;"
 fi
 
-LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_API_LIMIT='' LINNET_NGINX_RESOLVE_LIMIT=''
+connections="limit_conn linnet_connections $LINNET_NGINX_CONNECTIONS_PER_ADDRESS;"
+LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_API_LIMIT=$connections LINNET_NGINX_RESOLVE_LIMIT=''
 if [ "$LINNET_NGINX_API_RATE" != off ]; then
   LINNET_NGINX_LIMIT_ZONES="limit_req_zone \$linnet_limit_key zone=linnet_api:10m rate=$LINNET_NGINX_API_RATE;"
-  LINNET_NGINX_API_LIMIT="limit_req zone=linnet_api burst=$LINNET_NGINX_API_BURST nodelay;"
+  LINNET_NGINX_API_LIMIT="$connections limit_req zone=linnet_api burst=$LINNET_NGINX_API_BURST nodelay;"
 fi
 if [ "$LINNET_NGINX_RESOLVE_RATE" != off ]; then
   LINNET_NGINX_LIMIT_ZONES="$LINNET_NGINX_LIMIT_ZONES
 limit_req_zone \$linnet_limit_key zone=linnet_resolve:10m rate=$LINNET_NGINX_RESOLVE_RATE;"
-  LINNET_NGINX_RESOLVE_LIMIT="limit_req zone=linnet_resolve burst=$LINNET_NGINX_RESOLVE_BURST nodelay;"
+  LINNET_NGINX_RESOLVE_LIMIT="$connections limit_req zone=linnet_resolve burst=$LINNET_NGINX_RESOLVE_BURST nodelay;"
 fi
 
 export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \
   LINNET_NGINX_UNLIMITED_GEO LINNET_NGINX_REAL_IP LINNET_NGINX_LIMIT_ZONES LINNET_NGINX_API_LIMIT LINNET_NGINX_RESOLVE_LIMIT \
-  LINNET_NGINX_CONNECTIONS_PER_ADDRESS LINNET_NGINX_RESOLVE_LOG_SAMPLE LINNET_NGINX_ACCESS_LOG LINNET_NGINX_ERROR_LEVEL \
+  LINNET_NGINX_RESOLVE_LOG_SAMPLE LINNET_NGINX_ACCESS_LOG LINNET_NGINX_ERROR_LEVEL \
   LINNET_NGINX_TMP
 
 # The names that the template uses, and only ours: nginx's own $variables stay.

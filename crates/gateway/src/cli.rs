@@ -8,8 +8,7 @@ use http::{Request, Uri};
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use linnet_platform::{
-    EXIT_BAD_CONFIGURATION, EXIT_TASK_DIED, lifecycle::Lifecycle, listener::Address,
-    settings::load,
+    EXIT_BAD_CONFIGURATION, EXIT_TASK_DIED, lifecycle::Lifecycle, listener::Address, settings::load,
 };
 use linnet_telemetry::Telemetry;
 
@@ -126,8 +125,7 @@ async fn ask_readiness(admin: &Address) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = uri;
-    let response =
-        client.request(request).await.map_err(|error| format!("{admin}: {error}"))?;
+    let response = client.request(request).await.map_err(|error| format!("{admin}: {error}"))?;
     if response.status().is_success() {
         Ok(())
     } else {

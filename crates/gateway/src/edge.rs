@@ -68,7 +68,11 @@ impl Edge {
         allowed.then(|| origin.clone())
     }
 
-    fn finish(&self, origin: Option<HeaderValue>, response: &mut ServiceResponse<impl MessageBody>) {
+    fn finish(
+        &self,
+        origin: Option<HeaderValue>,
+        response: &mut ServiceResponse<impl MessageBody>,
+    ) {
         let head = response.response_mut().head_mut();
         if self.lifecycle.is_draining() {
             head.set_connection_type(ConnectionType::Close);

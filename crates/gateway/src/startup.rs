@@ -191,7 +191,8 @@ impl Application {
         let public = serve_public(shared, public)?;
         let admin = serve_admin(&settings, &lifecycle, self.admin_state, admin)?;
         let stop = {
-            let (lifecycle, drain) = (lifecycle.clone(), Duration::from_millis(settings.shutdown.drain_ms));
+            let (lifecycle, drain) =
+                (lifecycle.clone(), Duration::from_millis(settings.shutdown.drain_ms));
             tokio::spawn(async move {
                 lifecycle.run_until_stopping(drain, || retire_public.retire()).await;
             })
@@ -215,8 +216,7 @@ impl Application {
 }
 
 fn bind(address: &Address) -> Result<Listener, StartError> {
-    Listener::bind(address)
-        .map_err(|source| StartError::Bind { address: address.clone(), source })
+    Listener::bind(address).map_err(|source| StartError::Bind { address: address.clone(), source })
 }
 
 fn serve_public(shared: Shared, socket: Bound) -> Result<Server, StartError> {
@@ -227,7 +227,7 @@ fn serve_public(shared: Shared, socket: Bound) -> Result<Server, StartError> {
         workers => workers,
     };
     // The factory runs once in each worker's own runtime.
-    let server = HttpServer::new(move || app(&shared))
+    let server = HttpServer::new(move || app(shared.clone()))
         .workers(workers)
         .max_connections(settings.gateway.max_connections)
         .keep_alive(Duration::from_secs(settings.gateway.keep_alive_s))
@@ -249,19 +249,21 @@ fn serve_admin(
     state: AdminState,
     socket: Bound,
 ) -> Result<Server, StartError> {
-    let server = HttpServer::new(move || App::new().configure(|cfg| admin_routes(cfg, state.clone())))
-        .workers(1)
-        .client_request_timeout(HEAD_TIMEOUT)
-        .shutdown_timeout(settings.shutdown.grace_s)
-        .shutdown_signal(lifecycle.stopping().cancelled_owned());
+    let server =
+        HttpServer::new(move || App::new().configure(|cfg| admin_routes(cfg, state.clone())))
+            .workers(1)
+            .client_request_timeout(HEAD_TIMEOUT)
+            .shutdown_timeout(settings.shutdown.grace_s)
+            .shutdown_signal(lifecycle.stopping().cancelled_owned());
     Ok(match socket {
         Bound::Tcp(listener) => server.listen(listener)?.run(),
         Bound::Unix(listener) => server.listen_uds(listener)?.run(),
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what is returned would borrow it otherwise")]
 fn app(
-    shared: &Shared,
+    shared: Shared,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -273,7 +275,7 @@ fn app(
 > {
     let routes = shared.routes;
     App::new()
-        .app_data(web::Data::new(worker(shared)))
+        .app_data(web::Data::new(worker(&shared)))
         .app_data(web::Data::new(shared.edge.clone()))
         .app_data(web::Data::new(shared.pages.clone()))
         .wrap(from_fn(edge))

@@ -4,11 +4,13 @@
 //! * [`listener`]: TCP or unix-socket listeners that can be retired without losing a connection.
 //! * [`lifecycle`]: signals, draining, and background tasks whose death ends the process.
 //! * [`problem`]: the RFC 9457 error body, the one way an error leaves a process.
+//! * [`healthcheck`]: asks a running process whether it is ready.
 //! * [`identity`]: who the gateway says is calling, as headers between the two processes.
 //! * [`redis_link`]: a multiplexed Redis connection that doubles as a circuit breaker.
 //! * [`change_feed`]: news of changed links and keys, with a stated bound on staleness.
 
 pub mod change_feed;
+pub mod healthcheck;
 pub mod identity;
 pub mod lifecycle;
 pub mod listener;

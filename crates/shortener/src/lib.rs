@@ -1,4 +1,22 @@
 //! Linnet's shortener: links in PostgreSQL, resolved through two caches.
+//!
+//! * [`domain`]: what links, users, keys and events are; no I/O.
+//! * [`store`]: PostgreSQL.
+//! * [`cache`]: L1 in the process, L2 in Redis, and how both hear of changes.
+//! * [`http`]: the public, the api and the internal routes.
+//! * [`import`]: rows from CSV files.
+//! * [`admin`]: what the operator does from the command line.
+//! * [`startup`]: puts it all together.
+
+pub mod admin;
 pub mod cache;
+pub mod cli;
+pub mod config;
 pub mod domain;
+pub mod http;
+pub mod import;
+mod readiness;
+pub mod release;
+pub mod startup;
 pub mod store;
+mod workers;

@@ -125,7 +125,10 @@ mod tests {
     const KEY: &str = "lnt_Ab3xYz01_0123456789abcdefghijklmnopqrstuvwxyzABCDEF-";
     const OTHER: &str = "lnt_Ab3xYz02_0123456789abcdefghijklmnopqrstuvwxyzABCDEF_";
 
-    fn find_in(pairs: &[(&'static str, &str)], query: &str) -> Result<Option<String>, CredentialError> {
+    fn find_in(
+        pairs: &[(&'static str, &str)],
+        query: &str,
+    ) -> Result<Option<String>, CredentialError> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
@@ -156,7 +159,11 @@ mod tests {
     #[test]
     fn must_16_a_key_is_never_taken_from_the_url() {
         for query in ["api_key=x", "a=b&key=x", "access_token=", "TOKEN=x", "token"] {
-            assert_eq!(find_in(&[("x-api-key", KEY)], query), Err(CredentialError::InUrl), "{query}");
+            assert_eq!(
+                find_in(&[("x-api-key", KEY)], query),
+                Err(CredentialError::InUrl),
+                "{query}"
+            );
         }
         assert!(find_in(&[], "search=key&user_id=token&tokens=1").is_ok());
     }
@@ -165,7 +172,15 @@ mod tests {
     fn what_has_not_the_shape_of_a_key_is_malformed() {
         let long = format!("{KEY}x");
         let short = &KEY[..KEY.len() - 1];
-        for bad in ["x", "lnt_", "lnt_Ab3xYz01", &long, short, &KEY.replace('A', "ä"), &KEY.replace("lnt", "LNT")] {
+        for bad in [
+            "x",
+            "lnt_",
+            "lnt_Ab3xYz01",
+            &long,
+            short,
+            &KEY.replace('A', "ä"),
+            &KEY.replace("lnt", "LNT"),
+        ] {
             assert!(PresentedKey::parse(bad).is_none(), "{bad}");
         }
         for bad in [format!("Basic {KEY}"), KEY.to_owned(), "Bearer".into()] {

@@ -34,6 +34,11 @@ impl KeyIdentity {
             scopes_header: HeaderValue::from_str(&scopes.to_string())?,
         })
     }
+
+    /// The key's public id.
+    pub(crate) fn key_id(&self) -> &str {
+        &self.key_id
+    }
 }
 
 /// Who calls.
@@ -46,14 +51,6 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    /// The key's public id.
-    pub(crate) fn key_id(&self) -> Option<&str> {
-        match self {
-            Self::Key(identity) => Some(&identity.key_id),
-            Self::Anonymous(_) => None,
-        }
-    }
-
     /// Whether the caller has the scope.
     pub(crate) fn may(&self, scope: Scope) -> bool {
         match self {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE,
-    uri::PathAndQuery,
+    HeaderMap, HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE, uri::PathAndQuery,
 };
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -114,8 +113,7 @@ fn understand(answer: &[u8], now: DateTime<Utc>) -> Result<Found, LookupError> {
     // A scope that only a later release knows gives nothing here.
     let scopes = answer.scopes.iter().filter_map(|name| Scope::parse(name)).collect();
     // A time in the past is no time left.
-    let expires_in =
-        answer.expires_at.map(|at| (at - now).to_std().unwrap_or(Duration::ZERO));
+    let expires_in = answer.expires_at.map(|at| (at - now).to_std().unwrap_or(Duration::ZERO));
     let known = if expires_in == Some(Duration::ZERO) {
         Known::Invalid
     } else {
@@ -142,7 +140,7 @@ mod tests {
                 "expires_at":"2026-01-01T00:01:00Z"}"#,
         )
         .unwrap();
-        assert_eq!(found.expires_in, Some(Duration::from_secs(60)));
+        assert_eq!(found.expires_in, Some(Duration::from_mins(1)));
         let Known::Valid(identity) = found.known else { panic!("valid") };
         let mut headers = HeaderMap::new();
         let caller = Caller::Key(identity);
@@ -160,6 +158,8 @@ mod tests {
         );
         assert!(matches!(found.unwrap().known, Known::Invalid));
         assert!(understood("{}").is_err());
-        assert!(understood(r#"{"key_id":"a\n","user_id":7,"scopes":[],"expires_at":null}"#).is_err());
+        assert!(
+            understood(r#"{"key_id":"a\n","user_id":7,"scopes":[],"expires_at":null}"#).is_err()
+        );
     }
 }

@@ -52,8 +52,7 @@ impl linnet_platform::settings::Settings for Settings {
         self.redis.validate(problems);
         self.shutdown.validate(problems);
         for (key, message) in self.telemetry.validate() {
-            let key =
-                if key.contains('.') { key.to_owned() } else { format!("telemetry.{key}") };
+            let key = if key.contains('.') { key.to_owned() } else { format!("telemetry.{key}") };
             problems.add(key, message);
         }
     }

@@ -244,7 +244,10 @@ impl LimitSettings {
 
 /// Validation has refused 0 already.
 fn pair(rate: u32, burst: u32) -> (NonZeroU32, NonZeroU32) {
-    (NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN), NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))
+    (
+        NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN),
+        NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN),
+    )
 }
 
 /// Section `cors`: which web pages of other origins may call the API from a browser.

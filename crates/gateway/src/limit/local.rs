@@ -22,12 +22,8 @@ const OVERFLOW: &str = "";
 /// How often keys that are full again are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-type Limiter = RateLimiter<
-    String,
-    DashMapStateStore<String>,
-    DefaultClock,
-    StateInformationMiddleware,
->;
+type Limiter =
+    RateLimiter<String, DashMapStateStore<String>, DefaultClock, StateInformationMiddleware>;
 
 /// One policy's table.
 pub(crate) struct LocalRate {

@@ -40,9 +40,8 @@ impl Pages {
         lifecycle: linnet_platform::lifecycle::Lifecycle,
     ) -> Self {
         let digest = Sha256::digest(OPENAPI.as_bytes());
-        let tag = digest.iter().take(12).fold(String::from("\""), |tag, byte| {
-            format!("{tag}{byte:02x}")
-        });
+        let tag =
+            digest.iter().take(12).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}"));
         Self {
             upstreams,
             lifecycle,
@@ -76,8 +75,7 @@ async fn landing() -> HttpResponse {
 
 async fn health(pages: web::Data<Pages>) -> HttpResponse {
     let ready = pages.is_ready();
-    let mut response =
-        if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     if !ready {
         response.insert_header((header::RETRY_AFTER, HeaderValue::from_static("1")));
     }

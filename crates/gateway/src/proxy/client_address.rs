@@ -56,7 +56,9 @@ mod tests {
 
     #[test]
     fn the_proxy_in_front_is_believed() {
-        for peer in [None, Some("127.0.0.1"), Some("::1"), Some("::ffff:127.0.0.1"), Some("10.1.2.3")] {
+        for peer in
+            [None, Some("127.0.0.1"), Some("::1"), Some("::ffff:127.0.0.1"), Some("10.1.2.3")]
+        {
             assert_eq!(address(peer, &["192.0.2.1"]).unwrap(), "192.0.2.1", "{peer:?}");
         }
     }

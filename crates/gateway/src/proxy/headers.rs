@@ -45,7 +45,8 @@ const NOT_INWARDS: [&str; 13] = [
 ];
 
 /// End here on the way out: what the HTTP server writes itself, and what tells about the inside.
-const NOT_OUTWARDS: [&str; 5] = ["content-length", "date", "server", "x-powered-by", "x-request-id"];
+const NOT_OUTWARDS: [&str; 5] =
+    ["content-length", "date", "server", "x-powered-by", "x-request-id"];
 
 /// The client's headers, for the shortener.
 pub(crate) fn inwards(incoming: &actix::HeaderMap) -> HeaderMap {

@@ -25,8 +25,8 @@ use crate::{
     upstream::{Call, CallBody, UpstreamError},
     worker::Worker,
 };
-use request_body::Pump;
-use response_body::ProxiedBody;
+use request_body::{Pump, STREAM_SILENCE};
+use response_body::{Patience, ProxiedBody};
 
 pub(crate) use client_address::client_address;
 pub(crate) use headers::ORIGIN;
@@ -56,16 +56,26 @@ pub(crate) async fn forward(
         }
         Pace::Stream => request_body::stream(request.headers(), payload),
     };
-    // An upload's answer comes when the upload is done, whenever that is; the pump bounds silence.
-    let deadline = pump.is_none().then_some(deadline);
-    let call = call(worker, request, caller, address, body, deadline)?;
+    // An upload's answer comes when the upload is done, whenever that is.
+    let head_deadline = pump.is_none().then_some(deadline);
+    let call = call(worker, request, caller, address, body, head_deadline)?;
     let is_head = call.method == Method::HEAD;
-    let answer = worker.client.call(call).await.map_err(|error| {
+    let answer = worker.client.call(call);
+    let answer = match &pump {
+        None => answer.await,
+        Some(pump) => {
+            pump.wait_for(answer, STREAM_SILENCE).await.unwrap_or(Err(UpstreamError::TimedOut))
+        }
+    };
+    let answer = answer.map_err(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "a call to a shortener failed");
         problem_of(&error)
     })?;
-    let body_deadline = deadline.filter(|_| pace == Pace::Normal);
-    Ok(respond(worker, answer, is_head, body_deadline, pump))
+    let patience = match pace {
+        Pace::Normal => Patience::Until(deadline),
+        Pace::Stream => Patience::Silence(STREAM_SILENCE),
+    };
+    Ok(respond(worker, answer, is_head, patience, pump))
 }
 
 fn call(
@@ -107,12 +117,11 @@ fn respond(
     worker: &Worker,
     answer: Response<Incoming>,
     is_head: bool,
-    deadline: Option<Instant>,
+    patience: Patience,
     pump: Option<Pump>,
 ) -> HttpResponse {
     let (parts, incoming) = answer.into_parts();
-    let status =
-        StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
+    let status = StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let announced = || {
         let length = parts.headers.get(http::header::CONTENT_LENGTH)?;
         length.to_str().ok()?.parse().ok()
@@ -128,7 +137,8 @@ fn respond(
         .headers
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    let mut body = ProxiedBody::new(incoming, size, deadline.filter(|_| !is_events), pump);
+    let patience = if is_events { Patience::Silence(STREAM_SILENCE) } else { patience };
+    let mut body = ProxiedBody::new(incoming, size, patience, pump);
     if is_events {
         body = body.ending_with(worker.lifecycle.stopping().cancelled_owned());
     }

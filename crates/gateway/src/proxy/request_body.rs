@@ -1,7 +1,12 @@
 //! The client's body: read within limits, or passed on as it comes.
 
 use std::{
-    pin::Pin,
+    future::Future,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -28,8 +33,8 @@ use crate::upstream::{CallBody, Piece, StreamBody};
 
 /// Chunks that wait between the client and the shortener; more would only hide back-pressure.
 const CHUNKS_IN_FLIGHT: usize = 2;
-/// Longest silence of a client in the middle of a streamed body.
-const STREAM_SILENCE: Duration = Duration::from_secs(60);
+/// Longest silence in the middle of a streamed body, whichever way it goes.
+pub(crate) const STREAM_SILENCE: Duration = Duration::from_mins(1);
 
 /// The body's length as announced; a body without a length is chunked.
 pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
@@ -124,11 +129,34 @@ impl MessageBody for HoldingBody {
 }
 
 /// Carries a body from the client to the shortener while it is alive.
-pub(crate) struct Pump(JoinHandle<()>);
+pub(crate) struct Pump {
+    task: JoinHandle<()>,
+    pieces: Arc<AtomicU64>,
+}
+
+impl Pump {
+    /// Waits for the answer to an upload, however long that takes while pieces go through; `None`
+    /// when none did for `silence` and there is no answer either.
+    pub(crate) async fn wait_for<F: Future>(
+        &self,
+        answer: F,
+        silence: Duration,
+    ) -> Option<F::Output> {
+        let mut answer = pin!(answer);
+        loop {
+            let before = self.pieces.load(Ordering::Relaxed);
+            match timeout(silence, &mut answer).await {
+                Ok(answer) => return Some(answer),
+                Err(_) if self.pieces.load(Ordering::Relaxed) == before => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -140,12 +168,13 @@ pub(crate) fn stream(headers: &HeaderMap, payload: Payload) -> (CallBody, Option
     }
     let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let length = announced_length(headers).filter(|_| !headers.contains_key(TRANSFER_ENCODING));
-    let pump = Pump(actix_web::rt::spawn(pump(payload, sender)));
-    (CallBody::Stream(StreamBody::new(receiver, length)), Some(pump))
+    let pieces = Arc::new(AtomicU64::new(0));
+    let task = actix_web::rt::spawn(pump(payload, sender, Arc::clone(&pieces)));
+    (CallBody::Stream(StreamBody::new(receiver, length)), Some(Pump { task, pieces }))
 }
 
 /// Returning without [`Piece::End`] tells the other side that the body is cut off.
-async fn pump(mut payload: Payload, sender: mpsc::Sender<Piece>) {
+async fn pump(mut payload: Payload, sender: mpsc::Sender<Piece>, pieces: Arc<AtomicU64>) {
     loop {
         let chunk = tokio::select! {
             () = sender.closed() => return,
@@ -166,6 +195,79 @@ async fn pump(mut payload: Payload, sender: mpsc::Sender<Piece>) {
         let ends = matches!(piece, Piece::End);
         if sender.send(piece).await.is_err() || ends {
             return;
+        }
+        pieces.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    fn chunked() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            TRANSFER_ENCODING,
+            actix_web::http::header::HeaderValue::from_static("chunked"),
+        );
+        headers
+    }
+
+    /// An upload without an end, and the number of pieces that were taken from it.
+    fn endless() -> (Payload, Arc<AtomicU64>) {
+        let taken = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&taken);
+        let pieces = stream::repeat_with(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(Bytes::from_static(b"piece"))
+        });
+        (Payload::from(Box::pin(pieces) as Pin<Box<dyn futures::Stream<Item = _>>>), taken)
+    }
+
+    #[actix_web::test]
+    async fn a_client_is_read_no_faster_than_the_shortener_reads() {
+        let (payload, taken) = endless();
+        let (body, pump) = stream(&chunked(), payload);
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        let ahead = taken.load(Ordering::Relaxed);
+        assert!((1..=CHUNKS_IN_FLIGHT as u64 + 1).contains(&ahead), "{ahead}");
+        drop((body, pump));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_is_waited_for_while_it_moves_and_no_longer() {
+        let (_body, pump) =
+            tokio::task::LocalSet::new().run_until(async { stream(&chunked(), endless().0) }).await;
+        let pump = pump.unwrap();
+        let pieces = Arc::clone(&pump.pieces);
+        let silence = Duration::from_secs(10);
+        let moving = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                pieces.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        assert_eq!(pump.wait_for(moving, silence).await, Some(()));
+        let stuck = std::future::pending::<()>();
+        assert_eq!(pump.wait_for(stuck, silence).await, None);
+    }
+
+    #[actix_web::test]
+    async fn a_body_may_come_in_pieces_up_to_its_limit() {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        for (limit, whole) in [(10, true), (9, false)] {
+            let pieces = stream::iter(["abc", "defg", "hij"].map(|piece| Ok(Bytes::from(piece))));
+            let pieces = Box::pin(pieces) as Pin<Box<dyn futures::Stream<Item = _>>>;
+            let mut payload = Payload::from(pieces);
+            let body = read(&chunked(), &mut payload, limit, deadline).await;
+            match body {
+                Ok(bytes) => assert!(whole && bytes == "abcdefghij"),
+                Err(problem) => assert!(!whole && problem.code() == "too_large"),
+            }
         }
     }
 }

@@ -69,114 +69,81 @@ async fn handle(route: &'static Route, request: HttpRequest, payload: Payload) -
     let peer = request.peer_addr().map(|peer| peer.ip());
     let address = proxy::client_address(peer, request.headers(), &worker.trusted_peers);
 
-    let admitted = match admit(worker, route, &request, address).await {
-        Ok(admitted) => admitted,
-        Err(refused) => {
-            let mut response = answer_of(&refused.problem);
-            refused.rate.write(response.headers_mut());
-            return response;
+    let checked = check(worker, route, &request, address).await;
+    let answer = match checked.caller {
+        Ok(caller) if caller.may(scope) => {
+            proxy::forward(worker, &request, payload, &caller, address, route.pace).await
         }
-    };
-    let answer = if admitted.caller.may(scope) {
-        proxy::forward(worker, &request, payload, &admitted.caller, address, route.pace).await
-    } else {
-        Err(forbidden(&admitted.caller, scope))
+        Ok(caller) => Err(forbidden(&caller, scope)),
+        Err(problem) => Err(problem),
     };
     let mut response = answer.unwrap_or_else(|problem| answer_of(&problem));
-    admitted.rate.write(response.headers_mut());
+    let Rate(verdict, policy) = checked.rate;
+    verdict.write(policy, response.headers_mut());
     response
 }
 
 /// A rate's verdict with its policy, for the headers.
 struct Rate<'a>(Verdict, &'a Policy);
 
-impl Rate<'_> {
-    fn write(&self, headers: &mut actix_web::http::header::HeaderMap) {
-        self.0.write(self.1, headers);
+/// Who calls, if they may call at all now.
+struct Checked<'a> {
+    caller: Result<Caller, Problem>,
+    rate: Rate<'a>,
+}
+
+impl<'a> Checked<'a> {
+    /// A used-up rate is all that its owner is told.
+    fn new((verdict, policy): (Verdict, &'a Policy), caller: Result<Caller, Problem>) -> Self {
+        let caller = if verdict.allowed { caller } else { Err(limited(&verdict)) };
+        Self { caller, rate: Rate(verdict, policy) }
     }
 }
 
-struct Admitted<'a> {
-    caller: Caller,
-    rate: Rate<'a>,
-}
-
-struct Refused<'a> {
-    problem: Problem,
-    rate: Rate<'a>,
-}
-
-/// Who calls, and whether their rate allows it.
-async fn admit<'a>(
+/// Finds out who calls, and charges the request to them.
+async fn check<'a>(
     worker: &'a Worker,
     route: &Route,
     request: &HttpRequest,
     address: Option<IpAddr>,
-) -> Result<Admitted<'a>, Refused<'a>> {
+) -> Checked<'a> {
+    let by_address = Subject::Address(address);
     let key = match auth::find(request.headers(), request.query_string()) {
         Ok(Some(key)) => key,
         Ok(None) => {
             let caller = anonymous(worker, route, request.method());
-            return charge_address(worker, address, caller).await;
+            return Checked::new(worker.limiter.charge(by_address).await, caller);
         }
         Err(error) => {
-            return charge_address(worker, address, Err(problem_of_credentials(error))).await;
+            let problem = problem_of_credentials(error);
+            return Checked::new(worker.limiter.charge(by_address).await, Err(problem));
         }
     };
     let hash = key.hash();
-    let known = match worker.authority.recall(&hash) {
-        Some(known) => known,
-        None => {
-            // Keys that nobody knows cost a look-up each; an address that has used up its
-            // allowance gets none.
-            let (verdict, policy) = worker.limiter.look(Subject::Address(address)).await;
-            if !verdict.allowed {
-                return Err(Refused { problem: limited(&verdict), rate: Rate(verdict, policy) });
-            }
-            match worker.authority.look_up(&worker.client, key, hash).await {
-                Ok(known) => known,
-                Err(error) => {
-                    let problem = problem_of_lookup(&error);
-                    return Err(Refused { problem, rate: Rate(verdict, policy) });
-                }
-            }
+    let known = if let Some(known) = worker.authority.recall(&hash) {
+        known
+    } else {
+        // Keys that nobody knows cost a look-up each; an address that has used up its allowance
+        // gets none.
+        let rate = worker.limiter.look(by_address).await;
+        if !rate.0.allowed {
+            let problem = limited(&rate.0);
+            return Checked::new(rate, Err(problem));
+        }
+        match worker.authority.look_up(&worker.client, key, hash).await {
+            Ok(known) => known,
+            Err(error) => return Checked::new(rate, Err(problem_of_lookup(&error))),
         }
     };
     match known {
         Known::Invalid => {
             let problem = Problem::unauthorized("the API key is unknown, revoked or expired");
-            charge_address(worker, address, Err(problem)).await
+            Checked::new(worker.limiter.charge(by_address).await, Err(problem))
         }
         Known::Valid(identity) => {
-            let caller = Caller::Key(identity);
-            let subject = caller.key_id().map_or(Subject::Address(address), Subject::Key);
-            let (verdict, policy) = worker.limiter.charge(subject).await;
-            settle(verdict, policy, Ok(caller))
+            let rate = worker.limiter.charge(Subject::Key(identity.key_id())).await;
+            Checked::new(rate, Ok(Caller::Key(identity)))
         }
-    }
-}
-
-async fn charge_address(
-    worker: &Worker,
-    address: Option<IpAddr>,
-    caller: Result<Caller, Problem>,
-) -> Result<Admitted<'_>, Refused<'_>> {
-    let (verdict, policy) = worker.limiter.charge(Subject::Address(address)).await;
-    settle(verdict, policy, caller)
-}
-
-fn settle(
-    verdict: Verdict,
-    policy: &Policy,
-    caller: Result<Caller, Problem>,
-) -> Result<Admitted<'_>, Refused<'_>> {
-    let rate = Rate(verdict, policy);
-    if !verdict.allowed {
-        return Err(Refused { problem: limited(&verdict), rate });
-    }
-    match caller {
-        Ok(caller) => Ok(Admitted { caller, rate }),
-        Err(problem) => Err(Refused { problem, rate }),
     }
 }
 
@@ -197,11 +164,9 @@ fn problem_of_credentials(error: CredentialError) -> Problem {
         CredentialError::InUrl => {
             Problem::new(StatusCode::BAD_REQUEST, "key_in_url", "An API key is in the URL")
         }
-        CredentialError::Conflicting => Problem::new(
-            StatusCode::BAD_REQUEST,
-            "conflicting_keys",
-            "Two different API keys",
-        ),
+        CredentialError::Conflicting => {
+            Problem::new(StatusCode::BAD_REQUEST, "conflicting_keys", "Two different API keys")
+        }
         CredentialError::Malformed => Problem::unauthorized(String::new()),
     }
     .detail(error.to_string())

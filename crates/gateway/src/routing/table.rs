@@ -63,11 +63,8 @@ impl Route {
 
 /// The table.
 pub(crate) static ROUTES: &[Route] = &[
-    Route::new(
-        "/api/v1/urls",
-        &[(Method::GET, Scope::UrlsRead), (Method::POST, Scope::UrlsWrite)],
-    )
-    .creates_links(),
+    Route::new("/api/v1/urls", &[(Method::GET, Scope::UrlsRead), (Method::POST, Scope::UrlsWrite)])
+        .creates_links(),
     Route::new("/api/v1/urls/export", &[(Method::GET, Scope::UrlsRead)]).streams(),
     Route::new(
         "/api/v1/urls/{id}",
@@ -111,6 +108,19 @@ pub(crate) static ROUTES: &[Route] = &[
 ];
 
 #[cfg(test)]
+impl Route {
+    /// A route that streams both ways.
+    pub(crate) fn streaming_for_tests() -> Self {
+        Self::new("/api/v1/test-stream", &[(Method::POST, Scope::UrlsWrite)]).streams()
+    }
+
+    /// For a table of a test's own.
+    pub(crate) fn copied_for_tests(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -128,7 +138,12 @@ mod tests {
         let reading = [Scope::UrlsRead, Scope::UsersRead];
         for route in ROUTES {
             for (method, scope) in route.methods {
-                assert_eq!(reading.contains(scope), *method == Method::GET, "{} {method}", route.path);
+                assert_eq!(
+                    reading.contains(scope),
+                    *method == Method::GET,
+                    "{} {method}",
+                    route.path
+                );
             }
         }
     }

@@ -58,12 +58,7 @@ impl Clone for StreamBody {
 impl StreamBody {
     /// `length` is what the client announced, in bytes.
     pub(crate) fn new(pieces: mpsc::Receiver<Piece>, length: Option<u64>) -> Self {
-        Self {
-            waiting: Arc::new(Mutex::new(Some(pieces))),
-            reading: None,
-            length,
-            ended: false,
-        }
+        Self { waiting: Arc::new(Mutex::new(Some(pieces))), reading: None, length, ended: false }
     }
 
     fn is_untouched(&self) -> bool {

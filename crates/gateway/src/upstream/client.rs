@@ -123,13 +123,11 @@ impl UpstreamClient {
         let answer = match call.deadline {
             Some(deadline) => {
                 let deadline = deadline.min(Instant::now() + self.response_timeout);
-                match timeout_at(deadline, self.http.request(request)).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        admission.failed(false);
-                        return Err(UpstreamError::TimedOut);
-                    }
-                }
+                let Ok(answer) = timeout_at(deadline, self.http.request(request)).await else {
+                    admission.failed(false);
+                    return Err(UpstreamError::TimedOut);
+                };
+                answer
             }
             None => self.http.request(request).await,
         };

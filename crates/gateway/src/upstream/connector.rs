@@ -72,19 +72,30 @@ impl tower_service::Service<Uri> for Connector {
 }
 
 async fn connect(address: &Address) -> io::Result<Stream> {
-    match address {
+    let socket = match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address.as_str()).await?;
             stream.set_nodelay(true)?;
-            Ok(Stream::Tcp(stream))
+            Socket::Tcp(stream)
         }
-        Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
-    }
+        Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+    };
+    Ok(Stream { socket, write_side_gone: false })
 }
 
 /// A connection of either kind.
+///
+/// Once the other side reads no more, what is written is thrown away instead of being an error: it
+/// may have answered before it hung up, and the client gives up on a connection that fails to write
+/// without looking for an answer. If there is none, reading says so.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub(crate) struct Stream {
+    socket: Socket,
+    write_side_gone: bool,
+}
+
+#[derive(Debug)]
+enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -96,12 +107,33 @@ impl Connection for Stream {
 }
 
 macro_rules! either {
-    ($self:ident, $method:ident, $($argument:expr),*) => {
-        match $self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).$method($($argument),*),
-            Self::Unix(stream) => Pin::new(stream).$method($($argument),*),
+    ($stream:expr, $method:ident, $($argument:expr),*) => {
+        match &mut $stream.socket {
+            Socket::Tcp(socket) => Pin::new(socket).$method($($argument),*),
+            Socket::Unix(socket) => Pin::new(socket).$method($($argument),*),
         }
     };
+}
+
+impl Stream {
+    /// `length` is what was to be written.
+    fn written(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Err(error)) if is_hang_up(&error) => {
+                self.write_side_gone = true;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
+        }
+    }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl AsyncRead for Stream {
@@ -110,7 +142,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self, poll_read, cx, buffer)
+        either!(self.get_mut(), poll_read, cx, buffer)
     }
 }
 
@@ -120,15 +152,20 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(self, poll_write, cx, bytes)
+        let stream = self.get_mut();
+        if stream.write_side_gone {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let result = either!(stream, poll_write, cx, bytes);
+        stream.written(result, bytes.len())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, poll_flush, cx)
+        either!(self.get_mut(), poll_flush, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, poll_shutdown, cx)
+        either!(self.get_mut(), poll_shutdown, cx)
     }
 
     fn poll_write_vectored(
@@ -136,7 +173,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, poll_write_vectored, cx, buffers)
+        let length = buffers.iter().map(|buffer| buffer.len()).sum();
+        let stream = self.get_mut();
+        if stream.write_side_gone {
+            return Poll::Ready(Ok(length));
+        }
+        let result = either!(stream, poll_write_vectored, cx, buffers);
+        stream.written(result, length)
     }
 
     fn is_write_vectored(&self) -> bool {

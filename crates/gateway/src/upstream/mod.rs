@@ -82,7 +82,7 @@ impl Upstreams {
     /// Every shortener counts as down until its first probe, which comes at once.
     pub(crate) fn new(settings: &UpstreamSettings) -> Result<Self, http::uri::InvalidUri> {
         let open_for = std::time::Duration::from_millis(settings.breaker_open_ms);
-        let one = |(index, address): (usize, &Address)| {
+        let one = |(index, address): (usize, &Address)| -> Result<_, http::uri::InvalidUri> {
             Ok(Arc::new(Upstream {
                 index,
                 address: address.clone(),

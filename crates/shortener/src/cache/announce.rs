@@ -12,7 +12,7 @@ use crate::{
     store::{Changed, Store},
 };
 
-use super::{Answer, Entry, LocalCache, Redirect, SharedCache};
+use super::{Answer, CatchUp, Entry, LocalCache, Redirect, SharedCache};
 
 /// One API worker's voice.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub struct Announcer {
     pub redis: RedisLink,
     /// Where news wait when Redis is away.
     pub store: Store,
+    /// Tells what is in the outbox.
+    pub outbox: CatchUp,
 }
 
 impl Announcer {
@@ -58,6 +60,11 @@ impl Announcer {
         if told.is_ok() {
             self.forget(outbox_id).await;
         }
+    }
+
+    /// Many things changed at once, and the outbox has them all.
+    pub async fn catch_up(&self) {
+        self.outbox.run().await;
     }
 
     async fn tell_outboxed(&self, changed: &Changed, entry: &Entry) {

@@ -28,4 +28,5 @@ pub use outbox::{CatchUp, Outbox};
 pub use resolver::{Resolved, Resolver};
 pub use settings::CacheSettings;
 pub use shared::SharedCache;
+pub(crate) use shared::key_of;
 pub use warmup::warm_up;

@@ -103,6 +103,16 @@ pub struct NewLink {
     pub max_clicks: Option<i64>,
 }
 
+impl NewLink {
+    /// Whether the link has no code or limits of its own, so that another one can stand for it.
+    pub fn is_plain(&self) -> bool {
+        self.short_code.is_none()
+            && self.is_active
+            && self.expires_at.is_none()
+            && self.max_clicks.is_none()
+    }
+}
+
 /// A change of a link. `None` leaves a field as it is; `Some(None)` clears it.
 #[derive(Debug, Clone, Default)]
 pub struct LinkPatch {

@@ -12,7 +12,7 @@ mod user;
 pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
 pub use event::{Event, EventFilter, EventType, NewEvent};
 pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
-pub use page::{Cursor, MAX_OFFSET, MAX_PAGE_SIZE, Page, ParseCursorError, Position};
+pub use page::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, ParseCursorError, Position};
 pub use short_code::{
     CODE_ALPHABET, GENERATED_LENGTH, MAX_LENGTH, MIN_LENGTH, RESERVED, ShortCode, ShortCodeError,
     has_code_shape,

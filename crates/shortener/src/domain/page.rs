@@ -2,14 +2,14 @@
 //!
 //! Lists are ordered by id, ascending. A cursor names the last id that was seen, so a page costs the
 //! same however deep it is, and rows that come or go do not shift it. Page numbers are for clients
-//! that want them, and end at [`MAX_OFFSET`] because the database must count off what they skip.
+//! that want them, and end at [`MAX_PAGE_NUMBER`] because the database must count off what they skip.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// Most items of one page.
 pub const MAX_PAGE_SIZE: i64 = 200;
-/// Most items that a page number may skip.
-pub const MAX_OFFSET: i64 = 100_000;
+/// Highest page number: the database counts off what a page skips, at most 100,000 items.
+pub const MAX_PAGE_NUMBER: i64 = 500;
 const DEFAULT_PAGE_SIZE: i64 = 50;
 const CURSOR_PREFIX: &str = "after:";
 

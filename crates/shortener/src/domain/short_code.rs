@@ -24,7 +24,7 @@ pub const RESERVED: &[&str] = &[
     "account", "admin", "api", "api-docs", "app", "apple-touch-icon", "assets", "auth", "dashboard",
     "docs", "events", "favicon", "grafana", "health", "healthz", "help", "humans", "index",
     "internal", "jobs", "linnet", "livez", "login", "logout", "metrics", "new", "nginx_status",
-    "openapi", "ping", "preview", "privacy", "prometheus", "qr", "readyz", "robots", "security",
+    "openapi", "ping", "preview", "privacy", "prometheus", "readyz", "robots", "security",
     "settings", "signin", "signup", "sitemap", "static", "stats", "status", "stub_status",
     "swagger-ui", "terms", "unlock", "urls", "users", "version", "well-known", "wp-admin",
     "wp-login",

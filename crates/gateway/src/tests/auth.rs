@@ -1,0 +1,203 @@
+//! Who calls, and what of that reaches the shortener.
+
+use std::sync::atomic::Ordering;
+
+use http::Method;
+use linnet_platform::change_feed::Change;
+
+use super::support::{Gateway, KEY, REVOKED, Redis, Shortener, eventually, no_redis, settings};
+use crate::config::Anonymous;
+
+async fn gateway(shortener: &Shortener) -> Gateway {
+    Gateway::start(settings(&no_redis(), &[shortener])).await
+}
+
+#[actix_web::test]
+async fn must_14_the_shortener_hears_the_gateways_word_and_not_the_clients() {
+    let shortener = Shortener::start();
+    let gateway = gateway(&shortener).await;
+    let bearer = format!("Bearer {KEY}");
+    let answer = gateway
+        .client
+        .call(
+            Method::POST,
+            "/api/v1/urls?a=b%20c",
+            &[
+                ("authorization", &bearer),
+                ("x-linnet-user-id", "1"),
+                ("x-linnet-scopes", "admin"),
+                ("x-linnet-service-token", "guess"),
+                ("x-linnet-else", "1"),
+                ("x-real-ip", "192.0.2.7"),
+                ("x-forwarded-for", "6.6.6.6"),
+                ("x-request-id", "abcdefgh-1"),
+                ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+                ("idempotency-key", "i-1"),
+            ],
+            b"{}",
+        )
+        .await;
+    assert_eq!(answer.status, 200);
+    let seen = answer.json();
+    let headers = &seen["headers"];
+    assert_eq!(seen["method"], "POST");
+    assert_eq!(seen["path"], "/api/v1/urls?a=b%20c");
+    assert_eq!(seen["body"], "{}");
+    assert_eq!(headers["x-linnet-user-id"], "7");
+    assert_eq!(headers["x-linnet-key-id"], "Ab3xYz01");
+    assert_eq!(headers["x-linnet-scopes"], "urls:read urls:write");
+    assert_eq!(headers["x-linnet-service-token"], super::support::TOKEN);
+    assert_eq!(headers["x-real-ip"], "192.0.2.7");
+    assert_eq!(headers["x-request-id"], "abcdefgh-1");
+    assert_eq!(headers["idempotency-key"], "i-1");
+    assert!(headers["traceparent"].as_str().unwrap().contains("4bf92f3577b34da6a3ce929d0e0e4736"));
+    for gone in ["authorization", "x-linnet-else", "x-forwarded-for", "connection"] {
+        assert!(headers[gone].is_null(), "{gone}");
+    }
+    assert_eq!(answer.header("x-request-id"), "abcdefgh-1");
+    assert!(answer.headers.get("x-linnet-inside").is_none());
+}
+
+#[actix_web::test]
+async fn must_16_bad_credentials_are_refused_and_most_of_them_without_asking() {
+    let shortener = Shortener::start();
+    let gateway = gateway(&shortener).await;
+    let client = &gateway.client;
+
+    let none = client.get("/api/v1/urls").await;
+    assert_eq!((none.status, none.problem().as_str()), (401, "unauthorized"));
+    assert_eq!(none.header("www-authenticate"), "Bearer realm=\"linnet\"");
+    let malformed = client.get_as("lnt_short", "/api/v1/urls").await;
+    assert_eq!((malformed.status, malformed.problem().as_str()), (401, "unauthorized"));
+    let in_url = client.get_as(KEY, &format!("/api/v1/urls?api_key={KEY}")).await;
+    assert_eq!((in_url.status, in_url.problem().as_str()), (400, "key_in_url"));
+    let both = [("x-api-key", KEY), ("authorization", &format!("Bearer {REVOKED}"))];
+    let both = client.call(Method::GET, "/api/v1/urls", &both, b"").await;
+    assert_eq!((both.status, both.problem().as_str()), (400, "conflicting_keys"));
+    assert_eq!(shortener.lookups(), 0);
+
+    for _ in 0..3 {
+        let unknown = client.get_as(REVOKED, "/api/v1/urls").await;
+        assert_eq!((unknown.status, unknown.problem().as_str()), (401, "unauthorized"));
+    }
+    let read_only = client.get_as(KEY, "/api/v1/users").await;
+    assert_eq!((read_only.status, read_only.problem().as_str()), (403, "forbidden"));
+    assert_eq!(shortener.calls(), 0);
+}
+
+#[actix_web::test]
+async fn paths_and_methods_that_do_not_exist_are_said_so() {
+    let shortener = Shortener::start();
+    let gateway = gateway(&shortener).await;
+    for path in ["/api/v1/nothing", "/api/v2/urls", "/api/v1/urls/1/2", "/internal/v1/health", "/x"]
+    {
+        let answer = gateway.client.get_as(KEY, path).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (404, "not_found"), "{path}");
+    }
+    let headers = [("x-api-key", KEY)];
+    let answer = gateway.client.call(Method::DELETE, "/api/v1/urls", &headers, b"").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (405, "method_not_allowed"));
+    assert_eq!(answer.header("allow"), "GET, HEAD, POST, OPTIONS");
+    let answer = gateway.client.call(Method::OPTIONS, "/api/v1/urls", &[], b"").await;
+    assert_eq!((answer.status, answer.header("allow")), (204, "GET, HEAD, POST, OPTIONS"));
+    assert_eq!(shortener.calls(), 0);
+}
+
+#[actix_web::test]
+async fn many_requests_with_one_new_key_make_one_look_up() {
+    let shortener = Shortener::start();
+    let gateway = gateway(&shortener).await;
+    shortener.state.hold_lookups.store(true, Ordering::SeqCst);
+    let requests: Vec<_> = (0..50)
+        .map(|_| {
+            let client = gateway.client.clone();
+            actix_web::rt::spawn(async move { client.get_as(KEY, "/api/v1/urls").await.status })
+        })
+        .collect();
+    eventually("all of them wait", || async {
+        gateway.metric("linnet_gateway_auth_cache_misses_total") == Some(50.0)
+    })
+    .await;
+    shortener.state.hold_lookups.store(false, Ordering::SeqCst);
+    shortener.state.lookup_permits.0.add_permits(50);
+    for request in requests {
+        assert_eq!(request.await.unwrap(), 200);
+    }
+    assert_eq!(shortener.lookups(), 1);
+    assert_eq!(gateway.metric("linnet_gateway_auth_lookups_total"), Some(1.0));
+}
+
+#[actix_web::test]
+async fn must_07_a_revocation_is_heard_at_once() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
+    gateway.feed_is_live().await;
+    for _ in 0..5 {
+        assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
+    }
+    assert_eq!(shortener.lookups(), 1, "the answer is kept");
+
+    shortener.state.revoked.store(true, Ordering::SeqCst);
+    redis.publish(&Change::Key { id: "Ab3xYz01".into() }).await;
+    // An entry would live for 30 s, longer than this waits.
+    eventually("the key is refused", || async {
+        gateway.client.get_as(KEY, "/api/v1/urls").await.status == 401
+    })
+    .await;
+    assert_eq!(shortener.lookups(), 2);
+}
+
+#[actix_web::test]
+async fn must_07_a_revocation_during_a_look_up_wins() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
+    gateway.feed_is_live().await;
+    shortener.state.hold_lookups.store(true, Ordering::SeqCst);
+    let client = gateway.client.clone();
+    let early =
+        actix_web::rt::spawn(async move { client.get_as(KEY, "/api/v1/urls").await.status });
+    eventually("the look-up is under way", || async { shortener.lookups() == 1 }).await;
+
+    shortener.state.revoked.store(true, Ordering::SeqCst);
+    redis.publish(&Change::Key { id: "Ab3xYz01".into() }).await;
+    // A second change, of a key that is cached, shows that the first has been heard.
+    shortener.state.hold_lookups.store(false, Ordering::SeqCst);
+    assert_eq!(gateway.client.get_as(REVOKED, "/api/v1/urls").await.status, 401);
+    redis.publish(&Change::Key { id: "Zz9xYz99".into() }).await;
+    eventually("the second change was heard", || async {
+        let before = shortener.lookups();
+        gateway.client.get_as(REVOKED, "/api/v1/urls").await;
+        shortener.lookups() > before
+    })
+    .await;
+
+    shortener.state.lookup_permits.0.add_permits(1);
+    assert_eq!(early.await.unwrap(), 200, "it was asked before");
+    assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 401);
+}
+
+#[actix_web::test]
+async fn anonymous_callers_may_do_what_the_mode_says() {
+    let shortener = Shortener::start();
+    let mut create = settings(&no_redis(), &[&shortener]);
+    create.gateway.anonymous = Anonymous::Create;
+    let gateway = Gateway::start(create).await;
+    let made = gateway.client.call(Method::POST, "/api/v1/urls", &[], b"{}").await;
+    assert_eq!(made.status, 200);
+    assert_eq!(made.json()["headers"]["x-linnet-scopes"], "urls:write");
+    assert!(made.json()["headers"]["x-linnet-user-id"].is_null());
+    assert_eq!(gateway.client.get("/api/v1/urls").await.status, 401);
+    let events = gateway.client.call(Method::POST, "/api/v1/events", &[], b"{}").await;
+    assert_eq!(events.status, 401);
+    assert_eq!(gateway.client.post_as(REVOKED, "/api/v1/urls", b"{}").await.status, 401);
+    assert_eq!(gateway.client.post_as("nonsense", "/api/v1/urls", b"{}").await.status, 401);
+
+    let mut open = settings(&no_redis(), &[&shortener]);
+    open.gateway.anonymous = Anonymous::Open;
+    let gateway = Gateway::start(open).await;
+    let all = gateway.client.get("/api/v1/users").await;
+    assert!(all.json()["headers"]["x-linnet-scopes"].as_str().unwrap().contains("admin"));
+    assert_eq!(gateway.client.get_as(REVOKED, "/api/v1/urls").await.status, 401);
+}

@@ -1,0 +1,108 @@
+//! How often a caller may come.
+
+use super::support::{Gateway, KEY, REVOKED, Redis, Shortener, eventually, no_redis, settings};
+use crate::config::Settings;
+
+/// A burst of five and a refill that no test waits for.
+fn tight(redis_url: &str, shortener: &Shortener) -> Settings {
+    let mut settings = settings(redis_url, &[shortener]);
+    settings.limits.key_per_minute = 1;
+    settings.limits.key_burst = 5;
+    settings.limits.address_per_minute = 1;
+    settings.limits.address_burst = 3;
+    settings
+}
+
+async fn statuses(gateway: &Gateway, key: &str, count: usize) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for _ in 0..count {
+        statuses.push(gateway.client.get_as(key, "/api/v1/urls").await.status);
+    }
+    statuses
+}
+
+#[actix_web::test]
+async fn redis_allows_exactly_the_burst_over_two_gateways() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let one = Gateway::start(tight(&redis.url, &shortener)).await;
+    let two = Gateway::start(tight(&redis.url, &shortener)).await;
+    for gateway in [&one, &two] {
+        gateway.feed_is_live().await;
+    }
+    assert_eq!(statuses(&one, KEY, 3).await, [200; 3]);
+    let last = two.client.get_as(KEY, "/api/v1/urls").await;
+    assert_eq!(last.status, 200);
+    assert_eq!(last.header("ratelimit-policy"), "\"key\";q=5;w=300");
+    assert!(last.header("ratelimit").starts_with("\"key\";r=1;t="), "{last:?}");
+    assert_eq!(two.client.get_as(KEY, "/api/v1/urls").await.status, 200);
+
+    let refused = one.client.get_as(KEY, "/api/v1/urls").await;
+    assert_eq!((refused.status, refused.problem().as_str()), (429, "rate_limited"));
+    assert!(refused.header("ratelimit").starts_with("\"key\";r=0;t="), "{refused:?}");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(one.metrics.value("linnet_gateway_limited_total", &[("kind", "key")]), Some(1.0));
+    assert_eq!(one.metric("linnet_gateway_local_limits_total"), Some(0.0));
+
+    let keys = redis.keys().await;
+    assert!(keys.iter().any(|(name, _)| name == "linnet:rate:k:Ab3xYz01"), "{keys:?}");
+    assert!(keys.iter().all(|(_, ttl)| *ttl > 0 && *ttl <= 300_000), "{keys:?}");
+}
+
+#[actix_web::test]
+async fn must_16_guessing_keys_uses_up_the_addresses_allowance() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(tight(&redis.url, &shortener)).await;
+    gateway.feed_is_live().await;
+    assert_eq!(statuses(&gateway, REVOKED, 4).await, [401, 401, 401, 429]);
+    let lookups = shortener.lookups();
+    let fresh = REVOKED.replace("Zz9", "Yy8");
+    assert_eq!(statuses(&gateway, &fresh, 3).await, [429; 3]);
+    assert_eq!(shortener.lookups(), lookups, "no more look-ups for this address");
+
+    // Another address has its own allowance.
+    let headers = [("x-api-key", fresh.as_str()), ("x-real-ip", "192.0.2.99")];
+    let other = gateway.client.call(http::Method::GET, "/api/v1/urls", &headers, b"").await;
+    assert_eq!(other.status, 401);
+    assert!(other.header("ratelimit").starts_with("\"address\";r=2;t="), "{other:?}");
+}
+
+#[actix_web::test]
+async fn without_redis_the_process_counts_alone() {
+    let shortener = Shortener::start();
+    let gateway = Gateway::start(tight(&no_redis(), &shortener)).await;
+    assert_eq!(statuses(&gateway, KEY, 6).await, [200, 200, 200, 200, 200, 429]);
+    assert_eq!(gateway.metric("linnet_gateway_limit_fallback"), Some(1.0));
+}
+
+#[actix_web::test]
+async fn redis_may_go_and_come_back() {
+    let shortener = Shortener::start();
+    let mut redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
+    gateway.feed_is_live().await;
+    assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
+    assert_eq!(gateway.metric("linnet_gateway_limit_fallback"), Some(0.0));
+
+    redis.stop();
+    eventually("the process counts alone", || async {
+        let status = gateway.client.get_as(KEY, "/api/v1/urls").await.status;
+        assert_eq!(status, 200, "no request may fail");
+        gateway.metric("linnet_gateway_limit_fallback") == Some(1.0)
+    })
+    .await;
+    eventually("the feed is cut", || async {
+        gateway.metric("linnet_gateway_change_feed_live") == Some(0.0)
+    })
+    .await;
+
+    redis.restart().await;
+    eventually("Redis counts again", || async {
+        assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
+        gateway.metric("linnet_gateway_limit_fallback") == Some(0.0)
+    })
+    .await;
+    gateway.feed_is_live().await;
+}

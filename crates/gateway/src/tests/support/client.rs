@@ -1,0 +1,142 @@
+//! Clients: one that speaks HTTP, one that sends whatever bytes it is told to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body_util::{BodyExt as _, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client as Http, Error},
+    rt::TokioExecutor,
+};
+use linnet_platform::listener::Address;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::in_time;
+use crate::upstream::{Connector, authority_of};
+
+pub(in crate::tests) type Body = BoxBody<Bytes, std::io::Error>;
+
+/// A client of one address; clones share connections.
+#[derive(Clone)]
+pub(in crate::tests) struct Client(Http<Connector, Body>);
+
+/// A whole answer.
+#[derive(Debug)]
+pub(in crate::tests) struct Answer {
+    pub(in crate::tests) status: u16,
+    pub(in crate::tests) headers: HeaderMap,
+    pub(in crate::tests) body: Bytes,
+}
+
+impl Answer {
+    pub(in crate::tests) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(in crate::tests) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// A problem's stable code; fails the test unless it is a problem of the gateway's own.
+    pub(in crate::tests) fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        assert_eq!(self.header("x-linnet-origin"), "gateway");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status);
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Client {
+    pub(in crate::tests) fn new(address: Address) -> Self {
+        let connector = Connector::new([address].into(), Duration::from_secs(5));
+        Self(Http::builder(TokioExecutor::new()).build(connector))
+    }
+
+    pub(in crate::tests) fn request(method: Method, path: &str, body: Body) -> Request<Body> {
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(authority_of(0).unwrap())
+            .path_and_query(path)
+            .build()
+            .unwrap();
+        Request::builder().method(method).uri(uri).body(body).unwrap()
+    }
+
+    pub(in crate::tests) async fn send(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Error> {
+        in_time("an answer", self.0.request(request)).await
+    }
+
+    pub(in crate::tests) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut request = Self::request(method, path, full(body));
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        let response = self.send(request).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        let body = in_time("a body", body.collect()).await.unwrap().to_bytes();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub(in crate::tests) async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, &[], b"").await
+    }
+
+    pub(in crate::tests) async fn get_as(&self, key: &str, path: &str) -> Answer {
+        self.call(Method::GET, path, &[("x-api-key", key)], b"").await
+    }
+
+    pub(in crate::tests) async fn post_as(&self, key: &str, path: &str, body: &[u8]) -> Answer {
+        self.call(Method::POST, path, &[("x-api-key", key)], body).await
+    }
+}
+
+pub(in crate::tests) fn full(body: &[u8]) -> Body {
+    http_body_util::Full::new(Bytes::copy_from_slice(body)).map_err(|never| match never {}).boxed()
+}
+
+/// Sends bytes and returns what comes back until the other side closes.
+pub(in crate::tests) async fn raw(address: &str, bytes: &[u8]) -> String {
+    raw_until(address, bytes, None).await
+}
+
+/// Sends bytes and returns what comes back, up to and including `mark`.
+pub(in crate::tests) async fn raw_until(address: &str, bytes: &[u8], mark: Option<&str>) -> String {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let send = async {
+        // The other side may refuse before it has read everything.
+        let _ = writer.write_all(bytes).await;
+        std::future::pending::<()>().await;
+    };
+    let receive = async {
+        let mut answer = Vec::new();
+        let mut buffer = [0; 4_096];
+        while let Ok(read @ 1..) = reader.read(&mut buffer).await {
+            answer.extend_from_slice(&buffer[..read]);
+            let text = String::from_utf8_lossy(&answer);
+            if mark.is_some_and(|mark| text.contains(mark)) {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    tokio::select! {
+        () = send => unreachable!(),
+        answer = in_time("the connection's end", receive) => answer,
+    }
+}

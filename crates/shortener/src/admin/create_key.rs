@@ -1,0 +1,47 @@
+//! `admin create-key`: the first key, and any other.
+
+use linnet_platform::identity::Scope;
+
+use crate::{
+    domain::{ApiKey, ApiKeySecret, Email, NewUser, User, bounded_text},
+    store::{Constraint, Store, StoreError},
+};
+
+use super::{AdminError, CreateKey};
+
+/// Prints the key, and nothing else, on standard output.
+#[expect(clippy::print_stdout, reason = "the key is this command's output")]
+pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), AdminError> {
+    let bad = |argument, message: String| AdminError::Argument { argument, message };
+    let scopes = arguments
+        .scopes
+        .iter()
+        .map(|word| {
+            Scope::parse(word.trim()).ok_or_else(|| bad("scopes", format!("no scope `{word}`")))
+        })
+        .collect::<Result<_, _>>()?;
+    let name = bounded_text(&arguments.name, ApiKey::MAX_NAME)
+        .map_err(|error| bad("name", error.to_string()))?;
+    let username = bounded_text(&arguments.username, User::MAX_USERNAME)
+        .map_err(|error| bad("username", error.to_string()))?;
+    let email =
+        Email::parse(&arguments.email).map_err(|error| bad("email", error.to_string()))?;
+    let user = find_or_create(store, NewUser { username, email }).await?;
+    let secret = ApiKeySecret::generate()?;
+    store.create_key(&secret, user.id, &name, scopes, None).await?;
+    println!("{}", secret.reveal());
+    Ok(())
+}
+
+async fn find_or_create(store: &Store, new: NewUser) -> Result<User, AdminError> {
+    if let Some(user) = store.find_user_by_email(new.email.as_str()).await? {
+        return Ok(user);
+    }
+    match store.create_user(&new).await {
+        // Somebody was faster.
+        Err(error @ StoreError::Conflict(Constraint::EmailTaken)) => {
+            store.find_user_by_email(new.email.as_str()).await?.ok_or_else(|| error.into())
+        }
+        outcome => Ok(outcome?),
+    }
+}

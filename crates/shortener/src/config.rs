@@ -1,0 +1,128 @@
+//! The shortener's settings: its own section, and the ones that it shares.
+
+use std::path::Path;
+
+use linnet_platform::{
+    listener::Address,
+    settings::{
+        Problems, PublicSettings, RedisSettings, ServiceSettings, Settings as LoadSettings,
+        SettingsError, ShutdownSettings, load,
+    },
+};
+use linnet_telemetry::TelemetrySettings;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cache::CacheSettings, domain::TargetPolicy, http::public::ResolveSettings,
+    store::PostgresSettings,
+};
+
+/// Everything that `linnet-shortener` reads.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// This process.
+    pub shortener: ShortenerSettings,
+    /// What visitors get.
+    pub resolve: ResolveSettings,
+    /// L1 and L2.
+    pub cache: CacheSettings,
+    /// The database.
+    pub postgres: PostgresSettings,
+    /// Redis.
+    pub redis: RedisSettings,
+    /// What the world calls this service.
+    pub public: PublicSettings,
+    /// How the processes know each other.
+    pub service: ServiceSettings,
+    /// Logs, metrics, traces.
+    pub telemetry: TelemetrySettings,
+    /// How the process stops.
+    pub shutdown: ShutdownSettings,
+}
+
+/// Section `shortener`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShortenerSettings {
+    /// Where short links are resolved, `host:port` or `unix:/path`.
+    pub public_listen: Address,
+    /// Where the gateway calls.
+    pub api_listen: Address,
+    /// Where metrics and health are asked for.
+    pub admin_listen: Address,
+    /// Threads of the public and of the api listener each; 0 takes one for each core.
+    pub workers: usize,
+    /// How long an idle connection stays open, in seconds.
+    pub keep_alive_s: u64,
+    /// Longest wait for a request's head, in milliseconds.
+    pub head_timeout_ms: u64,
+    /// Longest time for an API request, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// Connections of each listener's worker.
+    pub max_connections: usize,
+}
+
+impl Default for ShortenerSettings {
+    fn default() -> Self {
+        let address = |port: u16| Address::Tcp(format!("127.0.0.1:{port}"));
+        Self {
+            public_listen: address(7001),
+            api_listen: address(7002),
+            admin_listen: address(7003),
+            workers: 0,
+            keep_alive_s: 75,
+            head_timeout_ms: 10_000,
+            request_timeout_ms: 30_000,
+            max_connections: 8_192,
+        }
+    }
+}
+
+impl ShortenerSettings {
+    fn validate(&self, problems: &mut Problems) {
+        problems.require(self.workers <= 256, "shortener.workers", "must be at most 256");
+        for (key, value, max) in [
+            ("shortener.keep_alive_s", self.keep_alive_s, 3_600),
+            ("shortener.head_timeout_ms", self.head_timeout_ms, 60_000),
+            ("shortener.request_timeout_ms", self.request_timeout_ms, 300_000),
+        ] {
+            problems.require((1..=max).contains(&value), key, &format!("must be 1 to {max}"));
+        }
+        problems.require(self.max_connections > 0, "shortener.max_connections", "must be at least 1");
+    }
+
+    /// [`Self::workers`], with 0 resolved.
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            workers => workers,
+        }
+    }
+}
+
+impl LoadSettings for Settings {
+    fn validate(&self, problems: &mut Problems) {
+        self.shortener.validate(problems);
+        self.resolve.validate(problems);
+        self.cache.validate(problems);
+        self.postgres.validate(problems);
+        self.redis.validate(problems);
+        self.public.validate(problems);
+        self.service.validate(problems);
+        self.shutdown.validate(problems);
+        for (key, message) in self.telemetry.validate() {
+            problems.add(format!("telemetry.{key}"), message);
+        }
+        if let Err(error) = TargetPolicy::new(&self.resolve.target_schemes, &self.public) {
+            problems.add("public.own_hosts", error);
+        }
+    }
+}
+
+impl Settings {
+    /// Loads and checks everything.
+    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
+        load(file)
+    }
+}

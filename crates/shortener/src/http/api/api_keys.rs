@@ -1,0 +1,268 @@
+//! `/api/v1/api-keys`. The secret is in the answer that makes a key, and nowhere else.
+
+use actix_web::{HttpResponse, http::header::LOCATION, web};
+use chrono::{DateTime, Utc};
+use linnet_platform::{
+    identity::{Scope, Scopes},
+    problem::Problem,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::{ApiKey, ApiKeySecret, KeyId, Page, bounded_text};
+
+use super::{
+    super::error::ApiError,
+    ApiState, Caller,
+    fields::{Bad, JsonObject, QueryFields, invalid, positive, query_positive, string, timestamp},
+    list::{ListParams, ListQuery},
+};
+
+const PATH: &str = "/api/v1/api-keys";
+
+/// A key, without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApiKey)]
+pub(crate) struct ApiKeyBody {
+    /// The public part.
+    id: String,
+    /// Whose key it is.
+    user_id: i64,
+    /// What the owner calls it.
+    name: String,
+    /// What it allows.
+    scopes: Vec<String>,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+    /// When it ends by itself.
+    #[schema(required)]
+    expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    #[schema(required)]
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+/// A new key with its secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ApiKeyCreated {
+    /// The whole key. It is shown this once.
+    key: String,
+    #[serde(flatten)]
+    body: ApiKeyBody,
+}
+
+/// A scope's name.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "documents the input")]
+pub(crate) enum ScopeName {
+    /// See own links and events.
+    #[schema(rename = "urls:read")]
+    UrlsRead,
+    /// Create, change and delete own links.
+    #[schema(rename = "urls:write")]
+    UrlsWrite,
+    /// See the own user and its keys.
+    #[schema(rename = "users:read")]
+    UsersRead,
+    /// Change the own user and its keys.
+    #[schema(rename = "users:write")]
+    UsersWrite,
+    /// Start and cancel jobs.
+    #[schema(rename = "jobs:write")]
+    JobsWrite,
+    /// Everything, for everybody.
+    #[schema(rename = "admin")]
+    Admin,
+}
+
+/// What makes a key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+pub(crate) struct ApiKeyCreate {
+    /// What to call it.
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
+    name: String,
+    /// What it allows; at most what the caller's own key allows.
+    #[schema(min_items = 1, max_items = 6, value_type = Vec<ScopeName>)]
+    scopes: Vec<String>,
+    /// When it ends by itself.
+        expires_at: Option<DateTime<Utc>>,
+    /// Whose key it is; only administrators name another than themselves.
+    #[schema(minimum = 1)]
+    user_id: Option<i64>,
+}
+
+/// A change of a key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+pub(crate) struct ApiKeyPatch {
+    /// New name.
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
+    name: String,
+}
+
+impl From<ApiKey> for ApiKeyBody {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            scopes: key.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            id: key.id,
+            user_id: key.user_id,
+            name: key.name,
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+        }
+    }
+}
+
+pub(super) fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.service(
+        web::resource("/api-keys").route(web::get().to(list)).route(web::post().to(create)),
+    )
+    .service(
+        web::resource("/api-keys/{id}")
+            .route(web::get().to(get))
+            .route(web::put().to(update))
+            .route(web::patch().to(update))
+            .route(web::delete().to(revoke)),
+    );
+}
+
+/// Creates a key.
+#[utoipa::path(post, path = "/api/v1/api-keys", tag = "api-keys", request_body = ApiKeyCreate,
+    responses((status = 201, description = "Created; the only time the secret is shown",
+        body = ApiKeyCreated,
+        headers(("Location" = String, description = "The new key's address")))))]
+pub(crate) async fn create(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    body: JsonObject,
+) -> Result<HttpResponse, ApiError> {
+    let mut fields = body.fields;
+    let name = fields.required("name", name);
+    let scopes = fields.required("scopes", scopes);
+    let expires_at = fields.optional("expires_at", timestamp);
+    let user_id = fields.optional("user_id", positive);
+    let (name, scopes) = fields.finish_with(name.zip(scopes))?;
+    if !caller.identity().scopes.cover(scopes) {
+        return Err(ApiError::forbidden("scopes: a key cannot allow more than its maker may do"));
+    }
+    let owner = caller.owner(user_id)?;
+    let owner = owner.ok_or_else(|| ApiError::missing_reference("user_id", "whose key is it?"))?;
+    let secret = ApiKeySecret::generate().map_err(|error| {
+        tracing::error!(%error, "the system has no randomness to give");
+        Problem::internal()
+    })?;
+    let key = state.store.create_key(&secret, owner, &name, scopes, expires_at).await?;
+    Ok(HttpResponse::Created()
+        .insert_header((LOCATION, format!("{PATH}/{}", key.id)))
+        .json(ApiKeyCreated { key: secret.reveal(), body: key.into() }))
+}
+
+/// Lists keys, oldest first, revoked ones included.
+#[utoipa::path(get, path = "/api/v1/api-keys", tag = "api-keys",
+    params(("user_id" = Option<i64>, Query, minimum = 1), ListParams),
+    responses((status = 200, description = "One page", body = [ApiKeyBody],
+        headers(("Link" = String, description = "The next page, as RFC 8288")))))]
+pub(crate) async fn list(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    query: QueryFields,
+) -> Result<HttpResponse, ApiError> {
+    let (list, user_id) =
+        ListQuery::read(query, |fields| fields.optional("user_id", query_positive))?;
+    let Page { size, .. } = list.page;
+    let next = list.page.after_id().saturating_add(size);
+    let keys = state.store.list_keys(caller.sees(), user_id, list.page).await?;
+    let bodies: Vec<ApiKeyBody> = keys.into_iter().map(ApiKeyBody::from).collect();
+    Ok(list.respond(PATH, &bodies, |_| next))
+}
+
+/// Shows a key, without its secret.
+#[utoipa::path(get, path = "/api/v1/api-keys/{id}", tag = "api-keys",
+    params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
+    responses((status = 200, description = "The key", body = ApiKeyBody)))]
+pub(crate) async fn get(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = key_id(&id)?;
+    let key = state.store.find_key(id.as_str(), caller.sees()).await?;
+    let key = key.ok_or_else(|| ApiError::not_found("key"))?;
+    Ok(HttpResponse::Ok().json(ApiKeyBody::from(key)))
+}
+
+/// Renames a key.
+#[utoipa::path(patch, path = "/api/v1/api-keys/{id}", tag = "api-keys", request_body = ApiKeyPatch,
+    params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
+    responses((status = 200, description = "The key after the change", body = ApiKeyBody)))]
+pub(crate) async fn update(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    id: web::Path<String>,
+    body: JsonObject,
+) -> Result<HttpResponse, ApiError> {
+    let id = key_id(&id)?;
+    let mut fields = body.fields;
+    let name = fields.change("name", name);
+    fields.finish()?;
+    let key = match name {
+        Some(name) => state.store.rename_key(id.as_str(), caller.sees(), &name).await?,
+        None => state.store.find_key(id.as_str(), caller.sees()).await?,
+    };
+    let key = key.ok_or_else(|| ApiError::not_found("key"))?;
+    Ok(HttpResponse::Ok().json(ApiKeyBody::from(key)))
+}
+
+/// Renames a key.
+#[utoipa::path(put, path = "/api/v1/api-keys/{id}", tag = "api-keys", request_body = ApiKeyPatch,
+    params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
+    responses((status = 200, description = "The key after the change", body = ApiKeyBody)))]
+#[expect(dead_code, reason = "documents that PUT is PATCH; the route calls `update`")]
+pub(crate) fn replace() {}
+
+/// Revokes a key, for good. It stops working everywhere within a second.
+#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api-keys",
+    params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
+    responses((status = 204, description = "Revoked")))]
+pub(crate) async fn revoke(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = key_id(&id)?;
+    let revoked = state.store.revoke_key(id.as_str(), caller.sees()).await?;
+    let outbox_id = revoked.ok_or_else(|| ApiError::not_found("key"))?;
+    state.announcer.key_revoked(id.as_str(), outbox_id).await;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+fn key_id(text: &str) -> Result<KeyId, ApiError> {
+    KeyId::parse(text).map_err(|_| {
+        let message = "must be 8 of 0-9, A-Z, a-z";
+        Problem::invalid(vec![super::super::error::field_error("id", "invalid", message)]).into()
+    })
+}
+
+fn name(value: serde_json::Value) -> Result<String, Bad> {
+    bounded_text(&string(value)?, ApiKey::MAX_NAME).map_err(invalid)
+}
+
+fn scopes(value: serde_json::Value) -> Result<Scopes, Bad> {
+    let serde_json::Value::Array(items) = value else {
+        return Err(("wrong_type", "must be an array of strings".to_owned()));
+    };
+    if items.is_empty() {
+        return Err(("invalid", "must name at least one scope".to_owned()));
+    }
+    items
+        .into_iter()
+        .map(|item| {
+            let word = string(item)?;
+            Scope::parse(&word).ok_or_else(|| ("invalid", format!("`{word}` is not a scope")))
+        })
+        .collect()
+}

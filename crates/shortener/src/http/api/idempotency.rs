@@ -1,0 +1,129 @@
+//! `Idempotency-Key` on `POST`: the header, and the answers that are kept.
+
+use std::future::{Ready, ready};
+
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse,
+    dev::Payload,
+    http::{
+        StatusCode,
+        header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
+    },
+};
+use linnet_platform::problem::Problem;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::store::{Recorded, Store, StoredAnswer};
+
+use super::{
+    super::error::{ApiError, field_error},
+    Caller,
+};
+
+/// The request header.
+pub(super) const HEADER: &str = "idempotency-key";
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const MAX_KEY_BYTES: usize = 255;
+
+/// The key, if the request has one.
+#[derive(Debug)]
+pub(crate) struct IdempotencyKey(pub(super) Option<String>);
+
+impl FromRequest for IdempotencyKey {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let mut values = request.headers().get_all(HEADER);
+        let key = match (values.next(), values.next()) {
+            (None, _) => Ok(Self(None)),
+            (Some(value), None) => value
+                .to_str()
+                .ok()
+                .filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()))
+                .map(|key| Self(Some(key.to_owned())))
+                .ok_or("must be 1 to 255 visible ASCII characters"),
+            (Some(_), Some(_)) => Err("is given more than once"),
+        };
+        ready(key.map_err(|message| {
+            Problem::invalid(vec![field_error("Idempotency-Key", "invalid", message)]).into()
+        }))
+    }
+}
+
+/// The answer to a `POST` that made, or found, something.
+pub(crate) struct Made {
+    pub(super) status: StatusCode,
+    pub(super) location: String,
+    pub(super) body: String,
+}
+
+impl Made {
+    /// Writes the body as JSON.
+    pub(super) fn new<T: Serialize>(
+        status: StatusCode,
+        location: String,
+        body: &T,
+    ) -> Result<Self, ApiError> {
+        let body = serde_json::to_string(body).map_err(|error| {
+            tracing::error!(%error, "an answer could not be written");
+            Problem::internal()
+        })?;
+        Ok(Self { status, location, body })
+    }
+
+    /// The form that is stored.
+    pub(super) fn stored(&self) -> StoredAnswer {
+        StoredAnswer {
+            status: i16::try_from(self.status.as_u16()).unwrap_or(500),
+            location: Some(self.location.clone()),
+            body: self.body.clone(),
+        }
+    }
+
+    /// The response.
+    pub(super) fn respond(self) -> HttpResponse {
+        HttpResponse::build(self.status)
+            .insert_header((LOCATION, self.location))
+            .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
+            .body(self.body)
+    }
+}
+
+/// Claims the key, or gives the answer that the key already has.
+pub(super) async fn begin(
+    store: &Store,
+    caller: &Caller,
+    route: &str,
+    key: &str,
+    body: &[u8],
+) -> Result<Result<crate::store::Idempotent, HttpResponse>, ApiError> {
+    let mut hash = Sha256::new();
+    hash.update(route.as_bytes());
+    hash.update([0]);
+    hash.update(body);
+    let recorded =
+        store.begin_idempotent(&caller.idempotency_owner(), key, &hash.finalize()).await?;
+    match recorded {
+        Recorded::First(first) => Ok(Ok(first)),
+        Recorded::Replay(answer) => Ok(Err(replay(answer))),
+        Recorded::Mismatch => {
+            let message = "was used for another request within the last 24 h";
+            let error = field_error("Idempotency-Key", "reused", message);
+            Err(Problem::invalid(vec![error]).into())
+        }
+    }
+}
+
+fn replay(answer: StoredAnswer) -> HttpResponse {
+    let status = u16::try_from(answer.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
+    let mut response = HttpResponse::build(status.unwrap_or(StatusCode::OK));
+    if let Some(location) = answer.location {
+        response.insert_header((LOCATION, location));
+    }
+    response
+        .insert_header((REPLAYED, HeaderValue::from_static("true")))
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
+        .body(answer.body)
+}

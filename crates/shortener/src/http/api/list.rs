@@ -1,0 +1,125 @@
+//! Lists: a plain JSON array, and RFC 8288 `Link` headers to the rest.
+
+use std::rc::Rc;
+
+use actix_web::{
+    HttpResponse,
+    http::header::{HeaderValue, LINK},
+};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::domain::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, Position};
+
+use super::{
+    super::error::ApiError,
+    fields::{Bad, Fields, QueryFields, invalid, query_positive, string},
+};
+
+/// The parameters that every list takes, read from a query string.
+pub(crate) struct ListQuery {
+    pairs: Rc<[(String, String)]>,
+    /// The page that is asked for.
+    pub(super) page: Page,
+}
+
+fn page_size(value: serde_json::Value) -> Result<i64, Bad> {
+    let size = query_positive(value)?;
+    if size <= MAX_PAGE_SIZE {
+        Ok(size)
+    } else {
+        Err(("out_of_range", format!("must be at most {MAX_PAGE_SIZE}")))
+    }
+}
+
+fn page_number(value: serde_json::Value) -> Result<i64, Bad> {
+    let number = query_positive(value)?;
+    if number <= MAX_PAGE_NUMBER {
+        Ok(number)
+    } else {
+        Err(("out_of_range", format!("must be at most {MAX_PAGE_NUMBER}: go on with cursor")))
+    }
+}
+
+/// The parameters of every list, documented. `limit` and `cursor` win over `per_page` and `page`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the input; `ListQuery` reads it")]
+pub(crate) struct ListParams {
+    /// Most items of the page; default 50.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
+    /// From the `Link` header of the page before.
+    #[param(value_type = Option<CursorText>)]
+    cursor: Option<String>,
+    /// For clients that page by number, from 1.
+    #[param(minimum = 1, maximum = 500)]
+    page: Option<i64>,
+    /// As `limit`.
+    #[param(minimum = 1, maximum = 200)]
+    per_page: Option<i64>,
+}
+
+/// A point in a list. Opaque: only what a `Link` header gave is valid.
+#[derive(ToSchema)]
+#[schema(as = Cursor, format = "cursor")]
+#[expect(dead_code, reason = "documents the input")]
+pub(super) struct CursorText(String);
+
+impl ListQuery {
+    /// Reads `limit` and `cursor`, or `page` and `per_page`, and lets `filters` read the rest.
+    pub(super) fn read<T>(
+        query: QueryFields,
+        filters: impl FnOnce(&mut Fields) -> T,
+    ) -> Result<(Self, T), ApiError> {
+        let QueryFields { mut fields, pairs } = query;
+        let number = fields.optional("page", page_number);
+        let per_page = fields.optional("per_page", page_size);
+        let cursor = fields
+            .optional("cursor", |value| Cursor::parse(&string(value)?).map_err(invalid))
+            .map(|cursor| cursor.after_id);
+        let limit = fields.optional("limit", page_size);
+        let position = match (cursor, limit, number, per_page) {
+            (None, None, None, Some(_)) => Position::Number(1),
+            (None, _, Some(number), _) => Position::Number(number),
+            (cursor, ..) => Position::After(cursor.unwrap_or(0)),
+        };
+        let size = limit.or(per_page).unwrap_or(Page::default().size);
+        let page = Page { position, size };
+        let filters = filters(&mut fields);
+        fields.finish()?;
+        Ok((Self { pairs, page }, filters))
+    }
+
+    /// The array, with a link to the next page when this one is full. `cursor_of` tells the id, or
+    /// for things without a number the position, that the next page follows.
+    pub(super) fn respond<T: Serialize>(
+        &self,
+        path: &str,
+        items: &[T],
+        cursor_of: impl FnOnce(&T) -> i64,
+    ) -> HttpResponse {
+        let mut response = HttpResponse::Ok();
+        let full = i64::try_from(items.len()).is_ok_and(|count| count == self.page.size);
+        if let (true, Some(last)) = (full, items.last()) {
+            let next = match self.page.position {
+                Position::After(_) => ("cursor", Cursor { after_id: cursor_of(last) }.encode()),
+                Position::Number(number) => ("page", (number + 1).to_string()),
+            };
+            if let Ok(value) = HeaderValue::from_str(&self.link(path, &next)) {
+                response.insert_header((LINK, value));
+            }
+        }
+        response.json(items)
+    }
+
+    /// The same query with one parameter replaced.
+    fn link(&self, path: &str, next: &(&str, String)) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in self.pairs.iter().filter(|(name, _)| name != next.0) {
+            query.append_pair(name, value);
+        }
+        query.append_pair(next.0, &next.1);
+        format!("<{path}?{}>; rel=\"next\"", query.finish())
+    }
+}

@@ -1,0 +1,37 @@
+//! `/api/v1`: one resource a file.
+//!
+//! The gateway has authenticated the caller and checked its scopes; here it is decided what is
+//! theirs. Every query is told whose things it may touch ([`Caller::sees`]), so somebody else's
+//! thing and an absent one look the same.
+
+pub(super) mod api_keys;
+pub(super) mod events;
+mod fields;
+mod idempotency;
+mod list;
+mod state;
+pub(super) mod urls;
+pub(super) mod users;
+
+pub use fields::MAX_BODY_BYTES;
+pub use state::{ApiState, Caller, IdGuard};
+
+use actix_web::{HttpResponse, web};
+use linnet_platform::problem::Problem;
+
+
+/// Adds every route of `/api/v1`.
+pub fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.service(
+        web::scope("/api/v1")
+            .configure(urls::routes)
+            .configure(users::routes)
+            .configure(events::routes)
+            .configure(api_keys::routes),
+    );
+}
+
+/// Answers what no route takes.
+pub async fn unknown_path() -> Result<HttpResponse, super::error::ApiError> {
+    Err(Problem::not_found("there is no such path").into())
+}

@@ -1,0 +1,108 @@
+//! What handlers share, and who calls them.
+
+use std::future::{Ready, ready};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload};
+use linnet_platform::{identity::Identity, problem::Problem};
+
+use crate::{
+    cache::Announcer,
+    domain::{TargetPolicy, UserRef},
+    store::Store,
+};
+
+use super::super::error::ApiError;
+
+/// One API worker's tools.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The database.
+    pub store: Store,
+    /// Tells the caches of changes.
+    pub announcer: Announcer,
+    /// Which targets are accepted.
+    pub targets: TargetPolicy,
+    /// Origin of short URLs, without a trailing slash.
+    pub base_url: String,
+}
+
+/// The caller, as the gateway says.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    identity: Identity,
+    address: Option<String>,
+}
+
+impl Caller {
+    /// The caller's own user.
+    pub fn user_id(&self) -> Option<i64> {
+        self.identity.user_id
+    }
+
+    /// What the caller may do.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether the caller may do everything.
+    pub fn is_admin(&self) -> bool {
+        self.identity.is_admin()
+    }
+
+    /// Whose things the caller may see and change: everybody's (`None`), or its own user's. Without
+    /// a user it is nobody's, and no user has id 0.
+    pub fn sees(&self) -> UserRef {
+        if self.is_admin() { None } else { Some(self.identity.user_id.unwrap_or(0)) }
+    }
+
+    /// The owner to give to something new: the caller, or whom an administrator names.
+    pub fn owner(&self, named: Option<i64>) -> Result<Option<i64>, ApiError> {
+        match named {
+            None => Ok(self.identity.user_id),
+            Some(id) if self.is_admin() || self.identity.user_id == Some(id) => Ok(Some(id)),
+            Some(_) => Err(ApiError::forbidden("user_id: only an administrator names other users")),
+        }
+    }
+
+    /// Names whose idempotency keys these are.
+    pub fn idempotency_owner(&self) -> String {
+        match (self.identity.user_id, &self.address) {
+            (Some(id), _) => format!("user:{id}"),
+            (None, Some(address)) => format!("address:{address}"),
+            (None, None) => "anonymous".to_owned(),
+        }
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let headers = request.headers();
+        let address = headers.get("x-real-ip").and_then(|value| value.to_str().ok());
+        ready(Ok(Self {
+            identity: Identity::from_headers(headers),
+            address: address.map(ToOwned::to_owned),
+        }))
+    }
+}
+
+/// A number in the path that names a row.
+#[derive(Debug, Clone, Copy)]
+pub struct IdGuard(pub i64);
+
+impl FromRequest for IdGuard {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let text = request.match_info().get("id").unwrap_or_default();
+        // Only the plain spelling: "+7" and "007" are no ids.
+        let id = text.parse::<i64>().ok().filter(|id| *id > 0 && id.to_string() == text);
+        ready(id.map(Self).ok_or_else(|| {
+            let error = super::super::error::field_error("id", "invalid", "must be a positive integer");
+            ApiError(Problem::invalid(vec![error]))
+        }))
+    }
+}

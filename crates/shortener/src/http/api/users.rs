@@ -1,0 +1,172 @@
+//! `/api/v1/users`.
+
+use actix_web::{HttpResponse, http::StatusCode, web};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::domain::{Email, NewUser, User, UserPatch, bounded_text};
+
+use super::{
+    super::error::ApiError,
+    ApiState, Caller, IdGuard,
+    fields::{Bad, JsonObject, QueryFields, invalid, string},
+    idempotency::{self, IdempotencyKey, Made},
+    list::{ListParams, ListQuery},
+};
+
+const PATH: &str = "/api/v1/users";
+
+/// What makes a user.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+pub(crate) struct UserCreate {
+    /// A label; several users may have the same.
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
+    username: String,
+    /// Unique, whatever its case.
+    #[schema(format = Email, max_length = 254)]
+    email: String,
+}
+
+/// A change of a user: any subset of the fields.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = UserPatch)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+pub(crate) struct UserPatchBody {
+    /// New label.
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
+    username: Option<String>,
+    /// New address.
+    #[schema(nullable = false, format = Email, max_length = 254)]
+    email: Option<String>,
+}
+
+pub(super) fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.service(
+        web::resource("/users").route(web::get().to(list)).route(web::post().to(create)),
+    )
+    .service(
+        web::resource("/users/{id}")
+            .route(web::get().to(get))
+            .route(web::put().to(update))
+            .route(web::patch().to(update))
+            .route(web::delete().to(delete)),
+    );
+}
+
+/// Creates a user. For administrators.
+#[utoipa::path(post, path = "/api/v1/users", tag = "users", request_body = UserCreate,
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "Repeats within 24 h get the first answer; at most 255 characters")),
+    responses((status = 201, description = "Created", body = User,
+        headers(("Location" = String, description = "The new user's address")))))]
+pub(crate) async fn create(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    key: IdempotencyKey,
+    body: JsonObject,
+) -> Result<HttpResponse, ApiError> {
+    let JsonObject { mut fields, raw } = body;
+    let username = fields.required("username", username);
+    let email = fields.required("email", email);
+    let new = username.zip(email).map(|(username, email)| NewUser { username, email });
+    let new = fields.finish_with(new)?;
+    if !caller.is_admin() {
+        return Err(ApiError::forbidden("only an administrator makes users"));
+    }
+    let Some(key) = key.0 else {
+        return Ok(answer(&state.store.create_user(&new).await?)?.respond());
+    };
+    let mut first = match idempotency::begin(&state.store, &caller, "POST /users", &key, &raw).await? {
+        Ok(first) => first,
+        Err(replayed) => return Ok(replayed),
+    };
+    let made = answer(&first.create_user(&new).await?)?;
+    first.finish(&made.stored()).await?;
+    Ok(made.respond())
+}
+
+fn answer(user: &User) -> Result<Made, ApiError> {
+    Made::new(StatusCode::CREATED, format!("{PATH}/{}", user.id), user)
+}
+
+/// Lists the users that the caller may see, by id.
+#[utoipa::path(get, path = "/api/v1/users", tag = "users",
+    params(ListParams),
+    responses((status = 200, description = "One page", body = [User],
+        headers(("Link" = String, description = "The next page, as RFC 8288")))))]
+pub(crate) async fn list(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    query: QueryFields,
+) -> Result<HttpResponse, ApiError> {
+    let (list, ()) = ListQuery::read(query, |_| ())?;
+    let users = state.store.list_users(caller.sees(), list.page).await?;
+    Ok(list.respond(PATH, &users, |last| last.id))
+}
+
+/// Shows a user.
+#[utoipa::path(get, path = "/api/v1/users/{id}", tag = "users",
+    params(("id" = i64, Path, minimum = 1)),
+    responses((status = 200, description = "The user", body = User)))]
+pub(crate) async fn get(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    id: IdGuard,
+) -> Result<HttpResponse, ApiError> {
+    let user = state.store.find_user(id.0, caller.sees()).await?;
+    Ok(HttpResponse::Ok().json(user.ok_or_else(|| ApiError::not_found("user"))?))
+}
+
+/// Changes a user. `PUT` and `PATCH` are the same: both take any subset of the fields.
+#[utoipa::path(patch, path = "/api/v1/users/{id}", tag = "users", request_body = UserPatchBody,
+    params(("id" = i64, Path, minimum = 1)),
+    responses((status = 200, description = "The user after the change", body = User)))]
+pub(crate) async fn update(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    id: IdGuard,
+    body: JsonObject,
+) -> Result<HttpResponse, ApiError> {
+    let mut fields = body.fields;
+    let patch = UserPatch {
+        username: fields.change("username", username),
+        email: fields.change("email", email),
+    };
+    fields.finish()?;
+    let user = state.store.update_user(id.0, caller.sees(), &patch).await?;
+    Ok(HttpResponse::Ok().json(user.ok_or_else(|| ApiError::not_found("user"))?))
+}
+
+/// Changes a user.
+#[utoipa::path(put, path = "/api/v1/users/{id}", tag = "users", request_body = UserPatchBody,
+    params(("id" = i64, Path, minimum = 1)),
+    responses((status = 200, description = "The user after the change", body = User)))]
+#[expect(dead_code, reason = "documents that PUT is PATCH; the route calls `update`")]
+pub(crate) fn replace() {}
+
+/// Deletes a user with its links and keys.
+#[utoipa::path(delete, path = "/api/v1/users/{id}", tag = "users",
+    params(("id" = i64, Path, minimum = 1)),
+    responses((status = 204, description = "Gone")))]
+pub(crate) async fn delete(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    id: IdGuard,
+) -> Result<HttpResponse, ApiError> {
+    if !state.store.delete_user(id.0, caller.sees(), caller.user_id()).await? {
+        return Err(ApiError::not_found("user"));
+    }
+    state.announcer.catch_up().await;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+fn username(value: serde_json::Value) -> Result<String, Bad> {
+    bounded_text(&string(value)?, User::MAX_USERNAME).map_err(invalid)
+}
+
+fn email(value: serde_json::Value) -> Result<Email, Bad> {
+    Email::parse(&string(value)?).map_err(invalid)
+}

@@ -1,0 +1,94 @@
+//! The one place where what went wrong becomes a status code.
+
+use actix_web::http::StatusCode;
+use linnet_platform::problem::{FieldError, Problem};
+
+use crate::store::{Constraint, StoreError};
+
+/// Seconds after which a client may try again when a dependency is away.
+pub(super) const RETRY_AFTER_AWAY: u64 = 1;
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Away(source) => {
+                tracing::warn!(error = %source, "the database is away");
+                Self(Problem::unavailable("the database is away", RETRY_AFTER_AWAY))
+            }
+            StoreError::Conflict(Constraint::EmailTaken) => {
+                Self::taken("email", "another user has this address")
+            }
+            StoreError::Conflict(Constraint::CodeTaken) => {
+                Self::taken("short_code", "another link has this code")
+            }
+            StoreError::Conflict(Constraint::IdTaken) => Self::taken("id", "this id is taken"),
+            StoreError::Conflict(Constraint::UserMissing) => {
+                Self::missing_reference("user_id", "there is no such user")
+            }
+            StoreError::Failed(_) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "a database operation failed");
+                Self(Problem::internal())
+            }
+        }
+    }
+}
+
+/// An error on its way out of a handler.
+#[derive(Debug)]
+pub struct ApiError(pub Problem);
+
+impl ApiError {
+    /// 404 for the resource of the path.
+    pub fn not_found(what: &str) -> Self {
+        Self(Problem::not_found(format!("there is no such {what}, or it is not yours to see")))
+    }
+
+    /// 409 for a value that must be unique.
+    pub fn taken(field: &str, message: &str) -> Self {
+        let problem = Problem::new(StatusCode::CONFLICT, "taken", "The value is taken")
+            .detail(format!("{field}: {message}"))
+            .errors(vec![field_error(field, "taken", message)]);
+        Self(problem)
+    }
+
+    /// 404 for something that the body refers to.
+    pub fn missing_reference(field: &str, message: &str) -> Self {
+        Self(
+            Problem::not_found(format!("{field}: {message}"))
+                .errors(vec![field_error(field, "not_found", message)]),
+        )
+    }
+
+    /// 403.
+    pub fn forbidden(detail: &str) -> Self {
+        Self(Problem::forbidden(detail))
+    }
+}
+
+/// A [`FieldError`] from borrowed parts.
+pub(super) fn field_error(field: &str, code: &'static str, message: &str) -> FieldError {
+    FieldError { field: field.to_owned(), code, message: message.to_owned() }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl actix_web::ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    fn error_response(&self) -> actix_web::HttpResponse {
+        self.0.error_response()
+    }
+}

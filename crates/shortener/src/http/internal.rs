@@ -1,0 +1,95 @@
+//! `/internal/v1`: what only the gateway asks. Behind the service token, like the whole api listener.
+
+use actix_web::{
+    Error, HttpResponse,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+    web,
+};
+use chrono::{DateTime, Utc};
+use linnet_platform::{
+    identity::Scope,
+    lifecycle::Lifecycle,
+    problem::Problem,
+    settings::ServiceSettings,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::ApiKeySecret;
+
+use super::{api::ApiState, error::ApiError};
+
+/// Adds the routes.
+pub fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.service(
+        web::scope("/internal/v1")
+            .route("/keys/lookup", web::post().to(look_up_key))
+            .route("/health", web::get().to(health)),
+    );
+}
+
+/// Refuses every call without the service token.
+pub async fn require_token<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let accepted = request.app_data::<web::Data<ServiceSettings>>().is_some_and(|settings| {
+        let presented = request.headers().get(ServiceSettings::TOKEN_HEADER);
+        presented.is_some_and(|token| settings.accepts(token.as_bytes()))
+    });
+    if !accepted {
+        return Err(ApiError::from(Problem::unauthorized("the service token is needed")).into());
+    }
+    next.call(request).await
+}
+
+/// Closes connections after their answers while the process drains.
+pub async fn close_while_draining<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let lifecycle = request.app_data::<web::Data<Lifecycle>>().cloned();
+    let mut response = next.call(request).await?;
+    if lifecycle.is_some_and(|lifecycle| lifecycle.is_draining()) {
+        let head = response.response_mut().head_mut();
+        head.set_connection_type(actix_web::http::ConnectionType::Close);
+    }
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+struct KeyLookup {
+    key: String,
+}
+
+#[derive(Serialize)]
+struct KeyFound<'a> {
+    key_id: &'a str,
+    user_id: i64,
+    scopes: Vec<&'static str>,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+async fn look_up_key(
+    state: web::Data<ApiState>,
+    body: web::Json<KeyLookup>,
+) -> Result<HttpResponse, ApiError> {
+    let not_found = || ApiError::not_found("key");
+    let key = ApiKeySecret::parse(&body.key).map_err(|_| not_found())?;
+    let owner = state.store.authenticate(&key).await?.ok_or_else(not_found)?;
+    Ok(HttpResponse::Ok().json(KeyFound {
+        key_id: key.id().as_str(),
+        user_id: owner.user_id,
+        scopes: owner.scopes.iter().map(Scope::as_str).collect(),
+        expires_at: owner.expires_at,
+    }))
+}
+
+async fn health(lifecycle: web::Data<Lifecycle>) -> HttpResponse {
+    if lifecycle.is_draining() {
+        HttpResponse::ServiceUnavailable().finish()
+    } else {
+        HttpResponse::Ok().finish()
+    }
+}

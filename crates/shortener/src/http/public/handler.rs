@@ -1,0 +1,275 @@
+//! From a path to a redirect.
+
+use std::{
+    cell::Cell,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{
+        Method, StatusCode,
+        header::{
+            ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION,
+            RETRY_AFTER, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    web,
+};
+use isbot::Bots;
+use linnet_platform::lifecycle::Lifecycle;
+use linnet_telemetry::trace_headers::trace_id_from_traceparent;
+
+use crate::{
+    cache::{Answer, LookupError, Redirect, Resolved, Resolver},
+    domain::has_code_shape,
+    store::{ConsumedClick, StoreError},
+};
+
+use super::{
+    MissBudget, ResolveMetrics, budget::Client, metrics::Outcome, pages,
+};
+
+const RETRY_AFTER_AWAY: HeaderValue = HeaderValue::from_static("1");
+
+/// One worker's tools.
+pub struct PublicState {
+    /// The tiers.
+    pub resolver: Resolver,
+    /// Budgets of misses, of the process.
+    pub budget: Arc<MissBudget>,
+    /// Instruments, of the process.
+    pub metrics: Arc<ResolveMetrics>,
+    /// Whether the process is on its way out.
+    pub lifecycle: Lifecycle,
+    /// Knows bots by their user agent; of the process, since the pattern is large.
+    pub bots: Arc<Bots>,
+    /// Longest life of a permanent redirect in a browser, in seconds.
+    pub permanent_max_age_s: u32,
+    /// One redirect in this many is logged; 0 logs none.
+    pub log_sample: u32,
+    /// Redirects until the next one that is logged.
+    pub until_logged: Cell<u32>,
+}
+
+/// An answer that is no redirect.
+enum Refusal {
+    NotFound,
+    TooManyMisses(u64),
+    Unavailable,
+}
+
+impl From<LookupError> for Refusal {
+    fn from(_: LookupError) -> Self {
+        Self::Unavailable
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "a limited link could not be asked for");
+        Self::Unavailable
+    }
+}
+
+/// Answers every request of the public listener.
+pub async fn serve(request: HttpRequest, state: web::Data<PublicState>) -> HttpResponse {
+    let began = Instant::now();
+    let is_head = match *request.method() {
+        Method::GET => false,
+        Method::HEAD => true,
+        _ => {
+            state.metrics.record(Outcome::BadMethod, began.elapsed().as_secs_f64());
+            return HttpResponse::MethodNotAllowed()
+                .insert_header((ALLOW, HeaderValue::from_static("GET, HEAD")))
+                .finish();
+        }
+    };
+    let (outcome, mut response) = match resolve(&request, &state, is_head, began).await {
+        Ok(response) => (Outcome::Redirected, response),
+        Err(refusal) => refuse(&refusal),
+    };
+    if state.lifecycle.is_draining() {
+        response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+    }
+    state.metrics.record(outcome, began.elapsed().as_secs_f64());
+    state.log(&request, outcome, response.status(), began);
+    response
+}
+
+async fn resolve(
+    request: &HttpRequest,
+    state: &PublicState,
+    is_head: bool,
+    began: Instant,
+) -> Result<HttpResponse, Refusal> {
+    if state.budget.any_over() {
+        state.refuse_if_over(request)?;
+    }
+    // The raw path: what is percent-encoded is no code.
+    let code = request.uri().path().strip_prefix('/').unwrap_or_default();
+    if !has_code_shape(code) {
+        return Err(state.miss(request));
+    }
+    let resolved: Resolved = match state.resolver.resolve_local(code, began) {
+        Some(resolved) => resolved,
+        None => state.resolver.resolve(code).await?,
+    };
+    match &resolved.entry().answer {
+        Answer::Redirect(redirect) => match remaining_s(redirect) {
+            Some(0) => Err(state.miss(request)),
+            remaining => Ok(redirect_to(redirect, remaining, state.permanent_max_age_s)),
+        },
+        Answer::Limited => limited(request, state, code, is_head).await,
+        Answer::Absent => Err(state.miss(request)),
+    }
+}
+
+/// A link with a click limit: the database decides, every time.
+async fn limited(
+    request: &HttpRequest,
+    state: &PublicState,
+    code: &str,
+    is_head: bool,
+) -> Result<HttpResponse, Refusal> {
+    let store = &state.resolver.store;
+    // A look at a link and a bot's visit are no clicks.
+    let click = if is_head || state.is_bot(request) {
+        store.peek_click(code).await?
+    } else {
+        store.consume_click(code).await?
+    };
+    let ConsumedClick { original_url, redirect_status } =
+        click.ok_or_else(|| state.miss(request))?;
+    let status = u16::try_from(redirect_status).unwrap_or(302);
+    let redirect = Redirect::new(&original_url, status, None).ok_or(Refusal::NotFound)?;
+    Ok(HttpResponse::build(redirect.status)
+        .insert_header((LOCATION, redirect.location))
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .finish())
+}
+
+/// Whole seconds until the redirect stops; `None` if it never does, 0 if it has.
+fn remaining_s(redirect: &Redirect) -> Option<u64> {
+    let expires_at = redirect.expires_at_ms()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let left = i128::from(expires_at) - i128::try_from(now).unwrap_or(i128::MAX);
+    if left <= 0 {
+        return Some(0);
+    }
+    // Up, so that the last second is not taken for expiry.
+    Some(u64::try_from(left).unwrap_or(u64::MAX).div_ceil(1_000))
+}
+
+#[inline]
+fn redirect_to(redirect: &Redirect, remaining: Option<u64>, permanent_max_age_s: u32) -> HttpResponse {
+    let is_permanent = matches!(
+        redirect.status,
+        StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT
+    );
+    let cache_control = if is_permanent {
+        // Down, so that no browser keeps it past its end.
+        let life = remaining.map_or(u64::MAX, |seconds| seconds - 1);
+        let max_age = life.min(permanent_max_age_s.into());
+        HeaderValue::try_from(format!("private, max-age={max_age}"))
+            .unwrap_or(HeaderValue::from_static("no-store"))
+    } else {
+        HeaderValue::from_static("private, max-age=0")
+    };
+    HttpResponse::build(redirect.status)
+        .insert_header((LOCATION, redirect.location.clone()))
+        .insert_header((CACHE_CONTROL, cache_control))
+        .finish()
+}
+
+fn refuse(refusal: &Refusal) -> (Outcome, HttpResponse) {
+    match refusal {
+        Refusal::NotFound => {
+            (Outcome::NotFound, page(HttpResponse::NotFound(), pages::NOT_FOUND))
+        }
+        Refusal::TooManyMisses(seconds) => {
+            let mut response = HttpResponse::TooManyRequests();
+            response.insert_header((RETRY_AFTER, HeaderValue::from(*seconds)));
+            (Outcome::TooManyMisses, page(response, pages::TOO_MANY))
+        }
+        Refusal::Unavailable => {
+            let mut response = HttpResponse::ServiceUnavailable();
+            response.insert_header((RETRY_AFTER, RETRY_AFTER_AWAY));
+            (Outcome::Unavailable, page(response, pages::UNAVAILABLE))
+        }
+    }
+}
+
+fn page(mut response: HttpResponseBuilder, body: &'static str) -> HttpResponse {
+    response
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")))
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .insert_header((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .insert_header((
+            CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(
+                "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+            ),
+        ))
+        .body(body)
+}
+
+impl PublicState {
+    /// Counts a miss against its client; says what it gets.
+    fn miss(&self, request: &HttpRequest) -> Refusal {
+        match client_of(request).map(|client| self.budget.take(client)) {
+            Some(Err(seconds)) => Refusal::TooManyMisses(seconds),
+            Some(Ok(())) | None => Refusal::NotFound,
+        }
+    }
+
+    /// Refuses a client that is over its budget, whatever it asks for.
+    #[cold]
+    fn refuse_if_over(&self, request: &HttpRequest) -> Result<(), Refusal> {
+        match client_of(request).and_then(|client| self.budget.wait_of(client)) {
+            Some(seconds) => Err(Refusal::TooManyMisses(seconds)),
+            None => Ok(()),
+        }
+    }
+
+    fn is_bot(&self, request: &HttpRequest) -> bool {
+        let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+        agent.is_none_or(|agent| self.bots.is_bot(agent))
+    }
+
+    /// Errors always, redirects and misses one in `log_sample`.
+    #[inline]
+    fn log(&self, request: &HttpRequest, outcome: Outcome, status: StatusCode, began: Instant) {
+        if outcome != Outcome::Unavailable {
+            let left = self.until_logged.get();
+            if self.log_sample == 0 || left > 1 {
+                self.until_logged.set(left.saturating_sub(1));
+                return;
+            }
+            self.until_logged.set(self.log_sample);
+        }
+        write_log(request, outcome, status, began);
+    }
+}
+
+#[cold]
+fn write_log(request: &HttpRequest, outcome: Outcome, status: StatusCode, began: Instant) {
+    let header =
+        |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let request_id = header("x-request-id");
+    let trace_id = trace_id_from_traceparent(header("traceparent")).unwrap_or_default();
+    let (method, status) = (request.method().as_str(), status.as_u16());
+    let duration_ms = began.elapsed().as_secs_f64() * 1e3;
+    if outcome == Outcome::Unavailable {
+        tracing::error!(request_id, trace_id, method, route = "/{code}", status, duration_ms, "request");
+    } else {
+        tracing::info!(request_id, trace_id, method, route = "/{code}", status, duration_ms, "request");
+    }
+}
+
+/// The client's address as nginx gave it.
+fn client_of(request: &HttpRequest) -> Option<Client> {
+    request.headers().get("x-real-ip")?.to_str().ok().and_then(Client::parse)
+}

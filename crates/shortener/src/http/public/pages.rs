@@ -1,0 +1,38 @@
+//! The pages that visitors see instead of a redirect. Fixed text: nothing of the request is in them.
+
+macro_rules! page {
+    ($title:literal, $text:literal) => {
+        concat!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">",
+            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">",
+            "<title>",
+            $title,
+            "</title><style>body{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;",
+            "margin:20vh auto 0;padding:0 1.5rem;color:#1d2733;background:#fff}",
+            "@media(prefers-color-scheme:dark){body{color:#e4e9ef;background:#12181f}}",
+            "h1{font-size:1.6rem}</style></head><body><main><h1>",
+            $title,
+            "</h1><p>",
+            $text,
+            "</p></main></body></html>\n"
+        )
+    };
+}
+
+/// For 404, whatever the reason: a disabled link and one that never was look the same.
+pub(super) const NOT_FOUND: &str = page!(
+    "There is nothing here",
+    "This short link does not exist, or no longer. Check the spelling: upper and lower case differ."
+);
+
+/// For 429.
+pub(super) const TOO_MANY: &str = page!(
+    "Too many attempts",
+    "From your address came many requests for links that do not exist. Please try again later."
+);
+
+/// For 503.
+pub(super) const UNAVAILABLE: &str = page!(
+    "One moment, please",
+    "This link cannot be looked up right now. Please try again in a few seconds."
+);

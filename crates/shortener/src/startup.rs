@@ -1,0 +1,370 @@
+//! Puts the pieces together: binds everything first, then starts it, then stops it in order.
+
+use std::{
+    cell::Cell,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
+use deadpool_redis::Runtime;
+use isbot::Bots;
+use linnet_platform::{
+    change_feed::{self, ChangeSink, FeedState},
+    lifecycle::Lifecycle,
+    listener::{Address, Bound, Listener},
+    redis_link::{BeforeUse, RedisLink},
+};
+use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes};
+use secrecy::ExposeSecret;
+
+use crate::{
+    cache::{
+        Announcer, CacheMetrics, CatchUp, Flights, LocalCache, Outbox, Resolver, SharedCache, warm_up,
+    },
+    config::Settings,
+    domain::TargetPolicy,
+    http::{
+        api::{self, ApiState},
+        internal::{self, close_while_draining, require_token},
+        public::{self, MissBudget, PublicState, ResolveMetrics},
+    },
+    readiness::{ShortenerReadiness, register_gauges},
+    release::SERVICE,
+    store::{PoolRole, Store, StoreError, connect_lazy},
+    workers::{Role, Workers},
+};
+
+/// Longest wait for pools to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Redis connections of the background tasks.
+const BACKGROUND_REDIS_CONNECTIONS: usize = 2;
+/// How long a connection that closes may go on sending what nobody reads.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the shortener could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Where.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database URL is unusable.
+    #[error("postgres.url is unusable")]
+    Postgres(#[from] StoreError),
+    /// The Redis URL is unusable.
+    #[error("redis.url is unusable")]
+    Redis(#[from] redis::RedisError),
+    /// The background tasks' Redis pool could not be made.
+    #[error("no Redis pool")]
+    RedisPool(#[from] deadpool_redis::CreatePoolError),
+    /// The service's own names are unusable.
+    #[error("public.base_url or public.own_hosts is unusable: {0}")]
+    Targets(String),
+    /// A server failed.
+    #[error("a server failed")]
+    Server(#[from] io::Error),
+    /// A background task died; it has been logged.
+    #[error("a background task died")]
+    TaskDied,
+}
+
+/// What all workers share.
+#[derive(Clone)]
+struct Shared {
+    settings: Arc<Settings>,
+    lifecycle: Lifecycle,
+    workers: Workers,
+    local: Arc<LocalCache>,
+    flights: Arc<Flights>,
+    shared_cache: SharedCache,
+    cache_metrics: Arc<CacheMetrics>,
+    resolve_metrics: Arc<ResolveMetrics>,
+    requests: RequestTelemetry,
+    budget: Arc<MissBudget>,
+    bots: Arc<Bots>,
+    targets: TargetPolicy,
+    catch_up: CatchUp,
+}
+
+/// Runs until the lifecycle ends. Needs an actix runtime.
+pub async fn serve(
+    settings: Settings,
+    telemetry: &Telemetry,
+    lifecycle: Lifecycle,
+) -> Result<(), StartError> {
+    let settings = Arc::new(settings);
+    let (public, retire_public) = bind(&settings.shortener.public_listen)?.split();
+    let (api, retire_api) = bind(&settings.shortener.api_listen)?.split();
+    let (admin, retire_admin) = bind(&settings.shortener.admin_listen)?.split();
+
+    let meter = telemetry.meter();
+    let workers = Workers::default();
+    let store = Store::new(connect_lazy(&settings.postgres, PoolRole::Background)?);
+    workers.add(Role::Background, &store, None);
+    let local = Arc::new(LocalCache::new(&settings.cache));
+    let cache_metrics = Arc::new(CacheMetrics::new(&meter));
+    let shared_cache = SharedCache::new(&settings.cache);
+
+    let sink: Arc<dyn ChangeSink> = Arc::<LocalCache>::clone(&local);
+    let nonce = format!("shortener:{:032x}", rand::random::<u128>());
+    let (feed_state, feed) = change_feed::feed(&settings.redis, &nonce, sink)?;
+    lifecycle.own("change feed", feed);
+
+    let outbox = Outbox {
+        store: store.clone(),
+        redis: background_redis(&settings)?,
+        local: Arc::clone(&local),
+        shared: shared_cache.clone(),
+        metrics: Arc::clone(&cache_metrics),
+    };
+    let (catch_up, outbox) = outbox.start();
+    lifecycle.own("outbox", outbox);
+
+    let budget = Arc::new(MissBudget::new(&settings.resolve));
+    lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
+    register_gauges(&meter, &workers, &local, &feed_state);
+
+    let shared = Shared {
+        lifecycle: lifecycle.clone(),
+        workers: workers.clone(),
+        flights: Flights::new(settings.resolve.max_lookups),
+        shared_cache,
+        resolve_metrics: Arc::new(ResolveMetrics::new(&meter)),
+        requests: RequestTelemetry::new(&meter, &settings.telemetry),
+        budget,
+        bots: Arc::new(Bots::default()),
+        targets: TargetPolicy::new(&settings.resolve.target_schemes, &settings.public)
+            .map_err(StartError::Targets)?,
+        catch_up,
+        cache_metrics: Arc::clone(&cache_metrics),
+        local: Arc::clone(&local),
+        settings: Arc::clone(&settings),
+    };
+    let is_warm = Arc::new(AtomicBool::new(false));
+    spawn_warm_up(&shared, store.clone(), feed_state.clone(), Arc::clone(&is_warm));
+
+    let admin_state = AdminState {
+        registry: telemetry.registry().clone(),
+        readiness: Arc::new(ShortenerReadiness {
+            store,
+            workers: workers.clone(),
+            feed: feed_state,
+            lifecycle: lifecycle.clone(),
+            is_warm,
+        }),
+        service: SERVICE,
+    };
+    tracing::info!(
+        public = %settings.shortener.public_listen,
+        api = %settings.shortener.api_listen,
+        admin = %settings.shortener.admin_listen,
+        release = SERVICE.release,
+        "the shortener starts"
+    );
+    let servers = [
+        serve_public(&shared, public)?,
+        serve_api(&shared, api)?,
+        serve_admin(&shared, admin_state, admin)?,
+    ];
+    let stop = {
+        let lifecycle = lifecycle.clone();
+        let drain = Duration::from_millis(settings.shutdown.drain_ms);
+        tokio::spawn(async move {
+            let retire = || {
+                retire_public.retire();
+                retire_api.retire();
+            };
+            lifecycle.run_until_stopping(drain, retire).await;
+        })
+    };
+    // Whichever server ends first takes the others along.
+    let ends = servers.map(|server| {
+        let lifecycle = lifecycle.clone();
+        async move {
+            let end = server.await;
+            lifecycle.begin_drain();
+            end
+        }
+    });
+    let ends = futures::future::join_all(ends).await;
+    stop.abort();
+    retire_admin.retire();
+    if tokio::time::timeout(CLOSE_TIMEOUT, workers.close()).await.is_err() {
+        tracing::warn!("database connections were not closed in time");
+    }
+    ends.into_iter().collect::<io::Result<()>>()?;
+    if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
+}
+
+fn bind(address: &Address) -> Result<Listener, StartError> {
+    Listener::bind(address).map_err(|source| StartError::Bind { address: address.clone(), source })
+}
+
+/// The pool of the background tasks; every wait is bounded.
+pub(crate) fn background_redis(settings: &Settings) -> Result<deadpool_redis::Pool, StartError> {
+    let config = deadpool_redis::Config::from_url(settings.redis.url.expose_secret());
+    let pool = config
+        .builder()
+        .map_err(|error| io::Error::other(error.to_string()))?
+        .max_size(BACKGROUND_REDIS_CONNECTIONS)
+        .wait_timeout(Some(settings.redis.connect_timeout()))
+        .create_timeout(Some(settings.redis.connect_timeout()))
+        .recycle_timeout(Some(settings.redis.response_timeout()))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(pool)
+}
+
+async fn sweep(budget: Arc<MissBudget>) {
+    let mut ticks = tokio::time::interval(MissBudget::SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        budget.sweep();
+    }
+}
+
+/// The warm-up ends by itself, so it is no owned task; the process is not ready before.
+fn spawn_warm_up(shared: &Shared, store: Store, feed: FeedState, is_warm: Arc<AtomicBool>) {
+    let (local, metrics) = (Arc::clone(&shared.local), Arc::clone(&shared.cache_metrics));
+    let settings = shared.settings.cache.clone();
+    tokio::spawn(async move {
+        let warm = async {
+            // What is loaded while the feed is cut would be forgotten as soon as it is live.
+            while !feed.is_live() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            warm_up(&local, &store, &metrics, settings.warmup_links, settings.warmup_time()).await;
+        };
+        if tokio::time::timeout(settings.warmup_time(), warm).await.is_err() {
+            tracing::warn!("no warm-up: the change feed is not live, or the time ran out");
+        }
+        is_warm.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Runs a server on a socket with what all listeners have in common. A macro, because the server's
+/// type names its factory.
+macro_rules! run {
+    ($server:expr, $shared:expr, $socket:expr) => {{
+        let settings = &$shared.settings;
+        let server = $server
+            .max_connections(settings.shortener.max_connections)
+            .keep_alive(Duration::from_secs(settings.shortener.keep_alive_s))
+            .client_request_timeout(Duration::from_millis(settings.shortener.head_timeout_ms))
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .shutdown_timeout(settings.shutdown.grace_s)
+            .shutdown_signal($shared.lifecycle.stopping().cancelled_owned());
+        Ok(match $socket {
+            Bound::Tcp(listener) => server.listen(listener)?.run(),
+            Bound::Unix(listener) => server.listen_uds(listener)?.run(),
+        })
+    }};
+}
+
+fn serve_public(shared: &Shared, socket: Bound) -> io::Result<Server> {
+    let worker = shared.clone();
+    // The factory runs once in each worker's own runtime.
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(worker.public_state()))
+            .default_service(web::to(public::serve))
+    })
+    .workers(shared.settings.shortener.worker_count());
+    run!(server, shared, socket)
+}
+
+fn serve_api(shared: &Shared, socket: Bound) -> io::Result<Server> {
+    let worker = shared.clone();
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(worker.api_state()))
+            .app_data(web::Data::new(worker.lifecycle.clone()))
+            .app_data(web::Data::new(worker.settings.service.clone()))
+            .app_data(web::PayloadConfig::new(api::MAX_BODY_BYTES))
+            .wrap(from_fn(require_token))
+            .wrap(from_fn(close_while_draining))
+            .wrap(worker.requests.clone())
+            .configure(api::routes)
+            .configure(internal::routes)
+            .default_service(web::to(api::unknown_path))
+    })
+    .workers(shared.settings.shortener.worker_count());
+    run!(server, shared, socket)
+}
+
+fn serve_admin(shared: &Shared, state: AdminState, socket: Bound) -> io::Result<Server> {
+    let server =
+        HttpServer::new(move || App::new().configure(|cfg| admin_routes(cfg, state.clone())))
+            .workers(1);
+    run!(server, shared, socket)
+}
+
+impl Shared {
+    /// A pool and a Redis link for one worker, on the worker's own runtime.
+    #[expect(clippy::expect_used, reason = "start-up; the same settings have made a pool and a link")]
+    fn open(&self, role: Role) -> (Store, RedisLink) {
+        let workers = self.settings.shortener.worker_count();
+        let pool_role = match role {
+            Role::Resolve => PoolRole::Resolve { workers },
+            Role::Api | Role::Background => PoolRole::Api { workers },
+        };
+        let store = Store::new(
+            connect_lazy(&self.settings.postgres, pool_role).expect("the database URL is checked"),
+        );
+        let catch_up = self.catch_up.clone();
+        let before_use: BeforeUse = Arc::new(move || catch_up.run());
+        let (redis, task) = RedisLink::new(&self.settings.redis, Some(before_use))
+            .expect("the Redis URL is checked");
+        self.lifecycle.own("redis link", task);
+        self.workers.add(role, &store, Some(&redis));
+        (store, redis)
+    }
+
+    fn public_state(&self) -> PublicState {
+        let (store, redis) = self.open(Role::Resolve);
+        PublicState {
+            resolver: Resolver {
+                local: Arc::clone(&self.local),
+                flights: Arc::clone(&self.flights),
+                shared: self.shared_cache.clone(),
+                redis,
+                store,
+                metrics: Arc::clone(&self.cache_metrics),
+                database_timeout: self.settings.resolve.database_timeout(),
+            },
+            budget: Arc::clone(&self.budget),
+            metrics: Arc::clone(&self.resolve_metrics),
+            lifecycle: self.lifecycle.clone(),
+            bots: Arc::clone(&self.bots),
+            permanent_max_age_s: self.settings.resolve.permanent_max_age_s,
+            log_sample: self.settings.telemetry.redirect_log_sample,
+            until_logged: Cell::new(self.settings.telemetry.redirect_log_sample),
+        }
+    }
+
+    fn api_state(&self) -> ApiState {
+        let (store, redis) = self.open(Role::Api);
+        ApiState {
+            announcer: Announcer {
+                local: Arc::clone(&self.local),
+                shared: self.shared_cache.clone(),
+                redis,
+                store: store.clone(),
+                outbox: self.catch_up.clone(),
+            },
+            store,
+            targets: self.targets.clone(),
+            base_url: self.settings.public.base_url.clone(),
+        }
+    }
+}

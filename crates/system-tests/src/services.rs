@@ -1,0 +1,174 @@
+//! PostgreSQL, Redis and nginx, through `scripts/service`; and where things are.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use rand::RngExt;
+use sqlx::{Connection, PgConnection};
+
+use crate::process::{Process, Signal, Spec};
+
+/// The workspace.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
+}
+
+/// A built binary: in `LINNET_BIN_DIR`, or where this program was built.
+pub fn binary(name: &str) -> PathBuf {
+    let folder = std::env::var_os("LINNET_BIN_DIR").map_or_else(
+        || {
+            let this = std::env::current_exe().expect("this program's path");
+            let folder = this.parent().expect("a folder");
+            if folder.ends_with("deps") { folder.parent().expect("a folder") } else { folder }
+                .to_path_buf()
+        },
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build -p linnet-shortener -p linnet-gateway` makes it",
+        path.display()
+    );
+    path
+}
+
+/// A port that is free now, below those that outgoing connections take. Another process may still
+/// come first: a server that fails to bind is started again on another one.
+pub fn free_port() -> u16 {
+    loop {
+        let port = rand::rng().random_range(10_000..32_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// 127.0.0.1 and a port.
+pub fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// A random word for names.
+pub fn nonce() -> String {
+    format!("{:016x}", rand::rng().random::<u64>())
+}
+
+fn service(
+    name: &str,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    stop_signal: Signal,
+    log: PathBuf,
+) -> Process {
+    Process::spawn(Spec {
+        name: name.to_owned(),
+        program: workspace().join("scripts/service"),
+        args,
+        env,
+        stop_signal,
+        log,
+        admin: None,
+    })
+}
+
+/// A private Redis in `folder`.
+pub fn redis(folder: &Path, port: u16) -> Process {
+    let home = folder.join("redis");
+    let args = vec!["redis".into(), path_text(&home), port.to_string()];
+    let env = BTreeMap::from([("LINNET_REDIS_MAXMEMORY".into(), "128mb".into())]);
+    service("redis", args, env, Signal::TERM, folder.join("redis.log"))
+}
+
+/// A private PostgreSQL in `folder`.
+pub fn postgres(folder: &Path, port: u16) -> Process {
+    let home = folder.join("postgres");
+    let args = vec!["postgres".into(), path_text(&home), port.to_string()];
+    let env = BTreeMap::from([
+        ("LINNET_PG_UNSAFE".into(), "1".into()),
+        ("LINNET_PG_SHARED_BUFFERS".into(), "32MB".into()),
+    ]);
+    // `SIGINT` ends sessions; `SIGTERM` would wait for them.
+    service("postgres", args, env, Signal::INT, folder.join("postgres.log"))
+}
+
+/// The URL that a private PostgreSQL leaves in its folder, once it is there.
+pub fn postgres_url(folder: &Path) -> Option<String> {
+    let url = std::fs::read_to_string(folder.join("postgres/url")).ok()?;
+    Some(url.trim().to_owned())
+}
+
+/// nginx in `folder`, in front of these sockets.
+pub fn nginx(
+    folder: &Path,
+    port: u16,
+    resolve: &[String],
+    gateways: &[String],
+    env: &BTreeMap<String, String>,
+) -> Process {
+    let mut all = BTreeMap::from([
+        ("LINNET_NGINX_RESOLVE".to_owned(), resolve.join(",")),
+        ("LINNET_NGINX_GATEWAY".to_owned(), gateways.join(",")),
+        ("LINNET_NGINX_LISTEN".to_owned(), format!("127.0.0.1:{port}")),
+        // With `reuseport` two stacks could take the same port and share its connections.
+        ("LINNET_NGINX_LISTEN_OPTIONS".to_owned(), "backlog=4096".to_owned()),
+        ("LINNET_NGINX_RESOLVE_LOG_SAMPLE".to_owned(), "100%".to_owned()),
+        ("LINNET_NGINX_ERROR_LEVEL".to_owned(), "error".to_owned()),
+    ]);
+    all.extend(env.clone());
+    let args = vec!["nginx".into(), path_text(&folder.join("nginx"))];
+    service("nginx", args, all, Signal::QUIT, folder.join("nginx.log"))
+}
+
+/// A database of its own in a running server.
+#[derive(Debug)]
+pub struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    /// Makes an empty database in the server of `url`.
+    pub async fn create(url: &str) -> Self {
+        let name = format!("linnet_system_{}", nonce());
+        let mut connection = PgConnection::connect(url).await.expect("a connection to PostgreSQL");
+        // The name is ours: letters, digits and underscores.
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&mut connection)
+            .await
+            .expect("a new database");
+        Self { server: url.to_owned(), name }
+    }
+
+    /// The URL of the database.
+    pub fn url(&self) -> String {
+        let mut url = url::Url::parse(&self.server).expect("a URL");
+        url.set_path(&self.name);
+        url.into()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        // Dropped inside a runtime, which may not be blocked: a thread has its own.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            runtime.block_on(async {
+                let mut connection = PgConnection::connect(&server).await.ok()?;
+                let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.ok()
+            })
+        });
+        // A database that stays goes with its server.
+        let _ = dropped.join();
+    }
+}
+
+/// A path as text; ours are.
+pub fn path_text(path: &Path) -> String {
+    path.to_str().expect("a textual path").to_owned()
+}

@@ -1,0 +1,75 @@
+//! `Idempotency-Key`.
+
+use futures::future::join_all;
+use linnet_system_tests::Stack;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_repeated_key_replays_the_first_answer() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let body = json!({"original_url": "https://example.com/"});
+    let post = |key: &str| client.post("/api/v1/urls", &body).header("idempotency-key", key);
+    let first = post("k-1").send().await;
+    assert_eq!(first.status, 201);
+    assert_eq!(first.header("idempotency-replayed"), None);
+    let again = post("k-1").send().await;
+    assert_eq!(again.status, 201);
+    assert_eq!(again.body, first.body);
+    assert_eq!(again.header("location"), first.header("location"));
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_ne!(post("k-2").send().await.json()["id"], first.json()["id"]);
+
+    let other_body = json!({"original_url": "https://example.com/other"});
+    let mismatch =
+        client.post("/api/v1/urls", &other_body).header("idempotency-key", "k-1").send().await;
+    mismatch.problem(422);
+    assert_eq!(mismatch.problem_fields(), ["Idempotency-Key"]);
+
+    // Another user's key of the same name is another key.
+    let (_, other) = stack.user("other", &["urls:write"]).await;
+    let theirs = other.post("/api/v1/urls", &body).header("idempotency-key", "k-1").send().await;
+    assert_eq!(theirs.status, 201);
+    assert_ne!(theirs.json()["id"], first.json()["id"]);
+
+    // A refusal leaves the key free.
+    let bad = json!({"original_url": "nowhere"});
+    let refused = client.post("/api/v1/urls", &bad).header("idempotency-key", "k-3").send().await;
+    assert_eq!(refused.status, 422);
+    assert_eq!(post("k-3").send().await.status, 201);
+    let long = "x".repeat(256);
+    let too_long = post(&long).send().await;
+    too_long.problem(422);
+    assert_eq!(too_long.problem_fields(), ["Idempotency-Key"]);
+}
+
+#[tokio::test]
+async fn twenty_at_once_with_one_key_make_one_link() {
+    let stack = Stack::builder().shorteners(2).start().await;
+    let client = stack.client();
+    let body = json!({"original_url": "https://example.com/"});
+    let post = || client.post("/api/v1/urls", &body).header("idempotency-key", "the-same").send();
+    let answers = join_all((0..20).map(|_| post())).await;
+    for answer in &answers {
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        assert_eq!(answer.body, answers[0].body);
+    }
+    let links = client.get("/api/v1/urls").send().await.json();
+    assert_eq!(links.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn users_and_events_take_a_key_too() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    for (path, body) in [
+        ("/api/v1/users", json!({"username": "a", "email": "a@example.test"})),
+        ("/api/v1/events", json!({"url_id": link["id"], "event_type": "x"})),
+    ] {
+        let post = || client.post(path, &body).header("idempotency-key", "one").send();
+        let (first, again) = (post().await, post().await);
+        assert_eq!((first.status, again.status), (201, 201), "{path}");
+        assert_eq!(first.body, again.body);
+    }
+}

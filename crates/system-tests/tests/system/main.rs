@@ -1,0 +1,22 @@
+//! Tests of the whole: every request goes through nginx unless a test says why not.
+//!
+//! One program, so that it is linked once; a module for each subject. Names that begin with
+//! `must_NN_` show a promise that other shorteners broke.
+
+mod api;
+mod bad_input;
+mod clicks;
+mod codes;
+mod enumeration;
+mod faults;
+mod freshness;
+mod gateway;
+mod identity;
+mod idempotency;
+mod import;
+mod lifecycle;
+mod links;
+mod odd_bytes;
+mod stampede;
+mod targets;
+mod trace;

@@ -1,0 +1,138 @@
+//! What a link may lead to, wherever the target comes in.
+
+use linnet_system_tests::{Client, Stack};
+use serde_json::json;
+
+/// Tries a target on create, on create with reuse, and on edit by PATCH and PUT.
+async fn refused_everywhere(client: &Client, id: &serde_json::Value, target: &str) {
+    let path = format!("/api/v1/urls/{id}");
+    for request in [
+        client.post("/api/v1/urls", &json!({"original_url": target})),
+        client.post("/api/v1/urls", &json!({"original_url": target, "reuse": true})),
+        client.patch(&path, &json!({"original_url": target})),
+        client.put(&path, &json!({"original_url": target})),
+    ] {
+        let answer = request.send().await;
+        answer.problem(422);
+        assert_eq!(answer.problem_fields(), ["original_url"], "{target:?}");
+    }
+    let now = client.get(&path).send().await.json();
+    assert_eq!(now["original_url"], "https://example.com/", "{target:?} changed nothing");
+}
+
+/// Imports a file with this target; nothing may come in, and the report names the line.
+async fn refused_by_import(stack: &Stack, targets: &[&str]) {
+    let file = stack.folder().join("urls.csv");
+    let mut text =
+        "id,user_id,short_code,original_url,title,is_active,created_at,updated_at\n".to_owned();
+    for (n, target) in targets.iter().enumerate() {
+        let quoted = target.replace('"', "\"\"");
+        let line = format!(
+            "{},{},Imp{n:03},\"{quoted}\",t,True,2025-01-01 00:00:00,2025-01-01 00:00:00\n",
+            1_000 + n,
+            stack.admin_id
+        );
+        text.push_str(&line);
+    }
+    std::fs::write(&file, text).unwrap();
+    let (_, out, error) = stack.cli(&["admin", "import", "--urls", file.to_str().unwrap()]).await;
+    let client = stack.client();
+    for n in 0..targets.len() {
+        let code = format!("Imp{n:03}");
+        assert_eq!(client.resolve(&code).await.0, 404, "{}: {out}{error}", targets[n]);
+    }
+    let links = client.get("/api/v1/urls?search=Imp").send().await.json();
+    assert_eq!(links, json!([]), "{out}{error}");
+}
+
+#[tokio::test]
+async fn must_03_only_allowed_schemes_wherever_a_target_enters() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let id = client.shorten(&json!({"original_url": "https://example.com/"})).await["id"].clone();
+    let bad = [
+        "javascript:alert(1)",
+        "JaVaScRiPt:alert(1)",
+        "\tjavascript:alert(1)",
+        "java\nscript:alert(1)",
+        "java\0script:alert(1)",
+        "\u{1}javascript:alert(1)",
+        "data:text/html,<script>alert(1)</script>",
+        "file:///etc/passwd",
+        "vbscript:x",
+        "ftp://example.com/",
+        "https:",
+        "//example.com/",
+        "example.com",
+        "",
+        " ",
+    ];
+    for target in bad {
+        refused_everywhere(&client, &id, target).await;
+    }
+    let importable: Vec<_> = bad.into_iter().filter(|target| !target.contains('\0')).collect();
+    refused_by_import(&stack, &importable).await;
+}
+
+#[tokio::test]
+async fn must_04_a_link_cannot_point_to_this_service() {
+    let stack = Stack::builder().env("LINNET__PUBLIC__OWN_HOSTS", "bücher.test").start().await;
+    let client = stack.client();
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let code = link["short_code"].as_str().unwrap();
+    let own = [
+        format!("http://lnt.test/{code}"),
+        "https://LNT.test:8443/x".into(),
+        "http://lnt.test./x".into(),
+        "http://user@lnt.test/x".into(),
+        "http://lnt%2Etest/x".into(),
+        "http://ｌｎｔ.test/x".into(),
+        "http://lnt\u{3002}test/x".into(),
+        "http:\\\\lnt.test\\x".into(),
+        "http://xn--bcher-kva.test/".into(),
+        "http://BÜCHER.test/".into(),
+    ];
+    for target in &own {
+        refused_everywhere(&client, &link["id"], target).await;
+    }
+    let own: Vec<_> = own.iter().map(String::as_str).collect();
+    refused_by_import(&stack, &own).await;
+    let neighbour = json!({"original_url": "http://lnt.test.example/"});
+    assert_eq!(client.post("/api/v1/urls", &neighbour).send().await.status, 201);
+}
+
+#[tokio::test]
+async fn must_02_nothing_that_a_visitor_sends_changes_the_target() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let target = "https://example.com/path?q=1";
+    let body = json!({"original_url": target, "short_code": "visit-me"});
+    client.shorten(&body).await;
+    let address = client.address();
+    let tries: [&[u8]; 12] = [
+        b"/visit-me?//evil.example",
+        b"/visit-me?next=https://evil.example/",
+        b"/visit-me/a/..//evil.example",
+        b"/visit-me//evil.example",
+        b"/visit-me/..//evil.example",
+        b"/visit-me@evil.example",
+        b"/visit-me%0d%0aLocation:%20https://evil.example/",
+        b"/visit-me?%0d%0aLocation:%20https://evil.example/",
+        b"/visit-me\\evil.example",
+        b"//evil.example/visit-me",
+        b"/visit-me%2f%2fevil.example",
+        b"http://evil.example/visit-me",
+    ];
+    for path in tries {
+        let answer = linnet_system_tests::raw::get(address, path, &[]).await;
+        let shown = String::from_utf8_lossy(path);
+        let status = answer.status.unwrap();
+        assert!(matches!(status, 302 | 400 | 404), "{shown}: {}", answer.text);
+        let locations: Vec<_> =
+            answer.text.lines().filter(|l| l.to_ascii_lowercase().starts_with("location:")).collect();
+        let wanted = format!("location: {target}");
+        assert!(locations.iter().all(|l| l.eq_ignore_ascii_case(&wanted)), "{shown}: {locations:?}");
+        assert_eq!(locations.len(), usize::from(status == 302), "{shown}");
+        assert!(!answer.text.contains("evil"), "{shown}: nothing of the request comes back");
+    }
+}
