@@ -44,7 +44,10 @@ pub fn write_rows(links: u64, mut out: impl Write) -> io::Result<()> {
         let rank = row * ROW_SCATTER % links;
         let code = code_text(rank);
         let clicks = 100 * links / (rank + 1);
-        writeln!(out, "{code}\thttps://www.example.com/articles/{code}?utm_source=linnet\t{clicks}")?;
+        writeln!(
+            out,
+            "{code}\thttps://www.example.com/articles/{code}?utm_source=linnet\t{clicks}"
+        )?;
     }
     out.flush()
 }

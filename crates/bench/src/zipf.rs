@@ -34,7 +34,7 @@ impl Zipf {
         u64::try_from(rank).unwrap_or(0).min(MAX_LINKS)
     }
 
-    /// In [0, 1), by SplitMix64.
+    /// In [0, 1), by `SplitMix64`.
     fn uniform(&mut self) -> f64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;

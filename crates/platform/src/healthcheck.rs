@@ -27,8 +27,7 @@ pub enum HealthcheckError {
 
 /// `GET /readyz` on `admin`; waits up to 3 s for each step.
 pub fn healthcheck(admin: &Address) -> Result<(), HealthcheckError> {
-    let status =
-        ask(admin).map_err(|error| HealthcheckError::NoAnswer(admin.clone(), error))?;
+    let status = ask(admin).map_err(|error| HealthcheckError::NoAnswer(admin.clone(), error))?;
     if status.ends_with(" 200") {
         Ok(())
     } else {

@@ -58,15 +58,15 @@ pub fn main() -> ExitCode {
     if arguments.check_config {
         return ExitCode::SUCCESS;
     }
-    let outcome: Result<(), Box<dyn std::error::Error>> =
-        match arguments.command.unwrap_or_default() {
-            Command::Serve => return serve(settings),
-            Command::Migrate => {
-                block_on(store::migrate(&settings.postgres)).map_err(Into::into)
-            }
-            Command::Admin(command) => block_on(admin::run(&settings, command)).map_err(Into::into),
-            Command::Healthcheck => healthcheck(&settings.shortener.admin_listen).map_err(Into::into),
-        };
+    let outcome: Result<(), Box<dyn std::error::Error>> = match arguments
+        .command
+        .unwrap_or_default()
+    {
+        Command::Serve => return serve(settings),
+        Command::Migrate => block_on(store::migrate(&settings.postgres)).map_err(Into::into),
+        Command::Admin(command) => block_on(admin::run(&settings, command)).map_err(Into::into),
+        Command::Healthcheck => healthcheck(&settings.shortener.admin_listen).map_err(Into::into),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -89,7 +89,11 @@ impl ShortenerSettings {
         ] {
             problems.require((1..=max).contains(&value), key, &format!("must be 1 to {max}"));
         }
-        problems.require(self.max_connections > 0, "shortener.max_connections", "must be at least 1");
+        problems.require(
+            self.max_connections > 0,
+            "shortener.max_connections",
+            "must be at least 1",
+        );
     }
 
     /// [`Self::workers`], with 0 resolved.

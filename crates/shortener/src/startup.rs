@@ -24,7 +24,8 @@ use secrecy::ExposeSecret;
 
 use crate::{
     cache::{
-        Announcer, CacheMetrics, CatchUp, Flights, LocalCache, Outbox, Resolver, SharedCache, warm_up,
+        Announcer, CacheMetrics, CatchUp, Flights, LocalCache, Outbox, Resolver, SharedCache,
+        warm_up,
     },
     config::Settings,
     domain::TargetPolicy,
@@ -311,7 +312,10 @@ fn serve_admin(shared: &Shared, state: AdminState, socket: Bound) -> io::Result<
 
 impl Shared {
     /// A pool and a Redis link for one worker, on the worker's own runtime.
-    #[expect(clippy::expect_used, reason = "start-up; the same settings have made a pool and a link")]
+    #[expect(
+        clippy::expect_used,
+        reason = "start-up; the same settings have made a pool and a link"
+    )]
     fn open(&self, role: Role) -> (Store, RedisLink) {
         let workers = self.settings.shortener.worker_count();
         let pool_role = match role {

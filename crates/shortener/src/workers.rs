@@ -45,9 +45,9 @@ impl Workers {
     pub(crate) fn pool_use(&self, role: Role) -> (u64, u64) {
         let workers = self.lock();
         let pools = workers.iter().filter(|worker| worker.role == role);
-        pools.map(|worker| worker.store.pool_use()).fold((0, 0), |(used, all), (u, a)| {
-            (used + u as u64, all + u64::from(a))
-        })
+        pools
+            .map(|worker| worker.store.pool_use())
+            .fold((0, 0), |(used, all), (u, a)| (used + u as u64, all + u64::from(a)))
     }
 
     /// Redis links that are up, and all.

@@ -220,7 +220,8 @@ impl Answer {
 
 /// A GET through a unix socket; `None` when nobody answers.
 pub async fn get_unix(socket: &Path, path: &str) -> Option<Answer> {
-    request_unix(socket, HttpRequest::get(path).header("host", "admin").body(Full::default()).ok()?).await
+    request_unix(socket, HttpRequest::get(path).header("host", "admin").body(Full::default()).ok()?)
+        .await
 }
 
 /// A request through a unix socket; `None` when nobody answers.

@@ -31,7 +31,9 @@ impl Metrics {
             .iter()
             .filter(|sample| sample.name == name || sample.name == total)
             .filter(|sample| {
-                labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|v| v == value))
+                labels
+                    .iter()
+                    .all(|(key, value)| sample.labels.get(*key).is_some_and(|v| v == value))
             })
             // 0 is positive here: an empty float sum would be -0.
             .fold(0.0, |sum, sample| sum + sample.value)

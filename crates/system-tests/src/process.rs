@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, kill_process};
 pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 
 use crate::{client, metrics::Metrics};
 
@@ -54,7 +54,8 @@ impl Process {
     /// Starts it again after it ended. Its log goes on where it was.
     pub fn start(&mut self) {
         assert!(!self.is_running(), "{} runs already", self.spec.name);
-        let log = File::options().create(true).append(true).open(&self.spec.log).expect("a log file");
+        let log =
+            File::options().create(true).append(true).open(&self.spec.log).expect("a log file");
         let mut command = Command::new(&self.spec.program);
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("LINNET_")) {

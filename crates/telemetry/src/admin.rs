@@ -80,9 +80,7 @@ pub fn admin_routes(cfg: &mut web::ServiceConfig, state: AdminState) {
 
 async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
     match TextEncoder::new().encode_to_string(&state.registry.gather()) {
-        Ok(text) => HttpResponse::Ok()
-            .content_type(METRICS_CONTENT_TYPE)
-            .body(text),
+        Ok(text) => HttpResponse::Ok().content_type(METRICS_CONTENT_TYPE).body(text),
         Err(error) => {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -116,10 +114,7 @@ async fn report(state: &AdminState, timeout: Duration) -> ReadinessReport {
     check.await.unwrap_or_else(|_| ReadinessReport {
         ready: false,
         release: state.service.release.to_owned(),
-        checks: vec![(
-            "readiness",
-            CheckState::Down("the checks took too long".to_owned()),
-        )],
+        checks: vec![("readiness", CheckState::Down("the checks took too long".to_owned()))],
     })
 }
 
@@ -147,11 +142,7 @@ mod tests {
         AdminState {
             registry: testing::telemetry().0.registry().clone(),
             readiness: Arc::new(Fixed(report)),
-            service: ServiceInfo {
-                name: "s",
-                version: "1",
-                release: "r1",
-            },
+            service: ServiceInfo { name: "s", version: "1", release: "r1" },
         }
     }
 
@@ -160,19 +151,10 @@ mod tests {
         let app = test::init_service(App::new().configure(|cfg| admin_routes(cfg, state))).await;
         let request = test::TestRequest::get().uri(path).to_request();
         let response = test::call_service(&app, request).await;
-        let content_type = response
-            .headers()
-            .get("content-type")
-            .unwrap()
-            .to_str()
-            .unwrap();
+        let content_type = response.headers().get("content-type").unwrap().to_str().unwrap();
         let (status, content_type) = (response.status(), content_type.to_owned());
         let body = test::read_body(response).await;
-        (
-            status,
-            content_type,
-            String::from_utf8(body.to_vec()).unwrap(),
-        )
+        (status, content_type, String::from_utf8(body.to_vec()).unwrap())
     }
 
     fn report(ready: bool) -> ReadinessReport {
@@ -199,10 +181,7 @@ mod tests {
         });
         assert_eq!(status, StatusCode::OK);
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
-        assert_eq!(
-            get("/readyz", Some(report(false))).await.0,
-            StatusCode::SERVICE_UNAVAILABLE
-        );
+        assert_eq!(get("/readyz", Some(report(false))).await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[actix_web::test]
@@ -217,13 +196,7 @@ mod tests {
     #[actix_web::test]
     async fn metrics_are_the_text_format() {
         let (status, content_type, body) = get("/metrics", None).await;
-        assert_eq!(
-            (status, content_type.as_str()),
-            (StatusCode::OK, METRICS_CONTENT_TYPE)
-        );
-        assert!(
-            body.contains("# TYPE build_info gauge\nbuild_info{"),
-            "{body}"
-        );
+        assert_eq!((status, content_type.as_str()), (StatusCode::OK, METRICS_CONTENT_TYPE));
+        assert!(body.contains("# TYPE build_info gauge\nbuild_info{"), "{body}");
     }
 }

@@ -88,9 +88,7 @@ pub(crate) fn parse_filter(directives: &str) -> Result<EnvFilter, String> {
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), String> {
-    let uri: http::Uri = endpoint
-        .parse()
-        .map_err(|error| format!("not a URL: {error}"))?;
+    let uri: http::Uri = endpoint.parse().map_err(|error| format!("not a URL: {error}"))?;
     if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
         return Err("must be http://host:port".to_owned());
     }
@@ -102,11 +100,7 @@ mod tests {
     use super::*;
 
     fn keys(settings: &TelemetrySettings) -> Vec<&'static str> {
-        settings
-            .validate()
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect()
+        settings.validate().into_iter().map(|(key, _)| key).collect()
     }
 
     #[test]

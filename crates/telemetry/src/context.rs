@@ -52,11 +52,7 @@ impl TraceIds {
             Some(parent) => (parent.trace_id.to_owned(), parent.flags),
             None => (format!("{:032x}", rand::random::<u128>().max(1)), 1),
         };
-        Self {
-            trace_id,
-            span_id: format!("{:016x}", rand::random::<u64>().max(1)),
-            flags,
-        }
+        Self { trace_id, span_id: format!("{:016x}", rand::random::<u64>().max(1)), flags }
     }
 }
 
@@ -136,10 +132,7 @@ pub fn traceparent() -> Option<String> {
     }
     with_current(|current| {
         let trace = current.trace.get()?;
-        Some(format!(
-            "00-{}-{}-{:02x}",
-            trace.trace_id, trace.span_id, trace.flags
-        ))
+        Some(format!("00-{}-{}-{:02x}", trace.trace_id, trace.span_id, trace.flags))
     })
     .flatten()
 }
@@ -185,10 +178,7 @@ struct QueryTimer {
 
 impl QueryTimer {
     fn start(request: Arc<RequestContext>) -> Self {
-        Self {
-            request,
-            started: Instant::now(),
-        }
+        Self { request, started: Instant::now() }
     }
 }
 
@@ -227,10 +217,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_request_there_is_nothing() {
         assert_eq!(observe_query("alone", async { 7 }).await, 7);
-        assert_eq!(
-            (request_id(), trace_id(), traceparent()),
-            (None, None, None)
-        );
+        assert_eq!((request_id(), trace_id(), traceparent()), (None, None, None));
     }
 
     #[tokio::test]
@@ -241,10 +228,7 @@ mod tests {
         request.trace_or_init(|| TraceIds::continuing(parent));
         let out = request.enter(traceparent).unwrap();
         let sent = crate::trace_headers::parse_traceparent(&out).unwrap();
-        assert_eq!(
-            (sent.trace_id, sent.flags),
-            ("4bf92f3577b34da6a3ce929d0e0e4736", 0)
-        );
+        assert_eq!((sent.trace_id, sent.flags), ("4bf92f3577b34da6a3ce929d0e0e4736", 0));
         assert_ne!(sent.parent_id, "00f067aa0ba902b7");
     }
 }

@@ -25,9 +25,8 @@ use crate::{
 
 /// Bucket boundaries for anything that answers a request, in seconds: half a millisecond to ten
 /// seconds.
-pub const LATENCY_BUCKETS_SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+pub const LATENCY_BUCKETS_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Label sets that one metric may have. The SDK reserves the map for all of them up front.
 pub const CARDINALITY_LIMIT: usize = 200;
@@ -68,18 +67,12 @@ impl Metrics {
             .scope_info_enabled(false)
             .without_target_info()
             .build()?;
-        let provider = SdkMeterProvider::builder()
-            .with_reader(exporter)
-            .with_view(bounded_stream)
-            .build();
+        let provider =
+            SdkMeterProvider::builder().with_reader(exporter).with_view(bounded_stream).build();
         registry.register(Box::new(ProcessCollector::new()?))?;
         registry.register(Box::new(build_info(service)?))?;
         let meter = provider.meter(METER_NAME);
-        Ok(Self {
-            provider,
-            meter,
-            registry,
-        })
+        Ok(Self { provider, meter, registry })
     }
 }
 
@@ -117,15 +110,9 @@ mod tests {
             let line = format!("lookup_duration_seconds_bucket{{le=\"{bound}\"}} ");
             assert!(text.contains(&line), "{line} is not in\n{text}");
         }
-        assert!(
-            !text.contains("otel_scope") && !text.contains("target_info"),
-            "{text}"
-        );
+        assert!(!text.contains("otel_scope") && !text.contains("target_info"), "{text}");
         let le = |bound| reader.value("lookup_duration_seconds_bucket", &[("le", bound)]);
-        assert_eq!(
-            (le("0.0025"), le("0.005"), le("+Inf")),
-            (Some(0.0), Some(1.0), Some(1.0))
-        );
+        assert_eq!((le("0.0025"), le("0.005"), le("+Inf")), (Some(0.0), Some(1.0), Some(1.0)));
     }
 
     #[test]
@@ -135,25 +122,15 @@ mod tests {
         for number in 0..5_000_i64 {
             counter.add(1, &[KeyValue::new("n", number)]);
         }
-        let series = reader
-            .text()
-            .lines()
-            .filter(|line| line.starts_with("things_total"))
-            .count();
-        assert!(
-            (2..=CARDINALITY_LIMIT + 1).contains(&series),
-            "{series} series"
-        );
+        let series = reader.text().lines().filter(|line| line.starts_with("things_total")).count();
+        assert!((2..=CARDINALITY_LIMIT + 1).contains(&series), "{series} series");
         assert_eq!(reader.value("things_total", &[]), Some(5_000.0));
     }
 
     #[test]
     fn build_and_process_are_told() {
         let (_telemetry, reader) = testing::telemetry();
-        assert_eq!(
-            reader.value("build_info", &[("service", "test")]),
-            Some(1.0)
-        );
+        assert_eq!(reader.value("build_info", &[("service", "test")]), Some(1.0));
         for name in [
             "process_resident_memory_bytes",
             "process_cpu_seconds_total",

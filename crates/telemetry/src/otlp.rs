@@ -34,15 +34,10 @@ pub(crate) fn tracer_provider(
         .build()?;
     let resource = Resource::builder()
         .with_service_name(service.name)
-        .with_attribute(opentelemetry::KeyValue::new(
-            "service.version",
-            service.version,
-        ))
+        .with_attribute(opentelemetry::KeyValue::new("service.version", service.version))
         .build();
-    let provider = SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_resource(resource)
-        .build();
+    let provider =
+        SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     let tracer = provider.tracer("linnet");
     Ok((provider, tracer))
 }
@@ -57,15 +52,10 @@ struct BlockingClient {
 
 impl BlockingClient {
     fn new() -> Result<Self, TelemetryError> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(TelemetryError::Runtime)?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build().map_err(TelemetryError::Runtime)?;
         let client = HyperClient::with_default_connector(EXPORT_TIMEOUT, None);
-        Ok(Self {
-            client,
-            runtime: Some(runtime),
-        })
+        Ok(Self { client, runtime: Some(runtime) })
     }
 }
 

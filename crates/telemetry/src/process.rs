@@ -15,41 +15,13 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Name, help and type, in the order of [`values`].
 const METRICS: [(&str, &str, MetricType); 7] = [
-    (
-        "process_resident_memory_bytes",
-        "Resident memory size in bytes",
-        MetricType::GAUGE,
-    ),
-    (
-        "process_virtual_memory_bytes",
-        "Virtual memory size in bytes",
-        MetricType::GAUGE,
-    ),
-    (
-        "process_cpu_seconds_total",
-        "User and system CPU time in seconds",
-        MetricType::COUNTER,
-    ),
-    (
-        "process_start_time_seconds",
-        "Start time since the Unix epoch in seconds",
-        MetricType::GAUGE,
-    ),
-    (
-        "process_threads",
-        "Threads of the process",
-        MetricType::GAUGE,
-    ),
-    (
-        "process_open_fds",
-        "Open file descriptors",
-        MetricType::GAUGE,
-    ),
-    (
-        "process_max_fds",
-        "Limit of open file descriptors",
-        MetricType::GAUGE,
-    ),
+    ("process_resident_memory_bytes", "Resident memory size in bytes", MetricType::GAUGE),
+    ("process_virtual_memory_bytes", "Virtual memory size in bytes", MetricType::GAUGE),
+    ("process_cpu_seconds_total", "User and system CPU time in seconds", MetricType::COUNTER),
+    ("process_start_time_seconds", "Start time since the Unix epoch in seconds", MetricType::GAUGE),
+    ("process_threads", "Threads of the process", MetricType::GAUGE),
+    ("process_open_fds", "Open file descriptors", MetricType::GAUGE),
+    ("process_max_fds", "Limit of open file descriptors", MetricType::GAUGE),
 ];
 
 fn values() -> [Option<f64>; METRICS.len()] {
@@ -77,10 +49,7 @@ impl ProcessCollector {
         let describe = |(name, help, _): (&str, &str, MetricType)| {
             Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new())
         };
-        let descs = METRICS
-            .into_iter()
-            .map(describe)
-            .collect::<Result<_, _>>()?;
+        let descs = METRICS.into_iter().map(describe).collect::<Result<_, _>>()?;
         Ok(Self { descs })
     }
 }
@@ -131,10 +100,7 @@ fn status_kib(status: &str, key: &str) -> Option<f64> {
 /// counting starts behind the last one.
 fn stat_field(stat: &str, number: usize) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace()
-        .nth(number.checked_sub(3)?)?
-        .parse()
-        .ok()
+    rest.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 fn cpu_seconds(stat: &str) -> Option<f64> {
@@ -143,12 +109,8 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
 
 fn start_time(stat: &str) -> Option<f64> {
     let boot = fs::read_to_string("/proc/stat").ok()?;
-    let boot: f64 = boot
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()?;
+    let boot: f64 =
+        boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     Some(boot + stat_field(stat, 22)? / TICKS_PER_SECOND)
 }
 
@@ -160,9 +122,7 @@ fn open_fds() -> Option<f64> {
 
 fn max_fds() -> Option<f64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 

@@ -91,31 +91,19 @@ impl Telemetry {
         let (writer, logs) = LogWriter::start(io::stdout()).map_err(TelemetryError::LogWriter)?;
         let log_layer = match settings.log_format {
             LogFormat::Json => JsonLayer::new(writer).boxed(),
-            LogFormat::Text => tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .with_writer(writer)
-                .boxed(),
+            LogFormat::Text => {
+                tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer).boxed()
+            }
         };
-        SpanRegistry::default()
-            .with(span_layer)
-            .with(log_layer.with_filter(filter))
-            .try_init()?;
+        SpanRegistry::default().with(span_layer).with(log_layer.with_filter(filter)).try_init()?;
         global::set_text_map_propagator(TraceContextPropagator::new());
         count_dropped_lines(&metrics.meter, &logs);
-        Ok(Self {
-            metrics,
-            spans,
-            logs: Some(logs),
-        })
+        Ok(Self { metrics, spans, logs: Some(logs) })
     }
 
     /// Metrics alone, without touching anything global: what tests use.
     pub(crate) fn metrics_only(service: ServiceInfo) -> Result<Self, TelemetryError> {
-        Ok(Self {
-            metrics: Metrics::new(service)?,
-            spans: None,
-            logs: None,
-        })
+        Ok(Self { metrics: Metrics::new(service)?, spans: None, logs: None })
     }
 
     /// The meter that every instrument of the process comes from.

@@ -23,16 +23,9 @@ use crate::{
 ///
 /// # Panics
 /// When the metrics exporter can't be built.
-#[expect(
-    clippy::expect_used,
-    reason = "for tests, which have nobody to hand an error to"
-)]
+#[expect(clippy::expect_used, reason = "for tests, which have nobody to hand an error to")]
 pub fn telemetry() -> (Telemetry, MetricsReader) {
-    let service = ServiceInfo {
-        name: "test",
-        version: "0.0.0",
-        release: "test",
-    };
+    let service = ServiceInfo { name: "test", version: "0.0.0", release: "test" };
     let telemetry = Telemetry::metrics_only(service).expect("the metrics exporter");
     let reader = MetricsReader {
         registry: telemetry.registry().clone(),
@@ -74,14 +67,9 @@ impl MetricsReader {
     ///
     /// # Panics
     /// When a metric can't be encoded.
-    #[expect(
-        clippy::expect_used,
-        reason = "for tests, which have nobody to hand an error to"
-    )]
+    #[expect(clippy::expect_used, reason = "for tests, which have nobody to hand an error to")]
     pub fn text(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .expect("valid metrics")
+        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("valid metrics")
     }
 }
 
@@ -105,12 +93,7 @@ fn for_each_sample(
                 let count = as_f64(histogram.get_sample_count());
                 visit(&bucket, labels, Some("+Inf"), count);
                 visit(&format!("{name}_count"), labels, None, count);
-                visit(
-                    &format!("{name}_sum"),
-                    labels,
-                    None,
-                    histogram.get_sample_sum(),
-                );
+                visit(&format!("{name}_sum"), labels, None, histogram.get_sample_sum());
             }
             MetricType::SUMMARY | MetricType::UNTYPED => {}
         }
@@ -127,10 +110,7 @@ pub fn capture_logs() -> LogReader {
     let buffer = Buffer::default();
     let layer = JsonLayer::new(buffer.clone()).with_filter(LevelFilter::INFO);
     let subscriber = tracing_subscriber::registry().with(layer);
-    LogReader {
-        buffer,
-        _guard: tracing::subscriber::set_default(subscriber),
-    }
+    LogReader { buffer, _guard: tracing::subscriber::set_default(subscriber) }
 }
 
 /// The log lines of the thread that called [`capture_logs`].
@@ -144,15 +124,9 @@ impl LogReader {
     ///
     /// # Panics
     /// When a line is not JSON.
-    #[expect(
-        clippy::expect_used,
-        reason = "for tests, which have nobody to hand an error to"
-    )]
+    #[expect(clippy::expect_used, reason = "for tests, which have nobody to hand an error to")]
     pub fn lines(&self) -> Vec<Value> {
-        self.buffer
-            .lines()
-            .map(|line| line.expect("a JSON line"))
-            .collect()
+        self.buffer.lines().map(|line| line.expect("a JSON line")).collect()
     }
 }
 
@@ -162,11 +136,7 @@ pub(crate) struct Buffer(Arc<Mutex<Vec<u8>>>);
 
 impl Buffer {
     pub(crate) fn lines(&self) -> impl Iterator<Item = serde_json::Result<Value>> + use<> {
-        let bytes = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let lines: Vec<_> = bytes
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
@@ -178,10 +148,7 @@ impl Buffer {
 
 impl io::Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(bytes);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -23,27 +23,18 @@ pub fn trace_id_from_traceparent(header: &str) -> Option<&str> {
 /// Version `00` must end there; a later version may carry more after another dash; `ff` is invalid.
 pub fn parse_traceparent(header: &str) -> Option<TraceParent<'_>> {
     let mut parts = header.splitn(5, '-');
-    let version = parts
-        .next()
-        .filter(|part| is_lower_hex(part, 2) && *part != "ff")?;
+    let version = parts.next().filter(|part| is_lower_hex(part, 2) && *part != "ff")?;
     let trace_id = parts.next().filter(|part| is_id(part, 32))?;
     let parent_id = parts.next().filter(|part| is_id(part, 16))?;
     let flags = parts.next().filter(|part| is_lower_hex(part, 2))?;
     if version == "00" && parts.next().is_some() {
         return None;
     }
-    Some(TraceParent {
-        trace_id,
-        parent_id,
-        flags: u8::from_str_radix(flags, 16).ok()?,
-    })
+    Some(TraceParent { trace_id, parent_id, flags: u8::from_str_radix(flags, 16).ok()? })
 }
 
 fn is_lower_hex(text: &str, length: usize) -> bool {
-    text.len() == length
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_id(text: &str, length: usize) -> bool {
@@ -59,11 +50,7 @@ mod tests {
     #[test]
     fn a_valid_header_gives_its_parts() {
         let parsed = parse_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-        let expected = TraceParent {
-            trace_id: TRACE,
-            parent_id: "00f067aa0ba902b7",
-            flags: 1,
-        };
+        let expected = TraceParent { trace_id: TRACE, parent_id: "00f067aa0ba902b7", flags: 1 };
         assert_eq!(parsed, Some(expected));
     }
 

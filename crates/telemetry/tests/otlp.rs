@@ -68,11 +68,7 @@ async fn the_callers_trace_reaches_the_collector_and_the_next_service() {
         log_level: "error".to_owned(),
         ..TelemetrySettings::default()
     };
-    let service = ServiceInfo {
-        name: "exporting",
-        version: "1.2.3",
-        release: "r",
-    };
+    let service = ServiceInfo { name: "exporting", version: "1.2.3", release: "r" };
     let telemetry = Telemetry::init(&settings, service).unwrap();
     let requests = RequestTelemetry::new(&telemetry.meter(), &settings);
     let handler = || async {
@@ -82,12 +78,7 @@ async fn the_callers_trace_reaches_the_collector_and_the_next_service() {
         })
         .await
     };
-    let app = init_service(
-        App::new()
-            .wrap(requests)
-            .route("/x/{y}", web::get().to(handler)),
-    )
-    .await;
+    let app = init_service(App::new().wrap(requests).route("/x/{y}", web::get().to(handler))).await;
     let request = TestRequest::get()
         .uri("/x/1")
         .insert_header(("traceparent", format!("00-{TRACE}-{PARENT}-01")))
@@ -102,20 +93,9 @@ async fn the_callers_trace_reaches_the_collector_and_the_next_service() {
     let (path, spans) = exports.recv_timeout(Duration::from_secs(10)).unwrap();
     assert!(path.starts_with("POST /v1/traces "), "{path}");
     assert!(contains_hex(&spans, TRACE), "the caller's trace");
-    assert!(
-        contains_hex(&spans, PARENT),
-        "the caller's span is the parent"
-    );
-    assert!(
-        contains_hex(&spans, outgoing.parent_id),
-        "the next service's parent is exported"
-    );
+    assert!(contains_hex(&spans, PARENT), "the caller's span is the parent");
+    assert!(contains_hex(&spans, outgoing.parent_id), "the next service's parent is exported");
     for text in ["exporting", "GET /x/{y}", "find_link"] {
-        assert!(
-            spans
-                .windows(text.len())
-                .any(|window| window == text.as_bytes()),
-            "{text}"
-        );
+        assert!(spans.windows(text.len()).any(|window| window == text.as_bytes()), "{text}");
     }
 }

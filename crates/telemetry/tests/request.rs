@@ -33,10 +33,7 @@ const ACTIVE: &str = "http_server_active_requests";
 
 fn middleware() -> (RequestTelemetry, MetricsReader) {
     let (telemetry, reader) = testing::telemetry();
-    let settings = TelemetrySettings {
-        query_warn_count: 2,
-        ..TelemetrySettings::default()
-    };
+    let settings = TelemetrySettings { query_warn_count: 2, ..TelemetrySettings::default() };
     (RequestTelemetry::new(&telemetry.meter(), &settings), reader)
 }
 
@@ -53,9 +50,8 @@ async fn hang() -> HttpResponse {
 
 async fn endless() -> HttpResponse {
     let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
-    HttpResponse::Ok().streaming(futures::stream::repeat_with(move || {
-        Ok::<_, Infallible>(chunk.clone())
-    }))
+    HttpResponse::Ok()
+        .streaming(futures::stream::repeat_with(move || Ok::<_, Infallible>(chunk.clone())))
 }
 
 async fn fail() -> Result<HttpResponse, Error> {
@@ -66,10 +62,7 @@ fn routes(cfg: &mut web::ServiceConfig) {
     cfg.route("/queries/{count}", web::get().to(queries))
         .route("/hang", web::get().to(hang))
         .route("/endless", web::get().to(endless))
-        .route(
-            "/empty",
-            web::get().to(|| async { HttpResponse::NoContent().finish() }),
-        )
+        .route("/empty", web::get().to(|| async { HttpResponse::NoContent().finish() }))
         .route("/fail", web::get().to(fail));
 }
 
@@ -85,10 +78,7 @@ fn get(path: &str) -> TestRequest {
 }
 
 fn requests(logs: &LogReader) -> Vec<Value> {
-    logs.lines()
-        .into_iter()
-        .filter(|line| line["message"] == "request")
-        .collect()
+    logs.lines().into_iter().filter(|line| line["message"] == "request").collect()
 }
 
 fn only_request(logs: &LogReader) -> Value {
@@ -116,10 +106,7 @@ async fn the_callers_trace_and_request_id_are_in_the_line_and_go_on() {
         .insert_header(("x-request-id", "caller-1234"))
         .to_request();
     let response = call_service(&app, request).await;
-    assert_eq!(
-        response.headers().get("x-request-id").unwrap(),
-        "caller-1234"
-    );
+    assert_eq!(response.headers().get("x-request-id").unwrap(), "caller-1234");
     let outgoing = read_body(response).await;
 
     let line = only_request(&logs);
@@ -134,10 +121,7 @@ async fn the_callers_trace_and_request_id_are_in_the_line_and_go_on() {
     assert!(line["db.time_ms"].is_f64(), "{line}");
     let outgoing = std::str::from_utf8(&outgoing).unwrap();
     assert!(outgoing.starts_with(&format!("00-{TRACE}-")) && outgoing.ends_with("-01"));
-    assert!(
-        !outgoing.contains("00f067aa0ba902b7"),
-        "the caller's span is not ours: {outgoing}"
-    );
+    assert!(!outgoing.contains("00f067aa0ba902b7"), "the caller's span is not ours: {outgoing}");
 }
 
 #[actix_web::test]
@@ -145,25 +129,14 @@ async fn a_malformed_traceparent_or_request_id_is_replaced() {
     let logs = testing::capture_logs();
     let (telemetry, _) = middleware();
     let app = app!(telemetry);
-    for broken in [
-        "00-nonsense-01",
-        "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-    ] {
+    for broken in ["00-nonsense-01", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"] {
         let request = get("/empty")
             .insert_header(("traceparent", broken))
             .insert_header(("x-request-id", "bad id;"))
             .to_request();
         let response = call_service(&app, request).await;
-        let id = response
-            .headers()
-            .get("x-request-id")
-            .unwrap()
-            .to_str()
-            .unwrap();
-        assert!(
-            id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{id}"
-        );
+        let id = response.headers().get("x-request-id").unwrap().to_str().unwrap();
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
         read_body(response).await;
     }
     // Two headers are as good as none.
@@ -173,17 +146,12 @@ async fn a_malformed_traceparent_or_request_id_is_replaced() {
         .to_request();
     read_body(call_service(&app, request).await).await;
 
-    let mut ids: Vec<_> = requests(&logs)
-        .iter()
-        .map(|line| line["trace_id"].as_str().unwrap().to_owned())
-        .collect();
+    let mut ids: Vec<_> =
+        requests(&logs).iter().map(|line| line["trace_id"].as_str().unwrap().to_owned()).collect();
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 3, "{ids:?}");
-    assert!(
-        ids.iter().all(|id| id.len() == 32 && id != TRACE),
-        "{ids:?}"
-    );
+    assert!(ids.iter().all(|id| id.len() == 32 && id != TRACE), "{ids:?}");
 }
 
 #[actix_web::test]
@@ -196,15 +164,9 @@ async fn many_queries_warn_once_with_the_request() {
         read_body(call_service(&app, request).await).await;
     }
     let lines = logs.lines();
-    let warned: Vec<_> = lines
-        .iter()
-        .filter(|line| line["level"] == "WARN")
-        .collect();
+    let warned: Vec<_> = lines.iter().filter(|line| line["level"] == "WARN").collect();
     assert_eq!(warned.len(), 1, "{warned:#?}");
-    assert_eq!(
-        (&warned[0]["db.queries"], &warned[0]["limit"]),
-        (&3.into(), &2.into())
-    );
+    assert_eq!((&warned[0]["db.queries"], &warned[0]["limit"]), (&3.into(), &2.into()));
     assert_eq!(warned[0]["request_id"], requests(&logs)[1]["request_id"]);
 }
 
@@ -225,15 +187,8 @@ async fn what_a_client_chooses_is_no_label() {
     ];
     assert_eq!(reader.value(COUNT, &labels), Some(50.0));
     let text = reader.text();
-    assert_eq!(
-        text.lines().filter(|line| line.starts_with(COUNT)).count(),
-        1,
-        "{text}"
-    );
-    assert!(
-        !text.contains("nothing") && !text.contains("VERB"),
-        "{text}"
-    );
+    assert_eq!(text.lines().filter(|line| line.starts_with(COUNT)).count(), 1, "{text}");
+    assert!(!text.contains("nothing") && !text.contains("VERB"), "{text}");
 }
 
 #[actix_web::test]
@@ -244,14 +199,8 @@ async fn a_failure_is_an_error_line_and_its_status_counts() {
     let response = call_service(&app, get("/fail").to_request()).await;
     read_body(response).await;
     let line = only_request(&logs);
-    assert_eq!(
-        (&line["status"], &line["level"]),
-        (&500.into(), &"ERROR".into())
-    );
-    assert_eq!(
-        reader.value(COUNT, &[("http_response_status_code", "500")]),
-        Some(1.0)
-    );
+    assert_eq!((&line["status"], &line["level"]), (&500.into(), &"ERROR".into()));
+    assert_eq!(reader.value(COUNT, &[("http_response_status_code", "500")]), Some(1.0));
 }
 
 #[actix_web::test]
@@ -262,18 +211,11 @@ async fn an_error_of_a_middleware_within_carries_the_id() {
         Err::<ServiceResponse, _>(actix_web::error::ErrorForbidden("no"))
     });
     let app = init_service(App::new().wrap(refuse).wrap(telemetry).configure(routes)).await;
-    let request = get("/empty")
-        .insert_header(("x-request-id", "caller-1234"))
-        .to_request();
-    let Err(error) = try_call_service(&app, request).await else {
-        panic!("it was let in")
-    };
+    let request = get("/empty").insert_header(("x-request-id", "caller-1234")).to_request();
+    let Err(error) = try_call_service(&app, request).await else { panic!("it was let in") };
     let response = error.error_response();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
-    assert_eq!(
-        response.headers().get("x-request-id").unwrap(),
-        "caller-1234"
-    );
+    assert_eq!(response.headers().get("x-request-id").unwrap(), "caller-1234");
     assert_eq!(only_request(&logs)["status"], 403);
     assert_eq!(reader.value(ACTIVE, &[]), Some(0.0));
 }
@@ -313,10 +255,7 @@ async fn a_streamed_body_is_timed_to_its_end() {
     let first = std::future::poll_fn(|task| body.as_mut().poll_next(task)).await;
     assert_eq!(first.unwrap().unwrap(), "one");
     assert_eq!(reader.value(COUNT, &[]), None, "it has not ended");
-    assert_eq!(
-        reader.value(ACTIVE, &[("http_request_method", "GET")]),
-        Some(1.0)
-    );
+    assert_eq!(reader.value(ACTIVE, &[("http_request_method", "GET")]), Some(1.0));
     assert!(requests(&logs).is_empty());
 
     drop(chunks);
@@ -326,10 +265,7 @@ async fn a_streamed_body_is_timed_to_its_end() {
     assert_eq!(reader.value(COUNT, &[("http_route", "/stream")]), Some(1.0));
     assert_eq!(reader.value(ACTIVE, &[]), Some(0.0));
     let line = only_request(&logs);
-    assert_eq!(
-        (&line["status"], &line["db.queries"]),
-        (&200.into(), &1.into())
-    );
+    assert_eq!((&line["status"], &line["db.queries"]), (&200.into(), &1.into()));
 }
 
 #[actix_web::test]
@@ -342,10 +278,7 @@ async fn a_request_dropped_midway_is_logged_as_499() {
     assert_eq!(reader.value(ACTIVE, &[]), Some(1.0));
     drop(hanging);
     let line = only_request(&logs);
-    assert_eq!(
-        (&line["status"], &line["route"]),
-        (&499.into(), &"/hang".into())
-    );
+    assert_eq!((&line["status"], &line["route"]), (&499.into(), &"/hang".into()));
     assert_eq!(reader.value(ACTIVE, &[]), Some(0.0));
 }
 
@@ -376,10 +309,7 @@ async fn clients_that_leave_a_real_socket_leak_nothing() {
             // A reset, as from a client that was killed.
             client.set_zero_linger().unwrap();
             drop(client);
-            eventually("the gauge is back", || {
-                reader.value(ACTIVE, &[]) == Some(0.0)
-            })
-            .await;
+            eventually("the gauge is back", || reader.value(ACTIVE, &[]) == Some(0.0)).await;
         }
         let labels = [("http_route", path), ("http_response_status_code", "499")];
         assert_eq!(reader.value(COUNT, &labels), Some(5.0), "{}", reader.text());
@@ -407,18 +337,10 @@ async fn whole_answers_over_a_real_socket_are_complete() {
         client.write_all(head.as_bytes()).await.unwrap();
         client.read_to_end(&mut Vec::new()).await.unwrap();
     }
-    eventually("all three have ended", || {
-        reader.value(COUNT, &[]) == Some(3.0)
-    })
-    .await;
+    eventually("all three have ended", || reader.value(COUNT, &[]) == Some(3.0)).await;
     for status in ["200", "204", "404"] {
         let labels = [("http_response_status_code", status)];
-        assert_eq!(
-            reader.value(COUNT, &labels),
-            Some(1.0),
-            "{status}: {}",
-            reader.text()
-        );
+        assert_eq!(reader.value(COUNT, &labels), Some(1.0), "{status}: {}", reader.text());
     }
     assert_eq!(reader.value(ACTIVE, &[]), Some(0.0));
     handle.stop(false).await;

@@ -9,8 +9,20 @@ const PREFIX: &str = "LINNET__";
 
 /// The sections of all Linnet processes. A section of another process is passed over.
 const ALL_SECTIONS: &[&str] = &[
-    "auth", "cache", "cors", "gateway", "limits", "postgres", "public", "redis", "resolve",
-    "service", "shortener", "shutdown", "telemetry", "upstream",
+    "auth",
+    "cache",
+    "cors",
+    "gateway",
+    "limits",
+    "postgres",
+    "public",
+    "redis",
+    "resolve",
+    "service",
+    "shortener",
+    "shutdown",
+    "telemetry",
+    "upstream",
 ];
 
 /// A process's settings: a struct with one field for each section it reads.
@@ -253,7 +265,8 @@ mod tests {
     fn environment_overrides_file_overrides_default() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("linnet.toml");
-        std::fs::write(&path, "[redis]\nconnect_timeout_ms = 7\nresponse_timeout_ms = 8\n").unwrap();
+        std::fs::write(&path, "[redis]\nconnect_timeout_ms = 7\nresponse_timeout_ms = 8\n")
+            .unwrap();
         let env = environment(&[TOKEN, ("LINNET__REDIS__CONNECT_TIMEOUT_MS", "9")]);
         let settings: Example = load_from(Some(&path), &env).unwrap();
         assert_eq!(settings.redis.connect_timeout_ms, 9);

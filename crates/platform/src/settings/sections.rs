@@ -28,11 +28,12 @@ impl Default for PublicSettings {
 impl PublicSettings {
     /// Checks that `base_url` looks like an origin; the shortener parses it fully.
     pub fn validate(&self, problems: &mut Problems) {
-        let scheme =
-            self.base_url.strip_prefix("https://").or_else(|| self.base_url.strip_prefix("http://"));
-        let ok = scheme.is_some_and(|rest| {
-            !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' '])
-        });
+        let scheme = self
+            .base_url
+            .strip_prefix("https://")
+            .or_else(|| self.base_url.strip_prefix("http://"));
+        let ok = scheme
+            .is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ']));
         problems.require(
             ok,
             "public.base_url",

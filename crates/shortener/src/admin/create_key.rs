@@ -24,8 +24,7 @@ pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), Admi
         .map_err(|error| bad("name", error.to_string()))?;
     let username = bounded_text(&arguments.username, User::MAX_USERNAME)
         .map_err(|error| bad("username", error.to_string()))?;
-    let email =
-        Email::parse(&arguments.email).map_err(|error| bad("email", error.to_string()))?;
+    let email = Email::parse(&arguments.email).map_err(|error| bad("email", error.to_string()))?;
     let user = find_or_create(store, NewUser { username, email }).await?;
     let secret = ApiKeySecret::generate()?;
     store.create_key(&secret, user.id, &name, scopes, None).await?;

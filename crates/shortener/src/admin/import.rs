@@ -111,16 +111,14 @@ struct Importer<'a> {
 
 impl Importer<'_> {
     async fn file<T: Destination>(&mut self, path: &Path) -> Result<(), AdminError> {
-        let unreadable =
-            |source| AdminError::File { file: path.to_owned(), source };
+        let unreadable = |source| AdminError::File { file: path.to_owned(), source };
         let stopped = |error| match error {
             ReadError::Header(reason) => AdminError::Csv { file: path.to_owned(), reason },
             ReadError::Io(source) => AdminError::File { file: path.to_owned(), source },
         };
         let file = File::open(path).await.map_err(unreadable)?;
         let size = file.metadata().await.map_err(unreadable)?.len();
-        let mut reader =
-            CsvReader::open(file, T::REQUIRED, T::OPTIONAL).await.map_err(stopped)?;
+        let mut reader = CsvReader::open(file, T::REQUIRED, T::OPTIONAL).await.map_err(stopped)?;
         if !reader.unknown_columns().is_empty() {
             let columns = reader.unknown_columns().join(", ");
             say(&format!("{}: passing over unknown columns: {columns}", path.display()));
@@ -217,7 +215,9 @@ impl Importer<'_> {
         };
         if forgotten.await.is_none() {
             let life = self.settings.cache.shared_absent_ttl_s;
-            say(&format!("Redis is away: codes that were asked for before may seem absent for {life} s"));
+            say(&format!(
+                "Redis is away: codes that were asked for before may seem absent for {life} s"
+            ));
         }
     }
 }

@@ -52,7 +52,11 @@ impl SharedCache {
     }
 
     /// What Redis holds of a code.
-    pub(super) async fn get(&self, link: &RedisLink, code: &str) -> Result<Option<Entry>, RedisAway> {
+    pub(super) async fn get(
+        &self,
+        link: &RedisLink,
+        code: &str,
+    ) -> Result<Option<Entry>, RedisAway> {
         let text: Option<Vec<u8>> = link.query(redis::cmd("GET").arg(key_of(code))).await?;
         Ok(text.as_deref().and_then(Entry::decode))
     }

@@ -97,8 +97,10 @@ impl ApiKeySecret {
 
     /// Takes a presented key apart.
     pub fn parse(text: &str) -> Result<Self, ParseApiKeyError> {
-        let (id, secret) =
-            text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')).ok_or(ParseApiKeyError)?;
+        let (id, secret) = text
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split_once('_'))
+            .ok_or(ParseApiKeyError)?;
         let secret_ok = secret.len() == SECRET_LENGTH
             && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !secret_ok {
@@ -161,7 +163,8 @@ mod tests {
     fn odd_keys_are_refused() {
         let good = ApiKeySecret::generate().unwrap().reveal();
         let short = &good[..good.len() - 1];
-        for bad in ["", "lnt_", "lnt_a_b", short, &good.replacen("lnt", "lnx", 1), &format!("{good} ")]
+        for bad in
+            ["", "lnt_", "lnt_a_b", short, &good.replacen("lnt", "lnx", 1), &format!("{good} ")]
         {
             assert!(ApiKeySecret::parse(bad).is_err(), "{bad}");
         }

@@ -54,7 +54,11 @@ impl EventType {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let ok = (1..=64).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b));
-        if ok { Ok(Self(text.to_owned())) } else { Err("must be 1 to 64 of 0-9, A-Z, a-z, _ . : -") }
+        if ok {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be 1 to 64 of 0-9, A-Z, a-z, _ . : -")
+        }
     }
 
     /// The word.

@@ -21,12 +21,57 @@ pub const MAX_LENGTH: usize = 64;
 /// Words that are no codes, whatever their case: every first path segment that nginx routes or keeps
 /// to itself, what later routes may need, and what clients ask for unasked. Sorted, in lower case.
 pub const RESERVED: &[&str] = &[
-    "account", "admin", "api", "api-docs", "app", "apple-touch-icon", "assets", "auth", "dashboard",
-    "docs", "events", "favicon", "grafana", "health", "healthz", "help", "humans", "index",
-    "internal", "jobs", "linnet", "livez", "login", "logout", "metrics", "new", "nginx_status",
-    "openapi", "ping", "preview", "privacy", "prometheus", "readyz", "robots", "security",
-    "settings", "signin", "signup", "sitemap", "static", "stats", "status", "stub_status",
-    "swagger-ui", "terms", "unlock", "urls", "users", "version", "well-known", "wp-admin",
+    "account",
+    "admin",
+    "api",
+    "api-docs",
+    "app",
+    "apple-touch-icon",
+    "assets",
+    "auth",
+    "dashboard",
+    "docs",
+    "events",
+    "favicon",
+    "grafana",
+    "health",
+    "healthz",
+    "help",
+    "humans",
+    "index",
+    "internal",
+    "jobs",
+    "linnet",
+    "livez",
+    "login",
+    "logout",
+    "metrics",
+    "new",
+    "nginx_status",
+    "openapi",
+    "ping",
+    "preview",
+    "privacy",
+    "prometheus",
+    "readyz",
+    "robots",
+    "security",
+    "settings",
+    "signin",
+    "signup",
+    "sitemap",
+    "static",
+    "stats",
+    "status",
+    "stub_status",
+    "swagger-ui",
+    "terms",
+    "unlock",
+    "urls",
+    "users",
+    "version",
+    "well-known",
+    "wp-admin",
     "wp-login",
 ];
 
@@ -133,7 +178,8 @@ mod tests {
             assert_eq!(ShortCode::parse(bad), Err(ShortCodeError::Length), "{bad}");
         }
         // Cyrillic а, NFD e with an accent, full-width, control, space, percent.
-        for bad in ["\u{430}bc", "cafe\u{301}", "\u{ff41}bc", "ab\0", "a c", "a%2fb", "a/b", "a.b"] {
+        for bad in ["\u{430}bc", "cafe\u{301}", "\u{ff41}bc", "ab\0", "a c", "a%2fb", "a/b", "a.b"]
+        {
             assert_eq!(ShortCode::parse(bad), Err(ShortCodeError::Character), "{bad}");
         }
     }

@@ -156,9 +156,12 @@ mod tests {
         ] {
             assert_eq!(policy().parse(bad), Err(TargetError::Scheme), "{bad}");
         }
-        for bad in
-            ["\tjavascript:alert(1)", "\nhttps://example.com", "java\0script:x", " https://a.example"]
-        {
+        for bad in [
+            "\tjavascript:alert(1)",
+            "\nhttps://example.com",
+            "java\0script:x",
+            " https://a.example",
+        ] {
             assert_eq!(policy().parse(bad), Err(TargetError::Control), "{bad}");
         }
     }
@@ -177,7 +180,8 @@ mod tests {
         ] {
             assert_eq!(policy().parse(bad), Err(TargetError::OwnHost), "{bad}");
         }
-        for bad in ["https://user@lnt.example/", "https://u:p@example.com/", "https://:p@example.com/"]
+        for bad in
+            ["https://user@lnt.example/", "https://u:p@example.com/", "https://:p@example.com/"]
         {
             assert_eq!(policy().parse(bad), Err(TargetError::Credentials), "{bad}");
         }
@@ -187,7 +191,9 @@ mod tests {
 
     #[test]
     fn odd_input_is_refused() {
-        for bad in ["", "example.com", "/relative", "http://", "https://", "http://?x", "http://a b/"] {
+        for bad in
+            ["", "example.com", "/relative", "http://", "https://", "http://?x", "http://a b/"]
+        {
             assert!(policy().parse(bad).is_err(), "{bad}");
         }
         let long = format!("https://example.com/{}", "a".repeat(MAX_TARGET_BYTES));

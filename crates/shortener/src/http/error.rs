@@ -54,10 +54,11 @@ impl ApiError {
 
     /// 404 for something that the body refers to.
     pub fn missing_reference(field: &str, message: &str) -> Self {
-        Self(
-            Problem::not_found(format!("{field}: {message}"))
-                .errors(vec![field_error(field, "not_found", message)]),
-        )
+        Self(Problem::not_found(format!("{field}: {message}")).errors(vec![field_error(
+            field,
+            "not_found",
+            message,
+        )]))
     }
 
     /// 403.

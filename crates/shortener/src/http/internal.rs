@@ -9,10 +9,7 @@ use actix_web::{
 };
 use chrono::{DateTime, Utc};
 use linnet_platform::{
-    identity::Scope,
-    lifecycle::Lifecycle,
-    problem::Problem,
-    settings::ServiceSettings,
+    identity::Scope, lifecycle::Lifecycle, problem::Problem, settings::ServiceSettings,
 };
 use serde::{Deserialize, Serialize};
 

@@ -54,6 +54,9 @@ pub struct CsvReader<R> {
     /// Columns that this kind of row does not know; their values are passed over.
     unknown: Vec<String>,
     width: usize,
+    /// The parser ends a record at the carriage return and counts the line feed after it to the next
+    /// one, so with CRLF its lines are one behind.
+    line_offset: u64,
     record: ByteRecord,
 }
 
@@ -98,7 +101,9 @@ impl<R: AsyncRead + Unpin + Send> CsvReader<R> {
             return Err(HeaderError::Missing(missing).into());
         }
         let width = header.len();
-        Ok(Self { reader, positions, unknown, width, record: ByteRecord::new() })
+        let within = header.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+        let line_offset = u64::from(reader.position().line() == 1 + within);
+        Ok(Self { reader, positions, unknown, width, line_offset, record: ByteRecord::new() })
     }
 
     /// Columns that are not known.
@@ -117,7 +122,7 @@ impl<R: AsyncRead + Unpin + Send> CsvReader<R> {
         if !self.reader.read_byte_record(&mut self.record).await.map_err(io_error)? {
             return Ok(None);
         }
-        let line = self.record.position().map_or(0, csv_async::Position::line);
+        let line = self.record.position().map_or(0, csv_async::Position::line) + self.line_offset;
         if self.record.len() != self.width {
             let message = format!("has {} fields, the header {}", self.record.len(), self.width);
             return Ok(Some(Err(RowError { line, column: "", code: "field_count", message })));

@@ -69,8 +69,9 @@ impl ImportRow for ImportLink {
         let user_id = values.optional("user_id", id);
         let short_code = values
             .required("short_code", |value| ShortCode::parse(value).map_err(|e| e.to_string()));
-        let target = values
-            .required("original_url", |value| rules.targets.parse(value).map_err(|e| e.to_string()));
+        let target = values.required("original_url", |value| {
+            rules.targets.parse(value).map_err(|e| e.to_string())
+        });
         let title = values.optional("title", |value| text(bounded_text(value, Link::MAX_TITLE)));
         let is_active = values.optional("is_active", boolean).unwrap_or(true);
         let created_at = values.optional("created_at", time).unwrap_or_else(chrono::Utc::now);
@@ -104,9 +105,8 @@ impl ImportRow for ImportEvent {
         let number = values.required("id", id);
         let url_id = values.optional("url_id", id);
         let user_id = values.optional("user_id", id);
-        let event_type = values.required("event_type", |value| {
-            EventType::parse(value).map_err(ToOwned::to_owned)
-        });
+        let event_type = values
+            .required("event_type", |value| EventType::parse(value).map_err(ToOwned::to_owned));
         let timestamp = values.required("timestamp", time);
         let details = values.optional("details", object).unwrap_or_default();
         let event = (|| {

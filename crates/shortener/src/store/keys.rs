@@ -149,7 +149,11 @@ impl Store {
 
     /// Revokes a key, if `visible_to` may. Gives the outbox row, or `None` when there is no such key.
     /// A key that is revoked already stays so, and is told again.
-    pub async fn revoke_key(&self, id: &str, visible_to: UserRef) -> Result<Option<i64>, StoreError> {
+    pub async fn revoke_key(
+        &self,
+        id: &str,
+        visible_to: UserRef,
+    ) -> Result<Option<i64>, StoreError> {
         let query = sqlx::query_scalar!(
             r#"WITH gone AS (
                  UPDATE api_keys SET revoked_at = COALESCE(revoked_at, now())

@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 use sqlx::{PgConnection, PgExecutor};
 
-use crate::domain::{Link, LinkFilter, LinkPatch, NewLink, Page, RedirectStatus, ShortCode, UserRef};
+use crate::domain::{
+    Link, LinkFilter, LinkPatch, NewLink, Page, RedirectStatus, ShortCode, UserRef,
+};
 
 use super::{Store, StoreError};
 
@@ -109,7 +111,11 @@ impl Store {
     }
 
     /// The link with this id, if `visible_to` may see it.
-    pub async fn find_link(&self, id: i64, visible_to: UserRef) -> Result<Option<Link>, StoreError> {
+    pub async fn find_link(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+    ) -> Result<Option<Link>, StoreError> {
         find_link_with(&self.pool, id, visible_to).await
     }
 

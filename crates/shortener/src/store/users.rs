@@ -18,7 +18,11 @@ impl Store {
     }
 
     /// The user with this id, if `visible_to` may see it.
-    pub async fn find_user(&self, id: i64, visible_to: UserRef) -> Result<Option<User>, StoreError> {
+    pub async fn find_user(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+    ) -> Result<Option<User>, StoreError> {
         let query = sqlx::query_as!(
             User,
             "SELECT id, username, email, created_at FROM users
@@ -40,7 +44,11 @@ impl Store {
     }
 
     /// One page of users.
-    pub async fn list_users(&self, visible_to: UserRef, page: Page) -> Result<Vec<User>, StoreError> {
+    pub async fn list_users(
+        &self,
+        visible_to: UserRef,
+        page: Page,
+    ) -> Result<Vec<User>, StoreError> {
         let query = sqlx::query_as!(
             User,
             "SELECT id, username, email, created_at FROM users

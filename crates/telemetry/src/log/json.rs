@@ -55,20 +55,13 @@ impl<W: for<'a> MakeWriter<'a>> JsonLayer<W> {
     fn write(&self, event: &Event<'_>, line: &mut Vec<u8>) {
         line.clear();
         let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-        let mut object = Object {
-            line,
-            target: None,
-            identified: false,
-        };
+        let mut object = Object { line, target: None, identified: false };
         object.line.extend_from_slice(b"{\"timestamp\":");
         object.value(&Value::String(now));
         object.text("level", event.metadata().level().as_str());
         event.record(&mut object);
         let target = object.target.take();
-        object.text(
-            "target",
-            target.as_deref().unwrap_or(event.metadata().target()),
-        );
+        object.text("target", target.as_deref().unwrap_or(event.metadata().target()));
         if !object.identified {
             context::with_current(|request| {
                 object.text("request_id", &request.request_id);

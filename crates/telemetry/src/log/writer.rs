@@ -56,10 +56,7 @@ impl LogWriter {
         thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || write_lines(&lines, out, &counter))?;
-        let handle = LogWriterHandle {
-            queue: queue.clone(),
-            dropped: Arc::clone(&dropped),
-        };
+        let handle = LogWriterHandle { queue: queue.clone(), dropped: Arc::clone(&dropped) };
         Ok((Self { queue, dropped }, handle))
     }
 }

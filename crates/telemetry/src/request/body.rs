@@ -35,11 +35,7 @@ impl<B: MessageBody> ObservedBody<B> {
         if remaining == Some(0) {
             exchange.complete();
         }
-        Self {
-            body,
-            exchange,
-            remaining,
-        }
+        Self { body, exchange, remaining }
     }
 }
 

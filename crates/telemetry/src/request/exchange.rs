@@ -79,9 +79,7 @@ impl Exchange {
         request: &ServiceRequest,
     ) -> Self {
         let method = method_label(request.method());
-        instruments
-            .active
-            .add(1, &[KeyValue::new("http.request.method", method)]);
+        instruments.active.add(1, &[KeyValue::new("http.request.method", method)]);
         Self {
             instruments: Arc::clone(instruments),
             context: Arc::clone(context),
@@ -111,16 +109,13 @@ impl Exchange {
 
     /// The status to report, and what went wrong after the head if anything did.
     fn outcome(&self) -> (u16, Option<&str>) {
-        let sent = self
-            .status
-            .map_or(StatusCode::INTERNAL_SERVER_ERROR.as_u16(), |s| s.as_u16());
+        let sent = self.status.map_or(StatusCode::INTERNAL_SERVER_ERROR.as_u16(), |s| s.as_u16());
         match &self.end {
             End::Complete => (sent, None),
             End::BodyFailed(error) => (sent, Some(error)),
-            End::Open if std::thread::panicking() => (
-                StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
-                Some("the handler panicked"),
-            ),
+            End::Open if std::thread::panicking() => {
+                (StatusCode::INTERNAL_SERVER_ERROR.as_u16(), Some("the handler panicked"))
+            }
             End::Open => (CLIENT_CLOSED_REQUEST, None),
         }
     }
@@ -181,9 +176,7 @@ impl Drop for Exchange {
         let elapsed = self.started.elapsed();
         let (status, failure) = self.outcome();
         self.log(status, failure, elapsed);
-        self.instruments
-            .active
-            .add(-1, &[KeyValue::new("http.request.method", self.method)]);
+        self.instruments.active.add(-1, &[KeyValue::new("http.request.method", self.method)]);
         self.instruments.duration.record(
             elapsed.as_secs_f64(),
             &[
@@ -202,9 +195,7 @@ fn milliseconds(duration: Duration) -> f64 {
 
 /// The pattern that matched, never the path: a client chooses paths.
 pub(super) fn route_label(request: &ServiceRequest) -> String {
-    request
-        .match_pattern()
-        .unwrap_or_else(|| "unmatched".to_owned())
+    request.match_pattern().unwrap_or_else(|| "unmatched".to_owned())
 }
 
 /// The method if it is a known one: a client may send any word.

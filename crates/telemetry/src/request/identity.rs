@@ -21,9 +21,7 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
 
 fn is_acceptable(id: &str) -> bool {
     (8..=64).contains(&id.len())
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// An error that a middleware returned: its response is made outside of ours, so the id is added
@@ -56,9 +54,7 @@ impl ResponseError for IdentifiedError {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = self.error.error_response();
-        response
-            .headers_mut()
-            .insert(REQUEST_ID_HEADER, self.id.clone());
+        response.headers_mut().insert(REQUEST_ID_HEADER, self.id.clone());
         response
     }
 }

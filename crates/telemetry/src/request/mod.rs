@@ -53,9 +53,7 @@ pub struct RequestTelemetry {
 impl RequestTelemetry {
     /// Makes the instruments on `meter`; call it once.
     pub fn new(meter: &Meter, settings: &TelemetrySettings) -> Self {
-        Self {
-            instruments: Arc::new(Instruments::new(meter, settings.query_warn_count)),
-        }
+        Self { instruments: Arc::new(Instruments::new(meter, settings.query_warn_count)) }
     }
 }
 
@@ -76,10 +74,7 @@ where
     fn new_transform(&self, service: S) -> Self::Future {
         let instruments = Arc::clone(&self.instruments);
         let inner = TracingLogger::<RequestSpan>::new().new_transform(service);
-        Box::pin(inner.map_ok(|service| RequestTelemetryService {
-            service,
-            instruments,
-        }))
+        Box::pin(inner.map_ok(|service| RequestTelemetryService { service, instruments }))
     }
 }
 

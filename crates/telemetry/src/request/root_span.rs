@@ -25,10 +25,7 @@ pub struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
-        let context = request
-            .extensions()
-            .get::<Arc<RequestContext>>()
-            .map(Arc::clone);
+        let context = request.extensions().get::<Arc<RequestContext>>().map(Arc::clone);
         let method = method_label(request.method());
         let route = route_label(request);
         let span = tracing::info_span!(
@@ -85,9 +82,6 @@ impl Extractor for Headers<'_> {
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0
-            .keys()
-            .map(actix_web::http::header::HeaderName::as_str)
-            .collect()
+        self.0.keys().map(actix_web::http::header::HeaderName::as_str).collect()
     }
 }

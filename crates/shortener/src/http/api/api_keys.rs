@@ -78,16 +78,23 @@ pub(crate) enum ScopeName {
 /// What makes a key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+#[expect(
+    dead_code,
+    reason = "documents the input; `Fields` reads it, to report all errors at once"
+)]
 pub(crate) struct ApiKeyCreate {
     /// What to call it.
-    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
     /// What it allows; at most what the caller's own key allows.
     #[schema(min_items = 1, max_items = 6, value_type = Vec<ScopeName>)]
     scopes: Vec<String>,
     /// When it ends by itself.
-        expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
     /// Whose key it is; only administrators name another than themselves.
     #[schema(minimum = 1)]
     user_id: Option<i64>,
@@ -96,10 +103,17 @@ pub(crate) struct ApiKeyCreate {
 /// A change of a key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+#[expect(
+    dead_code,
+    reason = "documents the input; `Fields` reads it, to report all errors at once"
+)]
 pub(crate) struct ApiKeyPatch {
     /// New name.
-    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
 }
 
@@ -131,7 +145,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 }
 
 /// Creates a key.
-#[utoipa::path(post, path = "/api/v1/api-keys", tag = "api-keys", request_body = ApiKeyCreate,
+#[utoipa::path(post, path = "/api/v1/api-keys", operation_id = "create_api_key", tag = "api-keys", request_body = ApiKeyCreate,
     responses((status = 201, description = "Created; the only time the secret is shown",
         body = ApiKeyCreated,
         headers(("Location" = String, description = "The new key's address")))))]
@@ -162,7 +176,7 @@ pub(crate) async fn create(
 }
 
 /// Lists keys, oldest first, revoked ones included.
-#[utoipa::path(get, path = "/api/v1/api-keys", tag = "api-keys",
+#[utoipa::path(get, path = "/api/v1/api-keys", operation_id = "list_api_keys", tag = "api-keys",
     params(("user_id" = Option<i64>, Query, minimum = 1), ListParams),
     responses((status = 200, description = "One page", body = [ApiKeyBody],
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]
@@ -181,7 +195,7 @@ pub(crate) async fn list(
 }
 
 /// Shows a key, without its secret.
-#[utoipa::path(get, path = "/api/v1/api-keys/{id}", tag = "api-keys",
+#[utoipa::path(get, path = "/api/v1/api-keys/{id}", operation_id = "get_api_key", tag = "api-keys",
     params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
     responses((status = 200, description = "The key", body = ApiKeyBody)))]
 pub(crate) async fn get(
@@ -196,7 +210,7 @@ pub(crate) async fn get(
 }
 
 /// Renames a key.
-#[utoipa::path(patch, path = "/api/v1/api-keys/{id}", tag = "api-keys", request_body = ApiKeyPatch,
+#[utoipa::path(patch, path = "/api/v1/api-keys/{id}", operation_id = "update_api_key", tag = "api-keys", request_body = ApiKeyPatch,
     params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
     responses((status = 200, description = "The key after the change", body = ApiKeyBody)))]
 pub(crate) async fn update(
@@ -218,14 +232,14 @@ pub(crate) async fn update(
 }
 
 /// Renames a key.
-#[utoipa::path(put, path = "/api/v1/api-keys/{id}", tag = "api-keys", request_body = ApiKeyPatch,
+#[utoipa::path(put, path = "/api/v1/api-keys/{id}", operation_id = "replace_api_key", tag = "api-keys", request_body = ApiKeyPatch,
     params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
     responses((status = 200, description = "The key after the change", body = ApiKeyBody)))]
 #[expect(dead_code, reason = "documents that PUT is PATCH; the route calls `update`")]
 pub(crate) fn replace() {}
 
 /// Revokes a key, for good. It stops working everywhere within a second.
-#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api-keys",
+#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", operation_id = "delete_api_key", tag = "api-keys",
     params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
     responses((status = 204, description = "Revoked")))]
 pub(crate) async fn revoke(

@@ -19,7 +19,10 @@ const PATH: &str = "/api/v1/events";
 /// A client's own event.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+#[expect(
+    dead_code,
+    reason = "documents the input; `Fields` reads it, to report all errors at once"
+)]
 pub(crate) struct EventCreate {
     /// An existing link.
     #[schema(minimum = 1)]
@@ -36,14 +39,12 @@ pub(crate) struct EventCreate {
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(
-        web::resource("/events").route(web::get().to(list)).route(web::post().to(create)),
-    )
-    .service(web::resource("/events/{id}").route(web::get().to(get)));
+    cfg.service(web::resource("/events").route(web::get().to(list)).route(web::post().to(create)))
+        .service(web::resource("/events/{id}").route(web::get().to(get)));
 }
 
 /// Records an event.
-#[utoipa::path(post, path = "/api/v1/events", tag = "events", request_body = EventCreate,
+#[utoipa::path(post, path = "/api/v1/events", operation_id = "create_event", tag = "events", request_body = EventCreate,
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Repeats within 24 h get the first answer; at most 255 characters")),
     responses((status = 201, description = "Recorded", body = Event,
@@ -82,7 +83,7 @@ fn answer(event: Option<Event>) -> Result<Made, ApiError> {
 }
 
 /// Lists events, by id.
-#[utoipa::path(get, path = "/api/v1/events", tag = "events",
+#[utoipa::path(get, path = "/api/v1/events", operation_id = "list_events", tag = "events",
     params(("url_id" = Option<i64>, Query, minimum = 1),
         ("user_id" = Option<i64>, Query, minimum = 1),
         ("event_type" = Option<String>, Query, pattern = "^[0-9A-Za-z_.:-]{1,64}$"),
@@ -106,7 +107,7 @@ pub(crate) async fn list(
 }
 
 /// Shows an event.
-#[utoipa::path(get, path = "/api/v1/events/{id}", tag = "events",
+#[utoipa::path(get, path = "/api/v1/events/{id}", operation_id = "get_event", tag = "events",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The event", body = Event)))]
 pub(crate) async fn get(

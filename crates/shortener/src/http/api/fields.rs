@@ -173,7 +173,9 @@ pub(super) fn positive(value: Value) -> Result<i64, Bad> {
 pub(super) fn timestamp(value: Value) -> Result<DateTime<Utc>, Bad> {
     let text = string(value)?;
     let time = DateTime::parse_from_rfc3339(&text)
-        .map_err(|_| ("invalid", "must be an RFC 3339 time, such as 2027-01-31T12:00:00Z".to_owned()))?
+        .map_err(|_| {
+            ("invalid", "must be an RFC 3339 time, such as 2027-01-31T12:00:00Z".to_owned())
+        })?
         .with_timezone(&Utc);
     // RFC 3339 cannot write a year of five digits, which a time zone can make of 9999.
     if (0..=9999).contains(&time.year()) {
@@ -186,7 +188,9 @@ pub(super) fn timestamp(value: Value) -> Result<DateTime<Utc>, Bad> {
 /// An object without NUL in its strings.
 pub(super) fn object(value: Value) -> Result<Map<String, Value>, Bad> {
     match value {
-        Value::Object(map) if !map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) => {
+        Value::Object(map)
+            if !map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) =>
+        {
             Ok(map)
         }
         Value::Object(_) => Err(("invalid", "may not hold the NUL character".to_owned())),

@@ -19,7 +19,6 @@ pub use state::{ApiState, Caller, IdGuard};
 use actix_web::{HttpResponse, web};
 use linnet_platform::problem::Problem;
 
-
 /// Adds every route of `/api/v1`.
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(

@@ -101,7 +101,8 @@ impl FromRequest for IdGuard {
         // Only the plain spelling: "+7" and "007" are no ids.
         let id = text.parse::<i64>().ok().filter(|id| *id > 0 && id.to_string() == text);
         ready(id.map(Self).ok_or_else(|| {
-            let error = super::super::error::field_error("id", "invalid", "must be a positive integer");
+            let error =
+                super::super::error::field_error("id", "invalid", "must be a positive integer");
             ApiError(Problem::invalid(vec![error]))
         }))
     }

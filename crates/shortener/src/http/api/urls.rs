@@ -101,7 +101,10 @@ impl ToSchema for RedirectStatusCode {}
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = UrlCreate)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+#[expect(
+    dead_code,
+    reason = "documents the input; `Fields` reads it, to report all errors at once"
+)]
 pub(crate) struct UrlCreate {
     /// An absolute URL of an allowed scheme with a host and without credentials.
     #[schema(format = "uri", max_length = 8192, example = "https://example.com/a/long/path")]
@@ -116,24 +119,27 @@ pub(crate) struct UrlCreate {
     #[schema(minimum = 1)]
     user_id: Option<i64>,
     /// Default true.
-        is_active: Option<bool>,
+    is_active: Option<bool>,
     /// Default 302.
     #[schema(value_type = Option<RedirectStatusCode>)]
     redirect_status: Option<u16>,
     /// When it stops resolving.
-        expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
     /// After how many clicks it stops resolving.
     #[schema(minimum = 1)]
     max_clicks: Option<i64>,
     /// Gives the link that already leads there, if the same owner has one. Links with a chosen code
     /// or limits are neither given nor reused: with those the request makes a new link.
-        reuse: Option<bool>,
+    reuse: Option<bool>,
 }
 
 /// A change of a link: any subset of the fields. Null clears what can be empty.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+#[expect(
+    dead_code,
+    reason = "documents the input; `Fields` reads it, to report all errors at once"
+)]
 pub(crate) struct UrlPatch {
     /// New target.
     #[schema(nullable = false, format = "uri", max_length = 8192)]
@@ -148,27 +154,25 @@ pub(crate) struct UrlPatch {
     #[schema(nullable = false, value_type = Option<RedirectStatusCode>)]
     redirect_status: Option<u16>,
     /// New end.
-        expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
     /// New limit.
     #[schema(minimum = 1)]
     max_clicks: Option<i64>,
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(
-        web::resource("/urls").route(web::get().to(list)).route(web::post().to(create)),
-    )
-    .service(
-        web::resource("/urls/{id}")
-            .route(web::get().to(get))
-            .route(web::put().to(update))
-            .route(web::patch().to(update))
-            .route(web::delete().to(delete)),
-    );
+    cfg.service(web::resource("/urls").route(web::get().to(list)).route(web::post().to(create)))
+        .service(
+            web::resource("/urls/{id}")
+                .route(web::get().to(get))
+                .route(web::put().to(update))
+                .route(web::patch().to(update))
+                .route(web::delete().to(delete)),
+        );
 }
 
 /// Creates a link.
-#[utoipa::path(post, path = "/api/v1/urls", tag = "urls", request_body = UrlCreate,
+#[utoipa::path(post, path = "/api/v1/urls", operation_id = "create_url", tag = "urls", request_body = UrlCreate,
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Repeats within 24 h get the first answer; at most 255 characters")),
     responses((status = 201, description = "Created", body = UrlBody,
@@ -201,10 +205,11 @@ pub(crate) async fn create(
         }
         return Ok(made.respond());
     };
-    let mut first = match idempotency::begin(&state.store, &caller, "POST /urls", &key, &raw).await? {
-        Ok(first) => first,
-        Err(replayed) => return Ok(replayed),
-    };
+    let mut first =
+        match idempotency::begin(&state.store, &caller, "POST /urls", &key, &raw).await? {
+            Ok(first) => first,
+            Err(replayed) => return Ok(replayed),
+        };
     let (made, news) = answer(&state, first.create_link(&new, reuse).await?)?;
     first.finish(&made.stored()).await?;
     if let Some(link) = news {
@@ -228,7 +233,7 @@ fn answer(state: &ApiState, created: Created) -> Result<(Made, Option<Link>), Ap
 }
 
 /// Lists links, by id.
-#[utoipa::path(get, path = "/api/v1/urls", tag = "urls",
+#[utoipa::path(get, path = "/api/v1/urls", operation_id = "list_urls", tag = "urls",
     params(("user_id" = Option<i64>, Query, minimum = 1), ("is_active" = Option<bool>, Query),
         ("search" = Option<String>, Query, min_length = 1, max_length = 200),
         ListParams),
@@ -242,9 +247,8 @@ pub(crate) async fn list(
     let (list, filter) = ListQuery::read(query, |fields| LinkFilter {
         user_id: fields.optional("user_id", query_positive),
         is_active: fields.optional("is_active", query_boolean),
-        search: fields.optional("search", |value| {
-            bounded_text(&string(value)?, MAX_SEARCH).map_err(invalid)
-        }),
+        search: fields
+            .optional("search", |value| bounded_text(&string(value)?, MAX_SEARCH).map_err(invalid)),
     })?;
     let links = state.store.list_links(&filter, caller.sees(), list.page).await?;
     let bodies: Vec<UrlBody> =
@@ -253,7 +257,7 @@ pub(crate) async fn list(
 }
 
 /// Shows a link.
-#[utoipa::path(get, path = "/api/v1/urls/{id}", tag = "urls",
+#[utoipa::path(get, path = "/api/v1/urls/{id}", operation_id = "get_url", tag = "urls",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The link", body = UrlBody)))]
 pub(crate) async fn get(
@@ -267,7 +271,7 @@ pub(crate) async fn get(
 }
 
 /// Changes a link. `PUT` and `PATCH` are the same: both take any subset of the fields.
-#[utoipa::path(patch, path = "/api/v1/urls/{id}", tag = "urls", request_body = UrlPatch,
+#[utoipa::path(patch, path = "/api/v1/urls/{id}", operation_id = "update_url", tag = "urls", request_body = UrlPatch,
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The link after the change", body = UrlBody)))]
 pub(crate) async fn update(
@@ -293,14 +297,14 @@ pub(crate) async fn update(
 }
 
 /// Changes a link.
-#[utoipa::path(put, path = "/api/v1/urls/{id}", tag = "urls", request_body = UrlPatch,
+#[utoipa::path(put, path = "/api/v1/urls/{id}", operation_id = "replace_url", tag = "urls", request_body = UrlPatch,
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The link after the change", body = UrlBody)))]
 #[expect(dead_code, reason = "documents that PUT is PATCH; the route calls `update`")]
 pub(crate) fn replace() {}
 
 /// Deletes a link. Its code is free again, its events stay.
-#[utoipa::path(delete, path = "/api/v1/urls/{id}", tag = "urls",
+#[utoipa::path(delete, path = "/api/v1/urls/{id}", operation_id = "delete_url", tag = "urls",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 204, description = "Gone")))]
 pub(crate) async fn delete(
@@ -316,9 +320,8 @@ pub(crate) async fn delete(
 
 /// Reads what makes a link, but the owner.
 fn read_new(fields: &mut Fields, targets: &TargetPolicy) -> Option<NewLink> {
-    let short_code = fields.optional("short_code", |value| {
-        ShortCode::parse(&string(value)?).map_err(invalid)
-    });
+    let short_code =
+        fields.optional("short_code", |value| ShortCode::parse(&string(value)?).map_err(invalid));
     let title = fields.optional("title", title);
     let is_active = fields.optional("is_active", boolean).unwrap_or(true);
     let redirect_status = fields.optional("redirect_status", redirect_status).unwrap_or_default();

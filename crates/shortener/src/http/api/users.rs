@@ -19,10 +19,17 @@ const PATH: &str = "/api/v1/users";
 /// What makes a user.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+#[expect(
+    dead_code,
+    reason = "documents the input; `Fields` reads it, to report all errors at once"
+)]
 pub(crate) struct UserCreate {
     /// A label; several users may have the same.
-    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     username: String,
     /// Unique, whatever its case.
     #[schema(format = Email, max_length = 254)]
@@ -33,10 +40,17 @@ pub(crate) struct UserCreate {
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = UserPatch)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "documents the input; `Fields` reads it, to report all errors at once")]
+#[expect(
+    dead_code,
+    reason = "documents the input; `Fields` reads it, to report all errors at once"
+)]
 pub(crate) struct UserPatchBody {
     /// New label.
-    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     username: Option<String>,
     /// New address.
     #[schema(nullable = false, format = Email, max_length = 254)]
@@ -44,20 +58,18 @@ pub(crate) struct UserPatchBody {
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(
-        web::resource("/users").route(web::get().to(list)).route(web::post().to(create)),
-    )
-    .service(
-        web::resource("/users/{id}")
-            .route(web::get().to(get))
-            .route(web::put().to(update))
-            .route(web::patch().to(update))
-            .route(web::delete().to(delete)),
-    );
+    cfg.service(web::resource("/users").route(web::get().to(list)).route(web::post().to(create)))
+        .service(
+            web::resource("/users/{id}")
+                .route(web::get().to(get))
+                .route(web::put().to(update))
+                .route(web::patch().to(update))
+                .route(web::delete().to(delete)),
+        );
 }
 
 /// Creates a user. For administrators.
-#[utoipa::path(post, path = "/api/v1/users", tag = "users", request_body = UserCreate,
+#[utoipa::path(post, path = "/api/v1/users", operation_id = "create_user", tag = "users", request_body = UserCreate,
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Repeats within 24 h get the first answer; at most 255 characters")),
     responses((status = 201, description = "Created", body = User,
@@ -79,10 +91,11 @@ pub(crate) async fn create(
     let Some(key) = key.0 else {
         return Ok(answer(&state.store.create_user(&new).await?)?.respond());
     };
-    let mut first = match idempotency::begin(&state.store, &caller, "POST /users", &key, &raw).await? {
-        Ok(first) => first,
-        Err(replayed) => return Ok(replayed),
-    };
+    let mut first =
+        match idempotency::begin(&state.store, &caller, "POST /users", &key, &raw).await? {
+            Ok(first) => first,
+            Err(replayed) => return Ok(replayed),
+        };
     let made = answer(&first.create_user(&new).await?)?;
     first.finish(&made.stored()).await?;
     Ok(made.respond())
@@ -93,7 +106,7 @@ fn answer(user: &User) -> Result<Made, ApiError> {
 }
 
 /// Lists the users that the caller may see, by id.
-#[utoipa::path(get, path = "/api/v1/users", tag = "users",
+#[utoipa::path(get, path = "/api/v1/users", operation_id = "list_users", tag = "users",
     params(ListParams),
     responses((status = 200, description = "One page", body = [User],
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]
@@ -108,7 +121,7 @@ pub(crate) async fn list(
 }
 
 /// Shows a user.
-#[utoipa::path(get, path = "/api/v1/users/{id}", tag = "users",
+#[utoipa::path(get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "users",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The user", body = User)))]
 pub(crate) async fn get(
@@ -121,7 +134,7 @@ pub(crate) async fn get(
 }
 
 /// Changes a user. `PUT` and `PATCH` are the same: both take any subset of the fields.
-#[utoipa::path(patch, path = "/api/v1/users/{id}", tag = "users", request_body = UserPatchBody,
+#[utoipa::path(patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "users", request_body = UserPatchBody,
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The user after the change", body = User)))]
 pub(crate) async fn update(
@@ -141,14 +154,14 @@ pub(crate) async fn update(
 }
 
 /// Changes a user.
-#[utoipa::path(put, path = "/api/v1/users/{id}", tag = "users", request_body = UserPatchBody,
+#[utoipa::path(put, path = "/api/v1/users/{id}", operation_id = "replace_user", tag = "users", request_body = UserPatchBody,
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The user after the change", body = User)))]
 #[expect(dead_code, reason = "documents that PUT is PATCH; the route calls `update`")]
 pub(crate) fn replace() {}
 
 /// Deletes a user with its links and keys.
-#[utoipa::path(delete, path = "/api/v1/users/{id}", tag = "users",
+#[utoipa::path(delete, path = "/api/v1/users/{id}", operation_id = "delete_user", tag = "users",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 204, description = "Gone")))]
 pub(crate) async fn delete(

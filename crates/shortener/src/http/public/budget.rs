@@ -58,7 +58,11 @@ impl MissBudget {
         let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_minute(number(settings.misses_per_minute))
             .allow_burst(number(settings.misses_burst));
-        Self { limiter: RateLimiter::keyed(quota), over: Mutex::default(), over_count: AtomicUsize::new(0) }
+        Self {
+            limiter: RateLimiter::keyed(quota),
+            over: Mutex::default(),
+            over_count: AtomicUsize::new(0),
+        }
     }
 
     /// Whether any client is over its budget; if not, nobody needs to be looked up.
@@ -109,7 +113,8 @@ mod tests {
 
     #[test]
     fn must_12_misses_are_counted_for_each_client() {
-        let settings = ResolveSettings { misses_burst: 3, misses_per_minute: 1, ..Default::default() };
+        let settings =
+            ResolveSettings { misses_burst: 3, misses_per_minute: 1, ..Default::default() };
         let budget = MissBudget::new(&settings);
         let (a, b) = (Client::parse("192.0.2.1").unwrap(), Client::parse("192.0.2.2").unwrap());
         for _ in 0..3 {

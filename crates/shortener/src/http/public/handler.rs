@@ -27,9 +27,7 @@ use crate::{
     store::{ConsumedClick, StoreError},
 };
 
-use super::{
-    MissBudget, ResolveMetrics, budget::Client, metrics::Outcome, pages,
-};
+use super::{MissBudget, ResolveMetrics, budget::Client, metrics::Outcome, pages};
 
 const RETRY_AFTER_AWAY: HeaderValue = HeaderValue::from_static("1");
 
@@ -164,11 +162,13 @@ fn remaining_s(redirect: &Redirect) -> Option<u64> {
 }
 
 #[inline]
-fn redirect_to(redirect: &Redirect, remaining: Option<u64>, permanent_max_age_s: u32) -> HttpResponse {
-    let is_permanent = matches!(
-        redirect.status,
-        StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT
-    );
+fn redirect_to(
+    redirect: &Redirect,
+    remaining: Option<u64>,
+    permanent_max_age_s: u32,
+) -> HttpResponse {
+    let is_permanent =
+        matches!(redirect.status, StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT);
     let cache_control = if is_permanent {
         // Down, so that no browser keeps it past its end.
         let life = remaining.map_or(u64::MAX, |seconds| seconds - 1);
@@ -186,9 +186,7 @@ fn redirect_to(redirect: &Redirect, remaining: Option<u64>, permanent_max_age_s:
 
 fn refuse(refusal: &Refusal) -> (Outcome, HttpResponse) {
     match refusal {
-        Refusal::NotFound => {
-            (Outcome::NotFound, page(HttpResponse::NotFound(), pages::NOT_FOUND))
-        }
+        Refusal::NotFound => (Outcome::NotFound, page(HttpResponse::NotFound(), pages::NOT_FOUND)),
         Refusal::TooManyMisses(seconds) => {
             let mut response = HttpResponse::TooManyRequests();
             response.insert_header((RETRY_AFTER, HeaderValue::from(*seconds)));
@@ -263,9 +261,25 @@ fn write_log(request: &HttpRequest, outcome: Outcome, status: StatusCode, began:
     let (method, status) = (request.method().as_str(), status.as_u16());
     let duration_ms = began.elapsed().as_secs_f64() * 1e3;
     if outcome == Outcome::Unavailable {
-        tracing::error!(request_id, trace_id, method, route = "/{code}", status, duration_ms, "request");
+        tracing::error!(
+            request_id,
+            trace_id,
+            method,
+            route = "/{code}",
+            status,
+            duration_ms,
+            "request"
+        );
     } else {
-        tracing::info!(request_id, trace_id, method, route = "/{code}", status, duration_ms, "request");
+        tracing::info!(
+            request_id,
+            trace_id,
+            method,
+            route = "/{code}",
+            status,
+            duration_ms,
+            "request"
+        );
     }
 }
 

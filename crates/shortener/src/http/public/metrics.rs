@@ -1,8 +1,6 @@
 //! What the public listener counts. Everything is bound at start: no label holds a code.
 
-use linnet_telemetry::metrics::{
-    self, BoundCounter, BoundHistogram, KeyValue, Meter,
-};
+use linnet_telemetry::metrics::{self, BoundCounter, BoundHistogram, KeyValue, Meter};
 
 /// One answer's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

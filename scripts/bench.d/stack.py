@@ -1,0 +1,258 @@
+"""The servers that are measured: private PostgreSQL and Redis, the product's release binaries on unix sockets, the product's own
+nginx configuration, and the bare handler behind the same one.
+
+Settings are the defaults of production, but for two things that a single client needs: rate limits are counted and too high to
+be reached, and PostgreSQL accepts the connections of pgbench besides the product's.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import BenchError, Process, Processes
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICE = str(ROOT / "scripts" / "service")
+UNREACHED_LIMITS = {
+    "LINNET__LIMITS__KEY_PER_MINUTE": "60000000",
+    "LINNET__LIMITS__KEY_BURST": "1000000",
+    # Nobody is exempt, not even this machine.
+    "LINNET_NGINX_UNLIMITED": "",
+    "LINNET_NGINX_API_RATE": "100000r/s",
+    "LINNET_NGINX_API_BURST": "20000",
+    "LINNET_NGINX_CONNECTIONS_PER_ADDRESS": "2000",
+}
+
+
+@dataclass
+class Shortener:
+    process: Process
+    public: str
+    api: str
+    admin: str
+
+    def lookups(self) -> dict[str, float]:
+        """`linnet_cache_lookups_total` by tier."""
+        status, text = http_get(self.admin, "/metrics")
+        if status != 200:
+            raise BenchError(f"/metrics of {self.process.name} answered {status}")
+        return {tier: float(value)
+                for tier, value in re.findall(r'^linnet_cache_lookups_total\{[^}]*tier="(\w+)"[^}]*\} (\S+)$', text, re.M)}
+
+
+class Stack:
+    def __init__(self, processes: Processes, folder: Path, sockets: Path, binaries: Path) -> None:
+        self.processes = processes
+        self.folder = folder
+        self.sockets = sockets
+        self.binaries = binaries
+        self.taken: set[int] = set()
+        self.pg_bin = Path(bash("postgres_bin ''"))
+        self.environment = {name: value for name, value in os.environ.items()
+                            if not name.startswith(("LINNET_", "OTEL_", "PG", "PYTHON"))}
+        self.environment |= UNREACHED_LIMITS
+        self.environment["LINNET__SERVICE__TOKEN"] = secrets.token_hex(32)
+
+    # --- PostgreSQL and Redis ---
+
+    def start_databases(self) -> None:
+        self.pg_port, self.redis_port = self.port(), self.port()
+        environment = self.environment | {"LINNET_PG_MAX_CONNECTIONS": "200", "LINNET_REDIS_MAXMEMORY": "512mb"}
+        folder = self.folder / "postgres"
+        self.postgres = self.processes.start("postgres", [SERVICE, "postgres", str(folder), str(self.pg_port)], environment,
+                                             stop_signal=signal.SIGINT)
+        self.redis = self.processes.start("redis", [SERVICE, "redis", str(self.folder / "redis"), str(self.redis_port)],
+                                          environment, grace_s=10)
+        ready = [str(self.pg_bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.pg_port)]
+        self.processes.wait_until(self.postgres, "answer from PostgreSQL", lambda: subprocess.run(ready).returncode == 0)
+        self.processes.wait_until(self.redis, "answer from Redis", lambda: self.redis_command("PING") == "+PONG")
+        url = (folder / "url-socket").read_text().strip()
+        self.environment |= {
+            "LINNET__POSTGRES__URL": url,
+            "LINNET__REDIS__URL": f"redis://127.0.0.1:{self.redis_port}/0",
+            "LINNET__PUBLIC__BASE_URL": "http://bench.local",
+        }
+        host = re.search(r"host=(.*)$", url)
+        self.pg_environment = self.environment | {
+            "PGHOST": host.group(1).replace("%20", " ") if host else "127.0.0.1",
+            "PGPORT": str(self.pg_port), "PGUSER": "linnet", "PGDATABASE": "linnet",
+            "PGPASSWORD": (folder / "password").read_text().strip(),
+        }
+        self.processes.run([self.binary("linnet-shortener"), "migrate"], env=self.environment)
+
+    def sql(self, statement: str) -> str:
+        argv = [str(self.pg_bin / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement]
+        return self.processes.run(argv, env=self.pg_environment).stdout.strip()
+
+    def load(self, links: int) -> None:
+        """Puts the links in; afterwards the server has nothing left to do on its own."""
+        with subprocess.Popen([self.binary("linnet-bench"), "rows", "--links", str(links)], stdout=subprocess.PIPE,
+                              start_new_session=True) as rows:
+            copy = "COPY urls (short_code, original_url, clicks) FROM STDIN"
+            argv = [str(self.pg_bin / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-c", copy]
+            self.processes.run(argv, env=self.pg_environment, stdin=rows.stdout)
+        if int(self.sql("SELECT count(*) FROM urls")) != links:
+            raise BenchError("not all links were loaded")
+        self.sql("VACUUM (FREEZE, ANALYZE)")
+        self.as_superuser("CHECKPOINT")
+
+    def as_superuser(self, statement: str) -> None:
+        password = (self.folder / "postgres" / "superuser-password").read_text().strip()
+        environment = self.pg_environment | {"PGUSER": "postgres", "PGPASSWORD": password}
+        self.processes.run([str(self.pg_bin / "psql"), "-Xq", "-c", statement], env=environment)
+
+    def redis_command(self, *words: str) -> str:
+        """The first line of the answer."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.redis_port), timeout=60) as connection:
+                connection.sendall((" ".join(words) + "\r\n").encode())
+                return connection.makefile().readline().strip()
+        except OSError:
+            return ""
+
+    def create_key(self) -> tuple[str, int]:
+        """A key that may read and write links, and its user's id."""
+        argv = [self.binary("linnet-shortener"), "admin", "create-key", "--username", "bench", "--email", "bench@example.com",
+                "--scopes", "urls:read,urls:write", "--name", "bench"]
+        key = self.processes.run(argv, env=self.environment).stdout.strip().splitlines()[-1]
+        return key, int(self.sql("SELECT id FROM users WHERE email = 'bench@example.com'"))
+
+    # --- The product ---
+
+    def binary(self, name: str) -> str:
+        return str(self.binaries / name)
+
+    def socket(self, name: str) -> str:
+        return f"unix:{self.sockets}/{name}.sock"
+
+    def start_shortener(self, name: str, *, public: str | None = None, wait: bool = True, **settings: str) -> Shortener:
+        public = public or self.socket(name)
+        api, admin = self.socket(f"{name}-api"), f"127.0.0.1:{self.port()}"
+        environment = self.environment | {
+            "LINNET__SHORTENER__PUBLIC_LISTEN": public,
+            "LINNET__SHORTENER__API_LISTEN": api,
+            "LINNET__SHORTENER__ADMIN_LISTEN": admin,
+        } | settings
+        process = self.processes.start(name, [self.binary("linnet-shortener"), "serve"], environment)
+        shortener = Shortener(process, public, api, admin)
+        if wait:
+            self.processes.wait_until(process, f"readiness of {name}", lambda: is_ok(admin, "/readyz"))
+        return shortener
+
+    def start_gateway(self, name: str, shorteners: list[Shortener]) -> tuple[Process, str]:
+        listen, admin = self.socket(name), f"127.0.0.1:{self.port()}"
+        environment = self.environment | {
+            "LINNET__GATEWAY__LISTEN": listen,
+            "LINNET__GATEWAY__ADMIN_LISTEN": admin,
+            "LINNET__UPSTREAM__SHORTENERS": ",".join(s.api for s in shorteners),
+        }
+        process = self.processes.start(name, [self.binary("linnet-gateway"), "serve"], environment)
+        self.processes.wait_until(process, f"readiness of {name}", lambda: is_ok(admin, "/readyz"))
+        return process, listen
+
+    def start_bare(self, name: str, listen: str) -> Process:
+        process = self.processes.start(name, [self.binary("linnet-bench-bare"), listen], self.environment, grace_s=10)
+        self.processes.wait_until(process, f"answer of {name}", lambda: listens(listen))
+        return process
+
+    # --- nginx ---
+
+    def start_nginx(self, name: str, resolve: list[str], gateway: str) -> tuple[Process, str]:
+        """The product's own configuration; gives the address."""
+        address = f"127.0.0.1:{self.port()}"
+        environment = self.environment | {
+            "LINNET_NGINX_RESOLVE": ",".join(resolve),
+            "LINNET_NGINX_GATEWAY": gateway,
+            "LINNET_NGINX_LISTEN": address,
+        }
+        return self.nginx(name, [SERVICE, "nginx", str(self.folder / name)], environment, address), address
+
+    def start_minimal_nginx(self, bare: str) -> tuple[str, str]:
+        """The least that proxies to the bare handler, and nginx's own redirect: two addresses."""
+        folder = self.folder / "nginx-minimal"
+        (folder / "logs").mkdir(parents=True)
+        proxy, own = f"127.0.0.1:{self.port()}", f"127.0.0.1:{self.port()}"
+        template = (Path(__file__).parent / "minimal.nginx.conf").read_text()
+        for word, value in {"@BARE@": bare, "@PROXY@": proxy, "@OWN@": own, "@USER@": "user root;" if os.geteuid() == 0 else ""}.items():
+            template = template.replace(word, value)
+        (folder / "nginx.conf").write_text(template)
+        argv = [bash("find_binary nginx"), "-p", f"{folder}/", "-e", "stderr", "-c", str(folder / "nginx.conf")]
+        self.nginx("nginx-minimal", argv, self.environment, own)
+        return proxy, own
+
+    def nginx(self, name: str, argv: list[str], environment: dict[str, str], address: str) -> Process:
+        process = self.processes.start(name, argv, environment, stop_signal=signal.SIGTERM, grace_s=25)
+        self.processes.wait_until(process, f"answer of {name}", lambda: listens(address))
+        return process
+
+    def port(self) -> int:
+        """A port that nobody listens on, below the range of outgoing connections."""
+        for port in range(21_000, 30_000):
+            if port in self.taken:
+                continue
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            self.taken.add(port)
+            return port
+        raise BenchError("no free port")
+
+    def remove(self) -> None:
+        """What the run leaves, and what scripts/service keeps elsewhere for it."""
+        for name in ("postgres", "redis", "nginx", "nginx-bare", "nginx-cold"):
+            home = self.folder / name / "home"
+            if home.is_symlink():
+                shutil.rmtree(home.resolve(), ignore_errors=True)
+        if self.sockets.parent != self.folder:
+            shutil.rmtree(self.sockets, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def bash(command: str) -> str:
+    """A function of scripts/lib.sh."""
+    script = f'source "$1"; {command}'
+    ran = subprocess.run(["bash", "-c", script, "bash", str(ROOT / "scripts" / "lib.sh")], capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise BenchError(f"{command}: {ran.stderr.strip() or 'failed'}")
+    return ran.stdout.strip()
+
+
+def http_get(address: str, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(address, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def is_ok(address: str, path: str) -> bool:
+    try:
+        return http_get(address, path)[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def listens(address: str) -> bool:
+    try:
+        if address.startswith("unix:"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(address.removeprefix("unix:"))
+        else:
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host, int(port)), timeout=2).close()
+        return True
+    except OSError:
+        return False
