@@ -132,7 +132,7 @@ async fn must_07_a_revocation_is_heard_at_once() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
-    gateway.feed_is_live().await;
+    gateway.uses_redis().await;
     for _ in 0..5 {
         assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
     }
@@ -153,7 +153,7 @@ async fn must_07_a_revocation_during_a_look_up_wins() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
-    gateway.feed_is_live().await;
+    gateway.uses_redis().await;
     shortener.state.hold_lookups.store(true, Ordering::SeqCst);
     let client = gateway.client.clone();
     let early =

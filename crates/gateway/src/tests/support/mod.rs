@@ -107,10 +107,19 @@ impl Gateway {
         self.metrics.value(name, &[])
     }
 
-    /// Waits until revocations are heard.
-    pub(super) async fn feed_is_live(&self) {
+    /// Waits until revocations are heard and Redis counts rates, as far as one connection's worker
+    /// can tell.
+    pub(super) async fn uses_redis(&self) {
         eventually("the change feed is live", || async {
             self.metric("linnet_gateway_change_feed_live") == Some(1.0)
+        })
+        .await;
+        eventually("Redis counts", || async {
+            let before = self.metric("linnet_gateway_local_limits_total");
+            // A malformed key is charged to its address, here one that no test looks at.
+            let headers = [("x-api-key", "malformed"), ("x-real-ip", "198.51.100.1")];
+            self.client.call(http::Method::GET, "/api/v1/urls", &headers, b"").await;
+            self.metric("linnet_gateway_local_limits_total") == before
         })
         .await;
     }

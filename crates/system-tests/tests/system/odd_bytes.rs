@@ -1,0 +1,194 @@
+//! Bytes that no browser sends, and what is not for the public.
+
+use futures::{StreamExt, stream};
+use linnet_system_tests::{Stack, raw};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_23_odd_bytes_are_a_4xx_and_never_a_5xx() {
+    let stack = Stack::start().await;
+    let address = stack.client().address();
+    stack.client().shorten(&json!({"original_url": "https://example.com/", "short_code": "abc"})).await;
+    let long = |n: usize| [b"/".as_slice(), &vec![b'a'; n]].concat();
+    let mut paths: Vec<Vec<u8>> = [
+        b"/\xff\xfe".as_slice(),
+        b"/%ff%fe",
+        b"/\xc3\x28",
+        b"/%c3%28",
+        b"/caf\xc3\xa9",
+        "/аbc".as_bytes(),
+        "/cafe\u{301}".as_bytes(),
+        "/ａｂｃ".as_bytes(),
+        b"/abc%00",
+        b"/%00",
+        b"/abc\x00",
+        b"/abc\x01",
+        b"/abc\x7f",
+        b"//",
+        b"//abc",
+        b"/abc/",
+        b"/abc//",
+        b"/../",
+        b"/../abc",
+        b"/..%2fabc",
+        b"/abc/../../etc/passwd",
+        b"/%2e%2e/%2e%2e/etc/passwd",
+        b"/./x",
+        b"/abc;x",
+        b"/abc%",
+        b"/abc%zz",
+        b"/%u0061bc",
+        b"/a%20b",
+        b"/a b",
+        b"/<script>alert(1)</script>",
+        b"/${jndi:ldap://x}",
+        b"/'%20OR%201=1",
+        b"*",
+        b"abc",
+        b"http://",
+        b"/api/v1/urls/%00",
+        b"/api/v1/urls/\xff",
+        b"/api/v1/urls/%ff",
+        b"/api/v1/urls?search=%00",
+        b"/api/v1/urls?search=%ff",
+        b"/api/v1/urls?%00=%00",
+        b"/api//v1/urls",
+        b"/api/v1/../../internal/v1/health",
+        b"/api/v1/%2e%2e/%2e%2e/internal/v1/health",
+        b"/api/v1/urls/..",
+        b"/api/v1/nothing",
+        b"/api",
+        b"/docs/../api",
+        b"/docs/%2e%2e%2f%2e%2e%2fetc/passwd",
+        b"/_linnet/page",
+    ]
+    .into_iter()
+    .map(<[u8]>::to_vec)
+    .collect();
+    paths.extend([65, 1_000, 4_000, 8_000, 9_000, 40_000, 70_000].map(long));
+    let key = format!("X-Api-Key: {}", stack.admin_key);
+    for path in &paths {
+        let answer = raw::get(address, path, &[&key]).await;
+        let shown: String = String::from_utf8_lossy(path).chars().take(60).collect();
+        let status = answer.status.unwrap_or_else(|| panic!("{shown:?}: no answer"));
+        // `/api` may redirect to a folder; nothing else leads anywhere.
+        let fine = (400..500).contains(&status);
+        assert!(fine, "{shown:?}: {}", answer.text.chars().take(300).collect::<String>());
+        assert!(!answer.text.contains("nginx/"), "{shown:?} shows a version");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_23_odd_requests_are_a_4xx_and_never_a_5xx() {
+    let stack = Stack::start().await;
+    let address = stack.client().address();
+    let big = format!("X-Big: {}", "x".repeat(64 * 1024));
+    let many: Vec<String> = (0..2_000).map(|n| format!("X-H{n}: {n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let half: Vec<String> = (0..150).map(|n| format!("X-H{n}: {n}")).collect();
+    let half: Vec<&str> = half.iter().map(String::as_str).collect();
+    for path in [b"/abc".as_slice(), b"/api/v1/urls", b"/health"] {
+        for headers in [vec![big.as_str()], many.clone(), vec!["Cookie: \u{1}"], vec!["X:\0"]] {
+            let answer = raw::get(address, path, &headers).await;
+            let name: String = headers[0].chars().take(10).collect();
+            let status = answer.status.unwrap_or_else(|| panic!("{name}: no answer"));
+            let shown = String::from_utf8_lossy(path);
+            assert!(status < 500, "{shown} {name}: {}", answer.text);
+        }
+        let status = raw::get(address, path, &half).await.status.unwrap();
+        assert!(status < 500, "150 headers: {status}");
+    }
+    for request in [
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03".as_slice(),
+        b"GET\r\n\r\n",
+        b"GET /abc\r\n\r\n",
+        b"GET /abc HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"BREW /abc HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"TRACE /abc HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /abc HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+        b"POST /api/v1/urls HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/v1/urls HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+        b"POST /api/v1/urls HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /api/v1/urls HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        b"DELETE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"PUT /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let answer = raw::exchange(address, request).await;
+        let shown = String::from_utf8_lossy(request).into_owned();
+        // A request that is no HTTP/1 may be answered without a status line, or not at all.
+        let status = answer.status.unwrap_or(400);
+        assert!((400..500).contains(&status), "{shown:?}: {}", answer.text);
+    }
+    assert_eq!(stack.client().get("/health").send().await.status, 200, "all is well afterwards");
+}
+
+#[tokio::test]
+async fn must_24_what_is_not_public_is_not_reachable() {
+    let stack = Stack::start().await;
+    let address = stack.client().address();
+    let key = format!("X-Api-Key: {}", stack.admin_key);
+    let token = "x-linnet-service-token: system-tests-0123456789abcdef0123456789";
+    for path in [
+        "/metrics", "/metrics/", "/METRICS", "/Metrics", "//metrics", "/./metrics", "/%6detrics",
+        "/%6D%65trics", "/metrics%00", "/metrics?x", "/metrics;x", "/docs/../metrics", "/api/../metrics",
+        "/livez", "/LiveZ", "/readyz", "//readyz", "/internal", "/internal/", "/internal/v1/health",
+        "/INTERNAL/v1/health", "//internal/v1/health", "/%69nternal/v1/health", "/api/../internal/v1/health",
+        "/api/v1/../../internal/v1/health", "/docs/..%2finternal/v1/health", "/api/v1/metrics",
+        "/api/internal/v1/health", "/nginx_status", "/stub_status", "/server-status", "/.git/config", "/.env",
+    ] {
+        let answer = raw::get(address, path.as_bytes(), &[&key, token]).await;
+        let status = answer.status.unwrap();
+        assert!(matches!(status, 400 | 404), "{path}: {}", answer.text);
+        for secret in ["http_server_request_duration", "process_resident", "\"checks\"", "\"ready\""] {
+            assert!(!answer.text.contains(secret), "{path}");
+        }
+    }
+    let request = format!(
+        "POST /internal/v1/keys/lookup HTTP/1.1\r\nHost: x\r\n{token}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    assert_eq!(raw::exchange(address, request.as_bytes()).await.status, Some(404));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_24_metrics_do_not_grow_with_what_visitors_send() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let visit = |range: std::ops::Range<u32>| {
+        let client = client.clone();
+        async move {
+            stream::iter(range)
+                .for_each_concurrent(64, |n| {
+                    let client = &client;
+                    async move {
+                        client.resolve(&format!("series{n}")).await;
+                        if n % 20 == 0 {
+                            let agent = format!("Agent/{n}");
+                            client.get(&format!("/api/v1/urls/{n}")).user_agent(&agent).send().await;
+                            client.get(&format!("/api/v1/nothing{n}")).send().await;
+                            let method = format!("M{n}").parse().unwrap();
+                            client.request(method, "/api/v1/urls").send().await;
+                        }
+                    }
+                })
+                .await;
+        }
+    };
+    visit(0..400).await;
+    let keys = || async {
+        let mut all = Vec::new();
+        for process in stack.shorteners.iter().chain(&stack.gateways) {
+            all.push(process.metrics().await.keys());
+        }
+        all
+    };
+    let before = keys().await;
+    visit(400..20_400).await;
+    let after = keys().await;
+    for (before, after) in before.iter().zip(&after) {
+        let new: Vec<_> = after.difference(before).collect();
+        assert!(new.is_empty(), "new series: {new:?}");
+        assert!(after.iter().all(|key| !key.contains("series") && !key.contains("nothing")));
+    }
+}
