@@ -137,8 +137,8 @@ async fn must_07_expiry_is_seen_to_the_second_in_every_cache() {
     let client = stack.client();
     let expires_at = Utc::now() + chrono::Duration::seconds(2);
     let text = expires_at.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let link = client.shorten(&json!({"original_url": "https://example.com/", "expires_at": text}));
-    let code = link.await["short_code"].as_str().unwrap().to_owned();
+    let body = json!({"original_url": "https://example.com/", "expires_at": text});
+    let code = client.shorten(&body).await["short_code"].as_str().unwrap().to_owned();
     for shortener in 0..2 {
         assert_eq!(stack.resolve_at(shortener, &code).await.0, 302, "warms every tier");
     }

@@ -33,8 +33,9 @@ async fn must_19_two_processes_ask_the_database_once_for_each_code() {
     let mut stack = Stack::builder().shorteners(2).env("LINNET__CACHE__WARMUP_LINKS", 0).start().await;
     let mut codes = Vec::new();
     for n in 0..200 {
-        let link = stack.client().shorten(&json!({"original_url": format!("https://example.com/{n}")}));
-        codes.push(link.await["short_code"].as_str().unwrap().to_owned());
+        let body = json!({"original_url": format!("https://example.com/{n}")});
+        let link = stack.client().shorten(&body).await;
+        codes.push(link["short_code"].as_str().unwrap().to_owned());
     }
     stack.redis.kill().await;
     stack.start_redis().await;
@@ -62,8 +63,9 @@ async fn must_19_random_codes_neither_reach_postgresql_unbounded_nor_evict_hot_l
     let client = stack.client().anonymous();
     let mut hot = Vec::new();
     for n in 0..50 {
-        let link = stack.client().shorten(&json!({"original_url": format!("https://example.com/{n}")}));
-        hot.push(link.await["short_code"].as_str().unwrap().to_owned());
+        let body = json!({"original_url": format!("https://example.com/{n}")});
+        let link = stack.client().shorten(&body).await;
+        hot.push(link["short_code"].as_str().unwrap().to_owned());
     }
     for code in &hot {
         assert_eq!(client.resolve(code).await.0, 302);

@@ -12,7 +12,7 @@ use actix_web::{
         Method, StatusCode,
         header::{
             ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION,
-            RETRY_AFTER, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+            RETRY_AFTER, USER_AGENT, X_CONTENT_TYPE_OPTIONS, X_FORWARDED_FOR,
         },
     },
     web,
@@ -283,7 +283,7 @@ fn write_log(request: &HttpRequest, outcome: Outcome, status: StatusCode, began:
     }
 }
 
-/// The client's address as nginx gave it.
+/// The client's address. nginx always sets the header itself, to one address.
 fn client_of(request: &HttpRequest) -> Option<Client> {
-    request.headers().get("x-real-ip")?.to_str().ok().and_then(Client::parse)
+    request.headers().get(X_FORWARDED_FOR)?.to_str().ok().and_then(Client::parse)
 }

@@ -1,0 +1,169 @@
+"""`make bench`: sets everything up once, measures part after part, compares with the bars. See docs/BENCHMARKS.md."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from figures import Figures, say  # noqa: E402
+from measures import cold_zipf, creates, latency, memory, peak, startup, users  # noqa: E402
+from processes import BenchError, Processes, resident_mib  # noqa: E402
+from stack import ROOT, Stack, bash  # noqa: E402
+from tools import Tools  # noqa: E402
+
+# In the order of running: what makes links comes after what counts on the links there are, memory after everything.
+PARTS = {"peak": peak, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "creates": creates, "users": users,
+         "memory": memory}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    links: int = 1_000_000
+    warm_links: int = 100_000
+    warm_draws: int = 1_000_000
+    cold_draws: int = 2_000_000
+    rounds: int = 5
+    round_s: float = 5
+    latency_rounds: int = 5
+    latency_s: float = 8
+    starts: int = 5
+    create_rounds: int = 5
+    create_s: float = 5
+    users_s: float = 30
+
+
+QUICK = Size(links=200_000, warm_draws=300_000, cold_draws=300_000, rounds=3, round_s=1, latency_rounds=3, latency_s=3, starts=2,
+             create_rounds=3, create_s=2, users_s=6)
+
+
+class Bench:
+    """What the parts share: the product, warm, and the bare handler behind the same nginx configuration."""
+
+    def __init__(self, processes: Processes, stack: Stack, size: Size) -> None:
+        self.processes, self.stack, self.size = processes, stack, size
+        self.figures = Figures()
+        self.tools = Tools(processes, stack)
+        self.peak_rate: float | None = None
+
+    def set_up(self) -> None:
+        stack = self.stack
+        say("==> PostgreSQL and Redis")
+        stack.start_databases()
+        say(f"==> {self.size.links:,} links")
+        stack.load(self.size.links)
+        self.key, self.user_id = stack.create_key()
+        say("==> shortener, gateway, bare handler, nginx")
+        self.shortener = stack.start_shortener("shortener")
+        self.gateway, self.gateway_socket = stack.start_gateway("gateway", [self.shortener])
+        self.bare_socket = stack.socket("bare")
+        stack.start_bare("bare", self.bare_socket)
+        self.nginx, self.address = stack.start_nginx("nginx", [self.shortener.public], self.gateway_socket)
+        _, self.bare_address = stack.start_nginx("nginx-bare", [self.bare_socket], self.gateway_socket)
+        self.zipf, _ = self.tools.draw(self.size.warm_links, self.size.warm_draws, seed=1)
+        self.one = self.tools.codes(1)
+        self.warm(self.address)
+
+    def warm(self, address: str) -> None:
+        """Asks for every link that is to be warm, once, and checks that each leads where it should."""
+        report = self.tools.replay(address, self.tools.codes(self.size.warm_links))
+        if report["redirected"] != self.size.warm_links:
+            raise BenchError(f"not every link redirects to its target: {report}")
+
+    def resident(self, pid: int) -> float:
+        return resident_mib(pid)
+
+
+def selected(only: str) -> list[str]:
+    """The parts that ONLY names, by their own name or by a figure of theirs."""
+    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    if not wanted:
+        return list(PARTS)
+    parts = set()
+    for name in wanted:
+        found = {part for part, module in PARTS.items()
+                 if name == part or any(fnmatch.fnmatch(name, pattern) for pattern in module.FIGURES)}
+        if not found:
+            raise BenchError(f"ONLY={name}: no such part or figure\n{listing()}")
+        parts |= found
+    return [part for part in PARTS if part in parts]
+
+
+def listing() -> str:
+    return "\n".join(f"{part}: {' '.join(module.FIGURES)}" for part, module in PARTS.items())
+
+
+def measure(bench: Bench, parts: list[str]) -> None:
+    if "users" in parts:
+        users.prepare(bench.processes)
+    bench.set_up()
+    for part in parts:
+        say(f"==> {part}")
+        start = time.monotonic()
+        PARTS[part].run(bench)
+        bench.processes.check()
+        say(f"    ({time.monotonic() - start:.0f} s)")
+
+
+def main() -> int:
+    only = os.environ.get("ONLY", "")
+    if only == "list":
+        say(listing())
+        return 0
+    try:
+        parts = selected(only)
+    except BenchError as error:
+        say(f"error: {error}")
+        return 64
+    out = ROOT / "target" / "bench"
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("run.*"):
+        shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="run.", dir=out))
+    # For nginx's workers and PostgreSQL's user.
+    folder.chmod(0o711)
+    logs = out / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir()
+    sockets = Path(bash(f"socket_folder '{folder}/sockets'"))
+    processes = Processes(logs)
+    stack = Stack(processes, folder, sockets, Path(os.environ["LINNET_BENCH_BINARIES"]))
+    bench = Bench(processes, stack, QUICK if os.environ.get("QUICK") == "1" else Size())
+
+    def stop(number, _frame):
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    start, status = time.monotonic(), 1
+    try:
+        measure(bench, parts)
+        status = 0
+    except BenchError as error:
+        say(f"error: {error}\n(logs: {logs})")
+    finally:
+        # From here on nothing may keep us from ending what was started.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        processes.stop_all()
+        stack.remove()
+    bench.figures.write(out / "latest.json")
+    say("\n" + bench.figures.table())
+    say(f"\n{time.monotonic() - start:.0f} s; {out}/latest.json")
+    if status == 0 and not bench.figures.all_met():
+        status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

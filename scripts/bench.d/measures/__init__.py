@@ -1,0 +1,1 @@
+"""What is measured, one part a file. A part takes the bench and adds its figures."""

@@ -1,0 +1,53 @@
+"""Links made through nginx and gateway, next to pgbench with the statement that the store sends."""
+
+from __future__ import annotations
+
+from figures import median, median_ratio, say
+
+FIGURES = ("creates_pgbench", "creates", "creates_ratio", "creates_failed_requests")
+
+CONNECTIONS = 32
+
+# As `insert_link` in crates/shortener/src/store/links.rs; the values are made here instead of bound.
+INSERT = r"""
+\set n random(1, 1000000000000000)
+WITH made AS (
+  INSERT INTO urls (user_id, short_code, original_url, title, is_active, redirect_status, expires_at, max_clicks)
+  VALUES (:uid, 'b' || to_hex(:n::bigint), 'https://www.example.com/articles/pgbench-' || :n::bigint, NULL, true, 302, NULL, NULL)
+  ON CONFLICT (short_code) DO NOTHING
+  RETURNING *
+), event AS (
+  INSERT INTO events (url_id, user_id, event_type, details)
+  SELECT id, user_id, 'created', jsonb_build_object('short_code', short_code, 'original_url', original_url) FROM made
+)
+SELECT id, user_id, short_code, original_url, title, is_active, redirect_status, expires_at, max_clicks, clicks, version,
+       created_at, updated_at, NULL::bigint AS outbox_id FROM made;
+"""
+
+
+def run(bench) -> None:
+    tools, size = bench.tools, bench.size
+    ours, pgbench, errors = [], [], 0
+    before = int(bench.stack.sql("SELECT count(*) FROM urls"))
+    answered = 0.0
+    tools.wrk_create(bench.address, bench.key, "warm", 1, CONNECTIONS)
+    tools.pgbench(INSERT, bench.user_id, 1, CONNECTIONS)
+    for turn in range(size.create_rounds):
+        # The log of the side before must not be written during the next one's turn.
+        bench.stack.as_superuser("CHECKPOINT")
+        pgbench.append(tools.pgbench(INSERT, bench.user_id, size.create_s, CONNECTIONS))
+        bench.stack.as_superuser("CHECKPOINT")
+        peak = tools.wrk_create(bench.address, bench.key, f"r{turn}", size.create_s, CONNECTIONS)
+        ours.append(peak.rate)
+        errors += peak.errors
+        answered += peak.rate * size.create_s
+        say(f"  round {turn + 1}: pgbench {pgbench[-1]:,.0f}, ours {ours[-1]:,.0f}")
+    made = int(bench.stack.sql("SELECT count(*) FROM urls WHERE original_url LIKE 'https://www.example.com/articles/r%'"))
+    if made < 0.95 * answered:
+        bench.figures.fail("creates_ratio", "of pgbench", ">= 0.5", f"{answered:.0f} answered, {made} made (before: {before})")
+        return
+    figures = bench.figures
+    figures.add("creates_pgbench", median(pgbench), "tx/s", note=f"{CONNECTIONS} connections, prepared")
+    figures.add("creates", median(ours), "req/s", note=f"{CONNECTIONS} connections")
+    figures.add("creates_ratio", median_ratio(ours, pgbench), "of pgbench", at_least=0.5)
+    figures.add("creates_failed_requests", errors, "requests", at_most=0)

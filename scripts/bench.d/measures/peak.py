@@ -1,0 +1,72 @@
+"""Redirects a second, closed loop: ours next to the bare handler behind the same nginx configuration, round by round."""
+
+from __future__ import annotations
+
+from figures import median, median_ratio, say
+
+FIGURES = ("nginx_return_302", "nginx_minimal_to_bare", "nginx_to_bare", "bare_direct", "resolve_zipf", "resolve_zipf_ratio",
+           "resolve_one_link", "resolve_one_link_ratio", "resolve_direct", "resolve_failed_requests", "resolve_share_*")
+
+
+def run(bench) -> None:
+    stack, tools = bench.stack, bench.tools
+    # wrk has no unix sockets, so what is measured without nginx listens on TCP.
+    direct = stack.start_shortener("shortener-tcp", public=f"127.0.0.1:{stack.port()}")
+    bare_tcp = f"127.0.0.1:{stack.port()}"
+    bare_direct = stack.start_bare("bare-tcp", bare_tcp)
+    minimal, own = stack.start_minimal_nginx(bench.bare_socket)
+    bench.warm(direct.public)
+
+    targets = {
+        "nginx_to_bare": (bench.bare_address, bench.zipf),
+        "resolve_zipf": (bench.address, bench.zipf),
+        "resolve_one_link": (bench.address, bench.one),
+        "resolve_direct": (direct.public, bench.zipf),
+        "bare_direct": (bare_tcp, bench.zipf),
+        "nginx_minimal_to_bare": (minimal, bench.zipf),
+        "nginx_return_302": (own, bench.zipf),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in targets}
+    errors = 0
+    tiers: dict[str, float] = {}
+    for address, codes in targets.values():
+        tools.wrk_paths(address, codes, 1, 0.3)
+    for turn in range(bench.size.rounds):
+        for name, (address, codes) in targets.items():
+            before = bench.shortener.lookups() if name == "resolve_zipf" else {}
+            peak = tools.wrk_paths(address, codes, bench.size.round_s, turn * 0.37)
+            rates[name].append(peak.rate)
+            errors += peak.errors
+            if before:
+                for tier, count in bench.shortener.lookups().items():
+                    tiers[tier] = tiers.get(tier, 0) + count - before.get(tier, 0)
+        say(f"  round {turn + 1}: " + ", ".join(f"{name} {values[-1]:,.0f}" for name, values in rates.items()))
+    stack.processes.stop(bare_direct)
+    stack.processes.stop(direct.process)
+
+    figures = bench.figures
+    for name in ("nginx_return_302", "nginx_minimal_to_bare", "nginx_to_bare", "bare_direct", "resolve_zipf"):
+        figures.add(name, median(rates[name]), "req/s")
+    figures.add("resolve_zipf_ratio", median_ratio(rates["resolve_zipf"], rates["nginx_to_bare"]), "of nginx_to_bare", at_least=0.90)
+    figures.add("resolve_one_link", median(rates["resolve_one_link"]), "req/s")
+    figures.add("resolve_one_link_ratio", median_ratio(rates["resolve_one_link"], rates["resolve_zipf"]), "of resolve_zipf",
+                at_least=0.90)
+    figures.add("resolve_direct", median(rates["resolve_direct"]), "req/s", note="TCP, without nginx; compare bare_direct")
+    figures.add("resolve_failed_requests", errors, "requests", at_most=0, note="of all rounds above")
+    add_shares(figures, "resolve_share", tiers)
+    bench.peak_rate = median(rates["resolve_zipf"])
+
+
+def add_shares(figures, name: str, tiers: dict[str, float]) -> None:
+    total = sum(tiers.values()) or 1.0
+    for tier in ("local", "shared", "database", "coalesced"):
+        figures.add(f"{name}_{tier}", 100 * tiers.get(tier, 0.0) / total, "%")
+
+
+def peak_of(bench) -> float:
+    """The peak rate, measured now if this run has not yet."""
+    if bench.peak_rate is None:
+        bench.tools.wrk_paths(bench.address, bench.zipf, 1, 0.3)
+        bench.peak_rate = median([bench.tools.wrk_paths(bench.address, bench.zipf, bench.size.round_s, turn * 0.37).rate
+                                  for turn in range(3)])
+    return bench.peak_rate

@@ -1,0 +1,60 @@
+"""Users of a Locust flow: 90 % resolve, 8 % create, 2 % list and edit, 0.1 to 1 s between."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+from figures import say
+from processes import BenchError, Processes
+
+LOCUST = "2.47.0"
+FIGURES = ("users_50_*", "users_200_*", "users_500_*")
+
+
+def prepare(processes: Processes) -> Path:
+    """The tool, in a cached environment of its own."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "linnet" / "tools"
+    folder = cache / f"locust-{LOCUST}"
+    locust = folder / "bin" / "locust"
+    if not (folder / "complete").exists():
+        say(f"  installing locust {LOCUST} into {folder}")
+        processes.run([sys.executable, "-m", "venv", "--clear", str(folder)])
+        processes.run([str(folder / "bin" / "pip"), "-q", "--disable-pip-version-check", "install", f"locust=={LOCUST}"])
+        (folder / "complete").touch()
+    return locust
+
+
+def run(bench) -> None:
+    locust = prepare(bench.processes)
+    for users in (50, 200, 500):
+        one(bench, locust, users)
+
+
+def one(bench, locust: Path, users: int) -> None:
+    prefix = bench.stack.folder / f"locust-{users}"
+    # All are there after two seconds; what the ramp saw is dropped.
+    argv = [str(locust), "-f", str(Path(__file__).parents[1] / "locustfile.py"), "--headless", "--host", f"http://{bench.address}",
+            "-u", str(users), "-r", str(users / 2), "-t", f"{bench.size.users_s + 2:g}s", "--reset-stats", "--only-summary",
+            "--csv", str(prefix), "--exit-code-on-error", "0", "--processes", "2"]
+    environment = bench.stack.environment | {"BENCH_KEY": bench.key, "BENCH_LIST": str(bench.zipf)}
+    ran = bench.processes.run(argv, env=environment)
+    with open(f"{prefix}_stats.csv", newline="") as file:
+        rows = {row["Name"]: row for row in csv.DictReader(file)}
+    total = rows["Aggregated"]
+    if int(total["Request Count"]) < users:
+        raise BenchError(f"locust made only {total['Request Count']} requests with {users} users\n{ran.stdout[-2000:]}")
+    for name, row in rows.items():
+        say(f"    {name}: {row['Request Count']} requests, {row['Failure Count']} failed, "
+            f"p50 {row['50%']} ms, p95 {row['95%']} ms, p99 {row['99%']} ms")
+    bars = users == 500
+    figures = bench.figures
+    figures.add(f"users_{users}_rate", float(total["Requests/s"]), "req/s",
+                note=f"locust itself used {ran.cpu_s / ran.wall_s:.2f} of 2 cores" if os.cpu_count() == 2 else
+                f"locust itself used {ran.cpu_s / ran.wall_s:.2f} cores")
+    figures.add(f"users_{users}_p50", float(total["50%"]), "ms")
+    figures.add(f"users_{users}_p95", float(total["95%"]), "ms", **({"at_most": 25} if bars else {}))
+    figures.add(f"users_{users}_p99", float(total["99%"]), "ms")
+    figures.add(f"users_{users}_errors", float(total["Failure Count"]), "requests", **({"at_most": 0} if bars else {}))
