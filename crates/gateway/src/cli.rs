@@ -1,14 +1,11 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
-use bytes::Bytes;
 use clap::{Parser, Subcommand};
-use http::{Request, Uri};
-use http_body_util::Empty;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use linnet_platform::{
-    EXIT_BAD_CONFIGURATION, EXIT_TASK_DIED, lifecycle::Lifecycle, listener::Address, settings::load,
+    EXIT_BAD_CONFIGURATION, EXIT_TASK_DIED, healthcheck::healthcheck, lifecycle::Lifecycle,
+    settings::load,
 };
 use linnet_telemetry::Telemetry;
 
@@ -16,11 +13,7 @@ use crate::{
     Application, StartError,
     config::Settings,
     release::{RELEASE, SERVICE},
-    upstream::{Connector, authority_of},
 };
-
-/// Longest wait of `healthcheck`, in all.
-const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Linnet's gateway: authenticates, limits and routes API requests.
 #[derive(Debug, Parser)]
@@ -63,8 +56,8 @@ pub fn main() -> ExitCode {
         Command::Serve => serve(settings),
         Command::Healthcheck => match healthcheck(&settings.gateway.admin_listen) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(reason) => {
-                eprintln!("linnet-gateway: {reason}");
+            Err(error) => {
+                eprintln!("linnet-gateway: {error}");
                 ExitCode::FAILURE
             }
         },
@@ -100,35 +93,4 @@ fn serve(settings: Settings) -> ExitCode {
     };
     telemetry.shutdown();
     code
-}
-
-fn healthcheck(admin: &Address) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        tokio::time::timeout(HEALTHCHECK_TIMEOUT, ask_readiness(admin))
-            .await
-            .map_err(|_| format!("{admin} did not answer in time"))?
-    })
-}
-
-async fn ask_readiness(admin: &Address) -> Result<(), String> {
-    let connector = Connector::new([admin.clone()].into(), HEALTHCHECK_TIMEOUT);
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
-    let uri = Uri::builder()
-        .scheme("http")
-        .authority(authority_of(0).map_err(|error| error.to_string())?)
-        .path_and_query("/readyz")
-        .build()
-        .map_err(|error| error.to_string())?;
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = uri;
-    let response = client.request(request).await.map_err(|error| format!("{admin}: {error}"))?;
-    if response.status().is_success() {
-        Ok(())
-    } else {
-        Err(format!("{admin} is not ready: {}", response.status()))
-    }
 }

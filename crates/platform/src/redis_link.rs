@@ -35,7 +35,7 @@ use crate::settings::RedisSettings;
 pub const TIMEOUTS_TO_OPEN: u32 = 3;
 
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
-const RECONNECT_MAX: Duration = Duration::from_millis(1_000);
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// How often an idle connection is tried, so that a dead one is found before a request finds it.
 const PING_EVERY: Duration = Duration::from_secs(1);
 

@@ -67,9 +67,9 @@ impl Default for ShortenerSettings {
     fn default() -> Self {
         let address = |port: u16| Address::Tcp(format!("127.0.0.1:{port}"));
         Self {
-            public_listen: address(7001),
-            api_listen: address(7002),
-            admin_listen: address(7003),
+            public_listen: address(8082),
+            api_listen: address(8083),
+            admin_listen: address(9082),
             workers: 0,
             keep_alive_s: 75,
             head_timeout_ms: 10_000,

@@ -1,7 +1,7 @@
 //! Linnet's shortener: links in PostgreSQL, resolved through two caches.
 //!
 //! * [`domain`]: what links, users, keys and events are; no I/O.
-//! * [`store`]: PostgreSQL.
+//! * [`store`]: what PostgreSQL keeps.
 //! * [`cache`]: L1 in the process, L2 in Redis, and how both hear of changes.
 //! * [`http`]: the public, the api and the internal routes.
 //! * [`import`]: rows from CSV files.

@@ -86,7 +86,7 @@ struct Shared {
     workers: Workers,
     local: Arc<LocalCache>,
     flights: Arc<Flights>,
-    shared_cache: SharedCache,
+    redis_cache: SharedCache,
     cache_metrics: Arc<CacheMetrics>,
     resolve_metrics: Arc<ResolveMetrics>,
     requests: RequestTelemetry,
@@ -138,7 +138,7 @@ pub async fn serve(
         lifecycle: lifecycle.clone(),
         workers: workers.clone(),
         flights: Flights::new(settings.resolve.max_lookups),
-        shared_cache,
+        redis_cache: shared_cache,
         resolve_metrics: Arc::new(ResolveMetrics::new(&meter)),
         requests: RequestTelemetry::new(&meter, &settings.telemetry),
         budget,
@@ -263,6 +263,8 @@ macro_rules! run {
             .keep_alive(Duration::from_secs(settings.shortener.keep_alive_s))
             .client_request_timeout(Duration::from_millis(settings.shortener.head_timeout_ms))
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            // A client that closes its side is gone.
+            .h1_allow_half_closed(false)
             .shutdown_timeout(settings.shutdown.grace_s)
             .shutdown_signal($shared.lifecycle.stopping().cancelled_owned());
         Ok(match $socket {
@@ -340,7 +342,7 @@ impl Shared {
             resolver: Resolver {
                 local: Arc::clone(&self.local),
                 flights: Arc::clone(&self.flights),
-                shared: self.shared_cache.clone(),
+                shared: self.redis_cache.clone(),
                 redis,
                 store,
                 metrics: Arc::clone(&self.cache_metrics),
@@ -361,7 +363,7 @@ impl Shared {
         ApiState {
             announcer: Announcer {
                 local: Arc::clone(&self.local),
-                shared: self.shared_cache.clone(),
+                shared: self.redis_cache.clone(),
                 redis,
                 store: store.clone(),
                 outbox: self.catch_up.clone(),

@@ -93,8 +93,9 @@ impl Default for Builder {
             ("LINNET__LIMITS__ADDRESS_BURST", "1000000"),
             ("LINNET__RESOLVE__MISSES_PER_MINUTE", "60000000"),
             ("LINNET__RESOLVE__MISSES_BURST", "1000000"),
-            // Many stacks share one server.
-            ("LINNET__POSTGRES__MAX_CONNECTIONS", "8"),
+            // Many stacks share one server, and an unoptimised build takes long to connect.
+            ("LINNET__POSTGRES__MAX_CONNECTIONS", "16"),
+            ("LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS", "3000"),
             // Tests of stopping set the real one.
             ("LINNET__SHUTDOWN__DRAIN_MS", "100"),
             ("LINNET__SHUTDOWN__GRACE_S", "5"),

@@ -101,6 +101,7 @@ pub(crate) static ROUTES: &[Route] = &[
         "/api/v1/api-keys/{id}",
         &[
             (Method::GET, Scope::UsersRead),
+            (Method::PUT, Scope::UsersWrite),
             (Method::PATCH, Scope::UsersWrite),
             (Method::DELETE, Scope::UsersWrite),
         ],

@@ -101,8 +101,8 @@ impl<R: AsyncRead + Unpin + Send> CsvReader<R> {
             return Err(HeaderError::Missing(missing).into());
         }
         let width = header.len();
-        let within = header.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
-        let line_offset = u64::from(reader.position().line() == 1 + within);
+        let within = header.as_slice().split(|byte| *byte == b'\n').count() as u64;
+        let line_offset = u64::from(reader.position().line() == within);
         Ok(Self { reader, positions, unknown, width, line_offset, record: ByteRecord::new() })
     }
 

@@ -13,7 +13,7 @@ use crate::domain::{Event, NewEvent, NewLink, NewUser, User, UserRef};
 use super::{Store, StoreError, events, links, links::Created, users};
 
 /// How long an answer is kept.
-pub(super) const KEEP: Duration = Duration::from_secs(24 * 3600);
+pub(super) const KEEP: Duration = Duration::from_hours(24);
 
 /// An answer as it was first given.
 #[derive(Debug, Clone)]

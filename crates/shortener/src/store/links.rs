@@ -5,7 +5,7 @@ use linnet_telemetry::context::observe_query;
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::domain::{
-    Link, LinkFilter, LinkPatch, NewLink, Page, RedirectStatus, ShortCode, UserRef,
+    Link, LinkFilter, LinkPatch, NewLink, Page, RedirectStatus, ShortCode, TargetUrl, UserRef,
 };
 
 use super::{Store, StoreError};
@@ -187,7 +187,7 @@ impl Store {
             id,
             visible_to,
             actor,
-            patch.target.as_ref().map(|target| target.as_str()),
+            patch.target.as_ref().map(TargetUrl::as_str),
             patch.title.is_some(),
             patch.title.as_ref().and_then(|title| title.as_deref()),
             patch.is_active,

@@ -14,8 +14,8 @@ use super::{PostgresSettings, StoreError};
 /// A connection that idled longer is tried before it is used. A busy one is not: the round trip
 /// would double the cost of a short statement, and a broken one fails its statement anyway.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-const MAX_LIFETIME: Duration = Duration::from_secs(1_800);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+const MAX_LIFETIME: Duration = Duration::from_mins(30);
 
 /// Who uses a pool, which decides its share of `postgres.max_connections`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
-use crate::domain::{NewUser, Page, User, UserPatch, UserRef};
+use crate::domain::{Email, NewUser, Page, User, UserPatch, UserRef};
 
 use super::{Store, StoreError};
 
@@ -77,7 +77,7 @@ impl Store {
             id,
             visible_to,
             patch.username,
-            patch.email.as_ref().map(|email| email.as_str())
+            patch.email.as_ref().map(Email::as_str)
         );
         Ok(observe_query("update_user", query.fetch_optional(&self.pool)).await?)
     }

@@ -32,20 +32,33 @@ fn ids(items: &[Value]) -> Vec<i64> {
 async fn links_are_listed_read_changed_and_deleted() {
     let stack = Stack::start().await;
     let client = stack.client();
-    let made = client.shorten(&json!({"original_url": "https://example.com/1", "title": "One"})).await;
+    let made =
+        client.shorten(&json!({"original_url": "https://example.com/1", "title": "One"})).await;
     let path = format!("/api/v1/urls/{}", made["id"]);
     assert_eq!(client.get(&path).send().await.json(), made);
     let fields: Vec<_> = made.as_object().unwrap().keys().map(String::as_str).collect();
     let mut wanted = vec![
-        "id", "user_id", "short_code", "short_url", "original_url", "title", "is_active",
-        "redirect_status", "expires_at", "max_clicks", "clicks", "created_at", "updated_at",
+        "id",
+        "user_id",
+        "short_code",
+        "short_url",
+        "original_url",
+        "title",
+        "is_active",
+        "redirect_status",
+        "expires_at",
+        "max_clicks",
+        "clicks",
+        "created_at",
+        "updated_at",
     ];
     wanted.sort_unstable();
     let mut fields = fields.clone();
     fields.sort_unstable();
     assert_eq!(fields, wanted);
 
-    let patch = json!({"original_url": "https://example.com/2", "title": null, "redirect_status": 307});
+    let patch =
+        json!({"original_url": "https://example.com/2", "title": null, "redirect_status": 307});
     let changed = client.patch(&path, &patch).send().await;
     assert_eq!(changed.status, 200, "{}", changed.text());
     let changed = changed.json();
@@ -87,7 +100,8 @@ async fn lists_are_walked_by_cursor_and_by_page() {
     let client = stack.client();
     let mut made = Vec::new();
     for n in 0..7 {
-        let link = client.shorten(&json!({"original_url": format!("https://example.com/{n}")})).await;
+        let link =
+            client.shorten(&json!({"original_url": format!("https://example.com/{n}")})).await;
         made.push(link["id"].as_i64().unwrap());
     }
     let by_cursor = pages(&client, "/api/v1/urls?limit=3").await;
@@ -96,7 +110,17 @@ async fn lists_are_walked_by_cursor_and_by_page() {
     assert_eq!(ids(&by_cursor.concat()), made);
     let by_page = pages(&client, "/api/v1/urls?page=1&per_page=3").await;
     assert_eq!(ids(&by_page.concat()), made);
-    assert_eq!(by_page[1], client.get("/api/v1/urls?page=2&per_page=3").send().await.json().as_array().unwrap().clone());
+    assert_eq!(
+        by_page[1],
+        client
+            .get("/api/v1/urls?page=2&per_page=3")
+            .send()
+            .await
+            .json()
+            .as_array()
+            .unwrap()
+            .clone()
+    );
     assert_eq!(client.get("/api/v1/urls?page=9&per_page=3").send().await.json(), json!([]));
 
     // Rows that go do not shift a cursor's pages.
@@ -275,14 +299,19 @@ async fn links_leave_events_and_clients_add_their_own() {
         (json!({"url_id": kept, "event_type": "x", "details": []}), 422, "details"),
         (json!({"url_id": kept, "event_type": "x", "details": "{}"}), 422, "details"),
         (json!({"url_id": true, "event_type": "x"}), 422, "url_id"),
-        (json!({"url_id": kept, "event_type": "x", "timestamp": "2020-01-01T00:00:00Z"}), 422, "timestamp"),
+        (
+            json!({"url_id": kept, "event_type": "x", "timestamp": "2020-01-01T00:00:00Z"}),
+            422,
+            "timestamp",
+        ),
     ] {
         let answer = client.post("/api/v1/events", &body).send().await;
         answer.problem(status);
         assert_eq!(answer.problem_fields(), [field], "{body}");
     }
     for method in [http::Method::PUT, http::Method::PATCH, http::Method::DELETE] {
-        let answer = client.request(method, made.header("location").unwrap()).json(&json!({})).send().await;
+        let answer =
+            client.request(method, made.header("location").unwrap()).json(&json!({})).send().await;
         assert_eq!(answer.problem(405)["code"], "method_not_allowed");
         assert!(answer.header("allow").unwrap().contains("GET"));
     }

@@ -36,7 +36,10 @@ async fn must_05_a_limit_of_50_lets_50_of_1000_through() {
 
     // A higher limit lets the rest through.
     let patch = json!({"max_clicks": LIMIT + 1});
-    assert_eq!(stack.client().patch(&format!("/api/v1/urls/{id}"), &patch).send().await.status, 200);
+    assert_eq!(
+        stack.client().patch(&format!("/api/v1/urls/{id}"), &patch).send().await.status,
+        200
+    );
     let (led, _, _) = visit(&stack, &code).await;
     assert_eq!(led, 1);
 }
@@ -55,7 +58,8 @@ async fn must_05_the_limit_holds_when_redis_dies_midway() {
     load.more(500).await;
     stack.start_redis().await;
     within(Duration::from_secs(60), "the limit", || async {
-        stack.client().get(&format!("/{code}")).user_agent("Googlebot/2.1").send().await.status == 404
+        stack.client().get(&format!("/{code}")).user_agent("Googlebot/2.1").send().await.status
+            == 404
     })
     .await;
     load.more(100).await;

@@ -53,10 +53,11 @@ fn routed_segments(folder: &Path) -> Vec<String> {
     for file in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         for line in text.lines().filter(|line| line.trim_start().starts_with("location ")) {
-            let Some(path) = line.split_whitespace().find(|word| word.starts_with(['/', '^'])) else {
+            let Some(path) = line.split_whitespace().find_map(|word| {
+                word.strip_prefix('/').or_else(|| word.strip_prefix("^/"))
+            }) else {
                 continue;
             };
-            let path = path.trim_start_matches('^').trim_start_matches('/');
             let segment = path.split(['/', '.']).next().unwrap_or_default();
             if !segment.is_empty() && !segment.starts_with('~') && !segment.starts_with('_') {
                 found.push(segment.to_owned());
@@ -75,8 +76,11 @@ async fn must_21_reserved_words_are_no_codes_whatever_their_case() {
         assert!(words.iter().any(|word| word == known), "nginx routes {known}: {words:?}");
     }
     words.extend(
-        ["admin", "openapi", "health", "livez", "readyz", "internal", "robots", "favicon", "login", "static"]
-            .map(ToOwned::to_owned),
+        [
+            "admin", "openapi", "health", "livez", "readyz", "internal", "robots", "favicon",
+            "login", "static",
+        ]
+        .map(ToOwned::to_owned),
     );
     let variants = |word: &str| {
         let mut mixed: Vec<char> = word.chars().collect();

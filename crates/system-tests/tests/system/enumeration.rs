@@ -83,13 +83,17 @@ async fn must_14_a_caller_of_the_api_cannot_choose_an_address() {
         }
         statuses.push(request.send().await.status);
     }
-    assert_eq!(statuses[..10], [401; 10]);
-    assert_eq!(statuses[10..], [429; 20], "{statuses:?}");
+    // A worker that has no connection to Redis yet judges by itself.
+    let alone = stack.gateways[0].metrics().await.sum("linnet_gateway_local_limits", &[]);
+    let allowed = statuses.iter().take_while(|status| **status == 401).count();
+    assert!(allowed >= 10 && (allowed as f64) <= 10.0 + alone, "{allowed}, {alone} without Redis");
+    assert!(statuses[allowed..].iter().all(|status| *status == 429), "{statuses:?}");
 }
 
 #[tokio::test]
 async fn must_14_a_named_proxy_in_front_tells_the_address() {
-    let stack = with_budget(10).nginx_env("LINNET_NGINX_TRUSTED_PROXIES", "127.0.0.1").start().await;
+    let stack =
+        with_budget(10).nginx_env("LINNET_NGINX_TRUSTED_PROXIES", "127.0.0.1").start().await;
     let address = stack.client().address();
     for n in 0..40 {
         let header = format!("X-Forwarded-For: 198.51.100.{n}");

@@ -70,7 +70,8 @@ async fn seen_everywhere(stack: &Stack, code: &str, kind: ChangeKind, what: &str
     for shortener in 0..stack.shorteners.len() {
         let left = BOUND.saturating_sub(changed.elapsed());
         let what = format!("{kind:?} at shortener {shortener} {what}");
-        within(left, &what, || async { is_new(kind, &stack.resolve_at(shortener, code).await) }).await;
+        within(left, &what, || async { is_new(kind, &stack.resolve_at(shortener, code).await) })
+            .await;
     }
     for round in 0..20 {
         for shortener in 0..stack.shorteners.len() {

@@ -96,7 +96,10 @@ async fn the_pages_are_there_with_their_headers() {
     };
     assert_eq!(docs.status, 200);
     assert!(docs.header("content-type").unwrap().starts_with("text/html"));
-    assert!(docs.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    assert!(
+        docs.header("content-security-policy")
+            .is_some_and(|policy| policy.contains("default-src 'none'"))
+    );
     let openapi = client.get("/openapi.json").send().await;
     assert_eq!(openapi.status, 200);
     assert!(openapi.json()["openapi"].as_str().unwrap().starts_with("3."));
@@ -129,9 +132,14 @@ async fn other_origins_are_let_in_only_when_configured() {
     let get = || stack.client().get("/api/v1/urls").header("origin", origin);
     assert_eq!(get().send().await.header("access-control-allow-origin"), None);
     let preflight = |stack: &Stack, origin: &str| {
-        stack.client().anonymous().request(Method::OPTIONS, "/api/v1/urls").header("origin", origin)
+        stack
+            .client()
+            .anonymous()
+            .request(Method::OPTIONS, "/api/v1/urls")
+            .header("origin", origin)
             .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "authorization,content-type").send()
+            .header("access-control-request-headers", "authorization,content-type")
+            .send()
     };
     assert_eq!(preflight(&stack, origin).await.header("access-control-allow-origin"), None);
     drop(stack);
@@ -140,7 +148,10 @@ async fn other_origins_are_let_in_only_when_configured() {
     let answer = preflight(&stack, origin).await;
     assert!(answer.status < 300, "{}", answer.status);
     assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
-    assert_eq!(preflight(&stack, "https://evil.example").await.header("access-control-allow-origin"), None);
+    assert_eq!(
+        preflight(&stack, "https://evil.example").await.header("access-control-allow-origin"),
+        None
+    );
     let answer = stack.client().get("/api/v1/urls").header("origin", origin).send().await;
     assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
     assert_ne!(answer.header("access-control-allow-credentials"), Some("true"));
@@ -173,10 +184,15 @@ async fn without_a_shortener_it_says_so_and_recovers() {
 
 #[tokio::test]
 async fn a_shortener_that_hangs_is_gone_around() {
-    let mut stack = Stack::builder().shorteners(2).env("LINNET__UPSTREAM__RESPONSE_TIMEOUT_MS", 500).start().await;
+    let mut stack = Stack::builder()
+        .shorteners(2)
+        .env("LINNET__UPSTREAM__RESPONSE_TIMEOUT_MS", 500)
+        .start()
+        .await;
     stack.shorteners[0].signal(linnet_system_tests::Signal::STOP);
     within(Duration::from_secs(10), "the gateway leaves it out", || async {
-        stack.gateways[0].metrics().await.sum("linnet_gateway_upstream_up", &[("upstream", "0")]) == 0.0
+        stack.gateways[0].metrics().await.sum("linnet_gateway_upstream_up", &[("upstream", "0")])
+            == 0.0
     })
     .await;
     for _ in 0..20 {
@@ -184,7 +200,8 @@ async fn a_shortener_that_hangs_is_gone_around() {
     }
     stack.shorteners[0].signal(linnet_system_tests::Signal::CONT);
     within(Duration::from_secs(10), "it is back", || async {
-        stack.gateways[0].metrics().await.sum("linnet_gateway_upstream_up", &[("upstream", "0")]) == 1.0
+        stack.gateways[0].metrics().await.sum("linnet_gateway_upstream_up", &[("upstream", "0")])
+            == 1.0
     })
     .await;
 }

@@ -67,7 +67,7 @@ async fn users_and_events_take_a_key_too() {
         ("/api/v1/users", json!({"username": "a", "email": "a@example.test"})),
         ("/api/v1/events", json!({"url_id": link["id"], "event_type": "x"})),
     ] {
-        let post = || client.post(path, &body).header("idempotency-key", "one").send();
+        let post = || client.post(path, &body).header("idempotency-key", path).send();
         let (first, again) = (post().await, post().await);
         assert_eq!((first.status, again.status), (201, 201), "{path}");
         assert_eq!(first.body, again.body);

@@ -32,13 +32,23 @@ async fn must_15_the_host_header_decides_nothing() {
                 body.len()
             );
             let answer = raw::exchange(address, request.as_bytes()).await;
-            assert!(!answer.text.contains("evil") && !answer.text.contains("wors"), "{}", answer.text);
+            assert!(
+                !answer.text.contains("evil") && !answer.text.contains("wors"),
+                "{}",
+                answer.text
+            );
             match answer.status {
                 Some(201) => {
-                    assert!(answer.text.contains(&format!("\"short_url\":\"{BASE_URL}/")), "{}", answer.text);
+                    assert!(
+                        answer.text.contains(&format!("\"short_url\":\"{BASE_URL}/")),
+                        "{}",
+                        answer.text
+                    );
                 }
                 // Twice, or not at all in HTTP/1.1, is malformed.
-                Some(400) => assert!(host.len() == 2 || host.is_empty(), "{host:?}: {}", answer.text),
+                Some(400) => {
+                    assert!(host.len() == 2 || host.is_empty(), "{host:?}: {}", answer.text)
+                }
                 status => panic!("{host:?}: {status:?} {}", answer.text),
             }
         }
@@ -117,10 +127,18 @@ async fn must_16_somebody_elses_things_are_not_there() {
     let link = owner.get("/api/v1/urls").send().await.json()[0]["id"].clone();
     let event = json!({"url_id": link, "event_type": "x"});
     thief.post("/api/v1/events", &event).send().await.problem(404);
-    thief.post("/api/v1/users", &json!({"username": "x", "email": "x@example.test"})).send().await.problem(403);
+    thief
+        .post("/api/v1/users", &json!({"username": "x", "email": "x@example.test"}))
+        .send()
+        .await
+        .problem(403);
     // Nobody makes a key that may more than themselves.
     for scopes in [json!(["admin"]), json!(["jobs:write"]), json!(["urls:read", "admin"])] {
-        thief.post("/api/v1/api-keys", &json!({"name": "x", "scopes": scopes})).send().await.problem(403);
+        thief
+            .post("/api/v1/api-keys", &json!({"name": "x", "scopes": scopes}))
+            .send()
+            .await
+            .problem(403);
     }
 }
 
@@ -128,7 +146,8 @@ async fn must_16_somebody_elses_things_are_not_there() {
 async fn must_16_a_key_does_what_its_scopes_say_and_no_more() {
     let stack = Stack::start().await;
     let all = ["urls:read", "urls:write", "users:read", "users:write", "jobs:write", "admin"];
-    let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await["id"].clone();
+    let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await["id"]
+        .clone();
     let link = format!("/api/v1/urls/{link}");
     let none = json!({});
     let table: Vec<(Method, &str, &Value, &str)> = vec![
@@ -160,11 +179,16 @@ async fn must_16_a_key_does_what_its_scopes_say_and_no_more() {
             let answer = client.request(method.clone(), path).json(body).send().await;
             let may = scope == *needed || scope == "admin";
             assert_eq!(answer.status != 403, may, "{scope}: {method} {path}: {}", answer.status);
-            assert!(![401, 405].contains(&answer.status), "{scope}: {method} {path}: {}", answer.status);
+            assert!(
+                ![401, 405].contains(&answer.status),
+                "{scope}: {method} {path}: {}",
+                answer.status
+            );
         }
     }
     for (method, path, body, _) in &table {
-        let answer = stack.client().anonymous().request(method.clone(), path).json(body).send().await;
+        let answer =
+            stack.client().anonymous().request(method.clone(), path).json(body).send().await;
         assert_eq!(answer.status, 401, "{method} {path}");
         assert!(answer.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
     }

@@ -8,7 +8,10 @@ use serde_json::json;
 async fn must_23_odd_bytes_are_a_4xx_and_never_a_5xx() {
     let stack = Stack::start().await;
     let address = stack.client().address();
-    stack.client().shorten(&json!({"original_url": "https://example.com/", "short_code": "abc"})).await;
+    stack
+        .client()
+        .shorten(&json!({"original_url": "https://example.com/", "short_code": "abc"}))
+        .await;
     let long = |n: usize| [b"/".as_slice(), &vec![b'a'; n]].concat();
     let mut paths: Vec<Vec<u8>> = [
         b"/\xff\xfe".as_slice(),
@@ -130,17 +133,46 @@ async fn must_24_what_is_not_public_is_not_reachable() {
     let key = format!("X-Api-Key: {}", stack.admin_key);
     let token = "x-linnet-service-token: system-tests-0123456789abcdef0123456789";
     for path in [
-        "/metrics", "/metrics/", "/METRICS", "/Metrics", "//metrics", "/./metrics", "/%6detrics",
-        "/%6D%65trics", "/metrics%00", "/metrics?x", "/metrics;x", "/docs/../metrics", "/api/../metrics",
-        "/livez", "/LiveZ", "/readyz", "//readyz", "/internal", "/internal/", "/internal/v1/health",
-        "/INTERNAL/v1/health", "//internal/v1/health", "/%69nternal/v1/health", "/api/../internal/v1/health",
-        "/api/v1/../../internal/v1/health", "/docs/..%2finternal/v1/health", "/api/v1/metrics",
-        "/api/internal/v1/health", "/nginx_status", "/stub_status", "/server-status", "/.git/config", "/.env",
+        "/metrics",
+        "/metrics/",
+        "/METRICS",
+        "/Metrics",
+        "//metrics",
+        "/./metrics",
+        "/%6detrics",
+        "/%6D%65trics",
+        "/metrics%00",
+        "/metrics?x",
+        "/metrics;x",
+        "/docs/../metrics",
+        "/api/../metrics",
+        "/livez",
+        "/LiveZ",
+        "/readyz",
+        "//readyz",
+        "/internal",
+        "/internal/",
+        "/internal/v1/health",
+        "/INTERNAL/v1/health",
+        "//internal/v1/health",
+        "/%69nternal/v1/health",
+        "/api/../internal/v1/health",
+        "/api/v1/../../internal/v1/health",
+        "/docs/..%2finternal/v1/health",
+        "/api/v1/metrics",
+        "/api/internal/v1/health",
+        "/nginx_status",
+        "/stub_status",
+        "/server-status",
+        "/.git/config",
+        "/.env",
     ] {
         let answer = raw::get(address, path.as_bytes(), &[&key, token]).await;
         let status = answer.status.unwrap();
         assert!(matches!(status, 400 | 404), "{path}: {}", answer.text);
-        for secret in ["http_server_request_duration", "process_resident", "\"checks\"", "\"ready\""] {
+        for secret in
+            ["http_server_request_duration", "process_resident", "\"checks\"", "\"ready\""]
+        {
             assert!(!answer.text.contains(secret), "{path}");
         }
     }
@@ -165,7 +197,11 @@ async fn must_24_metrics_do_not_grow_with_what_visitors_send() {
                         client.resolve(&format!("series{n}")).await;
                         if n % 20 == 0 {
                             let agent = format!("Agent/{n}");
-                            client.get(&format!("/api/v1/urls/{n}")).user_agent(&agent).send().await;
+                            client
+                                .get(&format!("/api/v1/urls/{n}"))
+                                .user_agent(&agent)
+                                .send()
+                                .await;
                             client.get(&format!("/api/v1/nothing{n}")).send().await;
                             let method = format!("M{n}").parse().unwrap();
                             client.request(method, "/api/v1/urls").send().await;

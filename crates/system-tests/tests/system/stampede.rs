@@ -9,7 +9,8 @@ use serde_json::json;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn must_19_a_thousand_misses_of_one_code_make_one_look_up() {
     // `exists` is a link that no tier above PostgreSQL holds; `absent` is no link.
-    let mut stack = Stack::builder().shorteners(1).env("LINNET__CACHE__WARMUP_LINKS", 0).start().await;
+    let mut stack =
+        Stack::builder().shorteners(1).env("LINNET__CACHE__WARMUP_LINKS", 0).start().await;
     let body = json!({"original_url": "https://example.com/", "short_code": "exists"});
     stack.client().shorten(&body).await;
     // A new Redis and a new process hold nothing.
@@ -30,7 +31,8 @@ async fn must_19_a_thousand_misses_of_one_code_make_one_look_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn must_19_two_processes_ask_the_database_once_for_each_code() {
-    let mut stack = Stack::builder().shorteners(2).env("LINNET__CACHE__WARMUP_LINKS", 0).start().await;
+    let mut stack =
+        Stack::builder().shorteners(2).env("LINNET__CACHE__WARMUP_LINKS", 0).start().await;
     let mut codes = Vec::new();
     for n in 0..200 {
         let body = json!({"original_url": format!("https://example.com/{n}")});

@@ -128,10 +128,16 @@ async fn must_02_nothing_that_a_visitor_sends_changes_the_target() {
         let shown = String::from_utf8_lossy(path);
         let status = answer.status.unwrap();
         assert!(matches!(status, 302 | 400 | 404), "{shown}: {}", answer.text);
-        let locations: Vec<_> =
-            answer.text.lines().filter(|l| l.to_ascii_lowercase().starts_with("location:")).collect();
+        let locations: Vec<_> = answer
+            .text
+            .lines()
+            .filter(|l| l.to_ascii_lowercase().starts_with("location:"))
+            .collect();
         let wanted = format!("location: {target}");
-        assert!(locations.iter().all(|l| l.eq_ignore_ascii_case(&wanted)), "{shown}: {locations:?}");
+        assert!(
+            locations.iter().all(|l| l.eq_ignore_ascii_case(&wanted)),
+            "{shown}: {locations:?}"
+        );
         assert_eq!(locations.len(), usize::from(status == 302), "{shown}");
         assert!(!answer.text.contains("evil"), "{shown}: nothing of the request comes back");
     }

@@ -49,7 +49,8 @@ async fn the_trace_that_enters_at_nginx_is_in_every_log() {
 #[tokio::test]
 async fn a_request_without_a_trace_gets_one_and_odd_ids_are_replaced() {
     let stack = Stack::start().await;
-    for (trace, id) in [(None, None), (Some("00-zz-zz-01"), Some("x y")), (Some(""), Some("short"))] {
+    for (trace, id) in [(None, None), (Some("00-zz-zz-01"), Some("x y")), (Some(""), Some("short"))]
+    {
         let mut request = stack.client().get("/api/v1/urls");
         if let Some(trace) = trace {
             request = request.header("traceparent", trace);
@@ -62,7 +63,10 @@ async fn a_request_without_a_trace_gets_one_and_odd_ids_are_replaced() {
         assert!((8..=64).contains(&given.len()) && Some(given.as_str()) != id, "{given}");
         let gateway = line(&stack.gateways[0], &given).await;
         let trace_id = gateway["trace_id"].as_str().unwrap();
-        assert!(trace_id.len() == 32 && trace_id.bytes().all(|b| b.is_ascii_hexdigit()), "{gateway}");
+        assert!(
+            trace_id.len() == 32 && trace_id.bytes().all(|b| b.is_ascii_hexdigit()),
+            "{gateway}"
+        );
         assert_eq!(line(&stack.shorteners[0], &given).await["trace_id"], trace_id);
     }
     let problem = stack.client().get("/api/v1/urls/x").header("x-request-id", "system-test-0003");
@@ -73,7 +77,8 @@ async fn a_request_without_a_trace_gets_one_and_odd_ids_are_replaced() {
 async fn no_log_holds_what_a_visitor_or_caller_sent() {
     let stack = Stack::builder().env("LINNET__TELEMETRY__REDIRECT_LOG_SAMPLE", 1).start().await;
     let client = stack.client();
-    let body = json!({"original_url": "https://private.example/secret-path", "short_code": "hidden-code"});
+    let body =
+        json!({"original_url": "https://private.example/secret-path", "short_code": "hidden-code"});
     client.shorten(&body).await;
     client.get("/api/v1/urls?search=secret-search").send().await;
     client.resolve("hidden-code").await;

@@ -155,11 +155,11 @@ pub(super) fn boolean(value: Value) -> Result<bool, Bad> {
 
 /// A whole number; 1.0 is none.
 pub(super) fn integer(value: Value) -> Result<i64, Bad> {
-    match &value {
+    match value {
         Value::Number(number) if number.is_i64() || number.is_u64() => {
             number.as_i64().ok_or_else(|| ("out_of_range", "is too large".to_owned()))
         }
-        _ => Err(wrong_type("an integer", &value)),
+        other => Err(wrong_type("an integer", &other)),
     }
 }
 
@@ -292,6 +292,11 @@ impl FromRequest for QueryFields {
 
 impl QueryFields {
     fn parse(query: &str) -> Result<Self, ApiError> {
+        // The parser below would put replacement characters where the bytes are no text.
+        if std::str::from_utf8(&percent_decoded(query)).is_err() {
+            let error = field_error("query", "invalid", "is not UTF-8");
+            return Err(Problem::invalid(vec![error]).into());
+        }
         let pairs: Vec<(String, String)> =
             url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let mut map = Map::new();
@@ -303,6 +308,28 @@ impl QueryFields {
         }
         Ok(Self { fields: Fields::new(map), pairs: pairs.into() })
     }
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = match rest {
+            [b'%', high, low, ..] => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
+            _ => None,
+        };
+        match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = rest.get(3..).unwrap_or_default();
+            }
+            None => {
+                decoded.push(first);
+                rest = after;
+            }
+        }
+    }
+    decoded
 }
 
 /// A whole number above 0 in a query string.
@@ -355,6 +382,16 @@ mod tests {
         assert_eq!(fields.change_or_clear("set", string), Some(Some("x".to_owned())));
         assert_eq!(fields.change("not_nullable", string), None);
         assert!(fields.finish().is_err());
+    }
+
+    #[test]
+    fn a_query_that_is_no_text_is_refused() {
+        for bad in ["search=%ff", "%c3=1", "search=%c3%28", "a=1&b=%ed%a0%80"] {
+            assert!(QueryFields::parse(bad).is_err(), "{bad}");
+        }
+        for good in ["", "search=%C3%a4", "search=100%", "search=%zz", "a=%00"] {
+            assert!(QueryFields::parse(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

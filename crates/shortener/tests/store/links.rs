@@ -1,0 +1,152 @@
+use linnet_shortener::{
+    domain::{EventFilter, LinkFilter, LinkPatch, Page, Position},
+    store::{Created, Store},
+};
+use sqlx::PgPool;
+
+use crate::support::{count, create, create_user, new_link, target};
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_06_a_code_belongs_to_one_link(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let new = new_link(Some("taken"));
+    let attempts = futures::future::join_all((0..100).map(|_| store.create_link(&new))).await;
+    let created = attempts.iter().filter(|outcome| matches!(outcome, Ok(Created::New(_)))).count();
+    let refused = attempts.iter().filter(|o| matches!(o, Ok(Created::CodeTaken))).count();
+    assert_eq!((created, refused), (1, 99));
+    assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1, "no event of a refused one");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn every_change_leaves_an_event_and_a_note_for_the_caches(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let link = create(&store, &new_link(None)).await;
+    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 0);
+
+    let patch = LinkPatch { target: Some(target("https://example.org/")), ..LinkPatch::default() };
+    let changed = store.update_link(link.id, None, None, &patch).await.unwrap().unwrap();
+    assert!(changed.link.version > link.version);
+    assert!(changed.link.updated_at > link.updated_at);
+    assert!(changed.outbox_id.is_some());
+
+    let gone = store.delete_link(link.id, None, None).await.unwrap().unwrap();
+    assert!(gone.link.version > changed.link.version);
+    let events = store.list_events(&EventFilter::default(), None, Page::default()).await.unwrap();
+    let types: Vec<_> = events.iter().map(|event| event.event_type.as_str()).collect();
+    assert_eq!(types, ["created", "updated", "deleted"]);
+    assert_eq!(events[1].details["original_url"], "https://example.org/");
+    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 2);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_code_that_is_taken_again_has_a_higher_version_than_its_deletion(pool: PgPool) {
+    let store = Store::new(pool);
+    let first = create(&store, &new_link(Some("again"))).await;
+    let gone = store.delete_link(first.id, None, None).await.unwrap().unwrap();
+    let second = create(&store, &new_link(Some("again"))).await;
+    assert!(second.version > gone.link.version);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_patch_that_says_nothing_changes_nothing(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let link = create(&store, &new_link(None)).await;
+    let same = store.update_link(link.id, None, None, &LinkPatch::default()).await.unwrap().unwrap();
+    assert_eq!((same.link.version, same.outbox_id), (link.version, None));
+    assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_16_other_peoples_links_are_not_there(pool: PgPool) {
+    let store = Store::new(pool);
+    let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);
+    let mut new = new_link(None);
+    new.user_id = Some(owner.id);
+    let link = create(&store, &new).await;
+    let patch = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+
+    assert!(store.find_link(link.id, Some(other.id)).await.unwrap().is_none());
+    assert!(store.update_link(link.id, Some(other.id), None, &patch).await.unwrap().is_none());
+    assert!(store.delete_link(link.id, Some(other.id), None).await.unwrap().is_none());
+    let filter = LinkFilter { user_id: Some(owner.id), ..LinkFilter::default() };
+    assert!(store.list_links(&filter, Some(other.id), Page::default()).await.unwrap().is_empty());
+    assert!(store.find_link(link.id, Some(owner.id)).await.unwrap().unwrap().is_active);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_deleted_user_takes_links_and_keys_along(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let user = create_user(&store, "leaver").await;
+    let mut new = new_link(None);
+    new.user_id = Some(user.id);
+    create(&store, &new).await;
+    create(&store, &new).await;
+    assert!(store.delete_user(user.id, None, None).await.unwrap());
+    assert!(!store.delete_user(user.id, None, None).await.unwrap());
+    assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 0);
+    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 2);
+    assert_eq!(count(&pool, "SELECT count(*) FROM events WHERE event_type = 'deleted'").await, 2);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn pages_are_whole_and_do_not_overlap(pool: PgPool) {
+    let store = Store::new(pool);
+    for _ in 0..25 {
+        create(&store, &new_link(None)).await;
+    }
+    let filter = LinkFilter::default();
+    let mut seen = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = Page { position: Position::After(after), size: 10 };
+        let links = store.list_links(&filter, None, page).await.unwrap();
+        let Some(last) = links.last() else { break };
+        after = last.id;
+        seen.extend(links.iter().map(|link| link.id));
+    }
+    assert_eq!(seen.len(), 25);
+    assert!(seen.is_sorted());
+    let third = Page { position: Position::Number(3), size: 10 };
+    let third = store.list_links(&filter, None, third).await.unwrap();
+    assert_eq!(third.iter().map(|link| link.id).collect::<Vec<_>>(), seen[20..]);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut new = new_link(Some("needle-1"));
+    create(&store, &new).await;
+    new = new_link(None);
+    new.title = Some("50%_off NEEDLE".into());
+    create(&store, &new).await;
+    new = new_link(None);
+    new.target = target("https://example.com/needle");
+    create(&store, &new).await;
+    create(&store, &new_link(None)).await;
+
+    let found = async |text: &str| {
+        let filter = LinkFilter { search: Some(text.into()), ..LinkFilter::default() };
+        store.list_links(&filter, None, Page::default()).await.unwrap().len()
+    };
+    assert_eq!(found("needle").await, 3);
+    assert_eq!(found("%_off").await, 1);
+    assert_eq!(found("_").await, 1);
+    assert_eq!(found("\\").await, 0);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn reuse_gives_the_same_owners_plain_link(pool: PgPool) {
+    let store = Store::new(pool);
+    let new = new_link(None);
+    let attempts =
+        futures::future::join_all((0..20).map(|_| store.create_or_reuse_link(&new))).await;
+    let made = attempts.iter().filter(|outcome| matches!(outcome, Ok(Created::New(_)))).count();
+    assert_eq!(made, 1);
+    assert!(attempts.iter().all(Result::is_ok));
+
+    let user = create_user(&store, "somebody").await;
+    let mut theirs = new_link(None);
+    theirs.user_id = Some(user.id);
+    let outcome = store.create_or_reuse_link(&theirs).await.unwrap();
+    assert!(matches!(outcome, Created::New(_)), "another owner's link is not reused");
+}
