@@ -11,6 +11,7 @@ pub(crate) enum Pace {
     /// The request's body is read first, within the size limit; the whole has a deadline.
     Normal,
     /// Bodies pass through as they come, without a limit on size or total time.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for event streams and bulk uploads"))]
     Stream,
 }
 
@@ -50,6 +51,7 @@ impl Route {
         Self { path, methods, pace: Pace::Normal, creates_links: false }
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "for event streams and bulk uploads"))]
     const fn streams(mut self) -> Self {
         self.pace = Pace::Stream;
         self
@@ -65,7 +67,6 @@ impl Route {
 pub(crate) static ROUTES: &[Route] = &[
     Route::new("/api/v1/urls", &[(Method::GET, Scope::UrlsRead), (Method::POST, Scope::UrlsWrite)])
         .creates_links(),
-    Route::new("/api/v1/urls/export", &[(Method::GET, Scope::UrlsRead)]).streams(),
     Route::new(
         "/api/v1/urls/{id}",
         &[
@@ -155,9 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn literal_segments_stand_before_parameters() {
-        let place = |path| ROUTES.iter().position(|route| route.path == path);
-        assert!(place("/api/v1/urls/export") < place("/api/v1/urls/{id}"));
+    fn no_path_is_there_twice() {
         let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
         paths.dedup();
         assert_eq!(paths.len(), ROUTES.len());
