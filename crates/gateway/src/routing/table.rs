@@ -11,7 +11,6 @@ pub(crate) enum Pace {
     /// The request's body is read first, within the size limit; the whole has a deadline.
     Normal,
     /// Bodies pass through as they come, without a limit on size or total time.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for event streams and bulk uploads"))]
     Stream,
 }
 
