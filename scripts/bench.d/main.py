@@ -75,10 +75,14 @@ class Bench:
         self.warm(self.address)
 
     def warm(self, address: str) -> None:
-        """Asks for every link that is to be warm, once, and checks that each leads where it should."""
-        report = self.tools.replay(address, self.tools.codes(self.size.warm_links))
-        if report["redirected"] != self.size.warm_links:
-            raise BenchError(f"not every link redirects to its target: {report}")
+        """Asks for every link that is to be warm, and checks that each leads where it should. A second try is for machines that
+        do something else at the same time, where cold look-ups may time out."""
+        for _ in range(3):
+            report = self.tools.replay(address, self.tools.codes(self.size.warm_links), connections=16)
+            if report["redirected"] == self.size.warm_links:
+                return
+            say(f"  warning: not every link redirects to its target: {report}")
+        raise BenchError("the links can't be made warm")
 
     def resident(self, pid: int) -> float:
         return resident_mib(pid)
@@ -125,6 +129,8 @@ def main() -> int:
     except BenchError as error:
         say(f"error: {error}")
         return 64
+    if sys.argv[1:] == ["check"]:
+        return 0
     out = ROOT / "target" / "bench"
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("run.*"):

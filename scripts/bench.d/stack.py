@@ -102,7 +102,7 @@ class Stack:
             self.processes.run(argv, env=self.pg_environment, stdin=rows.stdout)
         if int(self.sql("SELECT count(*) FROM urls")) != links:
             raise BenchError("not all links were loaded")
-        self.sql("VACUUM (FREEZE, ANALYZE)")
+        self.sql("VACUUM (FREEZE, ANALYZE) urls")
         self.as_superuser("CHECKPOINT")
 
     def as_superuser(self, statement: str) -> None:

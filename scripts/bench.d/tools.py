@@ -53,9 +53,9 @@ class Tools:
             raise BenchError(f"pgbench had failed transactions:\n{out}")
         return float(re.search(r"^tps = ([\d.]+)", out, re.M).group(1))
 
-    def replay(self, address: str, codes: Path) -> dict:
+    def replay(self, address: str, codes: Path, connections: int = WRK_CONNECTIONS) -> dict:
         """Each code of the list exactly once; every redirect's target is checked."""
-        return self._generator("replay", "--address", address, "--list", str(codes))
+        return self._generator("replay", "--address", address, "--list", str(codes), "--connections", str(connections))
 
     def pace(self, address: str, codes: Path, rate: float, seconds: float) -> dict:
         """Open loop at a fixed rate; latencies count from when a request was due."""

@@ -78,6 +78,11 @@ impl Process {
         &self.spec.name
     }
 
+    /// What is added to its environment.
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.spec.env
+    }
+
     /// Changes its environment for the next start.
     pub fn set_env(&mut self, key: &str, value: &str) {
         self.spec.env.insert(key.into(), value.into());

@@ -44,12 +44,12 @@ pub struct Builder {
     gateways: usize,
     postgres: Postgres,
     proxied_redis: bool,
-    wait: bool,
+    import: Option<PathBuf>,
     env: BTreeMap<String, String>,
     nginx_env: BTreeMap<String, String>,
 }
 
-/// A running installation; dropped, it stops.
+/// A running installation; dropped, it stops. With `LINNET_TEST_KEEP` set its folder stays.
 #[derive(Debug)]
 pub struct Stack {
     // Dropped in this order, after `Drop::drop` has stopped the processes.
@@ -93,9 +93,8 @@ impl Default for Builder {
             ("LINNET__LIMITS__ADDRESS_BURST", "1000000"),
             ("LINNET__RESOLVE__MISSES_PER_MINUTE", "60000000"),
             ("LINNET__RESOLVE__MISSES_BURST", "1000000"),
-            // Many stacks share one server, and an unoptimised build takes long to connect.
+            // Many stacks share one server.
             ("LINNET__POSTGRES__MAX_CONNECTIONS", "16"),
-            ("LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS", "3000"),
             // Tests of stopping set the real one.
             ("LINNET__SHUTDOWN__DRAIN_MS", "100"),
             ("LINNET__SHUTDOWN__GRACE_S", "5"),
@@ -106,7 +105,7 @@ impl Default for Builder {
             gateways: 1,
             postgres: Postgres::Shared,
             proxied_redis: false,
-            wait: true,
+            import: None,
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             nginx_env: BTreeMap::new(),
         }
@@ -142,6 +141,13 @@ impl Builder {
         self
     }
 
+    /// Imports `users.csv`, `urls.csv` and `events.csv` of a folder before anything else is made.
+    #[must_use]
+    pub fn import(mut self, folder: &Path) -> Self {
+        self.import = Some(folder.to_owned());
+        self
+    }
+
     /// Sets a variable for shorteners and gateways.
     #[must_use]
     pub fn env(mut self, key: &str, value: impl ToString) -> Self {
@@ -165,6 +171,12 @@ impl Builder {
 
         let (redis, redis_port) = start_redis(folder.path()).await;
         run(&env, &["migrate"]).await;
+        if let Some(data) = &self.import {
+            let file = |name: &str| path_text(&data.join(name));
+            let (users, urls, events) = (file("users.csv"), file("urls.csv"), file("events.csv"));
+            let files = ["--users", &users, "--urls", &urls, "--events", &events];
+            run(&env, &[&["admin", "import"][..], &files].concat()).await;
+        }
         let create_key =
             ["admin", "create-key", "--username", "root", "--email", "root@example.test"];
         let admin_key = run(&env, &create_key).await.trim().to_owned();
@@ -187,6 +199,8 @@ impl Builder {
         let api: Vec<_> = numbers.clone().map(|n| socket(format!("a{n}"))).collect();
         let listen: Vec<_> = (0..self.gateways).map(|n| socket(format!("g{n}"))).collect();
         env.insert("LINNET__UPSTREAM__SHORTENERS".into(), api.join(","));
+        // For the command line; each process has its own below.
+        env.insert("LINNET__REDIS__URL".into(), format!("redis://127.0.0.1:{redis_port}/0"));
 
         let shorteners: Vec<_> = numbers
             .map(|n| {
@@ -231,12 +245,12 @@ impl Builder {
             _database: database,
             folder,
         };
-        if self.wait {
-            stack.ready().await;
-            let users = stack.client.get("/api/v1/users?limit=1").send().await;
-            assert_eq!(users.status, 200, "{}", users.text());
-            stack.admin_id = users.json()[0]["id"].as_i64().expect("the administrator's id");
-        }
+        stack.ready().await;
+        let id = "SELECT user_id FROM api_keys ORDER BY created_at LIMIT 1";
+        stack.admin_id = sqlx::query_scalar(id)
+            .fetch_one(&mut stack.database().await)
+            .await
+            .expect("the administrator's id");
         stack
     }
 
@@ -395,6 +409,10 @@ impl Drop for Stack {
             if process.log().contains("panicked at") {
                 panicked.push(process.name().to_owned());
             }
+        }
+        if std::env::var_os("LINNET_TEST_KEEP").is_some() {
+            self.folder.disable_cleanup(true);
+            eprintln!("--- kept: {}", self.folder.path().display());
         }
         // The front first and the stores last, each kind together.
         self.nginx.begin_end();

@@ -49,7 +49,8 @@ impl Redirect {
         Some(Self {
             location: HeaderValue::from_str(target).ok()?,
             status: StatusCode::from_u16(status).ok().filter(StatusCode::is_redirection)?,
-            expires_at_ms: expires_at_ms.unwrap_or(NEVER),
+            // The text in Redis has no sign, and before 1970 is as much in the past as 1970.
+            expires_at_ms: expires_at_ms.map_or(NEVER, |time| time.max(0)),
         })
     }
 
@@ -138,7 +139,8 @@ mod tests {
     #[test]
     fn entries_round_trip() {
         let limited = Entry { version: i64::MAX, answer: Answer::Limited };
-        for entry in [redirect(None), redirect(Some(1_700_000_000_000)), limited, Entry::ABSENT] {
+        let dated = [i64::MIN, -1, 0, 1_700_000_000_000].map(|time| redirect(Some(time)));
+        for entry in dated.into_iter().chain([redirect(None), limited, Entry::ABSENT]) {
             assert_eq!(Entry::decode(&entry.encode()), Some(entry));
         }
     }

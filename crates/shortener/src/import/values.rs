@@ -65,10 +65,13 @@ impl<'a> Values<'a> {
     }
 }
 
+/// Highest number of a row: the sequences go on behind it, and must not come to their end.
+const MAX_ID: i64 = (1 << 53) - 1;
+
 /// A row's number.
 pub(super) fn id(text: &str) -> Result<i64, String> {
-    let id = text.parse::<i64>().ok().filter(|id| *id > 0);
-    id.ok_or_else(|| "must be a positive integer".to_owned())
+    let id = text.parse::<i64>().ok().filter(|id| (1..=MAX_ID).contains(id));
+    id.ok_or_else(|| format!("must be an integer from 1 to {MAX_ID}"))
 }
 
 /// `true` or `false`, as databases, spreadsheets and Python write them.
@@ -103,7 +106,7 @@ mod tests {
         for bad in ["", "2025-13-01 00:00:00", "28.09.2025", "2025-09-28"] {
             assert!(time(bad).is_err(), "{bad}");
         }
-        for bad in ["0", "-1", "1.0", "x", "9223372036854775808"] {
+        for bad in ["0", "-1", "1.0", "x", "9007199254740992", "9223372036854775808"] {
             assert!(id(bad).is_err(), "{bad}");
         }
     }

@@ -53,9 +53,10 @@ fn routed_segments(folder: &Path) -> Vec<String> {
     for file in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         for line in text.lines().filter(|line| line.trim_start().starts_with("location ")) {
-            let Some(path) = line.split_whitespace().find_map(|word| {
-                word.strip_prefix('/').or_else(|| word.strip_prefix("^/"))
-            }) else {
+            let Some(path) = line
+                .split_whitespace()
+                .find_map(|word| word.strip_prefix('/').or_else(|| word.strip_prefix("^/")))
+            else {
                 continue;
             };
             let segment = path.split(['/', '.']).next().unwrap_or_default();

@@ -47,7 +47,7 @@ async fn must_15_the_host_header_decides_nothing() {
                 }
                 // Twice, or not at all in HTTP/1.1, is malformed.
                 Some(400) => {
-                    assert!(host.len() == 2 || host.is_empty(), "{host:?}: {}", answer.text)
+                    assert!(host.len() == 2 || host.is_empty(), "{host:?}: {}", answer.text);
                 }
                 status => panic!("{host:?}: {status:?} {}", answer.text),
             }

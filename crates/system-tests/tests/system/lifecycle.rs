@@ -1,1 +1,243 @@
-//! …
+//! Starting and stopping.
+
+use std::{process::Command, time::Duration};
+
+use linnet_system_tests::{
+    Builder, Client, Load, Signal, Stack, Tally, services::binary, stack::Postgres, within,
+};
+use serde_json::json;
+
+/// With the product's own drain, which nginx's keep-alive is made for.
+fn with_real_drain() -> Builder {
+    Stack::builder()
+        .shorteners(2)
+        .gateways(2)
+        .env("LINNET__SHUTDOWN__DRAIN_MS", 1_500)
+        .env("LINNET__SHUTDOWN__GRACE_S", 20)
+}
+
+/// Visits, reads and creates through nginx, in turn; every outcome in words.
+fn traffic(client: &Client, code: &str) -> Load {
+    let (client, path) = (client.clone(), format!("/{code}"));
+    Load::start(16, move |n| {
+        let (client, path) = (client.clone(), path.clone());
+        async move {
+            let (what, wanted, request) = match n % 4 {
+                0 => {
+                    let body = json!({"original_url": format!("https://example.com/{n}")});
+                    ("POST", 201, client.post("/api/v1/urls", &body))
+                }
+                1 => ("list", 200, client.get("/api/v1/urls?limit=5")),
+                _ => ("visit", 302, client.get(&path)),
+            };
+            match request.try_send().await {
+                Ok(answer) if answer.status == wanted => "fine".to_owned(),
+                Ok(answer) => format!("{what}: {} {}", answer.status, answer.text()),
+                Err(error) => format!("{what}: {error}"),
+            }
+        }
+    })
+}
+
+fn all_fine(tally: &Tally) {
+    assert_eq!(tally.keys().collect::<Vec<_>>(), ["fine"], "{tally:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shortener_that_is_replaced_under_load_fails_no_request() {
+    let mut stack = with_real_drain().start().await;
+    let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
+    let load = traffic(&stack.client(), link["short_code"].as_str().unwrap());
+    load.more(200).await;
+    for number in 0..2 {
+        stack.shorteners[number].signal(Signal::TERM);
+        let status = stack.shorteners[number].ended(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(0), "{}", stack.shorteners[number].log_tail(5));
+        load.more(200).await;
+        stack.shorteners[number].start();
+        stack.ready().await;
+        // The gateways send it requests again before the other one goes.
+        let place = number.to_string();
+        for gateway in &stack.gateways {
+            within(Duration::from_secs(10), "the gateway takes it back", || async {
+                let metrics = gateway.metrics().await;
+                metrics.sum("linnet_gateway_upstream_up", &[("upstream", &place)]) == 1.0
+            })
+            .await;
+        }
+        load.more(200).await;
+    }
+    all_fine(&load.finish().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_replaced_under_load_fails_no_request() {
+    let mut stack = with_real_drain().start().await;
+    let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
+    let load = traffic(&stack.client(), link["short_code"].as_str().unwrap());
+    load.more(200).await;
+    for number in 0..2 {
+        stack.gateways[number].signal(Signal::TERM);
+        let status = stack.gateways[number].ended(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(0), "{}", stack.gateways[number].log_tail(5));
+        load.more(200).await;
+        stack.gateways[number].start();
+        stack.ready().await;
+        load.more(200).await;
+    }
+    all_fine(&load.finish().await);
+}
+
+#[tokio::test]
+async fn while_it_drains_a_process_is_alive_and_not_ready_and_a_second_signal_ends_it() {
+    let mut stack = Stack::builder()
+        .env("LINNET__SHUTDOWN__DRAIN_MS", 10_000)
+        .env("LINNET__SHUTDOWN__GRACE_S", 25)
+        .start()
+        .await;
+    for process in stack.shorteners.iter_mut().chain(&mut stack.gateways) {
+        process.signal(Signal::TERM);
+        let process = &mut *process;
+        within(Duration::from_secs(5), "it is not ready", || async {
+            process.admin_get("/readyz").await.is_some_and(|answer| answer.status == 503)
+        })
+        .await;
+        assert_eq!(process.admin_get("/livez").await.unwrap().status, 200);
+        process.signal(Signal::TERM);
+        // Well below the drain.
+        let status = process.ended(Duration::from_secs(5)).await;
+        assert_ne!(status.code(), Some(0), "{} says that it was cut short", process.name());
+    }
+}
+
+#[tokio::test]
+async fn processes_start_without_redis_and_postgresql_and_recover() {
+    let mut stack = Stack::builder().postgres(Postgres::Own).start().await;
+    let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
+    let code = link["short_code"].as_str().unwrap();
+    stack.shorteners[0].stop().await;
+    stack.gateways[0].stop().await;
+    stack.redis.kill().await;
+    stack.kill_postgres().await;
+    stack.shorteners[0].start();
+    stack.gateways[0].start();
+    for process in [&stack.shorteners[0], &stack.gateways[0]] {
+        within(Duration::from_secs(10), "it lives", || async {
+            process.admin_get("/livez").await.is_some_and(|answer| answer.status == 200)
+        })
+        .await;
+    }
+    within(Duration::from_secs(10), "a true miss is 503", || async {
+        stack.client().resolve(code).await.0 == 503
+    })
+    .await;
+    let readiness = stack.shorteners[0].admin_get("/readyz").await.unwrap();
+    assert_eq!(readiness.status, 503, "{}", readiness.text());
+    within(Duration::from_secs(10), "the API says what is wrong", || async {
+        let answer = stack.client().get("/api/v1/urls").send().await;
+        answer.problem(503)["code"] == "unavailable" && answer.header("retry-after").is_some()
+    })
+    .await;
+
+    stack.start_postgres().await;
+    within(Duration::from_secs(15), "links resolve with PostgreSQL alone", || async {
+        stack.client().resolve(code).await.0 == 302
+    })
+    .await;
+    within(Duration::from_secs(15), "the API works with PostgreSQL alone", || async {
+        stack.client().get("/api/v1/urls").send().await.status == 200
+    })
+    .await;
+    stack.start_redis().await;
+    stack.ready().await;
+    within(Duration::from_secs(10), "the feed is live", || async {
+        stack.shortener_metrics(0).await.sum("linnet_change_feed_live", &[]) == 1.0
+    })
+    .await;
+    let pids = [stack.shorteners[0].pid(), stack.gateways[0].pid()];
+    assert!(pids.iter().all(Option::is_some) && stack.shorteners[0].is_running());
+}
+
+#[test]
+fn a_bad_configuration_is_told_whole_before_anything_starts() {
+    for (program, keys) in [
+        (
+            "linnet-shortener",
+            ["postgres.url", "cache.local_bytes", "shortener.no_such", "shortener.api_listen"],
+        ),
+        (
+            "linnet-gateway",
+            ["upstream.shorteners", "limits.key_burst", "gateway.no_such", "gateway.listen"],
+        ),
+    ] {
+        for arguments in [&["serve"][..], &["serve", "--check-config"], &["--check-config"]] {
+            let mut command = Command::new(binary(program));
+            command.env_clear().args(arguments);
+            for key in keys.iter().chain(&["service.token", "redis.url", "no_such_section.key"]) {
+                let name = format!("LINNET__{}", key.to_uppercase().replace('.', "__"));
+                command.env(name, "::");
+            }
+            let output = command.output().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(64), "{program} {arguments:?}: {error}");
+            for key in keys.iter().chain(&["service.token", "redis.url", "no_such_section.key"]) {
+                assert!(
+                    error.contains(key),
+                    "{program} {arguments:?} says nothing of {key}: {error}"
+                );
+            }
+        }
+        let mut good = Command::new(binary(program));
+        good.env_clear().env("LINNET__SERVICE__TOKEN", "0123456789abcdef0123456789abcdef");
+        let output = good.arg("--check-config").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[tokio::test]
+async fn warm_up_at_start_loads_the_most_clicked_links() {
+    let mut stack = Stack::builder().env("LINNET__CACHE__WARMUP_LINKS", 5).start().await;
+    let mut codes = Vec::new();
+    for n in 0..20 {
+        let body = json!({"original_url": format!("https://example.com/{n}")});
+        codes.push(stack.client().shorten(&body).await["short_code"].as_str().unwrap().to_owned());
+    }
+    let mut database = stack.database().await;
+    for (n, code) in codes.iter().enumerate() {
+        sqlx::query("UPDATE urls SET clicks = $1 WHERE short_code = $2")
+            .bind(i64::try_from(n).unwrap())
+            .bind(code)
+            .execute(&mut database)
+            .await
+            .unwrap();
+    }
+    stack.shorteners[0].stop().await;
+    stack.shorteners[0].start();
+    stack.ready().await;
+    let metrics = stack.shortener_metrics(0).await;
+    assert_eq!(metrics.sum("linnet_cache_warmed", &[]), 5.0);
+    let local = metrics.sum("linnet_cache_lookups", &[("tier", "local")]);
+    for code in &codes[15..] {
+        assert_eq!(stack.client().resolve(code).await.0, 302);
+    }
+    let metrics = stack.shortener_metrics(0).await;
+    assert_eq!(metrics.sum("linnet_cache_lookups", &[("tier", "local")]) - local, 5.0);
+}
+
+#[tokio::test]
+async fn healthchecks_say_what_readiness_says() {
+    let mut stack = Stack::start().await;
+    let check = |process: &linnet_system_tests::Process, program: &str| {
+        let mut command = Command::new(binary(program));
+        command.arg("healthcheck").envs(process.env());
+        command.output().unwrap().status.code()
+    };
+    assert_eq!(check(&stack.shorteners[0], "linnet-shortener"), Some(0));
+    assert_eq!(check(&stack.gateways[0], "linnet-gateway"), Some(0));
+    stack.shorteners[0].kill().await;
+    assert_ne!(check(&stack.shorteners[0], "linnet-shortener"), Some(0));
+    within(Duration::from_secs(10), "the gateway is unhealthy without a shortener", || async {
+        check(&stack.gateways[0], "linnet-gateway") != Some(0)
+    })
+    .await;
+}

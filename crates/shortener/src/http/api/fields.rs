@@ -22,6 +22,9 @@ use super::super::error::{ApiError, field_error};
 /// Longest body of an ordinary request, in bytes. The gateway has the same limit.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
+/// Unknown fields that are told one by one, or the answer would be far larger than the body.
+const MAX_UNKNOWN: usize = 20;
+
 /// What is wrong with one value.
 pub(super) type Bad = (&'static str, String);
 
@@ -93,7 +96,7 @@ impl Fields {
 
     /// Reports everything that was wrong, unknown fields included.
     pub(super) fn finish(mut self) -> Result<(), ApiError> {
-        for name in self.map.keys() {
+        for name in self.map.keys().take(MAX_UNKNOWN) {
             self.errors.push(field_error(name, "unknown", "is not a known field"));
         }
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors).into()) }
@@ -372,6 +375,13 @@ mod tests {
         let error = fields.finish().unwrap_err();
         assert_eq!(error.0.status(), 422);
         assert!(error.0.to_string().contains("4 fields"), "{error}");
+    }
+
+    #[test]
+    fn the_answer_to_many_unknown_fields_is_bounded() {
+        let map = (0..10_000).map(|n| (n.to_string(), json!(0))).collect();
+        let error = Fields::new(map).finish().unwrap_err();
+        assert!(error.0.to_string().contains("20 fields"), "{error}");
     }
 
     #[test]
