@@ -155,15 +155,22 @@ impl Feed {
         publisher: redis::aio::MultiplexedConnection,
     ) {
         let mut messages = pin!(subscription.into_on_message());
-        let mut heart = pin!(beat(publisher, &self.heartbeat_channel));
+        let began = Instant::now();
+        let mut heart = pin!(beat(publisher, &self.heartbeat_channel, began));
         let silence = tokio::time::sleep(CUT_AFTER);
         tokio::pin!(silence);
         loop {
             tokio::select! {
                 message = messages.next() => match message {
                     Some(message) if message.get_channel_name() == self.heartbeat_channel => {
-                        silence.as_mut().reset(Instant::now() + CUT_AFTER);
-                        self.set_live();
+                        // News as old as this beat has come, and nothing younger: a feed that
+                        // lags is cut as much as one that is silent.
+                        let sent = message.get_payload().map(Duration::from_millis);
+                        let fresh_until = began + sent.unwrap_or_default() + CUT_AFTER;
+                        if fresh_until > Instant::now() {
+                            silence.as_mut().reset(fresh_until);
+                            self.set_live();
+                        }
                     }
                     Some(message) => self.deliver(&message),
                     None => break,
@@ -194,13 +201,18 @@ impl Feed {
     }
 }
 
-/// Publishes heartbeats until one fails.
-async fn beat(mut publisher: redis::aio::MultiplexedConnection, channel: &str) {
+/// Publishes heartbeats, each with its time in milliseconds since `began`, until one fails.
+async fn beat(
+    mut publisher: redis::aio::MultiplexedConnection,
+    channel: &str,
+    began: Instant,
+) {
     let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sent: RedisResult<i64> = publisher.publish(channel, "1").await;
+        let time = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let sent: RedisResult<i64> = publisher.publish(channel, time).await;
         if sent.is_err() {
             return;
         }

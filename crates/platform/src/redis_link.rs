@@ -3,6 +3,8 @@
 //! * The breaker is the connection itself: while there is none, a caller learns so from one atomic
 //!   load and goes on without Redis. A broken connection opens it at once, as do
 //!   [`TIMEOUTS_TO_OPEN`] unanswered commands in a row.
+//! * A Redis that answers and refuses writes is away, too: what it holds can no longer be corrected.
+//!   So a connection is tried by writing, before it is used and while it is.
 //! * A task of the same runtime brings the connection back, with jittered back-off. A connection
 //!   that is shared between actix workers would lose requests when the worker that made it stops.
 //! * Before a new connection is used, `before_use` runs: whoever caches in Redis catches up there on
@@ -36,8 +38,11 @@ pub const TIMEOUTS_TO_OPEN: u32 = 3;
 
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
-/// How often an idle connection is tried, so that a dead one is found before a request finds it.
-const PING_EVERY: Duration = Duration::from_secs(1);
+/// How often a connection is tried. With the time that the outbox takes to tell a change again, this
+/// stays below the 1 s within which old answers must stop.
+const PROBE_EVERY: Duration = Duration::from_millis(400);
+/// Errors of a server that refuses writes: memory full, a replica, a failing disk, too few replicas.
+const REFUSES_WRITES: [&str; 4] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"];
 
 /// Why a command brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +137,7 @@ impl RedisLink {
                     self.0.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_TO_OPEN
                 } else {
                     error.is_unrecoverable_error()
+                        || error.code().is_some_and(|code| REFUSES_WRITES.contains(&code))
                 };
                 if open {
                     self.0.open();
@@ -172,7 +178,7 @@ impl Connector {
         let mut connection =
             self.client.get_multiplexed_async_connection_with_config(&config).await?;
         // A server that is still loading its data accepts connections and refuses commands.
-        connection.req_packed_command(&redis::cmd("PING")).await?;
+        connection.req_packed_command(&probe()).await?.extract_error()?;
         Ok(connection)
     }
 }
@@ -207,17 +213,24 @@ async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
     }
 }
 
+/// A write that leaves nothing behind for long.
+fn probe() -> Cmd {
+    let mut probe = redis::cmd("SET");
+    probe.arg("linnet:probe").arg(1).arg("PX").arg(2_000);
+    probe
+}
+
 /// Returns when the connection is lost.
 async fn watch(shared: &Arc<Shared>) {
     let link = RedisLink(Arc::clone(shared));
-    let ping = redis::cmd("PING");
+    let probe = probe();
     loop {
         let lost = shared.lost.notified();
-        match tokio::time::timeout(PING_EVERY, lost).await {
+        match tokio::time::timeout(PROBE_EVERY, lost).await {
             Ok(()) => return,
             Err(_) => {
                 // The verdict is in the link's state.
-                let _: Result<redis::Value, _> = link.query(&ping).await;
+                let _: Result<redis::Value, _> = link.query(&probe).await;
                 if !link.is_up() {
                     return;
                 }

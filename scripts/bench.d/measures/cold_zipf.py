@@ -26,6 +26,10 @@ def run(bench) -> None:
     report = bench.tools.replay(address, draws)
     per_process = [s.lookups() for s in shorteners]
     tiers = {tier: sum(p.get(tier, 0.0) for p in per_process) for tier in ("local", "shared", "database", "coalesced")}
+    memory = [bench.resident(s.process.pid) for s in shorteners]
+    # A session reports its scans at its end, or some seconds after.
+    for process in (nginx, *(s.process for s in shorteners)):
+        stack.processes.stop(process)
     scans = index_scans(stack) - scans_before
     say("  " + "; ".join(str({tier: int(count) for tier, count in p.items()}) for p in per_process))
 
@@ -39,14 +43,12 @@ def run(bench) -> None:
     figures.add("cold_zipf_lookups_per_code", max(tiers["database"], scans) / distinct, "look-ups/code", at_most=1.02)
     figures.add("cold_zipf_failed_requests", report["astray"] + report["refused"] + report["failed"], "requests", at_most=0)
     add_shares(figures, "cold_zipf_share", tiers)
-    for number, shortener in enumerate(shorteners, 1):
-        figures.add(f"cold_zipf_memory_{number}", bench.resident(shortener.process.pid), "MiB", note="L1 full")
-    for process in (nginx, *(s.process for s in shorteners)):
-        stack.processes.stop(process)
+    for number, mib in enumerate(memory, 1):
+        figures.add(f"cold_zipf_memory_{number}", mib, "MiB", note="L1 full")
 
 
 def index_scans(stack) -> int:
-    """Scans of the index on codes. Sessions report theirs within a second or two of idling, so wait until it stands still."""
+    """Scans of the index on codes, as soon as the count stands still."""
     query = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'urls_short_code_key'"
     last, still_since, deadline = -1, 0.0, time.monotonic() + 30
     while time.monotonic() < deadline:

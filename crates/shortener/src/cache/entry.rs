@@ -1,7 +1,8 @@
 //! What a cache holds of a link, and how it is written in Redis.
 //!
-//! In Redis an entry is text: 16 hexadecimal digits of the version (so that text order is version
-//! order), a letter for the kind, and for a redirect the status, the end of its life and the target.
+//! In Redis an entry is text: 19 decimal digits of the version, so that text order is version order in
+//! every locale (Redis's scripts compare by the locale's rules), a letter for the kind, and for a
+//! redirect the status, the end of its life in 19 digits too, and the target.
 
 use actix_web::http::{StatusCode, header::HeaderValue};
 
@@ -9,7 +10,8 @@ use crate::store::ResolveRow;
 
 /// No end of life.
 const NEVER: i64 = i64::MAX;
-const VERSION_DIGITS: usize = 16;
+/// Digits of the largest `i64`.
+const DIGITS: usize = 19;
 
 /// An answer and the version of the row that it came from; 0 when there was no row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,13 +89,13 @@ impl Entry {
 
     /// The text in Redis.
     pub fn encode(&self) -> Vec<u8> {
-        let mut text = format!("{:016x}", self.version).into_bytes();
+        let mut text = format!("{:019}", self.version).into_bytes();
         match &self.answer {
             Answer::Absent => text.push(b'N'),
             Answer::Limited => text.push(b'L'),
             Answer::Redirect(redirect) => {
                 let status = redirect.status.as_u16();
-                text.extend(format!("R{status}{:016x}", redirect.expires_at_ms).into_bytes());
+                text.extend(format!("R{status}{:019}", redirect.expires_at_ms).into_bytes());
                 text.extend(redirect.location.as_bytes());
             }
         }
@@ -102,7 +104,7 @@ impl Entry {
 
     /// The inverse of [`Entry::encode`]; `None` for what another release wrote.
     pub fn decode(text: &[u8]) -> Option<Self> {
-        let (version, rest) = take_hex(text)?;
+        let (version, rest) = take_number(text)?;
         let (kind, rest) = rest.split_first()?;
         let answer = match kind {
             b'N' => Answer::Absent,
@@ -110,7 +112,7 @@ impl Entry {
             b'R' => {
                 let (status, rest) = rest.split_at_checked(3)?;
                 let status = std::str::from_utf8(status).ok()?.parse().ok()?;
-                let (expires_at, target) = take_hex(rest)?;
+                let (expires_at, target) = take_number(rest)?;
                 let target = std::str::from_utf8(target).ok()?;
                 let expires_at = (expires_at != NEVER).then_some(expires_at);
                 Answer::Redirect(Redirect::new(target, status, expires_at)?)
@@ -121,10 +123,9 @@ impl Entry {
     }
 }
 
-fn take_hex(text: &[u8]) -> Option<(i64, &[u8])> {
-    let (digits, rest) = text.split_at_checked(VERSION_DIGITS)?;
-    let value = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    Some((i64::try_from(value).ok()?, rest))
+fn take_number(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (digits, rest) = text.split_at_checked(DIGITS)?;
+    Some((std::str::from_utf8(digits).ok()?.parse().ok()?, rest))
 }
 
 #[cfg(test)]
@@ -156,10 +157,10 @@ mod tests {
     #[test]
     fn what_another_release_wrote_is_not_understood() {
         let whole = redirect(None).encode();
-        for cut in 0..36 {
+        for cut in 0..42 {
             assert_eq!(Entry::decode(&whole[..cut]), None, "{cut}");
         }
-        for odd in ["", "zzzzzzzzzzzzzzzzN", "0000000000000001X", "0000000000000001R200"] {
+        for odd in ["", "zzzzzzzzzzzzzzzzzzzN", "0000000000000000001X", "0000000000000000001R200"] {
             assert_eq!(Entry::decode(odd.as_bytes()), None, "{odd}");
         }
     }

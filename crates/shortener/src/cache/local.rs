@@ -127,7 +127,7 @@ impl LocalCache {
         let ttl = if is_absent { self.absent_ttl } else { self.ttl };
         let ttl = if live { ttl } else { ttl.min(CUT_TTL) };
         let held = Arc::new(Held { entry, fresh_until: ticket.taken + ttl });
-        if self.epoch(ticket.slot) != ticket.epoch {
+        if !self.is_current(ticket) {
             return held;
         }
         if is_absent {
@@ -140,10 +140,15 @@ impl LocalCache {
         }
         // A change between the check and the insertion moved the epoch before it removed the code:
         // either it removed this entry, or the new epoch is seen here.
-        if self.epoch(ticket.slot) != ticket.epoch {
+        if !self.is_current(ticket) {
             self.remove(code);
         }
         held
+    }
+
+    /// Whether no change has come since the ticket was taken.
+    pub(super) fn is_current(&self, ticket: Ticket) -> bool {
+        self.epoch(ticket.slot) == ticket.epoch
     }
 
     /// Drops what a change made untrue.

@@ -4,7 +4,7 @@
 //! made it died, or is the only one that cannot reach Redis. Telling twice changes nothing: versions
 //! decide.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use linnet_platform::{
     change_feed::{CHANNEL, Change},
@@ -20,10 +20,14 @@ use super::{Answer, CacheMetrics, Entry, LocalCache, SharedCache};
 const POLL_EVERY: Duration = Duration::from_millis(200);
 /// Younger changes are about to be told by whoever made them.
 const MIN_AGE: Duration = Duration::from_millis(150);
-const BATCH: i64 = 500;
-/// Longest that a fresh Redis connection waits for the outbox. Without the database nothing can have
-/// been changed lately, and L2 is better than no answer.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
+const BATCH: i64 = 2_000;
+/// Entries of one script call.
+const SCRIPT_CHUNK: usize = 200;
+/// Longest time for one batch; more means that a dependency hangs.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest that a fresh Redis connection waits while the outbox shrinks. When the database is away
+/// the wait ends at once: nothing can have been changed lately, and L2 is better than no answer.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The task's tools; it runs on the main runtime.
 pub struct Outbox {
@@ -44,7 +48,7 @@ pub struct Outbox {
 pub struct CatchUp(mpsc::Sender<oneshot::Sender<()>>);
 
 impl CatchUp {
-    /// Returns when Redis has every change that was committed before, or after a second.
+    /// Returns when Redis has every change that was committed before, or when the database is away.
     pub fn run(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let requests = self.0.clone();
         Box::pin(async move {
@@ -99,55 +103,73 @@ impl Outbox {
     /// True when nothing is left.
     async fn drain(&self, age: Duration) -> bool {
         loop {
-            match self.tell_batch(age).await {
-                Ok(0) => return true,
-                Ok(told) => self.metrics.caught_up.add(told),
-                Err(error) => {
+            match tokio::time::timeout(BATCH_TIMEOUT, self.tell_batch(age)).await {
+                Ok(Ok(0)) => return true,
+                Ok(Ok(told)) => self.metrics.caught_up.add(told),
+                Ok(Err(error)) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::debug!(error, "the outbox waits");
+                    return false;
+                }
+                Err(_) => {
+                    tracing::warn!("the outbox waits: a dependency does not answer");
                     return false;
                 }
             }
         }
     }
 
+    /// Tells one batch, and how many that were.
     async fn tell_batch(&self, age: Duration) -> Result<u64, CatchUpError> {
         let pending = self.store.pending_changes(age, BATCH).await?;
         if pending.is_empty() {
             return Ok(0);
         }
-        for change in pending.iter().filter(|change| change.kind == PendingKind::Link) {
-            self.local.invalidate(&change.subject);
+        let links = latest_versions(&pending);
+        for code in links.keys() {
+            self.local.invalidate(code);
         }
         let mut redis = self.redis.get().await?;
-        for change in &pending {
-            self.tell(&mut redis, change).await?;
+        self.tell_links(&mut redis, links).await?;
+        for key in pending.iter().filter(|change| change.kind == PendingKind::Key) {
+            let message = Change::Key { id: key.subject.clone() }.encode();
+            let _: i64 = redis.publish(CHANNEL, message).await?;
         }
         let ids: Vec<i64> = pending.iter().map(|change| change.id).collect();
         self.store.delete_pending(&ids).await?;
         Ok(ids.len() as u64)
     }
 
-    async fn tell(
+    async fn tell_links(
         &self,
         redis: &mut deadpool_redis::Connection,
-        change: &Pending,
+        links: HashMap<String, i64>,
     ) -> Result<(), CatchUpError> {
-        match change.kind {
-            PendingKind::Key => {
-                let message = Change::Key { id: change.subject.clone() }.encode();
-                let _: i64 = redis.publish(CHANNEL, message).await?;
-            }
-            PendingKind::Link => {
-                // The row as it is now: later changes may be in it already.
-                let entry = match self.store.find_for_resolve(&change.subject).await? {
-                    Some(row) => Entry::from_row(&row),
-                    None => Entry { version: change.version, answer: Answer::Absent },
-                };
-                let call = self.shared.announcement(&change.subject, &entry);
-                let _: i64 = call.invoke_async(redis).await?;
-            }
+        let codes: Vec<String> = links.keys().cloned().collect();
+        // The rows as they are now: later changes may be in them already.
+        let rows = self.store.find_many_for_resolve(&codes).await?;
+        let gone = |version| Entry { version, answer: Answer::Absent };
+        let mut entries: HashMap<String, Entry> =
+            links.into_iter().map(|(code, version)| (code, gone(version))).collect();
+        for row in rows {
+            let entry = Entry::from_row(&row);
+            entries.insert(row.short_code, entry);
+        }
+        let entries: Vec<(String, Entry)> = entries.into_iter().collect();
+        for chunk in entries.chunks(SCRIPT_CHUNK) {
+            let changes = chunk.iter().map(|(code, entry)| (code.as_str(), entry));
+            let _: i64 = self.shared.announcement(changes).invoke_async(redis).await?;
         }
         Ok(())
     }
+}
+
+/// Each changed code once, with its highest version.
+fn latest_versions(pending: &[Pending]) -> HashMap<String, i64> {
+    let mut links = HashMap::new();
+    for change in pending.iter().filter(|change| change.kind == PendingKind::Link) {
+        let version = links.entry(change.subject.clone()).or_insert(change.version);
+        *version = change.version.max(*version);
+    }
+    links
 }

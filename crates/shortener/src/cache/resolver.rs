@@ -107,8 +107,10 @@ impl Resolver {
             }
         };
         // Written before anybody is answered: another process that asks next finds it there, and
-        // PostgreSQL is asked for each code once.
-        if let Err(error) = self.shared.fill(&self.redis, code, &entry).await {
+        // PostgreSQL is asked for each code once. Not when a change came meanwhile: Redis may have
+        // lost the entry that would refuse this one.
+        if self.local.is_current(ticket)
+            && let Err(error) = self.shared.fill(&self.redis, code, &entry).await {
             self.note_redis(&error);
         }
         Ok(self.local.fill(code, entry, ticket))

@@ -11,21 +11,27 @@ use redis::{Script, ScriptInvocation};
 
 use super::{Answer, CacheSettings, Entry};
 
-/// Writes an entry unless Redis holds one of the same or a higher version, and tells the processes
-/// when there is a message to tell. `GETRANGE` reads the 16 digits of the version that is there.
+/// Writes entries, each unless Redis holds one of the same or a higher version, and tells the
+/// processes what there is to tell. `GETRANGE` reads the 19 digits of the version that is there.
+/// News are told also when Redis refuses to write: the processes' own caches can still be right.
 static WRITE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-        local held = redis.call('GETRANGE', KEYS[1], 0, 15)
-        local written = 0
-        if held == '' or held < string.sub(ARGV[1], 1, 16) then
-            redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-            written = 1
+        local result = 0
+        for i, key in ipairs(KEYS) do
+            local entry, ttl, news = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+            local held = redis.call('GETRANGE', key, 0, 18)
+            if held == '' or held < string.sub(entry, 1, 19) then
+                local reply = redis.pcall('SET', key, entry, 'PX', ttl)
+                if type(reply) == 'table' and reply.err then
+                    result = reply
+                end
+            end
+            if news ~= '' then
+                redis.call('PUBLISH', ARGV[1], news)
+            end
         end
-        if ARGV[3] ~= '' then
-            redis.call('PUBLISH', ARGV[4], ARGV[3])
-        end
-        return written
+        return result
         ",
     )
 });
@@ -40,6 +46,12 @@ pub struct SharedCache {
 /// The key of a code.
 pub(crate) fn key_of(code: &str) -> String {
     format!("l:{code}")
+}
+
+fn begin() -> ScriptInvocation<'static> {
+    let mut call = WRITE.prepare_invoke();
+    call.arg(CHANNEL);
+    call
 }
 
 impl SharedCache {
@@ -68,7 +80,9 @@ impl SharedCache {
         code: &str,
         entry: &Entry,
     ) -> Result<(), RedisAway> {
-        let _: i64 = link.script(&self.write(code, entry, None)).await?;
+        let mut call = begin();
+        self.add(&mut call, code, entry, "");
+        let _: i64 = link.script(&call).await?;
         Ok(())
     }
 
@@ -79,30 +93,27 @@ impl SharedCache {
         code: &str,
         entry: &Entry,
     ) -> Result<(), RedisAway> {
-        let _: i64 = link.script(&self.announcement(code, entry)).await?;
+        let _: i64 = link.script(&self.announcement([(code, entry)])).await?;
         Ok(())
     }
 
-    /// The script call behind [`SharedCache::announce`], for connections of other kinds.
-    pub(super) fn announcement(&self, code: &str, entry: &Entry) -> ScriptInvocation<'static> {
-        let change = Change::Link { code: code.to_owned(), version: entry.version };
-        self.write(code, entry, Some(&change))
+    /// The script call behind [`SharedCache::announce`], for many changes and for connections of
+    /// other kinds. Redis does nothing else while it runs: at most some hundred changes.
+    pub(super) fn announcement<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (&'a str, &'a Entry)>,
+    ) -> ScriptInvocation<'static> {
+        let mut call = begin();
+        for (code, entry) in changes {
+            let change = Change::Link { code: code.to_owned(), version: entry.version };
+            self.add(&mut call, code, entry, &change.encode());
+        }
+        call
     }
 
-    fn write(
-        &self,
-        code: &str,
-        entry: &Entry,
-        change: Option<&Change>,
-    ) -> ScriptInvocation<'static> {
+    fn add(&self, call: &mut ScriptInvocation<'static>, code: &str, entry: &Entry, news: &str) {
         let ttl_ms = u64::try_from(self.ttl_of(entry).as_millis()).unwrap_or(u64::MAX).max(1);
-        let mut call = WRITE.prepare_invoke();
-        call.key(key_of(code))
-            .arg(entry.encode())
-            .arg(ttl_ms)
-            .arg(change.map(Change::encode).unwrap_or_default())
-            .arg(CHANNEL);
-        call
+        call.key(key_of(code)).arg(entry.encode()).arg(ttl_ms).arg(news);
     }
 
     /// Spread by ± 10 %, so that what was cached together does not expire together.

@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use super::api::{api_keys, events, urls, users};
+use super::api::{CursorText, api_keys, events, urls, users};
 
 /// An error, after RFC 9457. `docs/API.md` lists the codes.
 #[derive(ToSchema)]
@@ -58,7 +58,7 @@ struct FieldError {
         api_keys::list, api_keys::create, api_keys::get, api_keys::update, api_keys::replace,
         api_keys::revoke,
     ),
-    components(schemas(Problem, FieldError)),
+    components(schemas(Problem, FieldError, CursorText)),
     modifiers(&Security, &Problems),
 )]
 struct ApiDoc;

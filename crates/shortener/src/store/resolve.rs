@@ -47,6 +47,21 @@ impl Store {
         Ok(observe_query("resolve", query.fetch_optional(&self.pool)).await?)
     }
 
+    /// The links with these codes, in whatever state; those that are not there are left out.
+    pub async fn find_many_for_resolve(
+        &self,
+        codes: &[String],
+    ) -> Result<Vec<ResolveRow>, StoreError> {
+        let query = sqlx::query_as!(
+            ResolveRow,
+            r#"SELECT short_code, original_url, is_active, redirect_status, expires_at,
+                      max_clicks IS NOT NULL AS "is_limited!", version
+                 FROM urls WHERE short_code = ANY($1)"#,
+            codes
+        );
+        Ok(observe_query("resolve_many", query.fetch_all(&self.pool)).await?)
+    }
+
     /// Takes one click from a limited link, if there is one left. The row lock makes the count exact
     /// however many processes ask at once.
     pub async fn consume_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
@@ -75,7 +90,8 @@ impl Store {
         Ok(observe_query("peek_click", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// Hands the most clicked active links to `each`, most clicked first, until it has seen `limit`.
+    /// Hands the `limit` most clicked active links to `each`, in any order. The ids are sorted first:
+    /// sorting whole rows would spill to disk.
     pub async fn most_clicked(
         &self,
         limit: i64,
@@ -85,7 +101,9 @@ impl Store {
             ResolveRow,
             r#"SELECT short_code, original_url, is_active, redirect_status, expires_at,
                       max_clicks IS NOT NULL AS "is_limited!", version
-                 FROM urls WHERE is_active ORDER BY clicks DESC, id DESC LIMIT $1"#,
+                 FROM urls WHERE id = ANY (ARRAY(
+                      SELECT id FROM urls WHERE is_active
+                       ORDER BY clicks DESC, id DESC LIMIT $1))"#,
             limit
         )
         .fetch(&self.pool);

@@ -49,9 +49,16 @@ impl PostgresSettings {
 
     /// Checks the URL and the ranges.
     pub fn validate(&self, problems: &mut Problems) {
-        if let Err(error) = PgConnectOptions::from_str(self.url.expose_secret()) {
+        let url = self.url.expose_secret();
+        if let Err(error) = PgConnectOptions::from_str(url) {
             problems.add("postgres.url", error.to_string());
         }
+        // The parser takes any scheme, and a host is then looked for in vain for as long as it runs.
+        problems.require(
+            url.starts_with("postgres://") || url.starts_with("postgresql://"),
+            "postgres.url",
+            "must begin with postgres:// or postgresql://",
+        );
         problems.require(
             (Self::MIN_CONNECTIONS..=1_000).contains(&self.max_connections),
             "postgres.max_connections",

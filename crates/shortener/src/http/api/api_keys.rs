@@ -100,7 +100,7 @@ pub(crate) struct ApiKeyCreate {
     user_id: Option<i64>,
 }
 
-/// A change of a key.
+/// A change of a key: any subset of the fields.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(
@@ -110,11 +110,12 @@ pub(crate) struct ApiKeyCreate {
 pub(crate) struct ApiKeyPatch {
     /// New name.
     #[schema(
+        nullable = false,
         min_length = 1,
         max_length = 100,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     )]
-    name: String,
+    name: Option<String>,
 }
 
 impl From<ApiKey> for ApiKeyBody {

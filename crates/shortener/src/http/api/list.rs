@@ -64,7 +64,7 @@ pub(crate) struct ListParams {
 #[derive(ToSchema)]
 #[schema(as = Cursor, format = "cursor")]
 #[expect(dead_code, reason = "documents the input")]
-pub(super) struct CursorText(String);
+pub(crate) struct CursorText(String);
 
 impl ListQuery {
     /// Reads `limit` and `cursor`, or `page` and `per_page`, and lets `filters` read the rest.

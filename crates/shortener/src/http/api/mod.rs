@@ -14,6 +14,7 @@ pub(super) mod urls;
 pub(super) mod users;
 
 pub use fields::MAX_BODY_BYTES;
+pub(crate) use list::CursorText;
 pub use state::{ApiState, Caller, IdGuard};
 
 use actix_web::{HttpResponse, web};

@@ -47,6 +47,7 @@ pub(crate) struct UserCreate {
 pub(crate) struct UserPatchBody {
     /// New label.
     #[schema(
+        nullable = false,
         min_length = 1,
         max_length = 100,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
