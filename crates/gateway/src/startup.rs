@@ -120,7 +120,7 @@ impl Application {
         let cache = Arc::new(KeyCache::new(&settings.auth));
         let sink: Arc<dyn ChangeSink> = Arc::<KeyCache>::clone(&cache);
         let nonce = format!("gateway:{:032x}", rand::random::<u128>());
-        let (feed_state, feed) = change_feed::feed(&settings.redis, &nonce, sink)?;
+        let (feed_state, feed) = change_feed::feed(&settings.redis, &nonce, sink, None)?;
         metrics::register(&meter, &counters, &upstreams, feed_state.clone());
 
         let readiness = GatewayReadiness {

@@ -22,7 +22,7 @@ use redis::{AsyncCommands, Client, Msg, RedisResult};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::{
-    redis_link::{client, jittered},
+    redis_link::{BeforeUse, client, jittered},
     settings::RedisSettings,
 };
 
@@ -97,11 +97,13 @@ impl FeedState {
 }
 
 /// The feed's state, and the task that keeps it; the task never ends. `nonce` names this process's
-/// heartbeat channel and must be unique.
+/// heartbeat channel and must be unique. `before_live` runs each time before the feed counts as
+/// live: whoever knows of changes that Redis has not heard of tells them there.
 pub fn feed(
     settings: &RedisSettings,
     nonce: &str,
     sink: Arc<dyn ChangeSink>,
+    before_live: Option<BeforeUse>,
 ) -> RedisResult<(FeedState, impl Future<Output = ()> + Send + 'static)> {
     let state = FeedState::default();
     let feed = Feed {
@@ -109,6 +111,7 @@ pub fn feed(
         connect_timeout: settings.connect_timeout(),
         heartbeat_channel: format!("{CHANNEL}:heartbeat:{nonce}"),
         sink,
+        before_live,
         state: state.clone(),
     };
     Ok((state, feed.run()))
@@ -119,6 +122,7 @@ struct Feed {
     connect_timeout: Duration,
     heartbeat_channel: String,
     sink: Arc<dyn ChangeSink>,
+    before_live: Option<BeforeUse>,
     state: FeedState,
 }
 
@@ -169,7 +173,7 @@ impl Feed {
                         let fresh_until = began + sent.unwrap_or_default() + CUT_AFTER;
                         if fresh_until > Instant::now() {
                             silence.as_mut().reset(fresh_until);
-                            self.set_live();
+                            self.set_live().await;
                         }
                     }
                     Some(message) => self.deliver(&message),
@@ -185,11 +189,18 @@ impl Feed {
         }
     }
 
-    fn set_live(&self) {
-        if !self.state.0.swap(true, Ordering::Relaxed) {
-            tracing::info!("the change feed is live");
-            self.sink.restored();
+    /// Beats that come while `before_live` runs are old by then, and cut the feed again if it took
+    /// long; the next time it has less to do.
+    async fn set_live(&self) {
+        if self.state.is_live() {
+            return;
         }
+        if let Some(before_live) = &self.before_live {
+            before_live().await;
+        }
+        self.sink.restored();
+        self.state.0.store(true, Ordering::Relaxed);
+        tracing::info!("the change feed is live");
     }
 
     fn deliver(&self, message: &Msg) {
@@ -202,11 +213,7 @@ impl Feed {
 }
 
 /// Publishes heartbeats, each with its time in milliseconds since `began`, until one fails.
-async fn beat(
-    mut publisher: redis::aio::MultiplexedConnection,
-    channel: &str,
-    began: Instant,
-) {
+async fn beat(mut publisher: redis::aio::MultiplexedConnection, channel: &str, began: Instant) {
     let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

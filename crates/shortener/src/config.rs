@@ -1,6 +1,6 @@
 //! The shortener's settings: its own section, and the ones that it shares.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use linnet_platform::{
     listener::Address,
@@ -51,7 +51,8 @@ pub struct ShortenerSettings {
     pub api_listen: Address,
     /// Where metrics and health are asked for.
     pub admin_listen: Address,
-    /// Threads of the public and of the api listener each; 0 takes one for each core.
+    /// Threads of the public and of the api listener each; 0 takes one for each core, as far as
+    /// `postgres.max_connections` gives each of them a connection.
     pub workers: usize,
     /// How long an idle connection stays open, in seconds.
     pub keep_alive_s: u64,
@@ -96,12 +97,9 @@ impl ShortenerSettings {
         );
     }
 
-    /// [`Self::workers`], with 0 resolved.
-    pub fn worker_count(&self) -> usize {
-        match self.workers {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            workers => workers,
-        }
+    /// [`Self::request_timeout_ms`] as a duration.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
     }
 }
 
@@ -111,6 +109,11 @@ impl LoadSettings for Settings {
         self.resolve.validate(problems);
         self.cache.validate(problems);
         self.postgres.validate(problems);
+        problems.require(
+            self.shortener.workers <= self.postgres.max_workers(),
+            "shortener.workers",
+            "needs postgres.max_connections of at least 3 for each worker and 2 more",
+        );
         self.redis.validate(problems);
         self.public.validate(problems);
         self.service.validate(problems);
@@ -125,6 +128,16 @@ impl LoadSettings for Settings {
 }
 
 impl Settings {
+    /// [`ShortenerSettings::workers`], with 0 resolved.
+    pub fn worker_count(&self) -> usize {
+        match self.shortener.workers {
+            0 => std::thread::available_parallelism()
+                .map_or(1, std::num::NonZero::get)
+                .min(self.postgres.max_workers()),
+            workers => workers,
+        }
+    }
+
     /// Loads and checks everything.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
         load(file)

@@ -1,8 +1,11 @@
 //! Whether this process should get traffic, and the gauges that say how it is.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -19,6 +22,9 @@ use crate::{
     workers::{Role, Workers},
 };
 
+/// Below the 2 s that the admin listener gives all checks together.
+const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
+
 /// Asks the dependencies. Only PostgreSQL is needed: without it, what the caches do not hold cannot
 /// be answered, and nothing can be changed.
 pub(crate) struct ShortenerReadiness {
@@ -32,9 +38,10 @@ pub(crate) struct ShortenerReadiness {
 impl Readiness for ShortenerReadiness {
     fn check(&self) -> BoxFuture<'_, ReadinessReport> {
         async {
-            let postgresql = match self.store.ping().await {
-                Ok(()) => CheckState::Up,
-                Err(error) => CheckState::Down(error.to_string()),
+            let postgresql = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
+                Ok(Ok(())) => CheckState::Up,
+                Ok(Err(error)) => CheckState::Down(error.to_string()),
+                Err(_) => CheckState::Down("no answer in time".into()),
             };
             let redis = match self.workers.redis_links() {
                 (up, all) if up == all && all > 0 => CheckState::Up,

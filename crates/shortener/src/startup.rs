@@ -17,10 +17,11 @@ use linnet_platform::{
     change_feed::{self, ChangeSink, FeedState},
     lifecycle::Lifecycle,
     listener::{Address, Bound, Listener},
-    redis_link::{BeforeUse, RedisLink},
+    redis_link::{RedisLink, jittered},
 };
 use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes};
 use secrecy::ExposeSecret;
+use tokio::sync::Semaphore;
 
 use crate::{
     cache::{
@@ -31,7 +32,7 @@ use crate::{
     domain::TargetPolicy,
     http::{
         api::{self, ApiState},
-        internal::{self, close_while_draining, require_token},
+        internal::{self, RequestTimeout, close_while_draining, limit_time, require_token},
         public::{self, MissBudget, PublicState, ResolveMetrics},
     },
     readiness::{ShortenerReadiness, register_gauges},
@@ -42,6 +43,8 @@ use crate::{
 
 /// Longest wait for pools to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time between two clean-ups, at most. Each takes up to 10,000 keys.
+const EXPIRE_EVERY: Duration = Duration::from_mins(10);
 /// Redis connections of the background tasks.
 const BACKGROUND_REDIS_CONNECTIONS: usize = 2;
 /// How long a connection that closes may go on sending what nobody reads.
@@ -115,11 +118,6 @@ pub async fn serve(
     let cache_metrics = Arc::new(CacheMetrics::new(&meter));
     let shared_cache = SharedCache::new(&settings.cache);
 
-    let sink: Arc<dyn ChangeSink> = Arc::<LocalCache>::clone(&local);
-    let nonce = format!("shortener:{:032x}", rand::random::<u128>());
-    let (feed_state, feed) = change_feed::feed(&settings.redis, &nonce, sink)?;
-    lifecycle.own("change feed", feed);
-
     let outbox = Outbox {
         store: store.clone(),
         redis: background_redis(&settings)?,
@@ -130,6 +128,13 @@ pub async fn serve(
     let (catch_up, outbox) = outbox.start();
     lifecycle.own("outbox", outbox);
 
+    let sink: Arc<dyn ChangeSink> = Arc::<LocalCache>::clone(&local);
+    let nonce = format!("shortener:{:032x}", rand::random::<u128>());
+    let (feed_state, feed) =
+        change_feed::feed(&settings.redis, &nonce, sink, Some(catch_up.before_use()))?;
+    lifecycle.own("change feed", feed);
+
+    lifecycle.own("idempotency keys", expire_idempotency_keys(store.clone()));
     let budget = Arc::new(MissBudget::new(&settings.resolve));
     lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
     register_gauges(&meter, &workers, &local, &feed_state);
@@ -226,6 +231,19 @@ pub(crate) fn background_redis(settings: &Settings) -> Result<deadpool_redis::Po
     Ok(pool)
 }
 
+/// Forgets old answers to requests with an `Idempotency-Key`, a bounded number at a time. Every
+/// process does; they find little left of each other's work.
+async fn expire_idempotency_keys(store: Store) {
+    loop {
+        tokio::time::sleep(jittered(EXPIRE_EVERY)).await;
+        match store.expire_idempotency_keys().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "old idempotency keys are forgotten"),
+            Err(error) => tracing::warn!(%error, "old idempotency keys stay for now"),
+        }
+    }
+}
+
 async fn sweep(budget: Arc<MissBudget>) {
     let mut ticks = tokio::time::interval(MissBudget::SWEEP_EVERY);
     loop {
@@ -282,7 +300,7 @@ fn serve_public(shared: &Shared, socket: Bound) -> io::Result<Server> {
             .app_data(web::Data::new(worker.public_state()))
             .default_service(web::to(public::serve))
     })
-    .workers(shared.settings.shortener.worker_count());
+    .workers(shared.settings.worker_count());
     run!(server, shared, socket)
 }
 
@@ -293,7 +311,9 @@ fn serve_api(shared: &Shared, socket: Bound) -> io::Result<Server> {
             .app_data(web::Data::new(worker.api_state()))
             .app_data(web::Data::new(worker.lifecycle.clone()))
             .app_data(web::Data::new(worker.settings.service.clone()))
+            .app_data(web::Data::new(RequestTimeout(worker.settings.shortener.request_timeout())))
             .app_data(web::PayloadConfig::new(api::MAX_BODY_BYTES))
+            .wrap(from_fn(limit_time))
             .wrap(from_fn(require_token))
             .wrap(from_fn(close_while_draining))
             .wrap(worker.requests.clone())
@@ -301,7 +321,7 @@ fn serve_api(shared: &Shared, socket: Bound) -> io::Result<Server> {
             .configure(internal::routes)
             .default_service(web::to(api::unknown_path))
     })
-    .workers(shared.settings.shortener.worker_count());
+    .workers(shared.settings.worker_count());
     run!(server, shared, socket)
 }
 
@@ -319,7 +339,7 @@ impl Shared {
         reason = "start-up; the same settings have made a pool and a link"
     )]
     fn open(&self, role: Role) -> (Store, RedisLink) {
-        let workers = self.settings.shortener.worker_count();
+        let workers = self.settings.worker_count();
         let pool_role = match role {
             Role::Resolve => PoolRole::Resolve { workers },
             Role::Api | Role::Background => PoolRole::Api { workers },
@@ -327,8 +347,7 @@ impl Shared {
         let store = Store::new(
             connect_lazy(&self.settings.postgres, pool_role).expect("the database URL is checked"),
         );
-        let catch_up = self.catch_up.clone();
-        let before_use: BeforeUse = Arc::new(move || catch_up.run());
+        let before_use = self.catch_up.before_use();
         let (redis, task) = RedisLink::new(&self.settings.redis, Some(before_use))
             .expect("the Redis URL is checked");
         self.lifecycle.own("redis link", task);
@@ -338,7 +357,10 @@ impl Shared {
 
     fn public_state(&self) -> PublicState {
         let (store, redis) = self.open(Role::Resolve);
+        // One connection is kept for other links: clicks on one limited link wait for each other.
+        let limited = (store.max_connections() as usize).saturating_sub(1).max(1);
         PublicState {
+            limited: Semaphore::new(limited),
             resolver: Resolver {
                 local: Arc::clone(&self.local),
                 flights: Arc::clone(&self.flights),

@@ -90,6 +90,8 @@ pub fn postgres(folder: &Path, port: u16) -> Process {
     let env = BTreeMap::from([
         ("LINNET_PG_UNSAFE".into(), "1".into()),
         ("LINNET_PG_SHARED_BUFFERS".into(), "32MB".into()),
+        // Tests kill it, and what it had acknowledged must be there afterwards.
+        ("LINNET_PG_OPTIONS".into(), "synchronous_commit=on full_page_writes=on".into()),
     ]);
     // `SIGINT` ends sessions; `SIGTERM` would wait for them.
     service("postgres", args, env, Signal::INT, folder.join("postgres.log"))

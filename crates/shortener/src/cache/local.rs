@@ -123,7 +123,7 @@ impl LocalCache {
     /// request that asked began before the change.
     pub(super) fn fill(&self, code: &str, entry: Entry, ticket: Ticket) -> Arc<Held> {
         let is_absent = entry.answer == Answer::Absent;
-        let live = self.feed_is_live.load(Ordering::Acquire);
+        let live = self.feed_is_live();
         let ttl = if is_absent { self.absent_ttl } else { self.ttl };
         let ttl = if live { ttl } else { ttl.min(CUT_TTL) };
         let held = Arc::new(Held { entry, fresh_until: ticket.taken + ttl });
@@ -157,6 +157,11 @@ impl LocalCache {
             epoch.fetch_add(1, Ordering::AcqRel);
         }
         self.remove(code);
+    }
+
+    /// Whether changes are heard of.
+    pub(super) fn feed_is_live(&self) -> bool {
+        self.feed_is_live.load(Ordering::Acquire)
     }
 
     /// Entries of links, and their weight in bytes, for metrics.

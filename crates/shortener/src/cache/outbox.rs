@@ -8,7 +8,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use linnet_platform::{
     change_feed::{CHANNEL, Change},
-    redis_link::jittered,
+    redis_link::{BeforeUse, jittered},
 };
 use redis::AsyncCommands;
 use tokio::sync::{mpsc, oneshot};
@@ -48,6 +48,12 @@ pub struct Outbox {
 pub struct CatchUp(mpsc::Sender<oneshot::Sender<()>>);
 
 impl CatchUp {
+    /// [`CatchUp::run`] as a hook.
+    pub fn before_use(&self) -> BeforeUse {
+        let catch_up = self.clone();
+        Arc::new(move || catch_up.run())
+    }
+
     /// Returns when Redis has every change that was committed before, or when the database is away.
     pub fn run(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let requests = self.0.clone();

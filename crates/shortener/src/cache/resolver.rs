@@ -76,13 +76,16 @@ impl Resolver {
             return Ok(held);
         }
         let ticket = self.local.ticket(code);
-        match self.shared.get(&self.redis, code).await {
-            Ok(Some(entry)) => {
-                self.metrics.shared.add(1);
-                return Ok(self.local.fill(code, entry, ticket));
+        // While the feed is cut, Redis may hold what it could not be told about.
+        if self.local.feed_is_live() {
+            match self.shared.get(&self.redis, code).await {
+                Ok(Some(entry)) => {
+                    self.metrics.shared.add(1);
+                    return Ok(self.local.fill(code, entry, ticket));
+                }
+                Ok(None) => {}
+                Err(error) => self.note_redis(&error),
             }
-            Ok(None) => {}
-            Err(error) => self.note_redis(&error),
         }
         self.look_up_in_database(code, ticket).await
     }
@@ -110,7 +113,8 @@ impl Resolver {
         // PostgreSQL is asked for each code once. Not when a change came meanwhile: Redis may have
         // lost the entry that would refuse this one.
         if self.local.is_current(ticket)
-            && let Err(error) = self.shared.fill(&self.redis, code, &entry).await {
+            && let Err(error) = self.shared.fill(&self.redis, code, &entry).await
+        {
             self.note_redis(&error);
         }
         Ok(self.local.fill(code, entry, ticket))

@@ -8,9 +8,19 @@ use crate::store::{Constraint, StoreError};
 /// Seconds after which a client may try again when a dependency is away.
 pub(super) const RETRY_AFTER_AWAY: u64 = 1;
 
+/// PostgreSQL's `query_canceled`, which is what its `statement_timeout` raises.
+const STATEMENT_ENDED: &str = "57014";
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Away(sqlx::Error::Database(source))
+                if source.code().as_deref() == Some(STATEMENT_ENDED) =>
+            {
+                tracing::warn!(error = %source, "a statement took too long");
+                let detail = "the database took too long: ask for less, or try again later";
+                Self(Problem::unavailable(detail, RETRY_AFTER_AWAY))
+            }
             StoreError::Away(source) => {
                 tracing::warn!(error = %source, "the database is away");
                 Self(Problem::unavailable("the database is away", RETRY_AFTER_AWAY))

@@ -12,10 +12,14 @@ use linnet_platform::{
     identity::Scope, lifecycle::Lifecycle, problem::Problem, settings::ServiceSettings,
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use crate::domain::ApiKeySecret;
 
-use super::{api::ApiState, error::ApiError};
+use super::{
+    api::ApiState,
+    error::{ApiError, RETRY_AFTER_AWAY},
+};
 
 /// Adds the routes.
 pub fn routes(cfg: &mut web::ServiceConfig) {
@@ -39,6 +43,28 @@ pub async fn require_token<B: MessageBody + 'static>(
         return Err(ApiError::from(Problem::unauthorized("the service token is needed")).into());
     }
     next.call(request).await
+}
+
+/// Longest time for one request of the api listener.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestTimeout(pub Duration);
+
+/// Ends requests that take too long with 503. The server's own time-outs end its statements; this
+/// one is for a server that does not answer at all.
+pub async fn limit_time<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let limit = request.app_data::<web::Data<RequestTimeout>>().map(|limit| limit.0);
+    let answer = next.call(request);
+    match limit {
+        None => answer.await,
+        Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+            let problem = Problem::unavailable("the answer took too long", RETRY_AFTER_AWAY);
+            tracing::warn!("a request took too long");
+            Err(ApiError::from(problem).into())
+        }),
+    }
 }
 
 /// Closes connections after their answers while the process drains.

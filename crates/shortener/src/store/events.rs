@@ -44,18 +44,31 @@ impl Store {
         visible_to: UserRef,
         page: Page,
     ) -> Result<Vec<Event>, StoreError> {
+        let Some(user) = visible_to else { return self.list_all_events(filter, page).await };
+        // What the user did, and what happened to each of its links: each branch ends at the page's
+        // end, so the cost follows the page and the user's links, not all events there are.
         let query = sqlx::query_as!(
             Event,
-            "SELECT id, url_id, user_id, event_type, timestamp, details FROM events
-              WHERE id > $1
-                AND ($2::bigint IS NULL OR user_id = $2
-                     OR url_id IN (SELECT id FROM urls WHERE user_id = $2))
-                AND ($3::bigint IS NULL OR url_id = $3)
-                AND ($4::bigint IS NULL OR user_id = $4)
-                AND ($5::text IS NULL OR event_type = $5)
-              ORDER BY id LIMIT $6 OFFSET $7",
+            r#"SELECT id AS "id!", url_id, user_id, event_type AS "event_type!",
+                      timestamp AS "timestamp!", details AS "details!"
+                 FROM ((SELECT * FROM events
+                         WHERE user_id = $2 AND id > $1
+                           AND ($3::bigint IS NULL OR url_id = $3)
+                           AND ($4::bigint IS NULL OR user_id = $4)
+                           AND ($5::text IS NULL OR event_type = $5)
+                         ORDER BY id LIMIT $6::bigint + $7::bigint)
+                       UNION
+                       (SELECT event.* FROM urls CROSS JOIN LATERAL (
+                          SELECT * FROM events
+                           WHERE events.url_id = urls.id AND events.id > $1
+                             AND ($4::bigint IS NULL OR events.user_id = $4)
+                             AND ($5::text IS NULL OR event_type = $5)
+                           ORDER BY events.id LIMIT $6::bigint + $7::bigint) AS event
+                         WHERE urls.user_id = $2 AND ($3::bigint IS NULL OR urls.id = $3)
+                         ORDER BY event.id LIMIT $6::bigint + $7::bigint)) AS visible
+                ORDER BY id LIMIT $6::bigint OFFSET $7::bigint"#,
             page.after_id(),
-            visible_to,
+            user,
             filter.url_id,
             filter.user_id,
             filter.event_type,
@@ -63,6 +76,29 @@ impl Store {
             page.offset()
         );
         Ok(observe_query("list_events", query.fetch_all(&self.pool)).await?)
+    }
+
+    async fn list_all_events(
+        &self,
+        filter: &EventFilter,
+        page: Page,
+    ) -> Result<Vec<Event>, StoreError> {
+        let query = sqlx::query_as!(
+            Event,
+            "SELECT id, url_id, user_id, event_type, timestamp, details FROM events
+              WHERE id > $1
+                AND ($2::bigint IS NULL OR url_id = $2)
+                AND ($3::bigint IS NULL OR user_id = $3)
+                AND ($4::text IS NULL OR event_type = $4)
+              ORDER BY id LIMIT $5 OFFSET $6",
+            page.after_id(),
+            filter.url_id,
+            filter.user_id,
+            filter.event_type,
+            page.size,
+            page.offset()
+        );
+        Ok(observe_query("list_all_events", query.fetch_all(&self.pool)).await?)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Rows with ids of their own, written a chunk at a time.
 //!
 //! A chunk is one statement over arrays: what breaks no rule is written, and what was left out is
-//! told by its id. The sequences are moved past explicit ids in the same transaction, or the next
-//! row made through the API would collide.
+//! told by its id. The sequences are moved past explicit ids, and never back, or the next row made
+//! through the API would collide.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -89,11 +89,10 @@ impl Store {
         .fetch_all(&mut *transaction)
         .await?;
         sqlx::query!(
-            r#"SELECT setval(pg_get_serial_sequence('users', 'id'),
-                 GREATEST((SELECT max(id) FROM users), nextval(pg_get_serial_sequence('users', 'id')) - 1, 1))
-               AS "value!""#
+            "SELECT setval('users_id_seq', $1) FROM users_id_seq WHERE last_value <= $1",
+            written.iter().max().copied().unwrap_or(0)
         )
-        .fetch_one(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
         transaction.commit().await?;
         Ok(ImportCounts { written })
@@ -130,11 +129,10 @@ impl Store {
         .fetch_all(&mut *transaction)
         .await?;
         sqlx::query!(
-            r#"SELECT setval(pg_get_serial_sequence('urls', 'id'),
-                 GREATEST((SELECT max(id) FROM urls), nextval(pg_get_serial_sequence('urls', 'id')) - 1, 1))
-               AS "value!""#
+            "SELECT setval('urls_id_seq', $1) FROM urls_id_seq WHERE last_value <= $1",
+            written.iter().max().copied().unwrap_or(0)
         )
-        .fetch_one(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
         transaction.commit().await?;
         Ok(ImportCounts { written })
@@ -145,11 +143,10 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let written = insert_events(&mut transaction, rows).await?;
         sqlx::query!(
-            r#"SELECT setval(pg_get_serial_sequence('events', 'id'),
-                 GREATEST((SELECT max(id) FROM events), nextval(pg_get_serial_sequence('events', 'id')) - 1, 1))
-               AS "value!""#
+            "SELECT setval('events_id_seq', $1) FROM events_id_seq WHERE last_value <= $1",
+            written.iter().max().copied().unwrap_or(0)
         )
-        .fetch_one(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
         transaction.commit().await?;
         Ok(ImportCounts { written })

@@ -97,8 +97,14 @@ macro_rules! link_query {
 impl Store {
     /// Makes a link.
     pub async fn create_link(&self, new: &NewLink) -> Result<Created, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        create_link_on(&mut connection, new).await
+        if new.short_code.is_none() {
+            let mut connection = self.pool.acquire().await?;
+            return create_link_on(&mut connection, new).await;
+        }
+        let mut transaction = self.pool.begin().await?;
+        let outcome = create_link_on(&mut transaction, new).await?;
+        transaction.commit().await?;
+        Ok(outcome)
     }
 
     /// Makes a link, or gives the one that the same user already has for the same target without
@@ -134,8 +140,8 @@ impl Store {
                   AND ($2::bigint IS NULL OR user_id = $2)
                   AND ($3::bigint IS NULL OR user_id = $3)
                   AND ($4::boolean IS NULL OR is_active = $4)
-                  AND ($5::text IS NULL OR short_code ILIKE $5 OR original_url ILIKE $5
-                       OR title ILIKE $5)
+                  AND ($5::text IS NULL OR (short_code COLLATE "default" || ' ' || original_url
+                       || ' ' || COALESCE(title, '')) ILIKE $5)
                 ORDER BY id LIMIT $6 OFFSET $7"#,
             page.after_id(),
             visible_to,
@@ -250,7 +256,7 @@ pub(super) async fn find_link_with(
     Ok(observe_query("find_link", query.fetch_optional(executor)).await?.map(Link::from))
 }
 
-/// [`Store::create_link`] on a given connection.
+/// [`Store::create_link`] on a given connection; within a transaction if the code is chosen.
 pub(super) async fn create_link_on(
     connection: &mut PgConnection,
     new: &NewLink,
@@ -261,10 +267,14 @@ pub(super) async fn create_link_on(
             None => ShortCode::generate()
                 .map_err(|error| StoreError::Failed(sqlx::Error::Io(error.into())))?,
         };
-        if let Some(link) = insert_link(connection, new, &code).await? {
+        if let Some(mut link) = insert_link(connection, new, &code).await? {
+            if new.short_code.is_some() {
+                link.version = renew_version(connection, link.id).await?;
+            }
             return Ok(Created::New(link));
         }
-        if new.short_code.is_some() {
+        // A drawn code is drawn again. A chosen one that is free met an id that an import had taken.
+        if new.short_code.is_some() && code_exists(connection, &code).await? {
             break;
         }
     }
@@ -286,8 +296,9 @@ pub(super) async fn create_or_reuse_link_on(
     let query = link_query!(
         "SELECT",
         r#"NULL::bigint AS outbox_id FROM urls
-            WHERE original_url = $1 AND user_id IS NOT DISTINCT FROM $2 AND is_active
-              AND expires_at IS NULL AND max_clicks IS NULL
+            WHERE hashtextextended(original_url, 0) = hashtextextended($1, 0)
+              AND COALESCE(user_id, 0) = COALESCE($2::bigint, 0)
+              AND original_url = $1 AND is_active AND expires_at IS NULL AND max_clicks IS NULL
             ORDER BY id LIMIT 1"#,
         new.target.as_str(),
         new.user_id,
@@ -298,7 +309,25 @@ pub(super) async fn create_or_reuse_link_on(
     create_link_on(connection, new).await
 }
 
-/// `None` when the code is taken.
+async fn code_exists(connection: &mut PgConnection, code: &str) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM urls WHERE short_code = $1) AS "exists!""#,
+        code
+    );
+    Ok(observe_query("code_exists", query.fetch_one(connection)).await?)
+}
+
+/// Gives a new link a version that is certainly higher than that of a deletion of its code. The
+/// insertion took its number before it waited for the deletion to end.
+async fn renew_version(connection: &mut PgConnection, id: i64) -> Result<i64, StoreError> {
+    let query = sqlx::query_scalar!(
+        "UPDATE urls SET version = nextval('url_version_seq') WHERE id = $1 RETURNING version",
+        id
+    );
+    Ok(observe_query("renew_version", query.fetch_one(connection)).await?)
+}
+
+/// `None` when the code or the next id is taken.
 async fn insert_link(
     connection: &mut PgConnection,
     new: &NewLink,
@@ -309,7 +338,7 @@ async fn insert_link(
              INSERT INTO urls (user_id, short_code, original_url, title, is_active,
                                redirect_status, expires_at, max_clicks)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (short_code) DO NOTHING
+             ON CONFLICT DO NOTHING
              RETURNING *
            ), event AS (
              INSERT INTO events (url_id, user_id, event_type, details)

@@ -54,6 +54,11 @@ impl Store {
         (usize::try_from(size).unwrap_or(0).saturating_sub(self.pool.num_idle()), size)
     }
 
+    /// Most connections of this pool.
+    pub fn max_connections(&self) -> u32 {
+        self.pool.options().get_max_connections()
+    }
+
     /// Waits for running statements and closes the connections.
     pub async fn close(&self) {
         self.pool.close().await;

@@ -36,6 +36,14 @@ pub enum PoolRole {
 
 const BACKGROUND_CONNECTIONS: u32 = 2;
 
+impl PostgresSettings {
+    /// Most workers of each listener that these connections are enough for.
+    pub fn max_workers(&self) -> usize {
+        let resolve = self.max_connections.saturating_sub(BACKGROUND_CONNECTIONS) / 3;
+        usize::try_from(resolve).unwrap_or(usize::MAX).max(1)
+    }
+}
+
 impl PoolRole {
     fn connections(self, max: u32) -> u32 {
         let shared = max.saturating_sub(BACKGROUND_CONNECTIONS);
@@ -111,7 +119,8 @@ mod tests {
     #[test]
     fn shares_stay_within_the_limit() {
         for max in [PostgresSettings::MIN_CONNECTIONS, 20, 100] {
-            for workers in [1, 2] {
+            let settings = PostgresSettings { max_connections: max, ..Default::default() };
+            for workers in [1, settings.max_workers()] {
                 let resolve = PoolRole::Resolve { workers }.connections(max);
                 let api = PoolRole::Api { workers }.connections(max);
                 let workers = u32::try_from(workers).unwrap();

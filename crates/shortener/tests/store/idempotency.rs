@@ -35,9 +35,8 @@ async fn twenty_requests_with_one_key_make_one_link(pool: PgPool) {
 #[sqlx::test(migrations = "../../migrations")]
 async fn a_key_is_bound_to_its_request_and_owner_for_a_day(pool: PgPool) {
     let store = Store::new(pool.clone());
-    let begin = async |owner: &str, hash: &[u8]| {
-        store.begin_idempotent(owner, "k", hash).await.unwrap()
-    };
+    let begin =
+        async |owner: &str, hash: &[u8]| store.begin_idempotent(owner, "k", hash).await.unwrap();
     let Recorded::First(first) = begin("user:1", b"a").await else { panic!("a new key") };
     first.finish(&answer("a")).await.unwrap();
     assert!(matches!(begin("user:1", b"b").await, Recorded::Mismatch));

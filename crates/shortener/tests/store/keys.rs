@@ -42,5 +42,8 @@ async fn must_16_only_the_right_secret_of_a_living_key_authenticates(pool: PgPoo
         .unwrap();
     assert_eq!(stored.len(), 32);
     assert_ne!(stored, revealed.as_bytes());
-    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations WHERE kind = 'key'").await, 1);
+    assert_eq!(
+        count(&pool, "SELECT count(*) FROM cache_invalidations WHERE kind = 'key'").await,
+        1
+    );
 }

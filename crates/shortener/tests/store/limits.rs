@@ -11,8 +11,7 @@ async fn must_05_max_clicks_is_exact_under_concurrency(pool: PgPool) {
     let mut new = new_link(Some("limited"));
     new.max_clicks = Some(50);
     create(&store, &new).await;
-    let clicks =
-        futures::future::join_all((0..400).map(|_| store.consume_click("limited"))).await;
+    let clicks = futures::future::join_all((0..400).map(|_| store.consume_click("limited"))).await;
     let passed = clicks.iter().filter(|click| matches!(click, Ok(Some(_)))).count();
     assert!(clicks.iter().all(Result::is_ok));
     assert_eq!(passed, 50);
@@ -33,11 +32,8 @@ async fn a_look_takes_no_click_and_other_limits_hold(pool: PgPool) {
     assert!(store.consume_click("limited").await.unwrap().is_none());
 
     let past = chrono::Utc::now() - Duration::from_secs(1);
-    let expired = LinkPatch {
-        is_active: Some(true),
-        expires_at: Some(Some(past)),
-        ..LinkPatch::default()
-    };
+    let expired =
+        LinkPatch { is_active: Some(true), expires_at: Some(Some(past)), ..LinkPatch::default() };
     store.update_link(link.id, None, None, &expired).await.unwrap();
     assert!(store.consume_click("limited").await.unwrap().is_none());
 

@@ -51,7 +51,8 @@ async fn a_code_that_is_taken_again_has_a_higher_version_than_its_deletion(pool:
 async fn a_patch_that_says_nothing_changes_nothing(pool: PgPool) {
     let store = Store::new(pool.clone());
     let link = create(&store, &new_link(None)).await;
-    let same = store.update_link(link.id, None, None, &LinkPatch::default()).await.unwrap().unwrap();
+    let same =
+        store.update_link(link.id, None, None, &LinkPatch::default()).await.unwrap().unwrap();
     assert_eq!((same.link.version, same.outbox_id), (link.version, None));
     assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1);
 }
@@ -130,8 +131,8 @@ async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
     };
     assert_eq!(found("needle").await, 3);
     assert_eq!(found("%_off").await, 1);
-    assert_eq!(found("_").await, 1);
-    assert_eq!(found("\\").await, 0);
+    assert_eq!(found("%_o").await, 1);
+    assert_eq!(found("50\\").await, 0);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -149,4 +150,52 @@ async fn reuse_gives_the_same_owners_plain_link(pool: PgPool) {
     theirs.user_id = Some(user.id);
     let outcome = store.create_or_reuse_link(&theirs).await.unwrap();
     assert!(matches!(outcome, Created::New(_)), "another owner's link is not reused");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_07_a_create_that_races_a_delete_of_its_code_has_the_higher_version(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut link = create(&store, &new_link(Some("contested"))).await;
+    for _ in 0..50 {
+        let new = new_link(Some("contested"));
+        let again = async {
+            loop {
+                if let Created::New(link) = store.create_link(&new).await.unwrap() {
+                    return link;
+                }
+            }
+        };
+        let (gone, made) = futures::join!(store.delete_link(link.id, None, None), again);
+        assert!(made.version > gone.unwrap().unwrap().link.version);
+        link = made;
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_16_a_user_sees_its_own_events_and_those_of_its_links(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);
+    let mut links = Vec::new();
+    for user in [owner.id, other.id] {
+        let mut new = new_link(None);
+        new.user_id = Some(user);
+        links.push(create(&store, &new).await);
+    }
+    // Somebody else's deed on the owner's link, and the owner's deed on a link that is gone.
+    for (url_id, user_id) in [(links[0].id, other.id), (999, owner.id), (links[1].id, other.id)] {
+        sqlx::query("INSERT INTO events (url_id, user_id, event_type) VALUES ($1, $2, 'x')")
+            .bind(url_id)
+            .bind(user_id)
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    let seen = async |user| {
+        let events =
+            store.list_events(&EventFilter::default(), user, Page::default()).await.unwrap();
+        events.iter().map(|event| event.id).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(None).await, [1, 2, 3, 4, 5]);
+    assert_eq!(seen(Some(owner.id)).await, [1, 3, 4]);
+    assert_eq!(seen(Some(other.id)).await, [2, 3, 5]);
 }

@@ -2,7 +2,9 @@
 
 use linnet_platform::settings::PublicSettings;
 use linnet_shortener::{
-    domain::{Email, Link, NewLink, NewUser, RedirectStatus, ShortCode, TargetPolicy, TargetUrl, User},
+    domain::{
+        Email, Link, NewLink, NewUser, RedirectStatus, ShortCode, TargetPolicy, TargetUrl, User,
+    },
     store::{Created, Store},
 };
 use sqlx::PgPool;

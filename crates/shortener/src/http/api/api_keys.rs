@@ -134,11 +134,15 @@ impl From<ApiKey> for ApiKeyBody {
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
-        web::resource("/api-keys").route(web::get().to(list)).route(web::head().to(list)).route(web::post().to(create)),
+        web::resource("/api-keys")
+            .route(web::get().to(list))
+            .route(web::head().to(list))
+            .route(web::post().to(create)),
     )
     .service(
         web::resource("/api-keys/{id}")
-            .route(web::get().to(get)).route(web::head().to(get))
+            .route(web::get().to(get))
+            .route(web::head().to(get))
             .route(web::put().to(update))
             .route(web::patch().to(update))
             .route(web::delete().to(revoke)),

@@ -39,8 +39,13 @@ pub(crate) struct EventCreate {
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(web::resource("/events").route(web::get().to(list)).route(web::head().to(list)).route(web::post().to(create)))
-        .service(web::resource("/events/{id}").route(web::get().to(get)).route(web::head().to(get)));
+    cfg.service(
+        web::resource("/events")
+            .route(web::get().to(list))
+            .route(web::head().to(list))
+            .route(web::post().to(create)),
+    )
+    .service(web::resource("/events/{id}").route(web::get().to(get)).route(web::head().to(get)));
 }
 
 /// Records an event.

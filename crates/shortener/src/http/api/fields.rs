@@ -318,7 +318,9 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
         let escaped = match rest {
-            [b'%', high, low, ..] => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
+            [b'%', high, low, ..] => {
+                char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16))
+            }
             _ => None,
         };
         match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {

@@ -28,6 +28,7 @@ use super::{
 };
 
 const PATH: &str = "/api/v1/urls";
+const MIN_SEARCH: usize = 3;
 const MAX_SEARCH: usize = 200;
 
 /// A link, as the API shows it.
@@ -161,14 +162,20 @@ pub(crate) struct UrlPatch {
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(web::resource("/urls").route(web::get().to(list)).route(web::head().to(list)).route(web::post().to(create)))
-        .service(
-            web::resource("/urls/{id}")
-                .route(web::get().to(get)).route(web::head().to(get))
-                .route(web::put().to(update))
-                .route(web::patch().to(update))
-                .route(web::delete().to(delete)),
-        );
+    cfg.service(
+        web::resource("/urls")
+            .route(web::get().to(list))
+            .route(web::head().to(list))
+            .route(web::post().to(create)),
+    )
+    .service(
+        web::resource("/urls/{id}")
+            .route(web::get().to(get))
+            .route(web::head().to(get))
+            .route(web::put().to(update))
+            .route(web::patch().to(update))
+            .route(web::delete().to(delete)),
+    );
 }
 
 /// Creates a link.
@@ -235,7 +242,7 @@ fn answer(state: &ApiState, created: Created) -> Result<(Made, Option<Link>), Ap
 /// Lists links, by id.
 #[utoipa::path(get, path = "/api/v1/urls", operation_id = "list_urls", tag = "urls",
     params(("user_id" = Option<i64>, Query, minimum = 1), ("is_active" = Option<bool>, Query),
-        ("search" = Option<String>, Query, min_length = 1, max_length = 200),
+        ("search" = Option<String>, Query, min_length = 3, max_length = 200),
         ListParams),
     responses((status = 200, description = "One page", body = [UrlBody],
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]
@@ -247,8 +254,7 @@ pub(crate) async fn list(
     let (list, filter) = ListQuery::read(query, |fields| LinkFilter {
         user_id: fields.optional("user_id", query_positive),
         is_active: fields.optional("is_active", query_boolean),
-        search: fields
-            .optional("search", |value| bounded_text(&string(value)?, MAX_SEARCH).map_err(invalid)),
+        search: fields.optional("search", search),
     })?;
     let links = state.store.list_links(&filter, caller.sees(), list.page).await?;
     let bodies: Vec<UrlBody> =
@@ -343,6 +349,15 @@ fn read_new(fields: &mut Fields, targets: &TargetPolicy) -> Option<NewLink> {
 fn target(value: serde_json::Value, targets: &TargetPolicy) -> Result<TargetUrl, Bad> {
     let text = string(value)?;
     targets.parse(&text).map_err(invalid)
+}
+
+/// The index finds groups of three characters.
+fn search(value: serde_json::Value) -> Result<String, Bad> {
+    let text = bounded_text(&string(value)?, MAX_SEARCH).map_err(invalid)?;
+    if text.chars().count() < MIN_SEARCH {
+        return Err(invalid(format!("must be at least {MIN_SEARCH} characters")));
+    }
+    Ok(text)
 }
 
 fn title(value: serde_json::Value) -> Result<String, Bad> {

@@ -59,14 +59,20 @@ pub(crate) struct UserPatchBody {
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(web::resource("/users").route(web::get().to(list)).route(web::head().to(list)).route(web::post().to(create)))
-        .service(
-            web::resource("/users/{id}")
-                .route(web::get().to(get)).route(web::head().to(get))
-                .route(web::put().to(update))
-                .route(web::patch().to(update))
-                .route(web::delete().to(delete)),
-        );
+    cfg.service(
+        web::resource("/users")
+            .route(web::get().to(list))
+            .route(web::head().to(list))
+            .route(web::post().to(create)),
+    )
+    .service(
+        web::resource("/users/{id}")
+            .route(web::get().to(get))
+            .route(web::head().to(get))
+            .route(web::put().to(update))
+            .route(web::patch().to(update))
+            .route(web::delete().to(delete)),
+    );
 }
 
 /// Creates a user. For administrators.

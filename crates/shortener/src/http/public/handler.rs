@@ -20,6 +20,7 @@ use actix_web::{
 use isbot::Bots;
 use linnet_platform::lifecycle::Lifecycle;
 use linnet_telemetry::trace_headers::trace_id_from_traceparent;
+use tokio::sync::Semaphore;
 
 use crate::{
     cache::{Answer, LookupError, Redirect, Resolved, Resolver},
@@ -35,6 +36,8 @@ const RETRY_AFTER_AWAY: HeaderValue = HeaderValue::from_static("1");
 pub struct PublicState {
     /// The tiers.
     pub resolver: Resolver,
+    /// Connections that clicks on limited links may take.
+    pub limited: Semaphore,
     /// Budgets of misses, of the process.
     pub budget: Arc<MissBudget>,
     /// Instruments, of the process.
@@ -133,12 +136,18 @@ async fn limited(
     is_head: bool,
 ) -> Result<HttpResponse, Refusal> {
     let store = &state.resolver.store;
-    // A look at a link and a bot's visit are no clicks.
-    let click = if is_head || state.is_bot(request) {
-        store.peek_click(code).await?
-    } else {
-        store.consume_click(code).await?
+    let is_click = !is_head && !state.is_bot(request);
+    let ask = async {
+        // Clicks on one link wait for its row: without a limit they would take every connection.
+        let _permit = state.limited.acquire().await.map_err(|_| Refusal::Unavailable)?;
+        // A look at a link and a bot's visit are no clicks.
+        let click =
+            if is_click { store.consume_click(code).await } else { store.peek_click(code).await };
+        click.map_err(Refusal::from)
     };
+    let click = tokio::time::timeout(state.resolver.database_timeout, ask)
+        .await
+        .unwrap_or(Err(Refusal::Unavailable))?;
     let ConsumedClick { original_url, redirect_status } =
         click.ok_or_else(|| state.miss(request))?;
     let status = u16::try_from(redirect_status).unwrap_or(302);
@@ -256,7 +265,9 @@ impl PublicState {
 fn write_log(request: &HttpRequest, outcome: Outcome, status: StatusCode, began: Instant) {
     let header =
         |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let request_id = header("x-request-id");
+    // A long or odd one is not worth a line of its size.
+    let request_id =
+        Some(header("x-request-id")).filter(|id| has_code_shape(id)).unwrap_or_default();
     let trace_id = trace_id_from_traceparent(header("traceparent")).unwrap_or_default();
     let (method, status) = (request.method().as_str(), status.as_u16());
     let duration_ms = began.elapsed().as_secs_f64() * 1e3;
