@@ -8,8 +8,8 @@
 //! long. [`CUT_AFTER`] plus the sink's short lifetime is the bound on stale answers.
 
 use std::{
-    future::Future,
-    pin::pin,
+    future::{Future, pending, ready},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -163,6 +163,9 @@ impl Feed {
         let mut heart = pin!(beat(publisher, &self.heartbeat_channel, began));
         let silence = tokio::time::sleep(CUT_AFTER);
         tokio::pin!(silence);
+        // Runs beside the beats: if they waited for it, they would be old by then and cut the feed
+        // again, for as long as whatever it waits for is away.
+        let mut preparation: Option<Preparation> = None;
         loop {
             tokio::select! {
                 message = messages.next() => match message {
@@ -173,12 +176,18 @@ impl Feed {
                         let fresh_until = began + sent.unwrap_or_default() + CUT_AFTER;
                         if fresh_until > Instant::now() {
                             silence.as_mut().reset(fresh_until);
-                            self.set_live().await;
+                            if !self.state.is_live() {
+                                preparation.get_or_insert_with(|| self.prepare());
+                            }
                         }
                     }
                     Some(message) => self.deliver(&message),
                     None => break,
                 },
+                () = finished(&mut preparation), if preparation.is_some() => {
+                    preparation = None;
+                    self.set_live();
+                }
                 () = &mut heart => break,
                 () = &mut silence => break,
             }
@@ -189,15 +198,14 @@ impl Feed {
         }
     }
 
-    /// Beats that come while `before_live` runs are old by then, and cut the feed again if it took
-    /// long; the next time it has less to do.
-    async fn set_live(&self) {
-        if self.state.is_live() {
-            return;
+    fn prepare(&self) -> Preparation {
+        match &self.before_live {
+            Some(before_live) => before_live(),
+            None => Box::pin(ready(())),
         }
-        if let Some(before_live) = &self.before_live {
-            before_live().await;
-        }
+    }
+
+    fn set_live(&self) {
         self.sink.restored();
         self.state.0.store(true, Ordering::Relaxed);
         tracing::info!("the change feed is live");
@@ -209,6 +217,16 @@ impl Feed {
             Some(change) => self.sink.changed(&change),
             None => tracing::warn!("a message on the change channel is not understood"),
         }
+    }
+}
+
+/// What `before_live` does.
+type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn finished(preparation: &mut Option<Preparation>) {
+    match preparation {
+        Some(preparation) => preparation.await,
+        None => pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`settings`]: layered configuration, every problem reported at once.
 //! * [`listener`]: TCP or unix-socket listeners that can be retired without losing a connection.
 //! * [`lifecycle`]: signals, draining, and background tasks whose death ends the process.
+//! * [`memory`]: keeps resident memory close to what is used.
 //! * [`problem`]: the RFC 9457 error body, the one way an error leaves a process.
 //! * [`healthcheck`]: asks a running process whether it is ready.
 //! * [`identity`]: who the gateway says is calling, as headers between the two processes.
@@ -14,6 +15,7 @@ pub mod healthcheck;
 pub mod identity;
 pub mod lifecycle;
 pub mod listener;
+pub mod memory;
 pub mod problem;
 pub mod redis_link;
 pub mod settings;

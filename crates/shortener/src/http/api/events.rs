@@ -10,7 +10,7 @@ use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
     fields::{Bad, JsonObject, QueryFields, object, positive, query_positive, string},
-    idempotency::{self, IdempotencyKey, Made},
+    idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
     list::{ListParams, ListQuery},
 };
 
@@ -50,8 +50,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 
 /// Records an event.
 #[utoipa::path(post, path = "/api/v1/events", operation_id = "create_event", tag = "events", request_body = EventCreate,
-    params(("Idempotency-Key" = Option<String>, Header,
-        description = "Repeats within 24 h get the first answer; at most 255 characters")),
+    params(IdempotencyParams),
     responses((status = 201, description = "Recorded", body = Event,
         headers(("Location" = String, description = "The new event's address")))))]
 pub(crate) async fn create(

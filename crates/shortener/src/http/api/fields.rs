@@ -156,14 +156,24 @@ pub(super) fn boolean(value: Value) -> Result<bool, Bad> {
     }
 }
 
-/// A whole number; 1.0 is none.
+/// A whole number, which by JSON Schema 1.0 is as well.
 pub(super) fn integer(value: Value) -> Result<i64, Bad> {
     match value {
-        Value::Number(number) if number.is_i64() || number.is_u64() => {
+        Value::Number(number) if number.is_f64() => {
+            whole(number.as_f64()).ok_or_else(|| wrong_type("an integer", &Value::Number(number)))
+        }
+        Value::Number(number) => {
             number.as_i64().ok_or_else(|| ("out_of_range", "is too large".to_owned()))
         }
         other => Err(wrong_type("an integer", &other)),
     }
+}
+
+/// Only what a double holds exactly: beyond it, nobody knows which number was meant.
+fn whole(number: Option<f64>) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let number = number.filter(|number| number.fract() == 0.0 && number.abs() <= EXACT)?;
+    format!("{number:.0}").parse().ok()
 }
 
 /// A whole number above 0: an id, a limit.
@@ -408,9 +418,10 @@ mod tests {
 
     #[test]
     fn types_are_strict() {
-        for bad in [json!(1.0), json!("1"), json!(true), json!(null), json!([1])] {
+        for bad in [json!(1.5), json!(1e300), json!("1"), json!(true), json!(null), json!([1])] {
             assert!(integer(bad).is_err());
         }
+        assert_eq!(integer(json!(-1.0)), Ok(-1));
         assert_eq!(integer(json!(u64::MAX)).unwrap_err().0, "out_of_range");
         assert!(positive(json!(0)).is_err());
         assert!(positive(json!(-1)).is_err());

@@ -13,6 +13,7 @@ use actix_web::{
 use linnet_platform::problem::Problem;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use utoipa::IntoParams;
 
 use crate::store::{Recorded, Store, StoredAnswer};
 
@@ -25,6 +26,22 @@ use super::{
 pub(super) const HEADER: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const MAX_KEY_BYTES: usize = 255;
+
+/// The header, documented.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "documents the input; `IdempotencyKey` reads it")]
+pub(crate) struct IdempotencyParams {
+    /// Repeats within 24 h get the first answer; another request with the same key is refused.
+    #[param(
+        rename = "Idempotency-Key",
+        nullable = false,
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[!-~]([ -~]*[!-~])?$"
+    )]
+    idempotency_key: Option<String>,
+}
 
 /// The key, if the request has one.
 #[derive(Debug)]

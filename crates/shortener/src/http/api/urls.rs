@@ -23,7 +23,7 @@ use super::{
         Bad, Fields, JsonObject, QueryFields, boolean, integer, invalid, positive, query_boolean,
         query_positive, string, timestamp,
     },
-    idempotency::{self, IdempotencyKey, Made},
+    idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
     list::{ListParams, ListQuery},
 };
 
@@ -114,7 +114,11 @@ pub(crate) struct UrlCreate {
     #[schema(min_length = 3, max_length = 64, pattern = "^[0-9A-Za-z_-]{3,64}$")]
     short_code: Option<String>,
     /// A label.
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     title: Option<String>,
     /// The owner; only administrators name another than themselves.
     #[schema(minimum = 1)]
@@ -146,7 +150,11 @@ pub(crate) struct UrlPatch {
     #[schema(nullable = false, format = "uri", max_length = 8192)]
     original_url: Option<String>,
     /// New label.
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     title: Option<String>,
     /// Switches it on or off.
     #[schema(nullable = false)]
@@ -180,8 +188,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 
 /// Creates a link.
 #[utoipa::path(post, path = "/api/v1/urls", operation_id = "create_url", tag = "urls", request_body = UrlCreate,
-    params(("Idempotency-Key" = Option<String>, Header,
-        description = "Repeats within 24 h get the first answer; at most 255 characters")),
+    params(IdempotencyParams),
     responses((status = 201, description = "Created", body = UrlBody,
         headers(("Location" = String, description = "The new link's address"))),
         (status = 200, description = "`reuse` found a link", body = UrlBody,
@@ -242,7 +249,8 @@ fn answer(state: &ApiState, created: Created) -> Result<(Made, Option<Link>), Ap
 /// Lists links, by id.
 #[utoipa::path(get, path = "/api/v1/urls", operation_id = "list_urls", tag = "urls",
     params(("user_id" = Option<i64>, Query, minimum = 1), ("is_active" = Option<bool>, Query),
-        ("search" = Option<String>, Query, min_length = 3, max_length = 200),
+        ("search" = Option<String>, Query, min_length = 3, max_length = 200,
+            pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"),
         ListParams),
     responses((status = 200, description = "One page", body = [UrlBody],
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]

@@ -10,7 +10,7 @@ use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
     fields::{Bad, JsonObject, QueryFields, invalid, string},
-    idempotency::{self, IdempotencyKey, Made},
+    idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
     list::{ListParams, ListQuery},
 };
 
@@ -77,8 +77,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 
 /// Creates a user. For administrators.
 #[utoipa::path(post, path = "/api/v1/users", operation_id = "create_user", tag = "users", request_body = UserCreate,
-    params(("Idempotency-Key" = Option<String>, Header,
-        description = "Repeats within 24 h get the first answer; at most 255 characters")),
+    params(IdempotencyParams),
     responses((status = 201, description = "Created", body = User,
         headers(("Location" = String, description = "The new user's address")))))]
 pub(crate) async fn create(
