@@ -26,6 +26,13 @@ pub const BASE_URL: &str = "http://lnt.test";
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 const STARTS: usize = 5;
+/// Waits that are longer here than in the product, see [`Builder::default`].
+const PATIENCE: [&str; 4] = [
+    "LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS",
+    "LINNET__POSTGRES__LOCK_TIMEOUT_MS",
+    "LINNET__POSTGRES__STATEMENT_TIMEOUT_MS",
+    "LINNET__RESOLVE__DATABASE_TIMEOUT_MS",
+];
 
 /// Where the database is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,6 +102,12 @@ impl Default for Builder {
             ("LINNET__RESOLVE__MISSES_BURST", "1000000"),
             // Many stacks share one server.
             ("LINNET__POSTGRES__MAX_CONNECTIONS", "16"),
+            // Unoptimised processes, several stacks at once, two cores: waits that the product would
+            // rightly give up are allowed to end. Tests of faults keep the product's own.
+            ("LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS", "4000"),
+            ("LINNET__POSTGRES__LOCK_TIMEOUT_MS", "4000"),
+            ("LINNET__POSTGRES__STATEMENT_TIMEOUT_MS", "4000"),
+            ("LINNET__RESOLVE__DATABASE_TIMEOUT_MS", "4500"),
             // Tests of stopping set the real one.
             ("LINNET__SHUTDOWN__DRAIN_MS", "100"),
             ("LINNET__SHUTDOWN__GRACE_S", "5"),
@@ -127,10 +140,15 @@ impl Builder {
         self
     }
 
-    /// Where the database is.
+    /// Where the database is. With one of its own the product's own timeouts hold.
     #[must_use]
     pub fn postgres(mut self, postgres: Postgres) -> Self {
         self.postgres = postgres;
+        if postgres == Postgres::Own {
+            for wait in PATIENCE {
+                self.env.remove(wait);
+            }
+        }
         self
     }
 

@@ -401,9 +401,9 @@ async fn parameters_that_do_not_fit_are_named() {
                     // A search takes any text, an event's type any word; a cursor none of these.
                     _ => match name {
                         "search" => {
-                            let text = url::form_urlencoded::parse(value.as_bytes())
+                            let text = url::form_urlencoded::parse(format!("v={value}").as_bytes())
                                 .next()
-                                .map_or_else(String::new, |(text, _)| text.into_owned());
+                                .map_or_else(String::new, |(_, text)| text.into_owned());
                             (3..=200).contains(&text.chars().count())
                                 && !text.chars().any(char::is_control)
                         }

@@ -14,8 +14,6 @@ fn with_real_drain() -> Builder {
         .gateways(2)
         .env("LINNET__SHUTDOWN__DRAIN_MS", 1_500)
         .env("LINNET__SHUTDOWN__GRACE_S", 20)
-        // A cold process on a busy machine may take long to connect; what is tested is the hand-over.
-        .env("LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS", 4_000)
 }
 
 /// Visits, reads and creates through nginx, in turn; every outcome in words.

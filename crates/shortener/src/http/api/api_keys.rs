@@ -277,6 +277,9 @@ fn scopes(value: serde_json::Value) -> Result<Scopes, Bad> {
     if items.is_empty() {
         return Err(("invalid", "must name at least one scope".to_owned()));
     }
+    if items.len() > Scope::ALL.len() {
+        return Err(("invalid", format!("must name at most {} scopes", Scope::ALL.len())));
+    }
     items
         .into_iter()
         .map(|item| {
