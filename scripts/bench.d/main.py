@@ -107,10 +107,26 @@ def listing() -> str:
     return "\n".join(f"{part}: {' '.join(module.FIGURES)}" for part, module in PARTS.items())
 
 
+def warn_if_busy() -> None:
+    """Ratios bear a slow machine; they don't bear one that others use in bursts."""
+    def ticks() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return fields[3] + fields[4], sum(fields)
+
+    idle, total = ticks()
+    time.sleep(2)
+    idle, total = ticks()[0] - idle, ticks()[1] - total
+    busy = 1 - idle / max(total, 1)
+    if busy > 0.15:
+        say(f"  warning: other programs use {busy:.0%} of the processors: the figures will be noise")
+
+
 def measure(bench: Bench, parts: list[str]) -> None:
     if "users" in parts:
         users.prepare(bench.processes)
+    warn_if_busy()
     bench.set_up()
+    warn_if_busy()
     for part in parts:
         say(f"==> {part}")
         start = time.monotonic()

@@ -44,7 +44,7 @@ def run(bench) -> None:
     figures.add("cold_zipf_failed_requests", report["astray"] + report["refused"] + report["failed"], "requests", at_most=0)
     add_shares(figures, "cold_zipf_share", tiers)
     for number, mib in enumerate(memory, 1):
-        figures.add(f"cold_zipf_memory_{number}", mib, "MiB", note="L1 full")
+        figures.add(f"cold_zipf_memory_{number}", mib, "MiB", note="at the end of it")
 
 
 def index_scans(stack) -> int:
