@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use linnet_system_tests::{Client, Stack, redis_proxy::Mode, within};
+use linnet_system_tests::{Client, Stack, raw, redis_proxy::Mode, services::local, within};
 use serde_json::{Value, json};
 
 const BOUND: Duration = Duration::from_secs(1);
@@ -166,6 +166,26 @@ async fn must_07_redis_that_was_away_brings_nothing_old_back() {
     stack.ready().await;
     for (link, kind) in &changed {
         seen_everywhere(&stack, &code(link), *kind, "after a restart").await;
+    }
+}
+
+/// A server that answers and refuses writes: memory full, a failing disk, a replica after a failover.
+#[tokio::test]
+async fn must_07_redis_that_refuses_writes_serves_nothing_old() {
+    let stack = Stack::builder().shorteners(2).start().await;
+    let set = async |replicas: u8| {
+        let command = format!("CONFIG SET min-replicas-to-write {replicas}\r\nQUIT\r\n");
+        let answer = raw::exchange(local(stack.redis_port()), command.as_bytes()).await;
+        assert!(answer.text.starts_with("+OK"), "{}", answer.text);
+    };
+    for kind in CHANGES {
+        let link = link(&stack).await;
+        warm(&stack, &code(&link)).await;
+        set(1).await;
+        change(&stack.client(), &link, kind).await;
+        seen_everywhere(&stack, &code(&link), kind, "with a Redis that refuses writes").await;
+        set(0).await;
+        seen_everywhere(&stack, &code(&link), kind, "with Redis writing again").await;
     }
 }
 

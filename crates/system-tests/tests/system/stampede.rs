@@ -5,12 +5,28 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use linnet_system_tests::{Stack, within};
 use serde_json::json;
+use sqlx::Connection;
+
+/// Waits until every one of these visits has reached the shortener, which then waits for PostgreSQL.
+async fn all_wait(stack: &Stack, visits: usize) {
+    let folder = format!("/proc/{}/fd", stack.shorteners[0].pid().unwrap());
+    within(Duration::from_secs(8), "all visits wait", || async {
+        // nginx opens a connection for each.
+        std::fs::read_dir(&folder).unwrap().count() >= visits
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn must_19_a_thousand_misses_of_one_code_make_one_look_up() {
+    let mut builder = Stack::builder().env("LINNET__CACHE__WARMUP_LINKS", 0);
+    for timeout in
+        ["POSTGRES__LOCK_TIMEOUT", "POSTGRES__STATEMENT_TIMEOUT", "RESOLVE__DATABASE_TIMEOUT"]
+    {
+        builder = builder.env(&format!("LINNET__{timeout}_MS"), 9_000);
+    }
+    let mut stack = builder.start().await;
     // `exists` is a link that no tier above PostgreSQL holds; `absent` is no link.
-    let mut stack =
-        Stack::builder().shorteners(1).env("LINNET__CACHE__WARMUP_LINKS", 0).start().await;
     let body = json!({"original_url": "https://example.com/", "short_code": "exists"});
     stack.client().shorten(&body).await;
     // A new Redis and a new process hold nothing.
@@ -20,10 +36,17 @@ async fn must_19_a_thousand_misses_of_one_code_make_one_look_up() {
     stack.shorteners[0].start();
     stack.ready().await;
     let client = stack.client().anonymous();
+    let mut database = stack.database().await;
     for (code, status) in [("exists", 302), ("absent", 404)] {
         let before = stack.database_lookups().await;
+        // The first look-up lasts until all the others are there.
+        let mut lock = database.begin().await.unwrap();
+        sqlx::query("LOCK TABLE urls IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
         let visits = (0..1_000).map(|_| client.get(&format!("/{code}")).send());
-        let answers = futures::future::join_all(visits).await;
+        let visits = tokio::spawn(futures::future::join_all(visits));
+        all_wait(&stack, 1_000).await;
+        lock.rollback().await.unwrap();
+        let answers = visits.await.unwrap();
         assert!(answers.iter().all(|answer| answer.status == status), "{code}");
         assert_eq!(stack.database_lookups().await - before, 1.0, "{code}");
     }

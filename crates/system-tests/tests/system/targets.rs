@@ -37,9 +37,9 @@ async fn refused_by_import(stack: &Stack, targets: &[&str]) {
     std::fs::write(&file, text).unwrap();
     let (_, out, error) = stack.cli(&["admin", "import", "--urls", file.to_str().unwrap()]).await;
     let client = stack.client();
-    for n in 0..targets.len() {
+    for (n, target) in targets.iter().enumerate() {
         let code = format!("Imp{n:03}");
-        assert_eq!(client.resolve(&code).await.0, 404, "{}: {out}{error}", targets[n]);
+        assert_eq!(client.resolve(&code).await.0, 404, "{target}: {out}{error}");
     }
     let links = client.get("/api/v1/urls?search=Imp").send().await.json();
     assert_eq!(links, json!([]), "{out}{error}");
