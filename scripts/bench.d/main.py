@@ -67,7 +67,7 @@ class Bench:
         self.shortener = stack.start_shortener("shortener")
         self.gateway, self.gateway_socket = stack.start_gateway("gateway", [self.shortener])
         self.bare_socket = stack.socket("bare")
-        stack.start_bare("bare", self.bare_socket)
+        self.bare = stack.start_bare("bare", self.bare_socket)
         self.nginx, self.address = stack.start_nginx("nginx", [self.shortener.public], self.gateway_socket)
         _, self.bare_address = stack.start_nginx("nginx-bare", [self.bare_socket], self.gateway_socket)
         self.zipf, _ = self.tools.draw(self.size.warm_links, self.size.warm_draws, seed=1)
@@ -126,7 +126,6 @@ def measure(bench: Bench, parts: list[str]) -> None:
         users.prepare(bench.processes)
     warn_if_busy()
     bench.set_up()
-    warn_if_busy()
     for part in parts:
         say(f"==> {part}")
         start = time.monotonic()

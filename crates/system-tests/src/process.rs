@@ -156,10 +156,11 @@ impl Process {
             .collect()
     }
 
-    /// The last lines of its output.
+    /// The last lines of its output, without nginx's many words about one upstream that is gone.
     pub fn log_tail(&self, lines: usize) -> String {
         let log = self.log();
-        let all: Vec<&str> = log.lines().collect();
+        let is_noise = |line: &&str| line.contains("failed (2: No such file or directory)");
+        let all: Vec<&str> = log.lines().filter(|line| !is_noise(line)).collect();
         let from = all.len().saturating_sub(lines);
         all[from..].join("\n")
     }

@@ -421,7 +421,7 @@ impl Drop for Stack {
         for process in self.processes() {
             let state = if process.is_running() { "runs" } else { "has ended" };
             if failed {
-                let tail = process.log_tail(30);
+                let tail = process.log_tail(40);
                 eprintln!("--- {} ({state}), last lines of its log:\n{tail}", process.name());
             }
             if process.log().contains("panicked at") {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from figures import median, median_ratio, say
+from processes import cpu_us
 
-FIGURES = ("creates_pgbench", "creates", "creates_ratio", "creates_failed_requests")
+FIGURES = ("creates_pgbench", "creates", "creates_ratio", "creates_failed_requests", "creates_cpu_*")
 
 CONNECTIONS = 32
 
@@ -28,6 +29,9 @@ SELECT id, user_id, short_code, original_url, title, is_active, redirect_status,
 def run(bench) -> None:
     tools, size = bench.tools, bench.size
     ours, pgbench, errors = [], [], 0
+    servers = {"postgres": bench.stack.postgres.pid, "shortener": bench.shortener.process.pid, "gateway": bench.gateway.pid,
+               "redis": bench.stack.redis.pid, "nginx": bench.nginx.pid}
+    spent: dict[str, list[float]] = {name: [] for name in ("pgbench_postgres", *servers)}
     before = int(bench.stack.sql("SELECT count(*) FROM urls"))
     answered = 0.0
     tools.wrk_create(bench.address, bench.key, "warm", 1, CONNECTIONS)
@@ -35,9 +39,14 @@ def run(bench) -> None:
     for turn in range(size.create_rounds):
         # The log of the side before must not be written during the next one's turn.
         bench.stack.as_superuser("CHECKPOINT")
+        before_cpu = cpu_us(bench.stack.postgres.pid)
         pgbench.append(tools.pgbench(INSERT, bench.user_id, size.create_s, CONNECTIONS))
+        spent["pgbench_postgres"].append((cpu_us(bench.stack.postgres.pid) - before_cpu) / (pgbench[-1] * size.create_s))
         bench.stack.as_superuser("CHECKPOINT")
+        before_each = {name: cpu_us(pid) for name, pid in servers.items()}
         peak = tools.wrk_create(bench.address, bench.key, f"r{turn}", size.create_s, CONNECTIONS)
+        for name, pid in servers.items():
+            spent[name].append((cpu_us(pid) - before_each[name]) / (peak.rate * size.create_s))
         ours.append(peak.rate)
         errors += peak.errors
         answered += peak.rate * size.create_s
@@ -51,3 +60,5 @@ def run(bench) -> None:
     figures.add("creates", median(ours), "req/s", note=f"{CONNECTIONS} connections")
     figures.add("creates_ratio", median_ratio(ours, pgbench), "of pgbench", at_least=0.5)
     figures.add("creates_failed_requests", errors, "requests", at_most=0)
+    for name, values in spent.items():
+        figures.add(f"creates_cpu_{name}", median(values), "us/create", note="processor time")

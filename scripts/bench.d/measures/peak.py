@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from figures import median, median_ratio, say
+from processes import cpu_us
 
 FIGURES = ("nginx_return_302", "nginx_minimal_to_bare", "nginx_to_bare", "bare_direct", "resolve_zipf", "resolve_zipf_ratio",
-           "resolve_one_link", "resolve_one_link_ratio", "resolve_direct", "resolve_failed_requests", "resolve_share_*")
+           "resolve_one_link", "resolve_one_link_ratio", "resolve_direct", "resolve_failed_requests", "resolve_share_*", "cpu_*")
 
 
 def run(bench) -> None:
@@ -27,6 +28,10 @@ def run(bench) -> None:
         "nginx_return_302": (own, bench.zipf),
     }
     rates: dict[str, list[float]] = {name: [] for name in targets}
+    # What the application behind nginx spends on a request. A neighbour's load moves it far less than the rates.
+    applications = {"nginx_to_bare": bench.bare.pid, "resolve_zipf": bench.shortener.process.pid,
+                    "resolve_one_link": bench.shortener.process.pid}
+    spent: dict[str, list[float]] = {name: [] for name in applications}
     errors = 0
     tiers: dict[str, float] = {}
     for address, codes in targets.values():
@@ -34,7 +39,10 @@ def run(bench) -> None:
     for turn in range(bench.size.rounds):
         for name, (address, codes) in targets.items():
             before = bench.shortener.lookups() if name == "resolve_zipf" else {}
+            spent_before = cpu_us(applications[name]) if name in applications else 0
             peak = tools.wrk_paths(address, codes, bench.size.round_s, turn * 0.37)
+            if name in applications:
+                spent[name].append((cpu_us(applications[name]) - spent_before) / (peak.rate * bench.size.round_s))
             rates[name].append(peak.rate)
             errors += peak.errors
             if before:
@@ -52,6 +60,8 @@ def run(bench) -> None:
     figures.add("resolve_one_link_ratio", median_ratio(rates["resolve_one_link"], rates["resolve_zipf"]), "of resolve_zipf",
                 at_least=0.90)
     figures.add("resolve_direct", median(rates["resolve_direct"]), "req/s", note="TCP, without nginx; compare bare_direct")
+    for name, values in spent.items():
+        figures.add(f"cpu_{name}", median(values), "us/req", note="processor time of the application, without nginx")
     figures.add("resolve_failed_requests", errors, "requests", at_most=0, note="of all rounds above")
     add_shares(figures, "resolve_share", tiers)
     bench.peak_rate = median(rates["resolve_zipf"])
