@@ -19,7 +19,7 @@ fn with_real_drain() -> Builder {
 /// Visits, reads and creates through nginx, in turn; every outcome in words.
 fn traffic(client: &Client, code: &str) -> Load {
     let (client, path) = (client.clone(), format!("/{code}"));
-    Load::start(16, move |n| {
+    Load::start(8, move |n| {
         let (client, path) = (client.clone(), path.clone());
         async move {
             let (what, wanted, request) = match n % 4 {
