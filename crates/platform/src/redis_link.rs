@@ -40,7 +40,7 @@ const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// How often a connection is tried. With the time that the outbox takes to tell a change again, this
 /// stays below the 1 s within which old answers must stop.
-const PROBE_EVERY: Duration = Duration::from_millis(400);
+const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// Errors of a server that refuses writes: memory full, a replica, a failing disk, too few replicas.
 const REFUSES_WRITES: [&str; 4] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"];
 
