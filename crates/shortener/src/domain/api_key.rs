@@ -54,8 +54,6 @@ pub struct ApiKey {
     pub created_at: DateTime<Utc>,
     /// When it ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
-    pub revoked_at: Option<DateTime<Utc>>,
 }
 
 impl ApiKey {

@@ -1,4 +1,4 @@
-//! API keys.
+//! API keys. A revoked one is gone for everybody; its row stays as a record of who could do what.
 
 use chrono::{DateTime, Utc};
 use linnet_platform::identity::{Scope, Scopes};
@@ -26,7 +26,6 @@ struct KeyRow {
     scopes: Vec<String>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
-    revoked_at: Option<DateTime<Utc>>,
 }
 
 /// Scopes as stored; words that this release does not know give nothing.
@@ -43,7 +42,6 @@ impl From<KeyRow> for ApiKey {
             name: row.name,
             created_at: row.created_at,
             expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
         }
     }
 }
@@ -64,7 +62,7 @@ impl Store {
             KeyRow,
             "INSERT INTO api_keys (id, user_id, name, secret_hash, scopes, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6)
-             RETURNING id, user_id, name, scopes, created_at, expires_at, revoked_at",
+             RETURNING id, user_id, name, scopes, created_at, expires_at",
             secret.id().as_str(),
             user_id,
             name,
@@ -98,8 +96,8 @@ impl Store {
     ) -> Result<Option<ApiKey>, StoreError> {
         let query = sqlx::query_as!(
             KeyRow,
-            "SELECT id, user_id, name, scopes, created_at, expires_at, revoked_at FROM api_keys
-              WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)",
+            "SELECT id, user_id, name, scopes, created_at, expires_at FROM api_keys
+              WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)",
             id,
             visible_to
         );
@@ -116,8 +114,9 @@ impl Store {
     ) -> Result<Vec<ApiKey>, StoreError> {
         let query = sqlx::query_as!(
             KeyRow,
-            "SELECT id, user_id, name, scopes, created_at, expires_at, revoked_at FROM api_keys
-              WHERE ($1::bigint IS NULL OR user_id = $1) AND ($2::bigint IS NULL OR user_id = $2)
+            "SELECT id, user_id, name, scopes, created_at, expires_at FROM api_keys
+              WHERE revoked_at IS NULL
+                AND ($1::bigint IS NULL OR user_id = $1) AND ($2::bigint IS NULL OR user_id = $2)
               ORDER BY created_at, id LIMIT $3 OFFSET $4",
             visible_to,
             user_id,
@@ -137,8 +136,9 @@ impl Store {
     ) -> Result<Option<ApiKey>, StoreError> {
         let query = sqlx::query_as!(
             KeyRow,
-            "UPDATE api_keys SET name = $3 WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
-             RETURNING id, user_id, name, scopes, created_at, expires_at, revoked_at",
+            "UPDATE api_keys SET name = $3
+              WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
+             RETURNING id, user_id, name, scopes, created_at, expires_at",
             id,
             visible_to,
             name
@@ -148,7 +148,6 @@ impl Store {
     }
 
     /// Revokes a key, if `visible_to` may. Gives the outbox row, or `None` when there is no such key.
-    /// A key that is revoked already stays so, and is told again.
     pub async fn revoke_key(
         &self,
         id: &str,
@@ -156,8 +155,9 @@ impl Store {
     ) -> Result<Option<i64>, StoreError> {
         let query = sqlx::query_scalar!(
             r#"WITH gone AS (
-                 UPDATE api_keys SET revoked_at = COALESCE(revoked_at, now())
-                  WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2) RETURNING id
+                 UPDATE api_keys SET revoked_at = now()
+                  WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
+                  RETURNING id
                )
                INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM gone
                RETURNING id"#,

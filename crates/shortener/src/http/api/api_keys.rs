@@ -37,9 +37,6 @@ pub(crate) struct ApiKeyBody {
     /// When it ends by itself.
     #[schema(required)]
     expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
-    #[schema(required)]
-    revoked_at: Option<DateTime<Utc>>,
 }
 
 /// A new key with its secret.
@@ -127,7 +124,6 @@ impl From<ApiKey> for ApiKeyBody {
             name: key.name,
             created_at: key.created_at,
             expires_at: key.expires_at,
-            revoked_at: key.revoked_at,
         }
     }
 }
@@ -180,7 +176,7 @@ pub(crate) async fn create(
         .json(ApiKeyCreated { key: secret.reveal(), body: key.into() }))
 }
 
-/// Lists keys, oldest first, revoked ones included.
+/// Lists keys, oldest first.
 #[utoipa::path(get, path = "/api/v1/api-keys", operation_id = "list_api_keys", tag = "api-keys",
     params(("user_id" = Option<i64>, Query, minimum = 1), ListParams),
     responses((status = 200, description = "One page", body = [ApiKeyBody],
