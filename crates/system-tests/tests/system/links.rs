@@ -139,8 +139,8 @@ async fn must_12_whatever_does_not_resolve_looks_the_same() {
 async fn must_07_expiry_is_seen_to_the_second_in_every_cache() {
     let stack = Stack::builder().shorteners(2).start().await;
     let client = stack.client();
-    let text = (Utc::now() + chrono::Duration::seconds(2))
-        .to_rfc3339_opts(SecondsFormat::Millis, true);
+    let text =
+        (Utc::now() + chrono::Duration::seconds(2)).to_rfc3339_opts(SecondsFormat::Millis, true);
     // What was said, without the digits that it left out.
     let expires_at: chrono::DateTime<Utc> = text.parse().unwrap();
     let body = json!({"original_url": "https://example.com/", "expires_at": text});
