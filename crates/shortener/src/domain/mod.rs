@@ -1,6 +1,7 @@
 //! What links, users, keys and events are. No I/O: everything here can be tested without a server.
 
 mod api_key;
+mod click;
 mod event;
 mod links;
 mod page;
@@ -10,6 +11,7 @@ mod text;
 mod user;
 
 pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
+pub use click::{Click, ClickKind, ClickValue, ValueKind};
 pub use event::{Event, EventFilter, EventType, NewEvent};
 pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
 pub use page::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, ParseCursorError, Position};
