@@ -1,7 +1,8 @@
 //! The smallest HTTP/1.1 client: one request at a time on a connection that is kept.
 //!
 //! It does what the generators need and no more: `GET` without a body, answers with a
-//! `Content-Length`. Blocking, since a thread per connection measures without a scheduler of its own.
+//! `Content-Length`. The client here blocks; the paced generator has a loop of its own around the same
+//! reading and writing.
 
 use std::{
     io::{self, Read, Write},
@@ -13,9 +14,9 @@ use std::{
 use linnet_platform::listener::Address;
 
 /// A request that takes longer has failed.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest answer's head that is read, in bytes.
-const MAX_HEAD: usize = 16 * 1024;
+pub(crate) const MAX_HEAD: usize = 16 * 1024;
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,8 +50,7 @@ impl<'a> Client<'a> {
             Some(stream) => stream,
             None => connect(self.address)?,
         };
-        self.request.clear();
-        write!(self.request, "GET /{code} HTTP/1.1\r\nHost: bench.local\r\n\r\n")?;
+        write_request(&mut self.request, code);
         stream.write_all(&self.request)?;
         let (answer, keep) = read_answer(&mut *stream, &mut self.received, code)?;
         if keep {
@@ -84,22 +84,45 @@ fn read_answer(
     received: &mut [u8],
     code: &str,
 ) -> io::Result<(Answer, bool)> {
-    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut length = 0;
-    let head_end = loop {
+    let head = loop {
         let free = received.get_mut(length..).filter(|free| !free.is_empty());
-        let free = free.ok_or_else(|| invalid("the head is too long"))?;
-        let count = stream.read(free)?;
+        let count = stream.read(free.ok_or_else(|| invalid("the head is too long"))?)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         length += count;
-        let so_far = received.get(..length).unwrap_or_default();
-        if let Some(position) = so_far.windows(4).position(|window| window == b"\r\n\r\n") {
-            break position + 4;
+        if let Some(head) = parse_head(received.get(..length).unwrap_or_default(), code)? {
+            break head;
         }
     };
-    let head = std::str::from_utf8(received.get(..head_end).unwrap_or_default())
+    let mut rest = head.answer_bytes.saturating_sub(length);
+    while head.keep && rest > 0 {
+        let take = rest.min(received.len());
+        let count = stream.read(received.get_mut(..take).unwrap_or_default())?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        rest -= count;
+    }
+    Ok((head.answer, head.keep))
+}
+
+/// An answer's head.
+pub(crate) struct Head {
+    pub(crate) answer: Answer,
+    /// Whether the connection may be kept.
+    pub(crate) keep: bool,
+    /// Bytes of the whole answer, the body included.
+    pub(crate) answer_bytes: usize,
+}
+
+/// Reads the head of an answer to a request for `code`; `None` until it is there whole.
+pub(crate) fn parse_head(received: &[u8], code: &str) -> io::Result<Option<Head>> {
+    let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head = std::str::from_utf8(received.get(..end).unwrap_or_default())
         .map_err(|_| invalid("the head is no text"))?;
     let mut lines = head.split("\r\n");
     let status = lines
@@ -120,16 +143,20 @@ fn read_answer(
             keep = false;
         }
     }
-    let mut rest = (head_end + body).saturating_sub(length);
-    while keep && rest > 0 {
-        let take = rest.min(received.len());
-        let count = stream.read(received.get_mut(..take).unwrap_or_default())?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        rest -= count;
-    }
-    Ok((Answer { status, location_has_code }, keep))
+    let answer = Answer { status, location_has_code };
+    Ok(Some(Head { answer, keep, answer_bytes: end + 4 + body }))
+}
+
+/// Writes the request for a code.
+pub(crate) fn write_request(request: &mut Vec<u8>, code: &str) {
+    request.clear();
+    request.extend_from_slice(b"GET /");
+    request.extend_from_slice(code.as_bytes());
+    request.extend_from_slice(b" HTTP/1.1\r\nHost: bench.local\r\n\r\n");
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
 #[cfg(test)]

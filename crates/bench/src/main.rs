@@ -138,7 +138,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 warm_up: Duration::try_from_secs_f64(warm_up)?,
                 connections,
             };
-            print(&pace(&address, &CodeList::read(&list)?, what))?;
+            print(&pace(&address, &CodeList::read(&list)?, what)?)?;
         }
     }
     Ok(())

@@ -1,7 +1,8 @@
-//! Two ways of sending a list of codes, each with a thread per connection.
+//! Two ways of sending a list of codes: as fast as answers come, and at a fixed rate.
 //!
 //! What comes back is counted by kind; a request that failed has no latency and is never repeated.
 
+mod connection;
 mod pace;
 mod replay;
 
@@ -12,7 +13,10 @@ use serde::Serialize;
 pub use pace::{Pace, PaceReport, pace};
 pub use replay::{ReplayReport, replay};
 
-use crate::{http::Client, links::CODE_LENGTH};
+use crate::{
+    http::{Answer, Client},
+    links::CODE_LENGTH,
+};
 
 /// Answers by kind.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,15 +35,26 @@ impl Counts {
     /// Sends one request and counts it. `true` for a good answer.
     fn send(&mut self, client: &mut Client<'_>, code: &str, check_location: bool) -> bool {
         match client.get(code) {
-            Ok(answer) if !(300..400).contains(&answer.status) => self.refused += 1,
-            Ok(answer) if check_location && !answer.location_has_code => self.astray += 1,
-            Ok(_) => {
-                self.redirected += 1;
-                return true;
+            Ok(answer) => self.note(&answer, check_location),
+            Err(_) => {
+                self.failed += 1;
+                false
             }
-            Err(_) => self.failed += 1,
         }
-        false
+    }
+
+    /// Counts an answer. `true` for a good one.
+    fn note(&mut self, answer: &Answer, check_location: bool) -> bool {
+        let is_redirect = (300..400).contains(&answer.status);
+        let is_good = is_redirect && (answer.location_has_code || !check_location);
+        if is_good {
+            self.redirected += 1;
+        } else if is_redirect {
+            self.astray += 1;
+        } else {
+            self.refused += 1;
+        }
+        is_good
     }
 
     fn add(&mut self, other: Self) {

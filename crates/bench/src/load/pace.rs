@@ -4,19 +4,20 @@
 //! waits for a slow answer before it sends the next one would leave out exactly the requests that a
 //! real visitor would have waited for (coordinated omission); here the wait is part of the latency.
 //!
-//! Requests go round the connections, so one connection has a request due every
-//! `connections / rate` seconds, and only what is slower than that delays its next one.
+//! One thread serves all connections with an event loop, as `wrk` does: a generator that took a thread
+//! and a wake-up for each request would itself need the processors that it measures. A request that is
+//! due takes the next connection that is free; when none is, it waits, and its latency runs.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
 use linnet_platform::listener::Address;
+use mio::{Events, Poll, Token};
 use serde::Serialize;
 
-use super::{CodeList, Counts, STRAGGLERS};
-use crate::http::Client;
+use super::{CodeList, Counts, STRAGGLERS, connection::Connection};
 
 /// What to send.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +28,7 @@ pub struct Pace {
     pub duration: Duration,
     /// The first of it is not counted: connections are made, caches of the processor fill.
     pub warm_up: Duration,
-    /// Connections, each with a thread.
+    /// Connections.
     pub connections: u32,
 }
 
@@ -50,74 +51,149 @@ pub struct PaceReport {
     pub(super) sent_late_p50_ms: f64,
 }
 
-#[derive(Default)]
-struct Own {
+/// Answers that have come are looked for at least this often: what it adds to a latency at most.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+
+/// Sends the list from its start, over and over, for the time given.
+pub fn pace(address: &Address, list: &CodeList, pace: Pace) -> io::Result<PaceReport> {
+    let mut poll = Poll::new()?;
+    let connections = (0..pace.connections.max(1) as usize)
+        .map(|number| Connection::open(address, poll.registry(), Token(number)))
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut run = Run {
+        list,
+        pace,
+        start: Instant::now(),
+        free: (0..connections.len()).rev().collect(),
+        connections,
+        next: 0,
+        counts: Counts::default(),
+        latencies: Vec::new(),
+        delays: Vec::new(),
+    };
+    run.to_the_end(&mut poll)?;
+    Ok(run.report())
+}
+
+/// A request that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    /// When it was due.
+    due: Instant,
+    /// Its place in the list.
+    position: usize,
+    is_measured: bool,
+}
+
+struct Run<'a> {
+    list: &'a CodeList,
+    pace: Pace,
+    start: Instant,
+    connections: Vec<Connection>,
+    /// Connections without a request.
+    free: Vec<usize>,
+    /// The next request's number.
+    next: u64,
     counts: Counts,
-    unsent: u64,
     latencies: Vec<Duration>,
     delays: Vec<Duration>,
 }
 
-/// Sends the list from its start, over and over, for the time given.
-pub fn pace(address: &Address, list: &CodeList, pace: Pace) -> PaceReport {
-    // Threads must exist before the first request is due.
-    let start = Instant::now() + Duration::from_millis(100);
-    let mut all = Own::default();
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..pace.connections.max(1))
-            .map(|number| scope.spawn(move || run(address, list, pace, start, number)))
-            .collect();
-        for thread in threads {
-            if let Ok(own) = thread.join() {
-                all.counts.add(own.counts);
-                all.unsent += own.unsent;
-                all.latencies.extend(own.latencies);
-                all.delays.extend(own.delays);
+impl Run<'_> {
+    fn to_the_end(&mut self, poll: &mut Poll) -> io::Result<()> {
+        let mut events = Events::with_capacity(1_024);
+        let give_up = self.start + self.pace.duration + STRAGGLERS;
+        loop {
+            self.send_what_is_due(poll);
+            let all_sent = self.next_due().is_none();
+            if (all_sent && self.free.len() == self.connections.len()) || Instant::now() > give_up {
+                break;
+            }
+            poll.poll(&mut events, Some(Duration::ZERO))?;
+            for event in &events {
+                self.receive(event.token().0, poll);
+            }
+            if events.is_empty() {
+                thread::sleep(LOOK_EVERY);
             }
         }
-    });
-    all.latencies.sort_unstable();
-    all.delays.sort_unstable();
-    let at = |share| quantile_ms(&all.latencies, share);
-    PaceReport {
-        counts: all.counts,
-        measured: all.latencies.len(),
-        unsent: all.unsent,
-        p50_ms: at(0.5),
-        p90_ms: at(0.9),
-        p99_ms: at(0.99),
-        p999_ms: at(0.999),
-        max_ms: at(1.0),
-        sent_late_p50_ms: quantile_ms(&all.delays, 0.5),
+        // What is still under way has failed.
+        self.counts.failed += (self.connections.len() - self.free.len()) as u64;
+        Ok(())
     }
-}
 
-/// One connection: requests `number`, `number + connections`, …
-fn run(address: &Address, list: &CodeList, pace: Pace, start: Instant, number: u32) -> Own {
-    let mut own = Own::default();
-    let mut client = Client::new(address);
-    let give_up = start + pace.duration + STRAGGLERS;
-    let mut index = u64::from(number);
-    loop {
-        let offset = Duration::from_secs_f64(to_f64(index) / pace.rate);
-        if offset >= pace.duration {
-            return own;
-        }
-        let due = start + offset;
-        let before = Instant::now();
-        if before > give_up {
-            own.unsent += 1;
-        } else {
-            thread::sleep(due.saturating_duration_since(before));
-            let sent = Instant::now();
-            let position = usize::try_from(index).unwrap_or(0) % list.len();
-            let good = own.counts.send(&mut client, list.get(position).unwrap_or_default(), false);
-            if good && offset >= pace.warm_up {
-                own.latencies.push(due.elapsed());
-                own.delays.push(sent - due);
+    /// When the next request is due; `None` after the last one.
+    fn next_due(&self) -> Option<Instant> {
+        let offset = self.offset();
+        (offset < self.pace.duration).then(|| self.start + offset)
+    }
+
+    fn offset(&self) -> Duration {
+        Duration::from_secs_f64(to_f64(self.next) / self.pace.rate)
+    }
+
+    fn send_what_is_due(&mut self, poll: &Poll) {
+        while let Some(due) = self.next_due() {
+            let now = Instant::now();
+            if now < due {
+                return;
+            }
+            let Some(number) = self.free.pop() else { return };
+            let is_measured = self.offset() >= self.pace.warm_up;
+            let position = usize::try_from(self.next).unwrap_or(0) % self.list.len();
+            self.next += 1;
+            let code = self.list.get(position).unwrap_or_default();
+            let sent = Sent { due, position, is_measured };
+            let Some(connection) = self.connections.get_mut(number) else { return };
+            if connection.send(code, sent, poll.registry()).is_err() {
+                self.counts.failed += 1;
+                self.free.push(number);
+            } else if is_measured {
+                self.delays.push(now - due);
             }
         }
-        index += u64::from(pace.connections.max(1));
+    }
+
+    fn receive(&mut self, number: usize, poll: &Poll) {
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        let list = self.list;
+        match connection.receive(|sent| list.get(sent.position).unwrap_or_default()) {
+            Ok(None) => return,
+            Ok(Some((sent, answer))) => {
+                if self.counts.note(&answer, false) && sent.is_measured {
+                    self.latencies.push(sent.due.elapsed());
+                }
+            }
+            // An idle connection that was closed is opened again by the next request.
+            Err(_) if !connection.is_busy() => return,
+            Err(_) => {
+                self.counts.failed += 1;
+                connection.close(poll.registry());
+            }
+        }
+        self.free.push(number);
+    }
+
+    fn report(mut self) -> PaceReport {
+        self.latencies.sort_unstable();
+        self.delays.sort_unstable();
+        let mut unsent = 0;
+        while self.next_due().is_some() {
+            unsent += 1;
+            self.next += 1;
+        }
+        let at = |share| quantile_ms(&self.latencies, share);
+        PaceReport {
+            counts: self.counts,
+            measured: self.latencies.len(),
+            unsent,
+            p50_ms: at(0.5),
+            p90_ms: at(0.9),
+            p99_ms: at(0.99),
+            p999_ms: at(0.999),
+            max_ms: at(1.0),
+            sent_late_p50_ms: quantile_ms(&self.delays, 0.5),
+        }
     }
 }
 
@@ -180,7 +256,7 @@ mod tests {
             warm_up: Duration::ZERO,
             connections: 1,
         };
-        let report = pace(&address, &CodeList("abcdefg\n".into()), pace_of);
+        let report = pace(&address, &CodeList("abcdefg\n".into()), pace_of).unwrap();
         server.join().unwrap();
         assert_eq!(report.counts, Counts { redirected: 600, ..Counts::default() });
         assert!(report.p90_ms > 100.0, "{report:?}");

@@ -14,7 +14,8 @@ pub struct CacheSettings {
     /// Codes that L1 remembers as absent. They have a store of their own, so random codes cannot
     /// push out links.
     pub local_absent_entries: usize,
-    /// Life of an L1 entry, in milliseconds. While the change feed is cut it is 900 ms at most.
+    /// Life of an L1 entry, in milliseconds, ± 10 %. While the change feed is cut it is 900 ms at
+    /// most.
     pub local_ttl_ms: u64,
     /// Life of an absent code in L1, in milliseconds.
     pub local_absent_ttl_ms: u64,
@@ -33,7 +34,7 @@ impl Default for CacheSettings {
         Self {
             local_bytes: 32 * 1024 * 1024,
             local_absent_entries: 20_000,
-            local_ttl_ms: 60_000,
+            local_ttl_ms: 600_000,
             local_absent_ttl_ms: 5_000,
             shared_ttl_s: 24 * 3_600,
             shared_absent_ttl_s: 60,
