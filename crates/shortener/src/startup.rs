@@ -37,7 +37,7 @@ use crate::{
     },
     readiness::{ShortenerReadiness, register_gauges},
     release::SERVICE,
-    store::{PoolRole, Store, StoreError, connect_lazy},
+    store::{GroupedCreates, PoolRole, Store, StoreError, connect_lazy},
     workers::{Role, Workers},
 };
 
@@ -390,6 +390,7 @@ impl Shared {
                 store: store.clone(),
                 outbox: self.catch_up.clone(),
             },
+            creates: GroupedCreates::new(store.clone()),
             store,
             targets: self.targets.clone(),
             base_url: self.settings.public.base_url.clone(),

@@ -135,7 +135,7 @@ pub struct ShutdownSettings {
 
 impl Default for ShutdownSettings {
     fn default() -> Self {
-        Self { drain_ms: 1_500, grace_s: 20 }
+        Self { drain_ms: 2_500, grace_s: 15 }
     }
 }
 

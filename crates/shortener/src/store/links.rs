@@ -1,5 +1,7 @@
 //! Links: create, read, change, delete.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 use sqlx::{PgConnection, PgExecutor};
@@ -105,6 +107,46 @@ impl Store {
         let outcome = create_link_on(&mut transaction, new).await?;
         transaction.commit().await?;
         Ok(outcome)
+    }
+
+    /// Makes links with drawn codes in one statement. `None` for each that drew a code or an id that is
+    /// taken; an error when any of them breaks a rule, and then none is made.
+    pub(super) async fn create_links(
+        &self,
+        links: &[NewLink],
+    ) -> Result<Vec<Option<Link>>, StoreError> {
+        let mut codes = Vec::with_capacity(links.len());
+        for _ in links {
+            codes.push(draw_code()?.to_string());
+        }
+        let query = link_query!(
+            r#"WITH made AS (
+                 INSERT INTO urls (user_id, short_code, original_url, title, is_active,
+                                   redirect_status, expires_at, max_clicks)
+                 SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::text[],
+                     $5::boolean[], $6::smallint[], $7::timestamptz[], $8::bigint[])
+                 ON CONFLICT DO NOTHING
+                 RETURNING *
+               ), event AS (
+                 INSERT INTO events (url_id, user_id, event_type, details)
+                 SELECT id, user_id, 'created', jsonb_build_object(
+                     'short_code', short_code, 'original_url', original_url) FROM made
+               )
+               SELECT"#,
+            "NULL::bigint AS outbox_id FROM made",
+            &column(links, |new| new.user_id) as &[Option<i64>],
+            &codes,
+            &column(links, |new| new.target.as_str().to_owned()),
+            &column(links, |new| new.title.clone()) as &[Option<String>],
+            &column(links, |new| new.is_active),
+            &column(links, |new| status_code(new.redirect_status)),
+            &column(links, |new| new.expires_at) as &[Option<DateTime<Utc>>],
+            &column(links, |new| new.max_clicks) as &[Option<i64>],
+        );
+        let rows = query.fetch_all(&self.pool).await?;
+        let mut made: HashMap<String, Link> =
+            rows.into_iter().map(|row| (row.short_code.clone(), row.into())).collect();
+        Ok(codes.iter().map(|code| made.remove(code)).collect())
     }
 
     /// Makes a link, or gives the one that the same user already has for the same target without
@@ -264,8 +306,7 @@ pub(super) async fn create_link_on(
     for _ in 0..MAX_DRAWS {
         let code = match &new.short_code {
             Some(code) => code.clone(),
-            None => ShortCode::generate()
-                .map_err(|error| StoreError::Failed(sqlx::Error::Io(error.into())))?,
+            None => draw_code()?,
         };
         if let Some(mut link) = insert_link(connection, new, &code).await? {
             if new.short_code.is_some() {
@@ -307,6 +348,14 @@ pub(super) async fn create_or_reuse_link_on(
         return Ok(Created::Reused(row.into()));
     }
     create_link_on(connection, new).await
+}
+
+fn draw_code() -> Result<ShortCode, StoreError> {
+    ShortCode::generate().map_err(|error| StoreError::Failed(sqlx::Error::Io(error.into())))
+}
+
+fn column<T>(links: &[NewLink], of: impl Fn(&NewLink) -> T) -> Vec<T> {
+    links.iter().map(of).collect()
 }
 
 async fn code_exists(connection: &mut PgConnection, code: &str) -> Result<bool, StoreError> {

@@ -8,6 +8,7 @@
 
 mod error;
 mod events;
+mod grouped;
 mod idempotency;
 mod import;
 mod keys;
@@ -19,6 +20,7 @@ mod settings;
 mod users;
 
 pub use error::{Constraint, StoreError};
+pub use grouped::GroupedCreates;
 pub use idempotency::{Idempotent, Recorded, StoredAnswer};
 pub use import::{ImportCounts, ImportEvent, ImportLink, ImportTable, ImportUser};
 pub use keys::KeyOwner;

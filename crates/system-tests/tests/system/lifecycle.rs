@@ -12,8 +12,8 @@ fn with_real_drain() -> Builder {
     Stack::builder()
         .shorteners(2)
         .gateways(2)
-        .env("LINNET__SHUTDOWN__DRAIN_MS", 1_500)
-        .env("LINNET__SHUTDOWN__GRACE_S", 20)
+        .env("LINNET__SHUTDOWN__DRAIN_MS", 2_500)
+        .env("LINNET__SHUTDOWN__GRACE_S", 15)
 }
 
 /// Visits, reads and creates through nginx, in turn; every outcome in words.

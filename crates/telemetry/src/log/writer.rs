@@ -27,6 +27,10 @@ const QUEUE_LINES: usize = 8192;
 /// Bytes gathered into one write.
 const WRITE_BYTES: usize = 64 * 1024;
 
+/// After a write, lines gather for this long. Under load each line would otherwise wake the thread for
+/// itself, which costs whoever logs more than the line does.
+const GATHER: Duration = Duration::from_millis(10);
+
 enum Message {
     Line(Vec<u8>),
     Flush(SyncSender<()>),
@@ -97,10 +101,14 @@ fn write_lines(queue: &Receiver<Message>, mut out: impl Write, dropped: &AtomicU
         if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
             dropped.fetch_add(lines, Ordering::Relaxed);
         }
+        let is_full = batch.len() >= WRITE_BYTES;
         batch.clear();
         for done in flushed {
             // Whoever waited may have given up.
             let _ = done.try_send(());
+        }
+        if !is_full {
+            thread::sleep(GATHER);
         }
     }
 }

@@ -8,7 +8,7 @@ use linnet_platform::{identity::Identity, problem::Problem};
 use crate::{
     cache::Announcer,
     domain::{TargetPolicy, UserRef},
-    store::Store,
+    store::{GroupedCreates, Store},
 };
 
 use super::super::error::ApiError;
@@ -18,6 +18,8 @@ use super::super::error::ApiError;
 pub struct ApiState {
     /// The database.
     pub store: Store,
+    /// Makes links, those of the same moment together.
+    pub creates: GroupedCreates,
     /// Tells the caches of changes.
     pub announcer: Announcer,
     /// Which targets are accepted.

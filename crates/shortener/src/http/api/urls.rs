@@ -206,15 +206,17 @@ pub(crate) async fn create(
     let mut new = fields.finish_with(new)?;
     new.user_id = caller.owner(user_id)?;
     let reuse = reuse && new.is_plain();
+    // Nobody has asked for a code that was drawn just now: no cache can hold that it is absent.
+    let may_be_cached = new.short_code.is_some();
 
     let Some(key) = key.0 else {
         let created = if reuse {
             state.store.create_or_reuse_link(&new).await?
         } else {
-            state.store.create_link(&new).await?
+            state.creates.create(new).await?
         };
         let (made, news) = answer(&state, created)?;
-        if let Some(link) = news {
+        if let Some(link) = news.filter(|_| may_be_cached) {
             state.announcer.created(&link).await;
         }
         return Ok(made.respond());
@@ -226,7 +228,7 @@ pub(crate) async fn create(
         };
     let (made, news) = answer(&state, first.create_link(&new, reuse).await?)?;
     first.finish(&made.stored()).await?;
-    if let Some(link) = news {
+    if let Some(link) = news.filter(|_| may_be_cached) {
         state.announcer.created(&link).await;
     }
     Ok(made.respond())
