@@ -13,8 +13,8 @@ use linnet_telemetry::TelemetrySettings;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cache::CacheSettings, domain::TargetPolicy, http::public::ResolveSettings,
-    store::PostgresSettings,
+    cache::CacheSettings, clicks::ClickSettings, domain::TargetPolicy,
+    http::public::ResolveSettings, ingest::WorkerSettings, store::PostgresSettings,
 };
 
 /// Everything that `linnet-shortener` reads.
@@ -27,6 +27,10 @@ pub struct Settings {
     pub resolve: ResolveSettings,
     /// L1 and L2.
     pub cache: CacheSettings,
+    /// How clicks are recorded.
+    pub clicks: ClickSettings,
+    /// The process that writes them.
+    pub worker: WorkerSettings,
     /// The database.
     pub postgres: PostgresSettings,
     /// Redis.
@@ -108,6 +112,8 @@ impl LoadSettings for Settings {
         self.shortener.validate(problems);
         self.resolve.validate(problems);
         self.cache.validate(problems);
+        self.clicks.validate(problems);
+        self.worker.validate(problems);
         self.postgres.validate(problems);
         problems.require(
             self.shortener.workers <= self.postgres.max_workers(),

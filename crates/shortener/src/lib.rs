@@ -3,6 +3,8 @@
 //! * [`domain`]: what links, users, keys and events are; no I/O.
 //! * [`store`]: what PostgreSQL keeps.
 //! * [`cache`]: L1 in the process, L2 in Redis, and how both hear of changes.
+//! * [`clicks`]: from the redirect to the stream.
+//! * [`ingest`]: from the stream into PostgreSQL, in the worker process.
 //! * [`http`]: the public, the api and the internal routes.
 //! * [`import`]: rows from CSV files.
 //! * [`admin`]: what the operator does from the command line.
@@ -11,10 +13,12 @@
 pub mod admin;
 pub mod cache;
 pub mod cli;
+pub mod clicks;
 pub mod config;
 pub mod domain;
 pub mod http;
 pub mod import;
+pub mod ingest;
 mod readiness;
 pub mod release;
 pub mod startup;

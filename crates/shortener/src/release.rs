@@ -8,6 +8,10 @@ pub const RELEASE: &str = match option_env!("LINNET_RELEASE") {
     None => "development",
 };
 
-/// For telemetry.
+/// The worker, for telemetry.
+pub const WORKER: ServiceInfo =
+    ServiceInfo { name: "worker", version: env!("CARGO_PKG_VERSION"), release: RELEASE };
+
+/// The server, for telemetry.
 pub const SERVICE: ServiceInfo =
     ServiceInfo { name: "shortener", version: env!("CARGO_PKG_VERSION"), release: RELEASE };

@@ -12,14 +12,13 @@ use std::{
 
 use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
 use deadpool_redis::Runtime;
-use isbot::Bots;
 use linnet_platform::{
     change_feed::{self, ChangeSink, FeedState},
     lifecycle::Lifecycle,
     listener::{Address, Bound, Listener},
     redis_link::{RedisLink, jittered},
 };
-use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes};
+use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes, metrics::Meter};
 use secrecy::ExposeSecret;
 use tokio::sync::Semaphore;
 
@@ -27,6 +26,10 @@ use crate::{
     cache::{
         Announcer, CacheMetrics, CatchUp, Flights, LocalCache, Outbox, Resolver, SharedCache,
         warm_up,
+    },
+    clicks::{
+        ClickBuffers, ClickMetrics, Countries, Enricher, Publisher, PublisherHandle, VisitorKeys,
+        keep_visitor_keys,
     },
     config::Settings,
     domain::TargetPolicy,
@@ -94,7 +97,8 @@ struct Shared {
     resolve_metrics: Arc<ResolveMetrics>,
     requests: RequestTelemetry,
     budget: Arc<MissBudget>,
-    bots: Arc<Bots>,
+    agents: Arc<Enricher>,
+    clicks: Option<ClickBuffers>,
     targets: TargetPolicy,
     catch_up: CatchUp,
 }
@@ -134,6 +138,7 @@ pub async fn serve(
         change_feed::feed(&settings.redis, &nonce, sink, Some(catch_up.before_use()))?;
     lifecycle.own("change feed", feed);
 
+    let publisher = start_publisher(&settings, &meter, &store, &lifecycle)?;
     lifecycle.own("idempotency keys", expire_idempotency_keys(store.clone()));
     let budget = Arc::new(MissBudget::new(&settings.resolve));
     lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
@@ -147,7 +152,8 @@ pub async fn serve(
         resolve_metrics: Arc::new(ResolveMetrics::new(&meter)),
         requests: RequestTelemetry::new(&meter, &settings.telemetry),
         budget,
-        bots: Arc::new(Bots::default()),
+        agents: Arc::new(Enricher::default()),
+        clicks: publisher.as_ref().map(|(buffers, _)| buffers.clone()),
         targets: TargetPolicy::new(&settings.resolve.target_schemes, &settings.public)
             .map_err(StartError::Targets)?,
         catch_up,
@@ -203,12 +209,46 @@ pub async fn serve(
     });
     let ends = futures::future::join_all(ends).await;
     stop.abort();
+    // Nobody serves any more: what the buffers hold is all there will be.
+    if let Some((_, publisher)) = publisher {
+        publisher.finish().await;
+    }
     retire_admin.retire();
     if tokio::time::timeout(CLOSE_TIMEOUT, workers.close()).await.is_err() {
         tracing::warn!("database connections were not closed in time");
     }
     ends.into_iter().collect::<io::Result<()>>()?;
     if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
+}
+
+/// Starts what takes clicks from redirects to the stream, unless they are not to be recorded.
+fn start_publisher(
+    settings: &Settings,
+    meter: &Meter,
+    store: &Store,
+    lifecycle: &Lifecycle,
+) -> Result<Option<(ClickBuffers, PublisherHandle)>, StartError> {
+    let clicks = &settings.clicks;
+    if !clicks.enabled {
+        return Ok(None);
+    }
+    let metrics = Arc::new(ClickMetrics::new(meter));
+    let buffers = ClickBuffers::new(clicks, Arc::clone(&metrics));
+    let keys = VisitorKeys::default();
+    lifecycle.own("visitor keys", keep_visitor_keys(keys.clone(), store.clone()));
+    let countries = Countries::default();
+    if !clicks.country_file.as_os_str().is_empty() {
+        lifecycle.own("countries", countries.clone().follow(clicks.country_file.clone()));
+    }
+    let publisher = Publisher {
+        buffers: buffers.clone(),
+        settings: clicks.clone(),
+        redis: settings.redis.clone(),
+        keys,
+        countries,
+        metrics,
+    };
+    Ok(Some((buffers, publisher.start(lifecycle)?)))
 }
 
 fn bind(address: &Address) -> Result<Listener, StartError> {
@@ -373,7 +413,8 @@ impl Shared {
             budget: Arc::clone(&self.budget),
             metrics: Arc::clone(&self.resolve_metrics),
             lifecycle: self.lifecycle.clone(),
-            bots: Arc::clone(&self.bots),
+            agents: Arc::clone(&self.agents),
+            clicks: self.clicks.as_ref().map(ClickBuffers::open),
             permanent_max_age_s: self.settings.resolve.permanent_max_age_s,
             log_sample: self.settings.telemetry.redirect_log_sample,
             until_logged: Cell::new(self.settings.telemetry.redirect_log_sample),

@@ -99,7 +99,7 @@ fn entry_of(link: &Link) -> Entry {
         Answer::Limited
     } else {
         let expires_at = link.expires_at.map(|time| time.timestamp_millis());
-        Redirect::new(&link.original_url, link.redirect_status.code(), expires_at)
+        Redirect::new(&link.original_url, link.redirect_status.code(), expires_at, link.id)
             .map_or(Answer::Absent, Answer::Redirect)
     };
     Entry { version: link.version, answer }

@@ -2,7 +2,7 @@
 //!
 //! In Redis an entry is text: 19 decimal digits of the version, so that text order is version order in
 //! every locale (Redis's scripts compare by the locale's rules), a letter for the kind, and for a
-//! redirect the status, the end of its life in 19 digits too, and the target.
+//! redirect the status, the end of its life and the link's id in 19 digits each, and the target.
 
 use actix_web::http::{StatusCode, header::HeaderValue};
 
@@ -40,6 +40,8 @@ pub struct Redirect {
     pub location: HeaderValue,
     /// 301, 302, 307 or 308.
     pub status: StatusCode,
+    /// Which link it is, for counting clicks.
+    pub url_id: i64,
     /// When it stops, in milliseconds since 1970.
     expires_at_ms: i64,
 }
@@ -47,8 +49,9 @@ pub struct Redirect {
 impl Redirect {
     /// A redirect; `None` when the target cannot stand in a header or the status is no redirect,
     /// which checked rows do not have.
-    pub fn new(target: &str, status: u16, expires_at_ms: Option<i64>) -> Option<Self> {
+    pub fn new(target: &str, status: u16, expires_at_ms: Option<i64>, url_id: i64) -> Option<Self> {
         Some(Self {
+            url_id,
             location: HeaderValue::from_str(target).ok()?,
             status: StatusCode::from_u16(status).ok().filter(StatusCode::is_redirection)?,
             // The text in Redis has no sign, and before 1970 is as much in the past as 1970.
@@ -81,7 +84,7 @@ impl Entry {
         } else if row.is_limited {
             Answer::Limited
         } else {
-            Redirect::new(&row.original_url, status, expires_at)
+            Redirect::new(&row.original_url, status, expires_at, row.id)
                 .map_or(Answer::Absent, Answer::Redirect)
         };
         Self { version: row.version, answer }
@@ -95,7 +98,8 @@ impl Entry {
             Answer::Limited => text.push(b'L'),
             Answer::Redirect(redirect) => {
                 let status = redirect.status.as_u16();
-                text.extend(format!("R{status}{:019}", redirect.expires_at_ms).into_bytes());
+                let (expires_at, id) = (redirect.expires_at_ms, redirect.url_id);
+                text.extend(format!("R{status}{expires_at:019}{id:019}").into_bytes());
                 text.extend(redirect.location.as_bytes());
             }
         }
@@ -112,10 +116,11 @@ impl Entry {
             b'R' => {
                 let (status, rest) = rest.split_at_checked(3)?;
                 let status = std::str::from_utf8(status).ok()?.parse().ok()?;
-                let (expires_at, target) = take_number(rest)?;
+                let (expires_at, rest) = take_number(rest)?;
+                let (id, target) = take_number(rest)?;
                 let target = std::str::from_utf8(target).ok()?;
                 let expires_at = (expires_at != NEVER).then_some(expires_at);
-                Answer::Redirect(Redirect::new(target, status, expires_at)?)
+                Answer::Redirect(Redirect::new(target, status, expires_at, id)?)
             }
             _ => return None,
         };
@@ -133,7 +138,7 @@ mod tests {
     use super::*;
 
     fn redirect(expires_at: Option<i64>) -> Entry {
-        let redirect = Redirect::new("https://example.com/a?b=c", 307, expires_at).unwrap();
+        let redirect = Redirect::new("https://example.com/a?b=c", 307, expires_at, 77).unwrap();
         Entry { version: 7, answer: Answer::Redirect(redirect) }
     }
 
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn what_another_release_wrote_is_not_understood() {
         let whole = redirect(None).encode();
-        for cut in 0..42 {
+        for cut in 0..61 {
             assert_eq!(Entry::decode(&whole[..cut]), None, "{cut}");
         }
         for odd in ["", "zzzzzzzzzzzzzzzzzzzN", "0000000000000000001X", "0000000000000000001R200"] {

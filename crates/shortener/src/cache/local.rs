@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn entry(version: i64) -> Entry {
-        let redirect = Redirect::new("https://example.com/", 302, None).unwrap();
+        let redirect = Redirect::new("https://example.com/", 302, None, 1).unwrap();
         Entry { version, answer: Answer::Redirect(redirect) }
     }
 

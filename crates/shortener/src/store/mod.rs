@@ -6,6 +6,8 @@
 //!   reactor, and the resolve path cannot be starved by the API.
 //! * Absent things are `None`; [`StoreError`] is for what went wrong.
 
+mod clicks;
+mod copy;
 mod error;
 mod events;
 mod grouped;
@@ -14,11 +16,15 @@ mod import;
 mod keys;
 mod links;
 mod outbox;
+mod partitions;
 mod pool;
 mod resolve;
 mod settings;
 mod users;
 
+pub use clicks::{
+    ClickGroup, ClickRow, DayDelta, HourDelta, KindCounts, LinkDelta, LinkFacts, ValueDelta,
+};
 pub use error::{Constraint, StoreError};
 pub use grouped::GroupedCreates;
 pub use idempotency::{Idempotent, Recorded, StoredAnswer};

@@ -9,6 +9,8 @@ use super::{Store, StoreError};
 /// A link as far as a redirect needs it.
 #[derive(Debug, Clone)]
 pub struct ResolveRow {
+    /// The link.
+    pub id: i64,
     /// The code.
     pub short_code: String,
     /// The target.
@@ -28,6 +30,8 @@ pub struct ResolveRow {
 /// A click on a limited link that was let through.
 #[derive(Debug, Clone)]
 pub struct ConsumedClick {
+    /// The link.
+    pub id: i64,
     /// The target.
     pub original_url: String,
     /// The redirect's status.
@@ -39,7 +43,7 @@ impl Store {
     pub async fn find_for_resolve(&self, code: &str) -> Result<Option<ResolveRow>, StoreError> {
         let query = sqlx::query_as!(
             ResolveRow,
-            r#"SELECT short_code, original_url, is_active, redirect_status, expires_at,
+            r#"SELECT id, short_code, original_url, is_active, redirect_status, expires_at,
                       max_clicks IS NOT NULL AS "is_limited!", version
                  FROM urls WHERE short_code = $1"#,
             code
@@ -54,7 +58,7 @@ impl Store {
     ) -> Result<Vec<ResolveRow>, StoreError> {
         let query = sqlx::query_as!(
             ResolveRow,
-            r#"SELECT short_code, original_url, is_active, redirect_status, expires_at,
+            r#"SELECT id, short_code, original_url, is_active, redirect_status, expires_at,
                       max_clicks IS NOT NULL AS "is_limited!", version
                  FROM urls WHERE short_code = ANY($1)"#,
             codes
@@ -71,7 +75,7 @@ impl Store {
                 WHERE short_code = $1 AND is_active
                   AND (expires_at IS NULL OR expires_at > now())
                   AND (max_clicks IS NULL OR clicks < max_clicks)
-               RETURNING original_url, redirect_status"#,
+               RETURNING id, original_url, redirect_status"#,
             code
         );
         Ok(observe_query("consume_click", query.fetch_optional(&self.pool)).await?)
@@ -81,7 +85,7 @@ impl Store {
     pub async fn peek_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
         let query = sqlx::query_as!(
             ConsumedClick,
-            r#"SELECT original_url, redirect_status FROM urls
+            r#"SELECT id, original_url, redirect_status FROM urls
                 WHERE short_code = $1 AND is_active
                   AND (expires_at IS NULL OR expires_at > now())
                   AND (max_clicks IS NULL OR clicks < max_clicks)"#,
@@ -99,7 +103,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut rows = sqlx::query_as!(
             ResolveRow,
-            r#"SELECT short_code, original_url, is_active, redirect_status, expires_at,
+            r#"SELECT id, short_code, original_url, is_active, redirect_status, expires_at,
                       max_clicks IS NOT NULL AS "is_limited!", version
                  FROM urls WHERE id = ANY (ARRAY(
                       SELECT id FROM urls WHERE is_active

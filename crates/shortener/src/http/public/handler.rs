@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    net::IpAddr,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -11,31 +12,38 @@ use actix_web::{
     http::{
         Method, StatusCode,
         header::{
-            ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION,
-            RETRY_AFTER, USER_AGENT, X_CONTENT_TYPE_OPTIONS, X_FORWARDED_FOR,
+            ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+            HeaderName, HeaderValue, LOCATION, REFERER, RETRY_AFTER, USER_AGENT,
+            X_CONTENT_TYPE_OPTIONS, X_FORWARDED_FOR,
         },
     },
     web,
 };
-use isbot::Bots;
 use linnet_platform::lifecycle::Lifecycle;
 use linnet_telemetry::trace_headers::trace_id_from_traceparent;
 use tokio::sync::Semaphore;
 
 use crate::{
     cache::{Answer, LookupError, Redirect, Resolved, Resolver},
+    clicks::{ClickBuffer, Enricher, Seen, now_ms},
     domain::has_code_shape,
     store::{ConsumedClick, StoreError},
 };
 
 use super::{MissBudget, ResolveMetrics, budget::Client, metrics::Outcome, pages};
 
+const SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
+const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+/// What browsers sent before `Sec-Purpose`.
+const PURPOSE: HeaderName = HeaderName::from_static("purpose");
 const RETRY_AFTER_AWAY: HeaderValue = HeaderValue::from_static("1");
 
 /// One worker's tools.
 pub struct PublicState {
     /// The tiers.
     pub resolver: Resolver,
+    /// Where clicks go; `None` when they are not recorded.
+    pub clicks: Option<ClickBuffer>,
     /// Connections that clicks on limited links may take.
     pub limited: Semaphore,
     /// Budgets of misses, of the process.
@@ -45,7 +53,7 @@ pub struct PublicState {
     /// Whether the process is on its way out.
     pub lifecycle: Lifecycle,
     /// Knows bots by their user agent; of the process, since the pattern is large.
-    pub bots: Arc<Bots>,
+    pub agents: Arc<Enricher>,
     /// Longest life of a permanent redirect in a browser, in seconds.
     pub permanent_max_age_s: u32,
     /// One redirect in this many is logged; 0 logs none.
@@ -56,7 +64,7 @@ pub struct PublicState {
 
 /// An answer that is no redirect.
 enum Refusal {
-    NotFound,
+    NotFound(Missing),
     TooManyMisses(u64),
     Unavailable,
 }
@@ -72,6 +80,26 @@ impl From<StoreError> for Refusal {
         let error: &dyn std::error::Error = &error;
         tracing::warn!(error, "a limited link could not be asked for");
         Self::Unavailable
+    }
+}
+
+/// Why there is nothing to redirect to. Visitors are not told; it is only counted, and never by code.
+#[derive(Debug, Clone, Copy)]
+enum Missing {
+    Unknown,
+    Inactive,
+    Expired,
+    UsedUp,
+}
+
+impl Missing {
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Unknown => Outcome::Unknown,
+            Self::Inactive => Outcome::Inactive,
+            Self::Expired => Outcome::Expired,
+            Self::UsedUp => Outcome::UsedUp,
+        }
     }
 }
 
@@ -112,7 +140,7 @@ async fn resolve(
     // The raw path: what is percent-encoded is no code.
     let code = request.uri().path().strip_prefix('/').unwrap_or_default();
     if !has_code_shape(code) {
-        return Err(state.miss(request));
+        return Err(state.miss(request, Missing::Unknown));
     }
     let resolved: Resolved = match state.resolver.resolve_local(code, began) {
         Some(resolved) => resolved,
@@ -120,11 +148,18 @@ async fn resolve(
     };
     match &resolved.entry().answer {
         Answer::Redirect(redirect) => match remaining_s(redirect) {
-            Some(0) => Err(state.miss(request)),
-            remaining => Ok(redirect_to(redirect, remaining, state.permanent_max_age_s)),
+            Some(0) => Err(state.miss(request, Missing::Expired)),
+            remaining => {
+                state.note_click(request, redirect.url_id, is_head, false);
+                Ok(redirect_to(redirect, remaining, state.permanent_max_age_s))
+            }
         },
         Answer::Limited => limited(request, state, code, is_head).await,
-        Answer::Absent => Err(state.miss(request)),
+        // Without a row there is no version.
+        Answer::Absent if resolved.entry().version == 0 => {
+            Err(state.miss(request, Missing::Unknown))
+        }
+        Answer::Absent => Err(state.miss(request, Missing::Inactive)),
     }
 }
 
@@ -148,10 +183,12 @@ async fn limited(
     let click = tokio::time::timeout(state.resolver.database_timeout, ask)
         .await
         .unwrap_or(Err(Refusal::Unavailable))?;
-    let ConsumedClick { original_url, redirect_status } =
-        click.ok_or_else(|| state.miss(request))?;
+    let ConsumedClick { id, original_url, redirect_status } =
+        click.ok_or_else(|| state.miss(request, Missing::UsedUp))?;
     let status = u16::try_from(redirect_status).unwrap_or(302);
-    let redirect = Redirect::new(&original_url, status, None).ok_or(Refusal::NotFound)?;
+    let redirect = Redirect::new(&original_url, status, None, id)
+        .ok_or(Refusal::NotFound(Missing::Unknown))?;
+    state.note_click(request, id, is_head, is_click);
     Ok(HttpResponse::build(redirect.status)
         .insert_header((LOCATION, redirect.location))
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
@@ -195,7 +232,7 @@ fn redirect_to(
 
 fn refuse(refusal: &Refusal) -> (Outcome, HttpResponse) {
     match refusal {
-        Refusal::NotFound => (Outcome::NotFound, page(HttpResponse::NotFound(), pages::NOT_FOUND)),
+        Refusal::NotFound(why) => (why.outcome(), page(HttpResponse::NotFound(), pages::NOT_FOUND)),
         Refusal::TooManyMisses(seconds) => {
             let mut response = HttpResponse::TooManyRequests();
             response.insert_header((RETRY_AFTER, HeaderValue::from(*seconds)));
@@ -225,10 +262,10 @@ fn page(mut response: HttpResponseBuilder, body: &'static str) -> HttpResponse {
 
 impl PublicState {
     /// Counts a miss against its client; says what it gets.
-    fn miss(&self, request: &HttpRequest) -> Refusal {
+    fn miss(&self, request: &HttpRequest, why: Missing) -> Refusal {
         match client_of(request).map(|client| self.budget.take(client)) {
             Some(Err(seconds)) => Refusal::TooManyMisses(seconds),
-            Some(Ok(())) | None => Refusal::NotFound,
+            Some(Ok(())) | None => Refusal::NotFound(why),
         }
     }
 
@@ -242,8 +279,31 @@ impl PublicState {
     }
 
     fn is_bot(&self, request: &HttpRequest) -> bool {
-        let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-        agent.is_none_or(|agent| self.bots.is_bot(agent))
+        self.agents.is_bot(header(request, &USER_AGENT).and_then(|value| value.to_str().ok()))
+    }
+
+    /// Leaves the click for the publisher: some copying, no waiting. `is_counted`: the link's limit
+    /// has counted it.
+    #[inline]
+    fn note_click(&self, request: &HttpRequest, url_id: i64, is_head: bool, is_counted: bool) {
+        let Some(clicks) = &self.clicks else { return };
+        let looks_ahead = || {
+            let purpose = header(request, &SEC_PURPOSE).or_else(|| header(request, &PURPOSE));
+            purpose.is_some_and(|purpose| purpose.as_bytes().starts_with(b"prefetch"))
+        };
+        clicks.push(&Seen {
+            at_ms: now_ms(),
+            url_id,
+            is_head,
+            // A prefetch that took a click from a limit is one.
+            is_prefetch: !is_counted && looks_ahead(),
+            is_counted,
+            opted_out: header_bytes(request, &SEC_GPC) == b"1",
+            client: address_of(request),
+            agent: header_bytes(request, &USER_AGENT),
+            referrer: header_bytes(request, &REFERER),
+            language: header_bytes(request, &ACCEPT_LANGUAGE),
+        });
     }
 
     /// Errors always, redirects and misses one in `log_sample`.
@@ -294,7 +354,22 @@ fn write_log(request: &HttpRequest, outcome: Outcome, status: StatusCode, began:
     }
 }
 
+#[inline]
+fn header<'a>(request: &'a HttpRequest, name: &HeaderName) -> Option<&'a HeaderValue> {
+    request.headers().get(name)
+}
+
+/// What came under this name; nothing if nothing did.
+#[inline]
+fn header_bytes<'a>(request: &'a HttpRequest, name: &HeaderName) -> &'a [u8] {
+    header(request, name).map_or(b"", HeaderValue::as_bytes)
+}
+
 /// The client's address. nginx always sets the header itself, to one address.
+fn address_of(request: &HttpRequest) -> Option<IpAddr> {
+    header(request, &X_FORWARDED_FOR)?.to_str().ok()?.parse().ok()
+}
+
 fn client_of(request: &HttpRequest) -> Option<Client> {
-    request.headers().get(X_FORWARDED_FOR)?.to_str().ok().and_then(Client::parse)
+    address_of(request).map(Client::of)
 }

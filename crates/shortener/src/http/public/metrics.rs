@@ -7,8 +7,14 @@ use linnet_telemetry::metrics::{self, BoundCounter, BoundHistogram, KeyValue, Me
 pub enum Outcome {
     /// Redirected.
     Redirected,
-    /// Unknown, inactive, expired or used up.
-    NotFound,
+    /// No such code.
+    Unknown,
+    /// Switched off, or deleted a moment ago.
+    Inactive,
+    /// Past its end.
+    Expired,
+    /// All its clicks are taken.
+    UsedUp,
     /// The client is over its budget of misses.
     TooManyMisses,
     /// A method other than `GET` and `HEAD`.
@@ -18,13 +24,24 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 5] =
-        [Self::Redirected, Self::NotFound, Self::TooManyMisses, Self::BadMethod, Self::Unavailable];
+    const ALL: [Self; 8] = [
+        Self::Redirected,
+        Self::Unknown,
+        Self::Inactive,
+        Self::Expired,
+        Self::UsedUp,
+        Self::TooManyMisses,
+        Self::BadMethod,
+        Self::Unavailable,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Redirected => "redirected",
-            Self::NotFound => "not_found",
+            Self::Unknown => "unknown",
+            Self::Inactive => "inactive",
+            Self::Expired => "expired",
+            Self::UsedUp => "used_up",
             Self::TooManyMisses => "too_many_misses",
             Self::BadMethod => "bad_method",
             Self::Unavailable => "unavailable",
@@ -35,7 +52,7 @@ impl Outcome {
     const fn status(self) -> &'static str {
         match self {
             Self::Redirected => "302",
-            Self::NotFound => "404",
+            Self::Unknown | Self::Inactive | Self::Expired | Self::UsedUp => "404",
             Self::TooManyMisses => "429",
             Self::BadMethod => "405",
             Self::Unavailable => "503",
@@ -45,7 +62,7 @@ impl Outcome {
 
 /// The instruments of the process.
 pub struct ResolveMetrics {
-    outcomes: [(BoundCounter<u64>, BoundHistogram<f64>); 5],
+    outcomes: [(BoundCounter<u64>, BoundHistogram<f64>); 8],
 }
 
 impl ResolveMetrics {

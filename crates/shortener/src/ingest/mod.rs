@@ -1,0 +1,29 @@
+//! Clicks: from the stream into PostgreSQL, in the worker process.
+//!
+//! * Workers share a consumer group. Each takes a group of batches, turns it into rows and roll-ups,
+//!   writes all of it in one transaction together with the batches' ids, and only then acknowledges.
+//!   A batch that comes again (a worker died, an answer was lost) is known by its id and changes
+//!   nothing.
+//! * While PostgreSQL is away the group is kept and tried again, and nothing more is taken: what comes
+//!   waits in the stream, then in the spools, and never in a redirect.
+//! * A batch that cannot be read, or that PostgreSQL refuses for good, goes to a stream of dead
+//!   letters, and the rest goes on.
+//! * What another consumer has held for too long is taken over.
+
+mod group;
+mod links;
+mod maintenance;
+mod metrics;
+mod process;
+mod reader;
+mod settings;
+mod values;
+mod visitors;
+mod watch;
+
+pub use group::{Enriched, build_group};
+pub use maintenance::{Maintenance, ensure_partitions};
+pub use metrics::IngestMetrics;
+pub use process::work;
+pub use reader::{IngestError, Ingester};
+pub use settings::WorkerSettings;

@@ -1,0 +1,135 @@
+//! `linnet-shortener worker`: the process.
+
+use std::{io, sync::Arc, time::Duration};
+
+use actix_web::{App, HttpServer};
+use futures::{FutureExt, future::BoxFuture};
+use linnet_platform::{
+    lifecycle::Lifecycle,
+    listener::{Bound, Listener},
+    redis_link::RedisLink,
+};
+use linnet_telemetry::{
+    AdminState, CheckState, Readiness, ReadinessReport, Telemetry, admin_routes,
+};
+
+use crate::{
+    config::Settings,
+    release::{RELEASE, WORKER},
+    startup::StartError,
+    store::{PoolRole, Store, connect_lazy},
+};
+
+use super::{IngestMetrics, Ingester, Maintenance, watch};
+
+const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Longest wait for the group that is being written when the process stops.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Runs until the lifecycle ends. Needs an actix runtime.
+pub async fn work(
+    settings: Settings,
+    telemetry: &Telemetry,
+    lifecycle: Lifecycle,
+) -> Result<(), StartError> {
+    let address = settings.worker.admin_listen.clone();
+    let bound = Listener::bind(&address)
+        .map_err(|source| StartError::Bind { address: address.clone(), source })?;
+    let (admin, retire_admin) = bound.split();
+    let mut postgres = settings.postgres.clone();
+    postgres.statement_timeout_ms = settings.worker.statement_timeout_ms;
+    let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);
+    let meter = telemetry.meter();
+
+    let (link, task) = watch::link(&settings.redis)?;
+    lifecycle.own("redis link", task);
+    lifecycle.own("stream watch", watch::watch(link.clone(), meter.clone()));
+    let upkeep =
+        Maintenance { store: store.clone(), retention_days: settings.clicks.retention_days };
+    lifecycle.own("upkeep", upkeep.run());
+    let ingester = Ingester::new(
+        store.clone(),
+        settings.redis.clone(),
+        settings.worker.clone(),
+        Arc::new(IngestMetrics::new(&meter)),
+    );
+    let ingester = tokio::spawn(ingester.run(lifecycle.draining()));
+    let abort = ingester.abort_handle();
+    let ingester = lifecycle.watch("ingester", ingester);
+
+    let state = AdminState {
+        registry: telemetry.registry().clone(),
+        readiness: Arc::new(WorkerReadiness {
+            store: store.clone(),
+            link,
+            lifecycle: lifecycle.clone(),
+        }),
+        service: WORKER,
+    };
+    tracing::info!(admin = %address, release = RELEASE, "the worker starts");
+    let server = serve_admin(state, admin, &lifecycle)?;
+    let stop = {
+        let lifecycle = lifecycle.clone();
+        tokio::spawn(async move {
+            lifecycle.draining().cancelled().await;
+            if tokio::time::timeout(FINISH_TIMEOUT, ingester).await.is_err() {
+                tracing::warn!("a group of clicks is left to another worker");
+                abort.abort();
+            }
+            lifecycle.run_until_stopping(Duration::ZERO, || {}).await;
+        })
+    };
+    let end = server.await;
+    lifecycle.begin_drain();
+    // It has nothing left to wait for but the ingester.
+    let _ = stop.await;
+    retire_admin.retire();
+    if tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await.is_err() {
+        tracing::warn!("database connections were not closed in time");
+    }
+    end?;
+    if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
+}
+
+fn serve_admin(
+    state: AdminState,
+    socket: Bound,
+    lifecycle: &Lifecycle,
+) -> io::Result<actix_web::dev::Server> {
+    let server =
+        HttpServer::new(move || App::new().configure(|cfg| admin_routes(cfg, state.clone())))
+            .workers(1)
+            .shutdown_signal(lifecycle.stopping().cancelled_owned());
+    Ok(match socket {
+        Bound::Tcp(listener) => server.listen(listener)?.run(),
+        Bound::Unix(listener) => server.listen_uds(listener)?.run(),
+    })
+}
+
+/// A worker without either dependency waits; it is needed by nobody at once.
+struct WorkerReadiness {
+    store: Store,
+    link: RedisLink,
+    lifecycle: Lifecycle,
+}
+
+impl Readiness for WorkerReadiness {
+    fn check(&self) -> BoxFuture<'_, ReadinessReport> {
+        async {
+            let down = |reason: &str| CheckState::Down(reason.to_owned());
+            let postgresql = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
+                Ok(Ok(())) => CheckState::Up,
+                Ok(Err(error)) => CheckState::Down(error.to_string()),
+                Err(_) => down("no answer in time"),
+            };
+            let redis = if self.link.is_up() { CheckState::Up } else { down("away") };
+            let working =
+                if self.lifecycle.is_draining() { down("draining") } else { CheckState::Up };
+            let checks = vec![("postgresql", postgresql), ("redis", redis), ("working", working)];
+            let ready = !checks.iter().any(|(_, state)| matches!(state, CheckState::Down(_)));
+            ReadinessReport { ready, release: RELEASE.to_owned(), checks }
+        }
+        .boxed()
+    }
+}
