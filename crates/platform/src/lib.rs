@@ -9,6 +9,7 @@
 //! * [`identity`]: who the gateway says is calling, as headers between the two processes.
 //! * [`redis_link`]: a multiplexed Redis connection that doubles as a circuit breaker.
 //! * [`change_feed`]: news of changed links and keys, with a stated bound on staleness.
+//! * [`testing`]: what the tests of more than one process need.
 
 pub mod change_feed;
 pub mod healthcheck;
@@ -19,6 +20,7 @@ pub mod memory;
 pub mod problem;
 pub mod redis_link;
 pub mod settings;
+pub mod testing;
 
 /// `EX_USAGE` of `sysexits.h`: the configuration is wrong, restarting will not help.
 pub const EXIT_BAD_CONFIGURATION: u8 = 64;
