@@ -1,5 +1,6 @@
 //! What every Linnet process needs to run, and nothing that only one of them knows.
 //!
+//! * [`cli`]: the frame of a program's command line.
 //! * [`settings`]: layered configuration, every problem reported at once.
 //! * [`listener`]: TCP or unix-socket listeners that can be retired without losing a connection.
 //! * [`lifecycle`]: signals, draining, and background tasks whose death ends the process.
@@ -12,6 +13,7 @@
 //! * [`testing`]: what the tests of more than one process need.
 
 pub mod change_feed;
+pub mod cli;
 pub mod healthcheck;
 pub mod identity;
 pub mod lifecycle;
