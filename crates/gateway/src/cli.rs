@@ -1,13 +1,12 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use linnet_platform::{
-    EXIT_BAD_CONFIGURATION, EXIT_TASK_DIED, healthcheck::healthcheck, lifecycle::Lifecycle,
-    settings::load,
+    cli::{Failure, Options, Program},
+    healthcheck::healthcheck,
 };
-use linnet_telemetry::Telemetry;
 
 use crate::{
     Application, StartError,
@@ -15,16 +14,14 @@ use crate::{
     release::{RELEASE, SERVICE},
 };
 
+const PROGRAM: Program = Program("linnet-gateway");
+
 /// Linnet's gateway: authenticates, limits and routes API requests.
 #[derive(Debug, Parser)]
-#[command(name = "linnet-gateway", version = RELEASE)]
+#[command(name = PROGRAM.0, version = RELEASE)]
 struct Arguments {
-    /// A TOML file with settings; `LINNET__SECTION__KEY` variables win over it.
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Checks the configuration, reports every problem, and exits (64 if there is any).
-    #[arg(long, global = true)]
-    check_config: bool,
+    #[command(flatten)]
+    options: Options,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -39,58 +36,23 @@ enum Command {
 }
 
 /// Runs the program.
-#[expect(clippy::print_stderr, reason = "this is the program's face before there is a log")]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let settings: Settings = match load(arguments.config.as_deref()) {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("linnet-gateway: {error}");
-            return ExitCode::from(EXIT_BAD_CONFIGURATION);
-        }
-    };
-    if arguments.check_config {
-        return ExitCode::SUCCESS;
-    }
-    match arguments.command.unwrap_or_default() {
+    let Arguments { options, command } = Arguments::parse();
+    PROGRAM.run(&options, |settings: Settings| match command.unwrap_or_default() {
         Command::Serve => serve(settings),
-        Command::Healthcheck => match healthcheck(&settings.gateway.admin_listen) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("linnet-gateway: {error}");
-                ExitCode::FAILURE
-            }
-        },
-    }
+        Command::Healthcheck => PROGRAM.end(healthcheck(&settings.gateway.admin_listen)),
+    })
 }
 
-#[expect(clippy::print_stderr, reason = "without telemetry there is no log")]
 fn serve(settings: Settings) -> ExitCode {
-    let telemetry = match Telemetry::init(&settings.telemetry, SERVICE) {
-        Ok(telemetry) => telemetry,
-        Err(error) => {
-            eprintln!("linnet-gateway: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let outcome = actix_web::rt::System::new().block_on(async {
-        let lifecycle = Lifecycle::new();
-        lifecycle.watch_signals()?;
-        Application::build(settings, &telemetry, lifecycle)?.run().await
-    });
-    let code = match &outcome {
-        Ok(()) => {
-            tracing::info!("stopped");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            tracing::error!(error = error as &dyn std::error::Error, "the gateway failed");
-            match error {
-                StartError::TaskDied => ExitCode::from(EXIT_TASK_DIED),
-                _ => ExitCode::FAILURE,
-            }
-        }
-    };
-    telemetry.shutdown();
-    code
+    let telemetry = settings.telemetry.clone();
+    PROGRAM.serve(SERVICE, &telemetry, async |telemetry, lifecycle| {
+        Application::build(settings, telemetry, lifecycle)?.run().await
+    })
+}
+
+impl Failure for StartError {
+    fn task_died(&self) -> bool {
+        matches!(self, Self::TaskDied)
+    }
 }

@@ -73,6 +73,28 @@ macro_rules! app {
     };
 }
 
+/// The application behind a real socket: its address, and what stops it. A macro because what tests
+/// may do, such as `unwrap`, helpers may not.
+macro_rules! real_server {
+    ($telemetry:expr) => {{
+        let telemetry = $telemetry;
+        let server = HttpServer::new(move || App::new().wrap(telemetry.clone()).configure(routes))
+            .workers(1)
+            .disable_signals()
+            .bind(("127.0.0.1", 0))
+            .unwrap();
+        let address = server.addrs()[0];
+        let server = server.run();
+        let handle = server.handle();
+        let running = tokio::spawn(server);
+        let stop = async move || {
+            handle.stop(false).await;
+            running.await.unwrap().unwrap();
+        };
+        (address, stop)
+    }};
+}
+
 fn get(path: &str) -> TestRequest {
     TestRequest::get().uri(path)
 }
@@ -285,15 +307,7 @@ async fn a_request_dropped_midway_is_logged_as_499() {
 #[actix_web::test]
 async fn clients_that_leave_a_real_socket_leak_nothing() {
     let (telemetry, reader) = middleware();
-    let server = HttpServer::new(move || App::new().wrap(telemetry.clone()).configure(routes))
-        .workers(1)
-        .disable_signals()
-        .bind(("127.0.0.1", 0))
-        .unwrap();
-    let address = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    let running = tokio::spawn(server);
+    let (address, stop) = real_server!(telemetry);
 
     for path in ["/hang", "/endless"] {
         for _ in 0..5 {
@@ -314,22 +328,13 @@ async fn clients_that_leave_a_real_socket_leak_nothing() {
         let labels = [("http_route", path), ("http_response_status_code", "499")];
         assert_eq!(reader.value(COUNT, &labels), Some(5.0), "{}", reader.text());
     }
-    handle.stop(false).await;
-    running.await.unwrap().unwrap();
+    stop().await;
 }
 
 #[actix_web::test]
 async fn whole_answers_over_a_real_socket_are_complete() {
     let (telemetry, reader) = middleware();
-    let server = HttpServer::new(move || App::new().wrap(telemetry.clone()).configure(routes))
-        .workers(1)
-        .disable_signals()
-        .bind(("127.0.0.1", 0))
-        .unwrap();
-    let address = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    let running = tokio::spawn(server);
+    let (address, stop) = real_server!(telemetry);
 
     for (method, path) in [("GET", "/queries/1"), ("GET", "/empty"), ("HEAD", "/none")] {
         let mut client = TcpStream::connect(address).await.unwrap();
@@ -343,6 +348,5 @@ async fn whole_answers_over_a_real_socket_are_complete() {
         assert_eq!(reader.value(COUNT, &labels), Some(1.0), "{status}: {}", reader.text());
     }
     assert_eq!(reader.value(ACTIVE, &[]), Some(0.0));
-    handle.stop(false).await;
-    running.await.unwrap().unwrap();
+    stop().await;
 }

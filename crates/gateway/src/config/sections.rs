@@ -62,18 +62,10 @@ impl Default for GatewaySettings {
 impl GatewaySettings {
     pub(super) fn validate(&self, problems: &mut Problems) {
         problems.require(self.workers <= 256, "gateway.workers", "must be at most 256");
-        let range = 1..=3_600;
-        problems.require(
-            range.contains(&self.keep_alive_s),
-            "gateway.keep_alive_s",
-            "must be 1 to 3600",
-        );
-        problems.require(
-            (1..=100_000).contains(&self.max_connections),
-            "gateway.max_connections",
-            "must be 1 to 100000",
-        );
-        require_ms(problems, "gateway.request_timeout_ms", self.request_timeout_ms, 120_000);
+        problems.require_within("gateway.keep_alive_s", self.keep_alive_s, 1..=3_600);
+        problems.require_within("gateway.max_connections", self.max_connections, 1..=100_000);
+        let timeout = self.request_timeout_ms;
+        problems.require_within("gateway.request_timeout_ms", timeout, 1..=120_000);
     }
 
     /// [`Self::request_timeout_ms`] as a duration.
@@ -124,24 +116,20 @@ impl UpstreamSettings {
             "upstream.shorteners",
             "must name 1 to 64 addresses",
         );
-        require_ms(problems, "upstream.connect_timeout_ms", self.connect_timeout_ms, 10_000);
-        require_ms(problems, "upstream.response_timeout_ms", self.response_timeout_ms, 120_000);
-        require_ms(problems, "upstream.breaker_open_ms", self.breaker_open_ms, 60_000);
-        problems.require(
-            (1..=100_000).contains(&self.max_idle_per_host),
-            "upstream.max_idle_per_host",
-            "must be 1 to 100000",
-        );
+        for (key, value, max) in [
+            ("upstream.connect_timeout_ms", self.connect_timeout_ms, 10_000),
+            ("upstream.response_timeout_ms", self.response_timeout_ms, 120_000),
+            ("upstream.breaker_open_ms", self.breaker_open_ms, 60_000),
+        ] {
+            problems.require_within(key, value, 1..=max);
+        }
+        problems.require_within("upstream.max_idle_per_host", self.max_idle_per_host, 1..=100_000);
         problems.require(
             self.retry_budget_percent <= 100,
             "upstream.retry_budget_percent",
             "must be at most 100",
         );
-        problems.require(
-            (1..=1_000).contains(&self.breaker_failures),
-            "upstream.breaker_failures",
-            "must be 1 to 1000",
-        );
+        problems.require_within("upstream.breaker_failures", self.breaker_failures, 1..=1_000);
     }
 
     /// [`Self::connect_timeout_ms`] as a duration.
@@ -176,13 +164,9 @@ impl Default for AuthSettings {
 
 impl AuthSettings {
     pub(super) fn validate(&self, problems: &mut Problems) {
-        require_ms(problems, "auth.cache_ttl_ms", self.cache_ttl_ms, 3_600_000);
-        require_ms(problems, "auth.negative_ttl_ms", self.negative_ttl_ms, 60_000);
-        problems.require(
-            (16..=1_000_000).contains(&self.cache_entries),
-            "auth.cache_entries",
-            "must be 16 to 1000000",
-        );
+        problems.require_within("auth.cache_ttl_ms", self.cache_ttl_ms, 1..=3_600_000);
+        problems.require_within("auth.negative_ttl_ms", self.negative_ttl_ms, 1..=60_000);
+        problems.require_within("auth.cache_entries", self.cache_entries, 16..=1_000_000);
     }
 }
 
@@ -222,13 +206,9 @@ impl LimitSettings {
             ("limits.address_per_minute", self.address_per_minute),
             ("limits.address_burst", self.address_burst),
         ] {
-            problems.require((1..=60_000_000).contains(&value), key, "must be 1 to 60000000");
+            problems.require_within(key, value, 1..=60_000_000);
         }
-        problems.require(
-            (1_024..=64 * 1_048_576).contains(&self.body_bytes),
-            "limits.body_bytes",
-            "must be 1024 to 67108864",
-        );
+        problems.require_within("limits.body_bytes", self.body_bytes, 1_024..=64 * 1_048_576);
     }
 
     /// Rate (a minute) and burst for a key.
@@ -274,11 +254,5 @@ impl CorsSettings {
             "cors.allowed_origins",
             "must be origins, scheme://host[:port] without a path, or *",
         );
-    }
-}
-
-fn require_ms(problems: &mut Problems, key: &str, value: u64, most: u64) {
-    if !(1..=most).contains(&value) {
-        problems.add(key, format!("must be 1 to {most}"));
     }
 }

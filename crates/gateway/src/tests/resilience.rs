@@ -6,41 +6,54 @@ use http::Method;
 use linnet_platform::listener::Address;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 use super::support::{
     Gateway, KEY, Shortener, closed_address, eventually, no_redis, raw_until, settings,
 };
 
-/// Answers probes and look-ups from a real stand-in's shape, but hangs up on every API call after
-/// it has read it.
-async fn hangs_up() -> Shortener {
+/// How the question for a shortener's health begins.
+const PROBE: &[u8] = b"GET /internal/v1/health";
+
+/// A shortener that does this with each of its connections.
+async fn odd<F: Future<Output = ()> + 'static>(handle: fn(TcpStream) -> F) -> Shortener {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     actix_web::rt::spawn(async move {
         loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            actix_web::rt::spawn(async move {
-                let mut bytes = vec![0; 16_384];
-                while let Ok(read @ 1..) = stream.read(&mut bytes).await {
-                    let head = String::from_utf8_lossy(&bytes[..read]).into_owned();
-                    if !head.starts_with("GET /internal/v1/health") {
-                        return;
-                    }
-                    stream
-                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                        .await
-                        .unwrap();
-                }
-            });
+            let (stream, _) = listener.accept().await.unwrap();
+            actix_web::rt::spawn(handle(stream));
         }
     });
     Shortener::at(address)
 }
 
+/// Answers probes and look-ups from a real stand-in's shape, but hangs up on every API call after
+/// it has read it.
+async fn hangs_up() -> Shortener {
+    odd(|mut stream| async move {
+        let mut bytes = vec![0; 16_384];
+        while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+            if !bytes[..read].starts_with(PROBE) {
+                return;
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        }
+    })
+    .await
+}
+
 fn up(gateway: &Gateway, index: &str) -> Option<f64> {
     gateway.metrics.value("linnet_gateway_upstream_up", &[("upstream", index)])
+}
+
+async fn both_up(gateway: &Gateway) {
+    eventually("both are up", || async {
+        up(gateway, "0") == Some(1.0) && up(gateway, "1") == Some(1.0)
+    })
+    .await;
 }
 
 #[actix_web::test]
@@ -62,10 +75,7 @@ async fn a_broken_call_is_repeated_only_if_that_is_harmless() {
     let mut settings = settings(&no_redis(), &[&breaking, &shortener]);
     settings.upstream.breaker_failures = 1_000;
     let gateway = Gateway::start(settings).await;
-    eventually("both are up", || async {
-        up(&gateway, "0") == Some(1.0) && up(&gateway, "1") == Some(1.0)
-    })
-    .await;
+    both_up(&gateway).await;
     for _ in 0..6 {
         assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
     }
@@ -149,24 +159,17 @@ async fn silence_is_a_504_and_absence_a_503() {
 
 /// Refuses every upload after its head, with what follows unread: the kernel resets the connection.
 async fn slams_the_door() -> Shortener {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    actix_web::rt::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            actix_web::rt::spawn(async move {
-                let mut head = [0; 1_024];
-                let Ok(read @ 1..) = stream.read(&mut head).await else { return };
-                let answer: &[u8] = if head[..read].starts_with(b"GET /internal/v1/health") {
-                    b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-                } else {
-                    b"HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\nconnection: close\r\n\r\nearly"
-                };
-                stream.write_all(answer).await.unwrap();
-            });
-        }
-    });
-    Shortener::at(address)
+    odd(|mut stream| async move {
+        let mut head = [0; 1_024];
+        let Ok(read @ 1..) = stream.read(&mut head).await else { return };
+        let answer: &[u8] = if head[..read].starts_with(PROBE) {
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        } else {
+            b"HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\nconnection: close\r\n\r\nearly"
+        };
+        stream.write_all(answer).await.unwrap();
+    })
+    .await
 }
 
 #[actix_web::test]
@@ -205,10 +208,7 @@ async fn unix_sockets_work_on_both_sides() {
 async fn a_draining_shortener_gets_no_new_calls() {
     let (one, two) = (Shortener::start(), Shortener::start());
     let gateway = Gateway::start(settings(&no_redis(), &[&one, &two])).await;
-    eventually("both are up", || async {
-        up(&gateway, "0") == Some(1.0) && up(&gateway, "1") == Some(1.0)
-    })
-    .await;
+    both_up(&gateway).await;
     one.state.draining.store(true, Ordering::SeqCst);
     eventually("one is seen draining", || async { up(&gateway, "0") == Some(0.0) }).await;
     let before = one.calls();

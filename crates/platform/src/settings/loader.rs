@@ -1,6 +1,6 @@
 //! Reads the layers and gathers every problem.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::Path};
 
 use config::{Config, File, FileFormat, Map, Value, ValueKind};
 use serde::{Serialize, de::DeserializeOwned};
@@ -45,6 +45,18 @@ impl Problems {
     pub fn require(&mut self, condition: bool, key: &str, message: &str) {
         if !condition {
             self.add(key, message);
+        }
+    }
+
+    /// Notes a problem unless `value` is in `range`.
+    pub fn require_within<N: Copy + PartialOrd + fmt::Display>(
+        &mut self,
+        key: &str,
+        value: N,
+        range: RangeInclusive<N>,
+    ) {
+        if !range.contains(&value) {
+            self.add(key, format!("must be {} to {}", range.start(), range.end()));
         }
     }
 }

@@ -107,7 +107,7 @@ impl RedisSettings {
             ("redis.connect_timeout_ms", self.connect_timeout_ms),
             ("redis.response_timeout_ms", self.response_timeout_ms),
         ] {
-            problems.require((1..=10_000).contains(&value), key, "must be 1 to 10000");
+            problems.require_within(key, value, 1..=10_000);
         }
     }
 
@@ -143,6 +143,6 @@ impl ShutdownSettings {
     /// Checks that a stop fits the 30 s that supervisors give.
     pub fn validate(&self, problems: &mut Problems) {
         problems.require(self.drain_ms <= 10_000, "shutdown.drain_ms", "must be at most 10000");
-        problems.require((1..=25).contains(&self.grace_s), "shutdown.grace_s", "must be 1 to 25");
+        problems.require_within("shutdown.grace_s", self.grace_s, 1..=25);
     }
 }

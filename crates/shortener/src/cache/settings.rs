@@ -64,7 +64,7 @@ impl CacheSettings {
             ("cache.shared_absent_ttl_s", self.shared_absent_ttl_s, 3_600),
             ("cache.warmup_ms", self.warmup_ms, 60_000),
         ] {
-            problems.require((1..=max).contains(&value), key, &format!("must be 1 to {max}"));
+            problems.require_within(key, value, 1..=max);
         }
     }
 

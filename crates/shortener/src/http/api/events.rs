@@ -67,17 +67,10 @@ pub(crate) async fn create(
     let (url_id, event_type) = fields.finish_with(url_id.zip(event_type))?;
     let user_id = caller.owner(user_id)?;
     let new = NewEvent { url_id, user_id, event_type, details };
-    let Some(key) = key.0 else {
-        return Ok(answer(state.store.create_event(&new, caller.sees()).await?)?.respond());
-    };
-    let mut first =
-        match idempotency::begin(&state.store, &caller, "POST /events", &key, &raw).await? {
-            Ok(first) => first,
-            Err(replayed) => return Ok(replayed),
-        };
-    let made = answer(first.create_event(&new, caller.sees()).await?)?;
-    first.finish(&made.stored()).await?;
-    Ok(made.respond())
+    idempotency::once(&state, &caller, "POST /events", key, &raw, async |maker| {
+        answer(maker.create_event(&new, caller.sees()).await?)
+    })
+    .await
 }
 
 fn answer(event: Option<Event>) -> Result<Made, ApiError> {

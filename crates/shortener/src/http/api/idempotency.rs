@@ -15,11 +15,14 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
-use crate::store::{Recorded, Store, StoredAnswer};
+use crate::{
+    domain::{Event, NewEvent, NewLink, NewUser, User, UserRef},
+    store::{Created, Idempotent, Recorded, Store, StoreError, StoredAnswer},
+};
 
 use super::{
     super::error::{ApiError, field_error},
-    Caller,
+    ApiState, Caller,
 };
 
 /// The request header.
@@ -45,7 +48,7 @@ pub(crate) struct IdempotencyParams {
 
 /// The key, if the request has one.
 #[derive(Debug)]
-pub(crate) struct IdempotencyKey(pub(super) Option<String>);
+pub(crate) struct IdempotencyKey(Option<String>);
 
 impl FromRequest for IdempotencyKey {
     type Error = ApiError;
@@ -71,9 +74,9 @@ impl FromRequest for IdempotencyKey {
 
 /// The answer to a `POST` that made, or found, something.
 pub(crate) struct Made {
-    pub(super) status: StatusCode,
-    pub(super) location: String,
-    pub(super) body: String,
+    status: StatusCode,
+    location: String,
+    body: String,
 }
 
 impl Made {
@@ -91,7 +94,7 @@ impl Made {
     }
 
     /// The form that is stored.
-    pub(super) fn stored(&self) -> StoredAnswer {
+    fn stored(&self) -> StoredAnswer {
         StoredAnswer {
             status: i16::try_from(self.status.as_u16()).unwrap_or(500),
             location: Some(self.location.clone()),
@@ -100,7 +103,7 @@ impl Made {
     }
 
     /// The response.
-    pub(super) fn respond(self) -> HttpResponse {
+    fn respond(self) -> HttpResponse {
         HttpResponse::build(self.status)
             .insert_header((LOCATION, self.location))
             .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
@@ -108,14 +111,79 @@ impl Made {
     }
 }
 
+/// What makes things: the worker's tools, or the transaction that holds the request's key.
+pub(super) enum Maker<'a> {
+    Plain(&'a ApiState),
+    Keyed(Idempotent),
+}
+
+impl Maker<'_> {
+    /// Makes a link, or with `reuse` gives the one that the same user already has.
+    pub(super) async fn create_link(
+        &mut self,
+        new: NewLink,
+        reuse: bool,
+    ) -> Result<Created, StoreError> {
+        match self {
+            Self::Plain(state) if reuse => state.store.create_or_reuse_link(&new).await,
+            Self::Plain(state) => state.creates.create(new).await,
+            Self::Keyed(first) => first.create_link(&new, reuse).await,
+        }
+    }
+
+    /// [`Store::create_user`].
+    pub(super) async fn create_user(&mut self, new: &NewUser) -> Result<User, StoreError> {
+        match self {
+            Self::Plain(state) => state.store.create_user(new).await,
+            Self::Keyed(first) => first.create_user(new).await,
+        }
+    }
+
+    /// [`Store::create_event`].
+    pub(super) async fn create_event(
+        &mut self,
+        new: &NewEvent,
+        visible_to: UserRef,
+    ) -> Result<Option<Event>, StoreError> {
+        match self {
+            Self::Plain(state) => state.store.create_event(new, visible_to).await,
+            Self::Keyed(first) => first.create_event(new, visible_to).await,
+        }
+    }
+}
+
+/// Answers a `POST` to `route` with what `work` made, or, if the request's key was used before, with
+/// the answer of then. What was made is committed when this returns.
+pub(super) async fn once(
+    state: &ApiState,
+    caller: &Caller,
+    route: &str,
+    key: IdempotencyKey,
+    body: &[u8],
+    work: impl AsyncFnOnce(&mut Maker<'_>) -> Result<Made, ApiError>,
+) -> Result<HttpResponse, ApiError> {
+    let mut maker = match &key.0 {
+        None => Maker::Plain(state),
+        Some(key) => match begin(&state.store, caller, route, key, body).await? {
+            Ok(first) => Maker::Keyed(first),
+            Err(replayed) => return Ok(replayed),
+        },
+    };
+    let made = work(&mut maker).await?;
+    if let Maker::Keyed(first) = maker {
+        first.finish(&made.stored()).await?;
+    }
+    Ok(made.respond())
+}
+
 /// Claims the key, or gives the answer that the key already has.
-pub(super) async fn begin(
+async fn begin(
     store: &Store,
     caller: &Caller,
     route: &str,
     key: &str,
     body: &[u8],
-) -> Result<Result<crate::store::Idempotent, HttpResponse>, ApiError> {
+) -> Result<Result<Idempotent, HttpResponse>, ApiError> {
     let mut hash = Sha256::new();
     hash.update(route.as_bytes());
     hash.update([0]);

@@ -209,29 +209,17 @@ pub(crate) async fn create(
     // Nobody has asked for a code that was drawn just now: no cache can hold that it is absent.
     let may_be_cached = new.short_code.is_some();
 
-    let Some(key) = key.0 else {
-        let created = if reuse {
-            state.store.create_or_reuse_link(&new).await?
-        } else {
-            state.creates.create(new).await?
-        };
-        let (made, news) = answer(&state, created)?;
-        if let Some(link) = news.filter(|_| may_be_cached) {
-            state.announcer.created(&link).await;
-        }
-        return Ok(made.respond());
-    };
-    let mut first =
-        match idempotency::begin(&state.store, &caller, "POST /urls", &key, &raw).await? {
-            Ok(first) => first,
-            Err(replayed) => return Ok(replayed),
-        };
-    let (made, news) = answer(&state, first.create_link(&new, reuse).await?)?;
-    first.finish(&made.stored()).await?;
+    let mut news = None;
+    let response = idempotency::once(&state, &caller, "POST /urls", key, &raw, async |maker| {
+        let (made, link) = answer(&state, maker.create_link(new, reuse).await?)?;
+        news = link;
+        Ok(made)
+    })
+    .await?;
     if let Some(link) = news.filter(|_| may_be_cached) {
         state.announcer.created(&link).await;
     }
-    Ok(made.respond())
+    Ok(response)
 }
 
 /// The answer, and the link that caches must hear of.

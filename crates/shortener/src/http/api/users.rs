@@ -94,17 +94,10 @@ pub(crate) async fn create(
     if !caller.is_admin() {
         return Err(ApiError::forbidden("only an administrator makes users"));
     }
-    let Some(key) = key.0 else {
-        return Ok(answer(&state.store.create_user(&new).await?)?.respond());
-    };
-    let mut first =
-        match idempotency::begin(&state.store, &caller, "POST /users", &key, &raw).await? {
-            Ok(first) => first,
-            Err(replayed) => return Ok(replayed),
-        };
-    let made = answer(&first.create_user(&new).await?)?;
-    first.finish(&made.stored()).await?;
-    Ok(made.respond())
+    idempotency::once(&state, &caller, "POST /users", key, &raw, async |maker| {
+        answer(&maker.create_user(&new).await?)
+    })
+    .await
 }
 
 fn answer(user: &User) -> Result<Made, ApiError> {

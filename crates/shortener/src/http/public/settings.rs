@@ -43,10 +43,10 @@ impl ResolveSettings {
 
     /// Checks the ranges and the schemes.
     pub fn validate(&self, problems: &mut Problems) {
-        problems.require(
-            (1..=30_000).contains(&self.database_timeout_ms),
+        problems.require_within(
             "resolve.database_timeout_ms",
-            "must be 1 to 30000",
+            self.database_timeout_ms,
+            1..=30_000,
         );
         for (key, ok) in [
             ("resolve.max_lookups", self.max_lookups > 0),

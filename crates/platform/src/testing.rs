@@ -1,0 +1,76 @@
+//! What the tests of more than one process need.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use crate::settings::{Settings, known_keys};
+
+/// Compares `docs/CONFIGURATION.md` with the keys of `T` and their defaults.
+///
+/// `secrets` are the keys whose defaults are redacted when they are shown, with those defaults.
+/// `elsewhere` are the document's sections that `T` doesn't read: a section that is neither there
+/// nor in `T` is one that nobody reads.
+///
+/// # Panics
+/// When they differ.
+#[expect(clippy::expect_used, reason = "for tests, which have nobody to hand an error to")]
+pub fn assert_documented<T: Settings>(secrets: &[(&str, &SecretString)], elsewhere: &[&str]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIGURATION.md");
+    let document = fs::read_to_string(path).expect("docs/CONFIGURATION.md");
+    let mut expected: BTreeMap<String, String> = known_keys::<T>()
+        .into_iter()
+        .map(|(key, json)| (key, typed(&serde_json::from_str(&json).expect("JSON"))))
+        .collect();
+    for (key, secret) in secrets {
+        let shown = typed(&secret.expose_secret().into());
+        assert_eq!(expected.insert((*key).into(), shown).as_deref(), Some("[redacted]"), "{key}");
+    }
+
+    let sections: Vec<&str> = expected.keys().filter_map(|key| key.split('.').next()).collect();
+    let mut found = BTreeMap::new();
+    for (section, key, variable, default) in documented(&document) {
+        assert_eq!(variable, format!("LINNET__{}", key.to_uppercase().replace('.', "__")));
+        if sections.contains(&section) {
+            assert!(found.insert(key.to_owned(), default.to_owned()).is_none(), "{key} twice");
+        } else {
+            assert!(elsewhere.contains(&section), "nobody reads `{key}`");
+        }
+    }
+    let keys: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+    let differences: Vec<_> = keys
+        .into_iter()
+        .map(|key| (key, found.get(key), expected.get(key)))
+        .filter(|(_, documented, coded)| documented != coded)
+        .collect();
+    assert!(differences.is_empty(), "key, in the document, in the code: {differences:#?}");
+}
+
+/// Section, key, variable and default of each row that describes a key.
+fn documented(document: &str) -> Vec<(&str, &str, &str, &str)> {
+    let row = |line| -> Option<_> {
+        let mut cells = str::split(line, '|').map(|cell| cell.trim().trim_matches('`')).skip(1);
+        let (key, variable, default) = (cells.next()?, cells.next()?, cells.next()?);
+        let (section, _) = key.split_once('.')?;
+        let is_word = |c: char| c.is_ascii_lowercase() || "._".contains(c);
+        let is_key = line.starts_with("| `") && key.chars().all(is_word);
+        is_key.then_some((section, key, variable, default))
+    };
+    document.lines().filter_map(row).collect()
+}
+
+/// A value as a person types it into the environment; nothing is a dash.
+fn typed(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(typed).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    };
+    if text.is_empty() { "—".into() } else { text }
+}

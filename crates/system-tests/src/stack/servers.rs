@@ -1,0 +1,83 @@
+//! Starts PostgreSQL, Redis and nginx on ports that are free.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    client::Client,
+    process::Process,
+    services::{self, free_port, local},
+};
+
+use super::START_WITHIN;
+
+const STARTS: usize = 5;
+
+pub(super) async fn redis_answers(port: u16) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ping = async {
+        let mut stream = tokio::net::TcpStream::connect(local(port)).await.ok()?;
+        stream.write_all(b"PING\r\n").await.ok()?;
+        let mut reply = [0; 5];
+        stream.read_exact(&mut reply).await.ok()?;
+        (&reply == b"+PONG").then_some(())
+    };
+    tokio::time::timeout(Duration::from_secs(1), ping).await.ok().flatten().is_some()
+}
+
+/// Starts a server on a free port and waits for it; on another port when it ended instead.
+macro_rules! on_free_port {
+    ($what:literal, $start:expr, $answers:expr) => {{
+        let mut started = None;
+        'starts: for _ in 0..STARTS {
+            let port = free_port();
+            let mut process: Process = $start(port);
+            let end = Instant::now() + START_WITHIN;
+            while process.is_running() {
+                if $answers(port).await {
+                    // What answers may be another stack's server on the port that both chose.
+                    if process.is_running() {
+                        started = Some((process, port));
+                        break 'starts;
+                    }
+                    break;
+                }
+                assert!(Instant::now() < end, "{} did not start:\n{}", $what, process.log_tail(20));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        started.unwrap_or_else(|| panic!("{} ended at each start", $what))
+    }};
+}
+
+pub(super) async fn start_redis(folder: &Path) -> (Process, u16) {
+    on_free_port!("Redis", |port| services::redis(folder, port), redis_answers)
+}
+
+pub(super) async fn start_own_postgres(folder: &Path) -> (Process, String) {
+    let answers = |_| async {
+        match services::postgres_url(folder) {
+            Some(url) => PgConnection::connect(&url).await.is_ok(),
+            None => false,
+        }
+    };
+    let (server, _) = on_free_port!("PostgreSQL", |port| services::postgres(folder, port), answers);
+    (server, services::postgres_url(folder).expect("the URL"))
+}
+
+pub(super) async fn start_nginx(
+    folder: &Path,
+    resolve: &[String],
+    gateways: &[String],
+    env: &BTreeMap<String, String>,
+) -> (Process, u16) {
+    let start = |port| services::nginx(folder, port, resolve, gateways, env);
+    on_free_port!("nginx", start, |port| async move {
+        Client::new(local(port)).get("/metrics").try_send().await.is_ok()
+    })
+}
