@@ -11,7 +11,8 @@ use linnet_platform::{
 use crate::{
     admin::{self, AdminCommand},
     config::Settings,
-    release::{RELEASE, SERVICE},
+    ingest,
+    release::{RELEASE, SERVICE, WORKER},
     startup::{self, StartError},
     store,
 };
@@ -33,30 +34,45 @@ enum Command {
     /// Serves (the default).
     #[default]
     Serve,
+    /// Writes clicks from the stream into the database. Any number of workers may run.
+    Worker,
     /// Brings the database's schema up to this release.
     Migrate,
     /// What the operator does by hand.
     #[command(subcommand)]
     Admin(AdminCommand),
     /// Asks the running shortener's admin listener whether it is ready; exits with 0 or 1.
-    Healthcheck,
+    Healthcheck {
+        /// Asks the worker's instead.
+        #[arg(long)]
+        worker: bool,
+    },
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
     let Arguments { options, command } = Arguments::parse();
     PROGRAM.run(&options, |settings: Settings| match command.unwrap_or_default() {
-        Command::Serve => serve(settings),
+        Command::Serve => {
+            let telemetry = settings.telemetry.clone();
+            PROGRAM.serve(SERVICE, &telemetry, async |telemetry, lifecycle| {
+                startup::serve(settings, telemetry, lifecycle).await
+            })
+        }
+        Command::Worker => {
+            let telemetry = settings.telemetry.clone();
+            PROGRAM.serve(WORKER, &telemetry, async |telemetry, lifecycle| {
+                ingest::work(settings, telemetry, lifecycle).await
+            })
+        }
         Command::Migrate => PROGRAM.end(block_on(store::migrate(&settings.postgres))),
         Command::Admin(command) => PROGRAM.end(block_on(admin::run(&settings, command))),
-        Command::Healthcheck => PROGRAM.end(healthcheck(&settings.shortener.admin_listen)),
-    })
-}
-
-fn serve(settings: Settings) -> ExitCode {
-    let telemetry = settings.telemetry.clone();
-    PROGRAM.serve(SERVICE, &telemetry, async |telemetry, lifecycle| {
-        startup::serve(settings, telemetry, lifecycle).await
+        Command::Healthcheck { worker: false } => {
+            PROGRAM.end(healthcheck(&settings.shortener.admin_listen))
+        }
+        Command::Healthcheck { worker: true } => {
+            PROGRAM.end(healthcheck(&settings.worker.admin_listen))
+        }
     })
 }
 

@@ -11,6 +11,7 @@ const PREFIX: &str = "LINNET__";
 const ALL_SECTIONS: &[&str] = &[
     "auth",
     "cache",
+    "clicks",
     "cors",
     "gateway",
     "limits",
@@ -23,6 +24,7 @@ const ALL_SECTIONS: &[&str] = &[
     "shutdown",
     "telemetry",
     "upstream",
+    "worker",
 ];
 
 /// A process's settings: a struct with one field for each section it reads.

@@ -162,6 +162,8 @@ impl Builder {
         let (postgres, database, database_url) = self.start_postgres(folder.path()).await;
         let mut env = self.env.clone();
         env.insert("LINNET__POSTGRES__URL".into(), database_url.clone());
+        // Each process takes a folder of its own in it.
+        env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.path().join("spool")));
 
         let (redis, redis_port) = start_redis(folder.path()).await;
         run(&env, &["migrate"]).await;

@@ -17,6 +17,7 @@ mod import;
 mod lifecycle;
 mod links;
 mod odd_bytes;
+mod pipeline;
 mod stampede;
 mod targets;
 mod trace;

@@ -1,0 +1,100 @@
+//! Clicks from the redirect to the database.
+
+use std::time::Duration;
+
+use linnet_system_tests::{Builder, Client, Stack, within};
+use serde_json::json;
+use sqlx::PgConnection;
+
+const DRAIN: Duration = Duration::from_secs(30);
+
+fn builder() -> Builder {
+    Stack::builder().shorteners(2).workers(1).env("LINNET__WORKER__CLAIM_AFTER_MS", 1_000)
+}
+
+async fn recorded(database: &mut PgConnection) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM clicks").fetch_one(database).await.unwrap()
+}
+
+/// Waits until so many clicks are recorded, and sees that no more come.
+async fn recorded_exactly(stack: &Stack, wanted: i64) {
+    let database = tokio::sync::Mutex::new(stack.database().await);
+    within(DRAIN, "every click in the database", || async {
+        recorded(&mut *database.lock().await).await >= wanted
+    })
+    .await;
+    let mut database = database.into_inner();
+    assert_eq!(recorded(&mut database).await, wanted);
+    let totals: (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_hours WHERE subject = 0),
+                (SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_days WHERE subject = 0),
+                (SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_days WHERE subject > 0)",
+    )
+    .fetch_one(&mut database)
+    .await
+    .unwrap();
+    assert_eq!(totals, (wanted, wanted, wanted), "every roll-up adds up to the raw clicks");
+}
+
+async fn link(client: &Client, body: &serde_json::Value) -> (i64, String) {
+    let link = client.shorten(body).await;
+    (link["id"].as_i64().unwrap(), link["short_code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_click_is_recorded_with_what_it_says() {
+    let stack = builder().start().await;
+    let client = stack.client();
+    let target = "https://example.com/?utm_source=mail&utm_campaign=spring";
+    let (id, code) = link(&client, &json!({"original_url": target})).await;
+    let path = format!("/{code}");
+    let visitor = client.anonymous();
+    for _ in 0..3 {
+        let visit = visitor.get(&path).header("referer", "https://www.news.example/a?b");
+        assert_eq!(visit.header("accept-language", "de-CH,de;q=0.9").send().await.status, 302);
+    }
+    assert_eq!(visitor.head(&path).send().await.status, 302);
+    assert_eq!(visitor.get(&path).user_agent("Googlebot/2.1").send().await.status, 302);
+    let prefetch = visitor.get(&path).header("sec-purpose", "prefetch;prerender");
+    assert_eq!(prefetch.send().await.status, 302);
+    assert_eq!(visitor.get(&path).header("sec-gpc", "1").send().await.status, 302);
+    recorded_exactly(&stack, 7).await;
+
+    let mut database = stack.database().await;
+    let kinds: Vec<(i16, i64, i64)> = sqlx::query_as(
+        "SELECT kind, count(*), count(visitor) FROM clicks WHERE url_id = $1 GROUP BY 1 ORDER BY 1",
+    )
+    .bind(id)
+    .fetch_all(&mut database)
+    .await
+    .unwrap();
+    assert_eq!(kinds, [(0, 4, 3), (1, 1, 1), (2, 1, 1), (3, 1, 1)]);
+    let values: Vec<(i16, Vec<String>, i64)> = sqlx::query_as(
+        "SELECT kind, parts, clicks FROM click_days_by_value JOIN click_values ON id = value_id
+          WHERE subject = $1 ORDER BY 1, 2",
+    )
+    .bind(id)
+    .fetch_all(&mut database)
+    .await
+    .unwrap();
+    let value = |kind: i16, parts: &[&str], clicks: i64| {
+        (kind, parts.iter().map(ToString::to_string).collect::<Vec<_>>(), clicks)
+    };
+    assert_eq!(
+        values,
+        [
+            value(1, &["Firefox", "Linux", "desktop"], 4),
+            value(2, &["", "de"], 3),
+            value(3, &["news.example"], 3),
+            value(4, &["mail", "", "spring"], 4),
+        ]
+    );
+    let visitors: i64 = sqlx::query_scalar("SELECT visitors FROM click_days WHERE subject = $1")
+        .bind(id)
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    assert_eq!(visitors, 1);
+    let shown = client.get(&format!("/api/v1/urls/{id}")).send().await.json();
+    assert_eq!(shown["clicks"], 4, "people only");
+}
