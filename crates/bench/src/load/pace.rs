@@ -71,7 +71,7 @@ pub fn pace(address: &Address, list: &CodeList, pace: Pace) -> io::Result<PaceRe
         latencies: Vec::new(),
         delays: Vec::new(),
     };
-    run.to_the_end(&mut poll)?;
+    run.finish(&mut poll)?;
     Ok(run.report())
 }
 
@@ -100,7 +100,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_the_end(&mut self, poll: &mut Poll) -> io::Result<()> {
+    fn finish(&mut self, poll: &mut Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(1_024);
         let give_up = self.start + self.pace.duration + STRAGGLERS;
         loop {
