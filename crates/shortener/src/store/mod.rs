@@ -7,6 +7,7 @@
 //! * Absent things are `None`; [`StoreError`] is for what went wrong.
 
 mod error;
+mod event_list;
 mod events;
 mod idempotency;
 mod import;

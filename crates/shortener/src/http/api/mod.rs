@@ -7,6 +7,7 @@
 pub(super) mod api_keys;
 pub(super) mod events;
 mod fields;
+mod format;
 mod idempotency;
 mod list;
 mod state;
@@ -14,7 +15,7 @@ pub(super) mod urls;
 pub(super) mod users;
 
 pub use fields::MAX_BODY_BYTES;
-pub(crate) use list::CursorText;
+pub(crate) use list::{CursorText, TimeCursorText};
 pub use state::{ApiState, Caller, IdGuard};
 
 use actix_web::{HttpResponse, web};
