@@ -6,6 +6,7 @@ mod event;
 mod links;
 mod page;
 mod short_code;
+mod stats;
 mod target;
 mod text;
 mod user;
@@ -20,6 +21,10 @@ pub use page::{
 pub use short_code::{
     CODE_ALPHABET, GENERATED_LENGTH, MAX_LENGTH, MIN_LENGTH, RESERVED, ShortCode, ShortCodeError,
     has_code_shape,
+};
+pub use stats::{
+    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeEnd, Stats,
+    StatsQuery, Subject, TopValue, ZoneName,
 };
 pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
 pub use text::{TextError, bounded_text};

@@ -17,6 +17,7 @@ mod outbox;
 mod pool;
 mod resolve;
 mod settings;
+mod stats;
 mod users;
 
 pub use error::{Constraint, StoreError};
@@ -28,6 +29,7 @@ pub use outbox::{Pending, PendingKind};
 pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::PostgresSettings;
+pub use stats::StatsError;
 
 use sqlx::PgPool;
 

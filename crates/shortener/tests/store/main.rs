@@ -14,4 +14,5 @@ mod keys;
 mod limits;
 mod links;
 mod outbox;
+mod stats;
 mod support;

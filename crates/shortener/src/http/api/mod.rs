@@ -11,6 +11,7 @@ mod format;
 mod idempotency;
 mod list;
 mod state;
+pub(super) mod stats;
 pub(super) mod urls;
 pub(super) mod users;
 
@@ -26,6 +27,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::scope("/api/v1")
             .configure(urls::routes)
+            .configure(stats::routes)
             .configure(users::routes)
             .configure(events::routes)
             .configure(api_keys::routes),
