@@ -30,8 +30,9 @@ impl Store {
     /// One page of events and clicks. A user sees what it did itself, and what happened to its links.
     ///
     /// Clicks know no user, so a filter by user leaves them out. For a user without a filter by link,
-    /// the roll-up by day says which links have clicks on which days, and until which day there are
+    /// the roll-up by hour says which links have clicks in which hours, and until which hour there are
     /// enough of them for the page: else each link would be looked up in each day there is.
+    #[expect(clippy::too_many_lines, reason = "one statement, which parts would hide")]
     pub async fn list_events(
         &self,
         filter: &EventFilter,
@@ -42,15 +43,16 @@ impl Store {
         let start = Moment { time: filter.from, id: 0 }.max(page.after());
         let query = sqlx::query_as!(
             Row,
-            r#"WITH days AS (
-                 SELECT first, (SELECT COALESCE(min(day), 'infinity')
-                    FROM (SELECT day, sum(clicks + bots + prefetches + heads) OVER (ORDER BY day)
-                                        AS seen
-                            FROM click_days WHERE subject = -$4::bigint AND day > first) AS counted
-                   WHERE seen >= $8::bigint + $9::bigint) AS last
-                   FROM (SELECT GREATEST((COALESCE($1::timestamptz, '-infinity') AT TIME ZONE 'UTC')::date,
-                           (SELECT (min(clicked_at) AT TIME ZONE 'UTC')::date FROM clicks)) AS first)
-                        AS oldest
+            r#"WITH hours AS (
+                 SELECT first, COALESCE((SELECT hour
+                    FROM (SELECT hour, sum(clicks + bots + prefetches + heads) OVER (ORDER BY hour)
+                                         AS seen
+                            FROM click_hours
+                           WHERE subject = -$4::bigint AND hour >= first
+                             AND hour > COALESCE($1::timestamptz, '-infinity')) AS counted
+                   WHERE seen >= $8::bigint + $9::bigint ORDER BY hour LIMIT 1), 'infinity') AS last
+                   FROM (SELECT GREATEST(date_trunc('hour', $1, 'UTC'), date_trunc('hour',
+                           (SELECT min(clicked_at) FROM clicks), 'UTC')) AS first) AS oldest
                ), event AS (
                  -- Everybody's.
                  (SELECT * FROM events
@@ -104,19 +106,17 @@ impl Store {
                      AND clicked_at < COALESCE($3, 'infinity')
                    ORDER BY clicked_at, id LIMIT $8 + $9)
                  UNION ALL
-                 (SELECT found.* FROM urls JOIN click_days ON subject = urls.id
+                 (SELECT found.* FROM urls JOIN click_hours ON subject = urls.id
                    CROSS JOIN LATERAL (
                      SELECT * FROM clicks
                       WHERE url_id = urls.id
-                        AND clicked_at >= GREATEST(day::timestamp AT TIME ZONE 'UTC',
-                                                   COALESCE($1, '-infinity'))
-                        AND clicked_at < LEAST((day + 1)::timestamp AT TIME ZONE 'UTC',
-                                               COALESCE($3, 'infinity'))
+                        AND clicked_at >= GREATEST(hour, COALESCE($1, '-infinity'))
+                        AND clicked_at < LEAST(hour + interval '1 hour', COALESCE($3, 'infinity'))
                         AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
                       ORDER BY clicked_at, id LIMIT $8 + $9) AS found
                    WHERE urls.user_id = $4 AND $5 IS NULL AND $6 IS NULL
                      AND COALESCE($7, 'click') = 'click'
-                     AND day BETWEEN (SELECT first FROM days) AND (SELECT last FROM days)
+                     AND hour BETWEEN (SELECT first FROM hours) AND (SELECT last FROM hours)
                    ORDER BY clicked_at, id LIMIT $8 + $9)
                ), page AS (
                  SELECT id, url_id, user_id, event_type, timestamp, details, NULL::smallint AS kind,
@@ -129,16 +129,15 @@ impl Store {
                    FROM click
                   ORDER BY timestamp, id LIMIT $8 OFFSET $9
                )
-               SELECT page.id AS "id!", url_id, user_id, event_type AS "event_type!",
-                      timestamp AS "timestamp!", details AS "details?", page.kind AS "kind?",
-                      agent.parts AS "agent?", origin.parts AS "origin?",
-                      referrer.parts AS "referrer?", campaign.parts AS "campaign?"
+               -- Not joins: those would read all values there are to find a page's.
+               SELECT id AS "id!", url_id, user_id, event_type AS "event_type!",
+                      timestamp AS "timestamp!", details AS "details?", kind AS "kind?",
+                      (SELECT parts FROM click_values WHERE id = agent_id) AS agent,
+                      (SELECT parts FROM click_values WHERE id = origin_id) AS origin,
+                      (SELECT parts FROM click_values WHERE id = referrer_id) AS referrer,
+                      (SELECT parts FROM click_values WHERE id = campaign_id) AS campaign
                  FROM page
-                 LEFT JOIN click_values AS agent ON agent.id = agent_id
-                 LEFT JOIN click_values AS origin ON origin.id = origin_id
-                 LEFT JOIN click_values AS referrer ON referrer.id = referrer_id
-                 LEFT JOIN click_values AS campaign ON campaign.id = campaign_id
-                ORDER BY timestamp, page.id"#,
+                ORDER BY timestamp, id"#,
             start.time,
             start.id,
             filter.to,

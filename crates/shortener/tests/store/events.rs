@@ -64,13 +64,13 @@ async fn scene(pool: &PgPool) -> Scene {
     .await
     .unwrap();
     sqlx::raw_sql(
-        "INSERT INTO click_days (subject, day, clicks)
-         SELECT subject, (clicked_at AT TIME ZONE 'UTC')::date, count(*)
+        "INSERT INTO click_hours (subject, hour, clicks)
+         SELECT subject, date_trunc('hour', clicked_at, 'UTC'), count(*)
            FROM clicks JOIN urls ON urls.id = url_id, unnest(ARRAY[url_id, -user_id, 0]) AS subject
           GROUP BY 1, 2;
-         -- Days whose clicks are dropped already.
-         INSERT INTO click_days (subject, day, clicks)
-         SELECT subject, '2025-12-01', 1000 FROM click_days GROUP BY subject",
+         -- Hours whose clicks are dropped already.
+         INSERT INTO click_hours (subject, hour, clicks)
+         SELECT subject, '2025-12-01 00:00Z', 1000 FROM click_hours GROUP BY subject",
     )
     .execute(pool)
     .await

@@ -48,7 +48,7 @@ fn points(stats: &Stats) -> Vec<(String, i64, Option<i64>)> {
 
 fn list(stats: &Stats, name: &str) -> Vec<(String, i64)> {
     let pair = |TopValue { value, clicks }: &TopValue| (value.clone(), *clicks);
-    stats.top[name].iter().map(pair).collect()
+    stats.top.get(name).expect("the list").iter().map(pair).collect()
 }
 
 #[sqlx::test(migrations = "../../migrations")]

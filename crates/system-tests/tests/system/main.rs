@@ -18,5 +18,6 @@ mod lifecycle;
 mod links;
 mod odd_bytes;
 mod stampede;
+mod stats;
 mod targets;
 mod trace;

@@ -57,7 +57,7 @@ impl FromRequest for Accepted {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         // Of `*/*` and what else there is, JSON is given.
         let ranked = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
-        let first = ranked.iter().map(|media| media.essence_str()).find_map(|media| match media {
+        let first = ranked.iter().find_map(|media| match media.essence_str() {
             "text/csv" => Some(Format::Csv),
             "application/json" | "application/*" | "*/*" => Some(Format::Json),
             _ => None,

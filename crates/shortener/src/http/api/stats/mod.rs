@@ -130,11 +130,11 @@ impl Question {
         caller: &Caller,
         what: &str,
     ) -> Result<HttpResponse, ApiError> {
-        let stats = state.store.click_stats(&self.query, caller.sees()).await?;
-        let stats = stats.ok_or_else(|| ApiError::not_found(what))?;
+        let counted = state.store.click_stats(&self.query, caller.sees()).await?;
+        let counted = counted.ok_or_else(|| ApiError::not_found(what))?;
         match self.format {
-            Format::Json => Ok(HttpResponse::Ok().json(self.body(stats))),
-            Format::Csv => self.csv(stats).await,
+            Format::Json => Ok(HttpResponse::Ok().json(self.body(counted))),
+            Format::Csv => self.csv(counted).await,
         }
     }
 
