@@ -9,6 +9,8 @@
 //! * The values of past months are read added up ([`Store::fold_click_month`]), those of other days
 //!   one by one; without the folding everything is right, and slower.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
@@ -82,7 +84,7 @@ impl Store {
             totals.prefetches += counts.prefetches;
             totals.heads += counts.heads;
         }
-        let mut lists: std::collections::BTreeMap<_, Vec<TopValue>> =
+        let mut lists: BTreeMap<_, Vec<TopValue>> =
             query.dimensions.iter().map(|dimension| (dimension.name(), Vec::new())).collect();
         for (name, value) in top {
             lists.entry(name).or_default().push(value);
@@ -124,7 +126,9 @@ impl Store {
                         date_trunc($6, local_last) AS last
                    FROM clocks
                )
-               SELECT "from" AS "from!", "to" AS "to!", is_empty AS "is_empty!",
+               -- A zone that nothing here needs must be one as well.
+               SELECT "from" AS "from!", "to" AS "to!",
+                      is_empty OR now() AT TIME ZONE $1 IS NULL AS "is_empty!",
                       first AS "first!", last AS "last!",
                       1 + (extract(epoch FROM last - first) / extract(epoch FROM step))::bigint
                         AS "buckets!",

@@ -156,6 +156,7 @@ async fn bad_parameters_are_named() {
             ("interval=hour&from=2020-01-01&to=2021-01-01", "interval"),
             ("from=1970-01-01&to=9998-01-01&interval=week", "interval"),
             ("tz=Europe/Nowhere", "tz"),
+            ("tz=Europe/Nowhere&interval=hour&from=2026-03-01T00:00:00Z", "tz"),
             ("tz=UTC%2B3", "tz"),
             ("tz=%2B03", "tz"),
             ("tz=", "tz"),
