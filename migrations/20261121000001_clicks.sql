@@ -66,6 +66,25 @@ CREATE TABLE click_days_by_value (
     PRIMARY KEY (subject, day, value_id)
 ) WITH (fillfactor = 90);
 
+-- A month's rows are read and added up once, some days after its end, since a year of a busy link is tens of thousands
+-- of them. The rows come in the order of days, so the index of blocks stays tiny and finds a month.
+CREATE INDEX click_days_by_value_day_idx ON click_days_by_value USING brin (day);
+
+-- The months that are in the table below: all up to the newest. Those after it are read by day.
+CREATE TABLE click_months (
+    month     date        PRIMARY KEY CHECK (month = date_trunc('month', month::timestamp)),
+    folded_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- `click_days_by_value` by UTC month.
+CREATE TABLE click_months_by_value (
+    subject  bigint  NOT NULL,
+    month    date    NOT NULL,
+    value_id integer NOT NULL,
+    clicks   bigint  NOT NULL,
+    PRIMARY KEY (subject, month, value_id)
+);
+
 -- Batches that are in the tables above: one that comes again changes nothing. Kept for a week.
 CREATE TABLE click_batches (
     id          bytea       PRIMARY KEY CHECK (octet_length(id) = 16),

@@ -8,7 +8,7 @@ import base64
 import os
 import re
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 
 import schemathesis
 from hypothesis import strategies as st
@@ -35,6 +35,31 @@ schemathesis.openapi.format(
     st.integers(min_value=0, max_value=2**40).map(
         lambda last: base64.urlsafe_b64encode(f"after:{last}".encode()).decode().rstrip("=")
     ),
+)
+
+# The same of a list in the order of time: microseconds since 1970, and an id.
+schemathesis.openapi.format(
+    "time-cursor",
+    st.builds(
+        lambda micros, last: base64.urlsafe_b64encode(f"at:{micros}:{last}".encode()).decode().rstrip("="),
+        st.integers(min_value=0, max_value=2**52), st.integers(min_value=0, max_value=2**40),
+    ),
+)
+
+# The ends of statistics: the first before the second, and not more hours between them than are allowed.
+_NOW = datetime.now(timezone.utc)
+for _name, _first, _last in (("stats-from", -40, -3), ("stats-to", 0, 40)):
+    schemathesis.openapi.format(
+        _name,
+        st.builds(
+            lambda days, form: (_NOW + timedelta(days=days)).strftime(form),
+            st.integers(min_value=_first, max_value=_last), st.sampled_from(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]),
+        ),
+    )
+
+# Names that every IANA database has.
+schemathesis.openapi.format(
+    "time-zone", st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Etc/GMT+5", "Pacific/Auckland"])
 )
 
 # An address that has the shape of one and is unlikely to be taken.

@@ -50,7 +50,6 @@ impl Route {
         Self { path, methods, pace: Pace::Normal, creates_links: false }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for event streams and bulk uploads"))]
     const fn streams(mut self) -> Self {
         self.pace = Pace::Stream;
         self
@@ -75,6 +74,9 @@ pub(crate) static ROUTES: &[Route] = &[
             (Method::DELETE, Scope::UrlsWrite),
         ],
     ),
+    Route::new("/api/v1/urls/{id}/stats", &[(Method::GET, Scope::UrlsRead)]),
+    Route::new("/api/v1/urls/{id}/live", &[(Method::GET, Scope::UrlsRead)]).streams(),
+    Route::new("/api/v1/stats", &[(Method::GET, Scope::UrlsRead)]),
     Route::new(
         "/api/v1/events",
         &[(Method::GET, Scope::UrlsRead), (Method::POST, Scope::UrlsWrite)],
@@ -147,6 +149,13 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn only_what_stays_open_streams() {
+        let streams: Vec<_> =
+            ROUTES.iter().filter(|r| r.pace == Pace::Stream).map(|r| r.path).collect();
+        assert_eq!(streams, ["/api/v1/urls/{id}/live"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Events: what happened to a link.
+//! Events: what happened to a link. Clicks are events, too, kept in a table of their own.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -6,13 +6,13 @@ use serde::Serialize;
 /// An event as stored.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Event {
-    /// Unique number; later events have higher ones.
+    /// Unique number.
     pub id: i64,
     /// The link, which may be gone.
     pub url_id: Option<i64>,
     /// Who did it; absent for callers without a key.
     pub user_id: Option<i64>,
-    /// `created`, `updated`, `deleted`, or a client's own word.
+    /// `created`, `updated`, `deleted`, `click`, or a client's own word.
     pub event_type: String,
     /// When it happened.
     pub timestamp: DateTime<Utc>,
@@ -43,6 +43,10 @@ pub struct EventFilter {
     pub user_id: Option<i64>,
     /// Of this type.
     pub event_type: Option<String>,
+    /// Not before.
+    pub from: Option<DateTime<Utc>>,
+    /// Before.
+    pub to: Option<DateTime<Utc>>,
 }
 
 /// The word for what happened: 1 to 64 of `[0-9A-Za-z_.:-]`.
@@ -50,6 +54,9 @@ pub struct EventFilter {
 pub struct EventType(String);
 
 impl EventType {
+    /// What clicks are called.
+    pub const CLICK: &str = "click";
+
     /// Checks a word.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let ok = (1..=64).contains(&text.len())
@@ -59,6 +66,14 @@ impl EventType {
         } else {
             Err("must be 1 to 64 of 0-9, A-Z, a-z, _ . : -")
         }
+    }
+
+    /// A word for a client's own event: clicks are counted, not claimed.
+    pub fn parse_own(text: &str) -> Result<Self, &'static str> {
+        if text == Self::CLICK {
+            return Err("may not be click: the service counts clicks itself");
+        }
+        Self::parse(text)
     }
 
     /// The word.

@@ -1,4 +1,4 @@
-//! What links, users, keys and events are. No I/O: everything here can be tested without a server.
+//! What links, users, keys, events and clicks are. No I/O: everything here can be tested without a server.
 
 mod api_key;
 mod click;
@@ -6,6 +6,7 @@ mod event;
 mod links;
 mod page;
 mod short_code;
+mod stats;
 mod target;
 mod text;
 mod user;
@@ -14,10 +15,16 @@ pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
 pub use click::{Click, ClickKind, ClickValue, ValueKind};
 pub use event::{Event, EventFilter, EventType, NewEvent};
 pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
-pub use page::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, ParseCursorError, Position};
+pub use page::{
+    Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Moment, Page, ParseCursorError, Point, Position,
+};
 pub use short_code::{
     CODE_ALPHABET, GENERATED_LENGTH, MAX_LENGTH, MIN_LENGTH, RESERVED, ShortCode, ShortCodeError,
     has_code_shape,
+};
+pub use stats::{
+    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeEnd, Stats,
+    StatsQuery, Subject, TopValue, ZoneName,
 };
 pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
 pub use text::{TextError, bounded_text};

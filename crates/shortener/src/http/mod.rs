@@ -1,6 +1,7 @@
 //! The shortener's HTTP listeners: `public` for visitors, `api` for the gateway.
 
 pub mod api;
+mod csv;
 mod error;
 pub mod internal;
 pub mod openapi;

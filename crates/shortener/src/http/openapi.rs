@@ -12,12 +12,12 @@ use utoipa::{
     },
 };
 
-use super::api::{CursorText, api_keys, events, urls, users};
+use super::api::{CursorText, TimeCursorText, api_keys, events, stats, urls, users};
 
 /// An error, after RFC 9457. `docs/API.md` lists the codes.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "documents `linnet_platform::problem::Problem`")]
-struct Problem {
+pub(super) struct Problem {
     /// `urn:linnet:problem:` and the code.
     r#type: String,
     /// The same for every occurrence of the code.
@@ -53,12 +53,13 @@ struct FieldError {
     info(title = "Linnet", description = "Shortens links.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
         urls::list, urls::create, urls::get, urls::update, urls::replace, urls::delete,
+        stats::url::get, stats::all::get,
         users::list, users::create, users::get, users::update, users::replace, users::delete,
         events::list, events::create, events::get,
         api_keys::list, api_keys::create, api_keys::get, api_keys::update, api_keys::replace,
         api_keys::revoke,
     ),
-    components(schemas(Problem, FieldError, CursorText)),
+    components(schemas(Problem, FieldError, CursorText, TimeCursorText)),
     modifiers(&Security, &Problems),
 )]
 struct ApiDoc;
@@ -106,7 +107,7 @@ const WITH_ID: &[(&str, &str)] = &[("404", "Not there, or not yours to see")];
 impl Modify for Problems {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         for (path, item) in &mut openapi.paths.paths {
-            let by_id = path.ends_with("{id}");
+            let by_id = path.contains("{id}");
             let operations =
                 [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {

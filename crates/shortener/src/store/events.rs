@@ -1,9 +1,9 @@
-//! Events.
+//! Events: made and found. [`super::event_list`] lists them, beside clicks.
 
 use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
-use crate::domain::{Event, EventFilter, NewEvent, Page, UserRef};
+use crate::domain::{Event, NewEvent, UserRef};
 
 use super::{Store, StoreError};
 
@@ -20,7 +20,7 @@ impl Store {
     }
 
     /// The event with this id, if `visible_to` may see it: what it did itself, or what happened to
-    /// its links.
+    /// its links. Clicks have no index on their id and are not found.
     pub async fn find_event(
         &self,
         id: i64,
@@ -35,70 +35,6 @@ impl Store {
             visible_to
         );
         Ok(observe_query("find_event", query.fetch_optional(&self.pool)).await?)
-    }
-
-    /// One page of events.
-    pub async fn list_events(
-        &self,
-        filter: &EventFilter,
-        visible_to: UserRef,
-        page: Page,
-    ) -> Result<Vec<Event>, StoreError> {
-        let Some(user) = visible_to else { return self.list_all_events(filter, page).await };
-        // What the user did, and what happened to each of its links: each branch ends at the page's
-        // end, so the cost follows the page and the user's links, not all events there are.
-        let query = sqlx::query_as!(
-            Event,
-            r#"SELECT id AS "id!", url_id, user_id, event_type AS "event_type!",
-                      timestamp AS "timestamp!", details AS "details!"
-                 FROM ((SELECT * FROM events
-                         WHERE user_id = $2 AND id > $1
-                           AND ($3::bigint IS NULL OR url_id = $3)
-                           AND ($4::bigint IS NULL OR user_id = $4)
-                           AND ($5::text IS NULL OR event_type = $5)
-                         ORDER BY id LIMIT $6::bigint + $7::bigint)
-                       UNION
-                       (SELECT event.* FROM urls CROSS JOIN LATERAL (
-                          SELECT * FROM events
-                           WHERE events.url_id = urls.id AND events.id > $1
-                             AND ($4::bigint IS NULL OR events.user_id = $4)
-                             AND ($5::text IS NULL OR event_type = $5)
-                           ORDER BY events.id LIMIT $6::bigint + $7::bigint) AS event
-                         WHERE urls.user_id = $2 AND ($3::bigint IS NULL OR urls.id = $3)
-                         ORDER BY event.id LIMIT $6::bigint + $7::bigint)) AS visible
-                ORDER BY id LIMIT $6::bigint OFFSET $7::bigint"#,
-            page.after_id(),
-            user,
-            filter.url_id,
-            filter.user_id,
-            filter.event_type,
-            page.size,
-            page.offset()
-        );
-        Ok(observe_query("list_events", query.fetch_all(&self.pool)).await?)
-    }
-
-    async fn list_all_events(
-        &self,
-        filter: &EventFilter,
-        page: Page,
-    ) -> Result<Vec<Event>, StoreError> {
-        let query = sqlx::query_as!(
-            Event,
-            "SELECT id, url_id, user_id, event_type, timestamp, details FROM events
-              WHERE id > $1
-                AND ($2::bigint IS NULL OR url_id = $2)
-                AND ($3::bigint IS NULL OR user_id = $3)
-                AND ($4::text IS NULL OR event_type = $4)
-              ORDER BY id LIMIT $5 OFFSET $6",
-            page.after_id(),
-            filter.url_id,
-            filter.user_id,
-            filter.event_type,
-            page.size,
-            page.offset()
-        );
-        Ok(observe_query("list_all_events", query.fetch_all(&self.pool)).await?)
     }
 }
 

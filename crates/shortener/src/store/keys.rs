@@ -121,7 +121,7 @@ impl Store {
             visible_to,
             user_id,
             page.size,
-            page.after_id() + page.offset()
+            page.after() + page.offset()
         );
         let rows = observe_query("list_keys", query.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(ApiKey::from).collect())

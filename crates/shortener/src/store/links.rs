@@ -185,7 +185,7 @@ impl Store {
                   AND ($5::text IS NULL OR (short_code COLLATE "default" || ' ' || original_url
                        || ' ' || COALESCE(title, '')) ILIKE $5)
                 ORDER BY id LIMIT $6 OFFSET $7"#,
-            page.after_id(),
+            page.after(),
             visible_to,
             filter.user_id,
             filter.is_active,

@@ -9,6 +9,7 @@
 mod clicks;
 mod copy;
 mod error;
+mod event_list;
 mod events;
 mod grouped;
 mod idempotency;
@@ -20,6 +21,7 @@ mod partitions;
 mod pool;
 mod resolve;
 mod settings;
+mod stats;
 mod users;
 
 pub use clicks::{
@@ -35,6 +37,7 @@ pub use outbox::{Pending, PendingKind};
 pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::PostgresSettings;
+pub use stats::StatsError;
 
 use sqlx::PgPool;
 

@@ -54,7 +54,7 @@ impl Store {
             "SELECT id, username, email, created_at FROM users
               WHERE id > $1 AND ($2::bigint IS NULL OR id = $2)
               ORDER BY id LIMIT $3 OFFSET $4",
-            page.after_id(),
+            page.after(),
             visible_to,
             page.size,
             page.offset()

@@ -7,10 +7,12 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
+mod events;
 mod idempotency;
 mod import;
 mod keys;
 mod limits;
 mod links;
 mod outbox;
+mod stats;
 mod support;

@@ -396,7 +396,10 @@ async fn parameters_that_do_not_fit_are_named() {
             let schema = api.resolved(&parameter["schema"]);
             for value in values {
                 let fits = match schema["type"].as_str().unwrap() {
-                    "integer" => value.parse::<i64>().is_ok_and(|n| n >= 1),
+                    "integer" => {
+                        let minimum = schema["minimum"].as_i64().unwrap();
+                        value.parse::<i64>().is_ok_and(|n| n >= minimum)
+                    }
                     "boolean" => ["true", "1", "0"].contains(&value),
                     // A search takes any text, an event's type any word; a cursor none of these.
                     _ => match name {

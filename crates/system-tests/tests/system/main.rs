@@ -19,5 +19,6 @@ mod links;
 mod odd_bytes;
 mod pipeline;
 mod stampede;
+mod stats;
 mod targets;
 mod trace;

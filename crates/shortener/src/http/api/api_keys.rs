@@ -15,7 +15,7 @@ use super::{
     super::error::ApiError,
     ApiState, Caller,
     fields::{Bad, JsonObject, QueryFields, invalid, positive, query_positive, string, timestamp},
-    list::{ListParams, ListQuery},
+    list::{CursorParam, ListParams, ListQuery},
 };
 
 const PATH: &str = "/api/v1/api-keys";
@@ -178,7 +178,7 @@ pub(crate) async fn create(
 
 /// Lists keys, oldest first.
 #[utoipa::path(get, path = "/api/v1/api-keys", operation_id = "list_api_keys", tag = "api-keys",
-    params(("user_id" = Option<i64>, Query, minimum = 1), ListParams),
+    params(("user_id" = Option<i64>, Query, minimum = 1), ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [ApiKeyBody],
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]
 pub(crate) async fn list(
@@ -187,9 +187,9 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (list, user_id) =
-        ListQuery::read(query, |fields| fields.optional("user_id", query_positive))?;
+        ListQuery::<i64>::read(query, |fields| fields.optional("user_id", query_positive))?;
     let Page { size, .. } = list.page;
-    let next = list.page.after_id().saturating_add(size);
+    let next = list.page.after().saturating_add(size);
     let keys = state.store.list_keys(caller.sees(), user_id, list.page).await?;
     let bodies: Vec<ApiKeyBody> = keys.into_iter().map(ApiKeyBody::from).collect();
     Ok(list.respond(PATH, &bodies, |_| next))

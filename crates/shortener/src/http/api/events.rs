@@ -1,17 +1,26 @@
-//! `/api/v1/events`: what happened. Events are made and read, never changed.
+//! `/api/v1/events`: what happened. Events are made and read, never changed. Clicks are listed among
+//! them, and made by visitors only.
 
-use actix_web::{HttpResponse, http::StatusCode, web};
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header::LINK},
+    web,
+};
+use chrono::SecondsFormat;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::domain::{Event, EventFilter, EventType, NewEvent};
+use crate::domain::{Event, EventFilter, EventType, Moment, NewEvent};
 
 use super::{
-    super::error::ApiError,
+    super::{csv, error::ApiError},
     ApiState, Caller, IdGuard,
-    fields::{Bad, JsonObject, QueryFields, object, positive, query_positive, string},
+    fields::{
+        Bad, JsonObject, QueryFields, invalid, object, positive, query_positive, string, timestamp,
+    },
+    format::{Accepted, Format, FormatParams},
     idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
-    list::{ListParams, ListQuery},
+    list::{ListParams, ListQuery, TimeCursorParam},
 };
 
 const PATH: &str = "/api/v1/events";
@@ -30,8 +39,8 @@ pub(crate) struct EventCreate {
     /// An existing user; only administrators name another than themselves.
     #[schema(minimum = 1)]
     user_id: Option<i64>,
-    /// 1 to 64 of `[0-9A-Za-z_.:-]`.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[0-9A-Za-z_.:-]{1,64}$")]
+    /// 1 to 64 of `[0-9A-Za-z_.:-]`, but not `click`: the service counts clicks itself.
+    #[schema(min_length = 1, max_length = 64, pattern = "^(?!click$)[0-9A-Za-z_.:-]{1,64}$")]
     event_type: String,
     /// What else is known; default `{}`.
     #[schema(value_type = Option<Object>)]
@@ -62,7 +71,7 @@ pub(crate) async fn create(
     let JsonObject { mut fields, raw } = body;
     let url_id = fields.required("url_id", positive);
     let user_id = fields.optional("user_id", positive);
-    let event_type = fields.required("event_type", event_type);
+    let event_type = fields.required("event_type", own_event_type);
     let details = fields.optional("details", object).unwrap_or_default();
     let (url_id, event_type) = fields.finish_with(url_id.zip(event_type))?;
     let user_id = caller.owner(user_id)?;
@@ -79,31 +88,64 @@ fn answer(event: Option<Event>) -> Result<Made, ApiError> {
     Made::new(StatusCode::CREATED, format!("{PATH}/{}", event.id), &event)
 }
 
-/// Lists events, by id.
+/// Lists events and clicks, by time and id. `event_type=click` lists clicks alone; with another type,
+/// or with `user_id`, there are none of them, since nobody is known to have clicked.
 #[utoipa::path(get, path = "/api/v1/events", operation_id = "list_events", tag = "events",
     params(("url_id" = Option<i64>, Query, minimum = 1),
         ("user_id" = Option<i64>, Query, minimum = 1),
         ("event_type" = Option<String>, Query, pattern = "^[0-9A-Za-z_.:-]{1,64}$"),
-        ListParams),
-    responses((status = 200, description = "One page", body = [Event],
+        ("from" = Option<DateTime<Utc>>, Query, description = "Not before"),
+        ("to" = Option<DateTime<Utc>>, Query, description = "Before"),
+        ListParams, TimeCursorParam, FormatParams),
+    responses((status = 200, description = "One page", content(
+            (Vec<Event> = "application/json"), (String = "text/csv")),
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]
 pub(crate) async fn list(
     state: web::Data<ApiState>,
     caller: Caller,
+    accepted: Accepted,
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
-    let (list, filter) = ListQuery::read(query, |fields| EventFilter {
-        url_id: fields.optional("url_id", query_positive),
-        user_id: fields.optional("user_id", query_positive),
-        event_type: fields
-            .optional("event_type", event_type)
-            .map(|event_type| event_type.as_str().to_owned()),
+    let (list, (format, filter)) = ListQuery::read(query, |fields| {
+        let filter = EventFilter {
+            url_id: fields.optional("url_id", query_positive),
+            user_id: fields.optional("user_id", query_positive),
+            event_type: fields
+                .optional("event_type", event_type)
+                .map(|event_type| event_type.as_str().to_owned()),
+            from: fields.optional("from", timestamp),
+            to: fields.optional("to", timestamp),
+        };
+        (accepted.read(fields), filter)
     })?;
     let events = state.store.list_events(&filter, caller.sees(), list.page).await?;
-    Ok(list.respond(PATH, &events, |last| last.id))
+    let moment = |last: &Event| Moment { time: Some(last.timestamp), id: last.id };
+    match format {
+        Format::Json => Ok(list.respond(PATH, &events, moment)),
+        Format::Csv => {
+            let mut response = HttpResponse::Ok();
+            if let Some(next) = list.next(PATH, &events, moment) {
+                response.insert_header((LINK, next));
+            }
+            let names = ["id", "url_id", "user_id", "event_type", "timestamp", "details"];
+            let csv = csv::csv_of(names, events.into_iter().map(cells)).await?;
+            Ok(csv::respond(response, "events.csv", csv))
+        }
+    }
 }
 
-/// Shows an event.
+fn cells(event: Event) -> [csv::Cell<'static>; 6] {
+    [
+        event.id.into(),
+        event.url_id.into(),
+        event.user_id.into(),
+        event.event_type.into(),
+        event.timestamp.to_rfc3339_opts(SecondsFormat::AutoSi, true).into(),
+        event.details.to_string().into(),
+    ]
+}
+
+/// Shows an event. Clicks are found in lists only.
 #[utoipa::path(get, path = "/api/v1/events/{id}", operation_id = "get_event", tag = "events",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The event", body = Event)))]
@@ -117,5 +159,9 @@ pub(crate) async fn get(
 }
 
 fn event_type(value: serde_json::Value) -> Result<EventType, Bad> {
-    EventType::parse(&string(value)?).map_err(|message| ("invalid", message.to_owned()))
+    EventType::parse(&string(value)?).map_err(invalid)
+}
+
+fn own_event_type(value: serde_json::Value) -> Result<EventType, Bad> {
+    EventType::parse_own(&string(value)?).map_err(invalid)
 }

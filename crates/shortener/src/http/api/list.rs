@@ -9,7 +9,7 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, Position};
+use crate::domain::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, Point, Position};
 
 use super::{
     super::error::ApiError,
@@ -17,10 +17,10 @@ use super::{
 };
 
 /// The parameters that every list takes, read from a query string.
-pub(crate) struct ListQuery {
+pub(crate) struct ListQuery<P = i64> {
     pairs: Rc<[(String, String)]>,
     /// The page that is asked for.
-    pub(super) page: Page,
+    pub(super) page: Page<P>,
 }
 
 fn page_size(value: serde_json::Value) -> Result<i64, Bad> {
@@ -41,7 +41,7 @@ fn page_number(value: serde_json::Value) -> Result<i64, Bad> {
     }
 }
 
-/// The parameters of every list, documented. `limit` and `cursor` win over `per_page` and `page`.
+/// The parameters of every list but `cursor`, documented. `limit` and `cursor` win over `per_page` and `page`.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the input; `ListQuery` reads it")]
@@ -49,9 +49,6 @@ pub(crate) struct ListParams {
     /// Most items of the page; default 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// From the `Link` header of the page before.
-    #[param(value_type = Option<CursorText>)]
-    cursor: Option<String>,
     /// For clients that page by number, from 1.
     #[param(minimum = 1, maximum = 500)]
     page: Option<i64>,
@@ -60,13 +57,39 @@ pub(crate) struct ListParams {
     per_page: Option<i64>,
 }
 
+/// `cursor` of a list in the order of ids.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the input; `ListQuery` reads it")]
+pub(crate) struct CursorParam {
+    /// From the `Link` header of the page before.
+    #[param(value_type = Option<CursorText>)]
+    cursor: Option<String>,
+}
+
+/// `cursor` of a list in the order of time.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the input; `ListQuery` reads it")]
+pub(crate) struct TimeCursorParam {
+    /// From the `Link` header of the page before.
+    #[param(value_type = Option<TimeCursorText>)]
+    cursor: Option<String>,
+}
+
 /// A point in a list. Opaque: only what a `Link` header gave is valid.
 #[derive(ToSchema)]
 #[schema(as = Cursor, format = "cursor")]
 #[expect(dead_code, reason = "documents the input")]
 pub(crate) struct CursorText(String);
 
-impl ListQuery {
+/// A point in a list of what happened. Opaque: only what a `Link` header gave is valid.
+#[derive(ToSchema)]
+#[schema(as = TimeCursor, format = "time-cursor")]
+#[expect(dead_code, reason = "documents the input")]
+pub(crate) struct TimeCursorText(String);
+
+impl<P: Point> ListQuery<P> {
     /// Reads `limit` and `cursor`, or `page` and `per_page`, and lets `filters` read the rest.
     pub(super) fn read<T>(
         query: QueryFields,
@@ -77,40 +100,49 @@ impl ListQuery {
         let per_page = fields.optional("per_page", page_size);
         let cursor = fields
             .optional("cursor", |value| Cursor::parse(&string(value)?).map_err(invalid))
-            .map(|cursor| cursor.after_id);
+            .map(|cursor| cursor.after);
         let limit = fields.optional("limit", page_size);
         let position = match (cursor, limit, number, per_page) {
             (None, None, None, Some(_)) => Position::Number(1),
             (None, _, Some(number), _) => Position::Number(number),
-            (cursor, ..) => Position::After(cursor.unwrap_or(0)),
+            (cursor, ..) => Position::After(cursor.unwrap_or(P::START)),
         };
-        let size = limit.or(per_page).unwrap_or(Page::default().size);
+        let size = limit.or(per_page).unwrap_or(Page::<P>::default().size);
         let page = Page { position, size };
         let filters = filters(&mut fields);
         fields.finish()?;
         Ok((Self { pairs, page }, filters))
     }
 
-    /// The array, with a link to the next page when this one is full. `cursor_of` tells the id, or
-    /// for things without a number the position, that the next page follows.
+    /// The array, with a link to the next page when this one is full. `point_of` tells the point that
+    /// the next page follows: the last item's, or for things without one its position.
     pub(super) fn respond<T: Serialize>(
         &self,
         path: &str,
         items: &[T],
-        cursor_of: impl FnOnce(&T) -> i64,
+        point_of: impl FnOnce(&T) -> P,
     ) -> HttpResponse {
         let mut response = HttpResponse::Ok();
-        let full = i64::try_from(items.len()).is_ok_and(|count| count == self.page.size);
-        if let (true, Some(last)) = (full, items.last()) {
-            let next = match self.page.position {
-                Position::After(_) => ("cursor", Cursor { after_id: cursor_of(last) }.encode()),
-                Position::Number(number) => ("page", (number + 1).to_string()),
-            };
-            if let Ok(value) = HeaderValue::from_str(&self.link(path, &next)) {
-                response.insert_header((LINK, value));
-            }
+        if let Some(next) = self.next(path, items, point_of) {
+            response.insert_header((LINK, next));
         }
         response.json(items)
+    }
+
+    /// The `Link` to the next page, when this one is full.
+    pub(super) fn next<T>(
+        &self,
+        path: &str,
+        items: &[T],
+        point_of: impl FnOnce(&T) -> P,
+    ) -> Option<HeaderValue> {
+        let full = i64::try_from(items.len()).is_ok_and(|count| count == self.page.size);
+        let last = items.last().filter(|_| full)?;
+        let next = match self.page.position {
+            Position::After(_) => ("cursor", Cursor { after: point_of(last) }.encode()),
+            Position::Number(number) => ("page", (number + 1).to_string()),
+        };
+        HeaderValue::from_str(&self.link(path, &next)).ok()
     }
 
     /// The same query with one parameter replaced.

@@ -7,14 +7,16 @@
 pub(super) mod api_keys;
 pub(super) mod events;
 mod fields;
+mod format;
 mod idempotency;
 mod list;
 mod state;
+pub(super) mod stats;
 pub(super) mod urls;
 pub(super) mod users;
 
 pub use fields::MAX_BODY_BYTES;
-pub(crate) use list::CursorText;
+pub(crate) use list::{CursorText, TimeCursorText};
 pub use state::{ApiState, Caller, IdGuard};
 
 use actix_web::{HttpResponse, web};
@@ -25,6 +27,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::scope("/api/v1")
             .configure(urls::routes)
+            .configure(stats::routes)
             .configure(users::routes)
             .configure(events::routes)
             .configure(api_keys::routes),

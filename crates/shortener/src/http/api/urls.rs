@@ -24,7 +24,7 @@ use super::{
         query_positive, string, timestamp,
     },
     idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
-    list::{ListParams, ListQuery},
+    list::{CursorParam, ListParams, ListQuery},
 };
 
 const PATH: &str = "/api/v1/urls";
@@ -241,7 +241,7 @@ fn answer(state: &ApiState, created: Created) -> Result<(Made, Option<Link>), Ap
     params(("user_id" = Option<i64>, Query, minimum = 1), ("is_active" = Option<bool>, Query),
         ("search" = Option<String>, Query, min_length = 3, max_length = 200,
             pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"),
-        ListParams),
+        ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [UrlBody],
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]
 pub(crate) async fn list(

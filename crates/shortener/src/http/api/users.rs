@@ -11,7 +11,7 @@ use super::{
     ApiState, Caller, IdGuard,
     fields::{Bad, JsonObject, QueryFields, invalid, string},
     idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
-    list::{ListParams, ListQuery},
+    list::{CursorParam, ListParams, ListQuery},
 };
 
 const PATH: &str = "/api/v1/users";
@@ -106,7 +106,7 @@ fn answer(user: &User) -> Result<Made, ApiError> {
 
 /// Lists the users that the caller may see, by id.
 #[utoipa::path(get, path = "/api/v1/users", operation_id = "list_users", tag = "users",
-    params(ListParams),
+    params(ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [User],
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]
 pub(crate) async fn list(

@@ -1,0 +1,167 @@
+//! CSV (RFC 4180) that a spreadsheet opens without running any of it.
+//!
+//! A cell that begins with `=`, `+`, `-`, `@`, a tab or a line break is a formula to spreadsheets, or
+//! becomes one, so such text gets an apostrophe in front, which they take as "this is text". Numbers
+//! are ours and stay numbers.
+
+use std::borrow::Cow;
+
+use actix_web::{
+    HttpResponse, HttpResponseBuilder,
+    http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+};
+use csv_async::{AsyncWriter, AsyncWriterBuilder, Terminator};
+use linnet_platform::problem::Problem;
+use tokio::io::AsyncWrite;
+
+use super::error::ApiError;
+
+/// The media type of CSV with a line of names.
+pub(super) const CONTENT_TYPE_CSV: &str = "text/csv; charset=utf-8; header=present";
+
+/// One cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cell<'a> {
+    /// Nothing.
+    Empty,
+    /// A number.
+    Number(i64),
+    /// Text of whatever origin.
+    Text(Cow<'a, str>),
+}
+
+impl From<i64> for Cell<'_> {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<Option<i64>> for Cell<'_> {
+    fn from(number: Option<i64>) -> Self {
+        number.map_or(Self::Empty, Self::Number)
+    }
+}
+
+impl<'a> From<&'a str> for Cell<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Cell<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl<'a> Cell<'a> {
+    /// What stands in the file, before it is quoted.
+    fn into_text(self) -> Cow<'a, str> {
+        match self {
+            Self::Empty => "".into(),
+            Self::Number(number) => number.to_string().into(),
+            Self::Text(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) => {
+                format!("'{text}").into()
+            }
+            Self::Text(text) => text,
+        }
+    }
+}
+
+/// Writes rows.
+pub(super) struct CsvWriter<W: AsyncWrite + Unpin>(AsyncWriter<W>);
+
+impl<W: AsyncWrite + Unpin> CsvWriter<W> {
+    /// Begins with the line of names, which are ours.
+    pub(super) async fn new(output: W, names: &[&str]) -> csv_async::Result<Self> {
+        let mut writer =
+            AsyncWriterBuilder::new().terminator(Terminator::CRLF).create_writer(output);
+        writer.write_record(names).await?;
+        Ok(Self(writer))
+    }
+
+    /// Adds a row, which has as many cells as there are names.
+    pub(super) async fn row<const N: usize>(
+        &mut self,
+        cells: [Cell<'_>; N],
+    ) -> csv_async::Result<()> {
+        self.0.write_record(cells.map(|cell| cell.into_text().into_owned())).await
+    }
+
+    /// Writes out what is buffered, and gives the output back.
+    pub(super) async fn finish(self) -> csv_async::Result<W> {
+        self.0.into_inner().await.map_err(Into::into)
+    }
+}
+
+/// A whole file in memory.
+pub(super) async fn csv_of<const N: usize>(
+    names: [&str; N],
+    rows: impl IntoIterator<Item = [Cell<'_>; N]>,
+) -> Result<Vec<u8>, ApiError> {
+    let write = async {
+        let mut writer = CsvWriter::new(Vec::new(), &names).await?;
+        for row in rows {
+            writer.row(row).await?;
+        }
+        writer.finish().await
+    };
+    write.await.map_err(|error: csv_async::Error| {
+        tracing::error!(%error, "CSV could not be written");
+        Problem::internal().into()
+    })
+}
+
+/// Makes an answer a file to save under this name (letters, digits, `-` and `.`), which no browser
+/// takes for a page.
+pub(super) fn respond(mut response: HttpResponseBuilder, name: &str, csv: Vec<u8>) -> HttpResponse {
+    response.insert_header((CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_CSV)));
+    response.insert_header((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        response.insert_header((CONTENT_DISPOSITION, value));
+    }
+    response.body(csv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn line(text: &str, number: i64) -> String {
+        let csv = csv_of(["text", "number"], [[text.into(), number.into()]]).await.unwrap();
+        let csv = String::from_utf8(csv).unwrap();
+        csv.strip_prefix("text,number\r\n").unwrap().to_owned()
+    }
+
+    #[actix_web::test]
+    async fn must_10_no_cell_is_a_formula() {
+        assert_eq!(line("=1+1", 0).await, "'=1+1,0\r\n");
+        assert_eq!(line("+49", 0).await, "'+49,0\r\n");
+        assert_eq!(line("-1", 0).await, "'-1,0\r\n", "text stays text");
+        assert_eq!(line("@SUM(A1)", 0).await, "'@SUM(A1),0\r\n");
+        assert_eq!(line("\t=1", 0).await, "'\t=1,0\r\n");
+        assert_eq!(line("\r=1", 0).await, "\"'\r=1\",0\r\n");
+        assert_eq!(line("\n=1", 0).await, "\"'\n=1\",0\r\n");
+        assert_eq!(line("=\"a\",b", 0).await, "\"'=\"\"a\"\",b\",0\r\n");
+        assert_eq!(line("a=1", -7).await, "a=1,-7\r\n", "a number is a number");
+    }
+
+    #[actix_web::test]
+    async fn cells_are_quoted_where_they_must_be() {
+        assert_eq!(line("a,b", 1).await, "\"a,b\",1\r\n");
+        assert_eq!(line("a\"b", 1).await, "\"a\"\"b\",1\r\n");
+        assert_eq!(line("a\r\nb", 1).await, "\"a\r\nb\",1\r\n");
+        assert_eq!(line("Zürich ☃", 1).await, "Zürich ☃,1\r\n");
+        let csv = csv_of(["a", "b"], [[Cell::Empty, None.into()]]).await.unwrap();
+        assert_eq!(csv, b"a,b\r\n,\r\n");
+    }
+
+    #[actix_web::test]
+    async fn must_09_a_file_is_no_page() {
+        let response = respond(HttpResponse::Ok(), "url-7.csv", Vec::new());
+        let header = |name: &str| response.headers().get(name).unwrap().to_str().unwrap();
+        assert_eq!(header("content-type"), CONTENT_TYPE_CSV);
+        assert_eq!(header("x-content-type-options"), "nosniff");
+        assert_eq!(header("content-disposition"), "attachment; filename=\"url-7.csv\"");
+    }
+}

@@ -1,0 +1,342 @@
+//! Statistics, and clicks among events. The pipeline that counts has tests of its own: here the
+//! roll-ups are written as it would.
+
+use linnet_system_tests::{Answer, Stack};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+const SCOPES: &[&str] = &["urls:read", "urls:write"];
+
+/// A link's clicks of two days, with a referrer that is a formula.
+async fn count_clicks(database: &mut PgConnection, link: i64, user: i64) {
+    sqlx::query(
+        "INSERT INTO click_days (subject, day, clicks, bots, visitors)
+         SELECT subject, '2026-03-01'::date + n, 10 + n, 2, 5
+           FROM unnest(ARRAY[$1, -$2, 0]) AS subject, generate_series(0, 1) AS n",
+    )
+    .bind(link)
+    .bind(user)
+    .execute(&mut *database)
+    .await
+    .unwrap();
+    sqlx::query(
+        "WITH made AS (INSERT INTO click_values (kind, parts)
+                       VALUES (3, ARRAY['=HYPERLINK(\"//evil\")']), (3, ARRAY['<script>alert(1)</script>'])
+                       RETURNING id)
+         INSERT INTO click_days_by_value (subject, day, value_id, clicks)
+         SELECT subject, '2026-03-01', id, 4 FROM unnest(ARRAY[$1, -$2, 0]) AS subject, made",
+    )
+    .bind(link)
+    .bind(user)
+    .execute(database)
+    .await
+    .unwrap();
+}
+
+fn texts(answer: &Answer) -> Vec<String> {
+    let text = answer.text();
+    let lines = text.strip_suffix("\r\n").expect("an end of line at the end");
+    lines.split("\r\n").map(ToOwned::to_owned).collect()
+}
+
+fn is_file(answer: &Answer, name: &str) {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.header("content-type").unwrap().starts_with("text/csv; charset=utf-8"));
+    let disposition = format!("attachment; filename=\"{name}\"");
+    assert_eq!(answer.header("content-disposition"), Some(disposition.as_str()));
+    assert_eq!(answer.headers.get_all("x-content-type-options").iter().count(), 1);
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+}
+
+#[tokio::test]
+async fn statistics_are_totals_a_series_and_lists() {
+    let stack = Stack::start().await;
+    let (user, client) = stack.user("counts", SCOPES).await;
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let id = link["id"].as_i64().unwrap();
+    count_clicks(&mut stack.database().await, id, user).await;
+    let query = "from=2026-03-01&to=2026-03-04";
+    let stats = client.get(&format!("/api/v1/urls/{id}/stats?{query}")).send().await;
+    assert_eq!(stats.status, 200, "{}", stats.text());
+    let stats = stats.json();
+    let point = |start: &str, clicks: i64, visitors: i64, bots: i64| {
+        json!({"start": start, "clicks": clicks, "unique_visitors": visitors, "bots": bots,
+            "prefetches": 0, "heads": 0})
+    };
+    let script = "<script>alert(1)</script>";
+    let referrers = json!([{"value": "direct", "clicks": 13},
+        {"value": script, "clicks": 4}, {"value": "=HYPERLINK(\"//evil\")", "clicks": 4}]);
+    assert_eq!(stats["url_id"], id);
+    assert!(stats.get("user_id").is_none());
+    assert_eq!(stats["from"], "2026-03-01T00:00:00Z");
+    assert_eq!(stats["to"], "2026-03-04T00:00:00Z");
+    assert_eq!((&stats["interval"], &stats["tz"]), (&json!("day"), &json!("UTC")));
+    assert_eq!(stats["totals"]["clicks"], 21);
+    assert_eq!(stats["totals"]["unique_visitors"], 10);
+    let series = json!([
+        point("2026-03-01T00:00:00Z", 10, 5, 2),
+        point("2026-03-02T00:00:00Z", 11, 5, 2),
+        point("2026-03-03T00:00:00Z", 0, 0, 0)
+    ]);
+    assert_eq!(stats["series"], series);
+    let mut listed = stats["top"]["referrer"].as_array().unwrap().clone();
+    listed.sort_by_key(|line| (-line["clicks"].as_i64().unwrap(), line["value"].to_string().len()));
+    let mut wanted = referrers.as_array().unwrap().clone();
+    wanted.sort_by_key(|line| (-line["clicks"].as_i64().unwrap(), line["value"].to_string().len()));
+    assert_eq!(listed, wanted);
+    assert_eq!(stats["top"]["browser"], json!([{"value": "unknown", "clicks": 21}]));
+    assert_eq!(stats["top"]["utm_source"], json!([]));
+    assert_eq!(stats["top"].as_object().unwrap().len(), 9);
+
+    // Its owner's links together, and everything.
+    let own = client.get(&format!("/api/v1/stats?{query}")).send().await.json();
+    assert_eq!((&own["user_id"], &own["totals"]), (&json!(user), &stats["totals"]));
+    let all = stack.client().get(&format!("/api/v1/stats?{query}")).send().await.json();
+    assert_eq!((&all["user_id"], &all["totals"]), (&Value::Null, &stats["totals"]));
+    let named = stack.client().get(&format!("/api/v1/stats?{query}&user_id={user}")).send().await;
+    assert_eq!(named.json(), own);
+    let head = client.head(&format!("/api/v1/stats?{query}")).send().await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    // Without any parameter, too.
+    assert_eq!(
+        client.get("/api/v1/stats").send().await.json()["series"].as_array().unwrap().len(),
+        30
+    );
+}
+
+#[tokio::test]
+async fn must_16_somebody_elses_statistics_are_not_there() {
+    let stack = Stack::start().await;
+    let (owner_id, owner) = stack.user("owner", SCOPES).await;
+    let (_, thief) = stack.user("thief", SCOPES).await;
+    let (_, weak) = stack.user("weak", &["users:read"]).await;
+    let link = owner.shorten(&json!({"original_url": "https://example.com/"})).await["id"].clone();
+    let link = format!("/api/v1/urls/{link}/stats");
+    let user = format!("/api/v1/stats?user_id={owner_id}");
+    for (path, absent) in
+        [(&link, "/api/v1/urls/987654321/stats"), (&user, "/api/v1/stats?user_id=987654321")]
+    {
+        assert_eq!(owner.get(path).send().await.status, 200);
+        assert_eq!(stack.client().get(path).send().await.status, 200);
+        stack.client().get(absent).send().await.problem(404);
+        let (theirs, nothing) = (thief.get(path).send().await, thief.get(absent).send().await);
+        let (mut theirs, mut nothing) = (theirs.problem(404), nothing.problem(404));
+        for problem in [&mut theirs, &mut nothing] {
+            problem.as_object_mut().unwrap().remove("request_id");
+        }
+        assert_eq!(theirs, nothing, "{path}: the same answer as for nothing");
+        let csv = thief.get(path).header("accept", "text/csv").send().await;
+        assert_eq!(csv.problem(404)["code"], "not_found", "an error is no file");
+        weak.get(path).send().await.problem(403);
+        stack.client().anonymous().get(path).send().await.problem(401);
+    }
+}
+
+#[tokio::test]
+async fn bad_parameters_are_named() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await["id"].clone();
+    for path in ["/api/v1/stats".to_owned(), format!("/api/v1/urls/{link}/stats")] {
+        for (query, field) in [
+            ("from=yesterday", "from"),
+            ("from=2026-02-30", "from"),
+            ("from=1", "from"),
+            ("from=2026-03-01T00:00:00", "from"),
+            ("from=0001-01-01", "from"),
+            ("to=99999-01-01", "to"),
+            ("to=9999-12-31T23:59:59Z", "to"),
+            ("from=2026-03-02&to=2026-03-02", "from"),
+            ("from=2026-03-02&to=2026-03-01", "from"),
+            ("from=2026-03-02T01:00:00%2B01:00&to=2026-03-02", "from"),
+            ("from=2999-01-01", "from"),
+            ("interval=month", "interval"),
+            ("interval=", "interval"),
+            ("interval=Day", "interval"),
+            ("interval=hour&from=2020-01-01&to=2021-01-01", "interval"),
+            ("from=1970-01-01&to=9998-01-01&interval=week", "interval"),
+            ("tz=Europe/Nowhere", "tz"),
+            ("tz=Europe/Nowhere&interval=hour&from=2026-03-01T00:00:00Z", "tz"),
+            ("tz=UTC%2B3", "tz"),
+            ("tz=%2B03", "tz"),
+            ("tz=", "tz"),
+            ("tz=%00", "tz"),
+            ("tz=../../etc/passwd", "tz"),
+            ("tz='", "tz"),
+            ("top=-1", "top"),
+            ("top=101", "top"),
+            ("top=ten", "top"),
+            ("dimension=colour", "dimension"),
+            ("format=xml", "format"),
+            ("no_such=1", "no_such"),
+            ("tz=UTC&tz=UTC", "tz"),
+        ] {
+            let answer = client.get(&format!("{path}?{query}")).send().await;
+            answer.problem(422);
+            assert_eq!(answer.problem_fields(), [field], "{path}?{query}");
+        }
+        for good in [
+            "tz=europe/berlin&from=2026-03-29&to=2026-03-30&interval=hour",
+            "tz=Etc/GMT%2B5&interval=week",
+            "from=9998-12-30&to=9998-12-31&tz=Pacific/Kiritimati",
+            "from=1970-01-01T00:00:00Z&to=1970-01-01T00:00:00.000001Z&tz=America/Los_Angeles",
+            "top=0",
+            "top=100",
+        ] {
+            let answer = client.get(&format!("{path}?{good}")).send().await;
+            assert_eq!(answer.status, 200, "{good}: {}", answer.text());
+        }
+    }
+    let answer = client.get("/api/v1/stats?user_id=0").send().await;
+    answer.problem(422);
+    assert_eq!(answer.problem_fields(), ["user_id"]);
+    let url_stats = format!("/api/v1/urls/{link}/stats?user_id=1");
+    client.get(&url_stats).send().await.problem(422);
+}
+
+#[tokio::test]
+async fn must_10_must_09_csv_runs_nothing() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let id = link["id"].as_i64().unwrap();
+    count_clicks(&mut stack.database().await, id, stack.admin_id).await;
+    let path = format!("/api/v1/urls/{id}/stats?from=2026-03-01&to=2026-03-03");
+
+    let series = [
+        "start,clicks,unique_visitors,bots,prefetches,heads",
+        "2026-03-01T00:00:00Z,10,5,2,0,0",
+        "2026-03-02T00:00:00Z,11,5,2,0,0",
+    ];
+    for answer in [
+        client.get(&format!("{path}&format=csv")).send().await,
+        client.get(&path).header("accept", "text/csv").send().await,
+    ] {
+        is_file(&answer, &format!("url-{id}-stats.csv"));
+        assert_eq!(texts(&answer), series);
+    }
+    let json = client.get(&format!("{path}&format=json")).header("accept", "text/csv").send().await;
+    assert_eq!(json.json()["totals"]["clicks"], 21, "the parameter wins");
+    let hours = format!("{path}&interval=hour&format=csv");
+    assert_eq!(texts(&client.get(&hours).send().await)[1], "2026-03-01T00:00:00Z,0,,0,0,0");
+
+    let referrers = client.get(&format!("{path}&format=csv&dimension=referrer")).send().await;
+    is_file(&referrers, &format!("url-{id}-referrer.csv"));
+    let mut lines = texts(&referrers);
+    assert_eq!(lines[..2], ["value,clicks", "direct,13"]);
+    lines[2..].sort_unstable();
+    assert_eq!(lines[2..], ["\"'=HYPERLINK(\"\"//evil\"\")\",4", "<script>alert(1)</script>,4"]);
+    for (path, name) in [
+        ("/api/v1/stats?format=csv".to_owned(), "stats.csv".to_owned()),
+        (
+            format!("/api/v1/stats?format=csv&user_id={}&dimension=os", stack.admin_id),
+            format!("user-{}-os.csv", stack.admin_id),
+        ),
+    ] {
+        is_file(&client.get(&path).send().await, &name);
+    }
+
+    // Events: a type that is a formula, and details that hold everything.
+    let details = json!({"text": "a,\"b\"\r\n=1+1"});
+    let event = json!({"url_id": id, "event_type": "-1", "details": details});
+    let event = client.post("/api/v1/events", &event).send().await.json();
+    let answer = client.get("/api/v1/events?event_type=-1&limit=1&format=csv").send().await;
+    is_file(&answer, "events.csv");
+    assert!(answer.header("link").unwrap().contains("format=csv"));
+    let (names, row) =
+        answer.text().split_once("\r\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert_eq!(names, "id,url_id,user_id,event_type,timestamp,details");
+    let quoted = details.to_string().replace('"', "\"\"");
+    let time = event["timestamp"].as_str().unwrap();
+    assert_eq!(row, format!("{},{id},{},'-1,{time},\"{quoted}\"\r\n", event["id"], stack.admin_id));
+}
+
+#[tokio::test]
+async fn clicks_are_listed_among_events_and_never_claimed() {
+    let stack = Stack::start().await;
+    let (_, owner) = stack.user("owner", SCOPES).await;
+    let (_, thief) = stack.user("thief", SCOPES).await;
+    let link = owner.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let (id, user) = (link["id"].as_i64().unwrap(), link["user_id"].as_i64().unwrap());
+    let mut database = stack.database().await;
+    // A day that nobody else makes a partition for.
+    sqlx::raw_sql(
+        "CREATE TABLE clicks_of_stats PARTITION OF clicks
+         FOR VALUES FROM ('2020-03-01 00:00Z') TO ('2020-03-02 00:00Z');
+         INSERT INTO click_values (kind, parts) VALUES (1, '{Firefox,Linux,\"\"}')",
+    )
+    .execute(&mut database)
+    .await
+    .unwrap();
+    sqlx::query(
+        "WITH made AS (
+           INSERT INTO clicks (url_id, clicked_at, kind, agent_id)
+           SELECT $1, '2020-03-01 10:00Z', n % 2, (SELECT id FROM click_values LIMIT 1)
+             FROM generate_series(1, 5) AS n)
+         INSERT INTO click_hours (subject, hour, clicks, bots)
+         SELECT subject, '2020-03-01 10:00Z', 2, 3 FROM unnest(ARRAY[$1, -$2, 0]) AS subject",
+    )
+    .bind(id)
+    .bind(user)
+    .execute(&mut database)
+    .await
+    .unwrap();
+
+    for client in [&owner, &stack.client()] {
+        let mut path = Some("/api/v1/events?limit=2".to_owned());
+        let mut seen: Vec<Value> = Vec::new();
+        while let Some(here) = path {
+            let answer = client.get(&here).send().await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            seen.extend(answer.json().as_array().unwrap().clone());
+            path = answer
+                .header("link")
+                .map(|link| link.trim_start_matches('<').split('>').next().unwrap().to_owned());
+        }
+        let types: Vec<_> =
+            seen.iter().map(|event| event["event_type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["click", "click", "click", "click", "click", "created"]);
+        assert!(seen[..5].is_sorted_by_key(|event| event["id"].as_i64()));
+        assert_eq!((&seen[0]["url_id"], &seen[0]["user_id"]), (&json!(id), &Value::Null));
+        let details = json!({"kind": "bot", "browser": "Firefox", "os": "Linux"});
+        assert_eq!(seen[0]["details"], details);
+        assert_eq!(seen[0]["timestamp"], "2020-03-01T10:00:00Z");
+    }
+    let count = async |client: &linnet_system_tests::Client, query: &str| {
+        let answer = client.get(&format!("/api/v1/events?{query}")).send().await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+        answer.json().as_array().unwrap().len()
+    };
+    for (query, wanted) in [
+        ("event_type=click", 5),
+        ("event_type=created", 1),
+        ("to=2020-03-01T10:00:00Z", 0),
+        ("to=2020-03-01T10:00:01Z", 5),
+        ("from=2020-03-01T10:00:00Z&to=2020-03-01T11:00:00Z", 5),
+        ("from=2020-03-01T11:00:00Z", 1),
+        ("per_page=4&page=2", 2),
+    ] {
+        assert_eq!(count(&owner, query).await, wanted, "{query}");
+    }
+    assert_eq!(count(&owner, &format!("user_id={user}")).await, 1);
+    for query in ["event_type=click".to_owned(), format!("url_id={id}")] {
+        assert_eq!(count(&thief, &query).await, 0, "{query}");
+    }
+
+    let claim = json!({"url_id": id, "event_type": "click"});
+    let refused = owner.post("/api/v1/events", &claim).send().await;
+    refused.problem(422);
+    assert_eq!(refused.problem_fields(), ["event_type"]);
+    for (query, field) in [
+        // What was a cursor when lists were in the order of ids.
+        ("cursor=YWZ0ZXI6Mg", "cursor"),
+        ("cursor=YXQ6OTk5OTk5OTk5OTk5OTk5OTk5OjE", "cursor"),
+        ("from=2026-03-01", "from"),
+        ("to=x", "to"),
+        ("format=pdf", "format"),
+    ] {
+        let answer = owner.get(&format!("/api/v1/events?{query}")).send().await;
+        answer.problem(422);
+        assert_eq!(answer.problem_fields(), [field], "{query}");
+    }
+}
