@@ -26,6 +26,8 @@ const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Longest wait for the group that is being written when the process stops.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for whoever scrapes while the process stops, in seconds.
+const ADMIN_SHUTDOWN_S: u64 = 2;
 
 /// Runs until the lifecycle ends. Needs an actix runtime.
 pub async fn work(
@@ -100,6 +102,7 @@ fn serve_admin(
     let server =
         HttpServer::new(move || App::new().configure(|cfg| admin_routes(cfg, state.clone())))
             .workers(1)
+            .shutdown_timeout(ADMIN_SHUTDOWN_S)
             .shutdown_signal(lifecycle.stopping().cancelled_owned());
     Ok(match socket {
         Bound::Tcp(listener) => server.listen(listener)?.run(),

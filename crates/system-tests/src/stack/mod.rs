@@ -218,11 +218,12 @@ impl Drop for Stack {
                 killed.push(process.name().to_owned());
             }
         };
-        finish(&mut self.nginx);
         self.gateways.iter_mut().chain(&mut self.shorteners).for_each(&mut finish);
         // After the shorteners, whose last work they may still take.
         self.workers.iter_mut().for_each(Process::begin_end);
-        self.workers.iter_mut().for_each(finish);
+        self.workers.iter_mut().for_each(&mut finish);
+        // Last of them: it waits for its clients' connections.
+        finish(&mut self.nginx);
         let stores = std::iter::once(&mut self.redis).chain(&mut self.postgres);
         for process in stores {
             process.begin_end();
