@@ -1,7 +1,7 @@
 //! Puts the pieces together: binds everything first, then starts it, then stops it in order.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     sync::{
         Arc,
@@ -385,6 +385,7 @@ impl Shared {
                 metrics: Arc::clone(&self.cache_metrics),
                 database_timeout: self.settings.resolve.database_timeout(),
             },
+            hot: RefCell::default(),
             budget: Arc::clone(&self.budget),
             metrics: Arc::clone(&self.resolve_metrics),
             lifecycle: self.lifecycle.clone(),
