@@ -24,6 +24,8 @@ const VERSION: u8 = 1;
 const HEAD: usize = 1 + 16;
 /// A batch that claims to be larger than this when unpacked is none of ours.
 const MAX_UNPACKED: usize = 16 * 1024 * 1024;
+/// Bytes of a click when unpacked, at least: seven columns of a byte or more, and the visitor.
+const MIN_CLICK: usize = 7 + 8;
 
 const IS_HEAD: u8 = 1;
 const IS_PREFETCH: u8 = 2;
@@ -169,7 +171,7 @@ impl Batch {
         let id = packed.array()?;
         let count = packed.size()?;
         let length = packed.size()?;
-        if length > MAX_UNPACKED || count > length {
+        if length > MAX_UNPACKED || count > length / MIN_CLICK {
             return Err(BatchError::Damaged("impossible sizes"));
         }
         let rest = lz4_flex::block::decompress(packed.0, length)

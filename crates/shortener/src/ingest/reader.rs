@@ -70,9 +70,10 @@ impl From<VisitorsError> for IngestError {
 }
 
 impl IngestError {
-    /// Whether trying again cannot help.
+    /// Whether trying again cannot help, since the clicks themselves are refused. Whatever else the
+    /// database refuses, an operator can mend, and the clicks wait for it.
     fn is_final(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Failed(_) | StoreError::Conflict(_)))
+        matches!(self, Self::Store(error) if error.refuses_rows())
     }
 }
 
@@ -245,7 +246,8 @@ impl Ingester {
                 }
                 Err(error) => {
                     self.metrics.retries.add(1);
-                    tracing::warn!(%error, "clicks wait in the stream: trying on");
+                    let reason = reason_of(&error);
+                    tracing::warn!(reason, "clicks wait in the stream: trying on");
                     tokio::select! {
                         () = stop.cancelled() => return Ok(()),
                         () = tokio::time::sleep(jittered(backoff)) => {}

@@ -30,6 +30,23 @@ pub enum Constraint {
     UserMissing,
 }
 
+impl StoreError {
+    /// Whether the rows themselves are what the database refuses, so that it would refuse them again.
+    /// A schema that is not there, a permission that is missing or a password that changed are not
+    /// the rows' fault. Classes after appendix A of PostgreSQL's manual: cardinality (21), data
+    /// exceptions (22), integrity (23), program limits, such as an index entry's size (54).
+    pub fn refuses_rows(&self) -> bool {
+        match self {
+            Self::Conflict(_) | Self::Failed(sqlx::Error::Encode(_)) => true,
+            Self::Failed(sqlx::Error::Database(database)) => {
+                let of_rows = ["21", "22", "23", "54"];
+                database.code().is_some_and(|code| of_rows.iter().any(|of| code.starts_with(of)))
+            }
+            Self::Failed(_) | Self::Away(_) => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {

@@ -1,45 +1,17 @@
 //! Clicks from the redirect to the database.
 
-use std::time::Duration;
+mod full;
+mod poison;
+mod shorteners;
+mod stores;
+mod strangers;
+mod support;
+mod visitors;
+mod workers;
 
-use linnet_system_tests::{Builder, Client, Stack, within};
 use serde_json::json;
-use sqlx::PgConnection;
 
-const DRAIN: Duration = Duration::from_secs(30);
-
-fn builder() -> Builder {
-    Stack::builder().shorteners(2).workers(1).env("LINNET__WORKER__CLAIM_AFTER_MS", 1_000)
-}
-
-async fn recorded(database: &mut PgConnection) -> i64 {
-    sqlx::query_scalar("SELECT count(*) FROM clicks").fetch_one(database).await.unwrap()
-}
-
-/// Waits until so many clicks are recorded, and sees that no more come.
-async fn recorded_exactly(stack: &Stack, wanted: i64) {
-    let database = tokio::sync::Mutex::new(stack.database().await);
-    within(DRAIN, "every click in the database", || async {
-        recorded(&mut *database.lock().await).await >= wanted
-    })
-    .await;
-    let mut database = database.into_inner();
-    assert_eq!(recorded(&mut database).await, wanted);
-    let totals: (i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_hours WHERE subject = 0),
-                (SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_days WHERE subject = 0),
-                (SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_days WHERE subject > 0)",
-    )
-    .fetch_one(&mut database)
-    .await
-    .unwrap();
-    assert_eq!(totals, (wanted, wanted, wanted), "every roll-up adds up to the raw clicks");
-}
-
-async fn link(client: &Client, body: &serde_json::Value) -> (i64, String) {
-    let link = client.shorten(body).await;
-    (link["id"].as_i64().unwrap(), link["short_code"].as_str().unwrap().to_owned())
-}
+use support::{builder, link, recorded_exactly};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_click_is_recorded_with_what_it_says() {
