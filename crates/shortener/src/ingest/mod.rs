@@ -20,10 +20,14 @@ mod settings;
 mod values;
 mod visitors;
 mod watch;
+mod writer;
 
 pub use group::{Enriched, build_group};
 pub use maintenance::{Maintenance, ensure_partitions};
 pub use metrics::IngestMetrics;
 pub use process::work;
-pub use reader::{IngestError, Ingester};
+pub use reader::Ingester;
+pub(crate) use reader::connect;
 pub use settings::WorkerSettings;
+pub use writer::IngestError;
+pub(crate) use writer::Writer;
