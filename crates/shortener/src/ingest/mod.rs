@@ -29,5 +29,6 @@ pub use process::work;
 pub use reader::Ingester;
 pub(crate) use reader::connect;
 pub use settings::WorkerSettings;
+pub(crate) use visitors::forget_visitors;
 pub use writer::IngestError;
 pub(crate) use writer::Writer;
