@@ -66,6 +66,9 @@ impl Maintenance {
             self.store.forget_visitor_keys_before(yesterday).await?;
         }
         while self.store.forget_batches().await? > 0 {}
+        while let Some(month) = self.store.fold_click_month().await? {
+            tracing::info!(%month, "a month of clicks is added up");
+        }
         Ok(())
     }
 }
