@@ -13,7 +13,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 const AHEAD: u64 = 3;
 
 /// Makes the partitions of these days, unless this worker has seen them.
-pub async fn ensure_partitions(
+pub(super) async fn ensure_partitions(
     store: &Store,
     seen: &mut HashSet<NaiveDate>,
     days: impl IntoIterator<Item = NaiveDate>,
