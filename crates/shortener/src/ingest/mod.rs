@@ -22,8 +22,7 @@ mod visitors;
 mod watch;
 mod writer;
 
-pub use group::{Enriched, build_group};
-pub use maintenance::{Maintenance, ensure_partitions};
+pub use maintenance::Maintenance;
 pub use metrics::IngestMetrics;
 pub use process::work;
 pub use reader::Ingester;

@@ -138,8 +138,8 @@ impl Store {
         Ok(ImportCounts { written })
     }
 
-    /// Makes links of a user, with ids of the database's own; those whose code is taken are left out.
-    /// The ids of the others.
+    /// Makes links of a user and their events, with ids of the database's own; those whose code is
+    /// taken are left out. The ids of the others.
     pub async fn add_links(
         &self,
         user_id: i64,
@@ -150,9 +150,19 @@ impl Store {
         let targets: Vec<String> =
             links.iter().map(|(_, target)| target.as_str().to_owned()).collect();
         Ok(sqlx::query_scalar!(
-            "INSERT INTO urls (user_id, short_code, original_url, created_at, updated_at)
-             SELECT $1, code, target, $4, $4 FROM UNNEST($2::text[], $3::text[]) AS row (code, target)
-             ON CONFLICT DO NOTHING RETURNING id",
+            "WITH made AS (
+               INSERT INTO urls (user_id, short_code, original_url, created_at, updated_at)
+               SELECT $1, code, target, $4, $4
+                 FROM UNNEST($2::text[], $3::text[]) AS row (code, target)
+               ON CONFLICT DO NOTHING
+               RETURNING id, user_id, short_code, original_url
+             ), event AS (
+               INSERT INTO events (url_id, user_id, event_type, timestamp, details)
+               SELECT id, user_id, 'created', $4,
+                      jsonb_build_object('short_code', short_code, 'original_url', original_url)
+                 FROM made
+             )
+             SELECT id FROM made",
             user_id,
             &codes,
             &targets,

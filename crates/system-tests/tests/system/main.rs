@@ -17,6 +17,7 @@ mod identity;
 mod import;
 mod lifecycle;
 mod links;
+mod live;
 mod odd_bytes;
 mod pipeline;
 mod stampede;
