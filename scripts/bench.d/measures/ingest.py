@@ -53,8 +53,9 @@ def copy(stack, first: int, rows: int) -> float:
     stack.sql("DROP TABLE IF EXISTS copied")
     stack.sql("CREATE TABLE copied (LIKE clicks INCLUDING ALL) PARTITION BY RANGE (clicked_at)")
     for back in range(3):
-        stack.sql(f"""DO $do$ BEGIN EXECUTE format('CREATE TABLE copied_{back} PARTITION OF copied FOR VALUES FROM (%L) TO (%L)',
-            date_trunc('day', now(), 'UTC') - interval '{back} days', date_trunc('day', now(), 'UTC') - interval '{back - 1} days');
+        day = f"date_trunc('day', now(), 'UTC') - interval '{back} days'"
+        stack.sql(f"""DO $do$ BEGIN EXECUTE format(
+            'CREATE TABLE copied_{back} PARTITION OF copied FOR VALUES FROM (%L) TO (%L)', {day}, {day} + interval '1 day');
             END $do$""")
     stack.as_superuser("CHECKPOINT")
     start = time.monotonic()

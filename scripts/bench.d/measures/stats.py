@@ -22,14 +22,14 @@ def run(bench) -> None:
     # All of the few are the link's own; past months are folded at the end of it.
     stack.generate(1, size.stats_few, DAYS, 1)
     link = int(stack.sql(f"SELECT max(id) FROM urls WHERE user_id = {bench.user_id}"))
-    few = asked(bench, link, size.stats_few)
+    few = Asked(bench, link, size.stats_few)
     start = time.monotonic()
     stack.generate(size.stats_links, size.stats_many - size.stats_few, DAYS, 2)
     fill = (size.stats_many - size.stats_few) / (time.monotonic() - start)
-    many = asked(bench, link, size.stats_many)
+    many = Asked(bench, link, size.stats_many)
     if few.answer != many.answer:
         raise BenchError("clicks of other links have changed the statistics of this one")
-    figures.add("stats_fill", fill, "clicks/s", note="`admin generate`: clicks of a year in the order of time, links and folding included")
+    figures.add("stats_fill", fill, "clicks/s", note="`admin generate`, a year in the order of time, links and folding included")
     figures.add("stats_few_p50", few.p50, "ms", note=f"{size.stats_few:,} clicks, all of this link")
     figures.add("stats_few_p99", few.p99, "ms")
     figures.add("stats_p50", many.p50, "ms", note=f"{size.stats_many:,} clicks, the same of this link")
@@ -37,7 +37,7 @@ def run(bench) -> None:
     figures.add("stats_ratio", many.p99 / few.p99, "of few's p99", at_most=1.5)
 
 
-class asked:
+class Asked:
     """The middle of the rounds' percentiles, in milliseconds, and what was answered."""
 
     def __init__(self, bench, link: int, clicks: int) -> None:
