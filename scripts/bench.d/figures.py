@@ -27,12 +27,14 @@ class Figures:
         self.all: list[Figure] = []
 
     def add(self, name: str, value: float, unit: str, *, at_least: float | None = None,
-            at_most: float | None = None, note: str = "") -> None:
+            at_most: float | None = None, exactly: float | None = None, note: str = "") -> None:
         bar, met = None, True
         if at_least is not None:
             bar, met = f">= {at_least:g}", value >= at_least
         elif at_most is not None:
             bar, met = f"<= {at_most:g}", value <= at_most
+        elif exactly is not None:
+            bar, met = f"= {exactly:g}", value == exactly
         figure = Figure(name, round(value, 4), unit, bar, met, note)
         self.all.append(figure)
         say(f"  {name}: {shown(figure.value)} {unit}" + (f" ({bar}: {'met' if met else 'NOT MET'})" if bar else ""))

@@ -15,14 +15,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from figures import Figures, say  # noqa: E402
-from measures import cold_zipf, creates, latency, memory, peak, startup, users  # noqa: E402
+from measures import clicks, cold_zipf, creates, ingest, latency, memory, peak, startup, stats, users  # noqa: E402
 from processes import BenchError, Processes, resident_mib  # noqa: E402
 from stack import ROOT, Stack, bash  # noqa: E402
 from tools import Tools  # noqa: E402
 
 # In the order of running: what makes links comes after what counts on the links there are, memory after everything.
 PARTS = {"peak": peak, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "creates": creates, "users": users,
-         "memory": memory}
+         "clicks": clicks, "ingest": ingest, "stats": stats, "memory": memory}
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,19 @@ class Size:
     create_rounds: int = 5
     create_s: float = 5
     users_s: float = 30
+    saturation_s: float = 30
+    ingest_rounds: int = 3
+    ingest_clicks: int = 1_000_000
+    stats_rounds: int = 5
+    stats_requests: int = 300
+    stats_few: int = 100_000
+    stats_many: int = 10_000_000
+    stats_links: int = 50_000
 
 
 QUICK = Size(links=200_000, warm_draws=300_000, cold_draws=300_000, rounds=3, round_s=1, latency_rounds=3, latency_s=3, starts=2,
-             create_rounds=3, create_s=2, users_s=6)
+             create_rounds=3, create_s=2, users_s=6, saturation_s=5, ingest_rounds=2, ingest_clicks=100_000, stats_rounds=3,
+             stats_requests=100, stats_few=20_000, stats_many=200_000, stats_links=2_000)
 
 
 class Bench:
@@ -129,6 +138,8 @@ def measure(bench: Bench, parts: list[str]) -> None:
     for part in parts:
         say(f"==> {part}")
         start = time.monotonic()
+        # What the part before has left in the stream is none of this one's business.
+        bench.stack.forget_clicks()
         PARTS[part].run(bench)
         bench.processes.check()
         say(f"    ({time.monotonic() - start:.0f} s)")

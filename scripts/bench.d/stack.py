@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,18 @@ class Shortener:
 
     def lookups(self) -> dict[str, float]:
         """`linnet_cache_lookups_total` by tier."""
+        return self._by_label("linnet_cache_lookups_total", "tier")
+
+    def redirects(self) -> int:
+        """Redirects served so far."""
+        return int(self._by_label("linnet_resolve_answers_total", "outcome").get("redirected", 0))
+
+    def _by_label(self, name: str, label: str) -> dict[str, float]:
         status, text = http_get(self.admin, "/metrics")
         if status != 200:
             raise BenchError(f"/metrics of {self.process.name} answered {status}")
-        return {tier: float(value)
-                for tier, value in re.findall(r'^linnet_cache_lookups_total\{[^}]*tier="(\w+)"[^}]*\} (\S+)$', text, re.M)}
+        return {value: float(count)
+                for value, count in re.findall(rf'^{name}\{{[^}}]*{label}="(\w+)"[^}}]*\}} (\S+)$', text, re.M)}
 
 
 class Stack:
@@ -63,6 +71,8 @@ class Stack:
                             if not name.startswith(("LINNET_", "OTEL_", "PG", "PYTHON"))}
         self.environment |= UNREACHED_LIMITS
         self.environment["LINNET__SERVICE__TOKEN"] = secrets.token_hex(32)
+        # Each process takes a folder of its own in it.
+        self.environment["LINNET__CLICKS__SPOOL_DIR"] = str(folder / "spool")
 
     # --- PostgreSQL and Redis ---
 
@@ -128,6 +138,27 @@ class Stack:
         key = self.processes.run(argv, env=self.environment).stdout.strip().splitlines()[-1]
         return key, int(self.sql("SELECT id FROM users WHERE email = 'bench@example.com'"))
 
+    def generate(self, links: int, clicks: int, days: int, seed: int, *flags: str) -> None:
+        """Links of the key's user, and clicks on them."""
+        argv = [self.binary("linnet-shortener"), "admin", "generate", "--links", str(links), "--clicks", str(clicks), "--days",
+                str(days), "--seed", str(seed), "--user", "bench@example.com", *flags]
+        self.processes.run(argv, env=self.environment, timeout_s=7200)
+
+    def recorded(self) -> int:
+        """Clicks in the database, by the roll-up of the whole service, which is written with them."""
+        return int(self.sql("SELECT COALESCE(sum(clicks + bots + prefetches + heads), 0) FROM click_days WHERE subject = 0"))
+
+    def forget_clicks(self) -> None:
+        """Clicks that nobody has taken from the stream."""
+        self.redis_command("UNLINK", "linnet:clicks")
+
+    def wait_recorded(self, wanted: int, timeout_s: float) -> int:
+        """Waits until so many clicks are in the database; how many there are then, or after the time."""
+        deadline = time.monotonic() + timeout_s
+        while (recorded := self.recorded()) < wanted and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return recorded
+
     # --- The product ---
 
     def binary(self, name: str) -> str:
@@ -149,6 +180,11 @@ class Stack:
         if wait:
             self.processes.wait_until(process, f"readiness of {name}", lambda: is_ok(admin, "/readyz"))
         return shortener
+
+    def start_worker(self, name: str, **settings: str) -> Process:
+        admin = f"127.0.0.1:{self.port()}"
+        environment = self.environment | {"LINNET__WORKER__ADMIN_LISTEN": admin} | settings
+        return self.processes.start(name, [self.binary("linnet-shortener"), "worker"], environment)
 
     def start_gateway(self, name: str, shorteners: list[Shortener]) -> tuple[Process, str]:
         listen, admin = self.socket(name), f"127.0.0.1:{self.port()}"
@@ -212,7 +248,7 @@ class Stack:
 
     def remove(self) -> None:
         """What the run leaves, and what scripts/service keeps elsewhere for it."""
-        for name in ("postgres", "redis", "nginx", "nginx-bare", "nginx-cold"):
+        for name in ("postgres", "redis", "nginx", "nginx-bare", "nginx-cold", "nginx-unrecorded"):
             home = self.folder / name / "home"
             if home.is_symlink():
                 shutil.rmtree(home.resolve(), ignore_errors=True)

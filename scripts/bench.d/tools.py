@@ -31,6 +31,11 @@ class Tools:
         return self._wrk("wrk_paths.lua", address, seconds, WRK_CONNECTIONS,
                          {"BENCH_LIST": str(codes), "BENCH_OFFSET": str(offset % 1.0)})
 
+    def wrk_visits(self, address: str, codes: Path, seconds: float, offset: float) -> Peak:
+        """The same with what browsers send: fifty user agents, referrers and languages in turns."""
+        return self._wrk("wrk_visits.lua", address, seconds, WRK_CONNECTIONS,
+                         {"BENCH_LIST": str(codes), "BENCH_OFFSET": str(offset % 1.0)})
+
     def wrk_create(self, address: str, key: str, seed: str, seconds: float, connections: int) -> Peak:
         """POST of new links, closed loop."""
         return self._wrk("wrk_create.lua", address, seconds, connections, {"BENCH_KEY": key, "BENCH_SEED": seed})

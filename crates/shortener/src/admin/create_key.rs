@@ -32,7 +32,8 @@ pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), Admi
     Ok(())
 }
 
-async fn find_or_create(store: &Store, new: NewUser) -> Result<User, AdminError> {
+/// The user with this address; a new one if there is none.
+pub(super) async fn find_or_create(store: &Store, new: NewUser) -> Result<User, AdminError> {
     if let Some(user) = store.find_user_by_email(new.email.as_str()).await? {
         return Ok(user);
     }

@@ -1,6 +1,6 @@
 //! `admin import`: users, then links, then events, a chunk at a time.
 
-use std::{collections::HashSet, io::IsTerminal, path::Path, time::Instant};
+use std::{collections::HashSet, path::Path};
 
 use tokio::fs::File;
 
@@ -12,7 +12,10 @@ use crate::{
     store::{ImportCounts, ImportEvent, ImportLink, ImportTable, ImportUser, Store, StoreError},
 };
 
-use super::{AdminError, Import};
+use super::{
+    AdminError, Import,
+    terminal::{Progress, say},
+};
 
 const CHUNK: usize = 1_000;
 /// Rows with errors that are told one by one; the rest are only counted.
@@ -123,7 +126,7 @@ impl Importer<'_> {
             let columns = reader.unknown_columns().join(", ");
             say(&format!("{}: passing over unknown columns: {columns}", path.display()));
         }
-        let mut progress = Progress::new(T::NAME, size);
+        let mut progress = Progress::new(T::NAME, "imported", size);
         let mut chunk: Vec<(u64, T)> = Vec::with_capacity(CHUNK);
         loop {
             let row = match reader.next().await.map_err(stopped)? {
@@ -220,41 +223,4 @@ impl Importer<'_> {
             ));
         }
     }
-}
-
-/// A line on standard error that is rewritten on a terminal, and one line at the end.
-struct Progress {
-    name: &'static str,
-    size: u64,
-    rows: u64,
-    began: Instant,
-    on_terminal: bool,
-}
-
-impl Progress {
-    fn new(name: &'static str, size: u64) -> Self {
-        let on_terminal = std::io::stderr().is_terminal();
-        Self { name, size, rows: 0, began: Instant::now(), on_terminal }
-    }
-
-    #[expect(clippy::print_stderr, reason = "progress is for the person at the terminal")]
-    fn add(&mut self, rows: u64, bytes: u64) {
-        self.rows += rows;
-        if self.on_terminal {
-            let percent = (bytes * 100).checked_div(self.size).unwrap_or(100);
-            eprint!("\r{}: {percent:3} %, {} rows", self.name, self.rows);
-        }
-    }
-
-    #[expect(clippy::print_stderr, reason = "progress is for the person at the terminal")]
-    fn finish(self) {
-        let lead = if self.on_terminal { "\r" } else { "" };
-        let seconds = self.began.elapsed().as_secs_f64();
-        eprintln!("{lead}{}: {} rows imported in {seconds:.1} s", self.name, self.rows);
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "the report is for the person at the terminal")]
-fn say(line: &str) {
-    eprintln!("{line}");
 }

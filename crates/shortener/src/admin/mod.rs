@@ -2,7 +2,9 @@
 
 mod create_key;
 mod erase_user;
+mod generate;
 mod import;
+mod terminal;
 
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use clap::{Args, Subcommand};
 use crate::{
     config::Settings,
     import::HeaderError,
+    ingest::IngestError,
     store::{PoolRole, Store, StoreError, connect_lazy},
 };
 
@@ -23,6 +26,9 @@ pub enum AdminCommand {
     EraseUser(EraseUser),
     /// Loads users, links and events from CSV files, with the ids that they have there.
     Import(Import),
+    /// Makes links and clicks of the last days, to try the service with. They cannot be told from real
+    /// ones afterwards, but by their owner.
+    Generate(Generate),
 }
 
 /// Arguments of `admin create-key`.
@@ -65,6 +71,29 @@ pub struct Import {
     pub events: Option<PathBuf>,
 }
 
+/// Arguments of `admin generate`.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// Links to make, with drawn codes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub links: u32,
+    /// Clicks on them: the link of rank k gets a share of 1/k.
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(..=1_000_000_000_000))]
+    pub clicks: u64,
+    /// Days that the clicks are spread over, up to the hour that runs.
+    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub days: u32,
+    /// The same seed draws the same clicks. Codes are drawn anew.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The links' owner; made when no user has the address.
+    #[arg(long, value_name = "EMAIL", default_value = "generated@example.com")]
+    pub user: String,
+    /// Leaves the clicks in the stream, for workers to write. At most 7 days then.
+    #[arg(long)]
+    pub to_stream: bool,
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -98,6 +127,12 @@ pub enum AdminError {
         /// Why.
         reason: HeaderError,
     },
+    /// Redis.
+    #[error("a Redis command failed")]
+    Redis(#[from] redis::RedisError),
+    /// Clicks cannot be written.
+    #[error(transparent)]
+    Clicks(#[from] IngestError),
     /// Some rows were not imported; each has been reported.
     #[error("{0} row(s) were not imported")]
     BadRows(u64),
@@ -105,11 +140,17 @@ pub enum AdminError {
 
 /// Runs a command.
 pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), AdminError> {
-    let store = Store::new(connect_lazy(&settings.postgres, PoolRole::Background)?);
+    let mut postgres = settings.postgres.clone();
+    if matches!(command, AdminCommand::Generate(_)) {
+        // It writes what workers write.
+        postgres.statement_timeout_ms = settings.worker.statement_timeout_ms;
+    }
+    let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);
     let outcome = match command {
         AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
         AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
         AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
+        AdminCommand::Generate(arguments) => generate::run(settings, &store, &arguments).await,
     };
     store.close().await;
     outcome

@@ -81,14 +81,14 @@ pub struct Batch {
 
 /// Builds a batch, each text once.
 #[derive(Default)]
-pub(super) struct BatchBuilder {
+pub(crate) struct BatchBuilder {
     batch: Batch,
     places: HashMap<String, u32>,
 }
 
 impl BatchBuilder {
     /// The place of a text; `None` for an empty one.
-    pub(super) fn text(&mut self, text: &str) -> Option<u32> {
+    pub(crate) fn text(&mut self, text: &str) -> Option<u32> {
         if text.is_empty() {
             return None;
         }
@@ -101,20 +101,37 @@ impl BatchBuilder {
         Some(place)
     }
 
-    pub(super) fn push(&mut self, click: PackedClick) {
+    pub(crate) fn push(&mut self, click: PackedClick) {
         self.batch.clicks.push(click);
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.batch.clicks.len()
     }
 
     /// The batch so far under this id; the builder is empty again.
-    pub(super) fn finish(&mut self, id: BatchId) -> Batch {
+    pub(crate) fn finish(&mut self, id: BatchId) -> Batch {
         self.places.clear();
         let mut batch = std::mem::take(&mut self.batch);
         batch.id = id;
         batch
+    }
+}
+
+/// Ids for the batches of one process: a random number of the process, and a number that counts up.
+pub(crate) struct BatchIds {
+    process: u64,
+    next: u64,
+}
+
+impl BatchIds {
+    pub(crate) fn new() -> Self {
+        Self { process: rand::random(), next: 0 }
+    }
+
+    pub(crate) fn next(&mut self) -> BatchId {
+        self.next += 1;
+        (u128::from(self.process) << 64 | u128::from(self.next)).to_be_bytes()
     }
 }
 

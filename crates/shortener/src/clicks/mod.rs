@@ -26,6 +26,7 @@ mod stream;
 mod visitor;
 
 pub use batch::{Batch, BatchError, BatchId, PackedClick};
+pub(crate) use batch::{BatchBuilder, BatchIds};
 pub(crate) use buffer::now_ms;
 pub use buffer::{ClickBuffer, ClickBuffers, Seen};
 pub use country::Countries;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ClickBuffers, ClickMetrics, ClickSettings, Countries, VisitorKeys,
-    batch::{Batch, BatchBuilder, BatchId, PackedClick},
+    batch::{Batch, BatchBuilder, BatchIds, PackedClick},
     buffer::{Clicks, Seen},
     enrich,
     spool::{Spool, SpoolError},
@@ -122,19 +122,6 @@ struct Running {
     is_spooling: bool,
 }
 
-/// A random number of the process, and a number that counts up.
-struct BatchIds {
-    process: u64,
-    next: u64,
-}
-
-impl BatchIds {
-    fn next(&mut self) -> BatchId {
-        self.next += 1;
-        (u128::from(self.process) << 64 | u128::from(self.next)).to_be_bytes()
-    }
-}
-
 impl Running {
     fn new(parts: Publisher, link: RedisLink) -> Self {
         let folder = &parts.settings.spool_dir;
@@ -153,7 +140,7 @@ impl Running {
             link,
             builder: BatchBuilder::default(),
             spare: Vec::new(),
-            ids: BatchIds { process: rand::random(), next: 0 },
+            ids: BatchIds::new(),
             is_full: false,
             size_asked: None,
             is_spooling: false,

@@ -20,9 +20,14 @@ mod settings;
 mod values;
 mod visitors;
 mod watch;
+mod writer;
 
 pub use maintenance::Maintenance;
 pub use metrics::IngestMetrics;
 pub use process::work;
-pub use reader::{IngestError, Ingester};
+pub use reader::Ingester;
+pub(crate) use reader::connect;
 pub use settings::WorkerSettings;
+pub(crate) use visitors::forget_visitors;
+pub use writer::IngestError;
+pub(crate) use writer::Writer;

@@ -1,12 +1,7 @@
 //! Reads batches from the stream and sees each to its end.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, NaiveDate, Utc};
 use linnet_platform::{
     redis_link::{client, jittered},
     settings::RedisSettings,
@@ -20,18 +15,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clicks::{AgentKnown, Batch, DEAD_LETTERS, Enricher, FIELD, GROUP, STREAM},
-    domain::{ClickKind, ClickValue, ValueKind},
-    store::{ClickRow, Store, StoreError},
+    clicks::{Batch, DEAD_LETTERS, FIELD, GROUP, STREAM},
+    store::Store,
 };
 
 use super::{
     IngestMetrics, WorkerSettings,
-    group::{self, Enriched, build_group},
-    links::Links,
-    maintenance::ensure_partitions,
-    values::Values,
-    visitors::{VisitorsError, count_visitors},
+    writer::{IngestError, Writer},
 };
 
 /// Longest wait for something new; also how long a stop may wait for it.
@@ -44,39 +34,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const MAX_DEAD_LETTERS: u32 = 10_000;
 /// Batches looked at for take-over at a time.
 const CLAIM_COUNT: u32 = 16;
-/// Agents whose reading is remembered.
-const AGENTS: usize = 10_000;
-/// A click that claims to come from further in the future had a wrong clock: it counts as of now.
-const MAX_AHEAD: chrono::TimeDelta = chrono::TimeDelta::hours(1);
-
-/// Why a group could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    /// Redis.
-    #[error("a Redis command failed")]
-    Redis(#[from] RedisError),
-    /// PostgreSQL.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<VisitorsError> for IngestError {
-    fn from(error: VisitorsError) -> Self {
-        match error {
-            VisitorsError::Redis(error) => Self::Redis(error),
-            VisitorsError::Store(error) => Self::Store(error),
-        }
-    }
-}
-
-impl IngestError {
-    /// Whether trying again cannot help, since the clicks themselves are refused. Whatever else the
-    /// database refuses, an operator can mend, and the clicks wait for it.
-    fn is_final(&self) -> bool {
-        matches!(self, Self::Store(error) if error.refuses_rows())
-    }
-}
-
 /// An entry of the stream.
 struct Entry {
     id: String,
@@ -95,16 +52,11 @@ impl Entry {
 
 /// One consumer of the group.
 pub struct Ingester {
-    store: Store,
     redis: RedisSettings,
     settings: WorkerSettings,
     metrics: Arc<IngestMetrics>,
     consumer: String,
-    enricher: Enricher,
-    agents: quick_cache::unsync::Cache<String, Arc<AgentKnown>>,
-    values: Values,
-    links: Links,
-    partitions: HashSet<NaiveDate>,
+    writer: Writer,
 }
 
 impl Ingester {
@@ -116,16 +68,11 @@ impl Ingester {
         metrics: Arc<IngestMetrics>,
     ) -> Self {
         Self {
-            store,
             redis,
             settings,
+            writer: Writer::new(store, Arc::clone(&metrics)),
             metrics,
             consumer: format!("worker-{:016x}", rand::random::<u64>()),
-            enricher: Enricher::default(),
-            agents: quick_cache::unsync::Cache::new(AGENTS),
-            values: Values::new(),
-            links: Links::new(),
-            partitions: HashSet::new(),
         }
     }
 
@@ -156,11 +103,7 @@ impl Ingester {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.redis.connect_timeout()))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let client = client(&self.redis)?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = connect(&self.redis).await?;
         make_group(&mut connection).await?;
         Ok(connection)
     }
@@ -261,6 +204,15 @@ impl Ingester {
         Ok(())
     }
 
+    async fn write(
+        &mut self,
+        redis: &mut MultiplexedConnection,
+        batches: &[(Entry, Batch)],
+    ) -> Result<(), IngestError> {
+        let batches: Vec<&Batch> = batches.iter().map(|(_, batch)| batch).collect();
+        self.writer.write(Some(redis), &batches).await
+    }
+
     /// One of them is refused for good: which one shows when each is written alone.
     async fn write_one_by_one(
         &mut self,
@@ -294,135 +246,6 @@ impl Ingester {
             }
         }
         Ok(())
-    }
-
-    /// Writes those batches that are not written yet.
-    async fn write(
-        &mut self,
-        redis: &mut MultiplexedConnection,
-        batches: &[(Entry, Batch)],
-    ) -> Result<(), IngestError> {
-        loop {
-            let ids: Vec<Vec<u8>> = batches.iter().map(|(_, batch)| batch.id.to_vec()).collect();
-            let mut known = self.store.known_batches(&ids).await?;
-            let mut fresh = Vec::with_capacity(batches.len());
-            for (_, batch) in batches {
-                // Also when the same batch is in this group twice.
-                if known.insert(batch.id.to_vec()) {
-                    fresh.push(batch);
-                } else {
-                    self.metrics.duplicates.add(1);
-                }
-            }
-            if fresh.is_empty() {
-                return Ok(());
-            }
-            let clicks = self.enrich(&fresh).await?;
-            let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
-            ensure_partitions(&self.store, &mut self.partitions, days).await?;
-            let visitors = count_visitors(redis, &self.store, &group::visitors(&clicks)).await?;
-            let ids = fresh.iter().map(|batch| batch.id.to_vec()).collect();
-            let group = build_group(ids, &clicks, &visitors);
-            match self.store.write_clicks(&group).await {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) => {
-                    // A partition may have been dropped since it was last seen.
-                    self.partitions.clear();
-                    return Err(error.into());
-                }
-            }
-            for kind in ClickKind::ALL {
-                let count = clicks.iter().filter(|click| click.kind == kind).count();
-                self.metrics.count(kind, count as u64);
-            }
-            #[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
-            self.metrics.group_size.record(clicks.len() as f64);
-            return Ok(());
-        }
-    }
-
-    async fn enrich(&mut self, batches: &[&Batch]) -> Result<Vec<Enriched>, StoreError> {
-        let mut texts = Vec::with_capacity(batches.len());
-        let mut wanted: HashSet<ClickValue> = HashSet::new();
-        for batch in batches {
-            let known = self.read_texts(batch);
-            wanted.extend(known.values());
-            texts.push(known);
-        }
-        let ids = self.values.get(&self.store, &wanted).await?;
-        let urls = batches.iter().flat_map(|batch| &batch.clicks).map(|click| click.url_id);
-        let links = self.links.get(&self.store, &mut self.values, urls).await?;
-        let now = Utc::now();
-        let mut enriched = Vec::with_capacity(batches.iter().map(|b| b.clicks.len()).sum());
-        for (batch, texts) in batches.iter().zip(&texts) {
-            for click in &batch.clicks {
-                let at = i64::try_from(click.at_ms).ok().and_then(DateTime::from_timestamp_millis);
-                let at = at.filter(|at| *at < now + MAX_AHEAD).unwrap_or(now);
-                let agent = click.agent.and_then(|place| texts.agents.get(&place));
-                let is_bot = agent.is_none_or(|agent| agent.is_bot);
-                let kind = ClickKind::of(click.is_head, is_bot, click.is_prefetch);
-                let link = links.get(&click.url_id).copied().unwrap_or_default();
-                let referrer = click.referrer.and_then(|place| texts.referrers.get(&place));
-                let origin = texts.origins.get(&(click.country, click.language));
-                let row = ClickRow {
-                    at,
-                    url_id: click.url_id,
-                    kind: i16::from(kind as u8),
-                    visitor: click.visitor.map(u64::cast_signed),
-                    values: [
-                        agent.and_then(|agent| ids.get(&agent.value)).copied(),
-                        origin.and_then(|origin| ids.get(origin)).copied(),
-                        referrer.and_then(|referrer| ids.get(referrer)).copied(),
-                        link.campaign_id,
-                    ],
-                };
-                enriched.push(Enriched {
-                    row,
-                    kind,
-                    user_id: link.user_id,
-                    is_counted: click.is_counted,
-                });
-            }
-        }
-        Ok(enriched)
-    }
-
-    /// What the texts of a batch say, each once however many clicks have it.
-    fn read_texts(&mut self, batch: &Batch) -> Texts {
-        let text = |place: u32| {
-            batch.texts.get(usize::try_from(place).unwrap_or(usize::MAX)).map_or("", String::as_str)
-        };
-        let mut known = Texts::default();
-        for click in &batch.clicks {
-            if let Some(place) = click.agent
-                && !known.agents.contains_key(&place)
-            {
-                let agent = text(place);
-                let read = self.agents.get(agent).cloned().unwrap_or_else(|| {
-                    let read = Arc::new(self.enricher.agent(agent));
-                    self.agents.insert(agent.to_owned(), Arc::clone(&read));
-                    read
-                });
-                known.agents.insert(place, read);
-            }
-            if let Some(place) = click.referrer {
-                known.referrers.entry(place).or_insert_with(|| ClickValue {
-                    kind: ValueKind::Referrer,
-                    parts: vec![text(place).to_owned()],
-                });
-            }
-            if click.country.is_some() || click.language.is_some() {
-                known.origins.entry((click.country, click.language)).or_insert_with(|| {
-                    let part = |place: Option<u32>| place.map_or("", text).to_owned();
-                    ClickValue {
-                        kind: ValueKind::Origin,
-                        parts: vec![part(click.country), part(click.language)],
-                    }
-                });
-            }
-        }
-        known
     }
 
     /// Moves an entry to the dead letters.
@@ -461,21 +284,6 @@ impl Ingester {
     }
 }
 
-/// What a batch's texts say, by their place in it.
-#[derive(Default)]
-struct Texts {
-    agents: HashMap<u32, Arc<AgentKnown>>,
-    referrers: HashMap<u32, ClickValue>,
-    origins: HashMap<(Option<u32>, Option<u32>), ClickValue>,
-}
-
-impl Texts {
-    fn values(&self) -> impl Iterator<Item = ClickValue> {
-        let agents = self.agents.values().map(|agent| agent.value.clone());
-        agents.chain(self.referrers.values().cloned()).chain(self.origins.values().cloned())
-    }
-}
-
 fn reason_of(error: &IngestError) -> String {
     let mut reason = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -484,6 +292,14 @@ fn reason_of(error: &IngestError) -> String {
         source = cause.source();
     }
     reason
+}
+
+/// A connection that waits long enough for scripts over a whole group.
+pub(crate) async fn connect(settings: &RedisSettings) -> Result<MultiplexedConnection, RedisError> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout()))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
+    client(settings)?.get_multiplexed_async_connection_with_config(&config).await
 }
 
 async fn make_group(redis: &mut MultiplexedConnection) -> Result<(), RedisError> {

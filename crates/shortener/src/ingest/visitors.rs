@@ -121,7 +121,7 @@ impl Call {
     }
 
     fn add(&mut self, (subject, day): (i64, NaiveDate), hashes: &[i64]) {
-        self.invocation.key(format!("linnet:v:{day}:{subject}")).arg(hashes.len()).arg(hashes);
+        self.invocation.key(key_of(subject, day)).arg(hashes.len()).arg(hashes);
         self.subjects.push((subject, day));
         // A key costs about as much as a visitor.
         self.visitors += hashes.len() + 1;
@@ -143,6 +143,23 @@ impl Call {
         }
         Ok(())
     }
+}
+
+/// Forgets who visited these subjects on a day that is over. Their counts stay.
+pub(crate) async fn forget_visitors(
+    redis: &mut MultiplexedConnection,
+    day: NaiveDate,
+    subjects: &[i64],
+) -> Result<(), RedisError> {
+    for part in subjects.chunks(CALL_VISITORS) {
+        let keys: Vec<String> = part.iter().map(|subject| key_of(*subject, day)).collect();
+        let _: i64 = redis::cmd("UNLINK").arg(keys).query_async(redis).await?;
+    }
+    Ok(())
+}
+
+fn key_of(subject: i64, day: NaiveDate) -> String {
+    format!("linnet:v:{day}:{subject}")
 }
 
 async fn rebuild_if_lost(

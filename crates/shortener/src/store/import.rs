@@ -138,6 +138,40 @@ impl Store {
         Ok(ImportCounts { written })
     }
 
+    /// Makes links of a user and their events, with ids of the database's own; those whose code is
+    /// taken are left out. The ids of the others.
+    pub async fn add_links(
+        &self,
+        user_id: i64,
+        links: &[(ShortCode, TargetUrl)],
+        created_at: DateTime<Utc>,
+    ) -> Result<Vec<i64>, StoreError> {
+        let codes: Vec<String> = links.iter().map(|(code, _)| code.to_string()).collect();
+        let targets: Vec<String> =
+            links.iter().map(|(_, target)| target.as_str().to_owned()).collect();
+        Ok(sqlx::query_scalar!(
+            "WITH made AS (
+               INSERT INTO urls (user_id, short_code, original_url, created_at, updated_at)
+               SELECT $1, code, target, $4, $4
+                 FROM UNNEST($2::text[], $3::text[]) AS row (code, target)
+               ON CONFLICT DO NOTHING
+               RETURNING id, user_id, short_code, original_url
+             ), event AS (
+               INSERT INTO events (url_id, user_id, event_type, timestamp, details)
+               SELECT id, user_id, 'created', $4,
+                      jsonb_build_object('short_code', short_code, 'original_url', original_url)
+                 FROM made
+             )
+             SELECT id FROM made",
+            user_id,
+            &codes,
+            &targets,
+            created_at
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// Writes events; those whose id is taken or whose link is unknown are left out.
     pub async fn import_events(&self, rows: &[ImportEvent]) -> Result<ImportCounts, StoreError> {
         let mut transaction = self.pool.begin().await?;

@@ -339,4 +339,28 @@ impl Store {
         transaction.commit().await?;
         Ok(month)
     }
+
+    /// Takes back the folding of the month of `day` and of all later ones, for clicks that are
+    /// written into the past. Until they are folded again, their days are read.
+    pub async fn unfold_click_months(&self, day: NaiveDate) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // Nobody folds meanwhile.
+        sqlx::query!("LOCK TABLE click_months IN SHARE ROW EXCLUSIVE MODE")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!(
+            "DELETE FROM click_months_by_value WHERE month >= date_trunc('month', $1::date::timestamp)",
+            day
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query!(
+            "DELETE FROM click_months WHERE month >= date_trunc('month', $1::date::timestamp)",
+            day
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
 }

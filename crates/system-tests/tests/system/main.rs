@@ -11,6 +11,7 @@ mod enumeration;
 mod faults;
 mod freshness;
 mod gateway;
+mod generate;
 mod idempotency;
 mod identity;
 mod import;

@@ -1,0 +1,212 @@
+//! `admin generate`: links and clicks of the last days, to try the service with.
+//!
+//! The clicks are batches as redirects make them, and go the way that a worker's go: raw rows,
+//! roll-ups and visitors are what the service itself would have written. They are drawn hour by hour,
+//! and groups end with their day, so memory does not grow with their number.
+
+mod draw;
+mod words;
+
+use std::{collections::HashSet, sync::Arc};
+
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+use redis::aio::MultiplexedConnection;
+
+use crate::{
+    clicks::{Batch, BatchBuilder, BatchIds, FIELD, STREAM},
+    config::Settings,
+    domain::{Email, NewUser, ShortCode, TargetPolicy},
+    ingest::{IngestMetrics, Writer, connect, forget_visitors},
+    store::Store,
+};
+
+use self::draw::Draw;
+use super::{
+    AdminError, Generate, create_key,
+    terminal::{Progress, say},
+};
+
+/// Links of one statement.
+const LINKS_AT_ONCE: u32 = 5_000;
+/// Clicks of one batch, as the publisher has them at most.
+const BATCH_CLICKS: usize = 1_000;
+/// A month is folded a week after its end: clicks of this many days are in none.
+const MAX_STREAM_DAYS: u32 = 7;
+
+/// Makes the links, then the clicks.
+pub(super) async fn run(
+    settings: &Settings,
+    store: &Store,
+    arguments: &Generate,
+) -> Result<(), AdminError> {
+    let bad = |argument, message| AdminError::Argument { argument, message };
+    if arguments.to_stream && arguments.days > MAX_STREAM_DAYS {
+        let message = format!("at most {MAX_STREAM_DAYS} with --to-stream");
+        return Err(bad("days", message));
+    }
+    let email = Email::parse(&arguments.user).map_err(|error| bad("user", error.to_string()))?;
+    let user = NewUser { username: "generated".to_owned(), email };
+    let user_id = create_key::find_or_create(store, user).await?.id;
+
+    let now = store.server_time().await?;
+    let start = now - TimeDelta::days(arguments.days.into());
+    let mut links = make_links(settings, store, arguments.links, user_id, start).await?;
+    // Neighbours in the table are not neighbours in popularity.
+    links.shuffle(&mut StdRng::seed_from_u64(arguments.seed));
+
+    let redis = connect(&settings.redis).await;
+    let destination = if arguments.to_stream {
+        Destination::Stream(redis?)
+    } else {
+        let redis = redis
+            .inspect_err(|error| say(&format!("Redis is away: visitors will be 0 ({error})")))
+            .ok();
+        let meter = opentelemetry::global::meter("linnet-shortener");
+        let metrics = Arc::new(IngestMetrics::new(&meter));
+        Destination::Database { writer: Box::new(Writer::new(store.clone(), metrics)), redis }
+    };
+    let mut sink = Sink {
+        destination,
+        today: now.date_naive(),
+        most: usize::try_from(settings.worker.group_batches).unwrap_or(1),
+        ids: BatchIds::new(),
+        group: Vec::new(),
+        links: HashSet::new(),
+    };
+    store.unfold_click_months(start.date_naive()).await?;
+    make_clicks(&mut sink, Draw::new(links, arguments.seed), now, arguments).await?;
+    if !arguments.to_stream {
+        // A worker may have folded what was only half there.
+        store.unfold_click_months(start.date_naive()).await?;
+        while store.fold_click_month().await?.is_some() {}
+    }
+    Ok(())
+}
+
+/// The links' ids.
+async fn make_links(
+    settings: &Settings,
+    store: &Store,
+    count: u32,
+    user_id: i64,
+    created_at: DateTime<Utc>,
+) -> Result<Vec<i64>, AdminError> {
+    let bad = |message| AdminError::Argument { argument: "config", message };
+    let targets =
+        TargetPolicy::new(&settings.resolve.target_schemes, &settings.public).map_err(bad)?;
+    let mut progress = Progress::new("links", "made", count.into());
+    let mut ids: Vec<i64> = Vec::new();
+    loop {
+        let made = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        if made >= count {
+            break;
+        }
+        let mut links = Vec::new();
+        for number in made..count.min(made + LINKS_AT_ONCE) {
+            let target = targets.parse(&words::target(number));
+            links.push((ShortCode::generate()?, target.map_err(|error| bad(error.to_string()))?));
+        }
+        // A code that is taken is drawn again.
+        let new = store.add_links(user_id, &links, created_at).await?;
+        ids.extend(&new);
+        progress.add(new.len() as u64, ids.len() as u64);
+    }
+    progress.finish();
+    Ok(ids)
+}
+
+async fn make_clicks(
+    sink: &mut Sink,
+    mut draw: Draw,
+    now: DateTime<Utc>,
+    arguments: &Generate,
+) -> Result<(), AdminError> {
+    let mut progress = Progress::new("clicks", "made", arguments.clicks);
+    let mut builder = BatchBuilder::default();
+    let mut done = 0;
+    let mut last_day: Option<NaiveDate> = None;
+    for hour in draw::hours(now, arguments.days, arguments.clicks) {
+        let day = hour.start.date_naive();
+        if let Some(last) = last_day.replace(day).filter(|last| *last != day) {
+            sink.end_day(&mut builder, last).await?;
+        }
+        for _ in 0..hour.clicks {
+            sink.links.insert(draw.click(hour.start, &mut builder));
+            if builder.len() >= BATCH_CLICKS {
+                sink.take(&mut builder).await?;
+            }
+        }
+        done += hour.clicks;
+        progress.add(hour.clicks, done);
+    }
+    if let Some(last) = last_day {
+        sink.end_day(&mut builder, last).await?;
+    }
+    progress.finish();
+    Ok(())
+}
+
+enum Destination {
+    Database { writer: Box<Writer>, redis: Option<MultiplexedConnection> },
+    Stream(MultiplexedConnection),
+}
+
+/// Where batches go, in groups.
+struct Sink {
+    destination: Destination,
+    today: NaiveDate,
+    /// Batches of a group.
+    most: usize,
+    ids: BatchIds,
+    group: Vec<Batch>,
+    /// Links that were clicked on this day.
+    links: HashSet<i64>,
+}
+
+impl Sink {
+    async fn take(&mut self, builder: &mut BatchBuilder) -> Result<(), AdminError> {
+        if builder.len() > 0 {
+            self.group.push(builder.finish(self.ids.next()));
+        }
+        if self.group.len() >= self.most { self.write().await } else { Ok(()) }
+    }
+
+    async fn end_day(
+        &mut self,
+        builder: &mut BatchBuilder,
+        day: NaiveDate,
+    ) -> Result<(), AdminError> {
+        self.take(builder).await?;
+        self.write().await?;
+        let links: Vec<i64> = self.links.drain().collect();
+        // No worker adds to such a day any more, and a year of them would fill Redis.
+        let is_over = day + Days::new(1) < self.today;
+        if is_over && let Destination::Database { redis: Some(redis), .. } = &mut self.destination {
+            forget_visitors(redis, day, &links).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self) -> Result<(), AdminError> {
+        if self.group.is_empty() {
+            return Ok(());
+        }
+        match &mut self.destination {
+            Destination::Database { writer, redis } => {
+                let batches: Vec<&Batch> = self.group.iter().collect();
+                writer.write(redis.as_mut(), &batches).await?;
+            }
+            Destination::Stream(redis) => {
+                let mut pipe = redis::pipe();
+                for batch in &self.group {
+                    let add = pipe.cmd("XADD").arg(STREAM).arg("*");
+                    add.arg(FIELD).arg(batch.pack()).ignore();
+                }
+                pipe.query_async::<()>(redis).await?;
+            }
+        }
+        self.group.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! What generated visitors send. Each list begins with what is most frequent.
+
+/// Releases of each browser.
+const RELEASES: u32 = 24;
+
+/// Browsers by share. `MAJOR` and `MINOR` stand for the release: the newest major one, and how many
+/// minor ones it has.
+const BROWSERS: [(&str, u32, u32); 10] = [
+    (
+        "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Mobile Safari/537.36",
+        142,
+        1,
+    ),
+    (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Safari/537.36",
+        142,
+        1,
+    ),
+    (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS MAJOR_MINOR like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/MAJOR.MINOR Mobile/15E148 Safari/604.1",
+        18,
+        6,
+    ),
+    (
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/MAJOR.MINOR Safari/605.1.15",
+        18,
+        6,
+    ),
+    (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Safari/537.36 Edg/MAJOR.0.0.0",
+        142,
+        1,
+    ),
+    (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:MAJOR.0) Gecko/20100101 Firefox/MAJOR.0",
+        144,
+        1,
+    ),
+    (
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Safari/537.36",
+        142,
+        1,
+    ),
+    (
+        "Mozilla/5.0 (iPad; CPU OS MAJOR_MINOR like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/MAJOR.MINOR Mobile/15E148 Safari/604.1",
+        18,
+        6,
+    ),
+    ("Mozilla/5.0 (X11; Linux x86_64; rv:MAJOR.0) Gecko/20100101 Firefox/MAJOR.0", 144, 1),
+    (
+        "Mozilla/5.0 (Linux; Android 14; SM-X700) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Safari/537.36",
+        142,
+        1,
+    ),
+];
+
+/// Programs that say what they are.
+pub(super) const BOTS: [&str; 12] = [
+    "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+    "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
+    "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
+    "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)",
+    "Twitterbot/1.0",
+    "TelegramBot (like TwitterBot)",
+    "WhatsApp/2.23.20.0",
+    "Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)",
+    "Mozilla/5.0 (compatible; SemrushBot/7~bl; +http://www.semrush.com/bot.html)",
+    "curl/8.5.0",
+    "python-requests/2.32.3",
+    "Go-http-client/2.0",
+];
+
+/// Country and language.
+pub(super) const ORIGINS: [(&str, &str); 24] = [
+    ("US", "en"),
+    ("DE", "de"),
+    ("GB", "en"),
+    ("FR", "fr"),
+    ("CH", "de"),
+    ("IN", "en"),
+    ("AT", "de"),
+    ("ES", "es"),
+    ("IT", "it"),
+    ("NL", "nl"),
+    ("CA", "en"),
+    ("BR", "pt"),
+    ("PL", "pl"),
+    ("US", "es"),
+    ("CH", "fr"),
+    ("JP", "ja"),
+    ("SE", "sv"),
+    ("AU", "en"),
+    ("BE", "nl"),
+    ("MX", "es"),
+    ("CZ", "cs"),
+    ("DK", "da"),
+    ("TR", "tr"),
+    ("CA", "fr"),
+];
+
+/// Hosts that lead here, before those of [`referrers`] that nobody knows.
+const REFERRERS: [&str; 12] = [
+    "google.com",
+    "t.co",
+    "facebook.com",
+    "linkedin.com",
+    "bing.com",
+    "reddit.com",
+    "news.ycombinator.com",
+    "instagram.com",
+    "duckduckgo.com",
+    "youtube.com",
+    "mail.google.com",
+    "teams.microsoft.com",
+];
+const BLOGS: u32 = 48;
+
+/// Sources and media of campaigns.
+const SOURCES: [(&str, &str); 4] =
+    [("newsletter", "email"), ("linkedin", "social"), ("google", "cpc"), ("poster", "print")];
+const SEASONS: [&str; 6] = ["spring", "summer", "autumn", "winter", "launch", "black%20friday"];
+
+/// People's user agents: some hundred.
+pub(super) fn browsers() -> Vec<String> {
+    let release = |age: u32| {
+        BROWSERS.iter().map(move |(agent, newest, minors)| {
+            let major = newest - age / minors;
+            let minor = minors - 1 - age % minors;
+            agent.replace("MAJOR", &major.to_string()).replace("MINOR", &minor.to_string())
+        })
+    };
+    (0..RELEASES).flat_map(release).collect()
+}
+
+/// Hosts that lead here.
+pub(super) fn referrers() -> Vec<String> {
+    let known = REFERRERS.into_iter().map(ToOwned::to_owned);
+    known.chain((1..=BLOGS).map(|number| format!("blog-{number}.example"))).collect()
+}
+
+/// A target by number; every fourth belongs to a campaign.
+pub(super) fn target(number: u32) -> String {
+    let page = format!("https://www.example.com/articles/{number}");
+    let at = usize::try_from(number / 4).unwrap_or_default();
+    let campaign = SOURCES.get(at % SOURCES.len()).zip(SEASONS.get(at % SEASONS.len()));
+    match campaign {
+        Some(((source, medium), season)) if number.is_multiple_of(4) => {
+            format!("{page}?utm_source={source}&utm_medium={medium}&utm_campaign={season}")
+        }
+        _ => page,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use crate::clicks::{Enricher, campaign};
+
+    use super::*;
+
+    #[test]
+    fn agents_are_what_they_are_meant_to_be() {
+        let enricher = Enricher::default();
+        let browsers: HashSet<_> = browsers().into_iter().collect();
+        assert_eq!(browsers.len(), 240);
+        for agent in &browsers {
+            let known = enricher.agent(agent);
+            assert!(!known.is_bot, "{agent}");
+            assert!(known.value.parts.iter().all(|part| !part.is_empty()), "{agent}: {known:?}");
+        }
+        for bot in BOTS {
+            assert!(enricher.agent(bot).is_bot, "{bot}");
+        }
+    }
+
+    #[test]
+    fn every_fourth_target_names_a_campaign() {
+        let named = (0..1_000).filter(|number| campaign(&target(*number)).is_some()).count();
+        assert_eq!(named, 250);
+    }
+}

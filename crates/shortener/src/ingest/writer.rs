@@ -1,0 +1,231 @@
+//! Writes batches: from what they say to rows and roll-ups, wherever they come from.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use redis::{RedisError, aio::MultiplexedConnection};
+
+use crate::{
+    clicks::{AgentKnown, Batch, Enricher},
+    domain::{ClickKind, ClickValue, ValueKind},
+    store::{ClickRow, Store, StoreError},
+};
+
+use super::{
+    IngestMetrics,
+    group::{self, Enriched, build_group},
+    links::Links,
+    maintenance::ensure_partitions,
+    values::Values,
+    visitors::{VisitorsError, count_visitors},
+};
+
+/// Agents whose reading is remembered.
+const AGENTS: usize = 10_000;
+/// A click that claims to come from further in the future had a wrong clock: it counts as of now.
+const MAX_AHEAD: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+
+/// Why a group could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Redis.
+    #[error("a Redis command failed")]
+    Redis(#[from] RedisError),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<VisitorsError> for IngestError {
+    fn from(error: VisitorsError) -> Self {
+        match error {
+            VisitorsError::Redis(error) => Self::Redis(error),
+            VisitorsError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl IngestError {
+    /// Whether trying again cannot help, since the clicks themselves are refused. Whatever else the
+    /// database refuses, an operator can mend, and the clicks wait for it.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Store(error) if error.refuses_rows())
+    }
+}
+
+/// Writes batches, each once. It remembers what many clicks have in common.
+pub(crate) struct Writer {
+    store: Store,
+    metrics: Arc<IngestMetrics>,
+    enricher: Enricher,
+    agents: quick_cache::unsync::Cache<String, Arc<AgentKnown>>,
+    values: Values,
+    links: Links,
+    partitions: HashSet<NaiveDate>,
+}
+
+impl Writer {
+    pub(crate) fn new(store: Store, metrics: Arc<IngestMetrics>) -> Self {
+        Self {
+            store,
+            metrics,
+            enricher: Enricher::default(),
+            agents: quick_cache::unsync::Cache::new(AGENTS),
+            values: Values::new(),
+            links: Links::new(),
+            partitions: HashSet::new(),
+        }
+    }
+
+    /// Writes those batches that are not written yet. Without Redis visitors are not counted.
+    pub(crate) async fn write(
+        &mut self,
+        mut redis: Option<&mut MultiplexedConnection>,
+        batches: &[&Batch],
+    ) -> Result<(), IngestError> {
+        loop {
+            let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
+            let mut known = self.store.known_batches(&ids).await?;
+            let mut fresh = Vec::with_capacity(batches.len());
+            for batch in batches {
+                // Also when the same batch is in this group twice.
+                if known.insert(batch.id.to_vec()) {
+                    fresh.push(*batch);
+                } else {
+                    self.metrics.duplicates.add(1);
+                }
+            }
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            let clicks = self.enrich(&fresh).await?;
+            let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
+            ensure_partitions(&self.store, &mut self.partitions, days).await?;
+            let visitors = match redis.as_deref_mut() {
+                Some(redis) => {
+                    count_visitors(redis, &self.store, &group::visitors(&clicks)).await?
+                }
+                None => HashMap::new(),
+            };
+            let ids = fresh.iter().map(|batch| batch.id.to_vec()).collect();
+            let group = build_group(ids, &clicks, &visitors);
+            match self.store.write_clicks(&group).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    // A partition may have been dropped since it was last seen.
+                    self.partitions.clear();
+                    return Err(error.into());
+                }
+            }
+            for kind in ClickKind::ALL {
+                let count = clicks.iter().filter(|click| click.kind == kind).count();
+                self.metrics.count(kind, count as u64);
+            }
+            #[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
+            self.metrics.group_size.record(clicks.len() as f64);
+            return Ok(());
+        }
+    }
+
+    async fn enrich(&mut self, batches: &[&Batch]) -> Result<Vec<Enriched>, StoreError> {
+        let mut texts = Vec::with_capacity(batches.len());
+        let mut wanted: HashSet<ClickValue> = HashSet::new();
+        for batch in batches {
+            let known = self.read_texts(batch);
+            wanted.extend(known.values());
+            texts.push(known);
+        }
+        let ids = self.values.get(&self.store, &wanted).await?;
+        let urls = batches.iter().flat_map(|batch| &batch.clicks).map(|click| click.url_id);
+        let links = self.links.get(&self.store, &mut self.values, urls).await?;
+        let now = Utc::now();
+        let mut enriched = Vec::with_capacity(batches.iter().map(|b| b.clicks.len()).sum());
+        for (batch, texts) in batches.iter().zip(&texts) {
+            for click in &batch.clicks {
+                let at = i64::try_from(click.at_ms).ok().and_then(DateTime::from_timestamp_millis);
+                let at = at.filter(|at| *at < now + MAX_AHEAD).unwrap_or(now);
+                let agent = click.agent.and_then(|place| texts.agents.get(&place));
+                let is_bot = agent.is_none_or(|agent| agent.is_bot);
+                let kind = ClickKind::of(click.is_head, is_bot, click.is_prefetch);
+                let link = links.get(&click.url_id).copied().unwrap_or_default();
+                let referrer = click.referrer.and_then(|place| texts.referrers.get(&place));
+                let origin = texts.origins.get(&(click.country, click.language));
+                let row = ClickRow {
+                    at,
+                    url_id: click.url_id,
+                    kind: i16::from(kind as u8),
+                    visitor: click.visitor.map(u64::cast_signed),
+                    values: [
+                        agent.and_then(|agent| ids.get(&agent.value)).copied(),
+                        origin.and_then(|origin| ids.get(origin)).copied(),
+                        referrer.and_then(|referrer| ids.get(referrer)).copied(),
+                        link.campaign_id,
+                    ],
+                };
+                enriched.push(Enriched {
+                    row,
+                    kind,
+                    user_id: link.user_id,
+                    is_counted: click.is_counted,
+                });
+            }
+        }
+        Ok(enriched)
+    }
+
+    /// What the texts of a batch say, each once however many clicks have it.
+    fn read_texts(&mut self, batch: &Batch) -> Texts {
+        let text = |place: u32| {
+            batch.texts.get(usize::try_from(place).unwrap_or(usize::MAX)).map_or("", String::as_str)
+        };
+        let mut known = Texts::default();
+        for click in &batch.clicks {
+            if let Some(place) = click.agent
+                && !known.agents.contains_key(&place)
+            {
+                let agent = text(place);
+                let read = self.agents.get(agent).cloned().unwrap_or_else(|| {
+                    let read = Arc::new(self.enricher.agent(agent));
+                    self.agents.insert(agent.to_owned(), Arc::clone(&read));
+                    read
+                });
+                known.agents.insert(place, read);
+            }
+            if let Some(place) = click.referrer {
+                known.referrers.entry(place).or_insert_with(|| ClickValue {
+                    kind: ValueKind::Referrer,
+                    parts: vec![text(place).to_owned()],
+                });
+            }
+            if click.country.is_some() || click.language.is_some() {
+                known.origins.entry((click.country, click.language)).or_insert_with(|| {
+                    let part = |place: Option<u32>| place.map_or("", text).to_owned();
+                    ClickValue {
+                        kind: ValueKind::Origin,
+                        parts: vec![part(click.country), part(click.language)],
+                    }
+                });
+            }
+        }
+        known
+    }
+}
+
+/// What a batch's texts say, by their place in it.
+#[derive(Default)]
+struct Texts {
+    agents: HashMap<u32, Arc<AgentKnown>>,
+    referrers: HashMap<u32, ClickValue>,
+    origins: HashMap<(Option<u32>, Option<u32>), ClickValue>,
+}
+
+impl Texts {
+    fn values(&self) -> impl Iterator<Item = ClickValue> {
+        let agents = self.agents.values().map(|agent| agent.value.clone());
+        agents.chain(self.referrers.values().cloned()).chain(self.origins.values().cloned())
+    }
+}

@@ -1,0 +1,129 @@
+//! `admin generate`.
+
+use std::time::Duration;
+
+use linnet_system_tests::{Stack, within};
+use sqlx::PgConnection;
+
+async fn number(database: &mut PgConnection, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(database).await.unwrap()
+}
+
+/// Everything that was written says the same number of clicks.
+async fn adds_up(database: &mut PgConnection, links: i64, clicks: i64) {
+    for (sql, wanted) in [
+        ("SELECT count(*) FROM clicks", clicks),
+        ("SELECT count(DISTINCT url_id) FROM clicks WHERE url_id NOT IN (SELECT id FROM urls)", 0),
+        ("SELECT count(*) FROM urls WHERE user_id IS NOT NULL", links),
+        (
+            "SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_hours WHERE subject = 0",
+            clicks,
+        ),
+        (
+            "SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_hours WHERE subject > 0",
+            clicks,
+        ),
+        (
+            "SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_days WHERE subject = 0",
+            clicks,
+        ),
+        (
+            "SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_days WHERE subject < 0",
+            clicks,
+        ),
+        (
+            "SELECT (SELECT sum(clicks) FROM urls)::bigint
+                  - (SELECT count(*) FROM clicks WHERE kind = 0)",
+            0,
+        ),
+        (
+            "SELECT count(*) FROM (SELECT url_id, date_trunc('hour', clicked_at), count(*) FROM clicks
+               WHERE kind = 0 GROUP BY 1, 2
+             EXCEPT SELECT subject, hour, clicks FROM click_hours) AS missing",
+            0,
+        ),
+        (
+            "SELECT count(*) FROM (SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, agent_id, count(*)
+               FROM clicks WHERE kind = 0 GROUP BY 1, 2, 3
+             EXCEPT SELECT subject, day, value_id, clicks FROM click_days_by_value) AS missing",
+            0,
+        ),
+        ("SELECT count(*) FROM clicks WHERE clicked_at > now()", 0),
+    ] {
+        assert_eq!(number(database, sql).await, wanted, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn generated_clicks_add_up_and_months_are_folded() {
+    let stack = Stack::start().await;
+    let mut database = stack.database().await;
+    let arguments = ["admin", "generate", "--links", "50", "--clicks", "20000", "--days", "70"];
+    let (status, _, error) = stack.cli(&arguments).await;
+    assert_eq!(status, 0, "{error}");
+    assert!(error.contains("links: 50 rows made"), "{error}");
+    assert!(error.contains("clicks: 20000 rows made"), "{error}");
+    adds_up(&mut database, 50, 20_000).await;
+    // People who were there on a day, counted again from the raw clicks; not all of the counts are
+    // exact above a thousand.
+    let visitors = "SELECT count(*) FROM (
+        SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(DISTINCT visitor) FROM clicks
+         WHERE kind = 0 GROUP BY 1, 2
+        EXCEPT SELECT subject, day, visitors FROM click_days) AS missing";
+    assert_eq!(number(&mut database, visitors).await, 0);
+    assert!(number(&mut database, "SELECT count(*) FROM click_months").await >= 1);
+    for part in 1..=2 {
+        // What comes on top is in the lists of folded months, too.
+        if part == 2 {
+            let more = [
+                "admin", "generate", "--links", "5", "--clicks", "5000", "--days", "70", "--seed",
+                "2",
+            ];
+            let (status, _, error) = stack.cli(&more).await;
+            assert_eq!(status, 0, "{error}");
+            adds_up(&mut database, 55, 25_000).await;
+        }
+        let unlike = "SELECT count(*) FROM (
+            SELECT subject, date_trunc('month', day::timestamp)::date, value_id, sum(clicks)
+              FROM click_days_by_value
+             WHERE day < (SELECT max(month) + interval '1 month' FROM click_months) GROUP BY 1, 2, 3
+            EXCEPT SELECT * FROM click_months_by_value) AS unlike";
+        assert_eq!(number(&mut database, unlike).await, 0);
+    }
+    let stats = stack.client().get("/api/v1/stats?top=100").send().await.json();
+    assert!(stats["totals"]["unique_visitors"].as_i64().unwrap() > 100, "{stats}");
+    assert!(stats["top"]["browser"].as_array().unwrap().len() >= 4, "{stats}");
+}
+
+#[tokio::test]
+async fn without_redis_clicks_are_generated_and_visitors_are_not_counted() {
+    let mut stack = Stack::start().await;
+    stack.redis.kill().await;
+    let arguments = ["admin", "generate", "--links", "10", "--clicks", "3000", "--days", "3"];
+    let (status, _, error) = stack.cli(&arguments).await;
+    assert_eq!(status, 0, "{error}");
+    assert!(error.contains("visitors will be 0"), "{error}");
+    let mut database = stack.database().await;
+    adds_up(&mut database, 10, 3_000).await;
+    assert_eq!(number(&mut database, "SELECT sum(visitors)::bigint FROM click_days").await, 0);
+}
+
+#[tokio::test]
+async fn generated_clicks_go_through_the_stream_when_they_are_told_to() {
+    let stack = Stack::builder().workers(1).start().await;
+    let mut arguments =
+        vec!["admin", "generate", "--to-stream", "--links", "10", "--clicks", "5000", "--days"];
+    arguments.push("8");
+    let (status, _, error) = stack.cli(&arguments).await;
+    assert!(status != 0 && error.contains("--days"), "{error}");
+    arguments.pop();
+    arguments.push("2");
+    let (status, _, error) = stack.cli(&arguments).await;
+    assert_eq!(status, 0, "{error}");
+    let database = tokio::sync::Mutex::new(stack.database().await);
+    within(Duration::from_secs(30), "every click in the database", || async {
+        number(&mut *database.lock().await, "SELECT count(*) FROM clicks").await >= 5_000
+    })
+    .await;
+    adds_up(&mut database.into_inner(), 10, 5_000).await;
+}

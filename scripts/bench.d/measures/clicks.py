@@ -1,0 +1,90 @@
+"""What recording clicks costs a redirect, and whether every one of them is recorded."""
+
+from __future__ import annotations
+
+import time
+
+from figures import median, median_ratio, say
+from processes import BenchError
+
+FIGURES = ("clicks_resolve", "clicks_resolve_unrecorded", "clicks_resolve_bare", "clicks_resolve_ratio", "clicks_enabled_ratio",
+           "clicks_failed_requests", "clicks_saturation", "clicks_recorded_per_redirect", "clicks_drain_s", "clicks_worker_memory")
+
+DRAIN_S = 120
+
+
+def run(bench) -> None:
+    costs(bench)
+    delivery(bench)
+
+
+def costs(bench) -> None:
+    """Redirects with recording, without it, and of the bare handler, in turns. Nothing takes the clicks meanwhile."""
+    stack, tools = bench.stack, bench.tools
+    unrecorded = stack.start_shortener("shortener-unrecorded", LINNET__CLICKS__ENABLED="false")
+    nginx, address = stack.start_nginx("nginx-unrecorded", [unrecorded.public], bench.gateway_socket)
+    bench.warm(address)
+    bench.warm(bench.address)
+    targets = {"clicks_resolve_bare": bench.bare_address, "clicks_resolve": bench.address, "clicks_resolve_unrecorded": address}
+    rates: dict[str, list[float]] = {name: [] for name in targets}
+    errors = 0
+    for target in targets.values():
+        tools.wrk_visits(target, bench.zipf, 1, 0.3)
+    for turn in range(bench.size.rounds):
+        # A stream that is full would send clicks to the spool.
+        stack.forget_clicks()
+        for name, target in targets.items():
+            peak = tools.wrk_visits(target, bench.zipf, bench.size.round_s, turn * 0.37)
+            rates[name].append(peak.rate)
+            errors += peak.errors
+        say(f"  round {turn + 1}: " + ", ".join(f"{name} {values[-1]:,.0f}" for name, values in rates.items()))
+    stack.processes.stop(nginx)
+    stack.processes.stop(unrecorded.process)
+    figures = bench.figures
+    for name, values in rates.items():
+        figures.add(name, median(values), "req/s")
+    figures.add("clicks_resolve_ratio", median_ratio(rates["clicks_resolve"], rates["clicks_resolve_bare"]), "of bare",
+                at_least=0.85)
+    figures.add("clicks_enabled_ratio", median_ratio(rates["clicks_resolve"], rates["clicks_resolve_unrecorded"]), "of unrecorded",
+                at_least=0.95)
+    figures.add("clicks_failed_requests", errors, "requests", at_most=0)
+
+
+def delivery(bench) -> None:
+    """Saturation with a worker beside it; then redirects served and clicks recorded are the same number."""
+    stack = bench.stack
+    worker = stack.start_worker("worker")
+    before = settled(stack)
+    served_before = bench.shortener.redirects()
+    peak = bench.tools.wrk_visits(bench.address, bench.zipf, bench.size.saturation_s, 0.5)
+    ended = time.monotonic()
+    # Requests that wrk has left behind are served still.
+    time.sleep(0.2)
+    served = bench.shortener.redirects() - served_before
+    stack.wait_recorded(before + served, DRAIN_S)
+    drained = time.monotonic() - ended
+    # Nothing may come on top.
+    recorded = settled(stack) - before
+    raw = int(stack.sql("SELECT count(*) FROM clicks"))
+    if raw != before + recorded:
+        raise BenchError(f"{raw:,} raw clicks, and {before + recorded:,} by the roll-up")
+    figures = bench.figures
+    figures.add("clicks_saturation", peak.rate, "req/s", note="with a worker that writes them")
+    figures.add("clicks_recorded_per_redirect", recorded / max(served, 1), "clicks", exactly=1,
+                note=f"{recorded:,} recorded, {served:,} redirects served")
+    figures.add("clicks_drain_s", drained, "s", at_most=30, note="after the load's end")
+    figures.add("clicks_worker_memory", bench.resident(worker.pid), "MiB", at_most=64)
+    stack.processes.stop(worker)
+
+
+def settled(stack) -> int:
+    """Clicks in the database, as soon as no more come."""
+    last, still_since, deadline = -1, 0.0, time.monotonic() + DRAIN_S
+    while time.monotonic() < deadline:
+        now = stack.recorded()
+        if now != last:
+            last, still_since = now, time.monotonic()
+        elif time.monotonic() - still_since > 3:
+            return now
+        time.sleep(0.2)
+    raise BenchError("clicks keep coming")
