@@ -14,6 +14,9 @@ const MAX_PART: usize = 100;
 /// Longest host name (RFC 1035).
 const MAX_HOST: usize = 253;
 
+/// Programs that fetch a link to show what is behind it, and that `isbot` takes for people.
+const PREVIEWS: [&str; 1] = ["^whatsapp/"];
+
 /// What is known of a user agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentKnown {
@@ -31,7 +34,9 @@ pub struct Enricher {
 
 impl Default for Enricher {
     fn default() -> Self {
-        Self { bots: Bots::default(), browsers: Parser::new() }
+        let mut bots = Bots::default();
+        bots.append(&PREVIEWS);
+        Self { bots, browsers: Parser::new() }
     }
 }
 
@@ -197,8 +202,12 @@ mod tests {
             assert_eq!(known.value.parts, [browser, os, device], "{agent}");
             assert!(!known.is_bot, "{agent}");
         }
-        for bot in ["Googlebot/2.1 (+http://www.google.com/bot.html)", "curl/8.5.0", "Slackbot 1.0"]
-        {
+        for bot in [
+            "Googlebot/2.1 (+http://www.google.com/bot.html)",
+            "curl/8.5.0",
+            "Slackbot 1.0",
+            "WhatsApp/2.23.20.0",
+        ] {
             assert!(enricher.agent(bot).is_bot, "{bot}");
         }
         assert!(enricher.is_bot(None));

@@ -94,11 +94,11 @@ impl Writer {
                 // Also when the same batch is in this group twice.
                 if known.insert(batch.id.to_vec()) {
                     fresh.push(*batch);
-                } else {
-                    self.metrics.duplicates.add(1);
                 }
             }
+            let duplicates = (batches.len() - fresh.len()) as u64;
             if fresh.is_empty() {
+                self.metrics.duplicates.add(duplicates);
                 return Ok(());
             }
             let clicks = self.enrich(&fresh).await?;
@@ -121,6 +121,8 @@ impl Writer {
                     return Err(error.into());
                 }
             }
+            // Only now: a group that is tried again is looked through again.
+            self.metrics.duplicates.add(duplicates);
             for kind in ClickKind::ALL {
                 let count = clicks.iter().filter(|click| click.kind == kind).count();
                 self.metrics.count(kind, count as u64);
