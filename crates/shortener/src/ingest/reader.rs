@@ -310,11 +310,12 @@ impl Ingester {
                 // Also when the same batch is in this group twice.
                 if known.insert(batch.id.to_vec()) {
                     fresh.push(batch);
-                } else {
-                    self.metrics.duplicates.add(1);
                 }
             }
+            // Counted when it is over: until then another worker may be faster, or all be tried again.
+            let duplicates = (batches.len() - fresh.len()) as u64;
             if fresh.is_empty() {
+                self.metrics.duplicates.add(duplicates);
                 return Ok(());
             }
             let clicks = self.enrich(&fresh).await?;
@@ -332,6 +333,7 @@ impl Ingester {
                     return Err(error.into());
                 }
             }
+            self.metrics.duplicates.add(duplicates);
             for kind in ClickKind::ALL {
                 let count = clicks.iter().filter(|click| click.kind == kind).count();
                 self.metrics.count(kind, count as u64);

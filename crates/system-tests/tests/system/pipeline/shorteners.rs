@@ -108,7 +108,6 @@ async fn must_17_a_shortener_that_is_killed_loses_what_it_had_not_flushed() {
     let unsafe_since = killed - Duration::from_millis(2 * FLUSH_MS);
     let at_stake = answered.iter().filter(|at| **at > unsafe_since).count();
     let lost = served - recorded;
-    eprintln!("served {served}, lost {lost}, published before {safe}, at stake {at_stake}");
     assert!(recorded as f64 >= safe, "{recorded} recorded, {safe} published");
     assert!(lost <= i64::try_from(at_stake).unwrap(), "lost {lost}, at stake {at_stake}");
 }
