@@ -20,6 +20,7 @@ pub mod http;
 pub mod import;
 pub mod ingest;
 mod readiness;
+mod recording;
 pub mod release;
 pub mod startup;
 pub mod store;

@@ -1,7 +1,7 @@
 //! Puts the pieces together: binds everything first, then starts it, then stops it in order.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use linnet_platform::{
     listener::{Address, Bound, Listener},
     redis_link::{RedisLink, jittered},
 };
-use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes, metrics::Meter};
+use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes};
 use secrecy::ExposeSecret;
 use tokio::sync::Semaphore;
 
@@ -27,10 +27,7 @@ use crate::{
         Announcer, CacheMetrics, CatchUp, Flights, LocalCache, Outbox, Resolver, SharedCache,
         warm_up,
     },
-    clicks::{
-        ClickBuffers, ClickMetrics, Countries, Enricher, Publisher, PublisherHandle, VisitorKeys,
-        keep_visitor_keys,
-    },
+    clicks::{ClickBuffers, Enricher, LiveClicks},
     config::Settings,
     domain::TargetPolicy,
     http::{
@@ -39,6 +36,7 @@ use crate::{
         public::{self, MissBudget, PublicState, ResolveMetrics},
     },
     readiness::{ShortenerReadiness, register_gauges},
+    recording::Recording,
     release::SERVICE,
     store::{GroupedCreates, PoolRole, Store, StoreError, connect_lazy},
     workers::{Role, Workers},
@@ -99,6 +97,7 @@ struct Shared {
     budget: Arc<MissBudget>,
     agents: Arc<Enricher>,
     clicks: Option<ClickBuffers>,
+    live: Option<LiveClicks>,
     targets: TargetPolicy,
     catch_up: CatchUp,
 }
@@ -138,7 +137,8 @@ pub async fn serve(
         change_feed::feed(&settings.redis, &nonce, sink, Some(catch_up.before_use()))?;
     lifecycle.own("change feed", feed);
 
-    let publisher = start_publisher(&settings, &meter, &store, &lifecycle)?;
+    let agents = Arc::new(Enricher::default());
+    let recording = Recording::start(&settings, &meter, &store, &agents, &lifecycle)?;
     lifecycle.own("idempotency keys", expire_idempotency_keys(store.clone()));
     let budget = Arc::new(MissBudget::new(&settings.resolve));
     lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
@@ -152,8 +152,9 @@ pub async fn serve(
         resolve_metrics: Arc::new(ResolveMetrics::new(&meter)),
         requests: RequestTelemetry::new(&meter, &settings.telemetry),
         budget,
-        agents: Arc::new(Enricher::default()),
-        clicks: publisher.as_ref().map(|(buffers, _)| buffers.clone()),
+        live: recording.as_ref().map(|recording| recording.live.clone()),
+        agents,
+        clicks: recording.as_ref().map(|recording| recording.buffers.clone()),
         targets: TargetPolicy::new(&settings.resolve.target_schemes, &settings.public)
             .map_err(StartError::Targets)?,
         catch_up,
@@ -198,20 +199,11 @@ pub async fn serve(
             lifecycle.run_until_stopping(drain, retire).await;
         })
     };
-    // Whichever server ends first takes the others along.
-    let ends = servers.map(|server| {
-        let lifecycle = lifecycle.clone();
-        async move {
-            let end = server.await;
-            lifecycle.begin_drain();
-            end
-        }
-    });
-    let ends = futures::future::join_all(ends).await;
+    let ends = first_ends_all(servers, &lifecycle).await;
     stop.abort();
     // Nobody serves any more: what the buffers hold is all there will be.
-    if let Some((_, publisher)) = publisher {
-        publisher.finish().await;
+    if let Some(recording) = recording {
+        recording.publisher.finish().await;
     }
     retire_admin.retire();
     if tokio::time::timeout(CLOSE_TIMEOUT, workers.close()).await.is_err() {
@@ -221,34 +213,17 @@ pub async fn serve(
     if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
 }
 
-/// Starts what takes clicks from redirects to the stream, unless they are not to be recorded.
-fn start_publisher(
-    settings: &Settings,
-    meter: &Meter,
-    store: &Store,
+/// Waits for the servers. Whichever ends first takes the others along.
+async fn first_ends_all<const N: usize>(
+    servers: [Server; N],
     lifecycle: &Lifecycle,
-) -> Result<Option<(ClickBuffers, PublisherHandle)>, StartError> {
-    let clicks = &settings.clicks;
-    if !clicks.enabled {
-        return Ok(None);
-    }
-    let metrics = Arc::new(ClickMetrics::new(meter));
-    let buffers = ClickBuffers::new(clicks, Arc::clone(&metrics));
-    let keys = VisitorKeys::default();
-    lifecycle.own("visitor keys", keep_visitor_keys(keys.clone(), store.clone()));
-    let countries = Countries::default();
-    if !clicks.country_file.as_os_str().is_empty() {
-        lifecycle.own("countries", countries.clone().follow(clicks.country_file.clone()));
-    }
-    let publisher = Publisher {
-        buffers: buffers.clone(),
-        settings: clicks.clone(),
-        redis: settings.redis.clone(),
-        keys,
-        countries,
-        metrics,
-    };
-    Ok(Some((buffers, publisher.start(lifecycle)?)))
+) -> Vec<io::Result<()>> {
+    let ends = servers.map(|server| async move {
+        let end = server.await;
+        lifecycle.begin_drain();
+        end
+    });
+    futures::future::join_all(ends).await
 }
 
 fn bind(address: &Address) -> Result<Listener, StartError> {
@@ -410,6 +385,7 @@ impl Shared {
                 metrics: Arc::clone(&self.cache_metrics),
                 database_timeout: self.settings.resolve.database_timeout(),
             },
+            hot: RefCell::default(),
             budget: Arc::clone(&self.budget),
             metrics: Arc::clone(&self.resolve_metrics),
             lifecycle: self.lifecycle.clone(),
@@ -433,6 +409,7 @@ impl Shared {
             },
             creates: GroupedCreates::new(store.clone()),
             store,
+            live: self.live.clone(),
             targets: self.targets.clone(),
             base_url: self.settings.public.base_url.clone(),
         }

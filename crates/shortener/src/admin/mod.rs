@@ -1,6 +1,7 @@
 //! What the operator does from the command line, with the service running or not.
 
 mod create_key;
+mod erase_user;
 mod import;
 
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use crate::{
 pub enum AdminCommand {
     /// Makes an API key and prints it; the user is made when no user has the address.
     CreateKey(CreateKey),
+    /// Deletes a user with everything that is left of it: links, history, clicks, roll-ups.
+    EraseUser(EraseUser),
     /// Loads users, links and events from CSV files, with the ids that they have there.
     Import(Import),
 }
@@ -37,6 +40,14 @@ pub struct CreateKey {
     /// What to call the key.
     #[arg(long, default_value = "made on the command line")]
     pub name: String,
+}
+
+/// Arguments of `admin erase-user`.
+#[derive(Debug, Args)]
+pub struct EraseUser {
+    /// The user's number.
+    #[arg(long)]
+    pub id: i64,
 }
 
 /// Arguments of `admin import`.
@@ -97,6 +108,7 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
     let store = Store::new(connect_lazy(&settings.postgres, PoolRole::Background)?);
     let outcome = match command {
         AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
+        AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
         AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
     };
     store.close().await;

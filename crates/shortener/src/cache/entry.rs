@@ -65,6 +65,13 @@ impl Redirect {
         (self.expires_at_ms != NEVER).then_some(self.expires_at_ms)
     }
 
+    /// A copy whose target shares no memory with this one.
+    pub(super) fn copied(&self) -> Self {
+        // It was a header's value before, so it is one.
+        let location = HeaderValue::from_bytes(self.location.as_bytes());
+        Self { location: location.unwrap_or_else(|_| self.location.clone()), ..self.clone() }
+    }
+
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
         self.location.len()

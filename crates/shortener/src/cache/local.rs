@@ -36,6 +36,28 @@ pub(super) struct Held {
     fresh_until: Instant,
 }
 
+impl Held {
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        self.fresh_until > now
+    }
+
+    /// A copy that shares nothing with this one.
+    pub(super) fn copied(&self) -> Self {
+        let answer = match &self.entry.answer {
+            Answer::Redirect(redirect) => Answer::Redirect(redirect.copied()),
+            other => other.clone(),
+        };
+        let entry = Entry { version: self.entry.version, answer };
+        Self { entry, fresh_until: self.fresh_until }
+    }
+}
+
+impl Ticket {
+    pub(super) fn taken(&self) -> Instant {
+        self.taken
+    }
+}
+
 /// Proof of when a fill began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
@@ -59,6 +81,11 @@ impl Tickets<'_> {
         let epoch = self.epochs.get(slot).copied().unwrap_or(u64::MAX);
         Ticket { slot, epoch, taken: self.taken }
     }
+}
+
+fn slot_of(hash: u64) -> usize {
+    // The remainder is below 1,024.
+    usize::try_from(hash % EPOCH_SLOTS as u64).unwrap_or(0)
 }
 
 /// A life within 10 % of the given one, by the code's slot: what was loaded together does not run out
@@ -111,13 +138,23 @@ impl LocalCache {
     #[inline]
     pub(super) fn get(&self, code: &str, now: Instant) -> Option<Arc<Held>> {
         let held = self.links.get(code).or_else(|| self.absent.get(code))?;
-        (held.fresh_until > now).then_some(held)
+        held.is_fresh(now).then_some(held)
     }
 
     /// To be taken before a fill reads anything.
     pub(super) fn ticket(&self, code: &str) -> Ticket {
-        let slot = self.slot(code);
+        self.ticket_of_hash(self.hash(code))
+    }
+
+    /// [`LocalCache::ticket`] of the code with this hash.
+    pub(super) fn ticket_of_hash(&self, hash: u64) -> Ticket {
+        let slot = slot_of(hash);
         Ticket { slot, epoch: self.epoch(slot), taken: Instant::now() }
+    }
+
+    /// A code's hash, which decides its slot.
+    pub(super) fn hash(&self, code: &str) -> u64 {
+        self.hasher.hash_one(code)
     }
 
     /// To be taken before a fill of many codes reads anything.
@@ -190,8 +227,7 @@ impl LocalCache {
     }
 
     fn slot(&self, code: &str) -> usize {
-        // The remainder is below 1,024.
-        usize::try_from(self.hasher.hash_one(code) % EPOCH_SLOTS as u64).unwrap_or(0)
+        slot_of(self.hash(code))
     }
 
     fn epoch(&self, slot: usize) -> u64 {

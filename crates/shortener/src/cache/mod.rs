@@ -11,6 +11,7 @@
 mod announce;
 mod entry;
 mod flights;
+mod hot;
 mod local;
 mod metrics;
 mod outbox;
@@ -22,6 +23,7 @@ mod warmup;
 pub use announce::Announcer;
 pub use entry::{Answer, Entry, Redirect};
 pub use flights::{Flights, LookupError};
+pub use hot::HotLinks;
 pub use local::LocalCache;
 pub use metrics::CacheMetrics;
 pub use outbox::{CatchUp, Outbox};

@@ -10,7 +10,7 @@ use linnet_platform::redis_link::{RedisAway, RedisLink};
 use crate::store::{Store, StoreError};
 
 use super::{
-    CacheMetrics, Entry, Flights, LocalCache, LookupError, SharedCache,
+    CacheMetrics, Entry, Flights, HotLinks, LocalCache, LookupError, SharedCache,
     local::{Held, Ticket},
 };
 
@@ -47,10 +47,10 @@ impl Resolved {
 }
 
 impl Resolver {
-    /// What L1 knows: no await, no allocation.
+    /// What L1 knows, or the worker's own hot links: no await, no allocation.
     #[inline]
-    pub fn resolve_local(&self, code: &str, now: Instant) -> Option<Resolved> {
-        let held = self.local.get(code, now)?;
+    pub fn resolve_local(&self, hot: &mut HotLinks, code: &str, now: Instant) -> Option<Resolved> {
+        let held = hot.get(&self.local, code, now)?;
         self.metrics.local.add(1);
         Some(Resolved(held))
     }

@@ -35,6 +35,7 @@ const OPTED_OUT: u8 = 8;
 const HAS_CLIENT: u8 = 16;
 
 /// What a redirect has seen of its request. The texts are as they came: any bytes, any length.
+#[expect(clippy::struct_excessive_bools, reason = "four things that a request is or is not")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen<'a> {
     /// When, in milliseconds since 1970.

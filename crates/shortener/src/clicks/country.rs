@@ -1,4 +1,4 @@
-//! Countries of addresses, from a MaxMind database when one is configured.
+//! Countries of addresses, from a `MaxMind` database when one is configured.
 
 use std::{
     net::IpAddr,

@@ -126,15 +126,15 @@ pub(crate) fn campaign(target: &str) -> Option<ClickValue> {
     let names = ValueKind::Campaign.parts();
     let mut parts = vec![String::new(); names.len()];
     for (key, value) in url.query_pairs() {
-        let named = names.iter().zip(&mut parts).find(|(name, _)| **name == key);
-        if let Some((_, part)) = named
+        let wanted = names.iter().zip(&mut parts).find(|(name, _)| **name == key);
+        if let Some((_, part)) = wanted
             && part.is_empty()
         {
             *part = printable(&value, MAX_PART);
         }
     }
-    let is_named = parts.iter().any(|part| !part.is_empty());
-    is_named.then_some(ClickValue { kind: ValueKind::Campaign, parts })
+    let is_some = parts.iter().any(|part| !part.is_empty());
+    is_some.then_some(ClickValue { kind: ValueKind::Campaign, parts })
 }
 
 fn printable(text: &str, max: usize) -> String {
@@ -221,7 +221,7 @@ mod tests {
         ] {
             assert_eq!(referrer_host(referrer), host, "{}", String::from_utf8_lossy(referrer));
         }
-        assert_eq!(referrer_host(&[b'a'; 65_536]), "");
+        assert_eq!(referrer_host(&vec![b'a'; 65_536]), "");
     }
 
     #[test]

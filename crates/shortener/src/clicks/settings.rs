@@ -22,7 +22,7 @@ pub struct ClickSettings {
     pub spool_dir: PathBuf,
     /// Size of one process's spool, in bytes; beyond it clicks are dropped and counted.
     pub spool_bytes: u64,
-    /// A MaxMind database (`.mmdb`) of countries; empty for none. Read again when it changes.
+    /// A `MaxMind` database (`.mmdb`) of countries; empty for none. Read again when it changes.
     pub country_file: PathBuf,
     /// How long raw clicks are kept, in days. Roll-ups stay.
     pub retention_days: u32,

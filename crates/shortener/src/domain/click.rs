@@ -30,6 +30,19 @@ impl ClickKind {
         }
     }
 
+    /// What a request was, by what is known of it.
+    pub fn of(is_head: bool, is_bot: bool, is_prefetch: bool) -> Self {
+        if is_head {
+            Self::Head
+        } else if is_bot {
+            Self::Bot
+        } else if is_prefetch {
+            Self::Prefetch
+        } else {
+            Self::Person
+        }
+    }
+
     /// The kind with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)

@@ -11,15 +11,15 @@ use crate::{
 
 /// A click with everything that is recorded of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Enriched {
+pub(super) struct Enriched {
     /// The raw row.
-    pub row: ClickRow,
+    pub(super) row: ClickRow,
     /// What the request was.
-    pub kind: ClickKind,
+    pub(super) kind: ClickKind,
     /// The link's owner.
-    pub user_id: Option<i64>,
+    pub(super) user_id: Option<i64>,
     /// The link's own counter has it already.
-    pub is_counted: bool,
+    pub(super) is_counted: bool,
 }
 
 /// Visitors of a subject on a day.
@@ -47,7 +47,7 @@ pub(super) fn visitors(clicks: &[Enriched]) -> Visitors {
 }
 
 /// The group to write. `visitors` has how many there were so far on each day of each subject.
-pub fn build_group(
+pub(super) fn build_group(
     batches: Vec<Vec<u8>>,
     clicks: &[Enriched],
     visitors: &HashMap<(i64, NaiveDate), i64>,
@@ -160,7 +160,8 @@ mod tests {
         assert_eq!(seen[&(1, day)], HashSet::from([100, 101]));
         assert_eq!(seen[&(-3, day)], HashSet::from([100, 101]));
         assert!(!seen.contains_key(&(20, day)), "a prefetch is no visitor");
-        let counted = seen.iter().map(|(key, set)| (*key, set.len() as i64)).collect();
+        let counted =
+            seen.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
 
         let group = build_group(vec![vec![1; 16]], &clicks, &counted);
         assert_eq!(group.rows.len(), 7);

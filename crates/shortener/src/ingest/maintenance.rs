@@ -13,7 +13,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 const AHEAD: u64 = 3;
 
 /// Makes the partitions of these days, unless this worker has seen them.
-pub async fn ensure_partitions(
+pub(super) async fn ensure_partitions(
     store: &Store,
     seen: &mut HashSet<NaiveDate>,
     days: impl IntoIterator<Item = NaiveDate>,
@@ -66,6 +66,9 @@ impl Maintenance {
             self.store.forget_visitor_keys_before(yesterday).await?;
         }
         while self.store.forget_batches().await? > 0 {}
+        while let Some(month) = self.store.fold_click_month().await? {
+            tracing::info!(%month, "a month of clicks is added up");
+        }
         Ok(())
     }
 }

@@ -21,8 +21,7 @@ mod values;
 mod visitors;
 mod watch;
 
-pub use group::{Enriched, build_group};
-pub use maintenance::{Maintenance, ensure_partitions};
+pub use maintenance::Maintenance;
 pub use metrics::IngestMetrics;
 pub use process::work;
 pub use reader::{IngestError, Ingester};

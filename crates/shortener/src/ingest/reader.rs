@@ -362,15 +362,8 @@ impl Ingester {
                 let at = i64::try_from(click.at_ms).ok().and_then(DateTime::from_timestamp_millis);
                 let at = at.filter(|at| *at < now + MAX_AHEAD).unwrap_or(now);
                 let agent = click.agent.and_then(|place| texts.agents.get(&place));
-                let kind = if click.is_head {
-                    ClickKind::Head
-                } else if agent.is_none_or(|agent| agent.is_bot) {
-                    ClickKind::Bot
-                } else if click.is_prefetch {
-                    ClickKind::Prefetch
-                } else {
-                    ClickKind::Person
-                };
+                let is_bot = agent.is_none_or(|agent| agent.is_bot);
+                let kind = ClickKind::of(click.is_head, is_bot, click.is_prefetch);
                 let link = links.get(&click.url_id).copied().unwrap_or_default();
                 let referrer = click.referrer.and_then(|place| texts.referrers.get(&place));
                 let origin = texts.origins.get(&(click.country, click.language));

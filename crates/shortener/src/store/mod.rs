@@ -8,6 +8,7 @@
 
 mod clicks;
 mod copy;
+mod erase;
 mod error;
 mod event_list;
 mod events;
@@ -27,6 +28,7 @@ mod users;
 pub use clicks::{
     ClickGroup, ClickRow, DayDelta, HourDelta, KindCounts, LinkDelta, LinkFacts, ValueDelta,
 };
+pub use erase::Erased;
 pub use error::{Constraint, StoreError};
 pub use grouped::GroupedCreates;
 pub use idempotency::{Idempotent, Recorded, StoredAnswer};

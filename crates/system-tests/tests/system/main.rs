@@ -16,6 +16,7 @@ mod identity;
 mod import;
 mod lifecycle;
 mod links;
+mod live;
 mod odd_bytes;
 mod pipeline;
 mod stampede;

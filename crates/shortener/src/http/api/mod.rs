@@ -10,6 +10,7 @@ mod fields;
 mod format;
 mod idempotency;
 mod list;
+pub(super) mod live;
 mod state;
 pub(super) mod stats;
 pub(super) mod urls;
@@ -28,6 +29,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         web::scope("/api/v1")
             .configure(urls::routes)
             .configure(stats::routes)
+            .configure(live::routes)
             .configure(users::routes)
             .configure(events::routes)
             .configure(api_keys::routes),

@@ -7,6 +7,7 @@ use linnet_platform::{identity::Identity, problem::Problem};
 
 use crate::{
     cache::Announcer,
+    clicks::LiveClicks,
     domain::{TargetPolicy, UserRef},
     store::{GroupedCreates, Store},
 };
@@ -22,6 +23,8 @@ pub struct ApiState {
     pub creates: GroupedCreates,
     /// Tells the caches of changes.
     pub announcer: Announcer,
+    /// Shows clicks as they come; `None` when they are not recorded.
+    pub live: Option<LiveClicks>,
     /// Which targets are accepted.
     pub targets: TargetPolicy,
     /// Origin of short URLs, without a trailing slash.

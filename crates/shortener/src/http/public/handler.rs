@@ -1,7 +1,7 @@
 //! From a path to a redirect.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::IpAddr,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -24,7 +24,7 @@ use linnet_telemetry::trace_headers::trace_id_from_traceparent;
 use tokio::sync::Semaphore;
 
 use crate::{
-    cache::{Answer, LookupError, Redirect, Resolved, Resolver},
+    cache::{Answer, HotLinks, LookupError, Redirect, Resolved, Resolver},
     clicks::{ClickBuffer, Enricher, Seen, now_ms},
     domain::has_code_shape,
     store::{ConsumedClick, StoreError},
@@ -42,6 +42,8 @@ const RETRY_AFTER_AWAY: HeaderValue = HeaderValue::from_static("1");
 pub struct PublicState {
     /// The tiers.
     pub resolver: Resolver,
+    /// What this worker is asked for most.
+    pub hot: RefCell<HotLinks>,
     /// Where clicks go; `None` when they are not recorded.
     pub clicks: Option<ClickBuffer>,
     /// Connections that clicks on limited links may take.
@@ -142,7 +144,9 @@ async fn resolve(
     if !has_code_shape(code) {
         return Err(state.miss(request, Missing::Unknown));
     }
-    let resolved: Resolved = match state.resolver.resolve_local(code, began) {
+    // Let go of before anything is awaited.
+    let local = state.resolver.resolve_local(&mut state.hot.borrow_mut(), code, began);
+    let resolved: Resolved = match local {
         Some(resolved) => resolved,
         None => state.resolver.resolve(code).await?,
     };

@@ -1,0 +1,149 @@
+//! A link's clicks as they come, as an event stream.
+
+use std::{convert::Infallible, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    web::{self, Bytes},
+};
+use futures::stream;
+use linnet_platform::{lifecycle::Lifecycle, problem::Problem};
+use tokio_util::sync::CancellationToken;
+
+use crate::clicks::{LiveClick, LiveId, Watch};
+
+use super::{
+    super::error::{ApiError, RETRY_AFTER_AWAY, field_error},
+    ApiState, Caller, IdGuard,
+};
+
+/// Time without an event after which a comment says that the stream lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The header by which a client says what it has seen.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+pub(super) fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.service(web::resource("/urls/{id}/live").route(web::get().to(live)));
+}
+
+/// Streams clicks as they come.
+///
+/// `click` events with the click as JSON, at most a second old; a comment every 15 s when there are
+/// none. `Last-Event-ID` goes on where a client was; a `gap` event says that some clicks in between are
+/// no longer in the stream (the list of events has them), or that the client was too slow. `reconnect`
+/// comes when the server stops.
+#[utoipa::path(get, path = "/api/v1/urls/{id}/live", operation_id = "watch_url", tag = "urls",
+    params(("id" = i64, Path, minimum = 1),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has",
+            pattern = r"^[0-9]{1,15}-[0-9]{1,9}\.[0-9]{1,9}$")),
+    responses((status = 200, description = "The stream", content_type = "text/event-stream", body = String)))]
+pub(crate) async fn live(
+    request: HttpRequest,
+    state: web::Data<ApiState>,
+    lifecycle: web::Data<Lifecycle>,
+    caller: Caller,
+    id: IdGuard,
+) -> Result<HttpResponse, ApiError> {
+    let last = last_event_id(&request)?;
+    let link = state.store.find_link(id.0, caller.sees()).await?;
+    let link = link.ok_or_else(|| ApiError::not_found("link"))?;
+    let live = state
+        .live
+        .as_ref()
+        .ok_or_else(|| Problem::unavailable("clicks are not recorded here", RETRY_AFTER_AWAY))?;
+    // Before looking back, so that nothing falls between.
+    let watch = live
+        .watch(link.id)
+        .ok_or_else(|| Problem::unavailable("too many watch already", RETRY_AFTER_AWAY))?;
+    let mut first = vec!["retry: 1000\n\n".to_owned()];
+    let mut seen = last;
+    if let Some(last) = last {
+        match live.since(&state.announcer.redis, link.id, last).await {
+            Ok((clicks, is_whole)) => {
+                if !is_whole {
+                    first.push(gap());
+                }
+                seen = clicks.last().map_or(seen, |click| Some(click.id));
+                first.extend(clicks.iter().map(event));
+            }
+            Err(_) => first.push(gap()),
+        }
+    }
+    let events = Events {
+        first: first.into_iter(),
+        watch,
+        seen,
+        stopping: lifecycle.stopping(),
+        is_over: false,
+    };
+    let body = stream::unfold(events, |mut events| async move {
+        let text = events.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(text)), events))
+    });
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .streaming(body))
+}
+
+fn last_event_id(request: &HttpRequest) -> Result<Option<LiveId>, ApiError> {
+    let Some(text) = request.headers().get(LAST_EVENT_ID) else { return Ok(None) };
+    let text = text.to_str().unwrap_or_default();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| {
+        let message = format!("{error}");
+        Problem::invalid(vec![field_error("Last-Event-ID", "invalid", &message)]).into()
+    })
+}
+
+struct Events {
+    first: std::vec::IntoIter<String>,
+    watch: Watch,
+    /// The latest click that was sent: what was found by looking back may come again.
+    seen: Option<LiveId>,
+    stopping: CancellationToken,
+    is_over: bool,
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<String> {
+        if self.is_over {
+            return None;
+        }
+        if let Some(text) = self.first.next() {
+            return Some(text);
+        }
+        loop {
+            if self.watch.take_missed() > 0 {
+                return Some(gap());
+            }
+            tokio::select! {
+                () = self.stopping.cancelled() => {
+                    self.is_over = true;
+                    return Some("event: reconnect\ndata: {}\n\n".to_owned());
+                }
+                click = self.watch.clicks.recv() => {
+                    // The sender lives as long as the watch.
+                    let click = click?;
+                    if self.seen.is_none_or(|seen| click.id > seen) {
+                        self.seen = Some(click.id);
+                        return Some(event(&click));
+                    }
+                }
+                () = tokio::time::sleep(HEARTBEAT) => return Some(": heartbeat\n\n".to_owned()),
+            }
+        }
+    }
+}
+
+fn event(click: &LiveClick) -> String {
+    let data = serde_json::to_string(click).unwrap_or_else(|_| "{}".to_owned());
+    format!("id: {}\nevent: click\ndata: {data}\n\n", click.id)
+}
+
+fn gap() -> String {
+    "event: gap\ndata: {}\n\n".to_owned()
+}

@@ -1,0 +1,89 @@
+//! Erasing what is left of a user.
+
+use super::{Store, StoreError};
+
+/// Rows of one statement: other work goes on in between.
+const CHUNK: i64 = 5_000;
+
+/// What was erased.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Links that the user had.
+    pub links: usize,
+    /// Events of the user and of those links.
+    pub events: u64,
+    /// Raw clicks on those links.
+    pub clicks: u64,
+    /// Rows of their roll-ups.
+    pub roll_ups: u64,
+}
+
+impl Store {
+    /// Deletes the history and the clicks of a user and of all links that it had, now or before. The
+    /// user itself goes by [`Store::delete_user`], before or after. May be run again, and goes on where
+    /// it was cut off as long as the `created` events are there, which go last.
+    pub async fn erase_traces(&self, user_id: i64) -> Result<Erased, StoreError> {
+        let links = sqlx::query_scalar!(
+            r#"SELECT id AS "id!" FROM urls WHERE user_id = $1
+               UNION SELECT url_id FROM events
+                WHERE user_id = $1 AND event_type = 'created' AND url_id IS NOT NULL"#,
+            user_id
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut erased = Erased { links: links.len(), ..Erased::default() };
+        let mut subjects = links.clone();
+        subjects.push(-user_id);
+        for links in links.chunks(1_000) {
+            erased.clicks += self.erase_clicks(links).await?;
+        }
+        for subjects in subjects.chunks(1_000) {
+            erased.roll_ups += self.erase_roll_ups(subjects).await?;
+        }
+        for links in links.chunks(1_000) {
+            erased.events += sqlx::query!(
+                "DELETE FROM events WHERE url_id = ANY($1) AND user_id IS DISTINCT FROM $2",
+                links,
+                user_id
+            )
+            .execute(&self.pool)
+            .await?
+            .rows_affected();
+        }
+        let own = sqlx::query!("DELETE FROM events WHERE user_id = $1", user_id);
+        erased.events += own.execute(&self.pool).await?.rows_affected();
+        Ok(erased)
+    }
+
+    async fn erase_clicks(&self, links: &[i64]) -> Result<u64, StoreError> {
+        let mut erased = 0;
+        loop {
+            let rows = sqlx::query!(
+                "DELETE FROM clicks WHERE (clicked_at, id) IN (
+                   SELECT clicked_at, id FROM clicks WHERE url_id = ANY($1) LIMIT $2)",
+                links,
+                CHUNK
+            )
+            .execute(&self.pool)
+            .await?
+            .rows_affected();
+            erased += rows;
+            if rows == 0 {
+                return Ok(erased);
+            }
+        }
+    }
+
+    async fn erase_roll_ups(&self, subjects: &[i64]) -> Result<u64, StoreError> {
+        let mut erased = 0;
+        for delete in [
+            sqlx::query!("DELETE FROM click_hours WHERE subject = ANY($1)", subjects),
+            sqlx::query!("DELETE FROM click_days WHERE subject = ANY($1)", subjects),
+            sqlx::query!("DELETE FROM click_days_by_value WHERE subject = ANY($1)", subjects),
+            sqlx::query!("DELETE FROM click_months_by_value WHERE subject = ANY($1)", subjects),
+        ] {
+            erased += delete.execute(&self.pool).await?.rows_affected();
+        }
+        Ok(erased)
+    }
+}
