@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use super::support::{DRAIN, builder, drained, link};
 
-/// A MaxMind database in which every address is in one country. The format:
+/// A `MaxMind` database in which every address is in one country. The format:
 /// <https://maxmind.github.io/MaxMind-DB/>.
 fn mmdb(country: &str) -> Vec<u8> {
     const DATA_AFTER: u8 = 16;
