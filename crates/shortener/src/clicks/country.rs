@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use maxminddb::{Reader, path};
 
 /// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The database in use; clones share it.
 #[derive(Clone, Default)]

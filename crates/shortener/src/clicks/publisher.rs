@@ -34,8 +34,10 @@ const SIZE_EVERY: Duration = Duration::from_millis(500);
 const ROOM_PERCENT: u64 = 90;
 /// Batches taken from the spool between two looks at the buffers.
 const REPLAY_AT_ONCE: u32 = 32;
-/// Longest time for the last flush when the process stops.
-const LAST_FLUSH: Duration = Duration::from_secs(3);
+/// When the process stops, the stream is offered clicks for so long; then all go into the spool.
+const LAST_PUBLISH: Duration = Duration::from_secs(2);
+/// Longest wait for the end of the last flush.
+const LAST_FLUSH: Duration = Duration::from_secs(6);
 
 /// Ends the publisher.
 pub struct PublisherHandle {
@@ -49,7 +51,7 @@ impl PublisherHandle {
     pub async fn finish(mut self) {
         self.stop.cancel();
         if let Some(done) = self.done.take()
-            && tokio::time::timeout(LAST_FLUSH * 2, done).await.is_err()
+            && tokio::time::timeout(LAST_FLUSH, done).await.is_err()
         {
             tracing::error!("the last clicks were not flushed in time");
         }
@@ -93,7 +95,7 @@ impl Publisher {
                     }
                 };
                 owner.own("redis link of clicks", task);
-                Running::new(self, link).run(token).await;
+                Running::new(self, link, token).run().await;
             });
             // Nobody may wait any more.
             let _ = finished.send(());
@@ -120,10 +122,12 @@ struct Running {
     is_full: bool,
     size_asked: Option<Instant>,
     is_spooling: bool,
+    stop: CancellationToken,
+    publish_until: Option<Instant>,
 }
 
 impl Running {
-    fn new(parts: Publisher, link: RedisLink) -> Self {
+    fn new(parts: Publisher, link: RedisLink, stop: CancellationToken) -> Self {
         let folder = &parts.settings.spool_dir;
         let spool = Spool::open(folder, parts.settings.spool_bytes)
             .inspect_err(|error| {
@@ -144,21 +148,21 @@ impl Running {
             is_full: false,
             size_asked: None,
             is_spooling: false,
+            stop,
+            publish_until: None,
         }
     }
 
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self) {
         let every = Duration::from_millis(self.parts.settings.flush_ms);
         loop {
             let stopping = tokio::select! {
-                () = stop.cancelled() => true,
+                () = self.stop.cancelled() => true,
                 () = self.parts.buffers.many() => false,
                 () = tokio::time::sleep(every) => false,
             };
             if stopping {
-                if tokio::time::timeout(LAST_FLUSH, self.flush()).await.is_err() {
-                    tracing::error!("Redis did not take the last clicks in time");
-                }
+                self.flush().await;
                 if let Some(Err(error)) = self.spool.as_mut().map(Spool::sync) {
                     tracing::error!(%error, "the spool could not be synced");
                 }
@@ -267,7 +271,8 @@ impl Running {
     /// Sends what waits in the spool, oldest first, a bounded number at a time.
     async fn replay(&mut self) {
         for _ in 0..REPLAY_AT_ONCE {
-            if !self.has_room().await {
+            // What is in a file is safe there.
+            if self.stop.is_cancelled() || !self.has_room().await {
                 break;
             }
             let Some(spool) = &mut self.spool else { return };
@@ -300,12 +305,19 @@ impl Running {
         Ok(())
     }
 
-    /// Whether Redis is there and the stream below its limit.
+    /// Whether Redis is there and the stream below its limit, and there is time for it.
     async fn has_room(&mut self) -> bool {
         if !self.link.is_up() {
             return false;
         }
         let now = Instant::now();
+        if self.stop.is_cancelled() {
+            // A Redis that answers slowly must not keep the process until somebody kills it.
+            let until = *self.publish_until.get_or_insert(now + LAST_PUBLISH);
+            if now >= until {
+                return false;
+            }
+        }
         if self.size_asked.is_some_and(|asked| now - asked < SIZE_EVERY) {
             return !self.is_full;
         }

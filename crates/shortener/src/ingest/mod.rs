@@ -6,8 +6,8 @@
 //!   nothing.
 //! * While PostgreSQL is away the group is kept and tried again, and nothing more is taken: what comes
 //!   waits in the stream, then in the spools, and never in a redirect.
-//! * A batch that cannot be read, or that PostgreSQL refuses for good, goes to a stream of dead
-//!   letters, and the rest goes on.
+//! * A batch that cannot be read, or whose rows PostgreSQL refuses, goes to a stream of dead letters,
+//!   and the rest goes on. A schema or a permission that is wrong is nobody's batch: clicks wait.
 //! * What another consumer has held for too long is taken over.
 
 mod group;

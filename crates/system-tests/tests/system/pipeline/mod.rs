@@ -1,5 +1,6 @@
 //! Clicks from the redirect to the database.
 
+mod country;
 mod full;
 mod poison;
 mod shorteners;

@@ -124,7 +124,13 @@ async fn clicks_from_any_time_are_recorded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_comes_twice_counts_once() {
-    let stack = builder().shorteners(1).workers(2).start().await;
+    let stack = builder()
+        .shorteners(1)
+        .workers(2)
+        // None is taken over, which would be one more duplicate.
+        .env("LINNET__WORKER__CLAIM_AFTER_MS", 60_000)
+        .start()
+        .await;
     links(&stack, 1).await;
     let mut redis = redis(&stack).await;
     let packed: Vec<Vec<u8>> =
