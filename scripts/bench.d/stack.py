@@ -149,7 +149,8 @@ class Stack:
         return int(self.sql("SELECT COALESCE(sum(clicks + bots + prefetches + heads), 0) FROM click_days WHERE subject = 0"))
 
     def forget_clicks(self) -> None:
-        """Clicks that nobody has taken from the stream."""
+        """Clicks that nobody has taken from the stream, with those that the shorteners are about to send (`clicks.flush_ms`)."""
+        time.sleep(0.5)
         self.redis_command("UNLINK", "linnet:clicks")
 
     def wait_recorded(self, wanted: int, timeout_s: float) -> int:
