@@ -92,8 +92,8 @@ mod tests {
         hot.get(local, code, Instant::now()).map(|held| held.entry.version)
     }
 
-    #[test]
-    fn must_07_a_change_is_seen_through_the_hot_links() {
+    /// An L1 with one link, asked for until it is hot.
+    fn hot_link() -> (LocalCache, HotLinks) {
         let local = LocalCache::new(&CacheSettings::default());
         local.restored();
         let mut hot = HotLinks::default();
@@ -102,6 +102,12 @@ mod tests {
             assert_eq!(version(&mut hot, &local, "abc"), Some(1));
         }
         assert!(hot.places.iter().any(|place| place.hot.is_some()), "it is hot by now");
+        (local, hot)
+    }
+
+    #[test]
+    fn must_07_a_change_is_seen_through_the_hot_links() {
+        let (local, mut hot) = hot_link();
         local.invalidate("abc");
         assert_eq!(version(&mut hot, &local, "abc"), None);
         local.fill("abc", entry(2), local.ticket("abc"));
@@ -114,13 +120,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_no_longer_fresh_is_not_used() {
-        let local = LocalCache::new(&CacheSettings::default());
-        local.restored();
-        let mut hot = HotLinks::default();
-        local.fill("abc", entry(1), local.ticket("abc"));
-        for _ in 0..4 {
-            assert_eq!(version(&mut hot, &local, "abc"), Some(1));
-        }
+        let (local, mut hot) = hot_link();
         let late = Instant::now() + Duration::from_hours(1);
         assert!(hot.get(&local, "abc", late).is_none());
     }

@@ -1,7 +1,5 @@
 //! Clicks: what is known of one, and of what they have in common.
 
-use chrono::{DateTime, Utc};
-
 /// What a request for a short link was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -90,25 +88,4 @@ impl ValueKind {
     pub const fn number(self) -> i16 {
         self as i16
     }
-}
-
-/// A click with everything that is recorded of it.
-#[derive(Debug, Clone)]
-pub struct Click {
-    /// When the request came.
-    pub at: DateTime<Utc>,
-    /// Which link.
-    pub url_id: i64,
-    /// What the request was.
-    pub kind: ClickKind,
-    /// Tells visitors of one day apart; `None` if the visitor asked to be left out.
-    pub visitor: Option<i64>,
-    /// The link's limit counted it already.
-    pub is_counted: bool,
-    /// Browser, operating system and device.
-    pub agent: Option<ClickValue>,
-    /// Country and language.
-    pub origin: Option<ClickValue>,
-    /// The referring host.
-    pub referrer: Option<ClickValue>,
 }

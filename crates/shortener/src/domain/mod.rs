@@ -12,7 +12,7 @@ mod text;
 mod user;
 
 pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
-pub use click::{Click, ClickKind, ClickValue, ValueKind};
+pub use click::{ClickKind, ClickValue, ValueKind};
 pub use event::{Event, EventFilter, EventType, NewEvent};
 pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
 pub use page::{

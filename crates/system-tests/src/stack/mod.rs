@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{
     client::Client,
     metrics::Metrics,
-    process::Process,
+    process::{Process, Signal},
     redis_proxy::RedisProxy,
     services::{Database, binary},
     wait::within,
@@ -209,7 +209,9 @@ impl Drop for Stack {
             eprintln!("--- kept: {}", self.folder.path().display());
         }
         // The front first and the stores last, each kind together.
-        self.nginx.begin_end();
+        // Not gracefully: it would wait 10 s for the first request of a connection that a client opened
+        // in reserve.
+        self.nginx.signal(Signal::TERM);
         self.gateways.iter_mut().chain(&mut self.shorteners).for_each(Process::begin_end);
         let end = Instant::now() + Duration::from_secs(10);
         let mut killed = Vec::new();
@@ -222,7 +224,6 @@ impl Drop for Stack {
         // After the shorteners, whose last work they may still take.
         self.workers.iter_mut().for_each(Process::begin_end);
         self.workers.iter_mut().for_each(&mut finish);
-        // Last of them: it waits for its clients' connections.
         finish(&mut self.nginx);
         let stores = std::iter::once(&mut self.redis).chain(&mut self.postgres);
         for process in stores {
