@@ -26,26 +26,33 @@ async fn ingested(worker: &Process) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn must_17_a_worker_that_is_killed_again_and_again_counts_each_click_once() {
     let mut stack = builder()
+        .workers(2)
         .env("LINNET__WORKER__CLAIM_AFTER_MS", 100)
         .env("LINNET__CLICKS__FLUSH_MS", 20)
-        .env("LINNET__WORKER__GROUP_BATCHES", 2)
+        .env("LINNET__WORKER__GROUP_BATCHES", 4)
         .start()
         .await;
     let codes = links(&stack, 20).await;
     let load = visits(&stack, &codes);
     let mut held = 0;
     let mut redis = redis(&stack).await;
-    for _ in 0..KILLS {
-        // It works, so it is killed in the middle of something.
-        within(DRAIN, "the worker writes", || async { ingested(&stack.workers[0]).await > 0.0 })
-            .await;
-        stack.workers[0].kill().await;
+    for _ in 0..KILLS / stack.workers.len() {
+        // They work, so they are killed in the middle of something.
+        within(DRAIN, "the workers write", || async {
+            ingested(&stack.workers[0]).await > 0.0 && ingested(&stack.workers[1]).await > 0.0
+        })
+        .await;
+        for worker in &mut stack.workers {
+            worker.kill().await;
+        }
         let pending: redis::streams::StreamPendingReply =
             redis::cmd("XPENDING").arg(STREAM).arg(GROUP).query_async(&mut redis).await.unwrap();
         held += usize::from(pending.count() > 0);
-        stack.workers[0].start();
+        for worker in &mut stack.workers {
+            worker.start();
+        }
     }
-    assert!(held > 0, "no kill hit a worker that held anything");
+    assert!(held > 0, "no kill hit workers that held anything");
     let served = all_led(&load.finish().await);
     recorded_exactly(&stack, served).await;
     assert_eq!(of_workers(&stack, "linnet_clicks_dead_letters").await, 0);
