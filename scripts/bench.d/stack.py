@@ -157,7 +157,8 @@ class Stack:
         """Waits until so many clicks are in the database; how many there are then, or after the time."""
         deadline = time.monotonic() + timeout_s
         while (recorded := self.recorded()) < wanted and time.monotonic() < deadline:
-            time.sleep(0.1)
+            # Each look is a process of its own beside what is measured.
+            time.sleep(0.3)
         return recorded
 
     # --- The product ---

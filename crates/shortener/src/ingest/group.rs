@@ -49,14 +49,14 @@ pub(super) fn visitors(clicks: &[Enriched]) -> Visitors {
 /// The group to write. `visitors` has how many there were so far on each day of each subject.
 pub(super) fn build_group(
     batches: Vec<Vec<u8>>,
-    clicks: &[Enriched],
+    clicks: Vec<Enriched>,
     visitors: &HashMap<(i64, NaiveDate), i64>,
 ) -> ClickGroup {
     let mut hours: HashMap<(i64, DateTime<Utc>), KindCounts> = HashMap::new();
     let mut days: HashMap<(i64, NaiveDate), KindCounts> = HashMap::new();
     let mut values: HashMap<(i64, NaiveDate, i32), i64> = HashMap::new();
     let mut links: HashMap<i64, LinkDelta> = HashMap::new();
-    for click in clicks {
+    for click in &clicks {
         let at = click.row.at;
         let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
         let day = at.date_naive();
@@ -85,7 +85,7 @@ pub(super) fn build_group(
     }
     let mut group = ClickGroup {
         batches,
-        rows: clicks.iter().map(|click| click.row).collect(),
+        rows: clicks.into_iter().map(|click| click.row).collect(),
         hours: hours
             .into_iter()
             .map(|((subject, hour), counts)| HourDelta { subject, hour, counts })
@@ -163,7 +163,7 @@ mod tests {
         let counted =
             seen.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
 
-        let group = build_group(vec![vec![1; 16]], &clicks, &counted);
+        let group = build_group(vec![vec![1; 16]], clicks.to_vec(), &counted);
         assert_eq!(group.rows.len(), 7);
         let of = |subject: i64| group.days.iter().find(|d| d.subject == subject && d.day == day);
         let counts = KindCounts { clicks: 2, bots: 1, ..KindCounts::default() };

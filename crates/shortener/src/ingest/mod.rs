@@ -1,6 +1,7 @@
 //! Clicks: from the stream into PostgreSQL, in the worker process.
 //!
-//! * Workers share a consumer group. Each takes a group of batches, turns it into rows and roll-ups,
+//! * Workers share a consumer group, and a worker has several consumers: while one waits for PostgreSQL
+//!   the next prepares its group. Each takes a group of batches, turns it into rows and roll-ups,
 //!   writes all of it in one transaction together with the batches' ids, and only then acknowledges.
 //!   A batch that comes again (a worker died, an answer was lost) is known by its id and changes
 //!   nothing.
@@ -25,9 +26,8 @@ mod writer;
 pub use maintenance::Maintenance;
 pub use metrics::IngestMetrics;
 pub use process::work;
-pub use reader::Ingester;
-pub(crate) use reader::connect;
+pub(crate) use reader::{Ingester, connect};
 pub use settings::WorkerSettings;
 pub(crate) use visitors::forget_visitors;
 pub use writer::IngestError;
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Knowledge, Writer};

@@ -10,8 +10,9 @@ use linnet_platform::{
     redis_link::RedisLink,
 };
 use linnet_telemetry::{
-    AdminState, CheckState, Readiness, ReadinessReport, Telemetry, admin_routes,
+    AdminState, CheckState, Readiness, ReadinessReport, Telemetry, admin_routes, metrics::Meter,
 };
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::{
     config::Settings,
@@ -20,11 +21,15 @@ use crate::{
     store::{PoolRole, Store, connect_lazy},
 };
 
-use super::{IngestMetrics, Ingester, Maintenance, watch};
+use super::{IngestMetrics, Ingester, Knowledge, Maintenance, watch};
 
 const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Longest wait for the group that is being written when the process stops.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
+/// A statement of the worker that is worth a line of the log takes at least this long.
+const SLOW_STATEMENT_MS: u64 = 2_000;
+/// Longest wait of a group for those before it.
+const LOCK_TIMEOUT_MS: u64 = 10_000;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for whoever scrapes while the process stops, in seconds.
 const ADMIN_SHUTDOWN_S: u64 = 2;
@@ -39,9 +44,14 @@ pub async fn work(
     let bound = Listener::bind(&address)
         .map_err(|source| StartError::Bind { address: address.clone(), source })?;
     let (admin, retire_admin) = bound.split();
+    let consumers = settings.worker.consumers;
     let mut postgres = settings.postgres.clone();
     postgres.statement_timeout_ms = settings.worker.statement_timeout_ms;
-    let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);
+    // A group is ten thousands of rows; nobody waits for it.
+    postgres.slow_statement_ms = postgres.slow_statement_ms.max(SLOW_STATEMENT_MS);
+    // Groups queue up for the roll-ups; one that gave up would have to begin again.
+    postgres.lock_timeout_ms = postgres.lock_timeout_ms.max(LOCK_TIMEOUT_MS);
+    let store = Store::new(connect_lazy(&postgres, PoolRole::Worker { consumers })?);
     let meter = telemetry.meter();
 
     let (link, task) = watch::link(&settings.redis)?;
@@ -50,15 +60,9 @@ pub async fn work(
     let upkeep =
         Maintenance { store: store.clone(), retention_days: settings.clicks.retention_days };
     lifecycle.own("upkeep", upkeep.run());
-    let ingester = Ingester::new(
-        store.clone(),
-        settings.redis.clone(),
-        settings.worker.clone(),
-        Arc::new(IngestMetrics::new(&meter)),
-    );
-    let ingester = tokio::spawn(ingester.run(lifecycle.draining()));
-    let abort = ingester.abort_handle();
-    let ingester = lifecycle.watch("ingester", ingester);
+    let ingesters = start_ingesters(&settings, &store, &meter, &lifecycle);
+    let aborts: Vec<AbortHandle> = ingesters.iter().map(|(_, abort)| abort.clone()).collect();
+    let ingesters = futures::future::join_all(ingesters.into_iter().map(|(ended, _)| ended));
 
     let state = AdminState {
         registry: telemetry.registry().clone(),
@@ -75,9 +79,11 @@ pub async fn work(
         let lifecycle = lifecycle.clone();
         tokio::spawn(async move {
             lifecycle.draining().cancelled().await;
-            if tokio::time::timeout(FINISH_TIMEOUT, ingester).await.is_err() {
+            if tokio::time::timeout(FINISH_TIMEOUT, ingesters).await.is_err() {
                 tracing::warn!("a group of clicks is left to another worker");
-                abort.abort();
+                for abort in aborts {
+                    abort.abort();
+                }
             }
             lifecycle.run_until_stopping(Duration::ZERO, || {}).await;
         })
@@ -92,6 +98,30 @@ pub async fn work(
     }
     end?;
     if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
+}
+
+/// The consumers, each with its end and what ends it at once.
+fn start_ingesters(
+    settings: &Settings,
+    store: &Store,
+    meter: &Meter,
+    lifecycle: &Lifecycle,
+) -> Vec<(JoinHandle<()>, AbortHandle)> {
+    let metrics = Arc::new(IngestMetrics::new(meter));
+    let knowledge = Knowledge::shared(store.clone());
+    let start = |_| {
+        let ingester = Ingester::new(
+            store.clone(),
+            settings.redis.clone(),
+            settings.worker.clone(),
+            Arc::clone(&metrics),
+            Arc::clone(&knowledge),
+        );
+        let task = tokio::spawn(ingester.run(lifecycle.draining()));
+        let abort = task.abort_handle();
+        (lifecycle.watch("ingester", task), abort)
+    };
+    (0..settings.worker.consumers).map(start).collect()
 }
 
 fn serve_admin(

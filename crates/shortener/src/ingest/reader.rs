@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     IngestMetrics, WorkerSettings,
-    writer::{IngestError, Writer},
+    writer::{IngestError, SharedKnowledge, Writer},
 };
 
 /// Longest wait for something new; also how long a stop may wait for it.
@@ -51,7 +51,7 @@ impl Entry {
 }
 
 /// One consumer of the group.
-pub struct Ingester {
+pub(crate) struct Ingester {
     redis: RedisSettings,
     settings: WorkerSettings,
     metrics: Arc<IngestMetrics>,
@@ -61,23 +61,24 @@ pub struct Ingester {
 
 impl Ingester {
     /// A consumer with a name of its own.
-    pub fn new(
+    pub(crate) fn new(
         store: Store,
         redis: RedisSettings,
         settings: WorkerSettings,
         metrics: Arc<IngestMetrics>,
+        knowledge: SharedKnowledge,
     ) -> Self {
         Self {
             redis,
             settings,
-            writer: Writer::new(store, Arc::clone(&metrics)),
+            writer: Writer::new(store, Arc::clone(&metrics), knowledge),
             metrics,
             consumer: format!("worker-{:016x}", rand::random::<u64>()),
         }
     }
 
     /// Ingests until `stop`; the group under way is finished first.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut backoff = BACKOFF_FIRST;
         while !stop.is_cancelled() {
             let error = match self.connect().await {

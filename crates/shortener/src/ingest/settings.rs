@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct WorkerSettings {
     /// Where metrics and health are asked for, `host:port` or `unix:/path`.
     pub admin_listen: Address,
+    /// Groups that are prepared and written at the same time. Each takes a database connection.
+    pub consumers: u32,
     /// Batches that are written together, at most. A batch has up to 1,000 clicks.
     pub group_batches: u32,
     /// What another worker has held for so long is taken over, in milliseconds.
@@ -23,6 +25,7 @@ impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             admin_listen: Address::Tcp("127.0.0.1:9083".into()),
+            consumers: 2,
             group_batches: 24,
             claim_after_ms: 15_000,
             statement_timeout_ms: 30_000,
@@ -34,6 +37,7 @@ impl WorkerSettings {
     /// Checks the ranges.
     pub fn validate(&self, problems: &mut Problems) {
         for (key, value, min, max) in [
+            ("worker.consumers", self.consumers.into(), 1, 8),
             ("worker.group_batches", self.group_batches.into(), 1, 1_000),
             ("worker.claim_after_ms", self.claim_after_ms, 100, 3_600_000),
             ("worker.statement_timeout_ms", self.statement_timeout_ms, 100, 600_000),

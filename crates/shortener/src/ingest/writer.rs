@@ -56,28 +56,34 @@ impl IngestError {
     }
 }
 
-/// Writes batches, each once. It remembers what many clicks have in common.
-pub(crate) struct Writer {
+/// What many clicks have in common, remembered for all writers of a process.
+pub(crate) struct Knowledge {
     store: Store,
-    metrics: Arc<IngestMetrics>,
     enricher: Enricher,
     agents: quick_cache::unsync::Cache<String, Arc<AgentKnown>>,
     values: Values,
     links: Links,
+}
+
+/// [`Knowledge`] that several writers share. Each keeps it for as long as it looks at a group, so while
+/// one of them writes the next one looks.
+pub(crate) type SharedKnowledge = Arc<tokio::sync::Mutex<Knowledge>>;
+
+/// Writes batches, each once.
+pub(crate) struct Writer {
+    store: Store,
+    metrics: Arc<IngestMetrics>,
+    knowledge: SharedKnowledge,
     partitions: HashSet<NaiveDate>,
 }
 
 impl Writer {
-    pub(crate) fn new(store: Store, metrics: Arc<IngestMetrics>) -> Self {
-        Self {
-            store,
-            metrics,
-            enricher: Enricher::default(),
-            agents: quick_cache::unsync::Cache::new(AGENTS),
-            values: Values::new(),
-            links: Links::new(),
-            partitions: HashSet::new(),
-        }
+    pub(crate) fn new(
+        store: Store,
+        metrics: Arc<IngestMetrics>,
+        knowledge: SharedKnowledge,
+    ) -> Self {
+        Self { store, metrics, knowledge, partitions: HashSet::new() }
     }
 
     /// Writes those batches that are not written yet. Without Redis visitors are not counted.
@@ -101,7 +107,7 @@ impl Writer {
                 self.metrics.duplicates.add(duplicates);
                 return Ok(());
             }
-            let clicks = self.enrich(&fresh).await?;
+            let clicks = self.knowledge.lock().await.enrich(&fresh).await?;
             let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
             ensure_partitions(&self.store, &mut self.partitions, days).await?;
             let visitors = match redis.as_deref_mut() {
@@ -111,7 +117,10 @@ impl Writer {
                 None => HashMap::new(),
             };
             let ids = fresh.iter().map(|batch| batch.id.to_vec()).collect();
-            let group = build_group(ids, &clicks, &visitors);
+            let count = clicks.len();
+            let by_kind = ClickKind::ALL
+                .map(|kind| (kind, clicks.iter().filter(|click| click.kind == kind).count()));
+            let group = build_group(ids, clicks, &visitors);
             match self.store.write_clicks(&group).await {
                 Ok(true) => {}
                 Ok(false) => continue,
@@ -123,14 +132,26 @@ impl Writer {
             }
             // Only now: a group that is tried again is looked through again.
             self.metrics.duplicates.add(duplicates);
-            for kind in ClickKind::ALL {
-                let count = clicks.iter().filter(|click| click.kind == kind).count();
+            for (kind, count) in by_kind {
                 self.metrics.count(kind, count as u64);
             }
             #[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
-            self.metrics.group_size.record(clicks.len() as f64);
+            self.metrics.group_size.record(count as f64);
             return Ok(());
         }
+    }
+}
+
+impl Knowledge {
+    /// For writers to share.
+    pub(crate) fn shared(store: Store) -> SharedKnowledge {
+        Arc::new(tokio::sync::Mutex::new(Self {
+            store,
+            enricher: Enricher::default(),
+            agents: quick_cache::unsync::Cache::new(AGENTS),
+            values: Values::new(),
+            links: Links::new(),
+        }))
     }
 
     async fn enrich(&mut self, batches: &[&Batch]) -> Result<Vec<Enriched>, StoreError> {

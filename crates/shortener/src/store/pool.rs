@@ -32,6 +32,11 @@ pub enum PoolRole {
     },
     /// Background tasks: two connections.
     Background,
+    /// The worker: one connection for each consumer, and those of background tasks.
+    Worker {
+        /// Consumers of clicks.
+        consumers: u32,
+    },
 }
 
 const BACKGROUND_CONNECTIONS: u32 = 2;
@@ -50,6 +55,7 @@ impl PoolRole {
         let resolve = shared / 3;
         let (share, workers) = match self {
             Self::Background => return BACKGROUND_CONNECTIONS,
+            Self::Worker { consumers } => return BACKGROUND_CONNECTIONS + consumers,
             Self::Resolve { workers } => (resolve, workers),
             Self::Api { workers } => (shared - resolve, workers),
         };

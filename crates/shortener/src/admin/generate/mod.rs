@@ -17,7 +17,7 @@ use crate::{
     clicks::{Batch, BatchBuilder, BatchIds, FIELD, STREAM},
     config::Settings,
     domain::{Email, NewUser, ShortCode, TargetPolicy},
-    ingest::{IngestMetrics, Writer, connect, forget_visitors},
+    ingest::{IngestMetrics, Knowledge, Writer, connect, forget_visitors},
     store::Store,
 };
 
@@ -64,7 +64,10 @@ pub(super) async fn run(
             .ok();
         let meter = opentelemetry::global::meter("linnet-shortener");
         let metrics = Arc::new(IngestMetrics::new(&meter));
-        Destination::Database { writer: Box::new(Writer::new(store.clone(), metrics)), redis }
+        Destination::Database {
+            writer: Box::new(Writer::new(store.clone(), metrics, Knowledge::shared(store.clone()))),
+            redis,
+        }
     };
     let mut sink = Sink {
         destination,
