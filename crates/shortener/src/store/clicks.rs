@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, postgres::PgCopyIn};
 
 use crate::domain::{ClickValue, ValueKind};
 
@@ -114,6 +114,9 @@ pub struct LinkFacts {
     pub campaign_target: Option<String>,
 }
 
+/// Rows that are sent at a time: their bytes are in memory three times over on the way.
+const AT_ONCE: usize = 4_096;
+
 /// No part has control characters, so this one can stand between them.
 const PART_SEPARATOR: &str = "\u{1f}";
 
@@ -155,11 +158,19 @@ impl Store {
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('linnet.click_roll_ups', 0))")
             .execute(&mut *transaction)
             .await?;
-        add_hours(&mut transaction, &group.hours).await?;
-        add_days(&mut transaction, &group.days).await?;
-        add_to_values(&mut transaction, &group.values).await?;
+        for part in group.hours.chunks(AT_ONCE) {
+            add_hours(&mut transaction, part).await?;
+        }
+        for part in group.days.chunks(AT_ONCE) {
+            add_days(&mut transaction, part).await?;
+        }
+        for part in group.values.chunks(AT_ONCE) {
+            add_to_values(&mut transaction, part).await?;
+        }
         // Last, since edits of these rows wait until the commit.
-        add_to_links(&mut transaction, &group.links).await?;
+        for part in group.links.chunks(AT_ONCE) {
+            add_to_links(&mut transaction, part).await?;
+        }
         transaction.commit().await?;
         Ok(true)
     }
@@ -293,25 +304,37 @@ pub(crate) fn utc_day(day: NaiveDate) -> (DateTime<Utc>, DateTime<Utc>) {
     (from, from + chrono::Days::new(1))
 }
 
-async fn write_rows(connection: &mut PgConnection, rows: &[ClickRow]) -> Result<(), StoreError> {
-    let mut binary = BinaryRows::new(rows.len() * 96);
-    for row in rows {
-        binary.begin(4 + row.values.len());
-        binary.timestamp(row.at);
-        binary.bigint(row.url_id);
-        binary.smallint(row.kind);
-        binary.nullable(row.visitor, BinaryRows::bigint);
-        for value in row.values {
-            binary.nullable(value, BinaryRows::integer);
+async fn send_rows(
+    copy: &mut PgCopyIn<&mut PgConnection>,
+    rows: &[ClickRow],
+) -> Result<(), sqlx::Error> {
+    let mut binary = BinaryRows::new(rows.len().min(AT_ONCE) * 96);
+    for part in rows.chunks(AT_ONCE) {
+        for row in part {
+            binary.begin(4 + row.values.len());
+            binary.timestamp(row.at);
+            binary.bigint(row.url_id);
+            binary.smallint(row.kind);
+            binary.nullable(row.visitor, BinaryRows::bigint);
+            for value in row.values {
+                binary.nullable(value, BinaryRows::integer);
+            }
         }
+        copy.send(binary.bytes()).await?;
+        binary.forget_sent();
     }
+    copy.send(binary.finish()).await?;
+    Ok(())
+}
+
+async fn write_rows(connection: &mut PgConnection, rows: &[ClickRow]) -> Result<(), StoreError> {
     let mut copy = connection
         .copy_in_raw(
             "COPY clicks (clicked_at, url_id, kind, visitor, agent_id, origin_id, referrer_id,
                           campaign_id) FROM STDIN (FORMAT binary)",
         )
         .await?;
-    if let Err(error) = copy.send(binary.finish()).await {
+    if let Err(error) = send_rows(&mut copy, rows).await {
         // The first error is the one that matters.
         let _ = copy.abort("the rows could not be sent").await;
         return Err(error.into());

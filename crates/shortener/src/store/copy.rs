@@ -48,7 +48,17 @@ impl BinaryRows {
         }
     }
 
-    /// The bytes, with the end mark.
+    /// The bytes so far.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Begins anew behind what was sent; the header comes only once.
+    pub(super) fn forget_sent(&mut self) {
+        self.0.clear();
+    }
+
+    /// The rest of the bytes, with the end mark.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&(-1_i16).to_be_bytes());
         self.0
