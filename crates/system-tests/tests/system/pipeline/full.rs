@@ -114,8 +114,9 @@ async fn must_17_without_a_spool_redirects_go_on_and_losses_are_counted() {
 async fn a_full_stream_makes_clicks_wait_in_the_spool_and_keeps_their_order() {
     let mut stack = builder()
         .shorteners(1)
-        // One buffer, so that there is an order.
+        // One buffer and one consumer, so that there is an order.
         .env("LINNET__SHORTENER__WORKERS", 1)
+        .env("LINNET__WORKER__CONSUMERS", 1)
         .env("LINNET__CLICKS__STREAM_BYTES", MIB)
         .start()
         .await;

@@ -91,7 +91,8 @@ async fn two_workers_share_and_one_that_hangs_is_replaced() {
             .query_async(&mut *connection.lock().await)
             .await
             .unwrap();
-        consumers.consumers.iter().filter(|consumer| consumer.pending > 0).count() == 2
+        // Two of each.
+        consumers.consumers.iter().filter(|consumer| consumer.pending > 0).count() == 4
     })
     .await;
     stack.workers[0].signal(Signal::STOP);
