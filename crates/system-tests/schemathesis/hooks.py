@@ -92,6 +92,24 @@ def filter_case(context, case):
     return str((case.path_parameters or {}).get("id")) != _OWN.get(case.operation.path)
 
 
+def _plain_numbers(values):
+    """To JSON Schema 1.0 is an integer, but a number has one spelling in a URL, so that a thing has one address."""
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in (values or {}).items()
+    }
+
+
+@schemathesis.hook
+def map_path_parameters(context, path_parameters):
+    return _plain_numbers(path_parameters)
+
+
+@schemathesis.hook
+def map_query(context, query):
+    return _plain_numbers(query)
+
+
 # As the document has it.
 _IDEMPOTENCY_KEY = re.compile(r"(?=.{1,255}$)[!-~]([ -~]*[!-~])?")
 
