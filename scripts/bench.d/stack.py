@@ -73,6 +73,7 @@ class Stack:
         self.environment["LINNET__SERVICE__TOKEN"] = secrets.token_hex(32)
         # Each process takes a folder of its own in it.
         self.environment["LINNET__CLICKS__SPOOL_DIR"] = str(folder / "spool")
+        self.environment["LINNET__JOBS__UPLOAD_DIR"] = str(folder / "uploads")
 
     # --- PostgreSQL and Redis ---
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::CacheSettings, clicks::ClickSettings, domain::TargetPolicy,
-    http::public::ResolveSettings, ingest::WorkerSettings, store::PostgresSettings,
+    http::public::ResolveSettings, ingest::WorkerSettings, jobs::JobSettings, store::PostgresSettings,
 };
 
 /// Everything that `linnet-shortener` reads.
@@ -31,6 +31,8 @@ pub struct Settings {
     pub clicks: ClickSettings,
     /// The process that writes them.
     pub worker: WorkerSettings,
+    /// Bulk work.
+    pub jobs: JobSettings,
     /// The database.
     pub postgres: PostgresSettings,
     /// Redis.
@@ -114,6 +116,7 @@ impl LoadSettings for Settings {
         self.cache.validate(problems);
         self.clicks.validate(problems);
         self.worker.validate(problems);
+        self.jobs.validate(problems);
         self.postgres.validate(problems);
         problems.require(
             self.shortener.workers <= self.postgres.max_workers(),

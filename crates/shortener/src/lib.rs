@@ -1,12 +1,14 @@
 //! Linnet's shortener: links in PostgreSQL, resolved through two caches.
 //!
+//! * [`formula`]: text in CSV that spreadsheets would run.
 //! * [`domain`]: what links, users, keys and events are; no I/O.
 //! * [`store`]: what PostgreSQL keeps.
 //! * [`cache`]: L1 in the process, L2 in Redis, and how both hear of changes.
 //! * [`clicks`]: from the redirect to the stream.
 //! * [`ingest`]: from the stream into PostgreSQL, in the worker process.
+//! * [`jobs`]: bulk work, from the upload to the last row.
 //! * [`http`]: the public, the api and the internal routes.
-//! * [`import`]: rows from CSV files.
+//! * [`import`]: rows from files.
 //! * [`admin`]: what the operator does from the command line.
 //! * [`startup`]: puts it all together.
 
@@ -16,9 +18,11 @@ pub mod cli;
 pub mod clicks;
 pub mod config;
 pub mod domain;
+pub mod formula;
 pub mod http;
 pub mod import;
 pub mod ingest;
+pub mod jobs;
 mod readiness;
 mod recording;
 pub mod release;

@@ -35,6 +35,7 @@ use crate::{
         internal::{self, RequestTimeout, close_while_draining, limit_time, require_token},
         public::{self, MissBudget, PublicState, ResolveMetrics},
     },
+    jobs::JobDesk,
     readiness::{ShortenerReadiness, register_gauges},
     recording::Recording,
     release::SERVICE,
@@ -98,6 +99,7 @@ struct Shared {
     agents: Arc<Enricher>,
     clicks: Option<ClickBuffers>,
     live: Option<LiveClicks>,
+    jobs: JobDesk,
     targets: TargetPolicy,
     catch_up: CatchUp,
 }
@@ -144,7 +146,11 @@ pub async fn serve(
     lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
     register_gauges(&meter, &workers, &local, &feed_state);
 
+    let jobs = JobDesk::new(&settings.jobs);
+    lifecycle.own("job watch", jobs.watch.clone().follow(store.clone()));
+
     let shared = Shared {
+        jobs,
         lifecycle: lifecycle.clone(),
         workers: workers.clone(),
         flights: Flights::new(settings.resolve.max_lookups),
@@ -410,6 +416,7 @@ impl Shared {
             creates: GroupedCreates::new(store.clone()),
             store,
             live: self.live.clone(),
+            jobs: self.jobs.clone(),
             targets: self.targets.clone(),
             base_url: self.settings.public.base_url.clone(),
         }

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, header};
+pub use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Request as HttpRequest, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},

@@ -10,6 +10,7 @@
 //! * Children belong to the test's process group, so a test runner that ends the group ends them.
 
 pub mod client;
+pub mod events;
 pub mod load;
 pub mod metrics;
 pub mod process;
@@ -20,6 +21,7 @@ pub mod stack;
 pub mod wait;
 
 pub use client::{Answer, Client};
+pub use events::{Event, EventStream};
 pub use load::{Load, Tally};
 pub use metrics::Metrics;
 pub use process::{Process, Signal};

@@ -65,6 +65,7 @@ impl Route {
 pub(crate) static ROUTES: &[Route] = &[
     Route::new("/api/v1/urls", &[(Method::GET, Scope::UrlsRead), (Method::POST, Scope::UrlsWrite)])
         .creates_links(),
+    Route::new("/api/v1/urls/bulk", &[(Method::POST, Scope::JobsWrite)]).streams(),
     Route::new(
         "/api/v1/urls/{id}",
         &[
@@ -86,6 +87,7 @@ pub(crate) static ROUTES: &[Route] = &[
         "/api/v1/users",
         &[(Method::GET, Scope::UsersRead), (Method::POST, Scope::UsersWrite)],
     ),
+    Route::new("/api/v1/users/bulk", &[(Method::POST, Scope::JobsWrite)]).streams(),
     Route::new(
         "/api/v1/users/{id}",
         &[
@@ -95,6 +97,16 @@ pub(crate) static ROUTES: &[Route] = &[
             (Method::DELETE, Scope::UsersWrite),
         ],
     ),
+    Route::new("/api/v1/jobs", &[(Method::GET, Scope::UrlsRead)]),
+    Route::new("/api/v1/jobs/dead", &[(Method::GET, Scope::UrlsRead)]),
+    Route::new(
+        "/api/v1/jobs/{id}",
+        &[(Method::GET, Scope::UrlsRead), (Method::DELETE, Scope::JobsWrite)],
+    ),
+    Route::new("/api/v1/jobs/{id}/cancel", &[(Method::POST, Scope::JobsWrite)]),
+    Route::new("/api/v1/jobs/{id}/replay", &[(Method::POST, Scope::JobsWrite)]),
+    Route::new("/api/v1/jobs/{id}/errors", &[(Method::GET, Scope::UrlsRead)]).streams(),
+    Route::new("/api/v1/jobs/{id}/events", &[(Method::GET, Scope::UrlsRead)]).streams(),
     Route::new(
         "/api/v1/api-keys",
         &[(Method::GET, Scope::UsersRead), (Method::POST, Scope::UsersWrite)],
@@ -155,7 +167,16 @@ mod tests {
     fn only_what_stays_open_streams() {
         let streams: Vec<_> =
             ROUTES.iter().filter(|r| r.pace == Pace::Stream).map(|r| r.path).collect();
-        assert_eq!(streams, ["/api/v1/urls/{id}/live"]);
+        assert_eq!(
+            streams,
+            [
+                "/api/v1/urls/bulk",
+                "/api/v1/urls/{id}/live",
+                "/api/v1/users/bulk",
+                "/api/v1/jobs/{id}/errors",
+                "/api/v1/jobs/{id}/events",
+            ]
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ const ALL_SECTIONS: &[&str] = &[
     "clicks",
     "cors",
     "gateway",
+    "jobs",
     "limits",
     "postgres",
     "public",

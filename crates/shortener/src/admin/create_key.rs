@@ -37,7 +37,7 @@ pub(super) async fn find_or_create(store: &Store, new: NewUser) -> Result<User, 
     if let Some(user) = store.find_user_by_email(new.email.as_str()).await? {
         return Ok(user);
     }
-    match store.create_user(&new).await {
+    match store.create_operator(&new).await {
         // Somebody was faster.
         Err(error @ StoreError::Conflict(Constraint::EmailTaken)) => {
             store.find_user_by_email(new.email.as_str()).await?.ok_or_else(|| error.into())

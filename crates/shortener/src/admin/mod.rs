@@ -12,7 +12,8 @@ use clap::{Args, Subcommand};
 
 use crate::{
     config::Settings,
-    import::HeaderError,
+    domain::OnConflict,
+    import::source::SourceError,
     ingest::IngestError,
     store::{PoolRole, Store, StoreError, connect_lazy},
 };
@@ -58,17 +59,29 @@ pub struct EraseUser {
 
 /// Arguments of `admin import`.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
+#[command(group = clap::ArgGroup::new("files").required(true).multiple(true).args(["users", "urls", "events"]))]
 pub struct Import {
-    /// CSV with `id,username,email,created_at`.
+    /// `username,email` and, if you like, `id,created_at`: CSV, or JSON by the name's ending (.json for
+    /// an array, .ndjson or .jsonl for an object a line).
     #[arg(long, value_name = "FILE")]
     pub users: Option<PathBuf>,
-    /// CSV with `id,user_id,short_code,original_url,title,is_active,created_at,updated_at`.
+    /// `original_url` and, if you like, any of `id,user_id,short_code,title,is_active,redirect_status,
+    /// expires_at,max_clicks,created_at,updated_at`.
     #[arg(long, value_name = "FILE")]
     pub urls: Option<PathBuf>,
-    /// CSV with `id,url_id,user_id,event_type,timestamp,details`.
+    /// `id,event_type,timestamp` and, if you like, `url_id,user_id,details`.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    /// What becomes of rows whose id, code or address is taken: fail (report them), skip or update.
+    #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = on_conflict)]
+    pub on_conflict: OnConflict,
+    /// Finds out what would come of it, and writes nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+fn on_conflict(text: &str) -> Result<OnConflict, String> {
+    OnConflict::parse(text).ok_or_else(|| "must be fail, skip or update".to_owned())
 }
 
 /// Arguments of `admin generate`.
@@ -119,13 +132,13 @@ pub enum AdminError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file is no CSV of this kind.
+    /// A file does not hold rows of this kind.
     #[error("{file}: {reason}")]
-    Csv {
+    Rows {
         /// Which.
         file: PathBuf,
         /// Why.
-        reason: HeaderError,
+        reason: SourceError,
     },
     /// Redis.
     #[error("a Redis command failed")]

@@ -2,37 +2,49 @@
 
 use std::{io::IsTerminal, time::Instant};
 
-/// A line on standard error that is rewritten on a terminal, and one line at the end.
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar on standard error, if that is a terminal, and one line at the end.
 pub(super) struct Progress {
     name: &'static str,
     done: &'static str,
-    size: u64,
     rows: u64,
     began: Instant,
-    on_terminal: bool,
+    bar: ProgressBar,
 }
 
 impl Progress {
     /// `done` says what has become of the rows; `size` is the position at the end.
     pub(super) fn new(name: &'static str, done: &'static str, size: u64) -> Self {
-        let on_terminal = std::io::stderr().is_terminal();
-        Self { name, done, size, rows: 0, began: Instant::now(), on_terminal }
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(size), target);
+        let line = "{prefix}: [{bar:40}] {percent:>3} %, {msg} rows, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(line) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(name);
+        Self { name, done, rows: 0, began: Instant::now(), bar }
     }
 
-    #[expect(clippy::print_stderr, reason = "progress is for the person at the terminal")]
     pub(super) fn add(&mut self, rows: u64, position: u64) {
         self.rows += rows;
-        if self.on_terminal {
-            let percent = (position * 100).checked_div(self.size).unwrap_or(100);
-            eprint!("\r{}: {percent:3} %, {} rows", self.name, self.rows);
-        }
+        self.bar.set_message(self.rows.to_string());
+        self.bar.set_position(position);
     }
 
-    #[expect(clippy::print_stderr, reason = "progress is for the person at the terminal")]
+    /// Lets something else be written meanwhile.
+    pub(super) fn suspend(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+
     pub(super) fn finish(self) {
-        let lead = if self.on_terminal { "\r" } else { "" };
+        self.bar.finish_and_clear();
         let seconds = self.began.elapsed().as_secs_f64();
-        eprintln!("{lead}{}: {} rows {} in {seconds:.1} s", self.name, self.rows, self.done);
+        say(&format!("{}: {} rows {} in {seconds:.1} s", self.name, self.rows, self.done));
     }
 }
 

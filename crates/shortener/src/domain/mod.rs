@@ -3,6 +3,7 @@
 mod api_key;
 mod click;
 mod event;
+mod job;
 mod links;
 mod page;
 mod short_code;
@@ -14,6 +15,10 @@ mod user;
 pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
 pub use click::{ClickKind, ClickValue, ValueKind};
 pub use event::{Event, EventFilter, EventType, NewEvent};
+pub use job::{
+    Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
+    RowReport,
+};
 pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
 pub use page::{
     Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Moment, Page, ParseCursorError, Point, Position,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::domain::ApiKeySecret;
 
 use super::{
-    api::ApiState,
+    api::{self, ApiState},
     error::{ApiError, RETRY_AFTER_AWAY},
 };
 
@@ -56,6 +56,8 @@ pub async fn limit_time<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
     let limit = request.app_data::<web::Data<RequestTimeout>>().map(|limit| limit.0);
+    // An upload takes as long as it takes; each of its pieces has its time.
+    let limit = limit.filter(|_| !api::is_upload(request.request()));
     let answer = next.call(request);
     match limit {
         None => answer.await,

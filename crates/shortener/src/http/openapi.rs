@@ -12,7 +12,9 @@ use utoipa::{
     },
 };
 
-use super::api::{CursorText, TimeCursorText, api_keys, events, live, stats, urls, users};
+use super::api::{
+    CursorText, TimeCursorText, api_keys, bulk, events, jobs, live, stats, urls, users,
+};
 
 /// An error, after RFC 9457. `docs/API.md` lists the codes.
 #[derive(ToSchema)]
@@ -55,6 +57,9 @@ struct FieldError {
         urls::list, urls::create, urls::get, urls::update, urls::replace, urls::delete,
         stats::url::get, stats::all::get, live::live,
         users::list, users::create, users::get, users::update, users::replace, users::delete,
+        bulk::import_urls, bulk::import_users,
+        jobs::list, jobs::dead, jobs::get, jobs::cancel, jobs::replay, jobs::delete,
+        jobs::events::watch, jobs::errors::list,
         events::list, events::create, events::get,
         api_keys::list, api_keys::create, api_keys::get, api_keys::update, api_keys::replace,
         api_keys::revoke,

@@ -1,12 +1,17 @@
-//! Rows from CSV files: reading, and the same validation that the API does.
+//! Rows from files: reading, and the same validation that the API does.
 //!
-//! * [`CsvReader`] gives rows with their line, whatever the order and case of the header's columns.
-//! * [`ImportRow`] is what a kind of row is made of; a row is good, or it is a list of
-//!   [`RowError`]s, and a bad row never stops the good ones.
+//! * [`source`] reads files, whatever is in them.
+//! * [`ImportRow`] is what a kind of row is made of; a row is good, or it is a list of problems, and a
+//!   bad row never stops the good ones.
+//! * [`read_chunks`] reads a file a chunk at a time, ahead of whoever writes the chunks;
+//!   [`write_chunk`] writes one.
 
-mod reader;
+mod chunks;
 mod rows;
+pub mod source;
 mod values;
+mod write;
 
-pub use reader::{CsvReader, HeaderError, ReadError, Row, RowError};
-pub use rows::{ImportRow, RowRules};
+pub use chunks::{Bounds, Chunk, read_chunks};
+pub use rows::{ImportRow, REPORT_COLUMNS, RowRules, columns_of};
+pub use write::{BadRow, Written, write_chunk};

@@ -1,18 +1,20 @@
-//! Values as CSV files write them.
+//! Values as files write them.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 
-use super::{Row, RowError};
+use crate::domain::{RedirectStatus, RowProblem};
+
+use super::source::{Row, RowDefect};
 
 /// Takes the values of a row, and keeps what is wrong.
 pub(super) struct Values<'a> {
     row: &'a Row<'a>,
-    errors: Vec<RowError>,
+    problems: Vec<RowProblem>,
 }
 
 impl<'a> Values<'a> {
     pub(super) fn new(row: &'a Row<'a>) -> Self {
-        Self { row, errors: Vec::new() }
+        Self { row, problems: Vec::new() }
     }
 
     /// A value that must be there.
@@ -21,8 +23,8 @@ impl<'a> Values<'a> {
         column: &'static str,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        if self.row.value(column).is_none() {
-            self.error(column, "required", "is required".to_owned());
+        if matches!(self.row.value(column), Ok(None)) {
+            self.problem(column, "required", "is required".to_owned());
             return None;
         }
         self.optional(column, read)
@@ -34,34 +36,43 @@ impl<'a> Values<'a> {
         column: &'static str,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let bytes = self.row.value(column)?;
-        let Ok(text) = std::str::from_utf8(bytes) else {
-            self.error(column, "encoding", "is not valid UTF-8".to_owned());
-            return None;
-        };
-        if text.contains('\0') {
-            self.error(column, "invalid", "may not hold the NUL character".to_owned());
-            return None;
-        }
-        match read(text) {
-            Ok(value) => Some(value),
-            Err(message) => {
-                self.error(column, "invalid", message);
+        match self.row.value(column) {
+            Ok(None) => None,
+            Ok(Some(text)) => match read(&text) {
+                Ok(value) => Some(value),
+                Err(message) => {
+                    self.problem(column, "invalid", message);
+                    None
+                }
+            },
+            Err(defect) => {
+                self.problems.push(defect.into());
                 None
             }
         }
     }
 
-    /// The row, if nothing was wrong.
-    pub(super) fn finish<T>(self, row: Option<T>) -> Result<T, Vec<RowError>> {
-        match row {
-            Some(row) if self.errors.is_empty() => Ok(row),
-            _ => Err(self.errors),
-        }
+    /// Tells of something else that is wrong.
+    pub(super) fn problem(&mut self, column: &str, code: &str, message: String) {
+        self.problems.push(RowProblem { column: column.to_owned(), code: code.to_owned(), message });
     }
 
-    fn error(&mut self, column: &'static str, code: &'static str, message: String) {
-        self.errors.push(RowError { line: self.row.line, column, code, message });
+    /// The row, if nothing was wrong.
+    pub(super) fn finish<T>(self, row: Option<T>) -> Result<T, Vec<RowProblem>> {
+        match row {
+            Some(row) if self.problems.is_empty() => Ok(row),
+            _ => Err(self.problems),
+        }
+    }
+}
+
+impl From<RowDefect> for RowProblem {
+    fn from(defect: RowDefect) -> Self {
+        Self {
+            column: defect.column.to_owned(),
+            code: defect.code.to_owned(),
+            message: defect.message,
+        }
     }
 }
 
@@ -72,6 +83,18 @@ const MAX_ID: i64 = (1 << 53) - 1;
 pub(super) fn id(text: &str) -> Result<i64, String> {
     let id = text.parse::<i64>().ok().filter(|id| (1..=MAX_ID).contains(id));
     id.ok_or_else(|| format!("must be an integer from 1 to {MAX_ID}"))
+}
+
+/// A whole number above 0.
+pub(super) fn positive(text: &str) -> Result<i64, String> {
+    let number = text.parse::<i64>().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "must be a whole number above 0".to_owned())
+}
+
+/// A redirect's status.
+pub(super) fn redirect_status(text: &str) -> Result<RedirectStatus, String> {
+    let status = text.parse().ok().and_then(RedirectStatus::from_code);
+    status.ok_or_else(|| "must be 301, 302, 307 or 308".to_owned())
 }
 
 /// `true` or `false`, as databases, spreadsheets and Python write them.
@@ -85,12 +108,18 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 
 /// RFC 3339, or `YYYY-MM-DD HH:MM:SS` in UTC.
 pub(super) fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.with_timezone(&Utc));
+    let time = match DateTime::parse_from_rfc3339(text) {
+        Ok(time) => time.with_timezone(&Utc),
+        Err(_) => NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
+            .map(|time| time.and_utc())
+            .map_err(|_| "must be YYYY-MM-DD HH:MM:SS or an RFC 3339 time".to_owned())?,
+    };
+    // What is written out again must be RFC 3339.
+    if (0..=9999).contains(&time.year()) {
+        Ok(time)
+    } else {
+        Err("must be between the years 0 and 9999".to_owned())
     }
-    NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
-        .map(|time| time.and_utc())
-        .map_err(|_| "must be YYYY-MM-DD HH:MM:SS or an RFC 3339 time".to_owned())
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::{
     config::Settings,
+    domain::TargetPolicy,
+    jobs::start_lanes,
     release::{RELEASE, WORKER},
     startup::StartError,
     store::{PoolRole, Store, connect_lazy},
@@ -61,6 +63,10 @@ pub async fn work(
         Maintenance { store: store.clone(), retention_days: settings.clicks.retention_days };
     lifecycle.own("upkeep", upkeep.run());
     let ingesters = start_ingesters(&settings, &store, &meter, &lifecycle);
+    let targets = TargetPolicy::new(&settings.resolve.target_schemes, &settings.public)
+        .map_err(StartError::Targets)?;
+    let lanes = start_lanes(&settings, &targets, &store, &link, &meter, &lifecycle);
+    let ingesters: Vec<_> = ingesters.into_iter().chain(lanes).collect();
     let aborts: Vec<AbortHandle> = ingesters.iter().map(|(_, abort)| abort.clone()).collect();
     let ingesters = futures::future::join_all(ingesters.into_iter().map(|(ended, _)| ended));
 
@@ -80,7 +86,7 @@ pub async fn work(
         tokio::spawn(async move {
             lifecycle.draining().cancelled().await;
             if tokio::time::timeout(FINISH_TIMEOUT, ingesters).await.is_err() {
-                tracing::warn!("a group of clicks is left to another worker");
+                tracing::warn!("work under way is left to another worker");
                 for abort in aborts {
                     abort.abort();
                 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use crate::domain::{Event, NewEvent, NewLink, NewUser, User, UserRef};
+use crate::domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, UserRef};
 
-use super::{Store, StoreError, events, links, links::Created, users};
+use super::{JobLimits, Store, StoreError, events, jobs, links, links::Created, users};
 
 /// How long an answer is kept.
 pub(super) const KEEP: Duration = Duration::from_hours(24);
@@ -123,6 +123,15 @@ impl Idempotent {
     /// [`Store::create_user`] within this transaction.
     pub async fn create_user(&mut self, new: &NewUser) -> Result<User, StoreError> {
         users::create_user_on(self.connection(), new).await
+    }
+
+    /// [`Store::create_job`] within this transaction.
+    pub async fn create_job(
+        &mut self,
+        new: &NewJob,
+        limits: JobLimits,
+    ) -> Result<Option<Job>, StoreError> {
+        jobs::create_job_on(self.connection(), new, limits).await
     }
 
     /// [`Store::create_event`] within this transaction.

@@ -350,7 +350,7 @@ pub(super) async fn create_or_reuse_link_on(
     create_link_on(connection, new).await
 }
 
-fn draw_code() -> Result<ShortCode, StoreError> {
+pub(super) fn draw_code() -> Result<ShortCode, StoreError> {
     ShortCode::generate().map_err(|error| StoreError::Failed(sqlx::Error::Io(error.into())))
 }
 
@@ -408,7 +408,7 @@ async fn insert_link(
     Ok(observe_query("create_link", query.fetch_optional(connection)).await?.map(Link::from))
 }
 
-fn status_code(status: RedirectStatus) -> i16 {
+pub(super) fn status_code(status: RedirectStatus) -> i16 {
     // 301, 302, 307 and 308 fit.
     i16::try_from(status.code()).unwrap_or(302)
 }

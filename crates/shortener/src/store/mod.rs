@@ -15,6 +15,7 @@ mod events;
 mod grouped;
 mod idempotency;
 mod import;
+mod jobs;
 mod keys;
 mod links;
 mod outbox;
@@ -32,7 +33,12 @@ pub use erase::Erased;
 pub use error::{Constraint, StoreError};
 pub use grouped::GroupedCreates;
 pub use idempotency::{Idempotent, Recorded, StoredAnswer};
-pub use import::{ImportCounts, ImportEvent, ImportLink, ImportTable, ImportUser};
+pub use import::{
+    GivenLinkFields, ImportEvent, ImportLink, ImportUser, RowOutcome, WriteOptions, WriteRows,
+};
+pub use jobs::{
+    AttemptEnd, ChunkProgress, ChunkTransaction, Claim, JobChange, JobCounts, JobLimits, JobRun,
+};
 pub use keys::KeyOwner;
 pub use links::{Changed, Created};
 pub use outbox::{Pending, PendingKind};
@@ -41,7 +47,7 @@ pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::PostgresSettings;
 pub use stats::StatsError;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
 /// Access to the database; clones share a pool.
 #[derive(Debug, Clone)]
@@ -59,6 +65,11 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query_scalar!("SELECT 1").fetch_one(&self.pool).await?;
         Ok(())
+    }
+
+    /// Begins a transaction.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        Ok(self.pool.begin().await?)
     }
 
     /// Connections in use and in all, for metrics.

@@ -32,7 +32,7 @@ pub enum PoolRole {
     },
     /// Background tasks: two connections.
     Background,
-    /// The worker: one connection for each consumer, and those of background tasks.
+    /// The worker: one connection for each consumer and lane of jobs, and those of background tasks.
     Worker {
         /// Consumers of clicks.
         consumers: u32,
@@ -55,7 +55,7 @@ impl PoolRole {
         let resolve = shared / 3;
         let (share, workers) = match self {
             Self::Background => return BACKGROUND_CONNECTIONS,
-            Self::Worker { consumers } => return BACKGROUND_CONNECTIONS + consumers,
+            Self::Worker { consumers } => return BACKGROUND_CONNECTIONS + consumers + crate::jobs::WORKER_CONNECTIONS,
             Self::Resolve { workers } => (resolve, workers),
             Self::Api { workers } => (shared - resolve, workers),
         };

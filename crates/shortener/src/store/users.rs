@@ -10,11 +10,29 @@ use super::{Store, StoreError};
 /// Deleting a user with many links takes longer than an ordinary statement may.
 const DELETE_USER_TIMEOUT: &str = "SET LOCAL statement_timeout = '30s'";
 
+/// First id of users that are made on the command line; the others have those of the sequence.
+const OPERATOR_IDS: i64 = 1_000_000_000;
+
 impl Store {
     /// Makes a user.
     pub async fn create_user(&self, new: &NewUser) -> Result<User, StoreError> {
         let mut connection = self.pool.acquire().await?;
         create_user_on(&mut connection, new).await
+    }
+
+    /// Makes a user with an id from [`OPERATOR_IDS`] on: whoever is made on the command line before a
+    /// data set is imported takes no id of it.
+    pub async fn create_operator(&self, new: &NewUser) -> Result<User, StoreError> {
+        let query = sqlx::query_as!(
+            User,
+            "INSERT INTO users (id, username, email)
+             SELECT COALESCE(max(id) + 1, $3), $1, $2 FROM users WHERE id >= $3
+             RETURNING id, username, email, created_at",
+            new.username,
+            new.email.as_str(),
+            OPERATOR_IDS
+        );
+        Ok(observe_query("create_operator", query.fetch_one(&self.pool)).await?)
     }
 
     /// The user with this id, if `visible_to` may see it.

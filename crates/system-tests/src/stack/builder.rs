@@ -164,6 +164,7 @@ impl Builder {
         env.insert("LINNET__POSTGRES__URL".into(), database_url.clone());
         // Each process takes a folder of its own in it.
         env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.path().join("spool")));
+        env.insert("LINNET__JOBS__UPLOAD_DIR".into(), path_text(&folder.path().join("uploads")));
 
         let (redis, redis_port) = start_redis(folder.path()).await;
         run(&env, &["migrate"]).await;

@@ -2,78 +2,13 @@
 
 use std::time::Duration;
 
-use linnet_system_tests::{Client, Signal, Stack, within};
-use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-};
+use linnet_system_tests::{Client, EventStream, Signal, Stack, within};
+use serde_json::json;
 
-/// Longest wait for an event that must come.
-const SOON: Duration = Duration::from_secs(10);
-
-/// An event stream, read line by line.
-struct EventStream {
-    lines: BufReader<TcpStream>,
-    /// The id of the last event that had one.
-    id: String,
-}
-
-#[derive(Debug)]
-struct Event {
-    name: String,
-    data: Value,
-}
-
-impl EventStream {
-    async fn open(client: &Client, key: &str, path: &str, last: Option<&str>) -> Self {
-        let mut stream = TcpStream::connect(client.address()).await.unwrap();
-        let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-        let head =
-            format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{last}\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut events = Self { lines: BufReader::new(stream), id: String::new() };
-        let status = events.line().await;
-        assert!(status.starts_with("HTTP/1.1 200"), "{status}");
-        let mut is_stream = false;
-        loop {
-            let line = events.line().await.to_ascii_lowercase();
-            is_stream |= line == "content-type: text/event-stream";
-            if line.is_empty() {
-                break;
-            }
-        }
-        assert!(is_stream, "the answer is an event stream");
-        events
-    }
-
-    async fn line(&mut self) -> String {
-        let mut line = String::new();
-        let read = tokio::time::timeout(SOON, self.lines.read_line(&mut line)).await;
-        assert!(read.expect("a line in time").unwrap() > 0, "the stream has ended");
-        line.trim_end().to_owned()
-    }
-
-    /// The next event; comments, sizes of chunks and the like are passed over.
-    async fn event(&mut self) -> Event {
-        let mut name = String::new();
-        loop {
-            let line = self.line().await;
-            if let Some(id) = line.strip_prefix("id: ") {
-                id.clone_into(&mut self.id);
-            } else if let Some(event) = line.strip_prefix("event: ") {
-                event.clone_into(&mut name);
-            } else if let Some(data) = line.strip_prefix("data: ") {
-                return Event { name, data: serde_json::from_str(data).unwrap() };
-            }
-        }
-    }
-
-    async fn referrer(&mut self) -> String {
-        let event = self.event().await;
-        assert_eq!(event.name, "click", "{event:?}");
-        event.data["referrer"].as_str().unwrap_or_default().to_owned()
-    }
+async fn referrer(events: &mut EventStream) -> String {
+    let event = events.event().await;
+    assert_eq!(event.name, "click", "{event:?}");
+    event.data["referrer"].as_str().unwrap_or_default().to_owned()
 }
 
 async fn visit(client: &Client, code: &str, referrer: &str) {
@@ -95,7 +30,7 @@ async fn a_link_is_watched_live_over_a_restart_and_nothing_is_missed() {
     let mut events = EventStream::open(&client, &key, &path, None).await;
     // The reading begins a moment after the first watcher came: clicks are made until one is seen.
     let seen = tokio::select! {
-        referrer = events.referrer() => referrer,
+        referrer = referrer(&mut events) => referrer,
         () = async { loop {
             visit(&client, &code, "first.example").await;
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -104,9 +39,9 @@ async fn a_link_is_watched_live_over_a_restart_and_nothing_is_missed() {
     assert_eq!(seen, "first.example");
     visit(&client, other["short_code"].as_str().unwrap(), "elsewhere.example").await;
     visit(&client, &code, "second.example").await;
-    let mut next = events.referrer().await;
+    let mut next = referrer(&mut events).await;
     while next == "first.example" {
-        next = events.referrer().await;
+        next = referrer(&mut events).await;
     }
     assert_eq!(next, "second.example", "and nothing of the other link");
     let last = events.id.clone();
@@ -116,9 +51,9 @@ async fn a_link_is_watched_live_over_a_restart_and_nothing_is_missed() {
     visit(&client, &code, "third.example").await;
     visit(&client, &code, "fourth.example").await;
     let mut events = EventStream::open(&client, &key, &path, Some(&last)).await;
-    let first = events.referrer().await;
+    let first = referrer(&mut events).await;
     // One of two processes may have published the fourth before the other the third.
-    let second = events.referrer().await;
+    let second = referrer(&mut events).await;
     let mut both = [first, second];
     both.sort();
     assert_eq!(both, ["fourth.example", "third.example"]);
@@ -144,7 +79,7 @@ async fn what_is_too_long_ago_is_a_gap_and_odd_ids_are_refused() {
     assert_eq!(odd.problem(422)["errors"][0]["field"], "Last-Event-ID");
     client.get("/api/v1/urls/999999/live").send().await.problem(404);
     let (_, stranger) = stack.user("stranger", &["urls:read"]).await;
-    within(SOON, "another's link is not there", || async {
+    within(Duration::from_secs(10), "another's link is not there", || async {
         stranger.get(&path).send().await.status == 404
     })
     .await;

@@ -15,6 +15,7 @@ mod generate;
 mod idempotency;
 mod identity;
 mod import;
+mod jobs;
 mod lifecycle;
 mod links;
 mod live;

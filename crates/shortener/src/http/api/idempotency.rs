@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
 use crate::{
-    domain::{Event, NewEvent, NewLink, NewUser, User, UserRef},
-    store::{Created, Idempotent, Recorded, Store, StoreError, StoredAnswer},
+    domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, UserRef},
+    store::{Created, Idempotent, JobLimits, Recorded, Store, StoreError, StoredAnswer},
 };
 
 use super::{
@@ -136,6 +136,18 @@ impl Maker<'_> {
         match self {
             Self::Plain(state) => state.store.create_user(new).await,
             Self::Keyed(first) => first.create_user(new).await,
+        }
+    }
+
+    /// [`Store::create_job`].
+    pub(super) async fn create_job(
+        &mut self,
+        new: &NewJob,
+        limits: JobLimits,
+    ) -> Result<Option<Job>, StoreError> {
+        match self {
+            Self::Plain(state) => state.store.create_job(new, limits).await,
+            Self::Keyed(first) => first.create_job(new, limits).await,
         }
     }
 

@@ -1,27 +1,16 @@
 //! A link's clicks as they come, as an event stream.
 
-use std::{convert::Infallible, time::Duration};
-
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header::{CACHE_CONTROL, CONTENT_TYPE},
-    web::{self, Bytes},
-};
-use futures::stream;
+use actix_web::{HttpRequest, HttpResponse, web};
 use linnet_platform::{lifecycle::Lifecycle, problem::Problem};
 use tokio_util::sync::CancellationToken;
 
 use crate::clicks::{LiveClick, LiveId, Watch};
 
 use super::{
-    super::error::{ApiError, RETRY_AFTER_AWAY, field_error},
+    super::error::{ApiError, RETRY_AFTER_AWAY},
     ApiState, Caller, IdGuard,
+    sse::{self, ALIVE, HEARTBEAT, RECONNECT, RETRY},
 };
-
-/// Time without an event after which a comment says that the stream lives.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-/// The header by which a client says what it has seen.
-const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(web::resource("/urls/{id}/live").route(web::get().to(live)));
@@ -45,7 +34,7 @@ pub(crate) async fn live(
     caller: Caller,
     id: IdGuard,
 ) -> Result<HttpResponse, ApiError> {
-    let last = last_event_id(&request)?;
+    let last = sse::last_event_id::<LiveId>(&request)?;
     let link = state.store.find_link(id.0, caller.sees()).await?;
     let link = link.ok_or_else(|| ApiError::not_found("link"))?;
     let live = state
@@ -56,7 +45,7 @@ pub(crate) async fn live(
     let watch = live
         .watch(link.id)
         .ok_or_else(|| Problem::unavailable("too many watch already", RETRY_AFTER_AWAY))?;
-    let mut first = vec!["retry: 1000\n\n".to_owned()];
+    let mut first = vec![RETRY.to_owned()];
     let mut seen = last;
     if let Some(last) = last {
         match live.since(&state.announcer.redis, link.id, last).await {
@@ -77,26 +66,7 @@ pub(crate) async fn live(
         stopping: lifecycle.stopping(),
         is_over: false,
     };
-    let body = stream::unfold(events, |mut events| async move {
-        let text = events.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(text)), events))
-    });
-    Ok(HttpResponse::Ok()
-        .insert_header((CONTENT_TYPE, "text/event-stream"))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .streaming(body))
-}
-
-fn last_event_id(request: &HttpRequest) -> Result<Option<LiveId>, ApiError> {
-    let Some(text) = request.headers().get(LAST_EVENT_ID) else { return Ok(None) };
-    let text = text.to_str().unwrap_or_default();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|error| {
-        let message = format!("{error}");
-        Problem::invalid(vec![field_error("Last-Event-ID", "invalid", &message)]).into()
-    })
+    Ok(sse::respond(events))
 }
 
 struct Events {
@@ -108,7 +78,7 @@ struct Events {
     is_over: bool,
 }
 
-impl Events {
+impl sse::Events for Events {
     async fn next(&mut self) -> Option<String> {
         if self.is_over {
             return None;
@@ -123,7 +93,7 @@ impl Events {
             tokio::select! {
                 () = self.stopping.cancelled() => {
                     self.is_over = true;
-                    return Some("event: reconnect\ndata: {}\n\n".to_owned());
+                    return Some(RECONNECT.to_owned());
                 }
                 click = self.watch.clicks.recv() => {
                     // The sender lives as long as the watch.
@@ -133,15 +103,14 @@ impl Events {
                         return Some(event(&click));
                     }
                 }
-                () = tokio::time::sleep(HEARTBEAT) => return Some(": heartbeat\n\n".to_owned()),
+                () = tokio::time::sleep(HEARTBEAT) => return Some(ALIVE.to_owned()),
             }
         }
     }
 }
 
 fn event(click: &LiveClick) -> String {
-    let data = serde_json::to_string(click).unwrap_or_else(|_| "{}".to_owned());
-    format!("id: {}\nevent: click\ndata: {data}\n\n", click.id)
+    sse::event(click.id, "click", click)
 }
 
 fn gap() -> String {

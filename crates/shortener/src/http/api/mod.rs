@@ -5,12 +5,15 @@
 //! thing and an absent one look the same.
 
 pub(super) mod api_keys;
+pub(super) mod bulk;
 pub(super) mod events;
 mod fields;
 mod format;
 mod idempotency;
+pub(super) mod jobs;
 mod list;
 pub(super) mod live;
+mod sse;
 mod state;
 pub(super) mod stats;
 pub(super) mod urls;
@@ -20,20 +23,27 @@ pub use fields::MAX_BODY_BYTES;
 pub(crate) use list::{CursorText, TimeCursorText};
 pub use state::{ApiState, Caller, IdGuard};
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, http::Method, web};
 use linnet_platform::problem::Problem;
 
 /// Adds every route of `/api/v1`.
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::scope("/api/v1")
+            .configure(bulk::routes)
             .configure(urls::routes)
+            .configure(jobs::routes)
             .configure(stats::routes)
             .configure(live::routes)
             .configure(users::routes)
             .configure(events::routes)
             .configure(api_keys::routes),
     );
+}
+
+/// Whether the request brings a file of rows.
+pub(super) fn is_upload(request: &HttpRequest) -> bool {
+    request.method() == Method::POST && request.path().ends_with("/bulk")
 }
 
 /// Answers what no route takes.

@@ -9,6 +9,7 @@ use crate::{
     cache::Announcer,
     clicks::LiveClicks,
     domain::{TargetPolicy, UserRef},
+    jobs::JobDesk,
     store::{GroupedCreates, Store},
 };
 
@@ -25,6 +26,8 @@ pub struct ApiState {
     pub announcer: Announcer,
     /// Shows clicks as they come; `None` when they are not recorded.
     pub live: Option<LiveClicks>,
+    /// Bulk jobs.
+    pub jobs: JobDesk,
     /// Which targets are accepted.
     pub targets: TargetPolicy,
     /// Origin of short URLs, without a trailing slash.

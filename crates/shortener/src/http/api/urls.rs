@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     super::error::ApiError,
-    ApiState, Caller, IdGuard,
+    ApiState, Caller, IdGuard, bulk,
     fields::{
         Bad, Fields, JsonObject, QueryFields, boolean, integer, invalid, positive, query_boolean,
         query_positive, string, timestamp,
@@ -176,6 +176,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
             .route(web::head().to(list))
             .route(web::post().to(create)),
     )
+    .service(web::resource("/urls/bulk").route(web::post().to(bulk::import_urls)))
     .service(
         web::resource("/urls/{id}")
             .route(web::get().to(get))

@@ -1,0 +1,111 @@
+//! A job's bad rows.
+
+use actix_web::{
+    HttpResponse,
+    web::{self, Bytes},
+};
+use futures::stream;
+
+use crate::{
+    domain::{RowProblem, RowReport},
+    http::csv,
+    import::REPORT_COLUMNS,
+    store::StoreError,
+};
+
+use super::{
+    super::{
+        super::error::ApiError,
+        ApiState, Caller, IdGuard,
+        fields::QueryFields,
+        format::{Accepted, Format, FormatParams},
+        list::{CursorParam, ListParams, ListQuery},
+    },
+    PATH, absent,
+};
+
+/// Rows that are read and written at a time.
+const PAGE: i64 = 500;
+
+pub(super) fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.service(
+        web::resource("/jobs/{id}/errors").route(web::get().to(list)).route(web::head().to(list)),
+    );
+}
+
+/// Lists a job's bad rows, in the order of lines.
+///
+/// As CSV all of them at once: what is wrong, then the row as it came, under the names of its own
+/// columns, so that the file can be mended and sent again as it is.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/errors", operation_id = "list_job_errors", tag = "jobs",
+    params(("id" = i64, Path, minimum = 1), ListParams, CursorParam, FormatParams),
+    responses((status = 200, description = "One page", content(
+            (Vec<RowReport> = "application/json"), (String = "text/csv")),
+        headers(("Link" = String, description = "The next page, as RFC 8288")))))]
+pub(crate) async fn list(
+    state: web::Data<ApiState>,
+    caller: Caller,
+    id: IdGuard,
+    accepted: Accepted,
+    query: QueryFields,
+) -> Result<HttpResponse, ApiError> {
+    let (list, format) = ListQuery::read(query, |fields| accepted.read(fields))?;
+    let job = state.store.find_job(id.0, caller.sees()).await?.ok_or_else(absent)?;
+    match format {
+        Format::Json => {
+            let (page, path) = (list.page, format!("{PATH}/{}/errors", job.id));
+            let reports =
+                state.store.job_reports(job.id, page.after(), page.size, page.offset()).await?;
+            Ok(list.respond(&path, &reports, |last| last.event))
+        }
+        Format::Csv => {
+            let store = state.store.clone();
+            let columns = store.job_columns(job.id).await?;
+            let names = REPORT_COLUMNS.into_iter().chain(columns.iter().map(String::as_str));
+            let mut head = Vec::new();
+            push_line(&mut head, names);
+            let body = stream::try_unfold((0, Some(head)), move |(after, head)| {
+                let store = store.clone();
+                async move {
+                    if let Some(head) = head {
+                        return Ok(Some((Bytes::from(head), (after, None))));
+                    }
+                    let reports = store.job_reports(job.id, after, PAGE, 0).await?;
+                    let Some(last) = reports.last().map(|report| report.event) else {
+                        return Ok(None);
+                    };
+                    let mut lines = Vec::new();
+                    reports.iter().for_each(|report| push_report(&mut lines, report));
+                    Ok::<_, StoreError>(Some((Bytes::from(lines), (last, None))))
+                }
+            });
+            let mut response = HttpResponse::Ok();
+            let name = format!("job-{}-errors.csv", job.id);
+            csv::name_file(&mut response, &name, csv::CONTENT_TYPE_CSV);
+            Ok(response.streaming(body))
+        }
+    }
+}
+
+fn push_report(lines: &mut Vec<u8>, report: &RowReport) {
+    let joined = |of: fn(&RowProblem) -> &str| {
+        report.errors.iter().map(of).collect::<Vec<_>>().join("; ")
+    };
+    let about = [
+        report.line.to_string(),
+        joined(|problem| &problem.column),
+        joined(|problem| &problem.code),
+        joined(|problem| &problem.message),
+    ];
+    push_line(lines, about.iter().chain(&report.cells).map(String::as_str));
+}
+
+fn push_line<'a>(lines: &mut Vec<u8>, cells: impl Iterator<Item = &'a str>) {
+    for (place, cell) in cells.enumerate() {
+        if place > 0 {
+            lines.push(b',');
+        }
+        csv::push_text(lines, cell);
+    }
+    lines.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,77 @@
+//! Events by the chunk.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::{super::StoreError, RowOutcome, WriteOptions, WriteRows, column, pass_ids};
+
+/// An event to write.
+#[derive(Debug, Clone)]
+pub struct ImportEvent {
+    /// Its id.
+    pub id: i64,
+    /// The link, which may be gone.
+    pub url_id: Option<i64>,
+    /// Who did it.
+    pub user_id: Option<i64>,
+    /// What happened.
+    pub event_type: String,
+    /// When it happened.
+    pub timestamp: DateTime<Utc>,
+    /// An object.
+    pub details: serde_json::Value,
+}
+
+impl WriteRows for ImportEvent {
+    async fn write(
+        connection: &mut PgConnection,
+        rows: &[&Self],
+        options: &WriteOptions,
+    ) -> Result<Vec<RowOutcome>, StoreError> {
+        let mut written = insert(connection, rows).await?;
+        pass_ids(connection, "events_id_seq", written.iter().copied(), options).await?;
+        let ids = if written.len() == rows.len() { vec![] } else { column(rows, |row| row.id) };
+        let taken: HashSet<i64> =
+            sqlx::query_scalar!("SELECT id FROM events WHERE id = ANY($1)", &ids)
+                .fetch_all(connection)
+                .await?
+                .into_iter()
+                .collect();
+        // A row is written once; a second one with its id, later in the chunk, is not.
+        Ok(rows
+            .iter()
+            .map(|row| match written.remove(&row.id) {
+                true => RowOutcome::Written,
+                false if row.url_id.is_none() || taken.contains(&row.id) => {
+                    RowOutcome::taken(options, "id", "a row with this id exists")
+                }
+                false => RowOutcome::bad("url_id", "not_found", "there is no such link"),
+            })
+            .collect())
+    }
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    rows: &[&ImportEvent],
+) -> Result<HashSet<i64>, StoreError> {
+    let written = sqlx::query_scalar!(
+        "INSERT INTO events (id, url_id, user_id, event_type, timestamp, details)
+         SELECT row.* FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::text[],
+                                  $5::timestamptz[], $6::jsonb[])
+           AS row (id, url_id, user_id, event_type, timestamp, details)
+          WHERE row.url_id IS NULL OR EXISTS (SELECT FROM urls WHERE urls.id = row.url_id)
+         ON CONFLICT DO NOTHING RETURNING id",
+        &column(rows, |row| row.id),
+        &column(rows, |row| row.url_id) as &[Option<i64>],
+        &column(rows, |row| row.user_id) as &[Option<i64>],
+        &column(rows, |row| row.event_type.clone()),
+        &column(rows, |row| row.timestamp),
+        &column(rows, |row| row.details.clone())
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(written.into_iter().collect())
+}

@@ -1,0 +1,102 @@
+//! Event streams, read line by line.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use crate::Client;
+
+/// Longest wait for an event that must come.
+const SOON: Duration = Duration::from_secs(20);
+
+/// An event stream of the API.
+#[derive(Debug)]
+pub struct EventStream {
+    lines: BufReader<TcpStream>,
+    /// The id of the last event that had one.
+    pub id: String,
+}
+
+/// An event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its kind.
+    pub name: String,
+    /// Its id, if it has one.
+    pub id: Option<String>,
+    /// What it says.
+    pub data: Value,
+}
+
+impl EventStream {
+    /// Opens a stream, after the event `last`; the status, if it is not 200.
+    pub async fn try_open(
+        client: &Client,
+        key: &str,
+        path: &str,
+        last: Option<&str>,
+    ) -> Result<Self, String> {
+        let error = |error: std::io::Error| error.to_string();
+        let mut stream = TcpStream::connect(client.address()).await.map_err(error)?;
+        let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{last}\r\n");
+        stream.write_all(head.as_bytes()).await.map_err(error)?;
+        let mut events = Self { lines: BufReader::new(stream), id: String::new() };
+        let status = events.line().await.ok_or("no answer")?;
+        if !status.starts_with("HTTP/1.1 200") {
+            return Err(status);
+        }
+        let mut is_stream = false;
+        loop {
+            let line = events.line().await.ok_or("no head")?.to_ascii_lowercase();
+            is_stream |= line == "content-type: text/event-stream";
+            if line.is_empty() {
+                break;
+            }
+        }
+        assert!(is_stream, "the answer is an event stream");
+        Ok(events)
+    }
+
+    /// Opens a stream that must open.
+    pub async fn open(client: &Client, key: &str, path: &str, last: Option<&str>) -> Self {
+        Self::try_open(client, key, path, last).await.expect("an event stream")
+    }
+
+    /// The next line; `None` when the stream has ended or broken off.
+    pub async fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = tokio::time::timeout(SOON, self.lines.read_line(&mut line)).await;
+        let read = read.expect("a line in time").unwrap_or(0);
+        (read > 0).then(|| line.trim_end().to_owned())
+    }
+
+    /// The next event; comments, sizes of chunks and the like are passed over. `None` at the end.
+    pub async fn try_event(&mut self) -> Option<Event> {
+        let mut name = String::new();
+        let mut event_id = None;
+        loop {
+            let line = self.line().await?;
+            if let Some(id) = line.strip_prefix("id: ") {
+                id.clone_into(&mut self.id);
+                event_id = Some(id.to_owned());
+            } else if let Some(event) = line.strip_prefix("event: ") {
+                event.clone_into(&mut name);
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                // A stream that is cut off may end within a line.
+                let data = serde_json::from_str(data).ok()?;
+                return Some(Event { name, id: event_id, data });
+            }
+        }
+    }
+
+    /// The next event, which must come.
+    pub async fn event(&mut self) -> Event {
+        self.try_event().await.expect("the stream goes on")
+    }
+}
