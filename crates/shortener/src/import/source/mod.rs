@@ -97,7 +97,7 @@ impl Columns {
 }
 
 enum Reader {
-    Csv(CsvReader),
+    Csv(Box<CsvReader>),
     Json(ArrayReader),
     NdJson(LineReader),
 }
@@ -123,7 +123,7 @@ impl<R: Read + Seek> Rows<R> {
         let (reader, names) = match format {
             Format::Csv => {
                 let (reader, names) = CsvReader::open(&mut input, columns)?;
-                (Reader::Csv(reader), names)
+                (Reader::Csv(Box::new(reader)), names)
             }
             Format::Json => {
                 let reader = ArrayReader::open(&mut input, columns)?;

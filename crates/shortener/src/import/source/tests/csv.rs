@@ -21,6 +21,7 @@ fn lines_are_right_whatever_ends_them() {
             assert_eq!(csv(format!("{prefix}{cut}")), expected, "{end:?}, none at the end");
         }
     }
+    assert_eq!(csv("id,name\n1,"), [row(2, "", &["1", ""])]);
     let mixed = "\n\r\nid,name\r\n1,a\n\r\n\n\r2,b\r3,\"\r\n\r\"\n4,d\r\n";
     let lines: Vec<u64> = csv(mixed).into_iter().map(|(line, ..)| line).collect();
     assert_eq!(lines, [4, 8, 9, 12]);

@@ -52,7 +52,7 @@ fn csv(random: &mut StdRng) -> Made {
         pen.write("\u{feff}");
     }
     pen.write(&blanks(random, ends));
-    pen.write(*["id,name", "\"id\",\"name\"", "name,\"ID\""].choose(random).unwrap());
+    pen.write(["id,name", "\"id\",\"name\"", "name,\"ID\""].choose(random).unwrap());
     pen.write(ends.choose(random).unwrap());
     let mut rows = Vec::new();
     for n in 0..random.random_range(0..12) {
@@ -171,10 +171,10 @@ fn check_many(format: Format, make: fn(&mut StdRng) -> Made) {
     let mut count = 0;
     for seed in 0..400 {
         let mut random = StdRng::seed_from_u64(seed);
-        let made = make(&mut random);
-        count += made.rows.len();
+        let file = make(&mut random);
+        count += file.rows.len();
         for size in [1, random.random_range(2..9), usize::MAX] {
-            check(format, seed, &made, size);
+            check(format, seed, &file, size);
         }
     }
     assert!(count > 1_000, "only {count} rows");
