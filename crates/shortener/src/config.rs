@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::CacheSettings, clicks::ClickSettings, domain::TargetPolicy,
-    http::public::ResolveSettings, ingest::WorkerSettings, jobs::JobSettings, store::PostgresSettings,
+    http::public::ResolveSettings, ingest::WorkerSettings, jobs::JobSettings,
+    store::PostgresSettings,
 };
 
 /// Everything that `linnet-shortener` reads.

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-
 use crate::{
     config::Settings,
     domain::{RowFormat, TargetPolicy},
     import::{
-        BadRow, Bounds, ImportRow, RowRules,
+        BadRow, Bounds, ImportRow, RowRules, read_chunks,
         source::{Position, SourceError},
-        read_chunks, write_chunk,
+        write_chunk,
     },
     startup::background_redis,
     store::{ImportEvent, ImportLink, ImportUser, Store, WriteOptions},

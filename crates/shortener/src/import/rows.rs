@@ -1,7 +1,9 @@
 //! What each kind of row is made of.
 
 use crate::{
-    domain::{Email, EventType, JobKind, Link, RowProblem, ShortCode, TargetPolicy, User, bounded_text},
+    domain::{
+        Email, EventType, JobKind, Link, RowProblem, ShortCode, TargetPolicy, User, bounded_text,
+    },
     store::{GivenLinkFields, ImportEvent, ImportLink, ImportUser, WriteRows},
 };
 
@@ -32,8 +34,7 @@ pub trait ImportRow: WriteRows {
 
 /// Columns of the list of bad rows that stand before the row itself: it can be mended and sent as it
 /// is.
-pub const REPORT_COLUMNS: [&str; 4] =
-    ["error_line", "error_column", "error_code", "error_message"];
+pub const REPORT_COLUMNS: [&str; 4] = ["error_line", "error_column", "error_code", "error_message"];
 /// Columns that exports have, and rows are not made of.
 const IGNORED: &[&str] =
     &["error_line", "error_column", "error_code", "error_message", "clicks", "short_url"];

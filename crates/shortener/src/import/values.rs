@@ -54,7 +54,11 @@ impl<'a> Values<'a> {
 
     /// Tells of something else that is wrong.
     pub(super) fn problem(&mut self, column: &str, code: &str, message: String) {
-        self.problems.push(RowProblem { column: column.to_owned(), code: code.to_owned(), message });
+        self.problems.push(RowProblem {
+            column: column.to_owned(),
+            code: code.to_owned(),
+            message,
+        });
     }
 
     /// The row, if nothing was wrong.

@@ -2,9 +2,7 @@
 //! may run another, whose worker is dead, or whose notice Redis has lost.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 

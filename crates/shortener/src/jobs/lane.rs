@@ -55,11 +55,7 @@ impl LaneWorker {
         }
     }
 
-    async fn consume(
-        &self,
-        queue: &mut Queue,
-        stop: &CancellationToken,
-    ) -> Result<(), RedisError> {
+    async fn consume(&self, queue: &mut Queue, stop: &CancellationToken) -> Result<(), RedisError> {
         let mut claim_at = Instant::now();
         while !stop.is_cancelled() {
             if Instant::now() >= claim_at {
@@ -87,12 +83,8 @@ impl LaneWorker {
         let per_user = settings.running_per_user.into();
         let mut backoff = RETRY_FIRST;
         let claim = loop {
-            let claim = self.runner.store.claim_job(
-                notice.job_id,
-                &self.name,
-                settings.lease(),
-                per_user,
-            );
+            let claim =
+                self.runner.store.claim_job(notice.job_id, &self.name, settings.lease(), per_user);
             match claim.await {
                 Ok(claim) => break claim,
                 Err(error) => {

@@ -38,7 +38,8 @@ impl JobMetrics {
             written: outcome("written"),
             skipped: outcome("skipped"),
             failed: outcome("failed"),
-            failed_attempts: counter("linnet_jobs_failed_attempts", "Attempts that failed").bind(&[]),
+            failed_attempts: counter("linnet_jobs_failed_attempts", "Attempts that failed")
+                .bind(&[]),
             chunk_retries: counter("linnet_jobs_chunk_retries", "Chunks that were tried again")
                 .bind(&[]),
             chunk_duration: meter

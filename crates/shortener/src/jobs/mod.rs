@@ -28,7 +28,11 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
 };
 
-use crate::{config::Settings, domain::{Lane, TargetPolicy}, store::Store};
+use crate::{
+    config::Settings,
+    domain::{Lane, TargetPolicy},
+    store::Store,
+};
 
 use dispatch::{Counted, Dispatcher};
 use lane::LaneWorker;

@@ -132,9 +132,7 @@ impl Queue {
             claim.query_async(&mut self.redis).await;
         match reply {
             Err(error) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
-            reply => {
-                Ok(reply?.claimed.into_iter().map(|entry| Notice::of(lane, entry)).collect())
-            }
+            reply => Ok(reply?.claimed.into_iter().map(|entry| Notice::of(lane, entry)).collect()),
         }
     }
 

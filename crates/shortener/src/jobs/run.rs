@@ -117,11 +117,8 @@ impl Runner {
             from: Position { offset: number(run.resume_offset), line: number(run.resume_line) },
             rows: self.settings.chunk_rows,
         };
-        let rules = RowRules {
-            targets: self.targets.clone(),
-            by_admin: run.by_admin,
-            owner: run.user_id,
-        };
+        let rules =
+            RowRules { targets: self.targets.clone(), by_admin: run.by_admin, owner: run.user_id };
         let mut chunks = read_chunks::<T>(bounds.clone(), rules);
         loop {
             let chunk = tokio::select! {

@@ -55,7 +55,9 @@ impl PoolRole {
         let resolve = shared / 3;
         let (share, workers) = match self {
             Self::Background => return BACKGROUND_CONNECTIONS,
-            Self::Worker { consumers } => return BACKGROUND_CONNECTIONS + consumers + crate::jobs::WORKER_CONNECTIONS,
+            Self::Worker { consumers } => {
+                return BACKGROUND_CONNECTIONS + consumers + crate::jobs::WORKER_CONNECTIONS;
+            }
             Self::Resolve { workers } => (resolve, workers),
             Self::Api { workers } => (shared - resolve, workers),
         };

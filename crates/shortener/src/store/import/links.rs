@@ -8,7 +8,10 @@ use sqlx::PgConnection;
 use crate::domain::{OnConflict, RedirectStatus, ShortCode, TargetUrl};
 
 use super::{
-    super::{Store, StoreError, links::{draw_code, status_code}},
+    super::{
+        Store, StoreError,
+        links::{draw_code, status_code},
+    },
     RowOutcome, WriteOptions, WriteRows, column, ids_of, pass_ids,
 };
 

@@ -7,9 +7,7 @@ use sqlx::PgConnection;
 
 use crate::domain::{Email, OnConflict};
 
-use super::{
-    super::StoreError, RowOutcome, WriteOptions, WriteRows, column, ids_of, pass_ids,
-};
+use super::{super::StoreError, RowOutcome, WriteOptions, WriteRows, column, ids_of, pass_ids};
 
 const SEQUENCE: &str = "users_id_seq";
 
@@ -96,10 +94,8 @@ async fn update(
     connection: &mut PgConnection,
     rows: &[&ImportUser],
 ) -> Result<HashSet<String>, StoreError> {
-    let names: HashMap<String, String> = rows
-        .iter()
-        .map(|row| (row.email.as_str().to_lowercase(), row.username.clone()))
-        .collect();
+    let names: HashMap<String, String> =
+        rows.iter().map(|row| (row.email.as_str().to_lowercase(), row.username.clone())).collect();
     let (emails, names): (Vec<String>, Vec<String>) = names.into_iter().unzip();
     let changed = sqlx::query_scalar!(
         r#"UPDATE users SET username = row.username

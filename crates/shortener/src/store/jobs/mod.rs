@@ -13,9 +13,7 @@ use super::{Store, StoreError};
 
 use rows::{JobRow, job_query};
 
-pub use runs::{
-    AttemptEnd, ChunkProgress, ChunkTransaction, Claim, JobCounts, JobRun,
-};
+pub use runs::{AttemptEnd, ChunkProgress, ChunkTransaction, Claim, JobCounts, JobRun};
 
 /// How many jobs may wait or run at a time.
 #[derive(Debug, Clone, Copy)]

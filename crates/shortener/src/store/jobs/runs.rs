@@ -180,11 +180,7 @@ impl Store {
     }
 
     /// Holds a job for another `lease`; false when it is no longer this worker's.
-    pub async fn renew_job_lease(
-        &self,
-        run: &JobRun,
-        lease: Duration,
-    ) -> Result<bool, StoreError> {
+    pub async fn renew_job_lease(&self, run: &JobRun, lease: Duration) -> Result<bool, StoreError> {
         let renewed = sqlx::query!(
             "UPDATE jobs SET lease_until = clock_timestamp() + make_interval(secs => $3)
               WHERE id = $1 AND worker = $2 AND state = 'running'",
@@ -222,7 +218,8 @@ impl Store {
 
     /// Whether all rows of a job are read.
     pub async fn has_succeeded(&self, id: i64) -> Result<bool, StoreError> {
-        let query = sqlx::query_scalar!("SELECT id FROM jobs WHERE id = $1 AND state = 'succeeded'", id);
+        let query =
+            sqlx::query_scalar!("SELECT id FROM jobs WHERE id = $1 AND state = 'succeeded'", id);
         Ok(query.fetch_optional(&self.pool).await?.is_some())
     }
 

@@ -44,7 +44,9 @@ fn format_of(media_type: &str) -> Option<RowFormat> {
     Some(match media_type.trim().to_ascii_lowercase().as_str() {
         "text/csv" | "application/csv" | "application/vnd.ms-excel" => RowFormat::Csv,
         "application/json" => RowFormat::Json,
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl"
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
         | "application/x-jsonlines" => RowFormat::NdJson,
         _ => return None,
     })

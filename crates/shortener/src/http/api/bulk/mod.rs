@@ -237,9 +237,11 @@ impl From<UploadError> for ApiError {
             UploadError::BrokenOff => {
                 Problem::new(StatusCode::BAD_REQUEST, "body_broken", "The body could not be read")
             }
-            UploadError::TooSlow => {
-                Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly")
-            }
+            UploadError::TooSlow => Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_timeout",
+                "The body came too slowly",
+            ),
             UploadError::TooLarge { .. } => {
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large")
             }

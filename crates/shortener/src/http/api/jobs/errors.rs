@@ -88,9 +88,8 @@ pub(crate) async fn list(
 }
 
 fn push_report(lines: &mut Vec<u8>, report: &RowReport) {
-    let joined = |of: fn(&RowProblem) -> &str| {
-        report.errors.iter().map(of).collect::<Vec<_>>().join("; ")
-    };
+    let joined =
+        |of: fn(&RowProblem) -> &str| report.errors.iter().map(of).collect::<Vec<_>>().join("; ");
     let about = [
         report.line.to_string(),
         joined(|problem| &problem.column),

@@ -23,22 +23,18 @@ const PATH: &str = "/api/v1/jobs";
 const DEAD_PATH: &str = "/api/v1/jobs/dead";
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(
-        web::resource("/jobs").route(web::get().to(list)).route(web::head().to(list)),
-    )
-    .service(
-        web::resource("/jobs/dead").route(web::get().to(dead)).route(web::head().to(dead)),
-    )
-    .service(
-        web::resource("/jobs/{id}")
-            .route(web::get().to(get))
-            .route(web::head().to(get))
-            .route(web::delete().to(delete)),
-    )
-    .service(web::resource("/jobs/{id}/cancel").route(web::post().to(cancel)))
-    .service(web::resource("/jobs/{id}/replay").route(web::post().to(replay)))
-    .configure(errors::routes)
-    .configure(events::routes);
+    cfg.service(web::resource("/jobs").route(web::get().to(list)).route(web::head().to(list)))
+        .service(web::resource("/jobs/dead").route(web::get().to(dead)).route(web::head().to(dead)))
+        .service(
+            web::resource("/jobs/{id}")
+                .route(web::get().to(get))
+                .route(web::head().to(get))
+                .route(web::delete().to(delete)),
+        )
+        .service(web::resource("/jobs/{id}/cancel").route(web::post().to(cancel)))
+        .service(web::resource("/jobs/{id}/replay").route(web::post().to(replay)))
+        .configure(errors::routes)
+        .configure(events::routes);
 }
 
 fn absent() -> ApiError {
@@ -53,7 +49,11 @@ fn wrong_state(job: &Job, detail: &str) -> ApiError {
 }
 
 fn filter(fields: &mut Fields, only_dead: bool) -> JobFilter {
-    JobFilter { state: fields.optional("state", state), kind: fields.optional("kind", kind), only_dead }
+    JobFilter {
+        state: fields.optional("state", state),
+        kind: fields.optional("kind", kind),
+        only_dead,
+    }
 }
 
 fn state(value: serde_json::Value) -> Result<JobState, Bad> {
@@ -125,7 +125,9 @@ pub(crate) async fn cancel(
 ) -> Result<HttpResponse, ApiError> {
     match state.store.cancel_job(id.0, caller.sees()).await? {
         JobChange::Done(job) => Ok(HttpResponse::Ok().json(job)),
-        JobChange::WrongState(job) => Err(wrong_state(&job, "only one that waits or runs can be cancelled")),
+        JobChange::WrongState(job) => {
+            Err(wrong_state(&job, "only one that waits or runs can be cancelled"))
+        }
         JobChange::Absent => Err(absent()),
     }
 }

@@ -1,0 +1,88 @@
+//! Which columns there are, and which of them are known.
+
+use super::{Columns, MAX_NAME_CHARS, MAX_UNKNOWN_COLUMNS, SourceError};
+
+/// The names of a file's columns.
+pub(super) struct Names {
+    /// Known columns that have values. Readers speak of columns by their place here.
+    pub(super) known: Vec<&'static str>,
+    /// The file's columns.
+    pub(super) header: Vec<String>,
+    pub(super) unknown: UnknownNames,
+}
+
+/// Columns that nobody knows: bounded, once each.
+#[derive(Default)]
+pub(super) struct UnknownNames(Vec<String>);
+
+impl Names {
+    /// Objects have no header.
+    pub(super) fn of_objects(columns: &Columns) -> Self {
+        Self {
+            known: columns.with_values().collect(),
+            header: columns.with_values().map(str::to_owned).collect(),
+            unknown: UnknownNames::default(),
+        }
+    }
+
+    /// Reads a CSV header. Also gives where in a record each known column is.
+    pub(super) fn of_header<'a>(
+        cells: impl Iterator<Item = &'a [u8]>,
+        columns: &Columns,
+    ) -> Result<(Self, Vec<Option<usize>>), SourceError> {
+        let known: Vec<&'static str> = columns.with_values().collect();
+        let mut places = vec![None; known.len()];
+        let mut header = Vec::new();
+        let mut unknown = UnknownNames::default();
+        for (at, cell) in cells.enumerate() {
+            let name = std::str::from_utf8(cell).map_err(|_| SourceError::HeaderEncoding)?;
+            let name = name.trim().to_lowercase();
+            let index = known.iter().position(|known| *known == name);
+            if let Some(index) = index
+                && let Some(place) = places.get_mut(index)
+                && let Some(known) = known.get(index)
+                && place.replace(at).is_some()
+            {
+                return Err(SourceError::RepeatedColumn(known));
+            }
+            if index.is_none() && !columns.ignored.contains(&name.as_str()) {
+                unknown.note(&name);
+            }
+            header.push(shown(&name));
+        }
+        let missing: Vec<&'static str> = known
+            .iter()
+            .zip(&places)
+            .filter(|(name, place)| place.is_none() && columns.required.contains(name))
+            .map(|(name, _)| *name)
+            .collect();
+        if !missing.is_empty() {
+            return Err(SourceError::MissingColumns(missing));
+        }
+        Ok((Self { known, header, unknown }, places))
+    }
+
+    /// A known column's place among the known ones.
+    pub(super) fn index(&self, name: &str) -> Option<usize> {
+        self.known.iter().position(|known| *known == name)
+    }
+}
+
+impl UnknownNames {
+    pub(super) fn note(&mut self, name: &str) {
+        if self.0.len() < MAX_UNKNOWN_COLUMNS {
+            let name = shown(name);
+            if !self.0.contains(&name) {
+                self.0.push(name);
+            }
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+fn shown(name: &str) -> String {
+    name.chars().take(MAX_NAME_CHARS).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,175 @@
+//! A file, a block at a time, with the line that reading is on.
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use memchr::memchr2_iter;
+
+use super::Position;
+
+/// Bytes that are asked of the file at once.
+const BLOCK_BYTES: usize = 128 * 1024;
+
+/// The unread rest of a file. Lines end with LF, CRLF or a CR alone.
+pub(super) struct Input<R> {
+    source: R,
+    block: Box<[u8]>,
+    /// The part of the block that has been read from the file and not been taken.
+    unread: std::ops::Range<usize>,
+    /// Where the unread part begins.
+    place: Position,
+    /// The last byte taken was a CR, so an LF that comes next ends no other line.
+    after_cr: bool,
+}
+
+impl<R: Read + Seek> Input<R> {
+    /// Begins with the source's first byte.
+    pub(super) fn new(mut source: R) -> io::Result<Self> {
+        source.rewind()?;
+        Ok(Self {
+            source,
+            block: vec![0; BLOCK_BYTES].into_boxed_slice(),
+            unread: 0..0,
+            place: Position { offset: 0, line: 1 },
+            after_cr: false,
+        })
+    }
+
+    /// Where the next byte is.
+    pub(super) fn place(&self) -> Position {
+        self.place
+    }
+
+    /// The bytes that come next: some, or none at the end of the file.
+    pub(super) fn fill(&mut self) -> io::Result<&[u8]> {
+        if self.unread.is_empty() {
+            self.fill_to(1)?;
+        }
+        Ok(self.block.get(self.unread.clone()).unwrap_or_default())
+    }
+
+    /// The bytes that come next: at least so many (and no more than a block), unless the file ends.
+    pub(super) fn fill_to(&mut self, least: usize) -> io::Result<&[u8]> {
+        if self.unread.len() < least {
+            self.block.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+        }
+        while self.unread.len() < least {
+            let free = self.block.get_mut(self.unread.end..).unwrap_or_default();
+            match self.source.read(free) {
+                Ok(0) => break,
+                Ok(read) => self.unread.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.block.get(self.unread.clone()).unwrap_or_default())
+    }
+
+    /// Moves behind so many bytes, which [`fill`](Self::fill) gave.
+    pub(super) fn take(&mut self, count: usize) {
+        let end = self.unread.end.min(self.unread.start + count);
+        let taken = self.block.get(self.unread.start..end).unwrap_or_default();
+        let mut swallowed = self.after_cr.then_some(0);
+        for at in memchr2_iter(b'\r', b'\n', taken) {
+            if taken.get(at) == Some(&b'\r') {
+                self.place.line += 1;
+                swallowed = Some(at + 1);
+            } else if swallowed != Some(at) {
+                self.place.line += 1;
+            }
+        }
+        self.after_cr = swallowed == Some(taken.len());
+        self.place.offset += taken.len() as u64;
+        self.unread.start = end;
+    }
+
+    /// Takes an LF if a CR was taken before it, so that no line end is torn.
+    pub(super) fn finish_line_end(&mut self) -> io::Result<()> {
+        if self.after_cr && self.fill()?.first() == Some(&b'\n') {
+            self.take(1);
+        }
+        self.after_cr = false;
+        Ok(())
+    }
+
+    /// Takes bytes for as long as they are of this kind. Whether there is one of another kind.
+    pub(super) fn skip_while(&mut self, is_skipped: impl Fn(u8) -> bool) -> io::Result<bool> {
+        loop {
+            let bytes = self.fill()?;
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            let count = bytes.iter().position(|byte| !is_skipped(*byte));
+            let all = bytes.len();
+            self.take(count.unwrap_or(all));
+            if count.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Goes to a place; `false` if the file ends before it.
+    pub(super) fn seek(&mut self, to: Position) -> io::Result<bool> {
+        if self.source.seek(SeekFrom::End(0))? < to.offset {
+            return Ok(false);
+        }
+        self.source.seek(SeekFrom::Start(to.offset))?;
+        self.unread = 0..0;
+        self.place = to;
+        self.after_cr = false;
+        Ok(true)
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.block.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn lines_after(text: &str, pieces: usize) -> Vec<u64> {
+        let mut input = Input::new(Cursor::new(text.as_bytes())).unwrap();
+        let mut lines = Vec::new();
+        while !input.fill().unwrap().is_empty() {
+            input.take(pieces);
+            lines.push(input.place().line);
+        }
+        lines
+    }
+
+    #[test]
+    fn lines_end_with_any_of_three() {
+        assert_eq!(
+            lines_after("a\nb\r\nc\rd\n\n\r\r\n\r", 1),
+            [1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 7, 8, 8, 9]
+        );
+        for pieces in 2..20 {
+            let lines = lines_after("a\nb\r\nc\rd\n\n\r\r\n\r", pieces);
+            assert_eq!(lines.last(), Some(&9), "{pieces} at a time");
+        }
+    }
+
+    #[test]
+    fn a_line_end_is_not_torn() {
+        let mut input = Input::new(Cursor::new("\r\n\r\na")).unwrap();
+        input.fill().unwrap();
+        input.take(1);
+        input.finish_line_end().unwrap();
+        assert_eq!(input.place(), Position { offset: 2, line: 2 });
+        input.finish_line_end().unwrap();
+        assert_eq!(input.place(), Position { offset: 2, line: 2 }, "an LF of its own stays");
+    }
+
+    #[test]
+    fn places_behind_the_end_are_refused() {
+        let mut input = Input::new(Cursor::new("abc")).unwrap();
+        assert!(input.seek(Position { offset: 3, line: 1 }).unwrap());
+        assert!(input.fill().unwrap().is_empty());
+        assert!(!input.seek(Position { offset: 4, line: 1 }).unwrap());
+    }
+}

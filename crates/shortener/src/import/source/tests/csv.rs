@@ -1,0 +1,154 @@
+use super::*;
+
+fn csv(text: impl AsRef<[u8]>) -> Vec<Seen> {
+    read(text, Format::Csv)
+}
+
+#[test]
+fn lines_are_right_whatever_ends_them() {
+    for end in ["\n", "\r\n", "\r"] {
+        let text = "id,name|1,a||2,\"b|c||\"|\"3\",d|||4,e|".replace('|', end);
+        let inside = format!("b{end}c{end}{end}");
+        let expected = vec![
+            row(2, "", &["1", "a"]),
+            row(4, "", &["2", &inside]),
+            row(8, "", &["3", "d"]),
+            row(11, "", &["4", "e"]),
+        ];
+        for prefix in ["", "\u{feff}"] {
+            assert_eq!(csv(format!("{prefix}{text}")), expected, "{end:?}");
+            let cut = text.strip_suffix(end).unwrap();
+            assert_eq!(csv(format!("{prefix}{cut}")), expected, "{end:?}, none at the end");
+        }
+    }
+    assert_eq!(csv("id,name\n1,"), [row(2, "", &["1", ""])]);
+    let mixed = "\n\r\nid,name\r\n1,a\n\r\n\n\r2,b\r3,\"\r\n\r\"\n4,d\r\n";
+    let lines: Vec<u64> = csv(mixed).into_iter().map(|(line, ..)| line).collect();
+    assert_eq!(lines, [4, 8, 9, 12]);
+}
+
+#[test]
+fn a_header_of_many_lines_counts_them() {
+    assert_eq!(csv("id,name,\"a\r\nb\r\n\"\r\n1,x,y\r\n"), [row(4, "", &["1", "x", "y"])]);
+}
+
+#[test]
+fn columns_come_in_any_order_and_case() {
+    let text = "\u{feff}\"Note\", NAME ,Extra,iD,clicks,extra,\n\"a,\"\"b\",x,,1,9,,\n";
+    let mut rows = open(text, Format::Csv).unwrap();
+    assert_eq!(rows.header(), ["note", "name", "extra", "id", "clicks", "extra", ""]);
+    assert_eq!(rows.unknown_columns(), ["extra", ""]);
+    assert!(rows.has_column("note"));
+    for absent in ["details", "clicks", "extra"] {
+        assert!(!rows.has_column(absent), "{absent}");
+    }
+    let row = rows.next().unwrap().unwrap();
+    assert_eq!(row.value("id").unwrap().as_deref(), Some("1"));
+    assert_eq!(row.value("note").unwrap().as_deref(), Some("a,\"b"));
+    assert_eq!(row.value("details").unwrap(), None);
+    assert!(row.is_given("note") && !row.is_given("details") && !row.is_given("extra"));
+    assert_eq!(row.cells(), ["a,\"b", "x", "", "1", "9", "", ""]);
+}
+
+#[test]
+fn a_byte_order_mark_in_a_row_is_its_own() {
+    let text = "id,name\n\u{feff}1,a\n\u{feff}2,b\n";
+    let expected = [row(2, "", &["\u{feff}1", "a"]), row(3, "", &["\u{feff}2", "b"])];
+    assert_eq!(csv(text), expected);
+    let mut rows = open(text, Format::Csv).unwrap();
+    rows.next().unwrap();
+    rows.seek(rows.position()).unwrap();
+    assert_eq!(read_on(&mut rows), expected[1..]);
+}
+
+#[test]
+fn fields_are_text_without_nul() {
+    let of = |name: &[u8]| {
+        let text = [b"id,name\n1,", name, b"\n"].concat();
+        value(text, Format::Csv, "name").map_err(|defect| (defect.column, defect.code))
+    };
+    assert_eq!(of(b""), Ok(None));
+    assert_eq!(of(b"\"\""), Ok(None));
+    assert_eq!(of(b" "), Ok(Some(" ".into())));
+    assert_eq!(of("Zürich ☃".as_bytes()), Ok(Some("Zürich ☃".into())));
+    assert_eq!(of(b"caf\xe9"), Err(("name", "encoding")));
+    assert_eq!(of(b"a\0b"), Err(("name", "invalid")));
+    assert_eq!(of(b"'=1+1"), Ok(Some("=1+1".into())));
+    assert_eq!(of(b"''@"), Ok(Some("'@".into())));
+    assert_eq!(of(b"=1+1"), Ok(Some("=1+1".into())));
+    assert_eq!(of(b"'tis"), Ok(Some("'tis".into())));
+    assert_eq!(of(b"\"'\n\""), Ok(Some("\n".into())));
+}
+
+#[test]
+fn cells_are_given_back_as_text() {
+    let rows = csv(b"id,name\n1\0,caf\xe9\n'=1,'a\n");
+    assert_eq!(rows[0].2, ["1\u{fffd}", "caf\u{fffd}"]);
+    assert_eq!(rows[1].2, ["=1", "'a"]);
+}
+
+#[test]
+fn rows_of_another_width_are_told_and_passed() {
+    let mut rows = open("id,name\n1\n2,b\n3,c,d\n4,e\n", Format::Csv).unwrap();
+    let short = rows.next().unwrap().unwrap();
+    assert_eq!(short.defect().unwrap().message, "has 1 fields, the header 2");
+    assert_eq!(short.value("id").unwrap_err().code, "field_count");
+    assert!(!short.is_given("id"));
+    let expected =
+        [row(3, "", &["2", "b"]), row(4, "field_count", &["3", "c", "d"]), row(5, "", &["4", "e"])];
+    assert_eq!(read_on(&mut rows), expected);
+}
+
+#[test]
+fn a_quote_that_is_never_closed_is_told() {
+    for (text, defect) in [
+        ("\"b", "unclosed_quote"),
+        ("\"b\"\"", "unclosed_quote"),
+        ("\"b\n3,c\n", "unclosed_quote"),
+        ("\"", "unclosed_quote"),
+        ("\"b\"", ""),
+        ("\"b\"\"\"", ""),
+        ("\"b\"c", ""),
+        ("b\"", ""),
+    ] {
+        let rows = csv(format!("id,name\n1,a\n2,{text}"));
+        assert_eq!(rows.len(), 2, "{text:?}");
+        assert_eq!((rows[1].0, rows[1].1), (3, defect), "{text:?}");
+    }
+    let error = refusal("id,\"name\n1,a\n", Format::Csv);
+    assert_eq!((error.code(), error.field()), ("unclosed_quote", "header"));
+}
+
+#[test]
+fn headers_that_do_not_fit_are_refused() {
+    let of = |text: &[u8]| {
+        let error = refusal(text, Format::Csv);
+        assert_eq!(error.field(), "header");
+        assert!(error.is_of_file());
+        (error.code(), error.to_string())
+    };
+    assert_eq!(of(b"note\n1\n"), ("missing_columns", "the header lacks `id`, `name`".into()));
+    assert_eq!(of(b"Id"), ("missing_columns", "the header lacks `name`".into()));
+    let twice = "the column `id` is in the header twice";
+    assert_eq!(of(b"id,name, ID\n"), ("repeated_column", twice.into()));
+    let twice = "the column `note` is in the header twice";
+    assert_eq!(of(b"id,note,name,note\n"), ("repeated_column", twice.into()));
+    assert_eq!(of(b"id,name,caf\xe9\n").0, "encoding");
+}
+
+#[test]
+fn limits_are_met_exactly() {
+    let wide = |fields: usize| format!("id,name{}\n", ",x".repeat(fields - 2));
+    let rows = csv(format!("{}{}", wide(MAX_COLUMNS), wide(MAX_COLUMNS)));
+    assert_eq!((rows[0].1, rows[0].2.len()), ("", MAX_COLUMNS));
+    assert_eq!(refusal(wide(MAX_COLUMNS + 1), Format::Csv).code(), "too_many_columns");
+    for end in ["\n", "\r\n", ""] {
+        let long = |bytes: usize| format!("1,\"{}\"{end}", "x".repeat(bytes - 4));
+        let rows = csv(format!("id,name\n{}", long(MAX_ROW_BYTES)));
+        assert_eq!(rows[0].1, "", "{end:?}");
+        let rows = csv(format!("id,name\n{}", long(MAX_ROW_BYTES + 1)));
+        assert_eq!(rows[0].1, "too_long", "{end:?}");
+    }
+    let long = format!("id,name,{}\n", "x".repeat(MAX_ROW_BYTES));
+    assert_eq!(refusal(long, Format::Csv).code(), "header_too_long");
+}
