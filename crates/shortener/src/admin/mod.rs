@@ -4,6 +4,7 @@ mod create_key;
 mod erase_user;
 mod generate;
 mod import;
+mod jobs;
 mod terminal;
 
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     config::Settings,
-    domain::OnConflict,
+    domain::{JobState, OnConflict},
     import::source::SourceError,
     ingest::IngestError,
     store::{PoolRole, Store, StoreError, connect_lazy},
@@ -27,6 +28,9 @@ pub enum AdminCommand {
     EraseUser(EraseUser),
     /// Loads users, links and events from CSV files, with the ids that they have there.
     Import(Import),
+    /// Lists, shows, cancels and replays bulk jobs.
+    #[command(subcommand)]
+    Jobs(Jobs),
     /// Makes links and clicks of the last days, to try the service with. They cannot be told from real
     /// ones afterwards, but by their owner.
     Generate(Generate),
@@ -82,6 +86,47 @@ pub struct Import {
 
 fn on_conflict(text: &str) -> Result<OnConflict, String> {
     OnConflict::parse(text).ok_or_else(|| "must be fail, skip or update".to_owned())
+}
+
+/// The subcommands of `admin jobs`.
+#[derive(Debug, Subcommand)]
+pub enum Jobs {
+    /// Lists jobs, by id.
+    List(ListJobs),
+    /// Shows a job.
+    Show {
+        /// The job's number.
+        id: i64,
+    },
+    /// Cancels a job that waits or runs. What was written until then stays.
+    Cancel {
+        /// The job's number.
+        id: i64,
+    },
+    /// Puts a job of the dead-letter queue back into its queue, to go on where it had come to.
+    Replay {
+        /// The job's number.
+        id: i64,
+    },
+}
+
+/// Arguments of `admin jobs list`.
+#[derive(Debug, Args)]
+pub struct ListJobs {
+    /// Only those in this state: queued, running, succeeded, failed or cancelled.
+    #[arg(long, value_parser = job_state)]
+    pub state: Option<JobState>,
+    /// Only the dead-letter queue.
+    #[arg(long)]
+    pub dead: bool,
+    /// How many, at most.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub limit: i64,
+}
+
+fn job_state(text: &str) -> Result<JobState, String> {
+    let message = "must be queued, running, succeeded, failed or cancelled";
+    JobState::parse(text).ok_or_else(|| message.to_owned())
 }
 
 /// Arguments of `admin generate`.
@@ -140,6 +185,17 @@ pub enum AdminError {
         /// Why.
         reason: SourceError,
     },
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NoJob(i64),
+    /// The job is in a state in which that cannot be done.
+    #[error("job {id} is {state}")]
+    JobState {
+        /// Which.
+        id: i64,
+        /// Its state.
+        state: &'static str,
+    },
     /// Redis.
     #[error("a Redis command failed")]
     Redis(#[from] redis::RedisError),
@@ -163,6 +219,7 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
         AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
         AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
+        AdminCommand::Jobs(command) => jobs::run(settings, &store, &command).await,
         AdminCommand::Generate(arguments) => generate::run(settings, &store, &arguments).await,
     };
     store.close().await;

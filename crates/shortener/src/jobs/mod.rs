@@ -39,7 +39,7 @@ use lane::LaneWorker;
 use metrics::JobMetrics;
 use run::Runner;
 
-pub(crate) use queue::announce;
+pub(crate) use queue::{announce, announcement};
 pub use settings::JobSettings;
 pub use watch::JobWatch;
 pub(crate) use watch::Watched;

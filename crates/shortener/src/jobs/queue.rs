@@ -47,7 +47,8 @@ pub(super) struct Notice {
     id: String,
 }
 
-fn add(lane: Lane, job_id: i64) -> Cmd {
+/// The command that tells the workers of a job.
+pub(crate) fn announcement(lane: Lane, job_id: i64) -> Cmd {
     let mut add = redis::cmd("XADD");
     add.arg(lane.stream()).arg("MAXLEN").arg("~").arg(MAX_LENGTH).arg("*").arg(FIELD).arg(job_id);
     add
@@ -55,7 +56,7 @@ fn add(lane: Lane, job_id: i64) -> Cmd {
 
 /// Tells the workers of a job, from a serving process.
 pub(crate) async fn announce(link: &RedisLink, lane: Lane, job_id: i64) -> Result<(), RedisAway> {
-    link.query::<String>(&add(lane, job_id)).await.map(drop)
+    link.query::<String>(&announcement(lane, job_id)).await.map(drop)
 }
 
 /// A worker's end of the queue.
@@ -155,7 +156,7 @@ impl Queue {
 
     /// Tells the workers of a job.
     pub(super) async fn announce(&mut self, lane: Lane, job_id: i64) -> Result<(), RedisError> {
-        add(lane, job_id).query_async::<String>(&mut self.redis).await.map(drop)
+        announcement(lane, job_id).query_async::<String>(&mut self.redis).await.map(drop)
     }
 
     /// Forgets consumers of workers that are gone.

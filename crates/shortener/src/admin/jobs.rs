@@ -1,0 +1,94 @@
+//! `admin jobs`: what waits, runs and has failed, and what to do about it.
+
+use crate::{
+    config::Settings,
+    domain::{Job, JobFilter, Lane, Page, Point, Position},
+    jobs::announcement,
+    startup::background_redis,
+    store::{JobChange, Store},
+};
+
+use super::{AdminError, Jobs, ListJobs, terminal::say};
+
+/// Runs a subcommand.
+pub(super) async fn run(
+    settings: &Settings,
+    store: &Store,
+    command: &Jobs,
+) -> Result<(), AdminError> {
+    match command {
+        Jobs::List(arguments) => list(store, arguments).await,
+        Jobs::Show { id } => match store.find_job(*id, None).await? {
+            Some(job) => show(&job),
+            None => Err(AdminError::NoJob(*id)),
+        },
+        Jobs::Cancel { id } => show(&done(*id, store.cancel_job(*id, None).await?)?),
+        Jobs::Replay { id } => {
+            let (job, lane) = done(*id, store.replay_job(*id, None).await?)?;
+            announce(settings, lane, job.id).await;
+            show(&job)
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the list is this command's output")]
+async fn list(store: &Store, arguments: &ListJobs) -> Result<(), AdminError> {
+    let filter =
+        JobFilter { state: arguments.state, kind: None, only_dead: arguments.dead };
+    let mut after = i64::START;
+    let mut left = arguments.limit;
+    println!(
+        "{:>8}  {:<12}  {:<9}  {:>10}  {:>10}  {:>8}  created",
+        "id", "kind", "state", "user", "written", "bad"
+    );
+    while left > 0 {
+        let size = left.min(crate::domain::MAX_PAGE_SIZE);
+        let page = Page { position: Position::After(after), size };
+        let jobs = store.list_jobs(&filter, None, page).await?;
+        for job in &jobs {
+            let state = if job.is_dead { "dead" } else { job.state.as_str() };
+            let user = job.user_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+            println!(
+                "{:>8}  {:<12}  {state:<9}  {user:>10}  {:>10}  {:>8}  {}",
+                job.id,
+                job.kind.as_str(),
+                job.rows_written,
+                job.rows_failed,
+                job.created_at.format("%Y-%m-%dT%H:%M:%SZ")
+            );
+            after = job.id;
+        }
+        if i64::try_from(jobs.len()).is_ok_and(|count| count < size) {
+            break;
+        }
+        left -= size;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the job is this command's output")]
+fn show(job: &Job) -> Result<(), AdminError> {
+    println!("{}", serde_json::to_string_pretty(job).unwrap_or_default());
+    Ok(())
+}
+
+fn done<T>(id: i64, change: JobChange<T>) -> Result<T, AdminError> {
+    match change {
+        JobChange::Done(done) => Ok(done),
+        JobChange::Absent => Err(AdminError::NoJob(id)),
+        JobChange::WrongState(job) => {
+            let state = if job.is_dead { "dead" } else { job.state.as_str() };
+            Err(AdminError::JobState { id, state })
+        }
+    }
+}
+
+async fn announce(settings: &Settings, lane: Lane, id: i64) {
+    let told = async {
+        let mut connection = background_redis(settings).ok()?.get().await.ok()?;
+        announcement(lane, id).query_async::<String>(&mut *connection).await.ok()
+    };
+    if told.await.is_none() {
+        say("Redis is away: the job begins when it is back");
+    }
+}
