@@ -5,6 +5,7 @@
 //! * [`cache`]: L1 in the process, L2 in Redis, and how both hear of changes.
 //! * [`clicks`]: from the redirect to the stream.
 //! * [`ingest`]: from the stream into PostgreSQL, in the worker process.
+//! * [`upkeep`]: what has its time, in the worker process or on demand.
 //! * [`http`]: the public, the api and the internal routes.
 //! * [`import`]: rows from CSV files.
 //! * [`admin`]: what the operator does from the command line.
@@ -24,4 +25,5 @@ mod recording;
 pub mod release;
 pub mod startup;
 pub mod store;
+pub mod upkeep;
 mod workers;

@@ -15,6 +15,7 @@ const ALL_SECTIONS: &[&str] = &[
     "cors",
     "gateway",
     "limits",
+    "links",
     "postgres",
     "public",
     "redis",
