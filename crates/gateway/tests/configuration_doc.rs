@@ -6,7 +6,7 @@ use linnet_gateway::config::Settings;
 use linnet_platform::testing::assert_documented;
 
 /// Sections of the document that only the shortener reads.
-const SHORTENER_SECTIONS: [&str; 6] =
+const SHORTENER_SECTIONS: [&str; 7] =
     ["cache", "clicks", "links", "postgres", "resolve", "shortener", "worker"];
 
 #[test]

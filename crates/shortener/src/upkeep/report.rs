@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Counts, each with what was counted; written `3 links deleted`.
+/// Counts, each with what was counted; written `3 link(s) deleted`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report(Vec<(u64, &'static str)>);
 
@@ -45,10 +45,10 @@ mod tests {
     #[test]
     fn a_report_is_its_counts() {
         assert_eq!(Report::default().to_string(), "nothing to do");
-        let report = Report::of(0, "jobs deleted");
+        let report = Report::of(0, "job(s) deleted");
         assert!(!report.has_work());
-        let report = report.and(2, "uploads deleted");
+        let report = report.and(2, "upload(s) deleted");
         assert!(report.has_work());
-        assert_eq!(report.to_string(), "0 jobs deleted, 2 uploads deleted");
+        assert_eq!(report.to_string(), "0 job(s) deleted, 2 upload(s) deleted");
     }
 }

@@ -8,7 +8,7 @@ use futures::{FutureExt, future::BoxFuture};
 use super::{Report, RunError, Upkeep, batches::in_batches};
 
 /// A task.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Task {
     /// What it is called in the table, in metrics and on the command line.
     pub name: &'static str,
@@ -103,7 +103,7 @@ async fn make_partitions(upkeep: &Upkeep) -> Result<Report, RunError> {
     for day in (0..=AHEAD).filter_map(|days| today.checked_add_days(Days::new(days))) {
         made += u64::from(upkeep.store.ensure_partition(day).await?);
     }
-    Ok(Report::of(made, "partitions made"))
+    Ok(Report::of(made, "partition(s) made"))
 }
 
 async fn drop_partitions(upkeep: &Upkeep) -> Result<Report, RunError> {
@@ -115,7 +115,7 @@ async fn drop_partitions(upkeep: &Upkeep) -> Result<Report, RunError> {
     for name in &dropped {
         tracing::info!(name, "raw clicks of a day have had their time");
     }
-    Ok(Report::of(dropped.len() as u64, "partitions dropped"))
+    Ok(Report::of(dropped.len() as u64, "partition(s) dropped"))
 }
 
 async fn forget_visitor_keys(upkeep: &Upkeep) -> Result<Report, RunError> {
@@ -123,12 +123,12 @@ async fn forget_visitor_keys(upkeep: &Upkeep) -> Result<Report, RunError> {
     if let Some(yesterday) = upkeep.today().await?.checked_sub_days(Days::new(1)) {
         forgotten = upkeep.store.forget_visitor_keys_before(yesterday).await?;
     }
-    Ok(Report::of(forgotten, "keys forgotten"))
+    Ok(Report::of(forgotten, "key(s) forgotten"))
 }
 
 async fn forget_batches(upkeep: &Upkeep) -> Result<Report, RunError> {
     let forgotten = in_batches(|| upkeep.store.forget_batches()).await?;
-    Ok(Report::of(forgotten, "batches forgotten"))
+    Ok(Report::of(forgotten, "batch(es) forgotten"))
 }
 
 async fn fold_months(upkeep: &Upkeep) -> Result<Report, RunError> {
@@ -137,7 +137,7 @@ async fn fold_months(upkeep: &Upkeep) -> Result<Report, RunError> {
         tracing::info!(%month, "a month of clicks is added up");
         folded += 1;
     }
-    Ok(Report::of(folded, "months added up"))
+    Ok(Report::of(folded, "month(s) added up"))
 }
 
 async fn delete_expired_links(upkeep: &Upkeep) -> Result<Report, RunError> {
@@ -146,12 +146,12 @@ async fn delete_expired_links(upkeep: &Upkeep) -> Result<Report, RunError> {
         return Ok(Report::default());
     }
     let batch = || upkeep.store.delete_expired_links(days, LINKS_AT_ONCE);
-    Ok(Report::of(in_batches(batch).await?, "links deleted"))
+    Ok(Report::of(in_batches(batch).await?, "link(s) deleted"))
 }
 
 async fn forget_idempotency_keys(upkeep: &Upkeep) -> Result<Report, RunError> {
     let forgotten = in_batches(|| upkeep.store.expire_idempotency_keys()).await?;
-    Ok(Report::of(forgotten, "answers forgotten"))
+    Ok(Report::of(forgotten, "answer(s) forgotten"))
 }
 
 #[cfg(test)]

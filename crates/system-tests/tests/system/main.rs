@@ -24,3 +24,4 @@ mod stampede;
 mod stats;
 mod targets;
 mod trace;
+mod upkeep;
