@@ -34,7 +34,8 @@ enum Command {
     /// Serves (the default).
     #[default]
     Serve,
-    /// Writes clicks from the stream into the database. Any number of workers may run.
+    /// Writes clicks from the stream into the database, and does the upkeep. Any number of workers may
+    /// run.
     Worker,
     /// Brings the database's schema up to this release.
     Migrate,

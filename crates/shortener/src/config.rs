@@ -15,8 +15,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cache::CacheSettings, clicks::ClickSettings, domain::TargetPolicy,
     http::public::ResolveSettings, ingest::WorkerSettings, jobs::JobSettings,
-    store::PostgresSettings,
+    store::PostgresSettings, upkeep::LinkSettings,
 };
+
+/// A statement of the worker that is worth a line of the log takes at least this long: a group of
+/// clicks is ten thousands of rows.
+const SLOW_WORK_MS: u64 = 2_000;
+/// Groups of clicks queue up for the roll-ups; one that gave up would have to begin again.
+const WORK_LOCK_TIMEOUT_MS: u64 = 10_000;
 
 /// Everything that `linnet-shortener` reads.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -30,7 +36,9 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// How clicks are recorded.
     pub clicks: ClickSettings,
-    /// The process that writes them.
+    /// How long links are kept.
+    pub links: LinkSettings,
+    /// The process that writes clicks.
     pub worker: WorkerSettings,
     /// Bulk work.
     pub jobs: JobSettings,
@@ -116,6 +124,7 @@ impl LoadSettings for Settings {
         self.resolve.validate(problems);
         self.cache.validate(problems);
         self.clicks.validate(problems);
+        self.links.validate(problems);
         self.worker.validate(problems);
         self.jobs.validate(problems);
         self.postgres.validate(problems);
@@ -146,6 +155,15 @@ impl Settings {
                 .min(self.postgres.max_workers()),
             workers => workers,
         }
+    }
+
+    /// [`Settings::postgres`] for work that is large and that nobody waits for.
+    pub fn worker_postgres(&self) -> PostgresSettings {
+        let mut postgres = self.postgres.clone();
+        postgres.statement_timeout_ms = self.worker.statement_timeout_ms;
+        postgres.slow_statement_ms = postgres.slow_statement_ms.max(SLOW_WORK_MS);
+        postgres.lock_timeout_ms = postgres.lock_timeout_ms.max(WORK_LOCK_TIMEOUT_MS);
+        postgres
     }
 
     /// Loads and checks everything.

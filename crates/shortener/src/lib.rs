@@ -7,6 +7,7 @@
 //! * [`clicks`]: from the redirect to the stream.
 //! * [`ingest`]: from the stream into PostgreSQL, in the worker process.
 //! * [`jobs`]: bulk work, from the upload to the last row.
+//! * [`upkeep`]: what has its time, in the worker process or on demand.
 //! * [`http`]: the public, the api and the internal routes.
 //! * [`import`]: rows from files.
 //! * [`admin`]: what the operator does from the command line.
@@ -28,4 +29,5 @@ mod recording;
 pub mod release;
 pub mod startup;
 pub mod store;
+pub mod upkeep;
 mod workers;

@@ -16,7 +16,7 @@ use linnet_platform::{
     change_feed::{self, ChangeSink, FeedState},
     lifecycle::Lifecycle,
     listener::{Address, Bound, Listener},
-    redis_link::{RedisLink, jittered},
+    redis_link::RedisLink,
 };
 use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes};
 use secrecy::ExposeSecret;
@@ -45,8 +45,6 @@ use crate::{
 
 /// Longest wait for pools to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time between two clean-ups, at most. Each takes up to 10,000 keys.
-const EXPIRE_EVERY: Duration = Duration::from_mins(10);
 /// Redis connections of the background tasks.
 const BACKGROUND_REDIS_CONNECTIONS: usize = 2;
 /// How long a connection that closes may go on sending what nobody reads.
@@ -141,7 +139,6 @@ pub async fn serve(
 
     let agents = Arc::new(Enricher::default());
     let recording = Recording::start(&settings, &meter, &store, &agents, &lifecycle)?;
-    lifecycle.own("idempotency keys", expire_idempotency_keys(store.clone()));
     let budget = Arc::new(MissBudget::new(&settings.resolve));
     lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
     register_gauges(&meter, &workers, &local, &feed_state);
@@ -250,19 +247,6 @@ pub(crate) fn background_redis(settings: &Settings) -> Result<deadpool_redis::Po
         .build()
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(pool)
-}
-
-/// Forgets old answers to requests with an `Idempotency-Key`, a bounded number at a time. Every
-/// process does; they find little left of each other's work.
-async fn expire_idempotency_keys(store: Store) {
-    loop {
-        tokio::time::sleep(jittered(EXPIRE_EVERY)).await;
-        match store.expire_idempotency_keys().await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "old idempotency keys are forgotten"),
-            Err(error) => tracing::warn!(%error, "old idempotency keys stay for now"),
-        }
-    }
 }
 
 async fn sweep(budget: Arc<MissBudget>) {

@@ -16,6 +16,7 @@ const ALL_SECTIONS: &[&str] = &[
     "gateway",
     "jobs",
     "limits",
+    "links",
     "postgres",
     "public",
     "redis",

@@ -5,6 +5,7 @@ mod erase_user;
 mod generate;
 mod import;
 mod jobs;
+mod run_task;
 mod terminal;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::{
     import::source::SourceError,
     ingest::IngestError,
     store::{PoolRole, Store, StoreError, connect_lazy},
+    upkeep::RunError,
 };
 
 /// The subcommands of `admin`.
@@ -34,6 +36,9 @@ pub enum AdminCommand {
     /// Makes links and clicks of the last days, to try the service with. They cannot be told from real
     /// ones afterwards, but by their owner.
     Generate(Generate),
+    /// Runs a task of the upkeep now, in this process, and says what it did. Workers run each by
+    /// themselves in time.
+    RunTask(RunTask),
 }
 
 /// Arguments of `admin create-key`.
@@ -152,6 +157,18 @@ pub struct Generate {
     pub to_stream: bool,
 }
 
+/// Arguments of `admin run-task`.
+#[derive(Debug, Args)]
+pub struct RunTask {
+    /// The task.
+    #[arg(value_parser = run_task::task_names())]
+    pub name: String,
+    /// Longest wait for a run that is under way elsewhere, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(..=3_600))]
+    pub wait: u64,
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -202,6 +219,9 @@ pub enum AdminError {
     /// Clicks cannot be written.
     #[error(transparent)]
     Clicks(#[from] IngestError),
+    /// A task was not done.
+    #[error(transparent)]
+    Task(#[from] RunError),
     /// Some rows were not imported; each has been reported.
     #[error("{0} row(s) were not imported")]
     BadRows(u64),
@@ -209,11 +229,11 @@ pub enum AdminError {
 
 /// Runs a command.
 pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), AdminError> {
-    let mut postgres = settings.postgres.clone();
-    if matches!(command, AdminCommand::Generate(_)) {
-        // It writes what workers write.
-        postgres.statement_timeout_ms = settings.worker.statement_timeout_ms;
-    }
+    let postgres = match command {
+        // They do what workers do.
+        AdminCommand::Generate(_) | AdminCommand::RunTask(_) => settings.worker_postgres(),
+        _ => settings.postgres.clone(),
+    };
     let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);
     let outcome = match command {
         AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
@@ -221,6 +241,7 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
         AdminCommand::Jobs(command) => jobs::run(settings, &store, &command).await,
         AdminCommand::Generate(arguments) => generate::run(settings, &store, &arguments).await,
+        AdminCommand::RunTask(arguments) => run_task::run(settings, &store, &arguments).await,
     };
     store.close().await;
     outcome

@@ -1,4 +1,4 @@
-//! Clicks: from the stream into PostgreSQL, in the worker process.
+//! Clicks: from the stream into PostgreSQL, in the worker process, which does the [`crate::upkeep`] too.
 //!
 //! * Workers share a consumer group, and a worker has several consumers: while one waits for PostgreSQL
 //!   the next prepares its group. Each takes a group of batches, turns it into rows and roll-ups,
@@ -13,7 +13,6 @@
 
 mod group;
 mod links;
-mod maintenance;
 mod metrics;
 mod process;
 mod reader;
@@ -23,7 +22,6 @@ mod visitors;
 mod watch;
 mod writer;
 
-pub use maintenance::Maintenance;
 pub use metrics::IngestMetrics;
 pub use process::work;
 pub(crate) use reader::{Ingester, connect};

@@ -21,17 +21,14 @@ use crate::{
     release::{RELEASE, WORKER},
     startup::StartError,
     store::{PoolRole, Store, connect_lazy},
+    upkeep::{Keeper, Upkeep, UpkeepMetrics},
 };
 
-use super::{IngestMetrics, Ingester, Knowledge, Maintenance, watch};
+use super::{IngestMetrics, Ingester, Knowledge, watch};
 
 const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Longest wait for the group that is being written when the process stops.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
-/// A statement of the worker that is worth a line of the log takes at least this long.
-const SLOW_STATEMENT_MS: u64 = 2_000;
-/// Longest wait of a group for those before it.
-const LOCK_TIMEOUT_MS: u64 = 10_000;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for whoever scrapes while the process stops, in seconds.
 const ADMIN_SHUTDOWN_S: u64 = 2;
@@ -46,29 +43,27 @@ pub async fn work(
     let bound = Listener::bind(&address)
         .map_err(|source| StartError::Bind { address: address.clone(), source })?;
     let (admin, retire_admin) = bound.split();
-    let consumers = settings.worker.consumers;
-    let mut postgres = settings.postgres.clone();
-    postgres.statement_timeout_ms = settings.worker.statement_timeout_ms;
-    // A group is ten thousands of rows; nobody waits for it.
-    postgres.slow_statement_ms = postgres.slow_statement_ms.max(SLOW_STATEMENT_MS);
-    // Groups queue up for the roll-ups; one that gave up would have to begin again.
-    postgres.lock_timeout_ms = postgres.lock_timeout_ms.max(LOCK_TIMEOUT_MS);
-    let store = Store::new(connect_lazy(&postgres, PoolRole::Worker { consumers })?);
+    let role = PoolRole::Worker { consumers: settings.worker.consumers };
+    let store = Store::new(connect_lazy(&settings.worker_postgres(), role)?);
     let meter = telemetry.meter();
 
     let (link, task) = watch::link(&settings.redis)?;
     lifecycle.own("redis link", task);
     lifecycle.own("stream watch", watch::watch(link.clone(), meter.clone()));
-    let upkeep =
-        Maintenance { store: store.clone(), retention_days: settings.clicks.retention_days };
-    lifecycle.own("upkeep", upkeep.run());
+    let upkeep = Keeper::new(
+        Upkeep { store: store.clone(), settings: settings.clone() },
+        UpkeepMetrics::new(&meter),
+        lifecycle.draining(),
+    );
+    let upkeep = lifecycle.own("upkeep", upkeep.run());
     let ingesters = start_ingesters(&settings, &store, &meter, &lifecycle);
     let targets = TargetPolicy::new(&settings.resolve.target_schemes, &settings.public)
         .map_err(StartError::Targets)?;
     let lanes = start_lanes(&settings, &targets, &store, &link, &meter, &lifecycle);
     let ingesters: Vec<_> = ingesters.into_iter().chain(lanes).collect();
     let aborts: Vec<AbortHandle> = ingesters.iter().map(|(_, abort)| abort.clone()).collect();
-    let ingesters = futures::future::join_all(ingesters.into_iter().map(|(ended, _)| ended));
+    let ended = ingesters.into_iter().map(|(ended, _)| ended).chain([upkeep]);
+    let ended = futures::future::join_all(ended);
 
     let state = AdminState {
         registry: telemetry.registry().clone(),
@@ -85,7 +80,7 @@ pub async fn work(
         let lifecycle = lifecycle.clone();
         tokio::spawn(async move {
             lifecycle.draining().cancelled().await;
-            if tokio::time::timeout(FINISH_TIMEOUT, ingesters).await.is_err() {
+            if tokio::time::timeout(FINISH_TIMEOUT, ended).await.is_err() {
                 tracing::warn!("work under way is left to another worker");
                 for abort in aborts {
                     abort.abort();
@@ -96,7 +91,7 @@ pub async fn work(
     };
     let end = server.await;
     lifecycle.begin_drain();
-    // It has nothing left to wait for but the ingester.
+    // It has nothing left to wait for but the ingesters and the upkeep.
     let _ = stop.await;
     retire_admin.retire();
     if tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await.is_err() {

@@ -18,7 +18,6 @@ use super::{
     IngestMetrics,
     group::{self, Enriched, build_group},
     links::Links,
-    maintenance::ensure_partitions,
     values::Values,
     visitors::{VisitorsError, count_visitors},
 };
@@ -109,7 +108,7 @@ impl Writer {
             }
             let clicks = self.knowledge.lock().await.enrich(&fresh).await?;
             let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
-            ensure_partitions(&self.store, &mut self.partitions, days).await?;
+            self.ensure_partitions(days).await?;
             let visitors = match redis.as_deref_mut() {
                 Some(redis) => {
                     count_visitors(redis, &self.store, &group::visitors(&clicks)).await?
@@ -139,6 +138,20 @@ impl Writer {
             self.metrics.group_size.record(count as f64);
             return Ok(());
         }
+    }
+
+    /// Makes the partitions of these days, unless this writer has seen them.
+    async fn ensure_partitions(
+        &mut self,
+        days: impl IntoIterator<Item = NaiveDate>,
+    ) -> Result<(), StoreError> {
+        for day in days {
+            if !self.partitions.contains(&day) {
+                self.store.ensure_partition(day).await?;
+                self.partitions.insert(day);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -92,7 +92,7 @@ impl Store {
         Ok(Recorded::Replay(StoredAnswer { status, location, body }))
     }
 
-    /// Forgets answers that are older than [`KEEP`]; returns how many.
+    /// Forgets up to 10,000 answers that are older than [`KEEP`]; how many.
     pub async fn expire_idempotency_keys(&self) -> Result<u64, StoreError> {
         let done = sqlx::query!(
             "DELETE FROM idempotency_keys WHERE ctid IN (

@@ -12,6 +12,7 @@ mod erase;
 mod error;
 mod event_list;
 mod events;
+mod expired;
 mod grouped;
 mod idempotency;
 mod import;
@@ -24,6 +25,7 @@ mod pool;
 mod resolve;
 mod settings;
 mod stats;
+mod upkeep;
 mod users;
 
 pub use clicks::{
@@ -46,6 +48,7 @@ pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::PostgresSettings;
 pub use stats::StatsError;
+pub use upkeep::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 
 use sqlx::{PgPool, Postgres, Transaction};
 

@@ -16,11 +16,11 @@ fn name_of(day: NaiveDate) -> String {
 }
 
 impl Store {
-    /// Makes the partition of a day, if it is not there.
+    /// Makes the partition of a day, if it is not there; whether it was missing.
     ///
     /// The table is made beside and attached: `PARTITION OF` would lock out everybody who reads or
     /// writes clicks.
-    pub async fn ensure_partition(&self, day: NaiveDate) -> Result<(), StoreError> {
+    pub async fn ensure_partition(&self, day: NaiveDate) -> Result<bool, StoreError> {
         let name = name_of(day);
         let exists = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM pg_inherits
@@ -28,7 +28,7 @@ impl Store {
             name
         );
         if exists.fetch_one(&self.pool).await? {
-            return Ok(());
+            return Ok(false);
         }
         let (from, to) = utc_day(day);
         let mut transaction = self.pool.begin().await?;
@@ -55,7 +55,7 @@ impl Store {
             sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     /// Drops the partitions of days before `first`, one by one; their names.

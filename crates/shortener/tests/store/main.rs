@@ -17,3 +17,4 @@ mod links;
 mod outbox;
 mod stats;
 mod support;
+mod upkeep;

@@ -25,3 +25,4 @@ mod stampede;
 mod stats;
 mod targets;
 mod trace;
+mod upkeep;

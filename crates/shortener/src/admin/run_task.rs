@@ -1,0 +1,36 @@
+//! `admin run-task`: a task of the upkeep, now.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+
+use crate::{
+    config::Settings,
+    store::Store,
+    upkeep::{TASKS, Task, Upkeep},
+};
+
+use super::{AdminError, RunTask};
+
+/// The tasks' names, for the parser and its help.
+pub(super) fn task_names() -> PossibleValuesParser {
+    TASKS.iter().map(|task| PossibleValue::new(task.name).help(task.about)).into()
+}
+
+/// Runs the task and prints what it did.
+#[expect(clippy::print_stdout, reason = "what was done is this command's output")]
+pub(super) async fn run(
+    settings: &Settings,
+    store: &Store,
+    arguments: &RunTask,
+) -> Result<(), AdminError> {
+    // The parser has refused any other name.
+    let Some(task) = Task::find(&arguments.name) else {
+        let message = format!("no task `{}`", arguments.name);
+        return Err(AdminError::Argument { argument: "name", message });
+    };
+    let upkeep = Upkeep { store: store.clone(), settings: settings.clone() };
+    let report = upkeep.run_now(task, Duration::from_secs(arguments.wait)).await?;
+    println!("{}: {report}", task.name);
+    Ok(())
+}
