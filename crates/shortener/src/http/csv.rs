@@ -1,8 +1,7 @@
 //! CSV (RFC 4180) that a spreadsheet opens without running any of it.
 //!
-//! A cell that begins with `=`, `+`, `-`, `@`, a tab or a line break is a formula to spreadsheets, or
-//! becomes one, so such text gets an apostrophe in front, which they take as "this is text". Numbers
-//! are ours and stay numbers.
+//! Text that would be a formula gets an apostrophe in front, see [`crate::formula`]. Numbers are ours and stay
+//! numbers.
 
 use std::borrow::Cow;
 
@@ -13,6 +12,8 @@ use actix_web::{
 use csv_async::{AsyncWriter, AsyncWriterBuilder, Terminator};
 use linnet_platform::problem::Problem;
 use tokio::io::AsyncWrite;
+
+use crate::formula::escape_formula;
 
 use super::error::ApiError;
 
@@ -60,10 +61,10 @@ impl<'a> Cell<'a> {
         match self {
             Self::Empty => "".into(),
             Self::Number(number) => number.to_string().into(),
-            Self::Text(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) => {
-                format!("'{text}").into()
-            }
-            Self::Text(text) => text,
+            Self::Text(text) => match escape_formula(&text) {
+                Cow::Owned(escaped) => escaped.into(),
+                Cow::Borrowed(_) => text,
+            },
         }
     }
 }
@@ -115,12 +116,38 @@ pub(super) async fn csv_of<const N: usize>(
 /// Makes an answer a file to save under this name (letters, digits, `-` and `.`), which no browser
 /// takes for a page.
 pub(super) fn respond(mut response: HttpResponseBuilder, name: &str, csv: Vec<u8>) -> HttpResponse {
-    response.insert_header((CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_CSV)));
+    name_file(&mut response, name, CONTENT_TYPE_CSV);
+    response.body(csv)
+}
+
+/// [`respond`] without the body, and for files of other types.
+pub(super) fn name_file(
+    response: &mut HttpResponseBuilder,
+    name: &str,
+    content_type: &'static str,
+) {
+    response.insert_header((CONTENT_TYPE, HeaderValue::from_static(content_type)));
     response.insert_header((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
         response.insert_header((CONTENT_DISPOSITION, value));
     }
-    response.body(csv)
+}
+
+/// Adds text to a row that is written by hand: as [`CsvWriter`] writes it, without waiting.
+pub(super) fn push_text(row: &mut Vec<u8>, text: &str) {
+    let text = escape_formula(text);
+    if text.bytes().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n')) {
+        row.push(b'"');
+        for byte in text.bytes() {
+            if byte == b'"' {
+                row.push(b'"');
+            }
+            row.push(byte);
+        }
+        row.push(b'"');
+    } else {
+        row.extend_from_slice(text.as_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +170,7 @@ mod tests {
         assert_eq!(line("\r=1", 0).await, "\"'\r=1\",0\r\n");
         assert_eq!(line("\n=1", 0).await, "\"'\n=1\",0\r\n");
         assert_eq!(line("=\"a\",b", 0).await, "\"'=\"\"a\"\",b\",0\r\n");
+        assert_eq!(line("'=1", 0).await, "''=1,0\r\n", "or it would read back as =1");
         assert_eq!(line("a=1", -7).await, "a=1,-7\r\n", "a number is a number");
     }
 
@@ -154,6 +182,18 @@ mod tests {
         assert_eq!(line("Zürich ☃", 1).await, "Zürich ☃,1\r\n");
         let csv = csv_of(["a", "b"], [[Cell::Empty, None.into()]]).await.unwrap();
         assert_eq!(csv, b"a,b\r\n,\r\n");
+    }
+
+    #[actix_web::test]
+    async fn text_written_by_hand_is_the_same() {
+        for text in
+            ["a", "", "a,b", "a\"b", "\"", "a\r\nb", "\n", "=1", "'=1", "-", "Zürich, ☃", "a b"]
+        {
+            let mut row = Vec::new();
+            push_text(&mut row, text);
+            row.extend_from_slice(b",7\r\n");
+            assert_eq!(String::from_utf8(row).unwrap(), line(text, 7).await, "{text:?}");
+        }
     }
 
     #[actix_web::test]

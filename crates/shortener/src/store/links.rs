@@ -441,7 +441,7 @@ fn patch_details(patch: &LinkPatch) -> serde_json::Map<String, serde_json::Value
 }
 
 /// A `LIKE` pattern that finds `text` literally.
-fn contains_pattern(text: &str) -> String {
+pub(super) fn contains_pattern(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len() + 2);
     pattern.push('%');
     for c in text.chars() {

@@ -12,6 +12,7 @@ mod erase;
 mod error;
 mod event_list;
 mod events;
+mod export;
 mod grouped;
 mod idempotency;
 mod import;
@@ -30,6 +31,7 @@ pub use clicks::{
 };
 pub use erase::Erased;
 pub use error::{Constraint, StoreError};
+pub use export::{ExportedLink, LinkExport};
 pub use grouped::GroupedCreates;
 pub use idempotency::{Idempotent, Recorded, StoredAnswer};
 pub use import::{ImportCounts, ImportEvent, ImportLink, ImportTable, ImportUser};

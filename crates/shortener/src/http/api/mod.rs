@@ -6,6 +6,7 @@
 
 pub(super) mod api_keys;
 pub(super) mod events;
+pub(super) mod export;
 mod fields;
 mod format;
 mod idempotency;
@@ -16,6 +17,7 @@ pub(super) mod stats;
 pub(super) mod urls;
 pub(super) mod users;
 
+pub use export::{ExportSlots, Exports};
 pub use fields::MAX_BODY_BYTES;
 pub(crate) use list::{CursorText, TimeCursorText};
 pub use state::{ApiState, Caller, IdGuard};
@@ -27,6 +29,8 @@ use linnet_platform::problem::Problem;
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::scope("/api/v1")
+            // Before the links by their ids.
+            .configure(export::routes)
             .configure(urls::routes)
             .configure(stats::routes)
             .configure(live::routes)

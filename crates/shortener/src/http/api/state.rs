@@ -12,7 +12,7 @@ use crate::{
     store::{GroupedCreates, Store},
 };
 
-use super::super::error::ApiError;
+use super::{super::error::ApiError, export::ExportSlots};
 
 /// One API worker's tools.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub struct ApiState {
     pub announcer: Announcer,
     /// Shows clicks as they come; `None` when they are not recorded.
     pub live: Option<LiveClicks>,
+    /// Bounds what is exported at a time.
+    pub exports: ExportSlots,
     /// Which targets are accepted.
     pub targets: TargetPolicy,
     /// Origin of short URLs, without a trailing slash.

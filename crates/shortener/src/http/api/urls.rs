@@ -249,11 +249,7 @@ pub(crate) async fn list(
     caller: Caller,
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
-    let (list, filter) = ListQuery::read(query, |fields| LinkFilter {
-        user_id: fields.optional("user_id", query_positive),
-        is_active: fields.optional("is_active", query_boolean),
-        search: fields.optional("search", search),
-    })?;
+    let (list, filter) = ListQuery::read(query, read_filter)?;
     let links = state.store.list_links(&filter, caller.sees(), list.page).await?;
     let bodies: Vec<UrlBody> =
         links.into_iter().map(|link| UrlBody::new(link, &state.base_url)).collect();
@@ -320,6 +316,15 @@ pub(crate) async fn delete(
     let gone = gone.ok_or_else(|| ApiError::not_found("link"))?;
     state.announcer.deleted(&gone).await;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Reads what filters a list.
+pub(super) fn read_filter(fields: &mut Fields) -> LinkFilter {
+    LinkFilter {
+        user_id: fields.optional("user_id", query_positive),
+        is_active: fields.optional("is_active", query_boolean),
+        search: fields.optional("search", search),
+    }
 }
 
 /// Reads what makes a link, but the owner.
