@@ -15,6 +15,7 @@ pub(crate) fn escape_formula(text: &str) -> Cow<'_, str> {
 }
 
 /// The inverse of [`escape_formula`]; text that it would not write stays as it is.
+#[cfg_attr(not(test), expect(dead_code, reason = "for what reads files"))]
 pub(crate) fn unescape_formula(text: &str) -> Cow<'_, str> {
     match text.strip_prefix('\'') {
         Some(rest) if is_formula(rest) => Cow::Borrowed(rest),

@@ -65,6 +65,11 @@ impl Route {
 pub(crate) static ROUTES: &[Route] = &[
     Route::new("/api/v1/urls", &[(Method::GET, Scope::UrlsRead), (Method::POST, Scope::UrlsWrite)])
         .creates_links(),
+    Route::new(
+        "/api/v1/urls/bulk",
+        &[(Method::PATCH, Scope::UrlsWrite), (Method::DELETE, Scope::UrlsWrite)],
+    )
+    .streams(),
     Route::new("/api/v1/urls/export", &[(Method::GET, Scope::UrlsRead)]).streams(),
     Route::new(
         "/api/v1/urls/{id}",
@@ -156,7 +161,7 @@ mod tests {
     fn only_what_is_long_or_stays_open_streams() {
         let streams: Vec<_> =
             ROUTES.iter().filter(|r| r.pace == Pace::Stream).map(|r| r.path).collect();
-        assert_eq!(streams, ["/api/v1/urls/export", "/api/v1/urls/{id}/live"]);
+        assert_eq!(streams, ["/api/v1/urls/bulk", "/api/v1/urls/export", "/api/v1/urls/{id}/live"]);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use utoipa::{
     },
 };
 
-use super::api::{CursorText, TimeCursorText, api_keys, events, export, live, stats, urls, users};
+use super::api::{
+    CursorText, TimeCursorText, api_keys, bulk, events, export, live, stats, urls, users,
+};
 
 /// An error, after RFC 9457. `docs/API.md` lists the codes.
 #[derive(ToSchema)]
@@ -53,7 +55,7 @@ struct FieldError {
     info(title = "Linnet", description = "Shortens links.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
         urls::list, urls::create, urls::get, urls::update, urls::replace, urls::delete,
-        export::get, stats::url::get, stats::all::get, live::live,
+        export::get, bulk::update, bulk::delete, stats::url::get, stats::all::get, live::live,
         users::list, users::create, users::get, users::update, users::replace, users::delete,
         events::list, events::create, events::get,
         api_keys::list, api_keys::create, api_keys::get, api_keys::update, api_keys::replace,

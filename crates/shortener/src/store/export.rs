@@ -4,7 +4,7 @@
 //! parameters, so they are settings of its transaction: no text from outside is ever part of a
 //! statement.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
@@ -117,7 +117,7 @@ impl LinkExport {
         patience: Duration,
         mut take: impl AsyncFnMut(&ExportedLink<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let is_late = |_| StoreError::Away(sqlx::Error::PoolTimedOut);
+        let is_late = |_| StoreError::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
         let begin = self.connection.copy_out_raw(&self.statement);
         let mut messages = tokio::time::timeout(patience, begin)
             .await

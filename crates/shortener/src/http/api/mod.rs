@@ -5,6 +5,7 @@
 //! thing and an absent one look the same.
 
 pub(super) mod api_keys;
+pub(super) mod bulk;
 pub(super) mod events;
 pub(super) mod export;
 mod fields;
@@ -31,6 +32,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         web::scope("/api/v1")
             // Before the links by their ids.
             .configure(export::routes)
+            .configure(bulk::routes)
             .configure(urls::routes)
             .configure(stats::routes)
             .configure(live::routes)

@@ -281,14 +281,7 @@ pub(crate) async fn update(
     body: JsonObject,
 ) -> Result<HttpResponse, ApiError> {
     let mut fields = body.fields;
-    let patch = LinkPatch {
-        target: fields.change("original_url", |value| target(value, &state.targets)),
-        title: fields.change_or_clear("title", title),
-        is_active: fields.change("is_active", boolean),
-        redirect_status: fields.change("redirect_status", redirect_status),
-        expires_at: fields.change_or_clear("expires_at", timestamp),
-        max_clicks: fields.change_or_clear("max_clicks", positive),
-    };
+    let patch = read_patch(&mut fields, &state.targets);
     fields.finish()?;
     let changed = state.store.update_link(id.0, caller.sees(), caller.user_id(), &patch).await?;
     let changed = changed.ok_or_else(|| ApiError::not_found("link"))?;
@@ -347,6 +340,18 @@ fn read_new(fields: &mut Fields, targets: &TargetPolicy) -> Option<NewLink> {
         expires_at,
         max_clicks,
     })
+}
+
+/// Reads a change of a link.
+pub(super) fn read_patch(fields: &mut Fields, targets: &TargetPolicy) -> LinkPatch {
+    LinkPatch {
+        target: fields.change("original_url", |value| target(value, targets)),
+        title: fields.change_or_clear("title", title),
+        is_active: fields.change("is_active", boolean),
+        redirect_status: fields.change("redirect_status", redirect_status),
+        expires_at: fields.change_or_clear("expires_at", timestamp),
+        max_clicks: fields.change_or_clear("max_clicks", positive),
+    }
 }
 
 fn target(value: serde_json::Value, targets: &TargetPolicy) -> Result<TargetUrl, Bad> {

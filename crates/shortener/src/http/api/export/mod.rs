@@ -144,17 +144,19 @@ async fn run(
     export: LinkExport,
     format: ExportFormat,
     sender: mpsc::Sender<Piece>,
-    _slot: ExportSlot,
+    slot: ExportSlot,
 ) {
     let outcome = tokio::select! {
         outcome = send_rows(export, format, &sender) => outcome,
         () = sender.closed() => return,
     };
+    drop(slot);
     let last = match outcome {
         Ok(()) => Piece::End,
+        // Who takes nothing is not told why, either: the sender goes without a word.
+        Err(Failure::NobodyReads) => return,
         Err(failure) => Piece::Failed(failure),
     };
-    // A client that takes nothing is not told why, either: the sender goes without a word.
     let _ = tokio::time::timeout(PATIENCE, sender.send(last)).await;
 }
 
@@ -168,16 +170,20 @@ async fn send_rows(
         .for_each(PATIENCE, async |link| {
             rows.push(link)?;
             if rows.len() >= PIECE {
-                hand_on(sender, rows.take()).await?;
+                hand_on(sender, rows.take(), PATIENCE).await?;
             }
             Ok::<_, Failure>(())
         })
         .await?;
-    hand_on(sender, rows.take()).await
+    hand_on(sender, rows.take(), PATIENCE).await
 }
 
-async fn hand_on(sender: &mpsc::Sender<Piece>, rows: Vec<u8>) -> Result<(), Failure> {
-    match tokio::time::timeout(PATIENCE, sender.send(Piece::Rows(rows.into()))).await {
+async fn hand_on(
+    sender: &mpsc::Sender<Piece>,
+    rows: Vec<u8>,
+    patience: Duration,
+) -> Result<(), Failure> {
+    match tokio::time::timeout(patience, sender.send(Piece::Rows(rows.into()))).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Failure::NobodyReads),
     }
@@ -199,4 +205,47 @@ fn body(
             None => Some((Err(BrokenOff("nobody read it for too long")), None)),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_given_up() {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let soon = Duration::from_millis(1);
+        for _ in 0..WAITING {
+            hand_on(&sender, b"row".to_vec(), PATIENCE).await.unwrap();
+        }
+        let given_up = hand_on(&sender, b"row".to_vec(), soon).await;
+        assert!(matches!(given_up, Err(Failure::NobodyReads)), "{given_up:?}");
+        drop(receiver);
+        let gone = hand_on(&sender, b"row".to_vec(), PATIENCE).await;
+        assert!(matches!(gone, Err(Failure::NobodyReads)), "{gone:?}");
+    }
+
+    /// What a client gets when this is said, and then nothing more.
+    async fn heard(pieces: Vec<Piece>) -> Vec<Result<Bytes, BrokenOff>> {
+        let (sender, receiver) = mpsc::channel(pieces.len());
+        for piece in pieces {
+            assert!(sender.send(piece).await.is_ok());
+        }
+        drop(sender);
+        body(receiver).collect().await
+    }
+
+    #[tokio::test]
+    async fn only_an_end_that_is_said_is_one() {
+        let rows = || Piece::Rows(Bytes::from_static(b"row"));
+        let whole = heard(vec![rows(), Piece::End]).await;
+        assert!(matches!(&whole[..], [Ok(_)]), "{whole:?}");
+        let given_up = heard(vec![rows()]).await;
+        assert!(matches!(&given_up[..], [Ok(_), Err(_)]), "{given_up:?}");
+        let failure = Failure::Store(sqlx::Error::WorkerCrashed.into());
+        let failed = heard(vec![rows(), Piece::Failed(failure)]).await;
+        assert!(matches!(&failed[..], [Ok(_), Err(_)]), "{failed:?}");
+    }
 }
