@@ -15,14 +15,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from figures import Figures, say  # noqa: E402
-from measures import clicks, cold_zipf, creates, ingest, latency, memory, peak, startup, stats, users  # noqa: E402
+from measures import clicks, cold_zipf, creates, export, ingest, latency, memory, peak, startup, stats, users  # noqa: E402
 from processes import BenchError, Processes, resident_mib  # noqa: E402
 from stack import ROOT, Stack, bash  # noqa: E402
 from tools import Tools  # noqa: E402
 
 # In the order of running: what makes links comes after what counts on the links there are, memory after everything.
-PARTS = {"peak": peak, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "creates": creates, "users": users,
-         "clicks": clicks, "ingest": ingest, "stats": stats, "memory": memory}
+PARTS = {"peak": peak, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "export": export, "creates": creates,
+         "users": users, "clicks": clicks, "ingest": ingest, "stats": stats, "memory": memory}
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Size:
     latency_rounds: int = 5
     latency_s: float = 8
     starts: int = 5
+    export_rounds: int = 3
     create_rounds: int = 5
     create_s: float = 5
     users_s: float = 30
@@ -52,7 +53,7 @@ class Size:
 
 
 QUICK = Size(links=200_000, warm_draws=300_000, cold_draws=300_000, rounds=3, round_s=1, latency_rounds=3, latency_s=3, starts=2,
-             create_rounds=3, create_s=2, users_s=6, saturation_s=5, ingest_rounds=2, ingest_clicks=100_000, stats_rounds=3,
+             export_rounds=2, create_rounds=3, create_s=2, users_s=6, saturation_s=5, ingest_rounds=2, ingest_clicks=100_000, stats_rounds=3,
              stats_requests=100, stats_few=20_000, stats_many=200_000, stats_links=2_000)
 
 

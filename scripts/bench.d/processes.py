@@ -152,10 +152,24 @@ def cpu_us(*pids: int) -> float:
 
 def resident_mib(pid: int) -> float:
     """VmRSS, shared pages in full."""
+    return status_mib(pid, "VmRSS:")
+
+
+def peak_mib(pid: int) -> float:
+    """The most that VmRSS has been, since the start or `forget_peak`."""
+    return status_mib(pid, "VmHWM:")
+
+
+def forget_peak(pid: int) -> None:
+    """From now on `peak_mib` counts anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def status_mib(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(name):
             return int(line.split()[1]) / 1024
-    raise BenchError(f"process {pid} has no resident memory")
+    raise BenchError(f"process {pid} has no {name}")
 
 
 def proportional_mib(pid: int) -> float:

@@ -132,10 +132,10 @@ class Stack:
         except OSError:
             return ""
 
-    def create_key(self) -> tuple[str, int]:
-        """A key that may read and write links, and its user's id."""
+    def create_key(self, scopes: str = "urls:read,urls:write") -> tuple[str, int]:
+        """A key of one user, and the user's id."""
         argv = [self.binary("linnet-shortener"), "admin", "create-key", "--username", "bench", "--email", "bench@example.com",
-                "--scopes", "urls:read,urls:write", "--name", "bench"]
+                "--scopes", scopes, "--name", "bench"]
         key = self.processes.run(argv, env=self.environment).stdout.strip().splitlines()[-1]
         return key, int(self.sql("SELECT id FROM users WHERE email = 'bench@example.com'"))
 

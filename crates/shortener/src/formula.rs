@@ -14,13 +14,13 @@ fn is_formula_like(text: &str) -> bool {
 }
 
 /// The cell that stands for this text.
-pub fn escape_formula(text: &str) -> Cow<'_, str> {
+pub(crate) fn escape_formula(text: &str) -> Cow<'_, str> {
     if is_formula_like(text) { format!("'{text}").into() } else { text.into() }
 }
 
 /// The text that this cell stands for: the inverse of [`escape_formula`]. Cells that were written by
 /// others, without the apostrophe, stay as they are.
-pub fn unescape_formula(cell: &str) -> &str {
+pub(crate) fn unescape_formula(cell: &str) -> &str {
     cell.strip_prefix('\'').filter(|text| is_formula_like(text)).unwrap_or(cell)
 }
 

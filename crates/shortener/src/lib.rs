@@ -1,6 +1,5 @@
 //! Linnet's shortener: links in PostgreSQL, resolved through two caches.
 //!
-//! * [`formula`]: text in CSV that spreadsheets would run.
 //! * [`domain`]: what links, users, keys and events are; no I/O.
 //! * [`store`]: what PostgreSQL keeps.
 //! * [`cache`]: L1 in the process, L2 in Redis, and how both hear of changes.
@@ -19,7 +18,7 @@ pub mod cli;
 pub mod clicks;
 pub mod config;
 pub mod domain;
-pub mod formula;
+mod formula;
 pub mod http;
 pub mod import;
 pub mod ingest;

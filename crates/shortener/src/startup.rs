@@ -31,7 +31,7 @@ use crate::{
     config::Settings,
     domain::TargetPolicy,
     http::{
-        api::{self, ApiState},
+        api::{self, ApiState, Exports},
         internal::{self, RequestTimeout, close_while_draining, limit_time, require_token},
         public::{self, MissBudget, PublicState, ResolveMetrics},
     },
@@ -98,6 +98,7 @@ struct Shared {
     clicks: Option<ClickBuffers>,
     live: Option<LiveClicks>,
     jobs: JobDesk,
+    exports: Exports,
     targets: TargetPolicy,
     catch_up: CatchUp,
 }
@@ -158,6 +159,7 @@ pub async fn serve(
         live: recording.as_ref().map(|recording| recording.live.clone()),
         agents,
         clicks: recording.as_ref().map(|recording| recording.buffers.clone()),
+        exports: Exports::default(),
         targets: TargetPolicy::new(&settings.resolve.target_schemes, &settings.public)
             .map_err(StartError::Targets)?,
         catch_up,
@@ -398,6 +400,7 @@ impl Shared {
                 outbox: self.catch_up.clone(),
             },
             creates: GroupedCreates::new(store.clone()),
+            exports: self.exports.of_worker(store.max_connections()),
             store,
             live: self.live.clone(),
             jobs: self.jobs.clone(),

@@ -65,7 +65,16 @@ impl Route {
 pub(crate) static ROUTES: &[Route] = &[
     Route::new("/api/v1/urls", &[(Method::GET, Scope::UrlsRead), (Method::POST, Scope::UrlsWrite)])
         .creates_links(),
-    Route::new("/api/v1/urls/bulk", &[(Method::POST, Scope::JobsWrite)]).streams(),
+    Route::new(
+        "/api/v1/urls/bulk",
+        &[
+            (Method::POST, Scope::JobsWrite),
+            (Method::PATCH, Scope::UrlsWrite),
+            (Method::DELETE, Scope::UrlsWrite),
+        ],
+    )
+    .streams(),
+    Route::new("/api/v1/urls/export", &[(Method::GET, Scope::UrlsRead)]).streams(),
     Route::new(
         "/api/v1/urls/{id}",
         &[
@@ -164,13 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_stays_open_streams() {
+    fn only_what_is_long_or_stays_open_streams() {
         let streams: Vec<_> =
             ROUTES.iter().filter(|r| r.pace == Pace::Stream).map(|r| r.path).collect();
         assert_eq!(
             streams,
             [
                 "/api/v1/urls/bulk",
+                "/api/v1/urls/export",
                 "/api/v1/urls/{id}/live",
                 "/api/v1/users/bulk",
                 "/api/v1/jobs/{id}/errors",

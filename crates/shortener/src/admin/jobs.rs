@@ -33,8 +33,7 @@ pub(super) async fn run(
 
 #[expect(clippy::print_stdout, reason = "the list is this command's output")]
 async fn list(store: &Store, arguments: &ListJobs) -> Result<(), AdminError> {
-    let filter =
-        JobFilter { state: arguments.state, kind: None, only_dead: arguments.dead };
+    let filter = JobFilter { state: arguments.state, kind: None, only_dead: arguments.dead };
     let mut after = i64::START;
     let mut left = arguments.limit;
     println!(

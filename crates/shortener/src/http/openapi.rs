@@ -13,7 +13,8 @@ use utoipa::{
 };
 
 use super::api::{
-    CursorText, TimeCursorText, api_keys, bulk, events, jobs, live, stats, urls, users,
+    CursorText, TimeCursorText, api_keys, bulk, events, export, import, jobs, live, stats, urls,
+    users,
 };
 
 /// An error, after RFC 9457. `docs/API.md` lists the codes.
@@ -55,9 +56,9 @@ struct FieldError {
     info(title = "Linnet", description = "Shortens links.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
         urls::list, urls::create, urls::get, urls::update, urls::replace, urls::delete,
-        stats::url::get, stats::all::get, live::live,
+        export::get, bulk::update, bulk::delete, stats::url::get, stats::all::get, live::live,
         users::list, users::create, users::get, users::update, users::replace, users::delete,
-        bulk::import_urls, bulk::import_users,
+        import::import_urls, import::import_users,
         jobs::list, jobs::dead, jobs::get, jobs::cancel, jobs::replay, jobs::delete,
         jobs::events::watch, jobs::errors::list,
         events::list, events::create, events::get,

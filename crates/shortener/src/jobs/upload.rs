@@ -29,6 +29,9 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: u64 = 8 * 1024 * 1024;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
+/// How names of uploads end.
+pub(crate) const SUFFIX: &str = ".rows";
+
 /// Why an upload was not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
@@ -107,7 +110,7 @@ pub(crate) async fn receive<E>(
     settings: &JobSettings,
     mut body: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin,
 ) -> Result<Upload, UploadError> {
-    let name = format!("{:032x}.rows", rand::random::<u128>());
+    let name = format!("{:032x}{SUFFIX}", rand::random::<u128>());
     let path = settings.upload_dir.join(&name);
     let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
     let limits = settings.clone();

@@ -3,6 +3,11 @@
 
 use chrono::{DateTime, Utc};
 
+use super::StoreError;
+
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+/// A field's length that stands for NULL.
+const NULL: &[u8] = &(-1_i32).to_be_bytes();
 /// 2000-01-01, from which PostgreSQL counts microseconds, in microseconds since 1970.
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
 
@@ -13,7 +18,7 @@ impl BinaryRows {
     /// With room for so many bytes.
     pub(super) fn new(capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity + 32);
-        bytes.extend_from_slice(b"PGCOPY\n\xff\r\n\0");
+        bytes.extend_from_slice(SIGNATURE);
         // No flags, no extension of the header.
         bytes.extend_from_slice(&[0; 8]);
         Self(bytes)
@@ -44,7 +49,7 @@ impl BinaryRows {
     pub(super) fn nullable<T>(&mut self, value: Option<T>, write: impl Fn(&mut Self, T)) {
         match value {
             Some(value) => write(self, value),
-            None => self.0.extend_from_slice(&(-1_i32).to_be_bytes()),
+            None => self.0.extend_from_slice(NULL),
         }
     }
 
@@ -68,5 +73,157 @@ impl BinaryRows {
         let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
         self.0.extend_from_slice(&length.to_be_bytes());
         self.0.extend_from_slice(bytes);
+    }
+}
+
+/// The bytes are not what the format says they are.
+#[derive(Debug, thiserror::Error)]
+#[error("COPY sent what its format does not allow")]
+pub(super) struct Malformed;
+
+impl From<Malformed> for StoreError {
+    fn from(error: Malformed) -> Self {
+        Self::Failed(sqlx::Error::Decode(error.into()))
+    }
+}
+
+/// Reads what [`BinaryRows`] writes, from the columns' bytes as they came.
+pub(super) struct BinaryReader<'a>(&'a [u8]);
+
+impl<'a> BinaryReader<'a> {
+    /// Reads these bytes, which begin with a row.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Takes away what stands before the first row.
+    pub(super) fn header(&mut self) -> Result<(), Malformed> {
+        self.0 = self.0.strip_prefix(SIGNATURE).ok_or(Malformed)?;
+        let _flags = self.take::<4>()?;
+        let extension = u32::from_be_bytes(self.take()?);
+        self.skip(usize::try_from(extension).map_err(|_| Malformed)?)?;
+        Ok(())
+    }
+
+    /// Begins a row of so many columns. False at the end of these bytes, or of all rows.
+    pub(super) fn begin(&mut self, columns: usize) -> Result<bool, Malformed> {
+        if self.0.is_empty() {
+            return Ok(false);
+        }
+        match i16::from_be_bytes(self.take()?) {
+            -1 => Ok(false),
+            count if usize::try_from(count) == Ok(columns) => Ok(true),
+            _ => Err(Malformed),
+        }
+    }
+
+    pub(super) fn bigint(&mut self) -> Result<i64, Malformed> {
+        Ok(i64::from_be_bytes(self.fixed()?))
+    }
+
+    pub(super) fn smallint(&mut self) -> Result<i16, Malformed> {
+        Ok(i16::from_be_bytes(self.fixed()?))
+    }
+
+    pub(super) fn boolean(&mut self) -> Result<bool, Malformed> {
+        Ok(self.fixed::<1>()? != [0])
+    }
+
+    pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
+        let bytes = self.field()?.ok_or(Malformed)?;
+        std::str::from_utf8(bytes).map_err(|_| Malformed)
+    }
+
+    pub(super) fn timestamp(&mut self) -> Result<DateTime<Utc>, Malformed> {
+        let micros = self.bigint()?.checked_add(EPOCH_2000_US).ok_or(Malformed)?;
+        DateTime::from_timestamp_micros(micros).ok_or(Malformed)
+    }
+
+    /// `None` for NULL, or the value by its own reader.
+    pub(super) fn nullable<T>(
+        &mut self,
+        read: impl Fn(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Malformed> {
+        match self.0.strip_prefix(NULL) {
+            Some(rest) => {
+                self.0 = rest;
+                Ok(None)
+            }
+            None => read(self).map(Some),
+        }
+    }
+
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        self.field()?.and_then(|bytes| bytes.try_into().ok()).ok_or(Malformed)
+    }
+
+    /// `None` for NULL.
+    fn field(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        match i32::from_be_bytes(self.take()?) {
+            -1 => Ok(None),
+            length => self.skip(usize::try_from(length).map_err(|_| Malformed)?).map(Some),
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
+    fn skip(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<u8> {
+        let mut rows = BinaryRows::new(0);
+        for number in [7, -7] {
+            rows.begin(4);
+            rows.bigint(number);
+            rows.smallint(302);
+            rows.timestamp(DateTime::from_timestamp_micros(1_234_567_890_123_456).unwrap());
+            rows.nullable(None, BinaryRows::bigint);
+        }
+        rows.finish()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<i64>, Malformed> {
+        let mut reader = BinaryReader::new(bytes);
+        reader.header()?;
+        let mut numbers = Vec::new();
+        while reader.begin(4)? {
+            numbers.push(reader.bigint()?);
+            assert_eq!(reader.smallint()?, 302);
+            assert_eq!(reader.timestamp()?.timestamp_micros(), 1_234_567_890_123_456);
+            assert_eq!(reader.nullable(BinaryReader::bigint)?, None);
+        }
+        Ok(numbers)
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        assert_eq!(read(&rows()).unwrap(), [7, -7]);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_refused() {
+        let bytes = rows();
+        let header = SIGNATURE.len() + 8;
+        let row = (bytes.len() - header - 2) / 2;
+        for length in 0..bytes.len() {
+            // Between two rows nothing is missing from those that are there.
+            let is_whole = [header, header + row, header + 2 * row].contains(&length);
+            assert_eq!(read(&bytes[..length]).is_ok(), is_whole, "{length} bytes");
+        }
+        let mut other = rows();
+        other[0] = b'X';
+        assert!(read(&other).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Links: create, read, change, delete.
+//! Links: create and read. [`super::link_changes`] changes and deletes them.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,7 @@ use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 use sqlx::{PgConnection, PgExecutor};
 
-use crate::domain::{
-    Link, LinkFilter, LinkPatch, NewLink, Page, RedirectStatus, ShortCode, TargetUrl, UserRef,
-};
+use crate::domain::{Link, LinkFilter, NewLink, Page, RedirectStatus, ShortCode, UserRef};
 
 use super::{Store, StoreError};
 
@@ -27,31 +25,22 @@ pub enum Created {
     CodeTaken,
 }
 
-/// A changed or deleted link, and the outbox row that says so.
-#[derive(Debug)]
-pub struct Changed {
-    /// The link after the change, or before its deletion. The version is the change's own.
-    pub link: Link,
-    /// To be removed once the caches have the news; `None` when nothing had to change.
-    pub outbox_id: Option<i64>,
-}
-
 /// A row of `urls` with a nullable outbox id, which only changes have.
-struct LinkRow {
-    id: i64,
-    user_id: Option<i64>,
-    short_code: String,
-    original_url: String,
-    title: Option<String>,
-    is_active: bool,
-    redirect_status: i16,
-    expires_at: Option<DateTime<Utc>>,
-    max_clicks: Option<i64>,
-    clicks: i64,
-    version: i64,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    outbox_id: Option<i64>,
+pub(super) struct LinkRow {
+    pub(super) id: i64,
+    pub(super) user_id: Option<i64>,
+    pub(super) short_code: String,
+    pub(super) original_url: String,
+    pub(super) title: Option<String>,
+    pub(super) is_active: bool,
+    pub(super) redirect_status: i16,
+    pub(super) expires_at: Option<DateTime<Utc>>,
+    pub(super) max_clicks: Option<i64>,
+    pub(super) clicks: i64,
+    pub(super) version: i64,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) updated_at: DateTime<Utc>,
+    pub(super) outbox_id: Option<i64>,
 }
 
 impl From<LinkRow> for Link {
@@ -75,12 +64,6 @@ impl From<LinkRow> for Link {
     }
 }
 
-impl From<LinkRow> for Changed {
-    fn from(row: LinkRow) -> Self {
-        Self { outbox_id: row.outbox_id, link: row.into() }
-    }
-}
-
 /// `query_as!` for a [`LinkRow`]: the column list stands once, between the two parts of the query.
 macro_rules! link_query {
     ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
@@ -95,6 +78,7 @@ macro_rules! link_query {
         )
     };
 }
+pub(super) use link_query;
 
 impl Store {
     /// Makes a link.
@@ -195,90 +179,6 @@ impl Store {
         );
         let rows = observe_query("list_links", query.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(Link::from).collect())
-    }
-
-    /// Changes a link, if `visible_to` may. A patch that says nothing changes nothing.
-    pub async fn update_link(
-        &self,
-        id: i64,
-        visible_to: UserRef,
-        actor: Option<i64>,
-        patch: &LinkPatch,
-    ) -> Result<Option<Changed>, StoreError> {
-        let details = patch_details(patch);
-        if details.is_empty() {
-            let link = self.find_link(id, visible_to).await?;
-            return Ok(link.map(|link| Changed { link, outbox_id: None }));
-        }
-        let query = link_query!(
-            r#"WITH changed AS (
-                 UPDATE urls SET
-                   original_url = COALESCE($4, original_url),
-                   title = CASE WHEN $5 THEN $6 ELSE title END,
-                   is_active = COALESCE($7, is_active),
-                   redirect_status = COALESCE($8, redirect_status),
-                   expires_at = CASE WHEN $9 THEN $10 ELSE expires_at END,
-                   max_clicks = CASE WHEN $11 THEN $12 ELSE max_clicks END,
-                   version = nextval('url_version_seq'),
-                   updated_at = now()
-                 WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
-                 RETURNING *
-               ), event AS (
-                 INSERT INTO events (url_id, user_id, event_type, details)
-                 SELECT id, $3::bigint, 'updated', $13 FROM changed
-               ), news AS (
-                 INSERT INTO cache_invalidations (kind, subject, version)
-                 SELECT 'link', short_code, version FROM changed RETURNING id AS outbox_id
-               )
-               SELECT"#,
-            "outbox_id FROM changed, news",
-            id,
-            visible_to,
-            actor,
-            patch.target.as_ref().map(TargetUrl::as_str),
-            patch.title.is_some(),
-            patch.title.as_ref().and_then(|title| title.as_deref()),
-            patch.is_active,
-            patch.redirect_status.map(status_code),
-            patch.expires_at.is_some(),
-            patch.expires_at.flatten(),
-            patch.max_clicks.is_some(),
-            patch.max_clicks.flatten(),
-            serde_json::Value::Object(details),
-        );
-        let row = observe_query("update_link", query.fetch_optional(&self.pool)).await?;
-        Ok(row.map(Changed::from))
-    }
-
-    /// Deletes a link, if `visible_to` may. Its events stay.
-    pub async fn delete_link(
-        &self,
-        id: i64,
-        visible_to: UserRef,
-        actor: Option<i64>,
-    ) -> Result<Option<Changed>, StoreError> {
-        let query = link_query!(
-            r#"WITH gone AS (
-                 DELETE FROM urls WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
-                 RETURNING id, user_id, short_code, original_url, title, is_active,
-                   redirect_status, expires_at, max_clicks, clicks, created_at, updated_at,
-                   nextval('url_version_seq') AS version
-               ), event AS (
-                 INSERT INTO events (url_id, user_id, event_type, details)
-                 SELECT id, $3::bigint, 'deleted', jsonb_build_object(
-                     'short_code', short_code, 'original_url', original_url) FROM gone
-               ), news AS (
-                 INSERT INTO cache_invalidations (kind, subject, version)
-                 SELECT 'link', short_code, version FROM gone RETURNING id AS outbox_id
-               )
-               SELECT"#,
-            "outbox_id FROM gone, news",
-            id,
-            visible_to,
-            actor,
-        );
-        let row = observe_query("delete_link", query.fetch_optional(&self.pool)).await?;
-        Ok(row.map(Changed::from))
     }
 }
 
@@ -413,35 +313,8 @@ pub(super) fn status_code(status: RedirectStatus) -> i16 {
     i16::try_from(status.code()).unwrap_or(302)
 }
 
-/// What an `updated` event says: the fields that the caller set, with their new values.
-fn patch_details(patch: &LinkPatch) -> serde_json::Map<String, serde_json::Value> {
-    let mut details = serde_json::Map::new();
-    let mut note = |field: &str, value: serde_json::Value| {
-        details.insert(field.to_owned(), value);
-    };
-    if let Some(target) = &patch.target {
-        note("original_url", target.as_str().into());
-    }
-    if let Some(title) = &patch.title {
-        note("title", title.clone().into());
-    }
-    if let Some(is_active) = patch.is_active {
-        note("is_active", is_active.into());
-    }
-    if let Some(status) = patch.redirect_status {
-        note("redirect_status", status.code().into());
-    }
-    if let Some(expires_at) = patch.expires_at {
-        note("expires_at", expires_at.map(|time| time.to_rfc3339()).into());
-    }
-    if let Some(max_clicks) = patch.max_clicks {
-        note("max_clicks", max_clicks.into());
-    }
-    details
-}
-
 /// A `LIKE` pattern that finds `text` literally.
-fn contains_pattern(text: &str) -> String {
+pub(super) fn contains_pattern(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len() + 2);
     pattern.push('%');
     for c in text.chars() {

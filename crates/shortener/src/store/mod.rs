@@ -13,11 +13,13 @@ mod error;
 mod event_list;
 mod events;
 mod expired;
+mod export;
 mod grouped;
 mod idempotency;
 mod import;
 mod jobs;
 mod keys;
+mod link_changes;
 mod links;
 mod outbox;
 mod partitions;
@@ -33,6 +35,7 @@ pub use clicks::{
 };
 pub use erase::Erased;
 pub use error::{Constraint, StoreError};
+pub use export::{ExportedLink, LinkExport};
 pub use grouped::GroupedCreates;
 pub use idempotency::{Idempotent, Recorded, StoredAnswer};
 pub use import::{
@@ -42,7 +45,8 @@ pub use jobs::{
     AttemptEnd, ChunkProgress, ChunkTransaction, Claim, JobChange, JobCounts, JobLimits, JobRun,
 };
 pub use keys::KeyOwner;
-pub use links::{Changed, Created};
+pub use link_changes::Changed;
+pub use links::Created;
 pub use outbox::{Pending, PendingKind};
 pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};

@@ -19,6 +19,7 @@ mod run;
 mod schedule;
 mod settings;
 mod tasks;
+mod uploads;
 
 use crate::{config::Settings, store::Store};
 

@@ -21,6 +21,9 @@ pub enum RunError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The upload area.
+    #[error("the upload area cannot be read")]
+    Io(#[from] std::io::Error),
     /// It took too long.
     #[error("not done after {} s; what was done stays", .0.as_secs())]
     TimedOut(Duration),
@@ -38,7 +41,7 @@ impl RunError {
         match self {
             Self::TimedOut(_) => TaskOutcome::TimedOut,
             Self::Stopped => TaskOutcome::Stopped,
-            Self::Store(_) | Self::Elsewhere(_) => TaskOutcome::Failed,
+            Self::Store(_) | Self::Io(_) | Self::Elsewhere(_) => TaskOutcome::Failed,
         }
     }
 }

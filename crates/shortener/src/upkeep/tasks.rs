@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{Days, NaiveDate};
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{Report, RunError, Upkeep, batches::in_batches};
+use super::{Report, RunError, Upkeep, batches::in_batches, uploads::remove_orphans};
 
 /// A task.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ type Work = for<'a> fn(&'a Upkeep) -> BoxFuture<'a, Result<Report, RunError>>;
 
 /// All tasks, in the order in which they run when several are due. Their names are bound: dashboards
 /// and the table know them.
-pub static TASKS: [Task; 7] = [
+pub static TASKS: [Task; 9] = [
     Task {
         name: "click-partitions",
         about: "Makes the partitions of clicks for today and the days to come",
@@ -76,6 +76,20 @@ pub static TASKS: [Task; 7] = [
         timeout: Duration::from_mins(5),
         work: |upkeep| forget_idempotency_keys(upkeep).boxed(),
     },
+    Task {
+        name: "ended-jobs",
+        about: "Deletes jobs that ended more than jobs.keep_days ago, with their reports",
+        every: Duration::from_hours(1),
+        timeout: Duration::from_mins(10),
+        work: |upkeep| delete_ended_jobs(upkeep).boxed(),
+    },
+    Task {
+        name: "uploads",
+        about: "Removes uploads that no job needs",
+        every: Duration::from_hours(1),
+        timeout: Duration::from_mins(10),
+        work: |upkeep| remove_orphans(upkeep).boxed(),
+    },
 ];
 
 impl Task {
@@ -87,6 +101,8 @@ impl Task {
 
 /// Partitions made ahead, in days.
 const AHEAD: u64 = 3;
+/// Jobs of one transaction; each may have many reports.
+const JOBS_AT_ONCE: i64 = 10;
 /// Links of one transaction; edits of them wait until its end.
 const LINKS_AT_ONCE: i64 = 1_000;
 
@@ -152,6 +168,12 @@ async fn delete_expired_links(upkeep: &Upkeep) -> Result<Report, RunError> {
 async fn forget_idempotency_keys(upkeep: &Upkeep) -> Result<Report, RunError> {
     let forgotten = in_batches(|| upkeep.store.expire_idempotency_keys()).await?;
     Ok(Report::of(forgotten, "answer(s) forgotten"))
+}
+
+async fn delete_ended_jobs(upkeep: &Upkeep) -> Result<Report, RunError> {
+    let days = upkeep.settings.jobs.keep_days;
+    let deleted = in_batches(|| upkeep.store.delete_ended_jobs(days, JOBS_AT_ONCE)).await?;
+    Ok(Report::of(deleted, "job(s) deleted"))
 }
 
 #[cfg(test)]

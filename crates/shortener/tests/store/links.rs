@@ -199,3 +199,80 @@ async fn must_16_a_user_sees_its_own_events_and_those_of_its_links(pool: PgPool)
     assert_eq!(seen(Some(owner.id)).await, [1, 3, 4]);
     assert_eq!(seen(Some(other.id)).await, [2, 3, 5]);
 }
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn many_links_change_like_one(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);
+    let mut new = new_link(None);
+    new.user_id = Some(owner.id);
+    let mut mine = Vec::new();
+    for _ in 0..3 {
+        mine.push(create(&store, &new).await);
+    }
+    new.user_id = Some(other.id);
+    let theirs = create(&store, &new).await;
+    let ids = [mine[2].id, theirs.id, mine[0].id, i64::MAX];
+    let visible_to = Some(owner.id);
+    let events = "SELECT count(*) FROM events WHERE event_type <> 'created'";
+
+    let nothing = LinkPatch::default();
+    let same = store.update_links(&ids, visible_to, visible_to, &nothing).await.unwrap();
+    assert_eq!(same.len(), 2);
+    assert!(same.iter().all(|changed| changed.outbox_id.is_none()));
+    assert_eq!(count(&pool, events).await, 0);
+
+    let patch = LinkPatch { title: Some(Some("Together".to_owned())), ..LinkPatch::default() };
+    let changed = store.update_links(&ids, visible_to, visible_to, &patch).await.unwrap();
+    let mut versions = std::collections::HashSet::new();
+    for changed in &changed {
+        let before = mine.iter().find(|link| link.id == changed.link.id).unwrap();
+        assert_eq!(changed.link.title.as_deref(), Some("Together"));
+        assert_eq!(changed.link.original_url, before.original_url);
+        assert!(changed.link.version > before.version);
+        assert!(versions.insert(changed.link.version), "each has a version of its own");
+        let told = sqlx::query_as::<_, (String, i64)>(
+            "SELECT subject, version FROM cache_invalidations WHERE id = $1",
+        );
+        let told = told.bind(changed.outbox_id).fetch_one(&pool).await.unwrap();
+        assert_eq!(told, (before.short_code.clone(), changed.link.version));
+    }
+    assert_eq!(changed.len(), 2);
+    assert_eq!(count(&pool, events).await, 2);
+    assert_eq!(count(&pool, "SELECT count(*) FROM urls WHERE title IS NULL").await, 2);
+
+    let gone = store.delete_links(&ids, visible_to, visible_to).await.unwrap();
+    assert_eq!(gone.len(), 2);
+    assert!(gone.iter().all(|gone| versions.iter().all(|version| gone.link.version > *version)));
+    assert_eq!(count(&pool, events).await, 4);
+    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 4);
+    let left = "SELECT array_agg(id ORDER BY id) FROM urls";
+    let left = sqlx::query_scalar::<_, Vec<i64>>(left).fetch_one(&pool).await.unwrap();
+    assert_eq!(left, [mine[1].id, theirs.id]);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn changes_of_the_same_links_wait_for_each_other(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        ids.push(create(&store, &new_link(None)).await.id);
+    }
+    let backwards: Vec<_> = ids.iter().rev().copied().collect();
+    let patch = |on| LinkPatch { is_active: Some(on), ..LinkPatch::default() };
+    let patches = [patch(true), patch(false)];
+    let changes = (0..40).map(|n| {
+        let ids = if n % 2 == 0 { &ids } else { &backwards };
+        store.update_links(ids, None, None, &patches[n % 2])
+    });
+    for changed in futures::future::join_all(changes).await {
+        assert_eq!(changed.unwrap().len(), ids.len());
+    }
+    let kinds = "SELECT count(DISTINCT is_active) FROM urls";
+    assert_eq!(count(&pool, kinds).await, 1, "one of them was the last for all");
+    let (one, other) = futures::join!(
+        store.delete_links(&ids, None, None),
+        store.delete_links(&backwards, None, None)
+    );
+    assert_eq!(one.unwrap().len() + other.unwrap().len(), ids.len(), "each once");
+}

@@ -9,6 +9,7 @@
 
 mod erase;
 mod events;
+mod export;
 mod idempotency;
 mod import;
 mod keys;

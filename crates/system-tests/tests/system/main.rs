@@ -5,9 +5,11 @@
 
 mod api;
 mod bad_input;
+mod bulk;
 mod clicks;
 mod codes;
 mod enumeration;
+mod export;
 mod faults;
 mod freshness;
 mod gateway;

@@ -3,18 +3,24 @@
 use linnet_system_tests::{Client, Stack};
 use serde_json::json;
 
-/// Tries a target on create, on create with reuse, and on edit by PATCH and PUT.
+/// Tries a target on create, on create with reuse, and on edit by PATCH and PUT, of one and of many.
 async fn refused_everywhere(client: &Client, id: &serde_json::Value, target: &str) {
     let path = format!("/api/v1/urls/{id}");
-    for request in [
-        client.post("/api/v1/urls", &json!({"original_url": target})),
-        client.post("/api/v1/urls", &json!({"original_url": target, "reuse": true})),
-        client.patch(&path, &json!({"original_url": target})),
-        client.put(&path, &json!({"original_url": target})),
+    let change = json!({"original_url": target});
+    let many = json!({"ids": [id], "change": change});
+    for (request, field) in [
+        (client.post("/api/v1/urls", &change), "original_url"),
+        (
+            client.post("/api/v1/urls", &json!({"original_url": target, "reuse": true})),
+            "original_url",
+        ),
+        (client.patch(&path, &change), "original_url"),
+        (client.put(&path, &change), "original_url"),
+        (client.patch("/api/v1/urls/bulk", &many), "change.original_url"),
     ] {
         let answer = request.send().await;
         answer.problem(422);
-        assert_eq!(answer.problem_fields(), ["original_url"], "{target:?}");
+        assert_eq!(answer.problem_fields(), [field], "{target:?}");
     }
     let now = client.get(&path).send().await.json();
     assert_eq!(now["original_url"], "https://example.com/", "{target:?} changed nothing");

@@ -4,7 +4,7 @@
 //! by name; what is left at the end is unknown, and unknown is an error: a misspelt field that is
 //! silently ignored is worse than a refusal.
 
-use std::{fmt::Display, rc::Rc};
+use std::{collections::HashSet, fmt::Display, rc::Rc};
 
 use actix_web::{
     FromRequest, HttpRequest,
@@ -94,11 +94,18 @@ impl Fields {
         }
     }
 
+    /// Takes over what was wrong in an object that is this one's field `name`.
+    pub(super) fn absorb(&mut self, name: &str, mut inner: Self) {
+        inner.note_unknown();
+        self.errors.extend(inner.errors.into_iter().map(|mut error| {
+            error.field = format!("{name}.{}", error.field);
+            error
+        }));
+    }
+
     /// Reports everything that was wrong, unknown fields included.
     pub(super) fn finish(mut self) -> Result<(), ApiError> {
-        for name in self.map.keys().take(MAX_UNKNOWN) {
-            self.errors.push(field_error(name, "unknown", "is not a known field"));
-        }
+        self.note_unknown();
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors).into()) }
     }
 
@@ -107,6 +114,12 @@ impl Fields {
     pub(super) fn finish_with<T>(self, values: Option<T>) -> Result<T, ApiError> {
         self.finish()?;
         values.ok_or_else(|| Problem::internal().into())
+    }
+
+    fn note_unknown(&mut self) {
+        for name in self.map.keys().take(MAX_UNKNOWN) {
+            self.errors.push(field_error(name, "unknown", "is not a known field"));
+        }
     }
 
     fn read<T>(
@@ -209,6 +222,36 @@ pub(super) fn object(value: Value) -> Result<Map<String, Value>, Bad> {
         Value::Object(_) => Err(("invalid", "may not hold the NUL character".to_owned())),
         other => Err(wrong_type("an object", &other)),
     }
+}
+
+/// An object whose fields are read one by one.
+pub(super) fn members(value: Value) -> Result<Fields, Bad> {
+    match value {
+        Value::Object(map) => Ok(Fields::new(map)),
+        other => Err(wrong_type("an object", &other)),
+    }
+}
+
+/// Ids of 1 to `max` things, each once.
+pub(super) fn ids(value: Value, max: usize) -> Result<Vec<i64>, Bad> {
+    let items = match value {
+        Value::Array(items) => items,
+        other => return Err(wrong_type("an array", &other)),
+    };
+    if items.is_empty() || items.len() > max {
+        return Err(("out_of_range", format!("must be 1 to {max} ids, not {}", items.len())));
+    }
+    let mut ids = Vec::with_capacity(items.len());
+    let mut seen = HashSet::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        let id = positive(item)
+            .map_err(|(code, message)| (code, format!("item {}: {message}", at + 1)))?;
+        if !seen.insert(id) {
+            return Err(("repeated", format!("item {}: {id} is given more than once", at + 1)));
+        }
+        ids.push(id);
+    }
+    Ok(ids)
 }
 
 fn has_nul(value: &Value) -> bool {
@@ -404,6 +447,35 @@ mod tests {
         assert_eq!(fields.change_or_clear("set", string), Some(Some("x".to_owned())));
         assert_eq!(fields.change("not_nullable", string), None);
         assert!(fields.finish().is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_within_a_field_is_named_with_it() {
+        let mut outer = fields(json!({"change": {"title": 7, "no_such": 1}}));
+        let mut inner = outer.required("change", members).unwrap();
+        assert_eq!(inner.optional("title", string), None);
+        outer.absorb("change", inner);
+        let named: Vec<_> = outer.errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(named, ["change.title", "change.no_such"]);
+        assert!(outer.finish().is_err());
+    }
+
+    #[test]
+    fn ids_are_few_positive_and_different() {
+        assert_eq!(ids(json!([3, 1, 2]), 3), Ok(vec![3, 1, 2]));
+        for (bad, code) in [
+            (json!([]), "out_of_range"),
+            (json!([1, 2, 3, 4]), "out_of_range"),
+            (json!([1, 2, 1]), "repeated"),
+            (json!([1, 1.0]), "repeated"),
+            (json!([0]), "out_of_range"),
+            (json!(["1"]), "wrong_type"),
+            (json!([null]), "wrong_type"),
+            (json!(1), "wrong_type"),
+            (json!({"0": 1}), "wrong_type"),
+        ] {
+            assert_eq!(ids(bad.clone(), 3).unwrap_err().0, code, "{bad}");
+        }
     }
 
     #[test]

@@ -7,9 +7,11 @@
 pub(super) mod api_keys;
 pub(super) mod bulk;
 pub(super) mod events;
+pub(super) mod export;
 mod fields;
 mod format;
 mod idempotency;
+pub(super) mod import;
 pub(super) mod jobs;
 mod list;
 pub(super) mod live;
@@ -19,6 +21,7 @@ pub(super) mod stats;
 pub(super) mod urls;
 pub(super) mod users;
 
+pub use export::{ExportSlots, Exports};
 pub use fields::MAX_BODY_BYTES;
 pub(crate) use list::{CursorText, TimeCursorText};
 pub use state::{ApiState, Caller, IdGuard};
@@ -30,7 +33,10 @@ use linnet_platform::problem::Problem;
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::scope("/api/v1")
+            // Before the links by their ids.
+            .configure(export::routes)
             .configure(bulk::routes)
+            .configure(import::routes)
             .configure(urls::routes)
             .configure(jobs::routes)
             .configure(stats::routes)

@@ -13,7 +13,7 @@ use crate::{
     store::{GroupedCreates, Store},
 };
 
-use super::super::error::ApiError;
+use super::{super::error::ApiError, export::ExportSlots};
 
 /// One API worker's tools.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub struct ApiState {
     pub live: Option<LiveClicks>,
     /// Bulk jobs.
     pub jobs: JobDesk,
+    /// Bounds what is exported at a time.
+    pub exports: ExportSlots,
     /// Which targets are accepted.
     pub targets: TargetPolicy,
     /// Origin of short URLs, without a trailing slash.

@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     super::error::ApiError,
-    ApiState, Caller, IdGuard, bulk,
+    ApiState, Caller, IdGuard,
     fields::{
         Bad, Fields, JsonObject, QueryFields, boolean, integer, invalid, positive, query_boolean,
         query_positive, string, timestamp,
@@ -176,7 +176,6 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
             .route(web::head().to(list))
             .route(web::post().to(create)),
     )
-    .service(web::resource("/urls/bulk").route(web::post().to(bulk::import_urls)))
     .service(
         web::resource("/urls/{id}")
             .route(web::get().to(get))
@@ -250,11 +249,7 @@ pub(crate) async fn list(
     caller: Caller,
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
-    let (list, filter) = ListQuery::read(query, |fields| LinkFilter {
-        user_id: fields.optional("user_id", query_positive),
-        is_active: fields.optional("is_active", query_boolean),
-        search: fields.optional("search", search),
-    })?;
+    let (list, filter) = ListQuery::read(query, read_filter)?;
     let links = state.store.list_links(&filter, caller.sees(), list.page).await?;
     let bodies: Vec<UrlBody> =
         links.into_iter().map(|link| UrlBody::new(link, &state.base_url)).collect();
@@ -286,14 +281,7 @@ pub(crate) async fn update(
     body: JsonObject,
 ) -> Result<HttpResponse, ApiError> {
     let mut fields = body.fields;
-    let patch = LinkPatch {
-        target: fields.change("original_url", |value| target(value, &state.targets)),
-        title: fields.change_or_clear("title", title),
-        is_active: fields.change("is_active", boolean),
-        redirect_status: fields.change("redirect_status", redirect_status),
-        expires_at: fields.change_or_clear("expires_at", timestamp),
-        max_clicks: fields.change_or_clear("max_clicks", positive),
-    };
+    let patch = read_patch(&mut fields, &state.targets);
     fields.finish()?;
     let changed = state.store.update_link(id.0, caller.sees(), caller.user_id(), &patch).await?;
     let changed = changed.ok_or_else(|| ApiError::not_found("link"))?;
@@ -323,6 +311,15 @@ pub(crate) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// Reads what filters a list.
+pub(super) fn read_filter(fields: &mut Fields) -> LinkFilter {
+    LinkFilter {
+        user_id: fields.optional("user_id", query_positive),
+        is_active: fields.optional("is_active", query_boolean),
+        search: fields.optional("search", search),
+    }
+}
+
 /// Reads what makes a link, but the owner.
 fn read_new(fields: &mut Fields, targets: &TargetPolicy) -> Option<NewLink> {
     let short_code =
@@ -343,6 +340,18 @@ fn read_new(fields: &mut Fields, targets: &TargetPolicy) -> Option<NewLink> {
         expires_at,
         max_clicks,
     })
+}
+
+/// Reads a change of a link.
+pub(super) fn read_patch(fields: &mut Fields, targets: &TargetPolicy) -> LinkPatch {
+    LinkPatch {
+        target: fields.change("original_url", |value| target(value, targets)),
+        title: fields.change_or_clear("title", title),
+        is_active: fields.change("is_active", boolean),
+        redirect_status: fields.change("redirect_status", redirect_status),
+        expires_at: fields.change_or_clear("expires_at", timestamp),
+        max_clicks: fields.change_or_clear("max_clicks", positive),
+    }
 }
 
 fn target(value: serde_json::Value, targets: &TargetPolicy) -> Result<TargetUrl, Bad> {

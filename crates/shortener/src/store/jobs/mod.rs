@@ -4,6 +4,8 @@ mod reports;
 mod rows;
 mod runs;
 
+use std::collections::HashSet;
+
 use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
@@ -148,6 +150,28 @@ impl Store {
         );
         let upload = observe_query("discard_job", query.fetch_optional(&self.pool)).await?;
         self.outcome(upload, id, visible_to).await
+    }
+
+    /// Deletes jobs that ended more than so many days ago; how many, at most `limit`. Dead ones have
+    /// waited for somebody in vain.
+    pub async fn delete_ended_jobs(&self, days: u32, limit: i64) -> Result<u64, StoreError> {
+        let query = sqlx::query!(
+            "DELETE FROM jobs WHERE id IN (
+               SELECT id FROM jobs WHERE finished_at < now() - make_interval(days => $1) LIMIT $2)",
+            i32::try_from(days).unwrap_or(i32::MAX),
+            limit
+        );
+        Ok(query.execute(&self.pool).await?.rows_affected())
+    }
+
+    /// Which of these uploads are read by a job, or may be read again.
+    pub async fn needed_uploads(&self, names: &[String]) -> Result<HashSet<String>, StoreError> {
+        let query = sqlx::query_scalar!(
+            "SELECT upload FROM jobs WHERE upload = ANY($1)
+                AND (state IN ('queued', 'running') OR dead_at IS NOT NULL)",
+            names
+        );
+        Ok(query.fetch_all(&self.pool).await?.into_iter().collect())
     }
 
     async fn outcome<T>(
