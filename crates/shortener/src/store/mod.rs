@@ -40,6 +40,7 @@ pub use grouped::GroupedCreates;
 pub use idempotency::{Idempotent, Recorded, StoredAnswer};
 pub use import::{
     GivenLinkFields, ImportEvent, ImportLink, ImportUser, RowOutcome, WriteOptions, WriteRows,
+    Writing,
 };
 pub use jobs::{
     AttemptEnd, ChunkProgress, ChunkTransaction, Claim, JobChange, JobCounts, JobLimits, JobRun,

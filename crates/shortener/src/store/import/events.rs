@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use sqlx::PgConnection;
 
-use super::{super::StoreError, RowOutcome, WriteOptions, WriteRows, column, pass_ids};
+use super::{super::StoreError, RowOutcome, WriteOptions, WriteRows, Writing, column, pass_ids};
 
 /// An event to write.
 #[derive(Debug, Clone)]
@@ -25,32 +26,39 @@ pub struct ImportEvent {
 }
 
 impl WriteRows for ImportEvent {
-    async fn write(
-        connection: &mut PgConnection,
-        rows: &[&Self],
-        options: &WriteOptions,
-    ) -> Result<Vec<RowOutcome>, StoreError> {
-        let mut written = insert(connection, rows).await?;
-        pass_ids(connection, "events_id_seq", written.iter().copied(), options).await?;
-        let ids = if written.len() == rows.len() { vec![] } else { column(rows, |row| row.id) };
-        let taken: HashSet<i64> =
-            sqlx::query_scalar!("SELECT id FROM events WHERE id = ANY($1)", &ids)
-                .fetch_all(connection)
-                .await?
-                .into_iter()
-                .collect();
-        // A row is written once; a second one with its id, later in the chunk, is not.
-        Ok(rows
-            .iter()
-            .map(|row| match written.remove(&row.id) {
-                true => RowOutcome::Written,
-                false if row.url_id.is_none() || taken.contains(&row.id) => {
-                    RowOutcome::taken(options, "id", "a row with this id exists")
-                }
-                false => RowOutcome::bad("url_id", "not_found", "there is no such link"),
-            })
-            .collect())
+    fn write<'a>(
+        connection: &'a mut PgConnection,
+        rows: &'a [&'a Self],
+        options: &'a WriteOptions,
+    ) -> Writing<'a> {
+        write(connection, rows, options).boxed()
     }
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    rows: &[&ImportEvent],
+    options: &WriteOptions,
+) -> Result<Vec<RowOutcome>, StoreError> {
+    let mut written = insert(connection, rows).await?;
+    pass_ids(connection, "events_id_seq", written.iter().copied(), options).await?;
+    let ids = if written.len() == rows.len() { vec![] } else { column(rows, |row| row.id) };
+    let taken: HashSet<i64> = sqlx::query_scalar!("SELECT id FROM events WHERE id = ANY($1)", &ids)
+        .fetch_all(connection)
+        .await?
+        .into_iter()
+        .collect();
+    // A row is written once; a second one with its id, later in the chunk, is not.
+    Ok(rows
+        .iter()
+        .map(|row| match written.remove(&row.id) {
+            true => RowOutcome::Written,
+            false if row.url_id.is_none() || taken.contains(&row.id) => {
+                RowOutcome::taken(options, "id", "a row with this id exists")
+            }
+            false => RowOutcome::bad("url_id", "not_found", "there is no such link"),
+        })
+        .collect())
 }
 
 async fn insert(

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use sqlx::PgConnection;
 
 use crate::domain::{OnConflict, RedirectStatus, ShortCode, TargetUrl};
@@ -12,7 +13,7 @@ use super::{
         Store, StoreError,
         links::{draw_code, status_code},
     },
-    RowOutcome, WriteOptions, WriteRows, column, ids_of, pass_ids,
+    RowOutcome, WriteOptions, WriteRows, Writing, column, ids_of, pass_ids,
 };
 
 const SEQUENCE: &str = "urls_id_seq";
@@ -79,45 +80,51 @@ struct Obstacle {
 }
 
 impl WriteRows for ImportLink {
-    async fn write(
-        connection: &mut PgConnection,
-        rows: &[&Self],
-        options: &WriteOptions,
-    ) -> Result<Vec<RowOutcome>, StoreError> {
-        let mut outcomes = vec![RowOutcome::Written; rows.len()];
-        let mut places: Vec<usize> = (0..rows.len()).collect();
-        for _ in 0..MAX_DRAWS {
-            let tried: Vec<&Self> = places.iter().filter_map(|at| rows.get(*at).copied()).collect();
-            let numbered = number(connection, &tried).await?;
-            let mut written = insert(connection, &numbered).await?;
-            let own = tried.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
-            pass_ids(connection, SEQUENCE, own, options).await?;
-            // A row is written once; a second one with its id, later in the chunk, is left over here.
-            let left: Vec<(usize, Numbered<'_>)> = places
-                .into_iter()
-                .zip(numbered)
-                .filter(|(_, row)| !written.remove(&row.id))
-                .collect();
-            if left.is_empty() {
-                return Ok(outcomes);
-            }
-            places = explain(connection, left, options, &mut outcomes).await?;
-            if places.is_empty() {
-                return Ok(outcomes);
-            }
-        }
-        for place in places {
-            if let Some(outcome) = outcomes.get_mut(place) {
-                *outcome = RowOutcome::bad("short_code", "taken", "no free code was drawn");
-            }
-        }
-        Ok(outcomes)
+    fn write<'a>(
+        connection: &'a mut PgConnection,
+        rows: &'a [&'a Self],
+        options: &'a WriteOptions,
+    ) -> Writing<'a> {
+        write(connection, rows, options).boxed()
     }
 
     fn code(&self) -> Option<&str> {
         // Nobody has asked for a code that was drawn just now.
         self.short_code.as_deref()
     }
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    rows: &[&ImportLink],
+    options: &WriteOptions,
+) -> Result<Vec<RowOutcome>, StoreError> {
+    let mut outcomes = vec![RowOutcome::Written; rows.len()];
+    let mut places: Vec<usize> = (0..rows.len()).collect();
+    for _ in 0..MAX_DRAWS {
+        let tried: Vec<&ImportLink> =
+            places.iter().filter_map(|at| rows.get(*at).copied()).collect();
+        let numbered = number(connection, &tried).await?;
+        let mut written = insert(connection, &numbered).await?;
+        let own = tried.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
+        pass_ids(connection, SEQUENCE, own, options).await?;
+        // A row is written once; a second one with its id, later in the chunk, is left over here.
+        let left: Vec<(usize, Numbered<'_>)> =
+            places.into_iter().zip(numbered).filter(|(_, row)| !written.remove(&row.id)).collect();
+        if left.is_empty() {
+            return Ok(outcomes);
+        }
+        places = explain(connection, left, options, &mut outcomes).await?;
+        if places.is_empty() {
+            return Ok(outcomes);
+        }
+    }
+    for place in places {
+        if let Some(outcome) = outcomes.get_mut(place) {
+            *outcome = RowOutcome::bad("short_code", "taken", "no free code was drawn");
+        }
+    }
+    Ok(outcomes)
 }
 
 async fn number<'a>(

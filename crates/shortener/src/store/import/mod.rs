@@ -8,6 +8,7 @@ mod events;
 mod links;
 mod users;
 
+use futures::future::BoxFuture;
 use sqlx::PgConnection;
 
 use crate::domain::{OnConflict, RowProblem, UserRef};
@@ -57,14 +58,18 @@ impl RowOutcome {
     }
 }
 
+/// A chunk that is being written. In a box, which costs nothing beside the statements: what the
+/// compiler must know of the whole future takes it half a minute otherwise.
+pub type Writing<'a> = BoxFuture<'a, Result<Vec<RowOutcome>, StoreError>>;
+
 /// A kind of row that can be written by the chunk.
 pub trait WriteRows: Sized + Send + Sync + 'static {
     /// Writes rows within a transaction, and tells of each what became of it, in order.
-    fn write(
-        connection: &mut PgConnection,
-        rows: &[&Self],
-        options: &WriteOptions,
-    ) -> impl Future<Output = Result<Vec<RowOutcome>, StoreError>> + Send;
+    fn write<'a>(
+        connection: &'a mut PgConnection,
+        rows: &'a [&'a Self],
+        options: &'a WriteOptions,
+    ) -> Writing<'a>;
 
     /// The code that caches may hold to be absent, if rows of this kind have one.
     fn code(&self) -> Option<&str> {

@@ -3,11 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use sqlx::PgConnection;
 
 use crate::domain::{Email, OnConflict};
 
-use super::{super::StoreError, RowOutcome, WriteOptions, WriteRows, column, ids_of, pass_ids};
+use super::{
+    super::StoreError, RowOutcome, WriteOptions, WriteRows, Writing, column, ids_of, pass_ids,
+};
 
 const SEQUENCE: &str = "users_id_seq";
 
@@ -25,46 +28,55 @@ pub struct ImportUser {
 }
 
 impl WriteRows for ImportUser {
-    async fn write(
-        connection: &mut PgConnection,
-        rows: &[&Self],
-        options: &WriteOptions,
-    ) -> Result<Vec<RowOutcome>, StoreError> {
-        let ids = ids_of(connection, SEQUENCE, rows.iter().map(|row| row.id)).await?;
-        let mut written = insert(connection, &ids, rows).await?;
-        let own = rows.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
-        pass_ids(connection, SEQUENCE, own, options).await?;
-        let mut outcomes = vec![RowOutcome::Written; rows.len()];
-        // A row is written once; a second one with its id, later in the chunk, is left over here.
-        let left: Vec<usize> = ids
-            .iter()
-            .enumerate()
-            .filter(|(_, id)| !written.remove(id))
-            .map(|(place, _)| place)
-            .collect();
-        if left.is_empty() {
-            return Ok(outcomes);
-        }
-        let rows: Vec<&Self> = left.iter().filter_map(|place| rows.get(*place).copied()).collect();
-        let changed = match options.on_conflict {
-            OnConflict::Update => update(connection, &rows).await?,
-            OnConflict::Fail | OnConflict::Skip => HashSet::new(),
-        };
-        let known = addresses(connection, &rows).await?;
-        for (place, row) in left.into_iter().zip(&rows) {
-            let email = row.email.as_str().to_lowercase();
-            let Some(outcome) = outcomes.get_mut(place) else { continue };
-            if changed.contains(&email) {
-                continue;
-            }
-            *outcome = if known.contains(&email) {
-                RowOutcome::taken(options, "email", "another user has this address")
-            } else {
-                RowOutcome::taken(options, "id", "a row with this id exists")
-            };
-        }
-        Ok(outcomes)
+    fn write<'a>(
+        connection: &'a mut PgConnection,
+        rows: &'a [&'a Self],
+        options: &'a WriteOptions,
+    ) -> Writing<'a> {
+        write(connection, rows, options).boxed()
     }
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    rows: &[&ImportUser],
+    options: &WriteOptions,
+) -> Result<Vec<RowOutcome>, StoreError> {
+    let ids = ids_of(connection, SEQUENCE, rows.iter().map(|row| row.id)).await?;
+    let mut written = insert(connection, &ids, rows).await?;
+    let own = rows.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
+    pass_ids(connection, SEQUENCE, own, options).await?;
+    let mut outcomes = vec![RowOutcome::Written; rows.len()];
+    // A row is written once; a second one with its id, later in the chunk, is left over here.
+    let left: Vec<usize> = ids
+        .iter()
+        .enumerate()
+        .filter(|(_, id)| !written.remove(id))
+        .map(|(place, _)| place)
+        .collect();
+    if left.is_empty() {
+        return Ok(outcomes);
+    }
+    let rows: Vec<&ImportUser> =
+        left.iter().filter_map(|place| rows.get(*place).copied()).collect();
+    let changed = match options.on_conflict {
+        OnConflict::Update => update(connection, &rows).await?,
+        OnConflict::Fail | OnConflict::Skip => HashSet::new(),
+    };
+    let known = addresses(connection, &rows).await?;
+    for (place, row) in left.into_iter().zip(&rows) {
+        let email = row.email.as_str().to_lowercase();
+        let Some(outcome) = outcomes.get_mut(place) else { continue };
+        if changed.contains(&email) {
+            continue;
+        }
+        *outcome = if known.contains(&email) {
+            RowOutcome::taken(options, "email", "another user has this address")
+        } else {
+            RowOutcome::taken(options, "id", "a row with this id exists")
+        };
+    }
+    Ok(outcomes)
 }
 
 async fn insert(
