@@ -5,6 +5,7 @@
 //! * [`cache`]: L1 in the process, L2 in Redis, and how both hear of changes.
 //! * [`clicks`]: from the redirect to the stream.
 //! * [`ingest`]: from the stream into PostgreSQL, in the worker process.
+//! * [`formula`]: text in CSV that spreadsheets would run.
 //! * [`http`]: the public, the api and the internal routes.
 //! * [`import`]: rows from CSV files.
 //! * [`admin`]: what the operator does from the command line.
@@ -16,7 +17,7 @@ pub mod cli;
 pub mod clicks;
 pub mod config;
 pub mod domain;
-mod formula;
+pub mod formula;
 pub mod http;
 pub mod import;
 pub mod ingest;
