@@ -18,7 +18,7 @@ pub mod cli;
 pub mod clicks;
 pub mod config;
 pub mod domain;
-mod formula;
+pub mod formula;
 pub mod http;
 pub mod import;
 pub mod ingest;

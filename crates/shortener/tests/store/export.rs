@@ -11,6 +11,16 @@ use crate::support::{create, create_user, new_link, target};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Ends an export before its end.
+#[derive(Debug)]
+struct Enough;
+
+impl From<StoreError> for Enough {
+    fn from(error: StoreError) -> Self {
+        panic!("{error:?}")
+    }
+}
+
 /// The ids, in the order of the export.
 async fn exported(store: &Store, filter: &LinkFilter, visible_to: UserRef) -> Vec<i64> {
     let mut ids = Vec::new();
@@ -110,13 +120,6 @@ async fn an_export_that_is_given_up_leaves_no_connection_behind(pool: PgPool) {
     .execute(&pool)
     .await
     .unwrap();
-    #[derive(Debug)]
-    struct Enough;
-    impl From<StoreError> for Enough {
-        fn from(error: StoreError) -> Self {
-            panic!("{error:?}")
-        }
-    }
     let mut count = 0;
     let export = store.begin_export(&LinkFilter::default(), None).await.unwrap();
     let all = export.for_each(PATIENCE, async |_| {

@@ -183,6 +183,10 @@ async fn hand_on(
     rows: Vec<u8>,
     patience: Duration,
 ) -> Result<(), Failure> {
+    // An empty piece would be the end of a chunked body.
+    if rows.is_empty() {
+        return Ok(());
+    }
     match tokio::time::timeout(patience, sender.send(Piece::Rows(rows.into()))).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Failure::NobodyReads),
