@@ -152,10 +152,24 @@ def cpu_us(*pids: int) -> float:
 
 def resident_mib(pid: int) -> float:
     """VmRSS, shared pages in full."""
+    return status_mib(pid, "VmRSS")
+
+
+def high_water_mib(pid: int) -> float:
+    """VmHWM, the largest VmRSS since the process began or `reset_high_water`."""
+    return status_mib(pid, "VmHWM")
+
+
+def reset_high_water(pid: int) -> None:
+    """What was before is not this part's: see clear_refs in proc(5)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def status_mib(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
-    raise BenchError(f"process {pid} has no resident memory")
+    raise BenchError(f"process {pid} has no {name}")
 
 
 def proportional_mib(pid: int) -> float:

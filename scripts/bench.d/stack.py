@@ -118,6 +118,12 @@ class Stack:
         self.sql("VACUUM (FREEZE, ANALYZE) urls")
         self.as_superuser("CHECKPOINT")
 
+    def copy_in(self, target: str, file: Path) -> None:
+        """COPY of a file in text format, through the same socket as the product."""
+        argv = [str(self.pg_bin / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-c", f"COPY {target} FROM STDIN"]
+        with file.open() as rows:
+            self.processes.run(argv, env=self.pg_environment, stdin=rows)
+
     def as_superuser(self, statement: str) -> None:
         password = (self.folder / "postgres" / "superuser-password").read_text().strip()
         environment = self.pg_environment | {"PGUSER": "postgres", "PGPASSWORD": password}
@@ -132,10 +138,10 @@ class Stack:
         except OSError:
             return ""
 
-    def create_key(self) -> tuple[str, int]:
-        """A key that may read and write links, and its user's id."""
+    def create_key(self, scopes: str = "urls:read,urls:write") -> tuple[str, int]:
+        """A key of the one user, which may read and write links if nothing else is said, and the user's id."""
         argv = [self.binary("linnet-shortener"), "admin", "create-key", "--username", "bench", "--email", "bench@example.com",
-                "--scopes", "urls:read,urls:write", "--name", "bench"]
+                "--scopes", scopes, "--name", "bench"]
         key = self.processes.run(argv, env=self.environment).stdout.strip().splitlines()[-1]
         return key, int(self.sql("SELECT id FROM users WHERE email = 'bench@example.com'"))
 
