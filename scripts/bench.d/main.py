@@ -15,14 +15,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from figures import Figures, say  # noqa: E402
-from measures import clicks, cold_zipf, creates, export, ingest, latency, memory, peak, startup, stats, users  # noqa: E402
+from measures import (  # noqa: E402
+    clicks, cold_zipf, creates, export, imports, ingest, jobs, latency, memory, peak, startup, stats, users,
+)
 from processes import BenchError, Processes, resident_mib  # noqa: E402
 from stack import ROOT, Stack, bash  # noqa: E402
 from tools import Tools  # noqa: E402
 
 # In the order of running: what makes links comes after what counts on the links there are, memory after everything.
 PARTS = {"peak": peak, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "export": export, "creates": creates,
-         "users": users, "clicks": clicks, "ingest": ingest, "stats": stats, "memory": memory}
+         "users": users, "clicks": clicks, "ingest": ingest, "stats": stats, "import": imports, "jobs": jobs, "memory": memory}
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,18 @@ class Size:
     stats_few: int = 100_000
     stats_many: int = 10_000_000
     stats_links: int = 50_000
+    import_rows: int = 1_000_000
+    import_rounds: int = 2
+    import_resolve_rounds: int = 2
+    import_resolve_s: float = 15
+    small_jobs: int = 1_000
+    small_job_rows: int = 10
 
 
 QUICK = Size(links=200_000, warm_draws=300_000, cold_draws=300_000, rounds=3, round_s=1, latency_rounds=3, latency_s=3, starts=2,
              export_rounds=2, create_rounds=3, create_s=2, users_s=6, saturation_s=5, ingest_rounds=2, ingest_clicks=100_000, stats_rounds=3,
-             stats_requests=100, stats_few=20_000, stats_many=200_000, stats_links=2_000)
+             stats_requests=100, stats_few=20_000, stats_many=200_000, stats_links=2_000, import_rows=100_000,
+             import_resolve_rounds=1, import_resolve_s=3, small_jobs=100)
 
 
 class Bench:

@@ -118,6 +118,12 @@ class Stack:
         self.sql("VACUUM (FREEZE, ANALYZE) urls")
         self.as_superuser("CHECKPOINT")
 
+    def copy_in(self, target: str, file: Path) -> None:
+        """COPY of a file in text format, through the same socket as the product."""
+        argv = [str(self.pg_bin / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-c", f"COPY {target} FROM STDIN"]
+        with file.open() as rows:
+            self.processes.run(argv, env=self.pg_environment, stdin=rows)
+
     def as_superuser(self, statement: str) -> None:
         password = (self.folder / "postgres" / "superuser-password").read_text().strip()
         environment = self.pg_environment | {"PGUSER": "postgres", "PGPASSWORD": password}
@@ -133,7 +139,7 @@ class Stack:
             return ""
 
     def create_key(self, scopes: str = "urls:read,urls:write") -> tuple[str, int]:
-        """A key of one user, and the user's id."""
+        """A key of the one user, which may read and write links if nothing else is said, and the user's id."""
         argv = [self.binary("linnet-shortener"), "admin", "create-key", "--username", "bench", "--email", "bench@example.com",
                 "--scopes", scopes, "--name", "bench"]
         key = self.processes.run(argv, env=self.environment).stdout.strip().splitlines()[-1]

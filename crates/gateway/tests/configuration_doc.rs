@@ -6,8 +6,8 @@ use linnet_gateway::config::Settings;
 use linnet_platform::testing::assert_documented;
 
 /// Sections of the document that only the shortener reads.
-const SHORTENER_SECTIONS: [&str; 7] =
-    ["cache", "clicks", "links", "postgres", "resolve", "shortener", "worker"];
+const SHORTENER_SECTIONS: [&str; 8] =
+    ["cache", "clicks", "jobs", "links", "postgres", "resolve", "shortener", "worker"];
 
 #[test]
 fn the_document_has_every_key_with_its_default() {
