@@ -11,6 +11,7 @@ mod erase;
 mod events;
 mod idempotency;
 mod import;
+mod jobs;
 mod keys;
 mod limits;
 mod links;
