@@ -35,6 +35,7 @@ pub struct Request {
     path: String,
     headers: HeaderMap,
     body: Bytes,
+    patience: Duration,
 }
 
 /// An answer, whole.
@@ -84,7 +85,8 @@ impl Client {
             headers.insert(header::AUTHORIZATION, value);
         }
         let body = Bytes::new();
-        Request { client: self.clone(), method, path: path.to_owned(), headers, body }
+        let (client, path) = (self.clone(), path.to_owned());
+        Request { client, method, path, headers, body, patience: TIMEOUT }
     }
 
     /// `GET`.
@@ -161,6 +163,12 @@ impl Request {
         self
     }
 
+    /// Waits so long for the whole answer, where a large body takes its time.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Sends it; panics when no whole answer comes in time.
     pub async fn send(self) -> Answer {
         let what = format!("{} {}", self.method, self.path);
@@ -178,7 +186,7 @@ impl Request {
             let response = self.client.http.request(request).await.map_err(|e| chain(&e))?;
             read(response).await
         };
-        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| "no answer in time")?
+        tokio::time::timeout(self.patience, exchange).await.map_err(|_| "no answer in time")?
     }
 }
 

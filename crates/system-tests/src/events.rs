@@ -43,8 +43,9 @@ impl EventStream {
         let error = |error: std::io::Error| error.to_string();
         let mut stream = TcpStream::connect(client.address()).await.map_err(error)?;
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        // An answer to HTTP/1.0 has no sizes of chunks between its bytes, which could tear a line.
         let head =
-            format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{last}\r\n");
+            format!("GET {path} HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{last}\r\n");
         stream.write_all(head.as_bytes()).await.map_err(error)?;
         let mut events = Self { lines: BufReader::new(stream), id: String::new() };
         let status = events.line().await.ok_or("no answer")?;
@@ -76,7 +77,7 @@ impl EventStream {
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// The next event; comments, sizes of chunks and the like are passed over. `None` at the end.
+    /// The next event; comments and the like are passed over. `None` at the end.
     pub async fn try_event(&mut self) -> Option<Event> {
         let mut name = String::new();
         let mut event_id = None;

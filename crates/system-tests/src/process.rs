@@ -93,6 +93,15 @@ impl Process {
         self.child.as_ref().map(Child::id)
     }
 
+    /// The most memory that it has held at a time since it started, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let pid = self.pid().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|number| number.parse().ok()).expect("a peak of memory")
+    }
+
     /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         self.try_wait().is_none() && self.child.is_some()

@@ -293,3 +293,139 @@ fn upload_error(error: io::Error) -> UploadError {
         _ => UploadError::Io(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compression, write::GzEncoder};
+    use futures::stream;
+
+    use super::*;
+
+    fn settings(dir: &Path) -> JobSettings {
+        JobSettings {
+            upload_dir: dir.join("uploads"),
+            upload_bytes: 10_000,
+            free_bytes: 0,
+            ..JobSettings::default()
+        }
+    }
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn files(settings: &JobSettings) -> usize {
+        fs::read_dir(&settings.upload_dir).map_or(0, Iterator::count)
+    }
+
+    /// What becomes of a body that comes in pieces of this size.
+    async fn take(
+        settings: &JobSettings,
+        body: &[u8],
+        size: usize,
+    ) -> Result<(Vec<u8>, Upload), UploadError> {
+        let pieces: Vec<Result<_, io::Error>> =
+            body.chunks(size).map(|piece| Ok(bytes::Bytes::copy_from_slice(piece))).collect();
+        let upload = receive(settings, stream::iter(pieces)).await?;
+        Ok((fs::read(upload.path()).unwrap(), upload))
+    }
+
+    #[tokio::test]
+    async fn what_comes_is_unpacked_whatever_its_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let text = b"short_code,original_url\nabc,https://example.com/\n".repeat(20);
+        let packed = gzip(&text);
+        let parts = [gzip(&text[..7]), gzip(b""), gzip(&text[7..])].concat();
+        for (body, content) in [
+            (text.clone(), text.as_slice()),
+            (packed, &text),
+            (parts, &text),
+            (gzip(b""), b""),
+            (b"".to_vec(), b""),
+            (b"a".to_vec(), b"a"),
+            (vec![GZIP_MAGIC[0]], &GZIP_MAGIC[..1]),
+        ] {
+            for size in [1, 2, 3, 10, 100_000] {
+                let (found, upload) = take(&settings, &body, size).await.unwrap();
+                assert_eq!(found, content, "{size}");
+                assert_eq!(upload.bytes, content.len() as u64);
+                assert_eq!(upload.hash, <[u8; 32]>::from(Sha256::digest(&body)));
+            }
+        }
+        assert_eq!(files(&settings), 0, "nobody kept them");
+        let (_, kept) = take(&settings, &text, 10).await.unwrap();
+        kept.keep();
+        assert_eq!(files(&settings), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_whole_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let packed = gzip(&b"abc,https://example.com/\n".repeat(50));
+        let mut damaged = packed.clone();
+        damaged[packed.len() / 2] ^= 0xff;
+        let behind = [packed.as_slice(), b"something else, that is no gzip data at all"].concat();
+        for body in [&packed[..packed.len() - 1], &packed[..5], &GZIP_MAGIC, &damaged, &behind] {
+            for size in [1, 7, 100_000] {
+                let refused = take(&settings, body, size).await;
+                assert!(matches!(refused, Err(UploadError::Gzip)), "{refused:?}");
+            }
+        }
+        let broken = [Ok(bytes::Bytes::from_static(b"abc")), Err(io::Error::other("gone"))];
+        let refused = receive(&settings, stream::iter(broken)).await;
+        assert!(matches!(refused, Err(UploadError::BrokenOff)), "{refused:?}");
+        assert_eq!(files(&settings), 0);
+    }
+
+    #[tokio::test]
+    async fn the_limit_holds_packed_and_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        for body in [vec![b'a'; 10_000], gzip(&[b'a'; 10_000])] {
+            assert_eq!(take(&settings, &body, 1_000).await.unwrap().1.bytes, 10_000);
+        }
+        let bomb = gzip(&vec![b'a'; 10_000_000]);
+        let stored = gzip(b"a").repeat(2_000);
+        for body in [vec![b'a'; 10_001], gzip(&[b'a'; 10_001]), bomb, stored] {
+            for size in [1_000, 1_000_000] {
+                let refused = take(&settings, &body, size).await;
+                assert!(matches!(refused, Err(UploadError::TooLarge { limit: 10_000 })));
+            }
+        }
+        assert_eq!(files(&settings), 0);
+    }
+
+    #[tokio::test]
+    async fn the_reserve_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = JobSettings { free_bytes: u64::MAX, ..settings(dir.path()) };
+        let refused = take(&settings, b"abc", 10).await;
+        assert!(matches!(refused, Err(UploadError::DiskFull)), "{refused:?}");
+        assert_eq!(files(&settings), 0);
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let first = stream::iter([Ok::<_, io::Error>(bytes::Bytes::from_static(b"abc"))]);
+        let mut body = first.chain(stream::pending());
+        {
+            let mut receiving = std::pin::pin!(receive(&settings, &mut body));
+            while files(&settings) == 0 {
+                assert!(futures::poll!(&mut receiving).is_pending());
+                tokio::task::yield_now().await;
+            }
+        }
+        let gone = async {
+            while files(&settings) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the file goes");
+    }
+}

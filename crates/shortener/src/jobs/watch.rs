@@ -116,3 +116,75 @@ impl JobWatch {
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::domain::{JobKind, JobState, OnConflict, RowFormat};
+
+    fn job(id: i64, last_event: i64) -> Job {
+        Job {
+            id,
+            kind: JobKind::ImportUrls,
+            state: JobState::Running,
+            is_dead: false,
+            user_id: None,
+            format: RowFormat::Csv,
+            on_conflict: OnConflict::Fail,
+            dry_run: false,
+            bytes: 0,
+            bytes_done: 0,
+            rows_read: 0,
+            rows_written: 0,
+            rows_skipped: 0,
+            rows_failed: 0,
+            unknown_columns: vec![],
+            attempts: 0,
+            error: None,
+            created_at: DateTime::UNIX_EPOCH,
+            started_at: None,
+            finished_at: None,
+            last_event,
+        }
+    }
+
+    fn seen(watched: &mut Watched) -> Option<i64> {
+        watched.job.borrow_and_update().as_ref().map(|job| job.last_event)
+    }
+
+    #[test]
+    fn watchers_are_told_of_what_is_new_to_them() {
+        let watch = JobWatch::default();
+        let mut first = watch.watch(job(1, 5)).unwrap();
+        assert!(first.job.has_changed().unwrap(), "what it came with is looked at, too");
+        assert_eq!(seen(&mut first), Some(5));
+        watch.show(&[1], vec![job(1, 5)]);
+        assert!(!first.job.has_changed().unwrap());
+        watch.show(&[1], vec![job(1, 6)]);
+        assert_eq!(seen(&mut first), Some(6));
+        let mut second = watch.watch(job(1, 7)).unwrap();
+        assert!(second.job.has_changed().unwrap());
+        watch.show(&[1, 2], vec![job(2, 1), job(1, 7)]);
+        assert_eq!((seen(&mut first), seen(&mut second)), (Some(7), Some(7)));
+        watch.show(&[1], vec![]);
+        assert_eq!((seen(&mut first), seen(&mut second)), (None, None), "it is gone");
+    }
+
+    #[test]
+    fn only_what_is_watched_is_asked_for_and_watchers_are_bounded() {
+        let watch = JobWatch::default();
+        let ids = |watch: &JobWatch| watch.lock().keys().copied().collect::<Vec<_>>();
+        let two = [watch.watch(job(1, 1)), watch.watch(job(1, 1))];
+        let [first, second] = two;
+        drop(first);
+        assert_eq!(ids(&watch), [1]);
+        drop(second);
+        assert!(ids(&watch).is_empty());
+        let all: Vec<_> = (0..MAX_WATCHERS).map(|_| watch.watch(job(1, 1)).unwrap()).collect();
+        assert!(watch.watch(job(2, 1)).is_none());
+        drop(all);
+        assert!(watch.watch(job(2, 1)).is_some());
+    }
+}

@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    Stack, run,
+    Stack, disks, run,
     servers::{start_nginx, start_own_postgres, start_redis},
 };
 
@@ -50,6 +50,7 @@ pub struct Builder {
     postgres: Postgres,
     proxied_redis: bool,
     import: Option<PathBuf>,
+    upload_disk: Option<&'static str>,
     env: BTreeMap<String, String>,
     nginx_env: BTreeMap<String, String>,
 }
@@ -88,6 +89,7 @@ impl Default for Builder {
             postgres: Postgres::Shared,
             proxied_redis: false,
             import: None,
+            upload_disk: None,
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             nginx_env: BTreeMap::new(),
         }
@@ -139,6 +141,14 @@ impl Builder {
     #[must_use]
     pub fn import(mut self, folder: &Path) -> Self {
         self.import = Some(folder.to_owned());
+        self
+    }
+
+    /// Gives each shortener an upload area on a disk of its own, of this size (`2m`), that nobody else
+    /// sees. The machine must allow namespaces of users and of mounts.
+    #[must_use]
+    pub fn upload_disk(mut self, size: &'static str) -> Self {
+        self.upload_disk = Some(size);
         self
     }
 
@@ -201,13 +211,19 @@ impl Builder {
         env.insert("LINNET__REDIS__URL".into(), format!("redis://127.0.0.1:{redis_port}/0"));
 
         let shorteners: Vec<_> = (0..self.shorteners)
-            .map(|n| SHORTENER.spawn(path, n, &env, &redis_url(&mut shortener_redis)))
+            .map(|n| {
+                let mut spec = SHORTENER.spec(path, n, &env, &redis_url(&mut shortener_redis));
+                if let Some(size) = self.upload_disk {
+                    disks::mount_for(&mut spec, &path.join("uploads"), size);
+                }
+                Process::spawn(spec)
+            })
             .collect();
         let gateways: Vec<_> = (0..self.gateways)
-            .map(|n| GATEWAY.spawn(path, n, &env, &redis_url(&mut gateway_redis)))
+            .map(|n| Process::spawn(GATEWAY.spec(path, n, &env, &redis_url(&mut gateway_redis))))
             .collect();
         let workers: Vec<_> = (0..self.workers)
-            .map(|n| WORKER.spawn(path, n, &env, &redis_url(&mut worker_redis)))
+            .map(|n| Process::spawn(WORKER.spec(path, n, &env, &redis_url(&mut worker_redis))))
             .collect();
         let (nginx, port) = start_nginx(path, &resolve, &listen, &self.nginx_env).await;
 
@@ -309,20 +325,20 @@ fn shortener_env(folder: &Path, number: usize) -> Vec<(&'static str, String)> {
 }
 
 impl Kind {
-    fn spawn(
+    fn spec(
         &self,
         folder: &Path,
         number: usize,
         env: &BTreeMap<String, String>,
         redis_url: &str,
-    ) -> Process {
+    ) -> Spec {
         let name = format!("{}-{number}", self.name);
         let (admin_key, admin) = self.admin;
         let mut env = env.clone();
         env.insert("LINNET__REDIS__URL".into(), redis_url.to_owned());
         env.insert(admin_key.into(), socket(folder, admin, number));
         env.extend((self.own)(folder, number).into_iter().map(|(key, own)| (key.to_owned(), own)));
-        Process::spawn(Spec {
+        Spec {
             log: folder.join(format!("{name}.log")),
             name,
             program: binary(self.program),
@@ -330,7 +346,7 @@ impl Kind {
             env,
             stop_signal: Signal::TERM,
             admin: Some(folder.join(format!("{admin}{number}"))),
-        })
+        }
     }
 }
 

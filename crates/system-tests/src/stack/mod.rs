@@ -1,6 +1,7 @@
 //! All processes of one installation.
 
 mod builder;
+mod disks;
 mod servers;
 
 use std::{

@@ -132,7 +132,7 @@ impl Store {
         .await?;
         let claimed = sqlx::query!(
             "UPDATE jobs SET state = 'running', worker = $2, attempts = attempts + 1,
-                    lease_until = clock_timestamp() + make_interval(secs => $3),
+                    announced_at = NULL, lease_until = clock_timestamp() + make_interval(secs => $3),
                     started_at = COALESCE(started_at, now()), last_event = last_event + 1
               WHERE id = $1
                 AND ((state = 'queued' AND run_after <= clock_timestamp())

@@ -1,4 +1,14 @@
 //! Bulk jobs, from the upload to the last row.
 
+mod conflicts;
+mod dead;
+mod disk;
+mod faults;
+mod hostile;
 mod imports;
+mod kills;
+mod progress;
+mod queue;
+mod strangers;
 mod support;
+mod uploads;
