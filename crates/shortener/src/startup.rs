@@ -144,11 +144,8 @@ pub async fn serve(
     lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
     register_gauges(&meter, &workers, &local, &feed_state);
 
-    let jobs = JobDesk::new(&settings.jobs);
-    lifecycle.own("job watch", jobs.watch.clone().follow(store.clone()));
-
     let shared = Shared {
-        jobs,
+        jobs: JobDesk::start(&settings.jobs, store.clone(), &lifecycle),
         lifecycle: lifecycle.clone(),
         workers: workers.clone(),
         flights: Flights::new(settings.resolve.max_lookups),

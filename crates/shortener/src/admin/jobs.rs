@@ -16,19 +16,18 @@ pub(super) async fn run(
     store: &Store,
     command: &Jobs,
 ) -> Result<(), AdminError> {
-    match command {
-        Jobs::List(arguments) => list(store, arguments).await,
-        Jobs::Show { id } => match store.find_job(*id, None).await? {
-            Some(job) => show(&job),
-            None => Err(AdminError::NoJob(*id)),
-        },
-        Jobs::Cancel { id } => show(&done(*id, store.cancel_job(*id, None).await?)?),
+    let job = match command {
+        Jobs::List(arguments) => return list(store, arguments).await,
+        Jobs::Show { id } => store.find_job(*id, None).await?.ok_or(AdminError::NoJob(*id))?,
+        Jobs::Cancel { id } => done(*id, store.cancel_job(*id, None).await?)?,
         Jobs::Replay { id } => {
             let (job, lane) = done(*id, store.replay_job(*id, None).await?)?;
             announce(settings, lane, job.id).await;
-            show(&job)
+            job
         }
-    }
+    };
+    show(&job);
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the list is this command's output")]
@@ -66,9 +65,8 @@ async fn list(store: &Store, arguments: &ListJobs) -> Result<(), AdminError> {
 }
 
 #[expect(clippy::print_stdout, reason = "the job is this command's output")]
-fn show(job: &Job) -> Result<(), AdminError> {
+fn show(job: &Job) {
     println!("{}", serde_json::to_string_pretty(job).unwrap_or_default());
-    Ok(())
 }
 
 fn done<T>(id: i64, change: JobChange<T>) -> Result<T, AdminError> {

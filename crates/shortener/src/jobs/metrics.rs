@@ -28,19 +28,19 @@ pub(super) struct JobMetrics {
 impl JobMetrics {
     pub(super) fn new(meter: &Meter, counted: &Counted) -> Self {
         register(meter, counted);
-        let counter = |name: &'static str, description: &'static str| {
+        let count_of = |name: &'static str, description: &'static str| {
             meter.u64_counter(name).with_description(description).build()
         };
-        let rows = counter("linnet_jobs_rows", "Rows of jobs, by what became of them");
+        let rows = count_of("linnet_jobs_rows", "Rows of jobs, by what became of them");
         let outcome = |outcome: &'static str| rows.bind(&[KeyValue::new("outcome", outcome)]);
         Self {
-            ended: counter("linnet_jobs_ended", "Attempts that ended, by kind and outcome"),
+            ended: count_of("linnet_jobs_ended", "Attempts that ended, by kind and outcome"),
             written: outcome("written"),
             skipped: outcome("skipped"),
             failed: outcome("failed"),
-            failed_attempts: counter("linnet_jobs_failed_attempts", "Attempts that failed")
+            failed_attempts: count_of("linnet_jobs_failed_attempts", "Attempts that failed")
                 .bind(&[]),
-            chunk_retries: counter("linnet_jobs_chunk_retries", "Chunks that were tried again")
+            chunk_retries: count_of("linnet_jobs_chunk_retries", "Chunks that were tried again")
                 .bind(&[]),
             chunk_duration: meter
                 .f64_histogram("linnet_jobs_chunk_duration")
@@ -66,9 +66,11 @@ impl JobMetrics {
     }
 }
 
+type CountOf = fn(&JobCounts) -> i64;
+
 fn register(meter: &Meter, counted: &Counted) {
     let counts = |counted: &Counted| *counted.lock().unwrap_or_else(PoisonError::into_inner);
-    let states: [(&'static str, fn(&JobCounts) -> i64); 4] = [
+    let states: [(&'static str, CountOf); 4] = [
         ("queued_small", |counts| counts.queued_small),
         ("queued_large", |counts| counts.queued_large),
         ("running", |counts| counts.running),

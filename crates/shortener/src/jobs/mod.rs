@@ -56,11 +56,13 @@ pub struct JobDesk {
 }
 
 impl JobDesk {
-    /// Nobody watches yet.
-    pub fn new(settings: &JobSettings) -> Self {
+    /// Starts to look at the jobs that somebody will watch.
+    pub fn start(settings: &JobSettings, store: Store, lifecycle: &Lifecycle) -> Self {
+        let watch = JobWatch::default();
+        lifecycle.own("job watch", watch.clone().follow(store));
         Self {
             settings: Arc::new(settings.clone()),
-            watch: JobWatch::default(),
+            watch,
             uploads: Arc::new(Semaphore::new(settings.uploads)),
         }
     }

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use crate::support::{count, create_user};
 
 const LIMITS: JobLimits = JobLimits { all: 1_000, per_user: 1_000 };
-const LEASE: Duration = Duration::from_secs(600);
+const LEASE: Duration = Duration::from_mins(10);
 /// Over before anybody looks.
 const NO_LEASE: Duration = Duration::ZERO;
 const MANY: i64 = 1_000;

@@ -230,9 +230,9 @@ async fn explain(
         }
     }
     if !changes.is_empty() {
-        let changed = update(connection, &changes, options).await?;
+        let updated = update(connection, &changes, options).await?;
         for ((place, _), target) in left.iter().zip(targets) {
-            if target.is_some_and(|target| changed.contains(&target))
+            if target.is_some_and(|target| updated.contains(&target))
                 && let Some(outcome) = outcomes.get_mut(*place)
             {
                 *outcome = RowOutcome::Written;
@@ -277,7 +277,7 @@ async fn update(
     sqlx::query!("SELECT id FROM urls WHERE id = ANY($1) ORDER BY id FOR UPDATE", &ids)
         .fetch_all(&mut *connection)
         .await?;
-    let changed = sqlx::query_scalar!(
+    let updated = sqlx::query_scalar!(
         r#"WITH changed AS (
              UPDATE urls SET
                original_url = row.original_url,
@@ -321,7 +321,7 @@ async fn update(
     )
     .fetch_all(connection)
     .await?;
-    Ok(changed.into_iter().collect())
+    Ok(updated.into_iter().collect())
 }
 
 impl Store {

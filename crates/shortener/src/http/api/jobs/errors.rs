@@ -71,12 +71,14 @@ pub(crate) async fn list(
                         return Ok(Some((Bytes::from(head), (after, None))));
                     }
                     let reports = store.job_reports(job.id, after, PAGE, 0).await?;
-                    let Some(last) = reports.last().map(|report| report.event) else {
+                    let Some(newest) = reports.last().map(|report| report.event) else {
                         return Ok(None);
                     };
                     let mut lines = Vec::new();
-                    reports.iter().for_each(|report| push_report(&mut lines, report));
-                    Ok::<_, StoreError>(Some((Bytes::from(lines), (last, None))))
+                    for report in &reports {
+                        push_report(&mut lines, report);
+                    }
+                    Ok::<_, StoreError>(Some((Bytes::from(lines), (newest, None))))
                 }
             });
             let mut response = HttpResponse::Ok();

@@ -153,10 +153,10 @@ impl Events {
                 }
             }
             tokio::time::sleep_until(self.progress_at).await;
-            match tokio::time::timeout(HEARTBEAT, self.watched.job.changed()).await {
-                Err(_) => return ALIVE.to_owned(),
-                // The hub lives as long as its watchers.
-                Ok(_) => {}
+            // The hub lives as long as its watchers.
+            let changed = tokio::time::timeout(HEARTBEAT, self.watched.job.changed());
+            if changed.await.is_err() {
+                return ALIVE.to_owned();
             }
             let job = self.watched.job.borrow_and_update().clone();
             match job {
