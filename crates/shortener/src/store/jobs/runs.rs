@@ -289,7 +289,8 @@ impl Store {
         let query = sqlx::query!(
             "WITH load AS (
                SELECT user_id, count(*) AS running FROM jobs
-                WHERE state = 'running' AND lease_until >= clock_timestamp() GROUP BY user_id
+                WHERE (state = 'running' AND lease_until >= clock_timestamp())
+                   OR (state = 'queued' AND announced_at IS NOT NULL) GROUP BY user_id
              ), due AS (
                SELECT id, user_id, row_number() OVER (PARTITION BY user_id ORDER BY id) AS place
                  FROM jobs
