@@ -53,7 +53,7 @@ class Size:
     stats_many: int = 10_000_000
     stats_links: int = 50_000
     import_rows: int = 1_000_000
-    import_rounds: int = 2
+    import_rounds: int = 3
     import_resolve_rounds: int = 2
     import_resolve_s: float = 15
     small_jobs: int = 1_000
@@ -62,7 +62,7 @@ class Size:
 
 QUICK = Size(links=200_000, warm_draws=300_000, cold_draws=300_000, rounds=3, round_s=1, latency_rounds=3, latency_s=3, starts=2,
              export_rounds=2, create_rounds=3, create_s=2, users_s=6, saturation_s=5, ingest_rounds=2, ingest_clicks=100_000, stats_rounds=3,
-             stats_requests=100, stats_few=20_000, stats_many=200_000, stats_links=2_000, import_rows=100_000,
+             stats_requests=100, stats_few=20_000, stats_many=200_000, stats_links=2_000, import_rows=100_000, import_rounds=2,
              import_resolve_rounds=1, import_resolve_s=3, small_jobs=100)
 
 

@@ -82,7 +82,8 @@ def speed(bench, bulk: Bulk, memory: dict[str, Memory]) -> None:
         say(f"  round {turn + 1}: COPY {copied[-1]:,.0f} rows/s, import {ours[-1]:,.0f} rows/s, upload {uploads[-1]:.1f} s")
     copied_file.unlink()
     upload.unlink()
-    figures.add("import", median(ours), "rows/s", note=f"{count:,} rows of CSV through nginx, from the upload's start to the job's end")
+    figures.add("import", median(ours), "rows/s",
+                note=f"{count:,} rows of CSV through nginx, from the upload's start to the job's end")
     figures.add("import_copy", median(copied), "rows/s", note="the same rows into the same table, with all its indexes")
     figures.add("import_ratio", median_ratio(ours, copied), "of COPY", at_least=0.25)
     figures.add("import_upload_s", median(uploads), "s", note="until the answer 202; it counts")
@@ -133,8 +134,9 @@ def resolve(bench, bulk: Bulk) -> None:
         upload.unlink()
         if is_over(after):
             raise BenchError(f"the import had ended before the latency was measured: {after}")
+        written = after["rows_written"] - before["rows_written"]
         say(f"  round {turn + 1} at {rate:,.0f}/s: p99 {without[-1]['p99_ms']:.3f} ms, {during[-1]['p99_ms']:.3f} ms with an import "
-            f"that wrote {after['rows_written'] - before['rows_written']:,} rows meanwhile")
+            f"that wrote {written:,} rows meanwhile")
     failed = sum(r["astray"] + r["refused"] + r["failed"] + r["unsent"] for r in without + during)
 
     def p99(reports):

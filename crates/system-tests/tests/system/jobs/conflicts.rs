@@ -99,7 +99,8 @@ async fn a_trial_of_users_and_links_leaves_no_trace() {
 async fn bad_rows_are_mended_and_sent_again() {
     let stack = builder().env("LINNET__JOBS__CHUNK_ROWS", 10).start().await;
     let client = stack.client();
-    let mut csv = "title,short_code,original_url\r\n".to_owned();
+    // A column that is passed over comes back with its row all the same.
+    let mut csv = "note,short_code,original_url\r\n".to_owned();
     for n in 0..500 {
         let target = if n % 9 == 0 { "htp://example.com" } else { "https://example.com" };
         csv.push_str(&format!("\"a \"\"title\"\",\r\nof two lines\",m{n:04},{target}/{n}\r\n"));
@@ -115,12 +116,11 @@ async fn bad_rows_are_mended_and_sent_again() {
     let again = import(&client, &report.body).await;
     let again = ended(&client, again).await;
     assert_eq!(counts(&again), [56, 0, 0, 56]);
-    assert_eq!(again["unknown_columns"], json!([]));
+    assert_eq!(again["unknown_columns"], json!(["note"]));
     let mended = import(&client, report.text().replace("htp:", "https:")).await;
     assert_eq!(counts(&ended(&client, mended).await), [56, 56, 0, 0]);
     assert_eq!(made_once(&mut stack.database().await, "m").await, 500);
-    let link = client.get("/api/v1/urls?search=m0009").send().await.json();
-    assert_eq!(link[0]["title"], "a \"title\",\r\nof two lines", "{link}");
+    assert!(report.text().contains("\"a \"\"title\"\",\r\nof two lines\""), "{}", report.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,7 +46,7 @@ fn runner(stack: &Stack) -> usize {
     let begun = |number: usize| {
         let lines = stack.workers[number].log_lines();
         let begun = lines.iter().rfind(|line| line["message"] == "a job begins")?;
-        Some((begun["time"].as_str().expect("the time").to_owned(), number))
+        Some((begun["timestamp"].as_str().expect("the time").to_owned(), number))
     };
     let last = (0..stack.workers.len()).filter_map(begun).max();
     last.expect("a worker that runs the job").1

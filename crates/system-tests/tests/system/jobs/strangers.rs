@@ -163,7 +163,12 @@ async fn must_03_must_04_must_21_rows_obey_the_rules_of_links() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn must_06_a_code_that_many_imports_want_is_one_links() {
-    let stack = builder().workers(2).env("LINNET__JOBS__RUNNING_PER_USER", 8).start().await;
+    let stack = builder()
+        .workers(2)
+        .env("LINNET__JOBS__RUNNING_PER_USER", 8)
+        .env("LINNET__JOBS__UPLOADS", 10)
+        .start()
+        .await;
     let client = stack.client();
     let mut asked = Vec::new();
     for n in 0..10 {
