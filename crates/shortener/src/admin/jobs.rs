@@ -3,7 +3,7 @@
 use crate::{
     config::Settings,
     domain::{Job, JobFilter, Lane, Page, Point, Position},
-    jobs::announcement,
+    jobs::{announcement, upload},
     startup::background_redis,
     store::{JobChange, Store},
 };
@@ -19,7 +19,11 @@ pub(super) async fn run(
     let job = match command {
         Jobs::List(arguments) => return list(store, arguments).await,
         Jobs::Show { id } => store.find_job(*id, None).await?.ok_or(AdminError::NoJob(*id))?,
-        Jobs::Cancel { id } => done(*id, store.cancel_job(*id, None).await?)?,
+        Jobs::Cancel { id } => {
+            let (job, name) = done(*id, store.cancel_job(*id, None).await?)?;
+            upload::remove(&settings.jobs.upload_dir.join(name));
+            job
+        }
         Jobs::Replay { id } => {
             let (job, lane) = done(*id, store.replay_job(*id, None).await?)?;
             announce(settings, lane, job.id).await;

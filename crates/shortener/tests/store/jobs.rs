@@ -274,7 +274,7 @@ async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cance
     assert!(store.find_job(id, Some(bob)).await.unwrap().is_none());
     let discarded = store.discard_job(id, Some(ada)).await.unwrap();
     assert!(matches!(discarded, JobChange::WrongState(_)), "it runs: {discarded:?}");
-    let JobChange::Done(cancelled) = store.cancel_job(id, Some(ada)).await.unwrap() else {
+    let JobChange::Done((cancelled, _)) = store.cancel_job(id, Some(ada)).await.unwrap() else {
         panic!("it is hers")
     };
     assert_eq!(cancelled.state, JobState::Cancelled);

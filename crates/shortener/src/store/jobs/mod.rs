@@ -93,12 +93,13 @@ impl Store {
         Ok(rows.into_iter().map(Job::from).collect())
     }
 
-    /// Cancels a job that has not come to its end. Its worker notices at the next chunk.
+    /// Cancels a job that has not come to its end; tells its upload's name, too. Its worker notices at
+    /// the next chunk.
     pub async fn cancel_job(
         &self,
         id: i64,
         visible_to: UserRef,
-    ) -> Result<JobChange<Job>, StoreError> {
+    ) -> Result<JobChange<(Job, String)>, StoreError> {
         let query = job_query!(
             "UPDATE jobs SET state = 'cancelled', finished_at = now(), last_event = last_event + 1,
                     worker = NULL, lease_until = NULL
@@ -109,7 +110,11 @@ impl Store {
             visible_to
         );
         let row = observe_query("cancel_job", query.fetch_optional(&self.pool)).await?;
-        self.outcome(row.map(Job::from), id, visible_to).await
+        let cancelled = row.map(|mut row| {
+            let upload = std::mem::take(&mut row.upload);
+            (Job::from(row), upload)
+        });
+        self.outcome(cancelled, id, visible_to).await
     }
 
     /// Puts a dead job back into its queue, to go on where it had come to; tells its lane.

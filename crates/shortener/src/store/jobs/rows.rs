@@ -13,6 +13,7 @@ pub(super) struct JobRow {
     pub(super) format: String,
     pub(super) on_conflict: String,
     pub(super) dry_run: bool,
+    pub(super) upload: String,
     pub(super) upload_bytes: i64,
     pub(super) is_large: bool,
     pub(super) resume_offset: i64,
@@ -36,7 +37,7 @@ macro_rules! job_query {
     ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             JobRow,
-            $before + " id, kind, state, user_id, format, on_conflict, dry_run, upload_bytes, is_large,
+            $before + " id, kind, state, user_id, format, on_conflict, dry_run, upload, upload_bytes, is_large,
                 resume_offset, rows_read, rows_written, rows_skipped, rows_failed, unknown_columns,
                 attempts, error_code, error_message, dead_at, last_event, created_at, started_at,
                 finished_at " + $after,

@@ -212,7 +212,7 @@ async fn must_06_a_code_that_many_imports_want_is_one_links() {
 async fn must_10_what_is_imported_and_exported_again_runs_nowhere_and_is_the_same() {
     let stack = builder().start().await;
     let client = stack.client();
-    let titles = ["=cmd()|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "'=quoted", "plain"];
+    let titles = ["=cmd()|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "'=quoted", "plain", "a=b"];
     let mut csv = "title,original_url\n".to_owned();
     for title in titles {
         writeln!(csv, "\"{title}\",https://example.com/").unwrap();

@@ -124,7 +124,10 @@ pub(crate) async fn cancel(
     id: IdGuard,
 ) -> Result<HttpResponse, ApiError> {
     match state.store.cancel_job(id.0, caller.sees()).await? {
-        JobChange::Done(job) => Ok(HttpResponse::Ok().json(job)),
+        JobChange::Done((job, upload)) => {
+            remove_upload(&state, &upload).await;
+            Ok(HttpResponse::Ok().json(job))
+        }
         JobChange::WrongState(job) => {
             Err(wrong_state(&job, "only one that waits or runs can be cancelled"))
         }
@@ -168,13 +171,17 @@ pub(crate) async fn delete(
     }
     match state.store.discard_job(id.0, caller.sees()).await? {
         JobChange::Done(name) => {
-            let path = state.jobs.settings.upload_dir.join(name);
-            // A worker that reads it still goes on reading, and finds the job gone at its next chunk.
-            let _ = web::block(move || upload::remove(&path)).await;
+            remove_upload(&state, &name).await;
             Ok(HttpResponse::NoContent().finish())
         }
         // Somebody replayed it meanwhile.
         JobChange::WrongState(job) => Err(wrong_state(&job, "it was put back into the queue")),
         JobChange::Absent => Err(absent()),
     }
+}
+
+/// A worker that reads it still goes on reading, and finds its job gone at the next chunk.
+async fn remove_upload(state: &ApiState, name: &str) {
+    let path = state.jobs.settings.upload_dir.join(name);
+    let _ = web::block(move || upload::remove(&path)).await;
 }
