@@ -34,7 +34,9 @@ impl Api {
         let event = client.post("/api/v1/events", &event).send().await.json();
         let key = json!({"name": "bad-input", "scopes": ["urls:read"]});
         let key = client.post("/api/v1/api-keys", &key).send().await.json();
+        let job = client.post("/api/v1/urls/bulk", &json!([])).send().await.json();
         let ids = vec![
+            ("/api/v1/jobs/", job["job"]["id"].to_string()),
             ("/api/v1/urls/", link["id"].to_string()),
             ("/api/v1/users/", user["id"].to_string()),
             ("/api/v1/events/", event["id"].to_string()),
@@ -53,7 +55,10 @@ impl Api {
                     method,
                     path: path.clone(),
                     parameters: operation["parameters"].as_array().cloned().unwrap_or_default(),
-                    body: (!body.is_null()).then(|| self.resolved(body)),
+                    // Files of rows have tests of their own.
+                    body: (!body.is_null())
+                        .then(|| self.resolved(body))
+                        .filter(|body| body["type"] != "array"),
                 });
             }
         }
@@ -77,7 +82,7 @@ impl Api {
             ("POST", "/api/v1/urls") => json!({"original_url": "https://example.com/"}),
             ("POST", "/api/v1/users") => json!({"username": "x", "email": "x@example.test"}),
             ("POST", "/api/v1/events") => {
-                let id: i64 = self.ids[0].1.parse().unwrap();
+                let id: i64 = self.ids[1].1.parse().unwrap();
                 json!({"url_id": id, "event_type": "x"})
             }
             ("POST", "/api/v1/api-keys") => json!({"name": "x", "scopes": ["urls:read"]}),
