@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
 /// Longest wait for what was accepted to be recorded.
-pub(super) const DRAIN: Duration = Duration::from_secs(40);
+pub(super) const DRAIN: Duration = Duration::from_secs(90);
 
 pub(super) fn builder() -> Builder {
     Stack::builder().shorteners(2).workers(1).env("LINNET__WORKER__CLAIM_AFTER_MS", 1_000)
