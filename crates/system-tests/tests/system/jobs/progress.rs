@@ -10,8 +10,13 @@ use super::support::{
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_sees_everything_once_while_gateways_and_shorteners_restart() {
-    let mut stack =
-        builder().shorteners(2).gateways(2).env("LINNET__JOBS__CHUNK_ROWS", 20).start().await;
+    let mut stack = builder()
+        .shorteners(2)
+        .gateways(2)
+        .env("LINNET__JOBS__CHUNK_ROWS", 20)
+        .env("LINNET__POSTGRES__LOCK_TIMEOUT_MS", 60_000)
+        .start()
+        .await;
     let client = stack.client();
     let mut csv = links("w", 0);
     let mut bad = Vec::new();
@@ -23,24 +28,38 @@ async fn a_watcher_sees_everything_once_while_gateways_and_shorteners_restart() 
             csv.push_str(&format!("w{n:05},https://example.com/{n}\n"));
         }
     }
+    // The job waits for each restart, so that it is not over before they are.
+    let mut stops = Vec::new();
+    for row in (1..=8).map(|part| part * 600) {
+        let mut database = stack.database().await;
+        hold_code(&mut database, &format!("w{row:05}")).await;
+        stops.push((row, database));
+    }
     let id = import(&client, csv).await;
     let patient = tokio::spawn(follow(stack.client(), stack.admin_key.clone(), id, usize::MAX));
     let restless = tokio::spawn(follow(stack.client(), stack.admin_key.clone(), id, 3));
-    for round in 0..2 {
-        let goal = 500 * (4 * round + 1);
-        under_way(&client, id, goal).await;
-        assert!(stack.gateways[0].stop().await.success());
-        stack.gateways[0].start();
-        under_way(&client, id, goal + 500).await;
-        stack.gateways[1].kill().await;
-        stack.gateways[1].start();
-        under_way(&client, id, goal + 1_000).await;
-        assert!(stack.shorteners[0].stop().await.success());
-        stack.shorteners[0].start();
-        under_way(&client, id, goal + 1_500).await;
-        stack.shorteners[1].kill().await;
-        stack.shorteners[1].start();
-        stack.ready().await;
+    for (number, (row, mut database)) in stops.into_iter().enumerate() {
+        under_way(&client, id, row).await;
+        let_go(&mut database).await;
+        match number % 4 {
+            0 => {
+                assert!(stack.gateways[0].stop().await.success());
+                stack.gateways[0].start();
+            }
+            1 => {
+                stack.gateways[1].kill().await;
+                stack.gateways[1].start();
+            }
+            2 => {
+                assert!(stack.shorteners[0].stop().await.success());
+                stack.shorteners[0].start();
+            }
+            _ => {
+                stack.shorteners[1].kill().await;
+                stack.shorteners[1].start();
+                stack.ready().await;
+            }
+        }
     }
     let job = ended(&client, id).await;
     assert_eq!((&job["state"], &job["rows_read"]), (&json!("succeeded"), &json!(6_000)), "{job}");
