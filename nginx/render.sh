@@ -15,6 +15,9 @@
 #                                   shortener has a budget of misses of its own)
 #            LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of the successful redirects that is logged (1%)
 #            LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
+#            LINNET_NGINX_STATUS_LISTEN  address for /stub_status, which the metrics' exporter reads (none); not for the public
+#            LINNET_NGINX_GRAFANA, LINNET_NGINX_RESOLVER  Grafana's `host:port` for /grafana/ (none), and the name server that knows it: it
+#                                   may come and go
 #            LINNET_NGINX_TEMPLATE (linnet.conf.template beside this script, or in /etc/nginx), LINNET_NGINX_OUT (/etc/nginx/conf.d/linnet.conf)
 set -eu
 
@@ -48,6 +51,7 @@ each() (
 : "${LINNET_NGINX_RESOLVE_RATE:=off}" "${LINNET_NGINX_RESOLVE_BURST:=2000}"
 : "${LINNET_NGINX_RESOLVE_LOG_SAMPLE:=1%}"
 : "${LINNET_NGINX_ACCESS_LOG:=/dev/stdout}" "${LINNET_NGINX_ERROR_LEVEL:=alert}" "${LINNET_NGINX_TMP:=/tmp}"
+: "${LINNET_NGINX_STATUS_LISTEN:=}" "${LINNET_NGINX_GRAFANA:=}" "${LINNET_NGINX_RESOLVER:=127.0.0.11}"
 : "${LINNET_NGINX_OUT:=/etc/nginx/conf.d/linnet.conf}"
 if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
   LINNET_NGINX_TEMPLATE=$(dirname "$0")/linnet.conf.template
@@ -55,7 +59,7 @@ if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
 fi
 
 for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS API_RATE API_BURST \
-  RESOLVE_RATE RESOLVE_BURST RESOLVE_LOG_SAMPLE ACCESS_LOG ERROR_LEVEL TMP; do
+  RESOLVE_RATE RESOLVE_BURST RESOLVE_LOG_SAMPLE ACCESS_LOG ERROR_LEVEL TMP STATUS_LISTEN GRAFANA RESOLVER; do
   eval "check LINNET_NGINX_$name \"\$LINNET_NGINX_$name\""
 done
 
@@ -83,6 +87,32 @@ limit_req_zone \$linnet_limit_key zone=linnet_resolve:10m rate=$LINNET_NGINX_RES
   LINNET_NGINX_RESOLVE_LIMIT="$connections limit_req zone=linnet_resolve burst=$LINNET_NGINX_RESOLVE_BURST nodelay;"
 fi
 
+LINNET_NGINX_STATUS_SERVER=''
+if [ -n "$LINNET_NGINX_STATUS_LISTEN" ]; then
+  LINNET_NGINX_STATUS_SERVER="server {
+    listen $LINNET_NGINX_STATUS_LISTEN;
+    access_log off;
+    location = /stub_status { stub_status; }
+    location / { return 404; }
+}"
+fi
+LINNET_NGINX_GRAFANA_LOCATION=''
+if [ -n "$LINNET_NGINX_GRAFANA" ]; then
+  # With a variable the name is looked up when it is asked for, so nginx starts without Grafana.
+  LINNET_NGINX_GRAFANA_LOCATION="location ^~ /grafana/ {
+        resolver $LINNET_NGINX_RESOLVER valid=5s ipv6=off;
+        set \$linnet_grafana $LINNET_NGINX_GRAFANA;
+        # Its live panels are web sockets.
+        proxy_set_header Host \$http_host;
+        proxy_set_header X-Forwarded-Proto \$linnet_proto;
+        proxy_set_header Upgrade \$http_upgrade;
+        proxy_set_header Connection \$linnet_connection;
+        proxy_pass http://\$linnet_grafana;
+    }
+    location = /grafana { return 308 /grafana/; }"
+fi
+
+export LINNET_NGINX_STATUS_SERVER LINNET_NGINX_GRAFANA_LOCATION
 export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \
   LINNET_NGINX_UNLIMITED_GEO LINNET_NGINX_REAL_IP LINNET_NGINX_LIMIT_ZONES LINNET_NGINX_API_LIMIT LINNET_NGINX_RESOLVE_LIMIT \
   LINNET_NGINX_RESOLVE_LOG_SAMPLE LINNET_NGINX_ACCESS_LOG LINNET_NGINX_ERROR_LEVEL \

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from figures import Figures, say  # noqa: E402
 from measures import (  # noqa: E402
-    clicks, cold_zipf, creates, export, imports, ingest, jobs, latency, memory, peak, startup, stats, users,
+    clicks, cold_zipf, creates, export, imports, ingest, jobs, latency, memory, peak, startup, stats, telemetry, users,
 )
 from processes import BenchError, Processes, resident_mib  # noqa: E402
 from stack import ROOT, Stack, bash  # noqa: E402
@@ -24,7 +24,7 @@ from tools import Tools  # noqa: E402
 
 # In the order of running: what makes links comes after what counts on the links there are, memory after everything.
 PARTS = {"peak": peak, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "export": export, "creates": creates,
-         "users": users, "clicks": clicks, "ingest": ingest, "stats": stats, "import": imports, "jobs": jobs, "memory": memory}
+         "users": users, "clicks": clicks, "telemetry": telemetry, "ingest": ingest, "stats": stats, "import": imports, "jobs": jobs, "memory": memory}
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,9 @@ fn register_upstreams(meter: &Meter, upstreams: &Arc<Upstreams>) {
     let all = Arc::clone(upstreams);
     meter
         .u64_observable_gauge("linnet_gateway_upstream_up")
-        .with_description("1 while a shortener takes traffic, by its place in the configuration")
+        .with_description("1 while a shortener takes traffic, by its place among the current ones")
         .with_callback(move |observer| {
-            for upstream in all.iter() {
+            for upstream in all.all().iter() {
                 let labels = [KeyValue::new("upstream", upstream.index.to_string())];
                 observer.observe(upstream.is_healthy().into(), &labels);
             }
@@ -113,7 +113,7 @@ fn register_upstreams(meter: &Meter, upstreams: &Arc<Upstreams>) {
         .u64_observable_gauge("linnet_gateway_breaker_state")
         .with_description("A shortener's breaker: 0 closed, 1 half open, 2 open")
         .with_callback(move |observer| {
-            for upstream in all.iter() {
+            for upstream in all.all().iter() {
                 let labels = [KeyValue::new("upstream", upstream.index.to_string())];
                 observer.observe(upstream.breaker_level(), &labels);
             }

@@ -11,7 +11,7 @@ use linnet_platform::{
 use crate::{
     admin::{self, AdminCommand},
     config::Settings,
-    ingest,
+    ingest, preflight,
     release::{RELEASE, SERVICE, WORKER},
     startup::{self, StartError},
     store,
@@ -37,6 +37,9 @@ enum Command {
     /// Writes clicks from the stream into the database, and does the upkeep. Any number of workers may
     /// run.
     Worker,
+    /// Looks whether folders can be written and PostgreSQL and Redis take us; reports every problem, and
+    /// exits with 0 or 1.
+    Preflight,
     /// Brings the database's schema up to this release.
     Migrate,
     /// What the operator does by hand.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
                 ingest::work(settings, telemetry, lifecycle).await
             })
         }
+        Command::Preflight => PROGRAM.end(block_on(preflight::preflight(&settings))),
         Command::Migrate => PROGRAM.end(block_on(store::migrate(&settings.postgres))),
         Command::Admin(command) => PROGRAM.end(block_on(admin::run(&settings, command))),
         Command::Healthcheck { worker: false } => {

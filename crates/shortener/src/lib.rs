@@ -10,6 +10,7 @@
 //! * [`http`]: the public, the api and the internal routes.
 //! * [`import`]: rows from files.
 //! * [`admin`]: what the operator does from the command line.
+//! * [`preflight`]: what is wrong with an installation, before anything serves.
 //! * [`startup`]: puts it all together.
 
 pub mod admin;
@@ -23,6 +24,7 @@ pub mod http;
 pub mod import;
 pub mod ingest;
 pub mod jobs;
+pub mod preflight;
 mod readiness;
 mod recording;
 pub mod release;

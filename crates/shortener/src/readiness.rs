@@ -97,6 +97,16 @@ pub(crate) fn register_gauges(
             }
         })
         .build();
+    let pools = workers.clone();
+    meter
+        .u64_observable_gauge("linnet_db_connections_max")
+        .with_description("Most database connections, by pool; who finds all of them used waits")
+        .with_callback(move |observer| {
+            for role in Role::ALL {
+                observer.observe(pools.pool_limit(role), &[KeyValue::new("pool", role.name())]);
+            }
+        })
+        .build();
     let links = workers.clone();
     meter
         .u64_observable_gauge("linnet_redis_links")

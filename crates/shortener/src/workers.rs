@@ -50,6 +50,13 @@ impl Workers {
             .fold((0, 0), |(used, all), (u, a)| (used + u as u64, all + u64::from(a)))
     }
 
+    /// Most database connections of one role.
+    pub(crate) fn pool_limit(&self, role: Role) -> u64 {
+        let workers = self.lock();
+        let pools = workers.iter().filter(|worker| worker.role == role);
+        pools.map(|worker| u64::from(worker.store.max_connections())).sum()
+    }
+
     /// Redis links that are up, and all.
     pub(crate) fn redis_links(&self) -> (usize, usize) {
         let workers = self.lock();

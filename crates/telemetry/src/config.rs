@@ -29,6 +29,8 @@ pub struct TelemetrySettings {
     pub redirect_log_sample: u32,
     /// More queries than this in one request are warned about; 0 never warns.
     pub query_warn_count: u32,
+    /// Whether anything is counted and timed. Without, `/metrics` tells of the process alone.
+    pub metrics: bool,
     /// Base address of an OTLP/HTTP collector, `http://` only: put a collector beside the process
     /// and let that one speak TLS. Without it `OTEL_EXPORTER_OTLP_ENDPOINT` counts, and without
     /// either no span is made at all.
@@ -42,6 +44,7 @@ impl Default for TelemetrySettings {
             log_format: LogFormat::default(),
             redirect_log_sample: 1000,
             query_warn_count: 20,
+            metrics: true,
             otlp_endpoint: None,
         }
     }

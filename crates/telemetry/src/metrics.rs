@@ -60,15 +60,19 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(service: ServiceInfo) -> Result<Self, TelemetryError> {
+    /// Without `instruments`, what the product counts goes nowhere.
+    pub(crate) fn new(service: ServiceInfo, instruments: bool) -> Result<Self, TelemetryError> {
         let registry = Registry::new();
-        let exporter = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            .scope_info_enabled(false)
-            .without_target_info()
-            .build()?;
-        let provider =
-            SdkMeterProvider::builder().with_reader(exporter).with_view(bounded_stream).build();
+        let mut provider = SdkMeterProvider::builder();
+        if instruments {
+            let exporter = opentelemetry_prometheus::exporter()
+                .with_registry(registry.clone())
+                .scope_info_enabled(false)
+                .without_target_info()
+                .build()?;
+            provider = provider.with_reader(exporter).with_view(bounded_stream);
+        }
+        let provider = provider.build();
         registry.register(Box::new(ProcessCollector::new()?))?;
         registry.register(Box::new(build_info(service)?))?;
         let meter = provider.meter(METER_NAME);
@@ -125,6 +129,19 @@ mod tests {
         let series = reader.text().lines().filter(|line| line.starts_with("things_total")).count();
         assert!((2..=CARDINALITY_LIMIT + 1).contains(&series), "{series} series");
         assert_eq!(reader.value("things_total", &[]), Some(5_000.0));
+    }
+
+    #[test]
+    fn without_instruments_the_process_is_told_alone() {
+        let service = ServiceInfo { name: "test", version: "0.0.0", release: "test" };
+        let metrics = Metrics::new(service, false).unwrap();
+        let counter = metrics.meter.u64_counter("things").build();
+        counter.add(1, &[]);
+        counter.bind(&[]).add(1);
+        let names: Vec<_> =
+            metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        assert!(names.contains(&"build_info".to_owned()));
+        assert!(!names.iter().any(|name| name.starts_with("things")), "{names:?}");
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Telemetry {
         service: ServiceInfo,
     ) -> Result<Self, TelemetryError> {
         let filter = config::parse_filter(&settings.log_level).map_err(TelemetryError::Filter)?;
-        let metrics = Metrics::new(service)?;
+        let metrics = Metrics::new(service, settings.metrics)?;
         // Before the span exporter is built: it counts what it drops on the global meter.
         global::set_meter_provider(metrics.provider.clone());
         let (spans, span_layer) = match settings.effective_otlp_endpoint() {
@@ -103,7 +103,7 @@ impl Telemetry {
 
     /// Metrics alone, without touching anything global: what tests use.
     pub(crate) fn metrics_only(service: ServiceInfo) -> Result<Self, TelemetryError> {
-        Ok(Self { metrics: Metrics::new(service)?, spans: None, logs: None })
+        Ok(Self { metrics: Metrics::new(service, true)?, spans: None, logs: None })
     }
 
     /// The meter that every instrument of the process comes from.

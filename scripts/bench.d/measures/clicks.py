@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
-from figures import median, median_ratio, say
+from figures import median, median_ratio
 from processes import BenchError
+
+from .turns import visits_in_turns
 
 FIGURES = ("clicks_resolve", "clicks_resolve_unrecorded", "clicks_resolve_bare", "clicks_resolve_ratio", "clicks_enabled_ratio",
            "clicks_failed_requests", "clicks_saturation", "clicks_recorded_per_redirect", "clicks_drain_s", "clicks_worker_memory")
@@ -23,21 +25,10 @@ def costs(bench) -> None:
     stack, tools = bench.stack, bench.tools
     unrecorded = stack.start_shortener("shortener-unrecorded", LINNET__CLICKS__ENABLED="false")
     nginx, address = stack.start_nginx("nginx-unrecorded", [unrecorded.public], bench.gateway_socket)
+    targets = {"clicks_resolve_bare": bench.bare_address, "clicks_resolve": bench.address, "clicks_resolve_unrecorded": address}
     bench.warm(address)
     bench.warm(bench.address)
-    targets = {"clicks_resolve_bare": bench.bare_address, "clicks_resolve": bench.address, "clicks_resolve_unrecorded": address}
-    rates: dict[str, list[float]] = {name: [] for name in targets}
-    errors = 0
-    for target in targets.values():
-        tools.wrk_visits(target, bench.zipf, 1, 0.3)
-    for turn in range(bench.size.rounds):
-        # A stream that is full would send clicks to the spool.
-        stack.forget_clicks()
-        for name, target in targets.items():
-            peak = tools.wrk_visits(target, bench.zipf, bench.size.round_s, turn * 0.37)
-            rates[name].append(peak.rate)
-            errors += peak.errors
-        say(f"  round {turn + 1}: " + ", ".join(f"{name} {values[-1]:,.0f}" for name, values in rates.items()))
+    rates, errors = visits_in_turns(bench, targets)
     stack.processes.stop(nginx)
     stack.processes.stop(unrecorded.process)
     figures = bench.figures

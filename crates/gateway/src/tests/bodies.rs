@@ -23,11 +23,12 @@ fn post(path: &str, headers: &str) -> String {
 
 /// A request whose body the test feeds.
 fn upload(
+    client: &Client,
     path: &str,
 ) -> (mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>, http::Request<super::support::Body>) {
     let (sender, receiver) = mpsc::channel(0);
     let body = StreamBody::new(receiver).boxed();
-    let mut request = Client::request(Method::POST, path, body);
+    let mut request = client.request(Method::POST, path, body);
     request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
     (sender, request)
 }
@@ -83,7 +84,7 @@ async fn an_event_arrives_before_the_stream_ends_and_leaving_ends_the_call_behin
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let mut request =
-        Client::request(Method::GET, "/api/v1/urls/events", super::support::full(b""));
+        gateway.client.request(Method::GET, "/api/v1/urls/events", super::support::full(b""));
     request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
     let response = gateway.client.send(request).await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -106,7 +107,7 @@ async fn an_event_stream_outlives_the_request_timeout() {
     settings.gateway.request_timeout_ms = 200;
     let gateway = Gateway::start(settings).await;
     let mut request =
-        Client::request(Method::GET, "/api/v1/urls/events", super::support::full(b""));
+        gateway.client.request(Method::GET, "/api/v1/urls/events", super::support::full(b""));
     request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
     let mut body = gateway.client.send(request).await.unwrap().into_body();
     in_time("the first event", body.frame()).await.unwrap().unwrap();
@@ -121,7 +122,7 @@ async fn an_event_stream_outlives_the_request_timeout() {
 async fn a_streaming_route_passes_pieces_both_ways_as_they_come() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
-    let (mut sender, request) = upload("/api/v1/test-stream");
+    let (mut sender, request) = upload(&gateway.client, "/api/v1/test-stream");
     let client = gateway.client.clone();
     let response = actix_web::rt::spawn(async move { client.send(request).await.unwrap() });
     sender.send(Ok(Frame::data(Bytes::from("one")))).await.unwrap();

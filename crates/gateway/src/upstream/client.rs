@@ -73,8 +73,7 @@ impl UpstreamClient {
         upstreams: Arc<Upstreams>,
         counters: Arc<Counters>,
     ) -> Self {
-        let connector =
-            Connector::new(settings.shorteners.as_slice().into(), settings.connect_timeout());
+        let connector = Connector::new(settings.connect_timeout());
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)

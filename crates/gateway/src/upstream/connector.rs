@@ -1,14 +1,15 @@
 //! Connections to shorteners, over TCP or a unix socket.
 //!
-//! The HTTP client knows an upstream by a made-up host name that carries its index
-//! ([`authority_of`]); here that becomes the real address again. So the client's pool keeps
-//! upstreams apart, and nothing a visitor sends can choose where a connection goes.
+//! The HTTP client knows an upstream by an authority that is its address ([`authority_of`]), so the
+//! client's pool keeps upstreams apart. Nothing that a visitor sends gets there.
 
 use std::{
+    ffi::OsString,
+    fmt::Write as _,
     future::Future,
     io,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -25,29 +26,48 @@ use tokio::{
     time::timeout,
 };
 
-const HOST_PREFIX: &str = "shortener-";
+/// A unix socket's path in hexadecimal digits follows; an address of TCP has a port behind its host.
+const UNIX: &str = "unix-";
 
-/// The made-up authority of upstream `index`.
-pub(crate) fn authority_of(index: usize) -> Result<Authority, http::uri::InvalidUri> {
-    format!("{HOST_PREFIX}{index}").parse()
+/// The authority that stands for an address.
+pub(crate) fn authority_of(address: &Address) -> Result<Authority, http::uri::InvalidUri> {
+    match address {
+        Address::Tcp(address) => address.parse(),
+        Address::Unix(path) => {
+            let mut host = UNIX.to_owned();
+            for byte in path.as_os_str().as_bytes() {
+                // Writing into a string can't fail.
+                let _ = write!(host, "{byte:02x}");
+            }
+            host.parse()
+        }
+    }
 }
 
-/// Connects to one of a fixed list of addresses.
+/// The address that an authority stands for.
+fn address_of(uri: &Uri) -> Option<Address> {
+    let authority = uri.authority()?;
+    if authority.port().is_some() {
+        return Some(Address::Tcp(authority.as_str().to_owned()));
+    }
+    let digits = authority.host().strip_prefix(UNIX)?;
+    let bytes: Option<Vec<u8>> = (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+        .collect();
+    Some(Address::Unix(OsString::from_vec(bytes?).into()))
+}
+
+/// Connects to the address that an authority stands for.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
-    addresses: Arc<[Address]>,
     timeout: Duration,
 }
 
 impl Connector {
     /// `timeout` bounds one connect, name resolution included.
-    pub(crate) fn new(addresses: Arc<[Address]>, timeout: Duration) -> Self {
-        Self { addresses, timeout }
-    }
-
-    fn address_of(&self, uri: &Uri) -> Option<Address> {
-        let index: usize = uri.host()?.strip_prefix(HOST_PREFIX)?.parse().ok()?;
-        self.addresses.get(index).cloned()
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout }
     }
 }
 
@@ -61,7 +81,7 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let address = self.address_of(&uri);
+        let address = address_of(&uri);
         let limit = self.timeout;
         Box::pin(async move {
             let address = address.ok_or(io::ErrorKind::NotFound)?;
@@ -184,5 +204,20 @@ impl AsyncWrite for Stream {
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_an_address() {
+        for text in ["127.0.0.1:80", "[::1]:8083", "shortener:8083", "unix:/run/a b/\u{e9}.sock"] {
+            let address: Address = text.parse().unwrap();
+            let authority = authority_of(&address).unwrap();
+            let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/");
+            assert_eq!(address_of(&uri.build().unwrap()), Some(address));
+        }
     }
 }

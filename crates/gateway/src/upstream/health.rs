@@ -1,6 +1,7 @@
-//! The probe: asks every shortener, a few times a second, whether it takes traffic.
+//! The probe: asks every shortener, a few times a second, whether it takes traffic; and what the names
+//! of shorteners stand for.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri};
@@ -11,9 +12,12 @@ use hyper_util::{
 };
 use linnet_platform::{redis_link::jittered, settings::ServiceSettings};
 use secrecy::ExposeSecret as _;
-use tokio::time::timeout;
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
 
-use super::{Connector, Upstream, Upstreams};
+use super::{Connector, Upstream, Upstreams, discovery::Discovery};
 use crate::config::UpstreamSettings;
 
 /// Time between two probes of one shortener, before jitter shortens it.
@@ -31,35 +35,65 @@ enum Finding {
     Silent,
 }
 
-/// Probes all shorteners; never ends.
+#[derive(Clone)]
+struct Probe {
+    client: Client<Connector, Empty<Bytes>>,
+    token: HeaderValue,
+}
+
+/// Probes all shorteners, and keeps up with who they are. Ends only when something in it has died.
 pub(crate) async fn probe(
     settings: UpstreamSettings,
     service: ServiceSettings,
     upstreams: Arc<Upstreams>,
 ) {
-    let connector =
-        Connector::new(settings.shorteners.as_slice().into(), settings.connect_timeout());
     let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(PROBE_TIMEOUT)
-        .build(connector);
+        .build(Connector::new(settings.connect_timeout()));
     let Ok(mut token) = HeaderValue::from_str(service.token.expose_secret()) else {
         tracing::error!("service.token can't stand in a header");
         return;
     };
     token.set_sensitive(true);
-    let probes = upstreams.iter().map(|upstream| probe_one(&client, &token, upstream));
-    futures::future::join_all(probes).await;
+    let probe = Probe { client, token };
+    let mut discovery = Discovery::new(settings.shorteners);
+    let mut running: HashMap<usize, (Arc<Upstream>, AbortHandle)> = HashMap::new();
+    let mut probes = JoinSet::new();
+    loop {
+        let current = upstreams.all();
+        running.retain(|_, (upstream, handle)| {
+            let stays = current.iter().any(|one| Arc::ptr_eq(one, upstream));
+            if !stays {
+                handle.abort();
+            }
+            stays
+        });
+        for upstream in current.iter() {
+            running.entry(upstream.index).or_insert_with(|| {
+                let handle = probes.spawn(probe_one(probe.clone(), Arc::clone(upstream)));
+                (Arc::clone(upstream), handle)
+            });
+        }
+        tokio::select! {
+            found = discovery.next() => {
+                if let Err(error) = upstreams.set(&found) {
+                    tracing::error!(error = &error as &dyn std::error::Error, "an address of a shortener is none");
+                }
+            }
+            Some(Err(death)) = probes.join_next() => {
+                if !death.is_cancelled() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
-async fn probe_one(
-    client: &Client<Connector, Empty<Bytes>>,
-    token: &HeaderValue,
-    upstream: &Upstream,
-) {
+async fn probe_one(probe: Probe, upstream: Arc<Upstream>) {
     let mut silences = 0;
     loop {
-        match ask(client, token, upstream).await {
+        match ask(&probe.client, &probe.token, &upstream).await {
             Finding::TakesTraffic => {
                 silences = 0;
                 upstream.set_healthy(true);

@@ -3,6 +3,8 @@
 //! Invariants:
 //! - [`Upstreams`] is shared by the process; an [`UpstreamClient`] with its connections belongs to
 //!   one runtime, since a connection dies with the runtime that made it.
+//! - A name that stands for several addresses is several shorteners. They come and go with what the
+//!   name stands for ([`probe`] asks); one that stays keeps its health, breaker and connections.
 //! - Health (what the probe says) and the breaker (what calls say) are kept apart: health decides
 //!   who is preferred, the breaker who is allowed. When nobody is healthy, whoever the breaker
 //!   allows is tried: a probe can be wrong, and a shortener that drains still answers.
@@ -13,14 +15,19 @@ mod breaker;
 mod budget;
 mod client;
 mod connector;
+mod discovery;
 mod health;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use http::uri::Authority;
+use arc_swap::ArcSwap;
+use http::uri::{Authority, InvalidUri};
 use linnet_platform::listener::Address;
 
 use crate::config::UpstreamSettings;
@@ -35,6 +42,7 @@ pub(crate) use health::probe;
 /// One shortener.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    /// Its place among the current ones, for logs and metrics. It is another's when this one is gone.
     pub(crate) index: usize,
     pub(crate) address: Address,
     pub(crate) authority: Authority,
@@ -73,61 +81,86 @@ impl Upstream {
 /// All shorteners.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    all: Vec<Arc<Upstream>>,
+    current: ArcSwap<Vec<Arc<Upstream>>>,
     next: AtomicUsize,
     budget: RetryBudget,
+    breaker_failures: u32,
+    breaker_open: Duration,
 }
 
 impl Upstreams {
     /// Every shortener counts as down until its first probe, which comes at once.
-    pub(crate) fn new(settings: &UpstreamSettings) -> Result<Self, http::uri::InvalidUri> {
-        let open_for = std::time::Duration::from_millis(settings.breaker_open_ms);
-        let one = |(index, address): (usize, &Address)| -> Result<_, http::uri::InvalidUri> {
-            Ok(Arc::new(Upstream {
-                index,
-                address: address.clone(),
-                authority: authority_of(index)?,
-                breaker: Breaker::new(settings.breaker_failures, open_for),
-                healthy: AtomicBool::new(false),
-            }))
-        };
-        Ok(Self {
-            all: settings.shorteners.iter().enumerate().map(one).collect::<Result<_, _>>()?,
+    pub(crate) fn new(settings: &UpstreamSettings) -> Result<Self, InvalidUri> {
+        let upstreams = Self {
+            current: ArcSwap::default(),
             next: AtomicUsize::new(0),
             budget: RetryBudget::new(settings.retry_budget_percent),
-        })
+            breaker_failures: settings.breaker_failures,
+            breaker_open: Duration::from_millis(settings.breaker_open_ms),
+        };
+        upstreams.set(&settings.shorteners)?;
+        Ok(upstreams)
     }
 
-    /// Every shortener, in the configuration's order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.all.iter()
+    /// From now on these are the shorteners. Only one task may call it.
+    pub(crate) fn set(&self, addresses: &[Address]) -> Result<(), InvalidUri> {
+        let before = self.current.load();
+        let mut all: Vec<_> =
+            before.iter().filter(|known| addresses.contains(&known.address)).cloned().collect();
+        for address in addresses {
+            if all.iter().all(|known| known.address != *address) {
+                // There is a free one: not all of so many numbers are taken.
+                let is_free = |index: &usize| all.iter().all(|known| known.index != *index);
+                let index = (0..=all.len()).find(is_free).unwrap_or_default();
+                all.push(Arc::new(Upstream {
+                    index,
+                    address: address.clone(),
+                    authority: authority_of(address)?,
+                    breaker: Breaker::new(self.breaker_failures, self.breaker_open),
+                    healthy: AtomicBool::new(false),
+                }));
+            }
+        }
+        all.sort_by_key(|upstream| upstream.index);
+        self.current.store(Arc::new(all));
+        Ok(())
+    }
+
+    /// Every shortener that there is now.
+    pub(crate) fn all(&self) -> Arc<Vec<Arc<Upstream>>> {
+        self.current.load_full()
     }
 
     /// How many shorteners take traffic.
     pub(crate) fn healthy(&self) -> usize {
-        self.iter().filter(|upstream| upstream.is_healthy()).count()
+        self.current.load().iter().filter(|upstream| upstream.is_healthy()).count()
     }
 
     /// The next shortener in turn, rather a healthy one and rather not `avoid`.
     pub(crate) fn admit(&self, avoid: Option<usize>) -> Option<Admission> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let all = self.current.load();
         let other = |upstream: &Upstream| Some(upstream.index) != avoid;
-        self.first(start, |upstream| upstream.is_healthy() && other(upstream))
-            .or_else(|| self.first(start, Upstream::is_healthy))
-            .or_else(|| self.first(start, other))
-            .or_else(|| self.first(start, |_| true))
+        first(&all, start, |upstream| upstream.is_healthy() && other(upstream))
+            .or_else(|| first(&all, start, Upstream::is_healthy))
+            .or_else(|| first(&all, start, other))
+            .or_else(|| first(&all, start, |_| true))
     }
+}
 
-    fn first(&self, start: usize, wanted: impl Fn(&Upstream) -> bool) -> Option<Admission> {
-        let count = self.all.len();
-        (0..count)
-            .filter_map(|offset| self.all.get((start.wrapping_add(offset)) % count))
-            .filter(|upstream| wanted(upstream))
-            .find_map(|upstream| {
-                let pass = upstream.breaker.admit()?;
-                Some(Admission { upstream: Arc::clone(upstream), pass, settled: false })
-            })
-    }
+fn first(
+    all: &[Arc<Upstream>],
+    start: usize,
+    wanted: impl Fn(&Upstream) -> bool,
+) -> Option<Admission> {
+    let count = all.len();
+    (0..count)
+        .filter_map(|offset| all.get((start.wrapping_add(offset)) % count))
+        .filter(|upstream| wanted(upstream))
+        .find_map(|upstream| {
+            let pass = upstream.breaker.admit()?;
+            Some(Admission { upstream: Arc::clone(upstream), pass, settled: false })
+        })
 }
 
 /// Leave to make one call.
@@ -171,10 +204,13 @@ impl Drop for Admission {
 mod tests {
     use super::*;
 
+    fn addresses(ports: &[u16]) -> Vec<Address> {
+        ports.iter().map(|port| Address::Tcp(format!("127.0.0.1:{port}"))).collect()
+    }
+
     fn upstreams(count: u16) -> Upstreams {
-        let shorteners = (1..=count).map(|port| Address::Tcp(format!("127.0.0.1:{port}")));
         let settings = UpstreamSettings {
-            shorteners: shorteners.collect(),
+            shorteners: addresses(&(1..=count).collect::<Vec<_>>()),
             breaker_failures: 2,
             ..UpstreamSettings::default()
         };
@@ -191,8 +227,8 @@ mod tests {
     #[tokio::test]
     async fn calls_go_round_the_healthy_ones() {
         let upstreams = upstreams(3);
-        upstreams.all[0].set_healthy(true);
-        upstreams.all[2].set_healthy(true);
+        upstreams.all()[0].set_healthy(true);
+        upstreams.all()[2].set_healthy(true);
         let mut seen: Vec<_> = (0..30).filter_map(|_| next(&upstreams, None)).collect();
         seen.sort_unstable();
         seen.dedup();
@@ -218,10 +254,23 @@ mod tests {
     #[tokio::test]
     async fn an_unreachable_one_is_no_longer_preferred() {
         let upstreams = upstreams(2);
-        upstreams.iter().for_each(|upstream| upstream.set_healthy(true));
+        upstreams.all().iter().for_each(|upstream| upstream.set_healthy(true));
         let admission = upstreams.admit(None).unwrap();
         let gone = admission.upstream.index;
         admission.failed(true);
         assert!((0..10).all(|_| next(&upstreams, None) != Some(gone)));
+    }
+    #[tokio::test]
+    async fn who_stays_is_still_the_same_and_who_comes_takes_a_free_number() {
+        let upstreams = upstreams(3);
+        let before = upstreams.all();
+        upstreams.set(&addresses(&[3, 7, 1])).unwrap();
+        let now = upstreams.all();
+        let seen: Vec<_> = now.iter().map(|one| (one.index, one.address.to_string())).collect();
+        let named = |(index, port): (usize, u16)| (index, format!("127.0.0.1:{port}"));
+        assert_eq!(seen, [(0, 1), (1, 7), (2, 3)].map(named));
+        assert!(Arc::ptr_eq(&before[0], &now[0]) && Arc::ptr_eq(&before[2], &now[2]));
+        upstreams.set(&addresses(&[7])).unwrap();
+        assert!((0..10).all(|_| next(&upstreams, None) == Some(1)));
     }
 }

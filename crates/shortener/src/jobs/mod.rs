@@ -13,6 +13,7 @@
 mod dispatch;
 mod lane;
 mod metrics;
+mod pace;
 mod queue;
 mod run;
 mod settings;

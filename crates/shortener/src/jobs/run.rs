@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-use super::{JobMetrics, JobSettings, upload};
+use super::{JobMetrics, JobSettings, pace::Pace, upload};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -120,17 +120,23 @@ impl Runner {
         let rules =
             RowRules { targets: self.targets.clone(), by_admin: run.by_admin, owner: run.user_id };
         let mut chunks = read_chunks::<T>(bounds.clone(), rules);
+        let mut pace = Pace::new(self.settings.busy_percent, self.settings.lease() / 3);
         loop {
             let chunk = tokio::select! {
                 () = stop.cancelled() => return Ok(Ended::Stopped),
                 chunk = self.next_chunk(run, &mut chunks) => chunk?,
             };
             let Some(chunk) = chunk else { return Ok(Ended::Lost) };
+            let began = Instant::now();
             if !self.write_in_time(run, &chunk, &bounds, stop).await? {
                 return Ok(if stop.is_cancelled() { Ended::Stopped } else { Ended::Lost });
             }
             if chunk.is_last {
                 return Ok(Ended::Whole);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(Ended::Stopped),
+                () = tokio::time::sleep(pace.rest_after(began.elapsed())) => {}
             }
         }
     }

@@ -35,6 +35,8 @@ pub struct JobSettings {
     pub lease_ms: u64,
     /// Rows that are written in one transaction.
     pub chunk_rows: usize,
+    /// Share of the time in which a job writes while others wait for a processor, in percent.
+    pub busy_percent: u32,
     /// Bad rows of one job that are kept; more are only counted.
     pub row_errors: usize,
     /// How long ended jobs are kept, in days.
@@ -55,7 +57,8 @@ impl Default for JobSettings {
             max_attempts: 5,
             retry_ms: 1_000,
             lease_ms: 15_000,
-            chunk_rows: 2_000,
+            chunk_rows: 250,
+            busy_percent: 30,
             row_errors: 100_000,
             keep_days: 30,
         }
@@ -79,6 +82,7 @@ impl JobSettings {
             ("jobs.retry_ms", self.retry_ms, 10, 3_600_000),
             ("jobs.lease_ms", self.lease_ms, 1_000, 3_600_000),
             ("jobs.chunk_rows", number(self.chunk_rows), 1, 20_000),
+            ("jobs.busy_percent", self.busy_percent.into(), 1, 100),
             ("jobs.row_errors", number(self.row_errors), 0, 10_000_000),
             ("jobs.keep_days", self.keep_days.into(), 1, 36_500),
         ] {

@@ -16,6 +16,9 @@ use super::{PostgresSettings, StoreError};
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
+/// What an index of `search` may put off, in kB. Who writes the row that fills it writes it all into the
+/// index: at the 4 MB of PostgreSQL that is half a second of a core, and redirects wait for it.
+const WORKER_PENDING_KB: u64 = 256;
 
 /// Who uses a pool, which decides its share of `postgres.max_connections`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +71,7 @@ impl PoolRole {
 /// A pool that connects when it is first used, so a process starts while the database is away.
 pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPool, StoreError> {
     let slow = Duration::from_millis(settings.slow_statement_ms);
-    let options = PgConnectOptions::from_str(settings.url.expose_secret())?
+    let mut options = PgConnectOptions::from_str(settings.url.expose_secret())?
         .application_name("linnet-shortener")
         .options([
             ("statement_timeout", settings.statement_timeout_ms),
@@ -77,6 +80,9 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
         ])
         .log_statements(LevelFilter::Off)
         .log_slow_statements(LevelFilter::Warn, slow);
+    if let PoolRole::Worker { .. } = role {
+        options = options.options([("gin_pending_list_limit", WORKER_PENDING_KB)]);
+    }
     Ok(PgPoolOptions::new()
         .max_connections(role.connections(settings.max_connections))
         .acquire_timeout(settings.acquire_timeout())

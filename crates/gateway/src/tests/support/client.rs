@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri, uri::Authority};
 use http_body_util::{BodyExt as _, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -23,7 +23,10 @@ pub(in crate::tests) type Body = BoxBody<Bytes, std::io::Error>;
 
 /// A client of one address; clones share connections.
 #[derive(Clone)]
-pub(in crate::tests) struct Client(Http<Connector, Body>);
+pub(in crate::tests) struct Client {
+    http: Http<Connector, Body>,
+    authority: Authority,
+}
 
 /// A whole answer.
 #[derive(Debug)]
@@ -53,15 +56,23 @@ impl Answer {
 }
 
 impl Client {
-    pub(in crate::tests) fn new(address: Address) -> Self {
-        let connector = Connector::new([address].into(), Duration::from_secs(5));
-        Self(Http::builder(TokioExecutor::new()).build(connector))
+    pub(in crate::tests) fn new(address: &Address) -> Self {
+        let connector = Connector::new(Duration::from_secs(5));
+        Self {
+            http: Http::builder(TokioExecutor::new()).build(connector),
+            authority: authority_of(address).unwrap(),
+        }
     }
 
-    pub(in crate::tests) fn request(method: Method, path: &str, body: Body) -> Request<Body> {
+    pub(in crate::tests) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Request<Body> {
         let uri = Uri::builder()
             .scheme("http")
-            .authority(authority_of(0).unwrap())
+            .authority(self.authority.clone())
             .path_and_query(path)
             .build()
             .unwrap();
@@ -72,7 +83,7 @@ impl Client {
         &self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
-        in_time("an answer", self.0.request(request)).await
+        in_time("an answer", self.http.request(request)).await
     }
 
     pub(in crate::tests) async fn call(
@@ -82,7 +93,7 @@ impl Client {
         headers: &[(&'static str, &str)],
         body: &[u8],
     ) -> Answer {
-        let mut request = Self::request(method, path, full(body));
+        let mut request = self.request(method, path, full(body));
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }

@@ -89,8 +89,8 @@ impl Gateway {
             Application::build_with(settings, &telemetry, lifecycle.clone(), routes).unwrap();
         let address = application.address().to_string();
         let gateway = Self {
-            client: Client::new(application.address()),
-            admin: Client::new(application.admin_address()),
+            client: Client::new(&application.address()),
+            admin: Client::new(&application.admin_address()),
             address,
             metrics,
             lifecycle,

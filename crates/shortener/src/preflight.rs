@@ -1,0 +1,156 @@
+//! What is wrong with an installation, told all at once and before anything serves.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use secrecy::ExposeSecret;
+use sqlx::{Connection, PgConnection, error::DatabaseError, postgres::PgConnectOptions};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{config::Settings, ingest::connect, store::PostgresSettings};
+
+/// A server that was started together with this process may need so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// PostgreSQL's `invalid_password` and `invalid_authorization_specification`.
+const REFUSED: [&str; 2] = ["28P01", "28000"];
+
+/// What was found; at least one problem.
+#[derive(Debug, thiserror::Error)]
+#[error("this installation has {} problem(s){}", .0.len(), lines(.0))]
+pub struct PreflightError(Vec<Problem>);
+
+/// One thing that must be mended.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("{key}: {} cannot be written: {source}", .folder.display())]
+    Folder { key: &'static str, folder: PathBuf, source: io::Error },
+    #[error("postgres.url: {0}")]
+    Postgres(sqlx::Error),
+    #[error("postgres.url: no answer in {} s", CONNECT_TIMEOUT.as_secs())]
+    PostgresSilent,
+    #[error("redis.url: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error(
+        "redis.url: its maxmemory-policy `{0}` lets it throw away clicks and jobs that wait; \
+         set volatile-lru or noeviction"
+    )]
+    Evicts(String),
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
+}
+
+/// Looks whether folders can be written, and whether PostgreSQL and Redis take us; waits for servers
+/// that are about to start.
+pub async fn preflight(settings: &Settings) -> Result<(), PreflightError> {
+    let mut problems: Vec<Problem> = [
+        ("clicks.spool_dir", &settings.clicks.spool_dir),
+        ("jobs.upload_dir", &settings.jobs.upload_dir),
+    ]
+    .into_iter()
+    .filter_map(|(key, folder)| {
+        let folder = folder.clone();
+        try_folder(&folder).err().map(|source| Problem::Folder { key, folder, source })
+    })
+    .collect();
+    let (postgres, redis) = futures::join!(
+        until_definite(|| try_postgres(&settings.postgres), Problem::may_pass),
+        until_definite(|| try_redis(settings), Problem::may_pass),
+    );
+    problems.extend([postgres.err(), redis.err()].into_iter().flatten());
+    if problems.is_empty() { Ok(()) } else { Err(PreflightError(problems)) }
+}
+
+impl Problem {
+    /// Whether it may be gone in a moment.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Postgres(error) => {
+                match error.as_database_error().and_then(DatabaseError::code) {
+                    // Such as 57P03: it is starting up. A database that is not there yet may be about to be made.
+                    Some(code) => !REFUSED.contains(&code.as_ref()),
+                    None => true,
+                }
+            }
+            Self::PostgresSilent => true,
+            Self::Redis(error) => error.kind() != redis::ErrorKind::AuthenticationFailed,
+            Self::Folder { .. } | Self::Evicts(_) => false,
+        }
+    }
+}
+
+async fn until_definite<F: Future<Output = Result<(), Problem>>>(
+    attempt: impl Fn() -> F,
+    may_pass: impl Fn(&Problem) -> bool,
+) -> Result<(), Problem> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt().await {
+            Err(problem) if may_pass(&problem) && Instant::now() < deadline => {
+                sleep(RETRY_EVERY).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let probe = folder.join(format!(".preflight-{}", std::process::id()));
+    OpenOptions::new().write(true).create(true).truncate(true).open(&probe)?;
+    fs::remove_file(probe)
+}
+
+async fn try_postgres(settings: &PostgresSettings) -> Result<(), Problem> {
+    let options =
+        PgConnectOptions::from_str(settings.url.expose_secret()).map_err(Problem::Postgres)?;
+    let connected = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
+    let connection = connected.map_err(|_| Problem::PostgresSilent)?.map_err(Problem::Postgres)?;
+    connection.close().await.map_err(Problem::Postgres)
+}
+
+async fn try_redis(settings: &Settings) -> Result<(), Problem> {
+    let mut redis = connect(&settings.redis).await?;
+    let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await?;
+    let policy = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
+    match policy.map(str::trim) {
+        Some(policy) if policy.starts_with("allkeys") => Err(Problem::Evicts(policy.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(try_folder(&dir.path().join("a/b")).is_ok());
+        assert_eq!(fs::read_dir(dir.path().join("a/b")).unwrap().count(), 0);
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(try_folder(&file.join("below")).is_err());
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let problem = |key| Problem::Folder {
+            key,
+            folder: "/nowhere".into(),
+            source: io::Error::from(io::ErrorKind::PermissionDenied),
+        };
+        let error = PreflightError(vec![problem("a"), problem("b")]).to_string();
+        assert!(error.starts_with("this installation has 2 problem(s)\n  a: /nowhere"), "{error}");
+        assert!(error.contains("\n  b: /nowhere cannot be written"), "{error}");
+    }
+}

@@ -1,0 +1,26 @@
+"""What metrics and logs cost a redirect."""
+
+from __future__ import annotations
+
+from figures import median, median_ratio
+
+from .turns import visits_in_turns
+
+FIGURES = ("telemetry_on", "telemetry_off", "telemetry_ratio", "telemetry_failed_requests")
+
+
+def run(bench) -> None:
+    stack = bench.stack
+    # nginx logs the same on both sides.
+    silent = stack.start_shortener("shortener-silent", LINNET__TELEMETRY__METRICS="false", LINNET__TELEMETRY__LOG_LEVEL="off")
+    nginx, address = stack.start_nginx("nginx-silent", [silent.public], bench.gateway_socket)
+    bench.warm(address)
+    bench.warm(bench.address)
+    rates, errors = visits_in_turns(bench, {"telemetry_on": bench.address, "telemetry_off": address})
+    stack.processes.stop(nginx)
+    stack.processes.stop(silent.process)
+    figures = bench.figures
+    for name, values in rates.items():
+        figures.add(name, median(values), "req/s")
+    figures.add("telemetry_ratio", median_ratio(rates["telemetry_on"], rates["telemetry_off"]), "of silent", at_least=0.97)
+    figures.add("telemetry_failed_requests", errors, "requests", at_most=0)
