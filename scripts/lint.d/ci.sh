@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # `tools` is set by scripts/lint
 # The checks of scripts/lint for what no compiler sees: YAML, GitHub's workflows, Dockerfiles and compose files.
 #
 # A check whose linter can't be had fails: a lint that is left out in silence says more than it knows.
@@ -66,7 +66,7 @@ check_containers() {
   install_linters
   local status=0
   local -a files
-  find_files '*Dockerfile' '*Dockerfile.*' '*.Dockerfile'
+  find_files '*Dockerfile' '*Dockerfile.*' '*.Dockerfile' ':!*.dockerignore'
   "$linters/hadolint" --config "$LINNET_ROOT/.hadolint.yaml" "${files[@]}" || status=1
   info "${#files[@]} Dockerfiles"
   find_files '*compose*.yml' '*compose*.yaml'
