@@ -58,7 +58,7 @@ check_ci() {
   "$linters/jactionlint" --profile correctness --strict-exit "${files[@]}" || status=1
   find_files .github/dependabot.yml
   "$linters/check-jsonschema" --builtin-schema vendor.dependabot "${files[@]}" || status=1
-  "$linters/zizmor" --quiet --no-progress --persona pedantic "${online[@]}" .github || status=1
+  "$linters/zizmor" --quiet --no-progress --persona auditor "${online[@]}" .github || status=1
   return "$status"
 }
 
