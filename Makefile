@@ -2,7 +2,7 @@
 # Variables go behind the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs test lint bench fmt sqlx-prepare
+.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench fmt sqlx-prepare
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,21 @@ clean: ## Remove the data, keys and logs of `make run` (.run/)
 
 logs: ## Follow the logs of `make run` (NAME=shortener for one)
 	@scripts/logs
+
+up: ## Build and run everything in containers (PORT=8080 HOST=127.0.0.1 PROFILES=monitoring)
+	@scripts/up
+
+down: ## Stop and remove the containers of `make up` (VOLUMES=yes: their data, too)
+	@scripts/down
+
+budget: ## What the containers may take of the machine's memory
+	@scripts/budget
+
+monitor: ## Prometheus and Alertmanager beside `make run`, until Ctrl-C
+	@scripts/monitor
+
+test-compose: ## The containers, tried from outside
+	@scripts/test-compose
 
 test: ## Lints, unit, store and system tests, with servers of their own
 	@scripts/test

@@ -6,19 +6,29 @@
 
 use std::{pin::Pin, time::Duration};
 
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, hyper::HyperClient};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{
     Resource,
     trace::{SdkTracer, SdkTracerProvider},
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
 
 use crate::telemetry::{ServiceInfo, TelemetryError};
 
 /// One export, its retries aside.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest answer of a collector, in bytes; it says little.
+const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Builds the provider. The batch's queue, size and delay follow the `OTEL_BSP_*` variables, the
 /// sampler `OTEL_TRACES_SAMPLER`.
@@ -42,9 +52,10 @@ pub(crate) fn tracer_provider(
     Ok((provider, tracer))
 }
 
+/// HTTP/1.1 alone: the client that comes with the exporter speaks HTTP/2 as well, a megabyte of program.
 #[derive(Debug)]
 struct BlockingClient {
-    client: HyperClient,
+    client: Client<HttpConnector, Full<Bytes>>,
     // Optional only so that `drop` can take it: a runtime must not be dropped where blocking is
     // forbidden, but may be sent to the background.
     runtime: Option<Runtime>,
@@ -54,8 +65,17 @@ impl BlockingClient {
     fn new() -> Result<Self, TelemetryError> {
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(TelemetryError::Runtime)?;
-        let client = HyperClient::with_default_connector(EXPORT_TIMEOUT, None);
+        let client = Client::builder(TokioExecutor::new()).build_http();
         Ok(Self { client, runtime: Some(runtime) })
+    }
+}
+
+impl BlockingClient {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.client.request(request.map(Full::new)).await?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+        Ok(Response::from_parts(head, body))
     }
 }
 
@@ -78,7 +98,9 @@ impl HttpClient for BlockingClient {
     {
         Box::pin(async move {
             match &self.runtime {
-                Some(runtime) => runtime.block_on(self.client.send_bytes(request)),
+                Some(runtime) => {
+                    runtime.block_on(async { timeout(EXPORT_TIMEOUT, self.send(request)).await? })
+                }
                 None => Err("the exporter has been stopped".into()),
             }
         })

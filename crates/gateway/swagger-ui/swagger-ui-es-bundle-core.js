@@ -1,0 +1,1 @@
+// Left out: the pages load swagger-ui-bundle.js.

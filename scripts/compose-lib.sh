@@ -1,0 +1,49 @@
+# shellcheck shell=bash disable=SC2034 # it defines what others use
+# What the scripts of the containers need, beside lib.sh. Source it; it runs nothing.
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+deploy=$LINNET_ROOT/deploy
+secrets=${LINNET_SECRETS:-$deploy/secrets}
+export LINNET_SECRETS=$secrets
+export LINNET_HOST=${LINNET_HOST:-${HOST:-127.0.0.1}} LINNET_PORT=${LINNET_PORT:-${PORT:-8080}}
+case $LINNET_HOST in
+  0.0.0.0|127.*) shown_host=localhost ;;
+  *)             shown_host=$LINNET_HOST ;;
+esac
+export LINNET_BASE_URL=${LINNET_BASE_URL:-http://$shown_host:$LINNET_PORT}
+local_url=http://127.0.0.1:$LINNET_PORT
+if [[ $LINNET_HOST != 0.0.0.0 && $LINNET_HOST != 127.* ]]; then local_url=http://$LINNET_HOST:$LINNET_PORT; fi
+
+# PROFILES=monitoring,tracing
+IFS=', ' read -r -a profiles <<< "${PROFILES:-}"
+files=(-f "$deploy/compose.yaml")
+for profile in "${profiles[@]}"; do
+  case $profile in
+    monitoring) ;;
+    tracing) export OTEL_EXPORTER_OTLP_ENDPOINT=${OTEL_EXPORTER_OTLP_ENDPOINT:-http://tempo:4318} ;;
+    *) die "there is no profile '$profile'; there are: monitoring, tracing" "$EX_USAGE" ;;
+  esac
+done
+# With LOGS=loki Docker hands the logs to the shipper of the profile `monitoring`.
+case ${LOGS:-} in
+  '') ;;
+  loki) files+=(-f "$deploy/compose.logs.yaml") ;;
+  *) die "LOGS=$LOGS: there is only \`loki\`" "$EX_USAGE" ;;
+esac
+
+need_docker() {
+  type -P docker >/dev/null || die "no docker found: install Docker Engine with Compose v2 (https://docs.docker.com/engine/install/)" "$EX_UNAVAILABLE"
+  docker compose version >/dev/null 2>&1 || die "no Compose v2: install docker-compose-plugin" "$EX_UNAVAILABLE"
+  docker info >/dev/null 2>&1 || die "the Docker daemon does not answer; does it run, and may you use it (group docker)?" "$EX_UNAVAILABLE"
+}
+
+compose() {
+  local -a with=()
+  local profile
+  for profile in "${profiles[@]}"; do with+=(--profile "$profile"); done
+  docker compose "${files[@]}" "${with[@]}" "$@"
+}
+
+# Containers of the project that are there, whether they run or not.
+project_containers() { docker ps -aq --filter "label=com.docker.compose.project=${LINNET_PROJECT:-linnet}"; }
