@@ -1,0 +1,121 @@
+"""The containers of one project, and how to ask about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PORT = int(os.environ["LINNET_PORT"])
+SITE = f"http://127.0.0.1:{PORT}"
+SECRETS = Path(os.environ["LINNET_SECRETS"])
+SCRATCH = Path(os.environ["LINNET_SCRATCH"])
+PROJECT = os.environ["LINNET_PROJECT"]
+WITHOUT = set(filter(None, os.environ.get("LINNET_WITHOUT", "").split(",")))
+
+CORE = ("nginx", "gateway", "shortener", "worker", "postgres", "redis")
+
+
+class Failed(Exception):
+    """A promise that was not kept."""
+
+
+def run(*command: str, check: bool = True, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=timeout, check=False)
+    if check and done.returncode:
+        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+    return done
+
+
+def compose(*words: str, check: bool = True, files: tuple[str, ...] = (), timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    options = [word for file in ("deploy/compose.yaml", *files) for word in ("-f", file)]
+    return run("docker", "compose", *options, "--profile", "monitoring", *words, check=check, timeout=timeout)
+
+
+def containers(service: str | None = None, *, all_states: bool = False) -> list[str]:
+    words = ["docker", "ps", "-q", "--no-trunc", "--filter", f"label=com.docker.compose.project={PROJECT}",
+             "--filter", "label=com.docker.compose.oneoff=False"]
+    if all_states:
+        words.append("-a")
+    if service:
+        words += ["--filter", f"label=com.docker.compose.service={service}"]
+    return run(*words).stdout.split()
+
+
+def inspect(container: str) -> dict:
+    return json.loads(run("docker", "inspect", container).stdout)[0]
+
+
+def name_of(details: dict) -> str:
+    return details["Config"]["Labels"]["com.docker.compose.service"]
+
+
+def http(path: str, *, site: str = SITE, method: str = "GET", body: dict | None = None, key: str | None = None,
+         timeout: float = 10) -> tuple[int, str]:
+    """Status and text; 0 when there is no answer. Redirects are not followed."""
+    request = urllib.request.Request(site + path, method=method, data=None if body is None else json.dumps(body).encode())
+    request.add_header("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+    if body is not None:
+        request.add_header("Content-Type", "application/json")
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with OPENER.open(request, timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+    except (OSError, ValueError):
+        return 0, ""
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args, **_more):
+        return None
+
+
+OPENER = urllib.request.build_opener(NoRedirect)
+
+
+def admin_key() -> str:
+    return (SECRETS / "admin_key").read_text().strip()
+
+
+def shorten(code: str, target: str = "https://example.com/") -> None:
+    status, text = http("/api/v1/urls", method="POST", body={"original_url": target, "short_code": code}, key=admin_key())
+    if status != 201:
+        raise Failed(f"POST /api/v1/urls: {status} {text}")
+
+
+def wait(seconds: float, what: str, condition: Callable[[], object]) -> float:
+    """How long it took until the condition was met."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > seconds:
+            raise Failed(f"no {what} after {seconds:.0f} s")
+        time.sleep(0.1)
+    return time.monotonic() - begun
+
+
+def require(condition: object, message: str) -> None:
+    if not condition:
+        raise Failed(message)
+
+
+def serves(code: str) -> bool:
+    return http(f"/{code}", timeout=2)[0] == 302
+
+
+def prometheus(path: str) -> dict:
+    """Prometheus is on an inner network: asked from within its own container's network, by this machine."""
+    details = inspect(containers("prometheus")[0])
+    address = next(iter(details["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    status, text = http(path, site=f"http://{address}:9090")
+    require(status == 200, f"Prometheus answers {status} to {path}: {text}")
+    return json.loads(text)["data"]

@@ -1,0 +1,159 @@
+"""What goes wrong with containers while others are asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine import (CORE, PROJECT, SECRETS, Failed, admin_key, compose, containers, http, inspect, prometheus, require, run, serves,
+                    shorten, wait)
+from start import watch_files
+
+
+def kill(service: str) -> str:
+    container = containers(service)[0]
+    # Not by the engine: it would take that for a stop that was asked for, and would not start it again.
+    os.kill(inspect(container)["State"]["Pid"], signal.SIGKILL)
+    return container
+
+
+def works() -> bool:
+    return serves("first") and http("/api/v1/urls?limit=1", key=admin_key(), timeout=2)[0] == 200
+
+
+def what_is_killed_comes_back(_figure) -> None:
+    for service in CORE:
+        before = inspect(containers(service)[0])["RestartCount"]
+        kill(service)
+        wait(60, f"new {service}", lambda service=service, before=before: any(
+            inspect(one)["RestartCount"] > before for one in containers(service)))
+        took = wait(60, f"service after {service} was killed", works)
+        code = f"after-{service}"
+        shorten(code)
+        wait(10, f"redirect after {service} was killed", lambda code=code: serves(code))
+        print(f"    {service}: back, all works {took:.1f} s after its restart", flush=True)
+
+
+@contextmanager
+def redirects(code: str):
+    """Asks for a link all the while; a list of [answered, failed]."""
+    counts = [0, 0]
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.wait(0.005):
+            counts[0 if http(f"/{code}", timeout=2)[0] == 302 else 1] += 1
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        thread.join()
+
+
+def warmed(code: str) -> None:
+    shorten(code)
+    for _ in range(20):
+        http(f"/{code}")
+
+
+def redirects_go_on_without_redis(_figure) -> None:
+    warmed("no-redis")
+    shorten("no-redis-cold")
+    compose("stop", "-t", "5", "redis", files=watch_files())
+    try:
+        with redirects("no-redis") as counts:
+            wait(5, "redirect that no memory holds", lambda: serves("no-redis-cold"))
+            wait(10, "hundred redirects", lambda: sum(counts) >= 100)
+            shorten("made-without-redis")
+            wait(5, "redirect that was made without Redis", lambda: serves("made-without-redis"))
+    finally:
+        compose("start", "redis", files=watch_files())
+    require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed without Redis")
+    print(f"    {counts[0]} redirects, none failed", flush=True)
+    wait(60, "service", works)
+
+
+def redirects_go_on_without_postgresql(_figure) -> None:
+    warmed("no-postgres")
+    compose("stop", "-t", "10", "postgres", files=watch_files())
+    try:
+        with redirects("no-postgres") as counts:
+            wait(20, "200 redirects", lambda: sum(counts) >= 200)
+            # What no cache holds is not known to be absent.
+            status, _ = http("/never-asked-for", timeout=10)
+            require(status == 503, f"without PostgreSQL an unknown link is answered {status}")
+            status, _ = http("/api/v1/urls?limit=1", key=admin_key(), timeout=15)
+            require(status == 503, f"without PostgreSQL the API answers {status}")
+    finally:
+        compose("start", "postgres", files=watch_files())
+    require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed without PostgreSQL")
+    print(f"    {counts[0]} redirects, none failed", flush=True)
+    wait(60, "service", works)
+
+
+def a_full_disk_stops_no_redirect(_figure) -> None:
+    """PostgreSQL's volume on a small disk of its own, filled to the last byte."""
+    warmed("full-disk")
+    volume = f"{PROJECT}_postgres"
+    folder = Path(run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", volume).stdout.strip())
+    compose("stop", "-t", "20", "postgres", files=watch_files())
+    copy = folder.with_name("_data.kept")
+    image = folder.with_name("disk.img")
+    run("cp", "-a", str(folder), str(copy))
+    used = int(run("du", "-sm", str(copy)).stdout.split()[0])
+    try:
+        mount_small(folder, image, used + 200)
+        run("cp", "-a", f"{copy}/.", str(folder))
+        run("chown", "999:999", str(folder))
+        run("chmod", "700", str(folder))
+        compose("up", "-d", "--no-build", "--force-recreate", "--no-deps", "postgres", files=watch_files())
+        wait(60, "service on the small disk", works)
+        warmed("full-disk-2")
+        with redirects("full-disk-2") as counts:
+            fill(folder / "ballast")
+            refused = wait(60, "create that is refused", lambda: not creates())
+            wait(20, "200 redirects", lambda: sum(counts) >= 200)
+            require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed with a full disk")
+            print(f"    creates are refused after {refused:.1f} s; {counts[0]} redirects, none failed", flush=True)
+            took = wait(120, "alert of the full disk", lambda: fires("Disk"))
+            print(f"    the alert fires after {took:.1f} s", flush=True)
+        (folder / "ballast").unlink()
+        wait(60, "creates, with room again", creates)
+    finally:
+        compose("stop", "-t", "10", "postgres", check=False, files=watch_files())
+        run("umount", str(folder), check=False)
+        image.unlink(missing_ok=True)
+
+
+def mount_small(folder: Path, image: Path, mib: int) -> None:
+    with image.open("wb") as file:
+        file.truncate(mib * 1024 * 1024)
+    run("mkfs.ext4", "-q", "-m", "0", str(image))
+    done = run("mount", "-o", "loop", str(image), str(folder), check=False)
+    if done.returncode:
+        # A kernel without loop devices.
+        done = run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder), check=False)
+    require(done.returncode == 0, f"no small disk can be mounted: {done.stdout}")
+
+
+def fill(file: Path) -> None:
+    with file.open("wb") as out:
+        subprocess.run(["cat", "/dev/zero"], stdout=out, stderr=subprocess.DEVNULL, check=False)
+
+
+def creates() -> bool:
+    # Large enough to need a new page soon.
+    body = {"original_url": "https://example.com/" + "x" * 4_000, "title": "y" * 400}
+    return http("/api/v1/urls", method="POST", body=body, key=admin_key(), timeout=15)[0] == 201
+
+
+def fires(part: str) -> bool:
+    alerts = prometheus("/api/v1/alerts")["alerts"]
+    return any(part in alert["labels"]["alertname"] and alert["state"] == "firing" for alert in alerts)

@@ -1,0 +1,138 @@
+"""What the containers do: the product's promises through nginx, many of a kind, and much to do."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from pathlib import Path
+
+from engine import (CORE, PORT, SITE, admin_key, compose, containers, http, inspect, name_of, prometheus, require, run, serves, shorten,
+                    wait)
+from start import watch_files
+
+MIB = 1024 * 1024
+LOAD_S = 20
+
+
+def the_system_tests_pass_through_nginx(_figure) -> None:
+    done = run("cargo", "test", "--locked", "-p", "linnet-system-tests", "--test", "compose", "--", "--ignored", "--test-threads", "4",
+               check=False, SQLX_OFFLINE="true", LINNET_TEST_PORT=str(PORT), LINNET_TEST_KEY=admin_key())
+    summary = re.search(r"test result: (.*)", done.stdout)
+    require(done.returncode == 0 and summary, f"the tests failed:\n{done.stdout}")
+    print(f"    {summary[1]}", flush=True)
+
+
+def scaled_services_are_all_used(_figure) -> None:
+    compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=3", "--scale", "worker=2", "shortener", "worker", "gateway",
+            "nginx", files=watch_files())
+    addresses = {address_of(one, "edge") for one in containers("shortener")}
+    require(len(addresses) == 3 and len(containers("worker")) == 2, "not all replicas run")
+    shorten("scaled")
+    key = admin_key()
+
+    def used() -> bool:
+        for _ in range(30):
+            http("/scaled")
+            http("/api/v1/urls?limit=1", key=key)
+        return all(redirects > 0 and calls > 0 for redirects, calls in map(served, addresses))
+
+    took = wait(30, "use of all three shorteners", used)
+    print(f"    all three serve redirects and calls after {took:.1f} s", flush=True)
+    compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=1", "--scale", "worker=1", "shortener", "worker",
+            files=watch_files())
+    wait(30, "one shortener alone", lambda: len(containers("shortener")) == 1)
+    failed = sum(not serves("scaled") for _ in range(200))
+    require(failed <= 20, f"{failed} of 200 redirects failed after scaling down")
+    wait(15, "redirects without a failure", lambda: all(serves("scaled") for _ in range(50)))
+
+
+def address_of(container: str, network: str) -> str:
+    networks = inspect(container)["NetworkSettings"]["Networks"]
+    return next(details["IPAddress"] for name, details in networks.items() if name.endswith(f"_{network}"))
+
+
+def served(address: str) -> tuple[float, float]:
+    """Redirects and calls of the API that a shortener has answered."""
+    text = http("/metrics", site=f"http://{address}:9082")[1]
+    route = re.compile(r'^http_server_request_duration_seconds_count\{[^}]*http_route="([^"]+)"\} (\S+)$', re.M)
+    counts = [(found[1], float(found[2])) for found in route.finditer(text)]
+    return (sum(count for path, count in counts if path == "/{code}"),
+            sum(count for path, count in counts if path == "/api/v1/urls"))
+
+
+def limits_hold_under_load(figure) -> None:
+    """Everything at once: redirects as fast as they go, creates, an import; nothing may be killed for its memory."""
+    codes = [f"load{number}" for number in range(50)]
+    for code in codes:
+        shorten(code)
+    rows = "short_code,original_url\n" + "".join(f"bulk-{n},https://example.com/{n}\n" for n in range(20_000))
+    status, text = post_csv(rows)
+    require(status == 202, f"the import was answered {status}: {text}")
+    most: dict[str, float] = {}
+    stop = threading.Event()
+    watcher = threading.Thread(target=watch_memory, args=(most, stop))
+    watcher.start()
+    try:
+        load = run("wrk", "-t2", "-c64", f"-d{LOAD_S}s", "-H", "User-Agent: Mozilla/5.0 Firefox/140.0", f"{SITE}/{codes[0]}", timeout=LOAD_S + 60)
+    finally:
+        stop.set()
+        watcher.join()
+    rate = re.search(r"Requests/sec:\s+(\S+)", load.stdout)
+    require(rate and "Non-2xx" not in load.stdout, f"requests failed:\n{load.stdout}")
+    figure("redirects through the published port (for the record)", f"{float(rate[1]):,.0f}/s", "")
+    total = sum(most[name] for name in CORE)
+    for name in CORE:
+        figure(f"  resident memory of {name} under load", f"{most[name]:.0f} MiB", "")
+    figure("core services' resident memory together under load", f"{total:.0f} MiB", "<= 384 MiB")
+    require(total <= 384, f"the core services took {total:.0f} MiB")
+    for container in containers():
+        details = inspect(container)
+        require(not details["State"]["OOMKilled"] and details["RestartCount"] == 0, f"{name_of(details)} was killed")
+
+
+def post_csv(rows: str) -> tuple[int, str]:
+    file = Path("/tmp") / f"rows-{time.time_ns()}.csv"
+    file.write_text(rows)
+    try:
+        done = run("curl", "-sS", "-w", "\\n%{http_code}", "-H", f"Authorization: Bearer {admin_key()}", "-F", f"file=@{file};type=text/csv",
+                   f"{SITE}/api/v1/urls/bulk")
+    finally:
+        file.unlink()
+    text, _, status = done.stdout.rpartition("\n")
+    return int(status), text
+
+
+def watch_memory(most: dict[str, float], stop: threading.Event) -> None:
+    """The most that each service had resident at a time: what its processes have of their own, and what they share once."""
+    groups = {name: [control_group(one) for one in containers(name)] for name in CORE}
+    while not stop.wait(0.5):
+        for name, folders in groups.items():
+            most[name] = max(most.get(name, 0.0), sum(map(resident, folders)))
+
+
+def control_group(container: str) -> Path:
+    pid = inspect(container)["State"]["Pid"]
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            folder = Path("/sys/fs/cgroup") / path.lstrip("/")
+        elif "memory" in controllers.split(","):
+            folder = Path("/sys/fs/cgroup/memory") / path.lstrip("/")
+        else:
+            continue
+        if (folder / "memory.stat").exists():
+            return folder
+    raise FileNotFoundError(f"no control group of {container}: {lines}")
+
+
+def resident(group: Path) -> float:
+    """Without the files that the kernel keeps for as long as nobody needs the memory."""
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    own = int(stat.get("anon", stat.get("total_rss", 0))) + int(stat.get("shmem", stat.get("total_shmem", 0)))
+    return own / MIB
+
+
+def queue_is_empty() -> bool:
+    return not prometheus("/api/v1/query?query=linnet_clicks_stream_lag_seconds>5")["result"]

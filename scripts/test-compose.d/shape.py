@@ -1,0 +1,100 @@
+"""What the containers are, as the kernel and the engine see it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+from engine import PORT, Failed, containers, inspect, name_of, require, run
+
+MEGABYTE = 1_000_000
+
+
+def images_are_small_and_have_labels(figure) -> None:
+    for name in ("gateway", "shortener"):
+        details = inspect(os.environ[f"LINNET_{name.upper()}_IMAGE"])
+        size = details["Size"] / MEGABYTE
+        figure(f"image {name}", f"{size:.1f} MB", "<= 15 MB")
+        require(size <= 15, f"the image {name} has {size:.1f} MB")
+        config = details["Config"]
+        require(config["User"] == "65532:65532", f"{name} runs as {config['User']}")
+        require(config.get("Healthcheck"), f"{name} has no health check")
+        labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
+        missing = {"title", "description", "licenses", "source", "version", "revision", "created"} - {
+            key for key, value in labels.items() if value}
+        require(not missing, f"{name} lacks the labels {missing}")
+        version = run("docker", "run", "--rm", os.environ[f"LINNET_{name.upper()}_IMAGE"], "--version").stdout
+        require(labels["version"] in version, f"{name} calls itself {version.strip()}, its image {labels['version']}")
+
+
+def only_nginx_publishes_a_port(_figure) -> None:
+    exposed = set()
+    for container in containers():
+        details = inspect(container)
+        name, ports = name_of(details), details["NetworkSettings"]["Ports"] or {}
+        published = {port: where for port, where in ports.items() if where}
+        exposed |= {int(port.split("/")[0]) for port in ports}
+        require(bool(published) == (name == "nginx"), f"{name} publishes {published}")
+        for where in published.values():
+            for address in where:
+                require(address == {"HostIp": "127.0.0.1", "HostPort": str(PORT)}, f"nginx is published at {address}")
+    # What the engine has opened on this machine, whatever it says of it.
+    own = re.compile(r"\bdocker-proxy\b.*-host-port (\d+)")
+    opened = {int(found[1]) for line in run("ps", "-eo", "args").stdout.splitlines() if (found := own.search(line))}
+    require(opened <= {PORT} or not ({PORT} - opened), f"the engine listens on {opened}")
+    require({PORT} == opened & ({PORT} | exposed), f"the engine listens on {opened}")
+    for port in sorted(exposed - {PORT}):
+        if is_ours_to_ask(port):
+            require(not answers(port), f"port {port} answers on 127.0.0.1")
+
+
+def is_ours_to_ask(port: int) -> bool:
+    """A server of somebody else on this machine may have the same number."""
+    listening = run("ss", "-Hltnp", f"sport = :{port}").stdout
+    return "docker-proxy" in listening or not listening.strip()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def nobody_is_root_or_may_become_it(_figure) -> None:
+    for container in containers():
+        details = inspect(container)
+        name = name_of(details)
+        for pid in processes(container):
+            status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+            require("0" not in status["Uid"].split(), f"{name} (pid {pid}) runs as root")
+            require("0" not in status["Gid"].split() or name == "grafana", f"{name} (pid {pid}) has the group root")
+            require(int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0, f"{name} has capabilities: {status['CapEff']}")
+            require(status["NoNewPrivs"].strip() == "1", f"{name} may gain privileges")
+            mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+            root = [mount[5].split(",") for mount in mounts if mount[4] == "/"]
+            require(root and "ro" in root[-1], f"{name} can write its root: {root}")
+        host = details["HostConfig"]
+        for limit in ("Memory", "PidsLimit", "NanoCpus"):
+            require(host[limit], f"{name} has no limit: {limit}")
+        require(host["LogConfig"]["Config"].get("max-size"), f"the log of {name} has no bound")
+        binds = [mount["Source"] for mount in details["Mounts"]]
+        require(not any("docker.sock" in bind for bind in binds), f"{name} has the engine's socket")
+
+
+def processes(container: str) -> list[str]:
+    lines = run("docker", "top", container, "-eo", "pid").stdout.split()
+    return [word for word in lines if word.isdigit() and Path(f"/proc/{word}").exists()]
+
+
+def what_needs_no_way_out_has_none(_figure) -> None:
+    ways_out = {"nginx": {"front"}, "alertmanager": {"out"}}
+    for container in containers():
+        details = inspect(container)
+        name = name_of(details)
+        for network in details["NetworkSettings"]["Networks"]:
+            short = network.rsplit("_", 1)[-1]
+            is_internal = run("docker", "network", "inspect", "-f", "{{.Internal}}", network).stdout.strip() == "true"
+            if not is_internal and short not in ways_out.get(name, set()):
+                raise Failed(f"{name} is on {network}, which has a way out")

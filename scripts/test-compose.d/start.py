@@ -1,0 +1,144 @@
+"""Starts: those that must not happen, and the one that must be quick."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from engine import (CORE, PORT, PROJECT, ROOT, SCRATCH, SECRETS, WITHOUT, compose, containers, inspect, name_of, require, run, serves,
+                    shorten, wait)
+
+SETTINGS = ROOT / "deploy" / "linnet.env"
+MONITORING = ("prometheus", "alertmanager", "grafana", "loki", "fluent-bit", "cadvisor", "node-exporter", "postgres-exporter",
+              "redis-exporter", "nginx-exporter")
+
+
+def up(**environment: str):
+    return run("scripts/up", check=False, BUILD="no", **environment)
+
+
+def refused(case: str, named: tuple[str, ...], **environment: str) -> None:
+    done = up(**environment)
+    require(done.returncode != 0, f"{case}: `make up` says that all is well:\n{done.stdout}")
+    for name in named:
+        require(name in done.stdout, f"{case}: `make up` does not name {name}:\n{done.stdout}")
+    require(not containers(all_states=True), f"{case}: something was left running")
+    print(f"    {case}: exit code {done.returncode}, names {', '.join(named)}", flush=True)
+
+
+def wrong_settings_are_named_and_start_nothing(_figure) -> None:
+    run("scripts/compose-secrets")
+    with closing(socket.socket()) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused("a port that is taken", ("port", port), LINNET_PORT=port)
+    refused("a port that is none", ("PORT=http",), LINNET_PORT="http")
+    with secret("service_token", "short"):
+        refused("a malformed token", ("service.token", "LINNET__SERVICE__TOKEN"))
+    with secret("postgres_password", "p@ss:word/with#signs"):
+        refused("a malformed password", ("postgres_password",))
+    with setting("LINNET__CACHE__SIZE=1"):
+        refused("an unknown key", ("cache.size", "LINNET__CACHE__SIZE"))
+    # A secret that is missing is made anew, unless it is a folder in the way.
+    with secret_in_the_way("service_token"):
+        refused("a secret that cannot be read", ("service_token",))
+    # The database is made with one password, and then another one is said.
+    require(up().returncode == 0, "the first start failed")
+    run("scripts/down")
+    with secret("postgres_password", "0123456789abcdef-another"):
+        refused("a wrong password of the database", ("postgres.url", "password authentication failed"))
+    with unwritable("uploads"):
+        refused("a volume that cannot be written", ("jobs.upload_dir", "ermission denied"))
+    run("scripts/down", VOLUMES="yes")
+    (SECRETS / "admin_key").unlink(missing_ok=True)
+
+
+@contextmanager
+def secret(name: str, value: str):
+    file = SECRETS / name
+    kept = file.read_text()
+    replace(file, value)
+    try:
+        yield
+    finally:
+        replace(file, kept)
+        run("scripts/compose-secrets")
+
+
+def replace(file: Path, text: str) -> None:
+    file.unlink(missing_ok=True)
+    file.write_text(text)
+    file.chmod(0o444)
+
+
+@contextmanager
+def secret_in_the_way(name: str):
+    file = SECRETS / name
+    kept = file.read_text()
+    file.unlink()
+    file.mkdir()
+    try:
+        yield
+    finally:
+        file.rmdir()
+        replace(file, kept)
+
+
+@contextmanager
+def setting(line: str):
+    kept = SETTINGS.read_text() if SETTINGS.exists() else None
+    SETTINGS.write_text((kept or "") + "\n" + line + "\n")
+    try:
+        yield
+    finally:
+        if kept is None:
+            SETTINGS.unlink()
+        else:
+            SETTINGS.write_text(kept)
+
+
+@contextmanager
+def unwritable(volume: str):
+    folder = Path(run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", f"{PROJECT}_{volume}").stdout.strip())
+    os.chown(folder, 0, 0)
+    folder.chmod(0o755)
+    try:
+        yield
+    finally:
+        os.chown(folder, 65532, 65532)
+
+
+def it_is_up_within_20_s(figure) -> None:
+    begun = time.monotonic()
+    done = up()
+    require(done.returncode == 0, f"`make up` failed:\n{done.stdout}")
+    shorten("first")
+    wait(20, "redirect", lambda: serves("first"))
+    took = time.monotonic() - begun
+    figure("`make up` from built images to the first redirect", f"{took:.1f} s", "<= 20 s")
+    require(took <= 20, f"the first redirect took {took:.1f} s")
+    for name in CORE:
+        require(containers(name), f"{name} does not run")
+    left = [name_of(inspect(one)) for one in containers(all_states=True)]
+    require({"preflight", "migrate"} <= set(left), "the one-shot services did not run")
+    shutil.copy(SECRETS / "admin_key", SCRATCH / "admin_key")
+
+
+def monitoring_comes_up(_figure) -> None:
+    services = [name for name in MONITORING if name not in WITHOUT]
+    compose("up", "-d", "--no-build", *services, files=watch_files())
+    for name in services:
+        wait(60, f"running {name}", lambda name=name: containers(name))
+
+
+def watch_files() -> tuple[str, ...]:
+    """Alertmanager also knows this machine, where the receiver is."""
+    file = SCRATCH / "receiver.yaml"
+    file.write_text("services: {alertmanager: {extra_hosts: ['receiver:host-gateway']}}\n")
+    return (str(file),)

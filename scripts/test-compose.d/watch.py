@@ -1,0 +1,116 @@
+"""Whether the eyes see: targets, expressions, and an alert's way to a person."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from engine import SECRETS, WITHOUT, compose, containers, http, inspect, prometheus, require, run, serves, wait
+from start import watch_files
+
+# Their targets can be down: there is nothing to scrape.
+ABSENT = {"grafana", "loki", "fluent-bit", "cadvisor"}
+
+
+def every_target_is_up(_figure) -> None:
+    def down() -> dict[str, str]:
+        targets = prometheus("/api/v1/targets?state=active")["activeTargets"]
+        return {target["labels"]["job"]: target["lastError"] for target in targets if target["health"] != "up"}
+
+    def jobs() -> set[str]:
+        return {target["labels"]["job"] for target in prometheus("/api/v1/targets?state=active")["activeTargets"]}
+
+    configured = {pool for pool in prometheus("/api/v1/scrape_pools")["scrapePools"]}
+    expected = configured - {name for name in ABSENT & WITHOUT}
+    try:
+        wait(60, "target of each job, all of them up", lambda: not down() and jobs() >= expected)
+    finally:
+        print(f"    up: {', '.join(sorted(jobs() - set(down())))}; down: {down() or 'none'}", flush=True)
+
+
+def every_expression_returns_data(_figure) -> None:
+    address = next(iter(inspect(containers("prometheus")[0])["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    done = None
+
+    def all_return() -> bool:
+        nonlocal done
+        done = run("python3", "monitoring/check_expressions.py", "--prometheus", f"http://{address}:9090", "--without", ",".join(sorted(WITHOUT)),
+                   check=False)
+        return done.returncode == 0
+
+    # Rates need two scrapes, and rules of rules some evaluations.
+    deadline = time.monotonic() + 120
+    while not all_return():
+        require(time.monotonic() < deadline, f"expressions return nothing:\n{done.stdout}")
+        for _ in range(50):
+            http("/first")
+        time.sleep(5)
+    print("    " + "\n    ".join(done.stdout.strip().splitlines()[-3:]), flush=True)
+
+
+class Receiver:
+    """Takes what Discord would be sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[float, dict]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.messages.append((time.monotonic(), json.loads(body)))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_args) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("0.0.0.0", 0), Handler)  # noqa: S104 # a container calls it
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def first(self, since: float, *words: str) -> float | None:
+        for at, message in self.messages:
+            text = json.dumps(message)
+            if at >= since and all(word in text for word in words):
+                embed = message["embeds"][0]
+                require(embed["title"] and embed["description"] and isinstance(embed["color"], int), f"not of Discord's shape: {message}")
+                return at
+        return None
+
+
+def an_alert_arrives_and_is_resolved(figure) -> None:
+    receiver = Receiver()
+    webhook = SECRETS / "discord_webhook"
+    kept = webhook.read_text()
+    rewrite(webhook, f"http://receiver:{receiver.port}/api/webhooks/1/token")
+    compose("up", "-d", "--no-build", "--no-deps", "--force-recreate", "alertmanager", files=watch_files())
+    wait(60, "Alertmanager that Prometheus knows", lambda: prometheus("/api/v1/alertmanagers")["activeAlertmanagers"])
+    begun = time.monotonic()
+    compose("kill", "shortener", files=watch_files())
+    try:
+        wait(150, "message about the shortener", lambda: receiver.first(begun, "hortener", "unbook"))
+        took = receiver.first(begun, "hortener", "unbook") - begun
+        figure("alert from fault to the receiver: service down", f"{took:.0f} s", "<= 90 s")
+        require(took <= 90, f"the alert took {took:.0f} s")
+    finally:
+        compose("start", "shortener", files=watch_files())
+    back = time.monotonic()
+    wait(60, "redirect", lambda: serves("first"))
+    wait(400, "message that it is over", lambda: receiver.first(back, "hortener", "esolved") or receiver.first(back, "hortener", "RESOLVED"))
+    print(f"    resolved {receiver.messages[-1][0] - back:.0f} s after it was back", flush=True)
+    rewrite(webhook, kept)
+    receiver.server.shutdown()
+
+
+def rewrite(file, text: str) -> None:
+    file.unlink()
+    file.write_text(text)
+    file.chmod(0o444)
+
+
+def query(expression: str) -> list:
+    return prometheus("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))["result"]
