@@ -22,7 +22,7 @@ logs: ## Follow the logs of `make run` (NAME=shortener for one)
 test: ## Lints, unit, store and system tests, with servers of their own
 	@scripts/test
 
-lint: ## Formatting, clippy, cargo-deny, shellcheck, nginx configuration
+lint: ## Formatting, clippy, cargo-deny, shellcheck, configuration of nginx and of the monitoring
 	@scripts/lint
 
 bench: ## Measure, and compare with the bars (ONLY=name QUICK=1)
