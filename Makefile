@@ -37,7 +37,7 @@ test-compose: ## The containers, tried from outside
 test: ## Lints, unit, store and system tests, with servers of their own
 	@scripts/test
 
-lint: ## Formatting, clippy, cargo-deny, shellcheck, nginx configuration, YAML, CI, containers
+lint: ## Formatting, clippy, cargo-deny, shellcheck; configuration of nginx, monitoring, CI, containers
 	@scripts/lint
 
 bench: ## Measure, and compare with the bars (ONLY=name QUICK=1)

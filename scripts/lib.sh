@@ -162,3 +162,18 @@ socket_folder() {
 
 # http_ok URL [SOCKET]: whether a GET is answered with 2xx within 2 s.
 http_ok() { curl -fsS -m 2 -o /dev/null ${2:+--unix-socket "$2"} "$1" 2>/dev/null; }
+
+# native_prometheus FOLDER: monitoring/prometheus there, with targets from FOLDER/targets/NAME.yml where containers go by names.
+# All that differs is these lines: the rules and what is dropped are the same.
+native_prometheus() {
+  mkdir -p "$1/targets" "$1/rules"
+  cp "$LINNET_ROOT"/monitoring/prometheus/rules/*.yml "$1/rules/"
+  sed -E 's/^    dns_sd_configs: \[\{names: \[([a-z-]+)\],.*$/    file_sd_configs: [{files: [targets\/\1.yml]}]/' \
+    "$LINNET_ROOT/monitoring/prometheus/prometheus.yml" > "$1/prometheus.yml"
+}
+
+# The names of the targets' files that native_prometheus has written for.
+native_targets() { sed -nE 's/^    file_sd_configs: .*targets\/([a-z-]+)\.yml.*/\1/p' "$1/prometheus.yml"; }
+
+# native_alertmanager WEBHOOK: the configuration for an Alertmanager before 0.28, which knows no file for the webhook's address.
+native_alertmanager() { sed -E "s|webhook_url_file: .*|webhook_url: $1|" "$LINNET_ROOT/monitoring/alertmanager/alertmanager.yml"; }
