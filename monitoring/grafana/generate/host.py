@@ -38,11 +38,12 @@ HOST = Row(
         ),
         stat(
             "Disk full in",
-            "If the fullest disk goes on filling as in the last six hours. Less than a day: act today. 'not filling' is good.",
+            "If the disk that fills fastest goes on as in the last six hours. Less than a day: act today. A year stands for never.",
             "s",
-            f"min((node_filesystem_avail_bytes{{{DISK}}} / -deriv(node_filesystem_avail_bytes{{{DISK}}}[6h])) > 0)",
+            f"clamp_max(min(node_filesystem_avail_bytes{{{DISK}}} / clamp_min(-deriv(node_filesystem_avail_bytes{{{DISK}}}[6h]), 1))"
+            f", {365 * 86400})",
             steps=Steps(warn=7 * 86400, bad=86400, falling=True),
-            empty="not filling",
+            decimals=0,
         ),
         stat(
             "Killed for memory",

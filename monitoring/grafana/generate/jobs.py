@@ -150,16 +150,17 @@ UPKEEP = Row(
         ),
         Panel(
             "Time of the tasks",
-            "Mean of each task. A task that takes ever longer will meet its time limit some day.",
+            "Mean of each task since the workers' start. A task that takes ever longer will meet its time limit some day.",
             "s",
             (
                 Query(
-                    f"{rate('linnet_maintenance_duration_seconds_sum', '', 'task', '1d')} / "
-                    f"({rate('linnet_maintenance_duration_seconds_count', '', 'task', '1d')} > 0)",
+                    "sum by (task) (linnet_maintenance_duration_seconds_sum) / "
+                    "(sum by (task) (linnet_maintenance_duration_seconds_count) > 0)",
                     "{{task}}",
                 ),
             ),
             least=0,
+            runbook="maintenance",
         ),
         cpu_of_processes("worker"),
         memory_of_processes("worker"),

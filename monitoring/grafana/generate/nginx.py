@@ -40,9 +40,9 @@ UP = Row(
         ),
         stat(
             "Requests of a connection",
-            "Of the last five minutes. Near 1: clients do not keep connections, and each request costs a handshake.",
+            "Since nginx's start. Near 1: clients do not keep connections, and each request costs a handshake.",
             "short",
-            f"{rate(REQUESTS, window='5m')} / ({rate(HANDLED, window='5m')} > 0)",
+            f"sum({REQUESTS}) / sum({HANDLED})",
             decimals=1,
         ),
         stat(
