@@ -25,6 +25,7 @@ LOSS = Row(
             increase("linnet_clicks_dropped_total", window="24h"),
             steps=ZERO_IS_GOOD,
             decimals=0,
+            runbook="clicks#clicksdropped",
         ),
         stat(
             "Dead letters",
@@ -33,6 +34,7 @@ LOSS = Row(
             "none",
             "max(linnet_clicks_stream_dead)",
             steps=ZERO_IS_GOOD,
+            runbook="clicks#clickdeadletters",
         ),
         stat(
             "Oldest unwritten click",
@@ -41,6 +43,7 @@ LOSS = Row(
             "max(linnet_clicks_stream_lag_seconds)",
             steps=Steps(warn=60, bad=300),
             decimals=0,
+            runbook="clicks#clickstreamlag",
         ),
         stat(
             "In the spools",
@@ -49,6 +52,7 @@ LOSS = Row(
             "sum(linnet_clicks_spool_bytes)",
             steps=Steps(warn=1),
             more="linnet-redis",
+            runbook="clicks#clickspoolfilling",
         ),
         stat(
             "Workers",
@@ -56,6 +60,7 @@ LOSS = Row(
             "none",
             'sum(up{job="worker"})',
             steps=Steps(bad=1, falling=True),
+            runbook="worker-down",
         ),
         stat(
             "Not yet written",
@@ -73,6 +78,7 @@ LOSS = Row(
             "ops",
             (Query(rate("linnet_clicks_dropped_total", "", "reason"), "{{reason}}"),),
             least=0,
+            runbook="clicks#clicksdropped",
         ),
         Panel(
             "Accepted, published, written",
@@ -107,6 +113,7 @@ STREAM = Row(
             (Query("max(linnet_clicks_stream_lag_seconds)", "lag"),),
             steps=Steps(warn=60, bad=300),
             least=0,
+            runbook="clicks#clickstreamlag",
         ),
         Panel(
             "Batches in the stream",
@@ -136,6 +143,7 @@ STREAM = Row(
             (Query("linnet_clicks_spool_bytes", "{{instance}}"),),
             steps=Steps(bad=256 * 1024 * 1024),
             least=0,
+            runbook="clicks#clickspoolfilling",
         ),
         Panel(
             "Clicks sent to the spools",
@@ -211,6 +219,7 @@ WHY = Row(
             ),
             least=0,
             empty="none so far",
+            runbook="clicks#clickdeadletters",
         ),
         cpu_of_processes("worker"),
         memory_of_processes("worker"),
@@ -221,6 +230,7 @@ WHY = Row(
             (Query(f'rate(log_lines_dropped_total{{job="worker"}}[{WINDOW}])', "{{instance}}"),),
             least=0,
             more="linnet-logs",
+            runbook="logs#loglinesdropped",
         ),
         errors_in_log("worker"),
     ),

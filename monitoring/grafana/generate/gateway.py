@@ -29,7 +29,7 @@ SUFFER = Row(
     (
         stat(
             "Requests a second",
-            "Answers of all gateways.",
+            "Answers of all gateways. Far below the usual at this hour: callers do not get through, look at nginx.",
             "reqps",
             rate(f"{DURATION}_count", API),
             decimals=1,
@@ -41,6 +41,7 @@ SUFFER = Row(
             good_share(API, "1h"),
             steps=Steps(warn=0.9995, bad=0.999, falling=True),
             decimals=3,
+            runbook="error-budget",
         ),
         stat(
             "Half are answered within",
@@ -55,6 +56,7 @@ SUFFER = Row(
             "none",
             'sum(up{job="gateway"})',
             steps=Steps(bad=1, falling=True),
+            runbook="gateway-down",
         ),
         stat(
             "Shorteners that take traffic",
@@ -63,6 +65,7 @@ SUFFER = Row(
             "min(sum by (instance) (linnet_gateway_upstream_up))",
             steps=Steps(bad=1, falling=True),
             more="linnet-resolve",
+            runbook="upstream#upstreamdown",
         ),
         stat(
             "Rates without Redis",
@@ -71,6 +74,7 @@ SUFFER = Row(
             "sum(linnet_gateway_limit_fallback)",
             steps=ZERO_IS_GOOD,
             more="linnet-redis",
+            runbook="redis-down",
         ),
         Panel(
             "Requests by status",
@@ -202,6 +206,7 @@ CALLERS = Row(
             kind="state-timeline",
             height=8,
             meanings=LIVE_OR_CUT,
+            runbook="change-feed",
         ),
         Panel(
             "Log lines lost",
@@ -210,6 +215,7 @@ CALLERS = Row(
             (Query(f'rate(log_lines_dropped_total{{job="gateway"}}[{WINDOW}])', "{{instance}}"),),
             least=0,
             more="linnet-logs",
+            runbook="logs#loglinesdropped",
         ),
     ),
 )
@@ -218,13 +224,14 @@ BEHIND_IT = Row(
     "What is behind it?",
     (
         Panel(
-            "Shorteners that take traffic",
+            "Shorteners, as each gateway sees them",
             "Each gateway's view, by the place in its configuration. Down: no connection, or not ready.",
             "none",
             (Query("linnet_gateway_upstream_up", "{{instance}} → {{upstream}}"),),
             kind="state-timeline",
             height=8,
             meanings=UP_OR_DOWN,
+            runbook="upstream#upstreamdown",
         ),
         Panel(
             "Breakers",
@@ -234,6 +241,7 @@ BEHIND_IT = Row(
             kind="state-timeline",
             height=8,
             meanings=BREAKER,
+            runbook="upstream#breakeropen",
         ),
         Panel(
             "Calls tried a second time",

@@ -23,11 +23,12 @@ HOST = Row(
             steps=Steps(warn=0.8, bad=0.9),
         ),
         stat(
-            "Memory",
+            "Memory in use",
             "Share that is not available. Above 95 % the kernel soon kills something; monitoring dies before PostgreSQL.",
             "percentunit",
             "1 - min(node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)",
             steps=Steps(warn=0.85, bad=0.95),
+            runbook="memory",
         ),
         stat(
             "Fullest disk",
@@ -35,6 +36,7 @@ HOST = Row(
             "percentunit",
             f"1 - min({FREE_DISK})",
             steps=Steps(warn=0.8, bad=0.9),
+            runbook="disk#diskalmostfull",
         ),
         stat(
             "Disk full in",
@@ -44,6 +46,7 @@ HOST = Row(
             f", {365 * 86400})",
             steps=Steps(warn=7 * 86400, bad=86400, falling=True),
             decimals=0,
+            runbook="disk#diskfullsoon",
         ),
         stat(
             "Killed for memory",
@@ -52,10 +55,11 @@ HOST = Row(
             increase("node_vmstat_oom_kill", window="24h"),
             decimals=0,
             steps=Steps(bad=1),
+            runbook="memory#oomkill",
         ),
         stat(
             "Running since",
-            "Time since the host's start.",
+            "Time since the host's start. Short, and nobody restarted it: a crash, or its provider.",
             "s",
             "min(time() - node_boot_time_seconds)",
         ),
@@ -77,6 +81,7 @@ HOST = Row(
                 Query("sum(node_memory_SwapTotal_bytes - node_memory_SwapFree_bytes)", "swapped out"),
             ),
             least=0,
+            runbook="memory",
         ),
         Panel(
             "Load",
@@ -139,6 +144,7 @@ CONTAINERS = Row(
             least=0,
             most=1,
             height=12,
+            runbook="memory#containermemoryhigh",
         ),
         Panel(
             "Memory by container",
@@ -171,6 +177,7 @@ CONTAINERS = Row(
                 Column("Value #A", "Restarts"),
                 Column("Value #B", "Killed for memory"),
             ),
+            runbook="instance-down#containerrestartloop",
         ),
         Panel(
             "CPU withheld",
@@ -201,6 +208,7 @@ CONTAINERS = Row(
             "short",
             (Query(f'changes(process_start_time_seconds{{job=~"{PRODUCT}"}}[1h])', "{{job}} {{instance}}"),),
             least=0,
+            runbook="instance-down#processrestartloop",
         ),
     ),
 )
@@ -221,6 +229,7 @@ MONITORING = Row(
             "short",
             (Query(increase("prometheus_rule_evaluation_failures_total"), "failures"),),
             least=0,
+            runbook="monitoring#ruleevaluationfailing",
         ),
         Panel(
             "Messages of alerts",
@@ -231,6 +240,7 @@ MONITORING = Row(
                 Query(increase("alertmanager_notifications_failed_total", "", "integration"), "{{integration}} failed"),
             ),
             least=0,
+            runbook="monitoring#alertdeliveryfailing",
         ),
         Panel(
             "Memory of the monitoring",

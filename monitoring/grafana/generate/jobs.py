@@ -28,6 +28,7 @@ JOBS = Row(
             "none",
             'max(linnet_jobs{state="dead"})',
             steps=ZERO_IS_GOOD,
+            runbook="jobs#jobdeadletters",
         ),
         stat(
             "Waiting longest",
@@ -36,6 +37,7 @@ JOBS = Row(
             "max(linnet_jobs_oldest_queued_seconds)",
             steps=Steps(warn=300, bad=1800),
             decimals=0,
+            runbook="jobs#jobqueuedtoolong",
         ),
         stat(
             "Small jobs waiting",
@@ -61,6 +63,7 @@ JOBS = Row(
             "none",
             'sum(up{job="worker"})',
             steps=Steps(bad=1, falling=True),
+            runbook="worker-down",
         ),
         Panel(
             "Jobs by state",
@@ -134,6 +137,7 @@ UPKEEP = Row(
             (Query(f"time() - max by (task) ({LAST_SUCCESS})", instant=True),),
             kind="table",
             columns=(Column("task", "Task"), Column("Value", "Succeeded before", unit="s")),
+            runbook="maintenance#maintenancetaskoverdue",
         ),
         Panel(
             "Runs that did not succeed",
@@ -147,6 +151,7 @@ UPKEEP = Row(
             ),
             least=0,
             steps=Steps(warn=1),
+            runbook="maintenance#maintenancetaskfailing",
         ),
         Panel(
             "Time of the tasks",

@@ -41,8 +41,8 @@ READ = Row(
         ),
         log_panel(
             "Errors only",
-            "Lines at level error and above, of the chosen services.",
-            '{service=~"$service", level=~"error|fatal", colour=~"$colour"}',
+            "Lines at level error, of the chosen services.",
+            '{service=~"$service", level="error", colour=~"$colour"}',
         ),
     ),
 )
@@ -51,23 +51,25 @@ ARRIVE = Row(
     "Do they arrive?",
     (
         stat(
-            "Lines lost by the processes",
+            "Lines lost by the processes today",
             "Over 24 h: lines that a process dropped because its standard output was slow or gone.",
             "short",
             increase("log_lines_dropped_total", window="24h"),
             steps=Steps(warn=1),
             decimals=0,
+            runbook="logs#loglinesdropped",
         ),
         stat(
-            "Lines lost by the shipper",
+            "Lines lost by the shipper today",
             "Over 24 h: lines that Fluent Bit gave up, as Loki refused them or was away for longer than the buffer lasts.",
             "short",
             increase("fluentbit_output_dropped_records_total", window="24h"),
             steps=Steps(warn=1),
             decimals=0,
+            runbook="logs#logshipperdropping",
         ),
         stat(
-            "Lines refused by Loki",
+            "Lines refused by Loki today",
             "Over 24 h: too old, too long, too many at once. The panel below names the reason.",
             "short",
             f"{increase('loki_discarded_samples_total', window='24h')} or vector(0)",
@@ -87,6 +89,7 @@ ARRIVE = Row(
             "none",
             'sum(up{job="loki"})',
             steps=Steps(bad=1, falling=True),
+            runbook="logs#logsnotarriving",
         ),
         stat(
             "Streams",
@@ -140,6 +143,7 @@ ARRIVE = Row(
             (Query(rate("log_lines_dropped_total", "", "job"), "{{job}}"),),
             width=12,
             least=0,
+            runbook="logs#loglinesdropped",
         ),
     ),
 )

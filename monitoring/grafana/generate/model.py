@@ -134,7 +134,7 @@ class Panel:
     empty: str = ""
     # A dashboard that says more, by its uid.
     more: str = ""
-    # A file in docs/runbooks, without `.md`.
+    # A file in docs/runbooks, without `.md`; `#part` may follow.
     runbook: str = ""
 
     @property
@@ -255,9 +255,9 @@ class Panel:
         if self.more:
             links.append({"title": f"More: {self.more}", "url": dashboard_url(self.more), "targetBlank": False})
         if self.runbook:
-            links.append(
-                {"title": f"Runbook: {self.runbook}", "url": f"{RUNBOOKS}/{self.runbook}.md", "targetBlank": True}
-            )
+            page, mark, part = self.runbook.partition("#")
+            url = f"{RUNBOOKS}/{page}.md{mark}{part}"
+            links.append({"title": f"Runbook: {page}", "url": url, "targetBlank": True})
         return links
 
 

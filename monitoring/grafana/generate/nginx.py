@@ -17,6 +17,7 @@ UP = Row(
             "none",
             "min(nginx_up)",
             meanings=UP_OR_DOWN,
+            runbook="nginx-down",
         ),
         stat(
             "Requests a second",

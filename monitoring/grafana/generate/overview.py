@@ -49,6 +49,7 @@ UP = Row(
             "none",
             'count(ALERTS{alertname="Watchdog",alertstate="firing"}) or vector(0)',
             steps=Steps(bad=1, falling=True),
+            runbook="monitoring#watchdog",
         ),
         stat(
             "Targets down",
@@ -57,6 +58,7 @@ UP = Row(
             "none",
             "count(up == 0) or vector(0)",
             steps=ZERO_IS_GOOD,
+            runbook="monitoring#targetmissing",
         ),
         stat(
             "Instances",
@@ -66,6 +68,7 @@ UP = Row(
             legend="{{job}}",
             width=5,
             steps=Steps(bad=1, falling=True),
+            runbook="instance-down",
         ),
         stat(
             "Data stores",
@@ -75,6 +78,7 @@ UP = Row(
             legend="{{store}}",
             width=3,
             meanings=UP_OR_DOWN,
+            runbook="postgres-down",
         ),
         Panel(
             "What is up",
@@ -86,6 +90,7 @@ UP = Row(
             width=12,
             height=10,
             meanings=UP_OR_DOWN,
+            runbook="instance-down",
         ),
         Panel(
             "Alerts",
@@ -128,6 +133,7 @@ USERS = Row(
             steps=Steps(bad=1 - REDIRECTS_GOOD),
             least=0,
             more="linnet-resolve",
+            runbook="error-budget",
         ),
         Panel(
             "Time to redirect",
@@ -138,6 +144,7 @@ USERS = Row(
             steps=Steps(bad=0.01),
             least=0,
             more="linnet-resolve",
+            runbook="error-budget",
         ),
         Panel(
             "API requests by status",
@@ -158,6 +165,7 @@ USERS = Row(
             steps=Steps(bad=1 - API_GOOD),
             least=0,
             more="linnet-gateway",
+            runbook="error-budget",
         ),
         Panel(
             "Time of API requests",
@@ -181,6 +189,7 @@ OBJECTIVES = Row(
             budget_left(good_share(REDIRECT, "30d"), REDIRECTS_GOOD),
             steps=BUDGET,
             decimals=1,
+            runbook="error-budget",
         ),
         stat(
             "Fast redirects: budget left",
@@ -189,6 +198,7 @@ OBJECTIVES = Row(
             budget_left(fast_share(REDIRECT, "0.01", "30d"), REDIRECTS_FAST),
             steps=BUDGET,
             decimals=1,
+            runbook="error-budget",
         ),
         stat(
             "API: budget left",
@@ -197,6 +207,7 @@ OBJECTIVES = Row(
             budget_left(good_share(API, "30d"), API_GOOD),
             steps=BUDGET,
             decimals=1,
+            runbook="error-budget",
         ),
         Panel(
             "Burn rates, 1 h",
@@ -210,6 +221,7 @@ OBJECTIVES = Row(
             width=12,
             steps=BURN,
             least=0,
+            runbook="error-budget",
         ),
     ),
 )
@@ -233,6 +245,7 @@ WHERE = Row(
             stacked=True,
             least=0,
             more="linnet-resolve",
+            runbook="redis-memory#cachehitratiolow",
         ),
         Panel(
             "Age of the oldest unwritten click",
@@ -243,6 +256,7 @@ WHERE = Row(
             steps=Steps(warn=60, bad=300),
             least=0,
             more="linnet-clicks",
+            runbook="clicks#clickstreamlag",
         ),
         Panel(
             "Database connections in use",
@@ -258,6 +272,7 @@ WHERE = Row(
             least=0,
             most=1,
             more="linnet-postgres",
+            runbook="postgres-load#databasepoolexhausted",
         ),
         Panel(
             "Jobs that wait and run",
@@ -266,6 +281,7 @@ WHERE = Row(
             (Query("max by (state) (linnet_jobs)", "{{state}}"),),
             least=0,
             more="linnet-jobs",
+            runbook="jobs",
         ),
         Panel(
             "Links between the processes",
@@ -281,6 +297,7 @@ WHERE = Row(
             kind="state-timeline",
             height=8,
             meanings=UP_OR_DOWN,
+            runbook="change-feed",
         ),
     ),
 )
@@ -300,6 +317,7 @@ SINCE = Row(
                 Column("version", "Version"),
                 Column("Value", "Processes"),
             ),
+            runbook="two-releases",
         ),
         Panel(
             "Time since start",
@@ -308,6 +326,7 @@ SINCE = Row(
             (Query(f'time() - process_start_time_seconds{{job=~"{PRODUCT}"}}', "{{job}} {{instance}}"),),
             least=0,
             more="linnet-host",
+            runbook="instance-down#processrestartloop",
         ),
         Panel(
             "Scrapes",

@@ -135,7 +135,7 @@ def errors_in_log(services: str, height: int = 10) -> Panel:
         "Errors and warnings in the log",
         "The latest lines at level error or warn. Open a line: `request_id` leads to all lines of that request, "
         "`trace_id` to its trace. Empty is good.",
-        f'{{service=~"{services}", level=~"error|warn|fatal"}}',
+        f'{{service=~"{services}", level=~"error|warn"}}',
         height,
     )
 

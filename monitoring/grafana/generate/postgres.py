@@ -19,6 +19,7 @@ UP = Row(
             "none",
             "min(pg_up)",
             meanings=UP_OR_DOWN,
+            runbook="postgres-down",
         ),
         stat(
             "Connections",
@@ -26,6 +27,7 @@ UP = Row(
             "percentunit",
             "sum(pg_stat_activity_count) / min(pg_settings_max_connections)",
             steps=Steps(warn=0.7, bad=0.8),
+            runbook="postgres-load#postgresconnectionshigh",
         ),
         stat(
             "Longest transaction",
@@ -33,6 +35,7 @@ UP = Row(
             "s",
             "max(pg_stat_activity_max_tx_duration)",
             steps=Steps(warn=60, bad=300),
+            runbook="postgres-load#postgreslongtransaction",
         ),
         stat(
             "Deadlocks today",
@@ -42,6 +45,7 @@ UP = Row(
             increase("pg_stat_database_deadlocks", OURS, window="24h"),
             steps=Steps(warn=1),
             decimals=0,
+            runbook="postgres-load#postgresdeadlocks",
         ),
         stat(
             "Size",
@@ -84,6 +88,7 @@ CONNECTIONS = Row(
             steps=Steps(warn=0.8, bad=1),
             least=0,
             most=1,
+            runbook="postgres-load#databasepoolexhausted",
         ),
         Panel(
             "Sessions by state",
@@ -166,6 +171,7 @@ SPACE = Row(
             "bytes",
             (Query(f"max by (datname) (pg_database_size_bytes{{{OURS}}})", "{{datname}}"),),
             least=0,
+            runbook="disk",
         ),
         Panel(
             "Temporary files",

@@ -18,14 +18,16 @@ UP = Row(
             "none",
             "min(redis_up)",
             meanings=UP_OR_DOWN,
+            runbook="redis-down",
         ),
         stat(
-            "Memory",
+            "Memory in use",
             "Share of `maxmemory`. At 100 % cached links are evicted; if nothing can be, writes are refused and clicks go to the spools.",
             "percentunit",
             FULL,
             steps=Steps(warn=0.8, bad=0.9),
             decimals=1,
+            runbook="redis-memory#redismemoryhigh",
         ),
         stat(
             "Evictions in the last hour",
@@ -34,10 +36,11 @@ UP = Row(
             increase("redis_evicted_keys_total", window="1h"),
             steps=Steps(warn=1),
             decimals=0,
+            runbook="redis-memory#redisevictions",
         ),
         stat(
-            "Append-only file",
-            "Whether the last write to it succeeded. Failed: the disk is full or broken, and a restart loses the queue.",
+            "Last write of its file",
+            "Whether the last write to the append-only file succeeded. Failed: the disk is full or broken, and a restart loses the queue.",
             "none",
             "min(redis_aof_last_write_status)",
             meanings=FAILED_OR_NOT,
@@ -50,6 +53,7 @@ UP = Row(
             'sum(linnet_redis_links{state="down"})',
             steps=ZERO_IS_GOOD,
             more="linnet-resolve",
+            runbook="redis-down",
         ),
         stat(
             "Running since",
@@ -75,6 +79,7 @@ MEMORY = Row(
                 Query("max(redis_memory_used_rss_bytes)", "resident"),
             ),
             least=0,
+            runbook="redis-memory#redismemoryhigh",
         ),
         Panel(
             "Keys",

@@ -41,6 +41,7 @@ SUFFER = Row(
             good_share(REDIRECT, "1h"),
             steps=Steps(warn=0.9999, bad=0.9995, falling=True),
             decimals=3,
+            runbook="error-budget",
         ),
         stat(
             "Within 10 ms",
@@ -49,6 +50,7 @@ SUFFER = Row(
             fast_share(REDIRECT, "0.01", "1h"),
             steps=Steps(warn=0.995, bad=0.99, falling=True),
             decimals=2,
+            runbook="error-budget",
         ),
         stat(
             "Shorteners",
@@ -56,6 +58,7 @@ SUFFER = Row(
             "none",
             'sum(up{job="shortener"})',
             steps=Steps(bad=1, falling=True),
+            runbook="shortener-down",
         ),
         stat(
             "Change feed",
@@ -63,6 +66,7 @@ SUFFER = Row(
             "none",
             "min(linnet_change_feed_live)",
             meanings=LIVE_OR_CUT,
+            runbook="change-feed",
         ),
         stat(
             "Redis links down",
@@ -71,6 +75,7 @@ SUFFER = Row(
             'sum(linnet_redis_links{state="down"})',
             steps=ZERO_IS_GOOD,
             more="linnet-redis",
+            runbook="redis-down",
         ),
         Panel(
             "Answers by outcome",
@@ -120,6 +125,7 @@ CACHE = Row(
             steps=Steps(bad=0.8, falling=True),
             least=0,
             most=1,
+            runbook="redis-memory#cachehitratiolow",
         ),
         Panel(
             "Look-ups in the database by instance",
@@ -164,6 +170,7 @@ WHY = Row(
             kind="state-timeline",
             meanings=LIVE_OR_CUT,
             height=8,
+            runbook="change-feed",
         ),
         Panel(
             "Look-ups that went on without Redis",
@@ -173,6 +180,7 @@ WHY = Row(
             least=0,
             empty="none so far",
             more="linnet-redis",
+            runbook="redis-down",
         ),
         Panel(
             "Changes told late",
@@ -182,6 +190,7 @@ WHY = Row(
             least=0,
             empty="none so far",
             more="linnet-redis",
+            runbook="redis-down",
         ),
         Panel(
             "Database connections for redirects",
@@ -193,6 +202,7 @@ WHY = Row(
             ),
             least=0,
             more="linnet-postgres",
+            runbook="postgres-load#databasepoolexhausted",
         ),
         cpu_of_processes("shortener"),
         memory_of_processes("shortener"),
@@ -203,6 +213,7 @@ WHY = Row(
             (Query(f'rate(log_lines_dropped_total{{job="shortener"}}[{WINDOW}])', "{{instance}}"),),
             least=0,
             more="linnet-logs",
+            runbook="logs#loglinesdropped",
         ),
         Panel(
             "Open files",
