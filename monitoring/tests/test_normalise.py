@@ -30,7 +30,8 @@ def normalised(log: Any, service: str = "gateway", colour: str | None = "blue", 
         record.update({key: value for key, value in parsed.items() if not isinstance(value, (dict, list))})
     lua = LuaRuntime()
     lua.execute(SCRIPT.read_text(encoding="utf-8"))
-    code, timestamp, result = lua.globals()["normalise"]("linnet.x", 1.5, lua.table_from(record))
+    normalise: Any = lua.eval("normalise")
+    code, timestamp, result = normalise("linnet.x", 1.5, lua.table_from(record))
     if code == -1:
         return None
     assert (code, timestamp) == (2, 1.5)

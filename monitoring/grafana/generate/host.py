@@ -8,7 +8,9 @@ from .parts import PRODUCT, WINDOW, cpu_of_processes, increase, memory_of_proces
 # Real disks; the rest are views of them or of memory.
 DISK = 'fstype!~"tmpfs|overlay|squashfs|ramfs|nsfs|fuse.*|autofs|proc|sysfs",mountpoint!~"/(run|proc|sys|dev)(/.*)?"'
 NETWORK = 'device!~"lo|veth.*|br-.*|docker.*"'
+# Without Docker's socket cAdvisor knows no names: `name` is the beginning of the container's number, `service` is Compose's.
 CONTAINER = 'name!=""'
+BY = "service, name"
 FREE_DISK = f"node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes{{{DISK}}}"
 LIMITED = f"(container_spec_memory_limit_bytes{{{CONTAINER}}} > 0)"
 
@@ -134,8 +136,8 @@ CONTAINERS = Row(
             "percentunit",
             (
                 Query(
-                    f"max by (name) (container_memory_working_set_bytes{{{CONTAINER}}} / {LIMITED})",
-                    "{{name}}",
+                    f"max by ({BY}) (container_memory_working_set_bytes{{{CONTAINER}}} / {LIMITED})",
+                    "{{service}} {{name}}",
                     instant=True,
                 ),
             ),
@@ -150,7 +152,7 @@ CONTAINERS = Row(
             "Memory by container",
             "Working sets. A line that rises for hours under even traffic is a leak.",
             "bytes",
-            (Query(f"max by (name) (container_memory_working_set_bytes{{{CONTAINER}}})", "{{name}}"),),
+            (Query(f"max by ({BY}) (container_memory_working_set_bytes{{{CONTAINER}}})", "{{service}} {{name}}"),),
             least=0,
             height=12,
         ),
@@ -158,7 +160,7 @@ CONTAINERS = Row(
             "CPU by container",
             "Cores that each container uses.",
             "short",
-            (Query(rate("container_cpu_usage_seconds_total", CONTAINER, "name"), "{{name}}"),),
+            (Query(rate("container_cpu_usage_seconds_total", CONTAINER, BY), "{{service}} {{name}}"),),
             stacked=True,
             least=0,
             height=12,
@@ -168,11 +170,12 @@ CONTAINERS = Row(
             "Starts within 24 h beyond the first, and kills for memory. A container that restarts again and again shows why in its log.",
             "none",
             (
-                Query(f"max by (name) (changes(container_start_time_seconds{{{CONTAINER}}}[24h]))", instant=True),
-                Query(increase("container_oom_events_total", CONTAINER, "name", "24h"), instant=True),
+                Query(f"max by ({BY}) (changes(container_start_time_seconds{{{CONTAINER}}}[24h]))", instant=True),
+                Query(increase("container_oom_events_total", CONTAINER, BY, "24h"), instant=True),
             ),
             kind="table",
             columns=(
+                Column("service", "Service"),
                 Column("name", "Container"),
                 Column("Value #A", "Restarts"),
                 Column("Value #B", "Killed for memory"),
@@ -185,9 +188,9 @@ CONTAINERS = Row(
             "percentunit",
             (
                 Query(
-                    f"{rate('container_cpu_cfs_throttled_periods_total', CONTAINER, 'name')} / "
-                    f"({rate('container_cpu_cfs_periods_total', CONTAINER, 'name')} > 0)",
-                    "{{name}}",
+                    f"{rate('container_cpu_cfs_throttled_periods_total', CONTAINER, BY)} / "
+                    f"({rate('container_cpu_cfs_periods_total', CONTAINER, BY)} > 0)",
+                    "{{service}} {{name}}",
                 ),
             ),
             steps=Steps(warn=0.25),
@@ -197,7 +200,7 @@ CONTAINERS = Row(
             "Network by container",
             "Bytes received. A container that should be idle and is not deserves a question.",
             "Bps",
-            (Query(rate("container_network_receive_bytes_total", CONTAINER, "name"), "{{name}}"),),
+            (Query(rate("container_network_receive_bytes_total", CONTAINER, BY), "{{service}} {{name}}"),),
             least=0,
         ),
         memory_of_processes(PRODUCT),
