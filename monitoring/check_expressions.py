@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -138,6 +139,15 @@ class Check:
         ]
 
 
+def run(expressions: list[Expression], entries: list[Entry], ask: Ask) -> Findings:
+    """One look at everything."""
+    check = Check(ask, entries)
+    for expression in expressions:
+        check.expression(expression)
+    check.findings.problems += check.stale()
+    return check.findings
+
+
 def offline(expressions: list[Expression], entries: list[Entry]) -> Findings:
     """What can be said without a Prometheus."""
     findings = Findings()
@@ -180,6 +190,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rules", type=Path, default=HERE / "prometheus/rules")
     parser.add_argument("--exceptions", type=Path, default=HERE / "only-in-faults.yml")
     parser.add_argument("--timeout", type=float, default=30, metavar="SECONDS")
+    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="look again for so long while anything is wrong")
     parser.add_argument("--verbose", action="store_true", help="name what is excused")
     return parser
 
@@ -206,15 +217,16 @@ def main(argv: list[str]) -> int:
     if options.offline:
         findings = offline(expressions, entries)
     else:
-        check = Check(asker(options.prometheus, options.timeout), active)
-        try:
-            for expression in expressions:
-                check.expression(expression)
-        except (OSError, TimeoutError) as error:
-            print(f"error: {options.prometheus} does not answer: {error}", file=sys.stderr)
-            return EX_UNAVAILABLE
-        findings = check.findings
-        findings.problems += check.stale()
+        deadline = time.monotonic() + options.wait
+        while True:
+            try:
+                findings = run(expressions, active, asker(options.prometheus, options.timeout))
+            except (OSError, TimeoutError) as error:
+                print(f"error: {options.prometheus} does not answer: {error}", file=sys.stderr)
+                return EX_UNAVAILABLE
+            if not findings.problems or time.monotonic() >= deadline:
+                break
+            time.sleep(min(5, max(0, deadline - time.monotonic())))
     for problem in findings.problems:
         print(f"error: {problem}", file=sys.stderr)
     if options.verbose:

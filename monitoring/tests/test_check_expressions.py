@@ -176,6 +176,13 @@ class Checks(unittest.TestCase):
         self.assertEqual(status, check.EX_UNAVAILABLE)
         self.assertIn("http://127.0.0.1:1 does not answer", errors)
 
+    def test_it_waits_for_what_comes_late(self) -> None:
+        self.panel("a")
+        answers: Answers = {}
+        threading.Timer(0.3, lambda: answers.update({"a": ["1"]})).start()
+        status, errors = self.against(answers, "--wait", "1")
+        self.assertEqual(status, 0, errors)
+
     def test_nothing_to_check_is_an_error(self) -> None:
         self.assertEqual(self.run_check("--offline")[0], check.EX_USAGE)
 
