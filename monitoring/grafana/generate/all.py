@@ -1,0 +1,18 @@
+"""The dashboards, in the order in which a person on call comes to them."""
+
+from __future__ import annotations
+
+from . import clicks, gateway, host, jobs, logs, nginx, overview, postgres, redis, resolve
+
+DASHBOARDS = (
+    overview.DASHBOARD,
+    resolve.DASHBOARD,
+    clicks.DASHBOARD,
+    jobs.DASHBOARD,
+    gateway.DASHBOARD,
+    postgres.DASHBOARD,
+    redis.DASHBOARD,
+    nginx.DASHBOARD,
+    host.DASHBOARD,
+    logs.DASHBOARD,
+)

@@ -1,0 +1,125 @@
+"""The schemas refuse what would be passed over or break at the start: unknown keys, wrong units, further labels."""
+
+from __future__ import annotations
+
+import copy
+import json
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+MONITORING = Path(__file__).resolve().parent.parent
+Change = Callable[[dict[str, Any]], None]
+
+
+class Text(yaml.SafeLoader):
+    """`on` and `off` stay words, as for Fluent Bit and in YAML 1.2."""
+
+
+Text.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
+    for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def problems(name: str, path: str, change: Change) -> list[str]:
+    document = yaml.load((MONITORING / path).read_text(encoding="utf-8"), Loader=Text)
+    changed = copy.deepcopy(document)
+    change(changed)
+    schema = json.loads((MONITORING / f"schemas/{name}.json").read_text(encoding="utf-8"))
+    return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(changed)]
+
+
+def setting(where: str, value: Any) -> Change:
+    """Sets a value by its path; numbers are places in a list."""
+
+    def change(document: dict[str, Any]) -> None:
+        *parents, last = where.split("/")
+        target: Any = document
+        for part in parents:
+            target = target[int(part)] if part.isdigit() else target[part]
+        if value is None:
+            del target[last]
+        else:
+            target[last] = value
+
+    return change
+
+
+def nothing(document: dict[str, Any]) -> None:
+    pass
+
+
+class Loki(unittest.TestCase):
+    def problems(self, change: Change) -> list[str]:
+        return problems("loki", "loki/loki.yaml", change)
+
+    def test_ours_is_fine(self) -> None:
+        self.assertEqual(self.problems(nothing), [])
+
+    def test_what_is_refused(self) -> None:
+        for where, value in (
+            ("limits_config/retention", "2160h"),
+            ("limits_config/enforce_metric_name", False),
+            ("ingester/max_transfer_retries", 0),
+            ("compactor/shared_store", "filesystem"),
+            ("limits_config/retention_period", 2160),
+            ("limits_config/retention_period", None),
+            ("limits_config/max_line_size", "64 KB"),
+            ("compactor/retention_enabled", False),
+            ("analytics/reporting_enabled", True),
+            ("schema_config/configs/0/schema", "v11"),
+            ("schema_config/configs/0/index/period", "168h"),
+            ("server/http_listen_port", "3100"),
+            ("serverr", {}),
+        ):
+            with self.subTest(where, value=value):
+                self.assertTrue(self.problems(setting(where, value)))
+
+
+class FluentBit(unittest.TestCase):
+    def problems(self, change: Change) -> list[str]:
+        return problems("fluent-bit", "fluent-bit/fluent-bit.yaml", change)
+
+    def test_ours_is_fine(self) -> None:
+        self.assertEqual(self.problems(nothing), [])
+        self.assertEqual(self.problems(setting("service/http_server", "on")), [])
+
+    def test_what_is_refused(self) -> None:
+        for where, value in (
+            ("service/http_serverr", True),
+            ("service/http_server", "perhaps"),
+            ("pipeline/inputs/0/unix_paht", "/x"),
+            ("pipeline/inputs/0/name", "tail"),
+            ("pipeline/filters/1/script", None),
+            ("pipeline/filters/1/code", "function normalise() end"),
+            ("pipeline/filters/0/key", "log"),
+            # Further labels, and one that is not what it says.
+            ("pipeline/outputs/0/labels", "service=$service, request_id=$request_id"),
+            ("pipeline/outputs/0/labels", "service=$level"),
+            ("pipeline/outputs/0/label_keys", "$request_id"),
+            ("pipeline/outputs/0/auto_kubernetes_labels", True),
+            # Unbounded.
+            ("pipeline/outputs/0/retry_limit", "no_limits"),
+            ("pipeline/outputs/0/retry_limit", None),
+            ("pipeline/outputs/0/storage.total_limit_size", None),
+        ):
+            with self.subTest(where, value=value):
+                self.assertTrue(self.problems(setting(where, value)))
+
+    def test_the_script_is_there_and_has_the_function(self) -> None:
+        document = yaml.safe_load((MONITORING / "fluent-bit/fluent-bit.yaml").read_text(encoding="utf-8"))
+        lua = document["pipeline"]["filters"][1]
+        script = (MONITORING / "fluent-bit" / lua["script"]).read_text(encoding="utf-8")
+        self.assertIn(f"function {lua['call']}(tag, timestamp, record)", script)
+        # What the script adds is what the output takes off the line.
+        removed = {key.strip() for key in document["pipeline"]["outputs"][0]["remove_keys"].split(",")}
+        self.assertEqual(removed, {"service", "level", "colour", "request_id", "trace_id"})
+
+
+if __name__ == "__main__":
+    unittest.main()
