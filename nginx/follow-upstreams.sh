@@ -5,7 +5,7 @@
 # and LINNET_NGINX_GATEWAY count; unix sockets and addresses never change.
 set -eu
 
-names=$(printf '%s\n' "${LINNET_NGINX_RESOLVE:-}" "${LINNET_NGINX_GATEWAY:-}" | tr ', ' '\n\n' | sed -n '/^unix:/d; s/:[0-9]*$//p' | sort -u)
+names=$(printf '%s\n' "${LINNET_NGINX_RESOLVE:-}" "${LINNET_NGINX_GATEWAY:-}" | tr -s ', ' '\n' | sed -n '/^unix:/d; s/:[0-9]*$//p' | sort -u)
 [ -n "$names" ] || exit 0
 pid_file=${LINNET_NGINX_PID:-/tmp/nginx.pid}
 
