@@ -63,6 +63,25 @@ def warmed(code: str) -> None:
         http(f"/{code}")
 
 
+def eviction_takes_no_queue(_figure) -> None:
+    """Redis filled with what may go, far beyond its memory: what may not go is there."""
+    redis_cli("XADD", "linnet:test", "*", "kept", "yes")
+    script = "for i = 1, 5000 do redis.call('SET', KEYS[1] .. i, string.rep('x', 1000), 'EX', 600) end"
+    for part in range(40):
+        redis_cli("EVAL", script, "1", f"fill:{part}:")
+    evicted = next(line for line in redis_cli("INFO", "stats").splitlines() if line.startswith("evicted_keys:"))
+    require(int(evicted.split(":")[1]) > 10_000, f"nothing was evicted: {evicted}")
+    require(redis_cli("XLEN", "linnet:test").strip() == "1", "a stream was evicted")
+    require(serves("first"), "a redirect failed while Redis was full")
+    redis_cli("DEL", "linnet:test")
+    print(f"    {evicted.strip()}, the stream is there", flush=True)
+
+
+def redis_cli(*words: str) -> str:
+    password = (SECRETS / "redis_password").read_text()
+    return run("docker", "exec", "-e", f"REDISCLI_AUTH={password}", containers("redis")[0], "redis-cli", *words).stdout
+
+
 def redirects_go_on_without_redis(_figure) -> None:
     warmed("no-redis")
     shorten("no-redis-cold")

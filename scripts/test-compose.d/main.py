@@ -28,6 +28,7 @@ CHECKS = (
     watch.every_expression_returns_data,
     watch.an_alert_arrives_and_is_resolved,
     faults.what_is_killed_comes_back,
+    faults.eviction_takes_no_queue,
     faults.redirects_go_on_without_redis,
     faults.redirects_go_on_without_postgresql,
     faults.a_full_disk_stops_no_redirect,
