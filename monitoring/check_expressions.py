@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from exceptions import Entry, in_force, read
+from exceptions import Entry, read
 from expressions import Expression, Wrong, of_dashboards, of_rules, wrong_with_logs
 from promql import Malformed, Selector, selectors
 
@@ -148,7 +148,7 @@ def run(expressions: list[Expression], entries: list[Entry], ask: Ask) -> Findin
     return check.findings
 
 
-def offline(expressions: list[Expression], entries: list[Entry]) -> Findings:
+def offline(expressions: list[Expression], entries: tuple[Entry, ...]) -> Findings:
     """What can be said without a Prometheus."""
     findings = Findings()
     fitting: set[Entry] = set()
@@ -203,8 +203,8 @@ def main(argv: list[str]) -> int:
     options = arguments().parse_args(argv)
     try:
         expressions = [*of_dashboards(options.dashboards), *of_rules(options.rules)]
-        entries = read(options.exceptions)
-        active = in_force(entries, names(options.made), names(options.without))
+        exceptions = read(options.exceptions)
+        active = exceptions.in_force(names(options.made), names(options.without))
     except (Wrong, OSError, KeyError, ValueError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EX_USAGE
@@ -215,7 +215,7 @@ def main(argv: list[str]) -> int:
         options.as_rules.write_text(as_rules(expressions), encoding="utf-8")
         return 0
     if options.offline:
-        findings = offline(expressions, entries)
+        findings = offline(expressions, exceptions.entries)
     else:
         deadline = time.monotonic() + options.wait
         while True:

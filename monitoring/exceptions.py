@@ -45,42 +45,8 @@ class Entry:
         return bool(self.where) and re.fullmatch(self.where, expression.where) is not None
 
 
-def read(path: Path) -> list[Entry]:
-    """The list. Unknown keys are errors: a misspelt one would excuse nothing, or everything."""
-    document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if not isinstance(document, dict) or set(document) - {"fault", "needs"}:
-        raise Wrong(f"{path.name}: expected the groups fault and needs, no others")
-    return [
-        _entry(path.name, group, str(cause), item)
-        for group, causes in document.items()
-        for cause, items in (causes or {}).items()
-        for item in items or []
-    ]
-
-
-def _entry(name: str, group: str, cause: str, item: Any) -> Entry:
-    place = f"{name}: {group}/{cause}"
-    if not isinstance(item, dict) or set(item) - KEYS:
-        raise Wrong(f"{place}: an entry has {', '.join(sorted(KEYS))}, and this one {item!r}")
-    if not str(item.get("because") or "").strip():
-        raise Wrong(f"{place}: an entry lacks its reason (because)")
-    if bool(item.get("metric")) == bool(item.get("where")):
-        raise Wrong(f"{place}: an entry has either metric or where")
-    try:
-        for key in ("metric", "where"):
-            re.compile(item.get(key) or "")
-    except re.error as error:
-        raise Wrong(f"{place}: {error}") from None
-    metric, matcher, where = (str(item.get(key) or "") for key in ("metric", "matcher", "where"))
-    return Entry(group, cause, str(item["because"]), metric, matcher, where, item.get("sometimes", False) is True)
-
-
-def in_force(entries: list[Entry], made: Collection[str], absent: Collection[str]) -> list[Entry]:
-    """Those that excuse something now: not what a fault that was made should have filled, nor what a component that is there should."""
-    causes = {(entry.group, entry.cause) for entry in entries}
-    for group, names in (("fault", made), ("needs", absent)):
-        for name in names:
-            if (group, name) not in causes:
-                known = sorted(cause for other, cause in causes if other == group)
-                raise Wrong(f"no entry has {group}/{name}; there are {', '.join(known) or 'none'}")
-    return [entry for entry in entries if (entry.cause not in made if entry.group == "fault" else entry.cause in absent)]
+@dataclass(frozen=True)
+class Exceptions:
+    entries: tuple[Entry, ...]
+    # Every fault and component by group and name, those without an entry, too.
+    causes: frozenset[tuple[str, str]]

@@ -193,6 +193,11 @@ class Checks(unittest.TestCase):
             self.assertEqual(status, check.EX_USAGE)
             self.assertIn("nonsense", errors)
 
+    def test_a_component_that_nothing_needs_may_be_absent(self) -> None:
+        self.panel("a")
+        self.exceptions("needs: {c: []}")
+        self.assertEqual(self.against({"a": ["1"]}, "--without", "c")[0], 0)
+
     def test_an_unknown_variable_is_an_error(self) -> None:
         self.panel("a{b='$nonsense'}")
         status, errors = self.run_check("--offline")
