@@ -1,0 +1,102 @@
+"""Tests of check_alerts.py: a tree that is complete, and one fault at a time."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import check_alerts  # noqa: E402  (a script beside this one, not a package)
+
+RULES = """\
+groups:
+  - name: a
+    rules:
+      - {record: "job:up:sum", expr: "sum by (job) (up)"}
+      - alert: GatewayDown
+        expr: absent(up{job="gateway"} == 1)
+        labels: {severity: page, service: gateway, depends_on: redis}
+        annotations:
+          summary: gone
+          description: gone
+          runbook_url: https://github.com/linnet-url/linnet/blob/main/docs/runbooks/gateway.md#gatewaydown
+          dashboard: /grafana/d/linnet-gateway
+"""
+EXPECTED = "[{exp_labels: {severity: page}, exp_annotations: {summary: a, description: b, runbook_url: c, dashboard: d}}]"
+TESTS = f"""\
+tests:
+  - alert_rule_test:
+      - {{eval_time: 1m, alertname: GatewayDown, exp_alerts: {EXPECTED}}}
+      - {{eval_time: 2m, alertname: GatewayDown, exp_alerts: []}}
+  - alert_rule_test:
+      - {{eval_time: 1m, alertname: GatewayDown, exp_alerts: []}}
+"""
+PROMETHEUS = """\
+scrape_configs:
+  - job_name: gateway
+    dns_sd_configs: [{names: [gateway], type: A, port: 9081, refresh_interval: 5s}]
+"""
+FILES = {
+    "monitoring/prometheus/prometheus.yml": PROMETHEUS,
+    "monitoring/prometheus/rules/a.yml": RULES,
+    "monitoring/prometheus/tests/a.yml": TESTS,
+    "monitoring/alertmanager/alertmanager.yml": "- target_matchers: ['depends_on =~ \"(.*,)?redis(,.*)?\"']\n",
+    "docs/runbooks/README.md": "[GatewayDown](gateway.md#gatewaydown)\n",
+    "docs/runbooks/gateway.md": "# Gateway\n\n## GatewayDown\n",
+}
+
+
+class Faults(unittest.TestCase):
+    """What is said of a tree of which one file differs."""
+
+    def faults(self, path: str = "", old: str = "", new: str = "") -> str:
+        root = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, root)
+        for name, text in FILES.items():
+            if name == path:
+                self.assertIn(old, text)
+                text = text.replace(old, new, 1)
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text, encoding="utf-8")
+        config = root / "monitoring/prometheus/prometheus.yml"
+        return "\n".join([*check_alerts.discovery_faults(config), *check_alerts.rule_faults(root)])
+
+    def test_a_complete_tree_has_none(self) -> None:
+        self.assertEqual(self.faults(), "")
+
+    def test_each_fault_is_told(self) -> None:
+        rules, tests = "monitoring/prometheus/rules/a.yml", "monitoring/prometheus/tests/a.yml"
+        book = "docs/runbooks/gateway.md"
+        for path, old, new, told in (
+            (rules, "severity: page", "severity: urgent", "severity is 'urgent'"),
+            (rules, "service: gateway, ", "", "no label `service`"),
+            (rules, "depends_on: redis", "depends_on: loki", "no inhibit rule"),
+            (rules, "          summary: gone\n", "", "annotations are"),
+            (rules, "linnet-gateway\n", "linnet-nothing\n", "no dashboard"),
+            (rules, "blob/main/docs", "wiki", "runbook_url does not begin"),
+            (rules, "gateway.md#", "other.md#", "there is no docs/runbooks/other.md"),
+            (rules, 'job="gateway"', 'job="gatway"', "which is not scraped"),
+            (rules, "job:up:sum", "up_sum", "no `level:metric:operation`"),
+            (book, "## GatewayDown", "## Down", "no heading for #gatewaydown"),
+            ("docs/runbooks/README.md", "GatewayDown", "Gateway", "README.md has no"),
+            (tests, EXPECTED, "[]", "no test in which it fires"),
+            (tests, "summary: a, ", "", "no test in which it fires"),
+            (tests, "eval_time: 2m", "eval_time: 30s", "no test in which it resolves"),
+            (tests, "  - alert_rule_test:\n      - {eval_time: 1m, alertname: GatewayDown, exp_alerts: []}\n", "", "stays silent"),
+            (tests, "GatewayDown", "GatewayGone", "there is no alert 'GatewayGone'"),
+            ("monitoring/prometheus/prometheus.yml", "dns_sd_configs: [{", "dns_sd_configs: [ {", "not the shape of discovery"),
+        ):
+            with self.subTest(told):
+                self.assertIn(told, self.faults(path, old, new))
+
+    def test_durations_and_anchors_are_read_as_their_readers_do(self) -> None:
+        self.assertEqual(check_alerts.seconds("1d2h3m4s"), 93_784)
+        self.assertEqual(check_alerts.anchors("# The gateway's `x` breaks\n"), {"the-gateways-x-breaks"})
+
+
+if __name__ == "__main__":
+    unittest.main()
