@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 deploy=$LINNET_ROOT/deploy
 secrets=${LINNET_SECRETS:-$deploy/secrets}
-export LINNET_SECRETS=$secrets
+export LINNET_SECRETS=$secrets LINNET_LOG_SOCKET=$deploy/run/logs/fluent.sock
 export LINNET_HOST=${LINNET_HOST:-${HOST:-127.0.0.1}} LINNET_PORT=${LINNET_PORT:-${PORT:-8080}}
 case $LINNET_HOST in
   0.0.0.0|127.*) shown_host=localhost ;;

@@ -8,7 +8,7 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from engine import SECRETS, WITHOUT, compose, containers, http, inspect, prometheus, require, run, serves, wait
+from engine import SECRETS, WITHOUT, admin_key, compose, containers, http, inspect, prometheus, require, run, serves, wait
 from start import watch_files
 
 # Their targets can be down: there is nothing to scrape.
@@ -33,22 +33,28 @@ def every_target_is_up(_figure) -> None:
 
 def every_expression_returns_data(_figure) -> None:
     address = next(iter(inspect(containers("prometheus")[0])["NetworkSettings"]["Networks"].values()))["IPAddress"]
-    done = None
+    python = run("scripts/monitoring-python").stdout.split()[-1]
+    stop = threading.Event()
 
-    def all_return() -> bool:
-        nonlocal done
-        done = run("python3", "monitoring/check_expressions.py", "--prometheus", f"http://{address}:9090", "--without", ",".join(sorted(WITHOUT)),
-                   check=False)
-        return done.returncode == 0
-
-    # Rates need two scrapes, and rules of rules some evaluations.
-    deadline = time.monotonic() + 120
-    while not all_return():
-        require(time.monotonic() < deadline, f"expressions return nothing:\n{done.stdout}")
-        for _ in range(50):
+    def visit() -> None:
+        # A rate of nothing is none: something goes on while it is looked at.
+        key = admin_key()
+        while not stop.wait(0.5):
             http("/first")
-        time.sleep(5)
-    print("    " + "\n    ".join(done.stdout.strip().splitlines()[-3:]), flush=True)
+            http("/not-there")
+            http("/api/v1/urls?limit=1", key=key)
+            http("/api/v1/urls?limit=1")
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    try:
+        done = run(python, "monitoring/check_expressions.py", "--prometheus", f"http://{address}:9090", "--wait", "400", "--without",
+                   ",".join(sorted(WITHOUT)), check=False, timeout=600)
+    finally:
+        stop.set()
+        visitor.join()
+    require(done.returncode == 0, f"expressions return nothing:\n{done.stdout}")
+    print("    " + "\n    ".join(done.stdout.strip().splitlines()[-4:]), flush=True)
 
 
 class Receiver:
