@@ -1,5 +1,6 @@
 //! Bulk jobs, from the upload to the last row.
 
+mod by_hand;
 mod conflicts;
 mod dead;
 mod disk;
