@@ -50,3 +50,44 @@ class Exceptions:
     entries: tuple[Entry, ...]
     # Every fault and component by group and name, those without an entry, too.
     causes: frozenset[tuple[str, str]]
+
+    def in_force(self, made: Collection[str], absent: Collection[str]) -> list[Entry]:
+        """Those that excuse something now: not what a fault that was made should have filled, nor what a component that is there
+        should."""
+        for group, names in (("fault", made), ("needs", absent)):
+            known = {cause for other, cause in self.causes if other == group}
+            if unknown := sorted(set(names) - known):
+                raise Wrong(f"no entry has {group}/{unknown[0]}; there are {', '.join(sorted(known)) or 'none'}")
+        return [e for e in self.entries if (e.cause not in made if e.group == "fault" else e.cause in absent)]
+
+
+def read(path: Path) -> Exceptions:
+    """The list. Unknown keys are errors: a misspelt one would excuse nothing, or everything."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(document, dict) or set(document) - {"fault", "needs"}:
+        raise Wrong(f"{path.name}: expected the groups fault and needs, no others")
+    groups = {group: causes or {} for group, causes in document.items()}
+    entries = [
+        _entry(path.name, group, str(cause), item)
+        for group, causes in groups.items()
+        for cause, items in causes.items()
+        for item in items or []
+    ]
+    return Exceptions(tuple(entries), frozenset((group, str(cause)) for group, causes in groups.items() for cause in causes))
+
+
+def _entry(name: str, group: str, cause: str, item: Any) -> Entry:
+    place = f"{name}: {group}/{cause}"
+    if not isinstance(item, dict) or set(item) - KEYS:
+        raise Wrong(f"{place}: an entry has {', '.join(sorted(KEYS))}, and this one {item!r}")
+    if not str(item.get("because") or "").strip():
+        raise Wrong(f"{place}: an entry lacks its reason (because)")
+    if bool(item.get("metric")) == bool(item.get("where")):
+        raise Wrong(f"{place}: an entry has either metric or where")
+    try:
+        for key in ("metric", "where"):
+            re.compile(item.get(key) or "")
+    except re.error as error:
+        raise Wrong(f"{place}: {error}") from None
+    metric, matcher, where = (str(item.get(key) or "") for key in ("metric", "matcher", "where"))
+    return Entry(group, cause, str(item["because"]), metric, matcher, where, item.get("sometimes", False) is True)
