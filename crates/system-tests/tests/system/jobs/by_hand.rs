@@ -43,17 +43,21 @@ async fn jobs_are_listed_shown_cancelled_and_replayed() {
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!((&shown["id"], &shown["state"]), (&held.into(), &"running".into()));
 
-    let cancelled = admin(&stack, &["jobs", "cancel", &held.to_string()]).await.unwrap();
-    assert!(cancelled.contains("\"cancelled\""), "{cancelled}");
     let_go(&mut database).await;
-    assert_eq!(job(&client, held).await["state"], "cancelled");
-    let again = admin(&stack, &["jobs", "cancel", &held.to_string()]).await.unwrap_err();
-    assert!(again.contains(&format!("job {held} is cancelled")), "{again}");
+    ended(&client, held).await;
+
+    stack.workers[0].stop().await;
+    let waiting = import(&client, links("w", 3)).await;
+    let cancelled = admin(&stack, &["jobs", "cancel", &waiting.to_string()]).await.unwrap();
+    assert!(cancelled.contains("\"cancelled\""), "{cancelled}");
+    assert_eq!(job(&client, waiting).await["state"], "cancelled");
+    assert_eq!(uploads(&stack).len(), 0);
+    let again = admin(&stack, &["jobs", "cancel", &waiting.to_string()]).await.unwrap_err();
+    assert!(again.contains(&format!("job {waiting} is cancelled")), "{again}");
     let absent = admin(&stack, &["jobs", "show", "999999"]).await.unwrap_err();
     assert!(absent.contains("there is no job 999999"), "{absent}");
 
     // One whose upload is nowhere to be found each time is a dead letter.
-    stack.workers[0].stop().await;
     let dead = import(&client, links("c", 3)).await;
     let files = uploads(&stack);
     let away = stack.folder().join("away");
