@@ -106,6 +106,8 @@ def setting(line: str):
 @contextmanager
 def unwritable(volume: str):
     folder = Path(run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", f"{PROJECT}_{volume}").stdout.strip())
+    # An empty one would take its owner from the image again.
+    (folder / "something").touch()
     os.chown(folder, 0, 0)
     folder.chmod(0o755)
     try:

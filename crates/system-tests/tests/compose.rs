@@ -52,7 +52,8 @@ async fn a_link_is_made_changed_and_deleted_and_every_shortener_follows_within_a
     }
     assert_eq!(client.delete(&path).send().await.status, 204);
     tokio::time::sleep(BOUND).await;
-    for _ in 0..60 {
+    // Codes that are not there are a budget of each client, which the tests share.
+    for _ in 0..10 {
         assert_eq!(client.resolve(&code).await.0, 404);
     }
 }
@@ -65,7 +66,7 @@ async fn the_last_click_is_the_last_over_all_shorteners() {
     let body =
         json!({"original_url": "https://example.com/", "short_code": code, "max_clicks": 20});
     client.shorten(&body).await;
-    let asked = (0..60).map(|_| {
+    let asked = (0..30).map(|_| {
         let (client, code) = (client.clone(), code.clone());
         tokio::spawn(async move { client.resolve(&code).await.0 })
     });
