@@ -7,8 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from engine import (CORE, PORT, SITE, admin_key, compose, containers, http, inspect, name_of, prometheus, require, run, serves, shorten,
-                    wait)
+from engine import CORE, PORT, SITE, admin_key, compose, containers, http, inspect, name_of, require, run, serves, shorten, wait
 from start import watch_files
 
 MIB = 1024 * 1024
@@ -132,7 +131,3 @@ def resident(group: Path) -> float:
     stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     own = int(stat.get("anon", stat.get("total_rss", 0))) + int(stat.get("shmem", stat.get("total_shmem", 0)))
     return own / MIB
-
-
-def queue_is_empty() -> bool:
-    return not prometheus("/api/v1/query?query=linnet_clicks_stream_lag_seconds>5")["result"]

@@ -9,7 +9,7 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from engine import (CORE, PORT, PROJECT, ROOT, SCRATCH, SECRETS, WITHOUT, compose, containers, inspect, name_of, require, run, serves,
+from engine import (CORE, PROJECT, ROOT, SCRATCH, SECRETS, WITHOUT, compose, containers, inspect, name_of, require, run, serves,
                     shorten, wait)
 
 SETTINGS = ROOT / "deploy" / "linnet.env"

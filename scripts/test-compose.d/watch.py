@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from engine import SECRETS, WITHOUT, admin_key, compose, containers, http, inspect, prometheus, require, run, serves, wait
@@ -116,7 +115,3 @@ def rewrite(file, text: str) -> None:
     file.unlink()
     file.write_text(text)
     file.chmod(0o444)
-
-
-def query(expression: str) -> list:
-    return prometheus("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))["result"]
