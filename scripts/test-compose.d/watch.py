@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from engine import SECRETS, WITHOUT, admin_key, compose, containers, http, inspect, prometheus, require, run, serves, wait
+from engine import ROOT, SECRETS, WITHOUT, admin_key, compose, containers, http, inspect, prometheus, require, run, serves, wait
 from start import watch_files
 
 # Their targets can be down: there is nothing to scrape.
@@ -22,8 +23,9 @@ def every_target_is_up(_figure) -> None:
     def jobs() -> set[str]:
         return {target["labels"]["job"] for target in prometheus("/api/v1/targets?state=active")["activeTargets"]}
 
-    configured = {pool for pool in prometheus("/api/v1/scrape_pools")["scrapePools"]}
-    expected = configured - {name for name in ABSENT & WITHOUT}
+    text = (ROOT / "monitoring" / "prometheus" / "prometheus.yml").read_text()
+    expected = set(re.findall(r"^  - job_name: (\S+)$", text, re.M)) - (ABSENT & WITHOUT)
+    require(len(expected) >= 9, f"of prometheus.yml only these jobs were found: {expected}")
     try:
         wait(60, "target of each job, all of them up", lambda: not down() and jobs() >= expected)
     finally:
