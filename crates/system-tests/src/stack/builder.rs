@@ -77,6 +77,8 @@ impl Default for Builder {
             ("LINNET__POSTGRES__LOCK_TIMEOUT_MS", "4000"),
             ("LINNET__POSTGRES__STATEMENT_TIMEOUT_MS", "4000"),
             ("LINNET__RESOLVE__DATABASE_TIMEOUT_MS", "4500"),
+            // The other tests are always waiting for a processor.
+            ("LINNET__JOBS__BUSY_PERCENT", "100"),
             // Tests of stopping set the real one.
             ("LINNET__SHUTDOWN__DRAIN_MS", "100"),
             ("LINNET__SHUTDOWN__GRACE_S", "5"),
