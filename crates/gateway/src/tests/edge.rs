@@ -150,7 +150,8 @@ async fn must_23_odd_bytes_are_a_4xx_and_never_a_5xx() {
 
 #[actix_web::test]
 async fn must_15_the_host_header_decides_nothing() {
-    let (_shortener, gateway) = gateway().await;
+    let (shortener, gateway) = gateway().await;
+    let own = format!("\"host\":\"{}\"", shortener.address);
     for host in
         ["host: evil.example", "HOST: EVIL.EXAMPLE:99", "host: a\r\nhost: evil.example", "x: y"]
     {
@@ -158,8 +159,7 @@ async fn must_15_the_host_header_decides_nothing() {
             "GET /api/v1/urls HTTP/1.1\r\n{host}\r\nx-forwarded-host: evil.example\r\nx-api-key: {KEY}\r\nconnection: close\r\n\r\n"
         );
         let answer = raw(&gateway.address, bytes.as_bytes()).await;
-        let passed =
-            answer.starts_with("HTTP/1.1 200") && answer.contains("\"host\":\"shortener-0\"");
+        let passed = answer.starts_with("HTTP/1.1 200") && answer.contains(&own);
         assert!(passed || answer.starts_with("HTTP/1.1 4"), "{host}: {answer}");
         assert!(!answer.to_lowercase().contains("evil"), "{host}: {answer}");
     }
