@@ -9,7 +9,7 @@ use linnet_system_tests::Stack;
 use serde_json::Value;
 
 use super::support::{
-    builder, counts, ended, hold_code, import, job, let_go, links, once, uploads,
+    builder, counts, ended, hold_code, import, job, let_go, links, no_upload_is_left, once, uploads,
 };
 
 /// What the command printed, if it succeeded; else what it complained of.
@@ -46,6 +46,7 @@ async fn jobs_are_listed_shown_cancelled_and_replayed() {
     let_go(&mut database).await;
     ended(&client, held).await;
 
+    no_upload_is_left(&stack).await;
     stack.workers[0].stop().await;
     let waiting = import(&client, links("w", 3)).await;
     let cancelled = admin(&stack, &["jobs", "cancel", &waiting.to_string()]).await.unwrap();
@@ -90,12 +91,14 @@ async fn the_upkeep_deletes_ended_jobs_and_forsaken_uploads_in_time() {
     .execute(&mut stack.database().await)
     .await
     .unwrap();
-    let report = admin(&stack, &["run-task", "ended-jobs"]).await.unwrap();
-    assert!(report.contains('1'), "{report}");
+    // The worker may have come to it by itself in the same moment, so what is left counts.
+    admin(&stack, &["run-task", "ended-jobs"]).await.unwrap();
     client.get(&format!("/api/v1/jobs/{old}")).send().await.problem(404);
     client.get(&format!("/api/v1/jobs/{old}/errors")).send().await.problem(404);
     assert_eq!(job(&client, young).await["state"], "succeeded");
 
+    // A worker removes an upload when its job has ended, a moment later.
+    no_upload_is_left(&stack).await;
     // Two that no job needs, one of them old enough; one that a job needs, however old.
     let mut database = stack.database().await;
     hold_code(&mut database, "h000001").await;
@@ -115,8 +118,7 @@ async fn the_upkeep_deletes_ended_jobs_and_forsaken_uploads_in_time() {
     for path in [&forsaken, &needed[0]] {
         File::options().write(true).open(path).unwrap().set_modified(hours_ago).unwrap();
     }
-    let report = admin(&stack, &["run-task", "uploads"]).await.unwrap();
-    assert!(report.contains('1'), "{report}");
+    admin(&stack, &["run-task", "uploads"]).await.unwrap();
     assert!(!forsaken.exists() && fresh.exists() && needed[0].exists());
     let_go(&mut database).await;
     assert_eq!(ended(&client, held).await["rows_written"], 3);
