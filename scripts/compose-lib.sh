@@ -47,3 +47,18 @@ compose() {
 
 # Containers of the project that are there, whether they run or not.
 project_containers() { docker ps -aq --filter "label=com.docker.compose.project=${LINNET_PROJECT:-linnet}"; }
+
+# Both images, named as compose.yaml expects them. LINNET_BUILD_OPTIONS is a list of options for `docker build`.
+build_images() {
+  local target created revision
+  export LINNET_RELEASE=${LINNET_RELEASE:-$(git -C "$LINNET_ROOT" describe --always --dirty 2>/dev/null || echo development)}
+  revision=$(git -C "$LINNET_ROOT" rev-parse HEAD 2>/dev/null || echo unknown)
+  # The time of the commit: the same sources give the same image.
+  created=$(TZ=UTC git -C "$LINNET_ROOT" log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u +%Y-%m-%dT%H:%M:%SZ)
+  for target in shortener gateway; do
+    # shellcheck disable=SC2086 # a list of options, when CI gives one
+    docker build ${LINNET_BUILD_OPTIONS:-} -q -f "$deploy/Dockerfile" --target "$target" -t "linnet/$target:development" \
+      --build-arg "RUST_IMAGE=${LINNET_RUST_IMAGE:-rust:1.95-slim-trixie}" --build-arg "LINNET_RELEASE=$LINNET_RELEASE" \
+      --build-arg "REVISION=$revision" --build-arg "CREATED=$created" "$LINNET_ROOT" >/dev/null
+  done
+}
