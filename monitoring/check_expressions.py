@@ -5,6 +5,8 @@ It fails for each expression that Prometheus refuses, for each selector without 
 recording rule that returns nothing, unless only-in-faults.yml says why. An entry of that list which is not needed fails, too.
 
   check_expressions.py --prometheus http://127.0.0.1:9090 [--without cadvisor,loki] [--made redis-away]
+  check_expressions.py --prometheus … --made redis-away --only-made
+                                             right after a fault: only what it fills
   check_expressions.py --offline             without a Prometheus: shapes, names and the list itself
   check_expressions.py --as-rules FILE       writes the panels' expressions as recording rules, for promtool to read
 """
@@ -139,13 +141,24 @@ class Check:
         ]
 
 
-def run(expressions: list[Expression], entries: list[Entry], ask: Ask) -> Findings:
-    """One look at everything."""
+def run(expressions: list[Expression], entries: list[Entry], ask: Ask, *, is_all: bool = True) -> Findings:
+    """One look at these expressions. Whether an entry is of use can be told when they are all."""
     check = Check(ask, entries)
     for expression in expressions:
         check.expression(expression)
-    check.findings.problems += check.stale()
+    if is_all:
+        check.findings.problems += check.stale()
     return check.findings
+
+
+def filled_by(expressions: list[Expression], entries: list[Entry]) -> list[Expression]:
+    """Those that one of these entries would excuse."""
+    return [
+        expression
+        for expression in expressions
+        if expression.kind != "logs"
+        and any(e.names(expression) or any(map(e.covers, selectors(expression.text))) for e in entries)
+    ]
 
 
 def offline(expressions: list[Expression], entries: tuple[Entry, ...]) -> Findings:
@@ -186,6 +199,7 @@ def arguments() -> argparse.ArgumentParser:
     what.add_argument("--as-rules", metavar="FILE", type=Path)
     parser.add_argument("--without", metavar="NAMES", default="", help="components that don't run, separated by commas")
     parser.add_argument("--made", metavar="NAMES", default="", help="faults that were made: what they fill must be there")
+    parser.add_argument("--only-made", action="store_true", help="look only at what those faults fill")
     parser.add_argument("--dashboards", type=Path, default=HERE / "grafana/dashboards")
     parser.add_argument("--rules", type=Path, default=HERE / "prometheus/rules")
     parser.add_argument("--exceptions", type=Path, default=HERE / "only-in-faults.yml")
@@ -205,11 +219,13 @@ def main(argv: list[str]) -> int:
         expressions = [*of_dashboards(options.dashboards), *of_rules(options.rules)]
         exceptions = read(options.exceptions)
         active = exceptions.in_force(names(options.made), names(options.without))
-    except (Wrong, OSError, KeyError, ValueError, yaml.YAMLError) as error:
+        if options.only_made:
+            expressions = filled_by(expressions, exceptions.of_faults(names(options.made)))
+    except (Wrong, Malformed, OSError, KeyError, ValueError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EX_USAGE
     if not expressions:
-        print(f"error: no expression in {options.dashboards} and {options.rules}", file=sys.stderr)
+        print(f"error: no expression to look at in {options.dashboards} and {options.rules}", file=sys.stderr)
         return EX_USAGE
     if options.as_rules:
         options.as_rules.write_text(as_rules(expressions), encoding="utf-8")
@@ -220,7 +236,7 @@ def main(argv: list[str]) -> int:
         deadline = time.monotonic() + options.wait
         while True:
             try:
-                findings = run(expressions, active, asker(options.prometheus, options.timeout))
+                findings = run(expressions, active, asker(options.prometheus, options.timeout), is_all=not options.only_made)
             except (OSError, TimeoutError) as error:
                 print(f"error: {options.prometheus} does not answer: {error}", file=sys.stderr)
                 return EX_UNAVAILABLE

@@ -51,6 +51,9 @@ class Exceptions:
     # Every fault and component by group and name, those without an entry, too.
     causes: frozenset[tuple[str, str]]
 
+    def of_faults(self, made: Collection[str]) -> list[Entry]:
+        return [e for e in self.entries if e.group == "fault" and e.cause in made]
+
     def in_force(self, made: Collection[str], absent: Collection[str]) -> list[Entry]:
         """Those that excuse something now: not what a fault that was made should have filled, nor what a component that is there
         should."""

@@ -132,6 +132,15 @@ class Checks(unittest.TestCase):
         self.assertEqual(self.against({}, "--made", "f")[0], 1)
         self.assertEqual(self.against({"a": ["1"]}, "--made", "f")[0], 0)
 
+    def test_only_what_a_fault_fills_can_be_looked_at(self) -> None:
+        self.panel("a")
+        self.rules({"record": "b:c", "expr": "sum(missing)"})
+        self.exceptions("fault: {f: [{metric: a, because: b}], other: [{metric: missing, because: b}]}")
+        self.assertEqual(self.against({}, "--made", "f", "--only-made")[0], 1)
+        status, errors = self.against({"a": ["1"]}, "--made", "f", "--only-made")
+        self.assertEqual((status, "1 expressions, 0 problems" in errors), (0, True), errors)
+        self.assertEqual(self.against({"a": ["1"]}, "--only-made")[0], check.EX_USAGE)
+
     def test_a_component_excuses_only_while_it_is_absent(self) -> None:
         self.panel("a_b")
         self.exceptions("needs: {c: [{metric: a_.*, because: b}]}")

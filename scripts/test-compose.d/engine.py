@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,3 +120,44 @@ def prometheus(path: str) -> dict:
     status, text = http(path, site=f"http://{address}:9090")
     require(status == 200, f"Prometheus answers {status} to {path}: {text}")
     return json.loads(text)["data"]
+
+
+def address_of(container: str, network: str) -> str:
+    networks = inspect(container)["NetworkSettings"]["Networks"]
+    return next(details["IPAddress"] for name, details in networks.items() if name.endswith(f"_{network}"))
+
+
+def post_csv(rows: str, *, check: bool = True) -> tuple[int, str]:
+    file = SCRATCH / f"rows-{time.time_ns()}.csv"
+    file.write_text(rows)
+    try:
+        done = run("curl", "-sS", "-w", "\\n%{http_code}", "-H", f"Authorization: Bearer {admin_key()}", "-F", f"file=@{file};type=text/csv",
+                   f"{SITE}/api/v1/urls/bulk", check=check)
+    finally:
+        file.unlink()
+    text, _, status = done.stdout.rpartition("\n")
+    return int(status), text
+
+
+def redis_cli(*words: str) -> str:
+    password = (SECRETS / "redis_password").read_text()
+    return run("docker", "exec", "-e", f"REDISCLI_AUTH={password}", containers("redis")[0], "redis-cli", *words).stdout
+
+
+def sql(statement: str) -> str:
+    """What PostgreSQL's superuser is answered."""
+    return run("docker", "exec", containers("postgres")[0], "psql", "-XqAt", "-U", "postgres", "-d", "linnet", "-c", statement).stdout.strip()
+
+
+@contextmanager
+def held(statement: str):
+    """A transaction that stays open behind this statement."""
+    command = ("docker", "exec", "-i", containers("postgres")[0], "psql", "-XqAt", "-U", "postgres", "-d", "linnet")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
+        session.stdin.write(f"BEGIN;\n{statement};\nSELECT 'held';\n")
+        session.stdin.flush()
+        require(session.stdout.readline().strip() == "held", f"PostgreSQL refuses {statement}")
+        try:
+            yield
+        finally:
+            session.stdin.close()

@@ -9,10 +9,10 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine import (CORE, PROJECT, SCRATCH, SECRETS, admin_key, compose, containers, http, inspect, prometheus, require, run, serves,
-                    shorten, wait)
-from limits import address_of
+from engine import (CORE, PROJECT, SCRATCH, address_of, admin_key, compose, containers, http, inspect, prometheus, redis_cli, require, run,
+                    serves, shorten, wait)
 from start import watch_files
+from told import is_told, visitors
 
 
 def kill(service: str) -> str:
@@ -78,11 +78,6 @@ def eviction_takes_no_queue(_figure) -> None:
     print(f"    {evicted.strip()}, the stream is there", flush=True)
 
 
-def redis_cli(*words: str) -> str:
-    password = (SECRETS / "redis_password").read_text()
-    return run("docker", "exec", "-e", f"REDISCLI_AUTH={password}", containers("redis")[0], "redis-cli", *words).stdout
-
-
 def redirects_go_on_without_redis(_figure) -> None:
     warmed("no-redis")
     shorten("no-redis-cold")
@@ -98,6 +93,8 @@ def redirects_go_on_without_redis(_figure) -> None:
     require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed without Redis")
     print(f"    {counts[0]} redirects, none failed", flush=True)
     wait(60, "service", works)
+    with visitors():
+        is_told("redis-away")
 
 
 def redirects_go_on_without_postgresql(_figure) -> None:
@@ -118,6 +115,8 @@ def redirects_go_on_without_postgresql(_figure) -> None:
     require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed without PostgreSQL")
     print(f"    {counts[0]} redirects, none failed", flush=True)
     wait(60, "service", works)
+    with visitors():
+        is_told("postgres-away")
 
 
 def feed_is_live() -> bool:

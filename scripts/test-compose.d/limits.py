@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from pathlib import Path
 
-from engine import CORE, PORT, SITE, admin_key, compose, containers, http, inspect, name_of, require, run, serves, shorten, wait
+from engine import (CORE, PORT, SITE, address_of, admin_key, compose, containers, http, inspect, name_of, post_csv, require, run, serves,
+                    shorten, wait)
 from start import watch_files
 
 MIB = 1024 * 1024
@@ -44,11 +44,6 @@ def scaled_services_are_all_used(_figure) -> None:
     failed = sum(not serves("scaled") for _ in range(200))
     require(failed <= 20, f"{failed} of 200 redirects failed after scaling down")
     wait(15, "redirects without a failure", lambda: all(serves("scaled") for _ in range(50)))
-
-
-def address_of(container: str, network: str) -> str:
-    networks = inspect(container)["NetworkSettings"]["Networks"]
-    return next(details["IPAddress"] for name, details in networks.items() if name.endswith(f"_{network}"))
 
 
 def served(address: str) -> tuple[float, float]:
@@ -88,18 +83,6 @@ def limits_hold_under_load(figure) -> None:
     for container in containers():
         details = inspect(container)
         require(not details["State"]["OOMKilled"] and details["RestartCount"] == 0, f"{name_of(details)} was killed")
-
-
-def post_csv(rows: str) -> tuple[int, str]:
-    file = Path("/tmp") / f"rows-{time.time_ns()}.csv"
-    file.write_text(rows)
-    try:
-        done = run("curl", "-sS", "-w", "\\n%{http_code}", "-H", f"Authorization: Bearer {admin_key()}", "-F", f"file=@{file};type=text/csv",
-                   f"{SITE}/api/v1/urls/bulk")
-    finally:
-        file.unlink()
-    text, _, status = done.stdout.rpartition("\n")
-    return int(status), text
 
 
 def watch_memory(most: dict[str, float], stop: threading.Event) -> None:

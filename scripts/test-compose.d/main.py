@@ -7,9 +7,11 @@ import sys
 import time
 
 import faults
+import killed
 import limits
 import shape
 import start
+import told
 import watch
 from engine import WITHOUT, Failed, compose, containers, inspect, name_of, run
 
@@ -26,9 +28,12 @@ CHECKS = (
     limits.scaled_services_are_all_used,
     watch.every_target_is_up,
     limits.limits_hold_under_load,
-    watch.every_expression_returns_data,
+    told.every_expression_returns_data,
     watch.an_alert_arrives_and_is_resolved,
     faults.what_is_killed_comes_back,
+    told.what_workers_meet_is_told,
+    killed.postgresql_is_killed_under_load,
+    killed.redis_is_killed_under_load,
     faults.eviction_takes_no_queue,
     faults.redirects_go_on_without_redis,
     faults.redirects_go_on_without_postgresql,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from engine import ROOT, SECRETS, WITHOUT, admin_key, compose, containers, http, inspect, prometheus, require, run, serves, wait
-from limits import post_csv
+from engine import ROOT, SECRETS, WITHOUT, compose, prometheus, require, serves, wait
 from start import watch_files
+from told import is_told
 
 # Their targets can be down: there is nothing to scrape.
 ABSENT = {"grafana", "loki", "fluent-bit", "cadvisor"}
@@ -32,36 +31,6 @@ def every_target_is_up(_figure) -> None:
         wait(60, "target of each job, all of them up", lambda: not down() and jobs() >= expected)
     finally:
         print(f"    up: {', '.join(sorted(jobs() - set(down())))}; down: {down() or 'none'}", flush=True)
-
-
-def every_expression_returns_data(_figure) -> None:
-    address = next(iter(inspect(containers("prometheus")[0])["NetworkSettings"]["Networks"].values()))["IPAddress"]
-    python = run("scripts/monitoring-python").stdout.split()[-1]
-    stop = threading.Event()
-
-    def visit() -> None:
-        # A rate of nothing is none: something goes on while it is looked at.
-        key = admin_key()
-        for turn in itertools.count():
-            if stop.wait(0.5):
-                return
-            if turn % 20 == 0:
-                post_csv(f"original_url\nhttps://example.com/{turn}\nno-address\n")
-            http("/first")
-            http("/not-there")
-            http("/api/v1/urls?limit=1", key=key)
-            http("/api/v1/urls?limit=1")
-
-    visitor = threading.Thread(target=visit)
-    visitor.start()
-    try:
-        done = run(python, "monitoring/check_expressions.py", "--prometheus", f"http://{address}:9090", "--wait", "400", "--without",
-                   ",".join(sorted(WITHOUT)), check=False, timeout=600)
-    finally:
-        stop.set()
-        visitor.join()
-    require(done.returncode == 0, f"expressions return nothing:\n{done.stdout}")
-    print("    " + "\n    ".join(done.stdout.strip().splitlines()[-4:]), flush=True)
 
 
 class Receiver:
@@ -109,6 +78,7 @@ def an_alert_arrives_and_is_resolved(figure) -> None:
         took = receiver.first(begun, "hortener", "unbook") - begun
         figure("alert from fault to the receiver: service down", f"{took:.0f} s", "<= 90 s")
         require(took <= 90, f"the alert took {took:.0f} s")
+        is_told("service-down")
     finally:
         compose("start", "shortener", files=watch_files())
     back = time.monotonic()

@@ -6,7 +6,9 @@ use chrono::{DateTime, DurationRound, NaiveDate, TimeDelta, Utc};
 
 use crate::{
     domain::ClickKind,
-    store::{ClickGroup, ClickRow, DayDelta, HourDelta, KindCounts, LinkDelta, ValueDelta},
+    store::{
+        ClickGroup, ClickRow, DayDelta, HourDelta, KindCounts, LinkDelta, ValueDelta, shard_of,
+    },
 };
 
 /// A click with everything that is recorded of it.
@@ -46,32 +48,57 @@ pub(super) fn visitors(clicks: &[Enriched]) -> Visitors {
     all
 }
 
-/// The group to write. `visitors` has how many there were so far on each day of each subject.
-pub(super) fn build_group(
-    batches: Vec<Vec<u8>>,
-    clicks: Vec<Enriched>,
+/// A group of fewer clicks is written by one transaction: a second one would cost more than it gains.
+const SPLIT_FROM: usize = 1_000;
+
+/// What to write of these clicks in `shards`, a transaction each. `visitors` has how many there were so
+/// far on each day of each subject.
+pub(super) fn build_groups(
+    batches: &[Vec<u8>],
+    shards: &[i16],
+    clicks: &[Enriched],
     visitors: &HashMap<(i64, NaiveDate), i64>,
-) -> ClickGroup {
-    let mut hours: HashMap<(i64, DateTime<Utc>), KindCounts> = HashMap::new();
-    let mut days: HashMap<(i64, NaiveDate), KindCounts> = HashMap::new();
-    let mut values: HashMap<(i64, NaiveDate, i32), i64> = HashMap::new();
-    let mut links: HashMap<i64, LinkDelta> = HashMap::new();
-    for click in &clicks {
+) -> Vec<ClickGroup> {
+    let totals = Totals::of(clicks);
+    let together = if clicks.len() < SPLIT_FROM { shards.len() } else { 1 };
+    let parts = shards.chunks(together.max(1));
+    parts.map(|shards| totals.group(batches, shards, clicks, visitors)).collect()
+}
+
+/// Clicks added up, all shards of them.
+#[derive(Default)]
+struct Totals {
+    hours: HashMap<(i64, DateTime<Utc>), KindCounts>,
+    days: HashMap<(i64, NaiveDate), KindCounts>,
+    values: HashMap<(i64, NaiveDate, i32), i64>,
+    links: HashMap<i64, LinkDelta>,
+}
+
+impl Totals {
+    fn of(clicks: &[Enriched]) -> Self {
+        let mut totals = Self::default();
+        for click in clicks {
+            totals.add(click);
+        }
+        totals
+    }
+
+    fn add(&mut self, click: &Enriched) {
         let at = click.row.at;
         let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
         let day = at.date_naive();
         for subject in subjects(click.row.url_id, click.user_id) {
-            add(hours.entry((subject, hour)).or_default(), click.kind);
-            add(days.entry((subject, day)).or_default(), click.kind);
+            add(self.hours.entry((subject, hour)).or_default(), click.kind);
+            add(self.days.entry((subject, day)).or_default(), click.kind);
             if click.kind == ClickKind::Person {
                 for value in click.row.values.into_iter().flatten() {
-                    *values.entry((subject, day, value)).or_default() += 1;
+                    *self.values.entry((subject, day, value)).or_default() += 1;
                 }
             }
         }
         if click.kind == ClickKind::Person {
             let clicks = i64::from(!click.is_counted);
-            match links.entry(click.row.url_id) {
+            match self.links.entry(click.row.url_id) {
                 Entry::Occupied(mut held) => {
                     let held = held.get_mut();
                     held.clicks += clicks;
@@ -83,28 +110,47 @@ pub(super) fn build_group(
             }
         }
     }
-    let mut group = ClickGroup {
-        batches,
-        rows: clicks.into_iter().map(|click| click.row).collect(),
-        hours: hours
-            .into_iter()
-            .map(|((subject, hour), counts)| HourDelta { subject, hour, counts })
-            .collect(),
-        days: days
-            .into_iter()
-            .map(|((subject, day), counts)| {
-                let visitors = visitors.get(&(subject, day)).copied().unwrap_or(0);
-                DayDelta { subject, day, counts, visitors }
-            })
-            .collect(),
-        values: values
-            .into_iter()
-            .map(|((subject, day, value_id), clicks)| ValueDelta { subject, day, value_id, clicks })
-            .collect(),
-        links: links.into_values().collect(),
-    };
-    sort_for_locking(&mut group);
-    group
+
+    /// What of it is of `shards`.
+    fn group(
+        &self,
+        batches: &[Vec<u8>],
+        shards: &[i16],
+        clicks: &[Enriched],
+        visitors: &HashMap<(i64, NaiveDate), i64>,
+    ) -> ClickGroup {
+        let is_ours = |subject: i64| shards.contains(&shard_of(subject));
+        let hours = self.hours.iter().filter(|((subject, _), _)| is_ours(*subject));
+        let days = self.days.iter().filter(|((subject, _), _)| is_ours(*subject));
+        let values = self.values.iter().filter(|((subject, ..), _)| is_ours(*subject));
+        let links = self.links.values().filter(|link| is_ours(link.url_id));
+        let rows = clicks.iter().map(|click| click.row).filter(|row| is_ours(row.url_id));
+        let mut group = ClickGroup {
+            batches: batches.to_vec(),
+            shards: shards.to_vec(),
+            rows: rows.collect(),
+            hours: hours
+                .map(|(&(subject, hour), &counts)| HourDelta { subject, hour, counts })
+                .collect(),
+            days: days
+                .map(|(&(subject, day), &counts)| {
+                    let visitors = visitors.get(&(subject, day)).copied().unwrap_or(0);
+                    DayDelta { subject, day, counts, visitors }
+                })
+                .collect(),
+            values: values
+                .map(|(&(subject, day, value_id), &clicks)| ValueDelta {
+                    subject,
+                    day,
+                    value_id,
+                    clicks,
+                })
+                .collect(),
+            links: links.copied().collect(),
+        };
+        sort_for_locking(&mut group);
+        group
+    }
 }
 
 fn add(counts: &mut KindCounts, kind: ClickKind) {
@@ -129,6 +175,8 @@ fn sort_for_locking(group: &mut ClickGroup) {
 
 #[cfg(test)]
 mod tests {
+    use crate::store::SHARDS;
+
     use super::*;
 
     fn click(at: &str, url_id: i64, kind: ClickKind, visitor: i64) -> Enriched {
@@ -163,7 +211,8 @@ mod tests {
         let counted =
             seen.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
 
-        let group = build_group(vec![vec![1; 16]], clicks.to_vec(), &counted);
+        let groups = build_groups(&[vec![1; 16]], &SHARDS, &clicks, &counted);
+        let [group] = &groups[..] else { panic!("few clicks are one transaction") };
         assert_eq!(group.rows.len(), 7);
         let of = |subject: i64| group.days.iter().find(|d| d.subject == subject && d.day == day);
         let counts = KindCounts { clicks: 2, bots: 1, ..KindCounts::default() };
@@ -180,5 +229,29 @@ mod tests {
         let links: Vec<_> = group.links.iter().map(|l| (l.url_id, l.clicks)).collect();
         assert_eq!(links, [(1, 3), (2, 0)], "what the limit counted is not counted again");
         assert_eq!(group.days.last().unwrap().subject, EVERYTHING, "shared rows come last");
+    }
+
+    #[test]
+    fn a_large_group_is_divided_among_shards_and_loses_nothing() {
+        let clicks: Vec<_> = (0..2_000)
+            .map(|n| click("2026-11-21T00:00:00Z", 1 + n % 20, ClickKind::Person, n % 7))
+            .collect();
+        let whole = Totals::of(&clicks);
+        let groups = build_groups(&[vec![1; 16]], &SHARDS, &clicks, &HashMap::new());
+        assert_eq!(groups.iter().map(|g| &g.shards[..]).collect::<Vec<_>>(), [[1], [2]]);
+        let all = |of: fn(&ClickGroup) -> usize| groups.iter().map(of).sum::<usize>();
+        assert_eq!(all(|g| g.rows.len()), clicks.len());
+        assert_eq!(all(|g| g.hours.len()), whole.hours.len());
+        assert_eq!(all(|g| g.days.len()), whole.days.len());
+        assert_eq!(all(|g| g.values.len()), whole.values.len());
+        assert_eq!(all(|g| g.links.len()), whole.links.len());
+        for group in &groups {
+            let subjects = group.days.iter().map(|row| row.subject);
+            let subjects = subjects.chain(group.rows.iter().map(|row| row.url_id));
+            assert!(subjects.map(shard_of).all(|shard| group.shards == [shard]));
+        }
+        let missing = build_groups(&[vec![1; 16]], &SHARDS[1..], &clicks, &HashMap::new());
+        assert_eq!(missing.len(), 1);
+        assert_eq!(missing[0].rows.len(), groups[1].rows.len());
     }
 }

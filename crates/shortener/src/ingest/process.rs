@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::{
     config::Settings,
     domain::TargetPolicy,
-    jobs::start_lanes,
+    jobs::{WORKER_CONNECTIONS, start_lanes},
     release::{RELEASE, WORKER},
     startup::StartError,
     store::{PoolRole, Store, connect_lazy},
@@ -43,7 +43,8 @@ pub async fn work(
     let bound = Listener::bind(&address)
         .map_err(|source| StartError::Bind { address: address.clone(), source })?;
     let (admin, retire_admin) = bound.split();
-    let role = PoolRole::Worker { consumers: settings.worker.consumers };
+    let role =
+        PoolRole::Worker { consumers: settings.worker.consumers, jobs: WORKER_CONNECTIONS };
     let store = Store::new(connect_lazy(&settings.worker_postgres(), role)?);
     let meter = telemetry.meter();
 

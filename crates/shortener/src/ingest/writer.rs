@@ -1,22 +1,23 @@
 //! Writes batches: from what they say to rows and roll-ups, wherever they come from.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use chrono::{DateTime, NaiveDate, Utc};
+use futures::future::join_all;
 use redis::{RedisError, aio::MultiplexedConnection};
 
 use crate::{
     clicks::{AgentKnown, Batch, Enricher},
     domain::{ClickKind, ClickValue, ValueKind},
-    store::{ClickRow, Store, StoreError},
+    store::{ClickGroup, ClickRow, SHARDS, Store, StoreError},
 };
 
 use super::{
     IngestMetrics,
-    group::{self, Enriched, build_group},
+    group::{self, Enriched, build_groups},
     links::Links,
     values::Values,
     visitors::{VisitorsError, count_visitors},
@@ -49,9 +50,10 @@ impl From<VisitorsError> for IngestError {
 
 impl IngestError {
     /// Whether trying again cannot help, since the clicks themselves are refused. Whatever else the
-    /// database refuses, an operator can mend, and the clicks wait for it.
+    /// database refuses, an operator can mend, and the clicks wait for it. A roll-up that somebody else
+    /// adds at the same time is changed by the next try.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Store(error) if error.refuses_rows())
+        matches!(self, Self::Store(error) if error.refuses_rows() && !error.is_duplicate_key())
     }
 }
 
@@ -85,58 +87,93 @@ impl Writer {
         Self { store, metrics, knowledge, partitions: HashSet::new() }
     }
 
-    /// Writes those batches that are not written yet. Without Redis visitors are not counted.
+    /// Writes those shards of batches that are not written yet. Without Redis visitors are not counted.
     pub(crate) async fn write(
         &mut self,
         mut redis: Option<&mut MultiplexedConnection>,
         batches: &[&Batch],
     ) -> Result<(), IngestError> {
+        let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
+        let mut written_here: HashSet<[u8; 16]> = HashSet::new();
         loop {
-            let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
-            let mut known = self.store.known_batches(&ids).await?;
-            let mut fresh = Vec::with_capacity(batches.len());
-            for batch in batches {
-                // Also when the same batch is in this group twice.
-                if known.insert(batch.id.to_vec()) {
-                    fresh.push(*batch);
+            let known = self.store.known_batches(&ids).await?;
+            let mut seen = HashSet::new();
+            // A batch has some of its shards only after a fault between two transactions.
+            let mut missing: BTreeMap<Vec<i16>, Vec<&Batch>> = BTreeMap::new();
+            for batch in batches.iter().filter(|batch| seen.insert(batch.id)) {
+                let known = known.get(&batch.id[..]).map_or(&[][..], Vec::as_slice);
+                let shards: Vec<i16> =
+                    SHARDS.into_iter().filter(|shard| !known.contains(shard)).collect();
+                if !shards.is_empty() {
+                    missing.entry(shards).or_default().push(batch);
                 }
             }
-            let duplicates = (batches.len() - fresh.len()) as u64;
-            if fresh.is_empty() {
-                self.metrics.duplicates.add(duplicates);
+            if missing.is_empty() {
+                self.metrics.duplicates.add((batches.len() - written_here.len()) as u64);
                 return Ok(());
             }
-            let clicks = self.knowledge.lock().await.enrich(&fresh).await?;
-            let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
-            self.ensure_partitions(days).await?;
-            let visitors = match redis.as_deref_mut() {
-                Some(redis) => {
-                    count_visitors(redis, &self.store, &group::visitors(&clicks)).await?
-                }
-                None => HashMap::new(),
-            };
-            let ids = fresh.iter().map(|batch| batch.id.to_vec()).collect();
-            let count = clicks.len();
-            let by_kind = ClickKind::ALL
-                .map(|kind| (kind, clicks.iter().filter(|click| click.kind == kind).count()));
-            let group = build_group(ids, clicks, &visitors);
-            match self.store.write_clicks(&group).await {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) => {
-                    // A partition may have been dropped since it was last seen.
-                    self.partitions.clear();
-                    return Err(error.into());
+            for (shards, batches) in missing {
+                if self.write_shards(redis.as_deref_mut(), &shards, &batches).await? {
+                    written_here.extend(batches.iter().map(|batch| batch.id));
                 }
             }
-            // Only now: a group that is tried again is looked through again.
-            self.metrics.duplicates.add(duplicates);
-            for (kind, count) in by_kind {
-                self.metrics.count(kind, count as u64);
+        }
+    }
+
+    /// Writes these shards of batches. False when nothing is written, since another worker was faster.
+    async fn write_shards(
+        &mut self,
+        redis: Option<&mut MultiplexedConnection>,
+        shards: &[i16],
+        batches: &[&Batch],
+    ) -> Result<bool, IngestError> {
+        let clicks = self.knowledge.lock().await.enrich(batches).await?;
+        let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
+        self.ensure_partitions(days).await?;
+        let visitors = match redis {
+            Some(redis) => count_visitors(redis, &self.store, &group::visitors(&clicks)).await?,
+            None => HashMap::new(),
+        };
+        let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
+        let groups = build_groups(&ids, shards, &clicks, &visitors);
+        #[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
+        let size = clicks.len() as f64;
+        // What is written is in the groups.
+        drop((clicks, visitors));
+        let written = join_all(groups.iter().map(|group| self.store.write_clicks(group))).await;
+        let mut any = false;
+        let mut failed: Option<StoreError> = None;
+        for (group, written) in groups.iter().zip(written) {
+            match written {
+                // Only now: a group that is tried again is looked through again.
+                Ok(true) => {
+                    any = true;
+                    self.count(group);
+                }
+                Ok(false) => {}
+                // Rows that are refused are looked at when nothing else is wrong.
+                Err(error) if failed.as_ref().is_none_or(StoreError::refuses_rows) => {
+                    failed = Some(error);
+                }
+                Err(_) => {}
             }
-            #[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
-            self.metrics.group_size.record(count as f64);
-            return Ok(());
+        }
+        if let Some(error) = failed {
+            // A partition may have been dropped since it was last seen.
+            self.partitions.clear();
+            return Err(error.into());
+        }
+        if any {
+            self.metrics.group_size.record(size);
+        }
+        Ok(any)
+    }
+
+    fn count(&self, group: &ClickGroup) {
+        for kind in ClickKind::ALL {
+            let number = i16::from(kind as u8);
+            let count = group.rows.iter().filter(|row| row.kind == number).count();
+            self.metrics.count(kind, count as u64);
         }
     }
 

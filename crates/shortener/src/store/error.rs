@@ -45,6 +45,11 @@ impl StoreError {
             Self::Failed(_) | Self::Away(_) => false,
         }
     }
+
+    /// Whether somebody else has added the same row in the meantime.
+    pub(crate) fn is_duplicate_key(&self) -> bool {
+        matches!(self, Self::Failed(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

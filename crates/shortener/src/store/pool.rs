@@ -9,7 +9,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{PostgresSettings, StoreError};
+use super::{PostgresSettings, SHARDS, StoreError};
 
 /// A connection that idled longer is tried before it is used. A busy one is not: the round trip
 /// would double the cost of a short statement, and a broken one fails its statement anyway.
@@ -35,10 +35,12 @@ pub enum PoolRole {
     },
     /// Background tasks: two connections.
     Background,
-    /// The worker: one connection for each consumer and lane of jobs, and those of background tasks.
+    /// The worker: those of background tasks, too.
     Worker {
-        /// Consumers of clicks.
+        /// Consumers of clicks; each has a connection for every shard.
         consumers: u32,
+        /// Connections that jobs need.
+        jobs: u32,
     },
 }
 
@@ -58,8 +60,9 @@ impl PoolRole {
         let resolve = shared / 3;
         let (share, workers) = match self {
             Self::Background => return BACKGROUND_CONNECTIONS,
-            Self::Worker { consumers } => {
-                return BACKGROUND_CONNECTIONS + consumers + crate::jobs::WORKER_CONNECTIONS;
+            Self::Worker { consumers, jobs } => {
+                let shards = u32::try_from(SHARDS.len()).unwrap_or(u32::MAX);
+                return BACKGROUND_CONNECTIONS + consumers * shards + jobs;
             }
             Self::Resolve { workers } => (resolve, workers),
             Self::Api { workers } => (shared - resolve, workers),

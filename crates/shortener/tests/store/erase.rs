@@ -3,7 +3,7 @@
 use chrono::{Days, Utc};
 use linnet_shortener::{
     domain::NewLink,
-    store::{ClickGroup, ClickRow, DayDelta, KindCounts, Store},
+    store::{ClickGroup, ClickRow, DayDelta, KindCounts, SHARDS, Store},
 };
 use sqlx::PgPool;
 
@@ -17,6 +17,7 @@ async fn click(store: &Store, url_id: i64, owner: i64, batch: u8) {
     let row = ClickRow { at, url_id, kind: 0, visitor: Some(7), values: [None; 4] };
     let group = ClickGroup {
         batches: vec![vec![batch; 16]],
+        shards: SHARDS.to_vec(),
         rows: vec![row],
         days: vec![day(url_id), day(-owner), day(0)],
         ..ClickGroup::default()

@@ -1,0 +1,109 @@
+//! What is written of a group of batches.
+
+use chrono::{DateTime, NaiveDate, Utc};
+
+/// The shards that subjects are divided into. Clicks and roll-ups of a shard are written by a
+/// transaction of its own, or several shards by one; a batch is done when all its shards are. What is
+/// in the stream while this changes would be written with other shards than before.
+pub const SHARDS: [i16; 2] = [1, 2];
+
+/// The shard of a link, of a user negated, or of 0 for all.
+pub fn shard_of(subject: i64) -> i16 {
+    SHARDS[usize::from(subject % 2 != 0)]
+}
+
+/// A raw click.
+#[derive(Debug, Clone, Copy)]
+pub struct ClickRow {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Which link.
+    pub url_id: i64,
+    /// `ClickKind`'s number.
+    pub kind: i16,
+    /// The visitor's hash.
+    pub visitor: Option<i64>,
+    /// Ids of `click_values`, in the order of `ValueKind::ALL`.
+    pub values: [Option<i32>; 4],
+}
+
+/// How many, by what the requests were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KindCounts {
+    /// People's clicks.
+    pub clicks: i64,
+    /// Bots.
+    pub bots: i64,
+    /// Prefetches.
+    pub prefetches: i64,
+    /// `HEAD` requests.
+    pub heads: i64,
+}
+
+/// What is added to a row of `click_hours`.
+#[derive(Debug, Clone, Copy)]
+pub struct HourDelta {
+    /// A link, a user negated, or 0 for all.
+    pub subject: i64,
+    /// The hour's beginning.
+    pub hour: DateTime<Utc>,
+    /// What is added.
+    pub counts: KindCounts,
+}
+
+/// What is added to a row of `click_days`.
+#[derive(Debug, Clone, Copy)]
+pub struct DayDelta {
+    /// As in [`HourDelta`].
+    pub subject: i64,
+    /// The UTC day.
+    pub day: NaiveDate,
+    /// What is added.
+    pub counts: KindCounts,
+    /// Visitors of the whole day so far: replaces a lower number.
+    pub visitors: i64,
+}
+
+/// What is added to a row of `click_days_by_value`.
+#[derive(Debug, Clone, Copy)]
+pub struct ValueDelta {
+    /// As in [`HourDelta`].
+    pub subject: i64,
+    /// The UTC day.
+    pub day: NaiveDate,
+    /// An id of `click_values`.
+    pub value_id: i32,
+    /// What is added.
+    pub clicks: i64,
+}
+
+/// What is added to a link.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkDelta {
+    /// The link.
+    pub url_id: i64,
+    /// Clicks that its own counter does not have yet.
+    pub clicks: i64,
+    /// The latest of them.
+    pub last: DateTime<Utc>,
+}
+
+/// Batches of clicks with everything that follows from them, or one shard of that. Each list is in the
+/// order in which its rows are to be locked.
+#[derive(Debug, Clone, Default)]
+pub struct ClickGroup {
+    /// The batches' ids.
+    pub batches: Vec<Vec<u8>>,
+    /// What of them this is, in ascending order.
+    pub shards: Vec<i16>,
+    /// Raw rows.
+    pub rows: Vec<ClickRow>,
+    /// Hours.
+    pub hours: Vec<HourDelta>,
+    /// Days.
+    pub days: Vec<DayDelta>,
+    /// Days by value.
+    pub values: Vec<ValueDelta>,
+    /// Links.
+    pub links: Vec<LinkDelta>,
+}

@@ -1,0 +1,93 @@
+"""What only faults fill: each fault is made, and what it fills is there. See monitoring/only-in-faults.yml."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from contextlib import contextmanager
+
+from engine import (PROJECT, WITHOUT, address_of, admin_key, compose, containers, held, http, post_csv, redis_cli, require, run, sql, wait)
+from start import watch_files
+
+
+@contextmanager
+def visitors():
+    """Some of everything, all the while: a rate of nothing is none."""
+    stop = threading.Event()
+
+    def visit() -> None:
+        key = admin_key()
+        for turn in itertools.count():
+            if stop.wait(0.5):
+                return
+            if turn % 20 == 0:
+                post_csv(f"original_url\nhttps://example.com/{turn}\nno-address\n", check=False)
+            http("/first")
+            http("/not-there")
+            http("/api/v1/urls?limit=1", key=key)
+            http("/api/v1/urls?limit=1")
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def check_expressions(*options: str, wait_s: int) -> str:
+    """Runs every expression of rules and dashboards against the running Prometheus; its summary."""
+    address = address_of(containers("prometheus")[0], "monitoring")
+    python = run("scripts/monitoring-python").stdout.split()[-1]
+    done = run(python, "monitoring/check_expressions.py", "--prometheus", f"http://{address}:9090", "--wait", str(wait_s), "--without",
+               ",".join(sorted(WITHOUT)), *options, check=False, timeout=wait_s + 200)
+    require(done.returncode == 0, f"expressions return nothing:\n{done.stdout}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def is_told(*faults: str, wait_s: int = 120) -> None:
+    """These faults were made: what they fill is there."""
+    print(f"    {', '.join(faults)}: {check_expressions('--made', ','.join(faults), '--only-made', wait_s=wait_s)}", flush=True)
+
+
+def every_expression_returns_data(_figure) -> None:
+    with visitors():
+        print(f"    {check_expressions(wait_s=400)}", flush=True)
+
+
+def what_workers_meet_is_told(_figure) -> None:
+    """A worker that dies between writing and acknowledging, a batch that is none, an upload that is gone."""
+    with visitors():
+        die_before_acknowledging()
+        redis_cli("XADD", "linnet:clicks", "*", "b", "garbage")
+        lose_an_upload()
+        compose("start", "worker", files=watch_files())
+        is_told("worker-killed", "bad-batch", "upload-lost", wait_s=240)
+    # The alert is resolved for whoever comes next.
+    redis_cli("DEL", "linnet:clicks:dead")
+
+
+def die_before_acknowledging() -> None:
+    """Redis stands still while the worker's transaction commits, and then the worker is gone."""
+    redis = containers("redis")[0]
+    # Reading is allowed, so the worker comes as far as its first row.
+    with held("LOCK TABLE click_batches IN SHARE MODE"):
+        wait(20, "worker that waits to write", lambda: "yes" in sql(
+            "SELECT 'yes' FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO click_batches%'"))
+        before = sql("SELECT count(*) FROM click_batches")
+        run("docker", "pause", redis)
+    try:
+        wait(20, "batch that is written", lambda: sql("SELECT count(*) FROM click_batches") != before)
+        compose("kill", "worker", files=watch_files())
+    finally:
+        run("docker", "unpause", redis)
+
+
+def lose_an_upload() -> None:
+    status, text = post_csv("original_url\nhttps://example.com/lost\n")
+    require(status == 202, f"the import was answered {status}: {text}")
+    folder = run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", f"{PROJECT}_uploads").stdout.strip()
+    name = sql(f"SELECT upload FROM jobs WHERE id = {json.loads(text)['job']['id']}")
+    run("rm", f"{folder}/{name}")
