@@ -48,19 +48,30 @@ pub(super) fn visitors(clicks: &[Enriched]) -> Visitors {
     all
 }
 
+/// How much of PostgreSQL writing may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// One backend for roll-ups: redirects need the other processors.
+    Steady,
+    /// One for each shard.
+    Hurried,
+}
+
 /// A group of fewer clicks is written by one transaction: a second one would cost more than it gains.
 const SPLIT_FROM: usize = 1_000;
 
-/// What to write of these clicks in `shards`, a transaction each. `visitors` has how many there were so
-/// far on each day of each subject.
+/// What to write of these clicks in `shards`, a transaction each if it is to be done with as many
+/// processors as there are. `visitors` has how many there were so far on each day of each subject.
 pub(super) fn build_groups(
     batches: &[Vec<u8>],
     shards: &[i16],
     clicks: &[Enriched],
     visitors: &HashMap<(i64, NaiveDate), i64>,
+    pace: Pace,
 ) -> Vec<ClickGroup> {
     let totals = Totals::of(clicks);
-    let together = if clicks.len() < SPLIT_FROM { shards.len() } else { 1 };
+    let is_split = pace == Pace::Hurried && clicks.len() >= SPLIT_FROM;
+    let together = if is_split { 1 } else { shards.len() };
     let parts = shards.chunks(together.max(1));
     parts.map(|shards| totals.group(batches, shards, clicks, visitors)).collect()
 }
@@ -211,7 +222,7 @@ mod tests {
         let counted =
             seen.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
 
-        let groups = build_groups(&[vec![1; 16]], &SHARDS, &clicks, &counted);
+        let groups = build_groups(&[vec![1; 16]], &SHARDS, &clicks, &counted, Pace::Hurried);
         let [group] = &groups[..] else { panic!("few clicks are one transaction") };
         assert_eq!(group.rows.len(), 7);
         let of = |subject: i64| group.days.iter().find(|d| d.subject == subject && d.day == day);
@@ -237,7 +248,9 @@ mod tests {
             .map(|n| click("2026-11-21T00:00:00Z", 1 + n % 20, ClickKind::Person, n % 7))
             .collect();
         let whole = Totals::of(&clicks);
-        let groups = build_groups(&[vec![1; 16]], &SHARDS, &clicks, &HashMap::new());
+        let none = HashMap::new();
+        let batches = [vec![1; 16]];
+        let groups = build_groups(&batches, &SHARDS, &clicks, &none, Pace::Hurried);
         assert_eq!(groups.iter().map(|g| &g.shards[..]).collect::<Vec<_>>(), [[1], [2]]);
         let all = |of: fn(&ClickGroup) -> usize| groups.iter().map(of).sum::<usize>();
         assert_eq!(all(|g| g.rows.len()), clicks.len());
@@ -250,8 +263,11 @@ mod tests {
             let subjects = subjects.chain(group.rows.iter().map(|row| row.url_id));
             assert!(subjects.map(shard_of).all(|shard| group.shards == [shard]));
         }
-        let missing = build_groups(&[vec![1; 16]], &SHARDS[1..], &clicks, &HashMap::new());
+        let missing = build_groups(&batches, &SHARDS[1..], &clicks, &none, Pace::Steady);
         assert_eq!(missing.len(), 1);
         assert_eq!(missing[0].rows.len(), groups[1].rows.len());
+        let steady = build_groups(&batches, &SHARDS, &clicks, &none, Pace::Steady);
+        assert_eq!(steady.len(), 1);
+        assert_eq!((&steady[0].shards[..], steady[0].rows.len()), (&SHARDS[..], clicks.len()));
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! * Workers share a consumer group, and a worker has several consumers: while one waits for PostgreSQL
 //!   the next prepares its group. Each takes a group of batches, turns it into rows and roll-ups,
-//!   writes all of it in one transaction together with the batches' ids, and only then acknowledges.
-//!   A batch that comes again (a worker died, an answer was lost) is known by its id and changes
-//!   nothing.
+//!   writes each shard of it in one transaction together with the batches' ids, and only then
+//!   acknowledges. A shard of a batch that comes again (a worker died, an answer was lost) is known by
+//!   the batch's id and changes nothing.
 //! * While PostgreSQL is away the group is kept and tried again, and nothing more is taken: what comes
 //!   waits in the stream, then in the spools, and never in a redirect.
 //! * A batch that cannot be read, or whose rows PostgreSQL refuses, goes to a stream of dead letters,
@@ -22,6 +22,7 @@ mod visitors;
 mod watch;
 mod writer;
 
+pub(crate) use group::Pace;
 pub use metrics::IngestMetrics;
 pub use process::work;
 pub(crate) use reader::{Ingester, connect};

@@ -43,8 +43,7 @@ pub async fn work(
     let bound = Listener::bind(&address)
         .map_err(|source| StartError::Bind { address: address.clone(), source })?;
     let (admin, retire_admin) = bound.split();
-    let role =
-        PoolRole::Worker { consumers: settings.worker.consumers, jobs: WORKER_CONNECTIONS };
+    let role = PoolRole::Worker { consumers: settings.worker.consumers, jobs: WORKER_CONNECTIONS };
     let store = Store::new(connect_lazy(&settings.worker_postgres(), role)?);
     let meter = telemetry.meter();
 

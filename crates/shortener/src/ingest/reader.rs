@@ -21,6 +21,7 @@ use crate::{
 
 use super::{
     IngestMetrics, WorkerSettings,
+    group::Pace,
     writer::{IngestError, SharedKnowledge, Writer},
 };
 
@@ -34,6 +35,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const MAX_DEAD_LETTERS: u32 = 10_000;
 /// Batches looked at for take-over at a time.
 const CLAIM_COUNT: u32 = 16;
+/// Clicks that have waited for so long are written by as many processors as it takes. In a shorter burst
+/// redirects come first: the stream has room.
+const HURRY_AFTER: Duration = Duration::from_secs(10);
+
 /// An entry of the stream.
 struct Entry {
     id: String,
@@ -47,6 +52,13 @@ impl Entry {
             _ => Vec::new(),
         };
         Self { id: id.id, packed }
+    }
+
+    /// How long it has been there; the clocks of Redis and of this machine are compared.
+    fn age(&self) -> Duration {
+        let added = self.id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
+        let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
+        added.map_or(Duration::ZERO, |added| Duration::from_millis(now.saturating_sub(added)))
     }
 }
 
@@ -210,8 +222,10 @@ impl Ingester {
         redis: &mut MultiplexedConnection,
         batches: &[(Entry, Batch)],
     ) -> Result<(), IngestError> {
+        let is_late = batches.first().is_some_and(|(entry, _)| entry.age() > HURRY_AFTER);
+        let pace = if is_late { Pace::Hurried } else { Pace::Steady };
         let batches: Vec<&Batch> = batches.iter().map(|(_, batch)| batch).collect();
-        self.writer.write(Some(redis), &batches).await
+        self.writer.write(Some(redis), &batches, pace).await
     }
 
     /// One of them is refused for good: which one shows when each is written alone.

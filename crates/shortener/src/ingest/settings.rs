@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct WorkerSettings {
     /// Where metrics and health are asked for, `host:port` or `unix:/path`.
     pub admin_listen: Address,
-    /// Groups that are prepared and written at the same time. Each takes a database connection.
+    /// Groups that are prepared and written at the same time. Each takes two database connections.
     pub consumers: u32,
     /// Batches that are written together, at most. A batch has up to 1,000 clicks.
     pub group_batches: u32,

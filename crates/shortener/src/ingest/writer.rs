@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     IngestMetrics,
-    group::{self, Enriched, build_groups},
+    group::{self, Enriched, Pace, build_groups},
     links::Links,
     values::Values,
     visitors::{VisitorsError, count_visitors},
@@ -92,6 +92,7 @@ impl Writer {
         &mut self,
         mut redis: Option<&mut MultiplexedConnection>,
         batches: &[&Batch],
+        pace: Pace,
     ) -> Result<(), IngestError> {
         let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
         let mut written_here: HashSet<[u8; 16]> = HashSet::new();
@@ -113,7 +114,7 @@ impl Writer {
                 return Ok(());
             }
             for (shards, batches) in missing {
-                if self.write_shards(redis.as_deref_mut(), &shards, &batches).await? {
+                if self.write_shards(redis.as_deref_mut(), &shards, &batches, pace).await? {
                     written_here.extend(batches.iter().map(|batch| batch.id));
                 }
             }
@@ -126,6 +127,7 @@ impl Writer {
         redis: Option<&mut MultiplexedConnection>,
         shards: &[i16],
         batches: &[&Batch],
+        pace: Pace,
     ) -> Result<bool, IngestError> {
         let clicks = self.knowledge.lock().await.enrich(batches).await?;
         let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
@@ -135,7 +137,7 @@ impl Writer {
             None => HashMap::new(),
         };
         let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
-        let groups = build_groups(&ids, shards, &clicks, &visitors);
+        let groups = build_groups(&ids, shards, &clicks, &visitors, pace);
         #[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
         let size = clicks.len() as f64;
         // What is written is in the groups.
@@ -150,12 +152,11 @@ impl Writer {
                     any = true;
                     self.count(group);
                 }
-                Ok(false) => {}
                 // Rows that are refused are looked at when nothing else is wrong.
                 Err(error) if failed.as_ref().is_none_or(StoreError::refuses_rows) => {
                     failed = Some(error);
                 }
-                Err(_) => {}
+                Ok(false) | Err(_) => {}
             }
         }
         if let Some(error) = failed {

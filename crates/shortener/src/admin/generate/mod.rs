@@ -17,7 +17,7 @@ use crate::{
     clicks::{Batch, BatchBuilder, BatchIds, FIELD, STREAM},
     config::Settings,
     domain::{Email, NewUser, ShortCode, TargetPolicy},
-    ingest::{IngestMetrics, Knowledge, Writer, connect, forget_visitors},
+    ingest::{IngestMetrics, Knowledge, Pace, Writer, connect, forget_visitors},
     store::Store,
 };
 
@@ -198,7 +198,7 @@ impl Sink {
         match &mut self.destination {
             Destination::Database { writer, redis } => {
                 let batches: Vec<&Batch> = self.group.iter().collect();
-                writer.write(redis.as_mut(), &batches).await?;
+                writer.write(redis.as_mut(), &batches, Pace::Hurried).await?;
             }
             Destination::Stream(redis) => {
                 let mut pipe = redis::pipe();

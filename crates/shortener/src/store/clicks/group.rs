@@ -9,7 +9,8 @@ pub const SHARDS: [i16; 2] = [1, 2];
 
 /// The shard of a link, of a user negated, or of 0 for all.
 pub fn shard_of(subject: i64) -> i16 {
-    SHARDS[usize::from(subject % 2 != 0)]
+    let [even, odd] = SHARDS;
+    if subject % 2 == 0 { even } else { odd }
 }
 
 /// A raw click.

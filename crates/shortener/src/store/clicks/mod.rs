@@ -188,4 +188,3 @@ pub(crate) fn utc_day(day: NaiveDate) -> (DateTime<Utc>, DateTime<Utc>) {
     let from = day.and_time(chrono::NaiveTime::MIN).and_utc();
     (from, from + chrono::Days::new(1))
 }
-

@@ -3,6 +3,7 @@
 mod country;
 mod full;
 mod poison;
+mod shards;
 mod shorteners;
 mod stores;
 mod strangers;

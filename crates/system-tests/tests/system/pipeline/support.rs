@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use linnet_shortener::clicks::{Batch, FIELD, PackedClick, STREAM};
+use linnet_shortener::{
+    clicks::{Batch, FIELD, PackedClick, STREAM},
+    store::shard_of,
+};
 use linnet_system_tests::{Builder, Client, Load, Metrics, Process, Stack, Tally, within};
 use redis::{aio::MultiplexedConnection, streams::StreamRangeReply};
 use serde_json::json;
@@ -183,16 +186,20 @@ pub(super) fn batches(reply: &StreamRangeReply) -> Vec<Batch> {
     packed.map(|packed| Batch::unpack(&packed).unwrap()).collect()
 }
 
-/// Clicks of those batches that are not in the database.
+/// Clicks of those batches that are not in the database: each is there with the shard of its link.
 pub(super) async fn lost(database: &mut PgConnection, batches: &[Batch]) -> i64 {
     let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
-    let known: Vec<Vec<u8>> = sqlx::query_scalar("SELECT id FROM click_batches WHERE id = ANY($1)")
-        .bind(ids)
-        .fetch_all(database)
-        .await
-        .unwrap();
-    let gone = batches.iter().filter(|batch| !known.contains(&batch.id.to_vec()));
-    gone.map(|batch| i64::try_from(batch.clicks.len()).unwrap()).sum()
+    let known: Vec<(Vec<u8>, i16)> =
+        sqlx::query_as("SELECT id, shard FROM click_batches WHERE id = ANY($1)")
+            .bind(ids)
+            .fetch_all(database)
+            .await
+            .unwrap();
+    let is_known = |batch: &Batch, click: &PackedClick| {
+        known.contains(&(batch.id.to_vec(), shard_of(click.url_id)))
+    };
+    let lost = |batch: &Batch| batch.clicks.iter().filter(|click| !is_known(batch, click)).count();
+    i64::try_from(batches.iter().map(lost).sum::<usize>()).unwrap()
 }
 
 /// Puts a batch into the stream, as a shortener does.
