@@ -12,6 +12,3 @@ ALTER TABLE urls SET (fillfactor = 75);
 ALTER TABLE click_hours SET (fillfactor = 60);
 ALTER TABLE click_days SET (fillfactor = 75);
 ALTER TABLE click_days_by_value SET (fillfactor = 80);
-
--- Each click takes a number. They need not be without gaps, nor in the order of time.
-ALTER SEQUENCE events_id_seq CACHE 64;

@@ -37,7 +37,7 @@ const MAX_DEAD_LETTERS: u32 = 10_000;
 const CLAIM_COUNT: u32 = 16;
 /// Clicks that have waited for so long are written by as many processors as it takes. In a shorter burst
 /// redirects come first: the stream has room.
-const HURRY_AFTER: Duration = Duration::from_secs(10);
+const HURRY_AFTER: Duration = Duration::from_secs(5);
 
 /// An entry of the stream.
 struct Entry {
