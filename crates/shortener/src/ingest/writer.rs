@@ -109,26 +109,31 @@ impl Writer {
                     missing.entry(shards).or_default().push(batch);
                 }
             }
-            if missing.is_empty() {
-                self.metrics.duplicates.add((batches.len() - written_here.len()) as u64);
-                return Ok(());
-            }
+            let mut is_all = true;
             for (shards, batches) in missing {
-                if self.write_shards(redis.as_deref_mut(), &shards, &batches, pace).await? {
+                let written =
+                    self.write_shards(redis.as_deref_mut(), &shards, &batches, pace).await?;
+                if written > 0 {
                     written_here.extend(batches.iter().map(|batch| batch.id));
                 }
+                is_all &= written == shards.len();
+            }
+            if is_all {
+                self.metrics.duplicates.add((batches.len() - written_here.len()) as u64);
+                return Ok(());
             }
         }
     }
 
-    /// Writes these shards of batches. False when nothing is written, since another worker was faster.
+    /// Writes these shards of batches; how many. Those are left out that another worker has written in the
+    /// meantime.
     async fn write_shards(
         &mut self,
         redis: Option<&mut MultiplexedConnection>,
         shards: &[i16],
         batches: &[&Batch],
         pace: Pace,
-    ) -> Result<bool, IngestError> {
+    ) -> Result<usize, IngestError> {
         let clicks = self.knowledge.lock().await.enrich(batches).await?;
         let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
         self.ensure_partitions(days).await?;
@@ -143,13 +148,13 @@ impl Writer {
         // What is written is in the groups.
         drop((clicks, visitors));
         let written = join_all(groups.iter().map(|group| self.store.write_clicks(group))).await;
-        let mut any = false;
+        let mut done = 0;
         let mut failed: Option<StoreError> = None;
         for (group, written) in groups.iter().zip(written) {
             match written {
                 // Only now: a group that is tried again is looked through again.
                 Ok(true) => {
-                    any = true;
+                    done += group.shards.len();
                     self.count(group);
                 }
                 // Rows that are refused are looked at when nothing else is wrong.
@@ -164,10 +169,10 @@ impl Writer {
             self.partitions.clear();
             return Err(error.into());
         }
-        if any {
+        if done > 0 {
             self.metrics.group_size.record(size);
         }
-        Ok(any)
+        Ok(done)
     }
 
     fn count(&self, group: &ClickGroup) {

@@ -62,7 +62,7 @@ async fn must_17_a_worker_that_is_killed_again_and_again_counts_each_click_once(
 async fn two_workers_share_and_one_that_hangs_is_replaced() {
     let mut stack = builder()
         .workers(2)
-        .env("LINNET__WORKER__CLAIM_AFTER_MS", 8_000)
+        .env("LINNET__WORKER__CLAIM_AFTER_MS", 300)
         .env("LINNET__WORKER__GROUP_BATCHES", 1)
         .env("LINNET__CLICKS__FLUSH_MS", 20)
         .start()
