@@ -94,7 +94,6 @@ async fn add(
     let mut counts = HashMap::with_capacity(visitors.len());
     let mut call = Call::new();
     for (key, hashes) in visitors {
-        let hashes: Vec<i64> = hashes.iter().copied().collect();
         // Lua takes some thousand arguments at a time.
         for part in hashes.chunks(CALL_VISITORS) {
             call.add(*key, part);
@@ -194,7 +193,7 @@ async fn rebuild(
         let mut visitors = Visitors::new();
         for (url_id, user_id, visitor) in rows {
             for subject in subjects(url_id, user_id) {
-                visitors.entry((subject, day)).or_default().insert(visitor);
+                visitors.entry((subject, day)).or_default().push(visitor);
             }
         }
         add(redis, &visitors).await?;

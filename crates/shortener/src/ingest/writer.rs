@@ -134,7 +134,8 @@ impl Writer {
         batches: &[&Batch],
         pace: Pace,
     ) -> Result<usize, IngestError> {
-        let clicks = self.knowledge.lock().await.enrich(batches).await?;
+        let mut clicks = self.knowledge.lock().await.enrich(batches).await?;
+        group::sort(&mut clicks);
         let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
         self.ensure_partitions(days).await?;
         let visitors = match redis {

@@ -1,6 +1,10 @@
 //! What is written of a group of batches.
 
+use std::ops::AddAssign;
+
 use chrono::{DateTime, NaiveDate, Utc};
+
+use crate::domain::ClickKind;
 
 /// The shards that subjects are divided into. Clicks and roll-ups of a shard are written by a
 /// transaction of its own, or several shards by one; a batch is done when all its shards are. What is
@@ -39,6 +43,30 @@ pub struct KindCounts {
     pub prefetches: i64,
     /// `HEAD` requests.
     pub heads: i64,
+}
+
+impl KindCounts {
+    /// One request.
+    pub fn one(kind: ClickKind) -> Self {
+        let mut counts = Self::default();
+        let count = match kind {
+            ClickKind::Person => &mut counts.clicks,
+            ClickKind::Bot => &mut counts.bots,
+            ClickKind::Prefetch => &mut counts.prefetches,
+            ClickKind::Head => &mut counts.heads,
+        };
+        *count = 1;
+        counts
+    }
+}
+
+impl AddAssign for KindCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.clicks += other.clicks;
+        self.bots += other.bots;
+        self.prefetches += other.prefetches;
+        self.heads += other.heads;
+    }
 }
 
 /// What is added to a row of `click_hours`.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use linnet_shortener::clicks::{GROUP, STREAM};
 use linnet_system_tests::{Process, Signal, within};
-use redis::streams::StreamInfoConsumersReply;
 use sqlx::Connection;
 
 use super::support::{
@@ -82,17 +81,19 @@ async fn two_workers_share_and_one_that_hangs_is_replaced() {
         .execute(&mut *held)
         .await
         .unwrap();
-    let connection = tokio::sync::Mutex::new(redis(&stack).await);
+    let looking = tokio::sync::Mutex::new(stack.database().await);
     within(DRAIN, "both workers hold batches", || async {
-        let consumers: StreamInfoConsumersReply = redis::cmd("XINFO")
-            .arg("CONSUMERS")
-            .arg(STREAM)
-            .arg(GROUP)
-            .query_async(&mut *connection.lock().await)
-            .await
-            .unwrap();
-        // Two of each.
-        consumers.consumers.iter().filter(|consumer| consumer.pending > 0).count() == 4
+        // Two consumers of each. Redis may say otherwise, for one of them can have claimed what the others
+        // hold before it came to wait too.
+        sqlx::query_scalar::<_, bool>(
+            "SELECT count(*) = 4 FROM pg_stat_activity
+              WHERE datname = current_database() AND wait_event_type = 'Lock'
+                AND (query LIKE 'SELECT id, shard FROM click_batches%'
+                  OR query LIKE 'INSERT INTO click_batches%')",
+        )
+        .fetch_one(&mut *looking.lock().await)
+        .await
+        .unwrap()
     })
     .await;
     stack.workers[0].signal(Signal::STOP);
