@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -176,8 +177,8 @@ def fill(file: Path) -> None:
 
 
 def creates() -> bool:
-    # Large enough to need a new page soon.
-    body = {"original_url": "https://example.com/" + "x" * 4_000, "title": "y" * 400}
+    # Large, and nothing to compress, so that the table needs a new page soon: the log may have much room that it has kept.
+    body = {"original_url": "https://example.com/" + secrets.token_hex(2_000), "title": "full disk"}
     return http("/api/v1/urls", method="POST", body=body, key=admin_key(), timeout=15)[0] == 201
 
 
