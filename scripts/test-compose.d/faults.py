@@ -147,7 +147,7 @@ def a_full_disk_stops_no_redirect(_figure) -> None:
         warmed("full-disk")
         with redirects("full-disk") as counts:
             fill(disk / "ballast")
-            refused = wait(60, "create that is refused", lambda: not creates())
+            refused = wait(240, "create that is refused", lambda: not creates())
             wait(20, "200 redirects", lambda: sum(counts) >= 200)
             took = wait(150, "alert of the full disk", lambda: fires("DiskAlmostFull", str(disk)))
         require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed with a full disk")
