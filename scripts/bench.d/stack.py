@@ -170,7 +170,8 @@ class Stack:
         deadline = time.monotonic() + timeout_s
         # One process for all looks: a new connection for each would take some hundredths of what is measured.
         argv = [str(self.pg_bin / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"]
-        with subprocess.Popen(argv, env=self.pg_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        environment = self.pg_environment | {"PGOPTIONS": "-c statement_timeout=60s"}
+        with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                               start_new_session=True) as psql:
             while True:
                 psql.stdin.write(f"{RECORDED}; {UNEVEN_BATCHES};\n")

@@ -187,7 +187,7 @@ impl Totals {
         totals
     }
 
-    /// Adds the clicks of one link, in the order of time.
+    /// Adds the clicks of one link, in the order of time, to totals that have nothing else.
     fn add_clicks(&mut self, clicks: &[Enriched]) {
         for click in clicks {
             let ClickRow { at, url_id: subject, .. } = click.row;
