@@ -79,6 +79,22 @@ pub struct Batch {
     pub texts: Vec<String>,
 }
 
+/// A batch in its packed form.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedBatch<'a> {
+    /// As in [`Batch`].
+    pub id: BatchId,
+    /// All of it.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> PackedBatch<'a> {
+    /// Looks at the head only: whether the rest can be read shows when it is unpacked.
+    pub fn of(bytes: &'a [u8]) -> Result<Self, BatchError> {
+        Ok(Self { id: read_id(&mut Reader(bytes))?, bytes })
+    }
+}
+
 /// Builds a batch, each text once.
 #[derive(Default)]
 pub(crate) struct BatchBuilder {
@@ -181,11 +197,7 @@ impl Batch {
     /// Reads the packed form.
     pub fn unpack(packed: &[u8]) -> Result<Self, BatchError> {
         let mut packed = Reader(packed);
-        let version = packed.byte()?;
-        if version != VERSION {
-            return Err(BatchError::Version(version));
-        }
-        let id = packed.array()?;
+        let id = read_id(&mut packed)?;
         let count = packed.size()?;
         let length = packed.size()?;
         if length > MAX_UNPACKED || count > length / MIN_CLICK {
@@ -247,6 +259,14 @@ impl PackedClick {
         language: None,
         country: None,
     };
+}
+
+fn read_id(packed: &mut Reader<'_>) -> Result<BatchId, BatchError> {
+    let version = packed.byte()?;
+    if version != VERSION {
+        return Err(BatchError::Version(version));
+    }
+    packed.array()
 }
 
 fn flags(click: &PackedClick) -> u8 {

@@ -25,7 +25,7 @@ mod spool;
 mod stream;
 mod visitor;
 
-pub use batch::{Batch, BatchError, BatchId, PackedClick};
+pub use batch::{Batch, BatchError, BatchId, PackedBatch, PackedClick};
 pub(crate) use batch::{BatchBuilder, BatchIds};
 pub(crate) use buffer::now_ms;
 pub use buffer::{ClickBuffer, ClickBuffers, Seen};
@@ -34,6 +34,7 @@ pub(crate) use enrich::campaign;
 pub use enrich::{AgentKnown, Enricher};
 pub use live::{LiveClick, LiveClicks, LiveId, ParseLiveIdError, Watch};
 pub use metrics::ClickMetrics;
+pub(crate) use publisher::MAX_BATCH;
 pub use publisher::{Publisher, PublisherHandle};
 pub use settings::ClickSettings;
 pub use stream::{DEAD_LETTERS, FIELD, GROUP, STREAM};

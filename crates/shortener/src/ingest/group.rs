@@ -1,28 +1,19 @@
 //! From clicks to rows and roll-ups. No I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::{NonZeroI32, NonZeroI64},
+};
 
 use chrono::{DateTime, DurationRound, NaiveDate, TimeDelta, Utc};
 
 use crate::{
     domain::ClickKind,
     store::{
-        ClickGroup, ClickRow, DayDelta, HourDelta, KindCounts, LinkDelta, ValueDelta, shard_of,
+        ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDelta, SHARDS,
+        ValueDelta, shard_of,
     },
 };
-
-/// A click with everything that is recorded of it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Enriched {
-    /// The raw row.
-    pub(super) row: ClickRow,
-    /// What the request was.
-    pub(super) kind: ClickKind,
-    /// The link's owner.
-    pub(super) user_id: Option<i64>,
-    /// The link's own counter has it already.
-    pub(super) is_counted: bool,
-}
 
 /// Visitors of a subject on a day, each once.
 pub(super) type Visitors = HashMap<(i64, NaiveDate), Vec<i64>>;
@@ -40,34 +31,34 @@ pub(super) fn subjects(url_id: i64, user_id: Option<i64>) -> impl Iterator<Item 
     std::iter::once(url_id).chain(shared_subjects(user_id))
 }
 
-/// Puts clicks into the order that everything here expects: by link, and by time. Rows of a link then stand
-/// beside each other in the table too, and the index by link, the dearest part of adding them, is gone
-/// through once instead of from its root for each row.
-pub(super) fn sort(clicks: &mut [Enriched]) {
-    clicks.sort_unstable_by_key(|click| (click.row.url_id, click.row.at));
+/// Puts clicks into the order that everything here expects: by shard, by link, and by time. Rows of a link
+/// then stand beside each other in the table too, and the index by link, the dearest part of adding
+/// them, is gone through once instead of from its root for each row.
+pub(super) fn sort(clicks: &mut [ClickRow]) {
+    clicks.sort_unstable_by_key(|click| (shard_of(click.url_id), click.url_id, click.at));
 }
 
 /// The clicks of each link.
-fn by_link(clicks: &[Enriched]) -> impl Iterator<Item = &[Enriched]> {
-    clicks.chunk_by(|one, next| one.row.url_id == next.row.url_id)
+fn by_link(clicks: &[ClickRow]) -> impl Iterator<Item = &[ClickRow]> {
+    clicks.chunk_by(|one, next| one.url_id == next.url_id)
 }
 
-fn day_of(click: &Enriched) -> NaiveDate {
-    click.row.at.date_naive()
+fn day_of(click: &ClickRow) -> NaiveDate {
+    click.at.date_naive()
 }
 
 /// Who was there, for counting before the group is written. `clicks` are sorted.
-pub(super) fn visitors(clicks: &[Enriched]) -> Visitors {
+pub(super) fn visitors(clicks: &[ClickRow]) -> Visitors {
     let mut all = Visitors::new();
     let days = by_link(clicks).flat_map(|link| link.chunk_by(|a, b| day_of(a) == day_of(b)));
     for clicks in days {
         let people = clicks.iter().filter(|click| click.kind == ClickKind::Person);
-        let seen = each_once(people.filter_map(|click| click.row.visitor).collect());
+        let seen = each_once(people.filter_map(|click| click.visitor).collect());
         let Some(first) = clicks.first().filter(|_| !seen.is_empty()) else { continue };
-        for subject in shared_subjects(first.user_id) {
+        for subject in shared_subjects(owner_of(first)) {
             all.entry((subject, day_of(first))).or_default().extend(&seen);
         }
-        all.insert((first.row.url_id, day_of(first)), seen);
+        all.insert((first.url_id, day_of(first)), seen);
     }
     for ((subject, _), seen) in &mut all {
         if *subject <= EVERYTHING {
@@ -75,6 +66,10 @@ pub(super) fn visitors(clicks: &[Enriched]) -> Visitors {
         }
     }
     all
+}
+
+fn owner_of(click: &ClickRow) -> Option<i64> {
+    click.user_id.map(NonZeroI64::get)
 }
 
 fn each_once(mut all: Vec<i64>) -> Vec<i64> {
@@ -97,32 +92,43 @@ const SPLIT_FROM: usize = 1_000;
 
 /// What to write of these clicks, which are sorted, in `shards`, a transaction each if it is to be done with
 /// as many processors as there are. `visitors` has how many there were so far on each day of each subject.
-pub(super) fn build_groups(
-    batches: &[Vec<u8>],
+pub(super) fn build_groups<'a>(
+    batches: &'a [Vec<u8>],
     shards: &[i16],
-    clicks: &[Enriched],
+    clicks: &'a [ClickRow],
     visitors: &HashMap<(i64, NaiveDate), i64>,
     pace: Pace,
-) -> Vec<ClickGroup> {
-    let totals = Totals::of(clicks, visitors);
+) -> Vec<ClickGroup<'a>> {
+    let mut totals = add_up(clicks, visitors);
+    totals.retain(|shard, _| shards.contains(shard));
     let is_split = pace == Pace::Hurried && clicks.len() >= SPLIT_FROM;
-    let together = if is_split { 1 } else { shards.len() };
-    let parts = shards.chunks(together.max(1));
-    parts.map(|shards| totals.group(batches, shards, clicks)).collect()
+    if !is_split {
+        let mut whole = ClickTotals::default();
+        for shard in totals.values_mut() {
+            append(&mut whole, shard);
+        }
+        sort_for_locking(&mut whole);
+        let rows = rows_of(clicks, shards);
+        return vec![ClickGroup { batches, shards: shards.to_vec(), rows, totals: whole }];
+    }
+    let groups = totals.into_iter().map(|(shard, totals)| ClickGroup {
+        batches,
+        shards: vec![shard],
+        rows: rows_of(clicks, &[shard]),
+        totals,
+    });
+    groups.collect()
 }
 
-/// Clicks added up, all shards of them. All workers lock rows in this one order, so none waits for another
-/// in a circle: links come before users and the whole service, whose rows everybody needs, so that
-/// those are held for the shortest time.
-#[derive(Default)]
-struct Totals {
-    hours: Vec<HourDelta>,
-    days: Vec<DayDelta>,
-    values: Vec<ValueDelta>,
-    links: Vec<LinkDelta>,
+/// The clicks of these shards, which are neighbours in `SHARDS`, as any of two are.
+fn rows_of<'a>(clicks: &'a [ClickRow], shards: &[i16]) -> &'a [ClickRow] {
+    let (Some(first), Some(last)) = (shards.first(), shards.last()) else { return &[] };
+    let from = clicks.partition_point(|click| shard_of(click.url_id) < *first);
+    let to = clicks.partition_point(|click| shard_of(click.url_id) <= *last);
+    clicks.get(from..to).unwrap_or_default()
 }
 
-/// What users and the whole service have, in the order of locking.
+/// What users and the whole service have.
 #[derive(Default)]
 struct Shared {
     hours: BTreeMap<(i64, DateTime<Utc>), KindCounts>,
@@ -130,8 +136,76 @@ struct Shared {
     values: BTreeMap<(i64, NaiveDate, i32), i64>,
 }
 
+/// The totals of each shard, in the order of locking.
+fn add_up(
+    clicks: &[ClickRow],
+    visitors: &HashMap<(i64, NaiveDate), i64>,
+) -> BTreeMap<i16, ClickTotals> {
+    let mut totals: BTreeMap<i16, ClickTotals> =
+        SHARDS.map(|shard| (shard, ClickTotals::default())).into();
+    let mut shared = Shared::default();
+    let mut link = ClickTotals::default();
+    for clicks in by_link(clicks) {
+        let Some(first) = clicks.first() else { continue };
+        add_clicks(&mut link, clicks);
+        for subject in shared_subjects(owner_of(first)) {
+            shared.add(subject, &link);
+        }
+        append(totals.entry(shard_of(first.url_id)).or_default(), &mut link);
+    }
+    shared.divide(&mut totals);
+    for row in totals.values_mut().flat_map(|totals| &mut totals.days) {
+        row.visitors = visitors.get(&(row.subject, row.day)).copied().unwrap_or(0);
+    }
+    totals
+}
+
+/// Adds the clicks of one link, in the order of time, to totals that have nothing else.
+fn add_clicks(totals: &mut ClickTotals, clicks: &[ClickRow]) {
+    for click in clicks {
+        let ClickRow { at, url_id: subject, .. } = *click;
+        let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
+        let day = at.date_naive();
+        let counts = KindCounts::one(click.kind);
+        match totals.hours.last_mut() {
+            Some(row) if row.hour == hour => row.counts += counts,
+            _ => totals.hours.push(HourDelta { subject, hour, counts }),
+        }
+        match totals.days.last_mut() {
+            Some(row) if row.day == day => row.counts += counts,
+            _ => totals.days.push(DayDelta { subject, day, counts, visitors: 0 }),
+        }
+        if click.kind == ClickKind::Person {
+            let ids = click.values.into_iter().flatten();
+            let row = |id: NonZeroI32| ValueDelta { subject, day, value_id: id.get(), clicks: 1 };
+            totals.values.extend(ids.map(row));
+            let clicks = i64::from(!click.is_counted);
+            match totals.links.last_mut() {
+                Some(row) => (row.clicks, row.last) = (row.clicks + clicks, at),
+                None => totals.links.push(LinkDelta { url_id: subject, clicks, last: at }),
+            }
+        }
+    }
+    totals.values.sort_unstable_by_key(|row| (row.day, row.value_id));
+    totals.values.dedup_by(|next, row| {
+        let is_same = (next.day, next.value_id) == (row.day, row.value_id);
+        if is_same {
+            row.clicks += next.clicks;
+        }
+        is_same
+    });
+}
+
+/// Moves all rows of `other` behind those of `totals`.
+fn append(totals: &mut ClickTotals, other: &mut ClickTotals) {
+    totals.hours.append(&mut other.hours);
+    totals.days.append(&mut other.days);
+    totals.values.append(&mut other.values);
+    totals.links.append(&mut other.links);
+}
+
 impl Shared {
-    fn add(&mut self, subject: i64, link: &Totals) {
+    fn add(&mut self, subject: i64, link: &ClickTotals) {
         for row in &link.hours {
             *self.hours.entry((subject, row.hour)).or_default() += row.counts;
         }
@@ -143,111 +217,32 @@ impl Shared {
         }
     }
 
-    fn into_totals(self) -> Totals {
-        let hours = self.hours.into_iter();
-        let days = self.days.into_iter();
-        let values = self.values.into_iter();
-        Totals {
-            hours: hours
-                .map(|((subject, hour), counts)| HourDelta { subject, hour, counts })
-                .collect(),
-            days: days
-                .map(|((subject, day), counts)| DayDelta { subject, day, counts, visitors: 0 })
-                .collect(),
-            values: values
-                .map(|((subject, day, value_id), clicks)| ValueDelta {
-                    subject,
-                    day,
-                    value_id,
-                    clicks,
-                })
-                .collect(),
-            links: Vec::new(),
+    /// Puts each subject's rows behind those of the links of its shard.
+    fn divide(self, totals: &mut BTreeMap<i16, ClickTotals>) {
+        for ((subject, hour), counts) in self.hours {
+            let rows = &mut totals.entry(shard_of(subject)).or_default().hours;
+            rows.push(HourDelta { subject, hour, counts });
+        }
+        for ((subject, day), counts) in self.days {
+            let rows = &mut totals.entry(shard_of(subject)).or_default().days;
+            rows.push(DayDelta { subject, day, counts, visitors: 0 });
+        }
+        for ((subject, day, value_id), clicks) in self.values {
+            let rows = &mut totals.entry(shard_of(subject)).or_default().values;
+            rows.push(ValueDelta { subject, day, value_id, clicks });
         }
     }
 }
 
-impl Totals {
-    fn of(clicks: &[Enriched], visitors: &HashMap<(i64, NaiveDate), i64>) -> Self {
-        let mut totals = Self::default();
-        let mut shared = Shared::default();
-        let mut link = Self::default();
-        for clicks in by_link(clicks) {
-            link.add_clicks(clicks);
-            let user_id = clicks.first().and_then(|click| click.user_id);
-            for subject in shared_subjects(user_id) {
-                shared.add(subject, &link);
-            }
-            totals.append(&mut link);
-        }
-        totals.append(&mut shared.into_totals());
-        for row in &mut totals.days {
-            row.visitors = visitors.get(&(row.subject, row.day)).copied().unwrap_or(0);
-        }
-        totals
-    }
-
-    /// Adds the clicks of one link, in the order of time, to totals that have nothing else.
-    fn add_clicks(&mut self, clicks: &[Enriched]) {
-        for click in clicks {
-            let ClickRow { at, url_id: subject, .. } = click.row;
-            let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
-            let day = at.date_naive();
-            let counts = KindCounts::one(click.kind);
-            match self.hours.last_mut() {
-                Some(row) if row.hour == hour => row.counts += counts,
-                _ => self.hours.push(HourDelta { subject, hour, counts }),
-            }
-            match self.days.last_mut() {
-                Some(row) if row.day == day => row.counts += counts,
-                _ => self.days.push(DayDelta { subject, day, counts, visitors: 0 }),
-            }
-            if click.kind == ClickKind::Person {
-                let values = click.row.values.into_iter().flatten();
-                let rows = values.map(|value_id| ValueDelta { subject, day, value_id, clicks: 1 });
-                self.values.extend(rows);
-                let clicks = i64::from(!click.is_counted);
-                match self.links.last_mut() {
-                    Some(row) => (row.clicks, row.last) = (row.clicks + clicks, at),
-                    None => self.links.push(LinkDelta { url_id: subject, clicks, last: at }),
-                }
-            }
-        }
-        self.values.sort_unstable_by_key(|row| (row.day, row.value_id));
-        self.values.dedup_by(|next, row| {
-            let is_same = (next.day, next.value_id) == (row.day, row.value_id);
-            if is_same {
-                row.clicks += next.clicks;
-            }
-            is_same
-        });
-    }
-
-    fn append(&mut self, other: &mut Self) {
-        self.hours.append(&mut other.hours);
-        self.days.append(&mut other.days);
-        self.values.append(&mut other.values);
-        self.links.append(&mut other.links);
-    }
-
-    /// What of it is of `shards`.
-    fn group(&self, batches: &[Vec<u8>], shards: &[i16], clicks: &[Enriched]) -> ClickGroup {
-        let is_ours = |subject: i64| shards.contains(&shard_of(subject));
-        let rows = clicks.iter().map(|click| click.row).filter(|row| is_ours(row.url_id));
-        ClickGroup {
-            batches: batches.to_vec(),
-            shards: shards.to_vec(),
-            rows: rows.collect(),
-            hours: only(&self.hours, |row| is_ours(row.subject)),
-            days: only(&self.days, |row| is_ours(row.subject)),
-            values: only(&self.values, |row| is_ours(row.subject)),
-            links: only(&self.links, |row| is_ours(row.url_id)),
-        }
-    }
-}
-
-fn only<T: Copy>(rows: &[T], is_ours: impl Fn(&T) -> bool) -> Vec<T> {
-    rows.iter().filter(|row| is_ours(row)).copied().collect()
+/// All workers lock rows in one order, so none waits for another in a circle. Links come before users
+/// and the whole service, whose rows everybody needs: they are held for the shortest time. Totals of one
+/// shard are in this order already.
+fn sort_for_locking(totals: &mut ClickTotals) {
+    let shared_last = |subject: i64| (subject <= EVERYTHING, subject);
+    totals.hours.sort_unstable_by_key(|row| (shared_last(row.subject), row.hour));
+    totals.days.sort_unstable_by_key(|row| (shared_last(row.subject), row.day));
+    totals.values.sort_unstable_by_key(|row| (shared_last(row.subject), row.day, row.value_id));
+    totals.links.sort_unstable_by_key(|row| row.url_id);
 }
 
 #[cfg(test)]
@@ -256,16 +251,16 @@ mod tests {
 
     use super::*;
 
-    fn click(at: &str, url_id: i64, kind: ClickKind, visitor: i64) -> Enriched {
-        let values = [Some(7), None, Some(9), None];
-        let row = ClickRow {
+    fn click(at: &str, url_id: i64, kind: ClickKind, visitor: i64) -> ClickRow {
+        ClickRow {
             at: at.parse().unwrap(),
             url_id,
-            kind: kind as i16,
             visitor: Some(visitor),
-            values,
-        };
-        Enriched { row, kind, user_id: (url_id < 10).then_some(3), is_counted: url_id == 2 }
+            values: [NonZeroI32::new(7), None, NonZeroI32::new(9), None],
+            user_id: (url_id < 10).then_some(NonZeroI64::new(3).unwrap()),
+            kind,
+            is_counted: url_id == 2,
+        }
     }
 
     #[test]
@@ -289,10 +284,12 @@ mod tests {
         let counted =
             seen.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
 
-        let groups = build_groups(&[vec![1; 16]], &SHARDS, &clicks, &counted, Pace::Hurried);
+        let batches = [vec![1; 16]];
+        let groups = build_groups(&batches, &SHARDS, &clicks, &counted, Pace::Hurried);
         let [group] = &groups[..] else { panic!("few clicks are one transaction") };
         assert_eq!(group.rows.len(), 7);
-        let of = |subject: i64| group.days.iter().find(|d| d.subject == subject && d.day == day);
+        let of =
+            |subject: i64| group.totals.days.iter().find(|d| d.subject == subject && d.day == day);
         let counts = KindCounts { clicks: 2, bots: 1, ..KindCounts::default() };
         assert_eq!((of(1).unwrap().counts, of(1).unwrap().visitors), (counts, 2));
         let counts = KindCounts { clicks: 3, bots: 1, heads: 1, prefetches: 1 };
@@ -300,13 +297,14 @@ mod tests {
         let counts = KindCounts { clicks: 3, bots: 1, heads: 1, prefetches: 0 };
         assert_eq!(of(-3).unwrap().counts, counts);
         let hours: i64 =
-            group.hours.iter().filter(|h| h.subject == 1).map(|h| h.counts.clicks).sum();
+            group.totals.hours.iter().filter(|h| h.subject == 1).map(|h| h.counts.clicks).sum();
         assert_eq!(hours, 3);
-        let sevens = group.values.iter().filter(|v| v.subject == EVERYTHING && v.value_id == 7);
+        let sevens =
+            group.totals.values.iter().filter(|v| v.subject == EVERYTHING && v.value_id == 7);
         assert_eq!(sevens.map(|v| v.clicks).sum::<i64>(), 4, "people only");
-        let links: Vec<_> = group.links.iter().map(|l| (l.url_id, l.clicks)).collect();
+        let links: Vec<_> = group.totals.links.iter().map(|l| (l.url_id, l.clicks)).collect();
         assert_eq!(links, [(1, 3), (2, 0)], "what the limit counted is not counted again");
-        assert_eq!(group.days.last().unwrap().subject, EVERYTHING, "shared rows come last");
+        assert_eq!(group.totals.days.last().unwrap().subject, EVERYTHING, "shared rows come last");
     }
 
     #[test]
@@ -316,18 +314,19 @@ mod tests {
             .collect();
         sort(&mut clicks);
         let none = HashMap::new();
-        let whole = Totals::of(&clicks, &none);
+        let whole: Vec<_> = add_up(&clicks, &none).into_values().collect();
+        let of = |rows: fn(&ClickTotals) -> usize| whole.iter().map(rows).sum::<usize>();
         let batches = [vec![1; 16]];
         let groups = build_groups(&batches, &SHARDS, &clicks, &none, Pace::Hurried);
         assert_eq!(groups.iter().map(|g| &g.shards[..]).collect::<Vec<_>>(), [[1], [2]]);
         let all = |of: fn(&ClickGroup) -> usize| groups.iter().map(of).sum::<usize>();
         assert_eq!(all(|g| g.rows.len()), clicks.len());
-        assert_eq!(all(|g| g.hours.len()), whole.hours.len());
-        assert_eq!(all(|g| g.days.len()), whole.days.len());
-        assert_eq!(all(|g| g.values.len()), whole.values.len());
-        assert_eq!(all(|g| g.links.len()), whole.links.len());
+        assert_eq!(all(|g| g.totals.hours.len()), of(|totals| totals.hours.len()));
+        assert_eq!(all(|g| g.totals.days.len()), of(|totals| totals.days.len()));
+        assert_eq!(all(|g| g.totals.values.len()), of(|totals| totals.values.len()));
+        assert_eq!(all(|g| g.totals.links.len()), of(|totals| totals.links.len()));
         for group in &groups {
-            let subjects = group.days.iter().map(|row| row.subject);
+            let subjects = group.totals.days.iter().map(|row| row.subject);
             let subjects = subjects.chain(group.rows.iter().map(|row| row.url_id));
             assert!(subjects.map(shard_of).all(|shard| group.shards == [shard]));
         }

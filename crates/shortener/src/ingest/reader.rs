@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clicks::{Batch, DEAD_LETTERS, FIELD, GROUP, STREAM},
+    clicks::{Batch, DEAD_LETTERS, FIELD, GROUP, PackedBatch, STREAM},
     store::Store,
 };
 
@@ -185,10 +185,10 @@ impl Ingester {
         }
         let began = Instant::now();
         let mut batches = Vec::with_capacity(entries.len());
-        for entry in entries {
-            match Batch::unpack(&entry.packed) {
+        for entry in &entries {
+            match PackedBatch::of(&entry.packed) {
                 Ok(batch) => batches.push((entry, batch)),
-                Err(error) => self.bury(redis, &entry, &error.to_string()).await?,
+                Err(error) => self.bury(redis, entry, &error.to_string()).await?,
             }
         }
         let mut backoff = BACKOFF_FIRST;
@@ -220,11 +220,11 @@ impl Ingester {
     async fn write(
         &mut self,
         redis: &mut MultiplexedConnection,
-        batches: &[(Entry, Batch)],
+        batches: &[(&Entry, PackedBatch<'_>)],
     ) -> Result<(), IngestError> {
         let is_late = batches.first().is_some_and(|(entry, _)| entry.age() > HURRY_AFTER);
         let pace = if is_late { Pace::Hurried } else { Pace::Steady };
-        let batches: Vec<&Batch> = batches.iter().map(|(_, batch)| batch).collect();
+        let batches: Vec<PackedBatch<'_>> = batches.iter().map(|(_, batch)| *batch).collect();
         self.writer.write(Some(redis), &batches, pace).await
     }
 
@@ -232,7 +232,7 @@ impl Ingester {
     async fn write_one_by_one(
         &mut self,
         redis: &mut MultiplexedConnection,
-        batches: &[(Entry, Batch)],
+        batches: &[(&Entry, PackedBatch<'_>)],
         stop: &CancellationToken,
     ) -> Result<(), RedisError> {
         for one in batches {
@@ -246,7 +246,7 @@ impl Ingester {
                     Err(IngestError::Redis(error)) => return Err(error),
                     Err(error) if error.is_final() => {
                         let reason = reason_of(&error);
-                        self.bury(redis, &one.0, &reason).await?;
+                        self.bury(redis, one.0, &reason).await?;
                         break;
                     }
                     Err(_) => {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    num::{NonZeroI32, NonZeroI64},
     sync::Arc,
 };
 
@@ -10,14 +11,14 @@ use futures::future::join_all;
 use redis::{RedisError, aio::MultiplexedConnection};
 
 use crate::{
-    clicks::{AgentKnown, Batch, Enricher},
+    clicks::{AgentKnown, Batch, BatchError, Enricher, MAX_BATCH, PackedBatch},
     domain::{ClickKind, ClickValue, ValueKind},
     store::{ClickGroup, ClickRow, SHARDS, Store, StoreError},
 };
 
 use super::{
     IngestMetrics,
-    group::{self, Enriched, Pace, build_groups},
+    group::{self, Pace, build_groups},
     links::Links,
     values::Values,
     visitors::{VisitorsError, count_visitors},
@@ -25,6 +26,8 @@ use super::{
 
 /// Agents whose reading is remembered.
 const AGENTS: usize = 10_000;
+/// Batches that are unpacked at a time: a click that is packed needs a tenth of the memory.
+const UNPACKED: usize = 8;
 /// A click that claims to come from further in the future had a wrong clock: it counts as of now.
 const MAX_AHEAD: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
@@ -37,6 +40,9 @@ pub enum IngestError {
     /// PostgreSQL.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A batch that cannot be read.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
 }
 
 impl From<VisitorsError> for IngestError {
@@ -53,7 +59,11 @@ impl IngestError {
     /// database refuses, an operator can mend, and the clicks wait for it. A roll-up that somebody else
     /// adds at the same time is changed by the next try.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Store(error) if error.refuses_rows() && !error.is_duplicate_key())
+        match self {
+            Self::Redis(_) => false,
+            Self::Store(error) => error.refuses_rows() && !error.is_duplicate_key(),
+            Self::Batch(_) => true,
+        }
     }
 }
 
@@ -91,7 +101,7 @@ impl Writer {
     pub(crate) async fn write(
         &mut self,
         mut redis: Option<&mut MultiplexedConnection>,
-        batches: &[&Batch],
+        batches: &[PackedBatch<'_>],
         pace: Pace,
     ) -> Result<(), IngestError> {
         let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
@@ -100,8 +110,8 @@ impl Writer {
             let known = self.store.known_batches(&ids).await?;
             let mut seen = HashSet::new();
             // A batch has some of its shards only after a fault between two transactions.
-            let mut missing: BTreeMap<Vec<i16>, Vec<&Batch>> = BTreeMap::new();
-            for batch in batches.iter().filter(|batch| seen.insert(batch.id)) {
+            let mut missing: BTreeMap<Vec<i16>, Vec<PackedBatch<'_>>> = BTreeMap::new();
+            for &batch in batches.iter().filter(|batch| seen.insert(batch.id)) {
                 let known = known.get(&batch.id[..]).map_or(&[][..], Vec::as_slice);
                 let shards: Vec<i16> =
                     SHARDS.into_iter().filter(|shard| !known.contains(shard)).collect();
@@ -131,12 +141,17 @@ impl Writer {
         &mut self,
         redis: Option<&mut MultiplexedConnection>,
         shards: &[i16],
-        batches: &[&Batch],
+        batches: &[PackedBatch<'_>],
         pace: Pace,
     ) -> Result<usize, IngestError> {
-        let mut clicks = self.knowledge.lock().await.enrich(batches).await?;
+        let mut clicks = Vec::with_capacity(batches.len() * MAX_BATCH);
+        for part in batches.chunks(UNPACKED) {
+            let part = part.iter().map(|batch| Batch::unpack(batch.bytes));
+            let part = part.collect::<Result<Vec<_>, _>>()?;
+            self.knowledge.lock().await.enrich(&part, &mut clicks).await?;
+        }
         group::sort(&mut clicks);
-        let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.row.at.date_naive()).collect();
+        let days: HashSet<NaiveDate> = clicks.iter().map(|c| c.at.date_naive()).collect();
         self.ensure_partitions(days).await?;
         let visitors = match redis {
             Some(redis) => count_visitors(redis, &self.store, &group::visitors(&clicks)).await?,
@@ -146,8 +161,7 @@ impl Writer {
         let groups = build_groups(&ids, shards, &clicks, &visitors, pace);
         #[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
         let size = clicks.len() as f64;
-        // What is written is in the groups.
-        drop((clicks, visitors));
+        drop(visitors);
         let written = join_all(groups.iter().map(|group| self.store.write_clicks(group))).await;
         let mut done = 0;
         let mut failed: Option<StoreError> = None;
@@ -176,10 +190,9 @@ impl Writer {
         Ok(done)
     }
 
-    fn count(&self, group: &ClickGroup) {
+    fn count(&self, group: &ClickGroup<'_>) {
         for kind in ClickKind::ALL {
-            let number = i16::from(kind as u8);
-            let count = group.rows.iter().filter(|row| row.kind == number).count();
+            let count = group.rows.iter().filter(|row| row.kind == kind).count();
             self.metrics.count(kind, count as u64);
         }
     }
@@ -211,7 +224,12 @@ impl Knowledge {
         }))
     }
 
-    async fn enrich(&mut self, batches: &[&Batch]) -> Result<Vec<Enriched>, StoreError> {
+    /// Adds the clicks of these batches to `clicks`.
+    async fn enrich(
+        &mut self,
+        batches: &[Batch],
+        clicks: &mut Vec<ClickRow>,
+    ) -> Result<(), StoreError> {
         let mut texts = Vec::with_capacity(batches.len());
         let mut wanted: HashSet<ClickValue> = HashSet::new();
         for batch in batches {
@@ -223,38 +241,35 @@ impl Knowledge {
         let urls = batches.iter().flat_map(|batch| &batch.clicks).map(|click| click.url_id);
         let links = self.links.get(&self.store, &mut self.values, urls).await?;
         let now = Utc::now();
-        let mut enriched = Vec::with_capacity(batches.iter().map(|b| b.clicks.len()).sum());
+        clicks.reserve(batches.iter().map(|batch| batch.clicks.len()).sum());
         for (batch, texts) in batches.iter().zip(&texts) {
             for click in &batch.clicks {
                 let at = i64::try_from(click.at_ms).ok().and_then(DateTime::from_timestamp_millis);
                 let at = at.filter(|at| *at < now + MAX_AHEAD).unwrap_or(now);
                 let agent = click.agent.and_then(|place| texts.agents.get(&place));
                 let is_bot = agent.is_none_or(|agent| agent.is_bot);
-                let kind = ClickKind::of(click.is_head, is_bot, click.is_prefetch);
                 let link = links.get(&click.url_id).copied().unwrap_or_default();
                 let referrer = click.referrer.and_then(|place| texts.referrers.get(&place));
                 let origin = texts.origins.get(&(click.country, click.language));
-                let row = ClickRow {
+                let values = [
+                    agent.and_then(|agent| ids.get(&agent.value)).copied(),
+                    origin.and_then(|origin| ids.get(origin)).copied(),
+                    referrer.and_then(|referrer| ids.get(referrer)).copied(),
+                    link.campaign_id,
+                ];
+                clicks.push(ClickRow {
                     at,
                     url_id: click.url_id,
-                    kind: i16::from(kind as u8),
                     visitor: click.visitor.map(u64::cast_signed),
-                    values: [
-                        agent.and_then(|agent| ids.get(&agent.value)).copied(),
-                        origin.and_then(|origin| ids.get(origin)).copied(),
-                        referrer.and_then(|referrer| ids.get(referrer)).copied(),
-                        link.campaign_id,
-                    ],
-                };
-                enriched.push(Enriched {
-                    row,
-                    kind,
-                    user_id: link.user_id,
+                    // Identities of the database begin with 1.
+                    values: values.map(|id| id.and_then(NonZeroI32::new)),
+                    user_id: link.user_id.and_then(NonZeroI64::new),
+                    kind: ClickKind::of(click.is_head, is_bot, click.is_prefetch),
                     is_counted: click.is_counted,
                 });
             }
         }
-        Ok(enriched)
+        Ok(())
     }
 
     /// What the texts of a batch say, each once however many clicks have it.

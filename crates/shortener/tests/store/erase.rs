@@ -1,9 +1,11 @@
 //! Erasing users.
 
+use std::num::NonZeroI64;
+
 use chrono::{Days, Utc};
 use linnet_shortener::{
-    domain::NewLink,
-    store::{ClickGroup, ClickRow, DayDelta, KindCounts, SHARDS, Store},
+    domain::{ClickKind, NewLink},
+    store::{ClickGroup, ClickRow, ClickTotals, DayDelta, KindCounts, SHARDS, Store},
 };
 use sqlx::PgPool;
 
@@ -14,13 +16,23 @@ async fn click(store: &Store, url_id: i64, owner: i64, batch: u8) {
     store.ensure_partition(at.date_naive()).await.unwrap();
     let counts = KindCounts { clicks: 1, ..KindCounts::default() };
     let day = |subject| DayDelta { subject, day: at.date_naive(), counts, visitors: 1 };
-    let row = ClickRow { at, url_id, kind: 0, visitor: Some(7), values: [None; 4] };
+    let row = ClickRow {
+        at,
+        url_id,
+        visitor: Some(7),
+        values: [None; 4],
+        user_id: NonZeroI64::new(owner),
+        kind: ClickKind::Person,
+        is_counted: false,
+    };
     let group = ClickGroup {
-        batches: vec![vec![batch; 16]],
+        batches: &[vec![batch; 16]],
         shards: SHARDS.to_vec(),
-        rows: vec![row],
-        days: vec![day(url_id), day(-owner), day(0)],
-        ..ClickGroup::default()
+        rows: &[row],
+        totals: ClickTotals {
+            days: vec![day(url_id), day(-owner), day(0)],
+            ..ClickTotals::default()
+        },
     };
     assert!(store.write_clicks(&group).await.unwrap());
     assert!(!store.write_clicks(&group).await.unwrap(), "a batch is written once");

@@ -14,10 +14,10 @@ use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use redis::aio::MultiplexedConnection;
 
 use crate::{
-    clicks::{Batch, BatchBuilder, BatchIds, FIELD, STREAM},
+    clicks::{BatchBuilder, BatchIds, FIELD, PackedBatch, STREAM},
     config::Settings,
     domain::{Email, NewUser, ShortCode, TargetPolicy},
-    ingest::{IngestMetrics, Knowledge, Pace, Writer, connect, forget_visitors},
+    ingest::{IngestError, IngestMetrics, Knowledge, Pace, Writer, connect, forget_visitors},
     store::Store,
 };
 
@@ -162,7 +162,7 @@ struct Sink {
     /// Batches of a group.
     most: usize,
     ids: BatchIds,
-    group: Vec<Batch>,
+    group: Vec<Vec<u8>>,
     /// Links that were clicked on this day.
     links: HashSet<i64>,
 }
@@ -170,7 +170,7 @@ struct Sink {
 impl Sink {
     async fn take(&mut self, builder: &mut BatchBuilder) -> Result<(), AdminError> {
         if builder.len() > 0 {
-            self.group.push(builder.finish(self.ids.next()));
+            self.group.push(builder.finish(self.ids.next()).pack());
         }
         if self.group.len() >= self.most { self.write().await } else { Ok(()) }
     }
@@ -197,14 +197,15 @@ impl Sink {
         }
         match &mut self.destination {
             Destination::Database { writer, redis } => {
-                let batches: Vec<&Batch> = self.group.iter().collect();
+                let batches = self.group.iter().map(|batch| PackedBatch::of(batch));
+                let batches = batches.collect::<Result<Vec<_>, _>>().map_err(IngestError::from)?;
                 writer.write(redis.as_mut(), &batches, Pace::Hurried).await?;
             }
             Destination::Stream(redis) => {
                 let mut pipe = redis::pipe();
                 for batch in &self.group {
                     let add = pipe.cmd("XADD").arg(STREAM).arg("*");
-                    add.arg(FIELD).arg(batch.pack()).ignore();
+                    add.arg(FIELD).arg(batch).ignore();
                 }
                 pipe.query_async::<()>(redis).await?;
             }

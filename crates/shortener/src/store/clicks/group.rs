@@ -1,6 +1,9 @@
 //! What is written of a group of batches.
 
-use std::ops::AddAssign;
+use std::{
+    num::{NonZeroI32, NonZeroI64},
+    ops::AddAssign,
+};
 
 use chrono::{DateTime, NaiveDate, Utc};
 
@@ -17,19 +20,23 @@ pub fn shard_of(subject: i64) -> i16 {
     if subject % 2 == 0 { even } else { odd }
 }
 
-/// A raw click.
+/// A click with everything that follows from it. There are tens of thousands of them at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct ClickRow {
     /// When.
     pub at: DateTime<Utc>,
     /// Which link.
     pub url_id: i64,
-    /// `ClickKind`'s number.
-    pub kind: i16,
     /// The visitor's hash.
     pub visitor: Option<i64>,
     /// Ids of `click_values`, in the order of `ValueKind::ALL`.
-    pub values: [Option<i32>; 4],
+    pub values: [Option<NonZeroI32>; 4],
+    /// The link's owner.
+    pub user_id: Option<NonZeroI64>,
+    /// What the request was.
+    pub kind: ClickKind,
+    /// The link's own counter has it already.
+    pub is_counted: bool,
 }
 
 /// How many, by what the requests were.
@@ -120,13 +127,20 @@ pub struct LinkDelta {
 /// Batches of clicks with everything that follows from them, or one shard of that. Each list is in the
 /// order in which its rows are to be locked.
 #[derive(Debug, Clone, Default)]
-pub struct ClickGroup {
+pub struct ClickGroup<'a> {
     /// The batches' ids.
-    pub batches: Vec<Vec<u8>>,
+    pub batches: &'a [Vec<u8>],
     /// What of them this is, in ascending order.
     pub shards: Vec<i16>,
     /// Raw rows.
-    pub rows: Vec<ClickRow>,
+    pub rows: &'a [ClickRow],
+    /// Roll-ups.
+    pub totals: ClickTotals,
+}
+
+/// Clicks added up.
+#[derive(Debug, Clone, Default)]
+pub struct ClickTotals {
     /// Hours.
     pub hours: Vec<HourDelta>,
     /// Days.

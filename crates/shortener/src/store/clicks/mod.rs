@@ -4,7 +4,8 @@ mod group;
 mod write;
 
 pub use group::{
-    ClickGroup, ClickRow, DayDelta, HourDelta, KindCounts, LinkDelta, SHARDS, ValueDelta, shard_of,
+    ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDelta, SHARDS,
+    ValueDelta, shard_of,
 };
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! Writing a group of clicks: raw rows and roll-ups, together or not at all.
 
+use std::num::NonZeroI32;
+
 use sqlx::{PgConnection, postgres::PgCopyIn};
 
 use crate::store::{Store, StoreError, copy::BinaryRows};
@@ -12,13 +14,13 @@ const AT_ONCE: usize = 4_096;
 impl Store {
     /// Writes a group in one transaction. False, and nothing is written, when a shard of one of its
     /// batches is there already: another worker was faster.
-    pub async fn write_clicks(&self, group: &ClickGroup) -> Result<bool, StoreError> {
+    pub async fn write_clicks(&self, group: &ClickGroup<'_>) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let fresh = sqlx::query!(
             "INSERT INTO click_batches (id, shard)
              SELECT * FROM UNNEST($1::bytea[]) AS id CROSS JOIN UNNEST($2::smallint[]) AS shard
              ON CONFLICT DO NOTHING",
-            &group.batches,
+            group.batches,
             &group.shards
         )
         .execute(&mut *transaction)
@@ -28,7 +30,7 @@ impl Store {
             transaction.rollback().await?;
             return Ok(false);
         }
-        write_rows(&mut transaction, &group.rows).await?;
+        write_rows(&mut transaction, group.rows).await?;
         // Every group has the most clicked links, so roll-ups of a shard of two groups would wait for each
         // other row by row. Waiting once, here, costs less; raw rows are written side by side. The
         // shared lock is for workers of releases before there were shards, which take it alone.
@@ -40,17 +42,17 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        for part in group.hours.chunks(AT_ONCE) {
+        for part in group.totals.hours.chunks(AT_ONCE) {
             add_hours(&mut transaction, part).await?;
         }
-        for part in group.days.chunks(AT_ONCE) {
+        for part in group.totals.days.chunks(AT_ONCE) {
             add_days(&mut transaction, part).await?;
         }
-        for part in group.values.chunks(AT_ONCE) {
+        for part in group.totals.values.chunks(AT_ONCE) {
             add_to_values(&mut transaction, part).await?;
         }
         // Last, since edits of these rows wait until the commit.
-        for part in group.links.chunks(AT_ONCE) {
+        for part in group.totals.links.chunks(AT_ONCE) {
             add_to_links(&mut transaction, part).await?;
         }
         transaction.commit().await?;
@@ -68,10 +70,10 @@ async fn send_rows(
             binary.begin(4 + row.values.len());
             binary.timestamp(row.at);
             binary.bigint(row.url_id);
-            binary.smallint(row.kind);
+            binary.smallint(i16::from(row.kind as u8));
             binary.nullable(row.visitor, BinaryRows::bigint);
             for value in row.values {
-                binary.nullable(value, BinaryRows::integer);
+                binary.nullable(value.map(NonZeroI32::get), BinaryRows::integer);
             }
         }
         copy.send(binary.bytes()).await?;
