@@ -5,13 +5,13 @@ use std::{
     num::{NonZeroI32, NonZeroI64},
 };
 
-use chrono::{DateTime, DurationRound, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc};
 
 use crate::{
     domain::ClickKind,
     store::{
-        ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDelta, SHARDS,
-        ValueDelta, shard_of,
+        ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDay, LinkDays,
+        LinkDelta, SHARDS, ValueDelta, shard_of,
     },
 };
 
@@ -43,6 +43,11 @@ fn by_link(clicks: &[ClickRow]) -> impl Iterator<Item = &[ClickRow]> {
     clicks.chunk_by(|one, next| one.url_id == next.url_id)
 }
 
+/// The clicks of each day of a link.
+fn by_day(clicks: &[ClickRow]) -> impl Iterator<Item = &[ClickRow]> {
+    clicks.chunk_by(|one, next| day_of(one) == day_of(next))
+}
+
 fn day_of(click: &ClickRow) -> NaiveDate {
     click.at.date_naive()
 }
@@ -50,10 +55,8 @@ fn day_of(click: &ClickRow) -> NaiveDate {
 /// Who was there, for counting before the group is written. `clicks` are sorted.
 pub(super) fn visitors(clicks: &[ClickRow]) -> Visitors {
     let mut all = Visitors::new();
-    let days = by_link(clicks).flat_map(|link| link.chunk_by(|a, b| day_of(a) == day_of(b)));
-    for clicks in days {
-        let people = clicks.iter().filter(|click| click.kind == ClickKind::Person);
-        let seen = each_once(people.filter_map(|click| click.visitor).collect());
+    for clicks in by_link(clicks).flat_map(by_day) {
+        let seen = each_once(people(clicks).filter_map(|click| click.visitor).collect());
         let Some(first) = clicks.first().filter(|_| !seen.is_empty()) else { continue };
         for subject in shared_subjects(owner_of(first)) {
             all.entry((subject, day_of(first))).or_default().extend(&seen);
@@ -141,63 +144,61 @@ fn add_up(
     clicks: &[ClickRow],
     visitors: &HashMap<(i64, NaiveDate), i64>,
 ) -> BTreeMap<i16, ClickTotals> {
+    let visitors = |subject, day| visitors.get(&(subject, day)).copied().unwrap_or(0);
     let mut totals: BTreeMap<i16, ClickTotals> =
         SHARDS.map(|shard| (shard, ClickTotals::default())).into();
     let mut shared = Shared::default();
-    let mut link = ClickTotals::default();
     for clicks in by_link(clicks) {
         let Some(first) = clicks.first() else { continue };
-        add_clicks(&mut link, clicks);
-        for subject in shared_subjects(owner_of(first)) {
-            shared.add(subject, &link);
+        let totals = totals.entry(shard_of(first.url_id)).or_default();
+        for clicks in by_day(clicks) {
+            add_day(&mut totals.link_days, clicks, visitors);
+            let Some(day) = totals.link_days.last() else { continue };
+            for subject in shared_subjects(owner_of(first)) {
+                shared.add(subject, day);
+            }
         }
-        append(totals.entry(shard_of(first.url_id)).or_default(), &mut link);
+        totals.links.extend(counter(clicks));
     }
     shared.divide(&mut totals);
     for row in totals.values_mut().flat_map(|totals| &mut totals.days) {
-        row.visitors = visitors.get(&(row.subject, row.day)).copied().unwrap_or(0);
+        row.visitors = visitors(row.subject, row.day);
     }
     totals
 }
 
-/// Adds the clicks of one link, in the order of time, to totals that have nothing else.
-fn add_clicks(totals: &mut ClickTotals, clicks: &[ClickRow]) {
-    for click in clicks {
-        let ClickRow { at, url_id: subject, .. } = *click;
-        let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
-        let day = at.date_naive();
-        let counts = KindCounts::one(click.kind);
-        match totals.hours.last_mut() {
-            Some(row) if row.hour == hour => row.counts += counts,
-            _ => totals.hours.push(HourDelta { subject, hour, counts }),
-        }
-        match totals.days.last_mut() {
-            Some(row) if row.day == day => row.counts += counts,
-            _ => totals.days.push(DayDelta { subject, day, counts, visitors: 0 }),
-        }
-        if click.kind == ClickKind::Person {
-            let ids = click.values.into_iter().flatten();
-            let row = |id: NonZeroI32| ValueDelta { subject, day, value_id: id.get(), clicks: 1 };
-            totals.values.extend(ids.map(row));
-            let clicks = i64::from(!click.is_counted);
-            match totals.links.last_mut() {
-                Some(row) => (row.clicks, row.last) = (row.clicks + clicks, at),
-                None => totals.links.push(LinkDelta { url_id: subject, clicks, last: at }),
-            }
-        }
+/// Adds up the clicks of a link and day, which are in the order of time.
+fn add_day(days: &mut LinkDays, clicks: &[ClickRow], visitors: impl Fn(i64, NaiveDate) -> i64) {
+    let Some(first) = clicks.first() else { return };
+    days.begin(first.url_id, day_of(first), visitors(first.url_id, day_of(first)));
+    for clicks in clicks.chunk_by(|one, next| one.at.hour() == next.at.hour()) {
+        let mut counts = KindCounts::default();
+        clicks.iter().for_each(|click| counts += KindCounts::one(click.kind));
+        days.add_hour(clicks.first().map_or(0, |click| click.at.hour().cast_signed()), counts);
     }
-    totals.values.sort_unstable_by_key(|row| (row.day, row.value_id));
-    totals.values.dedup_by(|next, row| {
-        let is_same = (next.day, next.value_id) == (row.day, row.value_id);
-        if is_same {
-            row.clicks += next.clicks;
-        }
-        is_same
-    });
+    let mut values: Vec<NonZeroI32> = people(clicks).flat_map(|c| c.values).flatten().collect();
+    values.sort_unstable();
+    for value in values.chunk_by(PartialEq::eq) {
+        let clicks = i64::try_from(value.len()).unwrap_or(i64::MAX);
+        days.add_value(value.first().map_or(0, |id| id.get()), clicks);
+    }
+}
+
+fn people(clicks: &[ClickRow]) -> impl DoubleEndedIterator<Item = &ClickRow> {
+    clicks.iter().filter(|click| click.kind == ClickKind::Person)
+}
+
+/// What the counter of a link gets for its clicks, which are in the order of time.
+fn counter(clicks: &[ClickRow]) -> Option<LinkDelta> {
+    let last = people(clicks).next_back()?;
+    let count = people(clicks).filter(|click| !click.is_counted).count();
+    let clicks = i64::try_from(count).unwrap_or(i64::MAX);
+    Some(LinkDelta { url_id: last.url_id, clicks, last: last.at })
 }
 
 /// Moves all rows of `other` behind those of `totals`.
 fn append(totals: &mut ClickTotals, other: &mut ClickTotals) {
+    totals.link_days.append(&mut other.link_days);
     totals.hours.append(&mut other.hours);
     totals.days.append(&mut other.days);
     totals.values.append(&mut other.values);
@@ -205,19 +206,19 @@ fn append(totals: &mut ClickTotals, other: &mut ClickTotals) {
 }
 
 impl Shared {
-    fn add(&mut self, subject: i64, link: &ClickTotals) {
-        for row in &link.hours {
-            *self.hours.entry((subject, row.hour)).or_default() += row.counts;
+    fn add(&mut self, subject: i64, link: LinkDay<'_>) {
+        let midnight = link.day.and_time(NaiveTime::MIN).and_utc();
+        for (hour, counts) in link.hours() {
+            let hour = midnight + TimeDelta::hours(hour.into());
+            *self.hours.entry((subject, hour)).or_default() += counts;
         }
-        for row in &link.days {
-            *self.days.entry((subject, row.day)).or_default() += row.counts;
-        }
-        for row in &link.values {
-            *self.values.entry((subject, row.day, row.value_id)).or_default() += row.clicks;
+        *self.days.entry((subject, link.day)).or_default() += link.counts();
+        for (value_id, clicks) in link.values() {
+            *self.values.entry((subject, link.day, value_id)).or_default() += clicks;
         }
     }
 
-    /// Puts each subject's rows behind those of the links of its shard.
+    /// Puts each subject's rows to those of its shard.
     fn divide(self, totals: &mut BTreeMap<i16, ClickTotals>) {
         for ((subject, hour), counts) in self.hours {
             let rows = &mut totals.entry(shard_of(subject)).or_default().hours;
@@ -234,14 +235,12 @@ impl Shared {
     }
 }
 
-/// All workers lock rows in one order, so none waits for another in a circle. Links come before users
-/// and the whole service, whose rows everybody needs: they are held for the shortest time. Totals of one
-/// shard are in this order already.
+/// All that lock several rows of a table lock them in one order, so none waits for another in a circle.
+/// Totals of one shard are in this order already.
 fn sort_for_locking(totals: &mut ClickTotals) {
-    let shared_last = |subject: i64| (subject <= EVERYTHING, subject);
-    totals.hours.sort_unstable_by_key(|row| (shared_last(row.subject), row.hour));
-    totals.days.sort_unstable_by_key(|row| (shared_last(row.subject), row.day));
-    totals.values.sort_unstable_by_key(|row| (shared_last(row.subject), row.day, row.value_id));
+    totals.hours.sort_unstable_by_key(|row| (row.subject, row.hour));
+    totals.days.sort_unstable_by_key(|row| (row.subject, row.day));
+    totals.values.sort_unstable_by_key(|row| (row.subject, row.day, row.value_id));
     totals.links.sort_unstable_by_key(|row| row.url_id);
 }
 
@@ -288,23 +287,32 @@ mod tests {
         let groups = build_groups(&batches, &SHARDS, &clicks, &counted, Pace::Hurried);
         let [group] = &groups[..] else { panic!("few clicks are one transaction") };
         assert_eq!(group.rows.len(), 7);
+        let mut link_days = group.totals.link_days.iter();
+        let link = link_days.find(|row| (row.url_id, row.day) == (1, day)).unwrap();
+        let counts = KindCounts { clicks: 2, bots: 1, ..KindCounts::default() };
+        assert_eq!((link.counts(), link.visitors), (counts, 2));
+        assert_eq!(link.hours().collect::<Vec<_>>(), [(0, counts)]);
+        assert_eq!(link.values().collect::<Vec<_>>(), [(7, 2), (9, 2)], "people only");
         let of =
             |subject: i64| group.totals.days.iter().find(|d| d.subject == subject && d.day == day);
-        let counts = KindCounts { clicks: 2, bots: 1, ..KindCounts::default() };
-        assert_eq!((of(1).unwrap().counts, of(1).unwrap().visitors), (counts, 2));
         let counts = KindCounts { clicks: 3, bots: 1, heads: 1, prefetches: 1 };
         assert_eq!(of(EVERYTHING).unwrap().counts, counts);
         let counts = KindCounts { clicks: 3, bots: 1, heads: 1, prefetches: 0 };
         assert_eq!(of(-3).unwrap().counts, counts);
-        let hours: i64 =
-            group.totals.hours.iter().filter(|h| h.subject == 1).map(|h| h.counts.clicks).sum();
-        assert_eq!(hours, 3);
+        let hours = group.totals.hours.iter().filter(|h| h.subject == -3);
+        let hours: Vec<_> = hours.map(|h| (h.hour.to_rfc3339(), h.counts.clicks)).collect();
+        let hour = |at: &str, clicks| (at.to_owned(), clicks);
+        let wanted = [
+            hour("2026-11-20T23:00:00+00:00", 1),
+            hour("2026-11-21T00:00:00+00:00", 3),
+            hour("2026-11-21T02:00:00+00:00", 0),
+        ];
+        assert_eq!(hours, wanted);
         let sevens =
             group.totals.values.iter().filter(|v| v.subject == EVERYTHING && v.value_id == 7);
         assert_eq!(sevens.map(|v| v.clicks).sum::<i64>(), 4, "people only");
         let links: Vec<_> = group.totals.links.iter().map(|l| (l.url_id, l.clicks)).collect();
         assert_eq!(links, [(1, 3), (2, 0)], "what the limit counted is not counted again");
-        assert_eq!(group.totals.days.last().unwrap().subject, EVERYTHING, "shared rows come last");
     }
 
     #[test]
@@ -321,12 +329,14 @@ mod tests {
         assert_eq!(groups.iter().map(|g| &g.shards[..]).collect::<Vec<_>>(), [[1], [2]]);
         let all = |of: fn(&ClickGroup) -> usize| groups.iter().map(of).sum::<usize>();
         assert_eq!(all(|g| g.rows.len()), clicks.len());
+        assert_eq!(all(|g| g.totals.link_days.len()), of(|totals| totals.link_days.len()));
         assert_eq!(all(|g| g.totals.hours.len()), of(|totals| totals.hours.len()));
         assert_eq!(all(|g| g.totals.days.len()), of(|totals| totals.days.len()));
         assert_eq!(all(|g| g.totals.values.len()), of(|totals| totals.values.len()));
         assert_eq!(all(|g| g.totals.links.len()), of(|totals| totals.links.len()));
         for group in &groups {
             let subjects = group.totals.days.iter().map(|row| row.subject);
+            let subjects = subjects.chain(group.totals.link_days.iter().map(|row| row.url_id));
             let subjects = subjects.chain(group.rows.iter().map(|row| row.url_id));
             assert!(subjects.map(shard_of).all(|shard| group.shards == [shard]));
         }
@@ -336,5 +346,6 @@ mod tests {
         let steady = build_groups(&batches, &SHARDS, &clicks, &none, Pace::Steady);
         assert_eq!(steady.len(), 1);
         assert_eq!((&steady[0].shards[..], steady[0].rows.len()), (&SHARDS[..], clicks.len()));
+        assert_eq!(steady[0].totals.link_days.len(), 20);
     }
 }

@@ -3,7 +3,7 @@
 //! For each subject and day there is a set of visitors' hashes up to [`EXACT`] of them, which counts
 //! exactly, and from then on a `HyperLogLog` of 12 KiB, which counts with a standard error of 0.81 %.
 //! Adding a visitor twice changes nothing, so a group that is tried again does no harm. The counts
-//! are folded into `click_days` with the group.
+//! are folded into the roll-ups by day with the group.
 //!
 //! A mark says that the keys of a day are there. When it is gone although the day had visitors, Redis
 //! has lost them, and they are built again from the raw clicks.

@@ -1,6 +1,6 @@
 //! Erasing what is left of a user.
 
-use super::{Store, StoreError};
+use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups};
 
 /// Rows of one statement: other work goes on in between.
 const CHUNK: i64 = 5_000;
@@ -76,14 +76,19 @@ impl Store {
 
     async fn erase_roll_ups(&self, subjects: &[i64]) -> Result<u64, StoreError> {
         let mut erased = 0;
+        let mut transaction = self.pool.begin().await?;
+        // A worker that has read a link's day would write it again.
+        lock_roll_ups(&mut transaction, &SHARDS).await?;
         for delete in [
+            sqlx::query!("DELETE FROM click_link_days WHERE url_id = ANY($1)", subjects),
             sqlx::query!("DELETE FROM click_hours WHERE subject = ANY($1)", subjects),
             sqlx::query!("DELETE FROM click_days WHERE subject = ANY($1)", subjects),
             sqlx::query!("DELETE FROM click_days_by_value WHERE subject = ANY($1)", subjects),
             sqlx::query!("DELETE FROM click_months_by_value WHERE subject = ANY($1)", subjects),
         ] {
-            erased += delete.execute(&self.pool).await?.rows_affected();
+            erased += delete.execute(&mut *transaction).await?.rows_affected();
         }
+        transaction.commit().await?;
         Ok(erased)
     }
 }

@@ -106,7 +106,13 @@ impl Store {
                      AND clicked_at < COALESCE($3, 'infinity')
                    ORDER BY clicked_at, id LIMIT $8 + $9)
                  UNION ALL
-                 (SELECT found.* FROM urls JOIN click_hours ON subject = urls.id
+                 (SELECT found.* FROM urls CROSS JOIN LATERAL (
+                     -- Once, though releases may have counted an hour in rows of their own.
+                     SELECT DISTINCT hour FROM click_totals_by_hour
+                      WHERE subject = urls.id
+                        AND hour BETWEEN (SELECT first FROM hours) AND (SELECT last FROM hours)
+                        AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
+                        AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)) AS clicked
                    CROSS JOIN LATERAL (
                      SELECT * FROM clicks
                       WHERE url_id = urls.id
@@ -116,7 +122,6 @@ impl Store {
                       ORDER BY clicked_at, id LIMIT $8 + $9) AS found
                    WHERE urls.user_id = $4 AND $5 IS NULL AND $6 IS NULL
                      AND COALESCE($7, 'click') = 'click'
-                     AND hour BETWEEN (SELECT first FROM hours) AND (SELECT last FROM hours)
                    ORDER BY clicked_at, id LIMIT $8 + $9)
                ), page AS (
                  SELECT id, url_id, user_id, event_type, timestamp, details, NULL::smallint AS kind,

@@ -31,8 +31,8 @@ mod upkeep;
 mod users;
 
 pub use clicks::{
-    ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDelta, LinkFacts,
-    SHARDS, ValueDelta, shard_of,
+    ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDay, LinkDays,
+    LinkDelta, LinkFacts, SHARDS, ValueDelta, shard_of,
 };
 pub use erase::Erased;
 pub use error::{Constraint, StoreError};

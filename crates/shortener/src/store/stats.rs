@@ -183,16 +183,17 @@ impl Store {
                         0::bigint AS prefetches, 0::bigint AS heads
                  UNION ALL
                  SELECT date_trunc($3, day::timestamp), clicks, 0, bots, prefetches, heads
-                   FROM click_days
+                   FROM click_totals_by_day
                   WHERE $5 AND subject = $6 AND day >= $9 AND day < $10
                  UNION ALL
                  SELECT date_trunc($3, hour AT TIME ZONE $4::text), clicks, 0, bots, prefetches, heads
-                   FROM click_hours
+                   FROM click_totals_by_hour
                   WHERE NOT $5::boolean AND subject = $6 AND hour >= $7 AND hour < $8
+                    AND day >= ($7 AT TIME ZONE 'UTC')::date AND day <= ($8 AT TIME ZONE 'UTC')::date
                  UNION ALL
                  SELECT date_trunc($3, (day + time '12:00') AT TIME ZONE 'UTC' AT TIME ZONE $4),
                         0, visitors, 0, 0, 0
-                   FROM click_days
+                   FROM click_totals_by_day
                   WHERE $3 <> 'hour' AND subject = $6 AND day >= $9 AND day < $10
                )
                SELECT local AT TIME ZONE $4 AS "start!", sum(clicks)::bigint AS "clicks!",
@@ -246,7 +247,7 @@ impl Store {
                                                  + interval '1 month')::date AS first) AS bounds
                ), by_value AS MATERIALIZED (
                  SELECT value_id, sum(clicks)::bigint AS clicks
-                   FROM (SELECT value_id, clicks FROM click_days_by_value
+                   FROM (SELECT value_id, clicks FROM click_totals_by_value
                           WHERE subject = $1 AND day >= $2
                             AND day < LEAST($3, (SELECT first FROM months))
                          UNION ALL
@@ -254,7 +255,7 @@ impl Store {
                           WHERE subject = $1 AND month >= (SELECT first FROM months)
                             AND month < (SELECT "end" FROM months)
                          UNION ALL
-                         SELECT value_id, clicks FROM click_days_by_value
+                         SELECT value_id, clicks FROM click_totals_by_value
                           WHERE subject = $1 AND day >= (SELECT "end" FROM months)
                             AND day < $3) AS counted
                   WHERE $7::bigint > 0
@@ -264,7 +265,7 @@ impl Store {
                ), total AS (
                  SELECT COALESCE(sum(clicks), 0)::bigint AS clicks,
                         COALESCE(sum(visitors), 0)::bigint AS visitors
-                   FROM click_days WHERE subject = $1 AND day >= $2 AND day < $3
+                   FROM click_totals_by_day WHERE subject = $1 AND day >= $2 AND day < $3
                ), dimension AS (
                  SELECT * FROM unnest($4::smallint[], $5::int[], $6::boolean[])
                    AS dimension (kind, part, lists_absent)
@@ -307,7 +308,7 @@ impl Store {
         Ok((visitors, named.collect()))
     }
 
-    /// Adds up the next month of `click_days_by_value` that ended a week ago, which is when batches
+    /// Adds up the values of the next month that ended a week ago, which is when batches
     /// of clicks are no longer known apart either. What comes later still is in the totals, and in
     /// the lists only as absent. Safe to call from several processes, and again until it says `None`.
     pub async fn fold_click_month(&self) -> Result<Option<NaiveDate>, StoreError> {
@@ -328,8 +329,9 @@ impl Store {
                ), folded AS (
                  INSERT INTO click_months_by_value (subject, month, value_id, clicks)
                  SELECT subject, claimed.month, value_id, sum(clicks)
-                   FROM claimed JOIN click_days_by_value
-                     ON day >= claimed.month AND day < (claimed.month + interval '1 month')::date
+                   FROM claimed CROSS JOIN LATERAL (
+                     SELECT subject, value_id, clicks FROM click_totals_by_value
+                      WHERE day >= month AND day < (month + interval '1 month')::date) AS counted
                   GROUP BY subject, claimed.month, value_id
                )
                SELECT month FROM claimed"#

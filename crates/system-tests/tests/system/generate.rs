@@ -20,7 +20,7 @@ async fn adds_up(database: &mut PgConnection, links: i64, clicks: i64) {
             clicks,
         ),
         (
-            "SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_hours WHERE subject > 0",
+            "SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_totals_by_hour WHERE subject > 0",
             clicks,
         ),
         (
@@ -39,13 +39,13 @@ async fn adds_up(database: &mut PgConnection, links: i64, clicks: i64) {
         (
             "SELECT count(*) FROM (SELECT url_id, date_trunc('hour', clicked_at), count(*) FROM clicks
                WHERE kind = 0 GROUP BY 1, 2
-             EXCEPT SELECT subject, hour, clicks FROM click_hours) AS missing",
+             EXCEPT SELECT subject, hour, clicks FROM click_totals_by_hour) AS missing",
             0,
         ),
         (
             "SELECT count(*) FROM (SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, agent_id, count(*)
                FROM clicks WHERE kind = 0 GROUP BY 1, 2, 3
-             EXCEPT SELECT subject, day, value_id, clicks FROM click_days_by_value) AS missing",
+             EXCEPT SELECT subject, day, value_id, clicks FROM click_totals_by_value) AS missing",
             0,
         ),
         ("SELECT count(*) FROM clicks WHERE clicked_at > now()", 0),
@@ -69,7 +69,7 @@ async fn generated_clicks_add_up_and_months_are_folded() {
     let visitors = "SELECT count(*) FROM (
         SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(DISTINCT visitor) FROM clicks
          WHERE kind = 0 GROUP BY 1, 2
-        EXCEPT SELECT subject, day, visitors FROM click_days) AS missing";
+        EXCEPT SELECT subject, day, visitors FROM click_totals_by_day) AS missing";
     assert_eq!(number(&mut database, visitors).await, 0);
     assert!(number(&mut database, "SELECT count(*) FROM click_months").await >= 1);
     for part in 1..=2 {
@@ -85,7 +85,7 @@ async fn generated_clicks_add_up_and_months_are_folded() {
         }
         let unlike = "SELECT count(*) FROM (
             SELECT subject, date_trunc('month', day::timestamp)::date, value_id, sum(clicks)
-              FROM click_days_by_value
+              FROM click_totals_by_value
              WHERE day < (SELECT max(month) + interval '1 month' FROM click_months) GROUP BY 1, 2, 3
             EXCEPT SELECT * FROM click_months_by_value) AS unlike";
         assert_eq!(number(&mut database, unlike).await, 0);
@@ -105,7 +105,10 @@ async fn without_redis_clicks_are_generated_and_visitors_are_not_counted() {
     assert!(error.contains("visitors will be 0"), "{error}");
     let mut database = stack.database().await;
     adds_up(&mut database, 10, 3_000).await;
-    assert_eq!(number(&mut database, "SELECT sum(visitors)::bigint FROM click_days").await, 0);
+    assert_eq!(
+        number(&mut database, "SELECT sum(visitors)::bigint FROM click_totals_by_day").await,
+        0
+    );
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 
 use crate::domain::ClickKind;
 
+use super::LinkDays;
+
 /// The shards that subjects are divided into. Clicks and roll-ups of a shard are written by a
 /// transaction of its own, or several shards by one; a batch is done when all its shards are. What is
 /// in the stream while this changes would be written with other shards than before.
@@ -76,10 +78,10 @@ impl AddAssign for KindCounts {
     }
 }
 
-/// What is added to a row of `click_hours`.
+/// What is added to a row of `click_hours`, which links do not have.
 #[derive(Debug, Clone, Copy)]
 pub struct HourDelta {
-    /// A link, a user negated, or 0 for all.
+    /// A user negated, or 0 for all.
     pub subject: i64,
     /// The hour's beginning.
     pub hour: DateTime<Utc>,
@@ -87,7 +89,7 @@ pub struct HourDelta {
     pub counts: KindCounts,
 }
 
-/// What is added to a row of `click_days`.
+/// What is added to a row of `click_days`, which links do not have.
 #[derive(Debug, Clone, Copy)]
 pub struct DayDelta {
     /// As in [`HourDelta`].
@@ -101,9 +103,9 @@ pub struct DayDelta {
 }
 
 /// What is added to a row of `click_days_by_value`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueDelta {
-    /// As in [`HourDelta`].
+    /// A link, a user negated, or 0 for all.
     pub subject: i64,
     /// The UTC day.
     pub day: NaiveDate,
@@ -141,12 +143,14 @@ pub struct ClickGroup<'a> {
 /// Clicks added up.
 #[derive(Debug, Clone, Default)]
 pub struct ClickTotals {
-    /// Hours.
+    /// Links' days, with their hours and values.
+    pub link_days: LinkDays,
+    /// Hours of users and of the whole service.
     pub hours: Vec<HourDelta>,
-    /// Days.
+    /// Their days.
     pub days: Vec<DayDelta>,
-    /// Days by value.
+    /// Their days by value.
     pub values: Vec<ValueDelta>,
-    /// Links.
+    /// Links' counters.
     pub links: Vec<LinkDelta>,
 }

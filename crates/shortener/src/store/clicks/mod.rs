@@ -1,12 +1,15 @@
 //! Clicks: what ingestion must know before it writes, and writing groups of them.
 
 mod group;
+mod link_days;
 mod write;
 
 pub use group::{
     ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDelta, SHARDS,
     ValueDelta, shard_of,
 };
+pub use link_days::{LinkDay, LinkDays};
+pub(super) use write::lock_roll_ups;
 
 use std::collections::HashMap;
 

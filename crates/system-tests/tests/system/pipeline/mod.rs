@@ -44,7 +44,7 @@ async fn every_click_is_recorded_with_what_it_says() {
     .unwrap();
     assert_eq!(kinds, [(0, 4, 3), (1, 1, 1), (2, 1, 1), (3, 1, 1)]);
     let values: Vec<(i16, Vec<String>, i64)> = sqlx::query_as(
-        "SELECT kind, parts, clicks FROM click_days_by_value JOIN click_values ON id = value_id
+        "SELECT kind, parts, clicks FROM click_totals_by_value JOIN click_values ON id = value_id
           WHERE subject = $1 ORDER BY 1, 2",
     )
     .bind(id)
@@ -63,11 +63,12 @@ async fn every_click_is_recorded_with_what_it_says() {
             value(4, &["mail", "", "spring"], 4),
         ]
     );
-    let visitors: i64 = sqlx::query_scalar("SELECT visitors FROM click_days WHERE subject = $1")
-        .bind(id)
-        .fetch_one(&mut database)
-        .await
-        .unwrap();
+    let visitors: i64 =
+        sqlx::query_scalar("SELECT visitors FROM click_totals_by_day WHERE subject = $1")
+            .bind(id)
+            .fetch_one(&mut database)
+            .await
+            .unwrap();
     assert_eq!(visitors, 1);
     let shown = client.get(&format!("/api/v1/urls/{id}")).send().await.json();
     assert_eq!(shown["clicks"], 4, "people only");

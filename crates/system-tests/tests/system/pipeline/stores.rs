@@ -122,6 +122,10 @@ async fn must_17_a_database_that_refuses_everybody_makes_no_dead_letters() {
         // What an operator may do, and undo when it is noticed.
         ("ALTER TABLE click_hours RENAME TO away", "ALTER TABLE away RENAME TO click_hours"),
         (
+            "ALTER TABLE click_link_days RENAME TO away",
+            "ALTER TABLE away RENAME TO click_link_days",
+        ),
+        (
             "ALTER TABLE click_days RENAME COLUMN bots TO away",
             "ALTER TABLE click_days RENAME COLUMN away TO bots",
         ),

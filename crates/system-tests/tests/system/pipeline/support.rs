@@ -83,11 +83,11 @@ pub(super) async fn adds_up(database: &mut PgConnection) {
         "SELECT 'hours of all', coalesce(sum(clicks + bots + prefetches + heads), 0)::bigint
            FROM click_hours WHERE subject = 0
          UNION ALL SELECT 'hours of links', coalesce(sum(clicks + bots + prefetches + heads), 0)::bigint
-           FROM click_hours WHERE subject > 0
+           FROM click_totals_by_hour WHERE subject > 0
          UNION ALL SELECT 'days of all', coalesce(sum(clicks + bots + prefetches + heads), 0)::bigint
            FROM click_days WHERE subject = 0
          UNION ALL SELECT 'days of links', coalesce(sum(clicks + bots + prefetches + heads), 0)::bigint
-           FROM click_days WHERE subject > 0
+           FROM click_totals_by_day WHERE subject > 0
          UNION ALL SELECT 'days of users', coalesce(sum(clicks + bots + prefetches + heads), 0)::bigint
            FROM click_days WHERE subject < 0",
     )

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::support::{add, batch, builder, click, link, now_ms, recorded_exactly, redis};
 
 async fn visitors(stack: &Stack, subject: i64) -> i64 {
-    sqlx::query_scalar("SELECT sum(visitors)::bigint FROM click_days WHERE subject = $1")
+    sqlx::query_scalar("SELECT sum(visitors)::bigint FROM click_totals_by_day WHERE subject = $1")
         .bind(subject)
         .fetch_one(&mut stack.database().await)
         .await
