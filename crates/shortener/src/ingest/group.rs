@@ -173,7 +173,9 @@ fn add_day(days: &mut LinkDays, clicks: &[ClickRow], visitors: impl Fn(i64, Naiv
     days.begin(first.url_id, day_of(first), visitors(first.url_id, day_of(first)));
     for clicks in clicks.chunk_by(|one, next| one.at.hour() == next.at.hour()) {
         let mut counts = KindCounts::default();
-        clicks.iter().for_each(|click| counts += KindCounts::one(click.kind));
+        for click in clicks {
+            counts += KindCounts::one(click.kind);
+        }
         days.add_hour(clicks.first().map_or(0, |click| click.at.hour().cast_signed()), counts);
     }
     let mut values: Vec<NonZeroI32> = people(clicks).flat_map(|c| c.values).flatten().collect();

@@ -26,7 +26,7 @@ impl Default for WorkerSettings {
         Self {
             admin_listen: Address::Tcp("127.0.0.1:9083".into()),
             consumers: 2,
-            group_batches: 48,
+            group_batches: 24,
             claim_after_ms: 15_000,
             statement_timeout_ms: 30_000,
         }

@@ -1,11 +1,11 @@
 //! Erasing users.
 
-use std::num::NonZeroI64;
+use std::{num::NonZeroI64, time::Duration};
 
 use chrono::{Days, Utc};
 use linnet_shortener::{
     domain::{ClickKind, NewLink},
-    store::{ClickGroup, ClickRow, ClickTotals, DayDelta, KindCounts, SHARDS, Store},
+    store::{ClickGroup, ClickRow, ClickTotals, DayDelta, KindCounts, LinkDays, SHARDS, Store},
 };
 use sqlx::PgPool;
 
@@ -16,6 +16,9 @@ async fn click(store: &Store, url_id: i64, owner: i64, batch: u8) {
     store.ensure_partition(at.date_naive()).await.unwrap();
     let counts = KindCounts { clicks: 1, ..KindCounts::default() };
     let day = |subject| DayDelta { subject, day: at.date_naive(), counts, visitors: 1 };
+    let mut link_days = LinkDays::default();
+    link_days.begin(url_id, at.date_naive(), 1);
+    link_days.add_hour(0, counts);
     let row = ClickRow {
         at,
         url_id,
@@ -30,7 +33,8 @@ async fn click(store: &Store, url_id: i64, owner: i64, batch: u8) {
         shards: SHARDS.to_vec(),
         rows: &[row],
         totals: ClickTotals {
-            days: vec![day(url_id), day(-owner), day(0)],
+            link_days,
+            days: vec![day(-owner), day(0)],
             ..ClickTotals::default()
         },
     };
@@ -56,7 +60,8 @@ async fn nothing_is_left_of_an_erased_user_and_all_of_the_others(pool: PgPool) {
     assert_eq!((erased.links, erased.clicks, erased.roll_ups), (2, 2, 3));
     assert_eq!(count(&pool, "SELECT count(*) FROM clicks").await, 1);
     assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1);
-    assert_eq!(count(&pool, "SELECT count(*) FROM click_days").await, 3, "the other's, and all");
+    let days = "SELECT count(*) FROM click_totals_by_day";
+    assert_eq!(count(&pool, days).await, 3, "the other's, its owner's, and all");
     assert_eq!(
         store.erase_traces(gone.id).await.unwrap(),
         linnet_shortener::store::Erased::default()
@@ -80,4 +85,28 @@ async fn partitions_are_made_once_and_dropped_in_time(pool: PgPool) {
         "SELECT count(*) FROM pg_index JOIN pg_inherits ON indrelid = pg_inherits.inhrelid
                     WHERE inhparent = 'clicks'::regclass";
     assert_eq!(count(&pool, indexes).await, 2, "an attached partition has the table's indexes");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn roll_ups_are_erased_when_nobody_writes_them(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let gone = create_user(&store, "gone").await;
+    let mut writer = pool.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('linnet.click_roll_ups', 2))")
+        .execute(&mut *writer)
+        .await
+        .unwrap();
+    let erasing = tokio::spawn(async move { store.erase_traces(gone.id).await });
+    let waiting = "SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database
+                    WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted";
+    let waits = async {
+        while count(&pool, waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waits)
+        .await
+        .expect("erasing waits for the shard");
+    writer.commit().await.unwrap();
+    erasing.await.unwrap().unwrap();
 }

@@ -7,11 +7,7 @@ use linnet_shortener::{
 };
 use sqlx::PgPool;
 
-use crate::support::{create, create_user, new_link};
-
-async fn run(pool: &PgPool, statement: &'static str) {
-    sqlx::raw_sql(statement).execute(pool).await.expect("the statement runs");
-}
+use crate::support::{create, create_user, new_link, run};
 
 fn time(text: &str) -> DateTime<Utc> {
     text.parse().expect("a time")

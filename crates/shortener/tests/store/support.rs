@@ -41,6 +41,10 @@ pub(crate) async fn create_user(store: &Store, name: &str) -> User {
     store.create_user(&new).await.expect("a new user")
 }
 
+pub(crate) async fn run(pool: &PgPool, statements: &'static str) {
+    sqlx::raw_sql(statements).execute(pool).await.expect("the statements run");
+}
+
 pub(crate) async fn count(pool: &PgPool, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(pool).await.expect("a count")
 }

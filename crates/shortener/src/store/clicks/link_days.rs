@@ -47,9 +47,10 @@ impl<'a> LinkDay<'a> {
 
     /// All hours together.
     pub fn counts(self) -> KindCounts {
-        let mut counts = KindCounts::default();
-        self.hours().for_each(|(_, hour)| counts += hour);
-        counts
+        self.hours().fold(KindCounts::default(), |mut counts, (_, hour)| {
+            counts += hour;
+            counts
+        })
     }
 }
 
@@ -176,7 +177,9 @@ impl LinkDays {
             std::mem::swap(self, other);
             return;
         }
-        std::mem::take(other).iter().for_each(|row| self.push(row));
+        for row in std::mem::take(other).iter() {
+            self.push(row);
+        }
     }
 
     /// Adds a row that is `held`, if there is one, and `added`, which is of the same link and day. Values
@@ -232,8 +235,12 @@ mod tests {
     fn row(url_id: i64, visitors: i64, hours: &[(i32, i64)], values: &[i32]) -> LinkDays {
         let mut days = LinkDays::default();
         days.begin(url_id, NaiveDate::default(), visitors);
-        hours.iter().for_each(|(hour, clicks)| days.add_hour(*hour, counts(*clicks, 1)));
-        values.iter().for_each(|id| days.add_value(*id, 2));
+        for (hour, clicks) in hours {
+            days.add_hour(*hour, counts(*clicks, 1));
+        }
+        for id in values {
+            days.add_value(*id, 2);
+        }
         days
     }
 
