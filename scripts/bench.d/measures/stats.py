@@ -13,7 +13,8 @@ from processes import BenchError
 FIGURES = ("stats_fill", "stats_few_p50", "stats_few_p99", "stats_p50", "stats_p99", "stats_ratio")
 
 DAYS = 365
-TABLES = "clicks, click_hours, click_days, click_days_by_value, click_months, click_months_by_value, click_batches"
+TABLES = ("clicks, click_link_days, click_hours, click_days, click_days_by_value, click_months, click_months_by_value, "
+          "click_batches")
 
 
 def run(bench) -> None:

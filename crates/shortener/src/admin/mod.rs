@@ -230,8 +230,10 @@ pub enum AdminError {
 /// Runs a command.
 pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), AdminError> {
     let postgres = match command {
-        // They do what workers do.
-        AdminCommand::Generate(_) | AdminCommand::RunTask(_) => settings.worker_postgres(),
+        // They do what workers do, or wait for them.
+        AdminCommand::EraseUser(_) | AdminCommand::Generate(_) | AdminCommand::RunTask(_) => {
+            settings.worker_postgres()
+        }
         _ => settings.postgres.clone(),
     };
     let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);

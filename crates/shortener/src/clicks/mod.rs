@@ -34,7 +34,6 @@ pub(crate) use enrich::campaign;
 pub use enrich::{AgentKnown, Enricher};
 pub use live::{LiveClick, LiveClicks, LiveId, ParseLiveIdError, Watch};
 pub use metrics::ClickMetrics;
-pub(crate) use publisher::MAX_BATCH;
 pub use publisher::{Publisher, PublisherHandle};
 pub use settings::ClickSettings;
 pub use stream::{DEAD_LETTERS, FIELD, GROUP, STREAM};

@@ -27,7 +27,7 @@ use super::{
 };
 
 /// Clicks of one batch, at most.
-pub(crate) const MAX_BATCH: usize = 1_000;
+const MAX_BATCH: usize = 1_000;
 /// How often the stream's size is asked for.
 const SIZE_EVERY: Duration = Duration::from_millis(500);
 /// The stream takes from the spool again below this share of its limit.

@@ -123,7 +123,10 @@ pub(super) fn build_groups<'a>(
     groups.collect()
 }
 
-/// The clicks of these shards, which are neighbours in `SHARDS`, as any of two are.
+// Any of two shards are neighbours; of more, those between would be written with them.
+const _: () = assert!(SHARDS.len() == 2);
+
+/// The clicks of these shards, which are neighbours in `SHARDS`.
 fn rows_of<'a>(clicks: &'a [ClickRow], shards: &[i16]) -> &'a [ClickRow] {
     let (Some(first), Some(last)) = (shards.first(), shards.last()) else { return &[] };
     let from = clicks.partition_point(|click| shard_of(click.url_id) < *first);

@@ -212,6 +212,9 @@ impl Ingester {
                 }
             }
         }
+        if batches.is_empty() {
+            return Ok(());
+        }
         acknowledge(redis, batches.iter().map(|(entry, _)| &entry.id)).await?;
         self.metrics.duration.record(began.elapsed().as_secs_f64());
         Ok(())

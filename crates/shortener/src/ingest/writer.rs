@@ -11,7 +11,7 @@ use futures::future::join_all;
 use redis::{RedisError, aio::MultiplexedConnection};
 
 use crate::{
-    clicks::{AgentKnown, Batch, BatchError, Enricher, MAX_BATCH, PackedBatch},
+    clicks::{AgentKnown, Batch, BatchError, Enricher, PackedBatch},
     domain::{ClickKind, ClickValue, ValueKind},
     store::{ClickGroup, ClickRow, SHARDS, Store, StoreError},
 };
@@ -26,7 +26,7 @@ use super::{
 
 /// Agents whose reading is remembered.
 const AGENTS: usize = 10_000;
-/// Batches that are unpacked at a time: a click that is packed needs a tenth of the memory.
+/// Batches that are unpacked at a time: a click that is packed needs a third of the memory, or less.
 const UNPACKED: usize = 8;
 /// A click that claims to come from further in the future had a wrong clock: it counts as of now.
 const MAX_AHEAD: chrono::TimeDelta = chrono::TimeDelta::hours(1);
@@ -144,7 +144,8 @@ impl Writer {
         batches: &[PackedBatch<'_>],
         pace: Pace,
     ) -> Result<usize, IngestError> {
-        let mut clicks = Vec::with_capacity(batches.len() * MAX_BATCH);
+        let mut clicks = Vec::new();
+        // A link that changes hands in between has its clicks of this group with one of the two owners.
         for part in batches.chunks(UNPACKED) {
             let part = part.iter().map(|batch| Batch::unpack(batch.bytes));
             let part = part.collect::<Result<Vec<_>, _>>()?;

@@ -4,6 +4,8 @@ use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups};
 
 /// Rows of one statement: other work goes on in between.
 const CHUNK: i64 = 5_000;
+/// Links whose days are erased at a time: no worker writes roll-ups meanwhile.
+const LOCKED_CHUNK: usize = 100;
 
 /// What was erased.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,18 +78,28 @@ impl Store {
 
     async fn erase_roll_ups(&self, subjects: &[i64]) -> Result<u64, StoreError> {
         let mut erased = 0;
-        let mut transaction = self.pool.begin().await?;
-        // A worker that has read a link's day would write it again.
-        lock_roll_ups(&mut transaction, &SHARDS).await?;
+        for links in subjects.chunks(LOCKED_CHUNK) {
+            erased += self.erase_link_days(links).await?;
+        }
         for delete in [
-            sqlx::query!("DELETE FROM click_link_days WHERE url_id = ANY($1)", subjects),
             sqlx::query!("DELETE FROM click_hours WHERE subject = ANY($1)", subjects),
             sqlx::query!("DELETE FROM click_days WHERE subject = ANY($1)", subjects),
             sqlx::query!("DELETE FROM click_days_by_value WHERE subject = ANY($1)", subjects),
             sqlx::query!("DELETE FROM click_months_by_value WHERE subject = ANY($1)", subjects),
         ] {
-            erased += delete.execute(&mut *transaction).await?.rows_affected();
+            erased += delete.execute(&self.pool).await?.rows_affected();
         }
+        Ok(erased)
+    }
+
+    /// With the shards' locks: a worker that has read a link's day would write it again.
+    async fn erase_link_days(&self, links: &[i64]) -> Result<u64, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        lock_roll_ups(&mut transaction, &SHARDS).await?;
+        let erased = sqlx::query!("DELETE FROM click_link_days WHERE url_id = ANY($1)", links)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
         transaction.commit().await?;
         Ok(erased)
     }

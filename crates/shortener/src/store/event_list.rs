@@ -30,8 +30,8 @@ impl Store {
     /// One page of events and clicks. A user sees what it did itself, and what happened to its links.
     ///
     /// Clicks know no user, so a filter by user leaves them out. For a user without a filter by link,
-    /// the roll-up by hour says which links have clicks in which hours, and until which hour there are
-    /// enough of them for the page: else each link would be looked up in each day there is.
+    /// the roll-ups say which links have clicks on which days, and until which hour there are enough of
+    /// them for the page: else each link would be looked up in each day there is.
     #[expect(clippy::too_many_lines, reason = "one statement, which parts would hide")]
     pub async fn list_events(
         &self,
@@ -106,22 +106,28 @@ impl Store {
                      AND clicked_at < COALESCE($3, 'infinity')
                    ORDER BY clicked_at, id LIMIT $8 + $9)
                  UNION ALL
-                 (SELECT found.* FROM urls CROSS JOIN LATERAL (
-                     -- Once, though releases may have counted an hour in rows of their own.
-                     SELECT DISTINCT hour FROM click_totals_by_hour
-                      WHERE subject = urls.id
-                        AND hour BETWEEN (SELECT first FROM hours) AND (SELECT last FROM hours)
+                 (SELECT found.* FROM (
+                     SELECT urls.id AS clicked_id, day FROM urls JOIN click_link_days ON url_id = urls.id
+                      WHERE urls.user_id = $4
+                        AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
+                        AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)
+                     -- Days may be in both tables, and their clicks are listed once.
+                     UNION
+                     SELECT urls.id, day FROM urls JOIN click_days ON subject = urls.id
+                      WHERE urls.user_id = $4
                         AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
                         AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)) AS clicked
                    CROSS JOIN LATERAL (
                      SELECT * FROM clicks
-                      WHERE url_id = urls.id
-                        AND clicked_at >= GREATEST(hour, COALESCE($1, '-infinity'))
-                        AND clicked_at < LEAST(hour + interval '1 hour', COALESCE($3, 'infinity'))
+                      WHERE url_id = clicked_id
+                        AND clicked_at >= GREATEST(day::timestamp AT TIME ZONE 'UTC',
+                                                   COALESCE($1, '-infinity'))
+                        AND clicked_at < LEAST((day + 1)::timestamp AT TIME ZONE 'UTC',
+                                               (SELECT last + interval '1 hour' FROM hours),
+                                               COALESCE($3, 'infinity'))
                         AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
                       ORDER BY clicked_at, id LIMIT $8 + $9) AS found
-                   WHERE urls.user_id = $4 AND $5 IS NULL AND $6 IS NULL
-                     AND COALESCE($7, 'click') = 'click'
+                   WHERE $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
                    ORDER BY clicked_at, id LIMIT $8 + $9)
                ), page AS (
                  SELECT id, url_id, user_id, event_type, timestamp, details, NULL::smallint AS kind,

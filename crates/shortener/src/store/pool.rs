@@ -114,7 +114,10 @@ pub async fn migrate(settings: &PostgresSettings) -> Result<(), MigrateError> {
         .await
         .map_err(|_| MigrateError::Connect(sqlx::Error::PoolTimedOut))?
         .map_err(MigrateError::Connect)?;
-    sqlx::migrate!("../../migrations").run(&mut connection).await?;
+    let mut migrator = sqlx::migrate!("../../migrations");
+    // Migrations only add, so a release also starts on the schema of the one after it: the way back.
+    migrator.set_ignore_missing(true);
+    migrator.run(&mut connection).await?;
     Ok(())
 }
 

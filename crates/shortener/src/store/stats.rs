@@ -334,6 +334,7 @@ impl Store {
                    FROM click_totals_by_value
                   WHERE day >= (SELECT month FROM claimed)
                     AND day < (SELECT (month + interval '1 month')::date FROM claimed)
+                    AND EXISTS (SELECT FROM claimed)
                   GROUP BY subject, value_id
                )
                SELECT month FROM claimed"#

@@ -1,5 +1,7 @@
 //! Writing groups of clicks.
 
+use std::collections::BTreeMap;
+
 use chrono::NaiveDate;
 use linnet_shortener::store::{
     ClickGroup, ClickTotals, KindCounts, LinkDays, SHARDS, Store, ValueDelta,
@@ -83,4 +85,78 @@ async fn what_releases_before_have_written_counts_as_well(pool: PgPool) {
     ] {
         assert_eq!(count(&pool, sql).await, wanted, "{sql}");
     }
+    // Each table has the visitors of the whole day so far.
+    let visitors = "SELECT sum(visitors)::bigint FROM click_totals_by_day WHERE subject = 2";
+    assert_eq!(count(&pool, visitors).await, 8);
+}
+
+/// What a group has of a link, made up of the link's and the group's numbers.
+fn made_up(link: i64, group: i64) -> (Vec<(i32, i64)>, Vec<(i32, i64)>) {
+    let small = |number: i64| i32::try_from(number).unwrap();
+    let hours = (0..=(link + group) % 4).map(|n| (small((link * group + 5 * n) % 24), link + n));
+    // Some have none: only bots came.
+    let values =
+        (0..(link * 7 + group) % 9).map(|n| (small(1 + (link + group * 3 + n) % 40), n + 1));
+    (hours.collect(), values.collect())
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn each_of_many_links_gets_what_is_its_own(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let day: NaiveDate = DAY.parse().unwrap();
+    let mut wanted: BTreeMap<i64, [BTreeMap<i32, i64>; 2]> = BTreeMap::new();
+    for group in 1..=3_u8 {
+        let mut link_days = LinkDays::default();
+        let number = i64::from(group);
+        // More than are read at a time; each group has others of them.
+        for link in (1..=700_i64).filter(|link| link % number == 0 || link % 5 == 0) {
+            let (hours, values) = made_up(link, number);
+            let sums = wanted.entry(link).or_default();
+            link_days.begin(link, day, 0);
+            for (hour, clicks) in hours {
+                link_days.add_hour(hour, KindCounts { clicks, ..KindCounts::default() });
+                *sums[0].entry(hour).or_default() += clicks;
+            }
+            for (id, clicks) in values {
+                link_days.add_value(id, clicks);
+                *sums[1].entry(id).or_default() += clicks;
+            }
+        }
+        let totals = ClickTotals { link_days, ..ClickTotals::default() };
+        let batches = [vec![group; 16]];
+        let group = ClickGroup { batches: &batches, shards: SHARDS.to_vec(), rows: &[], totals };
+        assert!(store.write_clicks(&group).await.unwrap());
+    }
+    let rows: Vec<(i64, Vec<i32>, Vec<i32>, Vec<i64>)> =
+        sqlx::query_as("SELECT url_id, hours, value_ids, value_clicks FROM click_link_days")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert_eq!(rows.len(), wanted.len());
+    for (link, hours, ids, clicks) in rows {
+        let hours: Vec<(i32, i64)> = hours.chunks(5).map(|h| (h[0], i64::from(h[1]))).collect();
+        let values: Vec<(i32, i64)> = ids.into_iter().zip(clicks).collect();
+        let [wanted_hours, wanted_values] = &wanted[&link];
+        assert_eq!(
+            (hours.len(), values.len()),
+            (wanted_hours.len(), wanted_values.len()),
+            "{link}"
+        );
+        assert_eq!(&hours.into_iter().collect::<BTreeMap<_, _>>(), wanted_hours, "{link}");
+        assert_eq!(&values.into_iter().collect::<BTreeMap<_, _>>(), wanted_values, "{link}");
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn two_writers_of_a_links_day_do_not_undo_each_other(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let writer = async |from: u8| {
+        for batch in from..from + 20 {
+            write(&store, batch, i32::from(batch % 24), 1, 0, &[1, i32::from(batch)]).await;
+        }
+    };
+    futures::join!(writer(10), writer(60));
+    assert_eq!(count(&pool, "SELECT clicks FROM click_link_days").await, 40);
+    let values = "SELECT sum(clicks)::bigint FROM click_totals_by_value WHERE subject = 2";
+    assert_eq!(count(&pool, values).await, 80);
 }

@@ -87,26 +87,29 @@ async fn partitions_are_made_once_and_dropped_in_time(pool: PgPool) {
     assert_eq!(count(&pool, indexes).await, 2, "an attached partition has the table's indexes");
 }
 
+/// Nobody may add to a link's day between its lock and its end.
 #[sqlx::test(migrations = "../../migrations")]
-async fn roll_ups_are_erased_when_nobody_writes_them(pool: PgPool) {
+async fn days_of_links_are_erased_with_the_locks_of_all_shards(pool: PgPool) {
     let store = Store::new(pool.clone());
     let gone = create_user(&store, "gone").await;
-    let mut writer = pool.begin().await.unwrap();
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('linnet.click_roll_ups', 2))")
-        .execute(&mut *writer)
-        .await
-        .unwrap();
+    let link = create(&store, &NewLink { user_id: Some(gone.id), ..new_link(None) }).await;
+    click(&store, link.id, gone.id, 1).await;
+    let mut reader = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM click_link_days FOR UPDATE").execute(&mut *reader).await.unwrap();
     let erasing = tokio::spawn(async move { store.erase_traces(gone.id).await });
-    let waiting = "SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database
-                    WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted";
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock'
+                      AND query LIKE 'DELETE FROM click_link_days%'";
     let waits = async {
         while count(&pool, waiting).await == 0 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waits)
-        .await
-        .expect("erasing waits for the shard");
-    writer.commit().await.unwrap();
-    erasing.await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(20), waits).await.expect("the row is waited for");
+    let free = "SELECT count(*) FROM generate_series(1, 2) AS shard
+                 WHERE pg_try_advisory_xact_lock(hashtextextended('linnet.click_roll_ups', shard))";
+    assert_eq!(count(&pool, free).await, 0);
+    reader.commit().await.unwrap();
+    assert_eq!(erasing.await.unwrap().unwrap().roll_ups, 2, "the link's and the user's");
+    assert_eq!(count(&pool, free).await, 2);
 }

@@ -66,11 +66,20 @@ async fn scene(pool: &PgPool) -> Scene {
     sqlx::raw_sql(
         "INSERT INTO click_hours (subject, hour, clicks)
          SELECT subject, date_trunc('hour', clicked_at, 'UTC'), count(*)
-           FROM clicks JOIN urls ON urls.id = url_id, unnest(ARRAY[url_id, -user_id, 0]) AS subject
+           FROM clicks JOIN urls ON urls.id = url_id, unnest(ARRAY[-user_id, 0]) AS subject
           GROUP BY 1, 2;
-         -- Hours whose clicks are dropped already.
+         -- The first link has rows of this release, the last one those of releases before, the other both.
+         INSERT INTO click_link_days
+         SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(*), 0, 0, 0, 0, '{}', '{}', '{}'
+           FROM clicks WHERE url_id < (SELECT max(id) FROM urls) GROUP BY 1, 2;
+         INSERT INTO click_days (subject, day, clicks)
+         SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(*)
+           FROM clicks WHERE url_id > (SELECT min(id) FROM urls) GROUP BY 1, 2;
+         -- Times whose clicks are dropped already.
          INSERT INTO click_hours (subject, hour, clicks)
-         SELECT subject, '2025-12-01 00:00Z', 1000 FROM click_hours GROUP BY subject",
+         SELECT subject, '2025-12-01 00:00Z', 1000 FROM click_hours GROUP BY subject;
+         INSERT INTO click_days (subject, day, clicks)
+         SELECT subject, '2025-12-01', 1000 FROM click_days GROUP BY subject",
     )
     .execute(pool)
     .await

@@ -78,7 +78,7 @@ impl AddAssign for KindCounts {
     }
 }
 
-/// What is added to a row of `click_hours`, which links do not have.
+/// What is added to a row of `click_hours`; hours of links are in [`LinkDays`].
 #[derive(Debug, Clone, Copy)]
 pub struct HourDelta {
     /// A user negated, or 0 for all.
@@ -89,7 +89,7 @@ pub struct HourDelta {
     pub counts: KindCounts,
 }
 
-/// What is added to a row of `click_days`, which links do not have.
+/// What is added to a row of `click_days`; days of links are in [`LinkDays`].
 #[derive(Debug, Clone, Copy)]
 pub struct DayDelta {
     /// As in [`HourDelta`].

@@ -104,8 +104,9 @@ async fn write_rows(connection: &mut PgConnection, rows: &[ClickRow]) -> Result<
 ///
 /// Every group has the most clicked links, so roll-ups of a shard of two groups would wait for each other
 /// row by row. Waiting once costs less; raw rows are written side by side. And a link's day is read and
-/// then replaced, in between nobody else may change it. The shared lock is for workers of releases before
-/// there were shards, which take it alone.
+/// then replaced; nobody else may change it in between. So read it in a later statement of the same
+/// transaction, at READ COMMITTED, which then sees what the holder before has written. The shared lock is
+/// for workers of releases before there were shards, which take it alone.
 pub(in crate::store) async fn lock_roll_ups(
     connection: &mut PgConnection,
     shards: &[i16],
