@@ -28,17 +28,22 @@ async fn write(store: &Store, batch: u8, hour: i32, clicks: i64, visitors: i64, 
     assert!(store.write_clicks(&group).await.unwrap());
 }
 
+/// Clicks, bots, prefetches, heads, visitors; hours, values and their clicks.
+type Day = (i64, i64, i64, i64, i64, Vec<i32>, Vec<i32>, Vec<i64>);
+/// The link; hours, values and their clicks.
+type Lists = (i64, Vec<i32>, Vec<i32>, Vec<i64>);
+/// Numbers of hours or values, and their clicks.
+type Counts = Vec<(i32, i64)>;
+
 #[sqlx::test(migrations = "../../migrations")]
 async fn a_links_day_is_one_row_that_is_added_to(pool: PgPool) {
     let store = Store::new(pool.clone());
     write(&store, 1, 3, 10, 5, &[1, 2]).await;
     write(&store, 2, 3, 1, 6, &[2, 3]).await;
     write(&store, 3, 23, 4, 4, &[3]).await;
-    let row: (i64, i64, i64, i64, i64, Vec<i32>, Vec<i32>, Vec<i64>) =
-        sqlx::query_as("SELECT clicks, bots, prefetches, heads, visitors, hours, value_ids, value_clicks FROM click_link_days")
-            .fetch_one(&pool)
-            .await
-            .unwrap();
+    let row = "SELECT clicks, bots, prefetches, heads, visitors, hours, value_ids, value_clicks
+                 FROM click_link_days";
+    let row: Day = sqlx::query_as(row).fetch_one(&pool).await.unwrap();
     let hours = vec![3, 11, 0, 0, 2, 23, 4, 0, 0, 1];
     assert_eq!(row, (15, 0, 0, 3, 6, hours, vec![1, 2, 3], vec![10, 11, 5]));
 }
@@ -91,7 +96,7 @@ async fn what_releases_before_have_written_counts_as_well(pool: PgPool) {
 }
 
 /// What a group has of a link, made up of the link's and the group's numbers.
-fn made_up(link: i64, group: i64) -> (Vec<(i32, i64)>, Vec<(i32, i64)>) {
+fn made_up(link: i64, group: i64) -> (Counts, Counts) {
     let small = |number: i64| i32::try_from(number).unwrap();
     let hours = (0..=(link + group) % 4).map(|n| (small((link * group + 5 * n) % 24), link + n));
     // Some have none: only bots came.
@@ -127,15 +132,15 @@ async fn each_of_many_links_gets_what_is_its_own(pool: PgPool) {
         let group = ClickGroup { batches: &batches, shards: SHARDS.to_vec(), rows: &[], totals };
         assert!(store.write_clicks(&group).await.unwrap());
     }
-    let rows: Vec<(i64, Vec<i32>, Vec<i32>, Vec<i64>)> =
+    let rows: Vec<Lists> =
         sqlx::query_as("SELECT url_id, hours, value_ids, value_clicks FROM click_link_days")
             .fetch_all(&pool)
             .await
             .unwrap();
     assert_eq!(rows.len(), wanted.len());
     for (link, hours, ids, clicks) in rows {
-        let hours: Vec<(i32, i64)> = hours.chunks(5).map(|h| (h[0], i64::from(h[1]))).collect();
-        let values: Vec<(i32, i64)> = ids.into_iter().zip(clicks).collect();
+        let hours: Counts = hours.chunks(5).map(|h| (h[0], i64::from(h[1]))).collect();
+        let values: Counts = ids.into_iter().zip(clicks).collect();
         let [wanted_hours, wanted_values] = &wanted[&link];
         assert_eq!(
             (hours.len(), values.len()),

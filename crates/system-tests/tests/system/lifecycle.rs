@@ -241,3 +241,19 @@ async fn healthchecks_say_what_readiness_says() {
     })
     .await;
 }
+
+/// The way back: the schema of the release after this one has all that this one needs.
+#[tokio::test]
+async fn a_schema_that_is_newer_is_accepted() {
+    let stack = Stack::start().await;
+    let mut database = stack.database().await;
+    let newer =
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (29991231000001, 'of a release to come', true, '', 0)";
+    sqlx::raw_sql(newer).execute(&mut database).await.unwrap();
+    let (status, _, error) = stack.cli(&["migrate"]).await;
+    assert_eq!(status, 0, "{error}");
+    let versions = "SELECT count(*) FROM _sqlx_migrations WHERE version = 29991231000001";
+    let count: i64 = sqlx::query_scalar(versions).fetch_one(&mut database).await.unwrap();
+    assert_eq!(count, 1);
+}

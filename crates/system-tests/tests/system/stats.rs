@@ -272,9 +272,11 @@ async fn clicks_are_listed_among_events_and_never_claimed() {
         "WITH made AS (
            INSERT INTO clicks (url_id, clicked_at, kind, agent_id)
            SELECT $1, '2020-03-01 10:00Z', n % 2, (SELECT id FROM click_values LIMIT 1)
-             FROM generate_series(1, 5) AS n)
-         INSERT INTO click_hours (subject, hour, clicks, bots)
-         SELECT subject, '2020-03-01 10:00Z', 2, 3 FROM unnest(ARRAY[$1, -$2, 0]) AS subject",
+             FROM generate_series(1, 5) AS n), hours AS (
+           INSERT INTO click_hours (subject, hour, clicks, bots)
+           SELECT subject, '2020-03-01 10:00Z', 2, 3 FROM unnest(ARRAY[-$2, 0]) AS subject)
+         INSERT INTO click_link_days
+         SELECT $1, '2020-03-01', 2, 3, 0, 0, 0, '{10,2,3,0,0}', '{}', '{}'",
     )
     .bind(id)
     .bind(user)
