@@ -22,15 +22,8 @@ def run(bench) -> None:
 
 def costs(bench) -> None:
     """Redirects with recording, without it, and of the bare handler, in turns. Nothing takes the clicks meanwhile."""
-    stack, tools = bench.stack, bench.tools
-    unrecorded = stack.start_shortener("shortener-unrecorded", LINNET__CLICKS__ENABLED="false")
-    nginx, address = stack.start_nginx("nginx-unrecorded", [unrecorded.public], bench.gateway_socket)
-    targets = {"clicks_resolve_bare": bench.bare_address, "clicks_resolve": bench.address, "clicks_resolve_unrecorded": address}
-    bench.warm(address)
-    bench.warm(bench.address)
-    rates, errors = visits_in_turns(bench, targets)
-    stack.processes.stop(nginx)
-    stack.processes.stop(unrecorded.process)
+    ours = {"clicks_resolve": {}, "clicks_resolve_unrecorded": {"LINNET__CLICKS__ENABLED": "false"}}
+    rates, errors = visits_in_turns(bench, {"clicks_resolve_bare": bench.bare_address}, ours)
     figures = bench.figures
     for name, values in rates.items():
         figures.add(name, median(values), "req/s")
