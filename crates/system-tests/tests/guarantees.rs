@@ -1,0 +1,130 @@
+//! `docs/GUARANTEES.md` names every `must_NN_` test in the row of its number, and no test that does not exist.
+//!
+//! A name may carry several numbers (`must_03_must_04_…`); the test is then in each of these rows.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Test names by the number of the guarantee that they show.
+type TestsByGuarantee = BTreeMap<u8, BTreeSet<String>>;
+
+/// The third cell of a row that no test shows.
+const NOT_PROMISED: &str = "not yet promised";
+
+#[test]
+fn guarantees_document_lists_exactly_the_must_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let path = root.join("docs/GUARANTEES.md");
+    let document = fs::read_to_string(&path).expect("docs/GUARANTEES.md is readable");
+    let documented = documented_tests(&document);
+    let actual = tests_in_sources(&root.join("crates"));
+
+    let mut problems = Vec::new();
+    for (number, tests) in &actual {
+        match documented.get(number) {
+            None => problems.push(format!("row {number:02} is missing; its tests: {tests:?}")),
+            Some(listed) => problems.extend(
+                tests.difference(listed).map(|test| format!("row {number:02} must name `{test}`")),
+            ),
+        }
+    }
+    let none = BTreeSet::new();
+    for (number, listed) in &documented {
+        let tests = actual.get(number).unwrap_or(&none);
+        problems.extend(
+            listed
+                .difference(tests)
+                .map(|test| format!("row {number:02} names `{test}`, which does not exist")),
+        );
+    }
+    assert!(problems.is_empty(), "docs/GUARANTEES.md:\n  {}", problems.join("\n  "));
+}
+
+#[test]
+fn guarantee_numbers_are_read_from_test_names() {
+    assert_eq!(guarantee_numbers("must_07_a_change_is_seen"), [7]);
+    assert_eq!(guarantee_numbers("must_03_must_21_links_obey"), [3, 21]);
+    assert_eq!(guarantee_numbers("must_have"), []);
+    assert_eq!(test_name("    async fn must_05_limits() {"), Some("must_05_limits"));
+    assert_eq!(test_name("    // fn must_05_limits()"), None);
+}
+
+/// The rows of the table, in the form `| NN | promise | tests |`.
+fn documented_tests(document: &str) -> TestsByGuarantee {
+    let mut rows = TestsByGuarantee::new();
+    for line in document.lines() {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [number, promise, tests] = cells.as_slice() else { continue };
+        let Ok(number) = number.parse::<u8>() else { continue };
+        assert!(!promise.is_empty(), "row {number:02} has no promise");
+        let tests = if *tests == NOT_PROMISED {
+            BTreeSet::new()
+        } else {
+            tests.split(", ").map(|name| unquoted(number, name)).collect()
+        };
+        assert!(rows.insert(number, tests).is_none(), "row {number:02} appears twice");
+    }
+    assert!(!rows.is_empty(), "no row has the form `| NN | promise | tests |`");
+    let numbers: Vec<u8> = rows.keys().copied().collect();
+    let expected: Vec<u8> = (1..).take(numbers.len()).collect();
+    assert_eq!(numbers, expected, "rows are numbered from 01 without a gap");
+    rows
+}
+
+fn unquoted(row: u8, name: &str) -> String {
+    name.strip_prefix('`')
+        .and_then(|name| name.strip_suffix('`'))
+        .unwrap_or_else(|| panic!("row {row:02}: {name:?} must be a test name in backticks"))
+        .to_owned()
+}
+
+fn tests_in_sources(folder: &Path) -> TestsByGuarantee {
+    let mut found = TestsByGuarantee::new();
+    for file in rust_files(folder) {
+        let source = fs::read_to_string(&file).expect("a source file is readable");
+        for name in source.lines().filter_map(test_name) {
+            for number in guarantee_numbers(name) {
+                found.entry(number).or_default().insert(name.to_owned());
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no test under {} begins with must_NN_", folder.display());
+    found
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder is readable") {
+        let path = entry.expect("an entry is readable").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The name of the `must_` function that the line declares.
+fn test_name(line: &str) -> Option<&str> {
+    let declaration = line.trim_start();
+    let declaration = declaration.strip_prefix("async ").unwrap_or(declaration);
+    let name = declaration.strip_prefix("fn ")?.split('(').next()?;
+    name.starts_with("must_").then_some(name)
+}
+
+/// The numbers at the beginning of a test's name.
+fn guarantee_numbers(name: &str) -> Vec<u8> {
+    let mut numbers = Vec::new();
+    let mut rest = name;
+    while let Some(after) = rest.strip_prefix("must_") {
+        let Some((number, tail)) = after.split_once('_') else { break };
+        let Ok(number) = number.parse() else { break };
+        numbers.push(number);
+        rest = tail;
+    }
+    numbers
+}
