@@ -1,29 +1,11 @@
-# shellcheck shell=bash disable=SC2154 # `tools` is set by scripts/lint
-# The checks of scripts/lint for what no compiler sees: YAML, GitHub's workflows, Dockerfiles and compose files.
+# shellcheck shell=bash
+# The checks of scripts/lint for files that no compiler reads: YAML, GitHub workflows, Dockerfiles and Compose files.
 #
-# A check whose linter can't be had fails: a lint that is left out in silence says more than it knows.
+# A check fails when its linter cannot be installed. Skipping it silently would report success for files that were never
+# checked.
 
-# The linters in a virtual environment of their own, exactly those of requirements.txt. Sets `linters`, their folder.
-install_linters() {
-  local wanted=$LINNET_ROOT/scripts/lint.d/requirements.txt sum
-  sum=$(sha256sum < "$wanted")
-  linters=$tools/linters-${sum:0:12}/bin
-  if [[ -e $linters/complete ]]; then return 0; fi
-  "$LINNET_ROOT/scripts/install-packages" python3 python-venv
-  info "installing the linters in ${linters%/bin} (once)"
-  rm -rf -- "${linters%/bin}"
-  mkdir -p "$tools"
-  # Ready-made packages only: building one runs its code, and may download what no hash covers.
-  if ! { python3 -m venv "${linters%/bin}" && "$linters/pip" install --quiet --disable-pip-version-check --require-hashes \
-    --only-binary :all: --requirement "$wanted"; }; then
-    rm -rf -- "${linters%/bin}"
-    die "the linters of scripts/lint.d/requirements.txt could not be installed" "$EX_UNAVAILABLE"
-  fi
-  touch "$linters/complete"
-}
-
-# Sets `files` to those of the repository that match the patterns, new ones included; fails when there are none, since a check
-# of nothing finds nothing.
+# Sets `files` to the repository's files that match the patterns, untracked ones included. Fails when there are none: a
+# check without files would always pass.
 find_files() {
   local file
   files=()
@@ -37,24 +19,27 @@ find_files() {
 }
 
 check_yaml() {
-  install_linters
+  local linters
+  linters=$("$LINNET_ROOT/scripts/python-tools")
   local -a files
   find_files '*.yml' '*.yaml'
   "$linters/yamllint" --strict --format parsable -- "${files[@]}"
   info "${#files[@]} files"
 }
 
-# GitHub's own files: is it what GitHub understands (schema, actionlint), and is it safe (zizmor)?
+# GitHub's files: validity (schema, actionlint) and security (zizmor).
 check_ci() {
-  install_linters
+  local linters
+  linters=$("$LINNET_ROOT/scripts/python-tools")
   "$LINNET_ROOT/scripts/install-packages" shellcheck
   local status=0
   local -a files online=(--offline)
-  # With a token, zizmor also asks GitHub whether a commit belongs to its action, and to the version that the comment names.
+  # With a token, zizmor also verifies at GitHub that each pinned commit belongs to its action and to the version in the
+  # comment.
   if [[ -n ${GH_TOKEN:-} ]]; then online=(); fi
   find_files '.github/workflows/*.yml' '.github/workflows/*.yaml'
   "$linters/check-jsonschema" --builtin-schema vendor.github-workflows "${files[@]}" || status=1
-  # What actionlint checks, the scripts inside with shellcheck; for what is dangerous there is zizmor.
+  # actionlint's checks, with shellcheck for the embedded scripts. Security is zizmor's part.
   "$linters/jactionlint" --profile correctness --strict-exit "${files[@]}" || status=1
   find_files .github/dependabot.yml
   "$linters/check-jsonschema" --builtin-schema vendor.dependabot "${files[@]}" || status=1
@@ -63,8 +48,8 @@ check_ci() {
 }
 
 check_containers() {
-  install_linters
-  local status=0
+  local linters status=0
+  linters=$("$LINNET_ROOT/scripts/python-tools")
   local -a files
   find_files '*Dockerfile' '*Dockerfile.*' '*.Dockerfile' ':!*.dockerignore'
   "$linters/hadolint" --config "$LINNET_ROOT/.hadolint.yaml" "${files[@]}" || status=1

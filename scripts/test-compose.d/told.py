@@ -40,7 +40,7 @@ def visitors():
 def check_expressions(*options: str, wait_s: int) -> str:
     """Runs every expression of rules and dashboards against the running Prometheus; its summary."""
     address = address_of(containers("prometheus")[0], "monitoring")
-    python = run("scripts/monitoring-python").stdout.split()[-1]
+    python = run("scripts/python-tools").stdout.split()[-1] + "/python"
     done = run(python, "monitoring/check_expressions.py", "--prometheus", f"http://{address}:9090", "--wait", str(wait_s), "--without",
                ",".join(sorted(WITHOUT)), *options, check=False, timeout=wait_s + 200)
     require(done.returncode == 0, f"expressions return nothing:\n{done.stdout}")

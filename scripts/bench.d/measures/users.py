@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
-import sys
 from pathlib import Path
 
 from figures import say
 from processes import BenchError, Processes
 
-LOCUST = "2.47.0"
+ROOT = Path(__file__).resolve().parents[3]
 FIGURES = ("users_50_*", "users_200_*", "users_500_*")
 
 
 def prepare(processes: Processes) -> Path:
-    """The tool, in a cached environment of its own."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "linnet" / "tools"
-    folder = cache / f"locust-{LOCUST}"
-    locust = folder / "bin" / "locust"
-    if not (folder / "complete").exists():
-        say(f"  installing locust {LOCUST} into {folder}")
-        processes.run([sys.executable, "-m", "venv", "--clear", str(folder)])
-        processes.run([str(folder / "bin" / "pip"), "-q", "--disable-pip-version-check", "install", f"locust=={LOCUST}"])
-        (folder / "complete").touch()
-    return locust
+    """Installs the Python tools and returns the path of locust."""
+    return Path(processes.run([str(ROOT / "scripts/python-tools")]).stdout.strip()) / "locust"
 
 
 def run(bench) -> None:
