@@ -39,7 +39,7 @@ class Entry:
     def covers(self, selector: Selector) -> bool:
         if not self.metric or re.fullmatch(self.metric, selector.metric) is None:
             return False
-        return not self.matcher or any(str(matcher) == self.matcher for matcher in selector.matchers)
+        return not self.matcher or self.matcher in selector.matchers
 
     def names(self, expression: Expression) -> bool:
         return bool(self.where) and re.fullmatch(self.where, expression.where) is not None

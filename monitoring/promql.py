@@ -1,140 +1,61 @@
-"""Which series an expression of PromQL asks for.
+"""Finds the series that a PromQL expression selects.
 
-Not a parser: it takes an expression apart into words, strings and signs, and finds the selectors among them. Whether the
-expression is valid, Prometheus itself says; whether each of its selectors has data, nobody else does, and a misspelt metric
-behind `or vector(0)` is never found otherwise.
+check_expressions.py queries each selector by itself: `sum(misspelled) or vector(0)` returns data although no such metric exists.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-# Words that look like a metric and are none.
-OPERATORS = frozenset({"and", "or", "unless", "atan2", "bool", "offset", "inf", "nan"})
-# … and those that are followed by a list of labels in parentheses.
-TAKES_LABELS = frozenset({"by", "without", "on", "ignoring", "group_left", "group_right"})
+import promql_parser
 
-TOKEN = re.compile(
-    r"""
-      (?P<space>\s+|\#[^\n]*)
-    | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)
-    | (?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+(?:ms|[smhdwy]))+|[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)
-    | (?P<word>[a-zA-Z_:][a-zA-Z0-9_:]*)
-    | (?P<sign>=~|!~|!=|==|<=|>=|[-+*/%^<>=,(){}\[\]:@])
-    """,
-    re.VERBOSE,
+# MatchOp is not hashable.
+OPERATORS = (
+    (promql_parser.MatchOp.Equal, "="),
+    (promql_parser.MatchOp.NotEqual, "!="),
+    (promql_parser.MatchOp.Re, "=~"),
+    (promql_parser.MatchOp.NotRe, "!~"),
 )
 
 
 class Malformed(ValueError):
-    """The expression cannot be taken apart."""
-
-
-@dataclass(frozen=True)
-class Matcher:
-    label: str
-    operator: str
-    value: str
-
-    def __str__(self) -> str:
-        escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'{self.label}{self.operator}"{escaped}"'
+    """The expression is not valid PromQL."""
 
 
 @dataclass(frozen=True)
 class Selector:
     metric: str
-    matchers: tuple[Matcher, ...] = ()
+    # Conditions such as `job="gateway"`, in the order of the expression.
+    matchers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        inner = ",".join(str(matcher) for matcher in self.matchers)
-        return f"{self.metric}{{{inner}}}" if inner else self.metric
-
-
-@dataclass(frozen=True)
-class Token:
-    kind: str
-    text: str
-
-
-def tokens(expr: str) -> list[Token]:
-    found: list[Token] = []
-    at = 0
-    while at < len(expr):
-        match = TOKEN.match(expr, at)
-        if match is None or match.lastgroup is None:
-            raise Malformed(f"unexpected {expr[at]!r} at character {at + 1}")
-        if match.lastgroup != "space":
-            found.append(Token(match.lastgroup, match.group()))
-        at = match.end()
-    return found
-
-
-def unquoted(text: str) -> str:
-    if text.startswith("`"):
-        return text[1:-1]
-    plain = {"n": "\n", "t": "\t", "r": "\r"}
-    return re.sub(r"\\(.)", lambda match: plain.get(match.group(1), match.group(1)), text[1:-1])
+        return self.metric + (f"{{{','.join(self.matchers)}}}" if self.matchers else "")
 
 
 def selectors(expr: str) -> list[Selector]:
-    """The selectors in their order, each once."""
-    stream = tokens(expr)
-    found: list[Selector] = []
-    at = 0
-    while at < len(stream):
-        token = stream[at]
-        after = stream[at + 1].text if at + 1 < len(stream) else ""
-        if token.kind == "word":
-            word = token.text.lower()
-            if word in TAKES_LABELS and after == "(":
-                at = _closing(stream, at + 1, "(", ")") + 1
-                continue
-            # `sum(…)`, `sum by (…) (…)`: a function or an aggregation.
-            if after == "(" or after.lower() in ("by", "without") or word in OPERATORS or word in TAKES_LABELS:
-                at += 1
-                continue
-            matchers: tuple[Matcher, ...] = ()
-            if after == "{":
-                matchers, at = _matchers(stream, at + 1)
-            found.append(Selector(token.text, matchers))
-        elif token.text == "[":
-            # A range, or the range and step of a subquery.
-            at = _closing(stream, at, "[", "]")
-        elif token.text == "{":
-            matchers, at = _matchers(stream, at)
-            found.append(Selector("", matchers))
-        at += 1
-    return list(dict.fromkeys(found))
+    """The selectors in their order, without duplicates, offsets and ranges."""
+    try:
+        tree = promql_parser.parse(expr)
+    except ValueError as error:
+        raise Malformed(str(error)) from None
+    found: dict[Selector, None] = {}
+
+    def visit(node: promql_parser.Expr) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found[_selector(node)] = None
+
+    promql_parser.walk(tree, pre_visit=visit)
+    return list(found)
 
 
-def _closing(stream: list[Token], at: int, opening: str, closing: str) -> int:
-    depth = 0
-    for index in range(at, len(stream)):
-        if stream[index].text == opening and stream[index].kind == "sign":
-            depth += 1
-        elif stream[index].text == closing and stream[index].kind == "sign":
-            depth -= 1
-            if depth == 0:
-                return index
-    raise Malformed(f"no {closing!r} for a {opening!r}")
+def _selector(node: promql_parser.VectorSelector) -> Selector:
+    # The parser accepts VictoriaMetrics's `{a="b" or c="d"}`, which Prometheus rejects.
+    if node.matchers.or_matchers:
+        raise Malformed(f"Prometheus has no `or` between the conditions of a selector: {node.prettify()}")
+    return Selector(node.name or "", tuple(_matcher(matcher) for matcher in node.matchers.matchers))
 
 
-def _matchers(stream: list[Token], at: int) -> tuple[tuple[Matcher, ...], int]:
-    """What is between the braces that begin at `at`, and where they end."""
-    end = _closing(stream, at, "{", "}")
-    inner = stream[at + 1 : end]
-    found: list[Matcher] = []
-    while inner:
-        if len(inner) < 3 or inner[0].kind != "word" or inner[2].kind != "string":
-            raise Malformed(f"expected label=\"value\" at {' '.join(token.text for token in inner[:3])!r}")
-        if inner[1].text not in ("=", "!=", "=~", "!~"):
-            raise Malformed(f"{inner[1].text!r} compares no label")
-        found.append(Matcher(inner[0].text, inner[1].text, unquoted(inner[2].text)))
-        inner = inner[3:]
-        if inner:
-            if inner[0].text != ",":
-                raise Malformed(f"expected a comma before {inner[0].text!r}")
-            inner = inner[1:]
-    return tuple(found), end
+def _matcher(matcher: promql_parser.Matcher) -> str:
+    operator = next(sign for known, sign in OPERATORS if known == matcher.op)
+    value = matcher.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{matcher.name}{operator}"{value}"'
