@@ -1,36 +1,38 @@
 #!/bin/sh
-# Renders linnet.conf.template. POSIX sh: in the container it is /docker-entrypoint.d/30-linnet.sh, run by the image before nginx;
-# the native run calls it through scripts/service. Lists become lines here, because envsubst can't loop.
+# Renders linnet.conf.template. POSIX sh: in the container it is /docker-entrypoint.d/30-linnet.sh, which the image runs before
+# nginx; natively scripts/service runs it. Lists become lines here, because envsubst has no loops.
 #
-# Required:  LINNET_NGINX_RESOLVE   shorteners' public listeners, `unix:/path.sock` or `host:port`, separated by commas
-#            LINNET_NGINX_GATEWAY   gateways' listeners, likewise
-# Optional:  LINNET_NGINX_LISTEN    addresses to listen on, separated by commas (8080)
-#            LINNET_NGINX_LISTEN_OPTIONS  (reuseport backlog=4096)
-#            LINNET_NGINX_TRUSTED_PROXIES address ranges whose X-Forwarded-For and X-Forwarded-Proto count (none)
-#            LINNET_NGINX_UNLIMITED address ranges that no limit counts (127.0.0.0/8,::1/128: what nginx's own machine does)
-#            LINNET_NGINX_CONNECTIONS_PER_ADDRESS requests to /api/ at a time from one address (512), event streams included
-#            LINNET_NGINX_API_RATE, LINNET_NGINX_API_BURST  requests to /api/ from one address (200r/s, 400); `off` for none
-#            LINNET_NGINX_RESOLVE_RATE, …_BURST  likewise for redirects, with the limit of connections (off: the limiters' shared
-#                                   locks cost 2 µs of the 20 that a redirect takes here, many visitors share an address, and the
-#                                   shortener has a budget of misses of its own)
-#            LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of the successful redirects that is logged (1%)
-#            LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
-#            LINNET_NGINX_STATUS_LISTEN  address for /stub_status, which the metrics' exporter reads (none); not for the public
-#            LINNET_NGINX_GRAFANA, LINNET_NGINX_RESOLVER  Grafana's `host:port` for /grafana/ (none), and the name server that knows it: it
-#                                   may come and go
-#            LINNET_NGINX_TEMPLATE (linnet.conf.template beside this script, or in /etc/nginx), LINNET_NGINX_OUT (/etc/nginx/conf.d/linnet.conf)
+# Required:  LINNET_NGINX_RESOLVE   the shorteners' resolve listeners, `unix:/path.sock` or `host:port`, separated by commas
+#            LINNET_NGINX_GATEWAY   the gateways' listeners, in the same form
+# Optional, with defaults:
+#   LINNET_NGINX_LISTEN            addresses to listen on, separated by commas (8080)
+#   LINNET_NGINX_LISTEN_OPTIONS    (reuseport backlog=4096)
+#   LINNET_NGINX_TRUSTED_PROXIES   address ranges whose X-Forwarded-For and X-Forwarded-Proto are trusted (none)
+#   LINNET_NGINX_UNLIMITED         address ranges exempt from all limits (127.0.0.0/8,::1/128: the machine itself)
+#   LINNET_NGINX_CONNECTIONS_PER_ADDRESS  concurrent requests to /api/ from one address, event streams included (512)
+#   LINNET_NGINX_API_RATE, LINNET_NGINX_API_BURST  requests to /api/ from one address (200r/s, 400); `off` disables the limit
+#   LINNET_NGINX_RESOLVE_RATE, LINNET_NGINX_RESOLVE_BURST  the same for redirects, with the limit of concurrent requests (off, 2000).
+#                                  Off, because the limiter's shared lock costs 2 µs of the 20 µs of a redirect, many visitors share
+#                                  an address, and the shortener limits misses itself
+#   LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of successful redirects that is logged (1%)
+#   LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
+#   LINNET_NGINX_STATUS_LISTEN     address of /stub_status for the metrics exporter (none); keep it private
+#   LINNET_NGINX_GRAFANA           Grafana's `host:port` for /grafana/ (none); nginx also runs while Grafana is down
+#   LINNET_NGINX_RESOLVER          name server for Grafana's host name (127.0.0.11)
+#   LINNET_NGINX_TEMPLATE          (linnet.conf.template next to this script, or in /etc/nginx)
+#   LINNET_NGINX_OUT               (/etc/nginx/conf.d/linnet.conf)
 set -eu
 
 bad() { printf 'nginx/render.sh: %s\n' "$1" >&2; exit 64; }
 
-# A value goes into a configuration file: nothing that could end a directive may be in it.
+# Values go into a configuration file, so no character that could end a directive is allowed.
 check() {
   case $2 in
-    *[!0-9A-Za-z_.:/,\[\]\ %=@+~-]*) bad "$1 has a character that is not allowed: $2" ;;
+    *[!0-9A-Za-z_.:/,\[\]\ %=@+~-]*) bad "$1 contains a character that is not allowed: $2" ;;
   esac
 }
 
-# each FORMAT LIST: the format with each element of a comma-separated list.
+# each FORMAT LIST: prints the format once for each element of a comma-separated list.
 each() (
   format=$1
   set -f
@@ -43,7 +45,7 @@ each() (
   for element in "$@"; do printf "$format\n" "$element"; done
 )
 
-: "${LINNET_NGINX_RESOLVE:?the shorteners public listeners}" "${LINNET_NGINX_GATEWAY:?the gateways listeners}"
+: "${LINNET_NGINX_RESOLVE:?must list the resolve listeners of the shorteners}" "${LINNET_NGINX_GATEWAY:?must list the listeners of the gateways}"
 : "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport backlog=4096}"
 : "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
 : "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"
@@ -98,11 +100,11 @@ if [ -n "$LINNET_NGINX_STATUS_LISTEN" ]; then
 fi
 LINNET_NGINX_GRAFANA_LOCATION=''
 if [ -n "$LINNET_NGINX_GRAFANA" ]; then
-  # With a variable the name is looked up when it is asked for, so nginx starts without Grafana.
+  # A variable in proxy_pass makes nginx resolve the name for each request, so it starts without Grafana.
   LINNET_NGINX_GRAFANA_LOCATION="location ^~ /grafana/ {
         resolver $LINNET_NGINX_RESOLVER valid=5s ipv6=off;
         set \$linnet_grafana $LINNET_NGINX_GRAFANA;
-        # Its live panels are web sockets.
+        # Live panels use web sockets.
         proxy_set_header Host \$http_host;
         proxy_set_header X-Forwarded-Proto \$linnet_proto;
         proxy_set_header Upgrade \$http_upgrade;
@@ -118,8 +120,8 @@ export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LI
   LINNET_NGINX_RESOLVE_LOG_SAMPLE LINNET_NGINX_ACCESS_LOG LINNET_NGINX_ERROR_LEVEL \
   LINNET_NGINX_TMP
 
-# The names that the template uses, and only ours: nginx's own $variables stay.
-# shellcheck disable=SC2016 # the pattern is of a name in braces, not its value
+# Only the names in braces are substituted; nginx's own $variables stay.
+# shellcheck disable=SC2016 # the pattern matches the name, not its value
 names=$(grep -o '\${LINNET_NGINX_[A-Z_]*}' "$LINNET_NGINX_TEMPLATE" | sort -u | tr '\n' ' ')
 mkdir -p "$(dirname "$LINNET_NGINX_OUT")"
 envsubst "$names" < "$LINNET_NGINX_TEMPLATE" > "$LINNET_NGINX_OUT.new"
