@@ -1,5 +1,5 @@
-# Everything that a developer types. The work is in scripts/, one file a target.
-# Variables go behind the target: make run PORT=9000
+# Everything that a developer types. The work is in scripts/, one file for each target.
+# Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help run stop clean logs up down budget monitor test test-compose lint bench fmt sqlx-prepare
@@ -7,40 +7,40 @@ SHELL := /bin/bash
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## Build and run everything until Ctrl-C (PORT=8080 HOST=127.0.0.1)
+run: ## Build and run everything natively until Ctrl-C (PORT=8080 HOST=127.0.0.1)
 	@scripts/run
 
 stop: ## Stop what `make run` started
 	@scripts/stop
 
-clean: ## Remove the data, keys and logs of `make run` (.run/)
+clean: ## Delete the data, keys and logs of `make run` (.run/)
 	@scripts/clean
 
-logs: ## Follow the logs of `make run` (NAME=shortener for one)
+logs: ## Follow the logs of `make run` (NAME=shortener for one of them)
 	@scripts/logs
 
-up: ## Build and run everything in containers (PORT=8080 HOST=127.0.0.1 PROFILES=monitoring)
+up: ## Build and start everything in containers (PORT=8080 HOST=127.0.0.1 PROFILES=monitoring)
 	@scripts/up
 
-down: ## Stop and remove the containers of `make up` (VOLUMES=yes: their data, too)
+down: ## Stop and remove the containers of `make up` (VOLUMES=yes deletes their data)
 	@scripts/down
 
-budget: ## What the containers may take of the machine's memory
+budget: ## Show the containers' memory limits and check their total
 	@scripts/budget
 
-monitor: ## Prometheus and Alertmanager beside `make run`, until Ctrl-C
+monitor: ## Run Prometheus and Alertmanager for `make run` until Ctrl-C
 	@scripts/monitor
 
-test-compose: ## The containers, tried from outside
-	@scripts/test-compose
-
-test: ## Lints, unit, store and system tests, with servers of their own
+test: ## Run all lints and tests, with private servers
 	@scripts/test
 
-lint: ## Formatting, clippy, cargo-deny, shellcheck; configuration of nginx, monitoring, CI, containers
+test-compose: ## Test the containers from outside
+	@scripts/test-compose
+
+lint: ## Check sources, dependencies, scripts, and the configuration of nginx, monitoring, CI and containers
 	@scripts/lint
 
-bench: ## Measure, and compare with the bars (ONLY=name QUICK=1)
+bench: ## Measure performance and compare it with the bars (ONLY=name QUICK=1)
 	@scripts/bench
 
 fmt: ## Format the Rust sources
