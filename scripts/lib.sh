@@ -1,14 +1,14 @@
-# shellcheck shell=bash disable=SC2034 # it defines what others use
-# What every script here needs: messages, ports, waits, processes. Source it; it runs nothing.
+# shellcheck shell=bash disable=SC2034 # other scripts use these variables
+# Functions for all scripts: messages, ports, waits, processes. Source it; it runs nothing.
 #
 # Invariants:
-# - messages go to stderr, so that a script's stdout stays usable as data;
-# - a wait has a deadline and says what it waited for;
-# - a process is ended by the pid that started it, checked against its start time, never by name.
+# - Messages go to stderr, so that a script's stdout remains usable as data.
+# - A wait has a deadline and names what it waited for.
+# - A process is stopped by its pid, checked against its start time, never by its name.
 
 LINNET_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
-# sysexits(3), as the binaries use them.
+# Exit codes of sysexits(3), as in the binaries.
 EX_USAGE=64
 EX_UNAVAILABLE=69
 
@@ -28,14 +28,14 @@ die()  { fail "$1"; exit "${2:-1}"; }
 
 is_root() { [[ $(id -u) -eq 0 ]]; }
 
-# Debian keeps servers in sbin, which an ordinary user's PATH lacks.
+# Debian installs servers in sbin, which is not in an ordinary user's PATH.
 find_binary() {
   local found
   found=$(PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" type -P "$1") || return 1
   printf '%s\n' "$found"
 }
 
-# The `bin` folder of a PostgreSQL, at least 15: of version $1 when given, otherwise the newest.
+# Prints the `bin` directory of PostgreSQL 15 or newer: version $1 if given, otherwise the newest.
 postgres_bin() {
   local want=${1:-} folder version best='' best_version=0 on_path
   for folder in /usr/lib/postgresql/*/bin; do
@@ -56,10 +56,10 @@ postgres_bin() {
   printf '%s\n' "$best"
 }
 
-# Whether something listens on 127.0.0.1 or on every address, at port $1.
+# Succeeds if a process listens on port $1 of 127.0.0.1 or of all addresses.
 port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# The first port from $1 on that nothing listens on and that is not among the further arguments.
+# Prints the first free port from $1 on that is not among the other arguments.
 free_port() {
   local port=$1 last=$(( $1 + 500 )) other; shift
   for (( ; port < last && port < 65536; port++ )); do
@@ -69,36 +69,36 @@ free_port() {
   return 1
 }
 
-# wait_for SECONDS DESCRIPTION COMMAND…: polls until the command succeeds; 1 after the deadline.
-# With `wait_pid` set, it gives up with 2 as soon as that process is gone.
+# wait_for SECONDS DESCRIPTION COMMAND…: polls until the command succeeds; returns 1 after the deadline. The description completes
+# "waiting for …". If `wait_pid` is set, it returns 2 as soon as that process has exited.
 wait_for() {
   local seconds=$1 what=$2 end=$(( SECONDS + $1 )); shift 2
   until "$@" >/dev/null 2>&1; do
     if [[ -n ${wait_pid:-} ]] && ! kill -0 "$wait_pid" 2>/dev/null; then
-      fail "the process ended while waiting for $what"
+      fail "the process exited while waiting for $what"
       return 2
     fi
     if (( SECONDS >= end )); then
-      fail "no $what after $seconds s"
+      fail "timed out after $seconds s waiting for $what"
       return 1
     fi
     sleep 0.1
   done
 }
 
-# When process $1 started, in clock ticks after boot: with the pid it names a process for good, which a pid alone does not.
+# Prints the start time of process $1, in clock ticks after boot. Pid and start time identify a process; a pid alone can be reused.
 process_start() {
   local line
   { read -r line < "/proc/$1/stat"; } 2>/dev/null || return 1
-  # The second field is the program's name in parentheses and may hold anything, so count from the last one.
+  # The second field is the program's name in parentheses and may contain any character, so count from the last parenthesis.
   set -f; local -a fields; read -r -a fields <<< "${line##*) }"; set +f
   printf '%s\n' "${fields[19]}"
 }
 
-# note_pid FILE PID writes what running_pid later checks.
+# note_pid FILE PID: writes pid and start time to FILE, for running_pid.
 note_pid() { printf '%s %s\n' "$2" "$(process_start "$2" || echo 0)" > "$1"; }
 
-# Prints the pid noted in FILE if that very process still runs.
+# running_pid FILE: prints the pid in FILE if that process still runs.
 running_pid() {
   local pid start
   [[ -r $1 ]] || return 1
@@ -107,18 +107,18 @@ running_pid() {
   printf '%s\n' "$pid"
 }
 
-# gone PID START: whether that process has ended (a zombie has).
+# gone PID START: succeeds if that process has exited. A zombie counts as exited.
 gone() {
   [[ $(process_start "$1") == "$2" ]] || return 0
   [[ $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null) == Z ]]
 }
 
-# stop_process NAME PID SIGNAL SECONDS: asks, waits, and kills what has not ended by then (1 in that case).
+# stop_process NAME PID SIGNAL SECONDS: sends the signal and waits; after the deadline it kills the process and returns 1.
 stop_process() {
   local name=$1 pid=$2 signal=$3 seconds=$4 start
   start=$(process_start "$pid") || return 0
   kill -s "$signal" "$pid" 2>/dev/null || return 0
-  if ! wait_for "$seconds" "end of $name (pid $pid)" gone "$pid" "$start"; then
+  if ! wait_for "$seconds" "$name (pid $pid) to exit" gone "$pid" "$start"; then
     kill -s KILL "$pid" 2>/dev/null || true
     return 1
   fi
@@ -126,7 +126,7 @@ stop_process() {
 
 random_hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
-# secret_file FILE BYTES: a file of mode 0600 with a random hexadecimal secret, written once.
+# secret_file FILE BYTES: writes a random hexadecimal secret to FILE, mode 0600, unless the file exists.
 secret_file() {
   [[ -s $1 ]] && return 0
   ( umask 077; random_hex "$2" > "$1.new" && mv -f "$1.new" "$1" )
@@ -134,16 +134,16 @@ secret_file() {
 
 show_tail() {
   [[ -s $1 ]] || { info "($1 is empty)"; return 0; }
-  fail "the last lines of $1:"
+  fail "last lines of $1:"
   tail -n "${2:-25}" "$1" | sed 's/^/    | /' >&2
 }
 
-# A folder for unix sockets that nginx's workers can enter and whose path is short enough: DIR if it will do; otherwise one
-# outside, which DIR then links to. Printed.
+# socket_folder DIR: prints a directory for unix sockets that nginx's worker processes can enter and whose path is short enough.
+# This is DIR if possible, otherwise a directory elsewhere to which DIR becomes a link.
 socket_folder() {
   local dir=$1 key outside
   mkdir -p "$(dirname "$dir")"
-  # 107 bytes hold the path and the socket's name.
+  # A socket's path has at most 107 bytes, its file name included.
   if (( ${#dir} <= 80 )) && [[ ! -L $dir ]]; then
     mkdir -p "$dir"; chmod 711 "$dir"
     if ! is_root || setpriv --reuid nobody --clear-groups test -x "$dir" 2>/dev/null; then
@@ -154,17 +154,17 @@ socket_folder() {
   fi
   key=$(printf '%s' "$dir" | sha256sum | cut -c 1-12)
   if is_root; then outside=/run/linnet-$key; else outside=${XDG_RUNTIME_DIR:-/tmp}/linnet-$(id -u)-$key; fi
-  # Someone else's folder of that name must not get our sockets.
+  # Another user's directory of that name must not get our sockets.
   mkdir -m 711 "$outside" 2>/dev/null || [[ -O $outside && ! -L $outside ]] || return 1
   ln -sfn "$outside" "$dir"
   printf '%s\n' "$outside"
 }
 
-# http_ok URL [SOCKET]: whether a GET is answered with 2xx within 2 s.
+# http_ok URL [SOCKET]: succeeds if a GET returns 2xx within 2 s.
 http_ok() { curl -fsS -m 2 -o /dev/null ${2:+--unix-socket "$2"} "$1" 2>/dev/null; }
 
-# native_prometheus FOLDER: monitoring/prometheus there, with targets from FOLDER/targets/NAME.yml where containers go by names.
-# All that differs is these lines: the rules and what is dropped are the same.
+# native_prometheus DIR: copies monitoring/prometheus to DIR. Targets come from DIR/targets/NAME.yml instead of container names; rules
+# and relabeling are the same.
 native_prometheus() {
   mkdir -p "$1/targets" "$1/rules"
   cp "$LINNET_ROOT"/monitoring/prometheus/rules/*.yml "$1/rules/"
@@ -172,8 +172,8 @@ native_prometheus() {
     "$LINNET_ROOT/monitoring/prometheus/prometheus.yml" > "$1/prometheus.yml"
 }
 
-# The names of the targets' files that native_prometheus has written for.
+# native_targets DIR: prints the NAME of each file that the configuration of native_prometheus reads.
 native_targets() { sed -nE 's/^    file_sd_configs: .*targets\/([a-z-]+)\.yml.*/\1/p' "$1/prometheus.yml"; }
 
-# native_alertmanager WEBHOOK: the configuration for an Alertmanager before 0.28, which knows no file for the webhook's address.
+# native_alertmanager WEBHOOK: prints the configuration for an Alertmanager before 0.28, which cannot read the address from a file.
 native_alertmanager() { sed -E "s|webhook_url_file: .*|webhook_url: $1|" "$LINNET_ROOT/monitoring/alertmanager/alertmanager.yml"; }
