@@ -1,9 +1,10 @@
 #!/bin/sh
-# Reloads nginx when the addresses of its upstreams change. In the container it is /docker-entrypoint.d/40-follow-upstreams.sh.
+# Reloads nginx when the addresses of its upstreams change. In the container it is
+# /docker-entrypoint.d/40-follow-upstreams.sh.
 #
-# nginx resolves upstream names only when it reads its configuration (`server … resolve` needs 1.27.3). On a container network one
-# name stands for all replicas of a service, which can be added and removed at any time. Only names in LINNET_NGINX_RESOLVE and
-# LINNET_NGINX_GATEWAY are watched; unix sockets and addresses do not change.
+# nginx resolves upstream names only when it reads its configuration (`server … resolve` needs 1.27.3). On a container
+# network one name stands for all replicas of a service, which can be added and removed at any time. Only names in
+# LINNET_NGINX_RESOLVE and LINNET_NGINX_GATEWAY are watched; unix sockets and addresses do not change.
 set -eu
 
 names=$(printf '%s\n' "${LINNET_NGINX_RESOLVE:-}" "${LINNET_NGINX_GATEWAY:-}" | tr -s ', ' '\n' | sed -n '/^unix:/d; s/:[0-9]*$//p' | sort -u)

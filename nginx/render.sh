@@ -1,19 +1,22 @@
 #!/bin/sh
-# Renders linnet.conf.template. POSIX sh: in the container it is /docker-entrypoint.d/30-linnet.sh, which the image runs before
-# nginx; natively scripts/service runs it. Lists become lines here, because envsubst has no loops.
+# Renders linnet.conf.template. POSIX sh: in the container it is /docker-entrypoint.d/30-linnet.sh, which the image runs
+# before nginx; natively scripts/service runs it. Lists become lines here, because envsubst has no loops.
 #
-# Required:  LINNET_NGINX_RESOLVE   the shorteners' resolve listeners, `unix:/path.sock` or `host:port`, separated by commas
-#            LINNET_NGINX_GATEWAY   the gateways' listeners, in the same form
+# Required:
+#   LINNET_NGINX_RESOLVE           the shorteners' resolve listeners, `unix:/path.sock` or `host:port`, comma-separated
+#   LINNET_NGINX_GATEWAY           the gateways' listeners, in the same form
 # Optional, with defaults:
-#   LINNET_NGINX_LISTEN            addresses to listen on, separated by commas (8080)
+#   LINNET_NGINX_LISTEN            addresses to listen on, comma-separated (8080)
 #   LINNET_NGINX_LISTEN_OPTIONS    (reuseport backlog=4096)
 #   LINNET_NGINX_TRUSTED_PROXIES   address ranges whose X-Forwarded-For and X-Forwarded-Proto are trusted (none)
 #   LINNET_NGINX_UNLIMITED         address ranges exempt from all limits (127.0.0.0/8,::1/128: the machine itself)
 #   LINNET_NGINX_CONNECTIONS_PER_ADDRESS  concurrent requests to /api/ from one address, event streams included (512)
-#   LINNET_NGINX_API_RATE, LINNET_NGINX_API_BURST  requests to /api/ from one address (200r/s, 400); `off` disables the limit
-#   LINNET_NGINX_RESOLVE_RATE, LINNET_NGINX_RESOLVE_BURST  the same for redirects, with the limit of concurrent requests (off, 2000).
-#                                  Off, because the limiter's shared lock costs 2 µs of the 20 µs of a redirect, many visitors share
-#                                  an address, and the shortener limits misses itself
+#   LINNET_NGINX_API_RATE          rate of requests to /api/ from one address (200r/s); `off` disables the limit
+#   LINNET_NGINX_API_BURST         its burst (400)
+#   LINNET_NGINX_RESOLVE_RATE      the same for redirects, with the limit of concurrent requests. Off by default: the
+#                                  limiter's lock costs 2 µs of a redirect's 20 µs, many visitors share an address, and
+#                                  the shortener limits misses itself
+#   LINNET_NGINX_RESOLVE_BURST     its burst (2000)
 #   LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of successful redirects that is logged (1%)
 #   LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
 #   LINNET_NGINX_STATUS_LISTEN     address of /stub_status for the metrics exporter (none); keep it private

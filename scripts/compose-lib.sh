@@ -1,5 +1,5 @@
-# shellcheck shell=bash disable=SC2034 # it defines what others use
-# What the scripts of the containers need, beside lib.sh. Source it; it runs nothing.
+# shellcheck shell=bash disable=SC2034 # other scripts use these variables
+# Functions for the scripts that use containers, in addition to lib.sh. Source it; it runs nothing.
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -22,20 +22,20 @@ for profile in "${profiles[@]}"; do
   case $profile in
     monitoring) ;;
     tracing) export OTEL_EXPORTER_OTLP_ENDPOINT=${OTEL_EXPORTER_OTLP_ENDPOINT:-http://tempo:4318} ;;
-    *) die "there is no profile '$profile'; there are: monitoring, tracing" "$EX_USAGE" ;;
+    *) die "unknown profile '$profile'; choose from: monitoring, tracing" "$EX_USAGE" ;;
   esac
 done
-# With LOGS=loki Docker hands the logs to the shipper of the profile `monitoring`.
+# With LOGS=loki Docker sends the logs to Fluent Bit of the profile `monitoring`.
 case ${LOGS:-} in
   '') ;;
   loki) files+=(-f "$deploy/compose.logs.yaml") ;;
-  *) die "LOGS=$LOGS: there is only \`loki\`" "$EX_USAGE" ;;
+  *) die "LOGS must be \`loki\` or empty: $LOGS" "$EX_USAGE" ;;
 esac
 
 need_docker() {
-  type -P docker >/dev/null || die "no docker found: install Docker Engine with Compose v2 (https://docs.docker.com/engine/install/)" "$EX_UNAVAILABLE"
-  docker compose version >/dev/null 2>&1 || die "no Compose v2: install docker-compose-plugin" "$EX_UNAVAILABLE"
-  docker info >/dev/null 2>&1 || die "the Docker daemon does not answer; does it run, and may you use it (group docker)?" "$EX_UNAVAILABLE"
+  type -P docker >/dev/null || die "docker not found; install Docker Engine with Compose v2 (https://docs.docker.com/engine/install/)" "$EX_UNAVAILABLE"
+  docker compose version >/dev/null 2>&1 || die "Docker Compose v2 not found; install docker-compose-plugin" "$EX_UNAVAILABLE"
+  docker info >/dev/null 2>&1 || die "cannot connect to the Docker daemon; check that it runs and that you are in the group docker" "$EX_UNAVAILABLE"
 }
 
 compose() {
@@ -45,15 +45,16 @@ compose() {
   docker compose "${files[@]}" "${with[@]}" "$@"
 }
 
-# Containers of the project that are there, whether they run or not.
+# Prints all containers of the project, running or not.
 project_containers() { docker ps -aq --filter "label=com.docker.compose.project=${LINNET_PROJECT:-linnet}"; }
 
-# Both images, named as compose.yaml expects them. LINNET_BUILD_OPTIONS is a list of options for `docker build`.
+# Builds both images with the names that compose.yaml expects. LINNET_BUILD_OPTIONS is a list of options for `docker
+# build`.
 build_images() {
   local target created revision
   export LINNET_RELEASE=${LINNET_RELEASE:-$(git -C "$LINNET_ROOT" describe --always --dirty 2>/dev/null || echo development)}
   revision=$(git -C "$LINNET_ROOT" rev-parse HEAD 2>/dev/null || echo unknown)
-  # The time of the commit: the same sources give the same image.
+  # The commit's time, so that the same sources produce the same image.
   created=$(TZ=UTC git -C "$LINNET_ROOT" log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u +%Y-%m-%dT%H:%M:%SZ)
   for target in shortener gateway; do
     # shellcheck disable=SC2086 # a list of options, when CI gives one

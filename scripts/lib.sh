@@ -69,8 +69,8 @@ free_port() {
   return 1
 }
 
-# wait_for SECONDS DESCRIPTION COMMAND…: polls until the command succeeds; returns 1 after the deadline. The description completes
-# "waiting for …". If `wait_pid` is set, it returns 2 as soon as that process has exited.
+# wait_for SECONDS DESCRIPTION COMMAND…: polls until the command succeeds; returns 1 after the deadline. The description
+# completes "waiting for …". If `wait_pid` is set, it returns 2 as soon as that process has exited.
 wait_for() {
   local seconds=$1 what=$2 end=$(( SECONDS + $1 )); shift 2
   until "$@" >/dev/null 2>&1; do
@@ -86,11 +86,11 @@ wait_for() {
   done
 }
 
-# Prints the start time of process $1, in clock ticks after boot. Pid and start time identify a process; a pid alone can be reused.
+# Prints the start time of process $1, in clock ticks after boot. With the pid it identifies a process; a pid is reused.
 process_start() {
   local line
   { read -r line < "/proc/$1/stat"; } 2>/dev/null || return 1
-  # The second field is the program's name in parentheses and may contain any character, so count from the last parenthesis.
+  # The second field is the program's name in parentheses, with any characters: count from the last parenthesis.
   set -f; local -a fields; read -r -a fields <<< "${line##*) }"; set +f
   printf '%s\n' "${fields[19]}"
 }
@@ -113,7 +113,7 @@ gone() {
   [[ $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null) == Z ]]
 }
 
-# stop_process NAME PID SIGNAL SECONDS: sends the signal and waits; after the deadline it kills the process and returns 1.
+# stop_process NAME PID SIGNAL SECONDS: sends the signal and waits. After the deadline it kills and returns 1.
 stop_process() {
   local name=$1 pid=$2 signal=$3 seconds=$4 start
   start=$(process_start "$pid") || return 0
@@ -138,8 +138,8 @@ show_tail() {
   tail -n "${2:-25}" "$1" | sed 's/^/    | /' >&2
 }
 
-# socket_folder DIR: prints a directory for unix sockets that nginx's worker processes can enter and whose path is short enough.
-# This is DIR if possible, otherwise a directory elsewhere to which DIR becomes a link.
+# socket_folder DIR: prints a directory for unix sockets that nginx's worker processes can enter and whose path is short
+# enough. This is DIR if possible, otherwise a directory elsewhere to which DIR becomes a link.
 socket_folder() {
   local dir=$1 key outside
   mkdir -p "$(dirname "$dir")"
@@ -163,8 +163,8 @@ socket_folder() {
 # http_ok URL [SOCKET]: succeeds if a GET returns 2xx within 2 s.
 http_ok() { curl -fsS -m 2 -o /dev/null ${2:+--unix-socket "$2"} "$1" 2>/dev/null; }
 
-# native_prometheus DIR: copies monitoring/prometheus to DIR. Targets come from DIR/targets/NAME.yml instead of container names; rules
-# and relabeling are the same.
+# native_prometheus DIR: copies monitoring/prometheus to DIR. Targets come from DIR/targets/NAME.yml instead of
+# container names; rules and relabeling are the same.
 native_prometheus() {
   mkdir -p "$1/targets" "$1/rules"
   cp "$LINNET_ROOT"/monitoring/prometheus/rules/*.yml "$1/rules/"
@@ -175,5 +175,6 @@ native_prometheus() {
 # native_targets DIR: prints the NAME of each file that the configuration of native_prometheus reads.
 native_targets() { sed -nE 's/^    file_sd_configs: .*targets\/([a-z-]+)\.yml.*/\1/p' "$1/prometheus.yml"; }
 
-# native_alertmanager WEBHOOK: prints the configuration for an Alertmanager before 0.28, which cannot read the address from a file.
+# native_alertmanager WEBHOOK: prints the configuration for an Alertmanager before 0.28, which cannot read the address
+# from a file.
 native_alertmanager() { sed -E "s|webhook_url_file: .*|webhook_url: $1|" "$LINNET_ROOT/monitoring/alertmanager/alertmanager.yml"; }
