@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs once, when the database is made. The programs own their database and are no superusers; the exporter may look at statistics.
+# Runs once, when the database is created. The role linnet owns its database and is no superuser; the exporter reads
+# statistics.
 set -euo pipefail
 psql -v ON_ERROR_STOP=1 -q -U "$POSTGRES_USER" -d postgres \
   -v password="$(< /run/secrets/postgres_password)" -v exporter="$(< /run/secrets/postgres_exporter_password)" <<'SQL'
