@@ -1,4 +1,4 @@
-"""Bulk jobs as a client sees them: files of rows, uploads, and how a job stands."""
+"""Bulk jobs from a client's view: files of rows, uploads, and the state of a job."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from stack import Stack
 
 HEADER = ("original_url", "short_code", "title", "is_active")
 COLUMNS = "user_id, short_code, original_url, title, is_active"
-# Codes as those of crates/bench/src/links.rs: of generated ones' length and alphabet, each rank another.
+# Codes as in crates/bench/src/links.rs: length and alphabet of generated codes, a different one for each rank.
 ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz"
 CODES = 56**7
 SCATTER = 982_451_653_117
 WORDS = ("autumn breeze candle delta ember forest garden harbour island journey kettle lantern meadow needle orchard paper quarry "
          "river saddle timber umbrella valley window yellow zephyr anchor basket copper dragon engine feather granite").split()
 JOBS = "/api/v1/jobs"
-# Beyond any import of the full size that is worth waiting for.
+# Longer than any acceptable import of the full size.
 END_S = 3600
 
 
@@ -38,7 +38,7 @@ def code(rank: int) -> str:
 
 
 def rows(first: int, count: int) -> Iterator[tuple[str, str, str, str]]:
-    """Links of these ranks. The same ranks give the same rows; one title of eight needs quotes, one link of sixteen is off."""
+    """Links of these ranks. The same ranks give the same rows. One title of eight needs quotes; one link of sixteen is inactive."""
     draw = random.Random(first)
     for rank in range(first, first + count):
         bits = draw.getrandbits(40)
@@ -55,7 +55,7 @@ def write_csv(file: TextIO, lines: Iterator[tuple[str, str, str, str]]) -> None:
 
 
 def write_copy(file: TextIO, lines: Iterator[tuple[str, str, str, str]], user_id: int) -> None:
-    """The same for `COPY urls (…) FROM STDIN`; no value has a character that COPY escapes."""
+    """The same for `COPY urls (…) FROM STDIN`. No value contains a character that COPY would have to escape."""
     file.writelines(f"{user_id}\t{short}\t{url}\t{title}\t{active}\n" for url, short, title, active in lines)
 
 
@@ -82,18 +82,18 @@ class Client:
             response = self.connection.getresponse()
             text = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise BenchError(f"{method} {path} has no answer: {error!r}") from None
+            raise BenchError(f"{method} {path} failed without a response: {error!r}") from None
         return Answer(response.status, json.loads(text) if text else {})
 
     def expect(self, status: int, method: str, path: str, *body) -> dict:
         answer = self.ask(method, path, *body)
         if answer.status != status:
-            raise BenchError(f"{method} {path} was answered with {answer.status}: {answer.body}")
+            raise BenchError(f"{method} {path} returned {answer.status}: {answer.body}")
         return answer.body
 
 
 class Bulk:
-    """Uploads with a key of an administrator's, and their jobs."""
+    """Uploads with an administrator's key, and their jobs."""
 
     def __init__(self, stack: Stack, address: str) -> None:
         self.stack, self.address = stack, address
@@ -109,19 +109,19 @@ class Bulk:
         return path
 
     def upload(self, path: Path) -> int:
-        """The job's number."""
+        """Returns the id of the job."""
         answer = self.stack.folder / "answer.json"
         argv = ["curl", "-q", "-sS", "--noproxy", "*", "-H", f"Authorization: Bearer {self.key}", "-F", f"file=@{path}",
                 "-o", str(answer), "-w", "%{http_code}", f"http://{self.address}/api/v1/urls/bulk"]
         status = self.stack.processes.run(argv, env=self.stack.environment).stdout
         if status != "202":
-            raise BenchError(f"the upload was answered with {status}: {answer.read_text()[:500]}")
+            raise BenchError(f"the upload returned {status}: {answer.read_text()[:500]}")
         return json.loads(answer.read_text())["job"]["id"]
 
     def wait(self, number: int, until: Callable[[dict], bool], every_s: float = 0.5,
              meanwhile: Callable[[], None] = lambda: None) -> dict:
-        """The job, as soon as it is as wanted. That the question is answered too late, on a machine under full load, is not this
-        figure's business: it is asked again."""
+        """Polls the job until the condition holds, and returns it. 503 and 504 are retried, because a poll can time out
+        under full load, which this figure does not measure."""
         deadline = time.monotonic() + END_S
         with closing(self.client()) as client:
             while True:
@@ -129,20 +129,20 @@ class Bulk:
                 if answer.status == 200 and until(answer.body):
                     return answer.body
                 if answer.status not in (200, 503, 504) or time.monotonic() > deadline:
-                    raise BenchError(f"job {number} is not as wanted: {answer.status} {answer.body}")
+                    raise BenchError(f"job {number} did not reach the expected state: {answer.status} {answer.body}")
                 self.stack.processes.check()
                 meanwhile()
                 time.sleep(every_s)
 
     def wait_writing(self, number: int) -> dict:
-        """The job, as soon as rows of it are written."""
+        """Waits until rows of the job are written, and returns it."""
         job = self.wait(number, lambda job: job["rows_written"] > 0 or is_over(job), every_s=0.1)
         if is_over(job):
-            raise BenchError(f"job {number} has come to its end before anything could be measured: {job}")
+            raise BenchError(f"job {number} finished before anything could be measured: {job}")
         return job
 
     def cancel(self, number: int) -> None:
-        """Ends a job, if it has not ended; its worker has let go of it then."""
+        """Cancels a job unless it has finished, and waits until its worker has released it."""
         with closing(self.client()) as client:
             self.wait(number, is_over, meanwhile=lambda: client.ask("POST", f"{JOBS}/{number}/cancel"))
 
@@ -152,5 +152,5 @@ def is_over(job: dict) -> bool:
 
 
 def moment(text: str) -> float:
-    """An RFC 3339 time of the API as seconds since 1970. Our clock and PostgreSQL's are the same machine's."""
+    """An RFC 3339 time of the API as seconds since 1970. PostgreSQL runs on this machine, so the clocks agree."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -1,4 +1,4 @@
-"""What was measured, against its bar."""
+"""Measured figures and their bars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass
 class Figure:
-    """One line of the table. Without a bar there is nothing to miss, so `met` is true."""
+    """One line of the table. Without a bar `met` is true."""
 
     name: str
     value: float
@@ -21,7 +21,7 @@ class Figure:
 
 
 class Figures:
-    """All lines, in the order of measuring."""
+    """All lines, in the order in which they were measured."""
 
     def __init__(self) -> None:
         self.all: list[Figure] = []
@@ -40,7 +40,7 @@ class Figures:
         say(f"  {name}: {shown(figure.value)} {unit}" + (f" ({bar}: {'met' if met else 'NOT MET'})" if bar else ""))
 
     def fail(self, name: str, unit: str, bar: str, note: str) -> None:
-        """A part that could not be measured has missed its bar."""
+        """Adds a figure that could not be measured and has therefore missed its bar."""
         self.all.append(Figure(name, 0.0, unit, bar, False, note))
 
     def all_met(self) -> bool:
@@ -78,7 +78,7 @@ def median(values: list[float]) -> float:
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
-    """The middle of the rounds' own ratios: what the machine does meanwhile weighs on both sides of a round."""
+    """The median of the rounds' ratios: other load affects both sides of a round."""
     return statistics.median(a / b if b else 0.0 for a, b in zip(ours, theirs))
 
 

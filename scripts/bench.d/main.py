@@ -1,4 +1,4 @@
-"""`make bench`: sets everything up once, measures part after part, compares with the bars. See docs/BENCHMARKS.md."""
+"""`make bench`: measures the selected parts and compares the figures with the bars. See docs/BENCHMARKS.md."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from processes import BenchError, Processes, resident_mib  # noqa: E402
 from stack import ROOT, Stack, bash  # noqa: E402
 from tools import Tools  # noqa: E402
 
-# In the order of running: what makes links comes after what counts on the links there are, memory after everything.
+# In run order: parts that create links come after parts that rely on the loaded links, and memory comes last.
 PARTS = {"peak": peak, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "export": export, "creates": creates,
          "users": users, "clicks": clicks, "telemetry": telemetry, "ingest": ingest, "stats": stats, "import": imports, "jobs": jobs, "memory": memory}
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """Amounts of data and lengths of rounds."""
 
     links: int = 1_000_000
     warm_links: int = 100_000
@@ -67,7 +67,7 @@ QUICK = Size(links=200_000, warm_draws=300_000, cold_draws=300_000, rounds=3, ro
 
 
 class Bench:
-    """What the parts share: the product, warm, and the bare handler behind the same nginx configuration."""
+    """State shared by the parts: a warm installation, and the bare handler behind the same nginx configuration."""
 
     def __init__(self, processes: Processes, stack: Stack, size: Size) -> None:
         self.processes, self.stack, self.size = processes, stack, size
@@ -77,40 +77,40 @@ class Bench:
 
     def set_up(self) -> None:
         stack = self.stack
-        say("==> PostgreSQL and Redis")
+        say("==> starting PostgreSQL and Redis")
         stack.start_databases()
-        say(f"==> {self.size.links:,} links")
+        say(f"==> loading {self.size.links:,} links")
         stack.load(self.size.links)
         self.key, self.user_id = stack.create_key()
-        say("==> shortener, gateway, bare handler, nginx")
+        say("==> starting shortener, gateway, bare handler and nginx")
         self.shortener = stack.start_shortener("shortener")
         self.gateway, self.gateway_socket = stack.start_gateway("gateway", [self.shortener])
         self.bare_socket = stack.socket("bare")
         self.bare = stack.start_bare("bare", self.bare_socket)
-        self.nginx, self.address = stack.start_nginx("nginx", [self.shortener.public], self.gateway_socket)
+        self.nginx, self.address = stack.start_nginx("nginx", [self.shortener.resolve], self.gateway_socket)
         _, self.bare_address = stack.start_nginx("nginx-bare", [self.bare_socket], self.gateway_socket)
         self.zipf, _ = self.tools.draw(self.size.warm_links, self.size.warm_draws, seed=1)
         self.one = self.tools.codes(1)
-        # As long as the other list: while wrk reads it the machine rests, and what comes after a rest is faster.
+        # As long as the other list: the machine is idle while wrk reads it, and a measurement after a pause is faster.
         self.one_link, _ = self.tools.draw(1, self.size.warm_draws, seed=1)
         self.warm(self.address)
 
     def warm(self, address: str) -> None:
-        """Asks for every link that is to be warm, and checks that each leads where it should. A second try is for machines that
-        do something else at the same time, where cold look-ups may time out."""
+        """Requests every link of the warm set and checks its target. It retries, because cold lookups can time out on a busy
+        machine."""
         for _ in range(3):
             report = self.tools.replay(address, self.tools.codes(self.size.warm_links), connections=16)
             if report["redirected"] == self.size.warm_links:
                 return
-            say(f"  warning: not every link redirects to its target: {report}")
-        raise BenchError("the links can't be made warm")
+            say(f"  warning: some links do not redirect to their targets: {report}")
+        raise BenchError("cannot warm up the links: some still do not redirect to their targets")
 
     def resident(self, pid: int) -> float:
         return resident_mib(pid)
 
 
 def selected(only: str) -> list[str]:
-    """The parts that ONLY names, by their own name or by a figure of theirs."""
+    """The parts that ONLY selects, by name or by one of their figures."""
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     if not wanted:
         return list(PARTS)
@@ -119,7 +119,7 @@ def selected(only: str) -> list[str]:
         found = {part for part, module in PARTS.items()
                  if name == part or any(fnmatch.fnmatch(name, pattern) for pattern in module.FIGURES)}
         if not found:
-            raise BenchError(f"ONLY={name}: no such part or figure\n{listing()}")
+            raise BenchError(f"ONLY={name}: unknown part or figure; choose from:\n{listing()}")
         parts |= found
     return [part for part in PARTS if part in parts]
 
@@ -129,7 +129,7 @@ def listing() -> str:
 
 
 def warn_if_busy() -> None:
-    """Ratios bear a slow machine; they don't bear one that others use in bursts."""
+    """Warns if other programs use the processors. Ratios tolerate a slow machine, but not bursts of other load."""
     def ticks() -> tuple[int, int]:
         fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         return fields[3] + fields[4], sum(fields)
@@ -139,7 +139,7 @@ def warn_if_busy() -> None:
     idle, total = ticks()[0] - idle, ticks()[1] - total
     busy = 1 - idle / max(total, 1)
     if busy > 0.15:
-        say(f"  warning: other programs use {busy:.0%} of the processors: the figures will be noise")
+        say(f"  warning: other programs use {busy:.0%} of the processors, so the figures are unreliable")
 
 
 def measure(bench: Bench, parts: list[str]) -> None:
@@ -150,7 +150,7 @@ def measure(bench: Bench, parts: list[str]) -> None:
     for part in parts:
         say(f"==> {part}")
         start = time.monotonic()
-        # What the part before has left in the stream is none of this one's business.
+        # Clicks of the previous part must not affect this one.
         bench.stack.forget_clicks()
         PARTS[part].run(bench)
         bench.processes.check()
@@ -174,7 +174,7 @@ def main() -> int:
     for old in out.glob("run.*"):
         shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="run.", dir=out))
-    # For nginx's workers and PostgreSQL's user.
+    # nginx's worker processes and PostgreSQL's user must be able to enter.
     folder.chmod(0o711)
     logs = out / "logs"
     shutil.rmtree(logs, ignore_errors=True)
@@ -194,9 +194,9 @@ def main() -> int:
         measure(bench, parts)
         status = 0
     except BenchError as error:
-        say(f"error: {error}\n(logs: {logs})")
+        say(f"error: {error}\nlogs: {logs}")
     finally:
-        # From here on nothing may keep us from ending what was started.
+        # No signal may interrupt the clean-up.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         processes.stop_all()

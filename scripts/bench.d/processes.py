@@ -1,4 +1,7 @@
-"""Processes of this run. Each has a session of its own, so Ctrl-C reaches only us and we end them, by pid, in reverse order."""
+"""Processes of this run.
+
+Each has its own session, so Ctrl-C reaches only this script, which stops them by pid, in reverse order.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import Callable
 
 
 class BenchError(Exception):
-    """Something that the person at the terminal should read without a traceback."""
+    """An error that is shown without a traceback."""
 
 
 @dataclass
@@ -59,9 +62,9 @@ class Processes:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if process.popen.poll() is not None:
-                raise BenchError(f"{process.name} ended while waiting for {what}\n{tail(process.log)}")
+                raise BenchError(f"{process.name} exited while waiting for {what}\n{tail(process.log)}")
             if time.monotonic() > deadline:
-                raise BenchError(f"no {what} after {timeout_s:g} s\n{tail(process.log)}")
+                raise BenchError(f"timed out after {timeout_s:g} s waiting for {what}\n{tail(process.log)}")
             time.sleep(every_s)
 
     def stop(self, process: Process) -> None:
@@ -74,26 +77,26 @@ class Processes:
             self.stop(self.running[-1])
 
     def check(self) -> None:
-        """A server that died would make the next figure meaningless."""
+        """Fails if a server has exited: the next figure would be meaningless."""
         for process in self.running:
             if process.popen.poll() is not None:
-                raise BenchError(f"{process.name} ended by itself\n{tail(process.log)}")
+                raise BenchError(f"{process.name} exited unexpectedly\n{tail(process.log)}")
 
     def run(self, argv: list[str], *, env: dict[str, str] | None = None, stdin=subprocess.DEVNULL,
             timeout_s: float = 600) -> Ran:
-        """Runs a tool to its end; anything but success is an error."""
+        """Runs a tool until it exits. An exit code other than 0 is an error."""
         before, start = cpu_of_children(), time.monotonic()
         popen = subprocess.Popen(argv, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                  start_new_session=True)
         try:
             stdout, stderr = popen.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            raise BenchError(f"{argv[0]} did not end within {timeout_s:g} s") from None
+            raise BenchError(f"{argv[0]} did not exit within {timeout_s:g} s") from None
         finally:
             if popen.poll() is None:
                 end(popen, signal.SIGTERM, 5, argv[0])
         if popen.returncode != 0:
-            raise BenchError(f"{' '.join(argv[:3])} … failed ({popen.returncode}): {stderr[-2000:]}{stdout[-500:]}")
+            raise BenchError(f"{' '.join(argv[:3])} … failed with exit code {popen.returncode}: {stderr[-2000:]}{stdout[-500:]}")
         self.check()
         return Ran(stdout, time.monotonic() - start, cpu_of_children() - before)
 
@@ -105,8 +108,8 @@ def end(popen: subprocess.Popen, stop_signal: signal.Signals, grace_s: float, na
     try:
         popen.wait(grace_s)
     except subprocess.TimeoutExpired:
-        print(f"warning: {name} had to be killed", flush=True)
-        # Its whole session: it is ours, and nobody is left to end what it started.
+        print(f"warning: {name} did not exit in time and was killed", flush=True)
+        # Its whole session, because nothing else would stop its children.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(popen.pid, signal.SIGKILL)
         popen.wait()
@@ -140,7 +143,7 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_us(*pids: int) -> float:
-    """Processor time so far of these processes and their descendants, those that have ended included, in microseconds."""
+    """Processor time of these processes and their descendants, including exited ones, in microseconds."""
     ticks = 0
     for pid in pids:
         for member in tree(pid):
@@ -156,12 +159,12 @@ def resident_mib(pid: int) -> float:
 
 
 def peak_mib(pid: int) -> float:
-    """The most that VmRSS has been, since the start or `forget_peak`."""
+    """VmHWM: the highest VmRSS since the start or `forget_peak`."""
     return status_mib(pid, "VmHWM:")
 
 
 def forget_peak(pid: int) -> None:
-    """From now on `peak_mib` counts anew."""
+    """Resets `peak_mib`."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
@@ -173,7 +176,7 @@ def status_mib(pid: int, name: str) -> float:
 
 
 def proportional_mib(pid: int) -> float:
-    """Pss of a process and its descendants: pages that they share count once."""
+    """Pss of a process and its descendants: shared pages count once."""
     total = 0
     for member in tree(pid):
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""The servers that are measured: private PostgreSQL and Redis, the product's release binaries on unix sockets, the product's own
-nginx configuration, and the bare handler behind the same one.
+"""The measured servers: private PostgreSQL and Redis, Linnet's release binaries on unix sockets, and Linnet's nginx
+configuration in front of them and of the bare handler.
 
-Settings are the defaults of production, but for two things that a single client needs: rate limits are counted and too high to
-be reached, and PostgreSQL accepts the connections of pgbench besides the product's.
+Settings have their production defaults, with two exceptions for a single client: rate limits are counted but too high to
+be reached, and PostgreSQL also accepts the connections of pgbench.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from processes import BenchError, Process, Processes
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = str(ROOT / "scripts" / "service")
 UNREACHED_LIMITS = {
-    # 32 of them for the API: as many as pgbench has, so that both sides commit in groups of the same size.
+    # 32 of them are for the API, as many as pgbench has, so that both sides commit in groups of the same size.
     "LINNET__POSTGRES__MAX_CONNECTIONS": "50",
     "LINNET__LIMITS__KEY_PER_MINUTE": "60000000",
     "LINNET__LIMITS__KEY_BURST": "1000000",
-    # Nobody is exempt, not even this machine.
+    # No address is exempt, not even this machine's.
     "LINNET_NGINX_UNLIMITED": "",
     "LINNET_NGINX_API_RATE": "100000r/s",
     "LINNET_NGINX_API_BURST": "20000",
@@ -39,7 +39,7 @@ UNREACHED_LIMITS = {
 @dataclass
 class Shortener:
     process: Process
-    public: str
+    resolve: str
     api: str
     admin: str
 
@@ -49,17 +49,18 @@ class Shortener:
 
     def redirects(self) -> int:
         """Redirects served so far."""
-        return int(self._by_label("linnet_resolve_answers_total", "outcome").get("redirected", 0))
+        return int(self._by_label("linnet_resolve_responses_total", "outcome").get("redirected", 0))
 
     def _by_label(self, name: str, label: str) -> dict[str, float]:
         status, text = http_get(self.admin, "/metrics")
         if status != 200:
-            raise BenchError(f"/metrics of {self.process.name} answered {status}")
+            raise BenchError(f"/metrics of {self.process.name} returned {status}")
         return {value: float(count)
                 for value, count in re.findall(rf'^{name}\{{[^}}]*{label}="(\w+)"[^}}]*\}} (\S+)$', text, re.M)}
 
 
-# Clicks by the roll-up of the whole service, which is written with the one half of a batch, and batches that lack a half.
+# Clicks in the roll-up of the whole installation, which is written with one half of a batch, and batches that lack a
+# half.
 RECORDED = "SELECT COALESCE(sum(clicks + bots + prefetches + heads), 0) FROM click_days WHERE subject = 0"
 UNEVEN_BATCHES = "SELECT count(*) FROM (SELECT FROM click_batches WHERE shard > 0 GROUP BY id HAVING count(*) < 2) AS uneven"
 
@@ -76,7 +77,7 @@ class Stack:
                             if not name.startswith(("LINNET_", "OTEL_", "PG", "PYTHON"))}
         self.environment |= UNREACHED_LIMITS
         self.environment["LINNET__SERVICE__TOKEN"] = secrets.token_hex(32)
-        # Each process takes a folder of its own in it.
+        # Each process creates its own directory in it.
         self.environment["LINNET__CLICKS__SPOOL_DIR"] = str(folder / "spool")
         self.environment["LINNET__JOBS__UPLOAD_DIR"] = str(folder / "uploads")
 
@@ -91,8 +92,8 @@ class Stack:
         self.redis = self.processes.start("redis", [SERVICE, "redis", str(self.folder / "redis"), str(self.redis_port)],
                                           environment, grace_s=10)
         ready = [str(self.pg_bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.pg_port)]
-        self.processes.wait_until(self.postgres, "answer from PostgreSQL", lambda: subprocess.run(ready).returncode == 0)
-        self.processes.wait_until(self.redis, "answer from Redis", lambda: self.redis_command("PING") == "+PONG")
+        self.processes.wait_until(self.postgres, "PostgreSQL to accept connections", lambda: subprocess.run(ready).returncode == 0)
+        self.processes.wait_until(self.redis, "Redis to accept connections", lambda: self.redis_command("PING") == "+PONG")
         url = (folder / "url-socket").read_text().strip()
         self.environment |= {
             "LINNET__POSTGRES__URL": url,
@@ -112,19 +113,19 @@ class Stack:
         return self.processes.run(argv, env=self.pg_environment).stdout.strip()
 
     def load(self, links: int) -> None:
-        """Puts the links in; afterwards the server has nothing left to do on its own."""
+        """Loads the links and finishes vacuum and checkpoint, so that the server has no background work left."""
         with subprocess.Popen([self.binary("linnet-bench"), "rows", "--links", str(links)], stdout=subprocess.PIPE,
                               start_new_session=True) as rows:
             copy = "COPY urls (short_code, original_url, clicks) FROM STDIN"
             argv = [str(self.pg_bin / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-c", copy]
             self.processes.run(argv, env=self.pg_environment, stdin=rows.stdout)
         if int(self.sql("SELECT count(*) FROM urls")) != links:
-            raise BenchError("not all links were loaded")
+            raise BenchError("some links were not loaded")
         self.sql("VACUUM (FREEZE, ANALYZE) urls")
         self.as_superuser("CHECKPOINT")
 
     def copy_in(self, target: str, file: Path) -> None:
-        """COPY of a file in text format, through the same socket as the product."""
+        """COPY of a file in text format, through the same socket as Linnet."""
         argv = [str(self.pg_bin / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-c", f"COPY {target} FROM STDIN"]
         with file.open() as rows:
             self.processes.run(argv, env=self.pg_environment, stdin=rows)
@@ -135,7 +136,7 @@ class Stack:
         self.processes.run([str(self.pg_bin / "psql"), "-Xq", "-c", statement], env=environment)
 
     def redis_command(self, *words: str) -> str:
-        """The first line of the answer."""
+        """Sends a command and returns the first line of the reply."""
         try:
             with socket.create_connection(("127.0.0.1", self.redis_port), timeout=60) as connection:
                 connection.sendall((" ".join(words) + "\r\n").encode())
@@ -144,31 +145,31 @@ class Stack:
             return ""
 
     def create_key(self, scopes: str = "urls:read,urls:write") -> tuple[str, int]:
-        """A key of the one user, which may read and write links if nothing else is said, and the user's id."""
+        """Creates a key of the only user, by default for reading and writing links. Returns the key and the user's id."""
         argv = [self.binary("linnet-shortener"), "admin", "create-key", "--username", "bench", "--email", "bench@example.com",
                 "--scopes", scopes, "--name", "bench"]
         key = self.processes.run(argv, env=self.environment).stdout.strip().splitlines()[-1]
         return key, int(self.sql("SELECT id FROM users WHERE email = 'bench@example.com'"))
 
     def generate(self, links: int, clicks: int, days: int, seed: int, *flags: str) -> None:
-        """Links of the key's user, and clicks on them."""
+        """Generates links of the key's user, and clicks on them."""
         argv = [self.binary("linnet-shortener"), "admin", "generate", "--links", str(links), "--clicks", str(clicks), "--days",
                 str(days), "--seed", str(seed), "--user", "bench@example.com", *flags]
         self.processes.run(argv, env=self.environment, timeout_s=7200)
 
     def recorded(self) -> int:
-        """Clicks in the database, by the roll-up of the whole service, which is written with them."""
+        """Recorded clicks, from the roll-up of the whole installation."""
         return int(self.sql(RECORDED))
 
     def forget_clicks(self) -> None:
-        """Clicks that nobody has taken from the stream, with those that the shorteners are about to send (`clicks.flush_ms`)."""
+        """Deletes the stream, after the shorteners have flushed their buffers (`clicks.flush_ms`)."""
         time.sleep(0.5)
         self.redis_command("UNLINK", "linnet:clicks")
 
     def wait_recorded(self, wanted: int, timeout_s: float) -> int:
-        """Waits until so many clicks are in the database, both halves of each batch; how many there are then, or after the time."""
+        """Waits until this many clicks are recorded, with both halves of each batch. Returns the last count."""
         deadline = time.monotonic() + timeout_s
-        # One process for all looks: a new connection for each would take some hundredths of what is measured.
+        # One psql for all polls: a new connection for each would add a few percent to the measured time.
         argv = [str(self.pg_bin / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"]
         environment = self.pg_environment | {"PGOPTIONS": "-c statement_timeout=60s"}
         with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -178,12 +179,12 @@ class Stack:
                 psql.stdin.flush()
                 recorded, uneven = (int(psql.stdout.readline() or -1) for _ in range(2))
                 if recorded < 0 or uneven < 0:
-                    raise BenchError("psql ended while it was asked how many clicks are recorded")
+                    raise BenchError("psql exited while counting the recorded clicks")
                 if (recorded >= wanted and uneven == 0) or time.monotonic() > deadline:
                     return recorded
                 time.sleep(0.2)
 
-    # --- The product ---
+    # --- Linnet ---
 
     def binary(self, name: str) -> str:
         return str(self.binaries / name)
@@ -191,18 +192,18 @@ class Stack:
     def socket(self, name: str) -> str:
         return f"unix:{self.sockets}/{name}.sock"
 
-    def start_shortener(self, name: str, *, public: str | None = None, wait: bool = True, **settings: str) -> Shortener:
-        public = public or self.socket(name)
+    def start_shortener(self, name: str, *, resolve: str | None = None, wait: bool = True, **settings: str) -> Shortener:
+        resolve = resolve or self.socket(name)
         api, admin = self.socket(f"{name}-api"), f"127.0.0.1:{self.port()}"
         environment = self.environment | {
-            "LINNET__SHORTENER__PUBLIC_LISTEN": public,
+            "LINNET__SHORTENER__RESOLVE_LISTEN": resolve,
             "LINNET__SHORTENER__API_LISTEN": api,
             "LINNET__SHORTENER__ADMIN_LISTEN": admin,
         } | settings
         process = self.processes.start(name, [self.binary("linnet-shortener"), "serve"], environment)
-        shortener = Shortener(process, public, api, admin)
+        shortener = Shortener(process, resolve, api, admin)
         if wait:
-            self.processes.wait_until(process, f"readiness of {name}", lambda: is_ok(admin, "/readyz"))
+            self.processes.wait_until(process, f"{name} to be ready", lambda: is_ok(admin, "/readyz"))
         return shortener
 
     def start_worker(self, name: str, **settings: str) -> Process:
@@ -218,18 +219,18 @@ class Stack:
             "LINNET__UPSTREAM__SHORTENERS": ",".join(s.api for s in shorteners),
         }
         process = self.processes.start(name, [self.binary("linnet-gateway"), "serve"], environment)
-        self.processes.wait_until(process, f"readiness of {name}", lambda: is_ok(admin, "/readyz"))
+        self.processes.wait_until(process, f"{name} to be ready", lambda: is_ok(admin, "/readyz"))
         return process, listen
 
     def start_bare(self, name: str, listen: str) -> Process:
         process = self.processes.start(name, [self.binary("linnet-bench-bare"), listen], self.environment, grace_s=10)
-        self.processes.wait_until(process, f"answer of {name}", lambda: listens(listen))
+        self.processes.wait_until(process, f"{name} to accept connections", lambda: listens(listen))
         return process
 
     # --- nginx ---
 
     def start_nginx(self, name: str, resolve: list[str], gateway: str) -> tuple[Process, str]:
-        """The product's own configuration; gives the address."""
+        """Starts nginx with Linnet's configuration. Returns process and address."""
         address = f"127.0.0.1:{self.port()}"
         environment = self.environment | {
             "LINNET_NGINX_RESOLVE": ",".join(resolve),
@@ -239,7 +240,7 @@ class Stack:
         return self.nginx(name, [SERVICE, "nginx", str(self.folder / name)], environment, address), address
 
     def start_minimal_nginx(self, bare: str) -> tuple[str, str]:
-        """The least that proxies to the bare handler, and nginx's own redirect: two addresses."""
+        """Starts a minimal nginx. Returns the address of a proxy to the bare handler, and of nginx's own redirect."""
         folder = self.folder / "nginx-minimal"
         (folder / "logs").mkdir(parents=True)
         proxy, own = f"127.0.0.1:{self.port()}", f"127.0.0.1:{self.port()}"
@@ -253,11 +254,11 @@ class Stack:
 
     def nginx(self, name: str, argv: list[str], environment: dict[str, str], address: str) -> Process:
         process = self.processes.start(name, argv, environment, stop_signal=signal.SIGTERM, grace_s=25)
-        self.processes.wait_until(process, f"answer of {name}", lambda: listens(address))
+        self.processes.wait_until(process, f"{name} to accept connections", lambda: listens(address))
         return process
 
     def port(self) -> int:
-        """A port that nobody listens on, below the range of outgoing connections."""
+        """A free port below the range of outgoing connections."""
         for port in range(21_000, 30_000):
             if port in self.taken:
                 continue
@@ -271,7 +272,7 @@ class Stack:
         raise BenchError("no free port")
 
     def remove(self) -> None:
-        """What the run leaves, and what scripts/service keeps elsewhere for it."""
+        """Deletes the files of the run, and those that scripts/service keeps elsewhere for it."""
         for name in ("postgres", "redis", "nginx", "nginx-bare", "nginx-cold", "nginx-unrecorded"):
             home = self.folder / name / "home"
             if home.is_symlink():
@@ -282,7 +283,7 @@ class Stack:
 
 
 def bash(command: str) -> str:
-    """A function of scripts/lib.sh."""
+    """Runs a function of scripts/lib.sh and returns its output."""
     script = f'source "$1"; {command}'
     ran = subprocess.run(["bash", "-c", script, "bash", str(ROOT / "scripts" / "lib.sh")], capture_output=True, text=True)
     if ran.returncode != 0:

@@ -1,4 +1,4 @@
-"""The load tools, each run once with its result read."""
+"""The load tools: each function runs one and returns its result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from processes import BenchError, Processes
 from stack import Stack
 
 HERE = Path(__file__).resolve().parent
-# One setting for everything that is compared. wrk has a core's worth of work at the rates of nginx's own redirect.
+# The same for all comparisons. wrk uses a whole core at the rates of nginx's own redirect.
 WRK_THREADS, WRK_CONNECTIONS = 2, 64
 
 
@@ -27,12 +27,12 @@ class Tools:
         self.stack = stack
 
     def wrk_paths(self, address: str, codes: Path, seconds: float, offset: float) -> Peak:
-        """GET of the list's codes, closed loop."""
+        """GET of the codes in the list, closed loop."""
         return self._wrk("wrk_paths.lua", address, seconds, WRK_CONNECTIONS,
                          {"BENCH_LIST": str(codes), "BENCH_OFFSET": str(offset % 1.0)})
 
     def wrk_visits(self, address: str, codes: Path, seconds: float, offset: float) -> Peak:
-        """The same with what browsers send: fifty user agents, referrers and languages in turns."""
+        """The same with browsers' headers: fifty user agents, referrers and languages."""
         return self._wrk("wrk_visits.lua", address, seconds, WRK_CONNECTIONS,
                          {"BENCH_LIST": str(codes), "BENCH_OFFSET": str(offset % 1.0)})
 
@@ -47,7 +47,7 @@ class Tools:
         return Peak(result["requests"] / result["seconds"], result["errors"])
 
     def pgbench(self, script: str, user_id: int, seconds: float, connections: int) -> float:
-        """Transactions a second of a script."""
+        """Runs a script and returns its transactions a second."""
         file = self.stack.folder / "insert.sql"
         file.write_text(script)
         argv = [str(self.stack.pg_bin / "pgbench"), "-n", "-M", "prepared", "-c", str(connections), "-j", str(WRK_THREADS),
@@ -55,15 +55,15 @@ class Tools:
         out = self.processes.run(argv, env=self.stack.pg_environment).stdout
         failed = re.search(r"failed transactions: (\d+)", out)
         if failed and int(failed.group(1)):
-            raise BenchError(f"pgbench had failed transactions:\n{out}")
+            raise BenchError(f"pgbench reports failed transactions:\n{out}")
         return float(re.search(r"^tps = ([\d.]+)", out, re.M).group(1))
 
     def replay(self, address: str, codes: Path, connections: int = WRK_CONNECTIONS) -> dict:
-        """Each code of the list exactly once; every redirect's target is checked."""
+        """Requests each code of the list exactly once and checks each target."""
         return self._generator("replay", "--address", address, "--list", str(codes), "--connections", str(connections))
 
     def pace(self, address: str, codes: Path, rate: float, seconds: float) -> dict:
-        """Open loop at a fixed rate; latencies count from when a request was due."""
+        """Open loop at a fixed rate. Latency counts from when a request is due."""
         return self._generator("pace", "--address", address, "--list", str(codes), "--rate", f"{rate:.1f}", "--seconds",
                                f"{seconds:g}")
 
@@ -74,7 +74,7 @@ class Tools:
         return file
 
     def draw(self, links: int, draws: int, seed: int) -> tuple[Path, int]:
-        """A list drawn from Zipf's law, and how many distinct codes it has."""
+        """A list of codes in a Zipf distribution, and its number of distinct codes."""
         file = self.stack.folder / f"draws-{links}-{draws}-{seed}"
         argv = [self._bench, "draw", "--links", str(links), "--draws", str(draws), "--seed", str(seed), "--out", str(file)]
         return file, json.loads(self.processes.run(argv).stdout)["distinct"]
@@ -90,5 +90,5 @@ class Tools:
 def result_of(stdout: str) -> dict:
     found = re.search(r"^RESULT (\{.*\})$", stdout, re.M)
     if not found:
-        raise BenchError(f"wrk gave no result:\n{stdout}")
+        raise BenchError(f"wrk printed no result:\n{stdout}")
     return json.loads(found.group(1))

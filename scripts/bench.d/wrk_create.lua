@@ -1,4 +1,4 @@
--- Shortens a target that nobody has used: BENCH_SEED tells rounds apart, the thread's number threads.
+-- Shortens a new target with each request. BENCH_SEED distinguishes rounds, the thread's number threads.
 local threads = {}
 
 function setup(thread)

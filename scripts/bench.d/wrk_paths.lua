@@ -1,5 +1,5 @@
--- Asks for the codes of BENCH_LIST in their order. Every request is a string made beforehand, so one costs wrk a table look-up,
--- whatever is measured. BENCH_OFFSET (0 to 1) is where a round begins; each thread has its own part.
+-- Requests the codes of BENCH_LIST in order. All request strings are built in advance, so each costs wrk one table lookup on either
+-- side. BENCH_OFFSET (0 to 1) is where a round begins; each thread has its own part.
 local threads = {}
 
 function setup(thread)

@@ -1,5 +1,5 @@
--- As wrk_paths.lua, with the headers that browsers send: fifty user agents in turns, each request with one of the referrers and
--- languages. Putting a request together costs wrk the same whatever is measured.
+-- Like wrk_paths.lua, with browsers' headers: fifty user agents in turn, each request with one of the referrers and languages.
+-- Building a request costs wrk the same on either side.
 local threads = {}
 
 local systems = {
@@ -30,7 +30,7 @@ function init()
   end
   position = math.floor((tonumber(os.getenv("BENCH_OFFSET")) + number / 2) * size) % size
   heads, kinds, kind = {}, 0, 0
-  -- 7 has no factor in common with 50, and languages change after each round of agents: all combinations come.
+  -- 7 and 50 are coprime, and the language changes after each round of agents, so all combinations occur.
   for turn = 0, 50 * 7 * 6 - 1 do
     local agent = turn % 50
     local system, major = systems[agent % 5 + 1], 133 + math.floor(agent / 5)

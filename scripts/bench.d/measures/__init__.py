@@ -1,1 +1,1 @@
-"""What is measured, one part a file. A part takes the bench and adds its figures."""
+"""The parts, one a file. `run` measures a part and adds its figures to the bench."""

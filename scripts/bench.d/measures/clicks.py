@@ -1,4 +1,4 @@
-"""What recording clicks costs a redirect, and whether every one of them is recorded."""
+"""The cost of click recording for a redirect, and whether every click is recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(bench) -> None:
 
 
 def costs(bench) -> None:
-    """Redirects with recording, without it, and of the bare handler, in turns. Nothing takes the clicks meanwhile."""
+    """Redirects with recording, without it, and of the bare handler, in turns. No worker runs meanwhile."""
     ours = {"clicks_resolve": {}, "clicks_resolve_unrecorded": {"LINNET__CLICKS__ENABLED": "false"}}
     rates, errors = visits_in_turns(bench, {"clicks_resolve_bare": bench.bare_address}, ours)
     figures = bench.figures
@@ -35,34 +35,34 @@ def costs(bench) -> None:
 
 
 def delivery(bench) -> None:
-    """Saturation with a worker beside it; then redirects served and clicks recorded are the same number."""
+    """Saturation with a worker. Afterwards the numbers of redirects and of recorded clicks must be equal."""
     stack = bench.stack
     worker = stack.start_worker("worker")
     before = settled(stack)
     served_before = bench.shortener.redirects()
     peak = bench.tools.wrk_visits(bench.address, bench.zipf, bench.size.saturation_s, 0.5)
     ended = time.monotonic()
-    # Requests that wrk has left behind are served still.
+    # Requests that wrk has abandoned are still being served.
     time.sleep(0.2)
     served = bench.shortener.redirects() - served_before
     stack.wait_recorded(before + served, DRAIN_S)
     drained = time.monotonic() - ended
-    # Nothing may come on top.
+    # Later clicks would be duplicates.
     recorded = settled(stack) - before
     raw = int(stack.sql("SELECT count(*) FROM clicks"))
     if raw != before + recorded:
-        raise BenchError(f"{raw:,} raw clicks, and {before + recorded:,} by the roll-up")
+        raise BenchError(f"{raw:,} raw clicks, but {before + recorded:,} in the roll-up")
     figures = bench.figures
-    figures.add("clicks_saturation", peak.rate, "req/s", note="with a worker that writes them")
+    figures.add("clicks_saturation", peak.rate, "req/s", note="with a worker that records them")
     figures.add("clicks_recorded_per_redirect", recorded / max(served, 1), "clicks", exactly=1,
                 note=f"{recorded:,} recorded, {served:,} redirects served")
-    figures.add("clicks_drain_s", drained, "s", at_most=30, note="after the load's end")
+    figures.add("clicks_drain_s", drained, "s", at_most=30, note="after the end of the load")
     figures.add("clicks_worker_memory", bench.resident(worker.pid), "MiB", at_most=64)
     stack.processes.stop(worker)
 
 
 def settled(stack) -> int:
-    """Clicks in the database, as soon as no more come."""
+    """Recorded clicks, when the count no longer changes."""
     last, still_since, deadline = -1, 0.0, time.monotonic() + DRAIN_S
     while time.monotonic() < deadline:
         now = stack.recorded()
@@ -71,4 +71,4 @@ def settled(stack) -> int:
         elif time.monotonic() - still_since > 3:
             return now
         time.sleep(0.2)
-    raise BenchError("clicks keep coming")
+    raise BenchError(f"the count of recorded clicks still changes after {DRAIN_S} s")

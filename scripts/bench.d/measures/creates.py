@@ -1,4 +1,4 @@
-"""Links made through nginx and gateway, next to pgbench with the statement that the store sends."""
+"""Links created through nginx and gateway, compared with pgbench and the store's statement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FIGURES = ("creates_pgbench", "creates", "creates_ratio", "creates_failed_reques
 
 CONNECTIONS = 32
 
-# As `insert_link` in crates/shortener/src/store/links.rs; the values are made here instead of bound.
+# The statement of `insert_link` in crates/store/src/links.rs, with values computed here instead of bound.
 INSERT = r"""
 \set n random(1, 1000000000000000)
 WITH made AS (
@@ -37,7 +37,7 @@ def run(bench) -> None:
     tools.wrk_create(bench.address, bench.key, "warm", 1, CONNECTIONS)
     tools.pgbench(INSERT, bench.user_id, 1, CONNECTIONS)
     for turn in range(size.create_rounds):
-        # The log of the side before must not be written during the next one's turn.
+        # The WAL of one side must not be flushed during the turn of the other.
         bench.stack.as_superuser("CHECKPOINT")
         before_cpu = cpu_us(bench.stack.postgres.pid)
         pgbench.append(tools.pgbench(INSERT, bench.user_id, size.create_s, CONNECTIONS))
@@ -53,7 +53,7 @@ def run(bench) -> None:
         say(f"  round {turn + 1}: pgbench {pgbench[-1]:,.0f}, ours {ours[-1]:,.0f}")
     made = int(bench.stack.sql("SELECT count(*) FROM urls WHERE original_url LIKE 'https://www.example.com/articles/r%'"))
     if made < 0.95 * answered:
-        bench.figures.fail("creates_ratio", "of pgbench", ">= 0.5", f"{answered:.0f} answered, {made} made (before: {before})")
+        bench.figures.fail("creates_ratio", "of pgbench", ">= 0.5", f"{answered:.0f} requests succeeded, but only {made} links exist (before: {before})")
         return
     figures = bench.figures
     figures.add("creates_pgbench", median(pgbench), "tx/s", note=f"{CONNECTIONS} connections, prepared")

@@ -1,5 +1,5 @@
-"""How fast all links are exported, through nginx and gateway, next to COPY of the same columns; both are drained by a client that
-throws them away. And whether the export's memory depends on its length."""
+"""Rate and memory of an export of all links through nginx and gateway, compared with COPY of the same columns. The clients
+of both sides discard the data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("id, user_id, short_code, original_url, title, is_active, redirect_st
 
 def run(bench) -> None:
     stack, size = bench.stack, bench.size
-    # Sees the links that were loaded, which are nobody's.
+    # An administrator, because the loaded links have no owner.
     key, _ = stack.create_key("admin")
     links = int(stack.sql("SELECT count(*) FROM urls"))
     whole(bench, key, links)
@@ -35,11 +35,11 @@ def run(bench) -> None:
     figures.add("export_copy", median(sides["export_copy"]), "rows/s", note="psql: COPY … TO STDOUT")
     figures.add("export_ratio", median_ratio(sides["export"], sides["export_copy"]), "of COPY", at_least=0.5)
     figures.add("export_ndjson", median(sides["export_ndjson"]), "rows/s")
-    figures.add("export_memory", peak_mib(pid) - before, "MiB", at_most=16, note="the shortener's peak above what it had before")
+    figures.add("export_memory", peak_mib(pid) - before, "MiB", at_most=16, note="growth of the shortener, at its peak")
 
 
 def whole(bench, key: str, links: int) -> None:
-    """Reads one export to its end: every link is a line. What is measured finds the table in memory."""
+    """Reads one export completely and counts its lines. It also loads the table into memory for the measurement."""
     connection = http.client.HTTPConnection(bench.address, timeout=60)
     try:
         connection.request("GET", f"{PATH}?format=ndjson", headers={"Authorization": f"Bearer {key}"})
@@ -50,16 +50,16 @@ def whole(bench, key: str, links: int) -> None:
     finally:
         connection.close()
     if (response.status, lines) != (200, links):
-        raise BenchError(f"an export was answered with {response.status} and {lines:,} lines instead of {links:,}")
+        raise BenchError(f"an export returned {response.status} and {lines:,} lines instead of 200 and {links:,}")
 
 
 def export(bench, key: str, kind: str) -> float:
-    """Seconds. curl fails when the connection breaks off."""
+    """Seconds of an export. curl fails if the connection breaks."""
     argv = ["curl", "-fsS", "-o", "/dev/null", "-H", f"Authorization: Bearer {key}", f"http://{bench.address}{PATH}?format={kind}"]
     return bench.processes.run(argv, env=bench.stack.environment).wall_s
 
 
 def copy(bench) -> float:
-    """Seconds, over the socket that the shortener uses."""
+    """Seconds of COPY, over the socket that the shortener uses."""
     argv = [str(bench.stack.pg_bin / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-c", f"COPY urls ({COLUMNS}) TO STDOUT"]
     return bench.processes.run(argv, env=bench.stack.pg_environment).wall_s

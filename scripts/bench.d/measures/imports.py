@@ -1,4 +1,4 @@
-"""Links from a file, next to COPY of the same rows; the memory that it takes; and what redirects notice of it."""
+"""Import of links, compared with COPY of the same rows; its memory; and its effect on the latency of redirects."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def run(bench) -> None:
     worker = stack.start_worker("worker-import")
     memory = {"worker": Memory(worker.pid), "shortener": Memory(bench.shortener.process.pid)}
     speed(bench, bulk, memory)
-    # What comes after asks for the links of the other parts.
+    # The other parts need their links.
     stack.sql("TRUNCATE urls")
     stack.load(bench.size.links)
     bench.warm(bench.address)
     resolve(bench, bulk)
     for name, seen in memory.items():
         bench.figures.add(f"import_memory_{name}", peak_mib(seen.pid), "MiB", at_most=96,
-                          note="the most it ever was (VmHWM) in this part")
+                          note="peak (VmHWM) in this part")
         bench.figures.add(f"import_growth_{name}", seen.growth(), "of the first half", at_most=1.1,
-                          note="middle of VmRSS in an import's second half; the worst import")
+                          note="median VmRSS of an import's second half; the worst import")
     stack.processes.stop(worker)
 
 
 @dataclass
 class Memory:
-    """What a process has resident, sampled import by import."""
+    """Resident memory of a process, sampled for each import."""
 
     pid: int
     imports: list[list[float]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Memory:
         self.imports[-1].append(resident_mib(self.pid))
 
     def growth(self) -> float:
-        """Rows come and go in chunks all along, so the second half of an import should need no more than the first."""
+        """The worst ratio of second half to first half. Rows are processed in chunks, so memory should not grow."""
         halves = ((seen[:len(seen) // 2], seen[len(seen) // 2:]) for seen in self.imports if len(seen) >= 2)
         return max((median(second) / median(first) for first, second in halves), default=0.0)
 
@@ -76,21 +76,21 @@ def speed(bench, bulk: Bulk, memory: dict[str, Memory]) -> None:
         uploads.append(time.time() - start)
         job = bulk.wait(number, is_over, meanwhile=Sampler(memory).sample)
         if (job["state"], job["rows_written"]) != ("succeeded", count):
-            raise BenchError(f"the import has not written {count:,} rows: {job}")
+            raise BenchError(f"the import did not write {count:,} rows: {job}")
         ours.append(count / (moment(job["finished_at"]) - start))
         expect_links(stack, count)
         say(f"  round {turn + 1}: COPY {copied[-1]:,.0f} rows/s, import {ours[-1]:,.0f} rows/s, upload {uploads[-1]:.1f} s")
     copied_file.unlink()
     upload.unlink()
     figures.add("import", median(ours), "rows/s",
-                note=f"{count:,} rows of CSV through nginx, from the upload's start to the job's end")
+                note=f"{count:,} rows of CSV through nginx, from the start of the upload to the end of the job")
     figures.add("import_copy", median(copied), "rows/s", note="the same rows into the same table, with all its indexes")
     figures.add("import_ratio", median_ratio(ours, copied), "of COPY", at_least=0.25)
-    figures.add("import_upload_s", median(uploads), "s", note="until the answer 202; it counts")
+    figures.add("import_upload_s", median(uploads), "s", note="until the response 202; included in the rate")
 
 
 class Sampler:
-    """Takes a sample each second of those who ask more often."""
+    """Takes at most one sample a second."""
 
     def __init__(self, memory: dict[str, Memory]) -> None:
         self.memory, self.due = memory, 0.0
@@ -103,7 +103,7 @@ class Sampler:
 
 
 def empty(stack) -> None:
-    """Both sides begin with no rows, and nothing left to be written of the side before."""
+    """Empties the table and flushes the writes of the previous side."""
     stack.sql("TRUNCATE urls")
     stack.as_superuser("CHECKPOINT")
 
@@ -111,12 +111,12 @@ def empty(stack) -> None:
 def expect_links(stack, wanted: int) -> None:
     count = int(stack.sql("SELECT count(*) FROM urls"))
     if count != wanted:
-        raise BenchError(f"{count:,} links are there instead of {wanted:,}")
+        raise BenchError(f"the table has {count:,} links instead of {wanted:,}")
 
 
 def resolve(bench, bulk: Bulk) -> None:
-    """Latency of redirects without and with an import, in turns. The worker records the clicks all the time, as it does in
-    production, so the peak that is halved is the one with a worker beside it."""
+    """Latency of redirects without and with an import, in turns, at half of the peak. A worker records the clicks throughout, also
+    while the peak is measured, as in production."""
     stack, tools, size, figures = bench.stack, bench.tools, bench.size, bench.figures
     peaks = [tools.wrk_paths(bench.address, bench.zipf, size.round_s, turn * 0.37).rate for turn in range(4)]
     rate = median(peaks[1:]) / 2
@@ -133,10 +133,10 @@ def resolve(bench, bulk: Bulk) -> None:
         bulk.cancel(number)
         upload.unlink()
         if is_over(after):
-            raise BenchError(f"the import had ended before the latency was measured: {after}")
+            raise BenchError(f"the import finished before the latency was measured: {after}")
         written = after["rows_written"] - before["rows_written"]
         say(f"  round {turn + 1} at {rate:,.0f}/s: p99 {without[-1]['p99_ms']:.3f} ms, {during[-1]['p99_ms']:.3f} ms with an import "
-            f"that wrote {written:,} rows meanwhile")
+            f"that wrote {written:,} rows")
     failed = sum(r["astray"] + r["refused"] + r["failed"] + r["unsent"] for r in without + during)
 
     def p99(reports):

@@ -1,4 +1,4 @@
-"""Latency at half of the peak rate, open loop: ours and the bare handler's, through the same nginx configuration, in turns."""
+"""Latency at half of the peak rate, open loop, of Linnet and of the bare handler behind the same nginx configuration, in turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resident memory, after every link that should be cached has been asked for and the parts before have run."""
+"""Resident memory after the other parts, with the warm links cached."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FIGURES = ("memory_shortener", "memory_gateway", "memory_nginx", "memory_redis",
 
 
 def run(bench) -> None:
-    # The peak's rounds may not have run, and entries expire.
+    # `peak` may not have run, and cache entries expire.
     bench.warm(bench.address)
     bench.tools.wrk_paths(bench.address, bench.zipf, bench.size.round_s, 0.5)
     bench.tools.wrk_create(bench.address, bench.key, "memory", 2, 32)
@@ -18,4 +18,4 @@ def run(bench) -> None:
                 note=f"{bench.size.warm_links:,} links cached")
     figures.add("memory_gateway", bench.resident(bench.gateway.pid), "MiB", at_most=32)
     for name, pid in (("nginx", bench.nginx.pid), ("redis", bench.stack.redis.pid), ("postgres", bench.stack.postgres.pid)):
-        figures.add(f"memory_{name}", proportional_mib(pid), "MiB", note="all its processes, shared pages once")
+        figures.add(f"memory_{name}", proportional_mib(pid), "MiB", note="all its processes; shared pages count once")

@@ -1,4 +1,4 @@
-"""Redirects a second, closed loop: ours next to the bare handler behind the same nginx configuration, round by round."""
+"""Redirects a second, closed loop, of Linnet and of the bare handler behind the same nginx configuration."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ FIGURES = ("nginx_return_302", "nginx_minimal_to_bare", "nginx_to_bare", "bare_d
 
 def run(bench) -> None:
     stack, tools = bench.stack, bench.tools
-    # wrk has no unix sockets, so what is measured without nginx listens on TCP.
-    direct = stack.start_shortener("shortener-tcp", public=f"127.0.0.1:{stack.port()}")
+    # wrk does not support unix sockets, so targets without nginx listen on TCP.
+    direct = stack.start_shortener("shortener-tcp", resolve=f"127.0.0.1:{stack.port()}")
     bare_tcp = f"127.0.0.1:{stack.port()}"
     bare_direct = stack.start_bare("bare-tcp", bare_tcp)
     minimal, own = stack.start_minimal_nginx(bench.bare_socket)
-    bench.warm(direct.public)
+    bench.warm(direct.resolve)
 
     targets = {
         "nginx_to_bare": (bench.bare_address, bench.zipf),
         "resolve_zipf": (bench.address, bench.zipf),
         "resolve_one_link": (bench.address, bench.one_link),
-        "resolve_direct": (direct.public, bench.zipf),
+        "resolve_direct": (direct.resolve, bench.zipf),
         "bare_direct": (bare_tcp, bench.zipf),
         "nginx_minimal_to_bare": (minimal, bench.zipf),
         "nginx_return_302": (own, bench.zipf),
     }
     rates: dict[str, list[float]] = {name: [] for name in targets}
-    # What the application behind nginx spends on a request. A neighbour's load moves it far less than the rates.
+    # Processor time of the application behind nginx. Other load affects it far less than the rates.
     applications = {"nginx_to_bare": bench.bare.pid, "resolve_zipf": bench.shortener.process.pid,
                     "resolve_one_link": bench.shortener.process.pid}
     spent: dict[str, list[float]] = {name: [] for name in applications}
@@ -39,7 +39,7 @@ def run(bench) -> None:
     for address, codes in targets.values():
         tools.wrk_paths(address, codes, 1, 0.3)
     for turn in range(bench.size.rounds):
-        # In another order each round: what is measured after what moves a rate by some percent.
+        # The order changes each round, because it affects a rate by a few percent.
         for name in random.Random(turn).sample(list(targets), len(targets)):
             address, codes = targets[name]
             before = bench.shortener.lookups() if name == "resolve_zipf" else {}
@@ -66,7 +66,7 @@ def run(bench) -> None:
     figures.add("resolve_direct", median(rates["resolve_direct"]), "req/s", note="TCP, without nginx; compare bare_direct")
     for name, values in spent.items():
         figures.add(f"cpu_{name}", median(values), "us/req", note="processor time of the application, without nginx")
-    figures.add("resolve_failed_requests", errors, "requests", at_most=0, note="of all rounds above")
+    figures.add("resolve_failed_requests", errors, "requests", at_most=0, note="all rounds")
     add_shares(figures, "resolve_share", tiers)
     bench.peak_rate = median(rates["resolve_zipf"])
 
@@ -78,7 +78,7 @@ def add_shares(figures, name: str, tiers: dict[str, float]) -> None:
 
 
 def peak_of(bench) -> float:
-    """The peak rate, measured now if this run has not yet."""
+    """The peak rate; measured now if the part `peak` has not run."""
     if bench.peak_rate is None:
         bench.tools.wrk_paths(bench.address, bench.zipf, 1, 0.3)
         bench.peak_rate = median([bench.tools.wrk_paths(bench.address, bench.zipf, bench.size.round_s, turn * 0.37).rate

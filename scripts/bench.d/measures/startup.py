@@ -1,4 +1,4 @@
-"""Cold start: from the spawn of the process to its readiness and to the first redirect. The machine's caches are warm."""
+"""Time from process start to readiness and to the first redirect. The machine's file cache is warm."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def run(bench) -> None:
         shortener = stack.start_shortener(f"shortener-start{turn}", wait=False)
         stack.processes.wait_until(shortener.process, "readiness", lambda: is_ok(shortener.admin, "/readyz"), every_s=0.002)
         ready.append((time.monotonic() - start) * 1000)
-        report = bench.tools.replay(shortener.public, bench.one)
+        report = bench.tools.replay(shortener.resolve, bench.one)
         if report["redirected"] != 1:
-            raise BenchError(f"the first request was not redirected: {report}")
+            raise BenchError(f"the first request did not redirect: {report}")
         redirected.append((time.monotonic() - start) * 1000)
         stack.processes.stop(shortener.process)
-    bench.figures.add("cold_start_ready", median(ready), "ms", note="warm-up of the cache included")
-    bench.figures.add("cold_start_first_redirect", median(redirected), "ms", note="start of the client included")
+    bench.figures.add("cold_start_ready", median(ready), "ms", note="including cache warm-up")
+    bench.figures.add("cold_start_first_redirect", median(redirected), "ms", note="including the client's start")

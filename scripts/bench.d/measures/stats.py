@@ -1,4 +1,4 @@
-"""Statistics of one link, a year by day: with few clicks in the tables, and with a hundred times as many of other links."""
+"""Latency of one link's statistics, a year by day, without and with a hundred times as many clicks on other links."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLES = ("clicks, click_link_days, click_hours, click_days, click_days_by_value
 def run(bench) -> None:
     stack, size, figures = bench.stack, bench.size, bench.figures
     stack.sql(f"TRUNCATE {TABLES}")
-    # All of the few are the link's own; past months are folded at the end of it.
+    # All of these clicks are the link's. `generate` folds past months at its end.
     stack.generate(1, size.stats_few, DAYS, 1)
     link = int(stack.sql(f"SELECT max(id) FROM urls WHERE user_id = {bench.user_id}"))
     few = Asked(bench, link, size.stats_few)
@@ -29,17 +29,17 @@ def run(bench) -> None:
     fill = (size.stats_many - size.stats_few) / (time.monotonic() - start)
     many = Asked(bench, link, size.stats_many)
     if few.answer != many.answer:
-        raise BenchError("clicks of other links have changed the statistics of this one")
-    figures.add("stats_fill", fill, "clicks/s", note="`admin generate`, a year in the order of time, links and folding included")
-    figures.add("stats_few_p50", few.p50, "ms", note=f"{size.stats_few:,} clicks, all of this link")
+        raise BenchError("clicks on other links changed the statistics of this link")
+    figures.add("stats_fill", fill, "clicks/s", note="`admin generate`, a year in time order, including links and folding")
+    figures.add("stats_few_p50", few.p50, "ms", note=f"{size.stats_few:,} clicks, all on this link")
     figures.add("stats_few_p99", few.p99, "ms")
-    figures.add("stats_p50", many.p50, "ms", note=f"{size.stats_many:,} clicks, the same of this link")
+    figures.add("stats_p50", many.p50, "ms", note=f"{size.stats_many:,} clicks, the same number on this link")
     figures.add("stats_p99", many.p99, "ms", at_most=20)
     figures.add("stats_ratio", many.p99 / few.p99, "of few's p99", at_most=1.5)
 
 
 class Asked:
-    """The middle of the rounds' percentiles, in milliseconds, and what was answered."""
+    """Medians of the rounds' percentiles in milliseconds, and the response."""
 
     def __init__(self, bench, link: int, clicks: int) -> None:
         stack, size = bench.stack, bench.size
@@ -53,7 +53,7 @@ class Asked:
         connection = http.client.HTTPConnection(bench.address, timeout=30)
         rounds = []
         try:
-            # The first ones read from disk.
+            # The first round reads from disk and is dropped.
             for count in (20, *[size.stats_requests] * size.stats_rounds):
                 rounds.append(sorted(self.ask(connection, path, bench.key) for _ in range(count)))
         finally:
@@ -69,7 +69,7 @@ class Asked:
         body = response.read()
         took = (time.monotonic() - start) * 1000
         if response.status != 200:
-            raise BenchError(f"statistics were answered with {response.status}: {body[:300]!r}")
+            raise BenchError(f"the statistics returned {response.status}: {body[:300]!r}")
         self.answer = json.loads(body)
         return took
 

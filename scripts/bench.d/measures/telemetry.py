@@ -1,4 +1,4 @@
-"""What metrics and logs cost a redirect."""
+"""The cost of metrics and logs for a redirect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Visits to several services in turns, so that each meets the same weather."""
+"""Visits to several services in turns, so that other load affects all of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from figures import say
 
 
 def visits_in_turns(bench, others: dict[str, str], ours: dict[str, dict[str, str]]) -> tuple[dict[str, list[float]], int]:
-    """Rates of each side's rounds by its name, and failed requests of all. Nothing takes the clicks meanwhile.
+    """Returns the rates of each side's rounds by name, and the number of failed requests. No worker runs meanwhile.
 
-    `others` are addresses, `ours` are settings of a shortener behind the product's nginx. Both are started anew for each round: one
-    process can be a tenth faster than the next one of the same kind for as long as it lives. Who comes first changes, too."""
+    `others` are addresses; `ours` are settings of a shortener behind Linnet's nginx configuration. Shortener and nginx
+    start anew for each round, because a process can be a tenth faster than an identical one for its whole life. The order
+    rotates."""
     stack, tools, size = bench.stack, bench.tools, bench.size
     rates: dict[str, list[float]] = {name: [] for name in [*others, *ours]}
     errors = 0
@@ -17,12 +18,12 @@ def visits_in_turns(bench, others: dict[str, str], ours: dict[str, dict[str, str
         started, targets = [], dict(others)
         for name, settings in ours.items():
             shortener = stack.start_shortener(f"{name}-{turn}", **settings)
-            nginx, targets[name] = stack.start_nginx(f"nginx-{name}-{turn}", [shortener.public], bench.gateway_socket)
+            nginx, targets[name] = stack.start_nginx(f"nginx-{name}-{turn}", [shortener.resolve], bench.gateway_socket)
             started += [nginx, shortener.process]
             bench.warm(targets[name])
         for target in targets.values():
             tools.wrk_visits(target, bench.zipf, 1, 0.3)
-        # A stream that is full would send clicks to the spool.
+        # With a full stream, clicks would go to the spool.
         stack.forget_clicks()
         names = list(targets)
         for name in names[turn % len(names):] + names[:turn % len(names)]:

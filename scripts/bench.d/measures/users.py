@@ -1,4 +1,4 @@
-"""Users of a Locust flow: 90 % resolve, 8 % create, 2 % list and edit, 0.1 to 1 s between."""
+"""Latency for Locust users: 90 % resolve, 8 % create, 2 % list and edit, with 0.1 to 1 s between requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(bench) -> None:
 
 def one(bench, locust: Path, users: int) -> None:
     prefix = bench.stack.folder / f"locust-{users}"
-    # All are there after two seconds; what the ramp saw is dropped.
+    # All users run after two seconds; figures of the ramp are dropped.
     argv = [str(locust), "-f", str(Path(__file__).parents[1] / "locustfile.py"), "--headless", "--host", f"http://{bench.address}",
             "-u", str(users), "-r", str(users / 2), "-t", f"{bench.size.users_s + 2:g}s", "--reset-stats", "--only-summary",
             "--csv", str(prefix), "--exit-code-on-error", "0", "--processes", "2"]
