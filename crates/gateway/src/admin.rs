@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, future::BoxFuture};
-use linnet_platform::{change_feed::FeedState, lifecycle::Lifecycle};
+use linnet_platform::{invalidation_bus::BusState, lifecycle::Lifecycle};
 use linnet_telemetry::{CheckState, Readiness, ReadinessReport};
 
 use crate::{release::RELEASE, upstream::Upstreams};
@@ -12,7 +12,7 @@ use crate::{release::RELEASE, upstream::Upstreams};
 /// it rates are counted here and keys are asked about every second.
 pub(crate) struct GatewayReadiness {
     pub(crate) upstreams: Arc<Upstreams>,
-    pub(crate) feed: FeedState,
+    pub(crate) bus: BusState,
     pub(crate) lifecycle: Lifecycle,
 }
 
@@ -31,7 +31,7 @@ impl GatewayReadiness {
         } else {
             CheckState::Down("no shortener takes traffic".into())
         };
-        let redis = if self.feed.is_live() {
+        let redis = if self.bus.is_live() {
             CheckState::Up
         } else {
             CheckState::Degraded("rates are counted locally, keys are cached for 1 s".into())

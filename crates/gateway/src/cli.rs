@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use linnet_platform::{
-    cli::{Failure, Options, Program},
+    cli::{Options, Program},
     healthcheck::healthcheck,
 };
 
 use crate::{
-    Application, StartError,
+    Application,
     config::Settings,
     release::{RELEASE, SERVICE},
 };
@@ -49,10 +49,4 @@ fn serve(settings: Settings) -> ExitCode {
     PROGRAM.serve(SERVICE, &telemetry, async |telemetry, lifecycle| {
         Application::build(settings, telemetry, lifecycle)?.run().await
     })
-}
-
-impl Failure for StartError {
-    fn task_died(&self) -> bool {
-        matches!(self, Self::TaskDied)
-    }
 }

@@ -23,4 +23,4 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use startup::{Application, StartError};
+pub use startup::Application;

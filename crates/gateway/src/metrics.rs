@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use linnet_platform::change_feed::FeedState;
+use linnet_platform::invalidation_bus::BusState;
 use linnet_telemetry::metrics::{KeyValue, Meter};
 
 use crate::upstream::Upstreams;
@@ -46,7 +46,7 @@ pub(crate) fn register(
     meter: &Meter,
     counters: &Arc<Counters>,
     upstreams: &Arc<Upstreams>,
-    feed: FeedState,
+    feed: BusState,
 ) {
     let plain: [(&'static str, &'static str, Read); 5] = [
         ("linnet_gateway_retries", "Calls that were tried a second time", |c| &c.retries),
@@ -77,7 +77,7 @@ pub(crate) fn register(
         })
         .build();
     meter
-        .u64_observable_gauge("linnet_gateway_change_feed_live")
+        .u64_observable_gauge("linnet_gateway_invalidation_bus_live")
         .with_description("1 while news of revoked keys arrives")
         .with_callback(move |observer| observer.observe(feed.is_live().into(), &[]))
         .build();

@@ -10,14 +10,19 @@ use actix_web::{
     web,
 };
 use http::HeaderValue;
+use linnet_domain::Scope;
 use linnet_platform::{
-    change_feed::{self, ChangeSink},
-    identity::Scope,
+    invalidation_bus::{self, InvalidationSink},
     lifecycle::Lifecycle,
     listener::{Address, Bound, Listener},
-    redis_link::RedisLink,
+    redis_client::RedisClient,
+    server::{StartError, bind, first_ends_all, run_on, serve_admin},
 };
-use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes};
+use linnet_protocol::{
+    invalidation::CHANNEL,
+    routes::{ROUTES, Route},
+};
+use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry};
 use secrecy::ExposeSecret as _;
 
 use crate::{
@@ -29,7 +34,7 @@ use crate::{
     metrics::{self, Counters},
     pages::{self, Pages},
     release::SERVICE,
-    routing::{self, ROUTES, Route},
+    routing,
     upstream::{UpstreamClient, Upstreams, probe},
     worker::Worker,
 };
@@ -39,41 +44,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that closes may go on sending what nobody reads.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the gateway could not start, or stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A listener could not be bound.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// Where.
-        address: Address,
-        /// Why.
-        source: io::Error,
-    },
-    /// The Redis URL is unusable.
-    #[error("redis.url is unusable")]
-    Redis(#[from] redis::RedisError),
-    /// The service token can't stand in a header.
-    #[error("service.token can't stand in a header")]
-    Token(#[from] http::header::InvalidHeaderValue),
-    /// Too many shorteners.
-    #[error("an upstream can't be named")]
-    Upstream(#[from] http::uri::InvalidUri),
-    /// A server failed.
-    #[error("a server failed")]
-    Server(#[from] io::Error),
-    /// A background task died; it has been logged.
-    #[error("a background task died")]
-    TaskDied,
-}
-
 /// A gateway whose listeners are bound.
 pub struct Application {
     shared: Shared,
     public: Listener,
     admin: Listener,
     admin_state: AdminState,
-    feed: Task,
+    bus: Task,
 }
 
 type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -116,16 +93,20 @@ impl Application {
 
         let meter = telemetry.meter();
         let counters = Arc::new(Counters::default());
-        let upstreams = Arc::new(Upstreams::new(&settings.upstream)?);
+        let upstreams = Arc::new(
+            Upstreams::new(&settings.upstream)
+                .map_err(StartError::setting("upstream.shorteners"))?,
+        );
         let cache = Arc::new(KeyCache::new(&settings.auth));
-        let sink: Arc<dyn ChangeSink> = Arc::<KeyCache>::clone(&cache);
+        let sink: Arc<dyn InvalidationSink> = Arc::<KeyCache>::clone(&cache);
         let nonce = format!("gateway:{:032x}", rand::random::<u128>());
-        let (feed_state, feed) = change_feed::feed(&settings.redis, &nonce, sink, None)?;
-        metrics::register(&meter, &counters, &upstreams, feed_state.clone());
+        let (bus_state, bus) = invalidation_bus::bus(&settings.redis, CHANNEL, &nonce, sink, None)
+            .map_err(StartError::setting("redis.url"))?;
+        metrics::register(&meter, &counters, &upstreams, bus_state.clone());
 
         let readiness = GatewayReadiness {
             upstreams: Arc::clone(&upstreams),
-            feed: feed_state,
+            bus: bus_state,
             lifecycle: lifecycle.clone(),
         };
         let admin_state = AdminState {
@@ -133,7 +114,8 @@ impl Application {
             readiness: Arc::new(readiness),
             service: SERVICE,
         };
-        let mut service_token = HeaderValue::from_str(settings.service.token.expose_secret())?;
+        let mut service_token = HeaderValue::from_str(settings.service.token.expose_secret())
+            .map_err(StartError::setting("service.token"))?;
         service_token.set_sensitive(true);
         let shared = Shared {
             requests: RequestTelemetry::new(&meter, &settings.telemetry),
@@ -148,7 +130,7 @@ impl Application {
             lifecycle,
             settings: Arc::new(settings),
         };
-        Ok(Self { shared, public, admin, admin_state, feed: Box::pin(feed) })
+        Ok(Self { shared, public, admin, admin_state, bus: Box::pin(bus) })
     }
 
     /// Where the API is served.
@@ -176,7 +158,7 @@ impl Application {
             "the gateway starts"
         );
 
-        lifecycle.own("change feed", self.feed);
+        lifecycle.own("invalidation bus", self.bus);
         lifecycle.own("limit sweep", sweep(shared.rates.local()));
         lifecycle.own(
             "upstream probe",
@@ -189,7 +171,7 @@ impl Application {
         let (public, retire_public) = self.public.split();
         let (admin, retire_admin) = self.admin.split();
         let public = serve_public(shared, public)?;
-        let admin = serve_admin(&settings, &lifecycle, self.admin_state, admin)?;
+        let admin = serve_admin(&lifecycle, self.admin_state, admin, settings.shutdown.grace_s)?;
         let stop = {
             let (lifecycle, drain) =
                 (lifecycle.clone(), Duration::from_millis(settings.shutdown.drain_ms));
@@ -197,38 +179,24 @@ impl Application {
                 lifecycle.run_until_stopping(drain, || retire_public.retire()).await;
             })
         };
-        // Whichever server ends first takes the other along.
-        let either = |server: Server| {
-            let lifecycle = lifecycle.clone();
-            async move {
-                let end = server.await;
-                lifecycle.begin_drain();
-                end
-            }
-        };
-        let (public, admin) = futures::future::join(either(public), either(admin)).await;
+        let ends = first_ends_all([public, admin], &lifecycle).await;
         stop.abort();
         retire_admin.retire();
-        public?;
-        admin?;
+        ends?;
         if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
     }
 }
 
-fn bind(address: &Address) -> Result<Listener, StartError> {
-    Listener::bind(address).map_err(|source| StartError::Bind { address: address.clone(), source })
-}
-
-fn serve_public(shared: Shared, socket: Bound) -> Result<Server, StartError> {
+fn serve_public(shared: Shared, socket: Bound) -> io::Result<Server> {
     let settings = Arc::clone(&shared.settings);
     let lifecycle = shared.lifecycle.clone();
-    let workers = match settings.gateway.workers {
+    let threads = match settings.gateway.server_threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        workers => workers,
+        threads => threads,
     };
     // The factory runs once in each worker's own runtime.
     let server = HttpServer::new(move || app(shared.clone()))
-        .workers(workers)
+        .workers(threads)
         .max_connections(settings.gateway.max_connections)
         .keep_alive(Duration::from_secs(settings.gateway.keep_alive_s))
         .client_request_timeout(HEAD_TIMEOUT)
@@ -237,28 +205,7 @@ fn serve_public(shared: Shared, socket: Bound) -> Result<Server, StartError> {
         .h1_allow_half_closed(false)
         .shutdown_timeout(settings.shutdown.grace_s)
         .shutdown_signal(lifecycle.stopping().cancelled_owned());
-    Ok(match socket {
-        Bound::Tcp(listener) => server.listen(listener)?.run(),
-        Bound::Unix(listener) => server.listen_uds(listener)?.run(),
-    })
-}
-
-fn serve_admin(
-    settings: &Settings,
-    lifecycle: &Lifecycle,
-    state: AdminState,
-    socket: Bound,
-) -> Result<Server, StartError> {
-    let server =
-        HttpServer::new(move || App::new().configure(|cfg| admin_routes(cfg, state.clone())))
-            .workers(1)
-            .client_request_timeout(HEAD_TIMEOUT)
-            .shutdown_timeout(settings.shutdown.grace_s)
-            .shutdown_signal(lifecycle.stopping().cancelled_owned());
-    Ok(match socket {
-        Bound::Tcp(listener) => server.listen(listener)?.run(),
-        Bound::Unix(listener) => server.listen_uds(listener)?.run(),
-    })
+    run_on(server, socket)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what is returned would borrow it otherwise")]
@@ -287,7 +234,7 @@ fn app(
 
 fn worker(shared: &Shared) -> Worker {
     let settings = &shared.settings;
-    let redis = match RedisLink::new(&settings.redis, None) {
+    let redis = match RedisClient::new(&settings.redis, None) {
         Ok((link, task)) => {
             shared.lifecycle.own("redis link", task);
             Some(link)

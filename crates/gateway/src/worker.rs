@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use linnet_platform::{identity::Scopes, lifecycle::Lifecycle};
+use linnet_domain::Scopes;
+use linnet_platform::lifecycle::Lifecycle;
 
 use crate::{
     auth::Authority,

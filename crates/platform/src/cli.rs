@@ -1,6 +1,6 @@
 //! The frame of a program's command line: what comes before and after the command itself.
 
-use std::{error::Error, io, iter, path::PathBuf, process::ExitCode};
+use std::{error::Error, iter, path::PathBuf, process::ExitCode};
 
 use actix_web::rt::System;
 use clap::Args;
@@ -9,6 +9,7 @@ use linnet_telemetry::{ServiceInfo, Telemetry, TelemetrySettings};
 use crate::{
     EXIT_BAD_CONFIGURATION, EXIT_TASK_DIED,
     lifecycle::Lifecycle,
+    server::StartError,
     settings::{Settings, load},
 };
 
@@ -21,12 +22,6 @@ pub struct Options {
     /// Checks the configuration, reports every problem, and exits (64 if there is any).
     #[arg(long, global = true)]
     check_config: bool,
-}
-
-/// Why a service could not start, or stopped.
-pub trait Failure: Error + From<io::Error> + 'static {
-    /// Whether a background task died; it has been logged.
-    fn task_died(&self) -> bool;
 }
 
 /// A program, by its name: what it says before there is a log begins with that.
@@ -62,11 +57,11 @@ impl Program {
     }
 
     /// Runs a service, with its telemetry, until it ends or a signal ends it.
-    pub fn serve<E: Failure>(
+    pub fn serve(
         self,
         service: ServiceInfo,
         telemetry: &TelemetrySettings,
-        run: impl AsyncFnOnce(&Telemetry, Lifecycle) -> Result<(), E>,
+        run: impl AsyncFnOnce(&Telemetry, Lifecycle) -> Result<(), StartError>,
     ) -> ExitCode {
         let telemetry = match Telemetry::init(telemetry, service) {
             Ok(telemetry) => telemetry,
@@ -84,7 +79,11 @@ impl Program {
             }
             Err(error) => {
                 tracing::error!(error = error as &dyn Error, "the {} failed", service.name);
-                if error.task_died() { ExitCode::from(EXIT_TASK_DIED) } else { ExitCode::FAILURE }
+                if matches!(error, StartError::TaskDied) {
+                    ExitCode::from(EXIT_TASK_DIED)
+                } else {
+                    ExitCode::FAILURE
+                }
             }
         };
         telemetry.shutdown();
@@ -115,7 +114,7 @@ mod tests {
     #[test]
     fn an_error_is_told_with_its_causes() {
         let address = Address::Unix("/run/admin.sock".into());
-        let error = HealthcheckError::NoAnswer(address, io::Error::other("nobody is there"));
+        let error = HealthcheckError::NoAnswer(address, std::std::io::Error::other("nobody is there"));
         assert_eq!(with_causes(&error), "unix:/run/admin.sock did not answer: nobody is there");
     }
 }

@@ -5,22 +5,20 @@
 //! * [`listener`]: TCP or unix-socket listeners that can be retired without losing a connection.
 //! * [`lifecycle`]: signals, draining, and background tasks whose death ends the process.
 //! * [`memory`]: keeps resident memory close to what is used.
-//! * [`problem`]: the RFC 9457 error body, the one way an error leaves a process.
 //! * [`healthcheck`]: asks a running process whether it is ready.
-//! * [`identity`]: who the gateway says is calling, as headers between the two processes.
-//! * [`redis_link`]: a multiplexed Redis connection that doubles as a circuit breaker.
-//! * [`change_feed`]: news of changed links and keys, with a stated bound on staleness.
+//! * [`redis_client`]: a multiplexed Redis connection that doubles as a circuit breaker.
+//! * [`invalidation_bus`]: messages that keep caches true, with a stated bound on staleness.
+//! * [`server`]: what every HTTP server of a process has in common.
 //! * [`testing`]: what the tests of more than one process need.
 
-pub mod change_feed;
 pub mod cli;
 pub mod healthcheck;
-pub mod identity;
+pub mod invalidation_bus;
 pub mod lifecycle;
 pub mod listener;
 pub mod memory;
-pub mod problem;
-pub mod redis_link;
+pub mod redis_client;
+pub mod server;
 pub mod settings;
 pub mod testing;
 

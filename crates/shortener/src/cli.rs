@@ -4,17 +4,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use linnet_platform::{
-    cli::{Failure, Options, Program, block_on},
+    cli::{Options, Program, block_on},
     healthcheck::healthcheck,
 };
 
 use crate::{
     admin::{self, AdminCommand},
     config::Settings,
-    ingest, preflight,
+    preflight,
     release::{RELEASE, SERVICE, WORKER},
-    startup::{self, StartError},
-    store,
+    startup,
 };
 
 const PROGRAM: Program = Program("linnet-shortener");
@@ -66,11 +65,11 @@ pub fn main() -> ExitCode {
         Command::Worker => {
             let telemetry = settings.telemetry.clone();
             PROGRAM.serve(WORKER, &telemetry, async |telemetry, lifecycle| {
-                ingest::work(settings, telemetry, lifecycle).await
+                linnet_worker::run(settings.worker_config()?, telemetry, lifecycle).await
             })
         }
         Command::Preflight => PROGRAM.end(block_on(preflight::preflight(&settings))),
-        Command::Migrate => PROGRAM.end(block_on(store::migrate(&settings.postgres))),
+        Command::Migrate => PROGRAM.end(block_on(linnet_store::migrate(&settings.postgres))),
         Command::Admin(command) => PROGRAM.end(block_on(admin::run(&settings, command))),
         Command::Healthcheck { worker: false } => {
             PROGRAM.end(healthcheck(&settings.shortener.admin_listen))
@@ -79,10 +78,4 @@ pub fn main() -> ExitCode {
             PROGRAM.end(healthcheck(&settings.worker.admin_listen))
         }
     })
-}
-
-impl Failure for StartError {
-    fn task_died(&self) -> bool {
-        matches!(self, Self::TaskDied)
-    }
 }

@@ -2,21 +2,26 @@
 
 use std::{path::Path, time::Duration};
 
+use linnet_platform::server::StartError;
 use linnet_platform::{
     listener::Address,
     settings::{
-        Problems, PublicSettings, RedisSettings, ServiceSettings, Settings as LoadSettings,
-        SettingsError, ShutdownSettings, load,
+        Problems, RedisSettings, Settings as LoadSettings, SettingsError, ShutdownSettings, load,
     },
 };
+use linnet_protocol::settings::{PublicSettings, ServiceSettings};
 use linnet_telemetry::TelemetrySettings;
+use linnet_worker::{WorkerConfig, maintenance::MaintenanceSettings};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    cache::CacheSettings, clicks::ClickSettings, domain::TargetPolicy,
-    http::public::ResolveSettings, ingest::WorkerSettings, jobs::JobSettings,
-    store::PostgresSettings, upkeep::LinkSettings,
-};
+use linnet_clicks::{ClickSettings, ingest::WorkerSettings};
+use linnet_domain::TargetPolicy;
+use linnet_jobs::JobSettings;
+use linnet_resolve::{CacheSettings, listener::ResolveSettings};
+use linnet_store::PostgresSettings;
+use linnet_worker::maintenance::LinkSettings;
+
+use crate::release::WORKER;
 
 /// A statement of the worker that is worth a line of the log takes at least this long: a group of
 /// clicks is ten thousands of rows.
@@ -61,14 +66,14 @@ pub struct Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct ShortenerSettings {
     /// Where short links are resolved, `host:port` or `unix:/path`.
-    pub public_listen: Address,
+    pub resolve_listen: Address,
     /// Where the gateway calls.
     pub api_listen: Address,
     /// Where metrics and health are asked for.
     pub admin_listen: Address,
     /// Threads of the public and of the api listener each; 0 takes one for each core, as far as
     /// `postgres.max_connections` gives each of them a connection.
-    pub workers: usize,
+    pub server_threads: usize,
     /// How long an idle connection stays open, in seconds.
     pub keep_alive_s: u64,
     /// Longest wait for a request's head, in milliseconds.
@@ -83,10 +88,10 @@ impl Default for ShortenerSettings {
     fn default() -> Self {
         let address = |port: u16| Address::Tcp(format!("127.0.0.1:{port}"));
         Self {
-            public_listen: address(8082),
+            resolve_listen: address(8082),
             api_listen: address(8083),
             admin_listen: address(9082),
-            workers: 0,
+            server_threads: 0,
             keep_alive_s: 75,
             head_timeout_ms: 10_000,
             request_timeout_ms: 30_000,
@@ -97,7 +102,11 @@ impl Default for ShortenerSettings {
 
 impl ShortenerSettings {
     fn validate(&self, problems: &mut Problems) {
-        problems.require(self.workers <= 256, "shortener.workers", "must be at most 256");
+        problems.require(
+            self.server_threads <= 256,
+            "shortener.server_threads",
+            "must be at most 256",
+        );
         for (key, value, max) in [
             ("shortener.keep_alive_s", self.keep_alive_s, 3_600),
             ("shortener.head_timeout_ms", self.head_timeout_ms, 60_000),
@@ -129,8 +138,8 @@ impl LoadSettings for Settings {
         self.jobs.validate(problems);
         self.postgres.validate(problems);
         problems.require(
-            self.shortener.workers <= self.postgres.max_workers(),
-            "shortener.workers",
+            self.shortener.server_threads <= self.postgres.max_workers(),
+            "shortener.server_threads",
             "needs postgres.max_connections of at least 3 for each worker and 2 more",
         );
         self.redis.validate(problems);
@@ -140,20 +149,20 @@ impl LoadSettings for Settings {
         for (key, message) in self.telemetry.validate() {
             problems.add(format!("telemetry.{key}"), message);
         }
-        if let Err(error) = TargetPolicy::new(&self.resolve.target_schemes, &self.public) {
+        if let Err(error) = self.target_policy() {
             problems.add("public.own_hosts", error);
         }
     }
 }
 
 impl Settings {
-    /// [`ShortenerSettings::workers`], with 0 resolved.
-    pub fn worker_count(&self) -> usize {
-        match self.shortener.workers {
+    /// [`ShortenerSettings::server_threads`], with 0 resolved.
+    pub fn server_threads(&self) -> usize {
+        match self.shortener.server_threads {
             0 => std::thread::available_parallelism()
                 .map_or(1, std::num::NonZero::get)
                 .min(self.postgres.max_workers()),
-            workers => workers,
+            threads => threads,
         }
     }
 
@@ -164,6 +173,33 @@ impl Settings {
         postgres.slow_statement_ms = postgres.slow_statement_ms.max(SLOW_WORK_MS);
         postgres.lock_timeout_ms = postgres.lock_timeout_ms.max(WORK_LOCK_TIMEOUT_MS);
         postgres
+    }
+
+    /// Which targets are accepted.
+    pub fn target_policy(&self) -> Result<TargetPolicy, String> {
+        let PublicSettings { base_url, own_hosts } = &self.public;
+        TargetPolicy::new(&self.resolve.target_schemes, base_url, own_hosts)
+    }
+
+    /// What maintenance tasks need.
+    pub fn maintenance(&self) -> MaintenanceSettings {
+        MaintenanceSettings {
+            links: self.links.clone(),
+            jobs: self.jobs.clone(),
+            click_retention_days: self.clicks.retention_days,
+        }
+    }
+
+    /// What the worker process needs.
+    pub fn worker_config(&self) -> Result<WorkerConfig, StartError> {
+        Ok(WorkerConfig {
+            worker: self.worker.clone(),
+            redis: self.redis.clone(),
+            postgres: self.worker_postgres(),
+            maintenance: self.maintenance(),
+            targets: self.target_policy().map_err(StartError::setting("public.own_hosts"))?,
+            service: WORKER,
+        })
     }
 
     /// Loads and checks everything.

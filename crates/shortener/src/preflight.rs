@@ -12,7 +12,9 @@ use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection, error::DatabaseError, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{config::Settings, ingest::connect, store::PostgresSettings};
+use crate::config::Settings;
+use linnet_clicks::ingest::connect;
+use linnet_store::PostgresSettings;
 
 /// A server that was started together with this process may need so long.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -9,18 +9,18 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use linnet_platform::{change_feed::FeedState, lifecycle::Lifecycle};
+use linnet_platform::{invalidation_bus::BusState, lifecycle::Lifecycle};
 use linnet_telemetry::{
     CheckState, Readiness, ReadinessReport,
     metrics::{KeyValue, Meter},
 };
 
 use crate::{
-    cache::LocalCache,
     release::RELEASE,
-    store::Store,
     workers::{Role, Workers},
 };
+use linnet_resolve::L1Cache;
+use linnet_store::Store;
 
 /// Below the 2 s that the admin listener gives all checks together.
 const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -30,7 +30,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 pub(crate) struct ShortenerReadiness {
     pub(crate) store: Store,
     pub(crate) workers: Workers,
-    pub(crate) feed: FeedState,
+    pub(crate) bus: BusState,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) is_warm: Arc<AtomicBool>,
 }
@@ -47,7 +47,7 @@ impl Readiness for ShortenerReadiness {
                 (up, all) if up == all && all > 0 => CheckState::Up,
                 (up, all) => CheckState::Degraded(format!("{up} of {all} links are up")),
             };
-            let feed = if self.feed.is_live() {
+            let feed = if self.bus.is_live() {
                 CheckState::Up
             } else {
                 CheckState::Degraded("cut: entries are cached for 1 s at most".into())
@@ -65,7 +65,7 @@ impl Readiness for ShortenerReadiness {
             let checks = vec![
                 ("postgresql", postgresql),
                 ("redis", redis),
-                ("change_feed", feed),
+                ("invalidation_bus", feed),
                 ("warm_up", warm_up),
                 ("serving", serving),
             ];
@@ -80,8 +80,8 @@ impl Readiness for ShortenerReadiness {
 pub(crate) fn register_gauges(
     meter: &Meter,
     workers: &Workers,
-    local: &Arc<LocalCache>,
-    feed: &FeedState,
+    local: &Arc<L1Cache>,
+    bus: &BusState,
 ) {
     let pools = workers.clone();
     meter
@@ -109,7 +109,7 @@ pub(crate) fn register_gauges(
         .build();
     let links = workers.clone();
     meter
-        .u64_observable_gauge("linnet_redis_links")
+        .u64_observable_gauge("linnet_redis_clients")
         .with_description("Redis links by state: a link that is down has its breaker open")
         .with_callback(move |observer| {
             let (up, all) = links.redis_links();
@@ -119,21 +119,21 @@ pub(crate) fn register_gauges(
         .build();
     let cache = Arc::clone(local);
     meter
-        .u64_observable_gauge("linnet_cache_local_entries")
+        .u64_observable_gauge("linnet_cache_l1_entries")
         .with_description("Links in the local cache")
         .with_callback(move |observer| observer.observe(cache.size().0 as u64, &[]))
         .build();
     let cache = Arc::clone(local);
     meter
-        .u64_observable_gauge("linnet_cache_local")
+        .u64_observable_gauge("linnet_cache_l1")
         .with_unit("By")
         .with_description("Size of the local cache")
         .with_callback(move |observer| observer.observe(cache.size().1, &[]))
         .build();
-    let feed = feed.clone();
+    let bus = bus.clone();
     meter
-        .u64_observable_gauge("linnet_change_feed_live")
+        .u64_observable_gauge("linnet_invalidation_bus_live")
         .with_description("1 while the change feed is live, 0 while it is cut")
-        .with_callback(move |observer| observer.observe(u64::from(feed.is_live()), &[]))
+        .with_callback(move |observer| observer.observe(u64::from(bus.is_live()), &[]))
         .build();
 }

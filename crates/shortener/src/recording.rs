@@ -5,14 +5,12 @@ use std::{io, sync::Arc};
 use linnet_platform::lifecycle::Lifecycle;
 use linnet_telemetry::metrics::Meter;
 
-use crate::{
-    clicks::{
-        ClickBuffers, ClickMetrics, Countries, Enricher, LiveClicks, Publisher, PublisherHandle,
-        VisitorKeys, keep_visitor_keys,
-    },
-    config::Settings,
-    store::Store,
+use crate::config::Settings;
+use linnet_clicks::{
+    ClickBuffers, ClickMetrics, Countries, Enricher, LiveClicks, Publisher, PublisherHandle,
+    VisitorKeys, keep_visitor_keys,
 };
+use linnet_store::Store;
 
 /// The recording of clicks.
 pub(crate) struct Recording {

@@ -13,35 +13,38 @@ use std::{
 use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
 use deadpool_redis::Runtime;
 use linnet_platform::{
-    change_feed::{self, ChangeSink, FeedState},
+    invalidation_bus::{self, BusState, InvalidationSink},
     lifecycle::Lifecycle,
-    listener::{Address, Bound, Listener},
-    redis_link::RedisLink,
+    listener::Bound,
+    redis_client::RedisClient,
+    server::{StartError, bind, first_ends_all, run_on, serve_admin},
 };
-use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry, admin_routes};
+use linnet_protocol::invalidation::CHANNEL;
+use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry};
 use secrecy::ExposeSecret;
 use tokio::sync::Semaphore;
 
 use crate::{
-    cache::{
-        Announcer, CacheMetrics, CatchUp, Flights, LocalCache, Outbox, Resolver, SharedCache,
-        warm_up,
-    },
-    clicks::{ClickBuffers, Enricher, LiveClicks},
     config::Settings,
-    domain::TargetPolicy,
     http::{
         api::{self, ApiState, Exports},
         internal::{self, RequestTimeout, close_while_draining, limit_time, require_token},
-        public::{self, MissBudget, PublicState, ResolveMetrics},
     },
-    jobs::JobDesk,
     readiness::{ShortenerReadiness, register_gauges},
     recording::Recording,
     release::SERVICE,
-    store::{GroupedCreates, PoolRole, Store, StoreError, connect_lazy},
     workers::{Role, Workers},
 };
+use linnet_clicks::{ClickBuffers, Enricher, LiveClicks};
+use linnet_domain::TargetPolicy;
+use linnet_jobs::JobService;
+use linnet_resolve::{
+    CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, Outbox, OutboxRelay,
+    Resolver,
+    listener::{self, MissBudget, PublicState, ResolveMetrics},
+    warm_up,
+};
+use linnet_store::{GroupedCreates, PoolRole, Store, connect_lazy};
 
 /// Longest wait for pools to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,46 +53,15 @@ const BACKGROUND_REDIS_CONNECTIONS: usize = 2;
 /// How long a connection that closes may go on sending what nobody reads.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the shortener could not start, or stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A listener could not be bound.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// Where.
-        address: Address,
-        /// Why.
-        source: io::Error,
-    },
-    /// The database URL is unusable.
-    #[error("postgres.url is unusable")]
-    Postgres(#[from] StoreError),
-    /// The Redis URL is unusable.
-    #[error("redis.url is unusable")]
-    Redis(#[from] redis::RedisError),
-    /// The background tasks' Redis pool could not be made.
-    #[error("no Redis pool")]
-    RedisPool(#[from] deadpool_redis::CreatePoolError),
-    /// The service's own names are unusable.
-    #[error("public.base_url or public.own_hosts is unusable: {0}")]
-    Targets(String),
-    /// A server failed.
-    #[error("a server failed")]
-    Server(#[from] io::Error),
-    /// A background task died; it has been logged.
-    #[error("a background task died")]
-    TaskDied,
-}
-
 /// What all workers share.
 #[derive(Clone)]
 struct Shared {
     settings: Arc<Settings>,
     lifecycle: Lifecycle,
     workers: Workers,
-    local: Arc<LocalCache>,
-    flights: Arc<Flights>,
-    redis_cache: SharedCache,
+    local: Arc<L1Cache>,
+    flights: Arc<InFlightLookups>,
+    redis_cache: L2Cache,
     cache_metrics: Arc<CacheMetrics>,
     resolve_metrics: Arc<ResolveMetrics>,
     requests: RequestTelemetry,
@@ -97,10 +69,10 @@ struct Shared {
     agents: Arc<Enricher>,
     clicks: Option<ClickBuffers>,
     live: Option<LiveClicks>,
-    jobs: JobDesk,
+    jobs: JobService,
     exports: Exports,
     targets: TargetPolicy,
-    catch_up: CatchUp,
+    catch_up: OutboxRelay,
 }
 
 /// Runs until the lifecycle ends. Needs an actix runtime.
@@ -110,17 +82,20 @@ pub async fn serve(
     lifecycle: Lifecycle,
 ) -> Result<(), StartError> {
     let settings = Arc::new(settings);
-    let (public, retire_public) = bind(&settings.shortener.public_listen)?.split();
+    let (resolve, retire_resolve) = bind(&settings.shortener.resolve_listen)?.split();
     let (api, retire_api) = bind(&settings.shortener.api_listen)?.split();
     let (admin, retire_admin) = bind(&settings.shortener.admin_listen)?.split();
 
     let meter = telemetry.meter();
     let workers = Workers::default();
-    let store = Store::new(connect_lazy(&settings.postgres, PoolRole::Background)?);
+    let store = Store::new(
+        connect_lazy(&settings.postgres, PoolRole::Background)
+            .map_err(StartError::setting("postgres.url"))?,
+    );
     workers.add(Role::Background, &store, None);
-    let local = Arc::new(LocalCache::new(&settings.cache));
+    let local = Arc::new(L1Cache::new(&settings.cache));
     let cache_metrics = Arc::new(CacheMetrics::new(&meter));
-    let shared_cache = SharedCache::new(&settings.cache);
+    let shared_cache = L2Cache::new(&settings.cache);
 
     let outbox = Outbox {
         store: store.clone(),
@@ -132,23 +107,24 @@ pub async fn serve(
     let (catch_up, outbox) = outbox.start();
     lifecycle.own("outbox", outbox);
 
-    let sink: Arc<dyn ChangeSink> = Arc::<LocalCache>::clone(&local);
+    let sink: Arc<dyn InvalidationSink> = Arc::<L1Cache>::clone(&local);
     let nonce = format!("shortener:{:032x}", rand::random::<u128>());
-    let (feed_state, feed) =
-        change_feed::feed(&settings.redis, &nonce, sink, Some(catch_up.before_use()))?;
-    lifecycle.own("change feed", feed);
+    let (bus_state, bus) =
+        invalidation_bus::bus(&settings.redis, CHANNEL, &nonce, sink, Some(catch_up.before_use()))
+            .map_err(StartError::setting("redis.url"))?;
+    lifecycle.own("invalidation bus", bus);
 
     let agents = Arc::new(Enricher::default());
     let recording = Recording::start(&settings, &meter, &store, &agents, &lifecycle)?;
     let budget = Arc::new(MissBudget::new(&settings.resolve));
     lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
-    register_gauges(&meter, &workers, &local, &feed_state);
+    register_gauges(&meter, &workers, &local, &bus_state);
 
     let shared = Shared {
-        jobs: JobDesk::start(&settings.jobs, store.clone(), &lifecycle),
+        jobs: JobService::start(&settings.jobs, store.clone(), &lifecycle),
         lifecycle: lifecycle.clone(),
         workers: workers.clone(),
-        flights: Flights::new(settings.resolve.max_lookups),
+        flights: InFlightLookups::new(settings.resolve.max_in_flight_lookups),
         redis_cache: shared_cache,
         resolve_metrics: Arc::new(ResolveMetrics::new(&meter)),
         requests: RequestTelemetry::new(&meter, &settings.telemetry),
@@ -157,45 +133,44 @@ pub async fn serve(
         agents,
         clicks: recording.as_ref().map(|recording| recording.buffers.clone()),
         exports: Exports::default(),
-        targets: TargetPolicy::new(&settings.resolve.target_schemes, &settings.public)
-            .map_err(StartError::Targets)?,
+        targets: settings.target_policy().map_err(StartError::setting("public.own_hosts"))?,
         catch_up,
         cache_metrics: Arc::clone(&cache_metrics),
         local: Arc::clone(&local),
         settings: Arc::clone(&settings),
     };
     let is_warm = Arc::new(AtomicBool::new(false));
-    spawn_warm_up(&shared, store.clone(), feed_state.clone(), Arc::clone(&is_warm));
+    spawn_warm_up(&shared, store.clone(), bus_state.clone(), Arc::clone(&is_warm));
 
     let admin_state = AdminState {
         registry: telemetry.registry().clone(),
         readiness: Arc::new(ShortenerReadiness {
             store,
             workers: workers.clone(),
-            feed: feed_state,
+            bus: bus_state,
             lifecycle: lifecycle.clone(),
             is_warm,
         }),
         service: SERVICE,
     };
     tracing::info!(
-        public = %settings.shortener.public_listen,
+        resolve = %settings.shortener.resolve_listen,
         api = %settings.shortener.api_listen,
         admin = %settings.shortener.admin_listen,
         release = SERVICE.release,
         "the shortener starts"
     );
     let servers = [
-        serve_public(&shared, public)?,
+        serve_resolve(&shared, resolve)?,
         serve_api(&shared, api)?,
-        serve_admin(&shared, admin_state, admin)?,
+        serve_admin(&lifecycle, admin_state, admin, settings.shutdown.grace_s)?,
     ];
     let stop = {
         let lifecycle = lifecycle.clone();
         let drain = Duration::from_millis(settings.shutdown.drain_ms);
         tokio::spawn(async move {
             let retire = || {
-                retire_public.retire();
+                retire_resolve.retire();
                 retire_api.retire();
             };
             lifecycle.run_until_stopping(drain, retire).await;
@@ -211,25 +186,8 @@ pub async fn serve(
     if tokio::time::timeout(CLOSE_TIMEOUT, workers.close()).await.is_err() {
         tracing::warn!("database connections were not closed in time");
     }
-    ends.into_iter().collect::<io::Result<()>>()?;
+    ends?;
     if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
-}
-
-/// Waits for the servers. Whichever ends first takes the others along.
-async fn first_ends_all<const N: usize>(
-    servers: [Server; N],
-    lifecycle: &Lifecycle,
-) -> Vec<io::Result<()>> {
-    let ends = servers.map(|server| async move {
-        let end = server.await;
-        lifecycle.begin_drain();
-        end
-    });
-    futures::future::join_all(ends).await
-}
-
-fn bind(address: &Address) -> Result<Listener, StartError> {
-    Listener::bind(address).map_err(|source| StartError::Bind { address: address.clone(), source })
 }
 
 /// The pool of the background tasks; every wait is bounded.
@@ -257,7 +215,7 @@ async fn sweep(budget: Arc<MissBudget>) {
 }
 
 /// The warm-up ends by itself, so it is no owned task; the process is not ready before.
-fn spawn_warm_up(shared: &Shared, store: Store, feed: FeedState, is_warm: Arc<AtomicBool>) {
+fn spawn_warm_up(shared: &Shared, store: Store, feed: BusState, is_warm: Arc<AtomicBool>) {
     let (local, metrics) = (Arc::clone(&shared.local), Arc::clone(&shared.cache_metrics));
     let settings = shared.settings.cache.clone();
     tokio::spawn(async move {
@@ -275,12 +233,12 @@ fn spawn_warm_up(shared: &Shared, store: Store, feed: FeedState, is_warm: Arc<At
     });
 }
 
-/// Runs a server on a socket with what all listeners have in common. A macro, because the server's
-/// type names its factory.
-macro_rules! run {
-    ($server:expr, $shared:expr, $socket:expr) => {{
+/// Applies what all listeners have in common. A macro, because the server's type names its factory.
+macro_rules! configured {
+    ($server:expr, $shared:expr) => {{
         let settings = &$shared.settings;
-        let server = $server
+        $server
+            .workers(settings.server_threads())
             .max_connections(settings.shortener.max_connections)
             .keep_alive(Duration::from_secs(settings.shortener.keep_alive_s))
             .client_request_timeout(Duration::from_millis(settings.shortener.head_timeout_ms))
@@ -288,24 +246,19 @@ macro_rules! run {
             // A client that closes its side is gone.
             .h1_allow_half_closed(false)
             .shutdown_timeout(settings.shutdown.grace_s)
-            .shutdown_signal($shared.lifecycle.stopping().cancelled_owned());
-        Ok(match $socket {
-            Bound::Tcp(listener) => server.listen(listener)?.run(),
-            Bound::Unix(listener) => server.listen_uds(listener)?.run(),
-        })
+            .shutdown_signal($shared.lifecycle.stopping().cancelled_owned())
     }};
 }
 
-fn serve_public(shared: &Shared, socket: Bound) -> io::Result<Server> {
+fn serve_resolve(shared: &Shared, socket: Bound) -> io::Result<Server> {
     let worker = shared.clone();
     // The factory runs once in each worker's own runtime.
     let server = HttpServer::new(move || {
         App::new()
-            .app_data(web::Data::new(worker.public_state()))
-            .default_service(web::to(public::serve))
-    })
-    .workers(shared.settings.worker_count());
-    run!(server, shared, socket)
+            .app_data(web::Data::new(worker.resolve_state()))
+            .default_service(web::to(listener::serve))
+    });
+    run_on(configured!(server, shared), socket)
 }
 
 fn serve_api(shared: &Shared, socket: Bound) -> io::Result<Server> {
@@ -324,16 +277,8 @@ fn serve_api(shared: &Shared, socket: Bound) -> io::Result<Server> {
             .configure(api::routes)
             .configure(internal::routes)
             .default_service(web::to(api::unknown_path))
-    })
-    .workers(shared.settings.worker_count());
-    run!(server, shared, socket)
-}
-
-fn serve_admin(shared: &Shared, state: AdminState, socket: Bound) -> io::Result<Server> {
-    let server =
-        HttpServer::new(move || App::new().configure(|cfg| admin_routes(cfg, state.clone())))
-            .workers(1);
-    run!(server, shared, socket)
+    });
+    run_on(configured!(server, shared), socket)
 }
 
 impl Shared {
@@ -342,8 +287,8 @@ impl Shared {
         clippy::expect_used,
         reason = "start-up; the same settings have made a pool and a link"
     )]
-    fn open(&self, role: Role) -> (Store, RedisLink) {
-        let workers = self.settings.worker_count();
+    fn open(&self, role: Role) -> (Store, RedisClient) {
+        let workers = self.settings.server_threads();
         let pool_role = match role {
             Role::Resolve => PoolRole::Resolve { workers },
             Role::Api | Role::Background => PoolRole::Api { workers },
@@ -352,14 +297,14 @@ impl Shared {
             connect_lazy(&self.settings.postgres, pool_role).expect("the database URL is checked"),
         );
         let before_use = self.catch_up.before_use();
-        let (redis, task) = RedisLink::new(&self.settings.redis, Some(before_use))
+        let (redis, task) = RedisClient::new(&self.settings.redis, Some(before_use))
             .expect("the Redis URL is checked");
         self.lifecycle.own("redis link", task);
         self.workers.add(role, &store, Some(&redis));
         (store, redis)
     }
 
-    fn public_state(&self) -> PublicState {
+    fn resolve_state(&self) -> PublicState {
         let (store, redis) = self.open(Role::Resolve);
         // One connection is kept for other links: clicks on one limited link wait for each other.
         let limited = (store.max_connections() as usize).saturating_sub(1).max(1);
@@ -389,7 +334,7 @@ impl Shared {
     fn api_state(&self) -> ApiState {
         let (store, redis) = self.open(Role::Api);
         ApiState {
-            announcer: Announcer {
+            announcer: InvalidationPublisher {
                 local: Arc::clone(&self.local),
                 shared: self.redis_cache.clone(),
                 redis,

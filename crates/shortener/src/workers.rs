@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use linnet_platform::redis_link::RedisLink;
+use linnet_platform::redis_client::RedisClient;
 
-use crate::store::Store;
+use linnet_store::Store;
 
 /// Which listener a worker serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +33,11 @@ pub(crate) struct Workers(Arc<Mutex<Vec<Worker>>>);
 struct Worker {
     role: Role,
     store: Store,
-    redis: Option<RedisLink>,
+    redis: Option<RedisClient>,
 }
 
 impl Workers {
-    pub(crate) fn add(&self, role: Role, store: &Store, redis: Option<&RedisLink>) {
+    pub(crate) fn add(&self, role: Role, store: &Store, redis: Option<&RedisClient>) {
         self.lock().push(Worker { role, store: store.clone(), redis: redis.cloned() });
     }
 

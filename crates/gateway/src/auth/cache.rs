@@ -6,7 +6,7 @@
 //!   under way when the epoch rose is not remembered, so a revocation can't be overtaken by the
 //!   answer that it made untrue.
 //! - Lifetimes count from the *start* of a look-up. While the change feed is cut they are at most
-//!   [`CUT_TTL`].
+//!   [`STALE_TTL`].
 //! - No entry outlives its key's expiry.
 
 use std::{
@@ -17,14 +17,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use linnet_platform::change_feed::{Change, ChangeSink};
+use linnet_platform::invalidation_bus::InvalidationSink;
+use linnet_protocol::invalidation::Invalidation;
 use quick_cache::sync::Cache;
 
 use super::{credentials::KeyHash, identity::KeyIdentity};
 use crate::config::AuthSettings;
 
 /// Longest lifetime while changes can't be heard.
-const CUT_TTL: Duration = Duration::from_secs(1);
+const STALE_TTL: Duration = Duration::from_secs(1);
 
 /// What is known about a presented key.
 #[derive(Debug, Clone)]
@@ -97,7 +98,7 @@ impl KeyCache {
             Known::Valid(_) => self.ttl,
             Known::Invalid => self.negative_ttl,
         };
-        let ttl = if self.live.load(Ordering::SeqCst) { ttl } else { ttl.min(CUT_TTL) };
+        let ttl = if self.live.load(Ordering::SeqCst) { ttl } else { ttl.min(STALE_TTL) };
         let until = begun.at + expires_in.map_or(ttl, |left| left.min(ttl));
         if self.epoch.load(Ordering::SeqCst) != begun.epoch {
             return;
@@ -116,20 +117,22 @@ impl KeyCache {
     }
 }
 
-impl ChangeSink for KeyCache {
-    fn changed(&self, change: &Change) {
-        if let Change::Key { id } = change {
+impl InvalidationSink for KeyCache {
+    fn receive(&self, message: &str) -> bool {
+        let invalidation = Invalidation::decode(message);
+        if let Some(Invalidation::Key { id }) = &invalidation {
             self.epoch.fetch_add(1, Ordering::SeqCst);
             self.entries.retain(|_, entry| *entry.key_id != **id);
         }
+        invalidation.is_some()
     }
 
-    fn cut(&self) {
+    fn went_stale(&self) {
         self.live.store(false, Ordering::SeqCst);
         self.forget_all();
     }
 
-    fn restored(&self) {
+    fn went_live(&self) {
         self.live.store(true, Ordering::SeqCst);
         self.forget_all();
     }
@@ -137,7 +140,7 @@ impl ChangeSink for KeyCache {
 
 #[cfg(test)]
 mod tests {
-    use linnet_platform::identity::Scopes;
+    use linnet_domain::Scopes;
 
     use super::*;
 
@@ -146,7 +149,7 @@ mod tests {
 
     fn cache() -> KeyCache {
         let cache = KeyCache::new(&AuthSettings::default());
-        cache.restored();
+        cache.went_live();
         cache
     }
 
@@ -154,17 +157,17 @@ mod tests {
         Known::Valid(Arc::new(KeyIdentity::new(ID, 7, Scopes::default()).unwrap()))
     }
 
-    fn change(id: &str) -> Change {
-        Change::Key { id: id.into() }
+    fn change(id: &str) -> String {
+        Invalidation::Key { id: id.into() }.encode()
     }
 
     #[test]
     fn a_change_drops_its_key_and_no_other() {
         let cache = cache();
         cache.put(cache.begin(), HASH, ID, valid(), None);
-        cache.changed(&change("Zz3xYz99"));
+        assert!(cache.receive(&change("Zz3xYz99")));
         assert!(cache.get(&HASH).is_some());
-        cache.changed(&change(ID));
+        assert!(cache.receive(&change(ID)));
         assert!(cache.get(&HASH).is_none());
     }
 
@@ -172,7 +175,7 @@ mod tests {
     fn must_07_an_answer_that_a_change_overtook_is_not_remembered() {
         let cache = cache();
         let begun = cache.begin();
-        cache.changed(&change(ID));
+        assert!(cache.receive(&change(ID)));
         cache.put(begun, HASH, ID, valid(), None);
         assert!(cache.get(&HASH).is_none());
     }
@@ -181,11 +184,11 @@ mod tests {
     fn a_cut_forgets_everything_and_shortens_lifetimes() {
         let cache = cache();
         cache.put(cache.begin(), HASH, ID, valid(), None);
-        cache.cut();
+        cache.went_stale();
         assert!(cache.get(&HASH).is_none());
         let begun = cache.begin();
         cache.put(begun, HASH, ID, valid(), None);
-        assert_eq!(cache.entries.get(&HASH).unwrap().until, begun.at + CUT_TTL);
+        assert_eq!(cache.entries.get(&HASH).unwrap().until, begun.at + STALE_TTL);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::InvalidHeaderValue};
-use linnet_platform::identity::{KEY_HEADER, SCOPES_HEADER, Scope, Scopes, USER_HEADER};
+use linnet_domain::{Scope, Scopes};
+use linnet_protocol::identity::{KEY_HEADER, SCOPES_HEADER, USER_HEADER};
 
 const USER: HeaderName = HeaderName::from_static(USER_HEADER);
 const KEY: HeaderName = HeaderName::from_static(KEY_HEADER);

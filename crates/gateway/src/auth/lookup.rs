@@ -9,15 +9,17 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use linnet_platform::{identity::Scope, settings::ServiceSettings};
+use linnet_domain::Scope;
+use linnet_protocol::{
+    key_lookup::{self, KeyLookupRequest, KeyLookupResponse},
+    settings::ServiceSettings,
+};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use super::{cache::Known, identity::KeyIdentity};
 use crate::upstream::{Call, CallBody, UpstreamClient, UpstreamError};
 
-const PATH: &str = "/internal/v1/keys/lookup";
 /// Longest wait for an answer: a request waits for it.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest answer that is read, in bytes.
@@ -45,19 +47,6 @@ pub(crate) struct Found {
     pub(crate) expires_in: Option<Duration>,
 }
 
-#[derive(Serialize)]
-struct Question<'a> {
-    key: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    key_id: String,
-    user_id: i64,
-    scopes: Vec<String>,
-    expires_at: Option<DateTime<Utc>>,
-}
-
 /// One call to `POST /internal/v1/keys/lookup`.
 pub(crate) async fn ask(
     client: &UpstreamClient,
@@ -76,12 +65,12 @@ pub(crate) async fn ask(
     if let Some(value) = traceparent.and_then(|text| HeaderValue::from_str(text).ok()) {
         headers.insert("traceparent", value);
     }
-    let question = serde_json::to_vec(&Question { key: key.expose_secret() })
+    let question = serde_json::to_vec(&KeyLookupRequest { key: key.expose_secret().into() })
         .map_err(|error| broken(&error))?;
     let response = client
         .call(Call {
             method: Method::POST,
-            path: PathAndQuery::from_static(PATH),
+            path: PathAndQuery::from_static(key_lookup::PATH),
             headers,
             body: CallBody::Whole(Bytes::from(question)),
             idempotent: true,
@@ -109,7 +98,8 @@ async fn read(response: Response<Incoming>, deadline: Instant) -> Result<Bytes, 
 
 fn understand(answer: &[u8], now: DateTime<Utc>) -> Result<Found, LookupError> {
     let broken = |error: &dyn std::fmt::Display| LookupError::Answer(error.to_string());
-    let answer: Answer = serde_json::from_slice(answer).map_err(|error| broken(&error))?;
+    let answer: KeyLookupResponse =
+        serde_json::from_slice(answer).map_err(|error| broken(&error))?;
     // A scope that only a later release knows gives nothing here.
     let scopes = answer.scopes.iter().filter_map(|name| Scope::parse(name)).collect();
     // A time in the past is no time left.

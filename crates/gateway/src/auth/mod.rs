@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use linnet_platform::settings::ServiceSettings;
+use linnet_protocol::settings::ServiceSettings;
 use secrecy::SecretString;
 use tokio::sync::watch;
 

@@ -3,9 +3,8 @@
 mod sections;
 mod values;
 
-use linnet_platform::settings::{
-    Problems, PublicSettings, RedisSettings, ServiceSettings, ShutdownSettings,
-};
+use linnet_platform::settings::{Problems, RedisSettings, ShutdownSettings};
+use linnet_protocol::settings::{PublicSettings, ServiceSettings};
 use linnet_telemetry::TelemetrySettings;
 use serde::{Deserialize, Serialize};
 

@@ -29,7 +29,7 @@ pub struct GatewaySettings {
     /// Where `/metrics`, `/livez` and `/readyz` are served; never reachable from outside.
     pub admin_listen: Address,
     /// Worker threads; 0 means one for each core.
-    pub workers: usize,
+    pub server_threads: usize,
     /// What a caller without a key may do.
     pub anonymous: Anonymous,
     /// Networks whose `X-Real-IP` is believed, beside loopback and unix sockets.
@@ -49,7 +49,7 @@ impl Default for GatewaySettings {
         Self {
             listen: Address::Tcp("127.0.0.1:8081".into()),
             admin_listen: Address::Tcp("127.0.0.1:9081".into()),
-            workers: 0,
+            server_threads: 0,
             anonymous: Anonymous::Off,
             trusted_peers: Vec::new(),
             keep_alive_s: 75,
@@ -61,7 +61,11 @@ impl Default for GatewaySettings {
 
 impl GatewaySettings {
     pub(super) fn validate(&self, problems: &mut Problems) {
-        problems.require(self.workers <= 256, "gateway.workers", "must be at most 256");
+        problems.require(
+            self.server_threads <= 256,
+            "gateway.server_threads",
+            "must be at most 256",
+        );
         problems.require_within("gateway.keep_alive_s", self.keep_alive_s, 1..=3_600);
         problems.require_within("gateway.max_connections", self.max_connections, 1..=100_000);
         let timeout = self.request_timeout_ms;

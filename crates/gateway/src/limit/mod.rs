@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use linnet_platform::redis_link::RedisLink;
+use linnet_platform::redis_client::RedisClient;
 use redis::Script;
 
 use crate::{config::LimitSettings, metrics::Counters};
@@ -81,7 +81,7 @@ impl Rates {
 /// One runtime's limiter.
 pub(crate) struct Limiter {
     rates: Arc<Rates>,
-    redis: Option<RedisLink>,
+    redis: Option<RedisClient>,
     script: Script,
     counters: Arc<Counters>,
 }
@@ -89,7 +89,7 @@ pub(crate) struct Limiter {
 impl Limiter {
     pub(crate) fn new(
         rates: Arc<Rates>,
-        redis: Option<RedisLink>,
+        redis: Option<RedisClient>,
         counters: Arc<Counters>,
     ) -> Self {
         Self { rates, redis, script: Script::new(SCRIPT), counters }

@@ -118,7 +118,7 @@ async fn docs(file: web::Path<String>, pages: web::Data<Pages>) -> HttpResponse 
         Ok(None) => crate::routing::unknown_path().await,
         Err(error) => {
             tracing::error!(%error, "the documentation could not be rendered");
-            crate::routing::answer_of(&linnet_platform::problem::Problem::internal())
+            crate::routing::answer_of(&linnet_protocol::problem::Problem::internal())
         }
     }
 }

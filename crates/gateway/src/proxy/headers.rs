@@ -8,7 +8,7 @@
 use actix_web::http::header as actix;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use linnet_platform::identity::HEADER_PREFIX;
+use linnet_protocol::identity::HEADER_PREFIX;
 
 /// Marks a problem that the gateway itself made.
 pub(crate) const ORIGIN: actix::HeaderName = actix::HeaderName::from_static("x-linnet-origin");

@@ -16,12 +16,13 @@ use actix_web::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, uri::PathAndQuery};
 use hyper::body::{Body as _, Incoming};
-use linnet_platform::{problem::Problem, settings::ServiceSettings};
+use linnet_protocol::{problem::Problem, settings::ServiceSettings};
 use tokio::time::Instant;
+
+use linnet_protocol::routes::BodyMode;
 
 use crate::{
     auth::Caller,
-    routing::Pace,
     upstream::{Call, CallBody, UpstreamError},
     worker::Worker,
 };
@@ -43,18 +44,18 @@ pub(crate) async fn forward(
     mut payload: Payload,
     caller: &Caller,
     address: Option<IpAddr>,
-    pace: Pace,
+    body_mode: BodyMode,
 ) -> Result<HttpResponse, Problem> {
     let deadline = Instant::now() + worker.request_timeout;
-    let (body, pump) = match pace {
-        Pace::Normal => {
+    let (body, pump) = match body_mode {
+        BodyMode::Buffered => {
             let limit = worker.body_limit;
             match request_body::read(request.headers(), &mut payload, limit, deadline).await {
                 Ok(bytes) => (CallBody::Whole(bytes), None),
                 Err(problem) => return Ok(request_body::refuse(&problem, payload)),
             }
         }
-        Pace::Stream => request_body::stream(request.headers(), payload),
+        BodyMode::Streamed => request_body::stream(request.headers(), payload),
     };
     // An upload's answer comes when the upload is done, whenever that is.
     let head_deadline = pump.is_none().then_some(deadline);
@@ -71,9 +72,9 @@ pub(crate) async fn forward(
         tracing::warn!(error = &error as &dyn std::error::Error, "a call to a shortener failed");
         problem_of(&error)
     })?;
-    let patience = match pace {
-        Pace::Normal => Patience::Until(deadline),
-        Pace::Stream => Patience::Silence(STREAM_SILENCE),
+    let patience = match body_mode {
+        BodyMode::Buffered => Patience::Until(deadline),
+        BodyMode::Streamed => Patience::Silence(STREAM_SILENCE),
     };
     Ok(respond(worker, answer, is_head, patience, pump))
 }

@@ -22,7 +22,7 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -160,7 +160,7 @@ impl Drop for Pump {
     }
 }
 
-/// Passes the body on as it comes; the shortener's pace is the client's. The pump must live as long
+/// Passes the body on as it comes; the shortener's `body_mode` is the client's. The pump must live as long
 /// as the call, its answer included: a shortener may answer while it reads.
 pub(crate) fn stream(headers: &HeaderMap, payload: Payload) -> (CallBody, Option<Pump>) {
     if !has_body(headers) {

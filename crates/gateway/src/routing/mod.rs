@@ -6,8 +6,6 @@
 //! - A bad key is 401 in every mode: a client that meant to be somebody is not made nobody.
 //! - Every answer after the method was found allowed carries the `RateLimit` headers.
 
-mod table;
-
 use std::net::IpAddr;
 
 use actix_web::{
@@ -19,7 +17,8 @@ use actix_web::{
     },
     web,
 };
-use linnet_platform::{identity::Scope, problem::Problem};
+use linnet_domain::Scope;
+use linnet_protocol::{problem::Problem, routes::Route};
 
 use crate::{
     auth::{self, Caller, CredentialError, Known},
@@ -28,8 +27,6 @@ use crate::{
     proxy,
     worker::Worker,
 };
-
-pub(crate) use table::{Pace, ROUTES, Route};
 
 /// More headers than this are refused here, so that the shortener need not refuse them.
 const MAX_HEADERS: usize = 72;
@@ -72,7 +69,7 @@ async fn handle(route: &'static Route, request: HttpRequest, payload: Payload) -
     let checked = check(worker, route, &request, address).await;
     let answer = match checked.caller {
         Ok(caller) if caller.may(scope) => {
-            proxy::forward(worker, &request, payload, &caller, address, route.pace).await
+            proxy::forward(worker, &request, payload, &caller, address, route.body_mode).await
         }
         Ok(caller) => Err(forbidden(&caller, scope)),
         Err(problem) => Err(problem),

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use http::Method;
-use linnet_platform::change_feed::Change;
+use linnet_protocol::invalidation::Invalidation;
 
 use super::support::{Gateway, KEY, REVOKED, Redis, Shortener, eventually, no_redis, settings};
 use crate::config::Anonymous;
@@ -139,7 +139,7 @@ async fn must_07_a_revocation_is_heard_at_once() {
     assert_eq!(shortener.lookups(), 1, "the answer is kept");
 
     shortener.state.revoked.store(true, Ordering::SeqCst);
-    redis.publish(&Change::Key { id: "Ab3xYz01".into() }).await;
+    redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
     // An entry would live for 30 s, longer than this waits.
     eventually("the key is refused", || async {
         gateway.client.get_as(KEY, "/api/v1/urls").await.status == 401
@@ -161,11 +161,11 @@ async fn must_07_a_revocation_during_a_look_up_wins() {
     eventually("the look-up is under way", || async { shortener.lookups() == 1 }).await;
 
     shortener.state.revoked.store(true, Ordering::SeqCst);
-    redis.publish(&Change::Key { id: "Ab3xYz01".into() }).await;
+    redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
     // A second change, of a key that is cached, shows that the first has been heard.
     shortener.state.hold_lookups.store(false, Ordering::SeqCst);
     assert_eq!(gateway.client.get_as(REVOKED, "/api/v1/urls").await.status, 401);
-    redis.publish(&Change::Key { id: "Zz9xYz99".into() }).await;
+    redis.publish(&Invalidation::Key { id: "Zz9xYz99".into() }).await;
     eventually("the second change was heard", || async {
         let before = shortener.lookups();
         gateway.client.get_as(REVOKED, "/api/v1/urls").await;

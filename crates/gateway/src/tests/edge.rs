@@ -69,7 +69,7 @@ async fn must_24_metrics_are_on_the_admin_listener_only_and_labels_are_bounded()
         "linnet_gateway_auth_cache_misses_total 1",
         "linnet_gateway_limited_total{kind=\"key\"} 0",
         "linnet_gateway_limit_fallback 1",
-        "linnet_gateway_change_feed_live 0",
+        "linnet_gateway_invalidation_bus_live 0",
     ] {
         assert!(text.contains(name), "{name} in {text}");
     }

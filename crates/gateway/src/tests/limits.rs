@@ -6,7 +6,7 @@ use crate::config::Settings;
 /// A burst of five and a refill that no test waits for.
 fn tight(redis_url: &str, shortener: &Shortener) -> Settings {
     let mut settings = settings(redis_url, &[shortener]);
-    settings.gateway.workers = 1;
+    settings.gateway.server_threads = 1;
     settings.limits.key_per_minute = 1;
     settings.limits.key_burst = 5;
     settings.limits.address_per_minute = 1;
@@ -84,7 +84,7 @@ async fn redis_may_go_and_come_back() {
     let shortener = Shortener::start();
     let mut redis = Redis::start().await;
     let mut settings = settings(&redis.url, &[&shortener]);
-    settings.gateway.workers = 1;
+    settings.gateway.server_threads = 1;
     let gateway = Gateway::start(settings).await;
     gateway.uses_redis().await;
     assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
@@ -98,7 +98,7 @@ async fn redis_may_go_and_come_back() {
     })
     .await;
     eventually("the feed is cut", || async {
-        gateway.metric("linnet_gateway_change_feed_live") == Some(0.0)
+        gateway.metric("linnet_gateway_invalidation_bus_live") == Some(0.0)
     })
     .await;
 

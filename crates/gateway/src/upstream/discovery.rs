@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use linnet_platform::{listener::Address, redis_link::jittered};
+use linnet_platform::{listener::Address, redis_client::jittered};
 use tokio::time::timeout;
 
 /// Time between two looks, before jitter shortens it.

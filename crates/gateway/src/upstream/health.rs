@@ -10,7 +10,8 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
-use linnet_platform::{redis_link::jittered, settings::ServiceSettings};
+use linnet_platform::redis_client::jittered;
+use linnet_protocol::settings::ServiceSettings;
 use secrecy::ExposeSecret as _;
 use tokio::{
     task::{AbortHandle, JoinSet},

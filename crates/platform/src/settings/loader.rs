@@ -254,8 +254,24 @@ fn tree_of(values: &BTreeMap<String, Value>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{RedisSettings, ServiceSettings};
+    use secrecy::{ExposeSecret as _, SecretString};
     use serde::Deserialize;
+
+    use crate::settings::{RedisSettings, redacted};
+
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct ServiceSettings {
+        #[serde(serialize_with = "redacted")]
+        token: SecretString,
+    }
+
+    impl ServiceSettings {
+        fn validate(&self, problems: &mut Problems) {
+            let is_long = self.token.expose_secret().len() >= 32;
+            problems.require(is_long, "service.token", "must be at least 32 characters");
+        }
+    }
 
     #[derive(Debug, Default, Serialize, Deserialize)]
     #[serde(default, deny_unknown_fields)]
@@ -326,7 +342,7 @@ mod tests {
         std::fs::write(&path, format!("{}\n", TOKEN.1)).unwrap();
         let env = environment(&[("LINNET__SERVICE__TOKEN_FILE", path.to_str().unwrap())]);
         let settings: Example = load_from(None, &env).unwrap();
-        assert!(settings.service.accepts(TOKEN.1.as_bytes()));
+        assert_eq!(settings.service.token.expose_secret(), TOKEN.1);
         assert!(!format!("{settings:?}").contains(TOKEN.1));
         assert!(!serde_json::to_string(&settings).unwrap().contains(TOKEN.1));
 

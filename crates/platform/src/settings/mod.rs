@@ -11,5 +11,5 @@ mod sections;
 mod values;
 
 pub use loader::{Problems, Settings, SettingsError, known_keys, load, load_from};
-pub use sections::{PublicSettings, RedisSettings, ServiceSettings, ShutdownSettings};
+pub use sections::{RedisSettings, ShutdownSettings};
 pub use values::{comma_list, non_empty, redacted};

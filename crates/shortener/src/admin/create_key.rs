@@ -1,11 +1,9 @@
 //! `admin create-key`: the first key, and any other.
 
-use linnet_platform::identity::Scope;
+use linnet_domain::Scope;
 
-use crate::{
-    domain::{ApiKey, ApiKeySecret, Email, NewUser, User, bounded_text},
-    store::{Constraint, Store, StoreError},
-};
+use linnet_domain::{ApiKey, ApiKeySecret, Email, NewUser, User, bounded_text};
+use linnet_store::{Constraint, Store, StoreError};
 
 use super::{AdminError, CreateKey};
 

@@ -1,6 +1,6 @@
 //! `admin erase-user`: the user, and everything that is left of it.
 
-use crate::store::{Erased, Store};
+use linnet_store::{Erased, Store};
 
 use super::{AdminError, EraseUser};
 

@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use crate::{
-    config::Settings,
-    domain::{RowFormat, TargetPolicy},
-    import::{
-        BadRow, Bounds, ImportRow, RowRules, read_chunks,
-        source::{Position, SourceError},
-        write_chunk,
-    },
-    startup::background_redis,
-    store::{ImportEvent, ImportLink, ImportUser, Store, WriteOptions},
+use crate::{config::Settings, startup::background_redis};
+use linnet_domain::RowFormat;
+use linnet_import::{
+    BadRow, Bounds, ImportRow, RowRules, read_chunks,
+    source::{Position, SourceError},
+    write_chunk,
 };
+use linnet_store::{ImportEvent, ImportLink, ImportUser, Store, WriteOptions};
 
 use super::{
     AdminError, Import,
@@ -28,7 +25,8 @@ pub(super) async fn run(
     store: &Store,
     arguments: &Import,
 ) -> Result<(), AdminError> {
-    let targets = TargetPolicy::new(&settings.resolve.target_schemes, &settings.public)
+    let targets = settings
+        .target_policy()
         .map_err(|message| AdminError::Argument { argument: "config", message })?;
     let mut import = Importer {
         settings,
@@ -89,7 +87,7 @@ impl Importer<'_> {
             let chunk = chunk.map_err(stopped)?;
             let mut transaction = self.store.begin().await?;
             let written = write_chunk(&mut transaction, &chunk, &self.options, &bounds).await?;
-            transaction.commit().await.map_err(crate::store::StoreError::from)?;
+            transaction.commit().await.map_err(linnet_store::StoreError::from)?;
             progress.add(written.written as u64, chunk.end.offset);
             progress.suspend(|| self.report(path, &written.bad));
             self.forget_absence(&written.codes).await;
@@ -125,13 +123,14 @@ impl Importer<'_> {
         if codes.is_empty() || self.options.dry_run {
             return;
         }
-        let keys: Vec<String> = codes.iter().map(|code| crate::cache::key_of(code)).collect();
+        let keys: Vec<String> =
+            codes.iter().map(|code| linnet_protocol::invalidation::l2_key(code)).collect();
         let forgotten = async {
             let mut connection = self.redis.as_ref()?.get().await.ok()?;
             redis::cmd("UNLINK").arg(&keys).query_async::<i64>(&mut *connection).await.ok()
         };
         if forgotten.await.is_none() {
-            let life = self.settings.cache.shared_absent_ttl_s;
+            let life = self.settings.cache.l2_negative_ttl_s;
             say(&format!(
                 "Redis is away: codes that were asked for before may seem absent for {life} s"
             ));

@@ -1,12 +1,9 @@
 //! `admin jobs`: what waits, runs and has failed, and what to do about it.
 
-use crate::{
-    config::Settings,
-    domain::{Job, JobFilter, Lane, Page, Point, Position},
-    jobs::{announcement, upload},
-    startup::background_redis,
-    store::{JobChange, Store},
-};
+use crate::{config::Settings, startup::background_redis};
+use linnet_domain::{Job, JobFilter, Lane, Page, Point, Position};
+use linnet_jobs::{announcement, upload};
+use linnet_store::{JobChange, Store};
 
 use super::{AdminError, Jobs, ListJobs, terminal::say};
 
@@ -44,7 +41,7 @@ async fn list(store: &Store, arguments: &ListJobs) -> Result<(), AdminError> {
         "id", "kind", "state", "user", "written", "bad"
     );
     while left > 0 {
-        let size = left.min(crate::domain::MAX_PAGE_SIZE);
+        let size = left.min(linnet_domain::MAX_PAGE_SIZE);
         let page = Page { position: Position::After(after), size };
         let jobs = store.list_jobs(&filter, None, page).await?;
         for job in &jobs {

@@ -12,14 +12,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::{
-    config::Settings,
-    domain::{JobState, OnConflict},
-    import::source::SourceError,
-    ingest::IngestError,
-    store::{PoolRole, Store, StoreError, connect_lazy},
-    upkeep::RunError,
-};
+use crate::config::Settings;
+use linnet_clicks::ingest::IngestError;
+use linnet_domain::{JobState, OnConflict};
+use linnet_import::source::SourceError;
+use linnet_store::{PoolRole, Store, StoreError, connect_lazy};
+use linnet_worker::maintenance::RunError;
 
 /// The subcommands of `admin`.
 #[derive(Debug, Subcommand)]

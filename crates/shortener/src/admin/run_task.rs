@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
-use crate::{
-    config::Settings,
-    store::Store,
-    upkeep::{TASKS, Task, Upkeep},
-};
+use crate::config::Settings;
+use linnet_store::Store;
+use linnet_worker::maintenance::{MaintenanceContext, TASKS, Task};
 
 use super::{AdminError, RunTask};
 
@@ -29,7 +27,7 @@ pub(super) async fn run(
         let message = format!("no task `{}`", arguments.name);
         return Err(AdminError::Argument { argument: "name", message });
     };
-    let upkeep = Upkeep { store: store.clone(), settings: settings.clone() };
+    let upkeep = MaintenanceContext { store: store.clone(), settings: settings.maintenance() };
     let report = upkeep.run_now(task, Duration::from_secs(arguments.wait)).await?;
     println!("{}: {report}", task.name);
     Ok(())

@@ -1,6 +1,6 @@
 //! CSV (RFC 4180) that a spreadsheet opens without running any of it.
 //!
-//! Text that would be a formula gets an apostrophe in front, see [`crate::formula`]. Numbers are ours and stay
+//! Text that would be a formula gets an apostrophe in front, see [`linnet_domain::formula`]. Numbers are ours and stay
 //! numbers.
 
 use std::borrow::Cow;
@@ -10,10 +10,10 @@ use actix_web::{
     http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
 };
 use csv_async::{AsyncWriter, AsyncWriterBuilder, Terminator};
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 use tokio::io::AsyncWrite;
 
-use crate::formula::escape_formula;
+use linnet_domain::formula::escape_formula;
 
 use super::error::ApiError;
 

@@ -1,9 +1,9 @@
 //! The one place where what went wrong becomes a status code.
 
 use actix_web::http::StatusCode;
-use linnet_platform::problem::{FieldError, Problem};
+use linnet_protocol::problem::{FieldError, Problem};
 
-use crate::store::{Constraint, StoreError};
+use linnet_store::{Constraint, StoreError};
 
 /// Seconds after which a client may try again when a dependency is away.
 pub(super) const RETRY_AFTER_AWAY: u64 = 1;

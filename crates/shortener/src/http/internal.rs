@@ -7,14 +7,15 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use chrono::{DateTime, Utc};
-use linnet_platform::{
-    identity::Scope, lifecycle::Lifecycle, problem::Problem, settings::ServiceSettings,
+use linnet_platform::lifecycle::Lifecycle;
+use linnet_protocol::{
+    key_lookup::{KeyLookupRequest, KeyLookupResponse},
+    problem::Problem,
+    settings::ServiceSettings,
 };
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-use crate::domain::ApiKeySecret;
+use linnet_domain::ApiKeySecret;
 
 use super::{
     api::{self, ApiState},
@@ -83,30 +84,18 @@ pub async fn close_while_draining<B: MessageBody + 'static>(
     Ok(response)
 }
 
-#[derive(Deserialize)]
-struct KeyLookup {
-    key: String,
-}
-
-#[derive(Serialize)]
-struct KeyFound<'a> {
-    key_id: &'a str,
-    user_id: i64,
-    scopes: Vec<&'static str>,
-    expires_at: Option<DateTime<Utc>>,
-}
-
 async fn look_up_key(
     state: web::Data<ApiState>,
-    body: web::Json<KeyLookup>,
+    body: web::Bytes,
 ) -> Result<HttpResponse, ApiError> {
     let not_found = || ApiError::not_found("key");
-    let key = ApiKeySecret::parse(&body.key).map_err(|_| not_found())?;
+    let request: KeyLookupRequest<'_> = serde_json::from_slice(&body).map_err(|_| not_found())?;
+    let key = ApiKeySecret::parse(&request.key).map_err(|_| not_found())?;
     let owner = state.store.authenticate(&key).await?.ok_or_else(not_found)?;
-    Ok(HttpResponse::Ok().json(KeyFound {
-        key_id: key.id().as_str(),
+    Ok(HttpResponse::Ok().json(KeyLookupResponse {
+        key_id: key.id().as_str().to_owned(),
         user_id: owner.user_id,
-        scopes: owner.scopes.iter().map(Scope::as_str).collect(),
+        scopes: owner.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         expires_at: owner.expires_at,
     }))
 }

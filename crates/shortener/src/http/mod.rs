@@ -1,8 +1,7 @@
-//! The shortener's HTTP listeners: `public` for visitors, `api` for the gateway.
+//! The listener that the gateway calls: `/api/v1` and `/internal/v1`.
 
 pub mod api;
 mod csv;
 mod error;
 pub mod internal;
 pub mod openapi;
-pub mod public;

@@ -1,6 +1,6 @@
 //! The OpenAPI document, from the code. `docs/openapi.json` is its snapshot, which the gateway serves.
 
-use linnet_platform::problem::CONTENT_TYPE_PROBLEM;
+use linnet_protocol::problem::CONTENT_TYPE_PROBLEM;
 use utoipa::{
     Modify, OpenApi, ToSchema,
     openapi::{
@@ -19,7 +19,7 @@ use super::api::{
 
 /// An error, after RFC 9457. `docs/API.md` lists the codes.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "documents `linnet_platform::problem::Problem`")]
+#[expect(dead_code, reason = "documents `linnet_protocol::problem::Problem`")]
 pub(super) struct Problem {
     /// `urn:linnet:problem:` and the code.
     r#type: String,
@@ -41,7 +41,7 @@ pub(super) struct Problem {
 
 /// What is wrong with one field.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "documents `linnet_platform::problem::FieldError`")]
+#[expect(dead_code, reason = "documents `linnet_protocol::problem::FieldError`")]
 struct FieldError {
     /// The field's name; `body` for the body as a whole.
     field: String,

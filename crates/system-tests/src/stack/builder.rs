@@ -60,8 +60,8 @@ impl Default for Builder {
         let env = [
             ("LINNET__PUBLIC__BASE_URL", BASE_URL),
             ("LINNET__SERVICE__TOKEN", "system-tests-0123456789abcdef0123456789"),
-            ("LINNET__SHORTENER__WORKERS", "2"),
-            ("LINNET__GATEWAY__WORKERS", "2"),
+            ("LINNET__SHORTENER__SERVER_THREADS", "2"),
+            ("LINNET__GATEWAY__SERVER_THREADS", "2"),
             // Tests of limits set their own; the others are not to meet any.
             ("LINNET__LIMITS__KEY_PER_MINUTE", "60000000"),
             ("LINNET__LIMITS__KEY_BURST", "1000000"),
@@ -78,7 +78,7 @@ impl Default for Builder {
             ("LINNET__POSTGRES__STATEMENT_TIMEOUT_MS", "4000"),
             ("LINNET__RESOLVE__DATABASE_TIMEOUT_MS", "4500"),
             // The other tests are always waiting for a processor.
-            ("LINNET__JOBS__BUSY_PERCENT", "100"),
+            ("LINNET__JOBS__THROTTLE_PERCENT", "100"),
             // Tests of stopping set the real one.
             ("LINNET__SHUTDOWN__DRAIN_MS", "100"),
             ("LINNET__SHUTDOWN__GRACE_S", "5"),
@@ -321,7 +321,7 @@ const WORKER: Kind = Kind {
 /// What one shortener may not share with the others. A file or folder of its own goes here.
 fn shortener_env(folder: &Path, number: usize) -> Vec<(&'static str, String)> {
     vec![
-        ("LINNET__SHORTENER__PUBLIC_LISTEN", socket(folder, "r", number)),
+        ("LINNET__SHORTENER__RESOLVE_LISTEN", socket(folder, "r", number)),
         ("LINNET__SHORTENER__API_LISTEN", socket(folder, "a", number)),
     ]
 }

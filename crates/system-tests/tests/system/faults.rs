@@ -53,7 +53,7 @@ async fn must_17_without_redis_links_resolve_from_postgresql() {
     stack.start_redis().await;
     for number in 0..2 {
         within(Duration::from_secs(10), "Redis is used again", || async {
-            stack.shortener_metrics(number).await.sum("linnet_change_feed_live", &[]) == 1.0
+            stack.shortener_metrics(number).await.sum("linnet_invalidation_bus_live", &[]) == 1.0
         })
         .await;
     }

@@ -116,7 +116,7 @@ async fn must_07_a_change_is_seen_by_a_process_that_is_cut_off() {
             stack.shortener_redis[1].set(Mode::Pass);
             // It listens again before the next round.
             within(Duration::from_secs(10), "the feed is back", || async {
-                stack.shortener_metrics(1).await.sum("linnet_change_feed_live", &[]) > 0.0
+                stack.shortener_metrics(1).await.sum("linnet_invalidation_bus_live", &[]) > 0.0
             })
             .await;
             stays_new(&stack, &code, kind, changed, "after the cut").await;

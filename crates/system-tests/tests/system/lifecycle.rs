@@ -151,7 +151,7 @@ async fn processes_start_without_redis_and_postgresql_and_recover() {
     stack.start_redis().await;
     stack.ready().await;
     within(Duration::from_secs(10), "the feed is live", || async {
-        stack.shortener_metrics(0).await.sum("linnet_change_feed_live", &[]) == 1.0
+        stack.shortener_metrics(0).await.sum("linnet_invalidation_bus_live", &[]) == 1.0
     })
     .await;
     let pids = [stack.shorteners[0].pid(), stack.gateways[0].pid()];
@@ -163,7 +163,7 @@ fn a_bad_configuration_is_told_whole_before_anything_starts() {
     for (program, keys) in [
         (
             "linnet-shortener",
-            ["postgres.url", "cache.local_bytes", "shortener.no_such", "shortener.api_listen"],
+            ["postgres.url", "cache.l1_bytes", "shortener.no_such", "shortener.api_listen"],
         ),
         (
             "linnet-gateway",
@@ -215,7 +215,7 @@ async fn warm_up_at_start_loads_the_most_clicked_links() {
     stack.shorteners[0].start();
     stack.ready().await;
     let metrics = stack.shortener_metrics(0).await;
-    assert_eq!(metrics.sum("linnet_cache_warmed", &[]), 5.0);
+    assert_eq!(metrics.sum("linnet_cache_warmup_links", &[]), 5.0);
     let local = metrics.sum("linnet_cache_lookups", &[("tier", "local")]);
     for code in &codes[15..] {
         assert_eq!(stack.client().resolve(code).await.0, 302);

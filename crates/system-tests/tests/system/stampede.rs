@@ -81,8 +81,8 @@ async fn must_19_two_processes_ask_the_database_once_for_each_code() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn must_19_random_codes_neither_reach_postgresql_unbounded_nor_evict_hot_links() {
     let stack = Stack::builder()
-        .env("LINNET__CACHE__LOCAL_BYTES", 1024 * 1024)
-        .env("LINNET__CACHE__LOCAL_ABSENT_ENTRIES", 1_000)
+        .env("LINNET__CACHE__L1_BYTES", 1024 * 1024)
+        .env("LINNET__CACHE__L1_NEGATIVE_ENTRIES", 1_000)
         .start()
         .await;
     let client = stack.client().anonymous();

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use linnet_shortener::upkeep::TASKS;
 use linnet_system_tests::{Process, Stack, within};
+use linnet_worker::maintenance::TASKS;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Mutex;

@@ -6,7 +6,10 @@ mod shortener;
 
 use std::{future::Future, sync::LazyLock, time::Duration};
 
+use actix_web::http::Method;
+use linnet_domain::Scope;
 use linnet_platform::{lifecycle::Lifecycle, listener::Address};
+use linnet_protocol::routes::{ROUTES, Route};
 use linnet_telemetry::testing::{MetricsReader, telemetry};
 
 pub(super) use self::{
@@ -14,19 +17,16 @@ pub(super) use self::{
     redis::Redis,
     shortener::{KEY, REVOKED, Shortener},
 };
-use crate::{
-    Application,
-    config::Settings,
-    routing::{ROUTES, Route},
-};
+use crate::{Application, config::Settings};
 
 pub(super) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The product's routes and one that streams, until the product has such a one.
 static TEST_ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
-    let mut routes = vec![Route::streaming_for_tests()];
-    routes.extend(ROUTES.iter().map(Route::copied_for_tests));
+    let mut routes =
+        vec![Route::new("/api/v1/test-stream", &[(Method::POST, Scope::UrlsWrite)]).streams()];
+    routes.extend(ROUTES.iter().cloned());
     routes
 });
 
@@ -45,7 +45,7 @@ pub(super) fn settings(redis_url: &str, shorteners: &[&Shortener]) -> Settings {
     let any_port = Address::Tcp("127.0.0.1:0".into());
     settings.gateway.listen = any_port.clone();
     settings.gateway.admin_listen = any_port;
-    settings.gateway.workers = 2;
+    settings.gateway.server_threads = 2;
     settings.upstream.shorteners =
         shorteners.iter().map(|shortener| Address::Tcp(shortener.address.clone())).collect();
     settings.redis.url = redis_url.to_owned().into();
@@ -111,7 +111,7 @@ impl Gateway {
     /// can tell.
     pub(super) async fn uses_redis(&self) {
         eventually("the change feed is live", || async {
-            self.metric("linnet_gateway_change_feed_live") == Some(1.0)
+            self.metric("linnet_gateway_invalidation_bus_live") == Some(1.0)
         })
         .await;
         eventually("Redis counts", || async {

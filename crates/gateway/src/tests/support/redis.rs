@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use linnet_platform::change_feed::{CHANNEL, Change};
+use linnet_protocol::invalidation::{CHANNEL, Invalidation};
 
 use super::eventually;
 
@@ -51,7 +51,7 @@ impl Redis {
         self.is_up().await;
     }
 
-    pub(in crate::tests) async fn publish(&self, change: &Change) {
+    pub(in crate::tests) async fn publish(&self, change: &Invalidation) {
         let mut connection = self.connection().await.unwrap();
         let heard: i64 = redis::cmd("PUBLISH")
             .arg(CHANNEL)

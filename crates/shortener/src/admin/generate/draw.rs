@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike, DurationRound, TimeDelta, Timelike, Utc};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::clicks::{BatchBuilder, PackedClick};
+use linnet_clicks::{BatchBuilder, PackedClick};
 
 use super::words;
 

@@ -13,13 +13,13 @@ use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use redis::aio::MultiplexedConnection;
 
-use crate::{
-    clicks::{BatchBuilder, BatchIds, FIELD, PackedBatch, STREAM},
-    config::Settings,
-    domain::{Email, NewUser, ShortCode, TargetPolicy},
+use crate::config::Settings;
+use linnet_clicks::{
+    BatchBuilder, BatchIds, FIELD, PackedBatch, STREAM,
     ingest::{IngestError, IngestMetrics, Knowledge, Pace, Writer, connect, forget_visitors},
-    store::Store,
 };
+use linnet_domain::{Email, NewUser, ShortCode};
+use linnet_store::Store;
 
 use self::draw::Draw;
 use super::{
@@ -96,8 +96,7 @@ async fn make_links(
     created_at: DateTime<Utc>,
 ) -> Result<Vec<i64>, AdminError> {
     let bad = |message| AdminError::Argument { argument: "config", message };
-    let targets =
-        TargetPolicy::new(&settings.resolve.target_schemes, &settings.public).map_err(bad)?;
+    let targets = settings.target_policy().map_err(bad)?;
     let mut progress = Progress::new("links", "made", count.into());
     let mut ids: Vec<i64> = Vec::new();
     loop {
@@ -136,7 +135,7 @@ async fn make_clicks(
         }
         for _ in 0..hour.clicks {
             sink.links.insert(draw.click(hour.start, &mut builder));
-            if builder.len() >= BATCH_CLICKS {
+            if builder.click_count() >= BATCH_CLICKS {
                 sink.take(&mut builder).await?;
             }
         }
@@ -169,8 +168,8 @@ struct Sink {
 
 impl Sink {
     async fn take(&mut self, builder: &mut BatchBuilder) -> Result<(), AdminError> {
-        if builder.len() > 0 {
-            self.group.push(builder.finish(self.ids.next()).pack());
+        if builder.click_count() > 0 {
+            self.group.push(builder.finish(self.ids.next_id()).pack());
         }
         if self.group.len() >= self.most { self.write().await } else { Ok(()) }
     }

@@ -155,7 +155,7 @@ pub(super) fn target(number: u32) -> String {
 mod tests {
     use std::collections::HashSet;
 
-    use crate::clicks::{Enricher, campaign};
+    use linnet_clicks::{Enricher, campaign};
 
     use super::*;
 

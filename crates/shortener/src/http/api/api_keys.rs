@@ -2,14 +2,12 @@
 
 use actix_web::{HttpResponse, http::header::LOCATION, web};
 use chrono::{DateTime, Utc};
-use linnet_platform::{
-    identity::{Scope, Scopes},
-    problem::Problem,
-};
+use linnet_domain::{Scope, Scopes};
+use linnet_protocol::problem::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{ApiKey, ApiKeySecret, KeyId, Page, bounded_text};
+use linnet_domain::{ApiKey, ApiKeySecret, KeyId, Page, bounded_text};
 
 use super::{
     super::error::ApiError,

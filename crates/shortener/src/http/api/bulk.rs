@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::store::Changed;
+use linnet_store::Changed;
 
 use super::{
     super::error::ApiError,

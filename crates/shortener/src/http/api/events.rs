@@ -10,7 +10,7 @@ use chrono::SecondsFormat;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::domain::{Event, EventFilter, EventType, Moment, NewEvent};
+use linnet_domain::{Event, EventFilter, EventType, Moment, NewEvent};
 
 use super::{
     super::{csv, error::ApiError},

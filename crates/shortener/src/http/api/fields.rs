@@ -14,7 +14,7 @@ use actix_web::{
 };
 use chrono::{DateTime, Datelike, Utc};
 use futures::future::LocalBoxFuture;
-use linnet_platform::problem::{FieldError, Problem};
+use linnet_protocol::problem::{FieldError, Problem};
 use serde_json::{Map, Value};
 
 use super::super::error::{ApiError, field_error};

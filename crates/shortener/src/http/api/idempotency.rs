@@ -10,15 +10,13 @@ use actix_web::{
         header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
     },
 };
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
-use crate::{
-    domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, UserRef},
-    store::{Created, Idempotent, JobLimits, Recorded, Store, StoreError, StoredAnswer},
-};
+use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, UserRef};
+use linnet_store::{Created, Idempotent, JobLimits, Recorded, Store, StoreError, StoredAnswer};
 
 use super::{
     super::error::{ApiError, field_error},

@@ -9,7 +9,7 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, Point, Position};
+use linnet_domain::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, Point, Position};
 
 use super::{
     super::error::ApiError,

@@ -1,10 +1,11 @@
 //! A link's clicks as they come, as an event stream.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use linnet_platform::{lifecycle::Lifecycle, problem::Problem};
+use linnet_platform::lifecycle::Lifecycle;
+use linnet_protocol::problem::Problem;
 use tokio_util::sync::CancellationToken;
 
-use crate::clicks::{LiveClick, LiveId, Watch};
+use linnet_clicks::{LiveClick, LiveId, Watch};
 
 use super::{
     super::error::{ApiError, RETRY_AFTER_AWAY},

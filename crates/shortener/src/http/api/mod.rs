@@ -27,7 +27,7 @@ pub(crate) use list::{CursorText, TimeCursorText};
 pub use state::{ApiState, Caller, IdGuard};
 
 use actix_web::{HttpRequest, HttpResponse, http::Method, web};
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 
 /// Adds every route of `/api/v1`.
 pub fn routes(cfg: &mut web::ServiceConfig) {

@@ -8,7 +8,7 @@ use actix_web::{
     web::Bytes,
 };
 use futures::stream;
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 use serde::Serialize;
 
 use super::super::error::{ApiError, field_error};

@@ -3,15 +3,13 @@
 use std::future::{Ready, ready};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
-use linnet_platform::{identity::Identity, problem::Problem};
+use linnet_protocol::{identity::Identity, problem::Problem};
 
-use crate::{
-    cache::Announcer,
-    clicks::LiveClicks,
-    domain::{TargetPolicy, UserRef},
-    jobs::JobDesk,
-    store::{GroupedCreates, Store},
-};
+use linnet_clicks::LiveClicks;
+use linnet_domain::{TargetPolicy, UserRef};
+use linnet_jobs::JobService;
+use linnet_resolve::InvalidationPublisher;
+use linnet_store::{GroupedCreates, Store};
 
 use super::{super::error::ApiError, export::ExportSlots};
 
@@ -23,11 +21,11 @@ pub struct ApiState {
     /// Makes links, those of the same moment together.
     pub creates: GroupedCreates,
     /// Tells the caches of changes.
-    pub announcer: Announcer,
+    pub announcer: InvalidationPublisher,
     /// Shows clicks as they come; `None` when they are not recorded.
     pub live: Option<LiveClicks>,
     /// Bulk jobs.
-    pub jobs: JobDesk,
+    pub jobs: JobService,
     /// Bounds what is exported at a time.
     pub exports: ExportSlots,
     /// Which targets are accepted.

@@ -8,13 +8,11 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::{
-    domain::{
-        Link, LinkFilter, LinkPatch, NewLink, RedirectStatus, ShortCode, TargetPolicy, TargetUrl,
-        bounded_text,
-    },
-    store::Created,
+use linnet_domain::{
+    Link, LinkFilter, LinkPatch, NewLink, RedirectStatus, ShortCode, TargetPolicy, TargetUrl,
+    bounded_text,
 };
+use linnet_store::Created;
 
 use super::{
     super::error::ApiError,

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::domain::{Email, NewUser, User, UserPatch, bounded_text};
+use linnet_domain::{Email, NewUser, User, UserPatch, bounded_text};
 
 use super::{
     super::error::ApiError,

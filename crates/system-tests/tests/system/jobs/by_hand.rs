@@ -75,7 +75,7 @@ async fn jobs_are_listed_shown_cancelled_and_replayed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_upkeep_deletes_ended_jobs_and_forsaken_uploads_in_time() {
-    let stack = builder().env("LINNET__JOBS__KEEP_DAYS", 7).start().await;
+    let stack = builder().env("LINNET__JOBS__RETENTION_DAYS", 7).start().await;
     let client = stack.client();
     let (old, young) = (
         import(&client, "original_url\nhttps://example.com/\nx\n").await,

@@ -1,6 +1,6 @@
 //! What is bounded, at its bound.
 
-use linnet_shortener::clicks::STREAM;
+use linnet_clicks::STREAM;
 use linnet_system_tests::{Client, Load, Stack, redis_proxy::Mode, within};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -115,7 +115,7 @@ async fn a_full_stream_makes_clicks_wait_in_the_spool_and_keeps_their_order() {
     let mut stack = builder()
         .shorteners(1)
         // One buffer and one consumer, so that there is an order.
-        .env("LINNET__SHORTENER__WORKERS", 1)
+        .env("LINNET__SHORTENER__SERVER_THREADS", 1)
         .env("LINNET__WORKER__CONSUMERS", 1)
         .env("LINNET__CLICKS__STREAM_BYTES", MIB)
         .start()

@@ -1,6 +1,6 @@
 //! Batches that are none, and clicks from other times.
 
-use linnet_shortener::clicks::{Batch, DEAD_LETTERS, FIELD, STREAM};
+use linnet_clicks::{Batch, DEAD_LETTERS, FIELD, STREAM};
 use linnet_system_tests::within;
 use redis::streams::StreamRangeReply;
 use serde_json::json;

@@ -1,9 +1,7 @@
 //! Batches of which only a part was written.
 
-use linnet_shortener::{
-    clicks::{FIELD, STREAM},
-    store::{SHARDS, shard_of},
-};
+use linnet_clicks::{FIELD, STREAM};
+use linnet_store::{SHARDS, shard_of};
 use linnet_system_tests::within;
 use serde_json::json;
 use sqlx::PgConnection;

@@ -64,7 +64,7 @@ async fn must_17_a_shortener_that_stops_while_redis_hangs_leaves_its_clicks_to_t
 async fn must_17_a_shortener_that_is_killed_loses_what_it_had_not_flushed() {
     let mut stack = builder()
         .shorteners(1)
-        .env("LINNET__SHORTENER__WORKERS", 1)
+        .env("LINNET__SHORTENER__SERVER_THREADS", 1)
         .env("LINNET__CLICKS__FLUSH_MS", FLUSH_MS)
         .start()
         .await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linnet_shortener::clicks::STREAM;
+use linnet_clicks::STREAM;
 use linnet_system_tests::{Stack, stack::Postgres, within};
 use redis::streams::StreamRangeReply;
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use linnet_shortener::{
-    clicks::{Batch, FIELD, PackedClick, STREAM},
-    store::shard_of,
-};
+use linnet_clicks::{Batch, FIELD, PackedClick, STREAM};
+use linnet_store::shard_of;
 use linnet_system_tests::{Builder, Client, Load, Metrics, Process, Stack, Tally, within};
 use redis::{aio::MultiplexedConnection, streams::StreamRangeReply};
 use serde_json::json;

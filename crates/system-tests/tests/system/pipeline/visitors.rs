@@ -1,6 +1,6 @@
 //! How many visitors there were.
 
-use linnet_shortener::clicks::PackedClick;
+use linnet_clicks::PackedClick;
 use linnet_system_tests::Stack;
 use serde_json::json;
 

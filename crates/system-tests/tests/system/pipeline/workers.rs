@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linnet_shortener::clicks::{GROUP, STREAM};
+use linnet_clicks::{GROUP, STREAM};
 use linnet_system_tests::{Process, Signal, within};
 use sqlx::Connection;
 

@@ -15,10 +15,10 @@ use actix_web::{
     web::{self, Bytes},
 };
 use futures::stream;
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 use tokio::sync::mpsc;
 
-use crate::store::{LinkExport, StoreError};
+use linnet_store::{LinkExport, StoreError};
 
 use super::{
     super::{csv, error::ApiError},
@@ -91,7 +91,7 @@ async fn head(query: QueryFields) -> Result<HttpResponse, ApiError> {
     Ok(respond(format).streaming(stream::empty::<Result<Bytes, BrokenOff>>()))
 }
 
-fn read(query: QueryFields) -> Result<(ExportFormat, crate::domain::LinkFilter), ApiError> {
+fn read(query: QueryFields) -> Result<(ExportFormat, linnet_domain::LinkFilter), ApiError> {
     let mut fields = query.fields;
     let format = fields.optional("format", format).unwrap_or(ExportFormat::Csv);
     let filter = read_filter(&mut fields);

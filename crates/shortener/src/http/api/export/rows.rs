@@ -7,7 +7,8 @@ use std::io::{self, Write};
 
 use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 
-use crate::{http::csv::push_text, store::ExportedLink};
+use crate::http::csv::push_text;
+use linnet_store::ExportedLink;
 
 use super::ExportFormat;
 

@@ -7,15 +7,13 @@ use actix_web::{
     web,
 };
 use futures::StreamExt;
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 use serde_json::{Map, Value};
 
-use crate::{
-    domain::RowFormat,
-    jobs::{
-        JobSettings,
-        upload::{self, Upload, UploadError},
-    },
+use linnet_domain::RowFormat;
+use linnet_jobs::{
+    JobSettings,
+    upload::{self, Upload, UploadError},
 };
 
 use super::{

@@ -10,19 +10,18 @@ use actix_web::{
     http::{StatusCode, header::HeaderName},
     web,
 };
-use linnet_platform::{identity::Scope, problem::Problem};
+use linnet_domain::Scope;
+use linnet_protocol::problem::Problem;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use crate::{
-    domain::{Job, JobKind, Lane, NewJob, RowFormat},
-    import::{
-        columns_of,
-        source::{Rows, SourceError},
-    },
-    jobs::{announce, upload::UploadError},
+use linnet_domain::{Job, JobKind, Lane, NewJob, RowFormat};
+use linnet_import::{
+    columns_of,
+    source::{Rows, SourceError},
 };
+use linnet_jobs::{announce, upload::UploadError};
 
 use super::{
     super::error::{ApiError, RETRY_AFTER_AWAY, field_error},

@@ -6,10 +6,10 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 use utoipa::IntoParams;
 
-use crate::domain::OnConflict;
+use linnet_domain::OnConflict;
 
 use super::super::{
     super::error::{ApiError, field_error},

@@ -6,12 +6,10 @@ use actix_web::{
 };
 use futures::stream;
 
-use crate::{
-    domain::{RowProblem, RowReport},
-    http::csv,
-    import::REPORT_COLUMNS,
-    store::StoreError,
-};
+use crate::http::csv;
+use linnet_domain::{RowProblem, RowReport};
+use linnet_import::REPORT_COLUMNS;
+use linnet_store::StoreError;
 
 use super::{
     super::{

@@ -7,17 +7,16 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use linnet_platform::{lifecycle::Lifecycle, problem::Problem};
+use linnet_platform::lifecycle::Lifecycle;
+use linnet_protocol::problem::Problem;
 use serde::Serialize;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    domain::{Job, RowProblem, RowReport},
-    jobs::Watched,
-    store::Store,
-};
+use linnet_domain::{Job, RowProblem, RowReport};
+use linnet_jobs::Watched;
+use linnet_store::Store;
 
 use super::{
     super::{

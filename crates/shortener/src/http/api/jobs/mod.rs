@@ -4,13 +4,11 @@ pub(crate) mod errors;
 pub(crate) mod events;
 
 use actix_web::{HttpResponse, http::StatusCode, web};
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 
-use crate::{
-    domain::{Job, JobFilter, JobKind, JobState},
-    jobs::{announce, upload},
-    store::JobChange,
-};
+use linnet_domain::{Job, JobFilter, JobKind, JobState};
+use linnet_jobs::{announce, upload};
+use linnet_store::JobChange;
 
 use super::{
     super::error::ApiError,

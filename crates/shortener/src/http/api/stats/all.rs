@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 
-use crate::domain::Subject;
+use linnet_domain::Subject;
 
 use super::{
     super::{

@@ -9,17 +9,15 @@ use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use linnet_platform::problem::Problem;
+use linnet_protocol::problem::Problem;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    domain::{
-        Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, Stats, StatsQuery,
-        Subject, TopValue, ZoneName,
-    },
-    store::StatsError,
+use linnet_domain::{
+    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, Stats, StatsQuery,
+    Subject, TopValue, ZoneName,
 };
+use linnet_store::StatsError;
 
 use super::{
     super::{

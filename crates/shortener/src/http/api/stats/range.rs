@@ -2,7 +2,7 @@
 
 use chrono::{Datelike, NaiveDate};
 
-use crate::domain::RangeEnd;
+use linnet_domain::RangeEnd;
 
 use super::super::fields::{Bad, string, timestamp};
 

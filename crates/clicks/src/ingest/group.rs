@@ -1,0 +1,354 @@
+//! From clicks to rows and roll-ups. No I/O.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::{NonZeroI32, NonZeroI64},
+};
+
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc};
+
+use linnet_domain::ClickKind;
+use linnet_store::{
+    ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDay, LinkDays,
+    LinkDelta, SHARDS, ValueDelta, shard_of,
+};
+
+/// Visitors of a subject on a day, each once.
+pub(super) type Visitors = HashMap<(i64, NaiveDate), Vec<i64>>;
+
+/// The whole service.
+pub(super) const EVERYTHING: i64 = 0;
+
+/// The link's owner, and the whole service.
+fn shared_subjects(user_id: Option<i64>) -> impl Iterator<Item = i64> {
+    [user_id.map(|id| -id), Some(EVERYTHING)].into_iter().flatten()
+}
+
+/// The link, its owner, and the whole service.
+pub(super) fn subjects(url_id: i64, user_id: Option<i64>) -> impl Iterator<Item = i64> {
+    std::iter::once(url_id).chain(shared_subjects(user_id))
+}
+
+/// Puts clicks into the order that everything here expects: by shard, by link, and by time. Rows of a link
+/// then stand beside each other in the table too, and the index by link, the dearest part of adding
+/// them, is gone through once instead of from its root for each row.
+pub(super) fn sort(clicks: &mut [ClickRow]) {
+    clicks.sort_unstable_by_key(|click| (shard_of(click.url_id), click.url_id, click.at));
+}
+
+/// The clicks of each link.
+fn by_link(clicks: &[ClickRow]) -> impl Iterator<Item = &[ClickRow]> {
+    clicks.chunk_by(|one, next| one.url_id == next.url_id)
+}
+
+/// The clicks of each day of a link.
+fn by_day(clicks: &[ClickRow]) -> impl Iterator<Item = &[ClickRow]> {
+    clicks.chunk_by(|one, next| day_of(one) == day_of(next))
+}
+
+fn day_of(click: &ClickRow) -> NaiveDate {
+    click.at.date_naive()
+}
+
+/// Who was there, for counting before the group is written. `clicks` are sorted.
+pub(super) fn visitors(clicks: &[ClickRow]) -> Visitors {
+    let mut all = Visitors::new();
+    for clicks in by_link(clicks).flat_map(by_day) {
+        let seen = each_once(people(clicks).filter_map(|click| click.visitor).collect());
+        let Some(first) = clicks.first().filter(|_| !seen.is_empty()) else { continue };
+        for subject in shared_subjects(owner_of(first)) {
+            all.entry((subject, day_of(first))).or_default().extend(&seen);
+        }
+        all.insert((first.url_id, day_of(first)), seen);
+    }
+    for ((subject, _), seen) in &mut all {
+        if *subject <= EVERYTHING {
+            *seen = each_once(std::mem::take(seen));
+        }
+    }
+    all
+}
+
+fn owner_of(click: &ClickRow) -> Option<i64> {
+    click.user_id.map(NonZeroI64::get)
+}
+
+fn each_once(mut all: Vec<i64>) -> Vec<i64> {
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// How much of PostgreSQL writing may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// One backend for roll-ups: redirects need the other processors.
+    Steady,
+    /// One for each shard.
+    Hurried,
+}
+
+/// A group of fewer clicks is written by one transaction: a second one would cost more than it gains.
+const SPLIT_FROM: usize = 1_000;
+
+/// What to write of these clicks, which are sorted, in `shards`, a transaction each if it is to be done with
+/// as many processors as there are. `visitors` has how many there were so far on each day of each subject.
+pub(super) fn build_groups<'a>(
+    batches: &'a [Vec<u8>],
+    shards: &[i16],
+    clicks: &'a [ClickRow],
+    visitors: &HashMap<(i64, NaiveDate), i64>,
+    pace: Pace,
+) -> Vec<ClickGroup<'a>> {
+    let mut totals = add_up(clicks, visitors);
+    totals.retain(|shard, _| shards.contains(shard));
+    let is_split = pace == Pace::Hurried && clicks.len() >= SPLIT_FROM;
+    if !is_split {
+        let mut whole = ClickTotals::default();
+        for shard in totals.values_mut() {
+            append(&mut whole, shard);
+        }
+        sort_for_locking(&mut whole);
+        let rows = rows_of(clicks, shards);
+        return vec![ClickGroup { batches, shards: shards.to_vec(), rows, totals: whole }];
+    }
+    let groups = totals.into_iter().map(|(shard, totals)| ClickGroup {
+        batches,
+        shards: vec![shard],
+        rows: rows_of(clicks, &[shard]),
+        totals,
+    });
+    groups.collect()
+}
+
+// Any of two shards are neighbours; of more, those between would be written with them.
+const _: () = assert!(SHARDS.len() == 2);
+
+/// The clicks of these shards, which are neighbours in `SHARDS`.
+fn rows_of<'a>(clicks: &'a [ClickRow], shards: &[i16]) -> &'a [ClickRow] {
+    let (Some(first), Some(last)) = (shards.first(), shards.last()) else { return &[] };
+    let from = clicks.partition_point(|click| shard_of(click.url_id) < *first);
+    let to = clicks.partition_point(|click| shard_of(click.url_id) <= *last);
+    clicks.get(from..to).unwrap_or_default()
+}
+
+/// What users and the whole service have.
+#[derive(Default)]
+struct Shared {
+    hours: BTreeMap<(i64, DateTime<Utc>), KindCounts>,
+    days: BTreeMap<(i64, NaiveDate), KindCounts>,
+    values: BTreeMap<(i64, NaiveDate, i32), i64>,
+}
+
+/// The totals of each shard, in the order of locking.
+fn add_up(
+    clicks: &[ClickRow],
+    visitors: &HashMap<(i64, NaiveDate), i64>,
+) -> BTreeMap<i16, ClickTotals> {
+    let visitors = |subject, day| visitors.get(&(subject, day)).copied().unwrap_or(0);
+    let mut totals: BTreeMap<i16, ClickTotals> =
+        SHARDS.map(|shard| (shard, ClickTotals::default())).into();
+    let mut shared = Shared::default();
+    for clicks in by_link(clicks) {
+        let Some(first) = clicks.first() else { continue };
+        let totals = totals.entry(shard_of(first.url_id)).or_default();
+        for clicks in by_day(clicks) {
+            add_day(&mut totals.link_days, clicks, visitors);
+            let Some(day) = totals.link_days.last() else { continue };
+            for subject in shared_subjects(owner_of(first)) {
+                shared.add(subject, day);
+            }
+        }
+        totals.links.extend(counter(clicks));
+    }
+    shared.divide(&mut totals);
+    for row in totals.values_mut().flat_map(|totals| &mut totals.days) {
+        row.visitors = visitors(row.subject, row.day);
+    }
+    totals
+}
+
+/// Adds up the clicks of a link and day, which are in the order of time.
+fn add_day(days: &mut LinkDays, clicks: &[ClickRow], visitors: impl Fn(i64, NaiveDate) -> i64) {
+    let Some(first) = clicks.first() else { return };
+    days.begin(first.url_id, day_of(first), visitors(first.url_id, day_of(first)));
+    for clicks in clicks.chunk_by(|one, next| one.at.hour() == next.at.hour()) {
+        let mut counts = KindCounts::default();
+        for click in clicks {
+            counts += KindCounts::one(click.kind);
+        }
+        days.add_hour(clicks.first().map_or(0, |click| click.at.hour().cast_signed()), counts);
+    }
+    let mut values: Vec<NonZeroI32> = people(clicks).flat_map(|c| c.values).flatten().collect();
+    values.sort_unstable();
+    for value in values.chunk_by(PartialEq::eq) {
+        let clicks = i64::try_from(value.len()).unwrap_or(i64::MAX);
+        days.add_value(value.first().map_or(0, |id| id.get()), clicks);
+    }
+}
+
+fn people(clicks: &[ClickRow]) -> impl DoubleEndedIterator<Item = &ClickRow> {
+    clicks.iter().filter(|click| click.kind == ClickKind::Person)
+}
+
+/// What the counter of a link gets for its clicks, which are in the order of time.
+fn counter(clicks: &[ClickRow]) -> Option<LinkDelta> {
+    let last = people(clicks).next_back()?;
+    let count = people(clicks).filter(|click| !click.is_counted).count();
+    let clicks = i64::try_from(count).unwrap_or(i64::MAX);
+    Some(LinkDelta { url_id: last.url_id, clicks, last: last.at })
+}
+
+/// Moves all rows of `other` behind those of `totals`.
+fn append(totals: &mut ClickTotals, other: &mut ClickTotals) {
+    totals.link_days.append(&mut other.link_days);
+    totals.hours.append(&mut other.hours);
+    totals.days.append(&mut other.days);
+    totals.values.append(&mut other.values);
+    totals.links.append(&mut other.links);
+}
+
+impl Shared {
+    fn add(&mut self, subject: i64, link: LinkDay<'_>) {
+        let midnight = link.day.and_time(NaiveTime::MIN).and_utc();
+        for (hour, counts) in link.hours() {
+            let hour = midnight + TimeDelta::hours(hour.into());
+            *self.hours.entry((subject, hour)).or_default() += counts;
+        }
+        *self.days.entry((subject, link.day)).or_default() += link.counts();
+        for (value_id, clicks) in link.values() {
+            *self.values.entry((subject, link.day, value_id)).or_default() += clicks;
+        }
+    }
+
+    /// Puts each subject's rows to those of its shard.
+    fn divide(self, totals: &mut BTreeMap<i16, ClickTotals>) {
+        for ((subject, hour), counts) in self.hours {
+            let rows = &mut totals.entry(shard_of(subject)).or_default().hours;
+            rows.push(HourDelta { subject, hour, counts });
+        }
+        for ((subject, day), counts) in self.days {
+            let rows = &mut totals.entry(shard_of(subject)).or_default().days;
+            rows.push(DayDelta { subject, day, counts, visitors: 0 });
+        }
+        for ((subject, day, value_id), clicks) in self.values {
+            let rows = &mut totals.entry(shard_of(subject)).or_default().values;
+            rows.push(ValueDelta { subject, day, value_id, clicks });
+        }
+    }
+}
+
+/// All that lock several rows of a table lock them in one order, so none waits for another in a circle.
+/// Totals of one shard are in this order already.
+fn sort_for_locking(totals: &mut ClickTotals) {
+    totals.hours.sort_unstable_by_key(|row| (row.subject, row.hour));
+    totals.days.sort_unstable_by_key(|row| (row.subject, row.day));
+    totals.values.sort_unstable_by_key(|row| (row.subject, row.day, row.value_id));
+    totals.links.sort_unstable_by_key(|row| row.url_id);
+}
+
+#[cfg(test)]
+mod tests {
+    use linnet_store::SHARDS;
+
+    use super::*;
+
+    fn click(at: &str, url_id: i64, kind: ClickKind, visitor: i64) -> ClickRow {
+        ClickRow {
+            at: at.parse().unwrap(),
+            url_id,
+            visitor: Some(visitor),
+            values: [NonZeroI32::new(7), None, NonZeroI32::new(9), None],
+            user_id: (url_id < 10).then_some(NonZeroI64::new(3).unwrap()),
+            kind,
+            is_counted: url_id == 2,
+        }
+    }
+
+    #[test]
+    fn a_group_adds_up() {
+        use ClickKind::{Bot, Head, Person, Prefetch};
+        let mut clicks = [
+            click("2026-11-20T23:59:59.9Z", 1, Person, 100),
+            click("2026-11-21T00:00:00Z", 1, Person, 100),
+            click("2026-11-21T00:59:59Z", 1, Person, 101),
+            click("2026-11-21T00:10:00Z", 1, Bot, 102),
+            click("2026-11-21T00:20:00Z", 2, Person, 100),
+            click("2026-11-21T02:00:00Z", 2, Head, 103),
+            click("2026-11-21T02:00:00Z", 20, Prefetch, 104),
+        ];
+        sort(&mut clicks);
+        let day: NaiveDate = "2026-11-21".parse().unwrap();
+        let seen = visitors(&clicks);
+        assert_eq!(seen[&(1, day)], [100, 101]);
+        assert_eq!(seen[&(-3, day)], [100, 101]);
+        assert!(!seen.contains_key(&(20, day)), "a prefetch is no visitor");
+        let counted =
+            seen.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
+
+        let batches = [vec![1; 16]];
+        let groups = build_groups(&batches, &SHARDS, &clicks, &counted, Pace::Hurried);
+        let [group] = &groups[..] else { panic!("few clicks are one transaction") };
+        assert_eq!(group.rows.len(), 7);
+        let mut link_days = group.totals.link_days.iter();
+        let link = link_days.find(|row| (row.url_id, row.day) == (1, day)).unwrap();
+        let counts = KindCounts { clicks: 2, bots: 1, ..KindCounts::default() };
+        assert_eq!((link.counts(), link.visitors), (counts, 2));
+        assert_eq!(link.hours().collect::<Vec<_>>(), [(0, counts)]);
+        assert_eq!(link.values().collect::<Vec<_>>(), [(7, 2), (9, 2)], "people only");
+        let of =
+            |subject: i64| group.totals.days.iter().find(|d| d.subject == subject && d.day == day);
+        let counts = KindCounts { clicks: 3, bots: 1, heads: 1, prefetches: 1 };
+        assert_eq!(of(EVERYTHING).unwrap().counts, counts);
+        let counts = KindCounts { clicks: 3, bots: 1, heads: 1, prefetches: 0 };
+        assert_eq!(of(-3).unwrap().counts, counts);
+        let hours = group.totals.hours.iter().filter(|h| h.subject == -3);
+        let hours: Vec<_> = hours.map(|h| (h.hour.to_rfc3339(), h.counts.clicks)).collect();
+        let hour = |at: &str, clicks| (at.to_owned(), clicks);
+        let wanted = [
+            hour("2026-11-20T23:00:00+00:00", 1),
+            hour("2026-11-21T00:00:00+00:00", 3),
+            hour("2026-11-21T02:00:00+00:00", 0),
+        ];
+        assert_eq!(hours, wanted);
+        let sevens =
+            group.totals.values.iter().filter(|v| v.subject == EVERYTHING && v.value_id == 7);
+        assert_eq!(sevens.map(|v| v.clicks).sum::<i64>(), 4, "people only");
+        let links: Vec<_> = group.totals.links.iter().map(|l| (l.url_id, l.clicks)).collect();
+        assert_eq!(links, [(1, 3), (2, 0)], "what the limit counted is not counted again");
+    }
+
+    #[test]
+    fn a_large_group_is_divided_among_shards_and_loses_nothing() {
+        let mut clicks: Vec<_> = (0..2_000)
+            .map(|n| click("2026-11-21T00:00:00Z", 1 + n % 20, ClickKind::Person, n % 7))
+            .collect();
+        sort(&mut clicks);
+        let none = HashMap::new();
+        let whole: Vec<_> = add_up(&clicks, &none).into_values().collect();
+        let of = |rows: fn(&ClickTotals) -> usize| whole.iter().map(rows).sum::<usize>();
+        let batches = [vec![1; 16]];
+        let groups = build_groups(&batches, &SHARDS, &clicks, &none, Pace::Hurried);
+        assert_eq!(groups.iter().map(|g| &g.shards[..]).collect::<Vec<_>>(), [[1], [2]]);
+        let all = |of: fn(&ClickGroup) -> usize| groups.iter().map(of).sum::<usize>();
+        assert_eq!(all(|g| g.rows.len()), clicks.len());
+        assert_eq!(all(|g| g.totals.link_days.len()), of(|totals| totals.link_days.len()));
+        assert_eq!(all(|g| g.totals.hours.len()), of(|totals| totals.hours.len()));
+        assert_eq!(all(|g| g.totals.days.len()), of(|totals| totals.days.len()));
+        assert_eq!(all(|g| g.totals.values.len()), of(|totals| totals.values.len()));
+        assert_eq!(all(|g| g.totals.links.len()), of(|totals| totals.links.len()));
+        for group in &groups {
+            let subjects = group.totals.days.iter().map(|row| row.subject);
+            let subjects = subjects.chain(group.totals.link_days.iter().map(|row| row.url_id));
+            let subjects = subjects.chain(group.rows.iter().map(|row| row.url_id));
+            assert!(subjects.map(shard_of).all(|shard| group.shards == [shard]));
+        }
+        let missing = build_groups(&batches, &SHARDS[1..], &clicks, &none, Pace::Steady);
+        assert_eq!(missing.len(), 1);
+        assert_eq!(missing[0].rows.len(), groups[1].rows.len());
+        let steady = build_groups(&batches, &SHARDS, &clicks, &none, Pace::Steady);
+        assert_eq!(steady.len(), 1);
+        assert_eq!((&steady[0].shards[..], steady[0].rows.len()), (&SHARDS[..], clicks.len()));
+        assert_eq!(steady[0].totals.link_days.len(), 20);
+    }
+}

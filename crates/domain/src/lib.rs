@@ -1,0 +1,39 @@
+//! What links, users, keys, events and clicks are. No I/O: everything here can be tested without a server.
+
+mod api_key;
+mod click;
+mod event;
+pub mod formula;
+mod job;
+mod links;
+mod page;
+mod scope;
+mod short_code;
+mod stats;
+mod target;
+mod text;
+mod user;
+
+pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
+pub use click::{ClickKind, ClickValue, ValueKind};
+pub use event::{Event, EventFilter, EventType, NewEvent};
+pub use job::{
+    Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
+    RowReport,
+};
+pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
+pub use page::{
+    Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Moment, Page, ParseCursorError, Point, Position,
+};
+pub use scope::{Scope, Scopes};
+pub use short_code::{
+    CODE_ALPHABET, GENERATED_LENGTH, MAX_LENGTH, MIN_LENGTH, RESERVED, ShortCode, ShortCodeError,
+    has_code_shape,
+};
+pub use stats::{
+    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeEnd, Stats,
+    StatsQuery, Subject, TopValue, ZoneName,
+};
+pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
+pub use text::{TextError, bounded_text};
+pub use user::{Email, EmailError, NewUser, User, UserPatch, UserRef};

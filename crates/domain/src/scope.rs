@@ -1,0 +1,121 @@
+//! Scopes: what an API key allows.
+
+use std::fmt;
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Scope {
+    /// See own links, events and statistics.
+    UrlsRead = 1,
+    /// Create, change and delete own links.
+    UrlsWrite = 1 << 1,
+    /// See the own user and its API keys.
+    UsersRead = 1 << 2,
+    /// Change the own user and its API keys.
+    UsersWrite = 1 << 3,
+    /// Start and cancel jobs.
+    JobsWrite = 1 << 4,
+    /// Everything, for everybody.
+    Admin = 1 << 5,
+}
+
+impl Scope {
+    /// All scopes, in the order in which they are written.
+    pub const ALL: [Self; 6] = [
+        Self::UrlsRead,
+        Self::UrlsWrite,
+        Self::UsersRead,
+        Self::UsersWrite,
+        Self::JobsWrite,
+        Self::Admin,
+    ];
+
+    /// The scope's name in the API and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UrlsRead => "urls:read",
+            Self::UrlsWrite => "urls:write",
+            Self::UsersRead => "users:read",
+            Self::UsersWrite => "users:write",
+            Self::JobsWrite => "jobs:write",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The inverse of [`Scope::as_str`].
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == name)
+    }
+}
+
+/// A set of [`Scope`]s.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// Whether `scope` is held; [`Scope::Admin`] holds all.
+    pub const fn allow(self, scope: Scope) -> bool {
+        self.0 & (scope as u8 | Scope::Admin as u8) != 0
+    }
+
+    /// Whether every scope of `other` is held.
+    pub fn cover(self, other: Self) -> bool {
+        other.iter().all(|scope| self.allow(scope))
+    }
+
+    /// The scopes in [`Scope::ALL`]'s order.
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.0 & *scope as u8 != 0)
+    }
+
+    /// Reads space-separated names; `None` if one is unknown.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.split_ascii_whitespace().map(Scope::parse).collect()
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |bits, scope| bits | scope as u8))
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, scope) in self.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(scope.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scopes({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_round_trip_as_text() {
+        let scopes: Scopes = [Scope::UrlsWrite, Scope::UrlsRead].into_iter().collect();
+        assert_eq!(scopes.to_string(), "urls:read urls:write");
+        assert_eq!(Scopes::parse("urls:read urls:write"), Some(scopes));
+        assert_eq!(Scopes::parse("urls:read root"), None);
+    }
+
+    #[test]
+    fn admin_covers_everything_and_nothing_covers_admin() {
+        let admin: Scopes = [Scope::Admin].into_iter().collect();
+        let rest: Scopes = Scope::ALL.into_iter().filter(|s| *s != Scope::Admin).collect();
+        assert!(admin.cover(rest));
+        assert!(!rest.cover(admin));
+    }
+}

@@ -1,0 +1,125 @@
+//! A file as chunks, read ahead on a thread of its own.
+
+use std::{fs::File, mem, path::PathBuf};
+
+use tokio::sync::mpsc;
+
+use linnet_domain::RowFormat;
+
+use super::{
+    BadRow, ImportRow, RowRules,
+    source::{Position, Rows, SourceError},
+};
+
+/// Bytes of the file after which a chunk ends, however few rows it has.
+const CHUNK_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Where the rows are, and how many are wanted at a time.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// The file.
+    pub path: PathBuf,
+    /// How its rows are written.
+    pub format: RowFormat,
+    /// Where to begin; the default is before the first row.
+    pub from: Position,
+    /// Rows of a chunk.
+    pub rows: usize,
+}
+
+/// Rows that are written together.
+#[derive(Debug)]
+pub struct Chunk<T> {
+    /// Before its first row.
+    pub start: Position,
+    /// Behind its last row.
+    pub end: Position,
+    /// The good rows, each with its line.
+    pub rows: Vec<(u64, T)>,
+    /// The bad ones.
+    pub bad: Vec<BadRow>,
+    /// Columns that are passed over, as far as known.
+    pub unknown_columns: Vec<String>,
+    /// Whether it ends the file.
+    pub is_last: bool,
+}
+
+/// Reads a file; one chunk is read while another is written. The last one says so. Dropping the
+/// receiver ends the reading.
+pub fn read_chunks<T: ImportRow>(
+    bounds: Bounds,
+    rules: RowRules,
+) -> mpsc::Receiver<Result<Chunk<T>, SourceError>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = read_all(&bounds, &rules, &sender) {
+            // Whoever has gone does not want to know.
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    receiver
+}
+
+fn read_all<T: ImportRow>(
+    bounds: &Bounds,
+    rules: &RowRules,
+    chunks: &mpsc::Sender<Result<Chunk<T>, SourceError>>,
+) -> Result<(), SourceError> {
+    let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::COLUMNS)?;
+    if bounds.from != Position::default() {
+        source.seek(bounds.from)?;
+    }
+    loop {
+        let chunk = read_chunk(&mut source, bounds.rows, rules)?;
+        let is_last = chunk.is_last;
+        if chunks.blocking_send(Ok(chunk)).is_err() || is_last {
+            return Ok(());
+        }
+    }
+}
+
+fn read_chunk<T: ImportRow>(
+    source: &mut Rows<File>,
+    size: usize,
+    rules: &RowRules,
+) -> Result<Chunk<T>, SourceError> {
+    let start = source.position();
+    let mut rows = Vec::with_capacity(size);
+    let mut bad = Vec::new();
+    let mut is_last = false;
+    while rows.len() + bad.len() < size && source.position().offset - start.offset < CHUNK_BYTES {
+        let Some(row) = source.next()? else {
+            is_last = true;
+            break;
+        };
+        let line = row.line();
+        let read = match row.defect() {
+            Some(defect) => Err(vec![defect.clone().into()]),
+            None => T::read(&row, rules),
+        };
+        match read {
+            Ok(good) => rows.push((line, good)),
+            Err(problems) => bad.push(BadRow { line, problems, cells: row.cells() }),
+        }
+    }
+    let unknown_columns = source.unknown_columns().to_vec();
+    Ok(Chunk { start, end: source.position(), rows, bad, unknown_columns, is_last })
+}
+
+/// The cells of rows that turned out to be bad when they were written, by reading their chunk again.
+pub(super) fn fill_cells<T: ImportRow>(
+    bounds: &Bounds,
+    start: Position,
+    bad: &mut [BadRow],
+) -> Result<(), SourceError> {
+    let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::COLUMNS)?;
+    source.seek(start)?;
+    let mut wanted = bad.iter_mut().filter(|row| row.cells.is_empty()).peekable();
+    while wanted.peek().is_some() {
+        let Some(row) = source.next()? else { break };
+        if let Some(found) = wanted.next_if(|wanted| wanted.line == row.line()) {
+            found.cells = mem::take(&mut row.cells());
+        }
+    }
+    Ok(())
+}

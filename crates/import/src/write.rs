@@ -1,0 +1,118 @@
+//! One chunk into the database.
+
+use sqlx::{Connection, PgConnection};
+
+use linnet_domain::RowProblem;
+use linnet_store::{RowOutcome, StoreError, WriteOptions};
+
+use super::{Bounds, Chunk, ImportRow, chunks::fill_cells};
+
+/// A row that was not written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// The line on which it begins.
+    pub line: u64,
+    /// What is wrong with it.
+    pub problems: Vec<RowProblem>,
+    /// The row as it came.
+    pub cells: Vec<String>,
+}
+
+/// What a chunk came to.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Rows that were written.
+    pub written: usize,
+    /// Rows that were there already and passed over.
+    pub skipped: usize,
+    /// The bad rows, in the order of lines.
+    pub bad: Vec<BadRow>,
+    /// Codes that caches may hold to be absent.
+    pub codes: Vec<String>,
+}
+
+/// Writes a chunk within the connection's transaction; a dry run finds out what would come of it, and
+/// writes nothing.
+pub async fn write_chunk<T: ImportRow>(
+    connection: &mut PgConnection,
+    chunk: &Chunk<T>,
+    options: &WriteOptions,
+    bounds: &Bounds,
+) -> Result<Written, StoreError> {
+    let rows: Vec<&T> = chunk.rows.iter().map(|(_, row)| row).collect();
+    let mut attempt = connection.begin().await?;
+    let outcomes = match T::write(&mut attempt, &rows, options).await {
+        Ok(outcomes) if options.dry_run => {
+            attempt.rollback().await?;
+            outcomes
+        }
+        Ok(outcomes) => {
+            attempt.commit().await?;
+            outcomes
+        }
+        Err(error) if error.refuses_rows() => {
+            attempt.rollback().await?;
+            one_by_one(connection, &rows, options).await?
+        }
+        Err(error) => return Err(error),
+    };
+    let mut result = Written { bad: chunk.bad.clone(), ..Written::default() };
+    for ((line, row), outcome) in chunk.rows.iter().zip(outcomes) {
+        match outcome {
+            RowOutcome::Written => {
+                result.written += 1;
+                result.codes.extend(row.code().map(ToOwned::to_owned));
+            }
+            RowOutcome::Skipped => result.skipped += 1,
+            RowOutcome::Bad(problem) => {
+                result.bad.push(BadRow { line: *line, problems: vec![problem], cells: vec![] });
+            }
+        }
+    }
+    result.bad.sort_by_key(|row| row.line);
+    if result.bad.iter().any(|row| row.cells.is_empty()) {
+        let (bounds, start) = (bounds.clone(), chunk.start);
+        let mut bad = std::mem::take(&mut result.bad);
+        let filled = tokio::task::spawn_blocking(move || {
+            let filled = fill_cells::<T>(&bounds, start, &mut bad);
+            (bad, filled)
+        });
+        let (bad, filled) = filled.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
+        if let Err(error) = filled {
+            // Without its cells a row is told by its line all the same.
+            tracing::warn!(%error, "bad rows are told without their cells");
+        }
+        result.bad = bad;
+    }
+    Ok(result)
+}
+
+/// One of them is refused by a rule of the schema that validation does not know: which one shows when
+/// each is written alone.
+async fn one_by_one<T: ImportRow>(
+    connection: &mut PgConnection,
+    rows: &[&T],
+    options: &WriteOptions,
+) -> Result<Vec<RowOutcome>, StoreError> {
+    let mut outcomes = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut attempt = connection.begin().await?;
+        match T::write(&mut attempt, &[row], options).await {
+            Ok(outcome) => {
+                outcomes.extend(outcome);
+                if options.dry_run { attempt.rollback().await? } else { attempt.commit().await? }
+            }
+            Err(error) if error.refuses_rows() => {
+                attempt.rollback().await?;
+                tracing::warn!(%error, "the database refuses a row");
+                outcomes.push(RowOutcome::Bad(RowProblem {
+                    column: String::new(),
+                    code: "refused".to_owned(),
+                    message: "is refused by the database".to_owned(),
+                }));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,67 @@
+//! Invalidations: messages that say what caches may hold and must drop.
+
+/// The Redis channel that carries [`Invalidation`]s.
+pub const CHANNEL: &str = "linnet:changes";
+
+/// The Redis key of a short code's entry in L2.
+pub fn l2_key(code: &str) -> String {
+    format!("l:{code}")
+}
+
+/// Something that caches may hold and that is no longer true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invalidation {
+    /// A link was created, edited or deleted.
+    Link {
+        /// Its short code.
+        code: String,
+        /// The row's version after the change.
+        version: i64,
+    },
+    /// An API key was revoked or changed.
+    Key {
+        /// The key's public id.
+        id: String,
+    },
+}
+
+impl Invalidation {
+    /// The message on [`CHANNEL`].
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Link { code, version } => format!("l {version} {code}"),
+            Self::Key { id } => format!("k {id}"),
+        }
+    }
+
+    /// The inverse of [`Invalidation::encode`]; `None` for a message of another release.
+    pub fn decode(message: &str) -> Option<Self> {
+        let (kind, rest) = message.split_once(' ')?;
+        match kind {
+            "l" => {
+                let (version, code) = rest.split_once(' ')?;
+                Some(Self::Link { code: code.into(), version: version.parse().ok()? })
+            }
+            "k" => Some(Self::Key { id: rest.into() }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_round_trip_and_strangers_are_ignored() {
+        for change in [
+            Invalidation::Link { code: "abc-_9".into(), version: 42 },
+            Invalidation::Key { id: "Ab3xYz01".into() },
+        ] {
+            assert_eq!(Invalidation::decode(&change.encode()), Some(change));
+        }
+        for odd in ["", "l", "l x y", "z 1", "l 1"] {
+            assert_eq!(Invalidation::decode(odd), None, "{odd}");
+        }
+    }
+}

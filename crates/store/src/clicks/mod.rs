@@ -1,0 +1,194 @@
+//! Clicks: what ingestion must know before it writes, and writing groups of them.
+
+mod group;
+mod link_days;
+mod write;
+
+pub use group::{
+    ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDelta, SHARDS,
+    ValueDelta, shard_of,
+};
+pub use link_days::{LinkDay, LinkDays};
+pub(super) use write::lock_roll_ups;
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
+
+use linnet_domain::{ClickValue, ValueKind};
+
+use super::{Store, StoreError};
+
+/// What ingestion must know of a link.
+#[derive(Debug, Clone)]
+pub struct LinkFacts {
+    /// The link.
+    pub id: i64,
+    /// Its owner.
+    pub user_id: Option<i64>,
+    /// Its target, if that may name a campaign.
+    pub campaign_target: Option<String>,
+}
+
+/// What a batch has for its shard when it was written before there were shards.
+const WHOLE: i16 = 0;
+
+/// No part has control characters, so this one can stand between them.
+const PART_SEPARATOR: &str = "\u{1f}";
+
+fn joined(value: &ClickValue) -> String {
+    value.parts.join(PART_SEPARATOR)
+}
+
+fn column<T, V>(items: &[T], of: impl Fn(&T) -> V) -> Vec<V> {
+    items.iter().map(of).collect()
+}
+
+impl Store {
+    /// The shards of these batches that are written already; a batch without any is left out.
+    pub async fn known_batches(
+        &self,
+        ids: &[Vec<u8>],
+    ) -> Result<HashMap<Vec<u8>, Vec<i16>>, StoreError> {
+        let rows = sqlx::query!("SELECT id, shard FROM click_batches WHERE id = ANY($1)", ids)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut known: HashMap<Vec<u8>, Vec<i16>> = HashMap::new();
+        for row in rows {
+            let shards = known.entry(row.id).or_default();
+            match row.shard {
+                WHOLE => shards.extend(SHARDS),
+                shard => shards.push(shard),
+            }
+        }
+        Ok(known)
+    }
+
+    /// Owner and campaign of links; those that are gone are left out.
+    pub async fn link_facts(&self, ids: &[i64]) -> Result<Vec<LinkFacts>, StoreError> {
+        Ok(sqlx::query_as!(
+            LinkFacts,
+            r#"SELECT id, user_id,
+                      CASE WHEN original_url LIKE '%utm\_%' THEN original_url END AS campaign_target
+                 FROM urls WHERE id = ANY($1)"#,
+            ids
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// The ids of those values that have one.
+    pub async fn find_values(
+        &self,
+        values: &[ClickValue],
+    ) -> Result<Vec<(ClickValue, i32)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT id, held.kind, parts FROM click_values AS held
+                 JOIN UNNEST($1::smallint[], $2::text[]) AS wanted (kind, joined)
+                   ON held.kind = wanted.kind
+                  AND held.parts = string_to_array(wanted.joined, $3)"#,
+            &column(values, |value| value.kind.number()),
+            &column(values, joined),
+            PART_SEPARATOR
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let kind_of = |number| ValueKind::ALL.into_iter().find(|kind| kind.number() == number);
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                Some((ClickValue { kind: kind_of(row.kind)?, parts: row.parts }, row.id))
+            })
+            .collect())
+    }
+
+    /// Gives these values ids, unless they have some.
+    pub async fn add_values(&self, values: &[ClickValue]) -> Result<(), StoreError> {
+        sqlx::query!(
+            "INSERT INTO click_values (kind, parts)
+             SELECT kind, string_to_array(joined, $3)
+               FROM UNNEST($1::smallint[], $2::text[]) AS wanted (kind, joined)
+             ON CONFLICT DO NOTHING",
+            &column(values, |value| value.kind.number()),
+            &column(values, joined),
+            PART_SEPARATOR
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// How many values there are of each kind.
+    pub async fn count_values(&self) -> Result<HashMap<i16, i64>, StoreError> {
+        let rows =
+            sqlx::query!(r#"SELECT kind, count(*) AS "count!" FROM click_values GROUP BY kind"#);
+        let rows = rows.fetch_all(&self.pool).await?;
+        Ok(rows.into_iter().map(|row| (row.kind, row.count)).collect())
+    }
+
+    /// The visitors' keys of these days; a day without one gets the one that is offered.
+    pub async fn visitor_keys(
+        &self,
+        offered: &[(NaiveDate, [u8; 16])],
+    ) -> Result<Vec<(NaiveDate, [u8; 16])>, StoreError> {
+        let days = column(offered, |(day, _)| *day);
+        let keys = column(offered, |(_, key)| key.to_vec());
+        sqlx::query!(
+            "INSERT INTO visitor_keys (day, key)
+             SELECT * FROM UNNEST($1::date[], $2::bytea[]) ON CONFLICT DO NOTHING",
+            &days,
+            &keys
+        )
+        .execute(&self.pool)
+        .await?;
+        let rows = sqlx::query!("SELECT day, key FROM visitor_keys WHERE day = ANY($1)", &days)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().filter_map(|row| Some((row.day, row.key.try_into().ok()?))).collect())
+    }
+
+    /// Whether the whole service had visitors on this day, by its roll-up.
+    pub async fn had_visitors(&self, day: NaiveDate) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM click_days
+                 WHERE subject = 0 AND day = $1 AND visitors > 0) AS "had!""#,
+            day
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// People's visitors of a day, link by link from `after` on: at most `limit` rows of link, owner and
+    /// visitor, in the order of links and visitors.
+    pub async fn visitors_of_day(
+        &self,
+        day: NaiveDate,
+        after: (i64, i64),
+        limit: i64,
+    ) -> Result<Vec<(i64, Option<i64>, i64)>, StoreError> {
+        let (from, to) = utc_day(day);
+        let rows = sqlx::query!(
+            r#"SELECT seen.url_id AS "url_id!", urls.user_id AS "user_id?", seen.visitor AS "visitor!"
+                 FROM (SELECT DISTINCT url_id, visitor FROM clicks
+                        WHERE clicked_at >= $1 AND clicked_at < $2 AND kind = 0
+                          AND visitor IS NOT NULL AND (url_id, visitor) > ($3, $4)
+                        ORDER BY url_id, visitor LIMIT $5) AS seen
+                 LEFT JOIN urls ON urls.id = seen.url_id
+                ORDER BY 1, 3"#,
+            from,
+            to,
+            after.0,
+            after.1,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.url_id, row.user_id, row.visitor)).collect())
+    }
+}
+
+/// A UTC day's beginning and end.
+pub(crate) fn utc_day(day: NaiveDate) -> (DateTime<Utc>, DateTime<Utc>) {
+    let from = day.and_time(chrono::NaiveTime::MIN).and_utc();
+    (from, from + chrono::Days::new(1))
+}

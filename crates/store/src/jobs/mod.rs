@@ -1,0 +1,229 @@
+//! Bulk jobs: what the API asks for. `runs.rs` has what workers ask for.
+
+mod reports;
+mod rows;
+mod runs;
+
+use std::collections::HashSet;
+
+use linnet_telemetry::context::observe_query;
+use sqlx::PgConnection;
+
+use linnet_domain::{Job, JobFilter, Lane, NewJob, Page, UserRef};
+
+use super::{Store, StoreError};
+
+use rows::{JobRow, job_query};
+
+pub use runs::{AttemptEnd, ChunkProgress, ChunkTransaction, Claim, JobCounts, JobRun};
+
+/// How many jobs may wait or run at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct JobLimits {
+    /// Of everybody.
+    pub all: i64,
+    /// Of one owner; those without one count together.
+    pub per_user: i64,
+}
+
+/// What became of a job that somebody asked to be changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobChange<T> {
+    /// Done.
+    Done(T),
+    /// It is in a state in which this cannot be done.
+    WrongState(Box<Job>),
+    /// There is no such job, or it is not theirs to see.
+    Absent,
+}
+
+impl Store {
+    /// Makes a job; `None` when too many are there.
+    pub async fn create_job(
+        &self,
+        new: &NewJob,
+        limits: JobLimits,
+    ) -> Result<Option<Job>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        create_job_on(&mut connection, new, limits).await
+    }
+
+    /// The job with this id, if `visible_to` may see it.
+    pub async fn find_job(&self, id: i64, visible_to: UserRef) -> Result<Option<Job>, StoreError> {
+        let query = job_query!(
+            "SELECT",
+            "FROM jobs WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)",
+            id,
+            visible_to
+        );
+        let row = observe_query("find_job", query.fetch_optional(&self.pool)).await?;
+        Ok(row.map(Job::from))
+    }
+
+    /// The jobs with these ids, in any order.
+    pub async fn find_jobs(&self, ids: &[i64]) -> Result<Vec<Job>, StoreError> {
+        let query = job_query!("SELECT", "FROM jobs WHERE id = ANY($1)", ids);
+        let rows = observe_query("find_jobs", query.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(Job::from).collect())
+    }
+
+    /// One page of jobs, by id.
+    pub async fn list_jobs(
+        &self,
+        filter: &JobFilter,
+        visible_to: UserRef,
+        page: Page,
+    ) -> Result<Vec<Job>, StoreError> {
+        let query = job_query!(
+            "SELECT",
+            "FROM jobs
+              WHERE id > $1 AND ($2::bigint IS NULL OR user_id = $2)
+                AND ($3::text IS NULL OR state = $3) AND ($4::text IS NULL OR kind = $4)
+                AND (NOT $5 OR dead_at IS NOT NULL)
+              ORDER BY id LIMIT $6 OFFSET $7",
+            page.after(),
+            visible_to,
+            filter.state.map(linnet_domain::JobState::as_str),
+            filter.kind.map(linnet_domain::JobKind::as_str),
+            filter.only_dead,
+            page.size,
+            page.offset()
+        );
+        let rows = observe_query("list_jobs", query.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(Job::from).collect())
+    }
+
+    /// Cancels a job that has not come to its end; tells its upload's name, too. Its worker notices at
+    /// the next chunk.
+    pub async fn cancel_job(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+    ) -> Result<JobChange<(Job, String)>, StoreError> {
+        let query = job_query!(
+            "UPDATE jobs SET state = 'cancelled', finished_at = now(), last_event = last_event + 1,
+                    worker = NULL, lease_until = NULL
+              WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
+                AND state IN ('queued', 'running') RETURNING",
+            "",
+            id,
+            visible_to
+        );
+        let row = observe_query("cancel_job", query.fetch_optional(&self.pool)).await?;
+        let cancelled = row.map(|mut row| {
+            let upload = std::mem::take(&mut row.upload);
+            (Job::from(row), upload)
+        });
+        self.outcome(cancelled, id, visible_to).await
+    }
+
+    /// Puts a dead job back into its queue, to go on where it had come to; tells its lane.
+    pub async fn replay_job(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+    ) -> Result<JobChange<(Job, Lane)>, StoreError> {
+        let query = job_query!(
+            "UPDATE jobs SET state = 'queued', attempts = 0, dead_at = NULL, finished_at = NULL,
+                    error_code = NULL, error_message = NULL, run_after = now(),
+                    announced_at = now(), last_event = last_event + 1
+              WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2) AND dead_at IS NOT NULL
+              RETURNING",
+            "",
+            id,
+            visible_to
+        );
+        let row = observe_query("replay_job", query.fetch_optional(&self.pool)).await?;
+        let replayed = row.map(|row| {
+            let lane = Lane::of(row.is_large);
+            (Job::from(row), lane)
+        });
+        self.outcome(replayed, id, visible_to).await
+    }
+
+    /// Removes a job that has come to its end, with its reports; tells its upload's name.
+    pub async fn discard_job(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+    ) -> Result<JobChange<String>, StoreError> {
+        let query = sqlx::query_scalar!(
+            "DELETE FROM jobs WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
+                AND state NOT IN ('queued', 'running') RETURNING upload",
+            id,
+            visible_to
+        );
+        let upload = observe_query("discard_job", query.fetch_optional(&self.pool)).await?;
+        self.outcome(upload, id, visible_to).await
+    }
+
+    /// Deletes jobs that ended more than so many days ago; how many, at most `limit`. Dead ones have
+    /// waited for somebody in vain.
+    pub async fn delete_ended_jobs(&self, days: u32, limit: i64) -> Result<u64, StoreError> {
+        let query = sqlx::query!(
+            "DELETE FROM jobs WHERE id IN (
+               SELECT id FROM jobs WHERE finished_at < now() - make_interval(days => $1) LIMIT $2)",
+            i32::try_from(days).unwrap_or(i32::MAX),
+            limit
+        );
+        Ok(query.execute(&self.pool).await?.rows_affected())
+    }
+
+    /// Which of these uploads are read by a job, or may be read again.
+    pub async fn needed_uploads(&self, names: &[String]) -> Result<HashSet<String>, StoreError> {
+        let query = sqlx::query_scalar!(
+            "SELECT upload FROM jobs WHERE upload = ANY($1)
+                AND (state IN ('queued', 'running') OR dead_at IS NOT NULL)",
+            names
+        );
+        Ok(query.fetch_all(&self.pool).await?.into_iter().collect())
+    }
+
+    async fn outcome<T>(
+        &self,
+        done: Option<T>,
+        id: i64,
+        visible_to: UserRef,
+    ) -> Result<JobChange<T>, StoreError> {
+        Ok(match done {
+            Some(done) => JobChange::Done(done),
+            None => match self.find_job(id, visible_to).await? {
+                Some(job) => JobChange::WrongState(Box::new(job)),
+                None => JobChange::Absent,
+            },
+        })
+    }
+}
+
+/// [`Store::create_job`] on a given connection.
+pub(super) async fn create_job_on(
+    connection: &mut PgConnection,
+    new: &NewJob,
+    limits: JobLimits,
+) -> Result<Option<Job>, StoreError> {
+    let query = job_query!(
+        "INSERT INTO jobs (kind, user_id, by_admin, format, on_conflict, dry_run, upload,
+                           upload_bytes, is_large, columns, unknown_columns, announced_at)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now()
+          WHERE (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')) < $12
+            AND (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')
+                    AND user_id IS NOT DISTINCT FROM $2) < $13
+         RETURNING",
+        "",
+        new.kind.as_str(),
+        new.user_id,
+        new.by_admin,
+        new.format.as_str(),
+        new.on_conflict.as_str(),
+        new.dry_run,
+        new.upload,
+        new.upload_bytes,
+        new.is_large,
+        &new.columns,
+        &new.unknown_columns,
+        limits.all,
+        limits.per_user
+    );
+    let row = observe_query("create_job", query.fetch_optional(connection)).await?;
+    Ok(row.map(Job::from))
+}

@@ -1,0 +1,71 @@
+//! Reports of bad rows.
+
+use linnet_telemetry::context::observe_query;
+use sqlx::{PgConnection, types::Json};
+
+use linnet_domain::{RowProblem, RowReport};
+
+use super::super::{Store, StoreError};
+
+impl Store {
+    /// The bad rows of a job that were told after this event, in order, without the first
+    /// `offset` of them.
+    pub async fn job_reports(
+        &self,
+        job_id: i64,
+        after: i64,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<RowReport>, StoreError> {
+        let query = sqlx::query!(
+            r#"SELECT event, line, errors AS "errors: Json<Vec<RowProblem>>",
+                      cells AS "cells: Json<Vec<String>>"
+                 FROM job_row_errors WHERE job_id = $1 AND event > $2 ORDER BY event LIMIT $3 OFFSET $4"#,
+            job_id,
+            after,
+            limit,
+            offset
+        );
+        let rows = observe_query("job_reports", query.fetch_all(&self.pool)).await?;
+        let reports = rows.into_iter().map(|row| RowReport {
+            event: row.event,
+            line: row.line,
+            errors: row.errors.0,
+            cells: row.cells.0,
+        });
+        Ok(reports.collect())
+    }
+
+    /// The columns of a job's upload.
+    pub async fn job_columns(&self, job_id: i64) -> Result<Vec<String>, StoreError> {
+        let query = sqlx::query_scalar!("SELECT columns FROM jobs WHERE id = $1", job_id);
+        let columns = observe_query("job_columns", query.fetch_optional(&self.pool)).await?;
+        Ok(columns.unwrap_or_default())
+    }
+}
+
+/// Writes reports; those of one job, with events of their own.
+pub(super) async fn insert_reports(
+    connection: &mut PgConnection,
+    job_id: i64,
+    reports: &[RowReport],
+) -> Result<(), StoreError> {
+    let events: Vec<i64> = reports.iter().map(|report| report.event).collect();
+    let lines: Vec<i64> = reports.iter().map(|report| report.line).collect();
+    let errors: Vec<serde_json::Value> =
+        reports.iter().map(|report| serde_json::json!(report.errors)).collect();
+    let cells: Vec<serde_json::Value> =
+        reports.iter().map(|report| serde_json::json!(report.cells)).collect();
+    sqlx::query!(
+        "INSERT INTO job_row_errors (job_id, event, line, errors, cells)
+         SELECT $1, * FROM UNNEST($2::bigint[], $3::bigint[], $4::jsonb[], $5::jsonb[])",
+        job_id,
+        &events,
+        &lines,
+        &errors,
+        &cells
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! API keys. A revoked one is gone for everybody; its row stays as a record of who could do what.
+
+use chrono::{DateTime, Utc};
+use linnet_domain::{Scope, Scopes};
+use linnet_telemetry::context::observe_query;
+
+use linnet_domain::{ApiKey, ApiKeySecret, Page, UserRef};
+
+use super::{Store, StoreError};
+
+/// Whose key a presented key is.
+#[derive(Debug, Clone)]
+pub struct KeyOwner {
+    /// The user.
+    pub user_id: i64,
+    /// What the key allows.
+    pub scopes: Scopes,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+struct KeyRow {
+    id: String,
+    user_id: i64,
+    name: String,
+    scopes: Vec<String>,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+/// Scopes as stored; words that this release does not know give nothing.
+fn scopes_of(words: &[String]) -> Scopes {
+    words.iter().filter_map(|word| Scope::parse(word)).collect()
+}
+
+impl From<KeyRow> for ApiKey {
+    fn from(row: KeyRow) -> Self {
+        Self {
+            scopes: scopes_of(&row.scopes),
+            id: row.id,
+            user_id: row.user_id,
+            name: row.name,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+        }
+    }
+}
+
+impl Store {
+    /// Stores a new key: its id, and the hash of its secret.
+    pub async fn create_key(
+        &self,
+        secret: &ApiKeySecret,
+        user_id: i64,
+        name: &str,
+        scopes: Scopes,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> Result<ApiKey, StoreError> {
+        let words: Vec<String> = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+        let hash = secret.hash();
+        let query = sqlx::query_as!(
+            KeyRow,
+            "INSERT INTO api_keys (id, user_id, name, secret_hash, scopes, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             RETURNING id, user_id, name, scopes, created_at, expires_at",
+            secret.id().as_str(),
+            user_id,
+            name,
+            hash.as_bytes(),
+            &words,
+            expires_at
+        );
+        Ok(observe_query("create_key", query.fetch_one(&self.pool)).await?.into())
+    }
+
+    /// Whose key this is, if it is valid now. The secret is compared in constant time.
+    pub async fn authenticate(&self, key: &ApiKeySecret) -> Result<Option<KeyOwner>, StoreError> {
+        let query = sqlx::query!(
+            "SELECT user_id, secret_hash, scopes, expires_at FROM api_keys
+              WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())",
+            key.id().as_str()
+        );
+        let row = observe_query("authenticate", query.fetch_optional(&self.pool)).await?;
+        Ok(row.filter(|row| key.hash().matches(&row.secret_hash)).map(|row| KeyOwner {
+            user_id: row.user_id,
+            scopes: scopes_of(&row.scopes),
+            expires_at: row.expires_at,
+        }))
+    }
+
+    /// The key with this id, if `visible_to` may see it.
+    pub async fn find_key(
+        &self,
+        id: &str,
+        visible_to: UserRef,
+    ) -> Result<Option<ApiKey>, StoreError> {
+        let query = sqlx::query_as!(
+            KeyRow,
+            "SELECT id, user_id, name, scopes, created_at, expires_at FROM api_keys
+              WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)",
+            id,
+            visible_to
+        );
+        let row = observe_query("find_key", query.fetch_optional(&self.pool)).await?;
+        Ok(row.map(ApiKey::from))
+    }
+
+    /// One page of keys, by age of their id's row. Keys have no number, so pages go by offset.
+    pub async fn list_keys(
+        &self,
+        visible_to: UserRef,
+        user_id: Option<i64>,
+        page: Page,
+    ) -> Result<Vec<ApiKey>, StoreError> {
+        let query = sqlx::query_as!(
+            KeyRow,
+            "SELECT id, user_id, name, scopes, created_at, expires_at FROM api_keys
+              WHERE revoked_at IS NULL
+                AND ($1::bigint IS NULL OR user_id = $1) AND ($2::bigint IS NULL OR user_id = $2)
+              ORDER BY created_at, id LIMIT $3 OFFSET $4",
+            visible_to,
+            user_id,
+            page.size,
+            page.after() + page.offset()
+        );
+        let rows = observe_query("list_keys", query.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(ApiKey::from).collect())
+    }
+
+    /// Renames a key, if `visible_to` may.
+    pub async fn rename_key(
+        &self,
+        id: &str,
+        visible_to: UserRef,
+        name: &str,
+    ) -> Result<Option<ApiKey>, StoreError> {
+        let query = sqlx::query_as!(
+            KeyRow,
+            "UPDATE api_keys SET name = $3
+              WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
+             RETURNING id, user_id, name, scopes, created_at, expires_at",
+            id,
+            visible_to,
+            name
+        );
+        let row = observe_query("rename_key", query.fetch_optional(&self.pool)).await?;
+        Ok(row.map(ApiKey::from))
+    }
+
+    /// Revokes a key, if `visible_to` may. Gives the outbox row, or `None` when there is no such key.
+    pub async fn revoke_key(
+        &self,
+        id: &str,
+        visible_to: UserRef,
+    ) -> Result<Option<i64>, StoreError> {
+        let query = sqlx::query_scalar!(
+            r#"WITH gone AS (
+                 UPDATE api_keys SET revoked_at = now()
+                  WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
+                  RETURNING id
+               )
+               INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM gone
+               RETURNING id"#,
+            id,
+            visible_to
+        );
+        Ok(observe_query("revoke_key", query.fetch_optional(&self.pool)).await?)
+    }
+}

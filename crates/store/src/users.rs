@@ -1,0 +1,166 @@
+//! Users.
+
+use linnet_telemetry::context::observe_query;
+use sqlx::PgConnection;
+
+use linnet_domain::{Email, NewUser, Page, User, UserPatch, UserRef};
+
+use super::{Store, StoreError};
+
+/// Deleting a user with many links takes longer than an ordinary statement may.
+const DELETE_USER_TIMEOUT: &str = "SET LOCAL statement_timeout = '30s'";
+
+/// First id of users that are made on the command line; the others have those of the sequence.
+const OPERATOR_IDS: i64 = 1_000_000_000;
+
+impl Store {
+    /// Makes a user.
+    pub async fn create_user(&self, new: &NewUser) -> Result<User, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        create_user_on(&mut connection, new).await
+    }
+
+    /// Makes a user with an id from [`OPERATOR_IDS`] on: whoever is made on the command line before a
+    /// data set is imported takes no id of it.
+    pub async fn create_operator(&self, new: &NewUser) -> Result<User, StoreError> {
+        let query = sqlx::query_as!(
+            User,
+            "INSERT INTO users (id, username, email)
+             SELECT COALESCE(max(id) + 1, $3), $1, $2 FROM users WHERE id >= $3
+             RETURNING id, username, email, created_at",
+            new.username,
+            new.email.as_str(),
+            OPERATOR_IDS
+        );
+        Ok(observe_query("create_operator", query.fetch_one(&self.pool)).await?)
+    }
+
+    /// The user with this id, if `visible_to` may see it.
+    pub async fn find_user(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+    ) -> Result<Option<User>, StoreError> {
+        let query = sqlx::query_as!(
+            User,
+            "SELECT id, username, email, created_at FROM users
+              WHERE id = $1 AND ($2::bigint IS NULL OR id = $2)",
+            id,
+            visible_to
+        );
+        Ok(observe_query("find_user", query.fetch_optional(&self.pool)).await?)
+    }
+
+    /// The user with this address, whatever its case.
+    pub async fn find_user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
+        let query = sqlx::query_as!(
+            User,
+            "SELECT id, username, email, created_at FROM users WHERE lower(email) = lower($1)",
+            email
+        );
+        Ok(observe_query("find_user_by_email", query.fetch_optional(&self.pool)).await?)
+    }
+
+    /// One page of users.
+    pub async fn list_users(
+        &self,
+        visible_to: UserRef,
+        page: Page,
+    ) -> Result<Vec<User>, StoreError> {
+        let query = sqlx::query_as!(
+            User,
+            "SELECT id, username, email, created_at FROM users
+              WHERE id > $1 AND ($2::bigint IS NULL OR id = $2)
+              ORDER BY id LIMIT $3 OFFSET $4",
+            page.after(),
+            visible_to,
+            page.size,
+            page.offset()
+        );
+        Ok(observe_query("list_users", query.fetch_all(&self.pool)).await?)
+    }
+
+    /// Changes a user, if `visible_to` may.
+    pub async fn update_user(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+        patch: &UserPatch,
+    ) -> Result<Option<User>, StoreError> {
+        let query = sqlx::query_as!(
+            User,
+            "UPDATE users SET username = COALESCE($3, username), email = COALESCE($4, email)
+              WHERE id = $1 AND ($2::bigint IS NULL OR id = $2)
+              RETURNING id, username, email, created_at",
+            id,
+            visible_to,
+            patch.username,
+            patch.email.as_ref().map(Email::as_str)
+        );
+        Ok(observe_query("update_user", query.fetch_optional(&self.pool)).await?)
+    }
+
+    /// Deletes a user with its links and keys, if `visible_to` may; the outbox tells the caches.
+    /// False when there is no such user.
+    pub async fn delete_user(
+        &self,
+        id: i64,
+        visible_to: UserRef,
+        actor: Option<i64>,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query(DELETE_USER_TIMEOUT).execute(&mut *transaction).await?;
+        // Locks out new links and keys of this user until the end.
+        let found = sqlx::query_scalar!(
+            "SELECT id FROM users WHERE id = $1 AND ($2::bigint IS NULL OR id = $2) FOR UPDATE",
+            id,
+            visible_to
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if found.is_none() {
+            return Ok(false);
+        }
+        sqlx::query!(
+            r#"WITH gone AS (
+                 DELETE FROM urls WHERE user_id = $1
+                 RETURNING id, short_code, original_url, nextval('url_version_seq') AS version
+               ), event AS (
+                 INSERT INTO events (url_id, user_id, event_type, details)
+                 SELECT id, $2::bigint, 'deleted', jsonb_build_object(
+                     'short_code', short_code, 'original_url', original_url) FROM gone
+               )
+               INSERT INTO cache_invalidations (kind, subject, version)
+               SELECT 'link', short_code, version FROM gone"#,
+            id,
+            actor
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query!(
+            "WITH gone AS (DELETE FROM api_keys WHERE user_id = $1 RETURNING id)
+             INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM gone",
+            id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query!("DELETE FROM users WHERE id = $1", id).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+/// [`Store::create_user`] on a given connection.
+pub(super) async fn create_user_on(
+    connection: &mut PgConnection,
+    new: &NewUser,
+) -> Result<User, StoreError> {
+    let query = sqlx::query_as!(
+        User,
+        "INSERT INTO users (username, email) VALUES ($1, $2)
+         RETURNING id, username, email, created_at",
+        new.username,
+        new.email.as_str()
+    );
+    Ok(observe_query("create_user", query.fetch_one(connection)).await?)
+}

@@ -1,0 +1,196 @@
+use chrono::{DateTime, Utc};
+use linnet_domain::{Event, EventFilter, Moment, Page, Position};
+use linnet_store::Store;
+use sqlx::PgPool;
+
+use crate::support::{create, create_user, new_link};
+
+fn time(text: &str) -> DateTime<Utc> {
+    text.parse().expect("a time")
+}
+
+/// Links of two users, with events and clicks that take turns, some at the same time.
+struct Scene {
+    store: Store,
+    owner: i64,
+    other: i64,
+    links: Vec<i64>,
+}
+
+async fn scene(pool: &PgPool) -> Scene {
+    let store = Store::new(pool.clone());
+    let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);
+    let mut links = Vec::new();
+    for user in [owner.id, owner.id, other.id] {
+        let mut new = new_link(None);
+        new.user_id = Some(user);
+        links.push(create(&store, &new).await.id);
+    }
+    sqlx::raw_sql(
+        "CREATE TABLE clicks_test_1 PARTITION OF clicks FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-03-02 00:00Z');
+         CREATE TABLE clicks_test_2 PARTITION OF clicks FOR VALUES FROM ('2026-03-02 00:00Z') TO ('2026-03-03 00:00Z');
+         CREATE TABLE clicks_test_3 PARTITION OF clicks FOR VALUES FROM ('2026-03-03 00:00Z') TO ('2026-03-04 00:00Z');
+         DELETE FROM events;
+         INSERT INTO click_values (id, kind, parts) OVERRIDING SYSTEM VALUE VALUES
+           (1, 1, '{Firefox,Linux,desktop}'), (2, 2, '{\"\",de}'), (3, 3, '{example.com}'), (4, 4, '{mail,\"\",\"\"}')",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    // Every 3 hours of 3 days: an event and a click on each link at the same time, out of order.
+    sqlx::query(
+        "INSERT INTO events (url_id, user_id, event_type, timestamp)
+         SELECT url_id, $2, 'x', at
+           FROM unnest($1::bigint[]) AS url_id,
+                generate_series('2026-03-01 00:00Z'::timestamptz, '2026-03-03 23:00Z', '3 hours') AS at
+          ORDER BY md5(at::text || url_id)",
+    )
+    .bind(&links)
+    .bind(owner.id)
+    .execute(pool)
+    .await
+    .unwrap();
+    sqlx::query(
+        "INSERT INTO clicks (url_id, clicked_at, kind, agent_id, origin_id, referrer_id, campaign_id)
+         SELECT url_id, at, 0, 1, 2, 3, 4
+           FROM unnest($1::bigint[]) AS url_id,
+                generate_series('2026-03-01 00:00Z'::timestamptz, '2026-03-03 23:00Z', '3 hours') AS at
+          ORDER BY md5(url_id || at::text)",
+    )
+    .bind(&links)
+    .execute(pool)
+    .await
+    .unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO click_hours (subject, hour, clicks)
+         SELECT subject, date_trunc('hour', clicked_at, 'UTC'), count(*)
+           FROM clicks JOIN urls ON urls.id = url_id, unnest(ARRAY[-user_id, 0]) AS subject
+          GROUP BY 1, 2;
+         -- The first link has rows of this release, the last one those of releases before, the other both.
+         INSERT INTO click_link_days
+         SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(*), 0, 0, 0, 0, '{}', '{}', '{}'
+           FROM clicks WHERE url_id < (SELECT max(id) FROM urls) GROUP BY 1, 2;
+         INSERT INTO click_days (subject, day, clicks)
+         SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(*)
+           FROM clicks WHERE url_id > (SELECT min(id) FROM urls) GROUP BY 1, 2;
+         -- Times whose clicks are dropped already.
+         INSERT INTO click_hours (subject, hour, clicks)
+         SELECT subject, '2025-12-01 00:00Z', 1000 FROM click_hours GROUP BY subject;
+         INSERT INTO click_days (subject, day, clicks)
+         SELECT subject, '2025-12-01', 1000 FROM click_days GROUP BY subject",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    Scene { store, owner: owner.id, other: other.id, links }
+}
+
+impl Scene {
+    /// Every page of this size, by cursor.
+    async fn walk(&self, filter: &EventFilter, visible_to: Option<i64>, size: i64) -> Vec<Event> {
+        let mut page = Page { size, ..Page::default() };
+        let mut seen: Vec<Event> = Vec::new();
+        loop {
+            let events = self.store.list_events(filter, visible_to, page).await.unwrap();
+            let full = i64::try_from(events.len()).unwrap() == size;
+            seen.extend(events);
+            let Some(last) = seen.last().filter(|_| full) else { return seen };
+            page.position = Position::After(Moment { time: Some(last.timestamp), id: last.id });
+            assert!(seen.len() < 1_000, "the pages have no end");
+        }
+    }
+}
+
+fn moments(events: &[Event]) -> Vec<(DateTime<Utc>, i64)> {
+    events.iter().map(|event| (event.timestamp, event.id)).collect()
+}
+
+fn count(events: &[Event], event_type: &str) -> usize {
+    events.iter().filter(|event| event.event_type == event_type).count()
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn events_and_clicks_are_walked_in_the_order_of_time(pool: PgPool) {
+    let scene = scene(&pool).await;
+    let one =
+        |link: usize| EventFilter { url_id: Some(scene.links[link]), ..EventFilter::default() };
+    let (owner, other) = (Some(scene.owner), Some(scene.other));
+    for (what, filter, visible_to, events, clicks) in [
+        ("everything", EventFilter::default(), None, 72, 72),
+        ("the owner's, with deeds on a foreign link", EventFilter::default(), owner, 72, 48),
+        ("the other's", EventFilter::default(), other, 24, 24),
+        ("one link's", one(0), None, 24, 24),
+        ("one link's, to its owner", one(0), owner, 24, 24),
+        ("a foreign link's, but one's own deeds", one(2), owner, 24, 0),
+        ("a foreign link's", one(0), other, 0, 0),
+    ] {
+        for size in [2, 7, 200] {
+            let seen = scene.walk(&filter, visible_to, size).await;
+            let moments = moments(&seen);
+            assert!(moments.is_sorted(), "{what}");
+            let mut ids: Vec<_> = seen.iter().map(|event| event.id).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), seen.len(), "{what}, pages of {size}: nothing twice");
+            let counts = (count(&seen, "x"), count(&seen, "click"));
+            assert_eq!(counts, (events, clicks), "{what}, pages of {size}: nothing missing");
+        }
+    }
+    // By number, too.
+    let all = moments(&scene.walk(&EventFilter::default(), owner, 200).await);
+    let third = Page { position: Position::Number(3), size: 10 };
+    let third = scene.store.list_events(&EventFilter::default(), owner, third).await.unwrap();
+    assert_eq!(moments(&third), all[20..30]);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn events_and_clicks_are_filtered(pool: PgPool) {
+    let scene = scene(&pool).await;
+    let of_type = |event_type: &str| EventFilter {
+        event_type: Some(event_type.to_owned()),
+        ..EventFilter::default()
+    };
+    let counts = async |filter: &EventFilter, visible_to| {
+        let seen = scene.walk(filter, visible_to, 5).await;
+        (count(&seen, "x"), count(&seen, "click"))
+    };
+    for (visible_to, events, clicks) in [(None, 72, 72), (Some(scene.other), 24, 24)] {
+        assert_eq!(counts(&of_type("click"), visible_to).await, (0, clicks));
+        assert_eq!(counts(&of_type("x"), visible_to).await, (events, 0));
+        assert_eq!(counts(&of_type("y"), visible_to).await, (0, 0));
+    }
+    // Nobody is known to have clicked.
+    let by = |user| EventFilter { user_id: Some(user), ..EventFilter::default() };
+    assert_eq!(counts(&by(scene.owner), None).await, (72, 0));
+    assert_eq!(counts(&by(scene.owner), Some(scene.other)).await, (24, 0), "on the other's link");
+    assert_eq!(counts(&by(scene.other), Some(scene.owner)).await, (0, 0));
+    assert_eq!(counts(&by(scene.owner), Some(scene.owner)).await, (72, 0));
+
+    // From inclusive, to exclusive: two of three hours' steps.
+    let (from, to) = (time("2026-03-01T21:00:00Z"), time("2026-03-02T03:00:00Z"));
+    let between = EventFilter { from: Some(from), to: Some(to), ..EventFilter::default() };
+    for visible_to in [None, Some(scene.owner)] {
+        let seen = scene.walk(&between, visible_to, 2).await;
+        assert!(seen.iter().all(|event| (from..to).contains(&event.timestamp)));
+        assert_eq!(count(&seen, "x"), 6, "{visible_to:?}");
+    }
+    assert_eq!(counts(&between, Some(scene.owner)).await, (6, 4));
+    assert_eq!(counts(&between, None).await, (6, 6));
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_click_is_an_event_without_a_user(pool: PgPool) {
+    let scene = scene(&pool).await;
+    let filter = EventFilter {
+        event_type: Some("click".to_owned()),
+        url_id: Some(scene.links[0]),
+        ..EventFilter::default()
+    };
+    let click = scene.walk(&filter, None, 200).await.remove(0);
+    assert_eq!((click.url_id, click.user_id), (Some(scene.links[0]), None));
+    assert_eq!(click.timestamp, time("2026-03-01T00:00:00Z"));
+    let details = serde_json::json!({"kind": "person", "browser": "Firefox", "os": "Linux",
+        "device": "desktop", "language": "de", "referrer": "example.com", "utm_source": "mail"});
+    assert_eq!(click.details, details);
+    assert!(scene.store.find_event(click.id, None).await.unwrap().is_none());
+}

@@ -1,0 +1,147 @@
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use linnet_domain::{Link, LinkFilter, Page, UserRef};
+use linnet_store::{ExportedLink, Store, StoreError};
+use sqlx::PgPool;
+
+use crate::support::{create, create_user, new_link, target};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Ends an export before its end.
+#[derive(Debug)]
+struct Enough;
+
+impl From<StoreError> for Enough {
+    fn from(error: StoreError) -> Self {
+        panic!("{error:?}")
+    }
+}
+
+/// The ids, in the order of the export.
+async fn exported(store: &Store, filter: &LinkFilter, visible_to: UserRef) -> Vec<i64> {
+    let mut ids = Vec::new();
+    let export = store.begin_export(filter, visible_to).await.unwrap();
+    let all = export.for_each(PATIENCE, async |link| {
+        ids.push(link.id);
+        Ok::<_, StoreError>(())
+    });
+    all.await.unwrap();
+    ids
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn every_column_is_exported(pool: PgPool) {
+    let store = Store::new(pool);
+    let user = create_user(&store, "exporter").await;
+    let mut full = new_link(Some("-full_1"));
+    full.user_id = Some(user.id);
+    full.target = target("https://example.com/a,b?c=%22#ü");
+    full.title = Some("A \"title\", ☃".to_owned());
+    full.is_active = false;
+    full.expires_at = Some("2027-01-31T12:00:00.123456Z".parse::<DateTime<Utc>>().unwrap());
+    full.max_clicks = Some(i64::MAX);
+    let links = [create(&store, &full).await, create(&store, &new_link(None)).await];
+
+    let mut seen = 0;
+    let export = store.begin_export(&LinkFilter::default(), None).await.unwrap();
+    let all = export.for_each(PATIENCE, async |link| {
+        assert_eq!(*link, shown(&links[seen]));
+        seen += 1;
+        Ok::<_, StoreError>(())
+    });
+    all.await.unwrap();
+    assert_eq!(seen, links.len());
+}
+
+fn shown(link: &Link) -> ExportedLink<'_> {
+    ExportedLink {
+        id: link.id,
+        user_id: link.user_id,
+        short_code: &link.short_code,
+        original_url: &link.original_url,
+        title: link.title.as_deref(),
+        is_active: link.is_active,
+        redirect_status: i16::try_from(link.redirect_status.code()).unwrap(),
+        expires_at: link.expires_at,
+        max_clicks: link.max_clicks,
+        clicks: link.clicks,
+        created_at: link.created_at,
+        updated_at: link.updated_at,
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_16_what_is_exported_is_what_is_listed(pool: PgPool) {
+    let store = Store::new(pool);
+    let (one, two) = (create_user(&store, "one").await, create_user(&store, "two").await);
+    for (n, user_id) in [None, Some(one.id), Some(two.id), Some(one.id)].into_iter().enumerate() {
+        let mut new = new_link(None);
+        new.user_id = user_id;
+        new.is_active = n != 3;
+        new.title = Some(format!("100%_sure' OR 'a'='a {n}"));
+        create(&store, &new).await;
+    }
+    let search = |text: &str| Some(text.to_owned());
+    let filters = [
+        LinkFilter::default(),
+        LinkFilter { user_id: Some(one.id), ..LinkFilter::default() },
+        LinkFilter { user_id: Some(i64::MAX), ..LinkFilter::default() },
+        LinkFilter { is_active: Some(true), ..LinkFilter::default() },
+        LinkFilter { is_active: Some(false), user_id: Some(one.id), ..LinkFilter::default() },
+        LinkFilter { search: search("0%_SURE' OR 'a'='a 2"), ..LinkFilter::default() },
+        LinkFilter { search: search("100x_sure"), ..LinkFilter::default() },
+        LinkFilter { search: search("example"), is_active: Some(true), user_id: Some(two.id) },
+    ];
+    for visible_to in [None, Some(one.id), Some(two.id), Some(0)] {
+        for filter in &filters {
+            let page = Page::default();
+            let listed = store.list_links(filter, visible_to, page).await.unwrap();
+            let listed: Vec<_> = listed.iter().map(|link| link.id).collect();
+            let what = format!("{filter:?} for {visible_to:?}");
+            assert_eq!(exported(&store, filter, visible_to).await, listed, "{what}");
+        }
+    }
+    assert_eq!(exported(&store, &filters[0], None).await.len(), 4);
+    assert_eq!(exported(&store, &filters[0], Some(0)).await.len(), 0);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn an_export_that_is_given_up_leaves_no_connection_behind(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    sqlx::query(
+        "INSERT INTO urls (short_code, original_url)
+         SELECT 'c' || n, 'https://example.com/' || repeat('x', 1000)
+           FROM generate_series(100, 20000) AS n",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let mut count = 0;
+    let export = store.begin_export(&LinkFilter::default(), None).await.unwrap();
+    let all = export.for_each(PATIENCE, async |_| {
+        count += 1;
+        if count < 3 { Ok(()) } else { Err(Enough) }
+    });
+    assert!(all.await.is_err());
+    // The server sees that nobody reads any more, and the pool makes a new connection in its place.
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let running = sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM pg_stat_activity
+              WHERE datname = current_database() AND pid <> pg_backend_pid()
+                AND state <> 'idle'",
+        );
+        if running.fetch_one(&pool).await.unwrap() == 0 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "the export still runs");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(count, 3);
+    let setting = sqlx::query_scalar::<_, Option<String>>(
+        "SELECT current_setting('linnet.visible_to', true)",
+    );
+    assert_eq!(setting.fetch_one(&pool).await.unwrap().unwrap_or_default(), "");
+}

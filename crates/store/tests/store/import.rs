@@ -1,0 +1,134 @@
+use linnet_domain::{Email, OnConflict, RedirectStatus, ShortCode};
+use linnet_store::{
+    GivenLinkFields, ImportLink, ImportUser, RowOutcome, Store, WriteOptions, WriteRows,
+};
+use sqlx::PgPool;
+
+use crate::support::{create, create_user, new_link, target};
+
+fn user(id: i64, name: &str, email: &str) -> ImportUser {
+    let email = Email::parse(email).unwrap();
+    ImportUser { id: Some(id), username: name.to_owned(), email, created_at: None }
+}
+
+fn link(id: Option<i64>, user_id: Option<i64>, code: Option<&str>) -> ImportLink {
+    ImportLink {
+        id,
+        user_id,
+        short_code: code.map(|code| ShortCode::parse(code).unwrap()),
+        target: target("https://example.com/new"),
+        title: Some("new".to_owned()),
+        is_active: true,
+        redirect_status: RedirectStatus::default(),
+        expires_at: None,
+        max_clicks: None,
+        created_at: None,
+        updated_at: None,
+        given: GivenLinkFields::default(),
+    }
+}
+
+fn options(on_conflict: OnConflict) -> WriteOptions {
+    WriteOptions { on_conflict, visible_to: None, dry_run: false }
+}
+
+/// What became of the rows: `+`, `-` for a skipped one, or the column of a bad one.
+async fn write<T: WriteRows>(store: &Store, rows: &[T], options: &WriteOptions) -> Vec<String> {
+    let mut transaction = store.begin().await.unwrap();
+    let rows: Vec<&T> = rows.iter().collect();
+    let outcomes = T::write(&mut transaction, &rows, options).await.unwrap();
+    transaction.commit().await.unwrap();
+    let word = |outcome| match outcome {
+        RowOutcome::Written => "+".to_owned(),
+        RowOutcome::Skipped => "-".to_owned(),
+        RowOutcome::Bad(problem) => problem.column,
+    };
+    outcomes.into_iter().map(word).collect()
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn explicit_ids_are_kept_and_the_sequences_move_past_them(pool: PgPool) {
+    let store = Store::new(pool);
+    let fail = options(OnConflict::Fail);
+    let rows = [user(7, "same", "a@example.com"), user(400, "same", "b@example.com")];
+    assert_eq!(write(&store, &rows, &fail).await, ["+", "+"]);
+    assert_eq!(create_user(&store, "next").await.id, 401);
+    assert_eq!(write(&store, &[link(Some(1_000), Some(7), Some("imported"))], &fail).await, ["+"]);
+    assert_eq!(create(&store, &new_link(None)).await.id, 1_001);
+    // An import of lower ids does not move the sequence back.
+    write(&store, &[link(Some(5), None, Some("lower"))], &fail).await;
+    assert_eq!(create(&store, &new_link(None)).await.id, 1_002);
+    // A trial does not move it on.
+    let trial = WriteOptions { dry_run: true, ..fail };
+    let mut transaction = store.begin().await.unwrap();
+    ImportLink::write(&mut transaction, &[&link(Some(9_000), None, None)], &trial).await.unwrap();
+    transaction.rollback().await.unwrap();
+    assert_eq!(create(&store, &new_link(None)).await.id, 1_003);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn rows_that_break_a_rule_are_told_and_the_rest_is_written(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let fail = options(OnConflict::Fail);
+    let rows = [user(1, "a", "a@example.com"), user(2, "b", "A@EXAMPLE.com")];
+    assert_eq!(write(&store, &rows, &fail).await, ["+", "email"]);
+    assert_eq!(write(&store, &[user(1, "c", "c@example.com")], &fail).await, ["id"]);
+    let rows = [
+        link(Some(1), Some(1), Some("one")),
+        link(Some(1), Some(1), Some("same-id")),
+        link(Some(2), Some(1), Some("one")),
+        link(Some(3), Some(99), Some("no-user")),
+        link(Some(4), None, Some("good")),
+        link(None, Some(1), None),
+    ];
+    let expected = ["+", "id", "short_code", "user_id", "+", "+"];
+    assert_eq!(write(&store, &rows, &fail).await, expected);
+    // Only what is new here has its history begin here.
+    let created: Vec<i64> =
+        sqlx::query_scalar("SELECT url_id FROM events WHERE event_type = 'created'")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert_eq!(created.len(), 1);
+    assert!(created[0] > 4);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_16_conflicts_are_skipped_or_update_what_is_ones_own(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let (ada, bob) = (create_user(&store, "ada").await.id, create_user(&store, "bob").await.id);
+    let fail = options(OnConflict::Fail);
+    let rows = [link(None, Some(ada), Some("hers")), link(None, Some(bob), Some("his"))];
+    assert_eq!(write(&store, &rows, &fail).await, ["+", "+"]);
+    let again = |code| ImportLink {
+        title: Some("changed".to_owned()),
+        given: GivenLinkFields { title: true, ..GivenLinkFields::default() },
+        is_active: false,
+        ..link(None, Some(ada), Some(code))
+    };
+    let rows = [again("hers"), again("his")];
+    assert_eq!(write(&store, &rows, &options(OnConflict::Skip)).await, ["-", "-"]);
+    let own = WriteOptions { visible_to: Some(ada), ..options(OnConflict::Update) };
+    assert_eq!(write(&store, &rows, &own).await, ["+", "short_code"]);
+    let links: Vec<(String, String, bool)> =
+        sqlx::query_as("SELECT short_code, title, is_active FROM urls ORDER BY short_code")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    // `is_active` was not given.
+    let expected = [("hers", "changed", true), ("his", "new", true)];
+    assert_eq!(links, expected.map(|(code, title, on)| (code.to_owned(), title.to_owned(), on)));
+    let news: Vec<String> = sqlx::query_scalar("SELECT subject FROM cache_invalidations")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    assert_eq!(news, ["hers"], "caches hear of it");
+    let users = [ImportUser { id: None, ..user(0, "ADA", "Ada@example.com") }];
+    let outcome = write(&store, &users, &options(OnConflict::Update)).await;
+    let name: String = sqlx::query_scalar("SELECT username FROM users WHERE id = $1")
+        .bind(ada)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!((outcome, name.as_str()), (vec!["+".to_owned()], "ADA"));
+}

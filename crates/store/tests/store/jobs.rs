@@ -1,0 +1,330 @@
+use std::{collections::HashSet, time::Duration};
+
+use linnet_domain::{
+    Job, JobError, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
+};
+use linnet_store::{AttemptEnd, ChunkProgress, Claim, JobChange, JobLimits, JobRun, Store};
+use sqlx::PgPool;
+
+use crate::support::{count, create_user};
+
+const LIMITS: JobLimits = JobLimits { all: 1_000, per_user: 1_000 };
+const LEASE: Duration = Duration::from_mins(10);
+/// Over before anybody looks.
+const NO_LEASE: Duration = Duration::ZERO;
+const MANY: i64 = 1_000;
+
+fn new_job(user_id: Option<i64>) -> NewJob {
+    NewJob {
+        kind: JobKind::ImportUrls,
+        user_id,
+        by_admin: false,
+        format: RowFormat::Csv,
+        on_conflict: OnConflict::Fail,
+        dry_run: false,
+        upload: "file.rows".to_owned(),
+        upload_bytes: 1_000,
+        is_large: false,
+        columns: vec!["original_url".to_owned()],
+        unknown_columns: vec![],
+    }
+}
+
+async fn create(store: &Store, user_id: Option<i64>) -> i64 {
+    store.create_job(&new_job(user_id), LIMITS).await.unwrap().expect("room for a job").id
+}
+
+async fn claim(store: &Store, id: i64, worker: &str, lease: Duration) -> Box<JobRun> {
+    match store.claim_job(id, worker, lease, MANY).await.unwrap() {
+        Claim::Run(run) => run,
+        other => panic!("not claimed: {other:?}"),
+    }
+}
+
+async fn job(store: &Store, id: i64) -> Job {
+    store.find_job(id, None).await.unwrap().expect("a job")
+}
+
+fn lanes(due: Vec<(i64, Lane)>) -> HashSet<i64> {
+    due.into_iter().map(|(id, _)| id).collect()
+}
+
+/// Everything is announced when it is made; this forgets it.
+async fn forget_announcements(pool: &PgPool) {
+    sqlx::query("UPDATE jobs SET announced_at = NULL").execute(pool).await.unwrap();
+}
+
+fn progress(to: i64, written: i64, bad: &[i64], is_last: bool) -> ChunkProgress {
+    let problem = || RowProblem {
+        column: "original_url".to_owned(),
+        code: "invalid".to_owned(),
+        message: "is bad".to_owned(),
+    };
+    ChunkProgress {
+        offset: to,
+        line: to / 10,
+        written,
+        bad: bad.iter().map(|line| (*line, vec![problem()], vec!["cell".to_owned()])).collect(),
+        is_last,
+        ..ChunkProgress::default()
+    }
+}
+
+async fn write_a_link(connection: &mut sqlx::PgConnection, code: &str) {
+    sqlx::query("INSERT INTO urls (short_code, original_url) VALUES ($1, 'https://example.com/')")
+        .bind(code)
+        .execute(connection)
+        .await
+        .unwrap();
+}
+
+fn error() -> JobError {
+    JobError { code: "internal".to_owned(), message: "went wrong".to_owned() }
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn an_owner_has_no_more_jobs_running_than_allowed_however_many_claim(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let ada = create_user(&store, "ada").await.id;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(create(&store, Some(ada)).await);
+    }
+    let claims = ids.iter().map(|id| {
+        let (store, id) = (store.clone(), *id);
+        tokio::spawn(async move {
+            store.claim_job(id, &format!("worker-{id}"), LEASE, 3).await.unwrap()
+        })
+    });
+    let (mut running, mut later) = (0, 0);
+    for claim in claims.collect::<Vec<_>>() {
+        match claim.await.unwrap() {
+            Claim::Run(_) => running += 1,
+            Claim::Later => later += 1,
+            Claim::Nothing => panic!("the job waits"),
+        }
+    }
+    assert_eq!((running, later), (3, 7));
+    assert_eq!(count(&pool, "SELECT count(*) FROM jobs WHERE state = 'running'").await, 3);
+    // Those without an owner count together; others are not concerned.
+    let nobodys = [create(&store, None).await, create(&store, None).await];
+    let claimed = store.claim_job(nobodys[0], "w", LEASE, 1).await.unwrap();
+    assert!(matches!(claimed, Claim::Run(_)), "{claimed:?}");
+    let claimed = store.claim_job(nobodys[1], "w", LEASE, 1).await.unwrap();
+    assert!(matches!(claimed, Claim::Later), "{claimed:?}");
+    // Nobody is told of jobs that may not run.
+    let due = lanes(store.due_jobs(3, LEASE).await.unwrap());
+    assert_eq!(due, HashSet::from([nobodys[1]]));
+    let due = store.due_jobs(5, LEASE).await.unwrap();
+    assert_eq!(due.len(), 2, "{due:?}");
+    assert!(store.due_jobs(5, LEASE).await.unwrap().is_empty(), "told once");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn one_of_many_who_claim_a_job_gets_it(pool: PgPool) {
+    let store = Store::new(pool);
+    let id = create(&store, None).await;
+    let claims = (0..10).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            store.claim_job(id, &format!("worker-{n}"), LEASE, MANY).await.unwrap()
+        })
+    });
+    let mut running = 0;
+    for claim in claims.collect::<Vec<_>>() {
+        running += i32::from(matches!(claim.await.unwrap(), Claim::Run(_)));
+    }
+    assert_eq!(running, 1);
+    assert_eq!(job(&store, id).await.attempts, 1);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_dead_workers_job_is_announced_and_taken_and_the_dead_write_nothing(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let id = create(&store, None).await;
+    let dead = claim(&store, id, "dead", NO_LEASE).await;
+    assert_eq!((dead.resume_offset, dead.resume_line), (0, 0));
+    let mut chunk = store.begin_chunk(&dead, 100).await.unwrap().expect("its own");
+    write_a_link(chunk.connection(), "first").await;
+    chunk.commit(progress(100, 1, &[3], false), NO_LEASE).await.unwrap();
+
+    assert_eq!(lanes(store.due_jobs(1, LEASE).await.unwrap()), HashSet::from([id]), "at once");
+    assert!(store.due_jobs(1, LEASE).await.unwrap().is_empty(), "not again for a while");
+    assert_eq!(store.due_jobs(1, Duration::ZERO).await.unwrap().len(), 1, "and then again");
+    let heir = claim(&store, id, "heir", LEASE).await;
+    assert_eq!((heir.resume_offset, heir.resume_line, heir.attempts), (100, 10, 1));
+    let taken = store.claim_job(id, "third", LEASE, MANY).await.unwrap();
+    assert!(matches!(taken, Claim::Nothing), "{taken:?}");
+
+    assert!(store.begin_chunk(&dead, 100).await.unwrap().is_none());
+    assert!(!store.renew_job_lease(&dead, LEASE).await.unwrap());
+    assert!(!store.end_attempt(&dead, AttemptEnd::Dead, &error()).await.unwrap());
+    store.release_job(&dead).await.unwrap();
+    let seen = job(&store, id).await;
+    assert_eq!((seen.state, seen.rows_read, seen.is_dead), (JobState::Running, 2, false));
+
+    // One that began a chunk in time and was then too slow keeps the heir waiting, no longer.
+    assert!(store.renew_job_lease(&heir, NO_LEASE).await.unwrap());
+    let mut slow = store.begin_chunk(&heir, 100).await.unwrap().expect("its own");
+    write_a_link(slow.connection(), "second").await;
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.claim_job(id, "next", LEASE, MANY).await.unwrap() }
+    });
+    slow.commit(progress(200, 1, &[], false), LEASE).await.unwrap();
+    let claimed = waiting.await.unwrap();
+    match claimed {
+        Claim::Nothing => assert!(store.begin_chunk(&heir, 100).await.unwrap().is_some()),
+        other => panic!("the slow one held it again: {other:?}"),
+    }
+    assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 2);
+    assert_eq!(count(&pool, "SELECT count(*) FROM job_row_errors").await, 1);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_chunk_that_is_dropped_leaves_nothing(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let id = create(&store, None).await;
+    let run = claim(&store, id, "w", LEASE).await;
+    let mut chunk = store.begin_chunk(&run, 100).await.unwrap().expect("its own");
+    assert_eq!(chunk.reached(), (0, 0));
+    write_a_link(chunk.connection(), "gone").await;
+    drop(chunk);
+    let mut chunk = store.begin_chunk(&run, 100).await.unwrap().expect("its own");
+    write_a_link(chunk.connection(), "gone").await;
+    chunk.commit(progress(50, 1, &[], false), LEASE).await.unwrap();
+    let chunk = store.begin_chunk(&run, 100).await.unwrap().expect("its own");
+    assert_eq!(chunk.reached(), (50, 5));
+    assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 1);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn events_are_numbered_without_gaps_for_bad_rows_and_reports_are_bounded(pool: PgPool) {
+    let store = Store::new(pool);
+    let id = create(&store, None).await;
+    let run = claim(&store, id, "w", LEASE).await;
+    let begun = job(&store, id).await.last_event;
+    let chunk = store.begin_chunk(&run, 4).await.unwrap().expect("its own");
+    chunk.commit(progress(100, 0, &[2, 3, 4], false), LEASE).await.unwrap();
+    let chunk = store.begin_chunk(&run, 4).await.unwrap().expect("its own");
+    chunk.commit(progress(200, 0, &[5, 6, 7], true), LEASE).await.unwrap();
+    let ended = job(&store, id).await;
+    assert_eq!((ended.state, ended.rows_failed), (JobState::Succeeded, 6));
+    let reports = store.job_reports(id, 0, 100, 0).await.unwrap();
+    let told: Vec<(i64, i64)> = reports.iter().map(|r| (r.event - begun, r.line)).collect();
+    assert_eq!(told, [(1, 2), (2, 3), (3, 4), (5, 5)], "the step between has a number, too");
+    assert_eq!(ended.last_event - begun, 6);
+    assert!(store.has_succeeded(id).await.unwrap());
+    assert!(!store.needs_upload(id).await.unwrap());
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let id = create(&store, None).await;
+    let run = claim(&store, id, "w", LEASE).await;
+    assert!(store.end_attempt(&run, AttemptEnd::Retry(LEASE), &error()).await.unwrap());
+    let waiting = job(&store, id).await;
+    assert_eq!((waiting.state, waiting.attempts), (JobState::Queued, 1));
+    assert_eq!(waiting.error, Some(error()));
+    // Its time has not come.
+    assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty());
+    let claimed = store.claim_job(id, "w", LEASE, MANY).await.unwrap();
+    assert!(matches!(claimed, Claim::Later), "{claimed:?}");
+    sqlx::query("UPDATE jobs SET run_after = now()").execute(&pool).await.unwrap();
+    assert_eq!(store.due_jobs(MANY, LEASE).await.unwrap().len(), 1);
+
+    let run = claim(&store, id, "w", LEASE).await;
+    assert_eq!(run.attempts, 2);
+    let chunk = store.begin_chunk(&run, 100).await.unwrap().expect("its own");
+    chunk.commit(progress(70, 7, &[], false), LEASE).await.unwrap();
+    assert_eq!(job(&store, id).await.attempts, 0, "progress was made");
+    assert!(store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
+    let dead = job(&store, id).await;
+    assert_eq!((dead.state, dead.is_dead, dead.rows_read), (JobState::Failed, true, 7));
+    assert!(store.needs_upload(id).await.unwrap(), "it may be replayed");
+    assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty());
+
+    let stranger = create_user(&store, "stranger").await.id;
+    assert_eq!(store.replay_job(id, Some(stranger)).await.unwrap(), JobChange::Absent);
+    let JobChange::Done((replayed, lane)) = store.replay_job(id, None).await.unwrap() else {
+        panic!("it is dead")
+    };
+    assert_eq!((replayed.state, replayed.is_dead, lane), (JobState::Queued, false, Lane::Small));
+    assert_eq!((replayed.error, replayed.rows_read), (None, 7));
+    assert!(matches!(store.replay_job(id, None).await.unwrap(), JobChange::WrongState(_)));
+    let run = claim(&store, id, "w", LEASE).await;
+    assert_eq!((run.resume_offset, run.attempts), (70, 1));
+    assert!(store.end_attempt(&run, AttemptEnd::Refused, &error()).await.unwrap());
+    let refused = job(&store, id).await;
+    assert_eq!((refused.state, refused.is_dead), (JobState::Failed, false));
+    assert!(!store.needs_upload(id).await.unwrap());
+    assert!(matches!(store.replay_job(id, None).await.unwrap(), JobChange::WrongState(_)));
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cancels(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let ada = create_user(&store, "ada").await.id;
+    let bob = create_user(&store, "bob").await.id;
+    let id = create(&store, Some(ada)).await;
+    let run = claim(&store, id, "w", LEASE).await;
+    assert_eq!(store.cancel_job(id, Some(bob)).await.unwrap(), JobChange::Absent);
+    assert_eq!(store.discard_job(id, Some(bob)).await.unwrap(), JobChange::Absent);
+    assert!(store.find_job(id, Some(bob)).await.unwrap().is_none());
+    let discarded = store.discard_job(id, Some(ada)).await.unwrap();
+    assert!(matches!(discarded, JobChange::WrongState(_)), "it runs: {discarded:?}");
+    let JobChange::Done((cancelled, _)) = store.cancel_job(id, Some(ada)).await.unwrap() else {
+        panic!("it is hers")
+    };
+    assert_eq!(cancelled.state, JobState::Cancelled);
+    assert!(store.begin_chunk(&run, 100).await.unwrap().is_none());
+    assert!(!store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
+    let claimed = store.claim_job(id, "w", LEASE, MANY).await.unwrap();
+    assert!(matches!(claimed, Claim::Nothing), "{claimed:?}");
+    assert!(matches!(store.cancel_job(id, None).await.unwrap(), JobChange::WrongState(_)));
+    let discarded = store.discard_job(id, Some(ada)).await.unwrap();
+    assert_eq!(discarded, JobChange::Done("file.rows".to_owned()));
+    assert_eq!(count(&pool, "SELECT count(*) FROM jobs").await, 0);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_job_that_is_given_back_is_due_at_once_and_the_attempt_does_not_count(pool: PgPool) {
+    let store = Store::new(pool);
+    let id = create(&store, None).await;
+    let run = claim(&store, id, "w", LEASE).await;
+    store.release_job(&run).await.unwrap();
+    let seen = job(&store, id).await;
+    assert_eq!((seen.state, seen.attempts), (JobState::Queued, 0));
+    assert_eq!(store.due_jobs(MANY, LEASE).await.unwrap().len(), 1);
+    assert!(store.begin_chunk(&run, 100).await.unwrap().is_none());
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn announcements_that_were_lost_are_counted_and_forgotten(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let ids = [create(&store, None).await, create(&store, None).await];
+    assert_eq!(store.count_announced(LEASE).await.unwrap(), 0, "they are young");
+    assert_eq!(store.count_announced(Duration::ZERO).await.unwrap(), 2);
+    assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty(), "they are announced");
+    assert_eq!(store.forget_announcements(Duration::ZERO).await.unwrap(), 2);
+    assert_eq!(lanes(store.due_jobs(MANY, LEASE).await.unwrap()), HashSet::from(ids));
+    // One place for each owner: the oldest comes first.
+    forget_announcements(&pool).await;
+    assert_eq!(lanes(store.due_jobs(1, LEASE).await.unwrap()), HashSet::from([ids[0]]));
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn jobs_that_wait_are_bounded(pool: PgPool) {
+    let store = Store::new(pool);
+    let ada = create_user(&store, "ada").await.id;
+    let limits = JobLimits { all: 3, per_user: 2 };
+    let make = async |user_id| store.create_job(&new_job(user_id), limits).await.unwrap();
+    assert!(make(Some(ada)).await.is_some());
+    let second = make(Some(ada)).await.expect("room").id;
+    assert!(make(Some(ada)).await.is_none(), "hers are too many");
+    assert!(make(None).await.is_some());
+    assert!(make(None).await.is_none(), "all together are too many");
+    store.cancel_job(second, None).await.unwrap();
+    assert!(make(None).await.is_some());
+}

@@ -1,0 +1,65 @@
+use std::time::Duration;
+
+use linnet_domain::LinkPatch;
+use linnet_store::Store;
+use sqlx::PgPool;
+
+use crate::support::{create, new_link};
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_05_max_clicks_is_exact_under_concurrency(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut new = new_link(Some("limited"));
+    new.max_clicks = Some(50);
+    create(&store, &new).await;
+    let clicks = futures::future::join_all((0..400).map(|_| store.consume_click("limited"))).await;
+    let passed = clicks.iter().filter(|click| matches!(click, Ok(Some(_)))).count();
+    assert!(clicks.iter().all(Result::is_ok));
+    assert_eq!(passed, 50);
+    assert!(store.peek_click("limited").await.unwrap().is_none());
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_look_takes_no_click_and_other_limits_hold(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut new = new_link(Some("limited"));
+    new.max_clicks = Some(1);
+    let link = create(&store, &new).await;
+    for _ in 0..3 {
+        assert!(store.peek_click("limited").await.unwrap().is_some());
+    }
+    let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+    store.update_link(link.id, None, None, &off).await.unwrap();
+    assert!(store.consume_click("limited").await.unwrap().is_none());
+
+    let past = chrono::Utc::now() - Duration::from_secs(1);
+    let expired =
+        LinkPatch { is_active: Some(true), expires_at: Some(Some(past)), ..LinkPatch::default() };
+    store.update_link(link.id, None, None, &expired).await.unwrap();
+    assert!(store.consume_click("limited").await.unwrap().is_none());
+
+    let unlimited =
+        LinkPatch { expires_at: Some(None), max_clicks: Some(None), ..LinkPatch::default() };
+    store.update_link(link.id, None, None, &unlimited).await.unwrap();
+    for _ in 0..3 {
+        assert!(store.consume_click("limited").await.unwrap().is_some());
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn the_warm_up_gets_the_most_clicked_active_links(pool: PgPool) {
+    let store = Store::new(pool);
+    for (code, clicks) in [("cold", 0), ("hot", 3), ("warm", 1)] {
+        create(&store, &new_link(Some(code))).await;
+        for _ in 0..clicks {
+            store.consume_click(code).await.unwrap();
+        }
+    }
+    let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+    let inactive = create(&store, &new_link(Some("inactive"))).await;
+    store.update_link(inactive.id, None, None, &off).await.unwrap();
+    let mut codes = Vec::new();
+    store.most_clicked(2, |row| codes.push(row.short_code)).await.unwrap();
+    codes.sort_unstable();
+    assert_eq!(codes, ["hot", "warm"]);
+}

@@ -1,0 +1,276 @@
+use linnet_domain::{EventFilter, LinkFilter, LinkPatch, Page, Position};
+use linnet_store::{Created, Store};
+use sqlx::PgPool;
+
+use crate::support::{count, create, create_user, new_link, target};
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_06_a_code_belongs_to_one_link(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let new = new_link(Some("taken"));
+    let attempts = futures::future::join_all((0..100).map(|_| store.create_link(&new))).await;
+    let created = attempts.iter().filter(|outcome| matches!(outcome, Ok(Created::New(_)))).count();
+    let refused = attempts.iter().filter(|o| matches!(o, Ok(Created::CodeTaken))).count();
+    assert_eq!((created, refused), (1, 99));
+    assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1, "no event of a refused one");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn every_change_leaves_an_event_and_a_note_for_the_caches(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let link = create(&store, &new_link(None)).await;
+    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 0);
+
+    let patch = LinkPatch { target: Some(target("https://example.org/")), ..LinkPatch::default() };
+    let changed = store.update_link(link.id, None, None, &patch).await.unwrap().unwrap();
+    assert!(changed.link.version > link.version);
+    assert!(changed.link.updated_at > link.updated_at);
+    assert!(changed.outbox_id.is_some());
+
+    let gone = store.delete_link(link.id, None, None).await.unwrap().unwrap();
+    assert!(gone.link.version > changed.link.version);
+    let events = store.list_events(&EventFilter::default(), None, Page::default()).await.unwrap();
+    let types: Vec<_> = events.iter().map(|event| event.event_type.as_str()).collect();
+    assert_eq!(types, ["created", "updated", "deleted"]);
+    assert_eq!(events[1].details["original_url"], "https://example.org/");
+    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 2);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_code_that_is_taken_again_has_a_higher_version_than_its_deletion(pool: PgPool) {
+    let store = Store::new(pool);
+    let first = create(&store, &new_link(Some("again"))).await;
+    let gone = store.delete_link(first.id, None, None).await.unwrap().unwrap();
+    let second = create(&store, &new_link(Some("again"))).await;
+    assert!(second.version > gone.link.version);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_patch_that_says_nothing_changes_nothing(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let link = create(&store, &new_link(None)).await;
+    let same =
+        store.update_link(link.id, None, None, &LinkPatch::default()).await.unwrap().unwrap();
+    assert_eq!((same.link.version, same.outbox_id), (link.version, None));
+    assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_16_other_peoples_links_are_not_there(pool: PgPool) {
+    let store = Store::new(pool);
+    let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);
+    let mut new = new_link(None);
+    new.user_id = Some(owner.id);
+    let link = create(&store, &new).await;
+    let patch = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+
+    assert!(store.find_link(link.id, Some(other.id)).await.unwrap().is_none());
+    assert!(store.update_link(link.id, Some(other.id), None, &patch).await.unwrap().is_none());
+    assert!(store.delete_link(link.id, Some(other.id), None).await.unwrap().is_none());
+    let filter = LinkFilter { user_id: Some(owner.id), ..LinkFilter::default() };
+    assert!(store.list_links(&filter, Some(other.id), Page::default()).await.unwrap().is_empty());
+    assert!(store.find_link(link.id, Some(owner.id)).await.unwrap().unwrap().is_active);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_deleted_user_takes_links_and_keys_along(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let user = create_user(&store, "leaver").await;
+    let mut new = new_link(None);
+    new.user_id = Some(user.id);
+    create(&store, &new).await;
+    create(&store, &new).await;
+    assert!(store.delete_user(user.id, None, None).await.unwrap());
+    assert!(!store.delete_user(user.id, None, None).await.unwrap());
+    assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 0);
+    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 2);
+    assert_eq!(count(&pool, "SELECT count(*) FROM events WHERE event_type = 'deleted'").await, 2);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn pages_are_whole_and_do_not_overlap(pool: PgPool) {
+    let store = Store::new(pool);
+    for _ in 0..25 {
+        create(&store, &new_link(None)).await;
+    }
+    let filter = LinkFilter::default();
+    let mut seen = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = Page { position: Position::After(after), size: 10 };
+        let links = store.list_links(&filter, None, page).await.unwrap();
+        let Some(last) = links.last() else { break };
+        after = last.id;
+        seen.extend(links.iter().map(|link| link.id));
+    }
+    assert_eq!(seen.len(), 25);
+    assert!(seen.is_sorted());
+    let third = Page { position: Position::Number(3), size: 10 };
+    let third = store.list_links(&filter, None, third).await.unwrap();
+    assert_eq!(third.iter().map(|link| link.id).collect::<Vec<_>>(), seen[20..]);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut new = new_link(Some("needle-1"));
+    create(&store, &new).await;
+    new = new_link(None);
+    new.title = Some("50%_off NEEDLE".into());
+    create(&store, &new).await;
+    new = new_link(None);
+    new.target = target("https://example.com/needle");
+    create(&store, &new).await;
+    create(&store, &new_link(None)).await;
+
+    let found = async |text: &str| {
+        let filter = LinkFilter { search: Some(text.into()), ..LinkFilter::default() };
+        store.list_links(&filter, None, Page::default()).await.unwrap().len()
+    };
+    assert_eq!(found("needle").await, 3);
+    assert_eq!(found("%_off").await, 1);
+    assert_eq!(found("%_o").await, 1);
+    assert_eq!(found("50\\").await, 0);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn reuse_gives_the_same_owners_plain_link(pool: PgPool) {
+    let store = Store::new(pool);
+    let new = new_link(None);
+    let attempts =
+        futures::future::join_all((0..20).map(|_| store.create_or_reuse_link(&new))).await;
+    let made = attempts.iter().filter(|outcome| matches!(outcome, Ok(Created::New(_)))).count();
+    assert_eq!(made, 1);
+    assert!(attempts.iter().all(Result::is_ok));
+
+    let user = create_user(&store, "somebody").await;
+    let mut theirs = new_link(None);
+    theirs.user_id = Some(user.id);
+    let outcome = store.create_or_reuse_link(&theirs).await.unwrap();
+    assert!(matches!(outcome, Created::New(_)), "another owner's link is not reused");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_07_a_create_that_races_a_delete_of_its_code_has_the_higher_version(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut link = create(&store, &new_link(Some("contested"))).await;
+    for _ in 0..50 {
+        let new = new_link(Some("contested"));
+        let again = async {
+            loop {
+                if let Created::New(link) = store.create_link(&new).await.unwrap() {
+                    return link;
+                }
+            }
+        };
+        let (gone, made) = futures::join!(store.delete_link(link.id, None, None), again);
+        assert!(made.version > gone.unwrap().unwrap().link.version);
+        link = made;
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_16_a_user_sees_its_own_events_and_those_of_its_links(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);
+    let mut links = Vec::new();
+    for user in [owner.id, other.id] {
+        let mut new = new_link(None);
+        new.user_id = Some(user);
+        links.push(create(&store, &new).await);
+    }
+    // Somebody else's deed on the owner's link, and the owner's deed on a link that is gone.
+    for (url_id, user_id) in [(links[0].id, other.id), (999, owner.id), (links[1].id, other.id)] {
+        sqlx::query("INSERT INTO events (url_id, user_id, event_type) VALUES ($1, $2, 'x')")
+            .bind(url_id)
+            .bind(user_id)
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    let seen = async |user| {
+        let events =
+            store.list_events(&EventFilter::default(), user, Page::default()).await.unwrap();
+        events.iter().map(|event| event.id).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(None).await, [1, 2, 3, 4, 5]);
+    assert_eq!(seen(Some(owner.id)).await, [1, 3, 4]);
+    assert_eq!(seen(Some(other.id)).await, [2, 3, 5]);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn many_links_change_like_one(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);
+    let mut new = new_link(None);
+    new.user_id = Some(owner.id);
+    let mut mine = Vec::new();
+    for _ in 0..3 {
+        mine.push(create(&store, &new).await);
+    }
+    new.user_id = Some(other.id);
+    let theirs = create(&store, &new).await;
+    let ids = [mine[2].id, theirs.id, mine[0].id, i64::MAX];
+    let visible_to = Some(owner.id);
+    let events = "SELECT count(*) FROM events WHERE event_type <> 'created'";
+
+    let nothing = LinkPatch::default();
+    let same = store.update_links(&ids, visible_to, visible_to, &nothing).await.unwrap();
+    assert_eq!(same.len(), 2);
+    assert!(same.iter().all(|changed| changed.outbox_id.is_none()));
+    assert_eq!(count(&pool, events).await, 0);
+
+    let patch = LinkPatch { title: Some(Some("Together".to_owned())), ..LinkPatch::default() };
+    let changed = store.update_links(&ids, visible_to, visible_to, &patch).await.unwrap();
+    let mut versions = std::collections::HashSet::new();
+    for changed in &changed {
+        let before = mine.iter().find(|link| link.id == changed.link.id).unwrap();
+        assert_eq!(changed.link.title.as_deref(), Some("Together"));
+        assert_eq!(changed.link.original_url, before.original_url);
+        assert!(changed.link.version > before.version);
+        assert!(versions.insert(changed.link.version), "each has a version of its own");
+        let told = sqlx::query_as::<_, (String, i64)>(
+            "SELECT subject, version FROM cache_invalidations WHERE id = $1",
+        );
+        let told = told.bind(changed.outbox_id).fetch_one(&pool).await.unwrap();
+        assert_eq!(told, (before.short_code.clone(), changed.link.version));
+    }
+    assert_eq!(changed.len(), 2);
+    assert_eq!(count(&pool, events).await, 2);
+    assert_eq!(count(&pool, "SELECT count(*) FROM urls WHERE title IS NULL").await, 2);
+
+    let gone = store.delete_links(&ids, visible_to, visible_to).await.unwrap();
+    assert_eq!(gone.len(), 2);
+    assert!(gone.iter().all(|gone| versions.iter().all(|version| gone.link.version > *version)));
+    assert_eq!(count(&pool, events).await, 4);
+    assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 4);
+    let left = "SELECT array_agg(id ORDER BY id) FROM urls";
+    let left = sqlx::query_scalar::<_, Vec<i64>>(left).fetch_one(&pool).await.unwrap();
+    assert_eq!(left, [mine[1].id, theirs.id]);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn changes_of_the_same_links_wait_for_each_other(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        ids.push(create(&store, &new_link(None)).await.id);
+    }
+    let backwards: Vec<_> = ids.iter().rev().copied().collect();
+    let patch = |on| LinkPatch { is_active: Some(on), ..LinkPatch::default() };
+    let patches = [patch(true), patch(false)];
+    let changes = (0..40).map(|n| {
+        let ids = if n % 2 == 0 { &ids } else { &backwards };
+        store.update_links(ids, None, None, &patches[n % 2])
+    });
+    for changed in futures::future::join_all(changes).await {
+        assert_eq!(changed.unwrap().len(), ids.len());
+    }
+    let kinds = "SELECT count(DISTINCT is_active) FROM urls";
+    assert_eq!(count(&pool, kinds).await, 1, "one of them was the last for all");
+    let (one, other) = futures::join!(
+        store.delete_links(&ids, None, None),
+        store.delete_links(&backwards, None, None)
+    );
+    assert_eq!(one.unwrap().len() + other.unwrap().len(), ids.len(), "each once");
+}

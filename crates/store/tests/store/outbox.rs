@@ -1,0 +1,24 @@
+use std::time::Duration;
+
+use linnet_domain::LinkPatch;
+use linnet_store::{PendingKind, Store};
+use sqlx::PgPool;
+
+use crate::support::{create, new_link};
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn young_changes_are_left_to_whoever_made_them(pool: PgPool) {
+    let store = Store::new(pool);
+    let link = create(&store, &new_link(Some("changed"))).await;
+    let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+    let changed = store.update_link(link.id, None, None, &off).await.unwrap().unwrap();
+
+    assert!(store.pending_changes(Duration::from_hours(1), 10).await.unwrap().is_empty());
+    let pending = store.pending_changes(Duration::ZERO, 10).await.unwrap();
+    let [only] = pending.as_slice() else { panic!("{pending:?}") };
+    assert_eq!((only.kind, only.subject.as_str()), (PendingKind::Link, "changed"));
+    assert_eq!((Some(only.id), only.version), (changed.outbox_id, changed.link.version));
+
+    store.delete_pending(&[only.id]).await.unwrap();
+    assert!(store.pending_changes(Duration::ZERO, 10).await.unwrap().is_empty());
+}

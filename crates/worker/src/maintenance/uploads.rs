@@ -1,0 +1,83 @@
+//! Files of the upload area that no job needs.
+
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use linnet_jobs::upload;
+
+use super::{MaintenanceContext, Report, RunError};
+
+/// Younger files may be under way, or about to get their job.
+const MIN_AGE: Duration = Duration::from_hours(1);
+/// Names that the database is asked about at a time.
+const NAMES_AT_ONCE: usize = 1_000;
+
+/// Removes what requests and jobs have left behind: a process that was killed, a job that went with
+/// its user.
+pub(super) async fn remove_orphans(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
+    let area = upkeep.settings.jobs.upload_dir.clone();
+    let listed = area.clone();
+    let names = tokio::task::spawn_blocking(move || old_files(&listed))
+        .await
+        .map_err(io::Error::other)??;
+    let mut removed = 0;
+    for names in names.chunks(NAMES_AT_ONCE) {
+        let needed = upkeep.store.needed_uploads(names).await?;
+        let orphans: Vec<_> = names
+            .iter()
+            .filter(|name| !needed.contains(*name))
+            .map(|name| area.join(name))
+            .collect();
+        removed += orphans.len() as u64;
+        let removal = move || orphans.iter().for_each(|path| upload::remove(path));
+        tokio::task::spawn_blocking(removal).await.map_err(io::Error::other)?;
+    }
+    Ok(Report::of(removed, "upload(s) removed"))
+}
+
+/// An area that is not there yet has none.
+fn old_files(area: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(area) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let age = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .map(|time| SystemTime::now().duration_since(time).unwrap_or_default());
+        let name = entry.file_name().into_string().ok();
+        if let (Ok(age), Some(name)) = (age, name)
+            && age >= MIN_AGE
+            && name.ends_with(upload::SUFFIX)
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn only_old_uploads_are_looked_at() {
+        let area = tempfile::tempdir().unwrap();
+        assert!(old_files(&area.path().join("absent")).unwrap().is_empty());
+        for (name, age) in
+            [("old.rows", 2 * MIN_AGE), ("new.rows", Duration::ZERO), ("old.txt", 2 * MIN_AGE)]
+        {
+            let file = File::create(area.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        assert_eq!(old_files(area.path()).unwrap(), ["old.rows"]);
+    }
+}

@@ -1,0 +1,321 @@
+//! Maintenance tasks against a real PostgreSQL: what each one's statements do, and one run at a time.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, also in its helpers"
+)]
+
+#[expect(dead_code, reason = "these tests need a part of it")]
+#[path = "../../../store/tests/store/support.rs"]
+mod support;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Days, Utc};
+use linnet_domain::NewLink;
+use linnet_jobs::JobSettings;
+use linnet_store::{Store, StoreError, TaskOutcome};
+use linnet_worker::maintenance::{
+    LinkSettings, MaintenanceContext, MaintenanceSettings, RunError, TASKS, Task,
+};
+use sqlx::PgPool;
+
+use crate::support::{count, create, new_link};
+
+/// Longest wait for what happens at once.
+const SOON: Duration = Duration::from_secs(20);
+
+fn upkeep(pool: &PgPool) -> MaintenanceContext {
+    let settings = MaintenanceSettings {
+        links: LinkSettings::default(),
+        jobs: JobSettings::default(),
+        click_retention_days: 90,
+    };
+    MaintenanceContext { store: Store::new(pool.clone()), settings }
+}
+
+fn task(name: &str) -> &'static Task {
+    Task::find(name).unwrap()
+}
+
+/// What a task says that it did.
+async fn done(upkeep: &MaintenanceContext, name: &str) -> String {
+    upkeep.run_now(task(name), Duration::ZERO).await.unwrap().to_string()
+}
+
+async fn execute(pool: &PgPool, statement: &'static str) {
+    sqlx::raw_sql(statement).execute(pool).await.unwrap();
+}
+
+async fn link_that_ended(store: &Store, code: &str, ago: Duration) {
+    let expires_at = Some(store.server_time().await.unwrap() - ago);
+    create(store, &NewLink { expires_at, ..new_link(Some(code)) }).await;
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn links_go_as_by_delete_when_they_have_expired_for_long_enough(pool: PgPool) {
+    let upkeep = upkeep(&pool);
+    let days_90 = 90 * 24 * 60;
+    create(&upkeep.store, &new_link(Some("forever"))).await;
+    link_that_ended(&upkeep.store, "lately", Duration::from_mins(days_90 - 1)).await;
+    link_that_ended(&upkeep.store, "long-ago", Duration::from_mins(days_90 + 1)).await;
+    let before: i64 =
+        sqlx::query_scalar("SELECT max(version) FROM urls").fetch_one(&pool).await.unwrap();
+    assert_eq!(done(&upkeep, "expired-links").await, "1 link(s) deleted");
+
+    let left: Vec<String> = sqlx::query_scalar("SELECT short_code FROM urls ORDER BY 1")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    assert_eq!(left, ["forever", "lately"]);
+    let events: Vec<(Option<i64>, serde_json::Value)> =
+        sqlx::query_as("SELECT user_id, details FROM events WHERE event_type = 'deleted'")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let details = serde_json::json!({
+        "short_code": "long-ago", "original_url": "https://example.com/", "reason": "expired"});
+    assert_eq!(events, [(None, details)]);
+    let news = upkeep.store.pending_changes(Duration::ZERO, 10).await.unwrap();
+    let [only] = news.as_slice() else { panic!("{news:?}") };
+    assert_eq!(only.subject, "long-ago");
+    assert!(only.version > before, "caches take it for newer than what they hold");
+
+    assert_eq!(done(&upkeep, "expired-links").await, "0 link(s) deleted");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn zero_days_keep_expired_links(pool: PgPool) {
+    let mut upkeep = upkeep(&pool);
+    link_that_ended(&upkeep.store, "old", Duration::from_hours(24 * 1_000)).await;
+    upkeep.settings.links.delete_expired_after_days = 0;
+    assert_eq!(done(&upkeep, "expired-links").await, "nothing to do");
+    assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 1);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn expired_links_go_in_batches_and_around_those_that_are_held(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    for (code, hours) in [("first", 5_000), ("second", 4_000), ("third", 3_000)] {
+        link_that_ended(&store, code, Duration::from_hours(hours)).await;
+    }
+    let mut edit = pool.begin().await.unwrap();
+    sqlx::raw_sql("SELECT FROM urls WHERE short_code = 'first' FOR UPDATE")
+        .execute(&mut *edit)
+        .await
+        .unwrap();
+    assert_eq!(store.delete_expired_links(90, 1).await.unwrap(), 1);
+    let left = "SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls";
+    let text: String = sqlx::query_scalar(left).fetch_one(&pool).await.unwrap();
+    assert_eq!(text, "first third", "one, and not the one that is held");
+    sqlx::raw_sql("UPDATE urls SET expires_at = NULL WHERE short_code = 'first'")
+        .execute(&mut *edit)
+        .await
+        .unwrap();
+    edit.commit().await.unwrap();
+    assert_eq!(store.delete_expired_links(90, 10).await.unwrap(), 1);
+    assert_eq!(store.delete_expired_links(90, 10).await.unwrap(), 0);
+    let text: String = sqlx::query_scalar(left).fetch_one(&pool).await.unwrap();
+    assert_eq!(text, "first", "it was given a longer life meanwhile");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn expired_links_are_found_by_an_index(pool: PgPool) {
+    execute(
+        &pool,
+        "INSERT INTO urls (short_code, original_url, expires_at)
+         SELECT 'code' || n, 'https://example.com/',
+                CASE WHEN n % 100 = 0 THEN now() - make_interval(days => n / 100) END
+           FROM generate_series(1, 20000) AS n;
+         ANALYZE urls",
+    )
+    .await;
+    let plan: Vec<String> = sqlx::query_scalar(
+        "EXPLAIN SELECT id FROM urls WHERE expires_at < now() - make_interval(days => 90)
+          ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("urls_expires_at_idx") && !plan.contains("Seq Scan"), "{plan}");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn partitions_are_made_ahead_and_old_ones_dropped(pool: PgPool) {
+    let mut upkeep = upkeep(&pool);
+    assert_eq!(done(&upkeep, "click-partitions").await, "4 partition(s) made");
+    assert_eq!(done(&upkeep, "click-partitions").await, "0 partition(s) made");
+    let today = upkeep.store.server_time().await.unwrap().date_naive();
+    for days in [9, 10, 11] {
+        assert!(upkeep.store.ensure_partition(today - Days::new(days)).await.unwrap());
+    }
+    upkeep.settings.click_retention_days = 10;
+    assert_eq!(done(&upkeep, "click-retention").await, "1 partition(s) dropped");
+    assert_eq!(done(&upkeep, "click-retention").await, "0 partition(s) dropped");
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'clicks'::regclass";
+    assert_eq!(count(&pool, partitions).await, 6);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn keys_batches_and_answers_go_when_they_have_had_their_time(pool: PgPool) {
+    let upkeep = upkeep(&pool);
+    execute(
+        &pool,
+        "INSERT INTO visitor_keys (day, key)
+         SELECT (now() AT TIME ZONE 'UTC')::date - n, decode(repeat('00', 16), 'hex')
+           FROM generate_series(-1, 3) AS n;
+         INSERT INTO click_batches (id, ingested_at)
+         SELECT decode(md5(n::text), 'hex'), now() - interval '7 days' + interval '1 minute' * (n - 2)
+           FROM generate_series(0, 3) AS n;
+         INSERT INTO idempotency_keys (owner, key, request_hash, status, body, created_at)
+         SELECT 'user:1', n::text, '', 201, '',
+                now() - CASE WHEN n <= 20001 THEN interval '24 hours 1 minute' ELSE interval '23 hours' END
+           FROM generate_series(1, 20003) AS n",
+    )
+    .await;
+    assert_eq!(done(&upkeep, "visitor-keys").await, "2 key(s) forgotten");
+    assert_eq!(count(&pool, "SELECT count(*) FROM visitor_keys").await, 3, "tomorrow to yesterday");
+    // Of four at seven days, minus two minutes to plus one, those that are older now.
+    assert_eq!(done(&upkeep, "click-batches").await, "3 batch(es) forgotten");
+    assert_eq!(done(&upkeep, "idempotency-keys").await, "20001 answer(s) forgotten");
+    assert_eq!(count(&pool, "SELECT count(*) FROM idempotency_keys").await, 2);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn months_that_are_over_are_added_up(pool: PgPool) {
+    let upkeep = upkeep(&pool);
+    execute(
+        &pool,
+        "INSERT INTO click_days (subject, day, clicks) VALUES (0, '2025-01-15', 3);
+         INSERT INTO click_days_by_value (subject, day, value_id, clicks)
+         VALUES (0, '2025-01-15', 1, 2), (0, '2025-01-16', 1, 1)",
+    )
+    .await;
+    let first = done(&upkeep, "click-months").await;
+    let months: i64 = first.strip_suffix(" month(s) added up").unwrap().parse().unwrap();
+    assert!(months > 20, "{first}");
+    assert_eq!(count(&pool, "SELECT count(*) FROM click_months").await, months);
+    let folded = "SELECT clicks FROM click_months_by_value WHERE month = '2025-01-01'";
+    assert_eq!(count(&pool, folded).await, 3);
+    assert_eq!(done(&upkeep, "click-months").await, "0 month(s) added up");
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct Run {
+    started_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+    outcome: Option<String>,
+    error: Option<String>,
+    succeeded_at: Option<DateTime<Utc>>,
+    failures: i32,
+}
+
+async fn run_of(pool: &PgPool, task: &str) -> Run {
+    let query = sqlx::query_as("SELECT * FROM maintenance_runs WHERE task = $1").bind(task);
+    query.fetch_one(pool).await.unwrap()
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn every_task_runs_in_an_empty_database_and_is_noted(pool: PgPool) {
+    let upkeep = upkeep(&pool);
+    for task in &TASKS {
+        upkeep.run_now(task, Duration::ZERO).await.unwrap();
+        let run = run_of(&pool, task.name).await;
+        assert_eq!(run.outcome.as_deref(), Some("succeeded"), "{}", task.name);
+        assert_eq!(run.succeeded_at, Some(run.started_at));
+        assert!(run.finished_at.unwrap() >= run.started_at);
+        assert_eq!((run.error, run.failures), (None, 0));
+    }
+    let records = upkeep.store.task_records().await.unwrap();
+    assert_eq!(records.len(), TASKS.len());
+    assert!(records.iter().all(|record| record.since_success.unwrap() < SOON));
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_failure_is_noted_and_is_that_tasks_own(pool: PgPool) {
+    let upkeep = upkeep(&pool);
+    done(&upkeep, "idempotency-keys").await;
+    let before = run_of(&pool, "idempotency-keys").await;
+    execute(&pool, "DROP TABLE idempotency_keys").await;
+    for failures in 1..=2 {
+        let failed = upkeep.run_now(task("idempotency-keys"), Duration::ZERO).await;
+        assert!(matches!(failed, Err(RunError::Store(StoreError::Failed(_)))), "{failed:?}");
+        let run = run_of(&pool, "idempotency-keys").await;
+        assert_eq!(run.outcome.as_deref(), Some("failed"));
+        assert!(run.error.unwrap().contains("idempotency_keys"), "the cause is named");
+        assert_eq!((run.failures, run.succeeded_at), (failures, before.succeeded_at));
+    }
+    assert_eq!(done(&upkeep, "expired-links").await, "0 link(s) deleted");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_run_that_takes_too_long_is_cut_off(pool: PgPool) {
+    let upkeep = upkeep(&pool);
+    let mut short = task("idempotency-keys").clone();
+    short.timeout = Duration::from_millis(200);
+    let mut blocker = pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE idempotency_keys").execute(&mut *blocker).await.unwrap();
+    let late = upkeep.run_now(&short, Duration::ZERO).await;
+    assert!(matches!(late, Err(RunError::TimedOut(_))), "{late:?}");
+    let run = run_of(&pool, short.name).await;
+    assert_eq!((run.outcome.as_deref(), run.failures), (Some("timed_out"), 1));
+    blocker.rollback().await.unwrap();
+    assert_eq!(done(&upkeep, short.name).await, "0 answer(s) forgotten");
+    assert_eq!(run_of(&pool, short.name).await.failures, 0);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_task_runs_once_at_a_time(pool: PgPool) {
+    let upkeep = upkeep(&pool);
+    let (name, long) = ("expired-links", Duration::from_mins(1));
+    let mut holder = upkeep.store.task_session(name, long).await.unwrap();
+    assert!(holder.holder().await.unwrap().is_none());
+    assert!(holder.try_lock().await.unwrap());
+    let refused = upkeep.run_now(task(name), Duration::from_millis(300)).await.unwrap_err();
+    let RunError::Elsewhere(Some(who)) = &refused else { panic!("{refused:?}") };
+    let pid = count(
+        &pool,
+        "SELECT pid::bigint FROM pg_stat_activity
+          WHERE datname = current_database() AND application_name = 'linnet-upkeep'
+            AND query LIKE '%pg_try_advisory_lock%' ORDER BY backend_start LIMIT 1",
+    );
+    assert_eq!(i64::from(who.session), pid.await);
+    assert!(refused.to_string().contains(&format!("session {}", who.session)), "{refused}");
+    assert_eq!(count(&pool, "SELECT count(*) FROM maintenance_runs").await, 0, "it did not begin");
+    done(&upkeep, "idempotency-keys").await;
+
+    // Whoever waits gets it when the other is done.
+    let (waited, ()) = tokio::join!(upkeep.run_now(task(name), SOON), holder.close());
+    assert_eq!(waited.unwrap().to_string(), "0 link(s) deleted");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_lock_ends_with_its_session_and_the_begun_run_counts_as_failed(pool: PgPool) {
+    let upkeep = upkeep(&pool);
+    let name = "expired-links";
+    let mut session = upkeep.store.task_session(name, Duration::from_mins(1)).await.unwrap();
+    assert!(session.try_lock().await.unwrap());
+    session.begin().await.unwrap();
+    let record = session.record().await.unwrap().unwrap();
+    assert_eq!((record.failures, record.since_success), (1, None));
+    assert!(record.since_attempt.unwrap() < SOON);
+    drop(session);
+    let run = run_of(&pool, name).await;
+    assert_eq!((run.outcome, run.finished_at, run.failures), (None, None, 1));
+    assert_eq!(upkeep.run_now(task(name), SOON).await.unwrap().to_string(), "0 link(s) deleted");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_run_that_the_stop_cut_off_is_no_failure(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let name = "expired-links";
+    let mut session = store.task_session(name, Duration::from_mins(1)).await.unwrap();
+    assert!(session.try_lock().await.unwrap());
+    session.begin().await.unwrap();
+    session.finish(TaskOutcome::Stopped, Some("the process stops")).await.unwrap();
+    let run = run_of(&pool, name).await;
+    assert_eq!((run.outcome.as_deref(), run.failures), (Some("stopped"), 0));
+    assert_eq!(run.succeeded_at, None);
+}
