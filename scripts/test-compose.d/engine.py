@@ -1,4 +1,4 @@
-"""The containers of one project, and how to ask about them."""
+"""The containers of one project: commands, requests, waits."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CORE = ("nginx", "gateway", "shortener", "worker", "postgres", "redis")
 
 
 class Failed(Exception):
-    """A promise that was not kept."""
+    """A broken promise."""
 
 
 def run(*command: str, check: bool = True, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           timeout=timeout, check=False)
     if check and done.returncode:
-        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+        raise Failed(f"{' '.join(command)} failed with exit code {done.returncode}:\n{done.stdout}")
     return done
 
 
@@ -60,7 +60,7 @@ def name_of(details: dict) -> str:
 
 def http(path: str, *, site: str = SITE, method: str = "GET", body: dict | None = None, key: str | None = None,
          timeout: float = 10) -> tuple[int, str]:
-    """Status and text; 0 when there is no answer. Redirects are not followed."""
+    """Status and text; the status is 0 without a response. Redirects are not followed."""
     request = urllib.request.Request(site + path, method=method, data=None if body is None else json.dumps(body).encode())
     request.add_header("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
     if body is not None:
@@ -95,11 +95,11 @@ def shorten(code: str, target: str = "https://example.com/") -> None:
 
 
 def wait(seconds: float, what: str, condition: Callable[[], object]) -> float:
-    """How long it took until the condition was met."""
+    """Polls until the condition holds, and returns the seconds that it took. `what` completes "waiting for …"."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > seconds:
-            raise Failed(f"no {what} after {seconds:.0f} s")
+            raise Failed(f"timed out after {seconds:.0f} s waiting for {what}")
         time.sleep(0.1)
     return time.monotonic() - begun
 
@@ -114,11 +114,11 @@ def serves(code: str) -> bool:
 
 
 def prometheus(path: str) -> dict:
-    """Prometheus is on an inner network: asked from within its own container's network, by this machine."""
+    """Queries Prometheus by its container's address, because its network publishes no port."""
     details = inspect(containers("prometheus")[0])
     address = next(iter(details["NetworkSettings"]["Networks"].values()))["IPAddress"]
     status, text = http(path, site=f"http://{address}:9090")
-    require(status == 200, f"Prometheus answers {status} to {path}: {text}")
+    require(status == 200, f"Prometheus returned {status} for {path}: {text}")
     return json.loads(text)["data"]
 
 
@@ -145,18 +145,18 @@ def redis_cli(*words: str) -> str:
 
 
 def sql(statement: str) -> str:
-    """What PostgreSQL's superuser is answered."""
+    """Runs a statement as superuser and returns its output."""
     return run("docker", "exec", containers("postgres")[0], "psql", "-XqAt", "-U", "postgres", "-d", "linnet", "-c", statement).stdout.strip()
 
 
 @contextmanager
 def held(statement: str):
-    """A transaction that stays open behind this statement."""
+    """Keeps a transaction open after this statement."""
     command = ("docker", "exec", "-i", containers("postgres")[0], "psql", "-XqAt", "-U", "postgres", "-d", "linnet")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
         session.stdin.write(f"BEGIN;\n{statement};\nSELECT 'held';\n")
         session.stdin.flush()
-        require(session.stdout.readline().strip() == "held", f"PostgreSQL refuses {statement}")
+        require(session.stdout.readline().strip() == "held", f"PostgreSQL rejects {statement}")
         try:
             yield
         finally:

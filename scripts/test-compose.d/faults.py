@@ -1,4 +1,4 @@
-"""What goes wrong with containers while others are asked."""
+"""Faults of single containers while requests continue."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from engine import (CORE, PROJECT, SCRATCH, address_of, admin_key, compose, containers, http, inspect, prometheus, redis_cli, require, run,
                     serves, shorten, wait)
 from start import watch_files
-from told import is_told, visitors
+from reported import assert_reported, visitors
 
 
 def kill(service: str) -> str:
     container = containers(service)[0]
-    # Not by the engine: it would take that for a stop that was asked for, and would not start it again.
+    # Not through the engine, which would treat it as a requested stop and not restart the container.
     os.kill(inspect(container)["State"]["Pid"], signal.SIGKILL)
     return container
 
@@ -27,22 +27,22 @@ def works() -> bool:
     return serves("first") and http("/api/v1/urls?limit=1", key=admin_key(), timeout=2)[0] == 200
 
 
-def what_is_killed_comes_back(_figure) -> None:
+def killed_services_restart(_figure) -> None:
     for service in CORE:
         before = inspect(containers(service)[0])["RestartCount"]
         kill(service)
-        wait(60, f"new {service}", lambda service=service, before=before: any(
+        wait(60, f"{service} to restart", lambda service=service, before=before: any(
             inspect(one)["RestartCount"] > before for one in containers(service)))
-        took = wait(60, f"service after {service} was killed", works)
+        took = wait(60, f"requests to succeed after {service} was killed", works)
         code = f"after-{service}"
         shorten(code)
-        wait(10, f"redirect after {service} was killed", lambda code=code: serves(code))
-        print(f"    {service}: back, all works {took:.1f} s after its restart", flush=True)
+        wait(10, f"a redirect after {service} was killed", lambda code=code: serves(code))
+        print(f"    {service}: all requests succeed {took:.1f} s after its restart", flush=True)
 
 
 @contextmanager
 def redirects(code: str):
-    """Asks for a link all the while; a list of [answered, failed]."""
+    """Requests a link continuously; yields the list [succeeded, failed]."""
     counts = [0, 0]
     stop = threading.Event()
 
@@ -65,8 +65,8 @@ def warmed(code: str) -> None:
         http(f"/{code}")
 
 
-def eviction_takes_no_queue(_figure) -> None:
-    """Redis filled with what may go, far beyond its memory: what may not go is there."""
+def eviction_spares_the_streams(_figure) -> None:
+    """Fills Redis far beyond its memory with evictable keys. The streams must survive."""
     redis_cli("XADD", "linnet:test", "*", "kept", "yes")
     script = "for i = 1, 5000 do redis.call('SET', KEYS[1] .. i, string.rep('x', 1000), 'EX', 600) end"
     for part in range(40):
@@ -76,61 +76,61 @@ def eviction_takes_no_queue(_figure) -> None:
     require(redis_cli("XLEN", "linnet:test").strip() == "1", "a stream was evicted")
     require(serves("first"), "a redirect failed while Redis was full")
     redis_cli("DEL", "linnet:test")
-    print(f"    {evicted.strip()}, the stream is there", flush=True)
+    print(f"    {evicted.strip()}; the stream survived", flush=True)
 
 
-def redirects_go_on_without_redis(_figure) -> None:
+def redirects_continue_without_redis(_figure) -> None:
     warmed("no-redis")
     shorten("no-redis-cold")
     compose("stop", "-t", "5", "redis", files=watch_files())
     try:
         with redirects("no-redis") as counts:
-            wait(5, "redirect that no memory holds", lambda: serves("no-redis-cold"))
-            wait(10, "hundred redirects", lambda: sum(counts) >= 100)
+            wait(5, "a redirect that is not in L1", lambda: serves("no-redis-cold"))
+            wait(10, "a hundred redirects", lambda: sum(counts) >= 100)
             shorten("made-without-redis")
-            wait(5, "redirect that was made without Redis", lambda: serves("made-without-redis"))
+            wait(5, "a redirect of a link created without Redis", lambda: serves("made-without-redis"))
     finally:
         compose("start", "redis", files=watch_files())
     require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed without Redis")
     print(f"    {counts[0]} redirects, none failed", flush=True)
-    wait(60, "service", works)
+    wait(60, "requests to succeed", works)
     with visitors():
-        is_told("redis-away")
+        assert_reported("redis-away")
 
 
-def redirects_go_on_without_postgresql(_figure) -> None:
-    # What Redis has missed is told by PostgreSQL: of two faults at a time there is another promise.
-    wait(30, "shortener whose change feed is live", feed_is_live)
+def redirects_continue_without_postgresql(_figure) -> None:
+    # With a stale bus there would be two faults at once, for which another promise holds.
+    wait(30, "a live invalidation bus", bus_is_live)
     warmed("no-postgres")
     compose("stop", "-t", "10", "postgres", files=watch_files())
     try:
         with redirects("no-postgres") as counts:
             wait(20, "200 redirects", lambda: sum(counts) >= 200)
-            # What no cache holds is not known to be absent.
+            # An uncached code may exist, so the response is not a 404.
             status, _ = http("/never-asked-for", timeout=10)
-            require(status == 503, f"without PostgreSQL an unknown link is answered {status}")
+            require(status == 503, f"without PostgreSQL an uncached link returned {status}")
             status, _ = http("/api/v1/urls?limit=1", key=admin_key(), timeout=15)
-            require(status == 503, f"without PostgreSQL the API answers {status}")
+            require(status == 503, f"without PostgreSQL the API returned {status}")
     finally:
         compose("start", "postgres", files=watch_files())
     require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed without PostgreSQL")
     print(f"    {counts[0]} redirects, none failed", flush=True)
-    wait(60, "service", works)
+    wait(60, "requests to succeed", works)
     with visitors():
-        is_told("postgres-away")
+        assert_reported("postgres-away")
 
 
-def feed_is_live() -> bool:
+def bus_is_live() -> bool:
     address = address_of(containers("shortener")[0], "edge")
     lines = http("/metrics", site=f"http://{address}:9082")[1].splitlines()
-    return "linnet_change_feed_live 1" in lines and 'linnet_redis_links{state="down"} 0' in lines
+    return "linnet_invalidation_bus_live 1" in lines and 'linnet_redis_clients{state="down"} 0' in lines
 
 
-def a_full_disk_stops_no_redirect(_figure) -> None:
-    """PostgreSQL's volume on a small disk of its own, filled to the last byte."""
-    wait(30, "shortener whose change feed is live", feed_is_live)
+def redirects_continue_with_a_full_disk(_figure) -> None:
+    """Moves PostgreSQL's volume to a small disk and fills it completely."""
+    wait(30, "a live invalidation bus", bus_is_live)
     volume = run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", f"{PROJECT}_postgres").stdout.strip()
-    # Where those who measure the disks of the machine can see it: Docker's own folder is closed to them.
+    # node-exporter must be able to see the disk; Docker's own directory is closed to it.
     SCRATCH.chmod(0o711)
     disk, image, override = SCRATCH / "disk", SCRATCH / "disk.img", SCRATCH / "disk.yaml"
     override.write_text(f"services: {{postgres: {{volumes: ['{disk}:/var/lib/postgresql/data']}}}}\n")
@@ -143,17 +143,17 @@ def a_full_disk_stops_no_redirect(_figure) -> None:
         run("chown", "999:999", str(disk))
         run("chmod", "700", str(disk))
         compose("up", "-d", "--no-build", "--force-recreate", "--no-deps", "postgres", files=files)
-        wait(60, "service on the small disk", works)
+        wait(60, "requests to succeed on the small disk", works)
         warmed("full-disk")
         with redirects("full-disk") as counts:
             fill(disk / "ballast")
-            refused = wait(240, "create that is refused", lambda: not creates())
+            refused = wait(240, "a create to fail", lambda: not creates())
             wait(20, "200 redirects", lambda: sum(counts) >= 200)
-            took = wait(150, "alert of the full disk", lambda: fires("DiskAlmostFull", str(disk)))
+            took = wait(150, "the alert DiskAlmostFull", lambda: fires("DiskAlmostFull", str(disk)))
         require(counts[1] == 0, f"{counts[1]} of {sum(counts)} redirects failed with a full disk")
-        print(f"    creates are refused after {refused:.1f} s, the alert fires after {took:.0f} s; {counts[0]} redirects, none failed", flush=True)
+        print(f"    creates fail after {refused:.1f} s, the alert fires after {took:.0f} s; {counts[0]} redirects, none failed", flush=True)
         (disk / "ballast").unlink()
-        wait(60, "creates, with room again", creates)
+        wait(60, "creates to succeed with free space", creates)
     finally:
         compose("stop", "-t", "10", "postgres", check=False, files=files)
         run("umount", str(disk), check=False)
@@ -166,9 +166,9 @@ def mount_small(folder: Path, image: Path, mib: int) -> None:
     run("mkfs.ext4", "-q", "-m", "0", str(image))
     done = run("mount", "-o", "loop", str(image), str(folder), check=False)
     if done.returncode:
-        # A kernel without loop devices.
+        # Without loop devices.
         done = run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder), check=False)
-    require(done.returncode == 0, f"no small disk can be mounted: {done.stdout}")
+    require(done.returncode == 0, f"cannot mount a small disk: {done.stdout}")
 
 
 def fill(file: Path) -> None:
@@ -177,7 +177,7 @@ def fill(file: Path) -> None:
 
 
 def creates() -> bool:
-    # Large, and nothing to compress, so that the table needs a new page soon: the log may have much room that it has kept.
+    # Large and incompressible, so that the table soon needs a new page. The WAL may still have free space.
     body = {"original_url": "https://example.com/" + secrets.token_hex(2_000), "title": "full disk"}
     return http("/api/v1/urls", method="POST", body=body, key=admin_key(), timeout=15)[0] == 201
 

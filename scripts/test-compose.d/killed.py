@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis die while there is as much to do as the machine can take."""
+"""PostgreSQL and Redis are killed under full load."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ import re
 import subprocess
 
 from engine import SITE, admin_key, containers, http, inspect, post_csv, redis_cli, require, sql, wait
-from faults import feed_is_live, kill, warmed, works
-from told import is_told, visitors
+from faults import bus_is_live, kill, warmed, works
+from reported import assert_reported, visitors
 
 LOAD_S = 20
-# Of wrk, each with a request under way when it ends, which only we count.
+# wrk's connections. At its end each has a request in flight, which Linnet counts and wrk does not.
 CONNECTIONS = 16
 IMPORT_ROWS = 60_000
 
 
-def postgresql_is_killed_under_load(_figure) -> None:
-    """Redirects, all of them counted once, and an import that goes on where it was."""
+def postgresql_killed_under_load_loses_nothing(_figure) -> None:
+    """All redirects succeed and are counted once; an import continues where it was."""
     rows = "".join(f"https://example.com/{number}\n" for number in range(IMPORT_ROWS))
     status, text = post_csv("original_url\n" + rows)
-    require(status == 202, f"the import was answered {status}: {text}")
+    require(status == 202, f"the import returned {status}: {text}")
     job = json.loads(text)["job"]["id"]
-    wait(30, "import under way", lambda: int(sql(f"SELECT rows_written FROM jobs WHERE id = {job}")) > 0)
-    served = load_while_killed("kill-postgres", "postgres")
-    wait(60, "click of each redirect", lambda: recorded("kill-postgres") >= served)
+    wait(30, "the import to write rows", lambda: int(sql(f"SELECT rows_written FROM jobs WHERE id = {job}")) > 0)
+    served = load_during_kill("kill-postgres", "postgres")
+    wait(60, "a click of each redirect", lambda: recorded("kill-postgres") >= served)
     more = recorded("kill-postgres") - served
-    require(more <= CONNECTIONS, f"{more:,} more clicks are recorded than the {served:,} redirects")
-    wait(240, "end of the import", lambda: job_of(job)["state"] not in ("queued", "running"))
+    require(more <= CONNECTIONS, f"{more:,} clicks more than the {served:,} redirects are recorded")
+    wait(240, "the import to finish", lambda: job_of(job)["state"] not in ("queued", "running"))
     written = job_of(job)["rows_written"]
-    require(written == IMPORT_ROWS, f"{written:,} of {IMPORT_ROWS:,} rows are written")
-    print(f"    {served:,} redirects, none failed, all recorded once; each of the import's {written:,} rows is there", flush=True)
+    require(written == IMPORT_ROWS, f"only {written:,} of {IMPORT_ROWS:,} rows are written")
+    print(f"    {served:,} redirects, none failed, all recorded once; the import wrote all {written:,} rows", flush=True)
     with visitors():
-        is_told("connection-lost")
+        assert_reported("connection-lost")
 
 
-def redis_is_killed_under_load(_figure) -> None:
-    """Redirects; of their clicks only what Redis had not synced may be gone, and none counts twice."""
-    served = load_while_killed("kill-redis", "redis")
-    # It syncs every second, and one more if the disk is slow.
+def redis_killed_under_load_loses_at_most_2_s_of_clicks(_figure) -> None:
+    """All redirects succeed; only clicks that Redis had not synced are lost, and none is counted twice."""
+    served = load_during_kill("kill-redis", "redis")
+    # Redis syncs every second, or a second later on a slow disk.
     at_least = served - 2 * served // LOAD_S
-    wait(60, "click of each redirect but for two seconds", lambda: recorded("kill-redis") >= at_least)
-    wait(60, "worker that has nothing left to write", nothing_waits)
+    wait(60, "the clicks of all but two seconds", lambda: recorded("kill-redis") >= at_least)
+    wait(60, "an empty stream", stream_is_empty)
     lost = served - recorded("kill-redis")
-    require(-CONNECTIONS <= lost, f"{-lost:,} more clicks are recorded than the {served:,} redirects")
+    require(-CONNECTIONS <= lost, f"{-lost:,} clicks more than the {served:,} redirects are recorded")
     print(f"    {served:,} redirects, none failed, {max(0, lost):,} clicks lost", flush=True)
 
 
-def nothing_waits() -> bool:
+def stream_is_empty() -> bool:
     words = redis_cli("XINFO", "GROUPS", "linnet:clicks").split()
     group = dict(zip(words[::2], words[1::2], strict=True))
     return group["pending"] == group["lag"] == "0"
@@ -63,19 +63,19 @@ def job_of(number: int) -> dict:
     return json.loads(text)
 
 
-def load_while_killed(code: str, service: str) -> int:
-    """Redirects as fast as they go, none of which may fail; in the midst of it the service is killed. How many there were."""
-    wait(30, "shortener whose change feed is live", feed_is_live)
+def load_during_kill(code: str, service: str) -> int:
+    """Kills the service during redirects at full rate, none of which may fail. Returns their number."""
+    wait(30, "a live invalidation bus", bus_is_live)
     warmed(code)
-    wait(20, "click of each visit", lambda: recorded(code) == 20)
+    wait(20, "a click of each visit", lambda: recorded(code) == 20)
     before = inspect(containers(service)[0])["RestartCount"]
     command = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{LOAD_S}s", "-H", "User-Agent: Mozilla/5.0 Firefox/140.0", f"{SITE}/{code}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
         wait(15, "load", lambda: recorded(code) > 1_000)
         kill(service)
-        wait(60, f"new {service}", lambda: any(inspect(one)["RestartCount"] > before for one in containers(service)))
+        wait(60, f"{service} to restart", lambda: any(inspect(one)["RestartCount"] > before for one in containers(service)))
         output, _ = wrk.communicate(timeout=LOAD_S + 60)
     total = re.search(r"(\d+) requests in", output)
     require(total and "Non-2xx" not in output and "Socket errors" not in output, f"redirects failed while {service} was killed:\n{output}")
-    wait(60, f"service after {service} was killed", works)
+    wait(60, f"requests to succeed after {service} was killed", works)
     return 20 + int(total[1])

@@ -1,4 +1,4 @@
-"""What the containers do: the product's promises through nginx, many of a kind, and much to do."""
+"""The running containers: system tests through nginx, replicas, and memory under load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 LOAD_S = 20
 
 
-def the_system_tests_pass_through_nginx(_figure) -> None:
+def system_tests_pass_through_nginx(_figure) -> None:
     done = run("cargo", "test", "--locked", "-p", "linnet-system-tests", "--test", "compose", "--", "--ignored", "--test-threads", "4",
                check=False, SQLX_OFFLINE="true", LINNET_TEST_PORT=str(PORT), LINNET_TEST_KEY=admin_key())
     summary = re.search(r"test result: (.*)", done.stdout)
@@ -22,7 +22,7 @@ def the_system_tests_pass_through_nginx(_figure) -> None:
     print(f"    {summary[1]}", flush=True)
 
 
-def scaled_services_are_all_used(_figure) -> None:
+def all_replicas_receive_requests(_figure) -> None:
     compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=3", "--scale", "worker=2", "shortener", "worker", "gateway",
             "nginx", files=watch_files())
     addresses = {address_of(one, "edge") for one in containers("shortener")}
@@ -36,18 +36,18 @@ def scaled_services_are_all_used(_figure) -> None:
             http("/api/v1/urls?limit=1", key=key)
         return all(redirects > 0 and calls > 0 for redirects, calls in map(served, addresses))
 
-    took = wait(30, "use of all three shorteners", used)
-    print(f"    all three serve redirects and calls after {took:.1f} s", flush=True)
+    took = wait(30, "all three shorteners to receive requests", used)
+    print(f"    all three serve redirects and API calls after {took:.1f} s", flush=True)
     compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=1", "--scale", "worker=1", "shortener", "worker",
             files=watch_files())
-    wait(30, "one shortener alone", lambda: len(containers("shortener")) == 1)
+    wait(30, "a single shortener", lambda: len(containers("shortener")) == 1)
     failed = sum(not serves("scaled") for _ in range(200))
     require(failed <= 20, f"{failed} of 200 redirects failed after scaling down")
-    wait(15, "redirects without a failure", lambda: all(serves("scaled") for _ in range(50)))
+    wait(15, "redirects without failures", lambda: all(serves("scaled") for _ in range(50)))
 
 
 def served(address: str) -> tuple[float, float]:
-    """Redirects and calls of the API that a shortener has answered."""
+    """Redirects and API calls that a shortener has served."""
     text = http("/metrics", site=f"http://{address}:9082")[1]
     route = re.compile(r'^http_server_request_duration_seconds_count\{[^}]*http_route="([^"]+)"\} (\S+)$', re.M)
     counts = [(found[1], float(found[2])) for found in route.finditer(text)]
@@ -55,14 +55,14 @@ def served(address: str) -> tuple[float, float]:
             sum(count for path, count in counts if path == "/api/v1/urls"))
 
 
-def limits_hold_under_load(figure) -> None:
-    """Everything at once: redirects as fast as they go, creates, an import; nothing may be killed for its memory."""
+def memory_limits_hold_under_load(figure) -> None:
+    """Redirects at full rate, creates and an import together. No container may run out of memory."""
     codes = [f"load{number}" for number in range(50)]
     for code in codes:
         shorten(code)
     rows = "short_code,original_url\n" + "".join(f"bulk-{n},https://example.com/{n}\n" for n in range(20_000))
     status, text = post_csv(rows)
-    require(status == 202, f"the import was answered {status}: {text}")
+    require(status == 202, f"the import returned {status}: {text}")
     most: dict[str, float] = {}
     stop = threading.Event()
     watcher = threading.Thread(target=watch_memory, args=(most, stop))
@@ -74,11 +74,11 @@ def limits_hold_under_load(figure) -> None:
         watcher.join()
     rate = re.search(r"Requests/sec:\s+(\S+)", load.stdout)
     require(rate and "Non-2xx" not in load.stdout, f"requests failed:\n{load.stdout}")
-    figure("redirects through the published port (for the record)", f"{float(rate[1]):,.0f}/s", "")
+    figure("redirects through the published port (no bar)", f"{float(rate[1]):,.0f}/s", "")
     total = sum(most[name] for name in CORE)
     for name in CORE:
         figure(f"  resident memory of {name} under load", f"{most[name]:.0f} MiB", "")
-    figure("core services' resident memory together under load", f"{total:.0f} MiB", "<= 384 MiB")
+    figure("total resident memory of the core services under load", f"{total:.0f} MiB", "<= 384 MiB")
     require(total <= 384, f"the core services took {total:.0f} MiB")
     for container in containers():
         details = inspect(container)
@@ -86,7 +86,7 @@ def limits_hold_under_load(figure) -> None:
 
 
 def watch_memory(most: dict[str, float], stop: threading.Event) -> None:
-    """The most that each service had resident at a time: what its processes have of their own, and what they share once."""
+    """Records the highest resident memory of each service; shared memory counts once."""
     groups = {name: [control_group(one) for one in containers(name)] for name in CORE}
     while not stop.wait(0.5):
         for name, folders in groups.items():
@@ -110,7 +110,7 @@ def control_group(container: str) -> Path:
 
 
 def resident(group: Path) -> float:
-    """Without the files that the kernel keeps for as long as nobody needs the memory."""
+    """Resident memory without the file cache, which the kernel can reclaim."""
     stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     own = int(stat.get("anon", stat.get("total_rss", 0))) + int(stat.get("shmem", stat.get("total_shmem", 0)))
     return own / MIB

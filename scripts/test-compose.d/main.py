@@ -1,4 +1,4 @@
-"""`make test-compose`: every promise of the containers, one after the other. The first that is not kept ends it."""
+"""`make test-compose`: tests each promise about the containers in turn and stops at the first that is broken."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import time
 import faults
 import killed
 import limits
+import reported
 import shape
 import start
-import told
 import watch
 from engine import WITHOUT, Failed, compose, containers, inspect, name_of, run
 
-# In this order: what cannot start, the start itself with its figures, then what runs.
+# In this order: starts that must fail, the start with its figures, then the running installation.
 CHECKS = (
-    start.wrong_settings_are_named_and_start_nothing,
-    start.it_is_up_within_20_s,
-    shape.images_are_small_and_have_labels,
+    start.invalid_settings_are_reported_and_start_nothing,
+    start.first_redirect_within_20_s,
+    shape.images_are_small_and_labeled,
     shape.only_nginx_publishes_a_port,
-    shape.nobody_is_root_or_may_become_it,
-    shape.what_needs_no_way_out_has_none,
-    start.monitoring_comes_up,
-    limits.the_system_tests_pass_through_nginx,
-    limits.scaled_services_are_all_used,
-    watch.every_target_is_up,
-    limits.limits_hold_under_load,
-    told.every_expression_returns_data,
-    watch.an_alert_arrives_and_is_resolved,
-    faults.what_is_killed_comes_back,
-    told.what_workers_meet_is_told,
-    killed.postgresql_is_killed_under_load,
-    killed.redis_is_killed_under_load,
-    faults.eviction_takes_no_queue,
-    faults.redirects_go_on_without_redis,
-    faults.redirects_go_on_without_postgresql,
-    faults.a_full_disk_stops_no_redirect,
+    shape.processes_have_no_root_and_no_privileges,
+    shape.only_nginx_and_alertmanager_have_a_route_out,
+    start.monitoring_starts,
+    limits.system_tests_pass_through_nginx,
+    limits.all_replicas_receive_requests,
+    watch.every_scrape_target_is_up,
+    limits.memory_limits_hold_under_load,
+    reported.every_expression_returns_data,
+    watch.alert_is_delivered_and_resolved,
+    faults.killed_services_restart,
+    reported.worker_faults_are_reported,
+    killed.postgresql_killed_under_load_loses_nothing,
+    killed.redis_killed_under_load_loses_at_most_2_s_of_clicks,
+    faults.eviction_spares_the_streams,
+    faults.redirects_continue_without_redis,
+    faults.redirects_continue_without_postgresql,
+    faults.redirects_continue_with_a_full_disk,
 )
 
 
 def main() -> int:
     figures: list[tuple[str, str, str]] = []
-    # While working on one: ONLY=part-of-a-name,…; what the others need of a start is done in any case.
+    # ONLY=part-of-a-name,… selects checks. Those that start the containers always run.
     only = [part for part in os.environ.get("ONLY", "").split(",") if part]
-    always = (start.it_is_up_within_20_s, start.monitoring_comes_up)
+    always = (start.first_redirect_within_20_s, start.monitoring_starts)
     checks = [check for check in CHECKS if not only or check in always or any(part in check.__name__ for part in only)]
     for check in checks:
         name = check.__name__.replace("_", " ")
@@ -55,19 +55,19 @@ def main() -> int:
             check(lambda *figure: figures.append(figure))
         except Failed as failure:
             print(f"FAILED: {name}: {failure}", flush=True)
-            tell_logs()
+            print_logs()
             return 1
         print(f"    ok, {time.monotonic() - begun:.1f} s", flush=True)
     print()
     for what, seen, bar in figures:
         print(f"{what:62} {seen:>12}  {bar}")
     if WITHOUT:
-        print(f"NOT tried, since their images cannot be had here: {', '.join(sorted(WITHOUT))}")
+        print(f"NOT tested, because their images are not available: {', '.join(sorted(WITHOUT))}")
     print(f"{len(checks)} passed, 0 failed")
     return 0
 
 
-def tell_logs() -> None:
+def print_logs() -> None:
     print(compose("ps", "-a", check=False).stdout)
     for container in containers(all_states=True):
         lines = run("docker", "logs", "--tail", "15", container, check=False).stdout

@@ -1,4 +1,4 @@
-"""What the containers are, as the kernel and the engine see it."""
+"""Properties of images and containers: size, ports, privileges, networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine import PORT, Failed, containers, inspect, name_of, require, run
 MEGABYTE = 1_000_000
 
 
-def images_are_small_and_have_labels(figure) -> None:
+def images_are_small_and_labeled(figure) -> None:
     for name in ("gateway", "shortener"):
         details = inspect(os.environ[f"LINNET_{name.upper()}_IMAGE"])
         size = details["Size"] / MEGABYTE
@@ -26,7 +26,7 @@ def images_are_small_and_have_labels(figure) -> None:
             key for key, value in labels.items() if value}
         require(not missing, f"{name} lacks the labels {missing}")
         version = run("docker", "run", "--rm", os.environ[f"LINNET_{name.upper()}_IMAGE"], "--version").stdout
-        require(labels["version"] in version, f"{name} calls itself {version.strip()}, its image {labels['version']}")
+        require(labels["version"] in version, f"{name} --version prints {version.strip()}, but the image has the version {labels['version']}")
 
 
 def only_nginx_publishes_a_port(_figure) -> None:
@@ -40,18 +40,18 @@ def only_nginx_publishes_a_port(_figure) -> None:
         for where in published.values():
             for address in where:
                 require(address == {"HostIp": "127.0.0.1", "HostPort": str(PORT)}, f"nginx is published at {address}")
-    # What the engine has opened on this machine, whatever it says of it.
+    # The ports that the engine has really opened.
     own = re.compile(r"\bdocker-proxy\b.*-host-port (\d+)")
     opened = {int(found[1]) for line in run("ps", "-eo", "args").stdout.splitlines() if (found := own.search(line))}
     require(opened <= {PORT} or not ({PORT} - opened), f"the engine listens on {opened}")
     require({PORT} == opened & ({PORT} | exposed), f"the engine listens on {opened}")
     for port in sorted(exposed - {PORT}):
-        if is_ours_to_ask(port):
-            require(not answers(port), f"port {port} answers on 127.0.0.1")
+        if is_ours(port):
+            require(not answers(port), f"port {port} accepts connections on 127.0.0.1")
 
 
-def is_ours_to_ask(port: int) -> bool:
-    """A server of somebody else on this machine may have the same number."""
+def is_ours(port: int) -> bool:
+    """False if another program of this machine listens on the same port."""
     listening = run("ss", "-Hltnp", f"sport = :{port}").stdout
     return "docker-proxy" in listening or not listening.strip()
 
@@ -62,7 +62,7 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def nobody_is_root_or_may_become_it(_figure) -> None:
+def processes_have_no_root_and_no_privileges(_figure) -> None:
     for container in containers():
         details = inspect(container)
         name = name_of(details)
@@ -88,7 +88,7 @@ def processes(container: str) -> list[str]:
     return [word for word in lines if word.isdigit() and Path(f"/proc/{word}").exists()]
 
 
-def what_needs_no_way_out_has_none(_figure) -> None:
+def only_nginx_and_alertmanager_have_a_route_out(_figure) -> None:
     ways_out = {"nginx": {"front"}, "alertmanager": {"out"}}
     for container in containers():
         details = inspect(container)
@@ -97,4 +97,4 @@ def what_needs_no_way_out_has_none(_figure) -> None:
             short = network.rsplit("_", 1)[-1]
             is_internal = run("docker", "network", "inspect", "-f", "{{.Internal}}", network).stdout.strip() == "true"
             if not is_internal and short not in ways_out.get(name, set()):
-                raise Failed(f"{name} is on {network}, which has a way out")
+                raise Failed(f"{name} is on {network}, which is not internal")

@@ -1,4 +1,4 @@
-"""Starts: those that must not happen, and the one that must be quick."""
+"""Starts: invalid ones must fail, and the valid one must be quick."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ def up(**environment: str):
 
 def refused(case: str, named: tuple[str, ...], **environment: str) -> None:
     done = up(**environment)
-    require(done.returncode != 0, f"{case}: `make up` says that all is well:\n{done.stdout}")
+    require(done.returncode != 0, f"{case}: `make up` succeeded:\n{done.stdout}")
     for name in named:
         require(name in done.stdout, f"{case}: `make up` does not name {name}:\n{done.stdout}")
-    require(not containers(all_states=True), f"{case}: something was left running")
+    require(not containers(all_states=True), f"{case}: containers are left behind")
     print(f"    {case}: exit code {done.returncode}, names {', '.join(named)}", flush=True)
 
 
-def wrong_settings_are_named_and_start_nothing(_figure) -> None:
+def invalid_settings_are_reported_and_start_nothing(_figure) -> None:
     run("scripts/compose-secrets")
     with closing(socket.socket()) as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        refused("a port that is taken", ("port", port), LINNET_PORT=port)
-    refused("a port that is none", ("PORT=http",), LINNET_PORT="http")
+        refused("a port in use", ("port", port), LINNET_PORT=port)
+    refused("an invalid port", ("PORT=http",), LINNET_PORT="http")
     with secret("service_token", "short"):
         refused("a malformed token", ("service.token", "LINNET__SERVICE__TOKEN"))
     with secret("postgres_password", "p@ss:word/with#signs"):
         refused("a malformed password", ("postgres_password",))
     with setting("LINNET__CACHE__SIZE=1"):
         refused("an unknown key", ("cache.size", "LINNET__CACHE__SIZE"))
-    # A secret that is missing is made anew, unless it is a folder in the way.
+    # A missing secret would be generated, so a directory takes its place.
     with secret_in_the_way("service_token"):
-        refused("a secret that cannot be read", ("service_token",))
-    # The database is made with one password, and then another one is said.
+        refused("an unreadable secret", ("service_token",))
+    # The database was created with another password.
     require(up().returncode == 0, "the first start failed")
     run("scripts/down")
     with secret("postgres_password", "0123456789abcdef-another"):
-        refused("a wrong password of the database", ("postgres.url", "password authentication failed"))
+        refused("a wrong database password", ("postgres.url", "password authentication failed"))
     with unwritable("uploads"):
-        refused("a volume that cannot be written", ("jobs.upload_dir", "ermission denied"))
+        refused("an unwritable volume", ("jobs.upload_dir", "ermission denied"))
     run("scripts/down", VOLUMES="yes")
     (SECRETS / "admin_key").unlink(missing_ok=True)
 
@@ -106,7 +106,7 @@ def setting(line: str):
 @contextmanager
 def unwritable(volume: str):
     folder = Path(run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", f"{PROJECT}_{volume}").stdout.strip())
-    # An empty one would take its owner from the image again.
+    # Docker would set the owner of an empty volume from the image.
     (folder / "something").touch()
     os.chown(folder, 0, 0)
     folder.chmod(0o755)
@@ -116,12 +116,12 @@ def unwritable(volume: str):
         os.chown(folder, 65532, 65532)
 
 
-def it_is_up_within_20_s(figure) -> None:
+def first_redirect_within_20_s(figure) -> None:
     begun = time.monotonic()
     done = up()
     require(done.returncode == 0, f"`make up` failed:\n{done.stdout}")
     shorten("first")
-    wait(20, "redirect", lambda: serves("first"))
+    wait(20, "the first redirect", lambda: serves("first"))
     took = time.monotonic() - begun
     figure("`make up` from built images to the first redirect", f"{took:.1f} s", "<= 20 s")
     require(took <= 20, f"the first redirect took {took:.1f} s")
@@ -132,15 +132,15 @@ def it_is_up_within_20_s(figure) -> None:
     shutil.copy(SECRETS / "admin_key", SCRATCH / "admin_key")
 
 
-def monitoring_comes_up(_figure) -> None:
+def monitoring_starts(_figure) -> None:
     services = [name for name in MONITORING if name not in WITHOUT]
     compose("up", "-d", "--no-build", *services, files=watch_files())
     for name in services:
-        wait(60, f"running {name}", lambda name=name: containers(name))
+        wait(60, f"{name} to run", lambda name=name: containers(name))
 
 
 def watch_files() -> tuple[str, ...]:
-    """Alertmanager also knows this machine, where the receiver is."""
+    """Adds this machine, where the receiver runs, to Alertmanager's hosts."""
     file = SCRATCH / "receiver.yaml"
     file.write_text("services: {alertmanager: {extra_hosts: ['receiver:host-gateway']}}\n")
     return (str(file),)

@@ -1,4 +1,4 @@
-"""Whether the eyes see: targets, expressions, and an alert's way to a person."""
+"""Monitoring: scrape targets, and the delivery of an alert."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from engine import ROOT, SECRETS, WITHOUT, compose, prometheus, require, serves, wait
 from start import watch_files
-from told import is_told
+from reported import assert_reported
 
-# Their targets can be down: there is nothing to scrape.
+# Without their images, these targets are missing.
 ABSENT = {"grafana", "loki", "fluent-bit", "cadvisor"}
 
 
-def every_target_is_up(_figure) -> None:
+def every_scrape_target_is_up(_figure) -> None:
     def down() -> dict[str, str]:
         targets = prometheus("/api/v1/targets?state=active")["activeTargets"]
         return {target["labels"]["job"]: target["lastError"] for target in targets if target["health"] != "up"}
@@ -26,15 +26,15 @@ def every_target_is_up(_figure) -> None:
 
     text = (ROOT / "monitoring" / "prometheus" / "prometheus.yml").read_text()
     expected = set(re.findall(r"^  - job_name: (\S+)$", text, re.M)) - (ABSENT & WITHOUT)
-    require(len(expected) >= 9, f"of prometheus.yml only these jobs were found: {expected}")
+    require(len(expected) >= 9, f"prometheus.yml has too few jobs: {expected}")
     try:
-        wait(60, "target of each job, all of them up", lambda: not down() and jobs() >= expected)
+        wait(60, "a target of each job, all of them up", lambda: not down() and jobs() >= expected)
     finally:
         print(f"    up: {', '.join(sorted(jobs() - set(down())))}; down: {down() or 'none'}", flush=True)
 
 
 class Receiver:
-    """Takes what Discord would be sent."""
+    """Receives the messages for Discord."""
 
     def __init__(self) -> None:
         self.messages: list[tuple[float, dict]] = []
@@ -59,32 +59,32 @@ class Receiver:
             text = json.dumps(message)
             if at >= since and all(word in text for word in words):
                 embed = message["embeds"][0]
-                require(embed["title"] and embed["description"] and isinstance(embed["color"], int), f"not of Discord's shape: {message}")
+                require(embed["title"] and embed["description"] and isinstance(embed["color"], int), f"not a Discord message: {message}")
                 return at
         return None
 
 
-def an_alert_arrives_and_is_resolved(figure) -> None:
+def alert_is_delivered_and_resolved(figure) -> None:
     receiver = Receiver()
     webhook = SECRETS / "discord_webhook"
     kept = webhook.read_text()
     rewrite(webhook, f"http://receiver:{receiver.port}/api/webhooks/1/token")
     compose("up", "-d", "--no-build", "--no-deps", "--force-recreate", "alertmanager", files=watch_files())
-    wait(60, "Alertmanager that Prometheus knows", lambda: prometheus("/api/v1/alertmanagers")["activeAlertmanagers"])
+    wait(60, "Prometheus to discover Alertmanager", lambda: prometheus("/api/v1/alertmanagers")["activeAlertmanagers"])
     begun = time.monotonic()
     compose("kill", "shortener", files=watch_files())
     try:
-        wait(150, "message about the shortener", lambda: receiver.first(begun, "hortener", "unbook"))
+        wait(150, "the alert message", lambda: receiver.first(begun, "hortener", "unbook"))
         took = receiver.first(begun, "hortener", "unbook") - begun
-        figure("alert from fault to the receiver: service down", f"{took:.0f} s", "<= 90 s")
+        figure("alert `service down`: from the fault to the message", f"{took:.0f} s", "<= 90 s")
         require(took <= 90, f"the alert took {took:.0f} s")
-        is_told("service-down")
+        assert_reported("service-down")
     finally:
         compose("start", "shortener", files=watch_files())
     back = time.monotonic()
-    wait(60, "redirect", lambda: serves("first"))
-    wait(400, "message that it is over", lambda: receiver.first(back, "hortener", "esolved") or receiver.first(back, "hortener", "RESOLVED"))
-    print(f"    resolved {receiver.messages[-1][0] - back:.0f} s after it was back", flush=True)
+    wait(60, "a redirect", lambda: serves("first"))
+    wait(400, "the message that it is resolved", lambda: receiver.first(back, "hortener", "esolved") or receiver.first(back, "hortener", "RESOLVED"))
+    print(f"    resolved {receiver.messages[-1][0] - back:.0f} s after the restart", flush=True)
     rewrite(webhook, kept)
     receiver.server.shutdown()
 

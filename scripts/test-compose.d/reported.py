@@ -1,4 +1,4 @@
-"""What only faults fill: each fault is made, and what it fills is there. See monitoring/only-in-faults.yml."""
+"""Expressions that return data only after a fault: each fault is caused, then they must. See monitoring/only-in-faults.yml."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from start import watch_files
 
 @contextmanager
 def visitors():
-    """Some of everything, all the while: a rate of nothing is none."""
+    """Makes requests of each kind continuously, because a rate without requests returns nothing."""
     stop = threading.Event()
 
     def visit() -> None:
@@ -38,7 +38,7 @@ def visitors():
 
 
 def check_expressions(*options: str, wait_s: int) -> str:
-    """Runs every expression of rules and dashboards against the running Prometheus; its summary."""
+    """Evaluates every expression of rules and dashboards in the running Prometheus and returns the summary."""
     address = address_of(containers("prometheus")[0], "monitoring")
     python = run("scripts/python-tools").stdout.split()[-1] + "/python"
     done = run(python, "monitoring/check_expressions.py", "--prometheus", f"http://{address}:9090", "--wait", str(wait_s), "--without",
@@ -47,8 +47,8 @@ def check_expressions(*options: str, wait_s: int) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def is_told(*faults: str, wait_s: int = 120) -> None:
-    """These faults were made: what they fill is there."""
+def assert_reported(*faults: str, wait_s: int = 120) -> None:
+    """Fails unless the expressions of these faults return data."""
     print(f"    {', '.join(faults)}: {check_expressions('--made', ','.join(faults), '--only-made', wait_s=wait_s)}", flush=True)
 
 
@@ -57,30 +57,30 @@ def every_expression_returns_data(_figure) -> None:
         print(f"    {check_expressions(wait_s=400)}", flush=True)
 
 
-def what_workers_meet_is_told(_figure) -> None:
-    """A worker that dies between writing and acknowledging, a batch that is none, an upload that is gone."""
+def worker_faults_are_reported(_figure) -> None:
+    """A worker killed between write and acknowledgment, an invalid batch, a lost upload."""
     with visitors():
         die_before_acknowledging()
         redis_cli("XADD", "linnet:clicks", "*", "b", "garbage")
         lose_an_upload()
-        # Not by Compose, for which Redis is not well again yet.
+        # Not with Compose, which would wait for Redis to be healthy.
         run("docker", "start", containers("worker", all_states=True)[0])
-        is_told("worker-killed", "bad-batch", "upload-lost", wait_s=240)
-    # The alert is resolved for whoever comes next.
+        assert_reported("worker-killed", "bad-batch", "upload-lost", wait_s=240)
+    # Resolves the alert before the next check.
     redis_cli("DEL", "linnet:clicks:dead")
 
 
 def die_before_acknowledging() -> None:
-    """Redis stands still while the worker's transaction commits, and then the worker is gone."""
+    """Pauses Redis while the worker commits, then kills the worker."""
     redis = containers("redis")[0]
-    # Reading is allowed, so the worker comes as far as its first row.
+    # The lock allows reads, so the worker proceeds to its first row.
     with held("LOCK TABLE click_batches IN SHARE MODE"):
-        wait(20, "worker that waits to write", lambda: "yes" in sql(
+        wait(20, "the worker to wait for the lock", lambda: "yes" in sql(
             "SELECT 'yes' FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO click_batches%'"))
         before = sql("SELECT count(*) FROM click_batches")
         run("docker", "pause", redis)
     try:
-        wait(20, "batch that is written", lambda: sql("SELECT count(*) FROM click_batches") != before)
+        wait(20, "a batch to be written", lambda: sql("SELECT count(*) FROM click_batches") != before)
         compose("kill", "worker", files=watch_files())
     finally:
         run("docker", "unpause", redis)
@@ -88,7 +88,7 @@ def die_before_acknowledging() -> None:
 
 def lose_an_upload() -> None:
     status, text = post_csv("original_url\nhttps://example.com/lost\n")
-    require(status == 202, f"the import was answered {status}: {text}")
+    require(status == 202, f"the import returned {status}: {text}")
     folder = run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", f"{PROJECT}_uploads").stdout.strip()
     name = sql(f"SELECT upload FROM jobs WHERE id = {json.loads(text)['job']['id']}")
     run("rm", f"{folder}/{name}")
