@@ -50,7 +50,7 @@ def run(bench) -> None:
         ours.append(peak.rate)
         errors += peak.errors
         answered += peak.rate * size.create_s
-        say(f"  round {turn + 1}: pgbench {pgbench[-1]:,.0f}, ours {ours[-1]:,.0f}")
+        say(f"  round {turn + 1}: pgbench {pgbench[-1]:,.0f}, Linnet {ours[-1]:,.0f}")
     made = int(bench.stack.sql("SELECT count(*) FROM urls WHERE original_url LIKE 'https://www.example.com/articles/r%'"))
     if made < 0.95 * answered:
         bench.figures.fail("creates_ratio", "of pgbench", ">= 0.5", f"{answered:.0f} requests succeeded, but only {made} links exist (before: {before})")
