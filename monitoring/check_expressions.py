@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Runs every expression of every panel, recording rule and alert rule against a Prometheus that scrapes the running product.
+"""Runs the expressions of all panels, recording rules and alert rules against a Prometheus that scrapes a running Linnet.
 
-It fails for each expression that Prometheus refuses, for each selector without a single series, and for each panel and
-recording rule that returns nothing, unless only-in-faults.yml says why. An entry of that list which is not needed fails, too.
+It reports each expression that Prometheus rejects, each selector without series, and each panel and recording rule without
+data. only-in-faults.yml lists the exceptions. An exception that is not needed is reported as well.
 
   check_expressions.py --prometheus http://127.0.0.1:9090 [--without cadvisor,loki] [--made redis-away]
   check_expressions.py --prometheus … --made redis-away --only-made
-                                             right after a fault: only what it fills
-  check_expressions.py --offline             without a Prometheus: shapes, names and the list itself
-  check_expressions.py --as-rules FILE       writes the panels' expressions as recording rules, for promtool to read
+                                             right after a fault: only expressions that the fault gives data
+  check_expressions.py --offline             without a Prometheus: syntax, and entries that match nothing
+  check_expressions.py --as-rules FILE       writes the panels' expressions as recording rules for promtool
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from exceptions import Entry, read
-from expressions import Expression, Wrong, of_dashboards, of_rules, wrong_with_logs
+from expressions import Expression, InvalidFile, logql_problem, of_dashboards, of_rules
 from promql import Malformed, Selector, selectors
 
 HERE = Path(__file__).resolve().parent
@@ -37,15 +37,15 @@ EX_USAGE, EX_UNAVAILABLE = 64, 69
 
 
 class Refused(Exception):
-    """Prometheus does not take the expression."""
+    """Prometheus rejects the expression."""
 
 
-# An expression's values now, one for each series.
+# Returns the current values of an expression, one for each series.
 Ask = Callable[[str], list[float]]
 
 
 def asker(address: str, timeout: float) -> Ask:
-    """Asks a Prometheus over HTTP."""
+    """Queries a Prometheus over HTTP."""
 
     def ask(expr: str) -> list[float]:
         body = urllib.parse.urlencode({"query": expr}).encode()
@@ -67,7 +67,7 @@ def values(data: dict[str, Any]) -> list[float]:
         return [float(data["result"][1])]
     if data["resultType"] == "vector":
         return [float(series["value"][1]) for series in data["result"] if "value" in series]
-    raise Refused(f"it returns a {data['resultType']}, which no panel can show")
+    raise Refused(f"it returns a {data['resultType']}, which panels cannot show")
 
 
 @dataclass
@@ -81,14 +81,14 @@ class Findings:
 
 
 class Check:
-    """One run over all expressions. Each different selector is asked for once."""
+    """One run over all expressions. Each distinct selector is queried once."""
 
     def __init__(self, ask: Ask, entries: list[Entry]) -> None:
         self.ask = ask
         self.entries = entries
         self.findings = Findings()
         self.counts: dict[Selector, int] = {}
-        # What each entry has excused, and what it could have excused but need not.
+        # How often each entry was needed, and how often it matched although there was data.
         self.used: dict[Entry, int] = dict.fromkeys(entries, 0)
         self.idle: dict[Entry, int] = dict.fromkeys(entries, 0)
 
@@ -100,7 +100,7 @@ class Check:
     def expression(self, expression: Expression) -> None:
         self.findings.checked += 1
         if expression.kind == "logs":
-            if problem := wrong_with_logs(expression.text):
+            if problem := logql_problem(expression.text):
                 self.findings.add(expression, problem)
             return
         try:
@@ -123,26 +123,26 @@ class Check:
             self.findings.excused.append(expression.where)
         elif expression.must_return and nothing:
             what = "nothing" if not returned else "only NaN"
-            self.findings.add(expression, f"it returns {what}, though all its series are there")
+            self.findings.add(expression, f"it returns {what}, although all its series exist")
 
     def is_excused(self, what: Selector | Expression, needed: bool) -> bool:
-        """Whether an entry excuses it; counts for each such entry whether that was needed."""
+        """Whether an entry covers it. Counts the use of each matching entry."""
         fitting = [e for e in self.entries if (e.covers(what) if isinstance(what, Selector) else e.names(what))]
         for entry in fitting:
             (self.used if needed else self.idle)[entry] += 1
         return needed and bool(fitting)
 
     def stale(self) -> list[str]:
-        """Entries that excuse nothing: of no expression, or what they excuse does return data."""
+        """Entries that are not needed: they match no expression, or the expression has data."""
         return [
-            f"only-in-faults.yml: {entry} " + ("does return data" if self.idle[entry] else "fits no expression")
+            f"only-in-faults.yml: {entry} " + ("has data" if self.idle[entry] else "matches no expression")
             for entry in self.entries
             if not self.used[entry] and not (entry.sometimes and self.idle[entry])
         ]
 
 
 def run(expressions: list[Expression], entries: list[Entry], ask: Ask, *, is_all: bool = True) -> Findings:
-    """One look at these expressions. Whether an entry is of use can be told when they are all."""
+    """One run over these expressions. Unneeded entries can be detected only when all expressions are checked."""
     check = Check(ask, entries)
     for expression in expressions:
         check.expression(expression)
@@ -152,7 +152,7 @@ def run(expressions: list[Expression], entries: list[Entry], ask: Ask, *, is_all
 
 
 def filled_by(expressions: list[Expression], entries: list[Entry]) -> list[Expression]:
-    """Those that one of these entries would excuse."""
+    """The expressions that one of these entries covers."""
     return [
         expression
         for expression in expressions
@@ -162,14 +162,14 @@ def filled_by(expressions: list[Expression], entries: list[Entry]) -> list[Expre
 
 
 def offline(expressions: list[Expression], entries: tuple[Entry, ...]) -> Findings:
-    """What can be said without a Prometheus."""
+    """The checks that need no Prometheus."""
     findings = Findings()
     fitting: set[Entry] = set()
     for expression in expressions:
         findings.checked += 1
         fitting.update(entry for entry in entries if entry.names(expression))
         if expression.kind == "logs":
-            if problem := wrong_with_logs(expression.text):
+            if problem := logql_problem(expression.text):
                 findings.add(expression, problem)
             continue
         try:
@@ -177,12 +177,12 @@ def offline(expressions: list[Expression], entries: tuple[Entry, ...]) -> Findin
                 fitting.update(entry for entry in entries if entry.covers(selector))
         except Malformed as error:
             findings.add(expression, str(error))
-    findings.problems += [f"only-in-faults.yml: {e} fits no expression" for e in entries if e not in fitting]
+    findings.problems += [f"only-in-faults.yml: {e} matches no expression" for e in entries if e not in fitting]
     return findings
 
 
 def as_rules(expressions: list[Expression]) -> str:
-    """The panels' expressions as a file of recording rules, which promtool can parse."""
+    """The panels' expressions as a file of recording rules for promtool."""
     rules = [
         {"record": f"panel:{number}", "expr": expression.text, "labels": {"place": expression.where}}
         for number, expression in enumerate(expressions)
@@ -197,15 +197,15 @@ def arguments() -> argparse.ArgumentParser:
     what.add_argument("--prometheus", metavar="URL")
     what.add_argument("--offline", action="store_true")
     what.add_argument("--as-rules", metavar="FILE", type=Path)
-    parser.add_argument("--without", metavar="NAMES", default="", help="components that don't run, separated by commas")
-    parser.add_argument("--made", metavar="NAMES", default="", help="faults that were made: what they fill must be there")
-    parser.add_argument("--only-made", action="store_true", help="look only at what those faults fill")
+    parser.add_argument("--without", metavar="NAMES", default="", help="absent components, separated by commas")
+    parser.add_argument("--made", metavar="NAMES", default="", help="injected faults, separated by commas: their expressions must have data")
+    parser.add_argument("--only-made", action="store_true", help="check only the expressions of those faults")
     parser.add_argument("--dashboards", type=Path, default=HERE / "grafana/dashboards")
     parser.add_argument("--rules", type=Path, default=HERE / "prometheus/rules")
     parser.add_argument("--exceptions", type=Path, default=HERE / "only-in-faults.yml")
     parser.add_argument("--timeout", type=float, default=30, metavar="SECONDS")
-    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="look again for so long while anything is wrong")
-    parser.add_argument("--verbose", action="store_true", help="name what is excused")
+    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="repeat for this long while there are problems")
+    parser.add_argument("--verbose", action="store_true", help="print the excused expressions")
     return parser
 
 
@@ -221,11 +221,11 @@ def main(argv: list[str]) -> int:
         active = exceptions.in_force(names(options.made), names(options.without))
         if options.only_made:
             expressions = filled_by(expressions, exceptions.of_faults(names(options.made)))
-    except (Wrong, Malformed, OSError, KeyError, ValueError, yaml.YAMLError) as error:
+    except (InvalidFile, Malformed, OSError, KeyError, ValueError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EX_USAGE
     if not expressions:
-        print(f"error: no expression to look at in {options.dashboards} and {options.rules}", file=sys.stderr)
+        print(f"error: no expressions found in {options.dashboards} and {options.rules}", file=sys.stderr)
         return EX_USAGE
     if options.as_rules:
         options.as_rules.write_text(as_rules(expressions), encoding="utf-8")
@@ -238,7 +238,7 @@ def main(argv: list[str]) -> int:
             try:
                 findings = run(expressions, active, asker(options.prometheus, options.timeout), is_all=not options.only_made)
             except (OSError, TimeoutError) as error:
-                print(f"error: {options.prometheus} does not answer: {error}", file=sys.stderr)
+                print(f"error: {options.prometheus} does not respond: {error}", file=sys.stderr)
                 return EX_UNAVAILABLE
             if not findings.problems or time.monotonic() >= deadline:
                 break

@@ -1,4 +1,4 @@
-"""`only-in-faults.yml`: what may return nothing while all is well, and why."""
+"""Reads `only-in-faults.yml`: expressions that may return no data in normal operation, with the reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from expressions import Expression, Wrong
+from expressions import Expression, InvalidFile
 from promql import Selector
 
 KEYS = {"metric", "matcher", "where", "because", "sometimes"}
@@ -18,18 +18,18 @@ KEYS = {"metric", "matcher", "where", "because", "sometimes"}
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that only the fault `cause` fills, or that needs the component `cause`."""
+    """A metric or expression that has data only after the fault `cause`, or with the component `cause`."""
 
     group: str
     cause: str
     because: str
-    # Regular expressions for the whole name.
+    # Regular expression for the whole metric name.
     metric: str = ""
-    # One of the selector's conditions, as it is written there.
+    # A condition of the selector, in the notation of `Selector.matchers`.
     matcher: str = ""
-    # An expression by its place, whatever its selectors return.
+    # Regular expression for the place of an expression. It does not cover missing series.
     where: str = ""
-    # Other things may fill it as well, so data are no reason to take the entry out.
+    # Data may also have other causes, so data does not make this entry obsolete.
     sometimes: bool = False
 
     def __str__(self) -> str:
@@ -48,27 +48,26 @@ class Entry:
 @dataclass(frozen=True)
 class Exceptions:
     entries: tuple[Entry, ...]
-    # Every fault and component by group and name, those without an entry, too.
+    # All faults and components as (group, name), including those without entries.
     causes: frozenset[tuple[str, str]]
 
     def of_faults(self, made: Collection[str]) -> list[Entry]:
         return [e for e in self.entries if e.group == "fault" and e.cause in made]
 
     def in_force(self, made: Collection[str], absent: Collection[str]) -> list[Entry]:
-        """Those that excuse something now: not what a fault that was made should have filled, nor what a component that is there
-        should."""
+        """The entries that apply now: faults that were not injected, and components that are absent."""
         for group, names in (("fault", made), ("needs", absent)):
             known = {cause for other, cause in self.causes if other == group}
             if unknown := sorted(set(names) - known):
-                raise Wrong(f"no entry has {group}/{unknown[0]}; there are {', '.join(sorted(known)) or 'none'}")
+                raise InvalidFile(f"unknown {group}/{unknown[0]}; known are {', '.join(sorted(known)) or 'none'}")
         return [e for e in self.entries if (e.cause not in made if e.group == "fault" else e.cause in absent)]
 
 
 def read(path: Path) -> Exceptions:
-    """The list. Unknown keys are errors: a misspelt one would excuse nothing, or everything."""
+    """The list. Unknown keys are errors, because a misspelled key would silently change what an entry covers."""
     document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(document, dict) or set(document) - {"fault", "needs"}:
-        raise Wrong(f"{path.name}: expected the groups fault and needs, no others")
+        raise InvalidFile(f"{path.name}: expected only the groups fault and needs")
     groups = {group: causes or {} for group, causes in document.items()}
     entries = [
         _entry(path.name, group, str(cause), item)
@@ -82,15 +81,15 @@ def read(path: Path) -> Exceptions:
 def _entry(name: str, group: str, cause: str, item: Any) -> Entry:
     place = f"{name}: {group}/{cause}"
     if not isinstance(item, dict) or set(item) - KEYS:
-        raise Wrong(f"{place}: an entry has {', '.join(sorted(KEYS))}, and this one {item!r}")
+        raise InvalidFile(f"{place}: expected the keys {', '.join(sorted(KEYS))}, not {item!r}")
     if not str(item.get("because") or "").strip():
-        raise Wrong(f"{place}: an entry lacks its reason (because)")
+        raise InvalidFile(f"{place}: the reason (because) is missing")
     if bool(item.get("metric")) == bool(item.get("where")):
-        raise Wrong(f"{place}: an entry has either metric or where")
+        raise InvalidFile(f"{place}: expected either metric or where")
     try:
         for key in ("metric", "where"):
             re.compile(item.get(key) or "")
     except re.error as error:
-        raise Wrong(f"{place}: {error}") from None
+        raise InvalidFile(f"{place}: {error}") from None
     metric, matcher, where = (str(item.get(key) or "") for key in ("metric", "matcher", "where"))
     return Entry(group, cause, str(item["because"]), metric, matcher, where, item.get("sometimes", False) is True)

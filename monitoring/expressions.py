@@ -1,4 +1,4 @@
-"""Every expression that the monitoring has: of panels, recording rules and alert rules."""
+"""Reads the expressions of panels, recording rules and alert rules."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import yaml
 
 Kind = Literal["panel", "record", "alert", "logs"]
 
-# The only labels that a stream of logs may have: each combination of values is a stream that Loki keeps in memory.
+# The labels of log streams. Loki keeps each combination of values in memory as a stream.
 LOG_LABELS = frozenset({"service", "level", "colour"})
 
-# What Grafana puts in before it asks. The windows are wide, so that load of the last minutes is seen.
+# Values for Grafana's built-in variables. The windows are long enough to include the load of the last minutes.
 BUILT_IN = {
     "__rate_interval": "5m",
     "__interval": "1m",
@@ -26,33 +26,33 @@ BUILT_IN = {
 }
 
 
-class Wrong(ValueError):
-    """A file that does not say what it should."""
+class InvalidFile(ValueError):
+    """A dashboard, a rule file or the list of exceptions is invalid."""
 
 
 @dataclass(frozen=True)
 class Expression:
-    # `linnet-resolve/Answers by outcome`, or the name of a rule.
+    # `linnet-resolve/Responses by outcome`, or the name of a rule.
     where: str
     kind: Kind
     text: str
 
     @property
     def must_return(self) -> bool:
-        """Whether it returns something while all is well. An alert does not: that is its job."""
+        """Whether it returns data in normal operation. Alerts do not."""
         return self.kind in ("panel", "record")
 
 
-def replaced(text: str, variables: dict[str, str]) -> str:
-    """With the values of Grafana's variables, in any of their three notations."""
+def interpolated(text: str, variables: dict[str, str]) -> str:
+    """The text with the values of Grafana's variables, in any of their three notations."""
 
     def value(match: re.Match[str]) -> str:
         name = match.group(1) or match.group(2)
         if name not in variables:
-            raise Wrong(f"the variable ${name} is unknown")
+            raise InvalidFile(f"unknown variable ${name}")
         return variables[name]
 
-    # `$1` belongs to label_replace.
+    # `$1` is an argument of label_replace.
     return re.sub(r"\$\{([a-zA-Z_]\w*)(?::\w+)?\}|\$([a-zA-Z_]\w*)", value, text)
 
 
@@ -67,14 +67,14 @@ def of_dashboards(folder: Path) -> Iterator[Expression]:
                 where = f"{dashboard['uid']}/{panel['title']}"
                 logs = target["datasource"]["type"] == "loki"
                 try:
-                    text = replaced(target["expr"], variables)
-                except Wrong as error:
-                    raise Wrong(f"{where}: {error}") from None
+                    text = interpolated(target["expr"], variables)
+                except InvalidFile as error:
+                    raise InvalidFile(f"{where}: {error}") from None
                 yield Expression(where, "logs" if logs else "panel", text)
 
 
 def panels_of(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The panels, those within collapsed rows as well."""
+    """All panels, including those in collapsed rows."""
     for panel in dashboard["panels"]:
         if panel["type"] == "row":
             yield from panel.get("panels", [])
@@ -88,13 +88,13 @@ def of_rules(folder: Path) -> Iterator[Expression]:
         for group in document.get("groups") or []:
             for rule in group.get("rules") or []:
                 if "record" in rule:
-                    # Several rules may record one name; their labels tell them apart.
+                    # Several rules may record the same name with different labels.
                     labels = ",".join(f"{key}={value}" for key, value in sorted((rule.get("labels") or {}).items()))
                     yield Expression(rule["record"] + (f"{{{labels}}}" if labels else ""), "record", str(rule["expr"]))
                 elif "alert" in rule:
                     yield Expression(rule["alert"], "alert", str(rule["expr"]))
                 else:
-                    raise Wrong(f"{path.name}: a rule in {group.get('name')!r} neither records nor alerts")
+                    raise InvalidFile(f"{path.name}: a rule in {group.get('name')!r} neither records nor alerts")
 
 
 STREAM = re.compile(r"\{([^{}]*)\}")
@@ -102,13 +102,13 @@ STRING = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`')
 LABEL = re.compile(r'\s*([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*""\s*(,|$)')
 
 
-def wrong_with_logs(text: str) -> str:
-    """What is wrong with an expression of LogQL, or nothing. Its shape only: there is no Loki here to ask."""
-    # Strings may hold any sign, and none of them counts.
+def logql_problem(text: str) -> str:
+    """The problem of a LogQL expression, or an empty string. It checks brackets and stream labels only."""
+    # Brackets within strings do not count.
     bare = STRING.sub('""', text)
     for opening, closing in ("()", "[]", "{}"):
         if bare.count(opening) != bare.count(closing):
-            return f"{opening!r} and {closing!r} do not match"
+            return f"{opening!r} and {closing!r} are not balanced"
     streams = STREAM.findall(bare)
     if not streams:
         return "it selects no stream"
@@ -117,11 +117,11 @@ def wrong_with_logs(text: str) -> str:
         while rest.strip():
             match = LABEL.match(rest)
             if match is None:
-                return f"cannot read the labels at {rest!r}"
+                return f"invalid labels at {rest!r}"
             labels.add(match.group(1))
             rest = rest[match.end() :]
         if not labels:
-            return "it selects every stream, which Loki refuses"
+            return "it selects every stream, which Loki rejects"
         if labels - LOG_LABELS:
-            return f"no stream has the label {', '.join(sorted(labels - LOG_LABELS))}; there are {', '.join(sorted(LOG_LABELS))}"
+            return f"unknown stream label {', '.join(sorted(labels - LOG_LABELS))}; known are {', '.join(sorted(LOG_LABELS))}"
     return ""

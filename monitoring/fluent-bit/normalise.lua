@@ -1,8 +1,8 @@
--- What each log record becomes before it goes to Loki: the line as it came, and beside it service, level, colour and the ids of
--- request and trace.
+-- Reduces each log record to the fields that Loki stores: the unchanged line, service, level, colour, request id, trace
+-- id.
 --
--- Levels are five, whatever a program calls them: trace, debug, info, warn, error. So a question for `level="error"` finds all.
--- Lua 5.1 (Fluent Bit has LuaJIT); monitoring/tests/test_normalise.py runs it.
+-- Every program's levels are mapped to five: trace, debug, info, warn, error. A query for `level="error"` finds all
+-- errors. Lua 5.1, because Fluent Bit embeds LuaJIT. monitoring/tests/test_normalise.py tests it.
 
 local LEVELS = {
   trace = "trace",
@@ -14,14 +14,14 @@ local LEVELS = {
   fatal = "error", panic = "error",
 }
 
--- Redis marks its lines with one sign after the time.
+-- Redis writes one character for the level after the time.
 local REDIS = { ["."] = "debug", ["-"] = "debug", ["*"] = "info", ["#"] = "warn" }
 
 local function known(word)
   return word and LEVELS[string.lower(tostring(word))] or nil
 end
 
--- nginx's access log has no level but a status.
+-- nginx's access log has a status instead of a level.
 local function of_status(status)
   status = tonumber(status)
   if not status then return nil end
@@ -40,7 +40,7 @@ local function of_redis(line)
   return REDIS[line:match("^%d+:%a %d+ %a+ %d+ [%d:.]+ ([.%-*#]) ")]
 end
 
--- level=warn, as Prometheus and its kind write it; [error], as nginx's error log and Fluent Bit do.
+-- level=warn: Prometheus and its exporters. [error]: nginx's error log and Fluent Bit.
 local function of_text(line)
   return known(line:match("level=\"?(%a+)")) or known(line:match("%[%s*(%a+)%s*%]"))
 end
@@ -50,11 +50,11 @@ local function level_of(service, record, line)
   if level then return level end
   if service == "postgres" then return of_postgres(line) or "info" end
   if service == "redis" then return of_redis(line) or "info" end
-  -- Only what was JSON has a status.
+  -- Only JSON lines have a status.
   return of_status(record["status"]) or of_text(line) or "info"
 end
 
--- An id is left out when it is empty.
+-- Returns nil for an empty id.
 local function id(value)
   if type(value) ~= "string" or value == "" or value == "-" then return nil end
   return value
@@ -69,9 +69,9 @@ function normalise(tag, timestamp, record)
   local line = record["log"]
   if type(line) ~= "string" then line = tostring(line or "") end
   line = line:gsub("[\r\n]+$", "")
-  -- An empty line tells nothing.
+  -- Drop empty lines.
   if line:match("^%s*$") then return -1, timestamp, record end
-  -- Without Compose's label the name of the container must do: /linnet-nginx-1.
+  -- Without Compose's label, derive the service from the container's name: /linnet-nginx-1.
   local service = text(record["com.docker.compose.service"], nil)
     or text(record["container_name"], "unknown"):gsub("^/", ""):gsub("%-%d+$", "")
   return 2, timestamp, {

@@ -1,9 +1,8 @@
-"""Whether every alert is complete: labels, annotations, a runbook, a test in which it fires and resolves, one in which it stays silent.
+"""Checks that every alert has its labels, annotations, a runbook, and tests in which it fires, resolves and stays silent.
 
-    python3 monitoring/prometheus/check_alerts.py [ROOT]
+    "$(scripts/python-tools)/python" monitoring/prometheus/check_alerts.py [ROOT]
 
-What promtool and amtool cannot know. Needs PyYAML; scripts/lint monitoring brings it. Prints one line for each fault; exit code 1 if
-there is any.
+promtool and amtool do not check these. Prints one line for each fault and exits with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ DASHBOARDS = {
     f"/grafana/d/linnet-{name}"
     for name in ("overview", "resolve", "clicks", "jobs", "gateway", "postgres", "redis", "nginx", "host", "logs")
 }
-# Fires whatever is, so it can neither be silent nor resolve.
+# Always fires, so it can neither stay silent nor resolve.
 ALWAYS_FIRING = {"Watchdog"}
-# The shape that a native run replaces line by line.
+# The form of a line that `make monitor` replaces.
 DISCOVERY = re.compile(r"    dns_sd_configs: \[\{names: \[([a-z-]+)\], type: A, port: \d+, refresh_interval: 5s\}\]")
 RECORDED = re.compile(r"[a-z_]+:[a-z0-9_]+(:[a-z0-9_]+)?")
 
 
 @dataclass
 class Proof:
-    """What the tests show of one alert."""
+    """What the tests prove about one alert."""
 
     fires: bool = False
     resolves: bool = False
@@ -42,7 +41,7 @@ class Proof:
 
 @dataclass
 class Alert:
-    """An alert rule and where it is written."""
+    """An alert rule and its file."""
 
     file: Path
     rule: dict[str, Any]
@@ -80,10 +79,10 @@ def label_faults(alert: Alert, explained: set[str]) -> Iterator[str]:
     if alert.label("severity") not in SEVERITIES:
         yield f"severity is '{alert.label('severity')}', not one of {', '.join(SEVERITIES)}"
     if not alert.label("service"):
-        yield "no label `service`: nothing would tell whose it is"
+        yield "the label `service` is missing"
     for service in filter(None, alert.label("depends_on").split(",")):
         if service not in explained:
-            yield f"depends_on names '{service}', for which alertmanager.yml has no inhibit rule"
+            yield f"depends_on names '{service}', but alertmanager.yml has no inhibit rule for it"
 
 
 def annotation_faults(alert: Alert, runbooks: Path) -> Iterator[str]:
@@ -91,20 +90,20 @@ def annotation_faults(alert: Alert, runbooks: Path) -> Iterator[str]:
     if names != ANNOTATIONS:
         yield f"annotations are {sorted(names)}, not {sorted(ANNOTATIONS)}"
     if alert.annotation("dashboard") not in DASHBOARDS:
-        yield f"no dashboard '{alert.annotation('dashboard')}' is known"
+        yield f"unknown dashboard '{alert.annotation('dashboard')}'"
     url = alert.annotation("runbook_url")
     if not url.startswith(RUNBOOKS):
-        yield f"runbook_url does not begin with {RUNBOOKS}"
+        yield f"runbook_url must begin with {RUNBOOKS}"
         return
     name, _, anchor = url.removeprefix(RUNBOOKS).partition("#")
     if not (runbooks / name).is_file():
-        yield f"there is no docs/runbooks/{name}"
+        yield f"docs/runbooks/{name} does not exist"
     elif anchor and anchor not in anchors((runbooks / name).read_text(encoding="utf-8")):
         yield f"docs/runbooks/{name} has no heading for #{anchor}"
 
 
 def read_tests(folder: Path) -> dict[str, Proof]:
-    """What the test groups show, by alert. An expectation without annotations shows nothing."""
+    """What the test groups prove, by alert. An expectation without annotations proves nothing."""
     proofs: dict[str, Proof] = {}
     for path in sorted(folder.glob("*.yml")):
         for group in load(path)["tests"]:
@@ -135,7 +134,7 @@ def test_faults(alert: Alert, proof: Proof) -> Iterator[str]:
 
 
 def explained_services(alertmanager: Path) -> set[str]:
-    """Services that an inhibit rule looks for in `depends_on`."""
+    """Services that have an inhibit rule on `depends_on`."""
     text = alertmanager.read_text(encoding="utf-8")
     return set(re.findall(r'depends_on =~ "\(\.\*,\)\?([a-z-]+)\(,\.\*\)\?"', text))
 
@@ -143,7 +142,7 @@ def explained_services(alertmanager: Path) -> set[str]:
 def discovery_faults(config: Path) -> Iterator[str]:
     for number, line in enumerate(config.read_text(encoding="utf-8").splitlines(), start=1):
         if re.match(r"\s*-?\s*[a-z_]+_sd_configs:|\s*-?\s*static_configs:", line) and not DISCOVERY.fullmatch(line):
-            yield f"{config.name}:{number}: not the shape of discovery that a native run replaces"
+            yield f"{config.name}:{number}: `make monitor` cannot replace this form of discovery"
 
 
 def rule_faults(root: Path) -> Iterator[str]:
@@ -159,10 +158,10 @@ def rule_faults(root: Path) -> Iterator[str]:
         for rule in (rule for group in load(path)["groups"] for rule in group["rules"]):
             for job in re.findall(r'job="([^"]+)"', rule["expr"]):
                 if job not in jobs:
-                    yield f"{path.name}: an expression asks for the job '{job}', which is not scraped"
+                    yield f"{path.name}: an expression uses the job '{job}', which is not scraped"
             if "record" in rule:
                 if not RECORDED.fullmatch(rule["record"]):
-                    yield f"{path.name}: '{rule['record']}' is no `level:metric:operation`"
+                    yield f"{path.name}: '{rule['record']}' does not have the form `level:metric:operation`"
                 continue
             alert = Alert(path, rule)
             faults = [
@@ -172,18 +171,18 @@ def rule_faults(root: Path) -> Iterator[str]:
             ]
             target = alert.annotation("runbook_url").removeprefix(RUNBOOKS)
             if alert.name in names:
-                faults.append("there are two of that name")
+                faults.append("the name is not unique")
             if f"[{alert.name}]({target})" not in overview:
                 faults.append(f"docs/runbooks/README.md has no [{alert.name}]({target})")
             names.add(alert.name)
             used.add(target.partition("#")[0])
             yield from (f"{path.name}: {alert.name}: {fault}" for fault in faults)
-    yield from (f"tests: there is no alert '{name}'" for name in sorted(set(proofs) - names))
+    yield from (f"tests: unknown alert '{name}'" for name in sorted(set(proofs) - names))
     for page in sorted(runbooks.glob("*.md")):
         if page.name not in used | {"README.md"}:
-            yield f"docs/runbooks/{page.name}: no alert points to it"
+            yield f"docs/runbooks/{page.name}: no alert links to it"
     if not names:
-        yield "no alert was found"
+        yield "no alerts found"
 
 
 def main() -> int:

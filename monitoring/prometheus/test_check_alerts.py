@@ -1,4 +1,4 @@
-"""Tests of check_alerts.py: a tree that is complete, and one fault at a time."""
+"""check_alerts.py accepts a complete tree and reports each fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import check_alerts  # noqa: E402  (a script beside this one, not a package)
+import check_alerts  # noqa: E402  (a script next to this one, not a package)
 
 RULES = """\
 groups:
@@ -51,7 +51,7 @@ FILES = {
 
 
 class Faults(unittest.TestCase):
-    """What is said of a tree of which one file differs."""
+    """The faults of a tree in which one file differs."""
 
     def faults(self, path: str = "", old: str = "", new: str = "") -> str:
         root = Path(tempfile.mkdtemp())
@@ -65,35 +65,35 @@ class Faults(unittest.TestCase):
         config = root / "monitoring/prometheus/prometheus.yml"
         return "\n".join([*check_alerts.discovery_faults(config), *check_alerts.rule_faults(root)])
 
-    def test_a_complete_tree_has_none(self) -> None:
+    def test_accepts_a_complete_tree(self) -> None:
         self.assertEqual(self.faults(), "")
 
-    def test_each_fault_is_told(self) -> None:
+    def test_reports_each_fault(self) -> None:
         rules, tests = "monitoring/prometheus/rules/a.yml", "monitoring/prometheus/tests/a.yml"
         book = "docs/runbooks/gateway.md"
-        for path, old, new, told in (
+        for path, old, new, expected in (
             (rules, "severity: page", "severity: urgent", "severity is 'urgent'"),
-            (rules, "service: gateway, ", "", "no label `service`"),
+            (rules, "service: gateway, ", "", "the label `service` is missing"),
             (rules, "depends_on: redis", "depends_on: loki", "no inhibit rule"),
             (rules, "          summary: gone\n", "", "annotations are"),
-            (rules, "linnet-gateway\n", "linnet-nothing\n", "no dashboard"),
-            (rules, "blob/main/docs", "wiki", "runbook_url does not begin"),
-            (rules, "gateway.md#", "other.md#", "there is no docs/runbooks/other.md"),
+            (rules, "linnet-gateway\n", "linnet-nothing\n", "unknown dashboard"),
+            (rules, "blob/main/docs", "wiki", "runbook_url must begin"),
+            (rules, "gateway.md#", "other.md#", "docs/runbooks/other.md does not exist"),
             (rules, 'job="gateway"', 'job="gatway"', "which is not scraped"),
-            (rules, "job:up:sum", "up_sum", "no `level:metric:operation`"),
+            (rules, "job:up:sum", "up_sum", "does not have the form `level:metric:operation`"),
             (book, "## GatewayDown", "## Down", "no heading for #gatewaydown"),
             ("docs/runbooks/README.md", "GatewayDown", "Gateway", "README.md has no"),
             (tests, EXPECTED, "[]", "no test in which it fires"),
             (tests, "summary: a, ", "", "no test in which it fires"),
             (tests, "eval_time: 2m", "eval_time: 30s", "no test in which it resolves"),
             (tests, "  - alert_rule_test:\n      - {eval_time: 1m, alertname: GatewayDown, exp_alerts: []}\n", "", "stays silent"),
-            (tests, "GatewayDown", "GatewayGone", "there is no alert 'GatewayGone'"),
-            ("monitoring/prometheus/prometheus.yml", "dns_sd_configs: [{", "dns_sd_configs: [ {", "not the shape of discovery"),
+            (tests, "GatewayDown", "GatewayGone", "unknown alert 'GatewayGone'"),
+            ("monitoring/prometheus/prometheus.yml", "dns_sd_configs: [{", "dns_sd_configs: [ {", "cannot replace this form of discovery"),
         ):
-            with self.subTest(told):
-                self.assertIn(told, self.faults(path, old, new))
+            with self.subTest(expected):
+                self.assertIn(expected, self.faults(path, old, new))
 
-    def test_durations_and_anchors_are_read_as_their_readers_do(self) -> None:
+    def test_parses_durations_like_prometheus_and_anchors_like_github(self) -> None:
         self.assertEqual(check_alerts.seconds("1d2h3m4s"), 93_784)
         self.assertEqual(check_alerts.anchors("# The gateway's `x` breaks\n"), {"the-gateways-x-breaks"})
 

@@ -1,4 +1,4 @@
-"""check_expressions.py against a Prometheus that is made up here: what it finds, what it excuses, what it calls stale."""
+"""check_expressions.py against a simulated Prometheus: problems, exceptions, exceptions that are not needed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 
 import check_expressions as check
 from exceptions import read
-from expressions import Wrong, replaced, wrong_with_logs
+from expressions import InvalidFile, interpolated, logql_problem
 
-# What the made-up Prometheus answers: the values of an expression, or what is wrong with it.
+# Responses of the simulated Prometheus: the values of an expression, or an error message.
 Answers = dict[str, list[str] | str]
 
 
@@ -91,25 +91,25 @@ class Checks(unittest.TestCase):
         with prometheus(answers) as address:
             return self.run_check("--prometheus", address, *options)
 
-    def test_data_are_fine(self) -> None:
+    def test_accepts_expressions_with_data(self) -> None:
         self.panel("sum(rate(a[$__rate_interval]))")
         self.rules({"record": "b:c", "expr": "sum(a)"}, {"alert": "D", "expr": "a > 5"})
         status, errors = self.against({"sum(rate(a[5m]))": ["1"], "sum(a)": ["1"], "a": ["1"]})
         self.assertEqual((status, "3 expressions, 0 problems" in errors), (0, True), errors)
 
-    def test_a_refused_expression_fails(self) -> None:
+    def test_reports_an_expression_that_prometheus_rejects(self) -> None:
         self.panel("sum(")
         status, errors = self.against({"sum(": "parse error: unexpected end"})
         self.assertEqual(status, 1)
         self.assertIn("panel uid/panel: parse error: unexpected end", errors)
 
-    def test_a_selector_without_series_fails_even_behind_a_zero(self) -> None:
-        self.panel("sum(misspelt) or vector(0)")
-        status, errors = self.against({"sum(misspelt) or vector(0)": ["0"]})
+    def test_reports_a_selector_without_series_behind_a_zero(self) -> None:
+        self.panel("sum(misspelled) or vector(0)")
+        status, errors = self.against({"sum(misspelled) or vector(0)": ["0"]})
         self.assertEqual(status, 1)
-        self.assertIn("no series for misspelt", errors)
+        self.assertIn("no series for misspelled", errors)
 
-    def test_a_panel_that_returns_nothing_fails_and_so_does_one_of_nan(self) -> None:
+    def test_reports_a_panel_without_data_and_one_with_only_nan(self) -> None:
         for answer, word in (([], "nothing"), (["NaN", "NaN"], "only NaN")):
             with self.subTest(word):
                 self.panel("a / b")
@@ -117,14 +117,14 @@ class Checks(unittest.TestCase):
                 self.assertEqual(status, 1)
                 self.assertIn(f"it returns {word}", errors)
 
-    def test_an_alert_may_return_nothing_but_not_lack_its_series(self) -> None:
+    def test_accepts_an_alert_without_data_but_not_without_series(self) -> None:
         self.rules({"alert": "A", "expr": "a > 5 and b"})
         self.assertEqual(self.against({"a": ["1"], "b": ["1"]})[0], 0)
         status, errors = self.against({"a": ["1"]})
         self.assertEqual(status, 1)
         self.assertIn("alert A: no series for b", errors)
 
-    def test_a_fault_excuses_until_it_was_made(self) -> None:
+    def test_a_fault_excuses_until_it_is_injected(self) -> None:
         self.panel("a")
         self.exceptions("fault: {f: [{metric: a, because: b}]}")
         status, errors = self.against({})
@@ -132,7 +132,7 @@ class Checks(unittest.TestCase):
         self.assertEqual(self.against({}, "--made", "f")[0], 1)
         self.assertEqual(self.against({"a": ["1"]}, "--made", "f")[0], 0)
 
-    def test_only_what_a_fault_fills_can_be_looked_at(self) -> None:
+    def test_only_made_checks_only_the_expressions_of_the_fault(self) -> None:
         self.panel("a")
         self.rules({"record": "b:c", "expr": "sum(missing)"})
         self.exceptions("fault: {f: [{metric: a, because: b}], other: [{metric: missing, because: b}]}")
@@ -141,7 +141,7 @@ class Checks(unittest.TestCase):
         self.assertEqual((status, "1 expressions, 0 problems" in errors), (0, True), errors)
         self.assertEqual(self.against({"a": ["1"]}, "--only-made")[0], check.EX_USAGE)
 
-    def test_a_component_excuses_only_while_it_is_absent(self) -> None:
+    def test_a_component_excuses_only_while_absent(self) -> None:
         self.panel("a_b")
         self.exceptions("needs: {c: [{metric: a_.*, because: b}]}")
         self.assertEqual(self.against({})[0], 1)
@@ -156,72 +156,72 @@ class Checks(unittest.TestCase):
         self.assertIn('no series for a{b="d"}', errors)
         self.assertNotIn('a{b="c"},', errors.split("no series for")[1].splitlines()[0])
 
-    def test_an_expression_can_be_excused_by_its_place(self) -> None:
+    def test_a_place_excuses_an_expression(self) -> None:
         self.panel("a > 5")
         self.exceptions("fault: {f: [{where: uid/panel, because: b}]}")
         self.assertEqual(self.against({"a": ["1"]})[0], 0)
-        # … but not its lack of series.
+        # A place does not excuse missing series.
         self.assertEqual(self.against({})[0], 1)
 
-    def test_entries_that_are_not_needed_are_stale(self) -> None:
+    def test_reports_entries_that_are_not_needed(self) -> None:
         self.panel("a")
         for entry in ("metric: a", "where: uid/panel", "metric: other", "where: other"):
             with self.subTest(entry):
                 self.exceptions(f"fault: {{f: [{{{entry}, because: b}}]}}")
                 status, errors = self.against({"a": ["1"]})
                 self.assertEqual(status, 1)
-                self.assertIn("fits no expression" if "other" in entry else "does return data", errors)
+                self.assertIn("matches no expression" if "other" in entry else "has data", errors)
 
-    def test_an_entry_that_is_filled_sometimes_is_stale_only_without_an_expression(self) -> None:
+    def test_reports_a_sometimes_entry_only_when_it_matches_nothing(self) -> None:
         self.panel("a")
         self.exceptions("fault: {f: [{metric: a, because: b, sometimes: true}]}")
         self.assertEqual(self.against({"a": ["1"]})[0], 0)
         self.exceptions("fault: {f: [{metric: other, because: b, sometimes: true}]}")
         self.assertEqual(self.against({"a": ["1"]})[0], 1)
 
-    def test_no_prometheus(self) -> None:
+    def test_exits_with_69_without_a_prometheus(self) -> None:
         self.panel("a")
         status, errors = self.run_check("--prometheus", "http://127.0.0.1:1", "--timeout", "2")
         self.assertEqual(status, check.EX_UNAVAILABLE)
-        self.assertIn("http://127.0.0.1:1 does not answer", errors)
+        self.assertIn("http://127.0.0.1:1 does not respond", errors)
 
-    def test_it_waits_for_what_comes_late(self) -> None:
+    def test_wait_repeats_until_data_arrives(self) -> None:
         self.panel("a")
         answers: Answers = {}
         threading.Timer(0.3, lambda: answers.update({"a": ["1"]})).start()
         status, errors = self.against(answers, "--wait", "1")
         self.assertEqual(status, 0, errors)
 
-    def test_nothing_to_check_is_an_error(self) -> None:
+    def test_rejects_an_empty_set_of_expressions(self) -> None:
         self.assertEqual(self.run_check("--offline")[0], check.EX_USAGE)
 
-    def test_unknown_faults_and_components_are_errors(self) -> None:
+    def test_rejects_unknown_faults_and_components(self) -> None:
         self.panel("a")
         for option in ("--made", "--without"):
             status, errors = self.run_check("--offline", option, "nonsense")
             self.assertEqual(status, check.EX_USAGE)
             self.assertIn("nonsense", errors)
 
-    def test_a_component_that_nothing_needs_may_be_absent(self) -> None:
+    def test_accepts_an_absent_component_without_entries(self) -> None:
         self.panel("a")
         self.exceptions("needs: {c: []}")
         self.assertEqual(self.against({"a": ["1"]}, "--without", "c")[0], 0)
 
-    def test_an_unknown_variable_is_an_error(self) -> None:
+    def test_rejects_an_unknown_variable(self) -> None:
         self.panel("a{b='$nonsense'}")
         status, errors = self.run_check("--offline")
         self.assertEqual(status, check.EX_USAGE)
-        self.assertIn("uid/panel: the variable $nonsense is unknown", errors)
+        self.assertIn("uid/panel: unknown variable $nonsense", errors)
 
-    def test_offline_finds_shapes_and_entries_of_nothing(self) -> None:
+    def test_offline_reports_logql_problems_and_unmatched_entries(self) -> None:
         self.panel('{service="$service", pod="x"}', source="loki")
         self.exceptions("fault: {f: [{metric: other, because: b}]}")
         status, errors = self.run_check("--offline")
         self.assertEqual(status, 1)
-        self.assertIn("no stream has the label pod", errors)
-        self.assertIn("fits no expression", errors)
+        self.assertIn("unknown stream label pod", errors)
+        self.assertIn("matches no expression", errors)
 
-    def test_a_bad_list_is_an_error(self) -> None:
+    def test_rejects_an_invalid_list(self) -> None:
         self.panel("a")
         for text, word in (
             ("other: {}", "groups"),
@@ -231,11 +231,11 @@ class Checks(unittest.TestCase):
             ("fault: {f: [{metrik: a, because: b}]}", "metrik"),
             ("fault: {f: [{metric: '(', because: b}]}", "f"),
         ):
-            with self.subTest(text), self.assertRaisesRegex(Wrong, word):
+            with self.subTest(text), self.assertRaisesRegex(InvalidFile, word):
                 self.exceptions(text)
                 read(self.folder / "exceptions.yml")
 
-    def test_panels_as_rules(self) -> None:
+    def test_as_rules_writes_interpolated_expressions(self) -> None:
         self.panel("sum(rate(a[$__rate_interval]))")
         file = self.folder / "out.yml"
         self.assertEqual(self.run_check("--as-rules", str(file))[0], 0)
@@ -243,28 +243,28 @@ class Checks(unittest.TestCase):
 
 
 class Variables(unittest.TestCase):
-    def test_notations(self) -> None:
+    def test_interpolates_all_three_notations(self) -> None:
         values = {"a": "1", "b_c": "2"}
-        self.assertEqual(replaced("$a ${a} ${b_c:regex} $b_c $1 ${1}", values), "1 1 2 2 $1 ${1}")
+        self.assertEqual(interpolated("$a ${a} ${b_c:regex} $b_c $1 ${1}", values), "1 1 2 2 $1 ${1}")
 
 
 class Logs(unittest.TestCase):
-    def test_shapes(self) -> None:
+    def test_reports_logql_problems(self) -> None:
         for text in (
             '{service="nginx"}',
             '{service=~"a|b", level=~"error|warn"} | json | duration_s > 1 |~ "(?i)x{2}"',
             'sum by (level) (count_over_time({service="nginx"}[1m]))',
         ):
-            self.assertEqual(wrong_with_logs(text), "", text)
+            self.assertEqual(logql_problem(text), "", text)
         for text, word in (
             ("count_over_time([1m])", "no stream"),
             ('{container="x"}', "container"),
             ("{}", "every stream"),
-            ('{service="x"', "do not match"),
-            ('{service=x}', "cannot read"),
-            ('sum(count_over_time({service="x"}[1m])', "do not match"),
+            ('{service="x"', "not balanced"),
+            ('{service=x}', "invalid labels"),
+            ('sum(count_over_time({service="x"}[1m])', "not balanced"),
         ):
-            self.assertIn(word, wrong_with_logs(text), text)
+            self.assertIn(word, logql_problem(text), text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The dashboards in the tree: what each panel must have, where links lead, and that Grafana's own types know every key."""
+"""The generated dashboards: required fields, links, and compatibility with Grafana's published types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from generate import __main__ as generator  # noqa: E402
 from generate.model import Panel, Query, Row  # noqa: E402
 from generate.model import Dashboard as OurDashboard  # noqa: E402
 
-# Bookmarks and alerts hold these.
+# Bookmarks and alerts refer to these.
 UIDS = {f"linnet-{name}" for name in "overview resolve clicks jobs gateway postgres redis nginx host logs".split()}
 KINDS = {"timeseries", "stat", "bargauge", "table", "logs", "state-timeline"}
 
@@ -44,19 +44,19 @@ def panels() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class Tree(unittest.TestCase):
-    def test_the_ten_uids(self) -> None:
+    def test_the_ten_uids_are_unchanged(self) -> None:
         self.assertEqual({dashboard["uid"] for _, dashboard in dashboards()}, UIDS)
         for name, dashboard in dashboards():
             self.assertEqual(dashboard["uid"], name)
 
-    def test_titles_are_not_taken_twice(self) -> None:
+    def test_titles_are_unique(self) -> None:
         titles = [dashboard["title"] for _, dashboard in dashboards()]
         self.assertEqual(len(titles), len(set(titles)))
-        # A panel is known by its dashboard and title, in only-in-faults.yml too.
+        # only-in-faults.yml identifies a panel by dashboard and title.
         places = [place for place, _ in panels()]
         self.assertEqual([place for place in places if places.count(place) > 1], [])
 
-    def test_grafanas_own_types_know_every_key(self) -> None:
+    def test_grafanas_types_preserve_every_key(self) -> None:
         register_default_plugins()
         for uid, dashboard in dashboards():
             again = json.loads(JSONEncoder().encode(GrafanaDashboard.from_json(dashboard)))
@@ -64,7 +64,7 @@ class Tree(unittest.TestCase):
 
 
 def lost(ours: Any, theirs: Any, path: str) -> Iterator[str]:
-    """What a round through Grafana's types has changed or left out."""
+    """Differences after a round trip through Grafana's types."""
     if isinstance(ours, dict):
         for key, value in ours.items():
             if not isinstance(theirs, dict) or key not in theirs:
@@ -91,7 +91,7 @@ class Panels(unittest.TestCase):
                 self.assertIn(panel["type"], KINDS)
                 self.assertTrue(panel["targets"])
 
-    def test_each_asks_the_source_that_the_reader_chose(self) -> None:
+    def test_each_queries_the_selected_source(self) -> None:
         for uid, dashboard in dashboards():
             variables = {variable["name"] for variable in dashboard["templating"]["list"]}
             self.assertIn("datasource", variables, uid)
@@ -101,7 +101,7 @@ class Panels(unittest.TestCase):
                     self.assertEqual(target["datasource"]["uid"], f"${{{name}}}", panel["title"])
                     self.assertIn(name, variables, uid)
 
-    def test_a_table_names_columns_of_its_queries(self) -> None:
+    def test_tables_refer_to_columns_of_their_queries(self) -> None:
         for place, panel in panels():
             if panel["type"] != "table":
                 continue
@@ -115,7 +115,7 @@ class Panels(unittest.TestCase):
                 if several:
                     self.assertEqual(panel["transformations"][0]["id"], "merge")
 
-    def test_none_lies_on_another_or_off_the_page(self) -> None:
+    def test_panels_do_not_overlap_or_leave_the_grid(self) -> None:
         for uid, dashboard in dashboards():
             taken: set[tuple[int, int]] = set()
             for panel in dashboard["panels"]:
@@ -129,12 +129,12 @@ class Panels(unittest.TestCase):
 
 
 class Links(unittest.TestCase):
-    def test_links_to_dashboards_lead_to_ours(self) -> None:
+    def test_dashboard_links_have_known_uids(self) -> None:
         for _, dashboard in dashboards():
             for uid in re.findall(r'"/d/([a-z-]+)', json.dumps(dashboard)):
                 self.assertIn(uid, UIDS)
 
-    def test_links_to_runbooks_lead_to_one(self) -> None:
+    def test_runbook_links_have_a_page_and_heading(self) -> None:
         pages = {
             (page, part)
             for _, dashboard in dashboards()
@@ -142,14 +142,14 @@ class Links(unittest.TestCase):
         }
         self.assertTrue(pages)
         if not RUNBOOKS.is_dir():
-            self.skipTest("there are no runbooks yet")
+            self.skipTest("no runbooks")
         for page, part in sorted(pages):
             with self.subTest(page, part=part):
                 text = (RUNBOOKS / page).read_text(encoding="utf-8")
                 headings = {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"(?m)^#+ (.*)$", text)}
                 self.assertIn(part, headings | {""})
 
-    def test_the_sources_are_provisioned(self) -> None:
+    def test_sources_are_provisioned(self) -> None:
         document = yaml.safe_load((GRAFANA / "provisioning/datasources/datasources.yaml").read_text(encoding="utf-8"))
         sources = {source["uid"]: source["type"] for source in document["datasources"]}
         self.assertEqual({uid: uid for uid in sources}, sources)
@@ -161,7 +161,7 @@ class Links(unittest.TestCase):
                 if variable["type"] == "datasource":
                     self.assertEqual(sources[variable["current"]["value"]], variable["query"], uid)
 
-    def test_ids_in_a_line_are_found(self) -> None:
+    def test_derived_fields_match_the_ids_of_a_line(self) -> None:
         document = yaml.safe_load((GRAFANA / "provisioning/datasources/datasources.yaml").read_text(encoding="utf-8"))
         fields = {f["name"]: f["matcherRegex"] for s in document["datasources"] for f in s["jsonData"].get("derivedFields", [])}
         line = '{"level":"INFO","request_id":"7402fd569eb439797c9c80edf0a5707d","trace_id":"d226542bb49b02678ccc19b53178d5ee"}'
@@ -178,10 +178,10 @@ class Generator(unittest.TestCase):
             status = generator.main([*options, str(folder)])
         return status, errors.getvalue()
 
-    def test_the_tree_is_up_to_date(self) -> None:
+    def test_generated_files_are_up_to_date(self) -> None:
         self.assertEqual(generator.differences(GRAFANA / "dashboards"), [])
 
-    def test_check_finds_what_was_changed_added_and_removed(self) -> None:
+    def test_check_reports_changed_added_and_removed_files(self) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             self.assertEqual(self.check(folder)[0], 0)
@@ -192,13 +192,13 @@ class Generator(unittest.TestCase):
             file.write_text(file.read_text().replace("Dead letters", "Dead letter"))
             status, errors = self.check(folder, "--check")
             self.assertEqual(status, 1)
-            for sentence in ("linnet-redis.json is missing", "linnet-jobs.json differs", "other.json is of no dashboard"):
+            for sentence in ("linnet-redis.json is missing", "linnet-jobs.json differs", "other.json belongs to no dashboard"):
                 self.assertIn(sentence, errors)
-            # Writing mends all three.
+            # Writing corrects all three.
             self.assertEqual(self.check(folder)[0], 0)
             self.assertEqual(self.check(folder, "--check")[0], 0)
 
-    def test_panels_flow_and_rows_begin_below_the_tallest(self) -> None:
+    def test_rows_begin_below_the_tallest_panel(self) -> None:
         def panel(title: str, width: int, height: int) -> Panel:
             return Panel(title, "x", "none", (Query("up"),), width=width, height=height)
 

@@ -1,6 +1,6 @@
-"""fluent-bit/normalise.lua, run by LuaJIT as Fluent Bit does: what each kind of line becomes.
+"""fluent-bit/normalise.lua under LuaJIT, which Fluent Bit embeds: the record for each kind of line.
 
-It stands in for the shipper as far as the script goes: the parser before it is Python's, and what the shipper sends is not seen.
+Only the script is tested. Python parses the JSON here, and Fluent Bit's output is not part of the test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "fluent-bit/normalise.lua"
 
 
 def normalised(log: Any, service: str = "gateway", colour: str | None = "blue", **further: Any) -> dict[str, Any] | None:
-    """What becomes of a record as Docker's driver sends it, its JSON read; nothing if it is dropped."""
+    """The script's result for a record from Docker's driver with parsed JSON; None if the script drops it."""
     record = {"log": log, "container_name": f"/linnet-{service}-1", "container_id": "0", "source": "stdout", **further}
     if service:
         record["com.docker.compose.service"] = service
@@ -45,7 +45,7 @@ def level(log: str, service: str) -> str:
 
 
 class Linnet(unittest.TestCase):
-    def test_a_request(self) -> None:
+    def test_keeps_line_service_level_colour_and_ids(self) -> None:
         line = (
             '{"timestamp":"2026-11-21T19:39:54.873122Z","level":"INFO","message":"request","request_id":"7402fd569eb4397",'
             '"trace_id":"d226542bb49b0267","method":"POST","route":"/api/v1/urls","status":201,"duration_ms":6.82}'
@@ -62,11 +62,11 @@ class Linnet(unittest.TestCase):
             },
         )
 
-    def test_levels_are_lower_case_and_win_over_the_status(self) -> None:
+    def test_level_is_lower_case_and_overrides_the_status(self) -> None:
         for word in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR"):
             self.assertEqual(level(f'{{"level":"{word}","status":503}}', "shortener"), word.lower())
 
-    def test_without_ids_there_are_none(self) -> None:
+    def test_omits_empty_ids(self) -> None:
         for line in ('{"level":"INFO","request_id":"","trace_id":"-"}', '{"level":"INFO"}', "plain"):
             result = normalised(line)
             assert result is not None
@@ -74,7 +74,7 @@ class Linnet(unittest.TestCase):
 
 
 class Nginx(unittest.TestCase):
-    def test_access_log(self) -> None:
+    def test_access_log_level_is_derived_from_the_status(self) -> None:
         line = '{"time":"2026-11-21T19:00:00+00:00","service":"nginx","request_id":"abc","status":%d,"duration_s":0.001}'
         for status, wanted in ((200, "info"), (302, "info"), (404, "warn"), (429, "warn"), (499, "warn"), (502, "error")):
             self.assertEqual(level(line % status, "nginx"), wanted, status)
@@ -82,14 +82,14 @@ class Nginx(unittest.TestCase):
         assert result is not None
         self.assertEqual(result["request_id"], "abc")
 
-    def test_error_log(self) -> None:
+    def test_error_log_level_is_the_word_in_brackets(self) -> None:
         line = "2026/11/21 19:28:25 [%s] 2386#2386: worker process 2636 exited"
         for word, wanted in (("notice", "info"), ("warn", "warn"), ("error", "error"), ("alert", "error"), ("emerg", "error")):
             self.assertEqual(level(line % word, "nginx"), wanted, word)
 
 
 class Stores(unittest.TestCase):
-    def test_postgres(self) -> None:
+    def test_postgres_level_is_the_word_before_the_colon(self) -> None:
         line = "2026-11-21 19:33:04.516 UTC [5917] %s:  something"
         for word, wanted in (
             ("LOG", "info"),
@@ -102,63 +102,63 @@ class Stores(unittest.TestCase):
             ("DEBUG2", "debug"),
         ):
             self.assertEqual(level(line % word, "postgres"), wanted, word)
-        # With a name and a database in the prefix, too.
+        # Also with user and database in the prefix.
         self.assertEqual(level("2026-11-21 19:33:04 UTC [5917] linnet@linnet [api] ERROR:  canceled", "postgres"), "error")
 
-    def test_postgres_lines_that_go_on(self) -> None:
-        # A statement that contains the word ERROR is none.
+    def test_continuation_lines_of_postgres_are_info(self) -> None:
+        # A statement may contain the word ERROR.
         self.assertEqual(level("\tSELECT 'ERROR:  x' FROM t", "postgres"), "info")
         self.assertEqual(level("\tlevel=error", "postgres"), "info")
 
-    def test_redis(self) -> None:
+    def test_redis_level_is_the_sign_after_the_time(self) -> None:
         for sign, wanted in ((".", "debug"), ("-", "debug"), ("*", "info"), ("#", "warn")):
             self.assertEqual(level(f"1:M 21 Nov 2026 19:28:24.865 {sign} Ready", "redis"), wanted, sign)
         self.assertEqual(level("1:signal-handler (1795280362) Received SIGTERM", "redis"), "info")
 
 
 class Others(unittest.TestCase):
-    def test_key_and_value(self) -> None:
+    def test_logfmt_level(self) -> None:
         self.assertEqual(level('ts=2026-11-21T19:29:19Z caller=main.go:9 level=error msg="x"', "prometheus"), "error")
         self.assertEqual(level('time="2026-11-21T19:29:13Z" level=warning msg=x', "redis-exporter"), "warn")
         self.assertEqual(level("time=2026-11-21T19:29:13Z level=INFO source=x", "node-exporter"), "info")
 
-    def test_grafana(self) -> None:
+    def test_grafana_level(self) -> None:
         self.assertEqual(level('{"logger":"x","lvl":"eror"}', "grafana"), "error")
         self.assertEqual(level('{"logger":"x","level":"warn"}', "grafana"), "warn")
 
-    def test_fluent_bit(self) -> None:
+    def test_fluent_bit_level(self) -> None:
         self.assertEqual(level("[2026/11/21 19:29:13] [ warn] [engine] failed to flush chunk", "fluent-bit"), "warn")
 
-    def test_unknown_words_are_info(self) -> None:
+    def test_unknown_levels_are_info(self) -> None:
         self.assertEqual(level('{"level":"LOUD"}', "gateway"), "info")
         self.assertEqual(level("hello [world] level=loud", "migrate"), "info")
 
 
 class Labels(unittest.TestCase):
-    def test_without_composes_label_the_container_gives_its_name(self) -> None:
+    def test_service_falls_back_to_the_container_name(self) -> None:
         result = normalised("x", "", container_name="/linnet-nginx-2")
         assert result is not None
         self.assertEqual(result["service"], "linnet-nginx")
 
-    def test_without_a_colour_there_is_none(self) -> None:
+    def test_colour_defaults_to_none(self) -> None:
         for colour in (None, ""):
             result = normalised("x", colour=colour)
             assert result is not None
             self.assertEqual(result["colour"], "none")
 
-    def test_a_line_cannot_choose_its_labels(self) -> None:
+    def test_fields_of_a_line_do_not_override_labels(self) -> None:
         result = normalised('{"level":"INFO","service":"other","colour":"red"}')
         assert result is not None
         self.assertEqual((result["service"], result["colour"]), ("gateway", "blue"))
 
-    def test_empty_lines_are_dropped_and_ends_of_lines_cut(self) -> None:
+    def test_drops_empty_lines_and_trims_line_ends(self) -> None:
         for line in ("", "  ", "\r\n"):
             self.assertIsNone(normalised(line))
         result = normalised("text\r\n")
         assert result is not None
         self.assertEqual(result["log"], "text")
 
-    def test_odd_records(self) -> None:
+    def test_accepts_records_with_unexpected_types(self) -> None:
         self.assertIsNone(normalised(None))
         result = normalised(5)
         assert result is not None

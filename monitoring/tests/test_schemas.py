@@ -1,4 +1,4 @@
-"""The schemas refuse what would be passed over or break at the start: unknown keys, wrong units, further labels."""
+"""The schemas reject unknown keys, wrong units and additional labels, which the programs ignore or fail on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 class Text(yaml.SafeLoader):
-    """`on` and `off` stay words, as for Fluent Bit and in YAML 1.2."""
+    """`on` and `off` stay strings, as in Fluent Bit and YAML 1.2."""
 
 
 Text.yaml_implicit_resolvers = {
@@ -35,7 +35,7 @@ def problems(name: str, path: str, change: Change) -> list[str]:
 
 
 def setting(where: str, value: Any) -> Change:
-    """Sets a value by its path; numbers are places in a list."""
+    """Sets a value by its path; numbers are list indexes. None deletes it."""
 
     def change(document: dict[str, Any]) -> None:
         *parents, last = where.split("/")
@@ -58,10 +58,10 @@ class Loki(unittest.TestCase):
     def problems(self, change: Change) -> list[str]:
         return problems("loki", "loki/loki.yaml", change)
 
-    def test_ours_is_fine(self) -> None:
+    def test_accepts_the_configuration(self) -> None:
         self.assertEqual(self.problems(nothing), [])
 
-    def test_what_is_refused(self) -> None:
+    def test_rejects_invalid_values(self) -> None:
         for where, value in (
             ("limits_config/retention", "2160h"),
             ("limits_config/enforce_metric_name", False),
@@ -85,11 +85,11 @@ class FluentBit(unittest.TestCase):
     def problems(self, change: Change) -> list[str]:
         return problems("fluent-bit", "fluent-bit/fluent-bit.yaml", change)
 
-    def test_ours_is_fine(self) -> None:
+    def test_accepts_the_configuration(self) -> None:
         self.assertEqual(self.problems(nothing), [])
         self.assertEqual(self.problems(setting("service/http_server", "on")), [])
 
-    def test_what_is_refused(self) -> None:
+    def test_rejects_invalid_values(self) -> None:
         for where, value in (
             ("service/http_serverr", True),
             ("service/http_server", "perhaps"),
@@ -98,7 +98,7 @@ class FluentBit(unittest.TestCase):
             ("pipeline/filters/1/script", None),
             ("pipeline/filters/1/code", "function normalise() end"),
             ("pipeline/filters/0/key", "log"),
-            # Further labels, and one that is not what it says.
+            # Additional labels, and a label with the wrong value.
             ("pipeline/outputs/0/labels", "service=$service, request_id=$request_id"),
             ("pipeline/outputs/0/labels", "service=$level"),
             ("pipeline/outputs/0/label_keys", "$request_id"),
@@ -111,12 +111,12 @@ class FluentBit(unittest.TestCase):
             with self.subTest(where, value=value):
                 self.assertTrue(self.problems(setting(where, value)))
 
-    def test_the_script_is_there_and_has_the_function(self) -> None:
+    def test_the_lua_script_defines_the_configured_function(self) -> None:
         document = yaml.safe_load((MONITORING / "fluent-bit/fluent-bit.yaml").read_text(encoding="utf-8"))
         lua = document["pipeline"]["filters"][1]
         script = (MONITORING / "fluent-bit" / lua["script"]).read_text(encoding="utf-8")
         self.assertIn(f"function {lua['call']}(tag, timestamp, record)", script)
-        # What the script adds is what the output takes off the line.
+        # The output removes every field that the script adds.
         removed = {key.strip() for key in document["pipeline"]["outputs"][0]["remove_keys"].split(",")}
         self.assertEqual(removed, {"service", "level", "colour", "request_id", "trace_id"})
 

@@ -1,1 +1,1 @@
-"""Writes Grafana's dashboards. Run it with `scripts/dashboards`, or as `python3 -m generate` in monitoring/grafana."""
+"""Generates Grafana's dashboards. Run `scripts/dashboards`, or `python3 -m generate` in monitoring/grafana."""

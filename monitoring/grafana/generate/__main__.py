@@ -1,4 +1,4 @@
-"""`python3 -m generate [--check] [FOLDER]`: writes the dashboards, or says whether those in the tree are up to date."""
+"""`python3 -m generate [--check] [FOLDER]`: writes the dashboards, or checks that the files are up to date."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "dashboards"
 
 
 def rendered() -> dict[str, str]:
-    """Each file's name and text."""
+    """The text of each file, by name."""
     return {
         f"{dashboard.uid}.json": json.dumps(dashboard.to_json(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         for dashboard in DASHBOARDS
@@ -21,18 +21,18 @@ def rendered() -> dict[str, str]:
 
 
 def differences(folder: Path) -> list[str]:
-    """What is wrong with the files in the folder, one sentence each."""
+    """Differences between the folder and the generator, one sentence each."""
     wanted = rendered()
     found = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.json"))}
     wrong = [f"{name} is missing" for name in wanted if name not in found]
     wrong += [f"{name} differs from what the generator writes" for name in wanted if found.get(name, wanted[name]) != wanted[name]]
-    wrong += [f"{name} is of no dashboard" for name in found if name not in wanted]
+    wrong += [f"{name} belongs to no dashboard" for name in found if name not in wanted]
     return wrong
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is not up to date")
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)
     folder: Path = options.folder

@@ -1,4 +1,4 @@
-"""The dashboards, in the order in which a person on call comes to them."""
+"""The dashboards, in the order in which an engineer on call uses them."""
 
 from __future__ import annotations
 

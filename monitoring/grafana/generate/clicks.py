@@ -1,4 +1,4 @@
-"""The way of a click: redirect, stream, worker, database."""
+"""The click pipeline: redirect, stream, worker, database."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LOSS = Row(
     "Are clicks lost?",
     (
         stat(
-            "Clicks lost today",
-            "Clicks that will never be recorded, over 24 h: a buffer or the spool was full, or the spool could not be written.",
+            "Clicks lost in 24 h",
+            "Clicks that will never be recorded: a buffer or the spool was full, or the spool was not writable.",
             "short",
             increase("linnet_clicks_dropped_total", window="24h"),
             steps=ZERO_IS_GOOD,
@@ -29,16 +29,15 @@ LOSS = Row(
         ),
         stat(
             "Dead letters",
-            "Batches that could not be written and were put aside, as the stream of dead letters holds them now. Not 0: they need a "
-            "person.",
+            "Click batches in the dead-letter stream, which workers could not write. Not 0: the operator must act.",
             "none",
             "max(linnet_clicks_stream_dead)",
             steps=ZERO_IS_GOOD,
             runbook="clicks#clickdeadletters",
         ),
         stat(
-            "Oldest unwritten click",
-            "How far statistics lag behind. Seconds are normal.",
+            "Click lag",
+            "Delay of statistics: age of the oldest click that is not in PostgreSQL. Some seconds are normal.",
             "s",
             "max(linnet_clicks_stream_lag_seconds)",
             steps=Steps(warn=60, bad=300),
@@ -47,7 +46,8 @@ LOSS = Row(
         ),
         stat(
             "In the spools",
-            "Clicks in files, because Redis does not take them. They go first once it does; until then they fill the disk.",
+            "Clicks in spool files, because Redis does not accept them. They are sent first when it does. Until then "
+            "they use disk space.",
             "bytes",
             "sum(linnet_clicks_spool_bytes)",
             steps=Steps(warn=1),
@@ -56,7 +56,8 @@ LOSS = Row(
         ),
         stat(
             "Workers",
-            "How many answer scrapes. None: clicks wait in the stream, then in the spools, and are lost when those are full.",
+            "Workers that respond to Prometheus. 0: clicks wait in the stream, then in the spools, and are lost when "
+            "the spools are full.",
             "none",
             'sum(up{job="worker"})',
             steps=Steps(bad=1, falling=True),
@@ -64,17 +65,17 @@ LOSS = Row(
         ),
         stat(
             "Not yet written",
-            "Clicks accepted in the last hour less those written and lost. Near 0 with a steady flow; what waits is in the stream or "
-            "the spools. A restart of a process makes it inexact.",
+            "Clicks accepted in the last hour, minus those written and lost. Near 0 with a steady flow; the rest waits "
+            "in the stream or the spools. Inexact after a restart.",
             "short",
             f"{increase('linnet_clicks_accepted_total', window='1h')} - {increase('linnet_clicks_ingested_total', window='1h')}"
             f" - {increase('linnet_clicks_dropped_total', window='1h')}",
             decimals=0,
         ),
         Panel(
-            "Clicks lost, by reason",
-            "`spool_full`: Redis was away for too long; `spool_unusable`: the spool's folder can't be written; `buffer_full`: the "
-            "publisher stood still. All of them should be 0.",
+            "Lost clicks by reason",
+            "`spool_full`: Redis was unreachable for too long. `spool_unusable`: the spool's directory is not "
+            "writable. `buffer_full`: the publisher stalled. All should be 0.",
             "ops",
             (Query(rate("linnet_clicks_dropped_total", "", "reason"), "{{reason}}"),),
             least=0,
@@ -82,8 +83,8 @@ LOSS = Row(
         ),
         Panel(
             "Accepted, published, written",
-            "The three lines lie on each other when all is well. Published below accepted: Redis; written below published: the "
-            "workers or PostgreSQL.",
+            "Equal when everything works. Published below accepted: Redis. Written below published: the workers or "
+            "PostgreSQL.",
             "ops",
             (
                 Query(rate("linnet_clicks_accepted_total"), "accepted"),
@@ -94,7 +95,7 @@ LOSS = Row(
         ),
         Panel(
             "Written clicks by kind",
-            "People, bots, prefetches of browsers, and HEAD requests. A sudden share of bots explains a sudden load.",
+            "People, bots, browser prefetches, HEAD requests. A sudden share of bots explains a sudden load.",
             "ops",
             (Query(rate("linnet_clicks_ingested_total", "", "kind"), "{{kind}}"),),
             stacked=True,
@@ -104,11 +105,11 @@ LOSS = Row(
 )
 
 STREAM = Row(
-    "Where do they wait?",
+    "Where do clicks wait?",
     (
         Panel(
             "Age of the oldest unwritten batch",
-            "Rises by a second a second when nothing is written at all, and slower when the workers are merely too few.",
+            "Rises by one second per second when no worker writes, and more slowly when the workers are too few.",
             "s",
             (Query("max(linnet_clicks_stream_lag_seconds)", "lag"),),
             steps=Steps(warn=60, bad=300),
@@ -117,8 +118,8 @@ STREAM = Row(
         ),
         Panel(
             "Batches in the stream",
-            "Undelivered: no worker has taken them. Pending: taken and not acknowledged. Many pending that do not move: a worker hangs "
-            "or PostgreSQL refuses.",
+            "Undelivered: no worker has read them. Pending: read and not acknowledged. A constant number pending: a "
+            "worker hangs, or PostgreSQL does not accept them.",
             "short",
             (
                 Query("max(linnet_clicks_stream_undelivered)", "undelivered"),
@@ -129,7 +130,7 @@ STREAM = Row(
         ),
         Panel(
             "Size of the stream",
-            "In Redis. Beyond `clicks.stream_bytes` (64 MiB unless set otherwise) clicks go to the spools instead.",
+            "In Redis. Beyond `clicks.stream_bytes` (default 64 MiB), clicks go to the spools.",
             "bytes",
             (Query("max(linnet_clicks_stream_bytes)", "stream"),),
             steps=Steps(bad=64 * 1024 * 1024),
@@ -138,7 +139,7 @@ STREAM = Row(
         ),
         Panel(
             "Size of the spools",
-            "Files of each shortener. Each is bounded by `clicks.spool_bytes` (256 MiB unless set otherwise); then clicks are lost.",
+            "Spool of each shortener. Beyond `clicks.spool_bytes` (default 256 MiB), clicks are lost.",
             "bytes",
             (Query("linnet_clicks_spool_bytes", "{{instance}}"),),
             steps=Steps(bad=256 * 1024 * 1024),
@@ -147,16 +148,17 @@ STREAM = Row(
         ),
         Panel(
             "Clicks sent to the spools",
-            "The stream did not take them. Only faults fill this: Redis is away, refuses writes, or the stream is full.",
+            "Redis was unreachable or refused writes, or the stream was full. Only faults cause these.",
             "ops",
             (Query(rate("linnet_clicks_spooled_total", "", "instance"), "{{instance}}"),),
             least=0,
-            empty="none so far",
+            empty="none",
             more="linnet-redis",
         ),
         Panel(
             "Batches taken over and repeated",
-            "Taken over: another worker held them for too long, as after a crash. Repeated: they came again and changed nothing.",
+            "Taken over: another worker held them too long, for example after a crash. Repeated: delivered again and "
+            "ignored.",
             "ops",
             (
                 Query(rate("linnet_clicks_claimed_batches_total"), "taken over"),
@@ -171,61 +173,63 @@ WHY = Row(
     "Why?",
     (
         Panel(
-            "Time to publish",
-            "What a shortener needs to pack and send what its buffers held. Near the flush interval (200 ms) buffers fill up.",
+            "Publish duration",
+            "Time for a shortener to pack its buffers and send them. Near the flush interval (200 ms) buffers fill up.",
             "s",
             quantiles("linnet_clicks_flush_duration_seconds"),
             least=0,
             more="linnet-redis",
         ),
         Panel(
-            "Clicks of a batch",
-            "Small ones are normal with little traffic. At 1,000 batches are full and leave early.",
+            "Clicks per batch",
+            "Small batches are normal with little traffic. At 1,000 clicks a batch is full and is sent early.",
             "short",
             quantiles("linnet_clicks_batch_size"),
             least=0,
         ),
         Panel(
-            "Time to write a group",
-            "What a worker needs to write a group of batches and to acknowledge it. Seconds: PostgreSQL is slow or waits for locks.",
+            "Write duration of a group",
+            "Time for a worker to write a group of batches and acknowledge it. Seconds: PostgreSQL is slow or waits "
+            "for locks.",
             "s",
             quantiles("linnet_clicks_ingest_duration_seconds"),
             least=0,
             more="linnet-postgres",
         ),
         Panel(
-            "Clicks of a group",
-            "Clicks that are written in one transaction. Large groups with a growing lag: the workers are at their limit, start another.",
+            "Clicks per group",
+            "Clicks written in one transaction. Large groups with a growing lag: the workers are at their limit, start "
+            "another one.",
             "short",
             quantiles("linnet_clicks_ingest_group_size"),
             least=0,
         ),
         Panel(
-            "Groups tried again",
-            "PostgreSQL was away or refused for a moment. Only faults fill this.",
+            "Retried groups",
+            "PostgreSQL was unreachable or failed temporarily. Only faults cause these.",
             "ops",
             (Query(rate("linnet_clicks_ingest_retries_total", "", "instance"), "{{instance}}"),),
             least=0,
-            empty="none so far",
+            empty="none",
             more="linnet-postgres",
         ),
         Panel(
-            "Clicks put aside as dead letters",
-            "Clicks of batches that PostgreSQL refused for good or that could not be read. Only faults fill this.",
+            "Clicks in new dead letters",
+            "Batches that could not be decoded, or that PostgreSQL rejected permanently. Only faults cause these.",
             "short",
             (
                 Query(increase("linnet_clicks_dead_letter_clicks_total"), "clicks"),
                 Query(increase("linnet_clicks_dead_letters_total"), "batches"),
             ),
             least=0,
-            empty="none so far",
+            empty="none",
             runbook="clicks#clickdeadletters",
         ),
         cpu_of_processes("worker"),
         memory_of_processes("worker"),
         Panel(
-            "Log lines lost",
-            "Lines that a worker dropped because its standard output was slow or gone. Not 0: the log has holes.",
+            "Dropped log lines",
+            "Log lines that a worker dropped, because its standard output was slow or closed. Not 0: the log has gaps.",
             "ops",
             (Query(f'rate(log_lines_dropped_total{{job="worker"}}[{WINDOW}])', "{{instance}}"),),
             least=0,
@@ -239,6 +243,6 @@ WHY = Row(
 DASHBOARD = Dashboard(
     uid="linnet-clicks",
     title="Linnet: clicks",
-    description="From the redirect through Redis and the workers into PostgreSQL: is anything lost, and where does it wait?",
+    description="The click pipeline: redirect, Redis, worker, PostgreSQL. Are clicks lost, and where do they wait?",
     rows=(LOSS, STREAM, WHY),
 )

@@ -1,4 +1,4 @@
-"""The gateway: the API's callers, their keys and rates, and the shorteners behind it."""
+"""The gateway: API requests, keys and rate limits, upstream shorteners."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .model import Column, Dashboard, Meaning, Panel, Query, Row, Steps
 from .parts import (
     API,
     DURATION,
-    LIVE_OR_CUT,
+    LIVE_OR_STALE,
     UP_OR_DOWN,
     WINDOW,
     ZERO_IS_GOOD,
@@ -20,23 +20,23 @@ from .parts import (
     stat,
 )
 
-BREAKER = (Meaning(0, "closed", "green"), Meaning(1, "half open", "orange"), Meaning(2, "open", "red"))
+BREAKER = (Meaning(0, "closed", "green"), Meaning(1, "half-open", "orange"), Meaning(2, "open", "red"))
 HITS, MISSES = "linnet_gateway_auth_cache_hits_total", "linnet_gateway_auth_cache_misses_total"
 BEHIND = 'job="shortener",http_route=~"/(api|internal)/.*"'
 
 SUFFER = Row(
-    "Do callers suffer?",
+    "Are API clients affected?",
     (
         stat(
-            "Requests a second",
-            "Answers of all gateways. Far below the usual at this hour: callers do not get through, look at nginx.",
+            "Requests per second",
+            "Responses of all gateways. Far below the usual rate for this hour: requests do not arrive, check nginx.",
             "reqps",
             rate(f"{DURATION}_count", API),
             decimals=1,
         ),
         stat(
-            "Answered without a 5xx",
-            "Over the last hour. The objective is 99.9 %.",
+            "Without 5xx",
+            "Share over the last hour. The objective is 99.9 %.",
             "percentunit",
             good_share(API, "1h"),
             steps=Steps(warn=0.9995, bad=0.999, falling=True),
@@ -44,23 +44,23 @@ SUFFER = Row(
             runbook="error-budget",
         ),
         stat(
-            "Half are answered within",
-            "Median of now, over all routes.",
+            "Median duration",
+            "Current median over all routes.",
             "s",
             quantile(0.5, DURATION, API),
             steps=Steps(warn=0.1, bad=0.5),
         ),
         stat(
             "Gateways",
-            "How many answer scrapes. None: there is no API and no page, redirects go on.",
+            "Gateways that respond to Prometheus. 0: the API and the pages are down, redirects work.",
             "none",
             'sum(up{job="gateway"})',
             steps=Steps(bad=1, falling=True),
             runbook="gateway-down",
         ),
         stat(
-            "Shorteners that take traffic",
-            "As the gateway that sees the fewest counts them. 0: every API request is answered 503.",
+            "Healthy shorteners",
+            "As seen by the gateway with the fewest. 0: that gateway returns 503 for every API request.",
             "none",
             "min(sum by (instance) (linnet_gateway_upstream_up))",
             steps=Steps(bad=1, falling=True),
@@ -68,8 +68,9 @@ SUFFER = Row(
             runbook="upstream#upstreamdown",
         ),
         stat(
-            "Rates without Redis",
-            "Gateways that judge rates by themselves because Redis is away. Callers may then take their rate once at each gateway.",
+            "Gateways without Redis",
+            "Gateways that count rates alone, because Redis is unreachable. A client may then use its rate limit once "
+            "at each gateway.",
             "none",
             "sum(linnet_gateway_limit_fallback)",
             steps=ZERO_IS_GOOD,
@@ -78,23 +79,24 @@ SUFFER = Row(
         ),
         Panel(
             "Requests by status",
-            "401 and 403: callers without a right. 429: over their rate. 499: left before the answer. 502 to 504: the shorteners did "
-            "not answer. 500: a fault of ours, see the log.",
+            "401, 403: missing or insufficient key. 429: rate limit. 499: the client disconnected. 502 to 504: the "
+            "shorteners did not respond. 500: a fault of Linnet, see the log.",
             "reqps",
             (Query(rate(f"{DURATION}_count", API, "http_response_status_code"), "{{http_response_status_code}}"),),
             stacked=True,
             least=0,
         ),
         Panel(
-            "Time to answer",
-            "To the end of the answer, so exports and live streams count with all their length.",
+            "Response duration",
+            "To the end of the response. Exports and live streams are included with their whole duration.",
             "s",
             quantiles(DURATION, API),
             least=0,
         ),
         Panel(
-            "Requests under way",
-            "Begun and not ended; live streams stay for long. A rise with even traffic: something behind is slow.",
+            "Requests in progress",
+            "Started and not finished; live streams stay long. A rise with even traffic: a service behind the gateway "
+            "is slow.",
             "short",
             (Query('sum by (instance) (http_server_active_requests{job="gateway"})', "{{instance}}"),),
             least=0,
@@ -107,7 +109,7 @@ ROUTES = Row(
     (
         Panel(
             "Routes",
-            "Of the last five minutes. Sort by a column: the slow route, the one that fails, the one that is called too often.",
+            "The last five minutes. Sort by a column to find the slowest, the failing and the busiest route.",
             "none",
             (
                 Query(rate(f"{DURATION}_count", API, "http_request_method, http_route", "5m"), instant=True),
@@ -127,13 +129,13 @@ ROUTES = Row(
                 Column("http_request_method", "Method"),
                 Column("http_route", "Route"),
                 Column("Value #A", "Requests", unit="reqps"),
-                Column("Value #B", "95 % within", unit="s"),
+                Column("Value #B", "p95", unit="s"),
                 Column("Value #C", "Failed (5xx)", unit="reqps"),
             ),
         ),
         Panel(
-            "Time by route, 95 %",
-            "A single line that rises: that route's statement or its users' data. All of them: the database or the host.",
+            "Duration by route, p95",
+            "One rising line: that route's statements or its users' data. All lines: PostgreSQL or the machine.",
             "s",
             (Query(quantile(0.95, DURATION, API, "http_route"), "{{http_route}}"),),
             width=12,
@@ -142,7 +144,7 @@ ROUTES = Row(
         ),
         Panel(
             "Failures by route",
-            "5xx by route. Only faults fill this.",
+            "5xx by route. Only faults cause these.",
             "reqps",
             (
                 Query(
@@ -152,11 +154,12 @@ ROUTES = Row(
             ),
             width=12,
             least=0,
-            empty="none so far",
+            empty="none",
         ),
         Panel(
-            "Time at the shorteners, 95 %",
-            "The same requests one hop further. If these are fast and the gateway's are slow, look at the gateway's CPU and the network.",
+            "Duration at the shorteners, p95",
+            "The same requests, measured by the shorteners. Fast here and slow at the gateway: check the gateway's CPU "
+            "and the network.",
             "s",
             (Query(quantile(0.95, DURATION, BEHIND, "instance"), "{{instance}}"),),
             width=12,
@@ -166,51 +169,51 @@ ROUTES = Row(
 )
 
 CALLERS = Row(
-    "Who calls, and how often?",
+    "API keys and rate limits",
     (
         Panel(
-            "Requests refused for their rate",
-            "By API key, or by address for callers without a valid one. A plateau: somebody's script does not wait.",
+            "Rate-limited requests",
+            "By API key, or by address for clients without a valid key. A plateau: a client ignores `Retry-After`.",
             "reqps",
             (Query(rate("linnet_gateway_limited_total", "", "kind"), "{{kind}}"),),
             least=0,
         ),
         Panel(
-            "Keys found in the cache",
-            "Share of requests whose key needed no question to a shortener. Low: many different keys, or the change feed is cut.",
+            "Key cache hit ratio",
+            "Share of requests whose key was cached. Low: many different keys, or the invalidation bus is stale.",
             "percentunit",
-            (Query(f"{rate(HITS)} / ({rate(HITS)} + {rate(MISSES)} > 0)", "found"),),
+            (Query(f"{rate(HITS)} / ({rate(HITS)} + {rate(MISSES)} > 0)", "hit ratio"),),
             least=0,
             most=1,
         ),
         Panel(
-            "Questions about keys",
-            "Calls to the shorteners. Many with few requests: somebody tries keys.",
+            "Key lookups",
+            "Key lookups at the shorteners. Many with few requests: a client guesses keys.",
             "ops",
             (Query(rate("linnet_gateway_auth_lookups_total", "", "instance"), "{{instance}}"),),
             least=0,
         ),
         Panel(
-            "Rates judged without Redis",
-            "Requests whose rate a gateway judged by itself. Above 0 as long as Redis is away.",
+            "Requests counted without Redis",
+            "Requests that a gateway counted alone. Above 0 while Redis is unreachable.",
             "ops",
             (Query(rate("linnet_gateway_local_limits_total", "", "instance"), "{{instance}}"),),
             least=0,
             more="linnet-redis",
         ),
         Panel(
-            "News of revoked keys",
-            "Cut: keys are believed for 1 s instead of 30 s, and the shorteners are asked more often.",
+            "Invalidation bus",
+            "Stale: cached keys expire after 1 s instead of 30 s, and the shorteners answer more key lookups.",
             "none",
-            (Query("linnet_gateway_change_feed_live", "{{instance}}"),),
+            (Query("linnet_gateway_invalidation_bus_live", "{{instance}}"),),
             kind="state-timeline",
             height=8,
-            meanings=LIVE_OR_CUT,
-            runbook="change-feed",
+            meanings=LIVE_OR_STALE,
+            runbook="invalidation-bus",
         ),
         Panel(
-            "Log lines lost",
-            "Lines that a gateway dropped because its standard output was slow or gone. Not 0: the log has holes.",
+            "Dropped log lines",
+            "Log lines that a gateway dropped, because its standard output was slow or closed. Not 0: the log has gaps.",
             "ops",
             (Query(f'rate(log_lines_dropped_total{{job="gateway"}}[{WINDOW}])', "{{instance}}"),),
             least=0,
@@ -221,11 +224,11 @@ CALLERS = Row(
 )
 
 BEHIND_IT = Row(
-    "What is behind it?",
+    "Upstream shorteners",
     (
         Panel(
-            "Shorteners, as each gateway sees them",
-            "Each gateway's view, by the place in its configuration. Down: no connection, or not ready.",
+            "Shortener health by gateway",
+            "Each gateway's health checks, by index of the shortener. Down: no connection, or not ready.",
             "none",
             (Query("linnet_gateway_upstream_up", "{{instance}} → {{upstream}}"),),
             kind="state-timeline",
@@ -234,8 +237,9 @@ BEHIND_IT = Row(
             runbook="upstream#upstreamdown",
         ),
         Panel(
-            "Breakers",
-            "Open after failed calls in a row; half open while it tries again. Flapping: the shortener answers now and then.",
+            "Circuit breakers",
+            "Open after consecutive failed calls, half-open during a trial call. Alternating: the shortener responds "
+            "only sometimes.",
             "none",
             (Query("linnet_gateway_breaker_state", "{{instance}} → {{upstream}}"),),
             kind="state-timeline",
@@ -244,8 +248,9 @@ BEHIND_IT = Row(
             runbook="upstream#breakeropen",
         ),
         Panel(
-            "Calls tried a second time",
-            "After a failed connect or a broken connection. More than a few during a deployment: shorteners die under requests.",
+            "Retried calls",
+            "After a failed connection attempt or a broken connection. More than a few during a deployment: shorteners "
+            "stop while requests are running.",
             "ops",
             (Query(rate("linnet_gateway_retries_total", "", "instance"), "{{instance}}"),),
             least=0,
@@ -254,7 +259,7 @@ BEHIND_IT = Row(
         memory_of_processes("gateway"),
         Panel(
             "Open files",
-            "Share of the descriptors that the process may open; nearly all are connections.",
+            "Used share of file descriptors, most of them connections.",
             "percentunit",
             (Query('process_open_fds{job="gateway"} / process_max_fds{job="gateway"}', "{{instance}}"),),
             steps=Steps(warn=0.8, bad=0.95),
@@ -268,6 +273,6 @@ BEHIND_IT = Row(
 DASHBOARD = Dashboard(
     uid="linnet-gateway",
     title="Linnet: gateway",
-    description="The API at the gateway: failures, slow routes, callers, and the shorteners behind it.",
+    description="The API at the gateway: failures, slow routes, keys and rate limits, upstream shorteners.",
     rows=(SUFFER, ROUTES, CALLERS, BEHIND_IT),
 )

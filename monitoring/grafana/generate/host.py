@@ -1,32 +1,32 @@
-"""The host, its containers, and the monitoring itself."""
+"""The machine, its containers, and the monitoring itself."""
 
 from __future__ import annotations
 
 from .model import Column, Dashboard, Panel, Query, Row, Steps
 from .parts import PRODUCT, WINDOW, cpu_of_processes, increase, memory_of_processes, rate, stat
 
-# Real disks; the rest are views of them or of memory.
+# Disks only. Other file systems are in memory or views of these.
 DISK = 'fstype!~"tmpfs|overlay|squashfs|ramfs|nsfs|fuse.*|autofs|proc|sysfs",mountpoint!~"/(run|proc|sys|dev)(/.*)?"'
 NETWORK = 'device!~"lo|veth.*|br-.*|docker.*"'
-# Without Docker's socket cAdvisor knows no names: `name` is the beginning of the container's number, `service` is Compose's.
+# prometheus.yml sets both labels: `name` is the beginning of the container's id, `service` is its Compose service.
 CONTAINER = 'name!=""'
 BY = "service, name"
 FREE_DISK = f"node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes{{{DISK}}}"
 LIMITED = f"(container_spec_memory_limit_bytes{{{CONTAINER}}} > 0)"
 
 HOST = Row(
-    "Is the host at its limits?",
+    "Is the machine at its limits?",
     (
         stat(
             "CPU",
-            "Share of all cores that is busy, over five minutes. Above 90 % everything is slow.",
+            "Busy share of all cores over five minutes. Above 90 % everything is slow.",
             "percentunit",
             '1 - avg(rate(node_cpu_seconds_total{mode="idle"}[5m]))',
             steps=Steps(warn=0.8, bad=0.9),
         ),
         stat(
             "Memory in use",
-            "Share that is not available. Above 95 % the kernel soon kills something; monitoring dies before PostgreSQL.",
+            "Share that is not available. Above 95 % the kernel soon kills a process, monitoring before PostgreSQL.",
             "percentunit",
             "1 - min(node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)",
             steps=Steps(warn=0.85, bad=0.95),
@@ -34,7 +34,7 @@ HOST = Row(
         ),
         stat(
             "Fullest disk",
-            "Share that is used, of the fullest file system. At 100 % PostgreSQL stops writing: redirects go on, nothing else.",
+            "Used share of the fullest file system. At 100 % PostgreSQL cannot write: only redirects work.",
             "percentunit",
             f"1 - min({FREE_DISK})",
             steps=Steps(warn=0.8, bad=0.9),
@@ -42,7 +42,8 @@ HOST = Row(
         ),
         stat(
             "Disk full in",
-            "If the disk that fills fastest goes on as in the last six hours. Less than a day: act today. A year stands for never.",
+            "At the rate of the last six hours, for the disk that fills fastest. Less than a day: act today. A year "
+            "stands for never.",
             "s",
             f"clamp_max(min(node_filesystem_avail_bytes{{{DISK}}} / clamp_min(-deriv(node_filesystem_avail_bytes{{{DISK}}}[6h]), 1))"
             f", {365 * 86400})",
@@ -51,8 +52,9 @@ HOST = Row(
             runbook="disk#diskfullsoon",
         ),
         stat(
-            "Killed for memory",
-            "Processes that the kernel killed in the last 24 h. Not 0: a limit is too low or something leaks.",
+            "OOM kills in 24 h",
+            "Processes that the kernel killed because memory ran out. Not 0: a limit is too low, or a process leaks "
+            "memory.",
             "none",
             increase("node_vmstat_oom_kill", window="24h"),
             decimals=0,
@@ -60,14 +62,14 @@ HOST = Row(
             runbook="memory#oomkill",
         ),
         stat(
-            "Running since",
-            "Time since the host's start. Short, and nobody restarted it: a crash, or its provider.",
+            "Uptime",
+            "Time since the machine booted. Short without a planned restart: a crash, or the provider.",
             "s",
             "min(time() - node_boot_time_seconds)",
         ),
         Panel(
             "CPU by mode",
-            "Cores that are busy. `iowait`: the disk is slow. `steal`: the host gives the machine less than it was promised.",
+            "Busy cores. `iowait`: the disk is slow. `steal`: the hypervisor gives the machine less CPU than it needs.",
             "short",
             (Query(rate("node_cpu_seconds_total", 'mode!="idle"', "mode"), "{{mode}}"),),
             stacked=True,
@@ -75,10 +77,11 @@ HOST = Row(
         ),
         Panel(
             "Memory",
-            "What there is and what is available without swapping. A falling line is a leak somewhere: see the containers below.",
+            "Total, available without swapping, and swapped out. Falling available memory is a leak: see the "
+            "containers below.",
             "bytes",
             (
-                Query("sum(node_memory_MemTotal_bytes)", "all"),
+                Query("sum(node_memory_MemTotal_bytes)", "total"),
                 Query("sum(node_memory_MemAvailable_bytes)", "available"),
                 Query("sum(node_memory_SwapTotal_bytes - node_memory_SwapFree_bytes)", "swapped out"),
             ),
@@ -87,7 +90,7 @@ HOST = Row(
         ),
         Panel(
             "Load",
-            "Processes that run or wait, over the number of cores. Above 1 for long: too much work, or a slow disk.",
+            "Running and waiting processes per core. Above 1 for long: too much work, or a slow disk.",
             "short",
             (
                 Query('max(node_load1) / count(count by (cpu) (node_cpu_seconds_total))', "1 min"),
@@ -97,7 +100,8 @@ HOST = Row(
         ),
         Panel(
             "Disks",
-            "Share in use by file system. Loki's and PostgreSQL's data grow up to their retention, logs up to their rotation.",
+            "Used share of each file system. Data of Loki and PostgreSQL grows up to its retention, logs up to their "
+            "rotation.",
             "percentunit",
             (Query(f"1 - max by (mountpoint) ({FREE_DISK})", "{{mountpoint}}"),),
             steps=Steps(warn=0.8, bad=0.9),
@@ -106,7 +110,7 @@ HOST = Row(
         ),
         Panel(
             "Disk traffic",
-            "Read and written. Writes come from PostgreSQL, the append-only file and Loki.",
+            "Read and written. PostgreSQL, Redis's append-only file and Loki write.",
             "Bps",
             (
                 Query(rate("node_disk_read_bytes_total"), "read"),
@@ -116,7 +120,7 @@ HOST = Row(
         ),
         Panel(
             "Network",
-            "Bytes in and out, without the bridges of the containers.",
+            "Bytes in and out, without the containers' bridges.",
             "Bps",
             (
                 Query(rate("node_network_receive_bytes_total", NETWORK), "in"),
@@ -132,7 +136,7 @@ CONTAINERS = Row(
     (
         Panel(
             "Memory, share of the limit",
-            "At 100 % the kernel kills the container's largest process. Page cache that can be given back is not counted.",
+            "At 100 % the kernel kills the container's largest process. File cache that can be freed is not counted.",
             "percentunit",
             (
                 Query(
@@ -166,8 +170,9 @@ CONTAINERS = Row(
             height=12,
         ),
         Panel(
-            "Restarts and kills today",
-            "Starts within 24 h beyond the first, and kills for memory. A container that restarts again and again shows why in its log.",
+            "Restarts and OOM kills in 24 h",
+            "Starts after the first one, and kills for lack of memory. The log of a container that restarts repeatedly "
+            "has the reason.",
             "none",
             (
                 Query(f"max by ({BY}) (changes(container_start_time_seconds{{{CONTAINER}}}[24h]))", instant=True),
@@ -183,8 +188,9 @@ CONTAINERS = Row(
             runbook="instance-down#containerrestartloop",
         ),
         Panel(
-            "CPU withheld",
-            "Share of scheduling periods in which a container wanted more CPU than its limit. Above 25 %: its answers are late.",
+            "CPU throttling",
+            "Share of scheduling periods in which a container needed more CPU than its limit. Above 25 % its responses "
+            "are late.",
             "percentunit",
             (
                 Query(
@@ -198,7 +204,7 @@ CONTAINERS = Row(
         ),
         Panel(
             "Network by container",
-            "Bytes received. A container that should be idle and is not deserves a question.",
+            "Bytes received. Check a container that should be idle and is not.",
             "Bps",
             (Query(rate("container_network_receive_bytes_total", CONTAINER, BY), "{{service}} {{name}}"),),
             least=0,
@@ -207,7 +213,7 @@ CONTAINERS = Row(
         cpu_of_processes(PRODUCT),
         Panel(
             "Restarts of Linnet's processes",
-            "Starts within an hour as the processes themselves tell, so that it is known without cAdvisor, too.",
+            "Starts within an hour, reported by the processes. This also works without cAdvisor.",
             "short",
             (Query(f'changes(process_start_time_seconds{{job=~"{PRODUCT}"}}[1h])', "{{job}} {{instance}}"),),
             least=0,
@@ -217,26 +223,26 @@ CONTAINERS = Row(
 )
 
 MONITORING = Row(
-    "Can the monitoring be believed?",
+    "Does the monitoring work?",
     (
         Panel(
             "Series",
-            "Series that Prometheus holds. 20,000 and more need more memory than its container has.",
+            "Series in Prometheus's memory. Above 20,000 its container needs more memory.",
             "short",
             (Query("max(prometheus_tsdb_head_series)", "series"),),
             least=0,
         ),
         Panel(
-            "Rules that failed",
-            "Evaluations of recording and alert rules that ended in an error. 0 is right; otherwise alerts are blind.",
+            "Failed rules",
+            "Recording and alert rules whose evaluation failed. Should be 0, otherwise alerts may not fire.",
             "short",
             (Query(increase("prometheus_rule_evaluation_failures_total"), "failures"),),
             least=0,
             runbook="monitoring#ruleevaluationfailing",
         ),
         Panel(
-            "Messages of alerts",
-            "What Alertmanager sent, and what it could not send. Failed ones: the webhook's address, or the way out.",
+            "Notifications",
+            "Notifications that Alertmanager sent, and failures. Failed: the webhook's address, or the network.",
             "short",
             (
                 Query(increase("alertmanager_notifications_total", "", "integration"), "{{integration}} sent"),
@@ -247,20 +253,20 @@ MONITORING = Row(
         ),
         Panel(
             "Memory of the monitoring",
-            "Prometheus, Alertmanager, Grafana and Loki. They have limits, and die before PostgreSQL does.",
+            "Prometheus, Alertmanager, Grafana and Loki. When memory runs out, they are killed before PostgreSQL.",
             "bytes",
             (Query('process_resident_memory_bytes{job=~"prometheus|alertmanager|grafana|loki"}', "{{job}}"),),
             least=0,
         ),
         Panel(
             "Samples",
-            "Samples a second that Prometheus takes in. A jump: something has begun to export far more series.",
+            "Samples per second that Prometheus ingests. A jump: a target exports far more series.",
             "short",
             (Query(f"max(rate(prometheus_tsdb_head_samples_appended_total[{WINDOW}]))", "samples"),),
             least=0,
         ),
         Panel(
-            "Space of Prometheus",
+            "Disk space of Prometheus",
             "Blocks on disk. It levels off after the retention of 15 days.",
             "bytes",
             (Query("max(prometheus_tsdb_storage_blocks_bytes)", "blocks"),),
@@ -272,7 +278,7 @@ MONITORING = Row(
 DASHBOARD = Dashboard(
     uid="linnet-host",
     title="Linnet: host and containers",
-    description="CPU, memory, disks and network of the host, which container uses them, and whether the monitoring can be believed.",
+    description="CPU, memory, disks and network of the machine, usage by container, and the state of the monitoring.",
     rows=(HOST, CONTAINERS, MONITORING),
     since="now-6h",
 )

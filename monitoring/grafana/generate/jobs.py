@@ -1,4 +1,4 @@
-"""Bulk jobs and the upkeep, both in the workers."""
+"""Bulk jobs and maintenance tasks, both in the workers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ LAST_SUCCESS = "linnet_maintenance_last_success_timestamp_seconds"
 ROUTES = 'job="gateway",http_route=~"/api/v1/(jobs.*|urls/bulk|users/bulk)"'
 
 JOBS = Row(
-    "Do jobs get done?",
+    "Do jobs finish?",
     (
         stat(
             "Dead letters",
-            "Jobs that failed too often and wait for a person. Look at them with GET /api/v1/jobs/dead, replay them when the cause is "
-            "gone.",
+            "Jobs that failed too often and wait for the operator. GET /api/v1/jobs/dead lists them. Replay them when "
+            "the cause is fixed.",
             "none",
             'max(linnet_jobs{state="dead"})',
             steps=ZERO_IS_GOOD,
             runbook="jobs#jobdeadletters",
         ),
         stat(
-            "Waiting longest",
-            "How long the first in the queue has been waiting. Minutes with workers up: large jobs fill all lanes.",
+            "Longest wait",
+            "Time that the oldest queued job has waited. Minutes while workers are up: large jobs occupy all lanes.",
             "s",
             "max(linnet_jobs_oldest_queued_seconds)",
             steps=Steps(warn=300, bad=1800),
@@ -40,26 +40,26 @@ JOBS = Row(
             runbook="jobs#jobqueuedtoolong",
         ),
         stat(
-            "Small jobs waiting",
-            "They have a lane of their own in each worker and should start within seconds.",
+            "Queued small jobs",
+            "Each worker has a lane for small jobs, so they should start within seconds.",
             "none",
             'max(linnet_jobs{state="queued_small"})',
         ),
         stat(
-            "Large jobs waiting",
-            "They wait for one another. A queue that only grows: the workers are down or too few.",
+            "Queued large jobs",
+            "Large jobs wait for each other. A queue that only grows: the workers are down or too few.",
             "none",
             'max(linnet_jobs{state="queued_large"})',
         ),
         stat(
             "Running",
-            "Jobs that a worker is at. 0 while others wait: no worker takes them.",
+            "Jobs that a worker is processing. 0 while others are queued: no worker leases them.",
             "none",
             'max(linnet_jobs{state="running"})',
         ),
         stat(
             "Workers",
-            "How many answer scrapes. None: jobs are accepted and wait.",
+            "Workers that respond to Prometheus. 0: jobs are accepted and stay queued.",
             "none",
             'sum(up{job="worker"})',
             steps=Steps(bad=1, falling=True),
@@ -67,27 +67,27 @@ JOBS = Row(
         ),
         Panel(
             "Jobs by state",
-            "Queues should rise and fall. `dead` should stay at 0.",
+            "Queues should rise and fall. `dead` should be 0.",
             "short",
             (Query("max by (state) (linnet_jobs)", "{{state}}"),),
             least=0,
         ),
         Panel(
             "Rows",
-            "Rows of jobs a second: written, skipped as they were there already, failed as bad input. Many failed: one user's bad "
-            "file, as a rule.",
+            "Rows per second: written, skipped because they exist, failed because of bad input. Many failed rows are "
+            "usually one user's bad file.",
             "ops",
             (Query(rate("linnet_jobs_rows_total", "", "outcome"), "{{outcome}}"),),
             stacked=True,
             least=0,
         ),
         Panel(
-            "Attempts that ended",
-            "By kind of job and how it ended. It has lines once jobs have ended.",
+            "Ended attempts",
+            "By kind of job and outcome. Empty until a job has ended.",
             "short",
             (Query(increase("linnet_jobs_ended_total", "", "kind, outcome"), "{{kind}} {{outcome}}"),),
             least=0,
-            empty="none so far",
+            empty="none",
         ),
     ),
 )
@@ -96,28 +96,30 @@ WHY_JOBS = Row(
     "Why are jobs slow?",
     (
         Panel(
-            "Time to write a chunk",
-            "Up to 2,000 rows in one transaction, retries included. Seconds: PostgreSQL is slow or waits for locks.",
+            "Write duration of a chunk",
+            "A chunk is up to 250 rows in one transaction, retries included. Seconds: PostgreSQL is slow or waits for "
+            "locks.",
             "s",
             quantiles("linnet_jobs_chunk_duration_seconds"),
             least=0,
             more="linnet-postgres",
         ),
         Panel(
-            "Failed attempts and repeated chunks",
-            "An attempt that failed is made again after a pause; a chunk is repeated when the database was away. Only faults fill this.",
+            "Failed attempts and retried chunks",
+            "A failed attempt is repeated after a pause. A chunk is retried when PostgreSQL was unreachable. Only "
+            "faults cause these.",
             "short",
             (
                 Query(increase("linnet_jobs_failed_attempts_total"), "failed attempts"),
-                Query(increase("linnet_jobs_chunk_retries_total"), "repeated chunks"),
+                Query(increase("linnet_jobs_chunk_retries_total"), "retried chunks"),
             ),
             least=0,
-            empty="none so far",
+            empty="none",
         ),
         Panel(
-            "Requests about jobs",
-            "Uploads and questions at the gateway. 413 too large, 429 too many jobs of one user, 503 too many uploads at a time, 507 "
-            "the disk of uploads is full.",
+            "Requests for jobs",
+            "Uploads and status requests at the gateway. 413: too large. 429: too many jobs of one user. 503: too many "
+            "uploads at a time. 507: the upload disk is full.",
             "reqps",
             (Query(rate(f"{DURATION}_count", ROUTES, "http_response_status_code"), "{{http_response_status_code}}"),),
             stacked=True,
@@ -127,21 +129,22 @@ WHY_JOBS = Row(
     ),
 )
 
-UPKEEP = Row(
-    "Is the upkeep done?",
+MAINTENANCE = Row(
+    "Do maintenance tasks run?",
     (
         Panel(
             "Tasks",
-            "When each task last succeeded. Most run at least once a day: beyond 26 h partitions may be missing or old data be kept.",
+            "Time since each task's last success. Every task is due at least hourly. Beyond 26 h, partitions may be "
+            "missing or old data may be kept.",
             "none",
             (Query(f"time() - max by (task) ({LAST_SUCCESS})", instant=True),),
             kind="table",
-            columns=(Column("task", "Task"), Column("Value", "Succeeded before", unit="s")),
+            columns=(Column("task", "Task"), Column("Value", "Last success", unit="s")),
             runbook="maintenance#maintenancetaskoverdue",
         ),
         Panel(
-            "Runs that did not succeed",
-            "Over a day: failed, timed out, or stopped with the process. Failed ones say why in the log.",
+            "Unsuccessful runs",
+            "Over 24 h: failed, timed out, or stopped with the process. The log has the reason of each failure.",
             "short",
             (
                 Query(
@@ -154,8 +157,9 @@ UPKEEP = Row(
             runbook="maintenance#maintenancetaskfailing",
         ),
         Panel(
-            "Time of the tasks",
-            "Mean of each task since the workers' start. A task that takes ever longer will meet its time limit some day.",
+            "Task duration",
+            "Mean of each task since the workers started. A task that takes longer and longer will reach its time "
+            "limit.",
             "s",
             (
                 Query(
@@ -170,8 +174,8 @@ UPKEEP = Row(
         cpu_of_processes("worker"),
         memory_of_processes("worker"),
         Panel(
-            "Workers' scrapes",
-            "1 while a worker answers, 0 while it does not, a gap while there is none of that name.",
+            "Worker availability",
+            "1: the worker responds. 0: it does not. Gap: no worker with this name exists.",
             "short",
             (Query('max by (instance) (up{job="worker"})', "{{instance}}"),),
             least=0,
@@ -184,7 +188,7 @@ UPKEEP = Row(
 DASHBOARD = Dashboard(
     uid="linnet-jobs",
     title="Linnet: jobs",
-    description="Imports and other bulk jobs, and the upkeep of the database.",
-    rows=(JOBS, WHY_JOBS, UPKEEP),
+    description="Imports and other bulk jobs, and the maintenance tasks.",
+    rows=(JOBS, WHY_JOBS, MAINTENANCE),
     since="now-6h",
 )

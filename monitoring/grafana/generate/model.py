@@ -1,8 +1,8 @@
-"""What a dashboard is made of, and how that becomes Grafana's JSON.
+"""The parts of a dashboard and their conversion to Grafana's JSON.
 
-A panel says what it shows, in which unit, and what a bad value means; where it stands is worked out here: panels flow from
-left to right within their row, and the next row begins below. Everything that Grafana would otherwise choose by itself
-(uids, ids, order of keys) is fixed, so that the same source always gives the same bytes.
+- A panel declares what it shows, its unit, and what a bad value means.
+- Positions are computed here: panels flow from left to right within their row, and the next row begins below.
+- uids, ids and the order of keys are fixed, so the same source always yields the same bytes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ Json = dict[str, Any]
 Kind = Literal["timeseries", "stat", "bargauge", "table", "logs", "state-timeline"]
 Source = Literal["prometheus", "loki"]
 
-# Of the dashboard JSON model that Grafana 12 writes; older models are migrated on load.
+# The dashboard schema of Grafana 12. Newer versions of Grafana migrate it on load.
 SCHEMA_VERSION = 41
 COLUMNS = 24
 RUNBOOKS = "https://github.com/linnet-url/linnet/blob/main/docs/runbooks"
 TAG = "linnet"
 
-# The variable that holds each source's uid.
+# The dashboard variable that holds the uid of each source.
 VARIABLE_OF: dict[Source, str] = {"prometheus": "datasource", "loki": "loki"}
 
 HEIGHTS: dict[Kind, int] = {
@@ -34,17 +34,17 @@ HEIGHTS: dict[Kind, int] = {
 
 
 def datasource(source: Source) -> Json:
-    """A reference to the data source that the reader has chosen."""
+    """A reference to the data source that the user has selected."""
     return {"type": source, "uid": "${" + VARIABLE_OF[source] + "}"}
 
 
 @dataclass(frozen=True)
 class Query:
-    """One expression, PromQL or LogQL as the panel's source has it."""
+    """One expression: PromQL or LogQL, depending on the panel's source."""
 
     expr: str
     legend: str = ""
-    # Of the present only: for stats and tables, which have no use for the past.
+    # Current value only: for stats and tables.
     instant: bool = False
 
     def to_json(self, ref: str, source: Source, table: bool) -> Json:
@@ -66,7 +66,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Steps:
-    """Colours by value: green, and from the given values on orange and red. `falling` is for what is bad when it is low."""
+    """Colors by value: green below `warn`, orange from `warn`, red from `bad`. `falling`: low values are bad."""
 
     warn: float | None = None
     bad: float | None = None
@@ -95,7 +95,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Meaning:
-    """A value that is shown as a word."""
+    """A value and the word that the panel shows for it."""
 
     value: int
     text: str
@@ -104,7 +104,7 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: which of the query's, what it is called, and its unit. `url` makes its cells links."""
+    """A column of a table: the query's field, its title and its unit. `url` turns its cells into links."""
 
     source: str
     title: str
@@ -115,7 +115,7 @@ class Column:
 @dataclass(frozen=True)
 class Panel:
     title: str
-    # What it tells, and what a bad value means.
+    # What the panel shows, and what a bad value means.
     description: str
     unit: str
     queries: tuple[Query, ...]
@@ -130,9 +130,9 @@ class Panel:
     most: float | None = None
     decimals: int | None = None
     stacked: bool = False
-    # Shown instead of "No data", where no data is good news.
+    # Shown instead of "No data" where no data is normal.
     empty: str = ""
-    # A dashboard that says more, by its uid.
+    # The uid of a dashboard with more details.
     more: str = ""
     # A file in docs/runbooks, without `.md`; `#part` may follow.
     runbook: str = ""
@@ -179,7 +179,7 @@ class Panel:
                 "lineWidth": 1,
                 "fillOpacity": 25 if self.stacked else 8,
                 "showPoints": "never",
-                # Half a minute without a scrape is a gap worth seeing.
+                # Show a gap when scrapes are missing.
                 "spanNulls": False,
                 "stacking": {"mode": "normal" if self.stacked else "none", "group": "A"},
                 "thresholdsStyle": {"mode": "dashed" if self.steps.any else "off"},
@@ -238,7 +238,7 @@ class Panel:
         return {"mergeValues": True, "rowHeight": 0.8, "showValue": "never", "legend": legend}
 
     def _transformations(self) -> list[Json]:
-        """One row for each set of labels, with the named columns in the named order and no others."""
+        """One row for each set of labels, with only the declared columns in their order."""
         wanted = {column.source: i for i, column in enumerate(self.columns)}
         steps: list[Json] = []
         if len(self.queries) > 1:
@@ -253,7 +253,7 @@ class Panel:
     def _links(self) -> list[Json]:
         links: list[Json] = []
         if self.more:
-            links.append({"title": f"More: {self.more}", "url": dashboard_url(self.more), "targetBlank": False})
+            links.append({"title": f"Details: {self.more}", "url": dashboard_url(self.more), "targetBlank": False})
         if self.runbook:
             page, mark, part = self.runbook.partition("#")
             url = f"{RUNBOOKS}/{page}.md{mark}{part}"
@@ -262,7 +262,7 @@ class Panel:
 
 
 def dashboard_url(uid: str) -> str:
-    """Grafana puts its own sub-path before it. The reader keeps the time range and the chosen data source."""
+    """A link that keeps the time range and the selected data source. Grafana prepends its own sub-path."""
     return f"/d/{uid}?${{__url_time_range}}&${{datasource:queryparam}}"
 
 
@@ -274,7 +274,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """A variable whose values are asked of Loki (`label`), or that is typed in when it has none."""
+    """A dashboard variable: a selection of the values of Loki's `label`, or a text field without one."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""nginx: the only thing that the world talks to."""
+"""nginx: the only service that is reachable from outside."""
 
 from __future__ import annotations
 
@@ -9,53 +9,57 @@ ACCEPTED, HANDLED, REQUESTS = "nginx_connections_accepted", "nginx_connections_h
 BEHIND = 'job=~"gateway|shortener",http_route!~"/internal/.*"'
 
 UP = Row(
-    "Is it up, and do people get through?",
+    "Is nginx up, and does traffic pass?",
     (
         stat(
             "nginx",
-            "Whether the exporter reaches it. Down: nobody reaches anything.",
+            "Whether its exporter reaches it. Down: nothing is reachable from outside.",
             "none",
             "min(nginx_up)",
             meanings=UP_OR_DOWN,
             runbook="nginx-down",
         ),
         stat(
-            "Requests a second",
-            "Everything that came in. 0 while the processes behind it are up: DNS, firewall, certificate, or the network.",
+            "Requests per second",
+            "All received requests. 0 while the services behind nginx are up: check DNS, firewall, certificate and "
+            "network.",
             "reqps",
             rate(REQUESTS),
             decimals=1,
         ),
         stat(
             "Connections",
-            "Open ones, idle keep-alive connections included.",
+            "Open connections, including idle keep-alive connections.",
             "none",
             "sum(nginx_connections_active)",
         ),
         stat(
-            "Connections refused",
-            "Accepted by the system and not handled, a second: nginx has no more connections or files. 0 is right.",
+            "Refused connections",
+            "Connections per second that the system accepted and nginx did not handle: it has no free connections or "
+            "file descriptors. Should be 0.",
             "cps",
             f"{rate(ACCEPTED)} - {rate(HANDLED)}",
             steps=Steps(bad=0.01),
         ),
         stat(
-            "Requests of a connection",
-            "Since nginx's start. Near 1: clients do not keep connections, and each request costs a handshake.",
+            "Requests per connection",
+            "Since nginx started. Near 1: clients do not reuse connections, and each request needs a handshake.",
             "short",
             f"sum({REQUESTS}) / sum({HANDLED})",
             decimals=1,
         ),
         stat(
-            "Not passed on",
-            "Requests that nginx answered itself, a second: limits, bad requests, unreachable upstreams, its status page.",
+            "Answered by nginx",
+            "Requests per second that nginx answered itself: limits, bad requests, unreachable upstreams, its status "
+            "page.",
             "reqps",
             f"{rate(REQUESTS, window='5m')} - {rate(f'{DURATION}_count', BEHIND, window='5m')}",
             decimals=1,
         ),
         Panel(
-            "Requests, here and behind",
-            "nginx's own count and what the shorteners and gateways answered. A gap that opens: nginx refuses or cannot pass on.",
+            "Requests at nginx and behind it",
+            "nginx's own count, and the responses of shorteners and gateways. A widening gap: nginx rejects requests "
+            "or cannot reach the services.",
             "reqps",
             (
                 Query(rate(REQUESTS), "nginx"),
@@ -65,7 +69,8 @@ UP = Row(
         ),
         Panel(
             "Connections by state",
-            "Reading: heads that come slowly; many of them are a slow-loris attack. Writing: requests under way. Waiting: idle.",
+            "Reading: request heads that arrive slowly; many are a slow-loris attack. Writing: requests in progress. "
+            "Waiting: idle.",
             "short",
             (
                 Query("sum(nginx_connections_reading)", "reading"),
@@ -77,7 +82,8 @@ UP = Row(
         ),
         Panel(
             "New connections",
-            "Accepted a second. A jump with the same number of requests: clients stopped keeping connections, or are cut off.",
+            "Accepted per second. A jump with constant requests: clients stopped reusing connections, or connections "
+            "break.",
             "cps",
             (Query(rate(ACCEPTED), "accepted"),),
             least=0,
@@ -86,11 +92,11 @@ UP = Row(
 )
 
 LOG = Row(
-    "What does its log say?",
+    "Logs",
     (
         Panel(
             "Lines by level",
-            "Access log: error is 5xx, warn 4xx, info the rest. Successful redirects are a sample (1 % unless set otherwise), errors "
+            "Access log: error is 5xx, warn 4xx, info the rest. Successful redirects are sampled (default 1 %), errors "
             "are complete.",
             "short",
             (Query('sum by (level) (count_over_time({service="nginx"}[$__auto]))', "{{level}}"),),
@@ -101,7 +107,8 @@ LOG = Row(
         ),
         Panel(
             "5xx by upstream",
-            "Lines of the last hour. All by one upstream: that process. Without any: nginx found none that took the connection.",
+            "Log lines of the last hour. All from one upstream: that process. Without an upstream: nginx could connect "
+            "to none.",
             "short",
             (
                 Query(
@@ -121,8 +128,8 @@ LOG = Row(
         ),
         errors_in_log("nginx"),
         log_panel(
-            "Slow answers",
-            "Requests that took longer than a second, exports and live streams among them.",
+            "Slow responses",
+            "Requests that took longer than a second, including exports and live streams.",
             '{service="nginx"} | json | duration_s > 1',
         ),
     ),
@@ -131,6 +138,6 @@ LOG = Row(
 DASHBOARD = Dashboard(
     uid="linnet-nginx",
     title="Linnet: nginx",
-    description="The edge: does traffic get in, and does nginx get it through?",
+    description="nginx: does traffic arrive, and does it reach the services?",
     rows=(UP, LOG),
 )

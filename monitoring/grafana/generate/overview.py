@@ -1,4 +1,4 @@
-"""The first page: is it up, do users suffer, where, and since when."""
+"""The first page: availability, effect on users, objectives, location and start of a fault."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ BURN = Steps(warn=6, bad=14.4)
 MONTH = "over 30 days, or as far back as Prometheus keeps data (15 days by default)"
 
 UP = Row(
-    "Is it up?",
+    "Is Linnet up?",
     (
         stat(
-            "Alerts that wake somebody",
-            "Firing alerts of severity page. Anything but 0: read the table below and open the runbook.",
+            "Firing pages",
+            "Firing alerts of severity page. Not 0: open the runbook of each alert in the table below.",
             "none",
             'count(ALERTS{alertstate="firing",severity="page"}) or vector(0)',
             steps=ZERO_IS_GOOD,
         ),
         stat(
-            "Alerts for working hours",
-            "Firing alerts of severity ticket. They can wait until morning, not for a week.",
+            "Firing tickets",
+            "Firing alerts of severity ticket. They need attention within a day.",
             "none",
             'count(ALERTS{alertstate="firing",severity="ticket"}) or vector(0)',
             steps=Steps(warn=1),
         ),
         stat(
-            "Alerting itself",
-            "The Watchdog alert always fires; 0 means that Prometheus evaluates no rules, and that a silent pager says nothing.",
+            "Watchdog",
+            "The Watchdog alert always fires. 0: Prometheus does not evaluate rules, and no alert can fire.",
             "none",
             'count(ALERTS{alertname="Watchdog",alertstate="firing"}) or vector(0)',
             steps=Steps(bad=1, falling=True),
@@ -53,8 +53,8 @@ UP = Row(
         ),
         stat(
             "Targets down",
-            "What Prometheus finds in the DNS and cannot scrape. A service that is gone altogether is not counted here: it shows "
-            "as a gap in the timeline below.",
+            "Targets that Prometheus finds in DNS and cannot scrape. A service without any container is not in DNS and "
+            "not counted: it appears as a gap in the timeline below.",
             "none",
             "count(up == 0) or vector(0)",
             steps=ZERO_IS_GOOD,
@@ -62,7 +62,7 @@ UP = Row(
         ),
         stat(
             "Instances",
-            "How many of each service answer. Fewer than were started: one has died or left the DNS.",
+            "Instances of each service that respond. Fewer than were started: one has stopped or is missing in DNS.",
             "none",
             f'sum by (job) (up{{job=~"{PRODUCT}"}})',
             legend="{{job}}",
@@ -72,7 +72,8 @@ UP = Row(
         ),
         stat(
             "Data stores",
-            "Whether the exporters reach PostgreSQL and Redis. Redirects survive either for a while; the API needs PostgreSQL.",
+            "Whether the exporters reach PostgreSQL and Redis. Without PostgreSQL, cached links resolve and the API "
+            "returns 503. Without Redis, everything works with less reserve.",
             "none",
             'label_replace(min(pg_up), "store", "PostgreSQL", "", "") or label_replace(min(redis_up), "store", "Redis", "", "")',
             legend="{{store}}",
@@ -81,9 +82,9 @@ UP = Row(
             runbook="postgres-down",
         ),
         Panel(
-            "What is up",
-            "Each service over time, by its worst instance. Red: it is there and does not answer its scrapes. A gap: it is not "
-            "even in the DNS, as when its container is stopped.",
+            "Services over time",
+            "The worst instance of each service. Red: it is in DNS and does not respond. Gap: it is not in DNS, for "
+            "example because its container has stopped.",
             "none",
             (Query("min by (job) (up)", "{{job}}"),),
             kind="state-timeline",
@@ -94,13 +95,13 @@ UP = Row(
         ),
         Panel(
             "Alerts",
-            "Alerts that fire or are about to. The name leads to the list of runbooks. Empty is good.",
+            "Firing and pending alerts. The name links to the list of runbooks. Empty is good.",
             "none",
             (Query('ALERTS{alertname!="Watchdog"}', instant=True),),
             kind="table",
             width=12,
             height=10,
-            empty="nothing fires",
+            empty="no alerts",
             columns=(
                 Column("alertname", "Alert", url="https://github.com/linnet-url/linnet/blob/main/docs/runbooks/README.md"),
                 Column("severity", "Severity"),
@@ -113,12 +114,12 @@ UP = Row(
 )
 
 USERS = Row(
-    "Do users suffer?",
+    "Are users affected?",
     (
         Panel(
             "Redirects by status",
-            "Answers of the shorteners' public listener. 302 is a redirect; 404 an unknown or ended link; 429 a client that "
-            "guesses codes; 5xx is our fault.",
+            "Responses of the shorteners' resolve listener. 302: redirect. 404: unknown or expired link. 429: a client "
+            "that guesses codes. 5xx: a fault of Linnet.",
             "reqps",
             (Query(rate(f"{DURATION}_count", REDIRECT, "http_response_status_code"), "{{http_response_status_code}}"),),
             stacked=True,
@@ -126,8 +127,8 @@ USERS = Row(
             more="linnet-resolve",
         ),
         Panel(
-            "Redirects that failed",
-            "Share of 5xx among redirects. Above 0.05 % the error budget of the month is used up faster than it comes back.",
+            "Failed redirects",
+            "Share of 5xx among redirects. Above 0.05 %, the error budget is used faster than allowed.",
             "percentunit",
             (Query(f"1 - ({good_share(REDIRECT, WINDOW)})", "failed"),),
             steps=Steps(bad=1 - REDIRECTS_GOOD),
@@ -136,9 +137,9 @@ USERS = Row(
             runbook="error-budget",
         ),
         Panel(
-            "Time to redirect",
-            "At the shorteners, without nginx and the network. 99 % should take at most 10 ms; more means that look-ups miss the "
-            "caches or wait for the database.",
+            "Redirect duration",
+            "Duration at the shorteners, without nginx and the network. The objective is 10 ms for 99 %. Higher "
+            "values: lookups miss the caches or wait for PostgreSQL.",
             "s",
             quantiles(DURATION, REDIRECT),
             steps=Steps(bad=0.01),
@@ -148,8 +149,8 @@ USERS = Row(
         ),
         Panel(
             "API requests by status",
-            "Answers of the gateway. 401 and 403 are callers without a right, 429 callers over their rate, 499 callers who left; "
-            "5xx is our fault.",
+            "Responses of the gateway. 401, 403: missing or insufficient key. 429: rate limit. 499: the client "
+            "disconnected. 5xx: a fault of Linnet.",
             "reqps",
             (Query(rate(f"{DURATION}_count", API, "http_response_status_code"), "{{http_response_status_code}}"),),
             stacked=True,
@@ -157,9 +158,8 @@ USERS = Row(
             more="linnet-gateway",
         ),
         Panel(
-            "API requests that failed",
-            "Share of 5xx among the gateway's answers. Above 0.1 % the error budget of the month is used up faster than it comes "
-            "back.",
+            "Failed API requests",
+            "Share of 5xx among the gateway's responses. Above 0.1 %, the error budget is used faster than allowed.",
             "percentunit",
             (Query(f"1 - ({good_share(API, WINDOW)})", "failed"),),
             steps=Steps(bad=1 - API_GOOD),
@@ -168,9 +168,9 @@ USERS = Row(
             runbook="error-budget",
         ),
         Panel(
-            "Time of API requests",
-            "From a request's head to the end of its answer, exports and live streams included: the 99 % line may be long without "
-            "harm. A half line that rises means that everybody waits.",
+            "API request duration",
+            "From the request's head to the end of its response. Exports and live streams are included, so a long p99 "
+            "is normal. A rising p50 affects all clients.",
             "s",
             quantiles(DURATION, API),
             least=0,
@@ -184,7 +184,8 @@ OBJECTIVES = Row(
     (
         stat(
             "Redirects: budget left",
-            f"Of the 0.05 % of redirects that may fail {MONTH}. At 0 % the objective is missed: changes wait, repairs go first.",
+            f"Of the 0.05 % of redirects that may fail {MONTH}. At 0 % the objective is missed: postpone releases, fix "
+            "faults first.",
             "percentunit",
             budget_left(good_share(REDIRECT, "30d"), REDIRECTS_GOOD),
             steps=BUDGET,
@@ -211,7 +212,8 @@ OBJECTIVES = Row(
         ),
         Panel(
             "Burn rates, 1 h",
-            "How many times faster than allowed the budget is used. 1 uses it up in exactly 30 days; 14.4 in two days and pages.",
+            "How many times faster than allowed the budget is used. 1 uses it in exactly 30 days. 14.4 uses it in two "
+            "days and sends a page.",
             "short",
             (
                 Query(burn_rate(good_share(REDIRECT, "1h"), REDIRECTS_GOOD), "redirects"),
@@ -227,19 +229,20 @@ OBJECTIVES = Row(
 )
 
 WHERE = Row(
-    "Where?",
+    "Where is the fault?",
     (
         Panel(
             "Redirects by instance",
-            "Each shortener's share. nginx spreads evenly; one that gets much less is slow, unhealthy, or has just come up.",
+            "Redirects of each shortener. nginx distributes them evenly. One with much less is slow, unhealthy or new.",
             "reqps",
             (Query(rate(f"{DURATION}_count", REDIRECT, "instance"), "{{instance}}"),),
             least=0,
             more="linnet-resolve",
         ),
         Panel(
-            "Which cache answers",
-            "Look-ups by the tier that answered. Much `database` after the first minutes of a process means cold or broken caches.",
+            "Lookups by tier",
+            "The tier that answered each lookup. Much `database` after a process's first minutes: caches are cold, too "
+            "small or out of use.",
             "ops",
             (Query(rate("linnet_cache_lookups_total", "", "tier"), "{{tier}}"),),
             stacked=True,
@@ -248,9 +251,9 @@ WHERE = Row(
             runbook="redis-memory#cachehitratiolow",
         ),
         Panel(
-            "Age of the oldest unwritten click",
-            "How far the recording of clicks lags behind. Redirects don't wait for it; statistics do. Beyond minutes the workers "
-            "are down, too few, or PostgreSQL is slow.",
+            "Click lag",
+            "Age of the oldest click that is not in PostgreSQL. Redirects do not wait for it, statistics do. Minutes: "
+            "workers are down or too few, or PostgreSQL is slow.",
             "s",
             (Query("max(linnet_clicks_stream_lag_seconds)", "lag"),),
             steps=Steps(warn=60, bad=300),
@@ -260,7 +263,7 @@ WHERE = Row(
         ),
         Panel(
             "Database connections in use",
-            "Share of each pool that is taken, of the fullest process. At 100 % requests wait and then fail with 503.",
+            "Used share of each pool, of the process with the highest. At 100 % requests wait, then fail with 503.",
             "percentunit",
             (
                 Query(
@@ -275,8 +278,8 @@ WHERE = Row(
             runbook="postgres-load#databasepoolexhausted",
         ),
         Panel(
-            "Jobs that wait and run",
-            "Imports and other bulk work. Queues that grow while nothing runs: the workers are down.",
+            "Jobs by state",
+            "Imports and other bulk jobs. Queues that grow while nothing runs: the workers are down.",
             "short",
             (Query("max by (state) (linnet_jobs)", "{{state}}"),),
             least=0,
@@ -284,20 +287,20 @@ WHERE = Row(
             runbook="jobs",
         ),
         Panel(
-            "Links between the processes",
-            "1 is good: news of changes and of revoked keys arrives, Redis answers, and the gateway's shorteners take traffic. "
-            "0: caches fall back to short lives and the database gets more to do.",
+            "Connections between processes",
+            "Up: the invalidation bus is live, Redis responds, the gateways' shorteners pass health checks. Down: "
+            "cached entries live at most 1 s, and PostgreSQL has more load.",
             "none",
             (
-                Query("min(linnet_change_feed_live)", "changes → shorteners"),
-                Query("min(linnet_gateway_change_feed_live)", "revoked keys → gateways"),
-                Query('1 - clamp_max(sum(linnet_redis_links{state="down"}), 1)', "shorteners → Redis"),
+                Query("min(linnet_invalidation_bus_live)", "invalidation bus → shorteners"),
+                Query("min(linnet_gateway_invalidation_bus_live)", "invalidation bus → gateways"),
+                Query('1 - clamp_max(sum(linnet_redis_clients{state="down"}), 1)', "shorteners → Redis"),
                 Query("min(linnet_gateway_upstream_up)", "gateways → shorteners"),
             ),
             kind="state-timeline",
             height=8,
             meanings=UP_OR_DOWN,
-            runbook="change-feed",
+            runbook="invalidation-bus",
         ),
     ),
 )
@@ -307,7 +310,8 @@ SINCE = Row(
     (
         Panel(
             "Releases",
-            "What runs. Two releases of one service are normal during a deployment, and a forgotten one half an hour later.",
+            "Running releases. Two releases of a service are normal during a deployment. After half an hour, one was "
+            "left behind.",
             "none",
             (Query("count by (service, release, version) (build_info)", instant=True),),
             kind="table",
@@ -320,8 +324,9 @@ SINCE = Row(
             runbook="two-releases",
         ),
         Panel(
-            "Time since start",
-            "Saw teeth are restarts. All services at once: the host, or a deployment.",
+            "Uptime",
+            "Time since each process started. Sawteeth are restarts. All services at once: the machine restarted, or a "
+            "deployment.",
             "s",
             (Query(f'time() - process_start_time_seconds{{job=~"{PRODUCT}"}}', "{{job}} {{instance}}"),),
             least=0,
@@ -329,8 +334,8 @@ SINCE = Row(
             runbook="instance-down#processrestartloop",
         ),
         Panel(
-            "Scrapes",
-            "Time that scraping each service takes. Near 10 s metrics have holes, and so have alerts.",
+            "Scrape duration",
+            "Time to scrape each service. Above the timeout of 5 s, metrics have gaps and alerts do not work.",
             "s",
             (Query(f'max by (job) (scrape_duration_seconds{{job=~"{CORE}"}})', "{{job}}"),),
             least=0,
@@ -341,7 +346,7 @@ SINCE = Row(
 DASHBOARD = Dashboard(
     uid="linnet-overview",
     title="Linnet: overview",
-    description="Is Linnet up, do its users suffer, and where does it come from?",
+    description="Is Linnet up, are users affected, where is the fault, and since when?",
     rows=(UP, USERS, OBJECTIVES, WHERE, SINCE),
     refresh="1m",
 )

@@ -1,27 +1,27 @@
-"""Expressions and panels that more than one dashboard has."""
+"""Expressions and panels that several dashboards share."""
 
 from __future__ import annotations
 
 from .model import Choice, Meaning, Panel, Query, Source, Steps
 
-# The window of every rate on a time axis: Grafana makes it at least four scrapes wide.
+# The window of every rate on a time axis. Grafana makes it at least four scrape intervals long.
 WINDOW = "$__rate_interval"
 
 PRODUCT = "gateway|shortener|worker"
 CORE = f"{PRODUCT}|nginx|postgres|redis"
 CODE_ROUTE = "/{code}"
-# What the service-level objectives are about (docs/runbooks, monitoring/prometheus/rules).
+# Requests that the service-level objectives cover (monitoring/prometheus/rules/slo.yml).
 REDIRECT = f'job="shortener",http_route="{CODE_ROUTE}"'
 API = 'job="gateway"'
 DURATION = "http_server_request_duration_seconds"
 
 UP_OR_DOWN = (Meaning(1, "up", "green"), Meaning(0, "down", "red"))
-LIVE_OR_CUT = (Meaning(1, "live", "green"), Meaning(0, "cut", "red"))
+LIVE_OR_STALE = (Meaning(1, "live", "green"), Meaning(0, "stale", "red"))
 ZERO_IS_GOOD = Steps(bad=1)
 
 
 def rate(metric: str, labels: str = "", by: str = "", window: str = WINDOW) -> str:
-    """The sum over all instances, a second."""
+    """The rate per second, summed over all instances."""
     return f"{total(by)}(rate({metric}{braces(labels)}[{window}]))"
 
 
@@ -44,18 +44,18 @@ def quantile(q: float, histogram: str, labels: str = "", by: str = "") -> str:
 
 def quantiles(histogram: str, labels: str = "") -> tuple[Query, ...]:
     return tuple(
-        Query(quantile(q, histogram, labels), name) for q, name in ((0.5, "half"), (0.95, "95 %"), (0.99, "99 %"))
+        Query(quantile(q, histogram, labels), name) for q, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
     )
 
 
 def good_share(labels: str, window: str) -> str:
-    """The share of answers that are no 5xx. Without a single failure there may be no series of failures."""
+    """The share of responses that are not 5xx. `or vector(0)`: before the first 5xx there is no series of them."""
     failed = increase(f"{DURATION}_count", f'{labels},http_response_status_code=~"5.."', window=window)
     return f"1 - ({failed} or vector(0)) / ({increase(f'{DURATION}_count', labels, window=window)} > 0)"
 
 
 def fast_share(labels: str, bucket: str, window: str) -> str:
-    """The share of answers that took no longer than the histogram's bucket `bucket`."""
+    """The share of responses within the histogram bucket `bucket`."""
     fast = increase(f"{DURATION}_bucket", f'{labels},le="{bucket}"', window=window)
     return f"{fast} / ({increase(f'{DURATION}_count', labels, window=window)} > 0)"
 
@@ -83,7 +83,7 @@ def stat(
     more: str = "",
     runbook: str = "",
 ) -> Panel:
-    """One number, of now."""
+    """A panel with the current value."""
     return Panel(
         title,
         description,
@@ -103,8 +103,8 @@ def stat(
 def memory_of_processes(jobs: str, width: int = 8) -> Panel:
     return Panel(
         "Memory of the processes",
-        "Resident memory of each process. A line that rises for hours under even traffic is a leak; near the container's "
-        "limit the kernel kills the process.",
+        "Resident memory of each process. A line that rises for hours under even traffic is a leak. Near the "
+        "container's limit the kernel kills the process.",
         "bytes",
         (Query(f'process_resident_memory_bytes{{job=~"{jobs}"}}', "{{job}} {{instance}}"),),
         width=width,
@@ -116,7 +116,7 @@ def memory_of_processes(jobs: str, width: int = 8) -> Panel:
 def cpu_of_processes(jobs: str, width: int = 8) -> Panel:
     return Panel(
         "CPU of the processes",
-        "Cores that each process uses. A process at as many cores as its container may have is the bottleneck.",
+        "Cores that each process uses. A process that uses its container's whole CPU limit is the bottleneck.",
         "short",
         (Query(f'rate(process_cpu_seconds_total{{job=~"{jobs}"}}[{WINDOW}])', "{{job}} {{instance}}"),),
         width=width,
@@ -133,8 +133,8 @@ def log_panel(title: str, description: str, expr: str, height: int = 10) -> Pane
 def errors_in_log(services: str, height: int = 10) -> Panel:
     return log_panel(
         "Errors and warnings in the log",
-        "The latest lines at level error or warn. Open a line: `request_id` leads to all lines of that request, "
-        "`trace_id` to its trace. Empty is good.",
+        "The latest lines at level error or warn. In a line's details, `request_id` links to all lines of that request "
+        "and `trace_id` to its trace. Empty is good.",
         f'{{service=~"{services}", level=~"error|warn"}}',
         height,
     )

@@ -1,21 +1,21 @@
-"""PostgreSQL, as its exporter and as Linnet's pools see it."""
+"""PostgreSQL, measured by its exporter and by Linnet's connection pools."""
 
 from __future__ import annotations
 
 from .model import Column, Dashboard, Panel, Query, Row, Steps
 from .parts import UP_OR_DOWN, errors_in_log, increase, rate, stat
 
-# Every database but the server's own.
+# All databases except the server's own.
 OURS = 'datname!~"template.*|postgres|"'
 USED = 'linnet_db_connections{state="used"}'
 HITS, READS = "pg_stat_database_blks_hit", "pg_stat_database_blks_read"
 
 UP = Row(
-    "Is it up, and can it be reached?",
+    "Is PostgreSQL up?",
     (
         stat(
             "PostgreSQL",
-            "Whether the exporter reaches it. Down: links that no cache holds are 503, and so is the API.",
+            "Whether its exporter reaches it. Down: links that no cache holds return 503, and so does the API.",
             "none",
             "min(pg_up)",
             meanings=UP_OR_DOWN,
@@ -23,7 +23,7 @@ UP = Row(
         ),
         stat(
             "Connections",
-            "Share of `max_connections`. Near 100 % new connections are refused, and with them requests.",
+            "Used share of `max_connections`. Near 100 % new connections are refused, and requests fail.",
             "percentunit",
             "sum(pg_stat_activity_count) / min(pg_settings_max_connections)",
             steps=Steps(warn=0.7, bad=0.8),
@@ -31,15 +31,16 @@ UP = Row(
         ),
         stat(
             "Longest transaction",
-            "Long ones keep old rows alive and locks held. Linnet's own take seconds at most, the deletion of a user up to 30 s.",
+            "Long transactions keep deleted rows and hold locks. Linnet's own take seconds, the deletion of a user up "
+            "to 30 s.",
             "s",
             "max(pg_stat_activity_max_tx_duration)",
             steps=Steps(warn=60, bad=300),
             runbook="postgres-load#postgreslongtransaction",
         ),
         stat(
-            "Deadlocks today",
-            "Over 24 h. Each is a transaction that was ended and made again; any at all means that two of ours take locks in "
+            "Deadlocks in 24 h",
+            "PostgreSQL canceled one transaction of each. Any deadlock means that two statements take locks in "
             "different orders.",
             "short",
             increase("pg_stat_database_deadlocks", OURS, window="24h"),
@@ -49,13 +50,13 @@ UP = Row(
         ),
         stat(
             "Size",
-            "Of Linnet's database with all indexes. Clicks are kept for 90 days, so it should level off.",
+            "Linnet's database with all indexes. Clicks are kept for 90 days by default, so it should level off.",
             "bytes",
             f"sum(pg_database_size_bytes{{{OURS}}})",
             more="linnet-host",
         ),
         stat(
-            "Read from memory",
+            "Buffer hit ratio",
             "Share of blocks found in shared buffers, over the last hour. Below 95 %: the working set does not fit.",
             "percentunit",
             f"{increase(HITS, OURS, window='1h')} / ({increase(HITS, OURS, window='1h')} + {increase(READS, OURS, window='1h')} > 0)",
@@ -70,15 +71,16 @@ CONNECTIONS = Row(
     (
         Panel(
             "Pools",
-            "Connections in use by pool, as the processes count them. `resolve` serves redirects, `api` the API, `background` the rest.",
+            "Connections in use, reported by the processes. `resolve`: redirects. `api`: the API. `background`: "
+            "background tasks.",
             "short",
             (Query(f"sum by (job, pool) ({USED})", "{{job}} {{pool}}"),),
             stacked=True,
             least=0,
         ),
         Panel(
-            "Fullest pool",
-            "Share of the pool that is taken, by process. At 100 % requests wait up to `postgres.acquire_timeout_ms`, then are 503.",
+            "Pool usage",
+            "Used share of each pool. At 100 % requests wait up to `postgres.acquire_timeout_ms`, then return 503.",
             "percentunit",
             (
                 Query(
@@ -92,7 +94,7 @@ CONNECTIONS = Row(
         ),
         Panel(
             "Sessions by state",
-            "As PostgreSQL counts them. Many `active`: slow statements. `idle in transaction`: a client that forgot to commit.",
+            "Reported by PostgreSQL. Many `active`: slow statements. `idle in transaction`: a client has not committed.",
             "short",
             (Query("sum by (state) (pg_stat_activity_count)", "{{state}}"),),
             stacked=True,
@@ -102,11 +104,11 @@ CONNECTIONS = Row(
 )
 
 WORK = Row(
-    "What does it do?",
+    "What is it working on?",
     (
         Panel(
             "Transactions",
-            "Committed and rolled back. Rollbacks that rise with errors of the API: look at the log below.",
+            "Committed and rolled back. Rollbacks that rise with API errors: see the log below.",
             "ops",
             (
                 Query(rate("pg_stat_database_xact_commit", OURS), "committed"),
@@ -116,7 +118,7 @@ WORK = Row(
         ),
         Panel(
             "Rows",
-            "Read by the plan, returned to statements, and written. `returned` far above `fetched` is a scan without an index.",
+            "`returned` far above `fetched`: statements scan tables without an index.",
             "ops",
             (
                 Query(rate("pg_stat_database_tup_returned", OURS), "returned"),
@@ -129,29 +131,30 @@ WORK = Row(
         ),
         Panel(
             "Blocks read from disk",
-            "Blocks that were not in shared buffers; the system's cache may still have had them. Rises with slow redirects: memory is "
-            "short.",
+            "Blocks that were not in shared buffers; the system's file cache may have had them. Rising with slow "
+            "redirects: memory is short.",
             "ops",
             (Query(rate(READS, OURS), "blocks"),),
             least=0,
         ),
         Panel(
             "Longest transaction by state",
-            "`active`: a slow statement or a wait for a lock. `idle in transaction`: a client that does not go on.",
+            "`active`: a slow statement, or one that waits for a lock. `idle in transaction`: a client that has not "
+            "committed.",
             "s",
             (Query("max by (state) (pg_stat_activity_max_tx_duration)", "{{state}}"),),
             least=0,
         ),
         Panel(
             "Locks",
-            "Held and awaited, by mode. Any `accessexclusivelock` for more than a moment stops everything on that table.",
+            "Held and awaited locks by mode. An `accessexclusivelock` blocks every statement on its table.",
             "short",
             (Query(f"sum by (mode) (pg_locks_count{{{OURS}}})", "{{mode}}"),),
             least=0,
         ),
         Panel(
             "Deadlocks and conflicts",
-            "Transactions that PostgreSQL ended. 0 is right.",
+            "Transactions that PostgreSQL canceled. Should be 0.",
             "short",
             (
                 Query(increase("pg_stat_database_deadlocks", OURS), "deadlocks"),
@@ -163,11 +166,12 @@ WORK = Row(
 )
 
 SPACE = Row(
-    "Does it have room?",
+    "Is there enough space?",
     (
         Panel(
             "Size by database",
-            "A steady rise beyond the retention of clicks: roll-ups and links, or tables that vacuum does not keep small.",
+            "A steady rise beyond the retention of clicks: roll-ups and links grow, or vacuum does not keep tables "
+            "small.",
             "bytes",
             (Query(f"max by (datname) (pg_database_size_bytes{{{OURS}}})", "{{datname}}"),),
             least=0,
@@ -175,14 +179,14 @@ SPACE = Row(
         ),
         Panel(
             "Temporary files",
-            "Written by sorts that did not fit `work_mem`. Exports write some; a lot at every moment is a bad plan.",
+            "Written by sorts that exceed `work_mem`. Exports write some. A constant stream indicates a bad plan.",
             "Bps",
             (Query(rate("pg_stat_database_temp_bytes", OURS), "temporary files"),),
             least=0,
         ),
         Panel(
             "Write-ahead log",
-            "Its size on disk. It grows when checkpoints are late or something holds it back; a full disk stops PostgreSQL.",
+            "Size on disk. It grows when checkpoints are late or something retains it. A full disk stops PostgreSQL.",
             "bytes",
             (Query("max(pg_wal_size_bytes)", "WAL"),),
             least=0,
@@ -190,7 +194,8 @@ SPACE = Row(
         ),
         Panel(
             "Tables with the most dead rows",
-            "What vacuum has yet to take away. More dead than live ones: autovacuum does not keep up, or a long transaction holds it.",
+            "Rows that vacuum has yet to remove. More dead than live rows: autovacuum cannot keep up, or a long "
+            "transaction blocks it.",
             "short",
             (
                 Query("topk(10, max by (relname) (pg_stat_user_tables_n_dead_tup))", instant=True),
@@ -205,8 +210,8 @@ SPACE = Row(
             ),
         ),
         Panel(
-            "Scrapes of the exporter",
-            "Time that it takes to ask PostgreSQL everything. It rises when PostgreSQL is busy, or catalogues are large.",
+            "Scrape duration of the exporter",
+            "Time for all queries of the exporter. It rises when PostgreSQL is busy.",
             "s",
             (Query('max by (instance) (scrape_duration_seconds{job="postgres"})', "{{instance}}"),),
             width=12,
@@ -219,6 +224,6 @@ SPACE = Row(
 DASHBOARD = Dashboard(
     uid="linnet-postgres",
     title="Linnet: PostgreSQL",
-    description="The database: reachable, free connections, what it works on, and how much room it has.",
+    description="PostgreSQL: availability, connections, activity, disk space.",
     rows=(UP, CONNECTIONS, WORK, SPACE),
 )

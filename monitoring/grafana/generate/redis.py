@@ -1,4 +1,4 @@
-"""Redis: cache, queue of clicks, rates and news, all in one instance."""
+"""Redis: cache, click stream, rate limits and invalidation bus in one instance."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ HITS, MISSES = "redis_keyspace_hits_total", "redis_keyspace_misses_total"
 FULL = "max(redis_memory_used_bytes / (redis_memory_max_bytes > 0))"
 
 UP = Row(
-    "Is it up, and does it keep what it must?",
+    "Is Redis up, and is its data safe?",
     (
         stat(
             "Redis",
-            "Whether the exporter reaches it. Down: redirects and the API go on, slower; clicks wait in the shorteners' spools.",
+            "Whether its exporter reaches it. Down: redirects and the API work, but more slowly. Clicks wait in the "
+            "shorteners' spools.",
             "none",
             "min(redis_up)",
             meanings=UP_OR_DOWN,
@@ -22,7 +23,8 @@ UP = Row(
         ),
         stat(
             "Memory in use",
-            "Share of `maxmemory`. At 100 % cached links are evicted; if nothing can be, writes are refused and clicks go to the spools.",
+            "Share of `maxmemory`. At 100 % Redis evicts cached links. When nothing is left to evict, it refuses "
+            "writes, and clicks go to the spools.",
             "percentunit",
             FULL,
             steps=Steps(warn=0.8, bad=0.9),
@@ -31,7 +33,8 @@ UP = Row(
         ),
         stat(
             "Evictions in the last hour",
-            "Keys with a life time that had to go early. Streams of clicks have none and are never evicted. Many: `maxmemory` is small.",
+            "Keys with an expiry that Redis removed early. Streams have no expiry and are never evicted. Many: "
+            "`maxmemory` is too small.",
             "short",
             increase("redis_evicted_keys_total", window="1h"),
             steps=Steps(warn=1),
@@ -39,25 +42,27 @@ UP = Row(
             runbook="redis-memory#redisevictions",
         ),
         stat(
-            "Last write of its file",
-            "Whether the last write to the append-only file succeeded. Failed: the disk is full or broken, and a restart loses the queue.",
+            "Last write to the append-only file",
+            "Failed: the disk is full or broken, and a restart loses clicks in the stream.",
             "none",
             "min(redis_aof_last_write_status)",
             meanings=FAILED_OR_NOT,
             more="linnet-host",
         ),
         stat(
-            "Linnet's links down",
-            "Links of the shorteners whose breaker is open, whatever the exporter says: the way to Redis counts as well.",
+            "Linnet's Redis clients down",
+            "Redis clients of the shorteners whose circuit breaker is open. It also detects a broken network, which "
+            "the exporter does not.",
             "none",
-            'sum(linnet_redis_links{state="down"})',
+            'sum(linnet_redis_clients{state="down"})',
             steps=ZERO_IS_GOOD,
             more="linnet-resolve",
             runbook="redis-down",
         ),
         stat(
-            "Running since",
-            "Time since its start. Short, and nobody restarted it: it was killed, most likely for its memory.",
+            "Uptime",
+            "Time since Redis started. Short without a restart by an operator: it was killed, most likely for its "
+            "memory.",
             "s",
             "min(redis_uptime_in_seconds)",
             more="linnet-host",
@@ -66,12 +71,12 @@ UP = Row(
 )
 
 MEMORY = Row(
-    "What is its memory used for?",
+    "What uses its memory?",
     (
         Panel(
             "Memory",
-            "Used, and what it may use. The resident size is what the container's limit counts; it exceeds the used size while a child "
-            "rewrites the append-only file.",
+            "Used, and the maximum. The container's limit counts the resident size, which is larger while a child "
+            "process rewrites the append-only file.",
             "bytes",
             (
                 Query("max(redis_memory_used_bytes)", "used"),
@@ -83,38 +88,38 @@ MEMORY = Row(
         ),
         Panel(
             "Keys",
-            "All, and those that will go by themselves. The rest are streams and the like: few.",
+            "All keys, and those with an expiry. The few others are streams and similar.",
             "short",
-            (Query("sum(redis_db_keys)", "all"), Query("sum(redis_db_keys_expiring)", "with a life time")),
+            (Query("sum(redis_db_keys)", "all"), Query("sum(redis_db_keys_expiring)", "with an expiry")),
             least=0,
         ),
         Panel(
-            "Keys that went",
-            "Expired at the end of their life, or evicted for want of memory. Evictions cost the database look-ups.",
+            "Expired and evicted keys",
+            "Expired: at their expiry. Evicted: early, for lack of memory. Evictions cause lookups in PostgreSQL.",
             "ops",
             (Query(rate("redis_expired_keys_total"), "expired"), Query(rate("redis_evicted_keys_total"), "evicted")),
             least=0,
         ),
         Panel(
-            "Stream of clicks",
-            "What waits to be written to PostgreSQL, or is kept for a moment for live watchers. It can't be evicted, so it may fill "
-            "Redis when the workers are down, up to `clicks.stream_bytes`.",
+            "Click stream",
+            "Clicks that wait for a worker, or are kept for live watchers. It is never evicted and grows up to "
+            "`clicks.stream_bytes` while workers are down.",
             "bytes",
             (Query("max(linnet_clicks_stream_bytes)", "stream"),),
             least=0,
             more="linnet-clicks",
         ),
         Panel(
-            "Found in the keyspace",
-            "Share of reads that found their key, of all kinds. It falls after a restart and comes back as caches fill.",
+            "Keyspace hit ratio",
+            "Share of reads that found their key. It drops after a restart and recovers as caches fill.",
             "percentunit",
-            (Query(f"{rate(HITS)} / ({rate(HITS)} + {rate(MISSES)} > 0)", "found"),),
+            (Query(f"{rate(HITS)} / ({rate(HITS)} + {rate(MISSES)} > 0)", "hit ratio"),),
             least=0,
             most=1,
         ),
         Panel(
             "Fragmentation",
-            "Resident over used memory. Above 1.5 with much data: memory is wasted; below 1: the host swaps.",
+            "Resident divided by used memory. Above 1.5 with much data: wasted memory. Below 1: the machine swaps.",
             "short",
             (Query("max(redis_mem_fragmentation_ratio)", "resident ÷ used"),),
             least=0,
@@ -123,19 +128,19 @@ MEMORY = Row(
 )
 
 WORK = Row(
-    "Is it slow, and why?",
+    "Is Redis slow, and why?",
     (
         Panel(
             "Commands",
-            "By command. A new leader of the list explains a new load.",
+            "By command. A command that suddenly leads the list explains a new load.",
             "ops",
             (Query(f"topk(10, {rate('redis_commands_total', '', 'cmd')})", "{{cmd}}"),),
             stacked=True,
             least=0,
         ),
         Panel(
-            "Mean time of a command",
-            "Time within Redis, without the network. Milliseconds: large values, slow scripts, or too little CPU.",
+            "Mean command duration",
+            "Time within Redis, without the network. Milliseconds: large values, slow scripts or too little CPU.",
             "s",
             (
                 Query(
@@ -148,14 +153,14 @@ WORK = Row(
         ),
         Panel(
             "Slow commands",
-            "Entries of the slow log. Look at them with SLOWLOG GET.",
+            "Entries of the slow log. `SLOWLOG GET` shows them.",
             "short",
             (Query("max(redis_slowlog_length)", "entries"),),
             least=0,
         ),
         Panel(
             "Clients",
-            "Connected, and waiting in a blocking read: each worker's consumers do, as long as there are no clicks.",
+            "Connected clients, and those in a blocking read. Workers block while there are no clicks.",
             "short",
             (
                 Query("max(redis_connected_clients)", "connected"),
@@ -176,7 +181,7 @@ WORK = Row(
         ),
         Panel(
             "CPU",
-            "Cores that Redis uses; it does commands on one. At 1 it is the bottleneck.",
+            "Cores that Redis uses. It executes commands on one core, so at 1 it is the bottleneck.",
             "short",
             (
                 Query(
@@ -189,7 +194,7 @@ WORK = Row(
         ),
         Panel(
             "Append-only file",
-            "Its size. It shrinks with each rewrite; if it only grows, rewrites fail for want of memory or disk.",
+            "Its size. It shrinks with each rewrite. If it only grows, rewrites fail for lack of memory or disk space.",
             "bytes",
             (Query("max(redis_aof_current_size_bytes)", "size"),),
             width=12,
@@ -197,8 +202,8 @@ WORK = Row(
             more="linnet-host",
         ),
         Panel(
-            "Fork",
-            "Time that the last fork took; Redis stands still meanwhile. Hundreds of milliseconds are felt by users.",
+            "Fork duration",
+            "Duration of the last fork, which blocks Redis. Users notice hundreds of milliseconds.",
             "s",
             (Query("max(redis_latest_fork_seconds)", "last fork"),),
             width=12,
@@ -211,6 +216,7 @@ WORK = Row(
 DASHBOARD = Dashboard(
     uid="linnet-redis",
     title="Linnet: Redis",
-    description="Cache, queue of clicks, rates and news: is it reachable, does it have memory, is it slow?",
+    description="Redis: cache, click stream, rate limits, invalidation bus. Is it reachable, does it have memory, is "
+                "it slow?",
     rows=(UP, MEMORY, WORK),
 )

@@ -1,11 +1,11 @@
-"""Redirects: the shorteners' public listener and the caches behind it."""
+"""Redirects: the shorteners' resolve listener and its caches."""
 
 from __future__ import annotations
 
 from .model import Dashboard, Panel, Query, Row, Steps
 from .parts import (
     DURATION,
-    LIVE_OR_CUT,
+    LIVE_OR_STALE,
     REDIRECT,
     WINDOW,
     ZERO_IS_GOOD,
@@ -24,19 +24,20 @@ LOOKUPS = "linnet_cache_lookups_total"
 FROM_DATABASE = rate(LOOKUPS, 'tier="database"')
 
 SUFFER = Row(
-    "Do visitors suffer?",
+    "Are visitors affected?",
     (
         stat(
-            "Redirects a second",
-            "Answers to visitors of short links, whatever they are. Far below the usual at this hour: look at nginx and the network.",
+            "Redirects per second",
+            "All responses to visitors of short links. Far below the usual rate for this hour: check nginx and the "
+            "network.",
             "reqps",
-            rate("linnet_resolve_answers_total"),
+            rate("linnet_resolve_responses_total"),
             decimals=1,
             more="linnet-nginx",
         ),
         stat(
-            "Answered without a 5xx",
-            "Over the last hour. The objective is 99.95 %.",
+            "Without 5xx",
+            "Share over the last hour. The objective is 99.95 %.",
             "percentunit",
             good_share(REDIRECT, "1h"),
             steps=Steps(warn=0.9999, bad=0.9995, falling=True),
@@ -45,7 +46,7 @@ SUFFER = Row(
         ),
         stat(
             "Within 10 ms",
-            "Over the last hour, at the shorteners. The objective is 99 %.",
+            "Share over the last hour, measured at the shorteners. The objective is 99 %.",
             "percentunit",
             fast_share(REDIRECT, "0.01", "1h"),
             steps=Steps(warn=0.995, bad=0.99, falling=True),
@@ -54,49 +55,49 @@ SUFFER = Row(
         ),
         stat(
             "Shorteners",
-            "How many answer scrapes. None: there are no redirects at all.",
+            "Shorteners that respond to Prometheus. 0: no short link resolves.",
             "none",
             'sum(up{job="shortener"})',
             steps=Steps(bad=1, falling=True),
             runbook="shortener-down",
         ),
         stat(
-            "Change feed",
-            "Whether every shortener hears of changes. Cut: each caches a link for less than a second and asks the database more.",
+            "Invalidation bus",
+            "The worst shortener. Stale: it caches links for less than a second and queries PostgreSQL more.",
             "none",
-            "min(linnet_change_feed_live)",
-            meanings=LIVE_OR_CUT,
-            runbook="change-feed",
+            "min(linnet_invalidation_bus_live)",
+            meanings=LIVE_OR_STALE,
+            runbook="invalidation-bus",
         ),
         stat(
-            "Redis links down",
-            "Links of the shorteners to Redis whose breaker is open. Redirects go on from memory and PostgreSQL.",
+            "Redis clients down",
+            "Redis clients of the shorteners whose circuit breaker is open. Redirects use memory and PostgreSQL.",
             "none",
-            'sum(linnet_redis_links{state="down"})',
+            'sum(linnet_redis_clients{state="down"})',
             steps=ZERO_IS_GOOD,
             more="linnet-redis",
             runbook="redis-down",
         ),
         Panel(
-            "Answers by outcome",
-            "`unknown`, `expired`, `inactive`, `used_up` are links that lead nowhere; `too_many_misses` clients that guess codes; "
-            "`unavailable` is our fault: the database did not answer and no cache knew.",
+            "Responses by outcome",
+            "`unknown`, `expired`, `inactive`, `used_up`: links without a target. `too_many_misses`: clients that "
+            "guess codes. `unavailable`: a fault of Linnet, no cache had the link and PostgreSQL did not respond.",
             "reqps",
-            (Query(rate("linnet_resolve_answers_total", "", "outcome"), "{{outcome}}"),),
+            (Query(rate("linnet_resolve_responses_total", "", "outcome"), "{{outcome}}"),),
             stacked=True,
             least=0,
         ),
         Panel(
-            "Time to answer",
-            "At the shorteners. The 95 % line rises when look-ups miss the caches, the half line when the processes lack CPU.",
+            "Response duration",
+            "At the shorteners. A rising p95: lookups miss the caches. A rising p50: the processes lack CPU.",
             "s",
             quantiles(DURATION, REDIRECT),
             steps=Steps(bad=0.01),
             least=0,
         ),
         Panel(
-            "Time to answer by instance, 95 %",
-            "One line far above the others: that process is new (cold cache), overloaded, or far from its database.",
+            "Response duration by instance, p95",
+            "One line far above the others: that process has a cold cache, is overloaded, or is far from its database.",
             "s",
             (Query(quantile(0.95, DURATION, REDIRECT, "instance"), "{{instance}}"),),
             least=0,
@@ -105,21 +106,21 @@ SUFFER = Row(
 )
 
 CACHE = Row(
-    "Do the caches do their work?",
+    "Do the caches work?",
     (
         Panel(
-            "Look-ups by tier",
-            "`local` is the process's memory, `shared` Redis, `database` PostgreSQL, `coalesced` those that waited for another's "
-            "look-up of the same link.",
+            "Lookups by tier",
+            "`local`: L1, the process's memory. `shared`: L2, Redis. `database`: PostgreSQL. `coalesced`: joined an "
+            "in-flight lookup of the same link.",
             "ops",
             (Query(rate(LOOKUPS, "", "tier"), "{{tier}}"),),
             stacked=True,
             least=0,
         ),
         Panel(
-            "Answered without the database",
-            "Share of look-ups that a cache or another's look-up answered. Below 80 % for an hour: caches are too small, cold, or cut "
-            "from news.",
+            "Hit ratio",
+            "Share of lookups that did not query PostgreSQL. Below 80 % for an hour: caches are too small, cold, or "
+            "the invalidation bus is stale.",
             "percentunit",
             (Query(f"1 - {FROM_DATABASE} / ({rate(LOOKUPS)} > 0)", "hit ratio"),),
             steps=Steps(bad=0.8, falling=True),
@@ -128,32 +129,33 @@ CACHE = Row(
             runbook="redis-memory#cachehitratiolow",
         ),
         Panel(
-            "Look-ups in the database by instance",
-            "What the caches do not take from PostgreSQL. A single high line is a cold process.",
+            "Database lookups by instance",
+            "Lookups that reached PostgreSQL. A single high line is a process with a cold cache.",
             "ops",
             (Query(rate(LOOKUPS, 'tier="database"', "instance"), "{{instance}}"),),
             least=0,
             more="linnet-postgres",
         ),
         Panel(
-            "Links in the local caches",
-            "Falling to 0 and rising again: a restart. Flat at its ceiling with a bad hit ratio: it is too small for the links in use.",
+            "Links in L1",
+            "A drop to 0 is a restart. Flat at its maximum with a low hit ratio: L1 is too small for the links in use.",
             "short",
-            (Query("linnet_cache_local_entries", "{{instance}}"),),
+            (Query("linnet_cache_l1_entries", "{{instance}}"),),
             least=0,
         ),
         Panel(
-            "Size of the local caches",
-            "Part of the process's memory; `cache.local_bytes` bounds it.",
+            "Size of L1",
+            "Part of the process's memory, bounded by `cache.l1_bytes`.",
             "bytes",
-            (Query("linnet_cache_local_bytes", "{{instance}}"),),
+            (Query("linnet_cache_l1_bytes", "{{instance}}"),),
             least=0,
         ),
         Panel(
-            "Links loaded at start",
-            "Links that a process took from the database before it took traffic. 0: it began cold and its first minutes are slow.",
+            "Links loaded at startup",
+            "Links that a process loaded from PostgreSQL before it became ready. 0: it started with a cold cache, and "
+            "its first minutes are slow.",
             "short",
-            (Query("linnet_cache_warmed_total", "{{instance}}"),),
+            (Query("linnet_cache_warmup_links_total", "{{instance}}"),),
             least=0,
         ),
     ),
@@ -163,42 +165,44 @@ WHY = Row(
     "Why?",
     (
         Panel(
-            "Change feed by instance",
-            "Whether the process hears of changed links. Cut for long: Redis is away, or the network between.",
+            "Invalidation bus by instance",
+            "Whether a process receives invalidations of changed links. Stale for long: Redis is unreachable, or the "
+            "network fails.",
             "none",
-            (Query("linnet_change_feed_live", "{{instance}}"),),
+            (Query("linnet_invalidation_bus_live", "{{instance}}"),),
             kind="state-timeline",
-            meanings=LIVE_OR_CUT,
+            meanings=LIVE_OR_STALE,
             height=8,
-            runbook="change-feed",
+            runbook="invalidation-bus",
         ),
         Panel(
-            "Look-ups that went on without Redis",
-            "Redis was away or failed, so the database was asked. Only faults fill this.",
+            "Lookups without L2",
+            "Redis was unreachable or failed, so the lookup queried PostgreSQL. Only faults cause these.",
             "ops",
-            (Query(rate("linnet_cache_shared_errors_total", "", "instance"), "{{instance}}"),),
+            (Query(rate("linnet_cache_l2_errors_total", "", "instance"), "{{instance}}"),),
             least=0,
-            empty="none so far",
+            empty="none",
             more="linnet-redis",
             runbook="redis-down",
         ),
         Panel(
-            "Changes told late",
-            "Changes that the outbox told because Redis could not be told at once. Only faults fill this; it ends when Redis is back.",
+            "Invalidations published by the relay",
+            "Changes that the outbox relay published, because Redis was unreachable when they were made. Only faults "
+            "cause these.",
             "ops",
-            (Query(rate("linnet_cache_caught_up_total", "", "instance"), "{{instance}}"),),
+            (Query(rate("linnet_outbox_relayed_total", "", "instance"), "{{instance}}"),),
             least=0,
-            empty="none so far",
+            empty="none",
             more="linnet-redis",
             runbook="redis-down",
         ),
         Panel(
             "Database connections for redirects",
-            "Connections in use, and how many there may be. When the lines meet, look-ups wait and then fail.",
+            "Connections in use and their maximum. When the lines meet, lookups wait and then fail.",
             "short",
             (
                 Query('sum by (instance) (linnet_db_connections{pool="resolve",state="used"})', "{{instance}} used"),
-                Query('max by (instance) (linnet_db_connections_max{pool="resolve"})', "{{instance}} most"),
+                Query('max by (instance) (linnet_db_connections_max{pool="resolve"})', "{{instance}} maximum"),
             ),
             least=0,
             more="linnet-postgres",
@@ -207,8 +211,9 @@ WHY = Row(
         cpu_of_processes("shortener"),
         memory_of_processes("shortener"),
         Panel(
-            "Log lines lost",
-            "Lines that the process dropped because its standard output was slow or gone. Not 0: the log has holes.",
+            "Dropped log lines",
+            "Log lines that the process dropped, because its standard output was slow or closed. Not 0: the log has "
+            "gaps.",
             "ops",
             (Query(f'rate(log_lines_dropped_total{{job="shortener"}}[{WINDOW}])', "{{instance}}"),),
             least=0,
@@ -217,7 +222,7 @@ WHY = Row(
         ),
         Panel(
             "Open files",
-            "Share of the descriptors that the process may open; nearly all are connections. Near 100 % it refuses connections.",
+            "Used share of file descriptors, most of them connections. Near 100 % the process refuses connections.",
             "percentunit",
             (Query('process_open_fds{job="shortener"} / process_max_fds{job="shortener"}', "{{instance}}"),),
             steps=Steps(warn=0.8, bad=0.95),
@@ -226,7 +231,8 @@ WHY = Row(
         ),
         Panel(
             "Threads",
-            "Threads of the process. The number is fixed by its configuration but for short-lived blocking work; a steady rise is a fault.",
+            "Threads of the process. Its settings determine the number, except for short blocking tasks. A steady rise "
+            "is a fault.",
             "short",
             (Query('process_threads{job="shortener"}', "{{instance}}"),),
             least=0,
@@ -238,6 +244,6 @@ WHY = Row(
 DASHBOARD = Dashboard(
     uid="linnet-resolve",
     title="Linnet: resolve and cache",
-    description="Redirects at the shorteners, the caches before the database, and what they wait for.",
+    description="Redirects at the shorteners, their caches, and the causes of delays.",
     rows=(SUFFER, CACHE, WHY),
 )

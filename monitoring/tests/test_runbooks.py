@@ -1,0 +1,66 @@
+"""The commands of docs/runbooks: subcommands of scripts/oncall, and PromQL with metrics that rules or dashboards use."""
+
+from __future__ import annotations
+
+import re
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+from expressions import of_dashboards, of_rules
+from promql import selectors
+
+MONITORING = Path(__file__).resolve().parent.parent
+RUNBOOKS = MONITORING.parent / "docs/runbooks"
+ONCALL = MONITORING.parent / "scripts/oncall"
+PARTS = ("**What it means.**", "**Impact", "**Check", "**Fix", "**Verify")
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    for path in sorted(RUNBOOKS.glob("*.md")):
+        yield path.name, path.read_text(encoding="utf-8")
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    for name, text in pages():
+        for expr in re.findall(r"scripts/oncall query '([^']+)'", text):
+            if expr != "EXPRESSION":
+                yield name, expr
+
+
+class Runbooks(unittest.TestCase):
+    def test_each_alert_has_all_parts_in_order(self) -> None:
+        for name, text in pages():
+            if name == "README.md":
+                continue
+            sections = re.split(r"(?m)^## (?=[A-Z]\w+$)", text)
+            for section in sections[1:] or sections:
+                with self.subTest(name, section=section.splitlines()[0]):
+                    places = [section.find(part) for part in PARTS]
+                    self.assertNotIn(-1, places)
+                    self.assertEqual(places, sorted(places))
+
+    def test_subcommands_of_oncall_exist(self) -> None:
+        usage = ONCALL.read_text(encoding="utf-8").split("set -euo pipefail")[0]
+        known = {word for words in re.findall(r"#   scripts/oncall ([a-z|]+)", usage) for word in words.split("|")}
+        used = [(name, word) for name, text in pages() for word in re.findall(r"scripts/oncall ([a-z]+)", text)]
+        self.assertTrue(used)
+        for name, word in used:
+            # "`scripts/oncall` works …" has a backtick before the next word.
+            self.assertIn(word, known, name)
+
+    def test_queries_are_valid_and_use_known_metrics(self) -> None:
+        expressions = [*of_dashboards(MONITORING / "grafana/dashboards"), *of_rules(MONITORING / "prometheus/rules")]
+        known = {selector.metric for e in expressions if e.kind != "logs" for selector in selectors(e.text)}
+        # prometheus.yml keeps it for this use.
+        known |= {"container_memory_rss"}
+        known |= {e.where.partition("{")[0] for e in expressions if e.kind == "record"}
+        found = list(queries())
+        self.assertGreater(len(found), 50)
+        for name, expr in found:
+            with self.subTest(name, expr=expr):
+                self.assertEqual([s.metric for s in selectors(expr) if s.metric not in known], [])
+
+
+if __name__ == "__main__":
+    unittest.main()
