@@ -32,7 +32,7 @@ RECORDED = re.compile(r"[a-z_]+:[a-z0-9_]+(:[a-z0-9_]+)?")
 
 @dataclass
 class Proof:
-    """What the tests prove about one alert."""
+    """The states of one alert that tests prove."""
 
     fires: bool = False
     resolves: bool = False
@@ -103,7 +103,7 @@ def annotation_faults(alert: Alert, runbooks: Path) -> Iterator[str]:
 
 
 def read_tests(folder: Path) -> dict[str, Proof]:
-    """What the test groups prove, by alert. An expectation without annotations proves nothing."""
+    """The proofs of the test groups, by alert. An expectation without annotations proves nothing."""
     proofs: dict[str, Proof] = {}
     for path in sorted(folder.glob("*.yml")):
         for group in load(path)["tests"]:

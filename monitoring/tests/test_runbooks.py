@@ -13,7 +13,7 @@ from promql import selectors
 MONITORING = Path(__file__).resolve().parent.parent
 RUNBOOKS = MONITORING.parent / "docs/runbooks"
 ONCALL = MONITORING.parent / "scripts/oncall"
-PARTS = ("**What it means.**", "**Impact", "**Check", "**Fix", "**Verify")
+PARTS = ("**Meaning.**", "**Impact", "**Check", "**Fix", "**Verify")
 
 
 def pages() -> Iterator[tuple[str, str]]:

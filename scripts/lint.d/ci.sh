@@ -4,8 +4,8 @@
 # A check fails when its linter cannot be installed. Skipping it silently would report success for files that were never
 # checked.
 
-# Sets `files` to the repository's files that match the patterns, untracked ones included. Fails when there are none: a
-# check without files would always pass.
+# Sets `files` to the repository's files that match the patterns, untracked ones included. Fails without a match: a
+# check of no files would always pass.
 find_files() {
   local file
   files=()

@@ -115,7 +115,7 @@ class Column:
 @dataclass(frozen=True)
 class Panel:
     title: str
-    # What the panel shows, and what a bad value means.
+    # The content of the panel, and the meaning of a bad value.
     description: str
     unit: str
     queries: tuple[Query, ...]
