@@ -1,4 +1,4 @@
-//! Whether traffic should come here, for the admin listener.
+//! Readiness of the gateway, for the admin listener.
 
 use std::sync::Arc;
 
@@ -8,8 +8,10 @@ use linnet_telemetry::{CheckState, Readiness, ReadinessReport};
 
 use crate::{release::RELEASE, upstream::Upstreams};
 
-/// Ready with at least one shortener that takes traffic, and not draining. Redis is shown: without
-/// it rates are counted here and keys are asked about every second.
+/// Reports ready while at least one shortener is healthy and the process is not draining.
+///
+/// Without Redis the gateway is degraded but ready: it counts rates locally and caches keys for at
+/// most 1 s.
 pub(crate) struct GatewayReadiness {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) bus: BusState,
@@ -24,22 +26,28 @@ impl Readiness for GatewayReadiness {
 
 impl GatewayReadiness {
     fn report(&self) -> ReadinessReport {
-        let draining = self.lifecycle.is_draining();
-        let healthy = self.upstreams.healthy();
-        let shortener = if healthy > 0 {
+        let is_draining = self.lifecycle.is_draining();
+        let healthy_count = self.upstreams.healthy_count();
+        let shortener = if healthy_count > 0 {
             CheckState::Up
         } else {
-            CheckState::Down("no shortener takes traffic".into())
+            CheckState::Down("no shortener is healthy".into())
         };
         let redis = if self.bus.is_live() {
             CheckState::Up
         } else {
-            CheckState::Degraded("rates are counted locally, keys are cached for 1 s".into())
+            CheckState::Degraded(
+                "rates are counted locally; keys are cached for at most 1 s".into(),
+            )
         };
         let mut checks = vec![("shortener", shortener), ("redis", redis)];
-        if draining {
-            checks.push(("draining", CheckState::Down("the process is stopping".into())));
+        if is_draining {
+            checks.push(("draining", CheckState::Down("the process is draining".into())));
         }
-        ReadinessReport { ready: healthy > 0 && !draining, release: RELEASE.into(), checks }
+        ReadinessReport {
+            ready: healthy_count > 0 && !is_draining,
+            release: RELEASE.into(),
+            checks,
+        }
     }
 }

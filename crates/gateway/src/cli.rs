@@ -16,7 +16,7 @@ use crate::{
 
 const PROGRAM: Program = Program("linnet-gateway");
 
-/// Linnet's gateway: authenticates, limits and routes API requests.
+/// Serves Linnet's API: authenticates, rate-limits and routes requests to shorteners.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM.0, version = RELEASE)]
 struct Arguments {
@@ -28,14 +28,14 @@ struct Arguments {
 
 #[derive(Debug, Default, Clone, Copy, Subcommand)]
 enum Command {
-    /// Serves (the default).
+    /// Serves the API and the web pages (the default).
     #[default]
     Serve,
-    /// Asks the running gateway's admin listener whether it is ready; exits with 0 or 1.
+    /// Checks that the admin listener of a running gateway reports ready; exits with 0 or 1.
     Healthcheck,
 }
 
-/// Runs the program.
+/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let Arguments { options, command } = Arguments::parse();
     PROGRAM.run(&options, |settings: Settings| match command.unwrap_or_default() {

@@ -1,7 +1,7 @@
-//! What every answer carries, whatever made it: security headers, CORS, and `Connection: close`
-//! while the process drains.
+//! Middleware that adds security headers, CORS headers, and `Connection: close` while the process
+//! drains, to every response.
 //!
-//! The headers here are defaults: a page or the shortener may have set its own.
+//! Security headers are defaults: those that a page or a shortener has set are kept.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use linnet_platform::lifecycle::Lifecycle;
 
 use crate::config::CorsSettings;
 
-/// Nothing here is a page that loads anything; `/docs` has a policy of its own.
+/// For responses that load no other resource. The pages set their own policies.
 const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -45,7 +45,7 @@ const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
 );
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
 
-/// Shared by all workers.
+/// Configuration of [`edge`]; clones share the origins.
 #[derive(Clone)]
 pub(crate) struct Edge {
     lifecycle: Lifecycle,
@@ -57,18 +57,18 @@ impl Edge {
         Self { lifecycle, origins: cors.allowed_origins.as_slice().into() }
     }
 
-    /// The request's origin, if it is an allowed one.
+    /// The request's origin, if it is allowed.
     fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         if self.origins.is_empty() {
             return None;
         }
         let origin = headers.get(header::ORIGIN)?;
         let text = origin.to_str().ok()?;
-        let allowed = self.origins.iter().any(|known| known == "*" || known == text);
-        allowed.then(|| origin.clone())
+        let is_allowed = self.origins.iter().any(|allowed| allowed == "*" || allowed == text);
+        is_allowed.then(|| origin.clone())
     }
 
-    fn finish(
+    fn add_headers(
         &self,
         origin: Option<HeaderValue>,
         response: &mut ServiceResponse<impl MessageBody>,
@@ -93,7 +93,7 @@ impl Edge {
     }
 }
 
-/// The middleware.
+/// Responds to CORS preflight requests, and adds the headers to all responses.
 pub(crate) async fn edge<B: MessageBody + 'static>(
     edge: web::Data<Edge>,
     request: ServiceRequest,
@@ -101,16 +101,16 @@ pub(crate) async fn edge<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let origin = edge.allowed_origin(request.headers());
     let mut response = if origin.is_some() && is_preflight(&request) {
-        let answer = HttpResponse::NoContent()
+        let preflight = HttpResponse::NoContent()
             .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS))
             .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS))
             .insert_header((header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS))
             .finish();
-        request.into_response(answer).map_into_right_body()
+        request.into_response(preflight).map_into_right_body()
     } else {
         next.call(request).await?.map_into_left_body()
     };
-    edge.finish(origin, &mut response);
+    edge.add_headers(origin, &mut response);
     Ok(response)
 }
 

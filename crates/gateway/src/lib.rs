@@ -1,24 +1,30 @@
-//! The gateway: Linnet's way in for everything but the short links themselves.
+//! The gateway: serves Linnet's API and web pages. Short links bypass it.
 //!
-//! A request travels `edge` (headers that every answer carries) → [`routing`](self) (the table of
-//! routes) → `auth` (who calls) → `limit` (how often) → `proxy` (what is passed on) → `upstream`
-//! (to which shortener). The gateway never touches the database, and holds nothing that another
-//! gateway would miss: keys are cached, rates are in Redis.
+//! A request passes `edge` (headers of every response), `routing` (route table), `auth` (caller),
+//! `limit` (rate), `proxy` (headers and bodies) and `upstream` (choice of a shortener), in this
+//! order.
+//!
+//! Invariants:
+//! - The gateway never connects to PostgreSQL.
+//! - Gateways share no state except the rates in Redis: a gateway can be added or removed at any
+//!   time.
 
 mod admin;
 mod auth;
 pub mod cli;
 pub mod config;
+mod counters;
 mod edge;
 mod limit;
 mod metrics;
 mod pages;
+mod problems;
 mod proxy;
 mod release;
 mod routing;
 mod startup;
+mod thread_state;
 mod upstream;
-mod worker;
 
 #[cfg(test)]
 mod tests;

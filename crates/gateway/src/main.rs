@@ -1,4 +1,4 @@
-//! The gateway's program; everything is in the library, so that tests can build it.
+//! Entry point of `linnet-gateway`. All code is in the library, so that tests can start a gateway.
 
 use std::process::ExitCode;
 

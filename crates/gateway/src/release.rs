@@ -1,13 +1,13 @@
-//! What was built.
+//! Build information.
 
 use linnet_telemetry::ServiceInfo;
 
-/// The build's name for itself: a commit or a tag.
+/// The commit or tag of this build; `development` for a local build.
 pub(crate) const RELEASE: &str = match option_env!("LINNET_RELEASE") {
     Some(release) => release,
     None => "development",
 };
 
-/// For telemetry.
+/// Identifies this service in logs, metrics and traces.
 pub(crate) const SERVICE: ServiceInfo =
     ServiceInfo { name: "gateway", version: env!("CARGO_PKG_VERSION"), release: RELEASE };

@@ -1,6 +1,6 @@
-//! Puts the pieces together: binds everything first, then starts it, then stops it in order.
+//! Starts the gateway: binds all listeners, builds the shared state, then runs the servers.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpServer,
@@ -9,6 +9,7 @@ use actix_web::{
     middleware::from_fn,
     web,
 };
+use chrono::Utc;
 use http::HeaderValue;
 use linnet_domain::Scope;
 use linnet_platform::{
@@ -27,52 +28,54 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     admin::GatewayReadiness,
-    auth::{Authority, KeyCache},
+    auth::{KeyAuthenticator, KeyCache},
     config::{Anonymous, Settings},
+    counters::Counters,
     edge::{Edge, edge},
-    limit::{Limiter, Rates, sweep},
-    metrics::{self, Counters},
+    limit::{RateLimiter, RateLimits, sweep},
+    metrics,
     pages::{self, Pages},
+    problems,
     release::SERVICE,
     routing,
+    thread_state::ThreadState,
     upstream::{UpstreamClient, Upstreams, probe},
-    worker::Worker,
 };
 
-/// Longest wait for a request's head.
+/// Timeout of a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection that closes may go on sending what nobody reads.
+/// Time for which a closing connection discards what its client still sends.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A gateway whose listeners are bound.
+/// A gateway with bound listeners, not yet running.
 pub struct Application {
-    shared: Shared,
-    public: Listener,
-    admin: Listener,
+    shared: SharedState,
+    listener: Listener,
+    admin_listener: Listener,
     admin_state: AdminState,
-    bus: Task,
+    bus_task: BackgroundTask,
 }
 
-type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+type BackgroundTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What all workers share.
+/// State of the process that all server threads share.
 #[derive(Clone)]
-struct Shared {
+struct SharedState {
     settings: Arc<Settings>,
     lifecycle: Lifecycle,
     requests: RequestTelemetry,
     edge: Edge,
     pages: Pages,
     routes: &'static [Route],
-    authority: Arc<Authority>,
+    authenticator: Arc<KeyAuthenticator>,
     upstreams: Arc<Upstreams>,
     counters: Arc<Counters>,
-    rates: Arc<Rates>,
+    limits: Arc<RateLimits>,
     service_token: HeaderValue,
 }
 
 impl Application {
-    /// Binds the listeners and builds what workers share. Nothing runs yet.
+    /// Binds the listeners and builds the shared state. Nothing runs before [`Self::run`].
     pub fn build(
         settings: Settings,
         telemetry: &Telemetry,
@@ -81,15 +84,15 @@ impl Application {
         Self::build_with(settings, telemetry, lifecycle, ROUTES)
     }
 
-    /// [`Application::build`] with a table of routes; tests add routes of their own.
+    /// [`Application::build`] with a route table, to which tests add their own routes.
     pub(crate) fn build_with(
         settings: Settings,
         telemetry: &Telemetry,
         lifecycle: Lifecycle,
         routes: &'static [Route],
     ) -> Result<Self, StartError> {
-        let public = bind(&settings.gateway.listen)?;
-        let admin = bind(&settings.gateway.admin_listen)?;
+        let listener = bind(&settings.gateway.listen)?;
+        let admin_listener = bind(&settings.gateway.admin_listen)?;
 
         let meter = telemetry.meter();
         let counters = Arc::new(Counters::default());
@@ -100,13 +103,13 @@ impl Application {
         let cache = Arc::new(KeyCache::new(&settings.auth));
         let sink: Arc<dyn InvalidationSink> = Arc::<KeyCache>::clone(&cache);
         let nonce = format!("gateway:{:032x}", rand::random::<u128>());
-        let (bus_state, bus) = invalidation_bus::bus(&settings.redis, CHANNEL, &nonce, sink, None)
+        let (bus, bus_task) = invalidation_bus::bus(&settings.redis, CHANNEL, &nonce, sink, None)
             .map_err(StartError::setting("redis.url"))?;
-        metrics::register(&meter, &counters, &upstreams, bus_state.clone());
+        metrics::register(&meter, &counters, &upstreams, bus.clone());
 
         let readiness = GatewayReadiness {
             upstreams: Arc::clone(&upstreams),
-            bus: bus_state,
+            bus,
             lifecycle: lifecycle.clone(),
         };
         let admin_state = AdminState {
@@ -117,100 +120,105 @@ impl Application {
         let mut service_token = HeaderValue::from_str(settings.service.token.expose_secret())
             .map_err(StartError::setting("service.token"))?;
         service_token.set_sensitive(true);
-        let shared = Shared {
+        let service = settings.service.clone();
+        let shared = SharedState {
             requests: RequestTelemetry::new(&meter, &settings.telemetry),
             edge: Edge::new(lifecycle.clone(), &settings.cors),
             pages: Pages::new(Arc::clone(&upstreams), lifecycle.clone()),
             routes,
-            authority: Authority::new(cache, settings.service.clone(), Arc::clone(&counters)),
+            authenticator: KeyAuthenticator::new(cache, service, Arc::clone(&counters), Utc::now),
             upstreams,
             counters,
-            rates: Arc::new(Rates::new(&settings.limits)),
+            limits: Arc::new(RateLimits::new(&settings.limits)),
             service_token,
             lifecycle,
             settings: Arc::new(settings),
         };
-        Ok(Self { shared, public, admin, admin_state, bus: Box::pin(bus) })
+        Ok(Self { shared, listener, admin_listener, admin_state, bus_task: Box::pin(bus_task) })
     }
 
-    /// Where the API is served.
+    /// Address of the API and the web pages.
     pub fn address(&self) -> Address {
-        self.public.local_address()
+        self.listener.local_address()
     }
 
-    /// Where the admin listener is.
+    /// Address of the admin listener.
     pub fn admin_address(&self) -> Address {
-        self.admin.local_address()
+        self.admin_listener.local_address()
     }
 
-    /// Serves until the lifecycle ends. Needs an actix runtime.
+    /// Serves until the lifecycle ends. Must run in an actix runtime.
     pub async fn run(self) -> Result<(), StartError> {
         let shared = self.shared;
         let lifecycle = shared.lifecycle.clone();
         let settings = Arc::clone(&shared.settings);
         if settings.gateway.anonymous == Anonymous::Open {
-            tracing::warn!("gateway.anonymous is `open`: anybody may call everything");
+            tracing::warn!(
+                setting = "gateway.anonymous",
+                value = "open",
+                "every client has all scopes without an API key"
+            );
         }
         tracing::info!(
-            address = %self.public.local_address(),
-            admin = %self.admin.local_address(),
+            address = %self.listener.local_address(),
+            admin = %self.admin_listener.local_address(),
             release = SERVICE.release,
-            "the gateway starts"
+            "gateway starting"
         );
 
-        lifecycle.own("invalidation bus", self.bus);
-        lifecycle.own("limit sweep", sweep(shared.rates.local()));
-        lifecycle.own(
-            "upstream probe",
-            probe(
-                settings.upstream.clone(),
-                settings.service.clone(),
-                Arc::clone(&shared.upstreams),
-            ),
-        );
-        let (public, retire_public) = self.public.split();
-        let (admin, retire_admin) = self.admin.split();
-        let public = serve_public(shared, public)?;
-        let admin = serve_admin(&lifecycle, self.admin_state, admin, settings.shutdown.grace_s)?;
+        start_background_tasks(&shared, self.bus_task);
+        let (socket, retire) = self.listener.split();
+        let (admin_socket, retire_admin) = self.admin_listener.split();
+        let server = serve(shared, socket)?;
+        let grace_s = settings.shutdown.grace_s;
+        let admin_server = serve_admin(&lifecycle, self.admin_state, admin_socket, grace_s)?;
+        let drain = Duration::from_millis(settings.shutdown.drain_ms);
         let stop = {
-            let (lifecycle, drain) =
-                (lifecycle.clone(), Duration::from_millis(settings.shutdown.drain_ms));
+            let lifecycle = lifecycle.clone();
             tokio::spawn(async move {
-                lifecycle.run_until_stopping(drain, || retire_public.retire()).await;
+                lifecycle.run_until_stopping(drain, || retire.retire()).await;
             })
         };
-        let ends = first_ends_all([public, admin], &lifecycle).await;
+        let result = first_ends_all([server, admin_server], &lifecycle).await;
         stop.abort();
         retire_admin.retire();
-        ends?;
+        result?;
         if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
     }
 }
 
-fn serve_public(shared: Shared, socket: Bound) -> io::Result<Server> {
+fn start_background_tasks(shared: &SharedState, bus_task: BackgroundTask) {
+    let SharedState { lifecycle, settings, .. } = shared;
+    lifecycle.own("invalidation bus", bus_task);
+    lifecycle.own("rate limit sweep", sweep(shared.limits.local()));
+    let (upstream, service) = (settings.upstream.clone(), settings.service.clone());
+    lifecycle.own("health probe", probe(upstream, service, Arc::clone(&shared.upstreams)));
+}
+
+fn serve(shared: SharedState, socket: Bound) -> io::Result<Server> {
     let settings = Arc::clone(&shared.settings);
     let lifecycle = shared.lifecycle.clone();
     let threads = match settings.gateway.server_threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    // The factory runs once in each worker's own runtime.
+    // Each server thread calls the factory once, in its own runtime.
     let server = HttpServer::new(move || app(shared.clone()))
         .workers(threads)
         .max_connections(settings.gateway.max_connections)
         .keep_alive(Duration::from_secs(settings.gateway.keep_alive_s))
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-        // A client that closes its side is gone: its event stream must end.
+        // A client that closes its write side has disconnected: its event stream must end.
         .h1_allow_half_closed(false)
         .shutdown_timeout(settings.shutdown.grace_s)
         .shutdown_signal(lifecycle.stopping().cancelled_owned());
     run_on(server, socket)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what is returned would borrow it otherwise")]
+#[expect(clippy::needless_pass_by_value, reason = "the returned app would borrow a reference")]
 fn app(
-    shared: Shared,
+    shared: SharedState,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -222,38 +230,38 @@ fn app(
 > {
     let routes = shared.routes;
     App::new()
-        .app_data(web::Data::new(worker(&shared)))
+        .app_data(web::Data::new(thread_state(&shared)))
         .app_data(web::Data::new(shared.edge.clone()))
         .app_data(web::Data::new(shared.pages.clone()))
         .wrap(from_fn(edge))
         .wrap(shared.requests.clone())
         .configure(|cfg| routing::configure(cfg, routes))
         .configure(pages::configure)
-        .default_service(web::to(routing::unknown_path))
+        .default_service(web::to(problems::unknown_path))
 }
 
-fn worker(shared: &Shared) -> Worker {
+fn thread_state(shared: &SharedState) -> ThreadState {
     let settings = &shared.settings;
     let redis = match RedisClient::new(&settings.redis, None) {
-        Ok((link, task)) => {
-            shared.lifecycle.own("redis link", task);
-            Some(link)
+        Ok((client, task)) => {
+            shared.lifecycle.own("Redis client", task);
+            Some(client)
         }
         Err(error) => {
-            // The change feed was built from the same URL, so this can't happen; and it would not
-            // stop the gateway from working.
-            tracing::error!(%error, "no Redis link");
+            // Unexpected: the invalidation bus was built from the same URL. Rates are then counted
+            // locally.
+            tracing::error!(%error, "Redis client could not be created");
             None
         }
     };
-    Worker {
+    ThreadState {
         client: UpstreamClient::new(
             &settings.upstream,
             Arc::clone(&shared.upstreams),
             Arc::clone(&shared.counters),
         ),
-        limiter: Limiter::new(Arc::clone(&shared.rates), redis, Arc::clone(&shared.counters)),
-        authority: Arc::clone(&shared.authority),
+        limiter: RateLimiter::new(Arc::clone(&shared.limits), redis, Arc::clone(&shared.counters)),
+        authenticator: Arc::clone(&shared.authenticator),
         lifecycle: shared.lifecycle.clone(),
         service_token: shared.service_token.clone(),
         anonymous: settings.gateway.anonymous,

@@ -1,1 +1,1 @@
-// Left out: the pages load swagger-ui-bundle.js.
+// Omitted to save space: the pages load swagger-ui-bundle.js.

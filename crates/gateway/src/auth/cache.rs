@@ -1,13 +1,12 @@
-//! What the shortener said about keys, for a while.
+//! The key cache: results of key lookups, for a bounded time.
 //!
 //! Invariants:
-//! - A key is remembered by the SHA-256 of all of it; the key itself is never kept.
-//! - A change drops what is remembered about that key, and raises the epoch. A look-up that was
-//!   under way when the epoch rose is not remembered, so a revocation can't be overtaken by the
-//!   answer that it made untrue.
-//! - Lifetimes count from the *start* of a look-up. While the change feed is cut they are at most
-//!   [`STALE_TTL`].
-//! - No entry outlives its key's expiry.
+//! - An entry's key is the SHA-256 of the whole API key; the API key itself is never stored.
+//! - An invalidation removes the entries of its key and raises the epoch. A lookup that began in an
+//!   earlier epoch is not cached, so its result cannot undo a revocation.
+//! - TTLs begin with the lookup, not with its response. While the invalidation bus is stale they are
+//!   at most [`STALE_TTL`].
+//! - No entry outlives the expiry of its API key.
 
 use std::{
     sync::{
@@ -24,94 +23,94 @@ use quick_cache::sync::Cache;
 use super::{credentials::KeyHash, identity::KeyIdentity};
 use crate::config::AuthSettings;
 
-/// Longest lifetime while changes can't be heard.
+/// Longest TTL while the invalidation bus is stale.
 const STALE_TTL: Duration = Duration::from_secs(1);
 
-/// What is known about a presented key.
+/// Whether an API key is valid.
 #[derive(Debug, Clone)]
-pub(crate) enum Known {
-    /// It is valid, and whose it is.
+pub(crate) enum KeyStatus {
+    /// Valid, with the identity of its owner.
     Valid(Arc<KeyIdentity>),
-    /// It is unknown, revoked or expired.
+    /// Unknown, revoked or expired.
     Invalid,
 }
 
 #[derive(Clone)]
-struct Entry {
-    known: Known,
-    /// The public id as presented, so that a change of that key finds the entry.
+struct CachedKey {
+    status: KeyStatus,
+    /// The public id as presented, which invalidations name.
     key_id: Box<str>,
-    until: Instant,
+    fresh_until: Instant,
 }
 
-/// The moment at which a look-up began.
+/// The start of a key lookup.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Begun {
-    /// Part of a flight's name: who comes after a change must not join a flight from before it.
-    pub(crate) epoch: u64,
+pub(super) struct LookupStart {
+    /// Requests after an invalidation must not share a lookup that began before it.
+    pub(super) epoch: u64,
     at: Instant,
 }
 
-/// The process's memory of keys.
+/// The key cache of the process.
 pub(crate) struct KeyCache {
-    entries: Cache<KeyHash, Entry>,
+    entries: Cache<KeyHash, CachedKey>,
     epoch: AtomicU64,
-    live: AtomicBool,
+    is_live: AtomicBool,
     ttl: Duration,
     negative_ttl: Duration,
 }
 
 impl KeyCache {
-    /// Until the change feed is live, nothing is kept long.
+    /// An empty cache. The invalidation bus counts as stale until it reports that it is live.
     pub(crate) fn new(settings: &AuthSettings) -> Self {
         Self {
             entries: Cache::new(settings.cache_entries),
             epoch: AtomicU64::new(0),
-            live: AtomicBool::new(false),
+            is_live: AtomicBool::new(false),
             ttl: Duration::from_millis(settings.cache_ttl_ms),
             negative_ttl: Duration::from_millis(settings.negative_ttl_ms),
         }
     }
 
-    /// What is remembered about the key, if anything.
-    pub(crate) fn get(&self, hash: &KeyHash) -> Option<Known> {
+    /// The cached status of a key, if it is fresh.
+    pub(super) fn get(&self, hash: &KeyHash, now: Instant) -> Option<KeyStatus> {
         let entry = self.entries.get(hash)?;
-        (Instant::now() < entry.until).then_some(entry.known)
+        (now < entry.fresh_until).then_some(entry.status)
     }
 
-    /// Call it before the shortener is asked.
-    pub(crate) fn begin(&self) -> Begun {
-        Begun { epoch: self.epoch.load(Ordering::SeqCst), at: Instant::now() }
+    /// Must be called before the lookup is sent.
+    pub(super) fn start_lookup(&self, now: Instant) -> LookupStart {
+        LookupStart { epoch: self.epoch.load(Ordering::SeqCst), at: now }
     }
 
-    /// Remembers an answer, unless something changed since the question. `expires_in` is what the
-    /// key has left to live.
-    pub(crate) fn put(
+    /// Caches the result of a lookup, unless an invalidation has arrived since its start.
+    /// `expires_in` is the remaining lifetime of the API key; `None` if it does not expire.
+    pub(super) fn insert(
         &self,
-        begun: Begun,
+        start: LookupStart,
         hash: KeyHash,
         key_id: &str,
-        known: Known,
+        status: KeyStatus,
         expires_in: Option<Duration>,
     ) {
-        let ttl = match known {
-            Known::Valid(_) => self.ttl,
-            Known::Invalid => self.negative_ttl,
+        let ttl = match status {
+            KeyStatus::Valid(_) => self.ttl,
+            KeyStatus::Invalid => self.negative_ttl,
         };
-        let ttl = if self.live.load(Ordering::SeqCst) { ttl } else { ttl.min(STALE_TTL) };
-        let until = begun.at + expires_in.map_or(ttl, |left| left.min(ttl));
-        if self.epoch.load(Ordering::SeqCst) != begun.epoch {
+        let ttl = if self.is_live.load(Ordering::SeqCst) { ttl } else { ttl.min(STALE_TTL) };
+        let fresh_until = start.at + expires_in.map_or(ttl, |expires_in| expires_in.min(ttl));
+        if self.epoch.load(Ordering::SeqCst) != start.epoch {
             return;
         }
-        self.entries.insert(hash, Entry { known, key_id: key_id.into(), until });
-        // A change between the check and the insert has swept already; it has raised the epoch
-        // before that.
-        if self.epoch.load(Ordering::SeqCst) != begun.epoch {
+        self.entries.insert(hash, CachedKey { status, key_id: key_id.into(), fresh_until });
+        // An invalidation between the check and the insert may have missed the entry, but it raised
+        // the epoch first.
+        if self.epoch.load(Ordering::SeqCst) != start.epoch {
             self.entries.remove(&hash);
         }
     }
 
-    fn forget_all(&self) {
+    fn flush(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.entries.clear();
     }
@@ -128,13 +127,13 @@ impl InvalidationSink for KeyCache {
     }
 
     fn went_stale(&self) {
-        self.live.store(false, Ordering::SeqCst);
-        self.forget_all();
+        self.is_live.store(false, Ordering::SeqCst);
+        self.flush();
     }
 
     fn went_live(&self) {
-        self.live.store(true, Ordering::SeqCst);
-        self.forget_all();
+        self.is_live.store(true, Ordering::SeqCst);
+        self.flush();
     }
 }
 
@@ -147,78 +146,84 @@ mod tests {
     const HASH: KeyHash = [7; 32];
     const ID: &str = "Ab3xYz01";
 
-    fn cache() -> KeyCache {
+    fn live_cache() -> KeyCache {
         let cache = KeyCache::new(&AuthSettings::default());
         cache.went_live();
         cache
     }
 
-    fn valid() -> Known {
-        Known::Valid(Arc::new(KeyIdentity::new(ID, 7, Scopes::default()).unwrap()))
+    fn valid() -> KeyStatus {
+        KeyStatus::Valid(Arc::new(KeyIdentity::new(ID, 7, Scopes::default()).unwrap()))
     }
 
-    fn change(id: &str) -> String {
+    fn just_before(instant: Instant) -> Instant {
+        instant.checked_sub(Duration::from_nanos(1)).unwrap()
+    }
+
+    fn invalidation(id: &str) -> String {
         Invalidation::Key { id: id.into() }.encode()
     }
 
     #[test]
-    fn a_change_drops_its_key_and_no_other() {
-        let cache = cache();
-        cache.put(cache.begin(), HASH, ID, valid(), None);
-        assert!(cache.receive(&change("Zz3xYz99")));
-        assert!(cache.get(&HASH).is_some());
-        assert!(cache.receive(&change(ID)));
-        assert!(cache.get(&HASH).is_none());
+    fn invalidation_removes_only_its_key() {
+        let (cache, now) = (live_cache(), Instant::now());
+        cache.insert(cache.start_lookup(now), HASH, ID, valid(), None);
+        assert!(cache.receive(&invalidation("Zz3xYz99")));
+        assert!(cache.get(&HASH, now).is_some());
+        assert!(cache.receive(&invalidation(ID)));
+        assert!(cache.get(&HASH, now).is_none());
     }
 
     #[test]
-    fn must_07_an_answer_that_a_change_overtook_is_not_remembered() {
-        let cache = cache();
-        let begun = cache.begin();
-        assert!(cache.receive(&change(ID)));
-        cache.put(begun, HASH, ID, valid(), None);
-        assert!(cache.get(&HASH).is_none());
+    fn must_07_lookup_that_began_before_an_invalidation_is_not_cached() {
+        let (cache, now) = (live_cache(), Instant::now());
+        let start = cache.start_lookup(now);
+        assert!(cache.receive(&invalidation(ID)));
+        cache.insert(start, HASH, ID, valid(), None);
+        assert!(cache.get(&HASH, now).is_none());
     }
 
     #[test]
-    fn a_cut_forgets_everything_and_shortens_lifetimes() {
-        let cache = cache();
-        cache.put(cache.begin(), HASH, ID, valid(), None);
+    fn stale_bus_flushes_the_cache_and_shortens_ttls() {
+        let (cache, now) = (live_cache(), Instant::now());
+        cache.insert(cache.start_lookup(now), HASH, ID, valid(), None);
         cache.went_stale();
-        assert!(cache.get(&HASH).is_none());
-        let begun = cache.begin();
-        cache.put(begun, HASH, ID, valid(), None);
-        assert_eq!(cache.entries.get(&HASH).unwrap().until, begun.at + STALE_TTL);
+        assert!(cache.get(&HASH, now).is_none());
+        cache.insert(cache.start_lookup(now), HASH, ID, valid(), None);
+        assert!(cache.get(&HASH, just_before(now + STALE_TTL)).is_some());
+        assert!(cache.get(&HASH, now + STALE_TTL).is_none());
     }
 
     #[test]
-    fn an_entry_never_outlives_its_key() {
-        let cache = cache();
-        let begun = cache.begin();
-        cache.put(begun, HASH, ID, valid(), Some(Duration::from_secs(3)));
-        assert_eq!(cache.entries.get(&HASH).unwrap().until, begun.at + Duration::from_secs(3));
-        let begun = cache.begin();
-        cache.put(begun, HASH, ID, valid(), Some(Duration::ZERO));
-        assert!(cache.get(&HASH).is_none());
+    fn entry_never_outlives_its_key() {
+        let (cache, now) = (live_cache(), Instant::now());
+        let expires_in = Duration::from_secs(3);
+        cache.insert(cache.start_lookup(now), HASH, ID, valid(), Some(expires_in));
+        assert!(cache.get(&HASH, just_before(now + expires_in)).is_some());
+        assert!(cache.get(&HASH, now + expires_in).is_none());
+        cache.insert(cache.start_lookup(now), HASH, ID, valid(), Some(Duration::ZERO));
+        assert!(cache.get(&HASH, now).is_none());
     }
 
     #[test]
-    fn unknown_keys_are_remembered_shorter() {
-        let cache = cache();
-        let begun = cache.begin();
-        cache.put(begun, HASH, ID, Known::Invalid, None);
-        assert_eq!(cache.entries.get(&HASH).unwrap().until, begun.at + Duration::from_secs(5));
-        assert!(matches!(cache.get(&HASH), Some(Known::Invalid)));
+    fn invalid_key_has_the_negative_ttl() {
+        let (cache, now) = (live_cache(), Instant::now());
+        cache.insert(cache.start_lookup(now), HASH, ID, KeyStatus::Invalid, None);
+        let negative_ttl = Duration::from_secs(5);
+        let before = just_before(now + negative_ttl);
+        assert!(matches!(cache.get(&HASH, before), Some(KeyStatus::Invalid)));
+        assert!(cache.get(&HASH, now + negative_ttl).is_none());
     }
 
     #[test]
-    fn the_cache_is_bounded() {
+    fn number_of_entries_is_bounded() {
         let settings = AuthSettings { cache_entries: 100, ..AuthSettings::default() };
         let cache = KeyCache::new(&settings);
         for n in 0..10_000_u32 {
             let mut hash = HASH;
             hash[..4].copy_from_slice(&n.to_be_bytes());
-            cache.put(cache.begin(), hash, ID, Known::Invalid, None);
+            let start = cache.start_lookup(Instant::now());
+            cache.insert(start, hash, ID, KeyStatus::Invalid, None);
         }
         assert!(cache.entries.len() <= 200, "{}", cache.entries.len());
     }

@@ -1,4 +1,4 @@
-//! Finds the API key in a request, and refuses what could not be one without asking anybody.
+//! Finds the API key in a request, and rejects malformed keys without a lookup.
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use sha2::{Digest as _, Sha256};
@@ -9,13 +9,13 @@ const PREFIX: &str = "lnt_";
 const ID_LENGTH: usize = 8;
 const SECRET_LENGTH: usize = 43;
 
-/// Query parameters that people put keys into. A URL is logged and shared, a key must not be.
-const QUERY_NAMES: [&str; 4] = ["api_key", "key", "access_token", "token"];
+/// Query parameters that clients use for keys. They are rejected because URLs are logged and shared.
+const QUERY_PARAMETERS: [&str; 4] = ["api_key", "key", "access_token", "token"];
 
-/// SHA-256 of a whole presented key.
+/// The SHA-256 of a whole API key.
 pub(crate) type KeyHash = [u8; 32];
 
-/// A key of the right shape; whether it is valid only the shortener knows.
+/// A well-formed API key, which may be invalid.
 #[derive(Clone, Copy)]
 pub(crate) struct PresentedKey<'a> {
     text: &'a str,
@@ -27,54 +27,54 @@ impl std::fmt::Debug for PresentedKey<'_> {
     }
 }
 
-/// Why a request's credentials are refused without a look-up.
+/// Why credentials are rejected without a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CredentialError {
     /// The query has a parameter for a key.
-    #[error("an API key belongs in a header, never in the URL, where it is logged and shared")]
+    #[error("API key in the URL")]
     InUrl,
     /// Two different keys.
-    #[error("the request carries two different API keys")]
+    #[error("two different API keys")]
     Conflicting,
-    /// Not the shape of a key.
-    #[error("the API key is malformed")]
+    /// Not the form of a key, or not the scheme `Bearer`.
+    #[error("malformed API key")]
     Malformed,
 }
 
 impl<'a> PresentedKey<'a> {
-    /// `lnt_`, 8 letters or digits, `_`, 43 characters of base64url.
+    /// Parses `lnt_`, 8 letters or digits, `_`, and 43 characters of base64url.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(PREFIX)?.split_at_checked(ID_LENGTH)?;
         let secret = secret.strip_prefix('_')?;
-        let url_safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        let ok = id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        let is_well_formed = id.bytes().all(|byte| byte.is_ascii_alphanumeric())
             && secret.len() == SECRET_LENGTH
-            && secret.bytes().all(url_safe);
-        ok.then_some(Self { text })
+            && secret.bytes().all(is_base64url);
+        is_well_formed.then_some(Self { text })
     }
 
-    /// The key's public part.
+    /// The public id.
     pub(crate) fn id(&self) -> &'a str {
         self.text.get(PREFIX.len()..PREFIX.len() + ID_LENGTH).unwrap_or_default()
     }
 
-    /// The whole key. It goes to the shortener and nowhere else.
+    /// The whole key. Send it to a shortener only.
     pub(crate) fn expose(&self) -> &'a str {
         self.text
     }
 
-    /// What the key is remembered by.
+    /// The hash under which the key is cached.
     pub(crate) fn hash(&self) -> KeyHash {
         Sha256::digest(self.text.as_bytes()).into()
     }
 }
 
-/// The request's key, if it has one. An empty header counts as absent.
-pub(crate) fn find<'a>(
+/// The request's key, if it has one. An empty header counts as absent, and a repeated key as one.
+pub(crate) fn find_key<'a>(
     headers: &'a HeaderMap,
     query: &str,
 ) -> Result<Option<PresentedKey<'a>>, CredentialError> {
-    if names_a_key(query) {
+    if has_key_parameter(query) {
         return Err(CredentialError::InUrl);
     }
     let mut found: Option<&str> = None;
@@ -108,11 +108,11 @@ fn merge<'a>(found: &mut Option<&'a str>, value: &'a str) -> Result<(), Credenti
     }
 }
 
-fn names_a_key(query: &str) -> bool {
+fn has_key_parameter(query: &str) -> bool {
     !query.is_empty()
         && query.split('&').any(|pair| {
             let name = pair.split('=').next().unwrap_or(pair);
-            QUERY_NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+            QUERY_PARAMETERS.iter().any(|parameter| name.eq_ignore_ascii_case(parameter))
         })
 }
 
@@ -133,11 +133,11 @@ mod tests {
         for (name, value) in pairs {
             headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
-        find(&headers, query).map(|key| key.map(|key| key.expose().to_owned()))
+        find_key(&headers, query).map(|key| key.map(|key| key.expose().to_owned()))
     }
 
     #[test]
-    fn a_key_is_found_in_either_header() {
+    fn key_is_accepted_in_either_header() {
         let bearer = format!("Bearer {KEY}");
         assert_eq!(find_in(&[("authorization", &bearer)], ""), Ok(Some(KEY.into())));
         assert_eq!(find_in(&[("x-api-key", KEY)], "limit=3"), Ok(Some(KEY.into())));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn two_different_keys_are_refused() {
+    fn two_different_keys_are_rejected() {
         let bearer = format!("bearer {KEY}");
         let both = [("authorization", bearer.as_str()), ("x-api-key", OTHER)];
         assert_eq!(find_in(&both, ""), Err(CredentialError::Conflicting));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn must_16_a_key_is_never_taken_from_the_url() {
+    fn must_16_a_key_in_the_url_is_rejected() {
         for query in ["api_key=x", "a=b&key=x", "access_token=", "TOKEN=x", "token"] {
             assert_eq!(
                 find_in(&[("x-api-key", KEY)], query),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_the_shape_of_a_key_is_malformed() {
+    fn other_forms_than_that_of_a_key_are_malformed() {
         let long = format!("{KEY}x");
         let short = &KEY[..KEY.len() - 1];
         for bad in [
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_not_shown() {
+    fn debug_output_contains_only_the_public_id() {
         assert_eq!(format!("{:?}", PresentedKey::parse(KEY).unwrap()), "PresentedKey(Ab3xYz01)");
     }
 }

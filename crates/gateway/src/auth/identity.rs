@@ -1,4 +1,4 @@
-//! A caller, in the form in which the shortener is told.
+//! The caller of a request, and the identity headers that shorteners trust.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ const USER: HeaderName = HeaderName::from_static(USER_HEADER);
 const KEY: HeaderName = HeaderName::from_static(KEY_HEADER);
 const SCOPES: HeaderName = HeaderName::from_static(SCOPES_HEADER);
 
-/// The owner of a valid key. The headers are made once, not for each request.
+/// The identity of a valid key. Its headers are encoded once and reused for each request.
 #[derive(Debug)]
 pub(crate) struct KeyIdentity {
     key_id: Box<str>,
@@ -21,7 +21,7 @@ pub(crate) struct KeyIdentity {
 }
 
 impl KeyIdentity {
-    /// Fails when `key_id` can't stand in a header.
+    /// Fails if `key_id` is not a valid header value.
     pub(crate) fn new(
         key_id: &str,
         user_id: i64,
@@ -36,32 +36,32 @@ impl KeyIdentity {
         })
     }
 
-    /// The key's public id.
+    /// The public id of the key.
     pub(crate) fn key_id(&self) -> &str {
         &self.key_id
     }
 }
 
-/// Who calls.
+/// The caller of a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Caller {
-    /// Somebody with a valid key.
+    /// The owner of a valid key.
     Key(Arc<KeyIdentity>),
-    /// Nobody in particular, with what the configuration grants.
+    /// A client without a key, with the scopes that the configuration grants.
     Anonymous(Scopes),
 }
 
 impl Caller {
     /// Whether the caller has the scope.
-    pub(crate) fn may(&self, scope: Scope) -> bool {
+    pub(crate) fn has_scope(&self, scope: Scope) -> bool {
         match self {
             Self::Key(identity) => identity.scopes.allow(scope),
             Self::Anonymous(scopes) => scopes.allow(scope),
         }
     }
 
-    /// Tells the shortener. Whatever came in under these names must be gone already.
-    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+    /// Adds the identity headers. The client's own must have been removed before.
+    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
         match self {
             Self::Key(identity) => {
                 headers.insert(USER, identity.user_header.clone());

@@ -1,6 +1,6 @@
-//! Asks the shortener who a key is.
+//! Looks up an API key at a shortener.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -10,6 +10,7 @@ use http::{
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use linnet_domain::Scope;
+use linnet_platform::single_flight::SingleFlightError;
 use linnet_protocol::{
     key_lookup::{self, KeyLookupRequest, KeyLookupResponse},
     settings::ServiceSettings,
@@ -17,101 +18,106 @@ use linnet_protocol::{
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
 
-use super::{cache::Known, identity::KeyIdentity};
+use super::{cache::KeyStatus, identity::KeyIdentity};
 use crate::upstream::{Call, CallBody, UpstreamClient, UpstreamError};
 
-/// Longest wait for an answer: a request waits for it.
+/// Timeout of a lookup with its response body. Requests wait for it.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Largest answer that is read, in bytes.
-const MAX_ANSWER: usize = 16 * 1_024;
+/// Largest response body, in bytes.
+const MAX_RESPONSE_BYTES: usize = 16 * 1_024;
 
-/// Why nothing was learnt about a key.
+/// The current time; passed in so that tests can set it.
+pub(crate) type Clock = fn() -> DateTime<Utc>;
+
+/// Why a key lookup has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookupError {
-    /// No shortener answered.
-    #[error("no shortener could say who a key is")]
+    /// No shortener responded.
+    #[error("no shortener responded to the key lookup")]
     Upstream(#[from] UpstreamError),
-    /// The answer is not what was agreed on.
-    #[error("a shortener's answer about a key was not understood: {0}")]
-    Answer(String),
-    /// Whoever asked on behalf of several has gone.
-    #[error("the look-up was given up")]
-    GivenUp,
+    /// The response does not follow the protocol.
+    #[error("response to the key lookup is not valid: {0}")]
+    Response(String),
+    /// The server thread that made the lookup has stopped.
+    #[error("key lookup was aborted")]
+    Aborted(#[from] SingleFlightError),
 }
 
-/// What the shortener said.
+impl LookupError {
+    fn response(error: impl std::fmt::Display) -> Self {
+        Self::Response(error.to_string())
+    }
+}
+
+/// The result of a key lookup.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
-    pub(crate) known: Known,
-    /// What the key has left to live; `None` if it does not expire.
-    pub(crate) expires_in: Option<Duration>,
+pub(super) struct VerifiedKey {
+    pub(super) status: KeyStatus,
+    /// Remaining lifetime of the key; `None` if it does not expire.
+    pub(super) expires_in: Option<Duration>,
 }
 
-/// One call to `POST /internal/v1/keys/lookup`.
-pub(crate) async fn ask(
+/// Makes one call to `POST /internal/v1/keys/lookup`.
+pub(super) async fn look_up(
     client: &UpstreamClient,
     service: &ServiceSettings,
     traceparent: Option<&str>,
     key: &SecretString,
-) -> Result<Found, LookupError> {
-    let broken = |error: &dyn std::fmt::Display| LookupError::Answer(error.to_string());
+    clock: Clock,
+) -> Result<VerifiedKey, LookupError> {
     let deadline = Instant::now() + TIMEOUT;
     let mut headers = HeaderMap::with_capacity(4);
     let mut token =
-        HeaderValue::from_str(service.token.expose_secret()).map_err(|error| broken(&error))?;
+        HeaderValue::from_str(service.token.expose_secret()).map_err(LookupError::response)?;
     token.set_sensitive(true);
     headers.insert(ServiceSettings::TOKEN_HEADER, token);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(value) = traceparent.and_then(|text| HeaderValue::from_str(text).ok()) {
         headers.insert("traceparent", value);
     }
-    let question = serde_json::to_vec(&KeyLookupRequest { key: key.expose_secret().into() })
-        .map_err(|error| broken(&error))?;
+    let request = serde_json::to_vec(&KeyLookupRequest { key: key.expose_secret().into() })
+        .map_err(LookupError::response)?;
     let response = client
         .call(Call {
             method: Method::POST,
             path: PathAndQuery::from_static(key_lookup::PATH),
             headers,
-            body: CallBody::Whole(Bytes::from(question)),
-            idempotent: true,
+            body: CallBody::Buffered(Bytes::from(request)),
+            is_idempotent: true,
             deadline: Some(deadline),
         })
         .await?;
     match response.status() {
-        StatusCode::NOT_FOUND => Ok(Found { known: Known::Invalid, expires_in: None }),
-        StatusCode::OK => {
-            let answer = read(response, deadline).await?;
-            understand(&answer, Utc::now())
-        }
-        status => Err(broken(&status)),
+        StatusCode::NOT_FOUND => Ok(VerifiedKey { status: KeyStatus::Invalid, expires_in: None }),
+        StatusCode::OK => parse(&read(response, deadline).await?, clock()),
+        status => Err(LookupError::response(status)),
     }
 }
 
 async fn read(response: Response<Incoming>, deadline: Instant) -> Result<Bytes, LookupError> {
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect();
+    let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect();
     match timeout_at(deadline, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(LookupError::Answer(error.to_string())),
+        Ok(Err(error)) => Err(LookupError::response(error)),
         Err(_) => Err(UpstreamError::TimedOut.into()),
     }
 }
 
-fn understand(answer: &[u8], now: DateTime<Utc>) -> Result<Found, LookupError> {
-    let broken = |error: &dyn std::fmt::Display| LookupError::Answer(error.to_string());
-    let answer: KeyLookupResponse =
-        serde_json::from_slice(answer).map_err(|error| broken(&error))?;
-    // A scope that only a later release knows gives nothing here.
-    let scopes = answer.scopes.iter().filter_map(|name| Scope::parse(name)).collect();
-    // A time in the past is no time left.
-    let expires_in = answer.expires_at.map(|at| (at - now).to_std().unwrap_or(Duration::ZERO));
-    let known = if expires_in == Some(Duration::ZERO) {
-        Known::Invalid
+fn parse(body: &[u8], now: DateTime<Utc>) -> Result<VerifiedKey, LookupError> {
+    let response: KeyLookupResponse =
+        serde_json::from_slice(body).map_err(LookupError::response)?;
+    // A scope of a later release grants nothing here.
+    let scopes = response.scopes.iter().filter_map(|name| Scope::parse(name)).collect();
+    // `to_std` fails for an expiry in the past.
+    let expires_in = response.expires_at.map(|at| (at - now).to_std().unwrap_or(Duration::ZERO));
+    let status = if expires_in == Some(Duration::ZERO) {
+        KeyStatus::Invalid
     } else {
-        let identity = KeyIdentity::new(&answer.key_id, answer.user_id, scopes)
-            .map_err(|error| broken(&error))?;
-        Known::Valid(std::sync::Arc::new(identity))
+        let identity = KeyIdentity::new(&response.key_id, response.user_id, scopes)
+            .map_err(LookupError::response)?;
+        KeyStatus::Valid(Arc::new(identity))
     };
-    Ok(Found { known, expires_in })
+    Ok(VerifiedKey { status, expires_in })
 }
 
 #[cfg(test)]
@@ -119,37 +125,36 @@ mod tests {
     use super::*;
     use crate::auth::identity::Caller;
 
-    fn understood(answer: &str) -> Result<Found, LookupError> {
-        understand(answer.as_bytes(), "2026-01-01T00:00:00Z".parse().unwrap())
+    fn parse_at_new_year(body: &str) -> Result<VerifiedKey, LookupError> {
+        parse(body.as_bytes(), "2026-01-01T00:00:00Z".parse().unwrap())
     }
 
     #[test]
-    fn an_answer_becomes_an_identity() {
-        let found = understood(
+    fn response_becomes_identity_headers() {
+        let verified = parse_at_new_year(
             r#"{"key_id":"Ab3xYz01","user_id":7,"scopes":["urls:read","later:scope"],
                 "expires_at":"2026-01-01T00:01:00Z"}"#,
         )
         .unwrap();
-        assert_eq!(found.expires_in, Some(Duration::from_mins(1)));
-        let Known::Valid(identity) = found.known else { panic!("valid") };
+        assert_eq!(verified.expires_in, Some(Duration::from_mins(1)));
+        let KeyStatus::Valid(identity) = verified.status else { panic!("valid") };
         let mut headers = HeaderMap::new();
         let caller = Caller::Key(identity);
-        caller.write(&mut headers);
+        caller.write_headers(&mut headers);
         assert_eq!(headers["x-linnet-user-id"], "7");
         assert_eq!(headers["x-linnet-key-id"], "Ab3xYz01");
         assert_eq!(headers["x-linnet-scopes"], "urls:read");
-        assert!(caller.may(Scope::UrlsRead) && !caller.may(Scope::UrlsWrite));
+        assert!(caller.has_scope(Scope::UrlsRead) && !caller.has_scope(Scope::UrlsWrite));
     }
 
     #[test]
-    fn an_expired_key_is_invalid_and_nonsense_an_error() {
-        let found = understood(
+    fn expired_key_is_invalid_and_a_malformed_response_is_an_error() {
+        let verified = parse_at_new_year(
             r#"{"key_id":"a","user_id":7,"scopes":[],"expires_at":"2025-12-31T23:59:59Z"}"#,
         );
-        assert!(matches!(found.unwrap().known, Known::Invalid));
-        assert!(understood("{}").is_err());
-        assert!(
-            understood(r#"{"key_id":"a\n","user_id":7,"scopes":[],"expires_at":null}"#).is_err()
-        );
+        assert!(matches!(verified.unwrap().status, KeyStatus::Invalid));
+        assert!(parse_at_new_year("{}").is_err());
+        let line_break = r#"{"key_id":"a\n","user_id":7,"scopes":[],"expires_at":null}"#;
+        assert!(parse_at_new_year(line_break).is_err());
     }
 }

@@ -1,145 +1,99 @@
-//! Who is calling.
+//! Authentication of API requests: finds the key, verifies it at a shortener, caches the result.
 //!
-//! A key that this process has not heard of lately is asked about once, however many requests
-//! carry it at that moment. The look-up is a task of its own: that the client who caused it leaves
-//! does not take the answer away from the others.
+//! Invariants:
+//! - Concurrent requests with one uncached key share a single lookup.
+//! - A client that disconnects does not cancel a lookup that other requests wait for.
 
 mod cache;
 mod credentials;
 mod identity;
 mod lookup;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{sync::Arc, time::Instant};
 
+use linnet_platform::single_flight::SingleFlight;
 use linnet_protocol::settings::ServiceSettings;
 use secrecy::SecretString;
-use tokio::sync::watch;
 
-use crate::{metrics::Counters, upstream::UpstreamClient};
+use crate::{counters::Counters, upstream::UpstreamClient};
 
-pub(crate) use cache::{KeyCache, Known};
-pub(crate) use credentials::{CredentialError, PresentedKey, find};
+pub(crate) use cache::{KeyCache, KeyStatus};
+pub(crate) use credentials::{CredentialError, PresentedKey, find_key};
 pub(crate) use identity::Caller;
-pub(crate) use lookup::LookupError;
+pub(crate) use lookup::{Clock, LookupError};
 
-use cache::Begun;
 use credentials::KeyHash;
-use lookup::Found;
+use lookup::VerifiedKey;
 
-/// The answer that several requests wait for.
-type Outcome = Option<Result<Found, Arc<LookupError>>>;
-type FlightName = (KeyHash, u64);
+/// Key and epoch: a request after an invalidation starts a new lookup.
+type LookupId = (KeyHash, u64);
+type LookupResult = Result<KeyStatus, Arc<LookupError>>;
 
-/// The process's knowledge of keys and the look-ups under way.
-pub(crate) struct Authority {
+/// Verifies API keys; one for the process.
+pub(crate) struct KeyAuthenticator {
     cache: Arc<KeyCache>,
-    flights: Mutex<HashMap<FlightName, watch::Receiver<Outcome>>>,
+    in_flight: Arc<SingleFlight<LookupId, LookupResult>>,
     service: ServiceSettings,
     counters: Arc<Counters>,
+    clock: Clock,
 }
 
-impl Authority {
+impl KeyAuthenticator {
+    /// `clock` decides whether a key has expired.
     pub(crate) fn new(
         cache: Arc<KeyCache>,
         service: ServiceSettings,
         counters: Arc<Counters>,
+        clock: Clock,
     ) -> Arc<Self> {
-        Arc::new(Self { cache, flights: Mutex::default(), service, counters })
+        // Without a limit of its own: requests are bounded by `gateway.max_connections`.
+        let in_flight = SingleFlight::new(usize::MAX);
+        Arc::new(Self { cache, in_flight, service, counters, clock })
     }
 
-    /// What is known about the key without asking.
-    pub(crate) fn recall(&self, hash: &KeyHash) -> Option<Known> {
-        let known = self.cache.get(hash);
-        Counters::count(match known {
+    /// The key's status from the cache.
+    pub(crate) fn cached(&self, hash: &KeyHash) -> Option<KeyStatus> {
+        let status = self.cache.get(hash, Instant::now());
+        Counters::increment(match status {
             Some(_) => &self.counters.auth_hits,
             None => &self.counters.auth_misses,
         });
-        known
+        status
     }
 
-    /// Asks about the key, or waits for the answer that another request is asking for.
+    /// The key's status from a shortener. Joins an in-flight lookup of the same key.
     pub(crate) async fn look_up(
         self: &Arc<Self>,
         client: &UpstreamClient,
         key: PresentedKey<'_>,
         hash: KeyHash,
-    ) -> Result<Known, Arc<LookupError>> {
-        let mut flight = self.join(client, key, hash);
-        let outcome = flight.wait_for(Option::is_some).await;
-        match outcome.ok().as_deref() {
-            Some(Some(Ok(found))) => Ok(found.known.clone()),
-            Some(Some(Err(error))) => Err(Arc::clone(error)),
-            // The worker that asked is being stopped.
-            Some(None) | None => Err(Arc::new(LookupError::GivenUp)),
-        }
-    }
-
-    fn join(
-        self: &Arc<Self>,
-        client: &UpstreamClient,
-        key: PresentedKey<'_>,
-        hash: KeyHash,
-    ) -> watch::Receiver<Outcome> {
-        let begun = self.cache.begin();
-        let name = (hash, begun.epoch);
-        let mut flights = self.flights();
-        if let Some(flight) = flights.get(&name) {
-            return flight.clone();
-        }
-        let (sender, receiver) = watch::channel(None);
-        flights.insert(name, receiver.clone());
-        drop(flights);
-
-        Counters::count(&self.counters.auth_lookups);
-        let landing = Landing { authority: Arc::clone(self), name };
-        let client = client.clone();
-        let key_id: Box<str> = key.id().into();
-        let key = SecretString::from(key.expose());
-        let traceparent = linnet_telemetry::context::traceparent();
-        tokio::spawn(async move {
-            let authority = &landing.authority;
-            let answer =
-                lookup::ask(&client, &authority.service, traceparent.as_deref(), &key).await;
-            authority.remember(begun, hash, &key_id, &answer);
-            sender.send_replace(Some(answer.map_err(Arc::new)));
-        });
-        receiver
-    }
-
-    fn remember(
-        &self,
-        begun: Begun,
-        hash: KeyHash,
-        key_id: &str,
-        answer: &Result<Found, LookupError>,
-    ) {
-        match answer {
-            Ok(found) => {
-                self.cache.put(begun, hash, key_id, found.known.clone(), found.expires_in);
+    ) -> LookupResult {
+        let start = self.cache.start_lookup(Instant::now());
+        let lookup = || {
+            Counters::increment(&self.counters.auth_lookups);
+            let (authenticator, client) = (Arc::clone(self), client.clone());
+            let key_id: Box<str> = key.id().into();
+            let key = SecretString::from(key.expose());
+            let traceparent = linnet_telemetry::context::traceparent();
+            async move {
+                let Self { cache, service, clock, .. } = &*authenticator;
+                match lookup::look_up(&client, service, traceparent.as_deref(), &key, *clock).await
+                {
+                    Ok(VerifiedKey { status, expires_in }) => {
+                        cache.insert(start, hash, &key_id, status.clone(), expires_in);
+                        Ok(status)
+                    }
+                    Err(error) => {
+                        let source = &error as &dyn std::error::Error;
+                        tracing::warn!(error = source, "key lookup failed");
+                        Err(Arc::new(error))
+                    }
+                }
             }
-            Err(error) => tracing::warn!(
-                error = error as &dyn std::error::Error,
-                "a key could not be looked up"
-            ),
-        }
-    }
-
-    fn flights(&self) -> MutexGuard<'_, HashMap<FlightName, watch::Receiver<Outcome>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Takes a flight off the list, also when its task is dropped.
-struct Landing {
-    authority: Arc<Authority>,
-    name: FlightName,
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.authority.flights().remove(&self.name);
+        };
+        self.in_flight
+            .run((hash, start.epoch), lookup)
+            .await
+            .unwrap_or_else(|error| Err(Arc::new(error.into())))
     }
 }

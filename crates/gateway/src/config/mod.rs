@@ -1,4 +1,4 @@
-//! The gateway's settings: its own sections, and those that all processes share.
+//! The gateway's settings: its own sections and the sections that all processes share.
 
 mod sections;
 mod values;
@@ -13,27 +13,27 @@ pub use sections::{
 };
 pub use values::{Network, ParseNetworkError};
 
-/// Everything that the gateway can be told.
+/// All settings of the gateway.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Listeners and requests.
     pub gateway: GatewaySettings,
-    /// The shorteners behind.
+    /// The shorteners and how to call them.
     pub upstream: UpstreamSettings,
     /// The key cache.
     pub auth: AuthSettings,
-    /// Rates and sizes.
+    /// Rate limits and body size.
     pub limits: LimitSettings,
-    /// Which web pages of other origins may call.
+    /// Web origins that may call the API.
     pub cors: CorsSettings,
-    /// What the world calls this service.
+    /// The public names of this installation.
     pub public: PublicSettings,
-    /// The token of the shortener's internal API.
+    /// The token that authenticates the gateway to shorteners.
     pub service: ServiceSettings,
-    /// Where rates are counted and changes are announced.
+    /// Redis, for rates and invalidations.
     pub redis: RedisSettings,
-    /// How this process stops.
+    /// Drain and grace period.
     pub shutdown: ShutdownSettings,
     /// Logs, metrics, traces.
     pub telemetry: TelemetrySettings,
@@ -72,14 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_need_nothing_but_a_token() {
+    fn only_the_service_token_is_required() {
         let settings: Settings = load_from(None, &environment(&[TOKEN])).unwrap();
         assert_eq!(settings.gateway.anonymous, Anonymous::Off);
         assert_eq!(settings.limits.key_per_minute, 600);
     }
 
     #[test]
-    fn lists_and_modes_come_from_the_environment() {
+    fn lists_and_modes_are_read_from_the_environment() {
         let env = environment(&[
             TOKEN,
             ("LINNET__UPSTREAM__SHORTENERS", "127.0.0.1:1, unix:/run/s.sock"),

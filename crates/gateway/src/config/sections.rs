@@ -1,4 +1,4 @@
-//! The sections that only the gateway reads.
+//! The settings sections that only the gateway reads.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Network, addresses, networks};
 
-/// What a caller without a key may do.
+/// Permissions of a client without an API key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Anonymous {
-    /// Nothing: the production default.
+    /// Nothing (the default).
     #[default]
     Off,
-    /// Shorten a URL.
+    /// Create links.
     Create,
-    /// Everything: for trials on a private machine.
+    /// Everything; for trials on a private machine.
     Open,
 }
 
@@ -24,23 +24,23 @@ pub enum Anonymous {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewaySettings {
-    /// Where the API is served, `host:port` or `unix:/path`.
+    /// Address of the API and the web pages, `host:port` or `unix:/path`.
     pub listen: Address,
-    /// Where `/metrics`, `/livez` and `/readyz` are served; never reachable from outside.
+    /// Address of `/metrics`, `/livez` and `/readyz`; keep it private.
     pub admin_listen: Address,
-    /// Worker threads; 0 means one for each core.
+    /// Server threads; 0 means one for each core.
     pub server_threads: usize,
-    /// What a caller without a key may do.
+    /// Permissions of a client without an API key.
     pub anonymous: Anonymous,
-    /// Networks whose `X-Real-IP` is believed, beside loopback and unix sockets.
+    /// Peers whose `X-Real-IP` is trusted, in addition to loopback and unix sockets.
     #[serde(deserialize_with = "networks")]
     pub trusted_peers: Vec<Network>,
-    /// How long an idle connection is kept, in seconds.
+    /// Idle timeout of a connection, in seconds.
     pub keep_alive_s: u64,
-    /// Connections that one worker holds at once.
+    /// Connections for each server thread.
     pub max_connections: usize,
-    /// Longest time from a request's head to the end of its answer, in milliseconds. Streams (event
-    /// streams, exports, bulk uploads) have an idle limit instead.
+    /// Longest time from a request's head to the end of its response, in milliseconds. Event
+    /// streams, exports and bulk uploads have an idle timeout instead.
     pub request_timeout_ms: u64,
 }
 
@@ -61,11 +61,7 @@ impl Default for GatewaySettings {
 
 impl GatewaySettings {
     pub(super) fn validate(&self, problems: &mut Problems) {
-        problems.require(
-            self.server_threads <= 256,
-            "gateway.server_threads",
-            "must be at most 256",
-        );
+        problems.require_within("gateway.server_threads", self.server_threads, 0..=256);
         problems.require_within("gateway.keep_alive_s", self.keep_alive_s, 1..=3_600);
         problems.require_within("gateway.max_connections", self.max_connections, 1..=100_000);
         let timeout = self.request_timeout_ms;
@@ -78,24 +74,24 @@ impl GatewaySettings {
     }
 }
 
-/// Section `upstream`: the shorteners behind.
+/// Section `upstream`: the shorteners and how to call them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamSettings {
-    /// Addresses of the shorteners' api listeners.
+    /// Addresses of the shorteners' API listeners. A host name stands for all its addresses.
     #[serde(deserialize_with = "addresses")]
     pub shorteners: Vec<Address>,
-    /// Longest wait for a connection, in milliseconds.
+    /// Connect timeout, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// Longest wait for the head of an answer, in milliseconds.
+    /// Timeout for the head of a response, in milliseconds.
     pub response_timeout_ms: u64,
-    /// Idle connections that one worker keeps to one shortener.
+    /// Idle connections of one server thread to one shortener.
     pub max_idle_per_host: usize,
-    /// Retries for each hundred calls; a failed connect is not counted.
+    /// Retries for each hundred calls. Retries after a failed connect are not counted.
     pub retry_budget_percent: u32,
-    /// Failed calls in a row that open a shortener's breaker.
+    /// Consecutive failed calls that open a shortener's circuit breaker.
     pub breaker_failures: u32,
-    /// How long a breaker stays open, in milliseconds; up to half as much again is added at random.
+    /// How long a circuit breaker stays open, in milliseconds, plus up to half of it as jitter.
     pub breaker_open_ms: u64,
 }
 
@@ -118,7 +114,7 @@ impl UpstreamSettings {
         problems.require(
             (1..=64).contains(&self.shorteners.len()),
             "upstream.shorteners",
-            "must name 1 to 64 addresses",
+            "must be a list of 1 to 64 addresses",
         );
         for (key, value, max) in [
             ("upstream.connect_timeout_ms", self.connect_timeout_ms, 10_000),
@@ -128,10 +124,10 @@ impl UpstreamSettings {
             problems.require_within(key, value, 1..=max);
         }
         problems.require_within("upstream.max_idle_per_host", self.max_idle_per_host, 1..=100_000);
-        problems.require(
-            self.retry_budget_percent <= 100,
+        problems.require_within(
             "upstream.retry_budget_percent",
-            "must be at most 100",
+            self.retry_budget_percent,
+            0..=100,
         );
         problems.require_within("upstream.breaker_failures", self.breaker_failures, 1..=1_000);
     }
@@ -151,12 +147,12 @@ impl UpstreamSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSettings {
-    /// How long a known key is believed without asking again, in milliseconds. A revocation is
-    /// seen within a second all the same.
+    /// TTL of a valid key, in milliseconds; at most 1 s while the invalidation bus is stale. A
+    /// revocation takes effect within 1 s in both cases.
     pub cache_ttl_ms: u64,
-    /// How long an unknown key is refused without asking again, in milliseconds.
+    /// TTL of a key that is unknown, revoked or expired, in milliseconds; the same bound applies.
     pub negative_ttl_ms: u64,
-    /// Keys kept, known and unknown together.
+    /// Cached keys, valid and invalid together.
     pub cache_entries: usize,
 }
 
@@ -174,19 +170,19 @@ impl AuthSettings {
     }
 }
 
-/// Section `limits`: rates and sizes.
+/// Section `limits`: rate limits and body size.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
-    /// Requests a minute for one API key, on average.
+    /// Average rate of one API key, in requests per minute.
     pub key_per_minute: u32,
-    /// Requests of one API key that may come at once.
+    /// Burst of one API key, in requests.
     pub key_burst: u32,
-    /// Requests a minute for one client address without a (valid) key, on average.
+    /// Average rate of one client address without a valid key, in requests per minute.
     pub address_per_minute: u32,
-    /// Requests of one client address without a (valid) key that may come at once.
+    /// Burst of one client address without a valid key, in requests.
     pub address_burst: u32,
-    /// Largest request body, in bytes; routes that stream have no such limit.
+    /// Largest request body, in bytes. Streaming routes have no such limit.
     pub body_bytes: usize,
 }
 
@@ -215,18 +211,18 @@ impl LimitSettings {
         problems.require_within("limits.body_bytes", self.body_bytes, 1_024..=64 * 1_048_576);
     }
 
-    /// Rate (a minute) and burst for a key.
+    /// Rate per minute and burst of a key.
     pub fn key(&self) -> (NonZeroU32, NonZeroU32) {
         pair(self.key_per_minute, self.key_burst)
     }
 
-    /// Rate (a minute) and burst for an address.
+    /// Rate per minute and burst of an address.
     pub fn address(&self) -> (NonZeroU32, NonZeroU32) {
         pair(self.address_per_minute, self.address_burst)
     }
 }
 
-/// Validation has refused 0 already.
+/// Validation has rejected 0 before.
 fn pair(rate: u32, burst: u32) -> (NonZeroU32, NonZeroU32) {
     (
         NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN),
@@ -234,11 +230,11 @@ fn pair(rate: u32, burst: u32) -> (NonZeroU32, NonZeroU32) {
     )
 }
 
-/// Section `cors`: which web pages of other origins may call the API from a browser.
+/// Section `cors`: web origins that may call the API from a browser.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorsSettings {
-    /// Origins (`scheme://host[:port]`), or `*` for all. Empty: none.
+    /// Origins (`scheme://host[:port]`), or `*` for all. Empty means none.
     #[serde(deserialize_with = "linnet_platform::settings::comma_list")]
     pub allowed_origins: Vec<String>,
 }
@@ -256,7 +252,7 @@ impl CorsSettings {
         problems.require(
             self.allowed_origins.iter().all(is_origin),
             "cors.allowed_origins",
-            "must be origins, scheme://host[:port] without a path, or *",
+            "must be a list of origins, scheme://host[:port] without a path, or *",
         );
     }
 }

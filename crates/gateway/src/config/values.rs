@@ -1,18 +1,18 @@
-//! How this process reads values that have a form of their own.
+//! Parsers for lists of addresses and networks.
 
 use std::{net::IpAddr, str::FromStr};
 
 use linnet_platform::{listener::Address, settings::comma_list};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-/// Reads a list of addresses, as [`comma_list`] reads text.
+/// Deserializes a list of addresses; the same forms as [`comma_list`].
 pub(super) fn addresses<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Address>, D::Error> {
     parsed_list(deserializer)
 }
 
-/// Reads a list of networks, as [`comma_list`] reads text.
+/// Deserializes a list of networks; the same forms as [`comma_list`].
 pub(super) fn networks<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Network>, D::Error> {
@@ -40,7 +40,7 @@ pub struct Network {
 pub struct ParseNetworkError(String);
 
 impl Network {
-    /// Whether `address` is inside; an IPv4 address in IPv6 clothes counts as IPv4.
+    /// Whether the network contains `address`. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
@@ -90,26 +90,26 @@ impl<'de> Deserialize<'de> for Network {
 mod tests {
     use super::*;
 
-    fn inside(network: &str, address: &str) -> bool {
+    fn contains(network: &str, address: &str) -> bool {
         network.parse::<Network>().unwrap().contains(address.parse().unwrap())
     }
 
     #[test]
-    fn a_network_contains_its_addresses_only() {
-        assert!(inside("10.0.0.0/8", "10.255.0.1"));
-        assert!(!inside("10.0.0.0/8", "11.0.0.1"));
-        assert!(inside("192.0.2.1", "192.0.2.1"));
-        assert!(!inside("192.0.2.1", "192.0.2.2"));
-        assert!(inside("10.0.0.0/8", "::ffff:10.1.1.1"));
-        assert!(inside("0.0.0.0/0", "203.0.113.9"));
-        assert!(inside("2001:db8::/32", "2001:db8:1::1"));
-        assert!(!inside("2001:db8::/32", "2001:db9::1"));
-        assert!(inside("::/0", "2001:db9::1"));
-        assert!(!inside("::/0", "127.0.0.1"));
+    fn a_network_contains_only_addresses_with_its_prefix() {
+        assert!(contains("10.0.0.0/8", "10.255.0.1"));
+        assert!(!contains("10.0.0.0/8", "11.0.0.1"));
+        assert!(contains("192.0.2.1", "192.0.2.1"));
+        assert!(!contains("192.0.2.1", "192.0.2.2"));
+        assert!(contains("10.0.0.0/8", "::ffff:10.1.1.1"));
+        assert!(contains("0.0.0.0/0", "203.0.113.9"));
+        assert!(contains("2001:db8::/32", "2001:db8:1::1"));
+        assert!(!contains("2001:db8::/32", "2001:db9::1"));
+        assert!(contains("::/0", "2001:db9::1"));
+        assert!(!contains("::/0", "127.0.0.1"));
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn malformed_networks_are_rejected() {
         for bad in ["", "host", "10.0.0.0/33", "::1/129", "10.0.0.0/", "10.0.0.0/-1"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }

@@ -1,8 +1,9 @@
-//! Rates without Redis: the same numbers, counted by this process alone.
+//! Rate limits of this process alone, for the time without Redis.
 //!
-//! Several gateways then allow several times the rate, which is the price of going on. The table is
-//! bounded: beyond [`MAX_KEYS`] new keys share one allowance, so an attacker with many addresses
-//! uses up that one and no memory.
+//! Invariants:
+//! - The policy is the same as in Redis, so N gateways together allow up to N times the rate.
+//! - A table has at most [`MAX_KEYS`] keys. Further keys share one quota, so a client with many
+//!   addresses exhausts that quota instead of memory.
 
 use std::time::Duration;
 
@@ -13,20 +14,20 @@ use governor::{
     state::keyed::DashMapStateStore,
 };
 
-use super::policy::{Policy, Verdict};
+use super::policy::{RateDecision, RatePolicy};
 
-/// Keys that one policy remembers.
+/// Keys with a quota of their own, for each policy.
 const MAX_KEYS: usize = 50_000;
-/// What further keys share.
-const OVERFLOW: &str = "";
-/// How often keys that are full again are forgotten.
+/// The key that all further keys share.
+const OVERFLOW_KEY: &str = "";
+/// Interval at which keys with a full quota are evicted.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 type Limiter =
     RateLimiter<String, DashMapStateStore<String>, DefaultClock, StateInformationMiddleware>;
 
-/// One policy's table.
-pub(crate) struct LocalRate {
+/// The quotas of one policy.
+pub(crate) struct LocalRateLimiter {
     limiter: Limiter,
     clock: DefaultClock,
     interval: Duration,
@@ -34,13 +35,13 @@ pub(crate) struct LocalRate {
     max_keys: usize,
 }
 
-impl LocalRate {
-    pub(crate) fn new(policy: &Policy) -> Self {
+impl LocalRateLimiter {
+    pub(crate) fn new(policy: &RatePolicy) -> Self {
         Self::bounded(policy, MAX_KEYS)
     }
 
-    fn bounded(policy: &Policy, max_keys: usize) -> Self {
-        // `with_period` refuses zero only, which an interval never is.
+    fn bounded(policy: &RatePolicy, max_keys: usize) -> Self {
+        // `with_period` fails only for zero, and an interval is at least 1 µs.
         let quota = Quota::with_period(policy.interval())
             .unwrap_or(Quota::per_second(std::num::NonZeroU32::MIN))
             .allow_burst(policy.burst());
@@ -53,40 +54,40 @@ impl LocalRate {
         }
     }
 
-    /// Charges one request to `key`.
-    pub(crate) fn charge(&self, key: &str) -> Verdict {
-        let key = if self.limiter.len() < self.max_keys { key } else { OVERFLOW };
+    /// Counts one request against the quota of `key`.
+    pub(crate) fn charge(&self, key: &str) -> RateDecision {
+        let key = if self.limiter.len() < self.max_keys { key } else { OVERFLOW_KEY };
         match self.limiter.check_key(&key.to_owned()) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity().min(self.burst);
-                Verdict {
-                    allowed: true,
+                RateDecision {
+                    is_allowed: true,
                     remaining,
                     retry_after: Duration::ZERO,
                     reset: self.interval * (self.burst - remaining),
                 }
             }
-            Err(refusal) => Verdict {
-                allowed: false,
+            Err(rejection) => RateDecision {
+                is_allowed: false,
                 remaining: 0,
-                retry_after: refusal.wait_time_from(self.clock.now()),
+                retry_after: rejection.wait_time_from(self.clock.now()),
                 reset: self.interval * self.burst,
             },
         }
     }
 
-    fn sweep(&self) {
+    fn evict_full_quotas(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();
     }
 }
 
-/// Forgets what need not be remembered; never ends.
-pub(crate) async fn sweep(rates: std::sync::Arc<[LocalRate; 2]>) {
+/// Evicts keys with a full quota every [`SWEEP_EVERY`]; never returns.
+pub(crate) async fn sweep(limiters: std::sync::Arc<[LocalRateLimiter; 2]>) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
         ticks.tick().await;
-        rates.iter().for_each(LocalRate::sweep);
+        limiters.iter().for_each(LocalRateLimiter::evict_full_quotas);
     }
 }
 
@@ -96,27 +97,27 @@ mod tests {
 
     use super::*;
 
-    fn policy(burst: u32) -> Policy {
-        Policy::new("p", (NonZeroU32::new(1).unwrap(), NonZeroU32::new(burst).unwrap()))
+    fn policy(burst: u32) -> RatePolicy {
+        RatePolicy::new("p", (NonZeroU32::new(1).unwrap(), NonZeroU32::new(burst).unwrap()))
     }
 
     #[test]
-    fn a_burst_passes_and_the_next_waits() {
-        let rate = LocalRate::new(&policy(3));
-        let left: Vec<_> = (0..3).map(|_| rate.charge("a")).collect();
-        assert!(left.iter().all(|verdict| verdict.allowed));
-        assert_eq!(left.iter().map(|verdict| verdict.remaining).collect::<Vec<_>>(), [2, 1, 0]);
-        let refused = rate.charge("a");
-        assert!(!refused.allowed);
-        assert!((50..=60).contains(&refused.retry_after_seconds()), "{refused:?}");
-        assert!(rate.charge("b").allowed, "another key has its own");
+    fn request_after_the_burst_is_rejected_until_the_quota_refills() {
+        let limiter = LocalRateLimiter::new(&policy(3));
+        let burst: Vec<_> = (0..3).map(|_| limiter.charge("a")).collect();
+        assert!(burst.iter().all(|decision| decision.is_allowed));
+        assert_eq!(burst.iter().map(|decision| decision.remaining).collect::<Vec<_>>(), [2, 1, 0]);
+        let rejected = limiter.charge("a");
+        assert!(!rejected.is_allowed);
+        assert!((50..=60).contains(&rejected.retry_after_s()), "{rejected:?}");
+        assert!(limiter.charge("b").is_allowed, "another key has its own quota");
     }
 
     #[test]
-    fn beyond_its_bound_new_keys_share_one_allowance() {
-        let rate = LocalRate::bounded(&policy(1), 10);
-        let allowed = (0..100).filter(|n| rate.charge(&n.to_string()).allowed).count();
-        assert_eq!(allowed, 11, "ten of their own, one shared");
-        assert!(rate.limiter.len() <= 11);
+    fn keys_beyond_the_bound_share_one_quota() {
+        let limiter = LocalRateLimiter::bounded(&policy(1), 10);
+        let allowed = (0..100).filter(|n| limiter.charge(&n.to_string()).is_allowed).count();
+        assert_eq!(allowed, 11, "ten quotas of their own, one shared");
+        assert!(limiter.limiter.len() <= 11);
     }
 }

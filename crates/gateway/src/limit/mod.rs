@@ -1,8 +1,11 @@
-//! How many requests a caller may make: GCRA, counted in Redis for all gateways together, by this
-//! process alone while Redis is away.
+//! Rate limits by API key or client address: GCRA in Redis for all gateways together, or in this
+//! process while Redis is unavailable.
 //!
-//! A caller with a valid key is counted by key; everybody else, failed authentication included, by
-//! address. Redis's clock decides; every key in Redis expires when its allowance is full again.
+//! Invariants:
+//! - A request with a valid key counts by key. Every other request, a failed authentication
+//!   included, counts by address.
+//! - Redis's clock decides, so gateways need no synchronized clocks.
+//! - A Redis key expires when its quota is full.
 
 mod local;
 mod policy;
@@ -13,33 +16,34 @@ use std::{
     time::Duration,
 };
 
-use linnet_platform::redis_client::RedisClient;
+use actix_web::http::header::HeaderMap;
+use linnet_platform::{client_network::ClientNetwork, redis_client::RedisClient};
 use redis::Script;
 
-use crate::{config::LimitSettings, metrics::Counters};
-use local::LocalRate;
+use crate::{config::LimitSettings, counters::Counters};
+use local::LocalRateLimiter;
+use policy::{RateDecision, RatePolicy};
 
 pub(crate) use local::sweep;
-pub(crate) use policy::{Policy, Verdict};
 
 const SCRIPT: &str = include_str!("gcra.lua");
 
-/// Who is counted.
+/// The key or address that a request counts against.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Subject<'a> {
+pub(crate) enum RateKey<'a> {
     /// An API key, by its public id.
     Key(&'a str),
-    /// A client address; unknown ones share one allowance.
+    /// A client address. All unknown addresses share one quota.
     Address(Option<IpAddr>),
 }
 
-impl Subject<'_> {
-    /// The name in Redis. An IPv6 client owns a whole /64, so that is what is counted.
-    fn name(self) -> String {
+impl RateKey<'_> {
+    /// The Redis key; all addresses of a [`ClientNetwork`] share one.
+    fn redis_key(self) -> String {
         match self {
             Self::Key(id) => format!("linnet:rate:k:{id}"),
             Self::Address(None) => "linnet:rate:a:-".to_owned(),
-            Self::Address(Some(address)) => match address.to_canonical() {
+            Self::Address(Some(address)) => match ClientNetwork::from(address).first_address() {
                 IpAddr::V4(address) => format!("linnet:rate:a:{address}"),
                 IpAddr::V6(address) => {
                     format!("linnet:rate:a:{:x}", address.to_bits() >> 64)
@@ -49,103 +53,133 @@ impl Subject<'_> {
     }
 }
 
-/// The rates and their local stand-ins; one for the process.
-pub(crate) struct Rates {
-    key: Policy,
-    address: Policy,
-    local: Arc<[LocalRate; 2]>,
+/// The policies and their local limiters; one for the process.
+pub(crate) struct RateLimits {
+    key: RatePolicy,
+    address: RatePolicy,
+    local: Arc<[LocalRateLimiter; 2]>,
 }
 
-impl Rates {
+impl RateLimits {
     pub(crate) fn new(settings: &LimitSettings) -> Self {
-        let key = Policy::new("key", settings.key());
-        let address = Policy::new("address", settings.address());
-        let local = Arc::new([LocalRate::new(&key), LocalRate::new(&address)]);
+        let key = RatePolicy::new("key", settings.key());
+        let address = RatePolicy::new("address", settings.address());
+        let local = Arc::new([LocalRateLimiter::new(&key), LocalRateLimiter::new(&address)]);
         Self { key, address, local }
     }
 
-    /// For the task that sweeps them.
-    pub(crate) fn local(&self) -> Arc<[LocalRate; 2]> {
+    /// The limiters that [`sweep`] maintains.
+    pub(crate) fn local(&self) -> Arc<[LocalRateLimiter; 2]> {
         Arc::clone(&self.local)
     }
 
-    fn of(&self, subject: Subject<'_>) -> (&Policy, &LocalRate) {
+    fn of(&self, rate_key: RateKey<'_>) -> (&RatePolicy, &LocalRateLimiter) {
         let [key, address] = &*self.local;
-        match subject {
-            Subject::Key(_) => (&self.key, key),
-            Subject::Address(_) => (&self.address, address),
+        match rate_key {
+            RateKey::Key(_) => (&self.key, key),
+            RateKey::Address(_) => (&self.address, address),
         }
     }
 }
 
-/// One runtime's limiter.
-pub(crate) struct Limiter {
-    rates: Arc<Rates>,
+/// A decision about a request, with the policy that it follows.
+pub(crate) struct AppliedLimit<'a> {
+    decision: RateDecision,
+    policy: &'a RatePolicy,
+}
+
+impl AppliedLimit<'_> {
+    /// Whether the request is within its rate.
+    pub(crate) fn is_allowed(&self) -> bool {
+        self.decision.is_allowed
+    }
+
+    /// The value of `Retry-After` in seconds, at least 1.
+    pub(crate) fn retry_after_s(&self) -> u64 {
+        self.decision.retry_after_s()
+    }
+
+    /// Adds `RateLimit` and `RateLimit-Policy`.
+    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
+        self.decision.write_headers(self.policy, headers);
+    }
+}
+
+/// The rate limiter of one server thread.
+pub(crate) struct RateLimiter {
+    limits: Arc<RateLimits>,
     redis: Option<RedisClient>,
     script: Script,
     counters: Arc<Counters>,
 }
 
-impl Limiter {
+impl RateLimiter {
+    /// Without a Redis client every decision is local.
     pub(crate) fn new(
-        rates: Arc<Rates>,
+        limits: Arc<RateLimits>,
         redis: Option<RedisClient>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { rates, redis, script: Script::new(SCRIPT), counters }
+        Self { limits, redis, script: Script::new(SCRIPT), counters }
     }
 
-    /// Charges one request.
-    pub(crate) async fn charge(&self, subject: Subject<'_>) -> (Verdict, &Policy) {
-        let (verdict, policy) = self.ask(subject, 1).await;
-        if !verdict.allowed {
-            Counters::count(match subject {
-                Subject::Key(_) => &self.counters.limited_keys,
-                Subject::Address(_) => &self.counters.limited_addresses,
+    /// Counts one request and decides whether it is allowed.
+    pub(crate) async fn charge(&self, rate_key: RateKey<'_>) -> AppliedLimit<'_> {
+        let limit = self.decide(rate_key, 1).await;
+        if !limit.is_allowed() {
+            Counters::increment(match rate_key {
+                RateKey::Key(_) => &self.counters.limited_keys,
+                RateKey::Address(_) => &self.counters.limited_addresses,
             });
         }
-        (verdict, policy)
+        limit
     }
 
-    /// Whether a request would be allowed, without charging it. While Redis is away it is charged:
-    /// looking at a local allowance is not possible.
-    pub(crate) async fn look(&self, subject: Subject<'_>) -> (Verdict, &Policy) {
-        self.ask(subject, 0).await
+    /// Decides whether a request would be allowed, without counting it. Without Redis the request
+    /// is counted, because local quotas cannot be read without charging them.
+    pub(crate) async fn peek(&self, rate_key: RateKey<'_>) -> AppliedLimit<'_> {
+        self.decide(rate_key, 0).await
     }
 
-    async fn ask(&self, subject: Subject<'_>, cost: u8) -> (Verdict, &Policy) {
-        let (policy, local) = self.rates.of(subject);
-        let name = subject.name();
-        let verdict = self.ask_redis(&name, policy, cost).await;
-        let is_local = verdict.is_none();
-        // Loaded first: the common case must not write to a line that workers share.
-        if self.counters.limiting_locally.load(Ordering::Relaxed) != is_local {
-            self.counters.limiting_locally.store(is_local, Ordering::Relaxed);
+    async fn decide(&self, rate_key: RateKey<'_>, cost: u8) -> AppliedLimit<'_> {
+        let (policy, local) = self.limits.of(rate_key);
+        let redis_key = rate_key.redis_key();
+        let decision = self.decide_in_redis(&redis_key, policy, cost).await;
+        let is_local = decision.is_none();
+        // Loaded first: server threads share this cache line, and it rarely changes.
+        if self.counters.is_limiting_locally.load(Ordering::Relaxed) != is_local {
+            self.counters.is_limiting_locally.store(is_local, Ordering::Relaxed);
         }
-        let verdict = verdict.unwrap_or_else(|| {
-            Counters::count(&self.counters.local_limits);
-            local.charge(&name)
+        let decision = decision.unwrap_or_else(|| {
+            Counters::increment(&self.counters.local_limits);
+            local.charge(&redis_key)
         });
-        (verdict, policy)
+        AppliedLimit { decision, policy }
     }
 
-    async fn ask_redis(&self, name: &str, policy: &Policy, cost: u8) -> Option<Verdict> {
+    /// `None` if Redis is unavailable.
+    async fn decide_in_redis(
+        &self,
+        redis_key: &str,
+        policy: &RatePolicy,
+        cost: u8,
+    ) -> Option<RateDecision> {
         let redis = self.redis.as_ref().filter(|redis| redis.is_up())?;
-        let mut invocation = self.script.key(name);
-        let interval = u64::try_from(policy.interval().as_micros()).unwrap_or(u64::MAX);
-        invocation.arg(interval).arg(policy.burst().get()).arg(cost);
-        let answer: Result<(u8, u32, u64, u64), _> = redis.script(&invocation).await;
-        match answer {
-            Ok((allowed, remaining, retry_after, reset)) => Some(Verdict {
-                allowed: allowed == 1,
+        let mut invocation = self.script.key(redis_key);
+        let interval_us = u64::try_from(policy.interval().as_micros()).unwrap_or(u64::MAX);
+        invocation.arg(interval_us).arg(policy.burst().get()).arg(cost);
+        let reply: Result<(u8, u32, u64, u64), _> = redis.script(&invocation).await;
+        match reply {
+            Ok((allowed, remaining, retry_after_us, reset_us)) => Some(RateDecision {
+                is_allowed: allowed == 1,
                 remaining,
-                retry_after: Duration::from_micros(retry_after),
-                reset: Duration::from_micros(reset),
+                retry_after: Duration::from_micros(retry_after_us),
+                reset: Duration::from_micros(reset_us),
             }),
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "a rate is judged without Redis"
+                    "rate limit script failed; deciding locally"
                 );
                 None
             }
@@ -158,12 +192,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_one_client_count_together() {
-        let name = |address: &str| Subject::Address(address.parse().ok()).name();
-        assert_eq!(name("2001:db8::1"), name("2001:db8::ffff:1"));
-        assert_ne!(name("2001:db8::1"), name("2001:db8:0:1::1"));
-        assert_eq!(name("::ffff:192.0.2.1"), name("192.0.2.1"));
-        assert_ne!(name("192.0.2.1"), name("192.0.2.2"));
-        assert_ne!(name("192.0.2.1"), Subject::Address(None).name());
+    fn addresses_of_one_client_share_a_quota() {
+        let key = |address: &str| RateKey::Address(address.parse().ok()).redis_key();
+        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_ne!(key("192.0.2.1"), RateKey::Address(None).redis_key());
     }
 }

@@ -1,4 +1,4 @@
-//! What the gateway answers itself: the landing page, the API's documentation, and its health.
+//! The pages that the gateway serves itself: landing page, API reference, OpenAPI document, health.
 
 use std::sync::Arc;
 
@@ -7,52 +7,53 @@ use actix_web::{
     http::header::{self, HeaderName, HeaderValue},
     web,
 };
+use linnet_platform::lifecycle::Lifecycle;
+use linnet_protocol::problem::Problem;
 use sha2::{Digest as _, Sha256};
 use utoipa_swagger_ui::Config;
 
-use crate::{release::RELEASE, upstream::Upstreams};
+use crate::{problems, release::RELEASE, upstream::Upstreams};
 
 const LANDING: &str = include_str!("landing.html");
-const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
+pub(crate) const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
 
-/// The landing page's one style sheet is in the page.
+/// The landing page contains its style sheet and loads nothing.
 const LANDING_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
-/// The viewer comes from here, writes its own styles, and calls the API.
+/// The viewer loads its own scripts, sets inline styles, and calls the API.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// Pages that only a new release changes.
-const SHORT_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+/// For pages that change only with a release.
+const CACHE_5_MIN: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// Made once for the process.
+/// State of the pages' handlers; clones share it.
 #[derive(Clone)]
 pub(crate) struct Pages {
     upstreams: Arc<Upstreams>,
-    lifecycle: linnet_platform::lifecycle::Lifecycle,
-    openapi_tag: HeaderValue,
+    lifecycle: Lifecycle,
+    openapi_etag: HeaderValue,
     viewer: Arc<Config<'static>>,
 }
 
 impl Pages {
-    pub(crate) fn new(
-        upstreams: Arc<Upstreams>,
-        lifecycle: linnet_platform::lifecycle::Lifecycle,
-    ) -> Self {
+    pub(crate) fn new(upstreams: Arc<Upstreams>, lifecycle: Lifecycle) -> Self {
         let digest = Sha256::digest(OPENAPI.as_bytes());
-        let tag =
-            digest.iter().take(12).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}"));
+        let etag = digest
+            .iter()
+            .take(12)
+            .fold(String::from("\""), |etag, byte| format!("{etag}{byte:02x}"));
         Self {
             upstreams,
             lifecycle,
-            openapi_tag: HeaderValue::from_str(&format!("{tag}\""))
+            openapi_etag: HeaderValue::from_str(&format!("{etag}\""))
                 .unwrap_or(HeaderValue::from_static("\"0\"")),
             viewer: Arc::new(Config::from("/openapi.json").use_base_layout()),
         }
     }
 
     fn is_ready(&self) -> bool {
-        !self.lifecycle.is_draining() && self.upstreams.healthy() > 0
+        !self.lifecycle.is_draining() && self.upstreams.healthy_count() > 0
     }
 }
 
@@ -69,7 +70,7 @@ async fn landing() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CONTENT_SECURITY_POLICY, LANDING_POLICY))
-        .insert_header((header::CACHE_CONTROL, SHORT_CACHE))
+        .insert_header((header::CACHE_CONTROL, CACHE_5_MIN))
         .body(LANDING)
 }
 
@@ -84,18 +85,22 @@ async fn health(pages: web::Data<Pages>) -> HttpResponse {
 }
 
 async fn openapi(request: HttpRequest, pages: web::Data<Pages>) -> HttpResponse {
-    let tag = pages.openapi_tag.clone();
-    let known = request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| {
-        known.to_str().is_ok_and(|known| {
-            let matches = |one: &str| one == "*" || one.trim_start_matches("W/") == tag;
-            known.split(',').map(str::trim).any(matches)
+    let etag = pages.openapi_etag.clone();
+    let is_current = request.headers().get(header::IF_NONE_MATCH).is_some_and(|etags| {
+        etags.to_str().is_ok_and(|etags| {
+            let matches = |one: &str| one == "*" || one.trim_start_matches("W/") == etag;
+            etags.split(',').map(str::trim).any(matches)
         })
     });
-    let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let mut response = if is_current { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
-        .insert_header((header::ETAG, tag))
+        .insert_header((header::ETAG, etag))
         .insert_header((header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60")));
-    if known { response.finish() } else { response.content_type("application/json").body(OPENAPI) }
+    if is_current {
+        response.finish()
+    } else {
+        response.content_type("application/json").body(OPENAPI)
+    }
 }
 
 async fn docs_folder() -> HttpResponse {
@@ -106,19 +111,19 @@ async fn docs_folder() -> HttpResponse {
 
 async fn docs(file: web::Path<String>, pages: web::Data<Pages>) -> HttpResponse {
     match utoipa_swagger_ui::serve(&file, Arc::clone(&pages.viewer)) {
-        Ok(Some(found)) => HttpResponse::Ok()
-            .content_type(found.content_type)
+        Ok(Some(page)) => HttpResponse::Ok()
+            .content_type(page.content_type)
             .insert_header((header::CONTENT_SECURITY_POLICY, DOCS_POLICY))
-            .insert_header((header::CACHE_CONTROL, SHORT_CACHE))
+            .insert_header((header::CACHE_CONTROL, CACHE_5_MIN))
             .insert_header((
                 HeaderName::from_static("cross-origin-opener-policy"),
                 HeaderValue::from_static("same-origin"),
             ))
-            .body(found.bytes.into_owned()),
-        Ok(None) => crate::routing::unknown_path().await,
+            .body(page.bytes.into_owned()),
+        Ok(None) => problems::unknown_path().await,
         Err(error) => {
-            tracing::error!(%error, "the documentation could not be rendered");
-            crate::routing::answer_of(&linnet_protocol::problem::Problem::internal())
+            tracing::error!(%error, "API reference page could not be rendered");
+            problems::response(&Problem::internal())
         }
     }
 }

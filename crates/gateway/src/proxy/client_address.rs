@@ -1,4 +1,4 @@
-//! Where a request comes from: what nginx says, believed only when it is nginx that says it.
+//! The client's address: `X-Real-IP` from a trusted peer, otherwise the peer's address.
 
 use std::net::IpAddr;
 
@@ -8,28 +8,28 @@ use crate::config::Network;
 
 const REAL_IP: &str = "x-real-ip";
 
-/// The client's address, if it is known. `peer` is `None` for a unix socket, which only a process
-/// that reaches its folder can use.
+/// The client's address, if it is known. `peer` is `None` for a unix socket; its peers are always
+/// trusted, because the directory's permissions control who can connect.
 pub(crate) fn client_address(
     peer: Option<IpAddr>,
     headers: &HeaderMap,
     trusted: &[Network],
 ) -> Option<IpAddr> {
-    let believed = match peer {
+    let is_trusted = match peer {
         None => true,
         Some(peer) => {
             peer.to_canonical().is_loopback()
                 || trusted.iter().any(|network| network.contains(peer))
         }
     };
-    // Two of them means that somebody added one: neither is believed.
+    // A repeated header may contain a value from the client, so neither value is used.
     let mut values = headers.get_all(REAL_IP);
     let only = values.next().filter(|_| values.next().is_none());
-    let told = only
-        .filter(|_| believed)
+    let reported = only
+        .filter(|_| is_trusted)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.trim().parse::<IpAddr>().ok());
-    told.or(peer).map(|address| address.to_canonical())
+    reported.or(peer).map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -38,9 +38,9 @@ mod tests {
 
     use super::*;
 
-    fn address(peer: Option<&str>, told: &[&str]) -> Option<String> {
+    fn address(peer: Option<&str>, real_ip: &[&str]) -> Option<String> {
         let mut headers = HeaderMap::new();
-        for value in told {
+        for value in real_ip {
             headers.append(HeaderName::from_static(REAL_IP), HeaderValue::from_str(value).unwrap());
         }
         let peer = peer.map(|peer| peer.parse().unwrap());
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proxy_in_front_is_believed() {
+    fn header_of_a_trusted_peer_is_used() {
         for peer in
             [None, Some("127.0.0.1"), Some("::1"), Some("::ffff:127.0.0.1"), Some("10.1.2.3")]
         {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_not_believed() {
+    fn malformed_or_repeated_header_is_ignored() {
         assert_eq!(address(Some("127.0.0.1"), &["x"]).unwrap(), "127.0.0.1");
         assert_eq!(address(Some("127.0.0.1"), &["192.0.2.1", "192.0.2.2"]).unwrap(), "127.0.0.1");
         assert_eq!(address(None, &[]), None);

@@ -1,19 +1,16 @@
-//! Which headers go on, both ways.
+//! Chooses the headers that are forwarded, in both directions.
 //!
 //! Invariants:
-//! - Hop-by-hop headers (RFC 9110 §7.6.1) end here, those that `Connection` names included.
-//! - Credentials and everything by which processes of this installation know each other end here;
-//!   what the other side is to believe is set afterwards.
+//! - Hop-by-hop headers (RFC 9110 §7.6.1) are dropped, including those that `Connection` names.
+//! - Credentials and all `X-Linnet-…` headers are dropped. The proxy sets the identity headers
+//!   afterwards.
 
 use actix_web::http::header as actix;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use linnet_protocol::identity::HEADER_PREFIX;
 
-/// Marks a problem that the gateway itself made.
-pub(crate) const ORIGIN: actix::HeaderName = actix::HeaderName::from_static("x-linnet-origin");
-
-/// End at every hop.
+/// Dropped in both directions.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -26,9 +23,9 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// End here on the way in: credentials, what names the client or the request (set anew), and what
-/// the HTTP client writes itself.
-const NOT_INWARDS: [&str; 13] = [
+/// Dropped from requests: credentials, headers that the proxy sets itself, and headers that the HTTP
+/// client writes.
+const DROPPED_FROM_REQUESTS: [&str; 13] = [
     "authorization",
     "content-length",
     "cookie",
@@ -44,17 +41,21 @@ const NOT_INWARDS: [&str; 13] = [
     "x-request-id",
 ];
 
-/// End here on the way out: what the HTTP server writes itself, and what tells about the inside.
-const NOT_OUTWARDS: [&str; 5] =
+/// Dropped from responses: headers that the HTTP server writes, and headers that reveal software.
+const DROPPED_FROM_RESPONSES: [&str; 5] =
     ["content-length", "date", "server", "x-powered-by", "x-request-id"];
 
-/// The client's headers, for the shortener.
-pub(crate) fn inwards(incoming: &actix::HeaderMap) -> HeaderMap {
-    let named = Named::by(incoming.get_all("connection").filter_map(|v| v.to_str().ok()));
+/// The request headers of a client that are forwarded to a shortener.
+pub(super) fn for_upstream(incoming: &actix::HeaderMap) -> HeaderMap {
+    let connection =
+        ConnectionHeaders::parse(incoming.get_all("connection").filter_map(|v| v.to_str().ok()));
     let mut headers = HeaderMap::with_capacity(incoming.len() + 8);
     for (name, value) in incoming {
         let text = name.as_str();
-        if is_local(text) || NOT_INWARDS.contains(&text) || named.contains(text) {
+        if is_dropped_always(text)
+            || DROPPED_FROM_REQUESTS.contains(&text)
+            || connection.contains(text)
+        {
             continue;
         }
         let (Ok(name), Ok(value)) =
@@ -67,12 +68,16 @@ pub(crate) fn inwards(incoming: &actix::HeaderMap) -> HeaderMap {
     headers
 }
 
-/// The shortener's headers, for the client.
-pub(crate) fn outwards(answer: &HeaderMap, outgoing: &mut actix::HeaderMap) {
-    let named = Named::by(answer.get_all("connection").iter().filter_map(|v| v.to_str().ok()));
-    for (name, value) in answer {
+/// Copies the response headers of a shortener that are forwarded to the client.
+pub(super) fn for_client(response: &HeaderMap, outgoing: &mut actix::HeaderMap) {
+    let values = response.get_all("connection").iter();
+    let connection = ConnectionHeaders::parse(values.filter_map(|v| v.to_str().ok()));
+    for (name, value) in response {
         let text = name.as_str();
-        if is_local(text) || NOT_OUTWARDS.contains(&text) || named.contains(text) {
+        if is_dropped_always(text)
+            || DROPPED_FROM_RESPONSES.contains(&text)
+            || connection.contains(text)
+        {
             continue;
         }
         let (Ok(name), Ok(value)) = (
@@ -85,20 +90,20 @@ pub(crate) fn outwards(answer: &HeaderMap, outgoing: &mut actix::HeaderMap) {
     }
 }
 
-fn is_local(name: &str) -> bool {
+fn is_dropped_always(name: &str) -> bool {
     name.starts_with(HEADER_PREFIX) || HOP_BY_HOP.contains(&name)
 }
 
 /// The headers that `Connection` names.
-struct Named<'a>(Vec<&'a str>);
+struct ConnectionHeaders<'a>(Vec<&'a str>);
 
-impl<'a> Named<'a> {
-    fn by(connection: impl Iterator<Item = &'a str>) -> Self {
+impl<'a> ConnectionHeaders<'a> {
+    fn parse(connection: impl Iterator<Item = &'a str>) -> Self {
         Self(connection.flat_map(|value| value.split(',')).map(str::trim).collect())
     }
 
     fn contains(&self, name: &str) -> bool {
-        self.0.iter().any(|named| named.eq_ignore_ascii_case(name))
+        self.0.iter().any(|header| header.eq_ignore_ascii_case(name))
     }
 }
 
@@ -125,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn must_14_what_a_client_says_about_itself_does_not_go_on() {
-        let headers = inwards(&incoming(&[
+    fn must_14_identity_headers_of_a_client_are_not_forwarded() {
+        let headers = for_upstream(&incoming(&[
             ("X-Linnet-User-Id", "1"),
             ("x-linnet-anything", "1"),
             ("X-Linnet-Service-Token", "guess"),
@@ -142,8 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_headers_end_here_and_so_do_the_named_ones() {
-        let headers = inwards(&incoming(&[
+    fn hop_by_hop_headers_and_those_that_connection_names_are_dropped() {
+        let headers = for_upstream(&incoming(&[
             ("connection", "close, X-Private"),
             ("connection", "x-other"),
             ("x-private", "1"),
@@ -159,8 +164,8 @@ mod tests {
     }
 
     #[test]
-    fn the_answers_inside_stays_inside() {
-        let mut answer = HeaderMap::new();
+    fn internal_response_headers_are_dropped() {
+        let mut response = HeaderMap::new();
         for (name, value) in [
             ("connection", "x-inner"),
             ("x-inner", "1"),
@@ -169,10 +174,10 @@ mod tests {
             ("location", "/a"),
             ("link", "<a>"),
         ] {
-            answer.append(name, HeaderValue::from_static(value));
+            response.append(name, HeaderValue::from_static(value));
         }
         let mut outgoing = actix::HeaderMap::new();
-        outwards(&answer, &mut outgoing);
+        for_client(&response, &mut outgoing);
         let mut names: Vec<_> = outgoing.keys().map(actix::HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["link", "location"]);

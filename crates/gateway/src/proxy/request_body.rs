@@ -1,4 +1,4 @@
-//! The client's body: read within limits, or passed on as it comes.
+//! The request body of a client: read within limits, or streamed to the shortener.
 
 use std::{
     future::Future,
@@ -16,7 +16,7 @@ use actix_web::{
     body::{BodySize, BoxBody, MessageBody},
     dev::Payload,
     http::{
-        ConnectionType, StatusCode,
+        ConnectionType,
         header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING},
     },
 };
@@ -29,26 +29,28 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::upstream::{CallBody, Piece, StreamBody};
+use crate::{
+    problems,
+    upstream::{BodyEvent, CallBody, StreamBody},
+};
 
-/// Chunks that wait between the client and the shortener; more would only hide back-pressure.
-const CHUNKS_IN_FLIGHT: usize = 2;
-/// Longest silence in the middle of a streamed body, whichever way it goes.
-pub(crate) const STREAM_SILENCE: Duration = Duration::from_mins(1);
+/// Chunks that are buffered between client and shortener; more would only hide backpressure.
+const BUFFERED_CHUNKS: usize = 2;
+/// Idle timeout of a streamed body, in both directions.
+pub(super) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The body's length as announced; a body without a length is chunked.
-pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING)
-        || announced_length(headers).is_some_and(|length| length > 0)
+        || content_length(headers).is_some_and(|length| length > 0)
 }
 
-/// Reads the whole body: 413 beyond `limit` bytes, 408 when it is not here by `deadline`, 400 when
-/// it breaks off.
-pub(crate) async fn read(
+/// Reads the whole body: 413 above `limit` bytes, 408 if it is incomplete at `deadline`, 400 if it
+/// ends early.
+pub(super) async fn read(
     headers: &HeaderMap,
     payload: &mut Payload,
     limit: usize,
@@ -57,26 +59,26 @@ pub(crate) async fn read(
     if !has_body(headers) {
         return Ok(Bytes::new());
     }
-    let announced = announced_length(headers).unwrap_or(0);
-    if announced > limit as u64 {
+    if content_length(headers).is_some_and(|length| length > limit as u64) {
         return Err(Problem::too_large(limit));
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
         let chunk = match timeout_at(deadline, payload.next()).await {
-            Err(_) => return Err(too_slow()),
+            Err(_) => return Err(problems::body_timeout()),
             Ok(None) => break,
             Ok(Some(Err(error))) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a body broke off");
-                return Err(broken_off());
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "request body ended early");
+                return Err(problems::body_broken());
             }
             Ok(Some(Ok(chunk))) => chunk,
         };
         if first.len() + rest.len() + chunk.len() > limit {
             return Err(Problem::too_large(limit));
         }
-        // Most bodies come in one chunk, which then needs no copy.
+        // Most bodies are a single chunk, which is not copied.
         if first.is_empty() && rest.is_empty() {
             first = chunk;
         } else {
@@ -89,31 +91,23 @@ pub(crate) async fn read(
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
-fn too_slow() -> Problem {
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly")
-        .detail("the rest of the body did not arrive in time")
-}
-
-fn broken_off() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "body_broken", "The body could not be read")
-        .detail("the body broke off or its encoding is wrong")
-}
-
-/// Answers without reading the rest. The answer holds on to the payload until it is sent: a payload
-/// that is dropped earlier would be read to its end first, however long that takes, while this way
-/// the connection closes, after a short while in which what is under way is thrown away.
-pub(crate) fn refuse(problem: &Problem, payload: Payload) -> HttpResponse {
-    let mut response = crate::routing::answer_of(problem);
+/// Responds without reading the rest of the body, and closes the connection.
+///
+/// The response owns the payload: actix-web reads a dropped payload to its end before it sends the
+/// response. With the payload alive it sends the response first, then discards what arrives for a
+/// short time, and closes the connection.
+pub(super) fn reject(problem: &Problem, payload: Payload) -> HttpResponse {
+    let mut response = problems::response(problem);
     response.head_mut().set_connection_type(ConnectionType::Close);
-    response.map_body(|_, body| BoxBody::new(HoldingBody { body, _payload: payload }))
+    response.map_body(|_, body| BoxBody::new(BodyWithPayload { body, _payload: payload }))
 }
 
-struct HoldingBody {
+struct BodyWithPayload {
     body: BoxBody,
     _payload: Payload,
 }
 
-impl MessageBody for HoldingBody {
+impl MessageBody for BodyWithPayload {
     type Error = Box<dyn std::error::Error>;
 
     fn size(&self) -> BodySize {
@@ -128,75 +122,80 @@ impl MessageBody for HoldingBody {
     }
 }
 
-/// Carries a body from the client to the shortener while it is alive.
-pub(crate) struct Pump {
+/// A streamed body in transit; dropping it ends the transfer.
+pub(super) struct Upload {
     task: JoinHandle<()>,
-    pieces: Arc<AtomicU64>,
+    forwarded_chunks: Arc<AtomicU64>,
 }
 
-impl Pump {
-    /// Waits for the answer to an upload, however long that takes while pieces go through; `None`
-    /// when none did for `silence` and there is no answer either.
-    pub(crate) async fn wait_for<F: Future>(
+impl Upload {
+    /// Waits for `response` as long as chunks are forwarded. `None` if none was for `idle` and there
+    /// is no response.
+    pub(super) async fn wait_for<F: Future>(
         &self,
-        answer: F,
-        silence: Duration,
+        response: F,
+        idle: Duration,
     ) -> Option<F::Output> {
-        let mut answer = pin!(answer);
+        let mut response = pin!(response);
         loop {
-            let before = self.pieces.load(Ordering::Relaxed);
-            match timeout(silence, &mut answer).await {
-                Ok(answer) => return Some(answer),
-                Err(_) if self.pieces.load(Ordering::Relaxed) == before => return None,
+            let before = self.forwarded_chunks.load(Ordering::Relaxed);
+            match timeout(idle, &mut response).await {
+                Ok(response) => return Some(response),
+                Err(_) if self.forwarded_chunks.load(Ordering::Relaxed) == before => return None,
                 Err(_) => {}
             }
         }
     }
 }
 
-impl Drop for Pump {
+impl Drop for Upload {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Passes the body on as it comes; the shortener's `body_mode` is the client's. The pump must live as long
-/// as the call, its answer included: a shortener may answer while it reads.
-pub(crate) fn stream(headers: &HeaderMap, payload: Payload) -> (CallBody, Option<Pump>) {
+/// Forwards the body as it arrives. The upload must outlive the call and its response: a shortener
+/// may respond while it reads.
+pub(super) fn stream(headers: &HeaderMap, payload: Payload) -> (CallBody, Option<Upload>) {
     if !has_body(headers) {
-        return (CallBody::Whole(Bytes::new()), None);
+        return (CallBody::Buffered(Bytes::new()), None);
     }
-    let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-    let length = announced_length(headers).filter(|_| !headers.contains_key(TRANSFER_ENCODING));
-    let pieces = Arc::new(AtomicU64::new(0));
-    let task = actix_web::rt::spawn(pump(payload, sender, Arc::clone(&pieces)));
-    (CallBody::Stream(StreamBody::new(receiver, length)), Some(Pump { task, pieces }))
+    let (sender, receiver) = mpsc::channel(BUFFERED_CHUNKS);
+    let length = content_length(headers).filter(|_| !headers.contains_key(TRANSFER_ENCODING));
+    let forwarded_chunks = Arc::new(AtomicU64::new(0));
+    let task = actix_web::rt::spawn(forward_chunks(payload, sender, Arc::clone(&forwarded_chunks)));
+    let body = StreamBody::new(receiver, length);
+    (CallBody::Streamed(body), Some(Upload { task, forwarded_chunks }))
 }
 
-/// Returning without [`Piece::End`] tells the other side that the body is cut off.
-async fn pump(mut payload: Payload, sender: mpsc::Sender<Piece>, pieces: Arc<AtomicU64>) {
+/// Returning without [`BodyEvent::End`] truncates the body.
+async fn forward_chunks(
+    mut payload: Payload,
+    sender: mpsc::Sender<BodyEvent>,
+    forwarded_chunks: Arc<AtomicU64>,
+) {
     loop {
         let chunk = tokio::select! {
             () = sender.closed() => return,
-            chunk = timeout(STREAM_SILENCE, payload.next()) => chunk,
+            chunk = timeout(STREAM_IDLE_TIMEOUT, payload.next()) => chunk,
         };
-        let piece = match chunk {
-            Ok(Some(Ok(bytes))) => Piece::Chunk(bytes),
-            Ok(None) => Piece::End,
+        let event = match chunk {
+            Ok(Some(Ok(bytes))) => BodyEvent::Chunk(bytes),
+            Ok(None) => BodyEvent::End,
             Ok(Some(Err(error))) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "an upload broke off");
+                tracing::debug!(error = &error as &dyn std::error::Error, "upload ended early");
                 return;
             }
             Err(_) => {
-                tracing::debug!("an upload fell silent");
+                tracing::debug!("upload timed out while idle");
                 return;
             }
         };
-        let ends = matches!(piece, Piece::End);
-        if sender.send(piece).await.is_err() || ends {
+        let is_end = matches!(event, BodyEvent::End);
+        if sender.send(event).await.is_err() || is_end {
             return;
         }
-        pieces.fetch_add(1, Ordering::Relaxed);
+        forwarded_chunks.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -215,58 +214,58 @@ mod tests {
         headers
     }
 
-    /// An upload without an end, and the number of pieces that were taken from it.
+    /// An endless payload, and the number of chunks that were read from it.
     fn endless() -> (Payload, Arc<AtomicU64>) {
-        let taken = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&taken);
-        let pieces = stream::repeat_with(move || {
+        let read_chunks = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&read_chunks);
+        let chunks = stream::repeat_with(move || {
             counter.fetch_add(1, Ordering::Relaxed);
-            Ok(Bytes::from_static(b"piece"))
+            Ok(Bytes::from_static(b"chunk"))
         });
-        (Payload::from(Box::pin(pieces) as Pin<Box<dyn futures::Stream<Item = _>>>), taken)
+        (Payload::from(Box::pin(chunks) as Pin<Box<dyn futures::Stream<Item = _>>>), read_chunks)
     }
 
     #[actix_web::test]
-    async fn a_client_is_read_no_faster_than_the_shortener_reads() {
-        let (payload, taken) = endless();
-        let (body, pump) = stream(&chunked(), payload);
+    async fn upload_is_read_no_faster_than_the_shortener_reads() {
+        let (payload, read_chunks) = endless();
+        let (body, upload) = stream(&chunked(), payload);
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
         }
-        let ahead = taken.load(Ordering::Relaxed);
-        assert!((1..=CHUNKS_IN_FLIGHT as u64 + 1).contains(&ahead), "{ahead}");
-        drop((body, pump));
+        let ahead = read_chunks.load(Ordering::Relaxed);
+        assert!((1..=BUFFERED_CHUNKS as u64 + 1).contains(&ahead), "{ahead}");
+        drop((body, upload));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_upload_is_waited_for_while_it_moves_and_no_longer() {
-        let (_body, pump) =
+    async fn response_is_awaited_while_the_upload_makes_progress() {
+        let (_body, upload) =
             tokio::task::LocalSet::new().run_until(async { stream(&chunked(), endless().0) }).await;
-        let pump = pump.unwrap();
-        let pieces = Arc::clone(&pump.pieces);
-        let silence = Duration::from_secs(10);
-        let moving = async {
+        let upload = upload.unwrap();
+        let chunks = Arc::clone(&upload.forwarded_chunks);
+        let idle = Duration::from_secs(10);
+        let progressing = async {
             for _ in 0..10 {
                 tokio::time::sleep(Duration::from_secs(9)).await;
-                pieces.fetch_add(1, Ordering::Relaxed);
+                chunks.fetch_add(1, Ordering::Relaxed);
             }
         };
-        assert_eq!(pump.wait_for(moving, silence).await, Some(()));
-        let stuck = std::future::pending::<()>();
-        assert_eq!(pump.wait_for(stuck, silence).await, None);
+        assert_eq!(upload.wait_for(progressing, idle).await, Some(()));
+        let stalled = std::future::pending::<()>();
+        assert_eq!(upload.wait_for(stalled, idle).await, None);
     }
 
     #[actix_web::test]
-    async fn a_body_may_come_in_pieces_up_to_its_limit() {
+    async fn chunked_body_is_accepted_up_to_the_limit() {
         let deadline = Instant::now() + Duration::from_secs(10);
-        for (limit, whole) in [(10, true), (9, false)] {
-            let pieces = stream::iter(["abc", "defg", "hij"].map(|piece| Ok(Bytes::from(piece))));
-            let pieces = Box::pin(pieces) as Pin<Box<dyn futures::Stream<Item = _>>>;
-            let mut payload = Payload::from(pieces);
+        for (limit, fits) in [(10, true), (9, false)] {
+            let chunks = stream::iter(["abc", "defg", "hij"].map(|chunk| Ok(Bytes::from(chunk))));
+            let chunks = Box::pin(chunks) as Pin<Box<dyn futures::Stream<Item = _>>>;
+            let mut payload = Payload::from(chunks);
             let body = read(&chunked(), &mut payload, limit, deadline).await;
             match body {
-                Ok(bytes) => assert!(whole && bytes == "abcdefghij"),
-                Err(problem) => assert!(!whole && problem.code() == "too_large"),
+                Ok(bytes) => assert!(fits && bytes == "abcdefghij"),
+                Err(problem) => assert!(!fits && problem.code() == "too_large"),
             }
         }
     }

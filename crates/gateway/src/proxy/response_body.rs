@@ -1,6 +1,6 @@
-//! The shortener's body, passed on as it comes.
+//! The response body of a shortener, streamed to the client.
 //!
-//! Dropping it, which the server does when the client leaves, drops the call behind it.
+//! The server drops the body when the client disconnects, which cancels the call.
 
 use std::{
     error::Error as StdError,
@@ -16,66 +16,66 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::request_body::Pump;
+use super::request_body::Upload;
 
-/// The answer's body did not come in time. The head is sent, so only a cut connection can tell the
-/// client that the body is not whole.
+/// The body did not arrive in time. The head is already sent, so the connection is closed to show
+/// that the body is incomplete.
 #[derive(Debug, thiserror::Error)]
-#[error("the rest of the answer did not arrive in time")]
-struct TooSlow;
+#[error("shortener did not send the response body in time")]
+struct BodyTimedOut;
 
-/// How long a body is waited for.
+/// The timeout of a response body.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Patience {
-    /// All of it must be here by then.
-    Until(Instant),
-    /// No two pieces may be further apart.
-    Silence(Duration),
+pub(crate) enum BodyTimeout {
+    /// The whole body must arrive before this instant.
+    Deadline(Instant),
+    /// Each chunk must arrive within this time after the previous one.
+    Idle(Duration),
 }
 
-/// See the module's documentation.
+/// A response body with a timeout.
 pub(crate) struct ProxiedBody {
     incoming: Incoming,
     size: BodySize,
-    patience: Patience,
+    timeout: BodyTimeout,
     timer: Option<Pin<Box<Sleep>>>,
     stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    _pump: Option<Pump>,
+    _upload: Option<Upload>,
 }
 
 impl ProxiedBody {
-    /// `size` is told to the client. The pump carries the request's body, which may still come in.
+    /// `size` is the size that the client sees. `upload` is the request's body, which may still be
+    /// in transit.
     pub(crate) fn new(
         incoming: Incoming,
         size: BodySize,
-        patience: Patience,
-        pump: Option<Pump>,
+        timeout: BodyTimeout,
+        upload: Option<Upload>,
     ) -> Self {
-        Self { incoming, size, patience, timer: None, stopping: None, _pump: pump }
+        Self { incoming, size, timeout, timer: None, stopping: None, _upload: upload }
     }
 
-    /// Ends the body, as if it were complete, when the process stops: for event streams, whose
-    /// clients come back.
+    /// Completes the body when the process stops. For event streams, whose clients reconnect.
     pub(crate) fn ending_with(mut self, stopping: WaitForCancellationFutureOwned) -> Self {
         self.stopping = Some(Box::pin(stopping));
         self
     }
 
-    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
-        let patience = self.patience;
-        // Made on the first wait only: most bodies are here with their head.
+    fn has_timed_out(&mut self, cx: &mut Context<'_>) -> bool {
+        let timeout = self.timeout;
+        // Created on the first wait: most bodies arrive with their head and need no timer.
         let timer = self.timer.get_or_insert_with(|| {
-            Box::pin(match patience {
-                Patience::Until(deadline) => tokio::time::sleep_until(deadline),
-                Patience::Silence(silence) => tokio::time::sleep(silence),
+            Box::pin(match timeout {
+                BodyTimeout::Deadline(deadline) => tokio::time::sleep_until(deadline),
+                BodyTimeout::Idle(idle) => tokio::time::sleep(idle),
             })
         });
         timer.as_mut().poll(cx).is_ready()
     }
 
-    fn piece_came(&mut self) {
-        if let (Patience::Silence(silence), Some(timer)) = (self.patience, &mut self.timer) {
-            timer.as_mut().reset(Instant::now() + silence);
+    fn restart_idle_timeout(&mut self) {
+        if let (BodyTimeout::Idle(idle), Some(timer)) = (self.timeout, &mut self.timer) {
+            timer.as_mut().reset(Instant::now() + idle);
         }
     }
 }
@@ -96,8 +96,8 @@ impl MessageBody for ProxiedBody {
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.piece_came();
-                    // Trailers end here, as every hop-by-hop field does.
+                    self.restart_idle_timeout();
+                    // Trailers are hop-by-hop fields and not forwarded.
                     if let Ok(bytes) = frame.into_data() {
                         return Poll::Ready(Some(Ok(bytes)));
                     }
@@ -105,11 +105,11 @@ impl MessageBody for ProxiedBody {
                 Poll::Pending => break,
             }
         }
-        if self.is_late(cx) {
-            return Poll::Ready(Some(Err(TooSlow.into())));
+        if self.has_timed_out(cx) {
+            return Poll::Ready(Some(Err(BodyTimedOut.into())));
         }
-        let stopped =
+        let is_stopping =
             self.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready());
-        if stopped { Poll::Ready(None) } else { Poll::Pending }
+        if is_stopping { Poll::Ready(None) } else { Poll::Pending }
     }
 }

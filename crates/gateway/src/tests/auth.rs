@@ -1,4 +1,4 @@
-//! Who calls, and what of that reaches the shortener.
+//! Authentication, and the identity headers that shorteners receive.
 
 use std::sync::atomic::Ordering;
 
@@ -13,11 +13,11 @@ async fn gateway(shortener: &Shortener) -> Gateway {
 }
 
 #[actix_web::test]
-async fn must_14_the_shortener_hears_the_gateways_word_and_not_the_clients() {
+async fn must_14_the_shortener_receives_the_identity_headers_of_the_gateway_only() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let bearer = format!("Bearer {KEY}");
-    let answer = gateway
+    let response = gateway
         .client
         .call(
             Method::POST,
@@ -37,12 +37,12 @@ async fn must_14_the_shortener_hears_the_gateways_word_and_not_the_clients() {
             b"{}",
         )
         .await;
-    assert_eq!(answer.status, 200);
-    let seen = answer.json();
-    let headers = &seen["headers"];
-    assert_eq!(seen["method"], "POST");
-    assert_eq!(seen["path"], "/api/v1/urls?a=b%20c");
-    assert_eq!(seen["body"], "{}");
+    assert_eq!(response.status, 200);
+    let received = response.json();
+    let headers = &received["headers"];
+    assert_eq!(received["method"], "POST");
+    assert_eq!(received["path"], "/api/v1/urls?a=b%20c");
+    assert_eq!(received["body"], "{}");
     assert_eq!(headers["x-linnet-user-id"], "7");
     assert_eq!(headers["x-linnet-key-id"], "Ab3xYz01");
     assert_eq!(headers["x-linnet-scopes"], "urls:read urls:write");
@@ -51,15 +51,15 @@ async fn must_14_the_shortener_hears_the_gateways_word_and_not_the_clients() {
     assert_eq!(headers["x-request-id"], "abcdefgh-1");
     assert_eq!(headers["idempotency-key"], "i-1");
     assert!(headers["traceparent"].as_str().unwrap().contains("4bf92f3577b34da6a3ce929d0e0e4736"));
-    for gone in ["authorization", "x-linnet-else", "x-forwarded-for", "connection"] {
-        assert!(headers[gone].is_null(), "{gone}");
+    for dropped in ["authorization", "x-linnet-else", "x-forwarded-for", "connection"] {
+        assert!(headers[dropped].is_null(), "{dropped}");
     }
-    assert_eq!(answer.header("x-request-id"), "abcdefgh-1");
-    assert!(answer.headers.get("x-linnet-inside").is_none());
+    assert_eq!(response.header("x-request-id"), "abcdefgh-1");
+    assert!(response.headers.get("x-linnet-inside").is_none());
 }
 
 #[actix_web::test]
-async fn must_16_bad_credentials_are_refused_and_most_of_them_without_asking() {
+async fn must_16_bad_credentials_are_rejected_mostly_without_a_lookup() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let client = &gateway.client;
@@ -86,25 +86,25 @@ async fn must_16_bad_credentials_are_refused_and_most_of_them_without_asking() {
 }
 
 #[actix_web::test]
-async fn paths_and_methods_that_do_not_exist_are_said_so() {
+async fn unknown_path_is_404_and_unknown_method_is_405() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     for path in ["/api/v1/nothing", "/api/v2/urls", "/api/v1/urls/1/2", "/internal/v1/health", "/x"]
     {
-        let answer = gateway.client.get_as(KEY, path).await;
-        assert_eq!((answer.status, answer.problem().as_str()), (404, "not_found"), "{path}");
+        let response = gateway.client.get_as(KEY, path).await;
+        assert_eq!((response.status, response.problem().as_str()), (404, "not_found"), "{path}");
     }
     let headers = [("x-api-key", KEY)];
-    let answer = gateway.client.call(Method::DELETE, "/api/v1/urls", &headers, b"").await;
-    assert_eq!((answer.status, answer.problem().as_str()), (405, "method_not_allowed"));
-    assert_eq!(answer.header("allow"), "GET, HEAD, POST, OPTIONS");
-    let answer = gateway.client.call(Method::OPTIONS, "/api/v1/urls", &[], b"").await;
-    assert_eq!((answer.status, answer.header("allow")), (204, "GET, HEAD, POST, OPTIONS"));
+    let response = gateway.client.call(Method::DELETE, "/api/v1/urls", &headers, b"").await;
+    assert_eq!((response.status, response.problem().as_str()), (405, "method_not_allowed"));
+    assert_eq!(response.header("allow"), "GET, HEAD, POST, OPTIONS");
+    let response = gateway.client.call(Method::OPTIONS, "/api/v1/urls", &[], b"").await;
+    assert_eq!((response.status, response.header("allow")), (204, "GET, HEAD, POST, OPTIONS"));
     assert_eq!(shortener.calls(), 0);
 }
 
 #[actix_web::test]
-async fn many_requests_with_one_new_key_make_one_look_up() {
+async fn concurrent_requests_with_one_uncached_key_make_one_lookup() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     shortener.state.hold_lookups.store(true, Ordering::SeqCst);
@@ -114,7 +114,7 @@ async fn many_requests_with_one_new_key_make_one_look_up() {
             actix_web::rt::spawn(async move { client.get_as(KEY, "/api/v1/urls").await.status })
         })
         .collect();
-    eventually("all of them wait", || async {
+    eventually("all requests wait", || async {
         gateway.metric("linnet_gateway_auth_cache_misses_total") == Some(50.0)
     })
     .await;
@@ -128,7 +128,7 @@ async fn many_requests_with_one_new_key_make_one_look_up() {
 }
 
 #[actix_web::test]
-async fn must_07_a_revocation_is_heard_at_once() {
+async fn must_07_a_revocation_takes_effect_immediately() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
@@ -136,12 +136,12 @@ async fn must_07_a_revocation_is_heard_at_once() {
     for _ in 0..5 {
         assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
     }
-    assert_eq!(shortener.lookups(), 1, "the answer is kept");
+    assert_eq!(shortener.lookups(), 1, "the status is cached");
 
     shortener.state.revoked.store(true, Ordering::SeqCst);
     redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
-    // An entry would live for 30 s, longer than this waits.
-    eventually("the key is refused", || async {
+    // The TTL of 30 s is longer than this waits.
+    eventually("the key is rejected", || async {
         gateway.client.get_as(KEY, "/api/v1/urls").await.status == 401
     })
     .await;
@@ -149,7 +149,7 @@ async fn must_07_a_revocation_is_heard_at_once() {
 }
 
 #[actix_web::test]
-async fn must_07_a_revocation_during_a_look_up_wins() {
+async fn must_07_a_revocation_during_a_lookup_wins() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
@@ -158,15 +158,15 @@ async fn must_07_a_revocation_during_a_look_up_wins() {
     let client = gateway.client.clone();
     let early =
         actix_web::rt::spawn(async move { client.get_as(KEY, "/api/v1/urls").await.status });
-    eventually("the look-up is under way", || async { shortener.lookups() == 1 }).await;
+    eventually("the lookup is in flight", || async { shortener.lookups() == 1 }).await;
 
     shortener.state.revoked.store(true, Ordering::SeqCst);
     redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
-    // A second change, of a key that is cached, shows that the first has been heard.
+    // An invalidation of a cached key, which takes effect after the first has arrived.
     shortener.state.hold_lookups.store(false, Ordering::SeqCst);
     assert_eq!(gateway.client.get_as(REVOKED, "/api/v1/urls").await.status, 401);
     redis.publish(&Invalidation::Key { id: "Zz9xYz99".into() }).await;
-    eventually("the second change was heard", || async {
+    eventually("the second invalidation takes effect", || async {
         let before = shortener.lookups();
         gateway.client.get_as(REVOKED, "/api/v1/urls").await;
         shortener.lookups() > before
@@ -174,20 +174,20 @@ async fn must_07_a_revocation_during_a_look_up_wins() {
     .await;
 
     shortener.state.lookup_permits.0.add_permits(1);
-    assert_eq!(early.await.unwrap(), 200, "it was asked before");
+    assert_eq!(early.await.unwrap(), 200, "the lookup began before the revocation");
     assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 401);
 }
 
 #[actix_web::test]
-async fn anonymous_callers_may_do_what_the_mode_says() {
+async fn anonymous_clients_have_the_scopes_of_the_mode() {
     let shortener = Shortener::start();
     let mut create = settings(&no_redis(), &[&shortener]);
     create.gateway.anonymous = Anonymous::Create;
     let gateway = Gateway::start(create).await;
-    let made = gateway.client.call(Method::POST, "/api/v1/urls", &[], b"{}").await;
-    assert_eq!(made.status, 200);
-    assert_eq!(made.json()["headers"]["x-linnet-scopes"], "urls:write");
-    assert!(made.json()["headers"]["x-linnet-user-id"].is_null());
+    let created = gateway.client.call(Method::POST, "/api/v1/urls", &[], b"{}").await;
+    assert_eq!(created.status, 200);
+    assert_eq!(created.json()["headers"]["x-linnet-scopes"], "urls:write");
+    assert!(created.json()["headers"]["x-linnet-user-id"].is_null());
     assert_eq!(gateway.client.get("/api/v1/urls").await.status, 401);
     let events = gateway.client.call(Method::POST, "/api/v1/events", &[], b"{}").await;
     assert_eq!(events.status, 401);

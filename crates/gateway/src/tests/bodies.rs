@@ -1,4 +1,4 @@
-//! Bodies, both ways.
+//! Request and response bodies.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,8 @@ use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::{
-    Client, Gateway, KEY, Shortener, eventually, in_time, no_redis, raw, raw_until, settings,
+    Client, Gateway, KEY, Shortener, UploadEnd, eventually, in_time, no_redis, raw, raw_until,
+    settings,
 };
 
 async fn gateway(shortener: &Shortener) -> Gateway {
@@ -21,7 +22,7 @@ fn post(path: &str, headers: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n{headers}\r\n")
 }
 
-/// A request whose body the test feeds.
+/// A request, and the sender of its body's chunks.
 fn upload(
     client: &Client,
     path: &str,
@@ -34,20 +35,20 @@ fn upload(
 }
 
 #[actix_web::test]
-async fn a_body_that_is_announced_too_large_is_refused_at_once_and_the_connection_closed() {
+async fn body_with_too_large_content_length_is_rejected_and_the_connection_closed() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let head = post("/api/v1/urls", "content-length: 2097152\r\n");
-    // Until the end: that the connection is closed is part of it.
-    let answer = raw(&gateway.address, head.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    assert!(answer.contains("\"code\":\"too_large\""), "{answer}");
-    assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+    // `raw` returns when the connection closes.
+    let response = raw(&gateway.address, head.as_bytes()).await;
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
+    assert!(response.contains("\"code\":\"too_large\""), "{response}");
+    assert!(response.to_lowercase().contains("connection: close"), "{response}");
     assert_eq!(shortener.calls(), 0);
 }
 
 #[actix_web::test]
-async fn a_body_that_grows_too_large_is_refused_and_the_connection_closed() {
+async fn chunked_body_over_the_limit_is_rejected_and_the_connection_closed() {
     let shortener = Shortener::start();
     let mut settings = settings(&no_redis(), &[&shortener]);
     settings.limits.body_bytes = 4_096;
@@ -56,10 +57,10 @@ async fn a_body_that_grows_too_large_is_refused_and_the_connection_closed() {
     for _ in 0..5 {
         bytes.extend_from_slice(format!("400\r\n{}\r\n", "x".repeat(1_024)).as_bytes());
     }
-    // There is no end mark: the gateway must not wait for one.
-    let answer = raw(&gateway.address, &bytes).await;
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+    // The last chunk is missing: the gateway must not wait for it.
+    let response = raw(&gateway.address, &bytes).await;
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
+    assert!(response.to_lowercase().contains("connection: close"), "{response}");
 
     let fits = vec![b'x'; 4_096];
     assert_eq!(gateway.client.post_as(KEY, "/api/v1/urls", &fits).await.status, 200);
@@ -67,20 +68,20 @@ async fn a_body_that_grows_too_large_is_refused_and_the_connection_closed() {
 }
 
 #[actix_web::test]
-async fn a_body_that_does_not_come_is_timed_out() {
+async fn incomplete_body_times_out() {
     let shortener = Shortener::start();
     let mut settings = settings(&no_redis(), &[&shortener]);
     settings.gateway.request_timeout_ms = 300;
     let gateway = Gateway::start(settings).await;
     let bytes = post("/api/v1/urls", "content-length: 10\r\n") + "12345";
-    let answer = raw(&gateway.address, bytes.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    assert!(answer.contains("\"code\":\"body_timeout\""), "{answer}");
+    let response = raw(&gateway.address, bytes.as_bytes()).await;
+    assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+    assert!(response.contains("\"code\":\"body_timeout\""), "{response}");
     assert_eq!(shortener.calls(), 0);
 }
 
 #[actix_web::test]
-async fn an_event_arrives_before_the_stream_ends_and_leaving_ends_the_call_behind() {
+async fn events_are_streamed_and_a_disconnect_cancels_the_call() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let mut request =
@@ -92,16 +93,16 @@ async fn an_event_arrives_before_the_stream_ends_and_leaving_ends_the_call_behin
     let first = in_time("the first event", body.frame()).await.unwrap().unwrap();
     assert_eq!(first.into_data().unwrap(), "data: 1\n\n");
     assert!(!shortener.state.stream_dropped.load(Ordering::SeqCst));
-    // What a client does that leaves.
+    // The client disconnects.
     drop(body);
-    eventually("the call behind is dropped", || async {
+    eventually("the call is cancelled", || async {
         shortener.state.stream_dropped.load(Ordering::SeqCst)
     })
     .await;
 }
 
 #[actix_web::test]
-async fn an_event_stream_outlives_the_request_timeout() {
+async fn event_stream_outlives_the_request_timeout() {
     let shortener = Shortener::start();
     let mut settings = settings(&no_redis(), &[&shortener]);
     settings.gateway.request_timeout_ms = 200;
@@ -111,15 +112,15 @@ async fn an_event_stream_outlives_the_request_timeout() {
     request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
     let mut body = gateway.client.send(request).await.unwrap().into_body();
     in_time("the first event", body.frame()).await.unwrap().unwrap();
-    let silence = tokio::time::timeout(std::time::Duration::from_millis(600), body.frame()).await;
-    assert!(silence.is_err(), "the stream ended: {silence:?}");
-    shortener.state.go_on.notify_one();
+    let no_event = tokio::time::timeout(std::time::Duration::from_millis(600), body.frame()).await;
+    assert!(no_event.is_err(), "the stream ended: {no_event:?}");
+    shortener.state.next_event.notify_one();
     let second = in_time("the second event", body.frame()).await.unwrap().unwrap();
     assert_eq!(second.into_data().unwrap(), "data: 2\n\n");
 }
 
 #[actix_web::test]
-async fn a_streaming_route_passes_pieces_both_ways_as_they_come() {
+async fn streaming_route_forwards_chunks_in_both_directions_as_they_arrive() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let (mut sender, request) = upload(&gateway.client, "/api/v1/test-stream");
@@ -127,57 +128,57 @@ async fn a_streaming_route_passes_pieces_both_ways_as_they_come() {
     let response = actix_web::rt::spawn(async move { client.send(request).await.unwrap() });
     sender.send(Ok(Frame::data(Bytes::from("one")))).await.unwrap();
     let mut body = response.await.unwrap().into_body();
-    for (piece, next) in [("one", Some("two")), ("two", Some("three")), ("three", None)] {
+    for (chunk, next) in [("one", Some("two")), ("two", Some("three")), ("three", None)] {
         let echoed = in_time("an echo", body.frame()).await.unwrap().unwrap();
-        assert_eq!(echoed.into_data().unwrap(), piece);
+        assert_eq!(echoed.into_data().unwrap(), chunk);
         if let Some(next) = next {
             sender.send(Ok(Frame::data(Bytes::from(next)))).await.unwrap();
         }
     }
     drop(sender);
     assert!(in_time("the end", body.frame()).await.is_none());
-    assert_eq!(*shortener.state.upload.lock().unwrap(), Some("whole"));
+    assert_eq!(*shortener.state.upload.lock().unwrap(), Some(UploadEnd::Complete));
 }
 
 #[actix_web::test]
-async fn an_upload_that_is_cut_off_never_looks_whole() {
+async fn truncated_upload_never_looks_complete() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let mut stream = tokio::net::TcpStream::connect(&gateway.address).await.unwrap();
     let head = post("/api/v1/test-stream", "transfer-encoding: chunked\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(b"3\r\none\r\n").await.unwrap();
-    let mut answer = vec![0; 4_096];
-    let read = in_time("the echo", stream.read(&mut answer)).await.unwrap();
-    assert!(String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 200"));
+    let mut response = vec![0; 4_096];
+    let read = in_time("the echo", stream.read(&mut response)).await.unwrap();
+    assert!(String::from_utf8_lossy(&response[..read]).starts_with("HTTP/1.1 200"));
     drop(stream);
-    eventually("the shortener knows", || async {
-        *shortener.state.upload.lock().unwrap() == Some("cut off")
+    eventually("the shortener sees the truncation", || async {
+        *shortener.state.upload.lock().unwrap() == Some(UploadEnd::Truncated)
     })
     .await;
 }
 
 #[actix_web::test]
-async fn an_early_refusal_reaches_a_client_that_is_still_sending() {
+async fn early_rejection_reaches_a_client_that_is_still_sending() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     for kind in ["transfer-encoding: chunked\r\n", "content-length: 10485760\r\n"] {
         for _ in 0..20 {
-            let mut bytes = post("/api/v1/test-stream?refuse", kind).into_bytes();
+            let mut bytes = post("/api/v1/test-stream?reject", kind).into_bytes();
             if kind.starts_with('t') {
                 bytes.extend_from_slice(b"800000\r\n");
             }
-            // More than any buffer on the way holds, and no end.
+            // More than all buffers on the way hold, and incomplete.
             bytes.resize(bytes.len() + 8_000_000, b'x');
-            let answer = raw_until(&gateway.address, &bytes, Some("\"code\":\"early\"")).await;
-            assert!(answer.starts_with("HTTP/1.1 403 "), "{kind}: {answer}");
-            assert!(answer.contains("\"code\":\"early\""), "{answer}");
+            let response = raw_until(&gateway.address, &bytes, Some("\"code\":\"early\"")).await;
+            assert!(response.starts_with("HTTP/1.1 403 "), "{kind}: {response}");
+            assert!(response.contains("\"code\":\"early\""), "{response}");
         }
     }
 }
 
 #[actix_web::test]
-async fn answers_without_a_body_stay_without() {
+async fn response_to_head_has_no_body() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let headers = [("x-api-key", KEY)];

@@ -1,4 +1,4 @@
-//! What every answer carries, and the pages that the gateway answers itself.
+//! Headers of every response, and the gateway's own pages.
 
 use http::Method;
 
@@ -11,26 +11,26 @@ async fn gateway() -> (Shortener, Gateway) {
 }
 
 #[actix_web::test]
-async fn every_answer_has_the_security_headers() {
+async fn every_response_has_the_security_headers() {
     let (_shortener, gateway) = gateway().await;
     for path in ["/", "/health", "/docs/", "/openapi.json", "/nothing", "/api/v1/urls"] {
-        let answer = gateway.client.get(path).await;
-        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
-        assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
+        let response = gateway.client.get(path).await;
+        assert_eq!(response.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(response.header("referrer-policy"), "no-referrer", "{path}");
         assert!(
-            answer.header("content-security-policy").starts_with("default-src 'none'"),
+            response.header("content-security-policy").starts_with("default-src 'none'"),
             "{path}"
         );
-        assert!(!answer.header("permissions-policy").is_empty(), "{path}");
-        assert!(answer.headers.get("server").is_none(), "{path}");
-        assert!(!answer.header("x-request-id").is_empty(), "{path}");
+        assert!(!response.header("permissions-policy").is_empty(), "{path}");
+        assert!(response.headers.get("server").is_none(), "{path}");
+        assert!(!response.header("x-request-id").is_empty(), "{path}");
     }
-    let answer = gateway.client.get_as(KEY, "/api/v1/urls").await;
-    assert_eq!(answer.header("cache-control"), "no-store");
+    let response = gateway.client.get_as(KEY, "/api/v1/urls").await;
+    assert_eq!(response.header("cache-control"), "no-store");
 }
 
 #[actix_web::test]
-async fn the_documentation_is_there() {
+async fn pages_are_served() {
     let (_shortener, gateway) = gateway().await;
     let page = gateway.client.get("/docs/").await;
     assert_eq!((page.status, page.header("content-type")), (200, "text/html"));
@@ -76,32 +76,32 @@ async fn must_24_metrics_are_on_the_admin_listener_only_and_labels_are_bounded()
 }
 
 #[actix_web::test]
-async fn other_origins_may_call_only_if_they_are_named() {
+async fn cors_headers_are_sent_to_allowed_origins_only() {
     let preflight = [("origin", "https://a.example"), ("access-control-request-method", "POST")];
     let (shortener, off) = gateway().await;
-    let answer = off.client.call(Method::OPTIONS, "/api/v1/urls", &preflight, b"").await;
-    assert!(answer.headers.get("access-control-allow-origin").is_none());
+    let response = off.client.call(Method::OPTIONS, "/api/v1/urls", &preflight, b"").await;
+    assert!(response.headers.get("access-control-allow-origin").is_none());
 
     let mut settings = settings(&no_redis(), &[&shortener]);
     settings.cors.allowed_origins = vec!["https://a.example".into()];
     let on = Gateway::start(settings).await;
-    let answer = on.client.call(Method::OPTIONS, "/api/v1/urls", &preflight, b"").await;
-    assert_eq!(answer.status, 204);
-    assert_eq!(answer.header("access-control-allow-origin"), "https://a.example");
-    assert!(answer.header("access-control-allow-headers").contains("authorization"));
-    assert_eq!(answer.header("vary"), "origin");
+    let response = on.client.call(Method::OPTIONS, "/api/v1/urls", &preflight, b"").await;
+    assert_eq!(response.status, 204);
+    assert_eq!(response.header("access-control-allow-origin"), "https://a.example");
+    assert!(response.header("access-control-allow-headers").contains("authorization"));
+    assert_eq!(response.header("vary"), "origin");
     let real = [("origin", "https://a.example"), ("x-api-key", KEY)];
-    let answer = on.client.call(Method::GET, "/api/v1/urls", &real, b"").await;
-    assert_eq!(answer.header("access-control-allow-origin"), "https://a.example");
-    assert!(answer.header("access-control-expose-headers").contains("link"));
+    let response = on.client.call(Method::GET, "/api/v1/urls", &real, b"").await;
+    assert_eq!(response.header("access-control-allow-origin"), "https://a.example");
+    assert!(response.header("access-control-expose-headers").contains("link"));
     for other in ["https://b.example", "https://a.example.evil", "null"] {
-        let answer = on.client.call(Method::GET, "/api/v1/urls", &[("origin", other)], b"").await;
-        assert!(answer.headers.get("access-control-allow-origin").is_none(), "{other}");
+        let response = on.client.call(Method::GET, "/api/v1/urls", &[("origin", other)], b"").await;
+        assert!(response.headers.get("access-control-allow-origin").is_none(), "{other}");
     }
 }
 
 #[actix_web::test]
-async fn must_23_odd_bytes_are_a_4xx_and_never_a_5xx() {
+async fn must_23_malformed_requests_are_a_4xx_and_never_a_5xx() {
     let (_shortener, gateway) = gateway().await;
     let key = format!("x-api-key: {KEY}\r\nconnection: close\r\n");
     let long = "a".repeat(64 * 1_024);
@@ -120,11 +120,11 @@ async fn must_23_odd_bytes_are_a_4xx_and_never_a_5xx() {
     for line in &lines {
         let mut bytes = line.clone();
         bytes.extend_from_slice(format!(" HTTP/1.1\r\nhost: x\r\n{key}\r\n").as_bytes());
-        let answer = raw(&gateway.address, &bytes).await;
+        let response = raw(&gateway.address, &bytes).await;
         let shown = String::from_utf8_lossy(&line[..line.len().min(60)]).into_owned();
         assert!(
-            answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 200"),
-            "{shown}: {answer}"
+            response.starts_with("HTTP/1.1 4") || response.starts_with("HTTP/1.1 200"),
+            "{shown}: {response}"
         );
     }
     for headers in [
@@ -138,18 +138,18 @@ async fn must_23_odd_bytes_are_a_4xx_and_never_a_5xx() {
         format!("host: x\r\nx-api-key: \u{e9}\r\n{key}"),
     ] {
         let bytes = format!("GET /api/v1/urls HTTP/1.1\r\n{headers}\r\n");
-        let answer = raw(&gateway.address, bytes.as_bytes()).await;
+        let response = raw(&gateway.address, bytes.as_bytes()).await;
         let shown = &headers[..headers.len().min(60)];
         assert!(
-            answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 200"),
-            "{shown}: {answer}"
+            response.starts_with("HTTP/1.1 4") || response.starts_with("HTTP/1.1 200"),
+            "{shown}: {response}"
         );
     }
     assert_eq!(gateway.client.get("/health").await.status, 200);
 }
 
 #[actix_web::test]
-async fn must_15_the_host_header_decides_nothing() {
+async fn must_15_the_host_header_has_no_effect_on_the_gateway() {
     let (shortener, gateway) = gateway().await;
     let own = format!("\"host\":\"{}\"", shortener.address);
     for host in
@@ -158,9 +158,9 @@ async fn must_15_the_host_header_decides_nothing() {
         let bytes = format!(
             "GET /api/v1/urls HTTP/1.1\r\n{host}\r\nx-forwarded-host: evil.example\r\nx-api-key: {KEY}\r\nconnection: close\r\n\r\n"
         );
-        let answer = raw(&gateway.address, bytes.as_bytes()).await;
-        let passed = answer.starts_with("HTTP/1.1 200") && answer.contains(&own);
-        assert!(passed || answer.starts_with("HTTP/1.1 4"), "{host}: {answer}");
-        assert!(!answer.to_lowercase().contains("evil"), "{host}: {answer}");
+        let response = raw(&gateway.address, bytes.as_bytes()).await;
+        let is_forwarded = response.starts_with("HTTP/1.1 200") && response.contains(&own);
+        assert!(is_forwarded || response.starts_with("HTTP/1.1 4"), "{host}: {response}");
+        assert!(!response.to_lowercase().contains("evil"), "{host}: {response}");
     }
 }

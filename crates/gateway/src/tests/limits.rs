@@ -1,9 +1,9 @@
-//! How often a caller may come.
+//! Rate limits.
 
 use super::support::{Gateway, KEY, REVOKED, Redis, Shortener, eventually, no_redis, settings};
 use crate::config::Settings;
 
-/// A burst of five and a refill that no test waits for.
+/// A burst of five per key and three per address, which refill too slowly to matter in a test.
 fn tight(redis_url: &str, shortener: &Shortener) -> Settings {
     let mut settings = settings(redis_url, &[shortener]);
     settings.gateway.server_threads = 1;
@@ -23,7 +23,7 @@ async fn statuses(gateway: &Gateway, key: &str, count: usize) -> Vec<u16> {
 }
 
 #[actix_web::test]
-async fn redis_allows_exactly_the_burst_over_two_gateways() {
+async fn two_gateways_with_redis_allow_exactly_one_burst() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
     let one = Gateway::start(tight(&redis.url, &shortener)).await;
@@ -31,7 +31,7 @@ async fn redis_allows_exactly_the_burst_over_two_gateways() {
     for gateway in [&one, &two] {
         gateway.uses_redis().await;
     }
-    let counted_alone = one.metric("linnet_gateway_local_limits_total");
+    let counted_locally = one.metric("linnet_gateway_local_limits_total");
     assert_eq!(statuses(&one, KEY, 3).await, [200; 3]);
     let last = two.client.get_as(KEY, "/api/v1/urls").await;
     assert_eq!(last.status, 200);
@@ -39,13 +39,13 @@ async fn redis_allows_exactly_the_burst_over_two_gateways() {
     assert!(last.header("ratelimit").starts_with("\"key\";r=1;t="), "{last:?}");
     assert_eq!(two.client.get_as(KEY, "/api/v1/urls").await.status, 200);
 
-    let refused = one.client.get_as(KEY, "/api/v1/urls").await;
-    assert_eq!((refused.status, refused.problem().as_str()), (429, "rate_limited"));
-    assert!(refused.header("ratelimit").starts_with("\"key\";r=0;t="), "{refused:?}");
-    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    let rejected = one.client.get_as(KEY, "/api/v1/urls").await;
+    assert_eq!((rejected.status, rejected.problem().as_str()), (429, "rate_limited"));
+    assert!(rejected.header("ratelimit").starts_with("\"key\";r=0;t="), "{rejected:?}");
+    let wait: u64 = rejected.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
     assert_eq!(one.metrics.value("linnet_gateway_limited_total", &[("kind", "key")]), Some(1.0));
-    assert_eq!(one.metric("linnet_gateway_local_limits_total"), counted_alone);
+    assert_eq!(one.metric("linnet_gateway_local_limits_total"), counted_locally);
 
     let keys = redis.keys().await;
     assert!(keys.iter().any(|(name, _)| name == "linnet:rate:k:Ab3xYz01"), "{keys:?}");
@@ -53,7 +53,7 @@ async fn redis_allows_exactly_the_burst_over_two_gateways() {
 }
 
 #[actix_web::test]
-async fn must_16_guessing_keys_uses_up_the_addresses_allowance() {
+async fn must_16_invalid_keys_count_against_the_address() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
     let gateway = Gateway::start(tight(&redis.url, &shortener)).await;
@@ -62,9 +62,9 @@ async fn must_16_guessing_keys_uses_up_the_addresses_allowance() {
     let lookups = shortener.lookups();
     let fresh = REVOKED.replace("Zz9", "Yy8");
     assert_eq!(statuses(&gateway, &fresh, 3).await, [429; 3]);
-    assert_eq!(shortener.lookups(), lookups, "no more look-ups for this address");
+    assert_eq!(shortener.lookups(), lookups, "no further lookups for this address");
 
-    // Another address has its own allowance.
+    // Another address has its own quota.
     let headers = [("x-api-key", fresh.as_str()), ("x-real-ip", "192.0.2.99")];
     let other = gateway.client.call(http::Method::GET, "/api/v1/urls", &headers, b"").await;
     assert_eq!(other.status, 401);
@@ -72,7 +72,7 @@ async fn must_16_guessing_keys_uses_up_the_addresses_allowance() {
 }
 
 #[actix_web::test]
-async fn without_redis_the_process_counts_alone() {
+async fn without_redis_the_gateway_counts_locally() {
     let shortener = Shortener::start();
     let gateway = Gateway::start(tight(&no_redis(), &shortener)).await;
     assert_eq!(statuses(&gateway, KEY, 6).await, [200, 200, 200, 200, 200, 429]);
@@ -80,7 +80,7 @@ async fn without_redis_the_process_counts_alone() {
 }
 
 #[actix_web::test]
-async fn redis_may_go_and_come_back() {
+async fn gateway_counts_locally_while_redis_is_unavailable() {
     let shortener = Shortener::start();
     let mut redis = Redis::start().await;
     let mut settings = settings(&redis.url, &[&shortener]);
@@ -91,13 +91,13 @@ async fn redis_may_go_and_come_back() {
     assert_eq!(gateway.metric("linnet_gateway_limit_fallback"), Some(0.0));
 
     redis.stop();
-    eventually("the process counts alone", || async {
+    eventually("the gateway counts locally", || async {
         let status = gateway.client.get_as(KEY, "/api/v1/urls").await.status;
         assert_eq!(status, 200, "no request may fail");
         gateway.metric("linnet_gateway_limit_fallback") == Some(1.0)
     })
     .await;
-    eventually("the feed is cut", || async {
+    eventually("the invalidation bus is stale", || async {
         gateway.metric("linnet_gateway_invalidation_bus_live") == Some(0.0)
     })
     .await;

@@ -1,10 +1,11 @@
-//! The gateway as a whole, against a stand-in for the shortener and a real Redis.
+//! Tests of a whole gateway against a fake shortener and a real Redis.
 //!
-//! The real shortener is the system tests' business; the stand-in can misbehave on demand.
+//! The fake can fail on demand. System tests use real shorteners.
 
 mod auth;
 mod bodies;
 mod edge;
 mod limits;
 mod resilience;
+mod route_table;
 mod support;

@@ -1,4 +1,4 @@
-//! Shorteners that are away, slow or broken.
+//! Unreachable, slow and failing shorteners.
 
 use std::sync::atomic::Ordering;
 
@@ -13,11 +13,11 @@ use super::support::{
     Gateway, KEY, Shortener, closed_address, eventually, no_redis, raw_until, settings,
 };
 
-/// How the question for a shortener's health begins.
+/// The beginning of a health probe.
 const PROBE: &[u8] = b"GET /internal/v1/health";
 
-/// A shortener that does this with each of its connections.
-async fn odd<F: Future<Output = ()> + 'static>(handle: fn(TcpStream) -> F) -> Shortener {
+/// A shortener that runs `handle` for each of its connections.
+async fn fake_server<F: Future<Output = ()> + 'static>(handle: fn(TcpStream) -> F) -> Shortener {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     actix_web::rt::spawn(async move {
@@ -29,17 +29,16 @@ async fn odd<F: Future<Output = ()> + 'static>(handle: fn(TcpStream) -> F) -> Sh
     Shortener::at(address)
 }
 
-/// Answers probes and look-ups from a real stand-in's shape, but hangs up on every API call after
-/// it has read it.
-async fn hangs_up() -> Shortener {
-    odd(|mut stream| async move {
+/// Responds to health probes, and closes the connection of every other call after reading it.
+async fn closing_shortener() -> Shortener {
+    fake_server(|mut stream| async move {
         let mut bytes = vec![0; 16_384];
         while let Ok(read @ 1..) = stream.read(&mut bytes).await {
             if !bytes[..read].starts_with(PROBE) {
                 return;
             }
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-            stream.write_all(answer).await.unwrap();
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(response).await.unwrap();
         }
     })
     .await
@@ -49,18 +48,18 @@ fn up(gateway: &Gateway, index: &str) -> Option<f64> {
     gateway.metrics.value("linnet_gateway_upstream_up", &[("upstream", index)])
 }
 
-async fn both_up(gateway: &Gateway) {
-    eventually("both are up", || async {
+async fn both_healthy(gateway: &Gateway) {
+    eventually("both are healthy", || async {
         up(gateway, "0") == Some(1.0) && up(gateway, "1") == Some(1.0)
     })
     .await;
 }
 
 #[actix_web::test]
-async fn a_failed_connect_is_tried_elsewhere_for_any_method() {
+async fn failed_connect_is_retried_for_any_method() {
     let shortener = Shortener::start();
-    let dead = Shortener::at(closed_address());
-    let gateway = Gateway::start(settings(&no_redis(), &[&dead, &shortener])).await;
+    let unreachable = Shortener::at(closed_address());
+    let gateway = Gateway::start(settings(&no_redis(), &[&unreachable, &shortener])).await;
     for _ in 0..20 {
         assert_eq!(gateway.client.post_as(KEY, "/api/v1/urls", b"{}").await.status, 200);
     }
@@ -69,26 +68,26 @@ async fn a_failed_connect_is_tried_elsewhere_for_any_method() {
 }
 
 #[actix_web::test]
-async fn a_broken_call_is_repeated_only_if_that_is_harmless() {
+async fn broken_call_is_retried_only_if_it_is_idempotent() {
     let shortener = Shortener::start();
-    let breaking = hangs_up().await;
-    let mut settings = settings(&no_redis(), &[&breaking, &shortener]);
+    let closing = closing_shortener().await;
+    let mut settings = settings(&no_redis(), &[&closing, &shortener]);
     settings.upstream.breaker_failures = 1_000;
     let gateway = Gateway::start(settings).await;
-    both_up(&gateway).await;
+    both_healthy(&gateway).await;
     for _ in 0..6 {
         assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
     }
     let retries = gateway.metric("linnet_gateway_retries_total").unwrap();
     assert!(retries >= 3.0, "{retries}");
 
-    // Half of these meet the broken one.
+    // About half of these calls go to the closing shortener.
     let before = shortener.calls();
     let mut broken = 0;
     for _ in 0..6 {
-        let answer = gateway.client.post_as(KEY, "/api/v1/urls", b"{}").await;
-        if answer.status == 502 {
-            assert_eq!(answer.problem(), "bad_gateway");
+        let response = gateway.client.post_as(KEY, "/api/v1/urls", b"{}").await;
+        if response.status == 502 {
+            assert_eq!(response.problem(), "bad_gateway");
             broken += 1;
         }
     }
@@ -97,15 +96,15 @@ async fn a_broken_call_is_repeated_only_if_that_is_harmless() {
 
     let headers = [("x-api-key", KEY), ("idempotency-key", "a")];
     for _ in 0..6 {
-        let answer = gateway.client.call(Method::POST, "/api/v1/urls", &headers, b"{}").await;
-        assert_eq!(answer.status, 200);
+        let response = gateway.client.call(Method::POST, "/api/v1/urls", &headers, b"{}").await;
+        assert_eq!(response.status, 200);
     }
 }
 
 #[actix_web::test]
-async fn a_retry_budget_that_is_used_up_stops_the_retries() {
-    let breaking = hangs_up().await;
-    let mut settings = settings(&no_redis(), &[&breaking]);
+async fn exhausted_retry_budget_stops_retries() {
+    let closing = closing_shortener().await;
+    let mut settings = settings(&no_redis(), &[&closing]);
     settings.upstream.breaker_failures = 1_000;
     settings.upstream.retry_budget_percent = 10;
     settings.gateway.anonymous = crate::config::Anonymous::Open;
@@ -113,15 +112,15 @@ async fn a_retry_budget_that_is_used_up_stops_the_retries() {
     for _ in 0..100 {
         assert_eq!(gateway.client.get("/api/v1/urls").await.status, 502);
     }
-    // Twenty saved up and a tenth of a hundred calls; one more or less by when the bucket was full.
+    // 20 accumulated retries and 10 % of 100 calls; deposits to a full bucket may cost one.
     let retries = gateway.metric("linnet_gateway_retries_total").unwrap();
     assert!((29.0..=31.0).contains(&retries), "{retries}");
 }
 
 #[actix_web::test]
-async fn a_breaker_opens_and_a_probe_closes_it() {
-    let breaking = hangs_up().await;
-    let mut settings = settings(&no_redis(), &[&breaking]);
+async fn open_breaker_rejects_calls_with_503() {
+    let closing = closing_shortener().await;
+    let mut settings = settings(&no_redis(), &[&closing]);
     settings.gateway.anonymous = crate::config::Anonymous::Open;
     settings.upstream.breaker_open_ms = 60_000;
     let gateway = Gateway::start(settings).await;
@@ -132,49 +131,49 @@ async fn a_breaker_opens_and_a_probe_closes_it() {
     })
     .await;
     assert_eq!(state(), Some(2.0));
-    let answer = gateway.client.get("/api/v1/urls").await;
-    assert_eq!((answer.status, answer.problem().as_str()), (503, "unavailable"));
-    assert_eq!(answer.header("retry-after"), "1");
+    let response = gateway.client.get("/api/v1/urls").await;
+    assert_eq!((response.status, response.problem().as_str()), (503, "unavailable"));
+    assert_eq!(response.header("retry-after"), "1");
 }
 
 #[actix_web::test]
-async fn silence_is_a_504_and_absence_a_503() {
+async fn unresponsive_shortener_is_504_and_unreachable_one_is_503() {
     let shortener = Shortener::start();
     let mut slow = settings(&no_redis(), &[&shortener]);
     slow.upstream.response_timeout_ms = 200;
     let gateway = Gateway::start(slow).await;
-    let answer = gateway.client.get_as(KEY, "/api/v1/urls/hang").await;
-    assert_eq!((answer.status, answer.problem().as_str()), (504, "upstream_timeout"));
-    assert_eq!(shortener.calls(), 1, "who may be busy with it is not asked again");
+    let response = gateway.client.get_as(KEY, "/api/v1/urls/hang").await;
+    assert_eq!((response.status, response.problem().as_str()), (504, "upstream_timeout"));
+    assert_eq!(shortener.calls(), 1, "a timeout is not retried");
 
-    let dead = Shortener::at(closed_address());
-    let gateway = Gateway::start_unready(settings(&no_redis(), &[&dead]));
-    let answer = gateway.client.get_as(KEY, "/api/v1/urls").await;
-    assert_eq!((answer.status, answer.problem().as_str()), (503, "unavailable"));
-    assert_eq!(answer.header("retry-after"), "1");
+    let unreachable = Shortener::at(closed_address());
+    let gateway = Gateway::start_unready(settings(&no_redis(), &[&unreachable]));
+    let response = gateway.client.get_as(KEY, "/api/v1/urls").await;
+    assert_eq!((response.status, response.problem().as_str()), (503, "unavailable"));
+    assert_eq!(response.header("retry-after"), "1");
     assert_eq!(gateway.client.get("/health").await.status, 503);
     assert_eq!(gateway.admin.get("/readyz").await.status, 503);
     assert_eq!(gateway.admin.get("/livez").await.status, 200);
 }
 
-/// Refuses every upload after its head, with what follows unread: the kernel resets the connection.
-async fn slams_the_door() -> Shortener {
-    odd(|mut stream| async move {
+/// Rejects every upload after its head without reading the body, so the kernel resets the connection.
+async fn resetting_shortener() -> Shortener {
+    fake_server(|mut stream| async move {
         let mut head = [0; 1_024];
         let Ok(read @ 1..) = stream.read(&mut head).await else { return };
-        let answer: &[u8] = if head[..read].starts_with(PROBE) {
+        let response: &[u8] = if head[..read].starts_with(PROBE) {
             b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         } else {
             b"HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\nconnection: close\r\n\r\nearly"
         };
-        stream.write_all(answer).await.unwrap();
+        stream.write_all(response).await.unwrap();
     })
     .await
 }
 
 #[actix_web::test]
-async fn a_refusal_before_a_reset_still_reaches_the_client() {
-    let shortener = slams_the_door().await;
+async fn rejection_before_a_reset_reaches_the_client() {
+    let shortener = resetting_shortener().await;
     let mut settings = settings(&no_redis(), &[&shortener]);
     settings.gateway.anonymous = crate::config::Anonymous::Open;
     let gateway = Gateway::start(settings).await;
@@ -183,34 +182,34 @@ async fn a_refusal_before_a_reset_still_reaches_the_client() {
             .to_vec();
     bytes.resize(bytes.len() + 4_000_000, b'x');
     for _ in 0..20 {
-        let answer = raw_until(&gateway.address, &bytes, Some("early")).await;
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        let response = raw_until(&gateway.address, &bytes, Some("early")).await;
+        assert!(response.starts_with("HTTP/1.1 403 "), "{response}");
     }
 }
 
 #[actix_web::test]
-async fn unix_sockets_work_on_both_sides() {
+async fn unix_sockets_work_for_clients_and_upstreams() {
     let dir = tempfile::tempdir().unwrap();
-    let behind = Address::Unix(dir.path().join("shortener.sock"));
-    let shortener = Shortener::start_on(&behind);
+    let upstream_address = Address::Unix(dir.path().join("shortener.sock"));
+    let shortener = Shortener::start_on(&upstream_address);
     let mut settings = settings(&no_redis(), &[]);
-    settings.upstream.shorteners = vec![behind];
+    settings.upstream.shorteners = vec![upstream_address];
     settings.gateway.listen = Address::Unix(dir.path().join("gateway.sock"));
     let gateway = Gateway::start(settings).await;
     let headers = [("x-api-key", KEY), ("x-real-ip", "192.0.2.7")];
-    let answer = gateway.client.call(Method::GET, "/api/v1/urls", &headers, b"").await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.json()["headers"]["x-real-ip"], "192.0.2.7");
+    let response = gateway.client.call(Method::GET, "/api/v1/urls", &headers, b"").await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.json()["headers"]["x-real-ip"], "192.0.2.7");
     assert_eq!(shortener.calls(), 1);
 }
 
 #[actix_web::test]
-async fn a_draining_shortener_gets_no_new_calls() {
+async fn draining_shortener_gets_no_new_calls() {
     let (one, two) = (Shortener::start(), Shortener::start());
     let gateway = Gateway::start(settings(&no_redis(), &[&one, &two])).await;
-    both_up(&gateway).await;
+    both_healthy(&gateway).await;
     one.state.draining.store(true, Ordering::SeqCst);
-    eventually("one is seen draining", || async { up(&gateway, "0") == Some(0.0) }).await;
+    eventually("the probe sees the drain", || async { up(&gateway, "0") == Some(0.0) }).await;
     let before = one.calls();
     for _ in 0..10 {
         assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
@@ -219,30 +218,30 @@ async fn a_draining_shortener_gets_no_new_calls() {
 }
 
 #[actix_web::test]
-async fn the_shorteners_own_problems_pass_unchanged() {
+async fn problems_of_a_shortener_are_forwarded_unchanged() {
     let shortener = Shortener::start();
     let gateway = Gateway::start(settings(&no_redis(), &[&shortener])).await;
-    let answer = gateway.client.get_as(KEY, "/api/v1/urls/missing").await;
-    assert_eq!(answer.status, 404);
-    assert_eq!(answer.body, r#"{"status":404,"code":"not_found"}"#);
-    assert_eq!(answer.header("content-type"), "application/problem+json");
-    assert!(answer.headers.get("x-linnet-origin").is_none());
+    let response = gateway.client.get_as(KEY, "/api/v1/urls/missing").await;
+    assert_eq!(response.status, 404);
+    assert_eq!(response.body, r#"{"status":404,"code":"not_found"}"#);
+    assert_eq!(response.header("content-type"), "application/problem+json");
+    assert!(response.headers.get("x-linnet-origin").is_none());
 }
 
 #[actix_web::test]
-async fn a_gateway_that_stops_says_so_and_finishes_what_it_has() {
+async fn draining_gateway_reports_unready_and_serves_until_it_stops() {
     let shortener = Shortener::start();
     let mut settings = settings(&no_redis(), &[&shortener]);
     settings.shutdown.drain_ms = 3_000;
     let gateway = Gateway::start(settings).await;
     assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.header("connection"), "");
     gateway.lifecycle.begin_drain();
-    let answer = gateway.client.get_as(KEY, "/api/v1/urls").await;
-    assert_eq!((answer.status, answer.header("connection")), (200, "close"));
+    let response = gateway.client.get_as(KEY, "/api/v1/urls").await;
+    assert_eq!((response.status, response.header("connection")), (200, "close"));
     assert_eq!(gateway.client.get("/health").await.status, 503);
     assert_eq!(gateway.admin.get("/readyz").await.status, 503);
     assert_eq!(gateway.admin.get("/livez").await.status, 200);
-    eventually("nobody listens any more", || async {
+    eventually("the listener is closed", || async {
         tokio::net::TcpStream::connect(&gateway.address).await.is_err()
     })
     .await;

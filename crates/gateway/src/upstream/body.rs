@@ -1,139 +1,148 @@
-//! The body of a call to a shortener: read already, or still coming in.
+//! The request body of a call to a shortener: buffered, or streamed from the client.
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use linnet_platform::lock::MutexExt as _;
 use tokio::sync::mpsc;
 
-/// A piece of a body that is still coming in.
+/// An item of a streamed body.
 #[derive(Debug)]
-pub(crate) enum Piece {
-    /// Some bytes.
+pub(crate) enum BodyEvent {
+    /// The next bytes.
     Chunk(Bytes),
-    /// The body is complete. Without this mark the end of the channel means that the client is
-    /// gone, and a cut-off body must never look whole.
+    /// The body is complete. A channel that closes without this event means that the client
+    /// disconnected: a truncated body must never look complete.
     End,
 }
 
-/// The body ended before its time.
+/// The client disconnected before the end of its body.
 #[derive(Debug, thiserror::Error)]
-#[error("the client's body was cut off")]
-pub(crate) struct CutOff;
+#[error("the client's body was truncated")]
+pub(crate) struct TruncatedBody;
 
-/// What is sent. A clone is made for a possible retry; of a streamed body only one clone is ever
-/// read.
+/// A request body. A call clones it for a possible retry; of the clones of a streamed body, only
+/// one is ever read.
 #[derive(Debug, Clone)]
 pub(crate) enum CallBody {
-    /// Known in full; empty after it was sent.
-    Whole(Bytes),
-    /// Taken by the first attempt that gets a connection.
-    Stream(StreamBody),
+    /// Complete; empty after it was sent.
+    Buffered(Bytes),
+    /// Claimed by the first attempt that has a connection.
+    Streamed(StreamBody),
 }
 
-/// See [`CallBody::Stream`].
+/// A body that arrives while it is sent; see [`CallBody::Streamed`].
 #[derive(Debug)]
 pub(crate) struct StreamBody {
-    waiting: Arc<Mutex<Option<mpsc::Receiver<Piece>>>>,
-    reading: Option<mpsc::Receiver<Piece>>,
-    length: Option<u64>,
-    ended: bool,
+    unclaimed: Arc<Mutex<Option<mpsc::Receiver<BodyEvent>>>>,
+    claimed: Option<mpsc::Receiver<BodyEvent>>,
+    remaining_bytes: Option<u64>,
+    has_ended: bool,
 }
 
 impl Clone for StreamBody {
     fn clone(&self) -> Self {
         Self {
-            waiting: Arc::clone(&self.waiting),
-            reading: None,
-            length: self.length,
-            ended: self.ended,
+            unclaimed: Arc::clone(&self.unclaimed),
+            claimed: None,
+            remaining_bytes: self.remaining_bytes,
+            has_ended: self.has_ended,
         }
     }
 }
 
 impl StreamBody {
-    /// `length` is what the client announced, in bytes.
-    pub(crate) fn new(pieces: mpsc::Receiver<Piece>, length: Option<u64>) -> Self {
-        Self { waiting: Arc::new(Mutex::new(Some(pieces))), reading: None, length, ended: false }
+    /// `length` is the client's `Content-Length` in bytes, if there is one.
+    pub(crate) fn new(events: mpsc::Receiver<BodyEvent>, length: Option<u64>) -> Self {
+        Self {
+            unclaimed: Arc::new(Mutex::new(Some(events))),
+            claimed: None,
+            remaining_bytes: length,
+            has_ended: false,
+        }
     }
 
-    fn is_untouched(&self) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    fn is_unclaimed(&self) -> bool {
+        self.unclaimed.lock_ignoring_poison().is_some()
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TruncatedBody>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        if self.claimed.is_none() {
+            self.claimed = self.unclaimed.lock_ignoring_poison().take();
+        }
+        let next = match &mut self.claimed {
+            Some(events) => std::task::ready!(events.poll_recv(cx)),
+            None => None,
+        };
+        match next {
+            Some(BodyEvent::Chunk(bytes)) => {
+                if let Some(remaining) = &mut self.remaining_bytes {
+                    *remaining = remaining.saturating_sub(bytes.len() as u64);
+                }
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Some(BodyEvent::End) => {
+                self.has_ended = true;
+                Poll::Ready(None)
+            }
+            None => {
+                self.has_ended = true;
+                Poll::Ready(Some(Err(TruncatedBody)))
+            }
+        }
     }
 }
 
 impl CallBody {
-    /// Whether the body can still be sent from its beginning.
+    /// Whether the body can be sent from its beginning.
     pub(crate) fn is_replayable(&self) -> bool {
         match self {
-            Self::Whole(_) => true,
-            Self::Stream(stream) => stream.is_untouched(),
+            Self::Buffered(_) => true,
+            Self::Streamed(stream) => stream.is_unclaimed(),
         }
     }
 }
 
 impl Body for CallBody {
     type Data = Bytes;
-    type Error = CutOff;
+    type Error = TruncatedBody;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, TruncatedBody>>> {
         match self.get_mut() {
-            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Stream(stream) => stream.poll_frame(cx),
+            Self::Buffered(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Buffered(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Streamed(stream) => stream.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_empty(),
-            Self::Stream(stream) => stream.ended,
+            Self::Buffered(bytes) => bytes.is_empty(),
+            Self::Streamed(stream) => stream.has_ended,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(StreamBody { length: Some(length), .. }) => SizeHint::with_exact(*length),
-            Self::Stream(_) => SizeHint::default(),
-        }
-    }
-}
-
-impl StreamBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        if self.reading.is_none() {
-            self.reading = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        }
-        let next = match &mut self.reading {
-            Some(pieces) => std::task::ready!(pieces.poll_recv(cx)),
-            None => None,
-        };
-        match next {
-            Some(Piece::Chunk(bytes)) => {
-                if let Some(length) = &mut self.length {
-                    *length = length.saturating_sub(bytes.len() as u64);
-                }
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            Self::Buffered(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Streamed(StreamBody { remaining_bytes: Some(bytes), .. }) => {
+                SizeHint::with_exact(*bytes)
             }
-            Some(Piece::End) => {
-                self.ended = true;
-                Poll::Ready(None)
-            }
-            None => {
-                self.ended = true;
-                Poll::Ready(Some(Err(CutOff)))
-            }
+            Self::Streamed(_) => SizeHint::default(),
         }
     }
 }

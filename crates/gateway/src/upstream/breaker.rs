@@ -1,117 +1,118 @@
-//! A passive circuit breaker: it learns from the calls that are made anyway.
+//! A circuit breaker that observes regular calls.
 //!
-//! Closed until a number of calls in a row has failed; then open for a while, with jitter, so that
-//! gateways don't come back in step; then one call, the probe, decides. Only the transport counts
-//! (no connection, broken connection, no answer in time): an answer with status 500 proves that
-//! somebody is there, and one broken route must not take the others down.
+//! It opens after consecutive failures, stays open for a time with jitter (so that gateways do not
+//! retry in step), and is then half-open: one trial call decides. Only transport failures count (no
+//! connection, a broken connection, no response in time). A response with status 500 is a success:
+//! one broken route must not block the others.
 //!
 //! Invariants:
-//! - While closed, passing costs two atomic loads and no lock.
-//! - At most one probe is under way; an abandoned one makes room for the next.
-//! - A call that was admitted before the breaker opened can't close it.
+//! - While closed, admitting a call takes atomic loads and no lock.
+//! - At most one trial is in flight; an abandoned trial permits the next one.
+//! - A call that was admitted before the breaker opened cannot close it.
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
 
+use linnet_platform::lock::MutexExt as _;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
-/// How a call was let through; handed back with its outcome.
+/// Permission to make one call; returned to the breaker with the call's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pass {
+pub(super) enum Permit {
     /// The breaker was closed.
     Normal,
-    /// This call decides whether the breaker closes.
-    Probe,
+    /// The breaker was half-open: this call's result closes or opens it.
+    Trial,
 }
 
-/// What the breaker does with the next call.
+/// The state of a breaker, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Lets it pass.
+pub(super) enum BreakerState {
+    /// Calls are admitted.
     Closed,
-    /// Refuses it.
+    /// Calls are rejected.
     Open,
-    /// A probe is due or under way.
+    /// One trial is due or in flight; other calls are rejected.
     HalfOpen,
 }
 
-/// The breaker of one upstream.
+/// The circuit breaker of one upstream.
 #[derive(Debug)]
-pub(crate) struct Breaker {
+pub(super) struct CircuitBreaker {
     failures_to_open: u32,
     open_for: Duration,
-    closed: AtomicBool,
+    is_closed: AtomicBool,
     failures: AtomicU32,
-    state: Mutex<State>,
+    phase: Mutex<Phase>,
 }
 
 #[derive(Debug)]
-enum State {
+enum Phase {
     Closed,
     Open { until: Instant },
-    Probing,
+    TrialInFlight,
 }
 
-impl Breaker {
-    /// Opens after `failures_to_open` in a row, for `open_for` to one and a half times that.
-    pub(crate) fn new(failures_to_open: u32, open_for: Duration) -> Self {
+impl CircuitBreaker {
+    /// Opens after `failures_to_open` consecutive failures, for 1 to 1.5 times `open_for`.
+    pub(super) fn new(failures_to_open: u32, open_for: Duration) -> Self {
         Self {
             failures_to_open,
             open_for,
-            closed: AtomicBool::new(true),
+            is_closed: AtomicBool::new(true),
             failures: AtomicU32::new(0),
-            state: Mutex::new(State::Closed),
+            phase: Mutex::new(Phase::Closed),
         }
     }
 
-    /// Whether a call may be made now. An answer of `Some` must be followed by exactly one of
-    /// [`Self::succeeded`], [`Self::failed`] and [`Self::abandoned`].
-    pub(crate) fn admit(&self) -> Option<Pass> {
-        if self.closed.load(Ordering::Acquire) {
-            return Some(Pass::Normal);
+    /// A permit for one call; `None` if the call is rejected. The caller returns the permit through
+    /// exactly one of [`Self::record_success`], [`Self::record_failure`] and [`Self::abandon`].
+    pub(super) fn admit(&self) -> Option<Permit> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Some(Permit::Normal);
         }
-        let mut state = self.lock();
-        match *state {
-            State::Closed => Some(Pass::Normal),
-            State::Open { until } if Instant::now() >= until => {
-                *state = State::Probing;
-                Some(Pass::Probe)
+        let mut phase = self.phase();
+        match *phase {
+            Phase::Closed => Some(Permit::Normal),
+            Phase::Open { until } if Instant::now() >= until => {
+                *phase = Phase::TrialInFlight;
+                Some(Permit::Trial)
             }
-            State::Open { .. } | State::Probing => None,
+            Phase::Open { .. } | Phase::TrialInFlight => None,
         }
     }
 
-    /// The call was answered. True if that closed the breaker.
-    pub(crate) fn succeeded(&self, pass: Pass) -> bool {
-        // Loaded first: the common case must not write to a line that workers share.
+    /// Records a response. Returns whether it closed the breaker.
+    pub(super) fn record_success(&self, permit: Permit) -> bool {
+        // Loaded first: server threads share this cache line, and the count is usually 0.
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-        if pass == Pass::Normal {
+        if permit == Permit::Normal {
             return false;
         }
-        *self.lock() = State::Closed;
-        self.closed.store(true, Ordering::Release);
+        *self.phase() = Phase::Closed;
+        self.is_closed.store(true, Ordering::Release);
         true
     }
 
-    /// The call failed. True if that opened the breaker.
-    pub(crate) fn failed(&self, pass: Pass) -> bool {
-        match pass {
-            Pass::Probe => {
+    /// Records a transport failure. Returns whether it opened the breaker.
+    pub(super) fn record_failure(&self, permit: Permit) -> bool {
+        match permit {
+            Permit::Trial => {
                 self.open();
                 true
             }
-            Pass::Normal => {
+            Permit::Normal => {
                 let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-                let opens =
-                    failures >= self.failures_to_open && self.closed.swap(false, Ordering::AcqRel);
+                let opens = failures >= self.failures_to_open
+                    && self.is_closed.swap(false, Ordering::AcqRel);
                 if opens {
                     self.open();
                 }
@@ -120,32 +121,32 @@ impl Breaker {
         }
     }
 
-    /// The call ended without an outcome, such as when the client left.
-    pub(crate) fn abandoned(&self, pass: Pass) {
-        if pass == Pass::Probe {
-            *self.lock() = State::Open { until: Instant::now() };
+    /// Returns the permit of a call without a result, for example because its client disconnected.
+    pub(super) fn abandon(&self, permit: Permit) {
+        if permit == Permit::Trial {
+            *self.phase() = Phase::Open { until: Instant::now() };
         }
     }
 
-    /// For the metrics.
-    pub(crate) fn mode(&self) -> Mode {
-        if self.closed.load(Ordering::Relaxed) {
-            return Mode::Closed;
+    /// The current state.
+    pub(super) fn state(&self) -> BreakerState {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return BreakerState::Closed;
         }
-        match *self.lock() {
-            State::Closed => Mode::Closed,
-            State::Open { until } if Instant::now() < until => Mode::Open,
-            State::Open { .. } | State::Probing => Mode::HalfOpen,
+        match *self.phase() {
+            Phase::Closed => BreakerState::Closed,
+            Phase::Open { until } if Instant::now() < until => BreakerState::Open,
+            Phase::Open { .. } | Phase::TrialInFlight => BreakerState::HalfOpen,
         }
     }
 
     fn open(&self) {
         let open_for = self.open_for.mul_f64(rand::rng().random_range(1.0..=1.5));
-        *self.lock() = State::Open { until: Instant::now() + open_for };
+        *self.phase() = Phase::Open { until: Instant::now() + open_for };
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock_ignoring_poison()
     }
 }
 
@@ -156,64 +157,64 @@ mod tests {
 
     const OPEN_FOR: Duration = Duration::from_secs(1);
 
-    fn opened() -> Breaker {
-        let breaker = Breaker::new(3, OPEN_FOR);
-        for last in [false, false, true] {
-            assert_eq!(breaker.admit(), Some(Pass::Normal));
-            assert_eq!(breaker.failed(Pass::Normal), last);
+    fn opened() -> CircuitBreaker {
+        let breaker = CircuitBreaker::new(3, OPEN_FOR);
+        for opens in [false, false, true] {
+            assert_eq!(breaker.admit(), Some(Permit::Normal));
+            assert_eq!(breaker.record_failure(Permit::Normal), opens);
         }
         breaker
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_in_a_row_open_it_and_a_success_starts_the_count_anew() {
-        let breaker = Breaker::new(3, OPEN_FOR);
+    async fn consecutive_failures_open_it_and_a_success_resets_the_count() {
+        let breaker = CircuitBreaker::new(3, OPEN_FOR);
         for _ in 0..5 {
-            breaker.failed(Pass::Normal);
-            breaker.failed(Pass::Normal);
-            breaker.succeeded(Pass::Normal);
+            breaker.record_failure(Permit::Normal);
+            breaker.record_failure(Permit::Normal);
+            breaker.record_success(Permit::Normal);
         }
-        assert_eq!(breaker.mode(), Mode::Closed);
-        assert_eq!(opened().mode(), Mode::Open);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(opened().state(), BreakerState::Open);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_stays_open_for_its_time_then_one_probe_closes_it() {
+    async fn it_stays_open_for_the_configured_time_and_one_trial_closes_it() {
         let breaker = opened();
         advance(OPEN_FOR.mul_f64(0.99)).await;
         assert_eq!(breaker.admit(), None);
         advance(OPEN_FOR.mul_f64(0.52)).await;
-        assert_eq!(breaker.admit(), Some(Pass::Probe));
-        assert_eq!(breaker.admit(), None, "one probe at a time");
-        assert_eq!(breaker.mode(), Mode::HalfOpen);
-        assert!(breaker.succeeded(Pass::Probe));
-        assert_eq!(breaker.admit(), Some(Pass::Normal));
-        assert_eq!(breaker.mode(), Mode::Closed);
+        assert_eq!(breaker.admit(), Some(Permit::Trial));
+        assert_eq!(breaker.admit(), None, "one trial at a time");
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert!(breaker.record_success(Permit::Trial));
+        assert_eq!(breaker.admit(), Some(Permit::Normal));
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_probe_opens_it_again() {
+    async fn a_failed_trial_opens_it_again() {
         let breaker = opened();
         advance(OPEN_FOR * 2).await;
-        assert_eq!(breaker.admit(), Some(Pass::Probe));
-        breaker.failed(Pass::Probe);
+        assert_eq!(breaker.admit(), Some(Permit::Trial));
+        breaker.record_failure(Permit::Trial);
         assert_eq!(breaker.admit(), None);
-        assert_eq!(breaker.mode(), Mode::Open);
+        assert_eq!(breaker.state(), BreakerState::Open);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_abandoned_probe_makes_room_for_the_next() {
+    async fn an_abandoned_trial_permits_the_next() {
         let breaker = opened();
         advance(OPEN_FOR * 2).await;
-        assert_eq!(breaker.admit(), Some(Pass::Probe));
-        breaker.abandoned(Pass::Probe);
-        assert_eq!(breaker.admit(), Some(Pass::Probe));
+        assert_eq!(breaker.admit(), Some(Permit::Trial));
+        breaker.abandon(Permit::Trial);
+        assert_eq!(breaker.admit(), Some(Permit::Trial));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_late_success_of_an_earlier_call_does_not_close_it() {
+    async fn success_of_a_call_admitted_before_it_opened_does_not_close_it() {
         let breaker = opened();
-        breaker.succeeded(Pass::Normal);
+        breaker.record_success(Permit::Normal);
         assert_eq!(breaker.admit(), None);
     }
 }

@@ -1,14 +1,15 @@
-//! How many retries the gateway may make: a share of the calls, so that retries never multiply the
-//! load on shorteners that are struggling already.
+//! The retry budget: limits retries to a share of the calls.
+//!
+//! Without it, retries would multiply the load on overloaded shorteners.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// One retry, in the bucket's units; a call deposits `percent` of them.
-const RETRY: i64 = 100;
-/// Retries that may be saved up for a bad moment.
-const SAVED_RETRIES: i64 = 20;
+/// Tokens of one retry; each call deposits `percent` tokens.
+const RETRY_TOKENS: i64 = 100;
+/// Retries that can accumulate.
+const MAX_RETRIES: i64 = 20;
 
-/// A token bucket that calls fill and retries empty. It starts full.
+/// A token bucket that calls fill and retries empty. It is full at the start.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
     percent: i64,
@@ -16,26 +17,26 @@ pub(crate) struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// A budget of `percent` retries for each hundred calls; 0 allows none.
+    /// Allows `percent` retries for each hundred calls; 0 allows none.
     pub(crate) fn new(percent: u32) -> Self {
-        let tokens = if percent == 0 { 0 } else { SAVED_RETRIES * RETRY };
+        let tokens = if percent == 0 { 0 } else { MAX_RETRIES * RETRY_TOKENS };
         Self { percent: percent.into(), tokens: AtomicI64::new(tokens) }
     }
 
-    /// A first attempt is being made.
+    /// Records the first attempt of a call.
     pub(crate) fn deposit(&self) {
-        // Loaded first: a full bucket, the common case, is not written to. Racing deposits may
-        // overfill it by as many calls as there are workers, which does no harm.
-        if self.tokens.load(Ordering::Relaxed) < SAVED_RETRIES * RETRY {
+        // Loaded first: the bucket is usually full, and server threads share this cache line. Racing
+        // deposits may overfill it by one deposit for each server thread.
+        if self.tokens.load(Ordering::Relaxed) < MAX_RETRIES * RETRY_TOKENS {
             self.tokens.fetch_add(self.percent, Ordering::Relaxed);
         }
     }
 
-    /// Takes one retry out, if there is one.
+    /// Takes one retry, if the budget has one.
     pub(crate) fn withdraw(&self) -> bool {
         self.tokens
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
-                (tokens >= RETRY).then_some(tokens - RETRY)
+                (tokens >= RETRY_TOKENS).then_some(tokens - RETRY_TOKENS)
             })
             .is_ok()
     }
@@ -54,9 +55,9 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_a_share_of_the_calls() {
+    fn calls_pay_for_a_share_of_retries() {
         let budget = RetryBudget::new(10);
-        assert_eq!(drain(&budget), 20, "what was saved up");
+        assert_eq!(drain(&budget), 20, "a full bucket");
         for _ in 0..50 {
             budget.deposit();
         }
@@ -64,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn savings_are_bounded() {
+    fn accumulated_retries_are_bounded() {
         let budget = RetryBudget::new(10);
         for _ in 0..10_000 {
             budget.deposit();
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_of_nothing_allows_nothing() {
+    fn budget_of_zero_percent_allows_no_retry() {
         let budget = RetryBudget::new(0);
         budget.deposit();
         assert!(!budget.withdraw());

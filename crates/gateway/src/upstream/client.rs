@@ -1,10 +1,11 @@
-//! One runtime's connections to the shorteners, and how often a call is tried.
+//! Calls shorteners over the connections of one runtime, and retries failed calls.
 //!
-//! A failed *connect* is tried again for any method: nobody has seen the call. It is not charged to
-//! the budget either, since it costs the shortener nothing and marks it down at once. Another
-//! failure is tried again only when doing it twice is the same as doing it once, and the budget
-//! allows. Nothing is tried more than twice, and a call that got no answer in time not at all: the
-//! shortener may be busy with it still.
+//! Retry rules:
+//! - A failed connect is retried for any method, because no shortener has received the call. It is
+//!   not charged to the retry budget: it puts no load on a shortener.
+//! - A broken connection is retried if the call is idempotent and the budget has a retry.
+//! - A timeout is never retried: the shortener may still process the call.
+//! - A call has at most two attempts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,14 +17,17 @@ use hyper_util::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Admission, CallBody, Connector, Upstreams};
-use crate::{config::UpstreamSettings, metrics::Counters};
+use super::{
+    balancer::{Admission, Upstreams},
+    body::CallBody,
+    connector::Connector,
+};
+use crate::{config::UpstreamSettings, counters::Counters};
 
-/// Shorter than a draining shortener goes on accepting, so that an idle connection is dropped here
-/// before it is closed there.
-const POOL_IDLE: Duration = Duration::from_secs(1);
+/// Shorter than a shortener's drain, so that the gateway closes an idle connection first.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The calls of one runtime; clones share the connections.
+/// The HTTP client of one runtime; clones share the connections.
 #[derive(Clone)]
 pub(crate) struct UpstreamClient {
     http: Client<Connector, CallBody>,
@@ -32,42 +36,40 @@ pub(crate) struct UpstreamClient {
     response_timeout: Duration,
 }
 
-/// A call to make.
+/// A call to any shortener.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    /// As the client sent it.
     pub(crate) method: Method,
-    /// As the client sent it.
     pub(crate) path: PathAndQuery,
     /// Without hop-by-hop headers.
     pub(crate) headers: HeaderMap,
-    /// As the client sent it.
     pub(crate) body: CallBody,
-    /// Doing it twice is the same as doing it once.
-    pub(crate) idempotent: bool,
-    /// When the answer's head must be here, at the latest.
+    /// Whether repeating the call has the same effect as making it once.
+    pub(crate) is_idempotent: bool,
+    /// Deadline of the response's head. `None` waits without a limit; the response timeout of the
+    /// settings applies only together with a deadline.
     pub(crate) deadline: Option<Instant>,
 }
 
-/// Why a call brought no answer.
+/// Why a call has no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
-    /// Every shortener's breaker is open.
+    /// Every shortener's circuit breaker is open.
     #[error("no shortener is available")]
     NoneAvailable,
-    /// No connection could be made.
-    #[error("a shortener could not be reached")]
+    /// The connect failed.
+    #[error("shortener unreachable")]
     Unreachable(#[source] hyper_util::client::legacy::Error),
-    /// The connection broke before the answer.
-    #[error("the connection to a shortener broke")]
+    /// The connection broke before the response.
+    #[error("connection to shortener broke")]
     Broken(#[source] hyper_util::client::legacy::Error),
-    /// No answer in time.
-    #[error("a shortener did not answer in time")]
+    /// No response in time.
+    #[error("shortener did not respond in time")]
     TimedOut,
 }
 
 impl UpstreamClient {
-    /// Call it in the runtime that will use the client.
+    /// Must be called in the runtime that uses the client.
     pub(crate) fn new(
         settings: &UpstreamSettings,
         upstreams: Arc<Upstreams>,
@@ -76,17 +78,17 @@ impl UpstreamClient {
         let connector = Connector::new(settings.connect_timeout());
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(settings.max_idle_per_host)
             .build(connector);
         Self { http, upstreams, counters, response_timeout: settings.response_timeout() }
     }
 
-    /// Makes the call and waits for the head of its answer.
+    /// Makes the call and waits for the head of its response.
     pub(crate) async fn call(&self, call: Call) -> Result<Response<Incoming>, UpstreamError> {
-        self.upstreams.budget.deposit();
+        self.upstreams.retry_budget.deposit();
         let first = self.upstreams.admit(None).ok_or(UpstreamError::NoneAvailable)?;
-        let tried = first.upstream.index;
+        let tried_index = first.upstream.index;
         let error = match self.attempt(first, call.clone()).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
@@ -94,9 +96,9 @@ impl UpstreamClient {
         if !self.may_retry(&call, &error) {
             return Err(error);
         }
-        let Some(second) = self.upstreams.admit(Some(tried)) else { return Err(error) };
-        Counters::count(&self.counters.retries);
-        tracing::debug!(error = &error as &dyn std::error::Error, "trying a call again");
+        let Some(second) = self.upstreams.admit(Some(tried_index)) else { return Err(error) };
+        Counters::increment(&self.counters.retries);
+        tracing::debug!(error = &error as &dyn std::error::Error, "retrying call to shortener");
         self.attempt(second, call).await
     }
 
@@ -104,7 +106,9 @@ impl UpstreamClient {
         match error {
             UpstreamError::Unreachable(_) => call.body.is_replayable(),
             UpstreamError::Broken(_) => {
-                call.idempotent && call.body.is_replayable() && self.upstreams.budget.withdraw()
+                call.is_idempotent
+                    && call.body.is_replayable()
+                    && self.upstreams.retry_budget.withdraw()
             }
             UpstreamError::NoneAvailable | UpstreamError::TimedOut => false,
         }
@@ -119,28 +123,28 @@ impl UpstreamClient {
         *request.method_mut() = call.method;
         *request.headers_mut() = call.headers;
         *request.uri_mut() = uri(&admission, call.path);
-        let answer = match call.deadline {
+        let result = match call.deadline {
             Some(deadline) => {
                 let deadline = deadline.min(Instant::now() + self.response_timeout);
-                let Ok(answer) = timeout_at(deadline, self.http.request(request)).await else {
-                    admission.failed(false);
+                let Ok(result) = timeout_at(deadline, self.http.request(request)).await else {
+                    admission.record_failure(false);
                     return Err(UpstreamError::TimedOut);
                 };
-                answer
+                result
             }
             None => self.http.request(request).await,
         };
-        match answer {
+        match result {
             Ok(response) => {
-                admission.succeeded();
+                admission.record_success();
                 Ok(response)
             }
             Err(error) if error.is_connect() => {
-                admission.failed(true);
+                admission.record_failure(true);
                 Err(UpstreamError::Unreachable(error))
             }
             Err(error) => {
-                admission.failed(false);
+                admission.record_failure(false);
                 Err(UpstreamError::Broken(error))
             }
         }
@@ -152,6 +156,6 @@ fn uri(admission: &Admission, path: PathAndQuery) -> Uri {
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = Some(admission.upstream.authority.clone());
     parts.path_and_query = Some(path);
-    // Scheme, authority and path are all there, so this cannot fail; the default is `/`.
+    // Cannot fail: scheme, authority and path are present.
     Uri::from_parts(parts).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! Connections to shorteners, over TCP or a unix socket.
+//! Connections to shorteners over TCP or unix sockets.
 //!
-//! The HTTP client knows an upstream by an authority that is its address ([`authority_of`]), so the
-//! client's pool keeps upstreams apart. Nothing that a visitor sends gets there.
+//! The HTTP client pools connections by URI authority, so [`authority_of`] encodes each address as
+//! an authority. No part of a client's request is used in it.
 
 use std::{
     ffi::OsString,
@@ -26,17 +26,18 @@ use tokio::{
     time::timeout,
 };
 
-/// A unix socket's path in hexadecimal digits follows; an address of TCP has a port behind its host.
-const UNIX: &str = "unix-";
+/// Prefix of a unix socket's authority; the path follows in hexadecimal digits. A TCP authority
+/// always has a port.
+const UNIX_PREFIX: &str = "unix-";
 
-/// The authority that stands for an address.
+/// The authority that encodes an address.
 pub(crate) fn authority_of(address: &Address) -> Result<Authority, http::uri::InvalidUri> {
     match address {
         Address::Tcp(address) => address.parse(),
         Address::Unix(path) => {
-            let mut host = UNIX.to_owned();
+            let mut host = UNIX_PREFIX.to_owned();
             for byte in path.as_os_str().as_bytes() {
-                // Writing into a string can't fail.
+                // Writing to a string cannot fail.
                 let _ = write!(host, "{byte:02x}");
             }
             host.parse()
@@ -44,13 +45,13 @@ pub(crate) fn authority_of(address: &Address) -> Result<Authority, http::uri::In
     }
 }
 
-/// The address that an authority stands for.
+/// The inverse of [`authority_of`].
 fn address_of(uri: &Uri) -> Option<Address> {
     let authority = uri.authority()?;
     if authority.port().is_some() {
         return Some(Address::Tcp(authority.as_str().to_owned()));
     }
-    let digits = authority.host().strip_prefix(UNIX)?;
+    let digits = authority.host().strip_prefix(UNIX_PREFIX)?;
     let bytes: Option<Vec<u8>> = (0..digits.len())
         .step_by(2)
         .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
@@ -58,7 +59,7 @@ fn address_of(uri: &Uri) -> Option<Address> {
     Some(Address::Unix(OsString::from_vec(bytes?).into()))
 }
 
-/// Connects to the address that an authority stands for.
+/// Connects to the address that a URI's authority encodes.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
     timeout: Duration,
@@ -100,18 +101,18 @@ async fn connect(address: &Address) -> io::Result<Stream> {
         }
         Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
     };
-    Ok(Stream { socket, write_side_gone: false })
+    Ok(Stream { socket, discards_writes: false })
 }
 
-/// A connection of either kind.
+/// A TCP or unix connection.
 ///
-/// Once the other side reads no more, what is written is thrown away instead of being an error: it
-/// may have answered before it hung up, and the client gives up on a connection that fails to write
-/// without looking for an answer. If there is none, reading says so.
+/// After the shortener has closed its read side, writes succeed and discard the data. The shortener
+/// may have responded before it closed, and the HTTP client drops a connection whose write fails
+/// without reading the response. If there is no response, the read fails.
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
-    write_side_gone: bool,
+    discards_writes: bool,
 }
 
 #[derive(Debug)]
@@ -136,15 +137,15 @@ macro_rules! either {
 }
 
 impl Stream {
-    /// `length` is what was to be written.
-    fn written(
+    /// Turns a closed read side of the peer into a successful write of `length` bytes.
+    fn discard_if_closed_by_peer(
         &mut self,
         result: Poll<io::Result<usize>>,
         length: usize,
     ) -> Poll<io::Result<usize>> {
         match result {
-            Poll::Ready(Err(error)) if is_hang_up(&error) => {
-                self.write_side_gone = true;
+            Poll::Ready(Err(error)) if is_closed_by_peer(&error) => {
+                self.discards_writes = true;
                 Poll::Ready(Ok(length))
             }
             other => other,
@@ -152,7 +153,7 @@ impl Stream {
     }
 }
 
-fn is_hang_up(error: &io::Error) -> bool {
+fn is_closed_by_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
@@ -173,11 +174,11 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let stream = self.get_mut();
-        if stream.write_side_gone {
+        if stream.discards_writes {
             return Poll::Ready(Ok(bytes.len()));
         }
         let result = either!(stream, poll_write, cx, bytes);
-        stream.written(result, bytes.len())
+        stream.discard_if_closed_by_peer(result, bytes.len())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -195,11 +196,11 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let length = buffers.iter().map(|buffer| buffer.len()).sum();
         let stream = self.get_mut();
-        if stream.write_side_gone {
+        if stream.discards_writes {
             return Poll::Ready(Ok(length));
         }
         let result = either!(stream, poll_write_vectored, cx, buffers);
-        stream.written(result, length)
+        stream.discard_if_closed_by_peer(result, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_authority_is_an_address() {
+    fn authority_encodes_an_address() {
         for text in ["127.0.0.1:80", "[::1]:8083", "shortener:8083", "unix:/run/a b/\u{e9}.sock"] {
             let address: Address = text.parse().unwrap();
             let authority = authority_of(&address).unwrap();

@@ -1,6 +1,6 @@
-//! What the names of shorteners stand for, over time.
+//! Resolves the host names of shorteners, and detects when their addresses change.
 //!
-//! In a network of containers one name is all replicas of a service, and which ones they are changes
+//! In a container network one name resolves to all replicas of a service, and replicas come and go
 //! while the gateway runs.
 
 use std::{
@@ -9,83 +9,85 @@ use std::{
     time::Duration,
 };
 
-use linnet_platform::{listener::Address, redis_client::jittered};
+use linnet_platform::{backoff::jittered, listener::Address};
 use tokio::time::timeout;
 
-/// Time between two looks, before jitter shortens it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Longest wait for one name.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval between two resolutions, before jitter shortens it.
+const RESOLVE_EVERY: Duration = Duration::from_secs(1);
+/// Timeout of one resolution.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The configured addresses, and what the names among them stood for when last seen.
+/// The configured addresses, with the latest resolution of each host name among them.
 #[derive(Debug)]
 pub(super) struct Discovery {
     configured: Vec<Address>,
-    known: HashMap<String, Vec<Address>>,
-    told: Vec<Address>,
+    resolved: HashMap<String, Vec<Address>>,
+    last_returned: Vec<Address>,
 }
 
 impl Discovery {
     pub(super) fn new(configured: Vec<Address>) -> Self {
-        Self { told: configured.clone(), configured, known: HashMap::new() }
+        Self { last_returned: configured.clone(), configured, resolved: HashMap::new() }
     }
 
-    /// All addresses, as soon as they are others than before. Never, when no name is configured.
-    ///
-    /// Nothing is lost when it is dropped while it waits.
-    pub(super) async fn next(&mut self) -> Vec<Address> {
+    /// Waits until the addresses differ from the last ones, and returns all of them. Never returns
+    /// if no host name is configured. Cancel-safe.
+    pub(super) async fn next_change(&mut self) -> Vec<Address> {
         loop {
-            let mut names = 0;
+            let mut name_count = 0;
             for address in &self.configured {
                 let Address::Tcp(name) = address else { continue };
                 if name.parse::<SocketAddr>().is_ok() {
                     continue;
                 }
-                names += 1;
-                let found = look_up(name).await;
-                // A name that stands for nothing now may be a name server that is away.
-                if !found.is_empty() {
-                    self.known.insert(name.clone(), found);
+                name_count += 1;
+                let addresses = resolve(name).await;
+                // A failure may be that of the name server, so it keeps the last addresses.
+                if !addresses.is_empty() {
+                    self.resolved.insert(name.clone(), addresses);
                 }
             }
-            if names == 0 {
+            if name_count == 0 {
                 return std::future::pending().await;
             }
-            let now = self.addresses();
-            if now != self.told {
-                self.told.clone_from(&now);
-                return now;
+            let addresses = self.addresses();
+            if addresses != self.last_returned {
+                self.last_returned.clone_from(&addresses);
+                return addresses;
             }
-            tokio::time::sleep(jittered(LOOK_EVERY)).await;
+            tokio::time::sleep(jittered(RESOLVE_EVERY)).await;
         }
     }
 
     fn addresses(&self) -> Vec<Address> {
-        let known = |address: &Address| match address {
-            Address::Tcp(name) => self.known.get(name).cloned(),
+        let resolved = |address: &Address| match address {
+            Address::Tcp(name) => self.resolved.get(name).cloned(),
             Address::Unix(_) => None,
         };
         let all = self.configured.iter();
         let mut all: Vec<_> =
-            all.flat_map(|one| known(one).unwrap_or_else(|| vec![one.clone()])).collect();
+            all.flat_map(|one| resolved(one).unwrap_or_else(|| vec![one.clone()])).collect();
         let mut seen = std::collections::HashSet::new();
         all.retain(|address| seen.insert(address.clone()));
         all
     }
 }
 
-/// In the order of their numbers; of a name with both kinds the IPv4 addresses, for one process often
-/// listens on those alone.
-async fn look_up(name: &str) -> Vec<Address> {
+/// The sorted addresses of a name; empty if it cannot be resolved. A name with both families yields
+/// its IPv4 addresses only, because a shortener may listen on IPv4 alone.
+async fn resolve(name: &str) -> Vec<Address> {
     let owned = name.to_owned();
-    let asked = tokio::task::spawn_blocking(move || owned.to_socket_addrs().map(Vec::from_iter));
-    let Ok(Ok(Ok(mut found))) = timeout(LOOK_TIMEOUT, asked).await else { return Vec::new() };
-    if found.iter().any(SocketAddr::is_ipv4) {
-        found.retain(SocketAddr::is_ipv4);
+    let resolution =
+        tokio::task::spawn_blocking(move || owned.to_socket_addrs().map(Vec::from_iter));
+    let Ok(Ok(Ok(mut addresses))) = timeout(RESOLVE_TIMEOUT, resolution).await else {
+        return Vec::new();
+    };
+    if addresses.iter().any(SocketAddr::is_ipv4) {
+        addresses.retain(SocketAddr::is_ipv4);
     }
-    found.sort_unstable();
-    found.dedup();
-    found.iter().map(|address| Address::Tcp(address.to_string())).collect()
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.iter().map(|address| Address::Tcp(address.to_string())).collect()
 }
 
 #[cfg(test)]
@@ -97,25 +99,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_all_that_it_stands_for() {
+    async fn host_name_yields_all_its_addresses_once() {
         let configured = ["unix:/run/a.sock", "localhost:81", "127.0.0.1:81"].map(address);
         let mut discovery = Discovery::new(configured.to_vec());
-        let found = timeout(Duration::from_secs(10), discovery.next()).await.unwrap();
+        let found = timeout(Duration::from_secs(10), discovery.next_change()).await.unwrap();
         assert_eq!(found, ["unix:/run/a.sock", "127.0.0.1:81"].map(address));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_name_there_is_no_news() {
+    async fn addresses_never_change_without_a_host_name() {
         let mut discovery = Discovery::new(vec![address("127.0.0.1:1"), address("unix:/a")]);
-        assert!(timeout(Duration::from_hours(1), discovery.next()).await.is_err());
+        assert!(timeout(Duration::from_hours(1), discovery.next_change()).await.is_err());
     }
 
     #[test]
-    fn a_name_that_stands_for_nothing_keeps_its_last_addresses() {
+    fn last_addresses_replace_the_host_name() {
         let mut discovery = Discovery::new(vec![address("shortener:83")]);
         assert_eq!(discovery.addresses(), [address("shortener:83")]);
         let found = vec![address("10.0.0.2:83"), address("10.0.0.3:83")];
-        discovery.known.insert("shortener:83".to_owned(), found.clone());
+        discovery.resolved.insert("shortener:83".to_owned(), found.clone());
         assert_eq!(discovery.addresses(), found);
     }
 }

@@ -1,5 +1,4 @@
-//! The probe: asks every shortener, a few times a second, whether it takes traffic; and what the names
-//! of shorteners stand for.
+//! Probes the health of each shortener, and applies changes of their addresses.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,7 +9,7 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
-use linnet_platform::redis_client::jittered;
+use linnet_platform::backoff::jittered;
 use linnet_protocol::settings::ServiceSettings;
 use secrecy::ExposeSecret as _;
 use tokio::{
@@ -18,31 +17,37 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Connector, Upstream, Upstreams, discovery::Discovery};
+use super::{
+    balancer::{Upstream, Upstreams},
+    connector::Connector,
+    discovery::Discovery,
+};
 use crate::config::UpstreamSettings;
 
-/// Time between two probes of one shortener, before jitter shortens it.
+/// Interval between two tasks of one shortener, before jitter shortens it.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// Longest wait for a probe's answer.
+/// Timeout of one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// One probe without an answer may be a busy machine; a refusal counts at once.
-const SILENCES_TO_FAIL: u32 = 2;
+/// Consecutive timeouts that make a shortener unhealthy: one may be a busy machine. A refused
+/// connection or an error response does so immediately.
+const TIMEOUTS_TO_FAIL: u32 = 2;
 
 const PROBE_PATH: &str = "/internal/v1/health";
 
-enum Finding {
-    TakesTraffic,
-    Refuses,
-    Silent,
+enum ProbeResult {
+    Healthy,
+    Unhealthy,
+    NoResponse,
 }
 
 #[derive(Clone)]
-struct Probe {
+struct Prober {
     client: Client<Connector, Empty<Bytes>>,
     token: HeaderValue,
 }
 
-/// Probes all shorteners, and keeps up with who they are. Ends only when something in it has died.
+/// Probes all shorteners, and adds and removes them as host names change. Returns only if a probe
+/// task has panicked or the service token is not a valid header value.
 pub(crate) async fn probe(
     settings: UpstreamSettings,
     service: ServiceSettings,
@@ -53,37 +58,38 @@ pub(crate) async fn probe(
         .pool_idle_timeout(PROBE_TIMEOUT)
         .build(Connector::new(settings.connect_timeout()));
     let Ok(mut token) = HeaderValue::from_str(service.token.expose_secret()) else {
-        tracing::error!("service.token can't stand in a header");
+        tracing::error!(setting = "service.token", "setting is not a valid header value");
         return;
     };
     token.set_sensitive(true);
-    let probe = Probe { client, token };
+    let prober = Prober { client, token };
     let mut discovery = Discovery::new(settings.shorteners);
     let mut running: HashMap<usize, (Arc<Upstream>, AbortHandle)> = HashMap::new();
-    let mut probes = JoinSet::new();
+    let mut tasks = JoinSet::new();
     loop {
         let current = upstreams.all();
         running.retain(|_, (upstream, handle)| {
-            let stays = current.iter().any(|one| Arc::ptr_eq(one, upstream));
-            if !stays {
+            let is_current = current.iter().any(|one| Arc::ptr_eq(one, upstream));
+            if !is_current {
                 handle.abort();
             }
-            stays
+            is_current
         });
         for upstream in current.iter() {
             running.entry(upstream.index).or_insert_with(|| {
-                let handle = probes.spawn(probe_one(probe.clone(), Arc::clone(upstream)));
+                let handle = tasks.spawn(prober.clone().run(Arc::clone(upstream)));
                 (Arc::clone(upstream), handle)
             });
         }
         tokio::select! {
-            found = discovery.next() => {
-                if let Err(error) = upstreams.set(&found) {
-                    tracing::error!(error = &error as &dyn std::error::Error, "an address of a shortener is none");
+            addresses = discovery.next_change() => {
+                if let Err(error) = upstreams.replace(&addresses) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "shortener address is not valid");
                 }
             }
-            Some(Err(death)) = probes.join_next() => {
-                if !death.is_cancelled() {
+            Some(Err(error)) = tasks.join_next() => {
+                if !error.is_cancelled() {
                     return;
                 }
             }
@@ -91,47 +97,46 @@ pub(crate) async fn probe(
     }
 }
 
-async fn probe_one(probe: Probe, upstream: Arc<Upstream>) {
-    let mut silences = 0;
-    loop {
-        match ask(&probe.client, &probe.token, &upstream).await {
-            Finding::TakesTraffic => {
-                silences = 0;
-                upstream.set_healthy(true);
-            }
-            Finding::Refuses => upstream.set_healthy(false),
-            Finding::Silent => {
-                silences += 1;
-                if silences >= SILENCES_TO_FAIL {
-                    upstream.set_healthy(false);
+impl Prober {
+    async fn run(self, upstream: Arc<Upstream>) {
+        let mut timeouts = 0;
+        loop {
+            match self.send(&upstream).await {
+                ProbeResult::Healthy => {
+                    timeouts = 0;
+                    upstream.set_healthy(true);
+                }
+                ProbeResult::Unhealthy => upstream.set_healthy(false),
+                ProbeResult::NoResponse => {
+                    timeouts += 1;
+                    if timeouts >= TIMEOUTS_TO_FAIL {
+                        upstream.set_healthy(false);
+                    }
                 }
             }
+            tokio::time::sleep(jittered(PROBE_EVERY)).await;
         }
-        tokio::time::sleep(jittered(PROBE_EVERY)).await;
     }
-}
 
-async fn ask(
-    client: &Client<Connector, Empty<Bytes>>,
-    token: &HeaderValue,
-    upstream: &Upstream,
-) -> Finding {
-    let uri = Uri::builder()
-        .scheme("http")
-        .authority(upstream.authority.clone())
-        .path_and_query(PROBE_PATH)
-        .build();
-    let Ok(uri) = uri else { return Finding::Refuses };
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = uri;
-    request.headers_mut().insert(ServiceSettings::TOKEN_HEADER, token.clone());
-    match timeout(PROBE_TIMEOUT, client.request(request)).await {
-        Ok(Ok(response)) if response.status() == StatusCode::OK => Finding::TakesTraffic,
-        Ok(Ok(response)) => {
-            tracing::debug!(upstream = upstream.index, status = %response.status(), "unhealthy");
-            Finding::Refuses
+    async fn send(&self, upstream: &Upstream) -> ProbeResult {
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(upstream.authority.clone())
+            .path_and_query(PROBE_PATH)
+            .build();
+        let Ok(uri) = uri else { return ProbeResult::Unhealthy };
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(ServiceSettings::TOKEN_HEADER, self.token.clone());
+        match timeout(PROBE_TIMEOUT, self.client.request(request)).await {
+            Ok(Ok(response)) if response.status() == StatusCode::OK => ProbeResult::Healthy,
+            Ok(Ok(response)) => {
+                let status = response.status();
+                tracing::debug!(upstream = upstream.index, %status, "health probe rejected");
+                ProbeResult::Unhealthy
+            }
+            Ok(Err(error)) if error.is_connect() => ProbeResult::Unhealthy,
+            Ok(Err(_)) | Err(_) => ProbeResult::NoResponse,
         }
-        Ok(Err(error)) if error.is_connect() => Finding::Refuses,
-        Ok(Err(_)) | Err(_) => Finding::Silent,
     }
 }

@@ -1,4 +1,4 @@
-//! Clients: one that speaks HTTP, one that sends whatever bytes it is told to.
+//! An HTTP client, and one that sends raw bytes.
 
 use std::time::Duration;
 
@@ -21,22 +21,22 @@ use crate::upstream::{Connector, authority_of};
 
 pub(in crate::tests) type Body = BoxBody<Bytes, std::io::Error>;
 
-/// A client of one address; clones share connections.
+/// An HTTP client of one address; clones share connections.
 #[derive(Clone)]
 pub(in crate::tests) struct Client {
     http: Http<Connector, Body>,
     authority: Authority,
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
-pub(in crate::tests) struct Answer {
+pub(in crate::tests) struct TestResponse {
     pub(in crate::tests) status: u16,
     pub(in crate::tests) headers: HeaderMap,
     pub(in crate::tests) body: Bytes,
 }
 
-impl Answer {
+impl TestResponse {
     pub(in crate::tests) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -45,7 +45,8 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// A problem's stable code; fails the test unless it is a problem of the gateway's own.
+    /// The code of a problem. Panics unless it is one of the gateway's own.
+    #[track_caller]
     pub(in crate::tests) fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         assert_eq!(self.header("x-linnet-origin"), "gateway");
@@ -83,7 +84,7 @@ impl Client {
         &self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
-        in_time("an answer", self.http.request(request)).await
+        in_time("a response", self.http.request(request)).await
     }
 
     pub(in crate::tests) async fn call(
@@ -92,26 +93,31 @@ impl Client {
         path: &str,
         headers: &[(&'static str, &str)],
         body: &[u8],
-    ) -> Answer {
+    ) -> TestResponse {
         let mut request = self.request(method, path, full(body));
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
-        let response = self.send(request).await.expect("an answer");
+        let response = self.send(request).await.expect("a response");
         let (parts, body) = response.into_parts();
         let body = in_time("a body", body.collect()).await.unwrap().to_bytes();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        TestResponse { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    pub(in crate::tests) async fn get(&self, path: &str) -> Answer {
+    pub(in crate::tests) async fn get(&self, path: &str) -> TestResponse {
         self.call(Method::GET, path, &[], b"").await
     }
 
-    pub(in crate::tests) async fn get_as(&self, key: &str, path: &str) -> Answer {
+    pub(in crate::tests) async fn get_as(&self, key: &str, path: &str) -> TestResponse {
         self.call(Method::GET, path, &[("x-api-key", key)], b"").await
     }
 
-    pub(in crate::tests) async fn post_as(&self, key: &str, path: &str, body: &[u8]) -> Answer {
+    pub(in crate::tests) async fn post_as(
+        &self,
+        key: &str,
+        path: &str,
+        body: &[u8],
+    ) -> TestResponse {
         self.call(Method::POST, path, &[("x-api-key", key)], body).await
     }
 }
@@ -120,34 +126,34 @@ pub(in crate::tests) fn full(body: &[u8]) -> Body {
     http_body_util::Full::new(Bytes::copy_from_slice(body)).map_err(|never| match never {}).boxed()
 }
 
-/// Sends bytes and returns what comes back until the other side closes.
+/// Sends bytes, and returns what arrives until the server closes the connection.
 pub(in crate::tests) async fn raw(address: &str, bytes: &[u8]) -> String {
     raw_until(address, bytes, None).await
 }
 
-/// Sends bytes and returns what comes back, up to and including `mark`.
+/// Sends bytes, and returns what arrives until it contains `mark` or the connection closes.
 pub(in crate::tests) async fn raw_until(address: &str, bytes: &[u8], mark: Option<&str>) -> String {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut reader, mut writer) = stream.into_split();
     let send = async {
-        // The other side may refuse before it has read everything.
+        // The server may reject the request before it has read everything.
         let _ = writer.write_all(bytes).await;
         std::future::pending::<()>().await;
     };
     let receive = async {
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         let mut buffer = [0; 4_096];
         while let Ok(read @ 1..) = reader.read(&mut buffer).await {
-            answer.extend_from_slice(&buffer[..read]);
-            let text = String::from_utf8_lossy(&answer);
+            response.extend_from_slice(&buffer[..read]);
+            let text = String::from_utf8_lossy(&response);
             if mark.is_some_and(|mark| text.contains(mark)) {
                 break;
             }
         }
-        String::from_utf8_lossy(&answer).into_owned()
+        String::from_utf8_lossy(&response).into_owned()
     };
     tokio::select! {
         () = send => unreachable!(),
-        answer = in_time("the connection's end", receive) => answer,
+        response = in_time("the end of the connection", receive) => response,
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests stand on.
+//! Fixtures of the tests: a running gateway, and waiting for conditions.
 
 mod client;
 mod redis;
@@ -15,14 +15,14 @@ use linnet_telemetry::testing::{MetricsReader, telemetry};
 pub(super) use self::{
     client::{Body, Client, full, raw, raw_until},
     redis::Redis,
-    shortener::{KEY, REVOKED, Shortener},
+    shortener::{KEY, REVOKED, Shortener, UploadEnd},
 };
 use crate::{Application, config::Settings};
 
 pub(super) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The product's routes and one that streams, until the product has such a one.
+/// The product's routes, and one that echoes a stream.
 static TEST_ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     let mut routes =
         vec![Route::new("/api/v1/test-stream", &[(Method::POST, Scope::UrlsWrite)]).streams()];
@@ -30,7 +30,7 @@ static TEST_ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     routes
 });
 
-/// A running gateway; ends with the test's process.
+/// A running gateway; it ends with the test's process.
 pub(super) struct Gateway {
     pub(super) client: Client,
     pub(super) admin: Client,
@@ -39,7 +39,7 @@ pub(super) struct Gateway {
     pub(super) lifecycle: Lifecycle,
 }
 
-/// Settings that suit tests: free ports, one worker, no limits to run into by chance.
+/// Settings for tests: free ports, two server threads, limits that tests do not reach by accident.
 pub(super) fn settings(redis_url: &str, shorteners: &[&Shortener]) -> Settings {
     let mut settings = Settings::default();
     let any_port = Address::Tcp("127.0.0.1:0".into());
@@ -59,12 +59,12 @@ pub(super) fn settings(redis_url: &str, shorteners: &[&Shortener]) -> Settings {
     settings
 }
 
-/// A Redis URL behind which there is nobody.
+/// The URL of a Redis that does not exist.
 pub(super) fn no_redis() -> String {
     format!("redis://{}/0", closed_address())
 }
 
-/// An address that nothing listens on.
+/// An address without a listener.
 pub(super) fn closed_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
@@ -102,21 +102,21 @@ impl Gateway {
         gateway
     }
 
-    /// A counter's or gauge's value.
+    /// The value of a counter or gauge without labels.
     pub(super) fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.value(name, &[])
     }
 
-    /// Waits until revocations are heard and Redis counts rates, as far as one connection's worker
-    /// can tell.
+    /// Waits until the invalidation bus is live and the server thread of one connection counts rates
+    /// in Redis.
     pub(super) async fn uses_redis(&self) {
-        eventually("the change feed is live", || async {
+        eventually("the invalidation bus is live", || async {
             self.metric("linnet_gateway_invalidation_bus_live") == Some(1.0)
         })
         .await;
-        eventually("Redis counts", || async {
+        eventually("rates are counted in Redis", || async {
             let before = self.metric("linnet_gateway_local_limits_total");
-            // A malformed key is charged to its address, here one that no test looks at.
+            // A malformed key is charged to its address, which no test uses otherwise.
             let headers = [("x-api-key", "malformed"), ("x-real-ip", "198.51.100.1")];
             self.client.call(http::Method::GET, "/api/v1/urls", &headers, b"").await;
             self.metric("linnet_gateway_local_limits_total") == before
@@ -125,7 +125,7 @@ impl Gateway {
     }
 }
 
-/// Waits for a condition, and fails the test when it does not come.
+/// Waits for a condition. Panics if it is false for [`DEADLINE`].
 pub(super) async fn eventually<F, Fut>(what: &str, mut condition: F)
 where
     F: FnMut() -> Fut,
@@ -133,15 +133,15 @@ where
 {
     let end = tokio::time::Instant::now() + DEADLINE;
     while !condition().await {
-        assert!(tokio::time::Instant::now() < end, "it never came: {what}");
+        assert!(tokio::time::Instant::now() < end, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Fails the test when the future does not end.
+/// Awaits the future. Panics if it takes longer than [`DEADLINE`].
 pub(super) async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
     let Ok(output) = tokio::time::timeout(DEADLINE, future).await else {
-        panic!("it took too long: {what}");
+        panic!("timed out: {what}");
     };
     output
 }

@@ -1,4 +1,4 @@
-//! A Redis of the test's own.
+//! A Redis server for one test.
 
 use std::{
     path::Path,
@@ -9,7 +9,7 @@ use linnet_protocol::invalidation::{CHANNEL, Invalidation};
 
 use super::eventually;
 
-/// Ends with the value.
+/// A running server; dropping it ends the server.
 pub(in crate::tests) struct Redis {
     child: Child,
     pub(in crate::tests) url: String,
@@ -30,7 +30,7 @@ impl Redis {
     }
 
     async fn is_up(&self) {
-        eventually("Redis answers", || async { self.connection().await.is_ok() }).await;
+        eventually("Redis responds", || async { self.connection().await.is_ok() }).await;
     }
 
     async fn connection(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
@@ -40,7 +40,7 @@ impl Redis {
         Ok(connection)
     }
 
-    /// Ends the server; [`Self::restart`] begins it anew.
+    /// Kills the server; [`Self::restart`] starts it again.
     pub(in crate::tests) fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -51,15 +51,15 @@ impl Redis {
         self.is_up().await;
     }
 
-    pub(in crate::tests) async fn publish(&self, change: &Invalidation) {
+    pub(in crate::tests) async fn publish(&self, invalidation: &Invalidation) {
         let mut connection = self.connection().await.unwrap();
-        let heard: i64 = redis::cmd("PUBLISH")
+        let subscribers: i64 = redis::cmd("PUBLISH")
             .arg(CHANNEL)
-            .arg(change.encode())
+            .arg(invalidation.encode())
             .query_async(&mut connection)
             .await
             .unwrap();
-        assert!(heard > 0, "nobody listens");
+        assert!(subscribers > 0, "no gateway is subscribed");
     }
 
     pub(in crate::tests) async fn keys(&self) -> Vec<(String, i64)> {
@@ -83,7 +83,7 @@ impl Drop for Redis {
     }
 }
 
-/// The script ends in `exec`, so the child is the server.
+/// The script ends in `exec`, so the child process is the server.
 fn launch(dir: &Path, port: u16) -> Child {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/service");
     Command::new(script)

@@ -1,4 +1,4 @@
-//! The other side of the proxy.
+//! A fake shortener.
 
 use std::sync::{
     Arc, Mutex,
@@ -16,27 +16,34 @@ use super::TOKEN;
 
 /// A valid key with the scopes `urls:read urls:write`.
 pub(in crate::tests) const KEY: &str = "lnt_Ab3xYz01_0123456789abcdefghijklmnopqrstuvwxyzABCDEF-";
-/// A key that nobody knows.
+/// A key that the fake does not know.
 pub(in crate::tests) const REVOKED: &str =
     "lnt_Zz9xYz99_0123456789abcdefghijklmnopqrstuvwxyzABCDEF-";
 
-/// What a test can see and steer.
+/// Observations of the fake, and switches of its behavior.
 #[derive(Default)]
 pub(in crate::tests) struct State {
     pub(in crate::tests) lookups: AtomicU64,
     pub(in crate::tests) calls: AtomicU64,
-    /// [`KEY`] is no longer valid.
+    /// Whether [`KEY`] is revoked.
     pub(in crate::tests) revoked: AtomicBool,
-    /// Set: look-ups wait for a permit.
+    /// Whether lookups wait for a permit.
     pub(in crate::tests) hold_lookups: AtomicBool,
     pub(in crate::tests) lookup_permits: PermitBox,
-    /// An event stream was dropped before its end.
+    /// Whether an event stream was dropped before its end.
     pub(in crate::tests) stream_dropped: AtomicBool,
-    /// What an upload turned out to be: `whole` or `cut off`.
-    pub(in crate::tests) upload: Mutex<Option<&'static str>>,
-    /// Lets a held answer go on.
-    pub(in crate::tests) go_on: Notify,
+    /// How the last upload ended.
+    pub(in crate::tests) upload: Mutex<Option<UploadEnd>>,
+    /// Releases the second event of an event stream.
+    pub(in crate::tests) next_event: Notify,
     pub(in crate::tests) draining: AtomicBool,
+}
+
+/// How an upload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tests) enum UploadEnd {
+    Complete,
+    Truncated,
 }
 
 pub(in crate::tests) struct PermitBox(pub(in crate::tests) Semaphore);
@@ -82,7 +89,7 @@ impl Shortener {
         Self { address, state }
     }
 
-    /// An address where there is nobody, in the shape of a shortener.
+    /// Names an address as a shortener's, without a server.
     pub(in crate::tests) fn at(address: String) -> Self {
         Self { address, state: Arc::default() }
     }
@@ -107,13 +114,13 @@ async fn health(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     }
 }
 
-async fn lookup(state: web::Data<State>, question: web::Json<Value>) -> HttpResponse {
+async fn lookup(state: web::Data<State>, request: web::Json<Value>) -> HttpResponse {
     state.lookups.fetch_add(1, Ordering::SeqCst);
-    let valid = question["key"] == KEY && !state.revoked.load(Ordering::SeqCst);
+    let is_valid = request["key"] == KEY && !state.revoked.load(Ordering::SeqCst);
     if state.hold_lookups.load(Ordering::SeqCst) {
         state.lookup_permits.0.acquire().await.unwrap().forget();
     }
-    if valid {
+    if is_valid {
         HttpResponse::Ok().json(json!({
             "key_id": "Ab3xYz01",
             "user_id": 7,
@@ -125,7 +132,7 @@ async fn lookup(state: web::Data<State>, question: web::Json<Value>) -> HttpResp
     }
 }
 
-/// Tells what arrived.
+/// Responds with the request that arrived.
 async fn echo(request: HttpRequest, state: web::Data<State>, body: Bytes) -> HttpResponse {
     state.calls.fetch_add(1, Ordering::SeqCst);
     let headers: serde_json::Map<String, Value> = request
@@ -141,7 +148,7 @@ async fn echo(request: HttpRequest, state: web::Data<State>, body: Bytes) -> Htt
     }))
 }
 
-/// Special ids misbehave.
+/// Some ids select a failure.
 async fn by_id(
     id: web::Path<String>,
     request: HttpRequest,
@@ -167,13 +174,13 @@ impl Drop for Dropped {
     }
 }
 
-/// One event at once, the next when the test says so, then no more.
+/// Sends one event immediately, and the second on [`State::next_event`]; never ends.
 fn events(state: &web::Data<State>) -> HttpResponse {
     let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from("data: 1\n\n"))]);
     let guard = Dropped(state.clone());
     let second = futures::stream::once(async move {
-        guard.0.go_on.notified().await;
-        // The guard lives as long as the stream waits.
+        guard.0.next_event.notified().await;
+        // The guard lives as long as the stream waits for the event.
         drop(guard);
         Ok(Bytes::from("data: 2\n\n"))
     });
@@ -183,29 +190,29 @@ fn events(state: &web::Data<State>) -> HttpResponse {
         .streaming(first.chain(second).chain(forever))
 }
 
-/// `?refuse` answers before it reads; otherwise what comes in goes out, piece by piece.
+/// `?reject` responds before it reads; otherwise each chunk is echoed.
 async fn stream(
     request: HttpRequest,
     state: web::Data<State>,
     payload: web::Payload,
 ) -> HttpResponse {
     state.calls.fetch_add(1, Ordering::SeqCst);
-    if request.query_string() == "refuse" {
+    if request.query_string() == "reject" {
         return HttpResponse::Forbidden()
             .content_type("application/problem+json")
             .body(r#"{"status":403,"code":"early"}"#);
     }
-    let echoed = payload.map(Some).chain(futures::stream::iter([None])).filter_map(move |piece| {
+    let echoed = payload.map(Some).chain(futures::stream::iter([None])).filter_map(move |chunk| {
         let state = state.clone();
         async move {
-            match piece {
+            match chunk {
                 Some(Ok(bytes)) => Some(Ok(bytes)),
                 Some(Err(error)) => {
-                    *state.upload.lock().unwrap() = Some("cut off");
+                    *state.upload.lock().unwrap() = Some(UploadEnd::Truncated);
                     Some(Err(actix_web::Error::from(error)))
                 }
                 None => {
-                    state.upload.lock().unwrap().get_or_insert("whole");
+                    state.upload.lock().unwrap().get_or_insert(UploadEnd::Complete);
                     None
                 }
             }

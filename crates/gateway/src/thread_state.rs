@@ -1,4 +1,6 @@
-//! What one worker thread holds: connections belong to the runtime that made them.
+//! State of one server thread.
+//!
+//! Connections belong to the runtime that opened them, so each thread has its own clients.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,21 +9,21 @@ use linnet_domain::Scopes;
 use linnet_platform::lifecycle::Lifecycle;
 
 use crate::{
-    auth::Authority,
+    auth::KeyAuthenticator,
     config::{Anonymous, Network},
-    limit::Limiter,
+    limit::RateLimiter,
     upstream::UpstreamClient,
 };
 
-/// Everything that handling a request needs.
-pub(crate) struct Worker {
+/// Everything that the handlers of API requests use.
+pub(crate) struct ThreadState {
     pub(crate) client: UpstreamClient,
-    pub(crate) limiter: Limiter,
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) limiter: RateLimiter,
+    pub(crate) authenticator: Arc<KeyAuthenticator>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) service_token: HeaderValue,
     pub(crate) anonymous: Anonymous,
-    /// What `anonymous = open` grants.
+    /// Granted to clients without a key while `anonymous` is `open`.
     pub(crate) all_scopes: Scopes,
     pub(crate) trusted_peers: Arc<[Network]>,
     pub(crate) request_timeout: Duration,

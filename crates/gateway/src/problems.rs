@@ -1,0 +1,144 @@
+//! The gateway's own problems: every error response that did not come from a shortener.
+
+use actix_web::{
+    HttpResponse, ResponseError as _,
+    http::{
+        StatusCode,
+        header::{ALLOW, HeaderName, HeaderValue},
+    },
+};
+use linnet_domain::Scope;
+use linnet_protocol::problem::Problem;
+
+use crate::{
+    auth::{Caller, CredentialError, LookupError},
+    upstream::UpstreamError,
+};
+
+/// Marks the gateway's own problems.
+const ORIGIN: HeaderName = HeaderName::from_static("x-linnet-origin");
+
+/// Seconds after which a client may retry while no shortener is available.
+const RETRY_AFTER_S: u64 = 1;
+
+/// A response with the problem and the mark of its origin.
+pub(crate) fn response(problem: &Problem) -> HttpResponse {
+    let mut response = problem.error_response();
+    response.headers_mut().insert(ORIGIN, HeaderValue::from_static("gateway"));
+    response
+}
+
+/// 404 for a path that has no route.
+pub(crate) async fn unknown_path() -> HttpResponse {
+    response(&Problem::not_found("Nothing exists at this path."))
+}
+
+/// 405; `allow` is the value of the header.
+pub(crate) fn method_not_allowed(allow: &str) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+        .detail(format!("This path supports {allow}."))
+        .header(ALLOW, HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static("")))
+}
+
+/// 431; `limit` is the accepted number of headers.
+pub(crate) fn too_many_headers(limit: usize) -> Problem {
+    Problem::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "too_many_headers",
+        "Too many headers",
+    )
+    .detail(format!("A request may have at most {limit} headers."))
+}
+
+/// 400 for a request line that cannot be forwarded.
+pub(crate) fn bad_request() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_request", "Bad request")
+        .detail("The method or path of the request is malformed.")
+}
+
+/// 408.
+pub(crate) fn body_timeout() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "Request timeout")
+        .detail("The request body did not arrive in time.")
+}
+
+/// 400 for a body that ended early.
+pub(crate) fn body_broken() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "body_broken", "Unreadable body")
+        .detail("The request body ended early, or its encoding is not valid.")
+}
+
+/// 429; `retry_after_s` in seconds.
+pub(crate) fn rate_limited(retry_after_s: u64) -> Problem {
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded")
+        .detail(format!("Retry after {retry_after_s} s."))
+        .retry_after(retry_after_s)
+}
+
+/// 401 for a request without a key.
+pub(crate) fn key_required() -> Problem {
+    Problem::unauthorized("Send an API key as `Authorization: Bearer …` or `X-Api-Key: …`.")
+}
+
+/// 401 for a key that no shortener accepts.
+pub(crate) fn invalid_key() -> Problem {
+    Problem::unauthorized("The API key is unknown, revoked or expired.")
+}
+
+/// 403 for a key without the scope; 401 for a caller that could present a key.
+pub(crate) fn missing_scope(caller: &Caller, scope: Scope) -> Problem {
+    let scope = scope.as_str();
+    match caller {
+        Caller::Key(_) => Problem::forbidden(format!("The key lacks the scope `{scope}`.")),
+        Caller::Anonymous(_) => Problem::unauthorized(format!(
+            "This request needs an API key with the scope `{scope}`."
+        )),
+    }
+}
+
+/// 400 or 401 for credentials that are rejected without a lookup.
+pub(crate) fn from_credentials(error: CredentialError) -> Problem {
+    match error {
+        CredentialError::InUrl => {
+            Problem::new(StatusCode::BAD_REQUEST, "key_in_url", "API key in the URL")
+                .detail("Send the API key in a header, not in the URL, which is logged and shared.")
+        }
+        CredentialError::Conflicting => {
+            Problem::new(StatusCode::BAD_REQUEST, "conflicting_keys", "Conflicting API keys")
+                .detail("The request carries two different API keys; send one.")
+        }
+        CredentialError::Malformed => Problem::unauthorized("The API key is malformed."),
+    }
+}
+
+/// 502, 503 or 504 for a failed key lookup.
+pub(crate) fn from_lookup(error: &LookupError) -> Problem {
+    match error {
+        LookupError::Upstream(error) => from_upstream(error),
+        LookupError::Response(_) | LookupError::Aborted(_) => Problem::unavailable(
+            format!("The API key cannot be verified; retry after {RETRY_AFTER_S} s."),
+            RETRY_AFTER_S,
+        ),
+    }
+}
+
+/// 502, 503 or 504 for a failed call.
+pub(crate) fn from_upstream(error: &UpstreamError) -> Problem {
+    match error {
+        UpstreamError::NoneAvailable | UpstreamError::Unreachable(_) => Problem::unavailable(
+            format!("No shortener can be reached; retry after {RETRY_AFTER_S} s."),
+            RETRY_AFTER_S,
+        ),
+        UpstreamError::Broken(_) => {
+            Problem::new(StatusCode::BAD_GATEWAY, "bad_gateway", "Bad gateway").detail(
+                "The connection to the shortener broke; the result of the request is unknown.",
+            )
+        }
+        UpstreamError::TimedOut => {
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timeout")
+                .detail(
+                    "The shortener did not respond in time; the result of the request is unknown.",
+                )
+        }
+    }
+}
