@@ -1,13 +1,13 @@
-//! The frame of a program's command line: what comes before and after the command itself.
+//! The frame of a program's command line: options, exit codes, and the run of a service.
 
-use std::{error::Error, iter, path::PathBuf, process::ExitCode};
+use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use actix_web::rt::System;
 use clap::Args;
-use linnet_telemetry::{ServiceInfo, Telemetry, TelemetrySettings};
+use linnet_telemetry::{ServiceInfo, Telemetry, TelemetrySettings, error_chain};
 
 use crate::{
-    EXIT_BAD_CONFIGURATION, EXIT_TASK_DIED,
+    exit_code,
     lifecycle::Lifecycle,
     server::StartError,
     settings::{Settings, load},
@@ -16,20 +16,20 @@ use crate::{
 /// The options of every program.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A TOML file with settings; `LINNET__SECTION__KEY` variables win over it.
+    /// A TOML file with settings. Variables `LINNET__SECTION__KEY` override it.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Checks the configuration, reports every problem, and exits (64 if there is any).
+    /// Validates the configuration, reports every problem, and exits (with 64 if there is one).
     #[arg(long, global = true)]
     check_config: bool,
 }
 
-/// A program, by its name: what it says before there is a log begins with that.
+/// A program, by its name, which begins its messages on standard error.
 #[derive(Debug, Clone, Copy)]
 pub struct Program(pub &'static str);
 
 impl Program {
-    /// Loads the settings and runs `command` with them, unless they are only to be checked.
+    /// Loads the settings and runs `command` with them; with `--check-config` it only loads them.
     pub fn run<T: Settings>(
         self,
         options: &Options,
@@ -39,24 +39,24 @@ impl Program {
             Ok(_) if options.check_config => ExitCode::SUCCESS,
             Ok(settings) => command(settings),
             Err(error) => {
-                self.complain(&error);
-                ExitCode::from(EXIT_BAD_CONFIGURATION)
+                self.report(&error);
+                ExitCode::from(exit_code::BAD_CONFIGURATION)
             }
         }
     }
 
-    /// The end of a command that does one thing and says itself what came of it.
-    pub fn end<E: Error + 'static>(self, outcome: Result<(), E>) -> ExitCode {
-        match outcome {
+    /// Reports the error of a command, if any, and returns the exit code.
+    pub fn end<E: Error + 'static>(self, result: Result<(), E>) -> ExitCode {
+        match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                self.complain(&error);
+                self.report(&error);
                 ExitCode::FAILURE
             }
         }
     }
 
-    /// Runs a service, with its telemetry, until it ends or a signal ends it.
+    /// Runs a service with its telemetry until it ends or a signal stops it.
     pub fn serve(
         self,
         service: ServiceInfo,
@@ -67,20 +67,24 @@ impl Program {
             Ok(telemetry) => telemetry,
             Err(error) => return self.end(Err(error)),
         };
-        let outcome = block_on(async {
+        let result = block_on(async {
             let lifecycle = Lifecycle::new();
             lifecycle.watch_signals()?;
             run(&telemetry, lifecycle).await
         });
-        let code = match &outcome {
+        let code = match &result {
             Ok(()) => {
-                tracing::info!("stopped");
+                tracing::info!("process stopped");
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                tracing::error!(error = error as &dyn Error, "the {} failed", service.name);
+                tracing::error!(
+                    service = service.name,
+                    error = error as &dyn Error,
+                    "process failed"
+                );
                 if matches!(error, StartError::TaskDied) {
-                    ExitCode::from(EXIT_TASK_DIED)
+                    ExitCode::from(exit_code::TASK_ENDED)
                 } else {
                     ExitCode::FAILURE
                 }
@@ -90,31 +94,13 @@ impl Program {
         code
     }
 
-    #[expect(clippy::print_stderr, reason = "this is the program's face before there is a log")]
-    fn complain(self, error: &(dyn Error + 'static)) {
-        eprintln!("{}: {}", self.0, with_causes(error));
+    #[expect(clippy::print_stderr, reason = "the log does not exist yet, or the command has none")]
+    fn report(self, error: &(dyn Error + 'static)) {
+        eprintln!("{}: {}", self.0, error_chain(error));
     }
 }
 
-/// Runs a future on an actix runtime of its own.
+/// Runs a future on a new actix runtime.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     System::new().block_on(future)
-}
-
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let chain = iter::successors(Some(error), |&error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{healthcheck::HealthcheckError, listener::Address};
-
-    #[test]
-    fn an_error_is_told_with_its_causes() {
-        let address = Address::Unix("/run/admin.sock".into());
-        let error = HealthcheckError::NoAnswer(address, std::std::io::Error::other("nobody is there"));
-        assert_eq!(with_causes(&error), "unix:/run/admin.sock did not answer: nobody is there");
-    }
 }

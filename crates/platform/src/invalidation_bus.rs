@@ -1,14 +1,20 @@
-//! News of changed links and keys, so that in-process caches drop what is no longer true.
+//! Delivers invalidations to the in-process caches, and detects within 500 ms when they may be lost.
 //!
-//! Whoever changes something publishes it on one Redis channel. Pub/sub loses messages when a
-//! connection breaks, and a broken connection can look healthy for minutes. So the feed proves
-//! itself: it publishes a heartbeat to a channel of its own through a second connection, every
-//! [`HEARTBEAT_EVERY`], and listens for it on the same connection as the news. When none has come
-//! for [`STALE_AFTER`], the feed is cut: the sink is told to forget everything and to keep nothing for
-//! long. [`STALE_AFTER`] plus the sink's short lifetime is the bound on stale answers.
+//! A process that changes a link or key publishes an invalidation on one Redis channel. Pub/sub drops messages when a
+//! connection breaks, and a broken connection can look healthy for minutes. Each process therefore verifies its
+//! subscription: every [`HEARTBEAT_EVERY`] it publishes a heartbeat to its own channel over a second connection, and
+//! expects it back on the subscribed one.
+//!
+//! Invariants:
+//! - Redis delivers messages to a subscriber in order, so a heartbeat that returns proves that every earlier invalidation
+//!   has arrived.
+//! - The bus is stale from the start, and when no heartbeat younger than [`STALE_AFTER`] has returned. A heartbeat carries
+//!   the time at which it was sent: a subscription that lags counts as stale.
+//! - A cache is flushed at each change of state, and while the bus is stale it keeps an entry for 1 s at most. That
+//!   lifetime and [`STALE_AFTER`] bound the age of a stale response.
 
 use std::{
-    future::{Future, pending, ready},
+    future::{pending, ready},
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -17,46 +23,52 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
-use redis::{AsyncCommands, Client, Msg, RedisResult};
+use futures::StreamExt as _;
+use redis::{
+    AsyncCommands as _, Client, Msg, RedisResult,
+    aio::{MultiplexedConnection, PubSub},
+};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::{
-    redis_client::{BeforeUse, client, jittered},
+    backoff::jittered,
+    redis_client::BeforeUse,
+    redis_connection::{client, open},
     settings::RedisSettings,
 };
 
 /// Time between two heartbeats.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(150);
-/// Silence after which the feed counts as cut.
+/// Age of the last returned heartbeat at which the bus becomes stale.
 pub const STALE_AFTER: Duration = Duration::from_millis(500);
 
 const RECONNECT_EVERY: Duration = Duration::from_millis(200);
 
-/// A cache that the bus keeps true.
+/// A cache that receives invalidations.
 pub trait InvalidationSink: Send + Sync + 'static {
-    /// Drops what the message makes untrue. Returns whether the message was understood.
+    /// Drops the entries that the message invalidates. Returns whether the message was valid.
     fn receive(&self, message: &str) -> bool;
-    /// The bus is stale: drop everything, and cache nothing for longer than 1 s until it is live.
+    /// The bus is stale: drops every entry, and keeps new ones for 1 s at most until the bus is live.
     fn went_stale(&self);
-    /// The bus is live again. What was cached while it was stale may be wrong: drop it.
+    /// The bus is live: drops every entry, because those from the stale period may be wrong.
     fn went_live(&self);
 }
 
-/// Whether the feed of this process is live.
+/// Whether this process's bus is live; clones share the state.
 #[derive(Debug, Clone, Default)]
 pub struct BusState(Arc<AtomicBool>);
 
 impl BusState {
-    /// True while heartbeats come back.
+    /// True while heartbeats return in time.
     pub fn is_live(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The feed's state, and the task that keeps it; the task never ends. `nonce` names this process's
-/// heartbeat channel and must be unique. `before_live` runs each time before the feed counts as
-/// live: whoever knows of changes that Redis has not heard of tells them there.
+/// The state of the bus, and the task that runs it and never ends.
+///
+/// `nonce` names this process's heartbeat channel and must be unique. `before_live` runs each time before the bus becomes
+/// live, and publishes the changes that Redis has missed.
 pub fn bus(
     settings: &RedisSettings,
     channel: &'static str,
@@ -89,54 +101,41 @@ struct Bus {
 
 impl Bus {
     async fn run(self) {
-        // Until the first heartbeat comes back, caches must not trust the feed.
         self.sink.went_stale();
         loop {
             match timeout(self.connect_timeout, self.subscribe()).await {
                 Ok(Ok((subscription, publisher))) => self.listen(subscription, publisher).await,
-                Ok(Err(error)) => tracing::debug!(%error, "cannot subscribe to changes"),
-                Err(_) => tracing::debug!("cannot subscribe to changes in time"),
+                Ok(Err(error)) => tracing::debug!(%error, "invalidation subscription failed"),
+                Err(_) => tracing::debug!("invalidation subscription timed out"),
             }
             tokio::time::sleep(jittered(RECONNECT_EVERY)).await;
         }
     }
 
-    async fn subscribe(
-        &self,
-    ) -> RedisResult<(redis::aio::PubSub, redis::aio::MultiplexedConnection)> {
+    async fn subscribe(&self) -> RedisResult<(PubSub, MultiplexedConnection)> {
         let mut subscription = self.client.get_async_pubsub().await?;
         subscription.subscribe(&[self.channel, self.heartbeat_channel.as_str()]).await?;
-        let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(Some(STALE_AFTER));
-        let publisher = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let publisher = open(&self.client, self.connect_timeout, STALE_AFTER).await?;
         Ok((subscription, publisher))
     }
 
-    /// Returns when the subscription is cut.
-    async fn listen(
-        &self,
-        subscription: redis::aio::PubSub,
-        publisher: redis::aio::MultiplexedConnection,
-    ) {
+    /// Returns when the subscription is stale.
+    async fn listen(&self, subscription: PubSub, publisher: MultiplexedConnection) {
         let mut messages = pin!(subscription.into_on_message());
         let began = Instant::now();
-        let mut heart = pin!(beat(publisher, &self.heartbeat_channel, began));
-        let silence = tokio::time::sleep(STALE_AFTER);
-        tokio::pin!(silence);
-        // Runs beside the beats: if they waited for it, they would be old by then and cut the feed
-        // again, for as long as whatever it waits for is away.
+        let mut heartbeats = pin!(publish_heartbeats(publisher, &self.heartbeat_channel, began));
+        let mut stale = pin!(tokio::time::sleep(STALE_AFTER));
+        // Runs beside the heartbeats. If they waited for it they would be too old afterwards, and the bus would stay
+        // stale for as long as the preparation's dependencies are unavailable.
         let mut preparation: Option<Preparation> = None;
         loop {
             tokio::select! {
                 message = messages.next() => match message {
                     Some(message) if message.get_channel_name() == self.heartbeat_channel => {
-                        // News as old as this beat has come, and nothing younger: a feed that
-                        // lags is cut as much as one that is silent.
                         let sent = message.get_payload().map(Duration::from_millis);
                         let fresh_until = began + sent.unwrap_or_default() + STALE_AFTER;
                         if fresh_until > Instant::now() {
-                            silence.as_mut().reset(fresh_until);
+                            stale.as_mut().reset(fresh_until);
                             if !self.state.is_live() {
                                 preparation.get_or_insert_with(|| self.prepare());
                             }
@@ -149,12 +148,12 @@ impl Bus {
                     preparation = None;
                     self.set_live();
                 }
-                () = &mut heart => break,
-                () = &mut silence => break,
+                () = &mut heartbeats => break,
+                () = &mut stale => break,
             }
         }
         if self.state.0.swap(false, Ordering::Relaxed) {
-            tracing::warn!("the change feed is cut: caching for 1 s at most until it is back");
+            tracing::warn!("invalidation bus stale; entries live 1 s at most");
             self.sink.went_stale();
         }
     }
@@ -169,18 +168,18 @@ impl Bus {
     fn set_live(&self) {
         self.sink.went_live();
         self.state.0.store(true, Ordering::Relaxed);
-        tracing::info!("the change feed is live");
+        tracing::info!("invalidation bus live");
     }
 
     fn deliver(&self, message: &Msg) {
         let text: Result<String, _> = message.get_payload();
         if !text.is_ok_and(|text| self.sink.receive(&text)) {
-            tracing::warn!("invalidation message not understood");
+            tracing::warn!("invalid message on the invalidation channel ignored");
         }
     }
 }
 
-/// What `before_live` does.
+/// The running `before_live` hook.
 type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn finished(preparation: &mut Option<Preparation>) {
@@ -191,13 +190,13 @@ async fn finished(preparation: &mut Option<Preparation>) {
 }
 
 /// Publishes heartbeats, each with its time in milliseconds since `began`, until one fails.
-async fn beat(mut publisher: redis::aio::MultiplexedConnection, channel: &str, began: Instant) {
+async fn publish_heartbeats(mut publisher: MultiplexedConnection, channel: &str, began: Instant) {
     let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let time = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let sent: RedisResult<i64> = publisher.publish(channel, time).await;
+        let time_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let sent: RedisResult<i64> = publisher.publish(channel, time_ms).await;
         if sent.is_err() {
             return;
         }

@@ -1,28 +1,35 @@
-//! What every Linnet process needs to run, and nothing that only one of them knows.
+//! Everything a Linnet process needs to run, and nothing of the product.
 //!
+//! * [`backoff`]: waits between attempts that fail.
 //! * [`cli`]: the frame of a program's command line.
-//! * [`settings`]: layered configuration, every problem reported at once.
-//! * [`listener`]: TCP or unix-socket listeners that can be retired without losing a connection.
-//! * [`lifecycle`]: signals, draining, and background tasks whose death ends the process.
+//! * [`client_network`]: groups client addresses for limits.
+//! * [`exit_code`]: the exit codes that supervisors distinguish.
+//! * [`healthcheck`]: checks whether a running process is ready.
+//! * [`invalidation_bus`]: messages that invalidate caches, with a bound on staleness.
+//! * [`lifecycle`]: signals, draining, and critical background tasks.
+//! * [`listener`]: TCP and unix-socket listeners that can be retired without losing a connection.
+//! * [`lock`]: locks mutexes that a panic has poisoned.
 //! * [`memory`]: keeps resident memory close to what is used.
-//! * [`healthcheck`]: asks a running process whether it is ready.
-//! * [`redis_client`]: a multiplexed Redis connection that doubles as a circuit breaker.
-//! * [`invalidation_bus`]: messages that keep caches true, with a stated bound on staleness.
-//! * [`server`]: what every HTTP server of a process has in common.
-//! * [`testing`]: what the tests of more than one process need.
+//! * [`redis_client`]: a multiplexed Redis connection that is its own circuit breaker.
+//! * [`redis_connection`]: Redis connections for background tasks.
+//! * [`server`]: the parts that every HTTP server has in common.
+//! * [`settings`]: layered configuration that reports every problem at once.
+//! * [`single_flight`]: coalesces concurrent calls for the same key.
+//! * [`testing`]: helpers for tests of more than one process.
 
+pub mod backoff;
 pub mod cli;
+pub mod client_network;
+pub mod exit_code;
 pub mod healthcheck;
 pub mod invalidation_bus;
 pub mod lifecycle;
 pub mod listener;
+pub mod lock;
 pub mod memory;
 pub mod redis_client;
+pub mod redis_connection;
 pub mod server;
 pub mod settings;
+pub mod single_flight;
 pub mod testing;
-
-/// `EX_USAGE` of `sysexits.h`: the configuration is wrong, restarting will not help.
-pub const EXIT_BAD_CONFIGURATION: u8 = 64;
-/// `EX_SOFTWARE` of `sysexits.h`: a background task or a listener died.
-pub const EXIT_TASK_DIED: u8 = 70;

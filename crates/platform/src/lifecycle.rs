@@ -1,13 +1,12 @@
-//! How a process stops, and why.
+//! Stops a process in order: drain, then grace period, then exit.
 //!
-//! 1. `SIGTERM` or `SIGINT` turns the process unready and retires its listeners' paths; it goes on
-//!    serving for `shutdown.drain_ms`, closing every connection after its answer.
-//! 2. It stops accepting; running requests get `shutdown.grace_s`; streams are told by
-//!    [`Lifecycle::stopping`].
-//! 3. A second signal ends the process at once.
+//! 1. `SIGTERM` or `SIGINT` makes the process unready and retires its listeners' paths. For `shutdown.drain_ms` it still
+//!    accepts connections, and closes each after its response.
+//! 2. It stops accepting. Running requests get `shutdown.grace_s`, and streams end on [`Lifecycle::stopping`].
+//! 3. A second signal ends the process at once, with exit code 130.
 //!
-//! A background task that ends before that takes the process down with
-//! [`EXIT_TASK_DIED`](crate::EXIT_TASK_DIED): a half-working process is worse than a restarted one.
+//! A critical task that ends before the drain also starts it, and the process exits with
+//! [`TASK_ENDED`](crate::exit_code::TASK_ENDED): a process that works in part is worse than one that restarts.
 
 use std::{
     future::Future,
@@ -24,53 +23,53 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Shared handle; clones are the same lifecycle.
+/// A handle on the process's lifecycle; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     draining: CancellationToken,
-    /// Beside the token: the redirect path asks on every request, and a token takes a lock.
+    /// The same as `draining`, for the redirect path: it reads this on every request, and a token takes a lock.
     is_draining: AtomicBool,
     stopping: CancellationToken,
-    task_died: AtomicBool,
+    task_ended: AtomicBool,
 }
 
 impl Lifecycle {
-    /// A lifecycle that nothing has ended yet.
+    /// The lifecycle of a running process.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether the process is on its way out; answers then carry `Connection: close`.
+    /// Whether the process is draining; responses then carry `Connection: close`.
     #[inline]
     pub fn is_draining(&self) -> bool {
         self.0.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Cancelled when accepting ends; long-lived streams end on it.
+    /// Cancelled when the grace period begins; long-lived streams end on it.
     pub fn stopping(&self) -> CancellationToken {
         self.0.stopping.clone()
     }
 
-    /// Cancelled when draining begins.
+    /// Cancelled when the drain begins.
     pub fn draining(&self) -> CancellationToken {
         self.0.draining.clone()
     }
 
-    /// Begins the stop, as a signal would.
+    /// Begins the drain, like a signal.
     pub fn begin_drain(&self) {
         self.0.is_draining.store(true, Ordering::Relaxed);
         self.0.draining.cancel();
     }
 
-    /// Whether a background task ended before it should have.
+    /// Whether a critical task has ended before the drain.
     pub fn task_died(&self) -> bool {
-        self.0.task_died.load(Ordering::Relaxed)
+        self.0.task_ended.load(Ordering::Relaxed)
     }
 
-    /// Listens for signals. Call once, in the process's main runtime.
+    /// Handles signals. Call it once, in the process's main runtime.
     pub fn watch_signals(&self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -83,17 +82,16 @@ impl Lifecycle {
                 }
             };
             let name = next().await;
-            tracing::info!(signal = name, "stopping");
+            tracing::info!(signal = name, "drain started");
             lifecycle.begin_drain();
             let name = next().await;
-            tracing::warn!(signal = name, "second signal: stopping at once");
+            tracing::warn!(signal = name, "second signal received; exiting at once");
             std::process::exit(130);
         });
         Ok(())
     }
 
-    /// Runs a task that must live as long as the process. If it ends or panics before draining, the
-    /// process drains and exits with an error.
+    /// Spawns a critical task. If it returns or panics before the drain, the process drains and exits with an error.
     pub fn own<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -102,7 +100,7 @@ impl Lifecycle {
         self.watch(name, handle)
     }
 
-    /// [`Lifecycle::own`] for a task that was spawned already.
+    /// [`Lifecycle::own`] for a task that is already spawned.
     pub fn watch(&self, name: &'static str, handle: JoinHandle<()>) -> JoinHandle<()> {
         let lifecycle = self.clone();
         tokio::spawn(async move {
@@ -110,14 +108,14 @@ impl Lifecycle {
             if lifecycle.is_draining() {
                 return;
             }
-            let reason = end.err().map_or_else(|| "it returned".to_owned(), |e| e.to_string());
-            tracing::error!(task = name, reason, "a background task died: stopping");
-            lifecycle.0.task_died.store(true, Ordering::Relaxed);
+            let reason = end.err().map_or_else(|| "returned".to_owned(), |error| error.to_string());
+            tracing::error!(task = name, reason, "critical task ended; drain started");
+            lifecycle.0.task_ended.store(true, Ordering::Relaxed);
             lifecycle.begin_drain();
         })
     }
 
-    /// Waits for the drain to begin, lets it last, then lets accepting end.
+    /// Waits for the drain, calls `retire`, waits for `drain`, and then begins the grace period.
     pub async fn run_until_stopping(&self, drain: Duration, retire: impl FnOnce()) {
         self.0.draining.cancelled().await;
         retire();
@@ -131,17 +129,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_dies_drains_the_process() {
+    async fn a_critical_task_that_ends_drains_the_process() {
         let lifecycle = Lifecycle::new();
         lifecycle.own("short-lived", async {});
         tokio::time::timeout(Duration::from_secs(5), lifecycle.draining().cancelled())
             .await
-            .expect("the death is noticed");
+            .expect("the drain begins");
         assert!(lifecycle.task_died());
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_while_draining_is_no_failure() {
+    async fn a_critical_task_may_end_during_the_drain() {
         let lifecycle = Lifecycle::new();
         let token = lifecycle.draining();
         let watcher = lifecycle.own("drains", async move { token.cancelled().await });

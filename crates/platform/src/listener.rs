@@ -1,8 +1,7 @@
-//! Listening sockets: TCP or unix, bound before anything starts, retired before anything stops.
+//! Listening sockets, TCP or unix, that are bound before anything starts and retired before anything stops.
 //!
-//! Retiring a unix socket removes its path first, while connections that are already in the backlog
-//! are still accepted. Whoever connects afterwards fails to connect, which a proxy may retry for any
-//! method; closing a listener with connections in its backlog would reset them instead.
+//! Retiring a unix socket removes its path, while connections in the backlog are still accepted. A later client fails to
+//! connect, which a proxy may retry elsewhere for any method. Closing a listener would reset the connections in its backlog.
 
 use std::{
     fmt, io,
@@ -18,10 +17,10 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Connections that may wait to be accepted; the kernel's `somaxconn` (4,096) caps it.
+/// Connections that may wait to be accepted. The kernel caps it at `somaxconn` (4,096).
 const BACKLOG: i32 = 4_096;
 
-/// Where a process listens or connects: `host:port` or `unix:/path`.
+/// An address to listen on or to connect to: `host:port` or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A host name or IP address with a port.
@@ -32,7 +31,7 @@ pub enum Address {
 
 /// The text is neither `host:port` nor `unix:/path`.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not host:port or unix:/absolute/path")]
+#[error("must be host:port or unix:/absolute/path, not `{0}`")]
 pub struct ParseAddressError(String);
 
 impl FromStr for Address {
@@ -80,7 +79,7 @@ pub struct Listener {
     address: Address,
 }
 
-/// What the HTTP server takes over.
+/// The socket of a [`Listener`], for an HTTP server.
 #[derive(Debug)]
 pub enum Bound {
     /// A TCP listener.
@@ -89,26 +88,24 @@ pub enum Bound {
     Unix(UnixListener),
 }
 
-/// Removes a unix socket's path when the process retires; does nothing for TCP.
+/// Retires a listener: removes the path of a unix socket, and does nothing for TCP.
 #[derive(Debug, Clone)]
 pub struct Retire(Option<(PathBuf, u64)>);
 
 impl Retire {
-    /// Makes the address unreachable for new clients. A path that another process has bound since
-    /// is left alone.
+    /// Makes the address unreachable for new clients, unless another process has bound the path since.
     pub fn retire(&self) {
         let Some((path, inode)) = &self.0 else { return };
         if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == *inode) {
-            // A leftover path is harmless: the next process finds nobody behind it.
+            // A path that remains is harmless: the next process replaces it.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
 impl Listener {
-    /// Binds the address. A unix socket's path left behind by a dead process is replaced; one with
-    /// a live process behind it is [`io::ErrorKind::AddrInUse`]. Anyone who reaches the folder of a
-    /// unix socket may connect: the folder's permissions are the guard.
+    /// Binds the address. The unix socket of a dead process is replaced; for that of a live process the error is
+    /// [`io::ErrorKind::AddrInUse`]. Every user that can enter the directory of a unix socket may connect to it.
     pub fn bind(address: &Address) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp(text) => Bound::Tcp(bind_tcp(text)?),
@@ -117,7 +114,7 @@ impl Listener {
         Ok(Self { socket, address: address.clone() })
     }
 
-    /// The address clients use, with the port that the system chose for port 0.
+    /// The address for clients, with the port that the system chose for port 0.
     pub fn local_address(&self) -> Address {
         match &self.socket {
             Bound::Tcp(listener) => listener
@@ -127,7 +124,7 @@ impl Listener {
         }
     }
 
-    /// Hands out the socket, and the handle that retires it.
+    /// Returns the socket, and the handle that retires it.
     pub fn split(self) -> (Bound, Retire) {
         let retire = match &self.address {
             Address::Unix(path) => {
@@ -140,7 +137,7 @@ impl Listener {
 }
 
 fn bind_tcp(text: &str) -> io::Result<TcpListener> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for address in text.to_socket_addrs()? {
         let bound = (|| {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -159,16 +156,19 @@ fn bind_tcp(text: &str) -> io::Result<TcpListener> {
 
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     if path.exists() && UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens on this path",
+        ));
     }
-    // Bind beside and rename over: the path is never absent, and never half-permitted.
-    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
-    let _ = std::fs::remove_file(&beside);
+    // Renamed over the path after its permissions are set: the path always exists, and never with the wrong mode.
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let _ = std::fs::remove_file(&temporary);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(&beside)?)?;
+    socket.bind(&SockAddr::unix(&temporary)?)?;
     socket.listen(BACKLOG)?;
-    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o666))?;
-    std::fs::rename(&beside, path)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o666))?;
+    std::fs::rename(&temporary, path)?;
     Ok(socket.into())
 }
 
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_parse_or_say_why_not() {
+    fn only_host_and_port_or_an_absolute_path_is_an_address() {
         for good in ["127.0.0.1:0", "localhost:80", "[::1]:443", "unix:/run/linnet.sock"] {
             assert_eq!(good.parse::<Address>().unwrap().to_string(), good);
         }

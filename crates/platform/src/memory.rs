@@ -1,10 +1,9 @@
 //! Keeps a process's resident memory close to what it uses.
 
-/// Gives this process ordinary pages only. mimalloc asks for huge ones, and then the first byte of
-/// each 2 MiB block makes all of it resident: 30 MiB for a process that uses 4. To be called first in
-/// `main`, before the program allocates in earnest.
+/// Disables huge pages for this process. Call it first in `main`, before large allocations.
 ///
-/// A kernel that refuses leaves the process larger and otherwise as it is, so this does not fail.
+/// mimalloc requests huge pages, and the first byte written to a 2 MiB block makes the whole block resident: 30 MiB for a
+/// process that uses 4. A kernel that refuses leaves only a larger process, so this does not fail.
 pub fn use_small_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
@@ -14,7 +13,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn huge_pages_are_off_afterwards() {
+    fn huge_pages_are_disabled() {
         use_small_pages();
         assert!(rustix::thread::transparent_huge_pages_are_disabled().unwrap());
     }

@@ -1,17 +1,16 @@
-//! One multiplexed Redis connection per runtime, and the circuit breaker around it.
+//! A multiplexed Redis connection for one runtime, with its circuit breaker.
 //!
-//! * The breaker is the connection itself: while there is none, a caller learns so from one atomic
-//!   load and goes on without Redis. A broken connection opens it at once, as do
-//!   [`TIMEOUTS_TO_OPEN`] unanswered commands in a row.
-//! * A Redis that answers and refuses writes is away, too: what it holds can no longer be corrected.
-//!   So a connection is tried by writing, before it is used and while it is.
-//! * A task of the same runtime brings the connection back, with jittered back-off. A connection
-//!   that is shared between actix workers would lose requests when the worker that made it stops.
-//! * Before a new connection is used, `before_use` runs: whoever caches in Redis catches up there on
-//!   what changed while Redis was away.
+//! Invariants:
+//! - The connection is the breaker: while there is none, a command fails after one atomic load and without I/O. A broken
+//!   connection opens the breaker at once, and so do [`TIMEOUTS_TO_OPEN`] timeouts in a row.
+//! - Redis that responds but refuses writes counts as unavailable, because its entries can no longer be corrected. A
+//!   connection is therefore probed with a write, before its first use and every [`PROBE_EVERY`].
+//! - A task of the same runtime reconnects, with jittered backoff. A connection that server threads shared would lose
+//!   requests when the thread that opened it stops.
+//! - The `before_use` hook runs before each new connection is used. A cache in Redis is corrected there for the changes
+//!   that Redis missed.
 
 use std::{
-    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -21,41 +20,38 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rand::RngExt;
 use redis::{
-    Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
-    RedisResult,
-    aio::{ConnectionLike, MultiplexedConnection},
-    io::tcp::TcpSettings,
+    Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult,
+    aio::{ConnectionLike as _, MultiplexedConnection},
 };
-use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 
-use crate::settings::RedisSettings;
+pub use crate::{backoff::jittered, redis_connection::client};
 
-/// Unanswered commands in a row that open the breaker.
+use crate::{backoff::Backoff, redis_connection::open, settings::RedisSettings};
+
+/// Timeouts in a row that open the breaker.
 pub const TIMEOUTS_TO_OPEN: u32 = 3;
 
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
-/// How often a connection is tried. With the time that the outbox takes to tell a change again, this
-/// stays below the 1 s within which old answers must stop.
-const PROBE_EVERY: Duration = Duration::from_millis(200);
+const RECONNECT_LONGEST: Duration = Duration::from_secs(1);
+/// Time between two probes. Together with the delay of the outbox it stays below 1 s, the limit for stale responses.
+pub const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// Errors of a server that refuses writes: memory full, a replica, a failing disk, too few replicas.
-const REFUSES_WRITES: [&str; 4] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"];
+const WRITE_REFUSALS: [&str; 4] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"];
 
-/// Why a command brought no answer.
+/// Why a command has no response.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisAway {
-    /// The breaker is open: nothing was sent.
-    #[error("Redis is away")]
+    /// The circuit breaker is open; nothing was sent.
+    #[error("the Redis circuit breaker is open")]
     Open,
     /// The command failed or timed out.
     #[error("a Redis command failed")]
     Failed(#[from] RedisError),
 }
 
-/// Runs before a fresh connection is used.
+/// Runs before a new connection is used.
 pub type BeforeUse = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// A handle on the connection; clones share it.
@@ -69,8 +65,7 @@ struct Shared {
 }
 
 impl RedisClient {
-    /// A link and the task that keeps it connected. Spawn the task in the runtime that will use the
-    /// link; it never ends.
+    /// A client, and the task that connects it and never ends. Spawn the task in the runtime that uses the client.
     pub fn new(
         settings: &RedisSettings,
         before_use: Option<BeforeUse>,
@@ -90,7 +85,7 @@ impl RedisClient {
         Ok((Self(shared), task))
     }
 
-    /// Whether the breaker is closed.
+    /// Whether the circuit breaker is closed.
     pub fn is_up(&self) -> bool {
         self.0.connection.load().is_some()
     }
@@ -98,49 +93,50 @@ impl RedisClient {
     /// Sends one command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisAway> {
         let mut connection = self.connection()?;
-        let answer = command.query_async(&mut connection).await;
-        self.judge(answer)
+        let response = command.query_async(&mut connection).await;
+        self.record(response)
     }
 
     /// Sends several commands in one write.
     pub async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisAway> {
         let mut connection = self.connection()?;
-        let answer = pipeline.query_async(&mut connection).await;
-        self.judge(answer)
+        let response = pipeline.query_async(&mut connection).await;
+        self.record(response)
     }
 
-    /// Runs a script by its hash; loads it when Redis does not know it.
+    /// Runs a script by its hash, and loads it when Redis does not have it.
     pub async fn script<T: FromRedisValue>(
         &self,
         invocation: &redis::ScriptInvocation<'_>,
     ) -> Result<T, RedisAway> {
         let mut connection = self.connection()?;
-        let answer = invocation.invoke_async(&mut connection).await;
-        self.judge(answer)
+        let response = invocation.invoke_async(&mut connection).await;
+        self.record(response)
     }
 
     fn connection(&self) -> Result<MultiplexedConnection, RedisAway> {
         self.0.connection.load().as_deref().cloned().ok_or(RedisAway::Open)
     }
 
-    fn judge<T>(&self, answer: RedisResult<T>) -> Result<T, RedisAway> {
-        match answer {
+    /// Updates the circuit breaker from a command's result.
+    fn record<T>(&self, response: RedisResult<T>) -> Result<T, RedisAway> {
+        match response {
             Ok(value) => {
-                // Loaded first: the common case must not write to a line that workers share.
+                // Loaded first: the common case must not write to a cache line that threads share.
                 if self.0.timeouts.load(Ordering::Relaxed) != 0 {
                     self.0.timeouts.store(0, Ordering::Relaxed);
                 }
                 Ok(value)
             }
             Err(error) => {
-                let open = if error.is_timeout() {
+                let opens = if error.is_timeout() {
                     self.0.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_TO_OPEN
                 } else {
                     error.is_unrecoverable_error()
-                        || error.code().is_some_and(|code| REFUSES_WRITES.contains(&code))
+                        || error.code().is_some_and(|code| WRITE_REFUSALS.contains(&code))
                 };
-                if open {
-                    self.0.open();
+                if opens {
+                    self.0.open_breaker(&error);
                 }
                 Err(error.into())
             }
@@ -149,18 +145,12 @@ impl RedisClient {
 }
 
 impl Shared {
-    fn open(&self) {
+    fn open_breaker(&self, error: &RedisError) {
         if self.connection.swap(None).is_some() {
-            tracing::warn!("Redis is away: going on without it");
+            tracing::warn!(%error, "Redis circuit breaker opened");
             self.lost.notify_one();
         }
     }
-}
-
-/// A client with `TCP_NODELAY`: the default waits for more to send.
-pub fn client(settings: &RedisSettings) -> RedisResult<Client> {
-    let info: ConnectionInfo = settings.url.expose_secret().into_connection_info()?;
-    Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
 struct Connector {
@@ -172,11 +162,8 @@ struct Connector {
 
 impl Connector {
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(Some(self.response_timeout));
         let mut connection =
-            self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            open(&self.client, self.connect_timeout, self.response_timeout).await?;
         // A server that is still loading its data accepts connections and refuses commands.
         connection.req_packed_command(&probe()).await?.extract_error()?;
         Ok(connection)
@@ -184,17 +171,16 @@ impl Connector {
 }
 
 async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
-    let mut backoff = RECONNECT_FIRST;
-    let mut failing = false;
+    let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_LONGEST);
+    let mut is_failing = false;
     loop {
         match connector.connect().await {
             Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "cannot reach Redis: trying on");
-                    failing = true;
+                if !is_failing {
+                    tracing::warn!(%error, "Redis unreachable; retrying");
+                    is_failing = true;
                 }
-                tokio::time::sleep(jittered(backoff)).await;
-                backoff = (backoff * 2).min(RECONNECT_MAX);
+                backoff.wait().await;
             }
             Ok(connection) => {
                 if let Some(before_use) = &connector.before_use {
@@ -202,18 +188,18 @@ async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
                 }
                 shared.timeouts.store(0, Ordering::Relaxed);
                 shared.connection.store(Some(Arc::new(connection)));
-                if failing {
-                    tracing::info!("Redis is back");
+                if is_failing {
+                    tracing::info!("Redis reconnected");
                 }
-                backoff = RECONNECT_FIRST;
+                backoff.reset();
                 watch(&shared).await;
-                failing = true;
+                is_failing = true;
             }
         }
     }
 }
 
-/// A write that leaves nothing behind for long.
+/// A write whose key expires after 2 s.
 fn probe() -> Cmd {
     let mut probe = redis::cmd("SET");
     probe.arg("linnet:probe").arg(1).arg("PX").arg(2_000);
@@ -222,24 +208,19 @@ fn probe() -> Cmd {
 
 /// Returns when the connection is lost.
 async fn watch(shared: &Arc<Shared>) {
-    let link = RedisClient(Arc::clone(shared));
+    let client = RedisClient(Arc::clone(shared));
     let probe = probe();
     loop {
         let lost = shared.lost.notified();
         match tokio::time::timeout(PROBE_EVERY, lost).await {
             Ok(()) => return,
             Err(_) => {
-                // The verdict is in the link's state.
-                let _: Result<redis::Value, _> = link.query(&probe).await;
-                if !link.is_up() {
+                // The result is in the breaker's state.
+                let _: Result<redis::Value, _> = client.query(&probe).await;
+                if !client.is_up() {
                     return;
                 }
             }
         }
     }
-}
-
-/// Between half the time and all of it, so that processes do not come back in step.
-pub fn jittered(base: Duration) -> Duration {
-    base.mul_f64(rand::rng().random_range(0.5..=1.0))
 }

@@ -1,5 +1,4 @@
-//! What the HTTP servers of every process have in common: binding, running, the admin server, and
-//! the error with which a process ends.
+//! Binds, runs and joins the HTTP servers of a process, and serves its admin listener.
 
 use std::{error::Error as StdError, io, time::Duration};
 
@@ -17,10 +16,10 @@ use crate::{
     listener::{Address, Bound, Listener},
 };
 
-/// Longest wait for the head of a request to the admin listener.
+/// Timeout for the head of a request to the admin listener.
 const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a process could not start, or stopped.
+/// Why a process could not start, or why it stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener could not be bound.
@@ -28,11 +27,11 @@ pub enum StartError {
     Bind {
         /// The address.
         address: Address,
-        /// The operating system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A setting passed validation and is unusable all the same.
-    #[error("{key} is unusable")]
+    /// A setting is valid but cannot be used.
+    #[error("{key} cannot be used")]
     Setting {
         /// The setting's name.
         key: &'static str,
@@ -42,13 +41,13 @@ pub enum StartError {
     /// A server failed.
     #[error("a server failed")]
     Server(#[from] io::Error),
-    /// A background task died; it has been logged.
-    #[error("a background task died")]
+    /// A critical task ended. It has been logged.
+    #[error("a critical task ended")]
     TaskDied,
 }
 
 impl StartError {
-    /// For `map_err`: names the setting that an error is about.
+    /// For `map_err`: adds the setting's name to an error.
     pub fn setting<E: Into<Box<dyn StdError + Send + Sync>>>(
         key: &'static str,
     ) -> impl FnOnce(E) -> Self {
@@ -80,8 +79,8 @@ where
     })
 }
 
-/// The server of `/metrics`, `/livez` and `/readyz`: one thread, which ends when the lifecycle stops.
-/// A scrape that is running then has `grace_s` seconds left.
+/// The server of `/metrics`, `/livez` and `/readyz`, with one thread. It stops with the lifecycle; a running scrape gets
+/// `grace_s` seconds.
 pub fn serve_admin(
     lifecycle: &Lifecycle,
     state: AdminState,
@@ -97,7 +96,7 @@ pub fn serve_admin(
     run_on(server, socket)
 }
 
-/// Waits for all servers. The first one to end drains the process, so the others end too.
+/// Waits for all servers. The first one that ends drains the process, which ends the others.
 pub async fn first_ends_all<const N: usize>(
     servers: [Server; N],
     lifecycle: &Lifecycle,

@@ -1,4 +1,4 @@
-//! What the tests of more than one process need.
+//! Helpers for tests of more than one process.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +13,12 @@ use crate::settings::{Settings, known_keys};
 
 /// Compares `docs/CONFIGURATION.md` with the keys of `T` and their defaults.
 ///
-/// `secrets` are the keys whose defaults are redacted when they are shown, with those defaults.
-/// `elsewhere` are the document's sections that `T` doesn't read: a section that is neither there
-/// nor in `T` is one that nobody reads.
+/// `secrets` are the keys whose defaults are redacted in the output, with those defaults. `elsewhere` are the sections of
+/// the document that only other processes read.
 ///
 /// # Panics
 /// When they differ.
-#[expect(clippy::expect_used, reason = "for tests, which have nobody to hand an error to")]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 pub fn assert_documented<T: Settings>(secrets: &[(&str, &SecretString)], elsewhere: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIGURATION.md");
     let document = fs::read_to_string(path).expect("docs/CONFIGURATION.md");
@@ -39,7 +38,7 @@ pub fn assert_documented<T: Settings>(secrets: &[(&str, &SecretString)], elsewhe
         if sections.contains(&section) {
             assert!(found.insert(key.to_owned(), default.to_owned()).is_none(), "{key} twice");
         } else {
-            assert!(elsewhere.contains(&section), "nobody reads `{key}`");
+            assert!(elsewhere.contains(&section), "no process reads `{key}`");
         }
     }
     let keys: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
@@ -51,7 +50,7 @@ pub fn assert_documented<T: Settings>(secrets: &[(&str, &SecretString)], elsewhe
     assert!(differences.is_empty(), "key, in the document, in the code: {differences:#?}");
 }
 
-/// Section, key, variable and default of each row that describes a key.
+/// Section, key, variable and default of each row of the document that describes a key.
 fn documented(document: &str) -> Vec<(&str, &str, &str, &str)> {
     let row = |line| -> Option<_> {
         let mut cells = str::split(line, '|').map(|cell| cell.trim().trim_matches('`')).skip(1);
@@ -64,7 +63,7 @@ fn documented(document: &str) -> Vec<(&str, &str, &str, &str)> {
     document.lines().filter_map(row).collect()
 }
 
-/// A value as a person types it into the environment; nothing is a dash.
+/// A value as it is written in the environment; an empty one is a dash.
 fn typed(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),

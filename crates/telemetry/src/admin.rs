@@ -1,8 +1,7 @@
-//! The admin listener's routes, the same in every process.
+//! The routes of the admin listener, the same in every process: `/metrics`, `/livez` and `/readyz`.
 //!
-//! `/livez` asks nothing but whether this process answers: restarting it heals no dependency.
-//! `/readyz` asks the dependencies and decides whether traffic should come here. The listener is
-//! never routed to from outside.
+//! `/livez` checks no dependency, because a restart repairs none. `/readyz` checks the dependencies and decides whether the
+//! process receives traffic. The listener must not be reachable from outside.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,40 +10,40 @@ use futures::future::BoxFuture;
 use prometheus::{Registry, TextEncoder};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use crate::telemetry::ServiceInfo;
+use crate::service::ServiceInfo;
 
-/// A check that takes longer counts as failed.
+/// Timeout after which the process counts as not ready.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Asks whether this process should get traffic.
+/// Checks whether this process can serve traffic.
 pub trait Readiness: Send + Sync {
-    /// Asks every dependency, within two seconds.
+    /// Checks every dependency, within 2 s.
     fn check(&self) -> BoxFuture<'_, ReadinessReport>;
 }
 
-/// The answer of [`Readiness::check`].
+/// The result of [`Readiness::check`].
 #[derive(Debug, Clone, Serialize)]
 pub struct ReadinessReport {
-    /// Whether traffic should come here. A degraded dependency need not say no.
+    /// Whether the process can serve traffic; true with degraded dependencies, too.
     pub ready: bool,
-    /// What was deployed, so that a roll-out can tell the old from the new.
+    /// The deployed release, which distinguishes old and new processes in a rollout.
     pub release: String,
-    /// One entry a dependency.
+    /// One entry per dependency.
     #[serde(serialize_with = "checks_by_name")]
     pub checks: Vec<(&'static str, CheckState)>,
 }
 
-/// How a dependency is.
+/// The state of a dependency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", content = "detail", rename_all = "lowercase")]
 pub enum CheckState {
-    /// It answers.
+    /// It responds.
     Up,
-    /// It doesn't, and this process serves without it; says what is missing.
+    /// It is unavailable, and the process serves without it; with the effect.
     Degraded(String),
-    /// It doesn't, and it is needed; says why.
+    /// It is unavailable, and the process needs it; with the reason.
     Down(String),
 }
 
@@ -59,14 +58,14 @@ fn checks_by_name<S: Serializer>(
     map.end()
 }
 
-/// What the routes need.
+/// The state of the routes.
 #[derive(Clone)]
 pub struct AdminState {
     /// Rendered at `/metrics`.
     pub registry: Registry,
-    /// Asked at `/readyz`.
+    /// Checked at `/readyz`.
     pub readiness: Arc<dyn Readiness>,
-    /// Named at `/livez`.
+    /// Reported at `/livez`.
     pub service: ServiceInfo,
 }
 
@@ -82,10 +81,7 @@ async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
     match TextEncoder::new().encode_to_string(&state.registry.gather()) {
         Ok(text) => HttpResponse::Ok().content_type(METRICS_CONTENT_TYPE).body(text),
         Err(error) => {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the metrics could not be rendered"
-            );
+            tracing::error!(error = &error as &dyn std::error::Error, "metrics not rendered");
             HttpResponse::InternalServerError().finish()
         }
     }
@@ -114,7 +110,7 @@ async fn report(state: &AdminState, timeout: Duration) -> ReadinessReport {
     check.await.unwrap_or_else(|_| ReadinessReport {
         ready: false,
         release: state.service.release.to_owned(),
-        checks: vec![("readiness", CheckState::Down("the checks took too long".to_owned()))],
+        checks: vec![("readiness", CheckState::Down("the checks timed out".to_owned()))],
     })
 }
 
@@ -169,7 +165,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn readiness_tells_each_check_and_the_release() {
+    async fn readiness_reports_each_check_and_the_release() {
         let (status, _, body) = get("/readyz", Some(report(true))).await;
         let expected = json!({
             "ready": true,
@@ -185,16 +181,16 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_check_that_hangs_is_not_ready_while_liveness_asks_nothing() {
-        let answer = super::report(&state(None), Duration::from_millis(1)).await;
-        let state = CheckState::Down("the checks took too long".to_owned());
-        assert_eq!((answer.ready, answer.release.as_str()), (false, "r1"));
-        assert_eq!(answer.checks, [("readiness", state)]);
+    async fn a_check_that_hangs_is_not_ready_and_does_not_affect_liveness() {
+        let report = super::report(&state(None), Duration::from_millis(1)).await;
+        let state = CheckState::Down("the checks timed out".to_owned());
+        assert_eq!((report.ready, report.release.as_str()), (false, "r1"));
+        assert_eq!(report.checks, [("readiness", state)]);
         assert_eq!(get("/livez", None).await.0, StatusCode::OK);
     }
 
     #[actix_web::test]
-    async fn metrics_are_the_text_format() {
+    async fn metrics_are_in_the_text_format() {
         let (status, content_type, body) = get("/metrics", None).await;
         assert_eq!((status, content_type.as_str()), (StatusCode::OK, METRICS_CONTENT_TYPE));
         assert!(body.contains("# TYPE build_info gauge\nbuild_info{"), "{body}");

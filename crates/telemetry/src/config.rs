@@ -3,17 +3,17 @@
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-/// The variable that the OpenTelemetry specification names for the collector's address.
+/// The OpenTelemetry specification's variable for the collector's address.
 pub const OTLP_ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One JSON object a line, for a log shipper.
+    /// One JSON object per line, for a log shipper.
     #[default]
     Json,
-    /// Plain text, for a person's terminal.
+    /// Plain text, for a terminal.
     Text,
 }
 
@@ -23,17 +23,16 @@ pub enum LogFormat {
 pub struct TelemetrySettings {
     /// A filter such as `info` or `info,sqlx=warn`.
     pub log_level: String,
-    /// JSON for machines, text for a terminal.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// One successful redirect in this many is logged; 0 logs none. Errors are always logged.
+    /// One in this many successful redirects is logged; 0 logs none. Errors are always logged.
     pub redirect_log_sample: u32,
-    /// More queries than this in one request are warned about; 0 never warns.
+    /// Queries in one request above which a warning is logged; 0 disables the warning.
     pub query_warn_count: u32,
-    /// Whether anything is counted and timed. Without, `/metrics` tells of the process alone.
+    /// Whether the product's metrics are recorded. If not, `/metrics` has those of the process only.
     pub metrics: bool,
-    /// Base address of an OTLP/HTTP collector, `http://` only: put a collector beside the process
-    /// and let that one speak TLS. Without it `OTEL_EXPORTER_OTLP_ENDPOINT` counts, and without
-    /// either no span is made at all.
+    /// Base address of an OTLP/HTTP collector, `http://` only: for TLS, run a collector beside the process. The default is
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`; without either no spans are created.
     pub otlp_endpoint: Option<String>,
 }
 
@@ -51,7 +50,7 @@ impl Default for TelemetrySettings {
 }
 
 impl TelemetrySettings {
-    /// Every problem as (key within the section, message); empty when all is well.
+    /// Every problem as (key within the section, message); empty when the section is valid.
     pub fn validate(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if let Err(message) = parse_filter(&self.log_level) {
@@ -65,7 +64,7 @@ impl TelemetrySettings {
         problems
     }
 
-    /// The collector's base address: the setting, else the environment's, else none.
+    /// The collector's base address: the setting, or else the environment variable.
     pub fn effective_otlp_endpoint(&self) -> Option<String> {
         self.otlp_endpoint
             .clone()
@@ -74,8 +73,8 @@ impl TelemetrySettings {
     }
 }
 
-/// Parses a filter, stricter than `EnvFilter`: that one reads a misspelt level as the name of a
-/// target and then logs nothing, silently.
+/// Parses a filter, more strictly than `EnvFilter`, which reads a misspelled level as the name of a target and then logs
+/// nothing.
 pub(crate) fn parse_filter(directives: &str) -> Result<EnvFilter, String> {
     if directives.trim().is_empty() {
         return Err("must not be empty; use `off` to log nothing".to_owned());
@@ -83,7 +82,7 @@ pub(crate) fn parse_filter(directives: &str) -> Result<EnvFilter, String> {
     for directive in directives.split(',') {
         if !directive.contains('=') && directive.trim().parse::<LevelFilter>().is_err() {
             return Err(format!(
-                "`{directive}` is not a level (error, warn, info, debug, trace, off) nor target=level"
+                "must be levels (error, warn, info, debug, trace, off) or target=level, not `{directive}`"
             ));
         }
     }
@@ -91,7 +90,7 @@ pub(crate) fn parse_filter(directives: &str) -> Result<EnvFilter, String> {
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), String> {
-    let uri: http::Uri = endpoint.parse().map_err(|error| format!("not a URL: {error}"))?;
+    let uri: http::Uri = endpoint.parse().map_err(|error| format!("must be a URL: {error}"))?;
     if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
         return Err("must be http://host:port".to_owned());
     }
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_and_targets_are_fine() {
+    fn the_default_and_targets_are_valid() {
         let mut settings = TelemetrySettings {
             otlp_endpoint: Some("http://127.0.0.1:4318".to_owned()),
             ..TelemetrySettings::default()
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused() {
+    fn an_unknown_key_is_rejected() {
         let parsed = serde_json::from_str::<TelemetrySettings>(r#"{"log_levle": "info"}"#);
         assert!(parsed.is_err());
     }

@@ -1,9 +1,9 @@
-//! What belongs to the running request, found without passing it along.
+//! The current request's id, trace and query totals, as a task-local context.
 //!
 //! Invariants:
-//! - The context is task-local: it is there while the request's handler or its streamed body is
-//!   polled, and nowhere else. A task that a handler spawns has it only through [`in_current`].
-//! - Without a running request every function here is a no-op.
+//! - The context exists while the request's handler or its streamed body is polled. A task that a handler spawns has it
+//!   only through [`in_current`].
+//! - Without a current request every function here does nothing.
 
 use std::{
     future::Future,
@@ -25,16 +25,17 @@ tokio::task_local! {
     static CURRENT: Arc<RequestContext>;
 }
 
-/// One request's identity and its running totals.
+/// One request's identity, and its totals so far.
 #[derive(Debug)]
 pub(crate) struct RequestContext {
     pub(crate) request_id: String,
+    continues_trace: bool,
     trace: OnceLock<TraceIds>,
     queries: AtomicU32,
     query_nanos: AtomicU64,
 }
 
-/// The request's own place in its trace: `span_id` is this request's, not the caller's.
+/// The request's position in its trace: `span_id` is this request's, not the client's.
 #[derive(Debug)]
 pub(crate) struct TraceIds {
     pub(crate) trace_id: String,
@@ -43,10 +44,9 @@ pub(crate) struct TraceIds {
 }
 
 impl TraceIds {
-    /// Continues the caller's trace, or begins one.
+    /// Continues the client's trace, or begins a new one.
     ///
-    /// A fresh trace is marked as sampled: a service further on that exports spans must not be
-    /// silenced by one that doesn't.
+    /// A new trace is marked as sampled: this process may not export spans, but a service that it calls may.
     pub(crate) fn continuing(parent: Option<TraceParent<'_>>) -> Self {
         let (trace_id, flags) = match parent {
             Some(parent) => (parent.trace_id.to_owned(), parent.flags),
@@ -57,16 +57,18 @@ impl TraceIds {
 }
 
 impl RequestContext {
-    pub(crate) fn new(request_id: String) -> Arc<Self> {
+    /// `continues_trace`: the client sent a valid `traceparent`.
+    pub(crate) fn new(request_id: String, continues_trace: bool) -> Arc<Self> {
         Arc::new(Self {
             request_id,
+            continues_trace,
             trace: OnceLock::new(),
             queries: AtomicU32::new(0),
             query_nanos: AtomicU64::new(0),
         })
     }
 
-    /// The first caller decides: a span that will be exported, else what the headers said.
+    /// The trace; the first call sets it: from the exported span, or else from the headers.
     pub(crate) fn trace_or_init(&self, make: impl FnOnce() -> TraceIds) -> &TraceIds {
         self.trace.get_or_init(make)
     }
@@ -83,12 +85,12 @@ impl RequestContext {
         Duration::from_nanos(self.query_nanos.load(Ordering::Relaxed))
     }
 
-    /// Runs `poll` with this as the running request.
+    /// Runs `poll` with this as the current request.
     pub(crate) fn enter<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(Arc::clone(self), poll)
     }
 
-    /// Runs `future` with this as the running request.
+    /// Runs `future` with this as the current request.
     pub(crate) fn scope<F: Future>(
         self: Arc<Self>,
         future: F,
@@ -97,7 +99,7 @@ impl RequestContext {
     }
 }
 
-/// Reads the running request's context, if there is one, without cloning it.
+/// Reads the current request's context without cloning it; `None` without a request.
 pub(crate) fn with_current<T>(read: impl FnOnce(&RequestContext) -> T) -> Option<T> {
     CURRENT.try_with(|current| read(current)).ok()
 }
@@ -106,19 +108,24 @@ fn current() -> Option<Arc<RequestContext>> {
     CURRENT.try_with(Arc::clone).ok()
 }
 
-/// The running request's id.
+/// The current request's id.
 pub fn request_id() -> Option<String> {
     with_current(|current| current.request_id.clone())
 }
 
-/// The running request's trace id: 32 hexadecimal digits.
+/// The current request's trace id: 32 hexadecimal digits.
 pub fn trace_id() -> Option<String> {
     with_current(|current| current.trace_id().map(str::to_owned)).flatten()
 }
 
-/// The `traceparent` to send to another service.
-///
-/// It names the span that is entered now when spans are exported, else the running request.
+/// Whether the current request continues its client's trace. If not, the client's `tracestate` must not be forwarded: it
+/// belongs to another trace.
+pub fn continues_trace() -> bool {
+    with_current(|current| current.continues_trace).unwrap_or(false)
+}
+
+/// The `traceparent` for a call to another service. It names the current span if spans are exported, and the current
+/// request otherwise.
 pub fn traceparent() -> Option<String> {
     let context = tracing::Span::current().context();
     if context.span().span_context().is_valid() {
@@ -147,7 +154,7 @@ impl Injector for TraceParentOnly {
     }
 }
 
-/// Carries the running request, if any, into a future that another task will poll.
+/// Keeps the current request, if any, for a future that another task polls.
 pub fn in_current<F: Future>(future: F) -> impl Future<Output = F::Output> + use<F> {
     match current() {
         Some(current) => Either::Left(current.scope(future)),
@@ -155,10 +162,10 @@ pub fn in_current<F: Future>(future: F) -> impl Future<Output = F::Output> + use
     }
 }
 
-/// Runs a database query and adds it to the running request's `db.queries` and `db.time_ms`.
+/// Runs a database query, and adds it to the current request's `db.queries` and `db.time_ms`.
 ///
-/// A query whose future is dropped before its end counts too: the server had the work. With span
-/// export on, the query is a span named `operation`.
+/// A query whose future is dropped early counts too, because the server did the work. If spans are exported, the query is a
+/// span named `operation`.
 pub async fn observe_query<F: Future>(operation: &'static str, query: F) -> F::Output {
     let _timer = current().map(QueryTimer::start);
     let span = tracing::debug_span!(
@@ -195,8 +202,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn query_counts_add_up_and_a_dropped_query_counts() {
-        let request = RequestContext::new("r".to_owned());
+    async fn queries_are_counted_and_a_dropped_one_counts_too() {
+        let request = RequestContext::new("r".to_owned(), false);
         Arc::clone(&request)
             .scope(async {
                 assert_eq!(observe_query("one", async { 1 }).await, 1);
@@ -215,16 +222,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_request_there_is_nothing() {
+    async fn without_a_request_every_function_does_nothing() {
         assert_eq!(observe_query("alone", async { 7 }).await, 7);
         assert_eq!((request_id(), trace_id(), traceparent()), (None, None, None));
     }
 
     #[tokio::test]
-    async fn the_outgoing_header_continues_the_trace_under_an_own_span() {
+    async fn the_outgoing_header_continues_the_trace_with_a_new_span() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         let parent = crate::trace_headers::parse_traceparent(header);
-        let request = RequestContext::new("r".to_owned());
+        let request = RequestContext::new("r".to_owned(), false);
         request.trace_or_init(|| TraceIds::continuing(parent));
         let out = request.enter(traceparent).unwrap();
         let sent = crate::trace_headers::parse_traceparent(&out).unwrap();

@@ -1,10 +1,9 @@
-//! The meter provider and the registry that `/metrics` renders.
+//! The meter provider, and the registry that `/metrics` renders.
 //!
 //! Invariants:
-//! - No scope labels and no `target_info`: a series is what its instrument says and nothing more.
-//! - Every histogram names its boundaries; [`latency_histogram`] is the usual way.
-//! - Each stream holds a bounded number of label sets; further ones fold into
-//!   `otel_metric_overflow="true"`.
+//! - Series have the labels of their instrument only: no scope labels and no `target_info`.
+//! - Every histogram has explicit boundaries, usually those of [`latency_histogram`].
+//! - Each metric has a bounded number of label sets. Further ones are folded into `otel_metric_overflow="true"`.
 
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
@@ -18,17 +17,13 @@ pub use opentelemetry::{
     },
 };
 
-use crate::{
-    process::ProcessCollector,
-    telemetry::{ServiceInfo, TelemetryError},
-};
+use crate::{error::TelemetryError, process::ProcessCollector, service::ServiceInfo};
 
-/// Bucket boundaries for anything that answers a request, in seconds: half a millisecond to ten
-/// seconds.
+/// Bucket boundaries for response times, in seconds: 0.5 ms to 10 s.
 pub const LATENCY_BUCKETS_SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Label sets that one metric may have. The SDK reserves the map for all of them up front.
+/// Label sets that one metric may have. The SDK allocates memory for all of them at start.
 pub const CARDINALITY_LIMIT: usize = 200;
 
 /// The same for the API's request durations: route × method × status.
@@ -52,7 +47,7 @@ pub fn latency_histogram(
         .build()
 }
 
-/// The provider with the registry that it feeds.
+/// The provider, and the registry that it exports to.
 pub(crate) struct Metrics {
     pub(crate) provider: SdkMeterProvider,
     pub(crate) meter: Meter,
@@ -60,7 +55,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Without `instruments`, what the product counts goes nowhere.
+    /// Without `instruments`, the product's instruments record nothing.
     pub(crate) fn new(service: ServiceInfo, instruments: bool) -> Result<Self, TelemetryError> {
         let registry = Registry::new();
         let mut provider = SdkMeterProvider::builder();
@@ -80,7 +75,7 @@ impl Metrics {
     }
 }
 
-/// Leaves the instrument's own boundaries alone: a view's would win over them.
+/// Sets the cardinality limit only: boundaries in a view would override the instrument's own.
 fn bounded_stream(instrument: &Instrument) -> Option<Stream> {
     let limit = if instrument.name() == REQUEST_DURATION {
         REQUEST_CARDINALITY_LIMIT
@@ -91,7 +86,7 @@ fn bounded_stream(instrument: &Instrument) -> Option<Stream> {
 }
 
 fn build_info(service: ServiceInfo) -> Result<prometheus::IntGauge, prometheus::Error> {
-    let opts = prometheus::Opts::new("build_info", "What runs here; always 1")
+    let opts = prometheus::Opts::new("build_info", "Build information; always 1.")
         .const_label("service", service.name)
         .const_label("version", service.version)
         .const_label("release", service.release);
@@ -106,7 +101,7 @@ mod tests {
     use crate::testing;
 
     #[test]
-    fn the_text_has_the_explicit_buckets_and_no_scope() {
+    fn the_exposition_has_explicit_buckets_and_no_scope() {
         let (telemetry, reader) = testing::telemetry();
         latency_histogram(&telemetry.meter(), "lookup.duration", "x").record(0.003, &[]);
         let text = reader.text();
@@ -120,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_beyond_the_limit_fold_into_one_series() {
+    fn label_sets_beyond_the_limit_are_folded_into_one_series() {
         let (telemetry, reader) = testing::telemetry();
         let counter = telemetry.meter().u64_counter("things").build();
         for number in 0..5_000_i64 {
@@ -132,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn without_instruments_the_process_is_told_alone() {
+    fn without_instruments_only_the_process_has_metrics() {
         let service = ServiceInfo { name: "test", version: "0.0.0", release: "test" };
         let metrics = Metrics::new(service, false).unwrap();
         let counter = metrics.meter.u64_counter("things").build();
@@ -145,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn build_and_process_are_told() {
+    fn build_and_process_have_metrics() {
         let (_telemetry, reader) = testing::telemetry();
         assert_eq!(reader.value("build_info", &[("service", "test")]), Some(1.0));
         for name in [

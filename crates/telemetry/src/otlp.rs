@@ -1,8 +1,8 @@
-//! Span export over OTLP/HTTP, only where a collector is configured.
+//! Exports spans over OTLP/HTTP to the collector.
 //!
-//! The SDK's batch processor exports from a thread of its own without an async runtime, while the
-//! HTTP client needs one. The client therefore brings a small runtime along and runs each export on
-//! it to its end, on that thread: no request's runtime is used, and stopping can't deadlock.
+//! The SDK's batch processor exports from its own thread, which has no async runtime, but the HTTP client needs one. The
+//! client therefore owns a small runtime and runs each export on it, on that thread. No server thread's runtime is used,
+//! and a shutdown cannot deadlock.
 
 use std::{pin::Pin, time::Duration};
 
@@ -23,15 +23,15 @@ use tokio::{
     time::timeout,
 };
 
-use crate::telemetry::{ServiceInfo, TelemetryError};
+use crate::{error::TelemetryError, service::ServiceInfo};
 
-/// One export, its retries aside.
+/// Timeout of one attempt to export.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest answer of a collector, in bytes; it says little.
-const MAX_ANSWER: usize = 1024 * 1024;
+/// Largest response of a collector that is read, in bytes.
+const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// Builds the provider. The batch's queue, size and delay follow the `OTEL_BSP_*` variables, the
-/// sampler `OTEL_TRACES_SAMPLER`.
+/// Builds the provider. The SDK reads the batch's queue, size and delay from the `OTEL_BSP_*` variables, and the sampler
+/// from `OTEL_TRACES_SAMPLER`.
 pub(crate) fn tracer_provider(
     endpoint: &str,
     service: ServiceInfo,
@@ -52,12 +52,12 @@ pub(crate) fn tracer_provider(
     Ok((provider, tracer))
 }
 
-/// HTTP/1.1 alone: the client that comes with the exporter speaks HTTP/2 as well, a megabyte of program.
+/// An HTTP/1.1 client. The exporter's own client also has HTTP/2, which adds a megabyte to the program.
 #[derive(Debug)]
 struct BlockingClient {
     client: Client<HttpConnector, Full<Bytes>>,
-    // Optional only so that `drop` can take it: a runtime must not be dropped where blocking is
-    // forbidden, but may be sent to the background.
+    // Optional only so that `drop` can take it: dropping a runtime blocks, which is forbidden in async code, but it may be
+    // shut down in the background.
     runtime: Option<Runtime>,
 }
 
@@ -72,9 +72,9 @@ impl BlockingClient {
 
 impl BlockingClient {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let answer = self.client.request(request.map(Full::new)).await?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+        let response = self.client.request(request.map(Full::new)).await?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?.to_bytes();
         Ok(Response::from_parts(head, body))
     }
 }
@@ -101,7 +101,7 @@ impl HttpClient for BlockingClient {
                 Some(runtime) => {
                     runtime.block_on(async { timeout(EXPORT_TIMEOUT, self.send(request)).await? })
                 }
-                None => Err("the exporter has been stopped".into()),
+                None => Err("the exporter has stopped".into()),
             }
         })
     }

@@ -1,46 +1,60 @@
 //! Metrics of this process, read from `/proc/self` at each scrape.
 //!
-//! The names are those of the Prometheus client libraries. A file that can't be read leaves its
-//! metrics out; it never fails a scrape.
+//! The names are those of the Prometheus client libraries. A file that cannot be read omits its metrics and never fails a
+//! scrape. (The `prometheus` crate has a collector like this one, but it counts processor time in whole seconds.)
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
 
+use procfs::process::{LimitValue, Process};
 use prometheus::{
     core::{Collector, Desc},
     proto::{Counter, Gauge, Metric, MetricFamily, MetricType},
 };
 
-/// What the kernel calls `USER_HZ`: the unit of times in `/proc`, 100 on every Linux that runs Rust.
-const TICKS_PER_SECOND: f64 = 100.0;
-
 /// Name, help and type, in the order of [`values`].
 const METRICS: [(&str, &str, MetricType); 7] = [
-    ("process_resident_memory_bytes", "Resident memory size in bytes", MetricType::GAUGE),
-    ("process_virtual_memory_bytes", "Virtual memory size in bytes", MetricType::GAUGE),
-    ("process_cpu_seconds_total", "User and system CPU time in seconds", MetricType::COUNTER),
-    ("process_start_time_seconds", "Start time since the Unix epoch in seconds", MetricType::GAUGE),
-    ("process_threads", "Threads of the process", MetricType::GAUGE),
-    ("process_open_fds", "Open file descriptors", MetricType::GAUGE),
-    ("process_max_fds", "Limit of open file descriptors", MetricType::GAUGE),
+    ("process_resident_memory_bytes", "Resident memory, in bytes.", MetricType::GAUGE),
+    ("process_virtual_memory_bytes", "Virtual memory, in bytes.", MetricType::GAUGE),
+    (
+        "process_cpu_seconds_total",
+        "Processor time in user and system mode, in seconds.",
+        MetricType::COUNTER,
+    ),
+    (
+        "process_start_time_seconds",
+        "Start time, in seconds since the Unix epoch.",
+        MetricType::GAUGE,
+    ),
+    ("process_threads", "Number of threads.", MetricType::GAUGE),
+    ("process_open_fds", "Number of open file descriptors.", MetricType::GAUGE),
+    ("process_max_fds", "Limit of open file descriptors.", MetricType::GAUGE),
 ];
 
+#[expect(clippy::cast_precision_loss, reason = "sizes and times are far below 2^52")]
 fn values() -> [Option<f64>; METRICS.len()] {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let Ok(process) = Process::myself() else { return [None; METRICS.len()] };
+    let stat = process.stat().ok();
+    let stat = stat.as_ref();
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
     [
-        status_kib(&status, "VmRSS:"),
-        status_kib(&status, "VmSize:"),
-        cpu_seconds(&stat),
-        start_time(&stat),
-        stat_field(&stat, 20),
-        open_fds(),
-        max_fds(),
+        stat.map(|stat| stat.rss as f64 * procfs::page_size() as f64),
+        stat.map(|stat| stat.vsize as f64),
+        stat.map(|stat| seconds(stat.utime + stat.stime)),
+        stat.zip(procfs::boot_time_secs().ok())
+            .map(|(stat, boot)| boot as f64 + seconds(stat.starttime)),
+        stat.map(|stat| stat.num_threads as f64),
+        // `process` itself holds one.
+        process.fd_count().ok().map(|count| count.saturating_sub(1) as f64),
+        process.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {
+            LimitValue::Value(limit) => Some(limit as f64),
+            LimitValue::Unlimited => None,
+        }),
     ]
 }
 
 pub(crate) struct ProcessCollector {
-    // The registry tells collectors apart by what they describe: without any, this one would be
-    // taken for the OpenTelemetry exporter's.
+    // The registry identifies a collector by its descriptions. Without any, this one would collide with the
+    // OpenTelemetry exporter's.
     descs: Vec<Desc>,
 }
 
@@ -87,61 +101,28 @@ fn family(name: &str, help: &str, kind: MetricType, value: f64) -> MetricFamily 
     family
 }
 
-/// A line `VmRSS:   1234 kB` of `/proc/self/status`, in bytes.
-fn status_kib(status: &str, key: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024.0)
-}
-
-/// Field `number` of `/proc/self/stat`, counted from 1 as in proc(5).
-///
-/// The second field is the command in parentheses and may itself hold spaces and parentheses, so
-/// counting starts behind the last one.
-fn stat_field(stat: &str, number: usize) -> Option<f64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
-}
-
-fn cpu_seconds(stat: &str) -> Option<f64> {
-    Some((stat_field(stat, 14)? + stat_field(stat, 15)?) / TICKS_PER_SECOND)
-}
-
-fn start_time(stat: &str) -> Option<f64> {
-    let boot = fs::read_to_string("/proc/stat").ok()?;
-    let boot: f64 =
-        boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Some(boot + stat_field(stat, 22)? / TICKS_PER_SECOND)
-}
-
-fn open_fds() -> Option<f64> {
-    let count = fs::read_dir("/proc/self/fd").ok()?.count();
-    // The descriptor that lists the folder is one of them.
-    u32::try_from(count.saturating_sub(1)).ok().map(f64::from)
-}
-
-fn max_fds() -> Option<f64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{SystemTime, UNIX_EPOCH};
 
     #[test]
-    fn a_command_with_spaces_and_parentheses_shifts_nothing() {
-        let stat = "42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 250 150 0 0 20 0 7 0 900 0";
-        assert_eq!(cpu_seconds(stat), Some(4.0));
-        assert_eq!(stat_field(stat, 20), Some(7.0));
-        assert_eq!(stat_field(stat, 22), Some(900.0));
+    fn every_value_is_present_and_plausible() {
+        let [resident, virtual_memory, cpu, start, threads, open, max] =
+            values().map(Option::unwrap);
+        assert!(resident > 100_000.0 && virtual_memory > resident, "{resident} {virtual_memory}");
+        assert!((0.0..10_000.0).contains(&cpu), "{cpu}");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!(start < now + 2.0 && start > now - 86_400.0, "started at {start}, now {now}");
+        assert!(threads >= 1.0 && open >= 3.0 && max >= open, "{threads} {open} {max}");
     }
 
     #[test]
-    fn a_file_that_is_not_as_expected_gives_nothing() {
-        assert_eq!(cpu_seconds(""), None);
-        assert_eq!(cpu_seconds("1 (x) S"), None);
-        assert_eq!(status_kib("VmRSS: much kB", "VmRSS:"), None);
+    fn an_open_file_is_counted() {
+        let before = values()[5].unwrap();
+        let files: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let open = values()[5].unwrap();
+        assert!(open >= before + 40.0, "{before}, then {open}");
+        drop(files);
     }
 }

@@ -1,4 +1,4 @@
-//! The owner of a process's telemetry: built once at start, shut down last.
+//! Builds a process's telemetry at its start, and flushes it last.
 
 use std::{io, sync::atomic::Ordering, time::Duration};
 
@@ -14,53 +14,18 @@ use tracing_subscriber::{
 
 use crate::{
     config::{self, LogFormat, TelemetrySettings},
+    error::TelemetryError,
     log::{JsonLayer, LogWriter, LogWriterHandle},
     metrics::Metrics,
     otlp,
+    service::ServiceInfo,
 };
 
-/// How long [`Telemetry::shutdown`] waits for the collector.
+/// Time for which [`Telemetry::shutdown`] waits for the collector.
 const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long the last log lines may take to leave.
+/// Time for which the last log lines may be written.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What the running program is, for `build_info`, the readiness answer and the spans' resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServiceInfo {
-    /// The service's name, such as `gateway`.
-    pub name: &'static str,
-    /// The crate's version.
-    pub version: &'static str,
-    /// What was deployed: a commit, a tag, an image's digest.
-    pub release: &'static str,
-}
-
-/// Why telemetry could not be set up. All of these end the start.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// `log_level` is no filter.
-    #[error("telemetry.log_level: {0}")]
-    Filter(String),
-    /// Something in this process has installed a subscriber before.
-    #[error("could not install the log subscriber")]
-    Subscriber(#[from] tracing_subscriber::util::TryInitError),
-    /// The thread that writes logs could not be started.
-    #[error("could not start the log writer")]
-    LogWriter(#[source] io::Error),
-    /// The metrics exporter could not be built.
-    #[error("could not build the metrics exporter")]
-    MetricsExporter(#[from] opentelemetry_sdk::error::OTelSdkError),
-    /// Two metrics of one name.
-    #[error("could not register a metric")]
-    Registry(#[from] prometheus::Error),
-    /// The span exporter could not be built.
-    #[error("could not build the span exporter")]
-    SpanExporter(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// The span exporter's runtime could not be started.
-    #[error("could not start the span exporter")]
-    Runtime(#[source] io::Error),
-}
 
 /// Owns the meter provider, the registry, the span exporter and the log writer.
 pub struct Telemetry {
@@ -70,15 +35,15 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Installs the global subscriber (log lines to standard output; spans to the collector, if one
-    /// is configured), the `traceparent` propagator and the meter provider.
+    /// Installs the global subscriber, the `traceparent` propagator and the meter provider. Log lines are written to
+    /// standard output, and spans to the collector if one is configured.
     pub fn init(
         settings: &TelemetrySettings,
         service: ServiceInfo,
     ) -> Result<Self, TelemetryError> {
         let filter = config::parse_filter(&settings.log_level).map_err(TelemetryError::Filter)?;
         let metrics = Metrics::new(service, settings.metrics)?;
-        // Before the span exporter is built: it counts what it drops on the global meter.
+        // Before the span exporter is built, because that one counts dropped spans on the global meter.
         global::set_meter_provider(metrics.provider.clone());
         let (spans, span_layer) = match settings.effective_otlp_endpoint() {
             Some(endpoint) => {
@@ -101,36 +66,33 @@ impl Telemetry {
         Ok(Self { metrics, spans, logs: Some(logs) })
     }
 
-    /// Metrics alone, without touching anything global: what tests use.
+    /// Metrics without global state, for tests.
     pub(crate) fn metrics_only(service: ServiceInfo) -> Result<Self, TelemetryError> {
         Ok(Self { metrics: Metrics::new(service, true)?, spans: None, logs: None })
     }
 
-    /// The meter that every instrument of the process comes from.
+    /// The meter for every instrument of the process.
     pub fn meter(&self) -> Meter {
         self.metrics.meter.clone()
     }
 
-    /// What keeps the metrics alive.
+    /// The owner of the metrics: they end with it.
     pub(crate) fn meter_provider(&self) -> SdkMeterProvider {
         self.metrics.provider.clone()
     }
 
-    /// What `/metrics` renders; further collectors may be registered here.
+    /// The registry that `/metrics` renders; further collectors may be registered.
     pub fn registry(&self) -> &prometheus::Registry {
         &self.metrics.registry
     }
 
-    /// Sends the spans that still wait and writes the last log lines. Blocks for at most five
-    /// seconds, so it belongs behind everything else that stops.
+    /// Exports the remaining spans and writes the last log lines. Blocks for at most 5 s, so call it after everything
+    /// else has stopped.
     pub fn shutdown(mut self) {
         if let Some(spans) = self.spans.take()
             && let Err(error) = spans.shutdown_with_timeout(SPAN_FLUSH_TIMEOUT)
         {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the last spans were not sent"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "last spans lost");
         }
     }
 }
@@ -138,13 +100,13 @@ impl Telemetry {
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(logs) = &self.logs {
-            // Nobody is left to tell that the last lines were lost.
+            // A failure cannot be logged any more.
             logs.flush(LOG_FLUSH_TIMEOUT);
         }
     }
 }
 
-/// Spans of the exporter's own HTTP client would beget spans.
+/// Without `hyper`: the spans of the exporter's own HTTP client would be exported, which creates more of them.
 fn exported_targets() -> Targets {
     Targets::new()
         .with_default(LevelFilter::INFO)
@@ -158,7 +120,7 @@ fn count_dropped_lines(meter: &Meter, logs: &LogWriterHandle) {
     let dropped = logs.dropped();
     let _registered = meter
         .u64_observable_counter("log.lines.dropped")
-        .with_description("Log lines lost because standard output was slow or gone")
+        .with_description("Log lines dropped because standard output was slow or closed.")
         .with_callback(move |observer| observer.observe(dropped.load(Ordering::Relaxed), &[]))
         .build();
 }

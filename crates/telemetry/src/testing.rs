@@ -1,8 +1,8 @@
-//! Telemetry for tests: nothing global is touched, and what was recorded can be read back.
+//! Telemetry for tests, without global state, whose metrics and log lines can be read.
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -14,16 +14,13 @@ use serde_json::Value;
 use tracing::{level_filters::LevelFilter, subscriber::DefaultGuard};
 use tracing_subscriber::{Layer as _, fmt::MakeWriter, layer::SubscriberExt as _};
 
-use crate::{
-    log::JsonLayer,
-    telemetry::{ServiceInfo, Telemetry},
-};
+use crate::{log::JsonLayer, service::ServiceInfo, telemetry::Telemetry};
 
-/// A telemetry of its own, with a reader of its metrics.
+/// A new telemetry, and a reader of its metrics.
 ///
 /// # Panics
-/// When the metrics exporter can't be built.
-#[expect(clippy::expect_used, reason = "for tests, which have nobody to hand an error to")]
+/// When the metrics exporter cannot be built.
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 pub fn telemetry() -> (Telemetry, MetricsReader) {
     let service = ServiceInfo { name: "test", version: "0.0.0", release: "test" };
     let telemetry = Telemetry::metrics_only(service).expect("the metrics exporter");
@@ -34,17 +31,17 @@ pub fn telemetry() -> (Telemetry, MetricsReader) {
     (telemetry, reader)
 }
 
-/// Reads metrics as a scrape would see them.
+/// Reads metrics like a scrape.
 #[derive(Clone)]
 pub struct MetricsReader {
     registry: Registry,
-    // Metrics stop with the last of its owners, and a test may keep the reader alone.
+    // Metrics end with their last owner, and a test may keep only the reader.
     _provider: SdkMeterProvider,
 }
 
 impl MetricsReader {
-    /// The sum of all series of that exposed name which have all of these labels; nothing if there
-    /// is none. A histogram has `…_count`, `…_sum` and `…_bucket` with `le`.
+    /// The sum of all series with the exposed name and all of these labels; `None` if there is none. A histogram has
+    /// `…_count`, `…_sum` and `…_bucket` with `le`.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut sum = None;
         for family in self.registry.gather() {
@@ -63,11 +60,11 @@ impl MetricsReader {
         sum
     }
 
-    /// The exposition text.
+    /// The metrics in the text format.
     ///
     /// # Panics
-    /// When a metric can't be encoded.
-    #[expect(clippy::expect_used, reason = "for tests, which have nobody to hand an error to")]
+    /// When a metric cannot be encoded.
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
     pub fn text(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).expect("valid metrics")
     }
@@ -120,11 +117,11 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Every line so far.
+    /// The lines so far.
     ///
     /// # Panics
     /// When a line is not JSON.
-    #[expect(clippy::expect_used, reason = "for tests, which have nobody to hand an error to")]
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
     pub fn lines(&self) -> Vec<Value> {
         self.buffer.lines().map(|line| line.expect("a JSON line")).collect()
     }
@@ -136,7 +133,7 @@ pub(crate) struct Buffer(Arc<Mutex<Vec<u8>>>);
 
 impl Buffer {
     pub(crate) fn lines(&self) -> impl Iterator<Item = serde_json::Result<Value>> + use<> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bytes = self.0.lock().map_or_else(|_| Vec::new(), |bytes| bytes.clone());
         let lines: Vec<_> = bytes
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
@@ -148,7 +145,8 @@ impl Buffer {
 
 impl io::Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        let mut buffer = self.0.lock().map_err(|_| io::Error::other("poisoned"))?;
+        buffer.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -1,6 +1,7 @@
-//! The W3C `traceparent` header, read without allocation.
+//! Parses the W3C `traceparent` header without allocation.
 //!
-//! A header that is malformed in any way counts as absent: a new trace is better than a broken one.
+//! A malformed header counts as absent, so the request begins a new trace. The SDK's propagator is more lenient: it accepts
+//! ids that are too short, and a trailing dash.
 
 /// The fields of a valid `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +14,14 @@ pub struct TraceParent<'a> {
     pub flags: u8,
 }
 
-/// The trace id of a valid `traceparent`, else nothing.
+/// The trace id of a valid `traceparent`.
 pub fn trace_id_from_traceparent(header: &str) -> Option<&str> {
     parse_traceparent(header).map(|parent| parent.trace_id)
 }
 
 /// Parses `version-trace_id-parent_id-flags`.
 ///
-/// Version `00` must end there; a later version may carry more after another dash; `ff` is invalid.
+/// Version `00` must end there. A later version may have more after another dash. `ff` is not valid.
 pub fn parse_traceparent(header: &str) -> Option<TraceParent<'_>> {
     let mut parts = header.splitn(5, '-');
     let version = parts.next().filter(|part| is_lower_hex(part, 2) && *part != "ff")?;
@@ -48,7 +49,7 @@ mod tests {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
     #[test]
-    fn a_valid_header_gives_its_parts() {
+    fn a_valid_header_is_split_into_its_parts() {
         let parsed = parse_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let expected = TraceParent { trace_id: TRACE, parent_id: "00f067aa0ba902b7", flags: 1 };
         assert_eq!(parsed, Some(expected));
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_absent() {
+    fn a_malformed_header_counts_as_absent() {
         for header in [
             "",
             "00",

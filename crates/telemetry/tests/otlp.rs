@@ -1,6 +1,6 @@
-//! Span export to a collector, in a process of its own: [`Telemetry::init`] is global.
+//! Tests span export to a collector, in a process of its own because [`Telemetry::init`] is global.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -21,7 +21,7 @@ use linnet_telemetry::{
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-/// Answers each export with 200 and hands on its path and body.
+/// Responds to each export with 200, and sends its request line and body.
 fn collector() -> (SocketAddr, Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -44,8 +44,8 @@ fn collector() -> (SocketAddr, Receiver<(String, Vec<u8>)>) {
             }
             let mut body = vec![0; length];
             stream.read_exact(&mut body).unwrap();
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            stream.get_mut().write_all(answer).unwrap();
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.get_mut().write_all(response).unwrap();
             exports.send((request_line, body)).unwrap();
         }
     });
@@ -60,11 +60,11 @@ fn contains_hex(body: &[u8], hex: &str) -> bool {
 }
 
 #[actix_web::test]
-async fn the_callers_trace_reaches_the_collector_and_the_next_service() {
+async fn the_clients_trace_reaches_the_collector_and_the_next_service() {
     let (address, exports) = collector();
     let settings = TelemetrySettings {
         otlp_endpoint: Some(format!("http://{address}/")),
-        // Span export doesn't hang on what is logged.
+        // Span export does not depend on the log level.
         log_level: "error".to_owned(),
         ..TelemetrySettings::default()
     };
@@ -92,8 +92,8 @@ async fn the_callers_trace_reaches_the_collector_and_the_next_service() {
     telemetry.shutdown();
     let (path, spans) = exports.recv_timeout(Duration::from_secs(10)).unwrap();
     assert!(path.starts_with("POST /v1/traces "), "{path}");
-    assert!(contains_hex(&spans, TRACE), "the caller's trace");
-    assert!(contains_hex(&spans, PARENT), "the caller's span is the parent");
+    assert!(contains_hex(&spans, TRACE), "the client's trace");
+    assert!(contains_hex(&spans, PARENT), "the client's span is the parent");
     assert!(contains_hex(&spans, outgoing.parent_id), "the next service's parent is exported");
     for text in ["exporting", "GET /x/{y}", "find_link"] {
         assert!(spans.windows(text.len()).any(|window| window == text.as_bytes()), "{text}");

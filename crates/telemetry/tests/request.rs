@@ -1,4 +1,4 @@
-//! The request middleware, in an actix application and behind a real socket.
+//! Tests of the request middleware, in an actix application and behind a real socket.
 
 use std::{
     convert::Infallible,
@@ -66,15 +66,15 @@ fn routes(cfg: &mut web::ServiceConfig) {
         .route("/fail", web::get().to(fail));
 }
 
-/// The application under test; a macro because its type can't be named.
+/// The application under test. A macro, because its type cannot be named.
 macro_rules! app {
     ($telemetry:expr) => {
         init_service(App::new().wrap($telemetry).configure(routes)).await
     };
 }
 
-/// The application behind a real socket: its address, and what stops it. A macro because what tests
-/// may do, such as `unwrap`, helpers may not.
+/// The application behind a real socket: its address, and a function that stops it. A macro, because the lints allow
+/// `unwrap` in tests but not in functions.
 macro_rules! real_server {
     ($telemetry:expr) => {{
         let telemetry = $telemetry;
@@ -109,7 +109,7 @@ fn only_request(logs: &LogReader) -> Value {
     lines.remove(0)
 }
 
-/// Waits for a condition that another thread brings about.
+/// Waits for a condition that another thread fulfills.
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
@@ -119,7 +119,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[actix_web::test]
-async fn the_callers_trace_and_request_id_are_in_the_line_and_go_on() {
+async fn the_clients_trace_and_request_id_are_logged_and_forwarded() {
     let logs = testing::capture_logs();
     let (telemetry, _) = middleware();
     let app = app!(telemetry);
@@ -143,7 +143,10 @@ async fn the_callers_trace_and_request_id_are_in_the_line_and_go_on() {
     assert!(line["db.time_ms"].is_f64(), "{line}");
     let outgoing = std::str::from_utf8(&outgoing).unwrap();
     assert!(outgoing.starts_with(&format!("00-{TRACE}-")) && outgoing.ends_with("-01"));
-    assert!(!outgoing.contains("00f067aa0ba902b7"), "the caller's span is not ours: {outgoing}");
+    assert!(
+        !outgoing.contains("00f067aa0ba902b7"),
+        "the header has a span of this request: {outgoing}"
+    );
 }
 
 #[actix_web::test]
@@ -161,7 +164,7 @@ async fn a_malformed_traceparent_or_request_id_is_replaced() {
         assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
         read_body(response).await;
     }
-    // Two headers are as good as none.
+    // Two headers count as none.
     let request = get("/empty")
         .append_header(("traceparent", TRACEPARENT))
         .append_header(("traceparent", TRACEPARENT))
@@ -177,7 +180,19 @@ async fn a_malformed_traceparent_or_request_id_is_replaced() {
 }
 
 #[actix_web::test]
-async fn many_queries_warn_once_with_the_request() {
+async fn only_a_request_with_a_valid_traceparent_continues_a_trace() {
+    let (telemetry, _) = middleware();
+    let handler = || async { HttpResponse::Ok().body(context::continues_trace().to_string()) };
+    let app = init_service(App::new().wrap(telemetry).route("/x", web::get().to(handler))).await;
+    for (header, continues) in [(TRACEPARENT, "true"), ("00-nonsense-01", "false")] {
+        let request = get("/x").insert_header(("traceparent", header)).to_request();
+        assert_eq!(read_body(call_service(&app, request).await).await, continues, "{header}");
+    }
+    assert!(!context::continues_trace());
+}
+
+#[actix_web::test]
+async fn a_request_above_the_query_limit_logs_one_warning() {
     let logs = testing::capture_logs();
     let (telemetry, _) = middleware();
     let app = app!(telemetry);
@@ -193,7 +208,7 @@ async fn many_queries_warn_once_with_the_request() {
 }
 
 #[actix_web::test]
-async fn what_a_client_chooses_is_no_label() {
+async fn labels_have_no_values_that_clients_choose() {
     let (telemetry, reader) = middleware();
     let app = app!(telemetry);
     for number in 0..50 {
@@ -214,7 +229,7 @@ async fn what_a_client_chooses_is_no_label() {
 }
 
 #[actix_web::test]
-async fn a_failure_is_an_error_line_and_its_status_counts() {
+async fn a_failure_is_logged_as_an_error_and_counted_by_status() {
     let logs = testing::capture_logs();
     let (telemetry, reader) = middleware();
     let app = app!(telemetry);
@@ -226,7 +241,7 @@ async fn a_failure_is_an_error_line_and_its_status_counts() {
 }
 
 #[actix_web::test]
-async fn an_error_of_a_middleware_within_carries_the_id() {
+async fn an_error_of_an_inner_middleware_has_the_request_id() {
     let logs = testing::capture_logs();
     let (telemetry, reader) = middleware();
     let refuse = middleware::from_fn(|_request, _next: middleware::Next<_>| async {
@@ -234,7 +249,9 @@ async fn an_error_of_a_middleware_within_carries_the_id() {
     });
     let app = init_service(App::new().wrap(refuse).wrap(telemetry).configure(routes)).await;
     let request = get("/empty").insert_header(("x-request-id", "caller-1234")).to_request();
-    let Err(error) = try_call_service(&app, request).await else { panic!("it was let in") };
+    let Err(error) = try_call_service(&app, request).await else {
+        panic!("the middleware rejects")
+    };
     let response = error.error_response();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert_eq!(response.headers().get("x-request-id").unwrap(), "caller-1234");
@@ -243,11 +260,11 @@ async fn an_error_of_a_middleware_within_carries_the_id() {
 }
 
 #[actix_web::test]
-async fn a_request_without_a_body_ends_with_its_head() {
+async fn a_response_without_a_body_ends_with_its_head() {
     let logs = testing::capture_logs();
     let (telemetry, reader) = middleware();
     let app = app!(telemetry);
-    // Dropped without being read, as the server does with an empty body.
+    // Dropped without being polled, like the server does with an empty body.
     drop(call_service(&app, get("/empty").to_request()).await);
     assert_eq!(only_request(&logs)["status"], 204);
     assert_eq!(reader.value(ACTIVE, &[]), Some(0.0));
@@ -276,7 +293,7 @@ async fn a_streamed_body_is_timed_to_its_end() {
     chunks.unbounded_send("one").unwrap();
     let first = std::future::poll_fn(|task| body.as_mut().poll_next(task)).await;
     assert_eq!(first.unwrap().unwrap(), "one");
-    assert_eq!(reader.value(COUNT, &[]), None, "it has not ended");
+    assert_eq!(reader.value(COUNT, &[]), None, "the response has not ended");
     assert_eq!(reader.value(ACTIVE, &[("http_request_method", "GET")]), Some(1.0));
     assert!(requests(&logs).is_empty());
 
@@ -291,7 +308,7 @@ async fn a_streamed_body_is_timed_to_its_end() {
 }
 
 #[actix_web::test]
-async fn a_request_dropped_midway_is_logged_as_499() {
+async fn a_dropped_request_is_logged_with_status_499() {
     let logs = testing::capture_logs();
     let (telemetry, reader) = middleware();
     let app = app!(telemetry);
@@ -305,7 +322,7 @@ async fn a_request_dropped_midway_is_logged_as_499() {
 }
 
 #[actix_web::test]
-async fn clients_that_leave_a_real_socket_leak_nothing() {
+async fn clients_that_reset_their_connection_do_not_leak_the_gauge() {
     let (telemetry, reader) = middleware();
     let (address, stop) = real_server!(telemetry);
 
@@ -320,10 +337,10 @@ async fn clients_that_leave_a_real_socket_leak_nothing() {
                 let active = || reader.value(ACTIVE, &[]) == Some(1.0);
                 eventually("the request is being handled", active).await;
             }
-            // A reset, as from a client that was killed.
+            // A reset, like that of a killed client.
             client.set_zero_linger().unwrap();
             drop(client);
-            eventually("the gauge is back", || reader.value(ACTIVE, &[]) == Some(0.0)).await;
+            eventually("the gauge is 0", || reader.value(ACTIVE, &[]) == Some(0.0)).await;
         }
         let labels = [("http_route", path), ("http_response_status_code", "499")];
         assert_eq!(reader.value(COUNT, &labels), Some(5.0), "{}", reader.text());
@@ -332,7 +349,7 @@ async fn clients_that_leave_a_real_socket_leak_nothing() {
 }
 
 #[actix_web::test]
-async fn whole_answers_over_a_real_socket_are_complete() {
+async fn responses_over_a_real_socket_are_counted_with_their_status() {
     let (telemetry, reader) = middleware();
     let (address, stop) = real_server!(telemetry);
 

@@ -1,4 +1,4 @@
-//! Reads the layers and gathers every problem.
+//! Reads the layers of the configuration and collects every problem.
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::Path};
 
@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 const PREFIX: &str = "LINNET__";
 
-/// The sections of all Linnet processes. A section of another process is passed over.
+/// The sections of all Linnet processes. Each process ignores those that it does not read.
 const ALL_SECTIONS: &[&str] = &[
     "auth",
     "cache",
@@ -31,28 +31,28 @@ const ALL_SECTIONS: &[&str] = &[
 
 /// A process's settings: a struct with one field for each section it reads.
 pub trait Settings: Default + Serialize + DeserializeOwned {
-    /// Checks what types cannot: ranges, and values that must fit together.
+    /// Checks ranges, and values that depend on each other.
     fn validate(&self, problems: &mut Problems);
 }
 
-/// What is wrong with a configuration, key by key.
+/// The problems of a configuration, key by key.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<(String, String)>);
 
 impl Problems {
-    /// Notes that `key` (`section.key`) has a problem.
+    /// Adds a problem with `key` (`section.key`).
     pub fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.0.push((key.into(), message.into()));
     }
 
-    /// Notes a problem unless `condition` holds.
+    /// Adds a problem unless `condition` holds.
     pub fn require(&mut self, condition: bool, key: &str, message: &str) {
         if !condition {
             self.add(key, message);
         }
     }
 
-    /// Notes a problem unless `value` is in `range`.
+    /// Adds a problem unless `value` is in `range`.
     pub fn require_within<N: Copy + PartialOrd + fmt::Display>(
         &mut self,
         key: &str,
@@ -60,20 +60,19 @@ impl Problems {
         range: RangeInclusive<N>,
     ) {
         if !range.contains(&value) {
-            self.add(key, format!("must be {} to {}", range.start(), range.end()));
+            self.add(key, format!("must be from {} to {}", range.start(), range.end()));
         }
     }
 }
 
-/// All problems of a configuration; the process exits with
-/// [`EXIT_BAD_CONFIGURATION`](crate::EXIT_BAD_CONFIGURATION).
+/// All problems of a configuration; the process exits with [`BAD_CONFIGURATION`](crate::exit_code::BAD_CONFIGURATION).
 #[derive(Debug, thiserror::Error)]
 pub struct SettingsError {
     problems: Vec<(String, String)>,
 }
 
 impl SettingsError {
-    /// The keys that have a problem, as `section.key`.
+    /// The keys with a problem, as `section.key`.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.problems.iter().map(|(key, _)| key.as_str())
     }
@@ -103,13 +102,13 @@ pub fn load<T: Settings>(file: Option<&Path>) -> Result<T, SettingsError> {
             Ok(value) => {
                 environment.insert(name.to_owned(), value);
             }
-            Err(_) => problems.add(key_of(name), "is not valid UTF-8"),
+            Err(_) => problems.add(key_of(name), "must be valid UTF-8"),
         }
     }
     load_layers(file, &environment, problems)
 }
 
-/// Loads settings from a given environment: what [`load`] does, without global state.
+/// Loads settings like [`load`], from the given environment instead of the process's.
 pub fn load_from<T: Settings>(
     file: Option<&Path>,
     environment: &BTreeMap<String, String>,
@@ -117,8 +116,7 @@ pub fn load_from<T: Settings>(
     load_layers(file, environment, Problems::default())
 }
 
-/// Every key of `T` with its default, as `section.key` and JSON text. `docs/CONFIGURATION.md` is
-/// tested against this list.
+/// Every key of `T` with its default, as `section.key` and JSON text. A test compares `docs/CONFIGURATION.md` with it.
 pub fn known_keys<T: Settings>() -> BTreeMap<String, String> {
     let mut keys = BTreeMap::new();
     if let Ok(serde_json::Value::Object(sections)) = serde_json::to_value(T::default()) {
@@ -176,7 +174,7 @@ impl Layers<'_> {
                                 self.set(&format!("{section}.{key}"), value, problems);
                             }
                         }
-                        Err(_) => problems.add(section, "is not a section"),
+                        Err(_) => problems.add(section, "must be a section"),
                     }
                 }
             }
@@ -203,7 +201,7 @@ impl Layers<'_> {
         }
     }
 
-    /// Whether the key is in a section that only other processes read.
+    /// Whether only other processes read the key's section.
     fn is_foreign(&self, key: &str) -> bool {
         let section = key.split('.').next().unwrap_or(key);
         let prefix = format!("{section}.");
@@ -214,13 +212,13 @@ impl Layers<'_> {
         if self.known.contains_key(key) {
             self.values.insert(key.to_owned(), value);
         } else if !self.is_foreign(key) {
-            problems.add(key, "is not a known key");
+            problems.add(key, "must be a known key");
         }
     }
 }
 
-/// Deserialises, and on a bad value notes it, drops it and tries again, so that one bad value does
-/// not hide the next.
+/// Deserializes the values. A bad value is reported and dropped, and deserialization starts again, so that one bad value
+/// does not hide the next.
 fn deserialize<T: Settings>(mut values: BTreeMap<String, Value>, problems: &mut Problems) -> T {
     loop {
         let error = match serde_path_to_error::deserialize::<_, T>(tree_of(&values)) {
@@ -294,7 +292,7 @@ mod tests {
     const TOKEN: (&str, &str) = ("LINNET__SERVICE__TOKEN", "0123456789abcdef0123456789abcdef");
 
     #[test]
-    fn environment_overrides_file_overrides_default() {
+    fn environment_overrides_file_and_file_overrides_default() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("linnet.toml");
         std::fs::write(&path, "[redis]\nconnect_timeout_ms = 7\nresponse_timeout_ms = 8\n")
@@ -330,13 +328,13 @@ mod tests {
     }
 
     #[test]
-    fn sections_of_other_processes_are_passed_over() {
+    fn sections_of_other_processes_are_ignored() {
         let env = environment(&[TOKEN, ("LINNET__POSTGRES__URL", "postgres://x")]);
         assert!(load_from::<Example>(None, &env).is_ok());
     }
 
     #[test]
-    fn a_secret_comes_from_a_file_and_is_never_shown() {
+    fn a_secret_is_read_from_a_file_and_never_displayed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         std::fs::write(&path, format!("{}\n", TOKEN.1)).unwrap();

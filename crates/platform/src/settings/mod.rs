@@ -1,10 +1,10 @@
 //! Layered configuration: defaults in code, then an optional TOML file, then the environment.
 //!
-//! * A key is `LINNET__SECTION__KEY`, or `[section] key` in the file. `LINNET__SECTION__KEY_FILE`
-//!   names a file that holds the value, which is how secrets arrive in containers.
-//! * Processes share one set of sections, so one environment can serve them all: a section that
-//!   belongs to another process is passed over, a section that nobody has is an error.
-//! * Every problem is found before anything is reported: a person mends a file once.
+//! Invariants:
+//! - A key is `LINNET__SECTION__KEY` in the environment and `[section] key` in the file. `LINNET__SECTION__KEY_FILE` names
+//!   a file with the value, for secrets in containers.
+//! - All processes can share one environment: each ignores the sections of the others. An unknown section is an error.
+//! - All problems are reported together.
 
 mod loader;
 mod sections;

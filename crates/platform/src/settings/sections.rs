@@ -1,4 +1,4 @@
-//! Sections that more than one process reads.
+//! The sections that every process reads.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ pub struct RedisSettings {
     /// `redis://[user:password@]host:port/db`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
-    /// Longest wait for a connection, in milliseconds.
+    /// Timeout for opening a connection, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// Longest wait for an answer, in milliseconds.
+    /// Timeout for the response to a command, in milliseconds.
     pub response_timeout_ms: u64,
 }
 
@@ -59,10 +59,10 @@ impl RedisSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownSettings {
-    /// How long a process goes on accepting after it turned unready, in milliseconds. Longer than
-    /// nginx's `keepalive_timeout` to upstreams (1 s), so that no idle connection is left to race.
+    /// Time for which a draining process still accepts connections, in milliseconds. Longer than nginx's
+    /// `keepalive_timeout` to upstreams (1 s), so that no idle connection is closed while a request is sent on it.
     pub drain_ms: u64,
-    /// Longest wait for running requests after that, in seconds.
+    /// Grace period for running requests after that, in seconds.
     pub grace_s: u64,
 }
 
@@ -73,9 +73,9 @@ impl Default for ShutdownSettings {
 }
 
 impl ShutdownSettings {
-    /// Checks that a stop fits the 30 s that supervisors give.
+    /// Checks that a shutdown fits into the 30 s that supervisors allow.
     pub fn validate(&self, problems: &mut Problems) {
-        problems.require(self.drain_ms <= 10_000, "shutdown.drain_ms", "must be at most 10000");
+        problems.require_within("shutdown.drain_ms", self.drain_ms, 0..=10_000);
         problems.require_within("shutdown.grace_s", self.grace_s, 1..=25);
     }
 }

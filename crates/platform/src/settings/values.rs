@@ -1,4 +1,4 @@
-//! How single values are read and shown.
+//! Reads and serializes single values.
 
 use secrecy::SecretString;
 use serde::{
@@ -7,9 +7,7 @@ use serde::{
 };
 use std::fmt;
 
-/// Reads a list given as an array (file) or as comma-separated text (environment).
-///
-/// Blank items are dropped, so a trailing comma does no harm.
+/// Reads a list from an array (file) or from comma-separated text (environment). Blank items are dropped.
 pub fn comma_list<'de, D>(deserializer: D) -> Result<Vec<String>, D::Error>
 where
     D: Deserializer<'de>,
@@ -39,12 +37,12 @@ where
     deserializer.deserialize_any(ListVisitor)
 }
 
-/// Serialises a secret as a mark, so that settings can be shown without leaking it.
+/// Serializes a secret as `[redacted]`, so that settings can be displayed.
 pub fn redacted<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str("[redacted]")
 }
 
-/// `None` for a blank value: an empty environment variable means "not set".
+/// `None` for a blank value, because an empty environment variable means "not set".
 pub fn non_empty(value: &str) -> Option<&str> {
     let value = value.trim();
     (!value.is_empty()).then_some(value)

@@ -1,8 +1,8 @@
-//! One flat JSON object a line.
+//! Formats each event as one flat JSON object.
 //!
-//! `timestamp, level, target, message`, the event's fields beside them, and the running request's
-//! `request_id` and `trace_id`, so that whatever a request logs can be found by either. Spans add
-//! nothing to a line: their fields would cost every request, logged or not.
+//! A line has `timestamp`, `level`, `target` and `message`, the event's fields beside them, and the current request's
+//! `request_id` and `trace_id`. Fields of spans are not added: recording them would cost every request, whether or not it
+//! is logged.
 
 use std::{cell::RefCell, fmt, io::Write as _};
 
@@ -16,9 +16,9 @@ use tracing_subscriber::{
     layer::{Context, Layer},
 };
 
-use crate::context;
+use crate::{context, error_chain::error_chain};
 
-/// Room that each thread keeps for the line that it is building.
+/// Initial capacity of each thread's line buffer.
 const LINE_BYTES: usize = 1024;
 
 pub(crate) struct JsonLayer<W> {
@@ -41,7 +41,7 @@ where
             static LINE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(LINE_BYTES));
         }
         LINE.with(|line| {
-            // A field's `Debug` may log in turn, while this thread's buffer is taken.
+            // The buffer is borrowed already if a field's `Debug` logs, too.
             if let Ok(mut line) = line.try_borrow_mut() {
                 self.write(event, &mut line);
             } else {
@@ -55,14 +55,14 @@ impl<W: for<'a> MakeWriter<'a>> JsonLayer<W> {
     fn write(&self, event: &Event<'_>, line: &mut Vec<u8>) {
         line.clear();
         let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-        let mut object = Object { line, target: None, identified: false };
+        let mut object = Object { line, target: None, has_request_id: false };
         object.line.extend_from_slice(b"{\"timestamp\":");
         object.value(&Value::String(now));
         object.text("level", event.metadata().level().as_str());
         event.record(&mut object);
         let target = object.target.take();
         object.text("target", target.as_deref().unwrap_or(event.metadata().target()));
-        if !object.identified {
+        if !object.has_request_id {
             context::with_current(|request| {
                 object.text("request_id", &request.request_id);
                 if let Some(trace_id) = request.trace_id() {
@@ -71,22 +71,22 @@ impl<W: for<'a> MakeWriter<'a>> JsonLayer<W> {
             });
         }
         object.line.extend_from_slice(b"}\n");
-        // There is nowhere left to tell of a log that can't be written; the writer counts it.
+        // The writer counts lines that it cannot write.
         drop(self.writer.make_writer().write_all(line));
     }
 }
 
 struct Object<'a> {
     line: &'a mut Vec<u8>,
-    /// What a record of the `log` crate says instead of the bridge's own target.
+    /// The target of a record from the `log` crate; the event's own is the bridge's.
     target: Option<String>,
-    /// The event brought a `request_id` itself.
-    identified: bool,
+    /// Whether the event has a `request_id` field.
+    has_request_id: bool,
 }
 
 impl Object<'_> {
     fn value(&mut self, value: &Value) {
-        // Writing to memory can't fail, and a `Value` is always valid JSON.
+        // Writing to memory cannot fail, and a `Value` is always valid JSON.
         drop(serde_json::to_writer(&mut *self.line, value));
     }
 
@@ -132,21 +132,14 @@ impl Visit for Object<'_> {
             "log.target" => self.target = Some(value.to_owned()),
             name if name.starts_with("log.") => {}
             name => {
-                self.identified |= name == "request_id";
+                self.has_request_id |= name == "request_id";
                 self.text(name, value);
             }
         }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        self.record_str(field, &text);
+        self.record_str(field, &error_chain(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -161,7 +154,7 @@ mod tests {
     use crate::testing::capture_logs;
 
     #[test]
-    fn a_line_is_flat_and_its_text_is_escaped() {
+    fn a_line_is_one_flat_object_with_escaped_text() {
         let logs = capture_logs();
         let error = std::io::Error::other("no\nroom");
         tracing::warn!(
@@ -170,14 +163,14 @@ mod tests {
             nan = f64::NAN,
             ok = true,
             error = &error as &dyn std::error::Error,
-            "it said \"{}\"",
+            "a \"{}\"",
             "a\u{1}b"
         );
         let lines = logs.lines();
         let line = lines.first().unwrap();
         assert_eq!(lines.len(), 1);
         assert_eq!(line["level"], "WARN");
-        assert_eq!(line["message"], "it said \"a\u{1}b\"");
+        assert_eq!(line["message"], "a \"a\u{1}b\"");
         assert_eq!(line["count"], 3);
         assert_eq!(line["ratio"], 0.5);
         assert!(line["nan"].is_null());

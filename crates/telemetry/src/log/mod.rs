@@ -1,4 +1,4 @@
-//! Log lines: how they look and how they leave the process.
+//! Formats log lines and writes them to standard output.
 
 mod json;
 mod writer;

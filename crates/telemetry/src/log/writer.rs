@@ -1,12 +1,13 @@
-//! A bounded queue between those who log and standard output.
+//! Writes log lines to standard output from a thread of its own, behind a bounded queue.
 //!
-//! A log reader that stops reading fills the pipe, and a write to a full pipe waits. Requests must
-//! not, so a thread writes and a full queue drops the line and counts it.
+//! A log reader that stops reading fills the pipe, and a write to a full pipe blocks. Requests must not block.
 //!
 //! Invariants:
-//! - Logging never waits.
-//! - A line is written whole or not at all, in the order of each thread.
+//! - Logging never blocks: a line that finds the queue full is dropped.
+//! - A line is written whole or not at all, and each thread's lines stay in order.
 //! - Every line that is not written is counted.
+//!
+//! `docs/adr/024-own-log-writer.md` has the measurements behind this module.
 
 use std::{
     io::{self, Write},
@@ -21,14 +22,14 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait to be written; at a few hundred bytes each some megabytes.
+/// Lines that the queue holds: a few megabytes, at some hundred bytes each.
 const QUEUE_LINES: usize = 8192;
 
-/// Bytes gathered into one write.
+/// Bytes after which a write starts without waiting for more lines.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// After a write, lines gather for this long. Under load each line would otherwise wake the thread for
-/// itself, which costs whoever logs more than the line does.
+/// Pause after a write, in which lines gather for the next one. Without it each line wakes the thread, which costs the
+/// process several times as much as formatting the line.
 const GATHER: Duration = Duration::from_millis(10);
 
 enum Message {
@@ -36,14 +37,14 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// What the subscriber writes to.
+/// The subscriber's end.
 #[derive(Clone)]
 pub(crate) struct LogWriter {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
 }
 
-/// The owner's end: waits until what was logged is out.
+/// The owner's end, which flushes.
 pub(crate) struct LogWriterHandle {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
@@ -66,12 +67,12 @@ impl LogWriter {
 }
 
 impl LogWriterHandle {
-    /// Lines lost so far, as a counter that a metric can read.
+    /// The number of dropped lines, for a metric.
     pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.dropped)
     }
 
-    /// Waits until all lines logged before are written, at most `timeout`.
+    /// Waits until all earlier lines are written, for at most `timeout`. Returns whether they are.
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
         let (done, written) = sync_channel(1);
         self.queue.try_send(Message::Flush(done)).is_ok() && written.recv_timeout(timeout).is_ok()
@@ -97,14 +98,14 @@ fn write_lines(queue: &Receiver<Message>, mut out: impl Write, dropped: &AtomicU
             }
             next = queue.try_recv().ok();
         }
-        // Standard output may be gone for good. Reading on keeps the queue empty and the count true.
+        // Standard output may be closed. Reading continues, which keeps the queue empty and the count correct.
         if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
             dropped.fetch_add(lines, Ordering::Relaxed);
         }
         let is_full = batch.len() >= WRITE_BYTES;
         batch.clear();
         for done in flushed {
-            // Whoever waited may have given up.
+            // The caller may have timed out.
             let _ = done.try_send(());
         }
         if !is_full {
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_means_that_every_line_is_out_in_order() {
+    fn a_flush_returns_when_every_line_is_written_in_order() {
         let out = Shared::default();
         let (mut writer, handle) = LogWriter::start(out.clone()).unwrap();
         let mut expected = Vec::new();
@@ -171,10 +172,10 @@ mod tests {
         assert_eq!(handle.dropped().load(Ordering::Relaxed), 0);
     }
 
-    /// Takes nothing until it is let go, as a pipe whose reader sleeps.
-    struct Stuck(mpsc::Receiver<()>);
+    /// Blocks until it is released, like a pipe whose reader does not read.
+    struct Blocked(mpsc::Receiver<()>);
 
-    impl Write for Stuck {
+    impl Write for Blocked {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
             Ok(bytes.len())
@@ -186,10 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_sleeps_costs_lines_and_never_time() {
-        let (let_go, stuck) = mpsc::channel();
-        let (mut writer, handle) = LogWriter::start(Stuck(stuck)).unwrap();
-        // More than the queue and one write together can hold.
+    fn a_blocked_reader_drops_lines_and_never_blocks_logging() {
+        let (release, blocked) = mpsc::channel();
+        let (mut writer, handle) = LogWriter::start(Blocked(blocked)).unwrap();
+        // More than the queue and one write hold together.
         let sent = QUEUE_LINES * 2;
         let line = [b'x'; 1024];
         for _ in 0..sent {
@@ -197,6 +198,6 @@ mod tests {
         }
         let dropped = usize::try_from(handle.dropped().load(Ordering::Relaxed)).unwrap();
         assert!(dropped > 0 && dropped < sent, "{dropped} of {sent} dropped");
-        drop(let_go);
+        drop(release);
     }
 }

@@ -1,4 +1,4 @@
-//! A response's body that tells its exchange when it ends.
+//! Wraps a response's body, to end the request's exchange with it.
 
 use std::{
     error::Error as StdError,
@@ -14,12 +14,12 @@ use actix_web::{
 use super::exchange::Exchange;
 
 pin_project_lite::pin_project! {
-    /// Wraps a body; the request ends with it.
+    /// A response body whose end is the end of the request.
     pub struct ObservedBody<B> {
         #[pin]
         body: B,
         exchange: Exchange,
-        // Bytes that are still to come, where that is known.
+        // Bytes that remain, if the size is known.
         remaining: Option<u64>,
     }
 }
@@ -31,7 +31,7 @@ impl<B: MessageBody> ObservedBody<B> {
             BodySize::Sized(size) => Some(size),
             BodySize::Stream => None,
         };
-        // The server never polls an empty body.
+        // The HTTP server never polls an empty body.
         if remaining == Some(0) {
             exchange.complete();
         }

@@ -1,4 +1,4 @@
-//! One request from its first byte to its last, logged and counted once.
+//! Logs and counts one request, from its head to the end of its response.
 
 use std::{
     sync::Arc,
@@ -13,25 +13,26 @@ use opentelemetry::{
     KeyValue,
     metrics::{Histogram, Meter, UpDownCounter},
 };
+use tracing::Level;
 
 use crate::{
     context::RequestContext,
     metrics::{REQUEST_DURATION, latency_histogram},
 };
 
-/// The target of a request's line, whatever the module that writes it is called.
+/// The target of a request's log line, which log filters name.
 const LOG_TARGET: &str = "linnet_telemetry::request";
 
-/// What proxies log for a client that left before its answer was complete.
+/// The status that proxies log for a client that left before its response was complete.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The metrics of API requests, named by the semantic conventions.
+/// The metrics of API requests, named after the semantic conventions.
 pub(super) struct Instruments {
     /// From the request's head to the end of the response's body.
     duration: Histogram<f64>,
-    /// Requests that have begun and not ended.
+    /// Requests in flight.
     active: UpDownCounter<i64>,
-    /// More queries than this are warned about; 0 never.
+    /// Queries in one request above which a warning is logged; 0 disables the warning.
     query_warn_count: u32,
 }
 
@@ -41,11 +42,11 @@ impl Instruments {
             duration: latency_histogram(
                 meter,
                 REQUEST_DURATION,
-                "Time from a request's head to the end of its response",
+                "Time from a request's head to the end of its response, in seconds.",
             ),
             active: meter
                 .i64_up_down_counter("http.server.active_requests")
-                .with_description("Requests that have begun and not ended")
+                .with_description("Number of requests in flight.")
                 .with_unit("{request}")
                 .build(),
             query_warn_count,
@@ -53,7 +54,7 @@ impl Instruments {
     }
 }
 
-/// A guard over one request: whatever drops it, the request is logged, timed and no longer active.
+/// Guards one request: when it is dropped for any reason, the request is logged and counted, and no longer in flight.
 pub(super) struct Exchange {
     instruments: Arc<Instruments>,
     context: Arc<RequestContext>,
@@ -61,14 +62,14 @@ pub(super) struct Exchange {
     route: String,
     started: Instant,
     status: Option<StatusCode>,
-    end: End,
+    end: ExchangeEnd,
 }
 
-enum End {
-    /// Nobody has said how it ended: if this is dropped, the client has gone.
+enum ExchangeEnd {
+    /// The response is not complete. If the exchange is dropped now, the client has left.
     Open,
     Complete,
-    /// The body failed on our side after the head was sent.
+    /// The body failed in this process after the head was sent.
     BodyFailed(String),
 }
 
@@ -87,7 +88,7 @@ impl Exchange {
             route: route_label(request),
             started: Instant::now(),
             status: None,
-            end: End::Open,
+            end: ExchangeEnd::Open,
         }
     }
 
@@ -100,23 +101,23 @@ impl Exchange {
     }
 
     pub(super) fn complete(&mut self) {
-        self.end = End::Complete;
+        self.end = ExchangeEnd::Complete;
     }
 
     pub(super) fn body_failed(&mut self, error: String) {
-        self.end = End::BodyFailed(error);
+        self.end = ExchangeEnd::BodyFailed(error);
     }
 
-    /// The status to report, and what went wrong after the head if anything did.
-    fn outcome(&self) -> (u16, Option<&str>) {
+    /// The status to report, and the failure after the head, if any.
+    fn status_and_failure(&self) -> (u16, Option<&str>) {
         let sent = self.status.map_or(StatusCode::INTERNAL_SERVER_ERROR.as_u16(), |s| s.as_u16());
         match &self.end {
-            End::Complete => (sent, None),
-            End::BodyFailed(error) => (sent, Some(error)),
-            End::Open if std::thread::panicking() => {
+            ExchangeEnd::Complete => (sent, None),
+            ExchangeEnd::BodyFailed(error) => (sent, Some(error)),
+            ExchangeEnd::Open if std::thread::panicking() => {
                 (StatusCode::INTERNAL_SERVER_ERROR.as_u16(), Some("the handler panicked"))
             }
-            End::Open => (CLIENT_CLOSED_REQUEST, None),
+            ExchangeEnd::Open => (CLIENT_CLOSED_REQUEST, None),
         }
     }
 
@@ -127,33 +128,29 @@ impl Exchange {
         let duration_ms = milliseconds(elapsed);
         let queries = self.context.queries();
         let query_ms = milliseconds(self.context.query_time());
+        // A level must be constant.
+        macro_rules! log_request {
+            ($level:expr) => {
+                tracing::event!(
+                    target: LOG_TARGET,
+                    $level,
+                    request_id,
+                    trace_id,
+                    method,
+                    route,
+                    status,
+                    duration_ms,
+                    db.queries = queries,
+                    db.time_ms = query_ms,
+                    error = failure,
+                    "request"
+                )
+            };
+        }
         if status >= 500 || failure.is_some() {
-            tracing::error!(
-                target: LOG_TARGET,
-                request_id,
-                trace_id,
-                method,
-                route,
-                status,
-                duration_ms,
-                db.queries = queries,
-                db.time_ms = query_ms,
-                error = failure,
-                "request"
-            );
+            log_request!(Level::ERROR);
         } else {
-            tracing::info!(
-                target: LOG_TARGET,
-                request_id,
-                trace_id,
-                method,
-                route,
-                status,
-                duration_ms,
-                db.queries = queries,
-                db.time_ms = query_ms,
-                "request"
-            );
+            log_request!(Level::INFO);
         }
         let limit = self.instruments.query_warn_count;
         if limit > 0 && queries > limit {
@@ -165,7 +162,7 @@ impl Exchange {
                 route,
                 limit,
                 db.queries = queries,
-                "too many queries in one request"
+                "query limit of a request exceeded"
             );
         }
     }
@@ -174,7 +171,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        let (status, failure) = self.outcome();
+        let (status, failure) = self.status_and_failure();
         self.log(status, failure, elapsed);
         self.instruments.active.add(-1, &[KeyValue::new("http.request.method", self.method)]);
         self.instruments.duration.record(
@@ -188,17 +185,17 @@ impl Drop for Exchange {
     }
 }
 
-/// To the microsecond: finer would only make the lines longer.
+/// Rounded to a microsecond, which keeps log lines short.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// The pattern that matched, never the path: a client chooses paths.
+/// The matched pattern, never the path, because clients choose paths.
 pub(super) fn route_label(request: &ServiceRequest) -> String {
     request.match_pattern().unwrap_or_else(|| "unmatched".to_owned())
 }
 
-/// The method if it is a known one: a client may send any word.
+/// The method, if it is a known one: a client may send any word.
 pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! The request's id: the caller's if it is harmless, else a new one.
+//! The request's id: the client's own if it is safe to log, or else a new one.
 
 use actix_web::{
     Error, HttpResponse, ResponseError,
@@ -10,7 +10,7 @@ use actix_web::{
 
 use super::REQUEST_ID_HEADER;
 
-/// Takes a caller's id that is safe to log and to pass on: 8 to 64 of `[0-9A-Za-z_-]`.
+/// The client's id if it is 8 to 64 of `[0-9A-Za-z_-]`, which is safe to log and to forward; or else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> String {
     headers
         .get(REQUEST_ID_HEADER)
@@ -24,8 +24,7 @@ fn is_acceptable(id: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// An error that a middleware returned: its response is made outside of ours, so the id is added
-/// there.
+/// An error that an inner middleware returned. Its response is built outside of ours, so the id is added there.
 #[derive(Debug)]
 pub(super) struct IdentifiedError {
     error: Error,
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn harmless_ids_are_kept_and_others_replaced() {
+    fn safe_ids_are_kept_and_others_are_replaced() {
         for (id, kept) in [
             ("abcdefgh", true),
             ("A-b_9999", true),
@@ -77,9 +76,9 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(REQUEST_ID_HEADER, HeaderValue::from_str(id).unwrap());
-            let taken = request_id(&headers);
-            assert_eq!(taken == id, kept, "{id}");
-            assert!(is_acceptable(&taken));
+            let chosen = request_id(&headers);
+            assert_eq!(chosen == id, kept, "{id}");
+            assert!(is_acceptable(&chosen));
         }
     }
 }

@@ -1,14 +1,13 @@
-//! The middleware of API listeners: identity, trace, one log line and the metrics of each request.
+//! The middleware of API listeners, which gives each request an id, a trace, one log line and metrics.
 //!
-//! It wraps tracing-actix-web's logger, which makes the request's span. What that one doesn't do is
-//! done here: the trace context of this OpenTelemetry version, the time to the *end* of a streamed
-//! body, and a request that its client leaves.
+//! It wraps tracing-actix-web's logger, which creates the request's span, and adds the trace context of this OpenTelemetry
+//! version, the time to the *end* of a streamed body, and requests whose client leaves.
 //!
 //! Invariants:
-//! - Each request is logged and counted exactly once, however it ends: [`exchange::Exchange`] does
-//!   both when it is dropped.
-//! - Its handler, its body and that log line run inside the request's context.
-//! - The response carries `x-request-id`, also when a middleware within failed.
+//! - Each request is logged and counted exactly once, however it ends, because [`exchange::Exchange`] does so when it is
+//!   dropped.
+//! - The handler, the body and the log line run in the request's context.
+//! - Every response has `x-request-id`, also if an inner middleware fails.
 
 mod body;
 mod exchange;
@@ -30,7 +29,7 @@ use tracing_actix_web::{StreamSpan, TracingLogger};
 use crate::{
     config::TelemetrySettings,
     context::{RequestContext, TraceIds},
-    trace_headers::{self, TraceParent},
+    trace_headers,
 };
 
 pub use body::ObservedBody;
@@ -38,12 +37,12 @@ use exchange::{Exchange, Instruments};
 use identity::IdentifiedError;
 use root_span::RequestSpan;
 
-/// Carries the request's id, both ways.
+/// Carries the request's id, in requests and responses.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 const TRACEPARENT_HEADER: HeaderName = HeaderName::from_static("traceparent");
 
-/// The middleware. Make one for a process and clone it into every worker's `App`, outermost:
+/// The middleware. Create one per process and clone it into each server thread's `App`, outermost:
 /// `App::new().wrap(telemetry.clone())`.
 #[derive(Clone)]
 pub struct RequestTelemetry {
@@ -51,7 +50,7 @@ pub struct RequestTelemetry {
 }
 
 impl RequestTelemetry {
-    /// Makes the instruments on `meter`; call it once.
+    /// Creates the instruments on `meter`; call it once.
     pub fn new(meter: &Meter, settings: &TelemetrySettings) -> Self {
         Self { instruments: Arc::new(Instruments::new(meter, settings.query_warn_count)) }
     }
@@ -78,7 +77,7 @@ where
     }
 }
 
-/// The running middleware; actix makes it from [`RequestTelemetry`].
+/// The middleware of one server thread, which actix creates from [`RequestTelemetry`].
 pub struct RequestTelemetryService<S> {
     service: S,
     instruments: Arc<Instruments>,
@@ -97,15 +96,17 @@ where
     forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let context = RequestContext::new(identity::request_id(request.headers()));
-        let id_header = HeaderValue::from_str(&context.request_id).ok();
         let headers = request.headers();
-        let fallback = TraceIds::continuing(incoming_trace(headers));
+        let client_trace = traceparent_of(headers).and_then(trace_headers::parse_traceparent);
+        let request_id = identity::request_id(headers);
+        let id_header = HeaderValue::from_str(&request_id).ok();
+        let context = RequestContext::new(request_id, client_trace.is_some());
+        let fallback = TraceIds::continuing(client_trace);
         let mut exchange = Exchange::begin(&self.instruments, &context, &request);
         request.extensions_mut().insert(Arc::clone(&context));
         let response = context.enter(|| {
             let response = self.service.call(request);
-            // The span builder has decided already if spans are exported.
+            // The span builder has set the trace already if spans are exported.
             context.trace_or_init(|| fallback);
             response
         });
@@ -128,8 +129,9 @@ where
     }
 }
 
-fn incoming_trace(headers: &HeaderMap) -> Option<TraceParent<'_>> {
+/// The client's valid `traceparent`. Two headers count as none.
+fn traceparent_of(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(TRACEPARENT_HEADER);
-    let only = values.next().filter(|_| values.next().is_none())?;
-    trace_headers::parse_traceparent(only.to_str().ok()?)
+    let only = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
+    trace_headers::parse_traceparent(only).map(|_| only)
 }

@@ -1,8 +1,7 @@
-//! The request's span, with the caller's trace as its parent.
+//! Builds the request's span, as a child of the client's span.
 //!
-//! tracing-actix-web has no feature for this OpenTelemetry version, so its stock builder drops
-//! `traceparent` without a word. Here the global propagator reads it, and the parent is set before
-//! the span is entered; after that it is too late.
+//! tracing-actix-web has no feature for this OpenTelemetry version, so its own builder ignores `traceparent`. Here the
+//! global propagator reads it. The parent must be set before the span is entered.
 
 use std::sync::Arc;
 
@@ -17,10 +16,13 @@ use tracing::{Span, field::Empty};
 use tracing_actix_web::RootSpanBuilder;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::exchange::{method_label, route_label};
+use super::{
+    exchange::{method_label, route_label},
+    traceparent_of,
+};
 use crate::context::{RequestContext, TraceIds};
 
-/// Builds the span; implements [`RootSpanBuilder`].
+/// The builder of the request's span.
 pub struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
@@ -45,7 +47,7 @@ impl RootSpanBuilder for RequestSpan {
         let parent = global::get_text_map_propagator(|propagator| {
             propagator.extract(&Headers(request.headers()))
         });
-        // Without a layer that exports there is nobody to take it: then the headers are enough.
+        // Fails without a layer that exports spans; the middleware then reads the header itself.
         if span.set_parent(parent).is_ok()
             && let Some(context) = context
         {
@@ -78,7 +80,10 @@ struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
+        match key {
+            "traceparent" => traceparent_of(self.0),
+            key => self.0.get(key)?.to_str().ok(),
+        }
     }
 
     fn keys(&self) -> Vec<&str> {
