@@ -1,4 +1,4 @@
-//! An HTTP client that follows nothing, retries nothing and says everything it got.
+//! An HTTP client that follows no redirect, retries nothing and returns whole responses.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -12,13 +12,13 @@ use hyper_util::{
 };
 use serde_json::Value;
 
-/// Longest wait for a whole answer.
+/// Longest wait for a whole response, unless [`Request::timeout`] sets another.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a person's browser says that it is.
+/// The `User-Agent` of a person's browser.
 pub const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
-/// A client of one address; clones share connections.
+/// A client of one server. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: legacy::Client<HttpConnector, Full<Bytes>>,
@@ -26,7 +26,7 @@ pub struct Client {
     key: Option<String>,
 }
 
-/// A request that is being made.
+/// A request that has not been sent yet.
 #[derive(Debug, Clone)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct Request {
@@ -35,12 +35,12 @@ pub struct Request {
     path: String,
     headers: HeaderMap,
     body: Bytes,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// An answer, whole.
+/// A whole response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: u16,
     /// The headers.
@@ -50,7 +50,7 @@ pub struct Answer {
 }
 
 impl Client {
-    /// A client without a key.
+    /// Creates a client without an API key.
     pub fn new(address: SocketAddr) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -60,25 +60,25 @@ impl Client {
         Self { http, address, key: None }
     }
 
-    /// The same with a key.
+    /// This client with another API key.
     pub fn with_key(&self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
-    /// The same without a key.
+    /// This client without an API key.
     pub fn anonymous(&self) -> Self {
         Self { key: None, ..self.clone() }
     }
 
-    /// Where it calls.
+    /// The server's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A request of any method.
+    /// Starts a request with any method.
     pub fn request(&self, method: Method, path: &str) -> Request {
         let mut headers = HeaderMap::new();
-        // Without one it would be taken for a bot.
+        // A request without `User-Agent` counts as a bot.
         headers.insert(header::USER_AGENT, HeaderValue::from_static(BROWSER));
         if let Some(key) = &self.key {
             let value = HeaderValue::from_str(&format!("Bearer {key}")).expect("a key");
@@ -86,51 +86,51 @@ impl Client {
         }
         let body = Bytes::new();
         let (client, path) = (self.clone(), path.to_owned());
-        Request { client, method, path, headers, body, patience: TIMEOUT }
+        Request { client, method, path, headers, body, timeout: TIMEOUT }
     }
 
-    /// `GET`.
+    /// Starts a `GET`.
     pub fn get(&self, path: &str) -> Request {
         self.request(Method::GET, path)
     }
 
-    /// `HEAD`.
+    /// Starts a `HEAD`.
     pub fn head(&self, path: &str) -> Request {
         self.request(Method::HEAD, path)
     }
 
-    /// `POST` of JSON.
+    /// Starts a `POST` with a JSON body.
     pub fn post(&self, path: &str, body: &Value) -> Request {
         self.request(Method::POST, path).json(body)
     }
 
-    /// `PATCH` of JSON.
+    /// Starts a `PATCH` with a JSON body.
     pub fn patch(&self, path: &str, body: &Value) -> Request {
         self.request(Method::PATCH, path).json(body)
     }
 
-    /// `PUT` of JSON.
+    /// Starts a `PUT` with a JSON body.
     pub fn put(&self, path: &str, body: &Value) -> Request {
         self.request(Method::PUT, path).json(body)
     }
 
-    /// `DELETE`.
+    /// Starts a `DELETE`.
     pub fn delete(&self, path: &str) -> Request {
         self.request(Method::DELETE, path)
     }
 
-    /// Makes a link and returns it.
+    /// Creates a link and returns it.
     pub async fn shorten(&self, body: &Value) -> Value {
-        let answer = self.post("/api/v1/urls", body).send().await;
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        answer.json()
+        let response = self.post("/api/v1/urls", body).send().await;
+        assert_eq!(response.status, 201, "{}", response.text());
+        response.json()
     }
 
-    /// The status of `GET /{code}`, and where it leads.
+    /// Sends `GET /{code}` and returns the status and the `Location` header.
     pub async fn resolve(&self, code: &str) -> (u16, Option<String>) {
-        let answer = self.get(&format!("/{code}")).send().await;
-        let location = answer.header("location").map(ToOwned::to_owned);
-        (answer.status, location)
+        let response = self.get(&format!("/{code}")).send().await;
+        let location = response.header("location").map(ToOwned::to_owned);
+        (response.status, location)
     }
 }
 
@@ -142,7 +142,7 @@ impl Request {
         self
     }
 
-    /// Says what the client is.
+    /// Replaces the `User-Agent`.
     pub fn user_agent(mut self, agent: &str) -> Self {
         self.headers.insert(header::USER_AGENT, agent.parse().expect("a header value"));
         self
@@ -153,7 +153,7 @@ impl Request {
         self.body("application/json", body.to_string())
     }
 
-    /// Sets a body; an empty content type leaves the header out.
+    /// Sets a body. An empty content type omits the header.
     pub fn body(mut self, content_type: &str, body: impl Into<Bytes>) -> Self {
         if !content_type.is_empty() {
             let value = HeaderValue::from_str(content_type).expect("a content type");
@@ -163,20 +163,20 @@ impl Request {
         self
     }
 
-    /// Waits so long for the whole answer, where a large body takes its time.
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// Sets the longest wait for the whole response.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// Sends it; panics when no whole answer comes in time.
-    pub async fn send(self) -> Answer {
+    /// Sends the request. Panics without a whole response in time.
+    pub async fn send(self) -> Response {
         let what = format!("{} {}", self.method, self.path);
         self.try_send().await.unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
-    /// Sends it.
-    pub async fn try_send(self) -> Result<Answer, String> {
+    /// Sends the request. Returns an error without a whole response in time.
+    pub async fn try_send(self) -> Result<Response, String> {
         let uri = format!("http://{}{}", self.client.address, self.path);
         let mut request = HttpRequest::new(Full::new(self.body));
         *request.method_mut() = self.method;
@@ -186,12 +186,12 @@ impl Request {
             let response = self.client.http.request(request).await.map_err(|e| chain(&e))?;
             read(response).await
         };
-        tokio::time::timeout(self.patience, exchange).await.map_err(|_| "no answer in time")?
+        tokio::time::timeout(self.timeout, exchange).await.map_err(|_| "no response in time")?
     }
 }
 
-impl Answer {
-    /// A header as text; `None` when it is absent.
+impl Response {
+    /// A header as text; `None` if it is absent.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("a textual header"))
     }
@@ -207,7 +207,7 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
     }
 
-    /// The body as a problem of this status: checks what every problem has.
+    /// The body as a problem with this status. Checks the members that every problem has.
     pub fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
@@ -219,7 +219,7 @@ impl Answer {
         problem
     }
 
-    /// The fields that a problem names.
+    /// The fields that a problem's `errors` name.
     pub fn problem_fields(&self) -> Vec<String> {
         let problem = self.json();
         let errors = problem["errors"].as_array().cloned().unwrap_or_default();
@@ -227,14 +227,14 @@ impl Answer {
     }
 }
 
-/// A GET through a unix socket; `None` when nobody answers.
-pub async fn get_unix(socket: &Path, path: &str) -> Option<Answer> {
+/// Sends `GET` through a Unix socket. Returns `None` without a response.
+pub async fn get_unix(socket: &Path, path: &str) -> Option<Response> {
     request_unix(socket, HttpRequest::get(path).header("host", "admin").body(Full::default()).ok()?)
         .await
 }
 
-/// A request through a unix socket; `None` when nobody answers.
-pub async fn request_unix(socket: &Path, request: HttpRequest<Full<Bytes>>) -> Option<Answer> {
+/// Sends a request through a Unix socket. Returns `None` without a response.
+pub async fn request_unix(socket: &Path, request: HttpRequest<Full<Bytes>>) -> Option<Response> {
     let exchange = async {
         let stream = tokio::net::UnixStream::connect(socket).await.ok()?;
         let (mut sender, connection) =
@@ -245,10 +245,10 @@ pub async fn request_unix(socket: &Path, request: HttpRequest<Full<Bytes>>) -> O
     tokio::time::timeout(Duration::from_secs(5), exchange).await.ok().flatten()
 }
 
-async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer, String> {
+async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Response, String> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(|error| chain(&error))?.to_bytes();
-    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,4 +1,4 @@
-//! Event streams, read line by line.
+//! Reads event streams line by line.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tokio::{
 
 use crate::Client;
 
-/// Longest wait for an event that must come.
-const SOON: Duration = Duration::from_secs(20);
+/// Longest wait for a line of an event stream.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An event stream of the API.
 #[derive(Debug)]
@@ -24,16 +24,16 @@ pub struct EventStream {
 /// An event.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Its kind.
+    /// The event's type.
     pub name: String,
-    /// Its id, if it has one.
+    /// The event's id, if it has one.
     pub id: Option<String>,
-    /// What it says.
+    /// The event's JSON data.
     pub data: Value,
 }
 
 impl EventStream {
-    /// Opens a stream, after the event `last`; the status, if it is not 200.
+    /// Opens a stream that begins after the event `last`. Returns the status line if the status is not 200.
     pub async fn try_open(
         client: &Client,
         key: &str,
@@ -43,12 +43,12 @@ impl EventStream {
         let error = |error: std::io::Error| error.to_string();
         let mut stream = TcpStream::connect(client.address()).await.map_err(error)?;
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-        // An answer to HTTP/1.0 has no sizes of chunks between its bytes, which could tear a line.
+        // A response to HTTP/1.0 has no chunk sizes, which could split a line.
         let head =
             format!("GET {path} HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{last}\r\n");
         stream.write_all(head.as_bytes()).await.map_err(error)?;
         let mut events = Self { lines: BufReader::new(stream), id: String::new() };
-        let status = events.line().await.ok_or("no answer")?;
+        let status = events.line().await.ok_or("no response")?;
         if !status.starts_with("HTTP/1.1 200") {
             return Err(status);
         }
@@ -60,24 +60,24 @@ impl EventStream {
                 break;
             }
         }
-        assert!(is_stream, "the answer is an event stream");
+        assert!(is_stream, "the response is no event stream");
         Ok(events)
     }
 
-    /// Opens a stream that must open.
+    /// Opens a stream. Panics if the status is not 200.
     pub async fn open(client: &Client, key: &str, path: &str, last: Option<&str>) -> Self {
         Self::try_open(client, key, path, last).await.expect("an event stream")
     }
 
-    /// The next line; `None` when the stream has ended or broken off.
+    /// The next line; `None` at the end of the stream or of the connection.
     pub async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = tokio::time::timeout(SOON, self.lines.read_line(&mut line)).await;
+        let read = tokio::time::timeout(TIMEOUT, self.lines.read_line(&mut line)).await;
         let read = read.expect("a line in time").unwrap_or(0);
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// The next event; comments and the like are passed over. `None` at the end.
+    /// The next event; `None` at the end. Skips comments and other fields.
     pub async fn try_event(&mut self) -> Option<Event> {
         let mut name = String::new();
         let mut event_id = None;
@@ -89,15 +89,15 @@ impl EventStream {
             } else if let Some(event) = line.strip_prefix("event: ") {
                 event.clone_into(&mut name);
             } else if let Some(data) = line.strip_prefix("data: ") {
-                // A stream that is cut off may end within a line.
+                // A connection may break in the middle of a line.
                 let data = serde_json::from_str(data).ok()?;
                 return Some(Event { name, id: event_id, data });
             }
         }
     }
 
-    /// The next event, which must come.
+    /// The next event. Panics at the end of the stream.
     pub async fn event(&mut self) -> Event {
-        self.try_event().await.expect("the stream goes on")
+        self.try_event().await.expect("another event")
     }
 }

@@ -1,16 +1,19 @@
-//! A whole Linnet in a test: real PostgreSQL, Redis, nginx, shorteners and gateways, started by
-//! [`Stack::builder`] and stopped when the [`Stack`] is dropped.
+//! Starts a whole installation for a test: real PostgreSQL, Redis, nginx, shorteners and gateways.
 //!
-//! * The servers come from `scripts/service`, the binaries from the folder where this test was built
-//!   (or from `LINNET_BIN_DIR`): what is tested is what `make run` runs.
-//! * Every stack has a database, a Redis and a folder of its own, so tests run in parallel. With
-//!   `DATABASE_URL` set, the database is made in that server; otherwise the stack starts a server.
-//! * Every wait has a deadline and says what it waited for; nothing sleeps and hopes.
-//! * A test that fails prints the end of every process's log.
-//! * Children belong to the test's process group, so a test runner that ends the group ends them.
+//! [`Stack::builder`] configures an installation. Dropping the [`Stack`] stops it.
+//!
+//! * `scripts/service` starts the servers, as for `make run`. The binaries come from the folder where
+//!   this test was built, or from `LINNET_BIN_DIR`.
+//! * Each stack has its own database, Redis and folder, so tests run in parallel. The database is
+//!   created in the server of `DATABASE_URL`; if that is not set, the stack starts a server.
+//! * Waits poll a condition until a deadline and name the condition when it fails.
+//! * A failed test prints the last log lines of every process.
+//! * Processes stay in the test's process group, so that a test runner can end all of them.
+//! * [`expected`] contains the metric names and messages that several tests compare.
 
 pub mod client;
 pub mod events;
+pub mod expected;
 pub mod load;
 pub mod metrics;
 pub mod process;
@@ -20,9 +23,9 @@ pub mod services;
 pub mod stack;
 pub mod wait;
 
-pub use client::{Answer, Client};
+pub use client::{Client, Response};
 pub use events::{Event, EventStream};
-pub use load::{Load, Tally};
+pub use load::{Load, OutcomeCounts};
 pub use metrics::Metrics;
 pub use process::{Process, Signal};
 pub use stack::{Builder, Postgres, Stack};

@@ -1,4 +1,4 @@
-//! Requests in the background while a test does something else.
+//! Sends requests in the background while a test does something else.
 
 use std::{
     collections::BTreeMap,
@@ -14,20 +14,20 @@ use tokio::task::JoinHandle;
 
 use crate::wait::within;
 
-/// What became of the requests: how often each outcome came.
-pub type Tally = BTreeMap<String, usize>;
+/// The number of requests by outcome.
+pub type OutcomeCounts = BTreeMap<String, usize>;
 
-/// Running requests.
+/// Background tasks that send requests.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
-    tasks: Vec<JoinHandle<Tally>>,
+    tasks: Vec<JoinHandle<OutcomeCounts>>,
 }
 
 impl Load {
-    /// Repeats `request` in `tasks` tasks until [`Load::finish`]. It gets a number that no other
-    /// call gets, and returns its outcome in words.
+    /// Repeats `request` in `tasks` tasks until [`Load::finish`]. `request` gets a number that is unique
+    /// within the load and returns its outcome as text.
     pub fn start<F, Fut>(tasks: usize, request: F) -> Self
     where
         F: Fn(usize) -> Fut + Send + Sync + 'static,
@@ -41,21 +41,21 @@ impl Load {
                 let (stop, done, request, next) =
                     (stop.clone(), done.clone(), request.clone(), next.clone());
                 tokio::spawn(async move {
-                    let mut tally = Tally::new();
+                    let mut counts = OutcomeCounts::new();
                     while !stop.load(Ordering::Relaxed) {
                         let outcome = request(next.fetch_add(1, Ordering::Relaxed)).await;
-                        *tally.entry(outcome).or_default() += 1;
+                        *counts.entry(outcome).or_default() += 1;
                         done.fetch_add(1, Ordering::Relaxed);
                     }
-                    tally
+                    counts
                 })
             })
             .collect();
         Self { stop, done, tasks }
     }
 
-    /// Waits until so many more requests are done.
-    pub async fn more(&self, count: usize) {
+    /// Waits until `count` more requests are done.
+    pub async fn wait_for_requests(&self, count: usize) {
         let goal = self.done.load(Ordering::Relaxed) + count;
         let what = format!("{count} more requests");
         within(Duration::from_secs(30), &what, || async {
@@ -64,15 +64,15 @@ impl Load {
         .await;
     }
 
-    /// Ends it and tells the outcomes.
-    pub async fn finish(self) -> Tally {
+    /// Stops the tasks and returns the outcomes of all requests.
+    pub async fn finish(self) -> OutcomeCounts {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Tally::new();
+        let mut sums = OutcomeCounts::new();
         for task in self.tasks {
             for (outcome, count) in task.await.expect("a load task") {
-                *all.entry(outcome).or_default() += count;
+                *sums.entry(outcome).or_default() += count;
             }
         }
-        all
+        sums
     }
 }

@@ -1,30 +1,30 @@
-//! The text that `/metrics` serves, as numbers.
+//! Parses the Prometheus text of `/metrics`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One scrape.
+/// The samples of one scrape.
 #[derive(Debug, Clone)]
 pub struct Metrics(Vec<Sample>);
 
-/// One line of it.
+/// One sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// The metric.
+    /// The metric's name.
     pub name: String,
-    /// Its labels.
+    /// The labels.
     pub labels: BTreeMap<String, String>,
-    /// Its value.
+    /// The value.
     pub value: f64,
 }
 
 impl Metrics {
-    /// Reads the Prometheus text format.
+    /// Parses the Prometheus text format and ignores comments.
     pub fn parse(text: &str) -> Self {
         Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
     }
 
-    /// The sum over all series of a metric that have these labels. A counter may be asked for with
-    /// or without its `_total`.
+    /// The sum over all series of a metric that have these labels. The name of a counter may omit its
+    /// suffix `_total`.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let total = format!("{name}_total");
         self.0
@@ -35,21 +35,21 @@ impl Metrics {
                     .iter()
                     .all(|(key, value)| sample.labels.get(*key).is_some_and(|v| v == value))
             })
-            // 0 is positive here: an empty float sum would be -0.
+            // Starts at +0, because `Iterator::sum` of no floats is -0.
             .fold(0.0, |sum, sample| sum + sample.value)
     }
 
-    /// How many series there are.
-    pub fn series(&self) -> usize {
+    /// The number of series.
+    pub fn series_count(&self) -> usize {
         self.0.len()
     }
 
-    /// Names and labels, for comparing two scrapes.
-    pub fn keys(&self) -> BTreeSet<String> {
+    /// Names and labels of all series, for comparing two scrapes.
+    pub fn series_keys(&self) -> BTreeSet<String> {
         self.0.iter().map(|sample| format!("{}{:?}", sample.name, sample.labels)).collect()
     }
 
-    /// All lines.
+    /// All samples.
     pub fn samples(&self) -> &[Sample] {
         &self.0
     }

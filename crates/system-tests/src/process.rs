@@ -1,4 +1,4 @@
-//! One child process: started, signalled and ended by its pid, with its output in a file.
+//! Starts, signals and stops one child process, with its output in a file.
 
 use std::{
     collections::BTreeMap,
@@ -14,29 +14,29 @@ use rustix::process::{Pid, kill_process};
 
 use crate::{client, metrics::Metrics};
 
-/// How long a process may take to end when it is asked to.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// Longest wait for a process to end after its stop signal.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How a process is started.
+/// The command, environment and files of a process.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// What to call it in messages.
+    /// The name in messages.
     pub name: String,
-    /// The program.
+    /// The path of the program.
     pub program: PathBuf,
-    /// Its arguments.
+    /// The program's arguments.
     pub args: Vec<String>,
-    /// Added to the environment, from which every `LINNET_…` variable of the caller is removed.
+    /// Variables that are added to the caller's environment, without the caller's `LINNET_…` variables.
     pub env: BTreeMap<String, String>,
-    /// What asks it to stop.
+    /// The signal that starts a graceful shutdown.
     pub stop_signal: Signal,
-    /// Where its output goes.
+    /// The file that receives standard output and standard error.
     pub log: PathBuf,
-    /// The unix socket of its admin listener, if it has one.
+    /// The Unix socket of the admin listener, if the process has one.
     pub admin: Option<PathBuf>,
 }
 
-/// A process that runs, or ran.
+/// A child process, running or ended. Dropping it stops the process.
 #[derive(Debug)]
 pub struct Process {
     spec: Spec,
@@ -44,16 +44,16 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts a process.
     pub fn spawn(spec: Spec) -> Self {
         let mut process = Self { spec, child: None };
         process.start();
         process
     }
 
-    /// Starts it again after it ended. Its log goes on where it was.
+    /// Starts the process again after it has ended, and appends to its log.
     pub fn start(&mut self) {
-        assert!(!self.is_running(), "{} runs already", self.spec.name);
+        assert!(!self.is_running(), "{} is already running", self.spec.name);
         let log =
             File::options().create(true).append(true).open(&self.spec.log).expect("a log file");
         let mut command = Command::new(&self.spec.program);
@@ -73,36 +73,37 @@ impl Process {
         self.child = Some(child);
     }
 
-    /// What to call it.
+    /// The process's name in messages.
     pub fn name(&self) -> &str {
         &self.spec.name
     }
 
-    /// What is added to its environment.
+    /// The variables that are added to the environment.
     pub fn env(&self) -> &BTreeMap<String, String> {
         &self.spec.env
     }
 
-    /// Changes its environment for the next start.
+    /// Sets a variable for the next start.
     pub fn set_env(&mut self, key: &str, value: &str) {
         self.spec.env.insert(key.into(), value.into());
     }
 
-    /// Its pid, while it runs.
+    /// The process id while the process runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// The most memory that it has held at a time since it started, in KiB.
+    /// The peak resident memory since the process started, in KiB.
     pub fn peak_memory_kib(&self) -> u64 {
-        let pid = self.pid().expect("it runs");
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let pid = self.pid().expect("a running process");
+        let status =
+            std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let number = line.and_then(|line| line.split_whitespace().next());
-        number.and_then(|number| number.parse().ok()).expect("a peak of memory")
+        number.and_then(|number| number.parse().ok()).expect("a peak memory")
     }
 
-    /// Whether it has not ended.
+    /// Whether the process has started and not ended.
     pub fn is_running(&mut self) -> bool {
         self.try_wait().is_none() && self.child.is_some()
     }
@@ -112,18 +113,18 @@ impl Process {
         child.try_wait().expect("the state of a child")
     }
 
-    /// Sends a signal, if it runs.
+    /// Sends a signal if the process is running.
     pub fn signal(&mut self, signal: Signal) {
         if self.is_running()
             && let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed()))
         {
-            // It may end in between.
+            // An error means that it ended in the meantime.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// Waits for its end.
-    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+    /// Waits for the process to end.
+    pub async fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
         let end = Instant::now() + deadline;
         loop {
             if let Some(status) = self.try_wait() {
@@ -136,27 +137,32 @@ impl Process {
         }
     }
 
-    /// Asks it to stop and waits for its end.
+    /// Sends the stop signal and waits for the process to end.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal(self.spec.stop_signal);
-        self.ended(STOP_WITHIN).await
+        self.wait_for_end(STOP_TIMEOUT).await
     }
 
-    /// `SIGKILL`, and waits for its end.
+    /// Sends `SIGKILL` and waits for the process to end.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
-        let status = self.ended(STOP_WITHIN).await;
-        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{} ended first", self.spec.name);
+        let status = self.wait_for_end(STOP_TIMEOUT).await;
+        assert_eq!(
+            status.signal(),
+            Some(Signal::KILL.as_raw()),
+            "{} ended before it was killed",
+            self.spec.name
+        );
     }
 
-    /// Its output so far.
+    /// The output so far.
     pub fn log(&self) -> String {
         std::fs::read(&self.spec.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
 
-    /// The lines of its output that are JSON objects.
+    /// The lines of the output that are JSON objects.
     pub fn log_lines(&self) -> Vec<serde_json::Value> {
         self.log()
             .lines()
@@ -165,7 +171,7 @@ impl Process {
             .collect()
     }
 
-    /// The last lines of its output, without nginx's many words about one upstream that is gone.
+    /// The last lines of the output, without nginx's repeated errors about a missing upstream socket.
     pub fn log_tail(&self, lines: usize) -> String {
         let log = self.log();
         let is_noise = |line: &&str| line.contains("failed (2: No such file or directory)");
@@ -174,48 +180,48 @@ impl Process {
         all[from..].join("\n")
     }
 
-    /// The file with its output.
+    /// The file with the output.
     pub fn log_path(&self) -> &Path {
         &self.spec.log
     }
 
-    /// A GET on its admin listener; `None` when nobody answers.
-    pub async fn admin_get(&self, path: &str) -> Option<client::Answer> {
+    /// Sends `GET` to the admin listener. Returns `None` if it does not respond.
+    pub async fn admin_get(&self, path: &str) -> Option<client::Response> {
         client::get_unix(self.spec.admin.as_deref()?, path).await
     }
 
-    /// Whether it says that it is ready.
+    /// Whether `/readyz` returns 200.
     pub async fn is_ready(&self) -> bool {
-        self.admin_get("/readyz").await.is_some_and(|answer| answer.status == 200)
+        self.admin_get("/readyz").await.is_some_and(|response| response.status == 200)
     }
 
-    /// Its metrics.
+    /// The process's metrics.
     pub async fn metrics(&self) -> Metrics {
-        let answer = self.admin_get("/metrics").await;
-        let answer = answer.unwrap_or_else(|| panic!("{} has no metrics", self.spec.name));
-        assert_eq!(answer.status, 200);
-        Metrics::parse(&answer.text())
+        let response = self.admin_get("/metrics").await;
+        let response = response.unwrap_or_else(|| panic!("{} has no metrics", self.spec.name));
+        assert_eq!(response.status, 200);
+        Metrics::parse(&response.text())
     }
 
-    /// Asks it to stop without waiting; the first half of an end without an async runtime.
-    pub(crate) fn begin_end(&mut self) {
-        // A stopped process takes no other signal.
+    /// Sends the stop signal without waiting. [`Self::finish_stop`] waits; neither needs an async runtime.
+    pub(crate) fn begin_stop(&mut self) {
+        // A process stopped by `SIGSTOP` handles no other signal.
         self.signal(Signal::CONT);
         self.signal(self.spec.stop_signal);
     }
 
-    /// Waits for the end, and kills what is left at the deadline. Returns whether it had to.
-    pub(crate) fn finish_end(&mut self, end: Instant) -> bool {
+    /// Waits for the process to end and kills it at the deadline. Returns whether it was killed.
+    pub(crate) fn finish_stop(&mut self, end: Instant) -> bool {
         while self.is_running() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
         let Some(mut child) = self.child.take() else { return false };
         let killed = child.try_wait().is_ok_and(|status| status.is_none());
         if killed {
-            // It may end in between.
+            // An error means that it ended in the meantime.
             let _ = child.kill();
         }
-        // Reaps it.
+        // Removes the zombie.
         let _ = child.wait();
         killed
     }
@@ -223,7 +229,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.begin_end();
-        self.finish_end(Instant::now() + Duration::from_secs(5));
+        self.begin_stop();
+        self.finish_stop(Instant::now() + Duration::from_secs(5));
     }
 }

@@ -1,4 +1,4 @@
-//! Requests as bytes, for what no well-behaved client sends.
+//! Sends requests as bytes, including malformed ones that an HTTP client would reject.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,19 +7,19 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What came back.
+/// The bytes of a response.
 #[derive(Debug, Clone)]
-pub struct RawAnswer {
-    /// The status; `None` when the connection closed without an answer.
+pub struct RawResponse {
+    /// The status; `None` if the connection closed without a response.
     pub status: Option<u16>,
-    /// Everything.
+    /// All bytes as text.
     pub text: String,
 }
 
-/// Sends bytes, and reads until the other side closes or is silent for a second.
-pub async fn exchange(address: SocketAddr, request: &[u8]) -> RawAnswer {
+/// Sends bytes and reads until the server closes the connection or sends nothing for a second.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> RawResponse {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
-    // A server may refuse and close before it has read everything.
+    // A server may reject the request and close before it has read all bytes.
     let _ = stream.write_all(request).await;
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 16 * 1024];
@@ -30,11 +30,11 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> RawAnswer {
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let status = text.split(' ').nth(1).and_then(|word| word.parse().ok());
-    RawAnswer { status, text }
+    RawResponse { status, text }
 }
 
-/// `GET` with a request target as given, closing the connection.
-pub async fn get(address: SocketAddr, target: &[u8], headers: &[&str]) -> RawAnswer {
+/// Sends `GET` with `Connection: close` and an unchecked request target.
+pub async fn get(address: SocketAddr, target: &[u8], headers: &[&str]) -> RawResponse {
     let mut request = b"GET ".to_vec();
     request.extend_from_slice(target);
     request.extend_from_slice(b" HTTP/1.1\r\nConnection: close\r\n");

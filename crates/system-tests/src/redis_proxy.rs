@@ -1,6 +1,6 @@
-//! A TCP proxy between one process and Redis, so that one process alone can lose its Redis.
+//! A TCP proxy between one process and Redis, which disconnects this process alone.
 //!
-//! It has a thread and a runtime of its own: whatever the test does, it goes on.
+//! It has its own thread and runtime, so a test that blocks does not delay it.
 
 use std::{
     net::{SocketAddr, TcpListener as StdListener},
@@ -13,18 +13,18 @@ use tokio::{
     sync::watch,
 };
 
-/// What the proxy does.
+/// How the proxy treats connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Passes everything on.
+    /// Forwards all bytes.
     Pass,
-    /// Keeps connections open, takes new ones, and moves no byte: what a cut cable looks like.
+    /// Keeps connections open, accepts new ones and forwards no byte, like a cut cable.
     BlackHole,
-    /// Ends every connection and each new one at once: what a dead server looks like.
+    /// Closes all connections and each new one at once, like a crashed server.
     Refuse,
 }
 
-/// The proxy; it ends when dropped.
+/// A running proxy; dropping it stops it.
 #[derive(Debug)]
 pub struct RedisProxy {
     port: u16,
@@ -33,7 +33,7 @@ pub struct RedisProxy {
 }
 
 impl RedisProxy {
-    /// Listens on a free port and passes on to `target`.
+    /// Listens on a free port and forwards to `target`.
     pub fn start(target: SocketAddr) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket option");
@@ -49,12 +49,12 @@ impl RedisProxy {
         Self { port, mode, thread: Some(thread) }
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes what it does, for running connections too.
+    /// Changes the mode, for open connections too.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -88,7 +88,7 @@ async fn accept(listener: StdListener, target: SocketAddr, mut modes: watch::Rec
 
 async fn serve(client: TcpStream, target: SocketAddr, modes: watch::Receiver<Mode>) {
     let Ok(server) = TcpStream::connect(target).await else { return };
-    // Without this a reply could wait for the peer's delayed acknowledgement.
+    // Without this, a reply could wait for the peer's delayed acknowledgement.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
@@ -98,7 +98,7 @@ async fn serve(client: TcpStream, target: SocketAddr, modes: watch::Receiver<Mod
     }
 }
 
-/// Copies while the mode is `Pass`, waits while it is `BlackHole`, ends when it is `Refuse`.
+/// Copies in mode `Pass`, waits in mode `BlackHole` and ends in mode `Refuse`.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -113,7 +113,7 @@ async fn pump(
                 if modes.changed().await.is_err() {
                     return;
                 }
-                // What was under way when the cable was cut is lost with its connection.
+                // Bytes in flight were lost, so the connection cannot continue.
                 if *modes.borrow() == Mode::Pass {
                     return;
                 }

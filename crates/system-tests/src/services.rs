@@ -1,4 +1,4 @@
-//! PostgreSQL, Redis and nginx, through `scripts/service`; and where things are.
+//! Starts PostgreSQL, Redis and nginx with `scripts/service`, and finds binaries and ports.
 
 use std::{
     collections::BTreeMap,
@@ -11,12 +11,12 @@ use sqlx::{Connection, PgConnection};
 
 use crate::process::{Process, Signal, Spec};
 
-/// The workspace.
+/// The root folder of the workspace.
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
 }
 
-/// A built binary: in `LINNET_BIN_DIR`, or where this program was built.
+/// The path of a built binary: in `LINNET_BIN_DIR`, or in the folder where this program was built.
 pub fn binary(name: &str) -> PathBuf {
     let folder = std::env::var_os("LINNET_BIN_DIR").map_or_else(
         || {
@@ -30,14 +30,21 @@ pub fn binary(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(
         path.exists(),
-        "{} is missing: `cargo build -p linnet-shortener -p linnet-gateway` makes it",
+        "{} is missing: run `cargo build -p linnet-shortener -p linnet-gateway`",
         path.display()
     );
     path
 }
 
-/// A port that is free now, below those that outgoing connections take. Another process may still
-/// come first: a server that fails to bind is started again on another one.
+/// The folder with the sample data set, if `LINNET_SAMPLE_DATA` names one.
+pub fn sample_data() -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("LINNET_SAMPLE_DATA")?);
+    assert!(folder.join("urls.csv").exists(), "LINNET_SAMPLE_DATA: no urls.csv");
+    Some(folder)
+}
+
+/// A port that is free now, below the range of outgoing connections. Another process may still take
+/// it first; a server that fails to bind is started again on another port.
 pub fn free_port() -> u16 {
     loop {
         let port = rand::rng().random_range(10_000..32_000);
@@ -47,12 +54,12 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// 127.0.0.1 and a port.
+/// A socket address on 127.0.0.1.
 pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// A random word for names.
+/// 16 random hexadecimal digits for unique names.
 pub fn nonce() -> String {
     format!("{:016x}", rand::rng().random::<u64>())
 }
@@ -75,7 +82,7 @@ fn service(
     })
 }
 
-/// A private Redis in `folder`.
+/// Starts a Redis with its files in `folder`.
 pub fn redis(folder: &Path, port: u16) -> Process {
     let home = folder.join("redis");
     let args = vec!["redis".into(), path_text(&home), port.to_string()];
@@ -83,27 +90,27 @@ pub fn redis(folder: &Path, port: u16) -> Process {
     service("redis", args, env, Signal::TERM, folder.join("redis.log"))
 }
 
-/// A private PostgreSQL in `folder`.
+/// Starts a PostgreSQL with its files in `folder`.
 pub fn postgres(folder: &Path, port: u16) -> Process {
     let home = folder.join("postgres");
     let args = vec!["postgres".into(), path_text(&home), port.to_string()];
     let env = BTreeMap::from([
         ("LINNET_PG_UNSAFE".into(), "1".into()),
         ("LINNET_PG_SHARED_BUFFERS".into(), "32MB".into()),
-        // Tests kill it, and what it had acknowledged must be there afterwards.
+        // Tests kill it and expect every acknowledged commit afterwards.
         ("LINNET_PG_OPTIONS".into(), "synchronous_commit=on full_page_writes=on".into()),
     ]);
-    // `SIGINT` ends sessions; `SIGTERM` would wait for them.
+    // `SIGINT` ends open sessions; `SIGTERM` would wait for them.
     service("postgres", args, env, Signal::INT, folder.join("postgres.log"))
 }
 
-/// The URL that a private PostgreSQL leaves in its folder, once it is there.
+/// The URL that a PostgreSQL of [`postgres`] writes to its folder; `None` until then.
 pub fn postgres_url(folder: &Path) -> Option<String> {
     let url = std::fs::read_to_string(folder.join("postgres/url")).ok()?;
     Some(url.trim().to_owned())
 }
 
-/// nginx in `folder`, in front of these sockets.
+/// Starts nginx with its files in `folder`, in front of these resolve listeners and gateways.
 pub fn nginx(
     folder: &Path,
     port: u16,
@@ -125,7 +132,7 @@ pub fn nginx(
     service("nginx", args, all, Signal::QUIT, folder.join("nginx.log"))
 }
 
-/// A database of its own in a running server.
+/// A new database in a running server; dropping it deletes the database.
 #[derive(Debug)]
 pub struct Database {
     server: String,
@@ -133,11 +140,11 @@ pub struct Database {
 }
 
 impl Database {
-    /// Makes an empty database in the server of `url`.
+    /// Creates an empty database in the server of `url`.
     pub async fn create(url: &str) -> Self {
         let name = format!("linnet_system_{}", nonce());
         let mut connection = PgConnection::connect(url).await.expect("a connection to PostgreSQL");
-        // The name is ours: letters, digits and underscores.
+        // Safe: the name consists of letters, digits and underscores.
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
             .execute(&mut connection)
             .await
@@ -156,7 +163,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
-        // Dropped inside a runtime, which may not be blocked: a thread has its own.
+        // The caller's runtime cannot be blocked, so a thread runs another one.
         let dropped = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
@@ -166,12 +173,12 @@ impl Drop for Database {
                 sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.ok()
             })
         });
-        // A database that stays goes with its server.
+        // A failure is harmless: the server is deleted later with all its databases.
         let _ = dropped.join();
     }
 }
 
-/// A path as text; ours are.
+/// A path as text. Paths of tests are valid UTF-8.
 pub fn path_text(path: &Path) -> String {
     path.to_str().expect("a textual path").to_owned()
 }

@@ -1,14 +1,13 @@
-//! Waiting for a condition, with a deadline.
+//! Polls a condition until a deadline.
 
 use std::{
     future::Future,
     time::{Duration, Instant},
 };
 
-/// Time between two looks at a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Waits until `condition` holds; panics with `what` when it does not within `deadline`.
+/// Waits until `condition` holds. Panics with `what` if it does not within `deadline`.
 pub async fn within<F, Fut>(deadline: Duration, what: &str, mut condition: F)
 where
     F: FnMut() -> Fut,
@@ -17,22 +16,22 @@ where
     let end = Instant::now() + deadline;
     while !condition().await {
         assert!(Instant::now() < end, "not within {deadline:?}: {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Waits until `look` brings something; panics with `what` when it does not within `deadline`.
-pub async fn eventually<F, Fut, T>(deadline: Duration, what: &str, mut look: F) -> T
+/// Waits until `poll` returns a value. Panics with `what` if it does not within `deadline`.
+pub async fn eventually<F, Fut, T>(deadline: Duration, what: &str, mut poll: F) -> T
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
     let end = Instant::now() + deadline;
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = poll().await {
             return found;
         }
         assert!(Instant::now() < end, "not within {deadline:?}: {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

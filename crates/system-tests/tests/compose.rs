@@ -1,6 +1,8 @@
-//! What a running installation promises, seen through its public port alone: `make test-compose` runs it
-//! against the containers, with `LINNET_TEST_PORT` (on 127.0.0.1) and `LINNET_TEST_KEY` (an
-//! administrator's). Each test makes what it looks at, so that they share the installation.
+//! Tests a running installation through its public port.
+//!
+//! * `make test-compose` runs these tests against the containers.
+//! * `LINNET_TEST_PORT` is the port on 127.0.0.1, and `LINNET_TEST_KEY` is an administrator's API key.
+//! * The tests share the installation, so each creates its own links and users.
 
 use std::time::Duration;
 
@@ -9,8 +11,9 @@ use linnet_system_tests::{
 };
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
-/// After which every process has seen a change.
+/// Longest wait for asynchronous work.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Time within which every process serves a change.
 const BOUND: Duration = Duration::from_secs(1);
 
 fn key() -> String {
@@ -22,12 +25,13 @@ fn client() -> Client {
     Client::new(local(port.parse().expect("a port"))).with_key(&key())
 }
 
-/// A code or name that no other test, and no earlier run, has.
+/// A code or name that is unique over all tests and runs.
 fn unique(prefix: &str) -> String {
     format!("{prefix}{:08x}", rand::random::<u32>())
 }
 
-async fn link(client: &Client, target: &str) -> (String, String) {
+/// Creates a link and returns its code and its path in the API.
+async fn create_link(client: &Client, target: &str) -> (String, String) {
     let code = unique("c");
     let made = client.shorten(&json!({"original_url": target, "short_code": code})).await;
     (code, format!("/api/v1/urls/{}", made["id"]))
@@ -35,11 +39,11 @@ async fn link(client: &Client, target: &str) -> (String, String) {
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn a_link_is_made_changed_and_deleted_and_every_shortener_follows_within_a_second() {
+async fn every_shortener_serves_an_edit_and_a_deletion_within_a_second() {
     let client = client();
-    let (code, path) = link(&client, "https://example.com/old").await;
+    let (code, path) = create_link(&client, "https://example.com/old").await;
     let old = Some("https://example.com/old".to_owned());
-    // Of several shorteners each has it in its memory by now.
+    // Enough visits that every shortener caches the link.
     for _ in 0..60 {
         assert_eq!(client.resolve(&code).await, (302, old.clone()));
     }
@@ -52,7 +56,7 @@ async fn a_link_is_made_changed_and_deleted_and_every_shortener_follows_within_a
     }
     assert_eq!(client.delete(&path).send().await.status, 204);
     tokio::time::sleep(BOUND).await;
-    // Codes that are not there are a budget of each client, which the tests share.
+    // Few requests, because the tests share one budget of misses.
     for _ in 0..10 {
         assert_eq!(client.resolve(&code).await.0, 404);
     }
@@ -60,18 +64,18 @@ async fn a_link_is_made_changed_and_deleted_and_every_shortener_follows_within_a
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn the_last_click_is_the_last_over_all_shorteners() {
+async fn max_clicks_is_exact_over_all_shorteners() {
     let client = client();
     let code = unique("m");
     let body =
         json!({"original_url": "https://example.com/", "short_code": code, "max_clicks": 20});
     client.shorten(&body).await;
-    let asked = (0..30).map(|_| {
+    let visits = (0..30).map(|_| {
         let (client, code) = (client.clone(), code.clone());
         tokio::spawn(async move { client.resolve(&code).await.0 })
     });
     let mut redirected = 0;
-    for status in futures::future::join_all(asked).await {
+    for status in futures::future::join_all(visits).await {
         match status.unwrap() {
             302 => redirected += 1,
             status => assert_eq!(status, 404),
@@ -82,14 +86,14 @@ async fn the_last_click_is_the_last_over_all_shorteners() {
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn clicks_are_counted_each_once() {
+async fn each_click_is_counted_once() {
     let client = client();
-    let (code, path) = link(&client, "https://example.com/").await;
+    let (code, path) = create_link(&client, "https://example.com/").await;
     for _ in 0..50 {
         assert_eq!(client.resolve(&code).await.0, 302);
     }
     let clicks = || async { client.get(&path).send().await.json()["clicks"].as_i64() };
-    within(SOON, "fifty clicks", || async { clicks().await == Some(50) }).await;
+    within(TIMEOUT, "fifty clicks", || async { clicks().await == Some(50) }).await;
     let stats = client.get(&format!("{path}/stats")).send().await;
     assert_eq!(stats.status, 200, "{}", stats.text());
     assert_eq!(clicks().await, Some(50));
@@ -97,7 +101,7 @@ async fn clicks_are_counted_each_once() {
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn an_import_runs_is_watched_and_comes_out_again() {
+async fn import_reports_progress_and_its_links_can_be_exported() {
     let client = client();
     let prefix = unique("i");
     let mut csv = "short_code,original_url\n".to_owned();
@@ -105,16 +109,16 @@ async fn an_import_runs_is_watched_and_comes_out_again() {
         csv.push_str(&format!("{prefix}-{n},https://example.com/{prefix}/{n}\n"));
     }
     csv.push_str(&format!("{prefix}-bad,javascript:1\n"));
-    let answer = client.request(Method::POST, "/api/v1/urls/bulk").body("text/csv", csv);
-    let answer = answer.send().await;
-    assert_eq!(answer.status, 202, "{}", answer.text());
-    let id = answer.json()["job"]["id"].as_i64().unwrap();
+    let response = client.request(Method::POST, "/api/v1/urls/bulk").body("text/csv", csv);
+    let response = response.send().await;
+    assert_eq!(response.status, 202, "{}", response.text());
+    let id = response.json()["job"]["id"].as_i64().unwrap();
     let path = format!("/api/v1/jobs/{id}");
     let mut events = EventStream::open(&client, &key(), &format!("{path}/events"), None).await;
-    let mut seen = Vec::new();
+    let mut event_names = Vec::new();
     loop {
         let event = events.event().await;
-        seen.push(event.name.clone());
+        event_names.push(event.name.clone());
         if event.name == "done" {
             assert_eq!(
                 (&event.data["state"], &event.data["rows_written"], &event.data["rows_failed"]),
@@ -123,7 +127,7 @@ async fn an_import_runs_is_watched_and_comes_out_again() {
             break;
         }
     }
-    assert!(seen.contains(&"row_error".to_owned()), "{seen:?}");
+    assert!(event_names.contains(&"row_error".to_owned()), "{event_names:?}");
     assert_eq!(client.resolve(&format!("{prefix}-1999")).await.0, 302);
     let export = client.get(&format!("/api/v1/urls/export?format=ndjson&search={prefix}-1999"));
     let export = export.send().await;
@@ -132,7 +136,7 @@ async fn an_import_runs_is_watched_and_comes_out_again() {
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn a_waiting_import_is_answered_at_its_end() {
+async fn import_that_prefers_to_wait_responds_when_the_job_ends() {
     let client = client();
     let code = unique("w");
     let rows = json!([{"short_code": code, "original_url": "https://example.com/"}]);
@@ -142,7 +146,7 @@ async fn a_waiting_import_is_answered_at_its_end() {
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn a_key_of_one_user_sees_nothing_of_anothers_and_dies_within_a_second() {
+async fn key_reaches_only_its_users_links_and_is_revoked_within_a_second() {
     let admin = client();
     let name = unique("u");
     let user = admin
@@ -152,10 +156,10 @@ async fn a_key_of_one_user_sees_nothing_of_anothers_and_dies_within_a_second() {
         json!({"name": "test", "scopes": ["urls:read", "urls:write"], "user_id": user["id"]});
     let made = admin.post("/api/v1/api-keys", &body).send().await.json();
     let own = admin.with_key(made["key"].as_str().unwrap());
-    let (_, path) = link(&admin, "https://example.com/").await;
+    let (_, path) = create_link(&admin, "https://example.com/").await;
     own.get(&path).send().await.problem(404);
     own.get("/api/v1/users").send().await.problem(403);
-    // A caller who says who they are is not believed.
+    // Identity headers from outside are ignored.
     let spoofed = own.get(&path).header("x-linnet-user-id", "1").header("x-linnet-scopes", "admin");
     spoofed.send().await.problem(404);
     assert_eq!(own.get("/api/v1/urls").send().await.json(), json!([]));
@@ -170,7 +174,7 @@ async fn a_key_of_one_user_sees_nothing_of_anothers_and_dies_within_a_second() {
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn what_is_inside_stays_inside() {
+async fn internal_paths_are_unreachable_from_outside() {
     let client = client();
     for path in [
         "/metrics",
@@ -182,8 +186,8 @@ async fn what_is_inside_stays_inside() {
         "/api/v1/../../internal/v1/health",
         "/%69nternal/v1/health",
     ] {
-        let answer = client.get(path).send().await;
-        assert!(matches!(answer.status, 400 | 404), "{path}: {}", answer.status);
+        let response = client.get(path).send().await;
+        assert!(matches!(response.status, 400 | 404), "{path}: {}", response.status);
     }
     let trace = client.request(Method::TRACE, "/").send().await;
     assert_eq!(trace.status, 405);
@@ -191,7 +195,7 @@ async fn what_is_inside_stays_inside() {
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn bad_input_is_a_problem_that_names_the_field() {
+async fn invalid_input_is_a_problem_that_names_the_field() {
     let client = client();
     for (body, field) in [
         (json!({"original_url": "javascript:alert(1)"}), "original_url"),
@@ -209,17 +213,18 @@ async fn bad_input_is_a_problem_that_names_the_field() {
 
 #[tokio::test]
 #[ignore = "needs the containers of `make test-compose`"]
-async fn pages_and_descriptions_are_there() {
+async fn landing_page_documentation_and_openapi_document_are_served() {
     let client = client().anonymous();
     for (path, kind) in
         [("/", "text/html"), ("/docs/", "text/html"), ("/openapi.json", "application/json")]
     {
-        let answer = eventually(SOON, path, || async { client.get(path).try_send().await.ok() });
-        let answer = answer.await;
-        assert_eq!(answer.status, 200, "{path}");
-        assert!(answer.header("content-type").is_some_and(|is| is.starts_with(kind)), "{path}");
+        let response =
+            eventually(TIMEOUT, path, || async { client.get(path).try_send().await.ok() });
+        let response = response.await;
+        assert_eq!(response.status, 200, "{path}");
+        assert!(response.header("content-type").is_some_and(|is| is.starts_with(kind)), "{path}");
     }
-    // What the page at /docs loads is in the program.
+    // The page at /docs loads this script, which is embedded in the gateway.
     let bundle = client.get("/docs/swagger-ui-bundle.js").send().await;
     assert!(bundle.body.len() > 1_000_000, "{} bytes", bundle.body.len());
 }

@@ -48,8 +48,19 @@ fn guarantee_numbers_are_read_from_test_names() {
     assert_eq!(guarantee_numbers("must_07_a_change_is_seen"), [7]);
     assert_eq!(guarantee_numbers("must_03_must_21_links_obey"), [3, 21]);
     assert_eq!(guarantee_numbers("must_have"), []);
-    assert_eq!(test_name("    async fn must_05_limits() {"), Some("must_05_limits"));
-    assert_eq!(test_name("    // fn must_05_limits()"), None);
+}
+
+#[test]
+fn must_tests_are_found_by_their_attribute() {
+    let source =
+        "#[tokio::test]\n    async fn must_05_limits() {\n// fn must_06_codes()\nfn helper() {";
+    assert_eq!(must_tests(source), ["must_05_limits"]);
+}
+
+#[test]
+#[should_panic(expected = "must_05_limits has no test attribute")]
+fn must_function_without_a_test_attribute_is_reported() {
+    must_tests("#[test]\nfn other() {}\nfn must_05_limits() {}");
 }
 
 /// The rows of the table, in the form `| NN | promise | tests |`.
@@ -85,7 +96,7 @@ fn tests_in_sources(folder: &Path) -> TestsByGuarantee {
     let mut found = TestsByGuarantee::new();
     for file in rust_files(folder) {
         let source = fs::read_to_string(&file).expect("a source file is readable");
-        for name in source.lines().filter_map(test_name) {
+        for name in must_tests(&source) {
             for number in guarantee_numbers(name) {
                 found.entry(number).or_default().insert(name.to_owned());
             }
@@ -108,12 +119,27 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The name of the `must_` function that the line declares.
-fn test_name(line: &str) -> Option<&str> {
-    let declaration = line.trim_start();
-    let declaration = declaration.strip_prefix("async ").unwrap_or(declaration);
-    let name = declaration.strip_prefix("fn ")?.split('(').next()?;
-    name.starts_with("must_").then_some(name)
+/// The names of the `must_` tests in a source file. Panics at a `must_` function that is no test.
+fn must_tests(source: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in source.lines().map(str::trim_start) {
+        if line.starts_with("#[") {
+            is_test |= line.contains("test");
+        } else if let Some(name) = function_name(line) {
+            if !guarantee_numbers(name).is_empty() {
+                assert!(is_test, "{name} has no test attribute");
+                names.push(name);
+            }
+            is_test = false;
+        }
+    }
+    names
+}
+
+/// The name of the function that the line declares.
+fn function_name(line: &str) -> Option<&str> {
+    line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?.split('(').next()
 }
 
 /// The numbers at the beginning of a test's name.

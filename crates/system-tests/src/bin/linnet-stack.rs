@@ -1,4 +1,4 @@
-//! Starts a stack, prints where it is as one line of JSON, and stops it when standard input ends.
+//! Starts a stack, prints its addresses as one line of JSON and stops it when standard input ends.
 //!
 //! `linnet-stack [--shorteners N] [--gateways N] [LINNET__SECTION__KEY=VALUE …]`
 
@@ -39,6 +39,6 @@ async fn main() {
         }
     }
     drop(stack);
-    // The thread that reads standard input cannot be cancelled.
+    // Returning would wait for the thread that reads standard input.
     std::process::exit(0);
 }

@@ -1,4 +1,4 @@
-//! Puts a stack together and starts it.
+//! Configures a stack and starts its processes.
 
 use std::{
     collections::BTreeMap,
@@ -10,38 +10,40 @@ use tempfile::TempDir;
 
 use crate::{
     client::Client,
-    process::{Process, Signal, Spec},
+    process::Process,
     redis_proxy::RedisProxy,
-    services::{Database, binary, local, path_text},
+    services::{Database, local, path_text},
 };
 
 use super::{
-    Stack, disks, run,
+    Stack, disks,
+    kind::{GATEWAY, Kind, SHORTENER, WORKER, redis_url, sockets},
+    run,
     servers::{start_nginx, start_own_postgres, start_redis},
 };
 
-/// The origin of short URLs in tests. Nothing listens there: it only appears in answers.
+/// The origin of short URLs in tests. It appears only in responses; no server listens there.
 pub const BASE_URL: &str = "http://lnt.test";
 
-/// Waits that are longer here than in the product, see [`Builder::default`].
-const PATIENCE: [&str; 4] = [
+/// Timeouts that are longer than the product's defaults, except with [`Postgres::Own`].
+const LONGER_TIMEOUTS: [&str; 4] = [
     "LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS",
     "LINNET__POSTGRES__LOCK_TIMEOUT_MS",
     "LINNET__POSTGRES__STATEMENT_TIMEOUT_MS",
     "LINNET__RESOLVE__DATABASE_TIMEOUT_MS",
 ];
 
-/// Where the database is.
+/// The PostgreSQL server that a stack uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Postgres {
-    /// In the server of `DATABASE_URL`, or in an own one when that is not set.
+    /// A new database in the server of `DATABASE_URL`, or a new server if that is not set.
     #[default]
     Shared,
-    /// In an own server, which the test may stop.
+    /// A new server, which the test may stop. The product's own timeouts apply.
     Own,
 }
 
-/// What a stack is made of.
+/// The configuration of a stack.
 #[derive(Debug, Clone)]
 pub struct Builder {
     shorteners: usize,
@@ -62,24 +64,24 @@ impl Default for Builder {
             ("LINNET__SERVICE__TOKEN", "system-tests-0123456789abcdef0123456789"),
             ("LINNET__SHORTENER__SERVER_THREADS", "2"),
             ("LINNET__GATEWAY__SERVER_THREADS", "2"),
-            // Tests of limits set their own; the others are not to meet any.
+            // Far above what tests reach. Tests of limits set their own.
             ("LINNET__LIMITS__KEY_PER_MINUTE", "60000000"),
             ("LINNET__LIMITS__KEY_BURST", "1000000"),
             ("LINNET__LIMITS__ADDRESS_PER_MINUTE", "60000000"),
             ("LINNET__LIMITS__ADDRESS_BURST", "1000000"),
             ("LINNET__RESOLVE__MISSES_PER_MINUTE", "60000000"),
             ("LINNET__RESOLVE__MISSES_BURST", "1000000"),
-            // Many stacks share one server.
+            // Many stacks share one PostgreSQL server.
             ("LINNET__POSTGRES__MAX_CONNECTIONS", "16"),
-            // Unoptimised processes, several stacks at once, two cores: waits that the product would
-            // rightly give up are allowed to end. Tests of faults keep the product's own.
+            // Unoptimized processes of several stacks share a few cores, so statements may exceed the
+            // product's timeouts. Tests of faults use `Postgres::Own` and keep the product's.
             ("LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS", "4000"),
             ("LINNET__POSTGRES__LOCK_TIMEOUT_MS", "4000"),
             ("LINNET__POSTGRES__STATEMENT_TIMEOUT_MS", "4000"),
             ("LINNET__RESOLVE__DATABASE_TIMEOUT_MS", "4500"),
-            // The other tests are always waiting for a processor.
+            // Otherwise concurrent tests would throttle every job.
             ("LINNET__JOBS__THROTTLE_PERCENT", "100"),
-            // Tests of stopping set the real one.
+            // Tests of shutdown set a realistic drain.
             ("LINNET__SHUTDOWN__DRAIN_MS", "100"),
             ("LINNET__SHUTDOWN__GRACE_S", "5"),
             ("LINNET__TELEMETRY__LOG_LEVEL", "info"),
@@ -99,55 +101,55 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// How many shorteners.
+    /// Sets the number of shorteners.
     #[must_use]
     pub fn shorteners(mut self, count: usize) -> Self {
         self.shorteners = count;
         self
     }
 
-    /// How many gateways.
+    /// Sets the number of gateways.
     #[must_use]
     pub fn gateways(mut self, count: usize) -> Self {
         self.gateways = count;
         self
     }
 
-    /// How many workers; none unless told otherwise.
+    /// Sets the number of workers; the default is 0.
     #[must_use]
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = count;
         self
     }
 
-    /// Where the database is. With one of its own the product's own timeouts hold.
+    /// Sets the PostgreSQL server.
     #[must_use]
     pub fn postgres(mut self, postgres: Postgres) -> Self {
         self.postgres = postgres;
         if postgres == Postgres::Own {
-            for wait in PATIENCE {
-                self.env.remove(wait);
+            for timeout in LONGER_TIMEOUTS {
+                self.env.remove(timeout);
             }
         }
         self
     }
 
-    /// Puts a proxy between Redis and each process, so that one alone can be cut off.
+    /// Starts a proxy between each process and Redis, which can disconnect this process alone.
     #[must_use]
     pub fn proxied_redis(mut self) -> Self {
         self.proxied_redis = true;
         self
     }
 
-    /// Imports `users.csv`, `urls.csv` and `events.csv` of a folder before anything else is made.
+    /// Imports `users.csv`, `urls.csv` and `events.csv` from a folder before the first key is created.
     #[must_use]
     pub fn import(mut self, folder: &Path) -> Self {
         self.import = Some(folder.to_owned());
         self
     }
 
-    /// Gives each shortener an upload area on a disk of its own, of this size (`2m`), that nobody else
-    /// sees. The machine must allow namespaces of users and of mounts.
+    /// Gives each shortener an upload folder on its own disk of this size, such as `2m`. Other processes
+    /// do not see the disk. The machine must allow user and mount namespaces.
     #[must_use]
     pub fn upload_disk(mut self, size: &'static str) -> Self {
         self.upload_disk = Some(size);
@@ -168,65 +170,29 @@ impl Builder {
         self
     }
 
-    /// Starts everything and waits until all is ready.
+    /// Starts all processes and waits until they are ready.
     pub async fn start(self) -> Stack {
-        let folder = folder();
-        let (postgres, database, database_url) = self.start_postgres(folder.path()).await;
+        let folder = short_folder();
+        let path = folder.path();
+        let (postgres, database, database_url) = self.start_postgres(path).await;
+        let (redis, redis_port) = start_redis(path).await;
         let mut env = self.env.clone();
         env.insert("LINNET__POSTGRES__URL".into(), database_url.clone());
-        // Each process takes a folder of its own in it.
-        env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.path().join("spool")));
-        env.insert("LINNET__JOBS__UPLOAD_DIR".into(), path_text(&folder.path().join("uploads")));
+        // Each process creates its own folder in the spool folder.
+        env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&path.join("spool")));
+        env.insert("LINNET__JOBS__UPLOAD_DIR".into(), path_text(&path.join("uploads")));
+        let admin_key = self.prepare_database(&env).await;
 
-        let (redis, redis_port) = start_redis(folder.path()).await;
-        run(&env, &["migrate"]).await;
-        if let Some(data) = &self.import {
-            let file = |name: &str| path_text(&data.join(name));
-            let (users, urls, events) = (file("users.csv"), file("urls.csv"), file("events.csv"));
-            let files = ["--users", &users, "--urls", &urls, "--events", &events];
-            run(&env, &[&["admin", "import"][..], &files].concat()).await;
-        }
-        let create_key =
-            ["admin", "create-key", "--username", "root", "--email", "root@example.test"];
-        let admin_key = run(&env, &create_key).await.trim().to_owned();
-
-        let mut shortener_redis = Vec::new();
-        let mut gateway_redis = Vec::new();
-        let mut worker_redis = Vec::new();
-        let redis_url = |proxies: &mut Vec<RedisProxy>| {
-            let port = if self.proxied_redis {
-                proxies.push(RedisProxy::start(local(redis_port)));
-                proxies.last().map_or(redis_port, RedisProxy::port)
-            } else {
-                redis_port
-            };
-            format!("redis://127.0.0.1:{port}/0")
-        };
-        let path = folder.path();
-        let sockets = |name: &str, count: usize| -> Vec<String> {
-            (0..count).map(|n| socket(path, name, n)).collect()
-        };
-        let resolve = sockets("r", self.shorteners);
-        let listen = sockets("g", self.gateways);
-        env.insert("LINNET__UPSTREAM__SHORTENERS".into(), sockets("a", self.shorteners).join(","));
-        // For the command line; each process has its own below.
-        env.insert("LINNET__REDIS__URL".into(), format!("redis://127.0.0.1:{redis_port}/0"));
-
-        let shorteners: Vec<_> = (0..self.shorteners)
-            .map(|n| {
-                let mut spec = SHORTENER.spec(path, n, &env, &redis_url(&mut shortener_redis));
-                if let Some(size) = self.upload_disk {
-                    disks::mount_for(&mut spec, &path.join("uploads"), size);
-                }
-                Process::spawn(spec)
-            })
-            .collect();
-        let gateways: Vec<_> = (0..self.gateways)
-            .map(|n| Process::spawn(GATEWAY.spec(path, n, &env, &redis_url(&mut gateway_redis))))
-            .collect();
-        let workers: Vec<_> = (0..self.workers)
-            .map(|n| Process::spawn(WORKER.spec(path, n, &env, &redis_url(&mut worker_redis))))
-            .collect();
+        let resolve = sockets(path, "r", self.shorteners);
+        let listen = sockets(path, "g", self.gateways);
+        let api = sockets(path, "a", self.shorteners);
+        env.insert("LINNET__UPSTREAM__SHORTENERS".into(), api.join(","));
+        // For the command line. `Kind::spec` sets another URL for each process.
+        env.insert("LINNET__REDIS__URL".into(), redis_url(redis_port));
+        let (shorteners, shortener_redis) =
+            self.spawn(&SHORTENER, self.shorteners, path, &env, redis_port);
+        let (gateways, gateway_redis) = self.spawn(&GATEWAY, self.gateways, path, &env, redis_port);
+        let (workers, worker_redis) = self.spawn(&WORKER, self.workers, path, &env, redis_port);
         let (nginx, port) = start_nginx(path, &resolve, &listen, &self.nginx_env).await;
 
         let client = Client::new(local(port)).with_key(&admin_key);
@@ -249,13 +215,56 @@ impl Builder {
             _database: database,
             folder,
         };
-        stack.ready().await;
+        stack.wait_until_ready().await;
         let id = "SELECT user_id FROM api_keys ORDER BY created_at LIMIT 1";
         stack.admin_id = sqlx::query_scalar(id)
             .fetch_one(&mut stack.database().await)
             .await
             .expect("the administrator's id");
         stack
+    }
+
+    /// Runs the migrations and the import, and returns a new administrator's key.
+    async fn prepare_database(&self, env: &BTreeMap<String, String>) -> String {
+        run(env, &["migrate"]).await;
+        if let Some(data) = &self.import {
+            let file = |name: &str| path_text(&data.join(name));
+            let (users, urls, events) = (file("users.csv"), file("urls.csv"), file("events.csv"));
+            let files = ["--users", &users, "--urls", &urls, "--events", &events];
+            run(env, &[&["admin", "import"][..], &files].concat()).await;
+        }
+        let create_key =
+            ["admin", "create-key", "--username", "root", "--email", "root@example.test"];
+        run(env, &create_key).await.trim().to_owned()
+    }
+
+    /// Starts processes of one kind, each with its own proxy to Redis if the stack has proxies.
+    fn spawn(
+        &self,
+        kind: &Kind,
+        count: usize,
+        folder: &Path,
+        env: &BTreeMap<String, String>,
+        redis_port: u16,
+    ) -> (Vec<Process>, Vec<RedisProxy>) {
+        let mut proxies = Vec::new();
+        let processes = (0..count).map(|number| {
+            let mut port = redis_port;
+            if self.proxied_redis {
+                let proxy = RedisProxy::start(local(redis_port));
+                port = proxy.port();
+                proxies.push(proxy);
+            }
+            let mut spec = kind.spec(folder, number, env, &redis_url(port));
+            if let Some(size) = self.upload_disk
+                && kind.has_upload_disk
+            {
+                disks::mount_for(&mut spec, &folder.join("uploads"), size);
+            }
+            Process::spawn(spec)
+        });
+        let processes = processes.collect();
+        (processes, proxies)
     }
 
     async fn start_postgres(&self, folder: &Path) -> (Option<Process>, Option<Database>, String) {
@@ -273,86 +282,12 @@ impl Builder {
     }
 }
 
-/// A folder that servers of other users can reach, with a path short enough for unix sockets.
-fn folder() -> TempDir {
+/// A folder that servers of other users can enter, with a path short enough for Unix sockets.
+fn short_folder() -> TempDir {
     let parent = std::env::temp_dir();
     let parent = if parent.as_os_str().len() < 60 { parent } else { PathBuf::from("/tmp") };
     let folder = tempfile::Builder::new().prefix("lnt-").tempdir_in(parent).expect("a folder");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))
         .expect("the folder's permissions");
     folder
-}
-
-/// A kind of process that has its own sockets, log and connection to Redis.
-struct Kind {
-    name: &'static str,
-    program: &'static str,
-    command: &'static str,
-    /// The variable and the socket's name of its admin listener.
-    admin: (&'static str, &'static str),
-    /// What else each process of the kind has to itself.
-    own: fn(&Path, usize) -> Vec<(&'static str, String)>,
-}
-
-const SHORTENER: Kind = Kind {
-    name: "linnet-shortener",
-    program: "linnet-shortener",
-    command: "serve",
-    admin: ("LINNET__SHORTENER__ADMIN_LISTEN", "sa"),
-    own: shortener_env,
-};
-
-const GATEWAY: Kind = Kind {
-    name: "linnet-gateway",
-    program: "linnet-gateway",
-    command: "serve",
-    admin: ("LINNET__GATEWAY__ADMIN_LISTEN", "ga"),
-    own: |folder, number| vec![("LINNET__GATEWAY__LISTEN", socket(folder, "g", number))],
-};
-
-const WORKER: Kind = Kind {
-    name: "linnet-worker",
-    program: "linnet-shortener",
-    command: "worker",
-    admin: ("LINNET__WORKER__ADMIN_LISTEN", "wa"),
-    own: |_, _| Vec::new(),
-};
-
-/// What one shortener may not share with the others. A file or folder of its own goes here.
-fn shortener_env(folder: &Path, number: usize) -> Vec<(&'static str, String)> {
-    vec![
-        ("LINNET__SHORTENER__RESOLVE_LISTEN", socket(folder, "r", number)),
-        ("LINNET__SHORTENER__API_LISTEN", socket(folder, "a", number)),
-    ]
-}
-
-impl Kind {
-    fn spec(
-        &self,
-        folder: &Path,
-        number: usize,
-        env: &BTreeMap<String, String>,
-        redis_url: &str,
-    ) -> Spec {
-        let name = format!("{}-{number}", self.name);
-        let (admin_key, admin) = self.admin;
-        let mut env = env.clone();
-        env.insert("LINNET__REDIS__URL".into(), redis_url.to_owned());
-        env.insert(admin_key.into(), socket(folder, admin, number));
-        env.extend((self.own)(folder, number).into_iter().map(|(key, own)| (key.to_owned(), own)));
-        Spec {
-            log: folder.join(format!("{name}.log")),
-            name,
-            program: binary(self.program),
-            args: vec![self.command.into()],
-            env,
-            stop_signal: Signal::TERM,
-            admin: Some(folder.join(format!("{admin}{number}"))),
-        }
-    }
-}
-
-/// A listener's address.
-fn socket(folder: &Path, name: &str, number: usize) -> String {
-    format!("unix:{}", path_text(&folder.join(format!("{name}{number}"))))
 }

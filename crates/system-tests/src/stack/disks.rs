@@ -1,4 +1,4 @@
-//! A small disk for one process: a tmpfs in a namespace of its own, which needs no privilege.
+//! Gives one process a small disk: a tmpfs in its own mount namespace, which needs no privilege.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{process::Spec, services::path_text};
 
-/// Mounts a disk and becomes the program, so that the pid stays.
+/// Mounts a tmpfs and replaces the shell with the program, which keeps the process id.
 const MOUNT: &str = "mount -t tmpfs -o \"size=$1\" tmpfs \"$2\" && shift 2 && exec \"$@\"";
 
 fn unshare(folder: &Path, size: &str) -> Vec<String> {
@@ -15,7 +15,7 @@ fn unshare(folder: &Path, size: &str) -> Vec<String> {
     args.into_iter().map(ToOwned::to_owned).chain([path_text(folder)]).collect()
 }
 
-/// Lets the process of `spec` find a disk of `size` at `folder`.
+/// Changes `spec` so that its process finds a disk of `size` at `folder`.
 pub(super) fn mount_for(spec: &mut Spec, folder: &Path, size: &str) {
     std::fs::create_dir_all(folder).expect("a folder");
     let mut args = unshare(folder, size);
@@ -23,7 +23,7 @@ pub(super) fn mount_for(spec: &mut Spec, folder: &Path, size: &str) {
     let trial = trial.expect("`unshare`, of util-linux");
     assert!(
         trial.status.success(),
-        "this machine does not let a test mount a disk in a namespace of its own: {}",
+        "this machine does not allow user and mount namespaces: {}",
         String::from_utf8_lossy(&trial.stderr)
     );
     args.push(path_text(&spec.program));

@@ -1,7 +1,8 @@
-//! All processes of one installation.
+//! Runs all processes of one installation.
 
 mod builder;
 mod disks;
+mod kind;
 mod servers;
 
 use std::{
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::Client,
+    expected::metric,
     metrics::Metrics,
     process::{Process, Signal},
     redis_proxy::RedisProxy,
@@ -25,15 +27,16 @@ use crate::{
 };
 
 pub use builder::{BASE_URL, Builder, Postgres};
-use servers::redis_answers;
+use servers::redis_responds;
 
-const START_WITHIN: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running installation; dropped, it stops. With `LINNET_TEST_KEEP` set its folder stays.
+/// A running installation. Dropping it stops all processes and deletes its folder, unless
+/// `LINNET_TEST_KEEP` is set.
 #[derive(Debug)]
 pub struct Stack {
-    // Dropped in this order, after `Drop::drop` has stopped the processes.
-    /// The public front.
+    // The fields are dropped in this order, after `Drop::drop` has stopped the processes.
+    /// nginx, which accepts all public requests.
     pub nginx: Process,
     /// The gateways.
     pub gateways: Vec<Process>,
@@ -43,17 +46,17 @@ pub struct Stack {
     pub workers: Vec<Process>,
     /// Redis.
     pub redis: Process,
-    /// PostgreSQL, when it is the stack's own.
+    /// PostgreSQL, with [`Postgres::Own`] or without `DATABASE_URL`.
     pub postgres: Option<Process>,
-    /// With [`Builder::proxied_redis`]: what stands between Redis and each shortener.
+    /// With [`Builder::proxied_redis`]: the proxy between each shortener and Redis.
     pub shortener_redis: Vec<RedisProxy>,
-    /// With [`Builder::proxied_redis`]: what stands between Redis and each gateway.
+    /// With [`Builder::proxied_redis`]: the proxy between each gateway and Redis.
     pub gateway_redis: Vec<RedisProxy>,
-    /// With [`Builder::proxied_redis`]: what stands between Redis and each worker.
+    /// With [`Builder::proxied_redis`]: the proxy between each worker and Redis.
     pub worker_redis: Vec<RedisProxy>,
-    /// A key that may do everything.
+    /// An API key with the scope `admin`.
     pub admin_key: String,
-    /// The user of that key.
+    /// The id of that key's user.
     pub admin_id: i64,
     client: Client,
     redis_port: u16,
@@ -64,22 +67,22 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// What a stack is made of: one process of each kind, but no worker, unless told otherwise.
+    /// Configures a stack. The default is one process of each kind, but no worker.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// One process of each kind, but no worker.
+    /// Starts one process of each kind, but no worker.
     pub async fn start() -> Self {
         Builder::default().start().await
     }
 
-    /// A client of nginx with the administrator's key.
+    /// A client that sends requests through nginx with [`Self::admin_key`].
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// The folder of the stack's files.
+    /// The folder with the stack's files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -89,19 +92,19 @@ impl Stack {
         &self.database_url
     }
 
-    /// A connection to the database.
+    /// Connects to the database.
     pub async fn database(&self) -> PgConnection {
         PgConnection::connect(&self.database_url).await.expect("a connection to the database")
     }
 
-    /// The port of Redis itself, behind the proxies.
+    /// The port of Redis, not of a proxy in front of it.
     pub fn redis_port(&self) -> u16 {
         self.redis_port
     }
 
-    /// Waits until every process is ready and nginx passes requests on.
-    pub async fn ready(&self) {
-        within(START_WITHIN, "every process ready", || async {
+    /// Waits until every process is ready and nginx forwards requests.
+    pub async fn wait_until_ready(&self) {
+        within(START_TIMEOUT, "every process to be ready", || async {
             for process in self.shorteners.iter().chain(&self.gateways).chain(&self.workers) {
                 if !process.is_ready().await {
                     return false;
@@ -112,8 +115,8 @@ impl Stack {
         .await;
     }
 
-    /// Makes a user with a key of these scopes; its id and a client with the key.
-    pub async fn user(&self, name: &str, scopes: &[&str]) -> (i64, Client) {
+    /// Creates a user and a key with these scopes. Returns the user's id and a client with the key.
+    pub async fn create_user(&self, name: &str, scopes: &[&str]) -> (i64, Client) {
         let email = format!("{name}@example.test");
         let body = serde_json::json!({"username": name, "email": email});
         let user = self.client.post("/api/v1/users", &body).send().await;
@@ -126,47 +129,48 @@ impl Stack {
         (id, self.client.with_key(&key))
     }
 
-    /// `GET /{code}` at one shortener's public listener, without nginx.
+    /// Sends `GET /{code}` to one shortener's resolve listener, without nginx.
     pub async fn resolve_at(&self, shortener: usize, code: &str) -> (u16, Option<String>) {
         let socket = self.folder().join(format!("r{shortener}"));
-        let answer = crate::client::get_unix(&socket, &format!("/{code}")).await;
-        let answer = answer.expect("an answer of the public listener");
-        (answer.status, answer.header("location").map(ToOwned::to_owned))
+        let response = crate::client::get_unix(&socket, &format!("/{code}")).await;
+        let response = response.expect("a response of the resolve listener");
+        (response.status, response.header("location").map(ToOwned::to_owned))
     }
 
-    /// A shortener's metrics.
+    /// The metrics of one shortener.
     pub async fn shortener_metrics(&self, number: usize) -> Metrics {
         self.shorteners[number].metrics().await
     }
 
-    /// Look-ups in PostgreSQL, of all shorteners together.
+    /// The number of lookups in PostgreSQL by all shorteners.
     pub async fn database_lookups(&self) -> f64 {
         let mut sum = 0.0;
         for shortener in &self.shorteners {
-            sum += shortener.metrics().await.sum("linnet_cache_lookups", &[("tier", "database")]);
+            sum += shortener.metrics().await.sum(metric::CACHE_LOOKUPS, &[("tier", "database")]);
         }
         sum
     }
 
-    /// Runs `linnet-shortener` with this stack's settings; its exit code, standard output and error.
+    /// Runs `linnet-shortener` with this stack's settings. Returns the exit code, standard output and
+    /// standard error.
     pub async fn cli(&self, args: &[&str]) -> (i32, String, String) {
         run_with(&self.env, args).await
     }
 
-    /// Stops PostgreSQL at once, as a crash would.
+    /// Kills PostgreSQL, like a crash.
     pub async fn kill_postgres(&mut self) {
         self.postgres.as_mut().expect("Postgres::Own").kill().await;
     }
 
-    /// Starts PostgreSQL again and waits until it answers.
+    /// Starts PostgreSQL again and waits until it accepts connections.
     pub async fn start_postgres(&mut self) {
         let url = self.database_url.clone();
         let server = self.postgres.as_mut().expect("Postgres::Own");
-        let end = Instant::now() + START_WITHIN;
+        let end = Instant::now() + START_TIMEOUT;
         server.start();
-        // After a crash the old backends may still hold the shared memory for a moment.
+        // After a crash, the old backends may still hold the shared memory for a moment.
         while PgConnection::connect(&url).await.is_err() {
-            assert!(Instant::now() < end, "PostgreSQL did not come back");
+            assert!(Instant::now() < end, "PostgreSQL did not restart");
             if !server.is_running() {
                 server.start();
             }
@@ -174,11 +178,11 @@ impl Stack {
         }
     }
 
-    /// Starts Redis again and waits until it answers.
+    /// Starts Redis again and waits until it responds.
     pub async fn start_redis(&mut self) {
         self.redis.start();
         let port = self.redis_port;
-        within(START_WITHIN, "Redis", || redis_answers(port)).await;
+        within(START_TIMEOUT, "Redis to respond", || redis_responds(port)).await;
     }
 
     fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
@@ -196,7 +200,7 @@ impl Drop for Stack {
         let failed = std::thread::panicking();
         let mut panicked = Vec::new();
         for process in self.processes() {
-            let state = if process.is_running() { "runs" } else { "has ended" };
+            let state = if process.is_running() { "running" } else { "ended" };
             if failed {
                 let tail = process.log_tail(40);
                 eprintln!("--- {} ({state}), last lines of its log:\n{tail}", process.name());
@@ -209,31 +213,33 @@ impl Drop for Stack {
             self.folder.disable_cleanup(true);
             eprintln!("--- kept: {}", self.folder.path().display());
         }
-        // The front first and the stores last, each kind together.
-        // Not gracefully: it would wait 10 s for the first request of a connection that a client opened
-        // in reserve.
+        // nginx stops first and the stores last, each kind together. A graceful stop of nginx would
+        // wait 10 s for the first request on a connection that a client opened in advance.
         self.nginx.signal(Signal::TERM);
-        self.gateways.iter_mut().chain(&mut self.shorteners).for_each(Process::begin_end);
+        self.gateways.iter_mut().chain(&mut self.shorteners).for_each(Process::begin_stop);
         let end = Instant::now() + Duration::from_secs(10);
         let mut killed = Vec::new();
         let mut finish = |process: &mut Process| {
-            if process.finish_end(end) {
+            if process.finish_stop(end) {
                 killed.push(process.name().to_owned());
             }
         };
         self.gateways.iter_mut().chain(&mut self.shorteners).for_each(&mut finish);
-        // After the shorteners, whose last work they may still take.
-        self.workers.iter_mut().for_each(Process::begin_end);
+        // Workers stop after the shorteners, because they may still process the last batches.
+        self.workers.iter_mut().for_each(Process::begin_stop);
         self.workers.iter_mut().for_each(&mut finish);
         finish(&mut self.nginx);
         let stores = std::iter::once(&mut self.redis).chain(&mut self.postgres);
         for process in stores {
-            process.begin_end();
-            process.finish_end(end);
+            process.begin_stop();
+            process.finish_stop(end);
         }
         if !failed {
-            assert!(panicked.is_empty(), "these panicked, see above: {panicked:?}");
-            assert!(killed.is_empty(), "these did not stop in time: {killed:?}");
+            assert!(
+                panicked.is_empty(),
+                "processes that panicked (see their logs above): {panicked:?}"
+            );
+            assert!(killed.is_empty(), "processes that did not stop in time: {killed:?}");
         }
     }
 }
@@ -253,19 +259,19 @@ async fn run_with(env: &BTreeMap<String, String>, args: &[&str]) -> (i32, String
     }
     command.args(args).envs(env).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
-    let output = output.expect("an end within a minute").expect("the program runs");
+    let output = output.expect("an exit within a minute").expect("a started program");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// What `linnet-stack` prints about a running stack.
+/// The addresses and credentials of a running stack, which `linnet-stack` prints.
 pub fn describe(stack: &Stack) -> Value {
     serde_json::json!({
         "address": format!("http://{}", stack.client.address()),
         "admin_key": stack.admin_key,
         "admin_id": stack.admin_id,
         "database_url": stack.database_url,
-        "redis_url": format!("redis://127.0.0.1:{}/0", stack.redis_port),
+        "redis_url": kind::redis_url(stack.redis_port),
         "folder": stack.folder().display().to_string(),
     })
 }

@@ -1,4 +1,4 @@
-//! Starts PostgreSQL, Redis and nginx on ports that are free.
+//! Starts PostgreSQL, Redis and nginx on free ports.
 
 use std::{
     collections::BTreeMap,
@@ -14,11 +14,11 @@ use crate::{
     services::{self, free_port, local},
 };
 
-use super::START_WITHIN;
+use super::START_TIMEOUT;
 
-const STARTS: usize = 5;
+const MAX_STARTS: usize = 5;
 
-pub(super) async fn redis_answers(port: u16) -> bool {
+pub(super) async fn redis_responds(port: u16) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let ping = async {
         let mut stream = tokio::net::TcpStream::connect(local(port)).await.ok()?;
@@ -30,17 +30,17 @@ pub(super) async fn redis_answers(port: u16) -> bool {
     tokio::time::timeout(Duration::from_secs(1), ping).await.ok().flatten().is_some()
 }
 
-/// Starts a server on a free port and waits for it; on another port when it ended instead.
+/// Starts a server on a free port and waits until it responds. Tries another port if it ends first.
 macro_rules! on_free_port {
-    ($what:literal, $start:expr, $answers:expr) => {{
+    ($what:literal, $start:expr, $responds:expr) => {{
         let mut started = None;
-        'starts: for _ in 0..STARTS {
+        'starts: for _ in 0..MAX_STARTS {
             let port = free_port();
             let mut process: Process = $start(port);
-            let end = Instant::now() + START_WITHIN;
+            let end = Instant::now() + START_TIMEOUT;
             while process.is_running() {
-                if $answers(port).await {
-                    // What answers may be another stack's server on the port that both chose.
+                if $responds(port).await {
+                    // Another stack's server may respond on a port that both chose.
                     if process.is_running() {
                         started = Some((process, port));
                         break 'starts;
@@ -51,22 +51,23 @@ macro_rules! on_free_port {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        started.unwrap_or_else(|| panic!("{} ended at each start", $what))
+        started.unwrap_or_else(|| panic!("{} ended at every start", $what))
     }};
 }
 
 pub(super) async fn start_redis(folder: &Path) -> (Process, u16) {
-    on_free_port!("Redis", |port| services::redis(folder, port), redis_answers)
+    on_free_port!("Redis", |port| services::redis(folder, port), redis_responds)
 }
 
 pub(super) async fn start_own_postgres(folder: &Path) -> (Process, String) {
-    let answers = |_| async {
+    let responds = |_| async {
         match services::postgres_url(folder) {
             Some(url) => PgConnection::connect(&url).await.is_ok(),
             None => false,
         }
     };
-    let (server, _) = on_free_port!("PostgreSQL", |port| services::postgres(folder, port), answers);
+    let (server, _) =
+        on_free_port!("PostgreSQL", |port| services::postgres(folder, port), responds);
     (server, services::postgres_url(folder).expect("the URL"))
 }
 

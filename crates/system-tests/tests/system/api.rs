@@ -1,25 +1,25 @@
-//! Every resource of the API: list, get, create, change, delete.
+//! Listing, reading, creating, changing and deleting each resource of the API.
 
-use linnet_system_tests::{Answer, Client, Stack};
+use linnet_system_tests::{Client, Response, Stack};
 use serde_json::{Value, json};
 
 /// The target of the `Link` header's `rel="next"`.
-fn next(answer: &Answer) -> Option<String> {
-    let (target, rest) = answer.header("link")?.strip_prefix('<')?.split_once('>')?;
+fn next_page(response: &Response) -> Option<String> {
+    let (target, rest) = response.header("link")?.strip_prefix('<')?.split_once('>')?;
     assert_eq!(rest, "; rel=\"next\"");
     Some(target.to_owned())
 }
 
-/// Every page from `path` on.
-async fn pages(client: &Client, path: &str) -> Vec<Vec<Value>> {
+/// Reads all pages, beginning with `path`.
+async fn read_pages(client: &Client, path: &str) -> Vec<Vec<Value>> {
     let mut path = Some(path.to_owned());
     let mut pages = Vec::new();
     while let Some(here) = path {
-        let answer = client.get(&here).send().await;
-        assert_eq!(answer.status, 200, "{here}: {}", answer.text());
-        pages.push(answer.json().as_array().unwrap().clone());
-        path = next(&answer);
-        assert!(pages.len() < 100, "the pages have no end");
+        let response = client.get(&here).send().await;
+        assert_eq!(response.status, 200, "{here}: {}", response.text());
+        pages.push(response.json().as_array().unwrap().clone());
+        path = next_page(&response);
+        assert!(pages.len() < 100, "more than 100 pages");
     }
     pages
 }
@@ -28,34 +28,36 @@ fn ids(items: &[Value]) -> Vec<i64> {
     items.iter().map(|item| item["id"].as_i64().unwrap()).collect()
 }
 
+/// The fields of a link.
+const LINK_FIELDS: [&str; 13] = [
+    "id",
+    "user_id",
+    "short_code",
+    "short_url",
+    "original_url",
+    "title",
+    "is_active",
+    "redirect_status",
+    "expires_at",
+    "max_clicks",
+    "clicks",
+    "created_at",
+    "updated_at",
+];
+
 #[tokio::test]
-async fn links_are_listed_read_changed_and_deleted() {
+async fn links_can_be_listed_read_changed_and_deleted() {
     let stack = Stack::start().await;
     let client = stack.client();
     let made =
         client.shorten(&json!({"original_url": "https://example.com/1", "title": "One"})).await;
     let path = format!("/api/v1/urls/{}", made["id"]);
     assert_eq!(client.get(&path).send().await.json(), made);
-    let fields: Vec<_> = made.as_object().unwrap().keys().map(String::as_str).collect();
-    let mut wanted = vec![
-        "id",
-        "user_id",
-        "short_code",
-        "short_url",
-        "original_url",
-        "title",
-        "is_active",
-        "redirect_status",
-        "expires_at",
-        "max_clicks",
-        "clicks",
-        "created_at",
-        "updated_at",
-    ];
-    wanted.sort_unstable();
-    let mut fields = fields.clone();
+    let mut fields: Vec<_> = made.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut expected = LINK_FIELDS;
     fields.sort_unstable();
-    assert_eq!(fields, wanted);
+    expected.sort_unstable();
+    assert_eq!(fields, expected);
 
     let patch =
         json!({"original_url": "https://example.com/2", "title": null, "redirect_status": 307});
@@ -68,24 +70,24 @@ async fn links_are_listed_read_changed_and_deleted() {
     assert_eq!(changed["short_code"], made["short_code"]);
     let put = client.put(&path, &json!({"is_active": false})).send().await.json();
     assert_eq!(put["is_active"], false);
-    assert_eq!(put["original_url"], "https://example.com/2", "PUT takes any subset as well");
+    assert_eq!(put["original_url"], "https://example.com/2", "PUT accepts any subset of fields");
     assert_eq!(client.get(&path).send().await.json(), put);
-    for unchangeable in ["id", "short_code", "user_id", "clicks", "created_at"] {
-        let answer = client.patch(&path, &json!({unchangeable: made[unchangeable]})).send().await;
-        answer.problem(422);
-        assert_eq!(answer.problem_fields(), [unchangeable]);
+    for immutable in ["id", "short_code", "user_id", "clicks", "created_at"] {
+        let response = client.patch(&path, &json!({immutable: made[immutable]})).send().await;
+        response.problem(422);
+        assert_eq!(response.problem_fields(), [immutable]);
     }
 
     let head = client.head(&path).send().await;
     assert_eq!((head.status, head.body.len()), (200, 0));
     let gone = client.delete(&path).send().await;
     assert_eq!((gone.status, gone.body.len()), (204, 0));
-    for answer in [
+    for response in [
         client.get(&path).send().await,
         client.delete(&path).send().await,
         client.patch(&path, &json!({"title": "x"})).send().await,
     ] {
-        assert_eq!(answer.problem(404)["code"], "not_found");
+        assert_eq!(response.problem(404)["code"], "not_found");
     }
     // The code is free again.
     let again = json!({"original_url": "https://example.com/3", "short_code": made["short_code"]});
@@ -95,7 +97,7 @@ async fn links_are_listed_read_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn lists_are_walked_by_cursor_and_by_page() {
+async fn lists_are_paginated_by_cursor_and_by_page() {
     let stack = Stack::start().await;
     let client = stack.client();
     let mut made = Vec::new();
@@ -104,11 +106,11 @@ async fn lists_are_walked_by_cursor_and_by_page() {
             client.shorten(&json!({"original_url": format!("https://example.com/{n}")})).await;
         made.push(link["id"].as_i64().unwrap());
     }
-    let by_cursor = pages(&client, "/api/v1/urls?limit=3").await;
+    let by_cursor = read_pages(&client, "/api/v1/urls?limit=3").await;
     let sizes: Vec<_> = by_cursor.iter().map(Vec::len).collect();
     assert_eq!(sizes, [3, 3, 1]);
     assert_eq!(ids(&by_cursor.concat()), made);
-    let by_page = pages(&client, "/api/v1/urls?page=1&per_page=3").await;
+    let by_page = read_pages(&client, "/api/v1/urls?page=1&per_page=3").await;
     assert_eq!(ids(&by_page.concat()), made);
     assert_eq!(
         by_page[1],
@@ -123,11 +125,11 @@ async fn lists_are_walked_by_cursor_and_by_page() {
     );
     assert_eq!(client.get("/api/v1/urls?page=9&per_page=3").send().await.json(), json!([]));
 
-    // Rows that go do not shift a cursor's pages.
+    // Deletions do not shift the pages of a cursor.
     let first = client.get("/api/v1/urls?limit=3").send().await;
-    let rest = next(&first).unwrap();
+    let rest = next_page(&first).unwrap();
     assert_eq!(client.delete(&format!("/api/v1/urls/{}", made[0])).send().await.status, 204);
-    assert_eq!(ids(&pages(&client, &rest).await.concat()), made[3..]);
+    assert_eq!(ids(&read_pages(&client, &rest).await.concat()), made[3..]);
 
     for (query, field) in [
         ("limit=201", "limit"),
@@ -144,17 +146,17 @@ async fn lists_are_walked_by_cursor_and_by_page() {
         ("is_active=maybe", "is_active"),
         ("user_id=x", "user_id"),
     ] {
-        let answer = client.get(&format!("/api/v1/urls?{query}")).send().await;
-        answer.problem(422);
-        assert_eq!(answer.problem_fields(), [field], "{query}");
+        let response = client.get(&format!("/api/v1/urls?{query}")).send().await;
+        response.problem(422);
+        assert_eq!(response.problem_fields(), [field], "{query}");
     }
 }
 
 #[tokio::test]
-async fn links_are_filtered() {
+async fn links_can_be_filtered() {
     let stack = Stack::start().await;
     let client = stack.client();
-    let (user, theirs) = stack.user("filters", &["urls:read", "urls:write"]).await;
+    let (user, theirs) = stack.create_user("filters", &["urls:read", "urls:write"]).await;
     let title = |title: &str| json!({"original_url": "https://example.com/", "title": title});
     let on = client.shorten(&title("Quarterly 100%_sure")).await["id"].as_i64().unwrap();
     let off = json!({"original_url": "https://search.example/Needle", "is_active": false});
@@ -171,14 +173,14 @@ async fn links_are_filtered() {
         ("search=no+such".into(), vec![]),
         (format!("search=example&is_active=true&user_id={user}"), vec![other]),
     ] {
-        let answer = client.get(&format!("/api/v1/urls?{query}")).send().await;
-        assert_eq!(answer.status, 200, "{query}: {}", answer.text());
-        assert_eq!(ids(answer.json().as_array().unwrap()), found, "{query}");
+        let response = client.get(&format!("/api/v1/urls?{query}")).send().await;
+        assert_eq!(response.status, 200, "{query}: {}", response.text());
+        assert_eq!(ids(response.json().as_array().unwrap()), found, "{query}");
     }
 }
 
 #[tokio::test]
-async fn users_are_listed_read_changed_and_deleted() {
+async fn users_can_be_listed_read_changed_and_deleted() {
     let stack = Stack::start().await;
     let client = stack.client();
     let body = json!({"username": "ada", "email": "Ada@example.test"});
@@ -190,7 +192,7 @@ async fn users_are_listed_read_changed_and_deleted() {
     assert_eq!(client.get(&location).send().await.json(), user);
     assert_eq!(user.as_object().unwrap().len(), 4);
 
-    // User names repeat, addresses don't, whatever their case.
+    // User names need not be unique. Email addresses must be, whatever their case.
     let same_name = json!({"username": "ada", "email": "ada2@example.test"});
     assert_eq!(client.post("/api/v1/users", &same_name).send().await.status, 201);
     let same_address = json!({"username": "eve", "email": "aDA@EXAMPLE.test"});
@@ -201,10 +203,10 @@ async fn users_are_listed_read_changed_and_deleted() {
     let renamed = client.patch(&location, &json!({"username": "Ada L."})).send().await.json();
     assert_eq!(renamed["username"], "Ada L.");
     assert_eq!(renamed["email"], user["email"]);
-    let all = pages(&client, "/api/v1/users?limit=1").await;
+    let all = read_pages(&client, "/api/v1/users?limit=1").await;
     assert_eq!(all.concat().len(), 3);
 
-    // With the user go its links, and everybody sees that.
+    // Deleting a user deletes their links, which stop resolving.
     let link = json!({"original_url": "https://example.com/", "user_id": user["id"]});
     let link = client.shorten(&link).await;
     let code = link["short_code"].as_str().unwrap();
@@ -216,7 +218,7 @@ async fn users_are_listed_read_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn keys_are_made_listed_renamed_and_revoked() {
+async fn keys_can_be_created_listed_renamed_and_revoked() {
     let stack = Stack::start().await;
     let client = stack.client();
     let body = json!({"name": "ci", "scopes": ["urls:read"], "expires_at": "2099-01-01T00:00:00Z"});
@@ -242,12 +244,12 @@ async fn keys_are_made_listed_renamed_and_revoked() {
         let body = json!({"name": format!("k{n}"), "scopes": ["urls:read"]});
         assert_eq!(client.post("/api/v1/api-keys", &body).send().await.status, 201);
     }
-    let walked = pages(&client, "/api/v1/api-keys?limit=2").await.concat();
+    let walked = read_pages(&client, "/api/v1/api-keys?limit=2").await.concat();
     let mut walked: Vec<_> = walked.iter().map(|key| key["id"].as_str().unwrap()).collect();
     assert_eq!(walked.len(), 6);
     walked.sort_unstable();
     walked.dedup();
-    assert_eq!(walked.len(), 6, "no key twice");
+    assert_eq!(walked.len(), 6, "a key on two pages");
 
     assert_eq!(client.with_key(&secret).get("/api/v1/urls").send().await.status, 200);
     assert_eq!(client.delete(&path).send().await.status, 204);
@@ -263,11 +265,11 @@ async fn keys_are_made_listed_renamed_and_revoked() {
     let past = json!({"name": "x", "scopes": ["urls:read"], "expires_at": "2020-01-01T00:00:00Z"});
     let past = client.post("/api/v1/api-keys", &past).send().await.json();
     let past = client.with_key(past["key"].as_str().unwrap());
-    assert_eq!(past.get("/api/v1/urls").send().await.status, 401, "it has ended already");
+    assert_eq!(past.get("/api/v1/urls").send().await.status, 401, "a key that has expired");
 }
 
 #[tokio::test]
-async fn links_leave_events_and_clients_add_their_own() {
+async fn changes_of_links_record_events_and_clients_can_add_events() {
     let stack = Stack::start().await;
     let client = stack.client();
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
@@ -294,7 +296,7 @@ async fn links_leave_events_and_clients_add_their_own() {
     assert_eq!(ids(only.as_array().unwrap()), [event["id"].as_i64().unwrap()]);
     let none = client.get("/api/v1/events?user_id=999999").send().await.json();
     assert_eq!(none, json!([]));
-    assert_eq!(pages(&client, "/api/v1/events?limit=2").await.concat().len(), 4);
+    assert_eq!(read_pages(&client, "/api/v1/events?limit=2").await.concat().len(), 4);
 
     let kept = client.shorten(&json!({"original_url": "https://example.com/"})).await["id"].clone();
     for (body, status, field) in [
@@ -312,14 +314,14 @@ async fn links_leave_events_and_clients_add_their_own() {
             "timestamp",
         ),
     ] {
-        let answer = client.post("/api/v1/events", &body).send().await;
-        answer.problem(status);
-        assert_eq!(answer.problem_fields(), [field], "{body}");
+        let response = client.post("/api/v1/events", &body).send().await;
+        response.problem(status);
+        assert_eq!(response.problem_fields(), [field], "{body}");
     }
     for method in [http::Method::PUT, http::Method::PATCH, http::Method::DELETE] {
-        let answer =
+        let response =
             client.request(method, made.header("location").unwrap()).json(&json!({})).send().await;
-        assert_eq!(answer.problem(405)["code"], "method_not_allowed");
-        assert!(answer.header("allow").unwrap().contains("GET"));
+        assert_eq!(response.problem(405)["code"], "method_not_allowed");
+        assert!(response.header("allow").unwrap().contains("GET"));
     }
 }

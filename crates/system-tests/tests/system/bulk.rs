@@ -1,37 +1,37 @@
-//! The same change for many links at once.
+//! Changing and deleting many links with one request.
 
 use std::time::Duration;
 
 use http::Method;
-use linnet_system_tests::{Answer, Client, Stack, within};
+use linnet_system_tests::{Client, Response, Stack, within};
 use serde_json::{Value, json};
 
 const SCOPES: &[&str] = &["urls:read", "urls:write"];
 const PATH: &str = "/api/v1/urls/bulk";
-/// The bound after a change.
+/// Time within which every process serves a change.
 const BOUND: Duration = Duration::from_secs(1);
 
-async fn change(client: &Client, body: &Value) -> Answer {
+async fn change(client: &Client, body: &Value) -> Response {
     client.patch(PATH, body).send().await
 }
 
-async fn delete(client: &Client, body: &Value) -> Answer {
+async fn delete(client: &Client, body: &Value) -> Response {
     client.request(Method::DELETE, PATH).json(body).send().await
 }
 
-/// An answer of these statuses.
-fn says(answer: &Answer, count: usize, results: &[(&Value, u16)]) {
-    assert_eq!(answer.status, 200, "{}", answer.text());
+/// Asserts the number of changed links and the status of each.
+fn assert_results(response: &Response, count: usize, results: &[(&Value, u16)]) {
+    assert_eq!(response.status, 200, "{}", response.text());
     let results: Vec<_> =
         results.iter().map(|(id, status)| json!({"id": id, "status": status})).collect();
-    assert_eq!(answer.json(), json!({"count": count, "results": results}));
+    assert_eq!(response.json(), json!({"count": count, "results": results}));
 }
 
 #[tokio::test]
-async fn must_16_many_links_are_changed_and_deleted_if_they_are_the_callers() {
+async fn must_16_bulk_changes_and_deletions_apply_only_to_the_callers_links() {
     let stack = Stack::start().await;
-    let (_, mine) = stack.user("mine", SCOPES).await;
-    let (_, other) = stack.user("other", SCOPES).await;
+    let (_, mine) = stack.create_user("mine", SCOPES).await;
+    let (_, other) = stack.create_user("other", SCOPES).await;
     let body = json!({"original_url": "https://example.com/old"});
     let (a, b) = (mine.shorten(&body).await, mine.shorten(&body).await);
     let theirs = other.shorten(&body).await;
@@ -41,11 +41,15 @@ async fn must_16_many_links_are_changed_and_deleted_if_they_are_the_callers() {
     let ids = json!([b["id"], theirs["id"], absent, a["id"]]);
     let patch =
         json!({"original_url": "HTTPS://Example.com/new", "title": "Both", "max_clicks": 7});
-    let answer = change(&mine, &json!({"ids": ids, "change": patch})).await;
-    says(&answer, 2, &[(&b["id"], 200), (&theirs["id"], 404), (&absent, 404), (&a["id"], 200)]);
+    let response = change(&mine, &json!({"ids": ids, "change": patch})).await;
+    assert_results(
+        &response,
+        2,
+        &[(&b["id"], 200), (&theirs["id"], 404), (&absent, 404), (&a["id"], 200)],
+    );
     for link in [&a, &b] {
         let now = mine.get(&path(link)).send().await.json();
-        assert_eq!(now["original_url"], "https://example.com/new", "normalised");
+        assert_eq!(now["original_url"], "https://example.com/new", "normalized");
         assert_eq!((&now["title"], &now["max_clicks"]), (&json!("Both"), &json!(7)));
         let events = mine.get(&format!("/api/v1/events?url_id={}", link["id"])).send().await.json();
         let last = events.as_array().unwrap().last().unwrap();
@@ -54,27 +58,31 @@ async fn must_16_many_links_are_changed_and_deleted_if_they_are_the_callers() {
     }
     assert_eq!(other.get(&path(&theirs)).send().await.json(), theirs);
 
-    // What says nothing changes nothing, and tells what is there.
+    // An empty change modifies nothing, but returns a status for each id.
     let before = mine.get(&path(&a)).send().await.json();
-    let answer = change(&mine, &json!({"ids": ids, "change": {}})).await;
-    says(&answer, 2, &[(&b["id"], 200), (&theirs["id"], 404), (&absent, 404), (&a["id"], 200)]);
+    let response = change(&mine, &json!({"ids": ids, "change": {}})).await;
+    assert_results(
+        &response,
+        2,
+        &[(&b["id"], 200), (&theirs["id"], 404), (&absent, 404), (&a["id"], 200)],
+    );
     assert_eq!(mine.get(&path(&a)).send().await.json(), before);
 
-    let answer = delete(&mine, &json!({"ids": [theirs["id"], a["id"]]})).await;
-    says(&answer, 1, &[(&theirs["id"], 404), (&a["id"], 204)]);
+    let response = delete(&mine, &json!({"ids": [theirs["id"], a["id"]]})).await;
+    assert_results(&response, 1, &[(&theirs["id"], 404), (&a["id"], 204)]);
     mine.get(&path(&a)).send().await.problem(404);
     assert_eq!(mine.get(&path(&b)).send().await.status, 200);
     assert_eq!(other.get(&path(&theirs)).send().await.json(), theirs);
-    // An administrator's are all.
-    let answer = delete(&stack.client(), &json!({"ids": [theirs["id"], b["id"]]})).await;
-    says(&answer, 2, &[(&theirs["id"], 204), (&b["id"], 204)]);
-    let (_, reader) = stack.user("reader", &["urls:read"]).await;
+    // An administrator can delete every user's links.
+    let response = delete(&stack.client(), &json!({"ids": [theirs["id"], b["id"]]})).await;
+    assert_results(&response, 2, &[(&theirs["id"], 204), (&b["id"], 204)]);
+    let (_, reader) = stack.create_user("reader", &["urls:read"]).await;
     change(&reader, &json!({"ids": [1], "change": {}})).await.problem(403);
     delete(&reader, &json!({"ids": [1]})).await.problem(403);
 }
 
 #[tokio::test]
-async fn must_07_changed_links_are_seen_changed_by_every_process() {
+async fn must_07_bulk_changes_take_effect_in_every_process() {
     let stack = Stack::builder().shorteners(2).start().await;
     let client = stack.client();
     let mut codes = Vec::new();
@@ -84,7 +92,7 @@ async fn must_07_changed_links_are_seen_changed_by_every_process() {
         codes.push(link["short_code"].as_str().unwrap().to_owned());
         ids.push(link["id"].clone());
     }
-    let all_lead_to = async |wanted: (u16, Option<&str>)| {
+    let all_resolve_to = async |wanted: (u16, Option<&str>)| {
         for shortener in 0..2 {
             for code in &codes {
                 let (status, location) = stack.resolve_at(shortener, code).await;
@@ -95,23 +103,23 @@ async fn must_07_changed_links_are_seen_changed_by_every_process() {
         }
         true
     };
-    // Twice, so that it comes from the caches.
-    assert!(all_lead_to((302, Some("https://example.com/old"))).await);
-    assert!(all_lead_to((302, Some("https://example.com/old"))).await);
+    // The second round comes from the caches.
+    assert!(all_resolve_to((302, Some("https://example.com/old"))).await);
+    assert!(all_resolve_to((302, Some("https://example.com/old"))).await);
 
     let patch = json!({"original_url": "https://example.com/new"});
-    let answer = change(&client, &json!({"ids": ids, "change": patch})).await;
-    assert_eq!(answer.json()["count"], 50, "{}", answer.text());
+    let response = change(&client, &json!({"ids": ids, "change": patch})).await;
+    assert_eq!(response.json()["count"], 50, "{}", response.text());
     within(BOUND, "the new target everywhere", || {
-        all_lead_to((302, Some("https://example.com/new")))
+        all_resolve_to((302, Some("https://example.com/new")))
     })
     .await;
     assert_eq!(delete(&client, &json!({"ids": ids})).await.json()["count"], 50);
-    within(BOUND, "nothing anywhere", || all_lead_to((404, None))).await;
+    within(BOUND, "404 everywhere", || all_resolve_to((404, None))).await;
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_named() {
+async fn invalid_fields_of_bulk_requests_are_named() {
     let stack = Stack::start().await;
     let client = stack.client();
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
@@ -125,26 +133,26 @@ async fn what_is_wrong_is_named() {
         (json!([id, 0]), "zero"),
         (json!([id, "1"]), "text"),
     ] {
-        let answer = change(&client, &json!({"ids": ids, "change": {"title": "x"}})).await;
-        answer.problem(422);
-        assert_eq!(answer.problem_fields(), ["ids"], "{what}");
-        let answer = delete(&client, &json!({"ids": ids})).await;
-        answer.problem(422);
-        assert_eq!(answer.problem_fields(), ["ids"], "{what}");
+        let response = change(&client, &json!({"ids": ids, "change": {"title": "x"}})).await;
+        response.problem(422);
+        assert_eq!(response.problem_fields(), ["ids"], "{what}");
+        let response = delete(&client, &json!({"ids": ids})).await;
+        response.problem(422);
+        assert_eq!(response.problem_fields(), ["ids"], "{what}");
     }
     let bad = json!({"title": 7, "short_code": "abc", "is_active": null});
-    let answer = change(&client, &json!({"change": bad, "no_such": 1})).await;
-    answer.problem(422);
-    let mut fields = answer.problem_fields();
+    let response = change(&client, &json!({"change": bad, "no_such": 1})).await;
+    response.problem(422);
+    let mut fields = response.problem_fields();
     fields.sort_unstable();
     let wanted = ["change.is_active", "change.short_code", "change.title", "ids", "no_such"];
     assert_eq!(fields, wanted);
-    let answer = delete(&client, &json!({"ids": [id], "change": {}})).await;
-    answer.problem(422);
-    assert_eq!(answer.problem_fields(), ["change"]);
+    let response = delete(&client, &json!({"ids": [id], "change": {}})).await;
+    response.problem(422);
+    assert_eq!(response.problem_fields(), ["change"]);
     let path = format!("/api/v1/urls/{id}");
-    assert_eq!(client.get(&path).send().await.json(), link, "nothing was changed");
-    // As many as there may be.
-    let answer = change(&client, &json!({"ids": many[..1_000], "change": {"title": "x"}})).await;
-    assert_eq!(answer.json()["results"].as_array().unwrap().len(), 1_000, "{}", answer.text());
+    assert_eq!(client.get(&path).send().await.json(), link, "rejected requests change nothing");
+    // The largest number of ids.
+    let response = change(&client, &json!({"ids": many[..1_000], "change": {"title": "x"}})).await;
+    assert_eq!(response.json()["results"].as_array().unwrap().len(), 1_000, "{}", response.text());
 }

@@ -1,10 +1,11 @@
-//! Guessing codes, and pretending to be somebody else while at it.
+//! The budget of misses per client, and forged client addresses.
 
 use std::time::Duration;
 
-use linnet_system_tests::{Builder, Stack, raw, within};
+use linnet_system_tests::{Builder, Stack, expected::metric, raw, within};
 use serde_json::json;
 
+/// A stack with a budget of misses that refills by one a second.
 fn with_budget(misses: u32) -> Builder {
     Stack::builder()
         .env("LINNET__RESOLVE__MISSES_PER_MINUTE", 60)
@@ -12,25 +13,25 @@ fn with_budget(misses: u32) -> Builder {
 }
 
 #[tokio::test]
-async fn must_12_who_guesses_codes_is_sent_away() {
+async fn must_12_client_that_guesses_codes_gets_429() {
     let stack = with_budget(20).start().await;
     let client = stack.client().anonymous();
     let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
     let path = format!("/{}", link["short_code"].as_str().unwrap());
     let mut misses = 0;
-    let refused = loop {
-        let answer = client.get(&format!("/guess{misses}")).send().await;
-        if answer.status == 429 {
-            break answer;
+    let rejected = loop {
+        let response = client.get(&format!("/guess{misses}")).send().await;
+        if response.status == 429 {
+            break response;
         }
-        assert_eq!(answer.status, 404);
+        assert_eq!(response.status, 404);
         misses += 1;
-        assert!(misses < 60, "guesses have no end");
+        assert!(misses < 60, "the budget has no end");
     };
-    assert!(misses >= 20, "{misses} misses are allowed");
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(misses >= 20, "{misses} misses before 429");
+    let wait: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
-    assert_eq!(client.get(&path).send().await.status, 429, "a hit would stand out");
+    assert_eq!(client.get(&path).send().await.status, 429, "an existing code would stand out");
     within(Duration::from_secs(10), "the budget refills", || async {
         client.get(&path).send().await.status == 302
     })
@@ -38,7 +39,7 @@ async fn must_12_who_guesses_codes_is_sent_away() {
 }
 
 #[tokio::test]
-async fn must_12_visitors_of_links_that_exist_meet_no_limit() {
+async fn must_12_visits_to_existing_links_are_not_limited() {
     let stack = with_budget(20).start().await;
     let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
     let code = link["short_code"].as_str().unwrap();
@@ -48,7 +49,7 @@ async fn must_12_visitors_of_links_that_exist_meet_no_limit() {
 }
 
 #[tokio::test]
-async fn must_14_a_visitor_cannot_choose_an_address() {
+async fn must_14_forged_addresses_give_a_visitor_no_new_budget() {
     let stack = with_budget(10).start().await;
     let address = stack.client().address();
     let mut statuses = Vec::new();
@@ -61,14 +62,14 @@ async fn must_14_a_visitor_cannot_choose_an_address() {
             format!("CF-Connecting-IP: 198.51.100.{n}"),
         ];
         let headers: Vec<_> = headers.iter().map(String::as_str).collect();
-        let answer = raw::get(address, format!("/guess{n}").as_bytes(), &headers).await;
-        statuses.push(answer.status.unwrap());
+        let response = raw::get(address, format!("/guess{n}").as_bytes(), &headers).await;
+        statuses.push(response.status.unwrap());
     }
-    assert!(statuses.contains(&429), "each new address got a new budget: {statuses:?}");
+    assert!(statuses.contains(&429), "each forged address got its own budget: {statuses:?}");
 }
 
 #[tokio::test]
-async fn must_14_a_caller_of_the_api_cannot_choose_an_address() {
+async fn must_14_forged_addresses_give_an_api_client_no_new_limit() {
     let stack = Stack::builder()
         .env("LINNET__LIMITS__ADDRESS_PER_MINUTE", 1)
         .env("LINNET__LIMITS__ADDRESS_BURST", 10)
@@ -83,28 +84,34 @@ async fn must_14_a_caller_of_the_api_cannot_choose_an_address() {
         }
         statuses.push(request.send().await.status);
     }
-    // A worker that has no connection to Redis yet judges by itself.
-    let alone = stack.gateways[0].metrics().await.sum("linnet_gateway_local_limits", &[]);
+    // A server thread without a connection to Redis counts locally.
+    let local = stack.gateways[0].metrics().await.sum(metric::GATEWAY_LOCAL_LIMITS, &[]);
     let allowed = statuses.iter().take_while(|status| **status == 401).count();
-    assert!(allowed >= 10 && (allowed as f64) <= 10.0 + alone, "{allowed}, {alone} without Redis");
+    assert!(
+        allowed >= 10 && (allowed as f64) <= 10.0 + local,
+        "{allowed} allowed, {local} counted locally"
+    );
     assert!(statuses[allowed..].iter().all(|status| *status == 429), "{statuses:?}");
 }
 
 #[tokio::test]
-async fn must_14_a_named_proxy_in_front_tells_the_address() {
+async fn must_14_address_from_a_trusted_proxy_counts() {
     let stack =
         with_budget(10).nginx_env("LINNET_NGINX_TRUSTED_PROXIES", "127.0.0.1").start().await;
     let address = stack.client().address();
     for n in 0..40 {
         let header = format!("X-Forwarded-For: 198.51.100.{n}");
-        let answer = raw::get(address, format!("/guess{n}").as_bytes(), &[&header]).await;
-        assert_eq!(answer.status, Some(404), "each visitor has an own budget");
+        let response = raw::get(address, format!("/guess{n}").as_bytes(), &[&header]).await;
+        assert_eq!(response.status, Some(404), "each visitor has its own budget");
     }
     let header = "X-Forwarded-For: 203.0.113.9, 198.51.100.250";
     let mut statuses = Vec::new();
     for n in 0..20 {
-        let answer = raw::get(address, format!("/guess{n}").as_bytes(), &[header]).await;
-        statuses.push(answer.status.unwrap());
+        let response = raw::get(address, format!("/guess{n}").as_bytes(), &[header]).await;
+        statuses.push(response.status.unwrap());
     }
-    assert!(statuses.contains(&429), "the last address before the proxy counts: {statuses:?}");
+    assert!(
+        statuses.contains(&429),
+        "the last address before the proxy does not count: {statuses:?}"
+    );
 }

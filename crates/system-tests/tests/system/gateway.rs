@@ -1,43 +1,43 @@
-//! What the gateway adds: limits, modes, pages, headers, and what it says when no shortener is there.
+//! The gateway: rate limits, anonymous access, pages, headers, CORS and unavailable shorteners.
 
 use std::time::Duration;
 
 use http::Method;
-use linnet_system_tests::{Stack, within};
+use linnet_system_tests::{Stack, expected::metric, within};
 use serde_json::json;
 
 #[tokio::test]
-async fn rates_are_told_and_kept() {
+async fn rate_limits_are_enforced_and_sent_in_headers() {
     let stack = Stack::builder()
         .env("LINNET__LIMITS__KEY_PER_MINUTE", 6)
         .env("LINNET__LIMITS__KEY_BURST", 5)
         .gateways(2)
         .start()
         .await;
-    let link = json!({"username": "x", "email": "x@example.test"});
-    // One call was made when the stack started.
+    let user = json!({"username": "x", "email": "x@example.test"});
+    // The start of the stack has used one request of the burst.
     let mut last = None;
     for _ in 0..8 {
-        let answer = stack.client().get("/api/v1/urls").send().await;
-        assert!(answer.header("ratelimit-policy").is_some_and(|policy| policy.contains("q=5")));
-        assert!(answer.header("ratelimit").is_some_and(|rate| rate.contains("r=")));
-        last = Some(answer);
+        let response = stack.client().get("/api/v1/urls").send().await;
+        assert!(response.header("ratelimit-policy").is_some_and(|policy| policy.contains("q=5")));
+        assert!(response.header("ratelimit").is_some_and(|rate| rate.contains("r=")));
+        last = Some(response);
     }
-    let refused = last.unwrap();
-    assert_eq!(refused.problem(429)["code"], "rate_limited");
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    let rejected = last.unwrap();
+    assert_eq!(rejected.problem(429)["code"], "rate_limited");
+    let wait: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=10).contains(&wait), "{wait}");
-    assert!(refused.header("ratelimit").unwrap().contains("r=0"));
-    stack.client().post("/api/v1/users", &link).send().await.problem(429);
-    // Another key's rate is its own: a wrong key is judged by its address.
+    assert!(rejected.header("ratelimit").unwrap().contains("r=0"));
+    stack.client().post("/api/v1/users", &user).send().await.problem(429);
+    // Another key has its own limit. An invalid key counts against the address.
     let other = stack.client().with_key("lnt_zzzzzzzz_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz");
     assert_eq!(other.get("/api/v1/urls").send().await.status, 401);
-    // Redirects have no rate of this kind.
+    // This limit does not apply to redirects.
     assert_eq!(stack.client().get("/unknown1").send().await.status, 404);
 }
 
 #[tokio::test]
-async fn rates_are_kept_without_redis() {
+async fn rate_limits_are_enforced_without_redis() {
     let mut stack = Stack::builder()
         .env("LINNET__LIMITS__KEY_PER_MINUTE", 6)
         .env("LINNET__LIMITS__KEY_BURST", 20)
@@ -52,11 +52,11 @@ async fn rates_are_kept_without_redis() {
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
     assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
     let metrics = stack.gateways[0].metrics().await;
-    assert_eq!(metrics.sum("linnet_gateway_limit_fallback", &[]), 1.0);
+    assert_eq!(metrics.sum(metric::GATEWAY_LIMIT_FALLBACK, &[]), 1.0);
 }
 
 #[tokio::test]
-async fn anonymous_callers_may_what_the_mode_says() {
+async fn anonymous_access_follows_the_configured_mode() {
     for (mode, create, list) in [("off", 401, 401), ("create", 201, 401), ("open", 201, 200)] {
         let stack = Stack::builder().env("LINNET__GATEWAY__ANONYMOUS", mode).start().await;
         let client = stack.client().anonymous();
@@ -73,17 +73,17 @@ async fn anonymous_callers_may_what_the_mode_says() {
             assert_eq!(patched.status, if mode == "open" { 200 } else { 401 }, "{mode}");
         }
         if mode == "create" {
-            // Nobody's link for somebody else is refused.
+            // An anonymous client cannot create a link for a user.
             let named = json!({"original_url": "https://example.com/", "user_id": stack.admin_id});
             client.post("/api/v1/urls", &named).send().await.problem(403);
         }
         let warned = stack.gateways[0].log().contains("\"WARN\"");
-        assert!(mode != "open" || warned, "open is warned about");
+        assert!(mode != "open" || warned, "mode `open` logs a warning");
     }
 }
 
 #[tokio::test]
-async fn the_pages_are_there_with_their_headers() {
+async fn pages_are_served_with_their_headers() {
     let stack = Stack::start().await;
     let client = stack.client().anonymous();
     let landing = client.get("/").send().await;
@@ -111,22 +111,22 @@ async fn the_pages_are_there_with_their_headers() {
     assert_eq!(health.json()["status"], "ok");
 
     let api = stack.client().get("/api/v1/urls").send().await;
-    let refused = client.get("/api/v1/urls").send().await;
+    let rejected = client.get("/api/v1/urls").send().await;
     let missing = stack.client().get("/api/v1/nothing").send().await;
     assert_eq!(missing.problem(404)["code"], "not_found");
-    for answer in [&landing, &docs, &openapi, &health, &api, &refused, &missing] {
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
-        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
-        assert!(answer.header("content-security-policy").is_some());
-        assert_eq!(answer.header("server"), Some("nginx"));
-        assert_eq!(answer.header("x-powered-by"), None);
+    for response in [&landing, &docs, &openapi, &health, &api, &rejected, &missing] {
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(response.header("referrer-policy"), Some("no-referrer"));
+        assert!(response.header("content-security-policy").is_some());
+        assert_eq!(response.header("server"), Some("nginx"));
+        assert_eq!(response.header("x-powered-by"), None);
     }
     assert_eq!(api.header("cache-control"), Some("no-store"));
-    assert!(refused.header("cache-control").unwrap().contains("no-store"));
+    assert!(rejected.header("cache-control").unwrap().contains("no-store"));
 }
 
 #[tokio::test]
-async fn other_origins_are_let_in_only_when_configured() {
+async fn cross_origin_requests_are_allowed_only_when_configured() {
     let origin = "https://app.example";
     let stack = Stack::start().await;
     let get = || stack.client().get("/api/v1/urls").header("origin", origin);
@@ -145,53 +145,53 @@ async fn other_origins_are_let_in_only_when_configured() {
     drop(stack);
 
     let stack = Stack::builder().env("LINNET__CORS__ALLOWED_ORIGINS", origin).start().await;
-    let answer = preflight(&stack, origin).await;
-    assert!(answer.status < 300, "{}", answer.status);
-    assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+    let response = preflight(&stack, origin).await;
+    assert!(response.status < 300, "{}", response.status);
+    assert_eq!(response.header("access-control-allow-origin"), Some(origin));
     assert_eq!(
         preflight(&stack, "https://evil.example").await.header("access-control-allow-origin"),
         None
     );
-    let answer = stack.client().get("/api/v1/urls").header("origin", origin).send().await;
-    assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
-    assert_ne!(answer.header("access-control-allow-credentials"), Some("true"));
+    let response = stack.client().get("/api/v1/urls").header("origin", origin).send().await;
+    assert_eq!(response.header("access-control-allow-origin"), Some(origin));
+    assert_ne!(response.header("access-control-allow-credentials"), Some("true"));
 }
 
 #[tokio::test]
-async fn without_a_shortener_it_says_so_and_recovers() {
+async fn requests_get_503_without_a_shortener_until_it_restarts() {
     let mut stack = Stack::start().await;
     assert_eq!(stack.client().get("/api/v1/urls").send().await.status, 200);
     stack.shorteners[0].kill().await;
     for _ in 0..20 {
-        let answer = stack.client().get("/api/v1/urls").send().await;
-        assert_eq!(answer.problem(503)["code"], "unavailable");
-        assert!(answer.header("retry-after").is_some());
+        let response = stack.client().get("/api/v1/urls").send().await;
+        assert_eq!(response.problem(503)["code"], "unavailable");
+        assert!(response.header("retry-after").is_some());
     }
-    within(Duration::from_secs(5), "/health says so", || async {
+    within(Duration::from_secs(5), "503 from /health", || async {
         stack.client().get("/health").send().await.status == 503
     })
     .await;
-    // nginx itself answers for the public listener.
+    // nginx itself returns the error for the resolve listener.
     let visit = stack.client().get("/some-code").send().await;
     assert!([502, 503].contains(&visit.status), "{}", visit.status);
     assert!(!visit.text().contains("nginx"));
     stack.shorteners[0].start();
-    within(Duration::from_secs(10), "it recovers by itself", || async {
+    within(Duration::from_secs(10), "200 after the restart", || async {
         stack.client().get("/api/v1/urls").send().await.status == 200
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_shortener_that_hangs_is_gone_around() {
+async fn requests_bypass_a_hung_shortener() {
     let mut stack = Stack::builder()
         .shorteners(2)
         .env("LINNET__UPSTREAM__RESPONSE_TIMEOUT_MS", 500)
         .start()
         .await;
     stack.shorteners[0].signal(linnet_system_tests::Signal::STOP);
-    within(Duration::from_secs(10), "the gateway leaves it out", || async {
-        stack.gateways[0].metrics().await.sum("linnet_gateway_upstream_up", &[("upstream", "0")])
+    within(Duration::from_secs(10), "the gateway marks the shortener as down", || async {
+        stack.gateways[0].metrics().await.sum(metric::GATEWAY_UPSTREAM_UP, &[("upstream", "0")])
             == 0.0
     })
     .await;
@@ -199,8 +199,8 @@ async fn a_shortener_that_hangs_is_gone_around() {
         assert_eq!(stack.client().get("/api/v1/urls").send().await.status, 200);
     }
     stack.shorteners[0].signal(linnet_system_tests::Signal::CONT);
-    within(Duration::from_secs(10), "it is back", || async {
-        stack.gateways[0].metrics().await.sum("linnet_gateway_upstream_up", &[("upstream", "0")])
+    within(Duration::from_secs(10), "the gateway marks the shortener as up", || async {
+        stack.gateways[0].metrics().await.sum(metric::GATEWAY_UPSTREAM_UP, &[("upstream", "0")])
             == 1.0
     })
     .await;

@@ -1,11 +1,11 @@
-//! `Idempotency-Key`.
+//! `Idempotency-Key`: replayed responses, mismatches and concurrent requests.
 
 use futures::future::join_all;
 use linnet_system_tests::Stack;
 use serde_json::json;
 
 #[tokio::test]
-async fn a_repeated_key_replays_the_first_answer() {
+async fn repeated_key_replays_the_first_response() {
     let stack = Stack::start().await;
     let client = stack.client();
     let body = json!({"original_url": "https://example.com/"});
@@ -26,16 +26,16 @@ async fn a_repeated_key_replays_the_first_answer() {
     mismatch.problem(422);
     assert_eq!(mismatch.problem_fields(), ["Idempotency-Key"]);
 
-    // Another user's key of the same name is another key.
-    let (_, other) = stack.user("other", &["urls:write"]).await;
+    // Each user has their own keys.
+    let (_, other) = stack.create_user("other", &["urls:write"]).await;
     let theirs = other.post("/api/v1/urls", &body).header("idempotency-key", "k-1").send().await;
     assert_eq!(theirs.status, 201);
     assert_ne!(theirs.json()["id"], first.json()["id"]);
 
-    // A refusal leaves the key free.
+    // A rejected request does not use up the key.
     let bad = json!({"original_url": "nowhere"});
-    let refused = client.post("/api/v1/urls", &bad).header("idempotency-key", "k-3").send().await;
-    assert_eq!(refused.status, 422);
+    let rejected = client.post("/api/v1/urls", &bad).header("idempotency-key", "k-3").send().await;
+    assert_eq!(rejected.status, 422);
     assert_eq!(post("k-3").send().await.status, 201);
     let long = "x".repeat(256);
     let too_long = post(&long).send().await;
@@ -44,22 +44,22 @@ async fn a_repeated_key_replays_the_first_answer() {
 }
 
 #[tokio::test]
-async fn twenty_at_once_with_one_key_make_one_link() {
+async fn twenty_concurrent_requests_with_one_key_create_one_link() {
     let stack = Stack::builder().shorteners(2).start().await;
     let client = stack.client();
     let body = json!({"original_url": "https://example.com/"});
     let post = || client.post("/api/v1/urls", &body).header("idempotency-key", "the-same").send();
-    let answers = join_all((0..20).map(|_| post())).await;
-    for answer in &answers {
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        assert_eq!(answer.body, answers[0].body);
+    let responses = join_all((0..20).map(|_| post())).await;
+    for response in &responses {
+        assert_eq!(response.status, 201, "{}", response.text());
+        assert_eq!(response.body, responses[0].body);
     }
     let links = client.get("/api/v1/urls").send().await.json();
     assert_eq!(links.as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn users_and_events_take_a_key_too() {
+async fn users_and_events_accept_idempotency_keys() {
     let stack = Stack::start().await;
     let client = stack.client();
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;

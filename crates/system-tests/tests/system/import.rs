@@ -1,4 +1,4 @@
-//! `admin import`.
+//! `admin import`: complete data sets, invalid rows and malformed files.
 
 use std::{
     collections::BTreeMap,
@@ -7,15 +7,15 @@ use std::{
 
 use linnet_system_tests::{
     Stack,
-    services::{path_text, workspace},
+    services::{path_text, sample_data, workspace},
 };
 use serde_json::json;
 
-/// A row as its columns.
+/// Values of a row by column.
 type Row = BTreeMap<String, String>;
 
-/// Reads a CSV file: quotes, doubled quotes, no line breaks within fields.
-fn rows(path: &Path) -> Vec<Row> {
+/// Reads a CSV file without line breaks in fields.
+fn read_rows(path: &Path) -> Vec<Row> {
     let text = std::fs::read_to_string(path).unwrap();
     let mut lines = text.lines();
     let fields = |line: &str| {
@@ -43,98 +43,113 @@ fn fixture(name: &str) -> PathBuf {
     workspace().join("crates/system-tests/fixtures").join(name)
 }
 
-/// A data set: its folder and how many rows its files have.
+/// Folders with data sets, and the numbers of users, links and events of the sample.
 fn data_sets() -> Vec<(PathBuf, Option<[usize; 3]>)> {
     let mut sets = vec![(fixture("import"), None)];
-    let sample = std::env::var_os("LINNET_SAMPLE_DATA")
-        .map_or_else(|| workspace().join("../shared/data/sample"), PathBuf::from);
-    if sample.join("urls.csv").exists() {
+    if let Some(sample) = sample_data() {
         sets.push((sample, Some([400, 2_000, 3_422])));
     }
     sets
 }
 
 #[tokio::test]
-async fn a_data_set_comes_in_whole_and_every_code_resolves() {
+async fn data_set_is_imported_completely_and_every_code_resolves() {
     for (folder, counts) in data_sets() {
         let file = |name: &str| folder.join(format!("{name}.csv"));
         let (users, urls, events) =
-            (rows(&file("users")), rows(&file("urls")), rows(&file("events")));
+            (read_rows(&file("users")), read_rows(&file("urls")), read_rows(&file("events")));
         if let Some(counts) = counts {
             assert_eq!([users.len(), urls.len(), events.len()], counts);
         }
-        // Before the first key is made: its user would take an id of the data.
+        // The import precedes the first key, whose user would otherwise take an id of the data set.
         let stack = Stack::builder().import(&folder).start().await;
-        let mut database = stack.database().await;
         for (table, rows) in [("users", &users), ("urls", &urls), ("events", &events)] {
-            let sql = format!("SELECT count(*) FROM {table} WHERE id <= $1");
-            let last: i64 = rows.iter().map(|row| row["id"].parse().unwrap()).max().unwrap();
-            let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-                .bind(last)
-                .fetch_one(&mut database)
-                .await
-                .unwrap();
-            assert_eq!(usize::try_from(count).unwrap(), rows.len(), "{table}");
+            assert_all_rows_are_stored(&stack, table, rows).await;
         }
-        let client = stack.client();
-        let last_user = users.iter().map(|row| row["id"].parse::<i64>().unwrap()).max().unwrap();
-        let (next, _) = stack.user("next", &["urls:read"]).await;
-        assert_eq!(next, last_user + 1, "the sequence is past the explicit ids");
-        let last_url = urls.iter().map(|row| row["id"].parse::<i64>().unwrap()).max().unwrap();
-        let next = client.shorten(&json!({"original_url": "https://example.com/"})).await;
-        assert_eq!(next["id"], last_url + 1);
+        assert_next_ids_follow_the_imported(&stack, &users, &urls).await;
+        assert_user_names_may_repeat(&stack, &users).await;
+        assert_codes_resolve(&stack, &urls).await;
+        assert_fields_are_kept(&stack, &urls[urls.len() / 2], &events).await;
 
-        let mut names: Vec<_> = users.iter().map(|row| &row["username"]).collect();
-        names.sort_unstable();
-        let repeated = names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone());
-        let repeated = repeated.expect("the data have a user name twice");
-        let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE username = $1")
-            .bind(&repeated)
-            .fetch_one(&mut database)
-            .await
-            .unwrap();
-        assert!(kept >= 2, "{repeated}");
-
-        let mut inactive = 0;
-        for row in &urls {
-            let (status, location) = client.resolve(&row["short_code"]).await;
-            if row["is_active"] == "True" {
-                let target = Some(row["original_url"].as_str());
-                assert_eq!((status, location.as_deref()), (302, target), "{row:?}");
-            } else {
-                assert_eq!(status, 404, "{row:?}");
-                inactive += 1;
-            }
-        }
-        assert!(inactive > 0);
-
-        let sample = &urls[urls.len() / 2];
-        let link = client.get(&format!("/api/v1/urls/{}", sample["id"])).send().await.json();
-        assert_eq!(link["short_code"], sample["short_code"]);
-        assert_eq!(link["title"], sample["title"]);
-        assert_eq!(link["user_id"].to_string(), sample["user_id"]);
-        let created_at = sample["created_at"].replace(' ', "T") + "Z";
-        assert_eq!(link["created_at"], created_at);
-        let event = events.iter().find(|event| event["details"].contains('{')).unwrap();
-        let stored = client.get(&format!("/api/v1/events/{}", event["id"])).send().await.json();
-        let details: serde_json::Value = serde_json::from_str(&event["details"]).unwrap();
-        assert_eq!(stored["details"], details);
-        assert_eq!(stored["event_type"], event["event_type"]);
-
-        // A second time, nothing is changed and everything is told.
+        // A second import fails, because all users exist.
         let users = path_text(&file("users"));
         let (status, out, error) = stack.cli(&["admin", "import", "--users", &users]).await;
         assert_ne!(status, 0, "{out}{error}");
     }
 }
 
+fn last_id(rows: &[Row]) -> i64 {
+    rows.iter().map(|row| row["id"].parse().unwrap()).max().unwrap()
+}
+
+async fn assert_all_rows_are_stored(stack: &Stack, table: &str, rows: &[Row]) {
+    let sql = format!("SELECT count(*) FROM {table} WHERE id <= $1");
+    let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .bind(last_id(rows))
+        .fetch_one(&mut stack.database().await)
+        .await
+        .unwrap();
+    assert_eq!(usize::try_from(count).unwrap(), rows.len(), "{table}");
+}
+
+async fn assert_next_ids_follow_the_imported(stack: &Stack, users: &[Row], urls: &[Row]) {
+    let (next, _) = stack.create_user("next", &["urls:read"]).await;
+    assert_eq!(next, last_id(users) + 1, "the id of the next user");
+    let next = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
+    assert_eq!(next["id"], last_id(urls) + 1, "the id of the next link");
+}
+
+async fn assert_user_names_may_repeat(stack: &Stack, users: &[Row]) {
+    let mut names: Vec<_> = users.iter().map(|row| &row["username"]).collect();
+    names.sort_unstable();
+    let repeated = names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone());
+    let repeated = repeated.expect("a user name that occurs twice");
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE username = $1")
+        .bind(&repeated)
+        .fetch_one(&mut stack.database().await)
+        .await
+        .unwrap();
+    assert!(count >= 2, "{repeated}");
+}
+
+async fn assert_codes_resolve(stack: &Stack, urls: &[Row]) {
+    let client = stack.client();
+    let mut inactive = 0;
+    for row in urls {
+        let (status, location) = client.resolve(&row["short_code"]).await;
+        if row["is_active"] == "True" {
+            let target = Some(row["original_url"].as_str());
+            assert_eq!((status, location.as_deref()), (302, target), "{row:?}");
+        } else {
+            assert_eq!(status, 404, "{row:?}");
+            inactive += 1;
+        }
+    }
+    assert!(inactive > 0);
+}
+
+async fn assert_fields_are_kept(stack: &Stack, url: &Row, events: &[Row]) {
+    let client = stack.client();
+    let link = client.get(&format!("/api/v1/urls/{}", url["id"])).send().await.json();
+    assert_eq!(link["short_code"], url["short_code"]);
+    assert_eq!(link["title"], url["title"]);
+    assert_eq!(link["user_id"].to_string(), url["user_id"]);
+    let created_at = url["created_at"].replace(' ', "T") + "Z";
+    assert_eq!(link["created_at"], created_at);
+    let event = events.iter().find(|event| event["details"].contains('{')).unwrap();
+    let stored = client.get(&format!("/api/v1/events/{}", event["id"])).send().await.json();
+    let details: serde_json::Value = serde_json::from_str(&event["details"]).unwrap();
+    assert_eq!(stored["details"], details);
+    assert_eq!(stored["event_type"], event["event_type"]);
+}
+
 #[tokio::test]
-async fn bad_rows_are_told_by_line_and_the_good_ones_come_in() {
+async fn invalid_rows_are_reported_by_line_and_valid_ones_imported() {
     let stack = Stack::start().await;
     let arguments: Vec<String> = ["users", "urls", "events"]
         .into_iter()
         .flat_map(|name| {
-            [format!("--{name}"), path_text(&fixture("bad").join(format!("{name}.csv")))]
+            [format!("--{name}"), path_text(&fixture("invalid").join(format!("{name}.csv")))]
         })
         .collect();
     let mut all = vec!["admin", "import"];
@@ -143,7 +158,7 @@ async fn bad_rows_are_told_by_line_and_the_good_ones_come_in() {
     let report = format!("{out}{error}");
     assert_ne!(status, 0, "{report}");
     assert!(!report.contains("panicked"), "{report}");
-    // The fixtures say in their titles and names which lines are bad, and in which column.
+    // Titles and names in the fixtures describe the error of each line.
     for expected in [
         "users.csv:3: email",
         "users.csv:4: id",
@@ -164,7 +179,7 @@ async fn bad_rows_are_told_by_line_and_the_good_ones_come_in() {
         "events.csv:5: event_type",
         "events.csv:6: timestamp",
     ] {
-        assert!(report.contains(expected), "{expected} is not told:\n{report}");
+        assert!(report.contains(expected), "no {expected} in:\n{report}");
     }
     let mut database = stack.database().await;
     for (table, sql, wanted) in [
@@ -190,7 +205,7 @@ async fn bad_rows_are_told_by_line_and_the_good_ones_come_in() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_such_table_is_refused() {
+async fn files_without_the_expected_columns_are_rejected() {
     let stack = Stack::start().await;
     let file = stack.folder().join("odd.csv");
     for content in ["", "\n", "a,b\n1,2\n", "id,id,short_code,original_url\n", "\u{0}\u{1}\u{2}"] {
@@ -206,7 +221,7 @@ async fn a_file_that_is_no_such_table_is_refused() {
 }
 
 #[tokio::test]
-async fn a_code_that_was_asked_for_before_its_import_resolves_after_it() {
+async fn imported_link_resolves_despite_a_negative_cache_entry() {
     let stack = Stack::builder().shorteners(2).start().await;
     for shortener in 0..2 {
         assert_eq!(stack.resolve_at(shortener, "Later1").await.0, 404);
@@ -217,7 +232,7 @@ async fn a_code_that_was_asked_for_before_its_import_resolves_after_it() {
     let (status, out, error) = stack.cli(&["admin", "import", "--urls", &path_text(&file)]).await;
     assert_eq!(status, 0, "{out}{error}");
     for shortener in 0..2 {
-        // A process's own memory of absence lives for 5 s.
+        // Negative entries in L1 live for 5 s.
         linnet_system_tests::within(
             std::time::Duration::from_secs(8),
             "the imported link",

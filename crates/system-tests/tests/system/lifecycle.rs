@@ -1,14 +1,15 @@
-//! Starting and stopping.
+//! Startup, shutdown, configuration errors, warm-up and health checks.
 
 use std::{process::Command, time::Duration};
 
 use linnet_system_tests::{
-    Builder, Client, Load, Signal, Stack, Tally, services::binary, stack::Postgres, within,
+    Builder, Client, Load, OutcomeCounts, Signal, Stack, expected::metric, services::binary,
+    stack::Postgres, within,
 };
 use serde_json::json;
 
-/// With the product's own drain, which nginx's keep-alive is made for.
-fn with_real_drain() -> Builder {
+/// Two processes of each kind with a drain like the product's, which exceeds nginx's keep-alive.
+fn builder_with_real_drain() -> Builder {
     Stack::builder()
         .shorteners(2)
         .gateways(2)
@@ -16,8 +17,8 @@ fn with_real_drain() -> Builder {
         .env("LINNET__SHUTDOWN__GRACE_S", 15)
 }
 
-/// Visits, reads and creates through nginx, in turn; every outcome in words.
-fn traffic(client: &Client, code: &str) -> Load {
+/// Visits, lists and creates links through nginx in the background. Outcomes are `success` or an error.
+fn start_traffic(client: &Client, code: &str) -> Load {
     let (client, path) = (client.clone(), format!("/{code}"));
     Load::start(8, move |n| {
         let (client, path) = (client.clone(), path.clone());
@@ -31,65 +32,65 @@ fn traffic(client: &Client, code: &str) -> Load {
                 _ => ("visit", 302, client.get(&path)),
             };
             match request.try_send().await {
-                Ok(answer) if answer.status == wanted => "fine".to_owned(),
-                Ok(answer) => format!("{what}: {} {}", answer.status, answer.text()),
+                Ok(response) if response.status == wanted => "success".to_owned(),
+                Ok(response) => format!("{what}: {} {}", response.status, response.text()),
                 Err(error) => format!("{what}: {error}"),
             }
         }
     })
 }
 
-fn all_fine(tally: &Tally) {
-    assert_eq!(tally.keys().collect::<Vec<_>>(), ["fine"], "{tally:#?}");
+fn assert_no_failure(counts: &OutcomeCounts) {
+    assert_eq!(counts.keys().collect::<Vec<_>>(), ["success"], "{counts:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shortener_that_is_replaced_under_load_fails_no_request() {
-    let mut stack = with_real_drain().start().await;
+async fn replacing_a_shortener_under_load_fails_no_request() {
+    let mut stack = builder_with_real_drain().start().await;
     let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
-    let load = traffic(&stack.client(), link["short_code"].as_str().unwrap());
-    load.more(200).await;
+    let load = start_traffic(&stack.client(), link["short_code"].as_str().unwrap());
+    load.wait_for_requests(200).await;
     for number in 0..2 {
         stack.shorteners[number].signal(Signal::TERM);
-        let status = stack.shorteners[number].ended(Duration::from_secs(30)).await;
+        let status = stack.shorteners[number].wait_for_end(Duration::from_secs(30)).await;
         assert_eq!(status.code(), Some(0), "{}", stack.shorteners[number].log_tail(5));
-        load.more(200).await;
+        load.wait_for_requests(200).await;
         stack.shorteners[number].start();
-        stack.ready().await;
-        // The gateways send it requests again before the other one goes.
+        stack.wait_until_ready().await;
+        // The other shortener stops only after the gateways use this one again.
         let place = number.to_string();
         for gateway in &stack.gateways {
-            within(Duration::from_secs(10), "the gateway takes it back", || async {
+            within(Duration::from_secs(10), "the gateway marks the shortener as up", || async {
                 let metrics = gateway.metrics().await;
-                metrics.sum("linnet_gateway_upstream_up", &[("upstream", &place)]) == 1.0
+                metrics.sum(metric::GATEWAY_UPSTREAM_UP, &[("upstream", &place)]) == 1.0
             })
             .await;
         }
-        load.more(200).await;
+        load.wait_for_requests(200).await;
     }
-    all_fine(&load.finish().await);
+    assert_no_failure(&load.finish().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_is_replaced_under_load_fails_no_request() {
-    let mut stack = with_real_drain().start().await;
+async fn replacing_a_gateway_under_load_fails_no_request() {
+    let mut stack = builder_with_real_drain().start().await;
     let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
-    let load = traffic(&stack.client(), link["short_code"].as_str().unwrap());
-    load.more(200).await;
+    let load = start_traffic(&stack.client(), link["short_code"].as_str().unwrap());
+    load.wait_for_requests(200).await;
     for number in 0..2 {
         stack.gateways[number].signal(Signal::TERM);
-        let status = stack.gateways[number].ended(Duration::from_secs(30)).await;
+        let status = stack.gateways[number].wait_for_end(Duration::from_secs(30)).await;
         assert_eq!(status.code(), Some(0), "{}", stack.gateways[number].log_tail(5));
-        load.more(200).await;
+        load.wait_for_requests(200).await;
         stack.gateways[number].start();
-        stack.ready().await;
-        load.more(200).await;
+        stack.wait_until_ready().await;
+        load.wait_for_requests(200).await;
     }
-    all_fine(&load.finish().await);
+    assert_no_failure(&load.finish().await);
 }
 
 #[tokio::test]
-async fn while_it_drains_a_process_is_alive_and_not_ready_and_a_second_signal_ends_it() {
+async fn draining_process_is_live_but_not_ready_and_ends_at_a_second_signal() {
     let mut stack = Stack::builder()
         .env("LINNET__SHUTDOWN__DRAIN_MS", 10_000)
         .env("LINNET__SHUTDOWN__GRACE_S", 25)
@@ -98,15 +99,15 @@ async fn while_it_drains_a_process_is_alive_and_not_ready_and_a_second_signal_en
     for process in stack.shorteners.iter_mut().chain(&mut stack.gateways) {
         process.signal(Signal::TERM);
         let process = &mut *process;
-        within(Duration::from_secs(5), "it is not ready", || async {
-            process.admin_get("/readyz").await.is_some_and(|answer| answer.status == 503)
+        within(Duration::from_secs(5), "503 from /readyz", || async {
+            process.admin_get("/readyz").await.is_some_and(|response| response.status == 503)
         })
         .await;
         assert_eq!(process.admin_get("/livez").await.unwrap().status, 200);
         process.signal(Signal::TERM);
-        // Well below the drain.
-        let status = process.ended(Duration::from_secs(5)).await;
-        assert_ne!(status.code(), Some(0), "{} says that it was cut short", process.name());
+        // Far less than the drain.
+        let status = process.wait_for_end(Duration::from_secs(5)).await;
+        assert_ne!(status.code(), Some(0), "{} reports an incomplete shutdown", process.name());
     }
 }
 
@@ -122,20 +123,20 @@ async fn processes_start_without_redis_and_postgresql_and_recover() {
     stack.shorteners[0].start();
     stack.gateways[0].start();
     for process in [&stack.shorteners[0], &stack.gateways[0]] {
-        within(Duration::from_secs(10), "it lives", || async {
-            process.admin_get("/livez").await.is_some_and(|answer| answer.status == 200)
+        within(Duration::from_secs(10), "200 from /livez", || async {
+            process.admin_get("/livez").await.is_some_and(|response| response.status == 200)
         })
         .await;
     }
-    within(Duration::from_secs(10), "a true miss is 503", || async {
+    within(Duration::from_secs(10), "503 for a link that is not cached", || async {
         stack.client().resolve(code).await.0 == 503
     })
     .await;
     let readiness = stack.shorteners[0].admin_get("/readyz").await.unwrap();
     assert_eq!(readiness.status, 503, "{}", readiness.text());
-    within(Duration::from_secs(10), "the API says what is wrong", || async {
-        let answer = stack.client().get("/api/v1/urls").send().await;
-        answer.problem(503)["code"] == "unavailable" && answer.header("retry-after").is_some()
+    within(Duration::from_secs(10), "503 from the API", || async {
+        let response = stack.client().get("/api/v1/urls").send().await;
+        response.problem(503)["code"] == "unavailable" && response.header("retry-after").is_some()
     })
     .await;
 
@@ -149,9 +150,9 @@ async fn processes_start_without_redis_and_postgresql_and_recover() {
     })
     .await;
     stack.start_redis().await;
-    stack.ready().await;
-    within(Duration::from_secs(10), "the feed is live", || async {
-        stack.shortener_metrics(0).await.sum("linnet_invalidation_bus_live", &[]) == 1.0
+    stack.wait_until_ready().await;
+    within(Duration::from_secs(10), "a live invalidation bus", || async {
+        stack.shortener_metrics(0).await.sum(metric::INVALIDATION_BUS_LIVE, &[]) == 1.0
     })
     .await;
     let pids = [stack.shorteners[0].pid(), stack.gateways[0].pid()];
@@ -159,7 +160,7 @@ async fn processes_start_without_redis_and_postgresql_and_recover() {
 }
 
 #[test]
-fn a_bad_configuration_is_told_whole_before_anything_starts() {
+fn every_configuration_error_is_reported_before_startup() {
     for (program, keys) in [
         (
             "linnet-shortener",
@@ -183,7 +184,7 @@ fn a_bad_configuration_is_told_whole_before_anything_starts() {
             for key in keys.iter().chain(&["service.token", "redis.url", "no_such_section.key"]) {
                 assert!(
                     error.contains(key),
-                    "{program} {arguments:?} says nothing of {key}: {error}"
+                    "{program} {arguments:?} does not report {key}: {error}"
                 );
             }
         }
@@ -195,7 +196,7 @@ fn a_bad_configuration_is_told_whole_before_anything_starts() {
 }
 
 #[tokio::test]
-async fn warm_up_at_start_loads_the_most_clicked_links() {
+async fn startup_warms_l1_with_the_most_clicked_links() {
     let mut stack = Stack::builder().env("LINNET__CACHE__WARMUP_LINKS", 5).start().await;
     let mut codes = Vec::new();
     for n in 0..20 {
@@ -213,19 +214,19 @@ async fn warm_up_at_start_loads_the_most_clicked_links() {
     }
     stack.shorteners[0].stop().await;
     stack.shorteners[0].start();
-    stack.ready().await;
+    stack.wait_until_ready().await;
     let metrics = stack.shortener_metrics(0).await;
-    assert_eq!(metrics.sum("linnet_cache_warmup_links", &[]), 5.0);
-    let local = metrics.sum("linnet_cache_lookups", &[("tier", "local")]);
+    assert_eq!(metrics.sum(metric::CACHE_WARMUP_LINKS, &[]), 5.0);
+    let l1_hits = metrics.sum(metric::CACHE_LOOKUPS, &[("tier", "local")]);
     for code in &codes[15..] {
         assert_eq!(stack.client().resolve(code).await.0, 302);
     }
     let metrics = stack.shortener_metrics(0).await;
-    assert_eq!(metrics.sum("linnet_cache_lookups", &[("tier", "local")]) - local, 5.0);
+    assert_eq!(metrics.sum(metric::CACHE_LOOKUPS, &[("tier", "local")]) - l1_hits, 5.0);
 }
 
 #[tokio::test]
-async fn healthchecks_say_what_readiness_says() {
+async fn healthcheck_commands_report_readiness() {
     let mut stack = Stack::start().await;
     let check = |process: &linnet_system_tests::Process, program: &str| {
         let mut command = Command::new(binary(program));
@@ -242,9 +243,9 @@ async fn healthchecks_say_what_readiness_says() {
     .await;
 }
 
-/// The way back: the schema of the release after this one has all that this one needs.
+/// Migrations are compatible with the previous release, so that an upgrade can be reverted.
 #[tokio::test]
-async fn a_schema_that_is_newer_is_accepted() {
+async fn newer_schema_is_accepted() {
     let stack = Stack::start().await;
     let mut database = stack.database().await;
     let newer =

@@ -1,4 +1,4 @@
-//! Shorten and resolve.
+//! Creating and resolving links, caching by browsers, expiry.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use linnet_system_tests::{Stack, stack::BASE_URL, within};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_link_is_made_and_leads_to_its_target() {
+async fn created_link_redirects_to_its_target() {
     let stack = Stack::start().await;
     let client = stack.client();
     let made = client.post("/api/v1/urls", &json!({"original_url": "https://example.com/a?b=c#d"}));
@@ -23,19 +23,19 @@ async fn a_link_is_made_and_leads_to_its_target() {
     assert_eq!(code.len(), 7);
 
     for method in [http::Method::GET, http::Method::HEAD] {
-        let answer = client.anonymous().request(method, &format!("/{code}")).send().await;
-        assert_eq!(answer.status, 302);
-        assert_eq!(answer.header("location"), Some("https://example.com/a?b=c#d"));
-        assert_eq!(answer.header("cache-control"), Some("private, max-age=0"));
-        assert_eq!(answer.header("server"), Some("nginx"), "no version, no second server");
+        let response = client.anonymous().request(method, &format!("/{code}")).send().await;
+        assert_eq!(response.status, 302);
+        assert_eq!(response.header("location"), Some("https://example.com/a?b=c#d"));
+        assert_eq!(response.header("cache-control"), Some("private, max-age=0"));
+        assert_eq!(response.header("server"), Some("nginx"), "one header without a version");
     }
-    // A query is the visitor's own and changes nothing.
-    let answer = client.anonymous().get(&format!("/{code}?utm=1&x=//evil")).send().await;
-    assert_eq!(answer.header("location"), Some("https://example.com/a?b=c#d"));
+    // A visitor's query does not change the target.
+    let response = client.anonymous().get(&format!("/{code}?utm=1&x=//evil")).send().await;
+    assert_eq!(response.header("location"), Some("https://example.com/a?b=c#d"));
 }
 
 #[tokio::test]
-async fn the_same_target_twice_gives_two_codes_unless_reuse_is_asked_for() {
+async fn same_target_gets_two_codes_unless_reuse_is_requested() {
     let stack = Stack::start().await;
     let client = stack.client();
     let target = json!({"original_url": "https://example.com/same"});
@@ -45,37 +45,37 @@ async fn the_same_target_twice_gives_two_codes_unless_reuse_is_asked_for() {
     let reuse = json!({"original_url": "https://EXAMPLE.com/same", "reuse": true});
     let again = client.post("/api/v1/urls", &reuse).send().await;
     assert_eq!(again.status, 200, "{}", again.text());
-    assert_eq!(again.json()["id"], first["id"], "the oldest one");
+    assert_eq!(again.json()["id"], first["id"], "the oldest link is reused");
     assert!(again.header("location").is_some());
 
-    let (_, other) = stack.user("other", &["urls:read", "urls:write"]).await;
+    let (_, other) = stack.create_user("other", &["urls:read", "urls:write"]).await;
     let theirs = other.post("/api/v1/urls", &reuse).send().await;
     assert_eq!(theirs.status, 201, "another user's link is not reused");
 }
 
 #[tokio::test]
-async fn twenty_at_once_that_reuse_get_one_link() {
+async fn twenty_concurrent_requests_with_reuse_get_one_link() {
     let stack = Stack::builder().shorteners(2).start().await;
     let body = json!({"original_url": "https://example.com/at-once", "reuse": true});
     let requests = (0..20).map(|_| stack.client().post("/api/v1/urls", &body).send());
-    let answers = futures::future::join_all(requests).await;
-    let made = answers.iter().filter(|answer| answer.status == 201).count();
-    let reused = answers.iter().filter(|answer| answer.status == 200).count();
+    let responses = futures::future::join_all(requests).await;
+    let made = responses.iter().filter(|response| response.status == 201).count();
+    let reused = responses.iter().filter(|response| response.status == 200).count();
     assert_eq!((made, reused), (1, 19));
-    let first = answers[0].json()["id"].clone();
-    assert!(answers.iter().all(|answer| answer.json()["id"] == first));
+    let first = responses[0].json()["id"].clone();
+    assert!(responses.iter().all(|response| response.json()["id"] == first));
 }
 
 #[tokio::test]
-async fn must_08_browsers_keep_only_what_cannot_change() {
+async fn must_08_browsers_cache_only_permanent_redirects_until_the_expiry() {
     let stack = Stack::start().await;
     let client = stack.client();
     for status in [301_u16, 302, 307, 308] {
         let body = json!({"original_url": "https://example.com/", "redirect_status": status});
         let code = client.shorten(&body).await["short_code"].as_str().unwrap().to_owned();
-        let answer = client.get(&format!("/{code}")).send().await;
-        assert_eq!(answer.status, status);
-        let cached = answer.header("cache-control").unwrap();
+        let response = client.get(&format!("/{code}")).send().await;
+        assert_eq!(response.status, status);
+        let cached = response.header("cache-control").unwrap();
         if matches!(status, 301 | 308) {
             assert_eq!(cached, "private, max-age=86400", "{status}");
         } else {
@@ -88,21 +88,21 @@ async fn must_08_browsers_keep_only_what_cannot_change() {
     let body =
         json!({"original_url": "https://example.com/", "redirect_status": 301, "expires_at": soon});
     let code = client.shorten(&body).await["short_code"].as_str().unwrap().to_owned();
-    let answer = client.get(&format!("/{code}")).send().await;
-    let cached = answer.header("cache-control").unwrap();
+    let response = client.get(&format!("/{code}")).send().await;
+    let cached = response.header("cache-control").unwrap();
     let age: u64 = cached.strip_prefix("private, max-age=").unwrap().parse().unwrap();
-    assert!(age < 600, "no longer than its remaining life: {cached}");
+    assert!(age < 600, "longer than until the expiry: {cached}");
 
     let body =
         json!({"original_url": "https://example.com/", "redirect_status": 301, "max_clicks": 3});
     let code = client.shorten(&body).await["short_code"].as_str().unwrap().to_owned();
-    let answer = client.get(&format!("/{code}")).send().await;
-    assert_eq!(answer.status, 301);
-    assert_eq!(answer.header("cache-control"), Some("no-store"), "a limited link is never kept");
+    let response = client.get(&format!("/{code}")).send().await;
+    assert_eq!(response.status, 301);
+    assert_eq!(response.header("cache-control"), Some("no-store"), "a limited link is not cached");
 }
 
 #[tokio::test]
-async fn must_12_whatever_does_not_resolve_looks_the_same() {
+async fn must_12_unresolvable_codes_get_identical_responses() {
     let stack = Stack::start().await;
     let client = stack.client();
     let code = |link: &serde_json::Value| link["short_code"].as_str().unwrap().to_owned();
@@ -119,43 +119,43 @@ async fn must_12_whatever_does_not_resolve_looks_the_same() {
     let unknown = client.get("/unknown1").send().await;
     assert_eq!(unknown.status, 404);
     for link in [inactive, expired, used_up, deleted] {
-        let answer = client.get(&format!("/{}", code(&link))).send().await;
-        assert_eq!(answer.status, 404, "{link}");
-        assert_eq!(answer.body, unknown.body, "{link}");
-        let names = |headers: &http::HeaderMap| {
+        let response = client.get(&format!("/{}", code(&link))).send().await;
+        assert_eq!(response.status, 404, "{link}");
+        assert_eq!(response.body, unknown.body, "{link}");
+        let without_date = |headers: &http::HeaderMap| {
             let mut headers = headers.clone();
             headers.remove("date");
             headers
         };
-        assert_eq!(names(&answer.headers), names(&unknown.headers), "{link}");
+        assert_eq!(without_date(&response.headers), without_date(&unknown.headers), "{link}");
     }
-    // A path of another shape is a miss like any other.
+    // A path that cannot be a code gets the same response.
     for path in ["/ab", "/a.b", "/abc/def", "/%61bc", "/robots.txt", "/favicon.ico"] {
         assert_eq!(client.get(path).send().await.body, unknown.body, "{path}");
     }
 }
 
 #[tokio::test]
-async fn must_07_expiry_is_seen_to_the_second_in_every_cache() {
+async fn must_07_expiry_takes_effect_on_time_in_every_cache() {
     let stack = Stack::builder().shorteners(2).start().await;
     let client = stack.client();
     let text =
         (Utc::now() + chrono::Duration::seconds(2)).to_rfc3339_opts(SecondsFormat::Millis, true);
-    // What was said, without the digits that it left out.
+    // Parsed again, because the text has only milliseconds.
     let expires_at: chrono::DateTime<Utc> = text.parse().unwrap();
     let body = json!({"original_url": "https://example.com/", "expires_at": text});
     let code = client.shorten(&body).await["short_code"].as_str().unwrap().to_owned();
     for shortener in 0..2 {
-        assert_eq!(stack.resolve_at(shortener, &code).await.0, 302, "warms every tier");
+        assert_eq!(stack.resolve_at(shortener, &code).await.0, 302, "warm-up of each cache");
     }
     for shortener in 0..2 {
         within(Duration::from_secs(10), "expiry", || async {
             let before = Utc::now();
             let (status, _) = stack.resolve_at(shortener, &code).await;
             let after = Utc::now();
-            // Between the two moments either answer is right.
-            assert!(status == 404 || before < expires_at, "{status} after its end");
-            assert!(status == 302 || after >= expires_at, "{status} before its end");
+            // Both responses are right if the link expired between the two times.
+            assert!(status == 404 || before < expires_at, "{status} after the expiry");
+            assert!(status == 302 || after >= expires_at, "{status} before the expiry");
             status == 404
         })
         .await;
@@ -164,7 +164,7 @@ async fn must_07_expiry_is_seen_to_the_second_in_every_cache() {
     let id = &client.get("/api/v1/urls").send().await.json()[0]["id"];
     assert_eq!(client.patch(&format!("/api/v1/urls/{id}"), &later).send().await.status, 200);
     for shortener in 0..2 {
-        within(Duration::from_secs(1), "the link lives again", || async {
+        within(Duration::from_secs(1), "302 after the expiry was postponed", || async {
             stack.resolve_at(shortener, &code).await.0 == 302
         })
         .await;

@@ -1,13 +1,13 @@
-//! Tests of the whole: every request goes through nginx unless a test says why not.
+//! Tests of a whole installation.
 //!
-//! One program, so that it is linked once; a module for each subject. Names that begin with
-//! `must_NN_` show a promise that other shorteners broke.
+//! * Requests go through nginx unless a comment gives the reason.
+//! * Each subject has a module. All modules are one program, which is linked once.
+//! * A test whose name contains `must_NN_` shows row NN of `docs/GUARANTEES.md`.
 
 mod api;
-mod bad_input;
+mod authorization;
 mod bulk;
-mod clicks;
-mod codes;
+mod click_limits;
 mod enumeration;
 mod export;
 mod faults;
@@ -15,16 +15,17 @@ mod freshness;
 mod gateway;
 mod generate;
 mod idempotency;
-mod identity;
 mod import;
+mod invalid_input;
 mod jobs;
 mod lifecycle;
 mod links;
-mod live;
-mod odd_bytes;
+mod live_clicks;
+mod logs;
+mod maintenance;
+mod malformed_requests;
 mod pipeline;
+mod short_codes;
 mod stampede;
 mod stats;
 mod targets;
-mod trace;
-mod upkeep;

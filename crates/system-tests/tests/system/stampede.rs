@@ -1,24 +1,24 @@
-//! Many misses at once.
+//! Concurrent misses: single-flight, negative entries and budgets.
 
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use linnet_system_tests::{Stack, within};
+use linnet_system_tests::{Stack, expected::metric, within};
 use serde_json::json;
 use sqlx::Connection;
 
-/// Waits until every one of these visits has reached the shortener, which then waits for PostgreSQL.
-async fn all_wait(stack: &Stack, visits: usize) {
+/// Waits until `visits` visits have reached the shortener, which waits for PostgreSQL.
+async fn wait_for_connections(stack: &Stack, visits: usize) {
     let folder = format!("/proc/{}/fd", stack.shorteners[0].pid().unwrap());
-    within(Duration::from_secs(8), "all visits wait", || async {
-        // nginx opens a connection for each.
+    within(Duration::from_secs(8), "a connection per visit", || async {
+        // nginx opens a connection for each visit.
         std::fs::read_dir(&folder).unwrap().count() >= visits
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_19_a_thousand_misses_of_one_code_make_one_look_up() {
+async fn must_19_thousand_concurrent_misses_of_one_code_cause_one_lookup() {
     let mut builder = Stack::builder().env("LINNET__CACHE__WARMUP_LINKS", 0);
     for timeout in
         ["POSTGRES__LOCK_TIMEOUT", "POSTGRES__STATEMENT_TIMEOUT", "RESOLVE__DATABASE_TIMEOUT"]
@@ -26,34 +26,34 @@ async fn must_19_a_thousand_misses_of_one_code_make_one_look_up() {
         builder = builder.env(&format!("LINNET__{timeout}_MS"), 9_000);
     }
     let mut stack = builder.start().await;
-    // `exists` is a link that no tier above PostgreSQL holds; `absent` is no link.
+    // `exists` is a link that only PostgreSQL contains; `absent` does not exist.
     let body = json!({"original_url": "https://example.com/", "short_code": "exists"});
     stack.client().shorten(&body).await;
-    // A new Redis and a new process hold nothing.
+    // Restarted without their contents, L1 and L2 are empty.
     stack.redis.kill().await;
     stack.start_redis().await;
     stack.shorteners[0].stop().await;
     stack.shorteners[0].start();
-    stack.ready().await;
+    stack.wait_until_ready().await;
     let client = stack.client().anonymous();
     let mut database = stack.database().await;
     for (code, status) in [("exists", 302), ("absent", 404)] {
         let before = stack.database_lookups().await;
-        // The first look-up lasts until all the others are there.
+        // The lock delays the first lookup until all other visits have arrived.
         let mut lock = database.begin().await.unwrap();
         sqlx::query("LOCK TABLE urls IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
         let visits = (0..1_000).map(|_| client.get(&format!("/{code}")).send());
         let visits = tokio::spawn(futures::future::join_all(visits));
-        all_wait(&stack, 1_000).await;
+        wait_for_connections(&stack, 1_000).await;
         lock.rollback().await.unwrap();
-        let answers = visits.await.unwrap();
-        assert!(answers.iter().all(|answer| answer.status == status), "{code}");
+        let responses = visits.await.unwrap();
+        assert!(responses.iter().all(|response| response.status == status), "{code}");
         assert_eq!(stack.database_lookups().await - before, 1.0, "{code}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_19_two_processes_ask_the_database_once_for_each_code() {
+async fn must_19_two_processes_look_up_each_code_once_in_the_database() {
     let mut stack =
         Stack::builder().shorteners(2).env("LINNET__CACHE__WARMUP_LINKS", 0).start().await;
     let mut codes = Vec::new();
@@ -68,7 +68,7 @@ async fn must_19_two_processes_ask_the_database_once_for_each_code() {
         shortener.stop().await;
         shortener.start();
     }
-    stack.ready().await;
+    stack.wait_until_ready().await;
     let before = stack.database_lookups().await;
     for shortener in [0, 1, 0, 1] {
         for code in &codes {
@@ -79,20 +79,20 @@ async fn must_19_two_processes_ask_the_database_once_for_each_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_19_random_codes_neither_reach_postgresql_unbounded_nor_evict_hot_links() {
+async fn must_19_random_codes_do_not_evict_popular_links_from_l1() {
     let stack = Stack::builder()
         .env("LINNET__CACHE__L1_BYTES", 1024 * 1024)
         .env("LINNET__CACHE__L1_NEGATIVE_ENTRIES", 1_000)
         .start()
         .await;
     let client = stack.client().anonymous();
-    let mut hot = Vec::new();
+    let mut popular = Vec::new();
     for n in 0..50 {
         let body = json!({"original_url": format!("https://example.com/{n}")});
         let link = stack.client().shorten(&body).await;
-        hot.push(link["short_code"].as_str().unwrap().to_owned());
+        popular.push(link["short_code"].as_str().unwrap().to_owned());
     }
-    for code in &hot {
+    for code in &popular {
         assert_eq!(client.resolve(code).await.0, 302);
     }
     stream::iter(0..20_000)
@@ -101,18 +101,18 @@ async fn must_19_random_codes_neither_reach_postgresql_unbounded_nor_evict_hot_l
             async move { assert_eq!(client.resolve(&format!("random{n}")).await.0, 404) }
         })
         .await;
-    let local = || async {
-        stack.shortener_metrics(0).await.sum("linnet_cache_lookups", &[("tier", "local")])
+    let l1_hits = || async {
+        stack.shortener_metrics(0).await.sum(metric::CACHE_LOOKUPS, &[("tier", "local")])
     };
-    let before = local().await;
-    for code in &hot {
+    let before = l1_hits().await;
+    for code in &popular {
         assert_eq!(client.resolve(code).await.0, 302);
     }
-    assert_eq!(local().await - before, 50.0, "every hot link is still in the local cache");
+    assert_eq!(l1_hits().await - before, 50.0, "popular links that L1 still contains");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_19_one_client_that_draws_codes_stops_at_its_budget() {
+async fn must_19_database_lookups_of_a_guessing_client_end_at_its_budget() {
     let stack = Stack::builder()
         .env("LINNET__RESOLVE__MISSES_PER_MINUTE", 60)
         .env("LINNET__RESOLVE__MISSES_BURST", 100)
@@ -129,9 +129,9 @@ async fn must_19_one_client_that_draws_codes_stops_at_its_budget() {
             }
         })
         .await;
-    let asked = stack.database_lookups().await - before;
-    assert!(asked < 400.0, "{asked} look-ups for 5,000 guesses by one client");
-    within(Duration::from_secs(5), "the look-ups are over", || async {
+    let lookups = stack.database_lookups().await - before;
+    assert!(lookups < 400.0, "{lookups} lookups for 5,000 guesses by one client");
+    within(Duration::from_secs(5), "in-flight lookups to end", || async {
         client.resolve("drawn0").await.0 != 503
     })
     .await;

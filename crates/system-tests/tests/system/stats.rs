@@ -1,14 +1,15 @@
-//! Statistics, and clicks among events. The pipeline that counts has tests of its own: here the
-//! roll-ups are written as it would.
+//! Statistics and click events.
+//!
+//! These tests write the roll-ups themselves; `pipeline` tests the workers that normally do.
 
-use linnet_system_tests::{Answer, Stack};
+use linnet_system_tests::{Client, Response, Stack};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 const SCOPES: &[&str] = &["urls:read", "urls:write"];
 
-/// A link's clicks of two days, with a referrer that is a formula.
-async fn count_clicks(database: &mut PgConnection, link: i64, user: i64) {
+/// Writes roll-ups of two days, with hostile referrers.
+async fn write_roll_ups(database: &mut PgConnection, link: i64, user: i64) {
     sqlx::query(
         "INSERT INTO click_days (subject, day, clicks, bots, visitors)
          SELECT subject, '2026-03-01'::date + n, 10 + n, 2, 5
@@ -33,28 +34,30 @@ async fn count_clicks(database: &mut PgConnection, link: i64, user: i64) {
     .unwrap();
 }
 
-fn texts(answer: &Answer) -> Vec<String> {
-    let text = answer.text();
-    let lines = text.strip_suffix("\r\n").expect("an end of line at the end");
+/// The lines of a CSV response.
+fn csv_lines(response: &Response) -> Vec<String> {
+    let text = response.text();
+    let lines = text.strip_suffix("\r\n").expect("a line break at the end");
     lines.split("\r\n").map(ToOwned::to_owned).collect()
 }
 
-fn is_file(answer: &Answer, name: &str) {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(answer.header("content-type").unwrap().starts_with("text/csv; charset=utf-8"));
+/// Asserts the headers of a downloaded CSV file.
+fn assert_csv_file(response: &Response, name: &str) {
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(response.header("content-type").unwrap().starts_with("text/csv; charset=utf-8"));
     let disposition = format!("attachment; filename=\"{name}\"");
-    assert_eq!(answer.header("content-disposition"), Some(disposition.as_str()));
-    assert_eq!(answer.headers.get_all("x-content-type-options").iter().count(), 1);
-    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(response.header("content-disposition"), Some(disposition.as_str()));
+    assert_eq!(response.headers.get_all("x-content-type-options").iter().count(), 1);
+    assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
 }
 
 #[tokio::test]
-async fn statistics_are_totals_a_series_and_lists() {
+async fn statistics_contain_totals_a_series_and_top_lists() {
     let stack = Stack::start().await;
-    let (user, client) = stack.user("counts", SCOPES).await;
+    let (user, client) = stack.create_user("counts", SCOPES).await;
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
     let id = link["id"].as_i64().unwrap();
-    count_clicks(&mut stack.database().await, id, user).await;
+    write_roll_ups(&mut stack.database().await, id, user).await;
     let query = "from=2026-03-01&to=2026-03-04";
     let stats = client.get(&format!("/api/v1/urls/{id}/stats?{query}")).send().await;
     assert_eq!(stats.status, 200, "{}", stats.text());
@@ -88,7 +91,7 @@ async fn statistics_are_totals_a_series_and_lists() {
     assert_eq!(stats["top"]["utm_source"], json!([]));
     assert_eq!(stats["top"].as_object().unwrap().len(), 9);
 
-    // Its owner's links together, and everything.
+    // All links of the owner, and all links.
     let own = client.get(&format!("/api/v1/stats?{query}")).send().await.json();
     assert_eq!((&own["user_id"], &own["totals"]), (&json!(user), &stats["totals"]));
     let all = stack.client().get(&format!("/api/v1/stats?{query}")).send().await.json();
@@ -97,7 +100,7 @@ async fn statistics_are_totals_a_series_and_lists() {
     assert_eq!(named.json(), own);
     let head = client.head(&format!("/api/v1/stats?{query}")).send().await;
     assert_eq!((head.status, head.body.len()), (200, 0));
-    // Without any parameter, too.
+    // Defaults without parameters.
     assert_eq!(
         client.get("/api/v1/stats").send().await.json()["series"].as_array().unwrap().len(),
         30
@@ -105,11 +108,11 @@ async fn statistics_are_totals_a_series_and_lists() {
 }
 
 #[tokio::test]
-async fn must_16_somebody_elses_statistics_are_not_there() {
+async fn must_16_statistics_of_another_user_are_not_found() {
     let stack = Stack::start().await;
-    let (owner_id, owner) = stack.user("owner", SCOPES).await;
-    let (_, thief) = stack.user("thief", SCOPES).await;
-    let (_, weak) = stack.user("weak", &["users:read"]).await;
+    let (owner_id, owner) = stack.create_user("owner", SCOPES).await;
+    let (_, thief) = stack.create_user("thief", SCOPES).await;
+    let (_, weak) = stack.create_user("weak", &["users:read"]).await;
     let link = owner.shorten(&json!({"original_url": "https://example.com/"})).await["id"].clone();
     let link = format!("/api/v1/urls/{link}/stats");
     let user = format!("/api/v1/stats?user_id={owner_id}");
@@ -119,21 +122,21 @@ async fn must_16_somebody_elses_statistics_are_not_there() {
         assert_eq!(owner.get(path).send().await.status, 200);
         assert_eq!(stack.client().get(path).send().await.status, 200);
         stack.client().get(absent).send().await.problem(404);
-        let (theirs, nothing) = (thief.get(path).send().await, thief.get(absent).send().await);
-        let (mut theirs, mut nothing) = (theirs.problem(404), nothing.problem(404));
-        for problem in [&mut theirs, &mut nothing] {
+        let (theirs, missing) = (thief.get(path).send().await, thief.get(absent).send().await);
+        let (mut theirs, mut missing) = (theirs.problem(404), missing.problem(404));
+        for problem in [&mut theirs, &mut missing] {
             problem.as_object_mut().unwrap().remove("request_id");
         }
-        assert_eq!(theirs, nothing, "{path}: the same answer as for nothing");
+        assert_eq!(theirs, missing, "{path}: differs from a missing resource");
         let csv = thief.get(path).header("accept", "text/csv").send().await;
-        assert_eq!(csv.problem(404)["code"], "not_found", "an error is no file");
+        assert_eq!(csv.problem(404)["code"], "not_found", "errors are problems, not CSV");
         weak.get(path).send().await.problem(403);
         stack.client().anonymous().get(path).send().await.problem(401);
     }
 }
 
 #[tokio::test]
-async fn bad_parameters_are_named() {
+async fn invalid_parameters_are_named() {
     let stack = Stack::start().await;
     let client = stack.client();
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await["id"].clone();
@@ -171,9 +174,9 @@ async fn bad_parameters_are_named() {
             ("no_such=1", "no_such"),
             ("tz=UTC&tz=UTC", "tz"),
         ] {
-            let answer = client.get(&format!("{path}?{query}")).send().await;
-            answer.problem(422);
-            assert_eq!(answer.problem_fields(), [field], "{path}?{query}");
+            let response = client.get(&format!("{path}?{query}")).send().await;
+            response.problem(422);
+            assert_eq!(response.problem_fields(), [field], "{path}?{query}");
         }
         for good in [
             "tz=europe/berlin&from=2026-03-29&to=2026-03-30&interval=hour",
@@ -183,24 +186,24 @@ async fn bad_parameters_are_named() {
             "top=0",
             "top=100",
         ] {
-            let answer = client.get(&format!("{path}?{good}")).send().await;
-            assert_eq!(answer.status, 200, "{good}: {}", answer.text());
+            let response = client.get(&format!("{path}?{good}")).send().await;
+            assert_eq!(response.status, 200, "{good}: {}", response.text());
         }
     }
-    let answer = client.get("/api/v1/stats?user_id=0").send().await;
-    answer.problem(422);
-    assert_eq!(answer.problem_fields(), ["user_id"]);
+    let response = client.get("/api/v1/stats?user_id=0").send().await;
+    response.problem(422);
+    assert_eq!(response.problem_fields(), ["user_id"]);
     let url_stats = format!("/api/v1/urls/{link}/stats?user_id=1");
     client.get(&url_stats).send().await.problem(422);
 }
 
 #[tokio::test]
-async fn must_10_must_09_csv_runs_nothing() {
+async fn must_10_must_09_csv_contains_no_formula_and_is_downloaded() {
     let stack = Stack::start().await;
     let client = stack.client();
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
     let id = link["id"].as_i64().unwrap();
-    count_clicks(&mut stack.database().await, id, stack.admin_id).await;
+    write_roll_ups(&mut stack.database().await, id, stack.admin_id).await;
     let path = format!("/api/v1/urls/{id}/stats?from=2026-03-01&to=2026-03-03");
 
     let series = [
@@ -208,21 +211,21 @@ async fn must_10_must_09_csv_runs_nothing() {
         "2026-03-01T00:00:00Z,10,5,2,0,0",
         "2026-03-02T00:00:00Z,11,5,2,0,0",
     ];
-    for answer in [
+    for response in [
         client.get(&format!("{path}&format=csv")).send().await,
         client.get(&path).header("accept", "text/csv").send().await,
     ] {
-        is_file(&answer, &format!("url-{id}-stats.csv"));
-        assert_eq!(texts(&answer), series);
+        assert_csv_file(&response, &format!("url-{id}-stats.csv"));
+        assert_eq!(csv_lines(&response), series);
     }
     let json = client.get(&format!("{path}&format=json")).header("accept", "text/csv").send().await;
-    assert_eq!(json.json()["totals"]["clicks"], 21, "the parameter wins");
+    assert_eq!(json.json()["totals"]["clicks"], 21, "`format` overrides `Accept`");
     let hours = format!("{path}&interval=hour&format=csv");
-    assert_eq!(texts(&client.get(&hours).send().await)[1], "2026-03-01T00:00:00Z,0,,0,0,0");
+    assert_eq!(csv_lines(&client.get(&hours).send().await)[1], "2026-03-01T00:00:00Z,0,,0,0,0");
 
     let referrers = client.get(&format!("{path}&format=csv&dimension=referrer")).send().await;
-    is_file(&referrers, &format!("url-{id}-referrer.csv"));
-    let mut lines = texts(&referrers);
+    assert_csv_file(&referrers, &format!("url-{id}-referrer.csv"));
+    let mut lines = csv_lines(&referrers);
     assert_eq!(lines[..2], ["value,clicks", "direct,13"]);
     lines[2..].sort_unstable();
     assert_eq!(lines[2..], ["\"'=HYPERLINK(\"\"//evil\"\")\",4", "<script>alert(1)</script>,4"]);
@@ -233,39 +236,33 @@ async fn must_10_must_09_csv_runs_nothing() {
             format!("user-{}-os.csv", stack.admin_id),
         ),
     ] {
-        is_file(&client.get(&path).send().await, &name);
+        assert_csv_file(&client.get(&path).send().await, &name);
     }
 
-    // Events: a type that is a formula, and details that hold everything.
+    // Events with a formula as type, and with quotes and line breaks in the details.
     let details = json!({"text": "a,\"b\"\r\n=1+1"});
     let event = json!({"url_id": id, "event_type": "-1", "details": details});
     let event = client.post("/api/v1/events", &event).send().await.json();
-    let answer = client.get("/api/v1/events?event_type=-1&limit=1&format=csv").send().await;
-    is_file(&answer, "events.csv");
-    assert!(answer.header("link").unwrap().contains("format=csv"));
+    let response = client.get("/api/v1/events?event_type=-1&limit=1&format=csv").send().await;
+    assert_csv_file(&response, "events.csv");
+    assert!(response.header("link").unwrap().contains("format=csv"));
     let (names, row) =
-        answer.text().split_once("\r\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        response.text().split_once("\r\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     assert_eq!(names, "id,url_id,user_id,event_type,timestamp,details");
     let quoted = details.to_string().replace('"', "\"\"");
     let time = event["timestamp"].as_str().unwrap();
     assert_eq!(row, format!("{},{id},{},'-1,{time},\"{quoted}\"\r\n", event["id"], stack.admin_id));
 }
 
-#[tokio::test]
-async fn clicks_are_listed_among_events_and_never_claimed() {
-    let stack = Stack::start().await;
-    let (_, owner) = stack.user("owner", SCOPES).await;
-    let (_, thief) = stack.user("thief", SCOPES).await;
-    let link = owner.shorten(&json!({"original_url": "https://example.com/"})).await;
-    let (id, user) = (link["id"].as_i64().unwrap(), link["user_id"].as_i64().unwrap());
-    let mut database = stack.database().await;
-    // A day that nobody else makes a partition for.
+/// Inserts five clicks on 2020-03-01, of which two are a person's, and their roll-ups.
+async fn insert_clicks(database: &mut PgConnection, link: i64, user: i64) {
+    // A day without a partition.
     sqlx::raw_sql(
         "CREATE TABLE clicks_of_stats PARTITION OF clicks
          FOR VALUES FROM ('2020-03-01 00:00Z') TO ('2020-03-02 00:00Z');
          INSERT INTO click_values (kind, parts) VALUES (1, '{Firefox,Linux,\"\"}')",
     )
-    .execute(&mut database)
+    .execute(&mut *database)
     .await
     .unwrap();
     sqlx::query(
@@ -278,23 +275,39 @@ async fn clicks_are_listed_among_events_and_never_claimed() {
          INSERT INTO click_link_days
          SELECT $1, '2020-03-01', 2, 3, 0, 0, 0, '{10,2,3,0,0}', '{}', '{}'",
     )
-    .bind(id)
+    .bind(link)
     .bind(user)
-    .execute(&mut database)
+    .execute(database)
     .await
     .unwrap();
+}
+
+/// All events that the client can list, from pages of two.
+async fn read_all_events(client: &Client) -> Vec<Value> {
+    let mut path = Some("/api/v1/events?limit=2".to_owned());
+    let mut seen: Vec<Value> = Vec::new();
+    while let Some(here) = path {
+        let response = client.get(&here).send().await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        seen.extend(response.json().as_array().unwrap().clone());
+        path = response
+            .header("link")
+            .map(|link| link.trim_start_matches('<').split('>').next().unwrap().to_owned());
+    }
+    seen
+}
+
+#[tokio::test]
+async fn clicks_are_listed_as_events_and_cannot_be_forged() {
+    let stack = Stack::start().await;
+    let (_, owner) = stack.create_user("owner", SCOPES).await;
+    let (_, thief) = stack.create_user("thief", SCOPES).await;
+    let link = owner.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let (id, user) = (link["id"].as_i64().unwrap(), link["user_id"].as_i64().unwrap());
+    insert_clicks(&mut stack.database().await, id, user).await;
 
     for client in [&owner, &stack.client()] {
-        let mut path = Some("/api/v1/events?limit=2".to_owned());
-        let mut seen: Vec<Value> = Vec::new();
-        while let Some(here) = path {
-            let answer = client.get(&here).send().await;
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            seen.extend(answer.json().as_array().unwrap().clone());
-            path = answer
-                .header("link")
-                .map(|link| link.trim_start_matches('<').split('>').next().unwrap().to_owned());
-        }
+        let seen = read_all_events(client).await;
         let types: Vec<_> =
             seen.iter().map(|event| event["event_type"].as_str().unwrap()).collect();
         assert_eq!(types, ["click", "click", "click", "click", "click", "created"]);
@@ -304,10 +317,10 @@ async fn clicks_are_listed_among_events_and_never_claimed() {
         assert_eq!(seen[0]["details"], details);
         assert_eq!(seen[0]["timestamp"], "2020-03-01T10:00:00Z");
     }
-    let count = async |client: &linnet_system_tests::Client, query: &str| {
-        let answer = client.get(&format!("/api/v1/events?{query}")).send().await;
-        assert_eq!(answer.status, 200, "{query}: {}", answer.text());
-        answer.json().as_array().unwrap().len()
+    let count = async |client: &Client, query: &str| {
+        let response = client.get(&format!("/api/v1/events?{query}")).send().await;
+        assert_eq!(response.status, 200, "{query}: {}", response.text());
+        response.json().as_array().unwrap().len()
     };
     for (query, wanted) in [
         ("event_type=click", 5),
@@ -325,20 +338,20 @@ async fn clicks_are_listed_among_events_and_never_claimed() {
         assert_eq!(count(&thief, &query).await, 0, "{query}");
     }
 
-    let claim = json!({"url_id": id, "event_type": "click"});
-    let refused = owner.post("/api/v1/events", &claim).send().await;
-    refused.problem(422);
-    assert_eq!(refused.problem_fields(), ["event_type"]);
+    let forged = json!({"url_id": id, "event_type": "click"});
+    let rejected = owner.post("/api/v1/events", &forged).send().await;
+    rejected.problem(422);
+    assert_eq!(rejected.problem_fields(), ["event_type"]);
     for (query, field) in [
-        // What was a cursor when lists were in the order of ids.
+        // A cursor of lists that are ordered by id.
         ("cursor=YWZ0ZXI6Mg", "cursor"),
         ("cursor=YXQ6OTk5OTk5OTk5OTk5OTk5OTk5OjE", "cursor"),
         ("from=2026-03-01", "from"),
         ("to=x", "to"),
         ("format=pdf", "format"),
     ] {
-        let answer = owner.get(&format!("/api/v1/events?{query}")).send().await;
-        answer.problem(422);
-        assert_eq!(answer.problem_fields(), [field], "{query}");
+        let response = owner.get(&format!("/api/v1/events?{query}")).send().await;
+        response.problem(422);
+        assert_eq!(response.problem_fields(), [field], "{query}");
     }
 }

@@ -1,13 +1,13 @@
-//! What a link may lead to, wherever the target comes in.
+//! Rules for targets on create, edit and import, and redirects that visitors cannot influence.
 
 use linnet_system_tests::{Client, Stack};
 use serde_json::json;
 
-/// Tries a target on create, on create with reuse, and on edit by PATCH and PUT, of one and of many.
-async fn refused_everywhere(client: &Client, id: &serde_json::Value, target: &str) {
+/// Asserts that create, create with reuse, `PATCH`, `PUT` and the bulk change reject a target.
+async fn assert_rejected_by_api(client: &Client, id: &serde_json::Value, target: &str) {
     let path = format!("/api/v1/urls/{id}");
     let change = json!({"original_url": target});
-    let many = json!({"ids": [id], "change": change});
+    let bulk = json!({"ids": [id], "change": change});
     for (request, field) in [
         (client.post("/api/v1/urls", &change), "original_url"),
         (
@@ -16,18 +16,18 @@ async fn refused_everywhere(client: &Client, id: &serde_json::Value, target: &st
         ),
         (client.patch(&path, &change), "original_url"),
         (client.put(&path, &change), "original_url"),
-        (client.patch("/api/v1/urls/bulk", &many), "change.original_url"),
+        (client.patch("/api/v1/urls/bulk", &bulk), "change.original_url"),
     ] {
-        let answer = request.send().await;
-        answer.problem(422);
-        assert_eq!(answer.problem_fields(), [field], "{target:?}");
+        let response = request.send().await;
+        response.problem(422);
+        assert_eq!(response.problem_fields(), [field], "{target:?}");
     }
     let now = client.get(&path).send().await.json();
-    assert_eq!(now["original_url"], "https://example.com/", "{target:?} changed nothing");
+    assert_eq!(now["original_url"], "https://example.com/", "{target:?} changed the link");
 }
 
-/// Imports a file with this target; nothing may come in, and the report names the line.
-async fn refused_by_import(stack: &Stack, targets: &[&str]) {
+/// Asserts that an import of these targets creates no link.
+async fn assert_rejected_by_import(stack: &Stack, targets: &[&str]) {
     let file = stack.folder().join("urls.csv");
     let mut text =
         "id,user_id,short_code,original_url,title,is_active,created_at,updated_at\n".to_owned();
@@ -52,7 +52,7 @@ async fn refused_by_import(stack: &Stack, targets: &[&str]) {
 }
 
 #[tokio::test]
-async fn must_03_only_allowed_schemes_wherever_a_target_enters() {
+async fn must_03_targets_need_an_allowed_scheme_wherever_they_enter() {
     let stack = Stack::start().await;
     let client = stack.client();
     let id = client.shorten(&json!({"original_url": "https://example.com/"})).await["id"].clone();
@@ -74,14 +74,14 @@ async fn must_03_only_allowed_schemes_wherever_a_target_enters() {
         " ",
     ];
     for target in bad {
-        refused_everywhere(&client, &id, target).await;
+        assert_rejected_by_api(&client, &id, target).await;
     }
     let importable: Vec<_> = bad.into_iter().filter(|target| !target.contains('\0')).collect();
-    refused_by_import(&stack, &importable).await;
+    assert_rejected_by_import(&stack, &importable).await;
 }
 
 #[tokio::test]
-async fn must_04_a_link_cannot_point_to_this_service() {
+async fn must_04_target_cannot_be_this_installation() {
     let stack = Stack::builder().env("LINNET__PUBLIC__OWN_HOSTS", "bücher.test").start().await;
     let client = stack.client();
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
@@ -99,16 +99,16 @@ async fn must_04_a_link_cannot_point_to_this_service() {
         "http://BÜCHER.test/".into(),
     ];
     for target in &own {
-        refused_everywhere(&client, &link["id"], target).await;
+        assert_rejected_by_api(&client, &link["id"], target).await;
     }
     let own: Vec<_> = own.iter().map(String::as_str).collect();
-    refused_by_import(&stack, &own).await;
+    assert_rejected_by_import(&stack, &own).await;
     let neighbour = json!({"original_url": "http://lnt.test.example/"});
     assert_eq!(client.post("/api/v1/urls", &neighbour).send().await.status, 201);
 }
 
 #[tokio::test]
-async fn must_02_nothing_that_a_visitor_sends_changes_the_target() {
+async fn must_02_visitor_input_never_changes_the_target() {
     let stack = Stack::start().await;
     let client = stack.client();
     let target = "https://example.com/path?q=1";
@@ -130,11 +130,11 @@ async fn must_02_nothing_that_a_visitor_sends_changes_the_target() {
         b"http://evil.example/visit-me",
     ];
     for path in tries {
-        let answer = linnet_system_tests::raw::get(address, path, &[]).await;
+        let response = linnet_system_tests::raw::get(address, path, &[]).await;
         let shown = String::from_utf8_lossy(path);
-        let status = answer.status.unwrap();
-        assert!(matches!(status, 302 | 400 | 404), "{shown}: {}", answer.text);
-        let locations: Vec<_> = answer
+        let status = response.status.unwrap();
+        assert!(matches!(status, 302 | 400 | 404), "{shown}: {}", response.text);
+        let locations: Vec<_> = response
             .text
             .lines()
             .filter(|l| l.to_ascii_lowercase().starts_with("location:"))
@@ -145,6 +145,6 @@ async fn must_02_nothing_that_a_visitor_sends_changes_the_target() {
             "{shown}: {locations:?}"
         );
         assert_eq!(locations.len(), usize::from(status == 302), "{shown}");
-        assert!(!answer.text.contains("evil"), "{shown}: nothing of the request comes back");
+        assert!(!response.text.contains("evil"), "{shown}: the response echoes the request");
     }
 }

@@ -1,25 +1,23 @@
-//! Imports that go well, and rows that do not.
+//! Imported ids, and the report of invalid rows.
 
-use linnet_system_tests::{Stack, services::workspace};
+use linnet_system_tests::{Stack, expected::message, services::sample_data};
 use serde_json::json;
 
-use super::support::{ended, job_of, upload};
+use super::support::{accepted_job_id, upload, wait_for_job_end};
 
 #[tokio::test]
-async fn the_sample_comes_in_with_its_ids_and_the_next_user_is_behind_it() {
+async fn imported_users_keep_their_ids_and_the_next_user_gets_a_higher_id() {
     let stack = Stack::builder().workers(1).start().await;
     let client = stack.client();
-    let sample = workspace().join("../shared/data/sample/users.csv");
-    let (csv, count) = if sample.exists() {
-        (std::fs::read(&sample).unwrap(), 400)
-    } else {
-        (b"id,username,email\n1,same,a@example.com\n400,same,b@example.com\n".to_vec(), 2)
+    let (csv, count) = match sample_data() {
+        Some(sample) => (std::fs::read(sample.join("users.csv")).unwrap(), 400),
+        None => (b"id,username,email\n1,same,a@example.com\n400,same,b@example.com\n".to_vec(), 2),
     };
-    let answer =
+    let response =
         upload(&client, "/api/v1/users/bulk", csv).header("prefer", "wait=30").send().await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["count"], count, "{}", answer.text());
-    assert_eq!(answer.json()["job"]["state"], "succeeded");
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.json()["count"], count, "{}", response.text());
+    assert_eq!(response.json()["job"]["state"], "succeeded");
     assert_eq!(client.get("/api/v1/users/400").send().await.status, 200);
     let next = json!({"username": "next", "email": "next@example.org"});
     let next = client.post("/api/v1/users", &next).send().await.json();
@@ -27,7 +25,7 @@ async fn the_sample_comes_in_with_its_ids_and_the_next_user_is_behind_it() {
 }
 
 #[tokio::test]
-async fn a_job_is_accepted_and_tells_its_bad_rows() {
+async fn accepted_job_reports_its_invalid_rows() {
     let stack = Stack::builder().workers(1).start().await;
     let client = stack.client();
     let csv = "Title,ORIGINAL_URL,extra\r\n\
@@ -35,10 +33,10 @@ async fn a_job_is_accepted_and_tells_its_bad_rows() {
                bad,javascript:alert(1),y\r\n\
                \"=cmd()|' /C calc'!A0\",https://example.com/2,\r\n\
                short,https://example.com/3\r\n";
-    let answer = upload(&client, "/api/v1/urls/bulk", csv).send().await;
-    let id = job_of(&answer);
-    assert_eq!(answer.header("location"), Some(format!("/api/v1/jobs/{id}").as_str()));
-    let job = ended(&client, id).await;
+    let response = upload(&client, "/api/v1/urls/bulk", csv).send().await;
+    let id = accepted_job_id(&response);
+    assert_eq!(response.header("location"), Some(format!("/api/v1/jobs/{id}").as_str()));
+    let job = wait_for_job_end(&client, id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     assert_eq!((&job["rows_written"], &job["rows_failed"]), (&json!(2), &json!(2)), "{job}");
     assert_eq!(job["unknown_columns"], json!(["extra"]));
@@ -50,8 +48,12 @@ async fn a_job_is_accepted_and_tells_its_bad_rows() {
     let csv = client.get(&format!("/api/v1/jobs/{id}/errors?format=csv")).send().await;
     assert_eq!(
         csv.text(),
-        "error_line,error_column,error_code,error_message,title,original_url,extra\r\n\
-         3,original_url,invalid,\"must begin with an allowed scheme, such as https://\",bad,javascript:alert(1),y\r\n\
-         5,,field_count,\"has 2 fields, the header 3\",short,https://example.com/3\r\n"
+        format!(
+            "error_line,error_column,error_code,error_message,title,original_url,extra\r\n\
+             3,original_url,invalid,\"{}\",bad,javascript:alert(1),y\r\n\
+             5,,field_count,\"{}\",short,https://example.com/3\r\n",
+            message::TARGET_SCHEME,
+            message::field_count(2, 3),
+        )
     );
 }

@@ -1,15 +1,16 @@
 //! Bulk jobs, from the upload to the last row.
 
-mod by_hand;
+mod admin_commands;
 mod conflicts;
-mod dead;
-mod disk;
+mod dead_letters;
+mod disk_space;
 mod faults;
-mod hostile;
+mod hostile_files;
 mod imports;
-mod kills;
-mod progress;
+mod killed_workers;
+mod ownership;
+mod progress_events;
 mod queue;
-mod strangers;
+mod row_rules;
 mod support;
 mod uploads;

@@ -1,10 +1,10 @@
-//! What tests of jobs have in common.
+//! Helpers for the tests of jobs: uploads, waits, database checks and event streams.
 
 use std::{io::Write, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
 use linnet_system_tests::{
-    Answer, Builder, Client, Event, EventStream, Stack,
+    Builder, Client, Event, EventStream, Response, Stack,
     client::{Method, Request},
     eventually,
     stack::BASE_URL,
@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-/// Longest wait for a job that must come to its end.
-pub(super) const SOON: Duration = Duration::from_secs(60);
+/// Longest wait for a job or an upload.
+pub(super) const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const URLS: &str = "/api/v1/urls/bulk";
 pub(super) const USERS: &str = "/api/v1/users/bulk";
-/// What one who imports links of their own may do.
+/// The scopes of a user who imports links.
 pub(super) const IMPORTER: [&str; 3] = ["urls:read", "urls:write", "jobs:write"];
 
-/// A worker that writes few rows at a time, and whose jobs are soon another's.
+/// A stack with one worker, whose leases and retry delays are short.
 pub(super) fn builder() -> Builder {
     Stack::builder()
         .workers(1)
@@ -30,8 +30,8 @@ pub(super) fn builder() -> Builder {
         .env("LINNET__JOBS__FREE_BYTES", 0)
 }
 
-/// A form with a file.
-pub(super) fn form(name: &str, content: &[u8]) -> (String, Vec<u8>) {
+/// The content type and body of a form with a CSV file.
+pub(super) fn multipart_form(name: &str, content: &[u8]) -> (String, Vec<u8>) {
     let boundary = "----linnet-form-7d1f";
     let mut body = format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
@@ -45,23 +45,23 @@ pub(super) fn form(name: &str, content: &[u8]) -> (String, Vec<u8>) {
 
 /// A request that uploads a CSV file.
 pub(super) fn upload(client: &Client, path: &str, content: impl AsRef<[u8]>) -> Request {
-    let (content_type, body) = form("rows.csv", content.as_ref());
-    client.request(Method::POST, path).body(&content_type, body).patience(SOON)
+    let (content_type, body) = multipart_form("rows.csv", content.as_ref());
+    client.request(Method::POST, path).body(&content_type, body).timeout(JOB_TIMEOUT)
 }
 
-/// A job that was accepted.
-pub(super) fn job_of(answer: &Answer) -> i64 {
-    assert_eq!(answer.status, 202, "{}", answer.text());
-    answer.json()["job"]["id"].as_i64().unwrap()
+/// The id of the job in a 202 response.
+pub(super) fn accepted_job_id(response: &Response) -> i64 {
+    assert_eq!(response.status, 202, "{}", response.text());
+    response.json()["job"]["id"].as_i64().unwrap()
 }
 
-/// Uploads links as CSV; the job's number.
+/// Uploads links as CSV and returns the job's id.
 pub(super) async fn import(client: &Client, csv: impl AsRef<[u8]>) -> i64 {
-    job_of(&upload(client, URLS, csv).send().await)
+    accepted_job_id(&upload(client, URLS, csv).send().await)
 }
 
-/// A CSV file of so many links, whose codes are the prefix and a number.
-pub(super) fn links(prefix: &str, count: usize) -> String {
+/// A CSV file of `count` links, whose codes are the prefix and six digits.
+pub(super) fn links_csv(prefix: &str, count: usize) -> String {
     let mut csv = "short_code,original_url\n".to_owned();
     for n in 0..count {
         csv.push_str(&format!("{prefix}{n:06},https://example.com/{n}\n"));
@@ -69,58 +69,62 @@ pub(super) fn links(prefix: &str, count: usize) -> String {
     csv
 }
 
-/// What `GET /jobs/{id}` answers.
-pub(super) async fn job(client: &Client, id: i64) -> Value {
-    let answer = client.get(&format!("/api/v1/jobs/{id}")).send().await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
+/// The job, as `GET /jobs/{id}` returns it.
+pub(super) async fn get_job(client: &Client, id: i64) -> Value {
+    let response = client.get(&format!("/api/v1/jobs/{id}")).send().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
 }
 
-/// The job, once it is as wanted.
-pub(super) async fn once(
+/// Waits until the job satisfies `condition` and returns it.
+pub(super) async fn wait_for_job(
     client: &Client,
     id: i64,
     what: &str,
-    is_wanted: impl Fn(&Value) -> bool,
+    condition: impl Fn(&Value) -> bool,
 ) -> Value {
-    eventually(SOON, &format!("job {id}: {what}"), || async {
-        let answer = client.get(&format!("/api/v1/jobs/{id}")).try_send().await.ok()?;
-        let job = (answer.status == 200).then(|| answer.json())?;
-        is_wanted(&job).then_some(job)
+    eventually(JOB_TIMEOUT, &format!("job {id}: {what}"), || async {
+        let response = client.get(&format!("/api/v1/jobs/{id}")).try_send().await.ok()?;
+        let job = (response.status == 200).then(|| response.json())?;
+        condition(&job).then_some(job)
     })
     .await
 }
 
-/// The job, once it has come to its end.
-pub(super) async fn ended(client: &Client, id: i64) -> Value {
-    once(client, id, "its end", |job| job["state"] != "queued" && job["state"] != "running").await
+/// Waits until the job has ended and returns it.
+pub(super) async fn wait_for_job_end(client: &Client, id: i64) -> Value {
+    wait_for_job(client, id, "to end", |job| job["state"] != "queued" && job["state"] != "running")
+        .await
 }
 
-/// The job, once at least so many rows are done; it may not have come to its end.
-pub(super) async fn under_way(client: &Client, id: i64, rows: i64) -> Value {
-    let job = once(client, id, "so many rows", |job| job["rows_read"].as_i64() >= Some(rows)).await;
+/// Waits until the job has read at least `rows` rows and returns it. Panics if it is not running then.
+pub(super) async fn wait_for_rows_read(client: &Client, id: i64, rows: i64) -> Value {
+    let job = wait_for_job(client, id, &format!("{rows} rows read"), |job| {
+        job["rows_read"].as_i64() >= Some(rows)
+    })
+    .await;
     assert_eq!(job["state"], "running", "{job}");
     job
 }
 
-/// Rows read, written, skipped and bad.
-pub(super) fn counts(job: &Value) -> [i64; 4] {
+/// The numbers of rows read, written, skipped and failed.
+pub(super) fn row_counts(job: &Value) -> [i64; 4] {
     ["rows_read", "rows_written", "rows_skipped", "rows_failed"]
         .map(|name| job[name].as_i64().unwrap_or_else(|| panic!("{name}: {job}")))
 }
 
-/// All bad rows of a job, page by page: line, column and code of the first problem of each.
-pub(super) async fn bad_rows(client: &Client, id: i64) -> Vec<(i64, String, String)> {
+/// Line, column and code of the first error of each invalid row, from all pages.
+pub(super) async fn invalid_rows(client: &Client, id: i64) -> Vec<(i64, String, String)> {
     let mut found = Vec::new();
     let mut path = format!("/api/v1/jobs/{id}/errors?limit=200");
     loop {
-        let answer = client.get(&path).send().await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        for report in answer.json().as_array().unwrap() {
+        let response = client.get(&path).send().await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        for report in response.json().as_array().unwrap() {
             let text = |name: &str| report["errors"][0][name].as_str().unwrap().to_owned();
             found.push((report["line"].as_i64().unwrap(), text("column"), text("code")));
         }
-        let Some(link) = answer.header("link") else { return found };
+        let Some(link) = response.header("link") else { return found };
         let (next, _) = link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap();
         let next = url::Url::parse(next).map_or(next.to_owned(), |next| {
             format!("{}?{}", next.path(), next.query().unwrap_or_default())
@@ -129,30 +133,32 @@ pub(super) async fn bad_rows(client: &Client, id: i64) -> Vec<(i64, String, Stri
     }
 }
 
-/// What a query counts.
-pub(super) async fn count(database: &mut PgConnection, query: &'static str) -> i64 {
+/// The number that a query returns.
+pub(super) async fn query_count(database: &mut PgConnection, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(database).await.unwrap()
 }
 
-/// How many jobs there are, whatever their state.
-pub(super) async fn jobs(stack: &Stack) -> i64 {
-    count(&mut stack.database().await, "SELECT count(*) FROM jobs").await
+/// The number of jobs in any state.
+pub(super) async fn count_jobs(stack: &Stack) -> i64 {
+    query_count(&mut stack.database().await, "SELECT count(*) FROM jobs").await
 }
 
-/// The files in the upload area.
-pub(super) fn uploads(stack: &Stack) -> Vec<std::path::PathBuf> {
+/// The files in the upload folder.
+pub(super) fn upload_files(stack: &Stack) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(stack.folder().join("uploads")) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Waits until the upload area is empty.
-pub(super) async fn no_upload_is_left(stack: &Stack) {
-    eventually(SOON, "an empty upload area", || async { uploads(stack).is_empty().then_some(()) })
-        .await;
+/// Waits until the upload folder is empty.
+pub(super) async fn wait_until_no_uploads(stack: &Stack) {
+    eventually(JOB_TIMEOUT, "an empty upload folder", || async {
+        upload_files(stack).is_empty().then_some(())
+    })
+    .await;
 }
 
-/// Every code of a prefix stands for one link, which was made once; how many there are.
-pub(super) async fn made_once(database: &mut PgConnection, prefix: &str) -> i64 {
+/// The number of links whose code has this prefix. Asserts that each was created once.
+pub(super) async fn count_links_created_once(database: &mut PgConnection, prefix: &str) -> i64 {
     let (links, events): (i64, i64) = sqlx::query_as(
         "SELECT count(DISTINCT urls.id), count(events.id)
            FROM urls LEFT JOIN events ON url_id = urls.id AND event_type = 'created'
@@ -162,12 +168,12 @@ pub(super) async fn made_once(database: &mut PgConnection, prefix: &str) -> i64 
     .fetch_one(database)
     .await
     .unwrap();
-    assert_eq!(links, events, "a link's history begins once");
+    assert_eq!(links, events, "links and their `created` events");
     links
 }
 
-/// Makes whoever writes a link of this code wait, until the transaction ends.
-pub(super) async fn hold_code(database: &mut PgConnection, code: &str) {
+/// Blocks every other transaction that writes a link with this code, until [`unlock_code`].
+pub(super) async fn lock_code(database: &mut PgConnection, code: &str) {
     sqlx::raw_sql("BEGIN").execute(&mut *database).await.unwrap();
     sqlx::query("INSERT INTO urls (short_code, original_url) VALUES ($1, 'https://example.com/')")
         .bind(code)
@@ -176,34 +182,36 @@ pub(super) async fn hold_code(database: &mut PgConnection, code: &str) {
         .unwrap();
 }
 
-/// Lets them go on, as if the code had never been held.
-pub(super) async fn let_go(database: &mut PgConnection) {
+/// Releases the code that [`lock_code`] locked, without creating a link.
+pub(super) async fn unlock_code(database: &mut PgConnection) {
     sqlx::raw_sql("ROLLBACK").execute(database).await.unwrap();
 }
 
+/// Compresses with gzip.
 pub(super) fn gzip(content: impl AsRef<[u8]>) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(content.as_ref()).unwrap();
     encoder.finish().unwrap()
 }
 
-/// What one who watches a job was told.
+/// The events that a client of a job's event stream received.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct ReceivedEvents {
     /// The ids of all events.
     pub(super) ids: Vec<i64>,
-    /// The lines of bad rows.
+    /// The lines of the invalid rows.
     pub(super) lines: Vec<i64>,
-    /// `rows_read` of each step.
-    pub(super) read: Vec<i64>,
-    /// The job at its end.
+    /// `rows_read` of each `progress` event.
+    pub(super) rows_read: Vec<i64>,
+    /// The data of the `done` event.
     pub(super) end: Value,
-    /// How often the stream was opened.
+    /// The number of streams that were opened.
     pub(super) streams: usize,
 }
 
-impl Told {
-    fn note(&mut self, event: Event) -> bool {
+impl ReceivedEvents {
+    /// Records an event and returns whether it was the last.
+    fn record(&mut self, event: Event) -> bool {
         let Some(id) = event.id else {
             assert_eq!(event.name, "reconnect", "{event:?}");
             return false;
@@ -211,49 +219,54 @@ impl Told {
         self.ids.push(id.parse().unwrap());
         match event.name.as_str() {
             "row_error" => self.lines.push(event.data["line"].as_i64().unwrap()),
-            "progress" => self.read.push(event.data["rows_read"].as_i64().unwrap()),
+            "progress" => self.rows_read.push(event.data["rows_read"].as_i64().unwrap()),
             "done" => self.end = event.data,
-            other => panic!("an event of a kind that is not documented: {other}"),
+            other => panic!("an undocumented event type: {other}"),
         }
         !self.end.is_null()
     }
 
-    /// Each event once, in order, and no step back.
-    pub(super) fn is_in_order(&self) {
+    /// Asserts that ids increase strictly and that progress never decreases.
+    pub(super) fn assert_in_order(&self) {
         assert!(self.ids.is_sorted_by(|a, b| a < b), "ids: {:?}", self.ids);
-        assert!(self.read.is_sorted(), "rows that are done: {:?}", self.read);
+        assert!(self.rows_read.is_sorted(), "rows read: {:?}", self.rows_read);
     }
 }
 
-/// Watches a job to its end. The client goes away after so many events, and comes back with the id of
-/// the last one, also when the stream breaks off or is refused.
-pub(super) async fn follow(client: Client, key: String, id: i64, events_each: usize) -> Told {
+/// Follows a job's events to its end. The client disconnects after `events_each` events and resumes after
+/// the last one. It also resumes after a failed or broken connection.
+pub(super) async fn follow_events(
+    client: Client,
+    key: String,
+    id: i64,
+    events_each: usize,
+) -> ReceivedEvents {
     let path = format!("/api/v1/jobs/{id}/events");
-    let mut told = Told::default();
+    let mut received = ReceivedEvents::default();
     let followed = async {
         loop {
-            let last = told.ids.last().map(ToString::to_string);
+            let last = received.ids.last().map(ToString::to_string);
             let Ok(mut stream) = EventStream::try_open(&client, &key, &path, last.as_deref()).await
             else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            told.streams += 1;
+            received.streams += 1;
             for _ in 0..events_each {
                 let Some(event) = stream.try_event().await else { break };
-                if told.note(event) {
+                if received.record(event) {
                     return;
                 }
             }
         }
     };
-    let followed = tokio::time::timeout(SOON * 2, followed).await;
-    assert!(followed.is_ok(), "the job's end is not told: {told:?}");
-    told
+    let followed = tokio::time::timeout(JOB_TIMEOUT * 2, followed).await;
+    assert!(followed.is_ok(), "no `done` event: {received:?}");
+    received
 }
 
-/// A connection on which a request was begun: the head and a part of the body.
-pub(super) async fn begun(client: &Client, key: &str, head: &str, body: &[u8]) -> TcpStream {
+/// Opens a connection and sends the head and a part of the body of an upload.
+pub(super) async fn begin_upload(client: &Client, key: &str, head: &str, body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(client.address()).await.unwrap();
     let host = BASE_URL.trim_start_matches("http://");
     let head = format!(
@@ -264,27 +277,27 @@ pub(super) async fn begun(client: &Client, key: &str, head: &str, body: &[u8]) -
     stream
 }
 
-/// Waits until bytes of an upload are on the disk.
-pub(super) async fn arrives(stack: &Stack, bytes: u64) {
-    within(SOON, "an upload that is on its way", || async {
-        let files = uploads(stack);
+/// Waits until the upload folder contains at least `bytes` bytes.
+pub(super) async fn wait_for_upload_bytes(stack: &Stack, bytes: u64) {
+    within(JOB_TIMEOUT, "bytes of an upload in progress", || async {
+        let files = upload_files(stack);
         let sizes = files.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len());
         sizes.sum::<u64>() >= bytes && !files.is_empty()
     })
     .await;
 }
 
-/// An upload that does not go on.
-pub(super) async fn half_an_upload(stack: &Stack) -> TcpStream {
+/// Begins an upload and sends no more of it.
+pub(super) async fn begin_stalled_upload(stack: &Stack) -> TcpStream {
     let head = "Content-Type: text/csv\r\nContent-Length: 10000000\r\n";
-    let rows = links("x", 20_000);
-    let stream = begun(&stack.client(), &stack.admin_key, head, rows.as_bytes()).await;
-    arrives(stack, 200_000).await;
+    let rows = links_csv("x", 20_000);
+    let stream = begin_upload(&stack.client(), &stack.admin_key, head, rows.as_bytes()).await;
+    wait_for_upload_bytes(stack, 200_000).await;
     stream
 }
 
-/// Rows of JSON.
-pub(super) fn objects(codes: &[&str]) -> Vec<Value> {
+/// Links as JSON objects.
+pub(super) fn json_rows(codes: &[&str]) -> Vec<Value> {
     let object = |code: &&str| json!({"short_code": code, "original_url": "https://example.com/"});
     codes.iter().map(object).collect()
 }

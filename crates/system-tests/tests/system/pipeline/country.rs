@@ -1,18 +1,18 @@
-//! Countries, from a database that is replaced while it is used.
+//! Country lookups while the country file is replaced, damaged and deleted.
 
 use std::{fs, path::Path};
 
-use linnet_system_tests::{Stack, within};
+use linnet_system_tests::{Stack, expected::log, within};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::support::{DRAIN, builder, drained, link};
+use super::support::{DRAIN_TIMEOUT, builder, create_link, wait_until_drained};
 
-/// A `MaxMind` database in which every address is in one country. The format:
+/// A `MaxMind` database that maps every address to one country. The format is described at
 /// <https://maxmind.github.io/MaxMind-DB/>.
 fn mmdb(country: &str) -> Vec<u8> {
     const DATA_AFTER: u8 = 16;
-    // One node; both its records point to the first thing in the data section.
+    // One node, whose records both point to the first entry of the data section.
     let record = [0, 0, 1 + DATA_AFTER];
     let mut file = [record, record].concat();
     file.extend([0; DATA_AFTER as usize]);
@@ -26,7 +26,7 @@ fn mmdb(country: &str) -> Vec<u8> {
         ("languages", vec![0, 11 - 7]),
         ("binary_format_major_version", number(5, 2)),
         ("binary_format_minor_version", number(5, 0)),
-        // 9, an extended type: 64 bits, here one byte of them.
+        // Extended type 9, an unsigned 64-bit number, here in one byte.
         ("build_epoch", vec![1, 9 - 7, 1]),
         ("description", map(&[])),
     ]));
@@ -55,17 +55,17 @@ fn map(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-/// As an operator does it: beside, and then renamed.
-fn put(file: &Path, bytes: &[u8]) {
+/// Replaces a file atomically, by renaming.
+fn replace_file(file: &Path, bytes: &[u8]) {
     let beside = file.with_extension("new");
     fs::write(&beside, bytes).unwrap();
     fs::rename(&beside, file).unwrap();
 }
 
-/// Visits until a click is recorded with this country.
-async fn visited_from(stack: &Stack, code: &str, country: &str) {
+/// Visits a link until a click from this country is recorded.
+async fn visit_until_recorded_from(stack: &Stack, code: &str, country: &str) {
     let database = Mutex::new(stack.database().await);
-    within(DRAIN, &format!("clicks from {country}"), || async {
+    within(DRAIN_TIMEOUT, &format!("clicks from {country}"), || async {
         assert_eq!(stack.client().resolve(code).await.0, 302);
         sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM click_values WHERE kind = 2 AND parts[1] = $1)",
@@ -79,25 +79,26 @@ async fn visited_from(stack: &Stack, code: &str, country: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_of_countries_is_read_again_when_it_is_replaced() {
+async fn country_file_is_reloaded_when_it_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("country.mmdb");
-    put(&file, &mmdb("CH"));
+    replace_file(&file, &mmdb("CH"));
     let stack =
         builder().shorteners(1).env("LINNET__CLICKS__COUNTRY_FILE", file.display()).start().await;
-    let (id, code) = link(&stack.client(), &json!({"original_url": "https://example.com/"})).await;
-    visited_from(&stack, &code, "CH").await;
-    put(&file, &mmdb("JP"));
-    visited_from(&stack, &code, "JP").await;
+    let (id, code) =
+        create_link(&stack.client(), &json!({"original_url": "https://example.com/"})).await;
+    visit_until_recorded_from(&stack, &code, "CH").await;
+    replace_file(&file, &mmdb("JP"));
+    visit_until_recorded_from(&stack, &code, "JP").await;
 
-    // One that is none leaves the last good one in use.
-    put(&file, &mmdb("FR")[..40]);
-    within(DRAIN, "the damaged file is noticed", || async {
-        stack.shorteners[0].log().contains("no file of countries")
+    // A damaged file is ignored, and the last valid one stays in use.
+    replace_file(&file, &mmdb("FR")[..40]);
+    within(DRAIN_TIMEOUT, "a log line about the damaged file", || async {
+        stack.shorteners[0].log().contains(log::COUNTRY_FILE_UNREADABLE)
     })
     .await;
     fs::remove_file(&file).unwrap();
-    drained(&stack).await;
+    wait_until_drained(&stack).await;
     let japan = async || {
         let path = format!("/api/v1/urls/{id}/stats?top=10");
         let stats = stack.client().get(&path).send().await.json();
@@ -107,7 +108,8 @@ async fn a_file_of_countries_is_read_again_when_it_is_replaced() {
     };
     let before = japan().await;
     assert_eq!(stack.client().resolve(&code).await.0, 302);
-    within(DRAIN, "one more click from there", || async { japan().await == before + 1 }).await;
-    put(&file, &mmdb("KE"));
-    visited_from(&stack, &code, "KE").await;
+    within(DRAIN_TIMEOUT, "one more click from Japan", || async { japan().await == before + 1 })
+        .await;
+    replace_file(&file, &mmdb("KE"));
+    visit_until_recorded_from(&stack, &code, "KE").await;
 }

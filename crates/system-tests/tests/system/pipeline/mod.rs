@@ -1,26 +1,26 @@
-//! Clicks from the redirect to the database.
+//! The click pipeline, from the redirect to the roll-ups.
 
+mod capacity;
 mod country;
-mod full;
-mod poison;
+mod poison_batches;
 mod shards;
-mod shorteners;
-mod stores;
-mod strangers;
+mod shortener_restarts;
+mod store_outages;
 mod support;
-mod visitors;
-mod workers;
+mod unique_visitors;
+mod untrusted_visits;
+mod worker_failures;
 
 use serde_json::json;
 
-use support::{builder, link, recorded_exactly};
+use support::{assert_clicks_exactly, builder, create_link};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_click_is_recorded_with_what_it_says() {
+async fn clicks_are_recorded_with_their_properties() {
     let stack = builder().start().await;
     let client = stack.client();
     let target = "https://example.com/?utm_source=mail&utm_campaign=spring";
-    let (id, code) = link(&client, &json!({"original_url": target})).await;
+    let (id, code) = create_link(&client, &json!({"original_url": target})).await;
     let path = format!("/{code}");
     let visitor = client.anonymous();
     for _ in 0..3 {
@@ -32,7 +32,7 @@ async fn every_click_is_recorded_with_what_it_says() {
     let prefetch = visitor.get(&path).header("sec-purpose", "prefetch;prerender");
     assert_eq!(prefetch.send().await.status, 302);
     assert_eq!(visitor.get(&path).header("sec-gpc", "1").send().await.status, 302);
-    recorded_exactly(&stack, 7).await;
+    assert_clicks_exactly(&stack, 7).await;
 
     let mut database = stack.database().await;
     let kinds: Vec<(i16, i64, i64)> = sqlx::query_as(
@@ -71,5 +71,5 @@ async fn every_click_is_recorded_with_what_it_says() {
             .unwrap();
     assert_eq!(visitors, 1);
     let shown = client.get(&format!("/api/v1/urls/{id}")).send().await.json();
-    assert_eq!(shown["clicks"], 4, "people only");
+    assert_eq!(shown["clicks"], 4, "bots, prefetches and `HEAD` do not count");
 }

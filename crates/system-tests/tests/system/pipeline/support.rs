@@ -1,82 +1,88 @@
-//! What the tests of the pipeline have in common.
+//! Helpers for the tests of the click pipeline: visits, waits, metrics and batches.
 
 use std::time::Duration;
 
 use linnet_clicks::{Batch, FIELD, PackedClick, STREAM};
 use linnet_store::shard_of;
-use linnet_system_tests::{Builder, Client, Load, Metrics, Process, Stack, Tally, within};
+use linnet_system_tests::{
+    Builder, Client, Load, Metrics, OutcomeCounts, Process, Stack, expected::metric, within,
+};
 use redis::{aio::MultiplexedConnection, streams::StreamRangeReply};
 use serde_json::json;
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
-/// Longest wait for what was accepted to be recorded.
-pub(super) const DRAIN: Duration = Duration::from_secs(90);
+/// Longest wait until accepted clicks are recorded.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Two shorteners and a worker that takes over batches after a second.
 pub(super) fn builder() -> Builder {
     Stack::builder().shorteners(2).workers(1).env("LINNET__WORKER__CLAIM_AFTER_MS", 1_000)
 }
 
-pub(super) async fn link(client: &Client, body: &serde_json::Value) -> (i64, String) {
+/// Creates a link and returns its id and short code.
+pub(super) async fn create_link(client: &Client, body: &serde_json::Value) -> (i64, String) {
     let link = client.shorten(body).await;
     (link["id"].as_i64().unwrap(), link["short_code"].as_str().unwrap().to_owned())
 }
 
-/// So many links; each code is one that all shorteners know already.
-pub(super) async fn links(stack: &Stack, count: usize) -> Vec<String> {
+/// Creates links and returns their short codes.
+pub(super) async fn create_links(stack: &Stack, count: usize) -> Vec<String> {
     let mut codes = Vec::new();
     for n in 0..count {
         let target = format!("https://example.com/{n}");
-        codes.push(link(&stack.client(), &json!({"original_url": target})).await.1);
+        codes.push(create_link(&stack.client(), &json!({"original_url": target})).await.1);
     }
     codes
 }
 
-/// Visits these codes in turn, through nginx.
-pub(super) fn visits(stack: &Stack, codes: &[String]) -> Load {
+/// Visits these codes in turn through nginx, in the background.
+pub(super) fn start_visits(stack: &Stack, codes: &[String]) -> Load {
     let (client, codes) = (stack.client().anonymous(), codes.to_vec());
     Load::start(8, move |n| {
         let request = client.get(&format!("/{}", codes[n % codes.len()]));
         async move {
             match request.try_send().await {
-                Ok(answer) => answer.status.to_string(),
+                Ok(response) => response.status.to_string(),
                 Err(error) => error,
             }
         }
     })
 }
 
-/// All requests were led on; how many.
-pub(super) fn all_led(tally: &Tally) -> i64 {
-    assert_eq!(tally.keys().collect::<Vec<_>>(), ["302"], "{tally:?}");
-    i64::try_from(tally["302"]).unwrap()
+/// Asserts that every request was redirected and returns their number.
+pub(super) fn redirected(counts: &OutcomeCounts) -> i64 {
+    assert_eq!(counts.keys().collect::<Vec<_>>(), ["302"], "{counts:?}");
+    i64::try_from(counts["302"]).unwrap()
 }
 
-pub(super) async fn recorded(database: &mut PgConnection) -> i64 {
+/// The number of clicks in PostgreSQL.
+pub(super) async fn recorded_clicks(database: &mut PgConnection) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM clicks").fetch_one(database).await.unwrap()
 }
 
-/// Waits until so many clicks are recorded.
-pub(super) async fn recorded_at_least(stack: &Stack, wanted: i64) {
+/// Waits until at least `wanted` clicks are recorded.
+pub(super) async fn wait_for_clicks(stack: &Stack, wanted: i64) {
     let database = Mutex::new(stack.database().await);
-    within(DRAIN, &format!("{wanted} clicks in the database"), || async {
-        recorded(&mut *database.lock().await).await >= wanted
+    within(DRAIN_TIMEOUT, &format!("{wanted} clicks in the database"), || async {
+        recorded_clicks(&mut *database.lock().await).await >= wanted
     })
     .await;
 }
 
-/// Waits until so many clicks are recorded and nothing more waits: no more may come.
-pub(super) async fn recorded_exactly(stack: &Stack, wanted: i64) {
-    recorded_at_least(stack, wanted).await;
-    drained(stack).await;
+/// Waits until the pipeline is empty and asserts that exactly `wanted` clicks are recorded. Visits must
+/// have ended.
+pub(super) async fn assert_clicks_exactly(stack: &Stack, wanted: i64) {
+    wait_for_clicks(stack, wanted).await;
+    wait_until_drained(stack).await;
     let mut database = stack.database().await;
-    assert_eq!(recorded(&mut database).await, wanted);
-    adds_up(&mut database).await;
+    assert_eq!(recorded_clicks(&mut database).await, wanted);
+    assert_roll_ups_match(&mut database).await;
 }
 
-/// Every roll-up has what the raw clicks have. The links of the tests have an owner.
-pub(super) async fn adds_up(database: &mut PgConnection) {
-    let wanted = recorded(database).await;
+/// Asserts that every roll-up totals the raw clicks. The tests' links have an owner.
+pub(super) async fn assert_roll_ups_match(database: &mut PgConnection) {
+    let wanted = recorded_clicks(database).await;
     let totals: Vec<(String, i64)> = sqlx::query_as(
         "SELECT 'hours of all', coalesce(sum(clicks + bots + prefetches + heads), 0)::bigint
            FROM click_hours WHERE subject = 0
@@ -93,7 +99,7 @@ pub(super) async fn adds_up(database: &mut PgConnection) {
     .await
     .unwrap();
     for (what, total) in totals {
-        assert_eq!(total, wanted, "{what}: not what the raw clicks are");
+        assert_eq!(total, wanted, "{what}: differs from the raw clicks");
     }
     let people: (i64, i64, i64) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM clicks WHERE kind = 0),
@@ -104,44 +110,49 @@ pub(super) async fn adds_up(database: &mut PgConnection) {
     .fetch_one(database)
     .await
     .unwrap();
-    assert_eq!((people.0, people.0), (people.1, people.2), "people: raw, of links, by agent");
+    assert_eq!(
+        (people.0, people.0),
+        (people.1, people.2),
+        "people: raw clicks, clicks of links, clicks by agent"
+    );
 }
 
-/// Waits until no buffer, spool or stream holds a click any more.
-pub(super) async fn drained(stack: &Stack) {
-    let redis = Mutex::new(redis(stack).await);
-    within(DRAIN, "nothing waits any more", || async {
-        let mut held = 0.0;
+/// Waits until no buffer, spool or stream contains a click.
+pub(super) async fn wait_until_drained(stack: &Stack) {
+    let redis = Mutex::new(connect_redis(stack).await);
+    within(DRAIN_TIMEOUT, "empty buffers, spools and stream", || async {
+        let mut pending = 0.0;
         for number in 0..stack.shorteners.len() {
-            held += held_by(&stack.shortener_metrics(number).await);
+            pending += unpublished(&stack.shortener_metrics(number).await);
         }
-        held == 0.0 && unwritten(&mut *redis.lock().await).await == 0
+        pending == 0.0 && unacknowledged_entries(&mut *redis.lock().await).await == 0
     })
     .await;
 }
 
-/// Clicks that a shortener has and the stream has not, and bytes of its spool.
-pub(super) fn held_by(metrics: &Metrics) -> f64 {
-    let clicks = metrics.sum("linnet_clicks_accepted", &[])
-        - metrics.sum("linnet_clicks_published", &[])
-        - metrics.sum("linnet_clicks_dropped", &[])
-        // Those were not accepted.
-        + metrics.sum("linnet_clicks_dropped", &[("reason", "buffer_full")]);
-    // It may have published what another process had accepted.
-    clicks.max(0.0) + metrics.sum("linnet_clicks_spool_bytes", &[])
+/// Clicks that a shortener has accepted but not published, plus the bytes of its spool; 0 if it has
+/// published everything.
+pub(super) fn unpublished(metrics: &Metrics) -> f64 {
+    let clicks = metrics.sum(metric::CLICKS_ACCEPTED, &[])
+        - metrics.sum(metric::CLICKS_PUBLISHED, &[])
+        - metrics.sum(metric::CLICKS_DROPPED, &[])
+        // Clicks that a full buffer dropped were not accepted.
+        + metrics.sum(metric::CLICKS_DROPPED, &[("reason", "buffer_full")]);
+    // Negative if the process published clicks from another process's spool.
+    clicks.max(0.0) + metrics.sum(metric::CLICKS_SPOOL_BYTES, &[])
 }
 
-/// A counter, over all shorteners.
-pub(super) async fn of_shorteners(stack: &Stack, name: &str) -> i64 {
-    of(&stack.shorteners, name).await
+/// The sum of a counter over all shorteners.
+pub(super) async fn sum_of_shorteners(stack: &Stack, name: &str) -> i64 {
+    sum_of(&stack.shorteners, name).await
 }
 
-/// A counter, over all workers.
-pub(super) async fn of_workers(stack: &Stack, name: &str) -> i64 {
-    of(&stack.workers, name).await
+/// The sum of a counter over all workers.
+pub(super) async fn sum_of_workers(stack: &Stack, name: &str) -> i64 {
+    sum_of(&stack.workers, name).await
 }
 
-async fn of(processes: &[Process], name: &str) -> i64 {
+async fn sum_of(processes: &[Process], name: &str) -> i64 {
     let mut sum = 0.0;
     for process in processes {
         sum += process.metrics().await.sum(name, &[]);
@@ -151,19 +162,20 @@ async fn of(processes: &[Process], name: &str) -> i64 {
     sum
 }
 
-/// A connection to Redis itself.
-pub(super) async fn redis(stack: &Stack) -> MultiplexedConnection {
+/// Connects to Redis, past the proxies.
+pub(super) async fn connect_redis(stack: &Stack) -> MultiplexedConnection {
     let url = format!("redis://127.0.0.1:{}/0", stack.redis_port());
     let client = redis::Client::open(url).unwrap();
     client.get_multiplexed_async_connection().await.unwrap()
 }
 
-/// Entries that no worker has taken, or taken and not acknowledged.
-pub(super) async fn unwritten(redis: &mut MultiplexedConnection) -> usize {
+/// The number of stream entries that no worker has acknowledged; at most one undelivered entry counts.
+pub(super) async fn unacknowledged_entries(redis: &mut MultiplexedConnection) -> usize {
     let groups: redis::RedisResult<redis::streams::StreamInfoGroupsReply> =
         redis::cmd("XINFO").arg("GROUPS").arg(STREAM).query_async(redis).await;
-    // Without a stream, or without a group yet.
+    // The stream does not exist yet.
     let Ok(groups) = groups else { return 0 };
+    // No worker has created the group yet.
     let Some(group) = groups.groups.first() else { return usize::MAX };
     let from = format!("({}", group.last_delivered_id);
     let more: StreamRangeReply = redis::cmd("XRANGE")
@@ -178,14 +190,15 @@ pub(super) async fn unwritten(redis: &mut MultiplexedConnection) -> usize {
     group.pending + more.ids.len()
 }
 
-/// The batches of a reply of `XRANGE`.
-pub(super) fn batches(reply: &StreamRangeReply) -> Vec<Batch> {
+/// Unpacks the batches in a reply to `XRANGE`.
+pub(super) fn unpack_batches(reply: &StreamRangeReply) -> Vec<Batch> {
     let packed = reply.ids.iter().map(|entry| entry.get::<Vec<u8>>(FIELD).unwrap());
     packed.map(|packed| Batch::unpack(&packed).unwrap()).collect()
 }
 
-/// Clicks of those batches that are not in the database: each is there with the shard of its link.
-pub(super) async fn lost(database: &mut PgConnection, batches: &[Batch]) -> i64 {
+/// The number of clicks in these batches that are not recorded. `click_batches` contains the recorded
+/// shards of each batch.
+pub(super) async fn lost_clicks(database: &mut PgConnection, batches: &[Batch]) -> i64 {
     let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();
     let known: Vec<(Vec<u8>, i16)> =
         sqlx::query_as("SELECT id, shard FROM click_batches WHERE id = ANY($1)")
@@ -200,8 +213,8 @@ pub(super) async fn lost(database: &mut PgConnection, batches: &[Batch]) -> i64 
     i64::try_from(batches.iter().map(lost).sum::<usize>()).unwrap()
 }
 
-/// Puts a batch into the stream, as a shortener does.
-pub(super) async fn add(redis: &mut MultiplexedConnection, packed: &[u8]) {
+/// Adds a packed batch to the stream, like a shortener.
+pub(super) async fn add_to_stream(redis: &mut MultiplexedConnection, packed: &[u8]) {
     let _: String = redis::cmd("XADD")
         .arg(STREAM)
         .arg("*")
@@ -212,8 +225,8 @@ pub(super) async fn add(redis: &mut MultiplexedConnection, packed: &[u8]) {
         .unwrap();
 }
 
-/// A person's click by nobody in particular.
-pub(super) fn click(url_id: i64, at_ms: u64) -> PackedClick {
+/// A click by a person whose visitor hash is unknown.
+pub(super) fn test_click(url_id: i64, at_ms: u64) -> PackedClick {
     PackedClick {
         at_ms,
         url_id,
@@ -228,8 +241,8 @@ pub(super) fn click(url_id: i64, at_ms: u64) -> PackedClick {
     }
 }
 
-/// A batch of clicks by one browser.
-pub(super) fn batch(number: u64, clicks: Vec<PackedClick>) -> Batch {
+/// A batch of clicks with the same `User-Agent`. `number` determines its id.
+pub(super) fn test_batch(number: u64, clicks: Vec<PackedClick>) -> Batch {
     let id = (0xface_u128 << 64 | u128::from(number)).to_be_bytes();
     Batch { id, clicks, texts: vec![linnet_system_tests::client::BROWSER.to_owned()] }
 }

@@ -1,4 +1,4 @@
-//! Who gets which code.
+//! Uniqueness of short codes, and reserved words.
 
 use std::{collections::HashMap, path::Path};
 
@@ -6,36 +6,36 @@ use linnet_system_tests::{Stack, services::workspace};
 use serde_json::json;
 
 #[tokio::test]
-async fn must_06_a_hundred_at_once_want_one_code() {
+async fn must_06_hundred_concurrent_requests_for_one_code_create_one_link() {
     let stack = Stack::builder().shorteners(2).start().await;
     let client = stack.client();
     let post = |n: usize| {
         let target = format!("https://example.com/{n}");
         client.post("/api/v1/urls", &json!({"original_url": target, "short_code": "wanted"})).send()
     };
-    let answers = futures::future::join_all((0..100).map(post)).await;
+    let responses = futures::future::join_all((0..100).map(post)).await;
     let mut statuses: HashMap<u16, usize> = HashMap::new();
-    for answer in &answers {
-        *statuses.entry(answer.status).or_default() += 1;
+    for response in &responses {
+        *statuses.entry(response.status).or_default() += 1;
     }
     assert_eq!(statuses, HashMap::from([(201, 1), (409, 99)]));
-    let winner = answers.iter().find(|answer| answer.status == 201).unwrap().json();
-    for answer in answers.iter().filter(|answer| answer.status == 409) {
-        assert_eq!(answer.problem(409)["code"], "taken");
-        assert_eq!(answer.problem_fields(), ["short_code"]);
+    let winner = responses.iter().find(|response| response.status == 201).unwrap().json();
+    for response in responses.iter().filter(|response| response.status == 409) {
+        assert_eq!(response.problem(409)["code"], "taken");
+        assert_eq!(response.problem_fields(), ["short_code"]);
     }
     let (_, location) = client.resolve("wanted").await;
     assert_eq!(location.as_deref(), winner["original_url"].as_str());
-    // Codes differ by case, like the paths of URLs.
+    // Codes are case-sensitive, like the paths of URLs.
     let other = json!({"original_url": "https://example.com/other", "short_code": "Wanted"});
     assert_eq!(client.post("/api/v1/urls", &other).send().await.status, 201);
 }
 
 #[tokio::test]
-async fn a_code_that_was_asked_for_before_it_was_made_resolves_at_once() {
+async fn created_link_resolves_despite_a_negative_cache_entry() {
     let stack = Stack::builder().shorteners(2).start().await;
     for shortener in 0..2 {
-        assert_eq!(stack.resolve_at(shortener, "not-yet").await.0, 404, "cached as absent");
+        assert_eq!(stack.resolve_at(shortener, "not-yet").await.0, 404, "a negative cache entry");
     }
     let body = json!({"original_url": "https://example.com/", "short_code": "not-yet"});
     stack.client().shorten(&body).await;
@@ -47,7 +47,7 @@ async fn a_code_that_was_asked_for_before_it_was_made_resolves_at_once() {
     }
 }
 
-/// The first path segments of nginx's locations that can be codes by their shape.
+/// The first path segments of nginx's locations that have the shape of a code.
 fn routed_segments(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
@@ -69,7 +69,7 @@ fn routed_segments(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn must_21_reserved_words_are_no_codes_whatever_their_case() {
+async fn must_21_reserved_words_are_rejected_as_codes_whatever_their_case() {
     let stack = Stack::start().await;
     let client = stack.client();
     let mut words = routed_segments(&workspace().join("nginx"));
@@ -93,9 +93,9 @@ async fn must_21_reserved_words_are_no_codes_whatever_their_case() {
     let mut id = 5_000;
     for word in words.iter().flat_map(|word| variants(word)) {
         let body = json!({"original_url": "https://example.com/", "short_code": word});
-        let answer = client.post("/api/v1/urls", &body).send().await;
-        answer.problem(422);
-        assert_eq!(answer.problem_fields(), ["short_code"], "{word}");
+        let response = client.post("/api/v1/urls", &body).send().await;
+        response.problem(422);
+        assert_eq!(response.problem_fields(), ["short_code"], "{word}");
         id += 1;
         rows += &format!(
             "{id},{},{word},https://example.com/,t,True,2025-01-01 00:00:00,2025-01-01 00:00:00\n",

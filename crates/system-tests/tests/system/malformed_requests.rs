@@ -1,11 +1,64 @@
-//! Bytes that no browser sends, and what is not for the public.
+//! Malformed requests, internal paths, and the number of metric series.
 
 use futures::{StreamExt, stream};
 use linnet_system_tests::{Stack, raw};
 use serde_json::json;
 
+const MALFORMED_PATHS: [&[u8]; 50] = [
+    b"/\xff\xfe",
+    b"/%ff%fe",
+    b"/\xc3\x28",
+    b"/%c3%28",
+    b"/caf\xc3\xa9",
+    "/аbc".as_bytes(),
+    "/cafe\u{301}".as_bytes(),
+    "/ａｂｃ".as_bytes(),
+    b"/abc%00",
+    b"/%00",
+    b"/abc\x00",
+    b"/abc\x01",
+    b"/abc\x7f",
+    b"//",
+    b"//abc",
+    b"/abc/",
+    b"/abc//",
+    b"/../",
+    b"/../abc",
+    b"/..%2fabc",
+    b"/abc/../../etc/passwd",
+    b"/%2e%2e/%2e%2e/etc/passwd",
+    b"/./x",
+    b"/abc;x",
+    b"/abc%",
+    b"/abc%zz",
+    b"/%u0061bc",
+    b"/a%20b",
+    b"/a b",
+    b"/<script>alert(1)</script>",
+    b"/${jndi:ldap://x}",
+    b"/'%20OR%201=1",
+    b"*",
+    b"abc",
+    b"http://",
+    b"/api/v1/urls/%00",
+    b"/api/v1/urls/\xff",
+    b"/api/v1/urls/%ff",
+    b"/api/v1/urls?search=%00",
+    b"/api/v1/urls?search=%ff",
+    b"/api/v1/urls?%00=%00",
+    b"/api//v1/urls",
+    b"/api/v1/../../internal/v1/health",
+    b"/api/v1/%2e%2e/%2e%2e/internal/v1/health",
+    b"/api/v1/urls/..",
+    b"/api/v1/nothing",
+    b"/api",
+    b"/docs/../api",
+    b"/docs/%2e%2e%2f%2e%2e%2fetc/passwd",
+    b"/_linnet/page",
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_23_odd_bytes_are_a_4xx_and_never_a_5xx() {
+async fn must_23_malformed_paths_get_4xx_and_never_5xx() {
     let stack = Stack::start().await;
     let address = stack.client().address();
     stack
@@ -13,76 +66,25 @@ async fn must_23_odd_bytes_are_a_4xx_and_never_a_5xx() {
         .shorten(&json!({"original_url": "https://example.com/", "short_code": "abc"}))
         .await;
     let long = |n: usize| [b"/".as_slice(), &vec![b'a'; n]].concat();
-    let mut paths: Vec<Vec<u8>> = [
-        b"/\xff\xfe".as_slice(),
-        b"/%ff%fe",
-        b"/\xc3\x28",
-        b"/%c3%28",
-        b"/caf\xc3\xa9",
-        "/аbc".as_bytes(),
-        "/cafe\u{301}".as_bytes(),
-        "/ａｂｃ".as_bytes(),
-        b"/abc%00",
-        b"/%00",
-        b"/abc\x00",
-        b"/abc\x01",
-        b"/abc\x7f",
-        b"//",
-        b"//abc",
-        b"/abc/",
-        b"/abc//",
-        b"/../",
-        b"/../abc",
-        b"/..%2fabc",
-        b"/abc/../../etc/passwd",
-        b"/%2e%2e/%2e%2e/etc/passwd",
-        b"/./x",
-        b"/abc;x",
-        b"/abc%",
-        b"/abc%zz",
-        b"/%u0061bc",
-        b"/a%20b",
-        b"/a b",
-        b"/<script>alert(1)</script>",
-        b"/${jndi:ldap://x}",
-        b"/'%20OR%201=1",
-        b"*",
-        b"abc",
-        b"http://",
-        b"/api/v1/urls/%00",
-        b"/api/v1/urls/\xff",
-        b"/api/v1/urls/%ff",
-        b"/api/v1/urls?search=%00",
-        b"/api/v1/urls?search=%ff",
-        b"/api/v1/urls?%00=%00",
-        b"/api//v1/urls",
-        b"/api/v1/../../internal/v1/health",
-        b"/api/v1/%2e%2e/%2e%2e/internal/v1/health",
-        b"/api/v1/urls/..",
-        b"/api/v1/nothing",
-        b"/api",
-        b"/docs/../api",
-        b"/docs/%2e%2e%2f%2e%2e%2fetc/passwd",
-        b"/_linnet/page",
-    ]
-    .into_iter()
-    .map(<[u8]>::to_vec)
-    .collect();
+    let mut paths: Vec<Vec<u8>> = MALFORMED_PATHS.into_iter().map(<[u8]>::to_vec).collect();
     paths.extend([65, 1_000, 4_000, 8_000, 9_000, 40_000, 70_000].map(long));
     let key = format!("X-Api-Key: {}", stack.admin_key);
     for path in &paths {
-        let answer = raw::get(address, path, &[&key]).await;
+        let response = raw::get(address, path, &[&key]).await;
         let shown: String = String::from_utf8_lossy(path).chars().take(60).collect();
-        let status = answer.status.unwrap_or_else(|| panic!("{shown:?}: no answer"));
-        // `/api` may redirect to a folder; nothing else leads anywhere.
-        let fine = (400..500).contains(&status);
-        assert!(fine, "{shown:?}: {}", answer.text.chars().take(300).collect::<String>());
-        assert!(!answer.text.contains("nginx/"), "{shown:?} shows a version");
+        let status = response.status.unwrap_or_else(|| panic!("{shown:?}: no response"));
+        let is_client_error = (400..500).contains(&status);
+        assert!(
+            is_client_error,
+            "{shown:?}: {}",
+            response.text.chars().take(300).collect::<String>()
+        );
+        assert!(!response.text.contains("nginx/"), "{shown:?} reveals nginx's version");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_23_odd_requests_are_a_4xx_and_never_a_5xx() {
+async fn must_23_malformed_requests_get_4xx_and_never_5xx() {
     let stack = Stack::start().await;
     let address = stack.client().address();
     let big = format!("X-Big: {}", "x".repeat(64 * 1024));
@@ -92,11 +94,11 @@ async fn must_23_odd_requests_are_a_4xx_and_never_a_5xx() {
     let half: Vec<&str> = half.iter().map(String::as_str).collect();
     for path in [b"/abc".as_slice(), b"/api/v1/urls", b"/health"] {
         for headers in [vec![big.as_str()], many.clone(), vec!["Cookie: \u{1}"], vec!["X:\0"]] {
-            let answer = raw::get(address, path, &headers).await;
+            let response = raw::get(address, path, &headers).await;
             let name: String = headers[0].chars().take(10).collect();
-            let status = answer.status.unwrap_or_else(|| panic!("{name}: no answer"));
+            let status = response.status.unwrap_or_else(|| panic!("{name}: no response"));
             let shown = String::from_utf8_lossy(path);
-            assert!(status < 500, "{shown} {name}: {}", answer.text);
+            assert!(status < 500, "{shown} {name}: {}", response.text);
         }
         let status = raw::get(address, path, &half).await.status.unwrap();
         assert!(status < 500, "150 headers: {status}");
@@ -117,17 +119,17 @@ async fn must_23_odd_requests_are_a_4xx_and_never_a_5xx() {
         b"DELETE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"PUT /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
     ] {
-        let answer = raw::exchange(address, request).await;
+        let response = raw::exchange(address, request).await;
         let shown = String::from_utf8_lossy(request).into_owned();
-        // A request that is no HTTP/1 may be answered without a status line, or not at all.
-        let status = answer.status.unwrap_or(400);
-        assert!((400..500).contains(&status), "{shown:?}: {}", answer.text);
+        // A request other than HTTP/1 may get a response without a status line, or none.
+        let status = response.status.unwrap_or(400);
+        assert!((400..500).contains(&status), "{shown:?}: {}", response.text);
     }
-    assert_eq!(stack.client().get("/health").send().await.status, 200, "all is well afterwards");
+    assert_eq!(stack.client().get("/health").send().await.status, 200, "healthy afterwards");
 }
 
 #[tokio::test]
-async fn must_24_what_is_not_public_is_not_reachable() {
+async fn must_24_internal_paths_are_unreachable_from_outside() {
     let stack = Stack::start().await;
     let address = stack.client().address();
     let key = format!("X-Api-Key: {}", stack.admin_key);
@@ -167,13 +169,13 @@ async fn must_24_what_is_not_public_is_not_reachable() {
         "/.git/config",
         "/.env",
     ] {
-        let answer = raw::get(address, path.as_bytes(), &[&key, token]).await;
-        let status = answer.status.unwrap();
-        assert!(matches!(status, 400 | 404), "{path}: {}", answer.text);
+        let response = raw::get(address, path.as_bytes(), &[&key, token]).await;
+        let status = response.status.unwrap();
+        assert!(matches!(status, 400 | 404), "{path}: {}", response.text);
         for secret in
             ["http_server_request_duration", "process_resident", "\"checks\"", "\"ready\""]
         {
-            assert!(!answer.text.contains(secret), "{path}");
+            assert!(!response.text.contains(secret), "{path}");
         }
     }
     let request = format!(
@@ -184,7 +186,7 @@ async fn must_24_what_is_not_public_is_not_reachable() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_24_metrics_do_not_grow_with_what_visitors_send() {
+async fn must_24_number_of_metric_series_does_not_grow_with_requests() {
     let stack = Stack::start().await;
     let client = stack.client();
     let visit = |range: std::ops::Range<u32>| {
@@ -215,7 +217,7 @@ async fn must_24_metrics_do_not_grow_with_what_visitors_send() {
     let keys = || async {
         let mut all = Vec::new();
         for process in stack.shorteners.iter().chain(&stack.gateways) {
-            all.push(process.metrics().await.keys());
+            all.push(process.metrics().await.series_keys());
         }
         all
     };

@@ -1,31 +1,33 @@
-//! The upkeep by workers, and by hand.
+//! Maintenance tasks, run by workers and by `admin run-task`.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use linnet_system_tests::{Process, Stack, within};
+use linnet_system_tests::{
+    Process, Stack,
+    expected::{message, metric},
+    within,
+};
 use linnet_worker::maintenance::TASKS;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Mutex;
 
-/// Longest wait for what is due at once.
-const DUE: Duration = Duration::from_secs(30);
-/// Within this every process stops serving the old answer.
+/// Longest wait for a task that is due.
+const TASK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time within which every process serves a change.
 const BOUND: Duration = Duration::from_secs(1);
-
-const RUNS: &str = "linnet_maintenance_runs";
 
 async fn execute(database: &mut PgConnection, statement: &'static str) {
     sqlx::raw_sql(statement).execute(database).await.unwrap();
 }
 
-/// Waits until every worker has seen that all tasks were done: it finds nothing due any more.
-async fn all_seen_done(stack: &Stack) {
-    within(DUE, "all workers see all tasks done", || async {
+/// Waits until every worker has recorded a success of each task, so that none is due.
+async fn wait_until_no_task_is_due(stack: &Stack) {
+    within(TASK_TIMEOUT, "a success of each task in every worker", || async {
         for worker in &stack.workers {
             let metrics = worker.metrics().await;
             for task in &TASKS {
-                let name = "linnet_maintenance_last_success_timestamp_seconds";
+                let name = metric::MAINTENANCE_LAST_SUCCESS_TIMESTAMP_SECONDS;
                 if metrics.sum(name, &[("task", task.name)]) == 0.0 {
                     return false;
                 }
@@ -36,31 +38,33 @@ async fn all_seen_done(stack: &Stack) {
     .await;
 }
 
-/// Runs of each task that succeeded, of all workers together.
-async fn succeeded(stack: &Stack) -> BTreeMap<&'static str, f64> {
+/// The number of successful runs of each task by all workers.
+async fn successful_runs(stack: &Stack) -> BTreeMap<&'static str, f64> {
     let mut sums: BTreeMap<&str, f64> = TASKS.iter().map(|task| (task.name, 0.0)).collect();
     for worker in &stack.workers {
         let metrics = worker.metrics().await;
         for (task, sum) in &mut sums {
-            *sum += metrics.sum(RUNS, &[("task", task), ("outcome", "succeeded")]);
+            *sum +=
+                metrics.sum(metric::MAINTENANCE_RUNS, &[("task", task), ("outcome", "succeeded")]);
         }
         assert_eq!(
-            metrics.sum(RUNS, &[]),
-            metrics.sum("linnet_maintenance_duration_seconds_count", &[]),
-            "every run was timed"
+            metrics.sum(metric::MAINTENANCE_RUNS, &[]),
+            metrics.sum(metric::MAINTENANCE_DURATION_SECONDS_COUNT, &[]),
+            "runs and measured durations"
         );
     }
     sums
 }
 
-async fn started(stack: &Stack) -> Vec<(String, chrono::DateTime<chrono::Utc>)> {
+/// The time at which each task started last.
+async fn start_times(stack: &Stack) -> Vec<(String, chrono::DateTime<chrono::Utc>)> {
     sqlx::query_as("SELECT task, started_at FROM maintenance_runs ORDER BY task")
         .fetch_all(&mut stack.database().await)
         .await
         .unwrap()
 }
 
-/// Stops the workers and lets a task be due, with no failure behind it.
+/// Stops the workers and makes a task due, without earlier failures.
 async fn make_due(stack: &mut Stack, task: &str) {
     for worker in &mut stack.workers {
         assert!(worker.stop().await.success());
@@ -75,10 +79,10 @@ async fn make_due(stack: &mut Stack, task: &str) {
     .unwrap();
 }
 
-/// Waits until a worker runs a task that something holds up.
-async fn runs(stack: &Stack, task: &str) {
+/// Waits until a worker runs a task.
+async fn wait_until_running(stack: &Stack, task: &str) {
     let database = Mutex::new(stack.database().await);
-    within(DUE, &format!("{task} runs"), || async {
+    within(TASK_TIMEOUT, &format!("{task} to run"), || async {
         sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT FROM maintenance_runs WHERE task = $1 AND finished_at IS NULL)",
         )
@@ -90,7 +94,8 @@ async fn runs(stack: &Stack, task: &str) {
     .await;
 }
 
-async fn locks(database: &mut PgConnection) -> i64 {
+/// The number of advisory locks that running tasks hold.
+async fn count_task_locks(database: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
           WHERE locktype = 'advisory' AND datname = current_database()
@@ -102,74 +107,74 @@ async fn locks(database: &mut PgConnection) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_workers_one_runs_a_task_and_once_in_its_interval() {
+async fn each_task_runs_once_per_interval_in_one_of_two_workers() {
     let mut stack = Stack::builder().workers(2).start().await;
-    all_seen_done(&stack).await;
+    wait_until_no_task_is_due(&stack).await;
     let once: BTreeMap<_, _> = TASKS.iter().map(|task| (task.name, 1.0)).collect();
-    assert_eq!(succeeded(&stack).await, once);
+    assert_eq!(successful_runs(&stack).await, once);
 
     make_due(&mut stack, "click-batches").await;
-    let before = started(&stack).await;
+    let before = start_times(&stack).await;
     for worker in &mut stack.workers {
         worker.start();
     }
-    stack.ready().await;
-    within(DUE, "the task that is due is run", || async {
-        succeeded(&stack).await["click-batches"] > 0.0
+    stack.wait_until_ready().await;
+    within(TASK_TIMEOUT, "a run of the task that is due", || async {
+        successful_runs(&stack).await["click-batches"] > 0.0
     })
     .await;
-    all_seen_done(&stack).await;
+    wait_until_no_task_is_due(&stack).await;
     let only: BTreeMap<_, _> = TASKS
         .iter()
         .map(|task| (task.name, if task.name == "click-batches" { 1.0 } else { 0.0 }))
         .collect();
-    assert_eq!(succeeded(&stack).await, only);
-    for ((task, before), (_, after)) in before.iter().zip(&started(&stack).await) {
+    assert_eq!(successful_runs(&stack).await, only);
+    for ((task, before), (_, after)) in before.iter().zip(&start_times(&stack).await) {
         assert_eq!(after > before, task == "click-batches", "{task}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_killed_in_a_run_leaves_the_task_to_others() {
+async fn task_of_a_killed_worker_is_run_again() {
     let mut stack = Stack::builder().workers(1).start().await;
-    all_seen_done(&stack).await;
+    wait_until_no_task_is_due(&stack).await;
     make_due(&mut stack, "idempotency-keys").await;
     let mut blocker = stack.database().await;
-    let mut held = blocker.begin().await.unwrap();
-    execute(&mut held, "LOCK TABLE idempotency_keys").await;
+    let mut lock = blocker.begin().await.unwrap();
+    execute(&mut lock, "LOCK TABLE idempotency_keys").await;
     stack.workers[0].start();
-    runs(&stack, "idempotency-keys").await;
+    wait_until_running(&stack, "idempotency-keys").await;
     let database = Mutex::new(stack.database().await);
-    assert_eq!(locks(&mut *database.lock().await).await, 1);
+    assert_eq!(count_task_locks(&mut *database.lock().await).await, 1);
     let (code, _, error) =
         stack.cli(&["admin", "run-task", "idempotency-keys", "--wait", "1"]).await;
     assert_eq!(code, 1, "{error}");
-    assert!(error.contains("runs elsewhere: since"), "{error}");
+    assert!(error.contains(message::TASK_RUNS_ELSEWHERE), "{error}");
 
     stack.workers[0].kill().await;
-    within(Duration::from_secs(10), "the lock is free", || async {
-        locks(&mut *database.lock().await).await == 0
+    within(Duration::from_secs(10), "the killed worker's lock to be released", || async {
+        count_task_locks(&mut *database.lock().await).await == 0
     })
     .await;
-    held.rollback().await.unwrap();
+    lock.rollback().await.unwrap();
     stack.workers[0].start();
-    stack.ready().await;
-    within(DUE, "the task is done after all", || async {
-        succeeded(&stack).await["idempotency-keys"] == 1.0
+    stack.wait_until_ready().await;
+    within(TASK_TIMEOUT, "a successful run", || async {
+        successful_runs(&stack).await["idempotency-keys"] == 1.0
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_stops_cuts_its_run_off_without_harm() {
+async fn stopping_worker_aborts_its_run_without_a_failure() {
     let mut stack = Stack::builder().workers(1).start().await;
-    all_seen_done(&stack).await;
+    wait_until_no_task_is_due(&stack).await;
     make_due(&mut stack, "idempotency-keys").await;
     let mut blocker = stack.database().await;
-    let mut held = blocker.begin().await.unwrap();
-    execute(&mut held, "LOCK TABLE idempotency_keys").await;
+    let mut lock = blocker.begin().await.unwrap();
+    execute(&mut lock, "LOCK TABLE idempotency_keys").await;
     stack.workers[0].start();
-    runs(&stack, "idempotency-keys").await;
+    wait_until_running(&stack, "idempotency-keys").await;
     let end = stack.workers[0].stop().await;
     assert!(end.success(), "{end}");
     let mut database = stack.database().await;
@@ -180,22 +185,23 @@ async fn a_worker_that_stops_cuts_its_run_off_without_harm() {
     .await
     .unwrap();
     assert_eq!(run, ("stopped".to_owned(), 0));
-    held.rollback().await.unwrap();
+    lock.rollback().await.unwrap();
     let (code, out, error) = stack.cli(&["admin", "run-task", "idempotency-keys"]).await;
-    assert_eq!((code, out.as_str()), (0, "idempotency-keys: 0 answer(s) forgotten\n"), "{error}");
+    assert_eq!((code, out.as_str()), (0, message::IDEMPOTENCY_KEYS_0_DELETED), "{error}");
 }
 
-fn complaints(worker: &Process) -> usize {
-    let is_one = |line: &&serde_json::Value| {
+/// The number of warnings about the task `idempotency-keys`.
+fn count_warnings(worker: &Process) -> usize {
+    let is_warning = |line: &&serde_json::Value| {
         line["level"] == "WARN" && line.to_string().contains("idempotency-keys")
     };
-    worker.log_lines().iter().filter(is_one).count()
+    worker.log_lines().iter().filter(is_warning).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_fails_is_tried_again_and_stops_no_other() {
+async fn failed_task_is_retried_and_blocks_no_other() {
     let mut stack = Stack::builder().workers(1).start().await;
-    all_seen_done(&stack).await;
+    wait_until_no_task_is_due(&stack).await;
     for worker in &mut stack.workers {
         assert!(worker.stop().await.success());
     }
@@ -205,34 +211,39 @@ async fn a_task_that_fails_is_tried_again_and_stops_no_other() {
         "DELETE FROM maintenance_runs; ALTER TABLE idempotency_keys RENAME TO elsewhere",
     )
     .await;
-    let before = complaints(&stack.workers[0]);
+    let before = count_warnings(&stack.workers[0]);
     stack.workers[0].start();
-    stack.ready().await;
+    stack.wait_until_ready().await;
     let failures = [("task", "idempotency-keys"), ("outcome", "failed")];
-    within(DUE, "it is tried again", || async {
-        stack.workers[0].metrics().await.sum(RUNS, &failures) >= 2.0
+    within(TASK_TIMEOUT, "two failed runs", || async {
+        stack.workers[0].metrics().await.sum(metric::MAINTENANCE_RUNS, &failures) >= 2.0
     })
     .await;
     let metrics = stack.workers[0].metrics().await;
-    let counted = metrics.sum(RUNS, &failures);
-    assert_eq!((complaints(&stack.workers[0]) - before) as f64, counted, "once for each");
+    let counted = metrics.sum(metric::MAINTENANCE_RUNS, &failures);
+    assert_eq!(
+        (count_warnings(&stack.workers[0]) - before) as f64,
+        counted,
+        "one warning for each failure"
+    );
     for task in TASKS.iter().filter(|task| task.name != "idempotency-keys") {
         let labels = [("task", task.name), ("outcome", "succeeded")];
-        assert_eq!(metrics.sum(RUNS, &labels), 1.0, "{}", task.name);
+        assert_eq!(metrics.sum(metric::MAINTENANCE_RUNS, &labels), 1.0, "{}", task.name);
     }
     execute(&mut database, "ALTER TABLE elsewhere RENAME TO idempotency_keys").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_to_idempotency_keys_go_after_a_day() {
+async fn idempotency_keys_are_deleted_after_a_day() {
     let mut stack = Stack::builder().workers(1).start().await;
     let client = stack.client();
     let body = json!({"original_url": "https://example.com/"});
     for key in ["old", "new"] {
-        let answer = client.post("/api/v1/urls", &body).header("idempotency-key", key).send().await;
-        assert_eq!(answer.status, 201);
+        let response =
+            client.post("/api/v1/urls", &body).header("idempotency-key", key).send().await;
+        assert_eq!(response.status, 201);
     }
-    all_seen_done(&stack).await;
+    wait_until_no_task_is_due(&stack).await;
     make_due(&mut stack, "idempotency-keys").await;
     let mut database = stack.database().await;
     execute(
@@ -243,7 +254,7 @@ async fn answers_to_idempotency_keys_go_after_a_day() {
     .await;
     let database = Mutex::new(database);
     stack.workers[0].start();
-    within(DUE, "the old one is gone", || async {
+    within(TASK_TIMEOUT, "the old key to be deleted", || async {
         let keys: Vec<String> = sqlx::query_scalar("SELECT key FROM idempotency_keys")
             .fetch_all(&mut *database.lock().await)
             .await
@@ -254,31 +265,33 @@ async fn answers_to_idempotency_keys_go_after_a_day() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_07_a_link_that_expired_long_ago_is_deleted_and_every_cache_hears_of_it() {
+async fn must_07_deletion_of_an_expired_link_invalidates_every_cache() {
     let stack = Stack::builder().shorteners(2).start().await;
     let client = stack.client();
     let link = client
-        .shorten(&json!({"original_url": "https://example.com/", "short_code": "gone-by-itself"}))
+        .shorten(&json!({"original_url": "https://example.com/", "short_code": "expired-link"}))
         .await;
     let id = link["id"].as_i64().unwrap();
-    // All caches hold it as one without an end, and nobody tells them that it has got one.
+    // All caches contain the link without an expiry. The change below publishes no invalidation.
     for shortener in 0..2 {
-        assert_eq!(stack.resolve_at(shortener, "gone-by-itself").await.0, 302);
+        assert_eq!(stack.resolve_at(shortener, "expired-link").await.0, 302);
     }
     let mut database = stack.database().await;
     let end = "UPDATE urls SET expires_at = now() - interval '91 days'";
     execute(&mut database, end).await;
-    assert_eq!(client.resolve("gone-by-itself").await.0, 302, "only the news can end it");
+    assert_eq!(
+        client.resolve("expired-link").await.0,
+        302,
+        "only an invalidation removes it from the caches"
+    );
 
     let (code, out, error) = stack.cli(&["admin", "run-task", "expired-links"]).await;
-    assert_eq!((code, out.as_str()), (0, "expired-links: 1 link(s) deleted\n"), "{error}");
-    within(BOUND, "404 through nginx", || async {
-        client.resolve("gone-by-itself").await.0 == 404
-    })
-    .await;
+    assert_eq!((code, out.as_str()), (0, message::EXPIRED_LINKS_1_DELETED), "{error}");
+    within(BOUND, "404 through nginx", || async { client.resolve("expired-link").await.0 == 404 })
+        .await;
     for shortener in 0..2 {
         within(BOUND, "404 at each shortener", || async {
-            stack.resolve_at(shortener, "gone-by-itself").await.0 == 404
+            stack.resolve_at(shortener, "expired-link").await.0 == 404
         })
         .await;
     }
@@ -287,23 +300,23 @@ async fn must_07_a_link_that_expired_long_ago_is_deleted_and_every_cache_hears_o
     let events = client.get(&path).send().await.json();
     assert_eq!(events[0]["details"]["reason"], "expired", "{events}");
 
-    // The code is free again, and the new link's version is the higher one.
+    // The code is free again, and the new link has a higher version.
     client
-        .shorten(&json!({"original_url": "https://example.com/2", "short_code": "gone-by-itself"}))
+        .shorten(&json!({"original_url": "https://example.com/2", "short_code": "expired-link"}))
         .await;
     for shortener in 0..2 {
         within(BOUND, "the new link", || async {
-            stack.resolve_at(shortener, "gone-by-itself").await.1.as_deref()
+            stack.resolve_at(shortener, "expired-link").await.1.as_deref()
                 == Some("https://example.com/2")
         })
         .await;
     }
     let (_, out, _) = stack.cli(&["admin", "run-task", "expired-links"]).await;
-    assert_eq!(out, "expired-links: 0 link(s) deleted\n");
+    assert_eq!(out, message::EXPIRED_LINKS_0_DELETED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_does_not_exist_is_refused_with_those_that_do() {
+async fn unknown_task_is_rejected_with_a_list_of_tasks() {
     let stack = Stack::builder().gateways(1).start().await;
     let (code, _, error) = stack.cli(&["admin", "run-task", "nonsense"]).await;
     assert_eq!(code, 2, "{error}");

@@ -1,4 +1,4 @@
-//! Who may do what, and what `Host` decides (nothing).
+//! Ownership, scopes, API keys and the `Host` header.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use linnet_system_tests::{Client, Stack, raw, stack::BASE_URL, within};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn must_15_the_host_header_decides_nothing() {
+async fn must_15_host_header_changes_neither_links_nor_redirects() {
     let stack = Stack::start().await;
     let address = stack.client().address();
     let body = r#"{"original_url":"https://example.com/"}"#;
@@ -31,39 +31,39 @@ async fn must_15_the_host_header_decides_nothing() {
                 stack.admin_key,
                 body.len()
             );
-            let answer = raw::exchange(address, request.as_bytes()).await;
+            let response = raw::exchange(address, request.as_bytes()).await;
             assert!(
-                !answer.text.contains("evil") && !answer.text.contains("wors"),
+                !response.text.contains("evil") && !response.text.contains("wors"),
                 "{}",
-                answer.text
+                response.text
             );
-            match answer.status {
+            match response.status {
                 Some(201) => {
                     assert!(
-                        answer.text.contains(&format!("\"short_url\":\"{BASE_URL}/")),
+                        response.text.contains(&format!("\"short_url\":\"{BASE_URL}/")),
                         "{}",
-                        answer.text
+                        response.text
                     );
                 }
-                // Twice, or not at all in HTTP/1.1, is malformed.
+                // Two `Host` headers are malformed, and so is none in HTTP/1.1.
                 Some(400) => {
-                    assert!(host.len() == 2 || host.is_empty(), "{host:?}: {}", answer.text);
+                    assert!(host.len() == 2 || host.is_empty(), "{host:?}: {}", response.text);
                 }
-                status => panic!("{host:?}: {status:?} {}", answer.text),
+                status => panic!("{host:?}: {status:?} {}", response.text),
             }
         }
     }
     let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
     let path = format!("/{}", link["short_code"].as_str().unwrap());
     for host in ["Host: evil.example", "Host: LNT.TEST", "Host: 127.0.0.1"] {
-        let answer = raw::get(address, path.as_bytes(), &[host]).await;
-        assert_eq!(answer.status, Some(302));
-        assert!(answer.text.to_ascii_lowercase().contains("location: https://example.com/\r\n"));
+        let response = raw::get(address, path.as_bytes(), &[host]).await;
+        assert_eq!(response.status, Some(302));
+        assert!(response.text.to_ascii_lowercase().contains("location: https://example.com/\r\n"));
     }
 }
 
-/// Something of each kind that belongs to `client`'s user: resource name, path of one, a change.
-async fn things(client: &Client, user: i64) -> Vec<(&'static str, String, Value)> {
+/// Creates resources of `client`'s user. Returns the name, the path and a change for each.
+async fn create_resources(client: &Client, user: i64) -> Vec<(&'static str, String, Value)> {
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
     let event = json!({"url_id": link["id"], "event_type": "x"});
     let event = client.post("/api/v1/events", &event).send().await.json();
@@ -81,11 +81,11 @@ async fn things(client: &Client, user: i64) -> Vec<(&'static str, String, Value)
 const USER_SCOPES: &[&str] = &["urls:read", "urls:write", "users:read", "users:write"];
 
 #[tokio::test]
-async fn must_16_somebody_elses_things_are_not_there() {
+async fn must_16_resources_of_another_user_are_not_found() {
     let stack = Stack::start().await;
-    let (owner_id, owner) = stack.user("owner", USER_SCOPES).await;
-    let (_, thief) = stack.user("thief", USER_SCOPES).await;
-    for (resource, path, change) in things(&owner, owner_id).await {
+    let (owner_id, owner) = stack.create_user("owner", USER_SCOPES).await;
+    let (_, thief) = stack.create_user("thief", USER_SCOPES).await;
+    for (resource, path, change) in create_resources(&owner, owner_id).await {
         let before = owner.get(&path).send().await;
         assert_eq!(before.status, 200, "{path}");
         let absent = match resource {
@@ -97,26 +97,26 @@ async fn must_16_somebody_elses_things_are_not_there() {
                 continue;
             }
             let theirs = thief.request(method.clone(), &path).json(&change).send().await;
-            let nothing = thief.request(method.clone(), &absent).json(&change).send().await;
+            let missing = thief.request(method.clone(), &absent).json(&change).send().await;
             assert_eq!(theirs.status, 404, "{method} {path}: {}", theirs.text());
-            assert_eq!(nothing.status, 404, "{method} {absent}: {}", nothing.text());
+            assert_eq!(missing.status, 404, "{method} {absent}: {}", missing.text());
             if method != Method::HEAD {
-                let (mut theirs, mut nothing) = (theirs.json(), nothing.json());
-                for problem in [&mut theirs, &mut nothing] {
+                let (mut theirs, mut missing) = (theirs.json(), missing.json());
+                for problem in [&mut theirs, &mut missing] {
                     problem.as_object_mut().unwrap().remove("request_id");
                 }
-                assert_eq!(theirs, nothing, "{method} {path}: the same answer as for nothing");
+                assert_eq!(theirs, missing, "{method} {path}: differs from a missing resource");
             }
         }
-        assert_eq!(owner.get(&path).send().await.body, before.body, "{path} is as it was");
+        assert_eq!(owner.get(&path).send().await.body, before.body, "{path} has changed");
         let list = thief.get(&format!("/api/v1/{resource}")).send().await.json();
         let id = before.json()["id"].clone();
         assert!(list.as_array().unwrap().iter().all(|item| item["id"] != id), "{resource}");
     }
-    // Nor are they reached by naming their owner.
+    // A filter by the owner finds nothing.
     for list in ["urls", "events", "api-keys"] {
-        let answer = thief.get(&format!("/api/v1/{list}?user_id={owner_id}")).send().await;
-        assert_eq!(answer.json(), json!([]), "{list}");
+        let response = thief.get(&format!("/api/v1/{list}?user_id={owner_id}")).send().await;
+        assert_eq!(response.json(), json!([]), "{list}");
     }
     for (path, body) in [
         ("/api/v1/urls", json!({"original_url": "https://example.com/", "user_id": owner_id})),
@@ -132,7 +132,7 @@ async fn must_16_somebody_elses_things_are_not_there() {
         .send()
         .await
         .problem(403);
-    // Nobody makes a key that may more than themselves.
+    // A key cannot create a key with more scopes.
     for scopes in [json!(["admin"]), json!(["jobs:write"]), json!(["urls:read", "admin"])] {
         thief
             .post("/api/v1/api-keys", &json!({"name": "x", "scopes": scopes}))
@@ -143,7 +143,7 @@ async fn must_16_somebody_elses_things_are_not_there() {
 }
 
 #[tokio::test]
-async fn must_16_a_key_does_what_its_scopes_say_and_no_more() {
+async fn must_16_key_is_limited_to_its_scopes() {
     let stack = Stack::start().await;
     let all = ["urls:read", "urls:write", "users:read", "users:write", "jobs:write", "admin"];
     let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await["id"]
@@ -174,28 +174,35 @@ async fn must_16_a_key_does_what_its_scopes_say_and_no_more() {
         (Method::DELETE, "/api/v1/api-keys/zzzzzzzz", &none, "users:write"),
     ];
     for (n, scope) in all.into_iter().enumerate() {
-        let (_, client) = stack.user(&format!("scoped{n}"), &[scope]).await;
+        let (_, client) = stack.create_user(&format!("scoped{n}"), &[scope]).await;
         for (method, path, body, needed) in &table {
-            let answer = client.request(method.clone(), path).json(body).send().await;
+            let response = client.request(method.clone(), path).json(body).send().await;
             let may = scope == *needed || scope == "admin";
-            assert_eq!(answer.status != 403, may, "{scope}: {method} {path}: {}", answer.status);
-            assert!(
-                ![401, 405].contains(&answer.status),
+            assert_eq!(
+                response.status != 403,
+                may,
                 "{scope}: {method} {path}: {}",
-                answer.status
+                response.status
+            );
+            assert!(
+                ![401, 405].contains(&response.status),
+                "{scope}: {method} {path}: {}",
+                response.status
             );
         }
     }
     for (method, path, body, _) in &table {
-        let answer =
+        let response =
             stack.client().anonymous().request(method.clone(), path).json(body).send().await;
-        assert_eq!(answer.status, 401, "{method} {path}");
-        assert!(answer.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
+        assert_eq!(response.status, 401, "{method} {path}");
+        assert!(
+            response.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer"))
+        );
     }
 }
 
 #[tokio::test]
-async fn must_16_only_a_whole_valid_key_opens() {
+async fn must_16_only_a_complete_valid_key_authenticates() {
     let stack = Stack::start().await;
     let key = stack.admin_key.clone();
     let client = stack.client().anonymous();
@@ -224,10 +231,10 @@ async fn must_16_only_a_whole_valid_key_opens() {
     let both = both.header("authorization", &format!("Bearer {other_id}")).send().await;
     assert_eq!(both.status, 400);
     for name in ["api_key", "key", "token", "access_token"] {
-        let answer = client.get(&format!("/api/v1/urls?{name}={key}")).send().await;
-        assert_eq!(answer.problem(400)["code"], "key_in_url");
+        let response = client.get(&format!("/api/v1/urls?{name}={key}")).send().await;
+        assert_eq!(response.problem(400)["code"], "key_in_url");
     }
-    // What the gateway tells the shortener cannot be told from outside.
+    // A client cannot send the gateway's identity headers.
     let forged = client
         .get("/api/v1/urls")
         .header("x-linnet-user-id", "1")
@@ -235,7 +242,7 @@ async fn must_16_only_a_whole_valid_key_opens() {
         .header("x-linnet-key-id", "aaaaaaaa")
         .header("x-linnet-service-token", "system-tests-0123456789abcdef0123456789");
     assert_eq!(forged.send().await.status, 401);
-    let (_, weak) = stack.user("weak", &["urls:read"]).await;
+    let (_, weak) = stack.create_user("weak", &["urls:read"]).await;
     let forged = weak
         .get("/api/v1/users")
         .header("X-Linnet-Scopes", "admin")
@@ -244,7 +251,7 @@ async fn must_16_only_a_whole_valid_key_opens() {
 }
 
 #[tokio::test]
-async fn must_16_a_key_ends_when_it_says_and_its_secret_is_nowhere() {
+async fn must_16_key_expires_on_time_and_its_secret_is_neither_stored_nor_logged() {
     let stack = Stack::start().await;
     let client = stack.client();
     let expires_at = Utc::now() + chrono::Duration::milliseconds(2_500);
@@ -254,14 +261,14 @@ async fn must_16_a_key_ends_when_it_says_and_its_secret_is_nowhere() {
     let key = key["key"].as_str().unwrap();
     let short = client.with_key(key);
     assert_eq!(short.get("/api/v1/urls").send().await.status, 200);
-    within(Duration::from_secs(10), "the key's end", || async {
+    within(Duration::from_secs(10), "401 after the key's expiry", || async {
         let before = Utc::now();
         let status = short.get("/api/v1/urls").send().await.status;
-        assert!(status == 401 || before < expires_at, "{status} after its end");
+        assert!(status == 401 || before < expires_at, "{status} after the expiry");
         status == 401
     })
     .await;
-    assert!(Utc::now() >= expires_at, "not before its end");
+    assert!(Utc::now() >= expires_at, "401 before the expiry");
 
     let secret = &key[13..];
     for process in stack.shorteners.iter().chain(&stack.gateways) {

@@ -1,11 +1,11 @@
-//! What strangers send with a click.
+//! Hostile headers in visits: what is recorded, and which address counts.
 
-use linnet_system_tests::{Client, Stack, client::BROWSER, raw};
+use linnet_system_tests::{Client, Stack, client::BROWSER, expected::metric, raw};
 use serde_json::{Value, json};
 
-use super::support::{builder, link, recorded_exactly};
+use super::support::{assert_clicks_exactly, builder, create_link};
 
-/// Sends a visit with these bytes in its headers; whether it was led on.
+/// Visits a link with these bytes as headers. Returns whether the visit was redirected.
 async fn visit(client: &Client, code: &str, headers: &[(&str, &[u8])]) -> bool {
     let mut request = format!("GET /{code} HTTP/1.1\r\nHost: lnt.test\r\n").into_bytes();
     if !headers.iter().any(|(name, _)| *name == "User-Agent") {
@@ -22,22 +22,16 @@ async fn visit(client: &Client, code: &str, headers: &[(&str, &[u8])]) -> bool {
     status == 302
 }
 
-async fn json_of(stack: &Stack, path: &str) -> Value {
-    let answer = stack.client().get(path).send().await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
+async fn get_json(stack: &Stack, path: &str) -> Value {
+    let response = stack.client().get(path).send().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_09_must_10_must_23_whatever_a_visitor_sends_is_stored_harmlessly_or_not_at_all() {
-    let stack = builder().start().await;
-    let client = stack.client();
-    let target =
-        "https://example.com/?utm_source=%3Cscript%3E&utm_medium=%3Dcmd()&utm_campaign=a%00%1Fb";
-    let (id, code) = link(&client, &json!({"original_url": target})).await;
+/// Header values that are hostile or oversized.
+fn hostile_values() -> Vec<Vec<u8>> {
     let long = |length: usize| vec![b'x'; length];
-    let host = |length: usize| [b"https://".as_slice(), &long(length), b".example/"].concat();
-    let odd: Vec<Vec<u8>> = vec![
+    vec![
         b"<script>alert(1)</script>".to_vec(),
         b"=cmd|' /C calc'!A0".to_vec(),
         b"@SUM(1)".to_vec(),
@@ -51,8 +45,13 @@ async fn must_09_must_10_must_23_whatever_a_visitor_sends_is_stored_harmlessly_o
         long(8 * 1024),
         long(64 * 1024),
         Vec::new(),
-    ];
-    let mut referrers = odd.clone();
+    ]
+}
+
+/// [`hostile_values`] and hostile hosts.
+fn hostile_referrers() -> Vec<Vec<u8>> {
+    let host = |length: usize| [b"https://".as_slice(), &vec![b'x'; length], b".example/"].concat();
+    let mut referrers = hostile_values();
     referrers.extend([
         b"https://<script>alert(1)</script>/".to_vec(),
         b"https://=cmd()/".to_vec(),
@@ -65,25 +64,11 @@ async fn must_09_must_10_must_23_whatever_a_visitor_sends_is_stored_harmlessly_o
         host(300),
         host(6_000),
     ]);
-    let mut led = 0;
-    for (name, values) in [
-        ("User-Agent", &odd),
-        ("Referer", &referrers),
-        ("Accept-Language", &odd),
-        ("Sec-GPC", &odd),
-        ("Sec-Purpose", &odd),
-    ] {
-        for value in values {
-            led += i64::from(visit(&client, &code, &[(name, value)]).await);
-        }
-    }
-    assert!(led > 40, "{led} were led on");
-    assert!(!visit(&client, &code, &[("Referer", &long(64 * 1024))]).await, "nginx refuses");
-    recorded_exactly(&stack, led).await;
-    let dead = stack.workers[0].metrics().await.sum("linnet_clicks_dead_letters", &[]);
-    assert_eq!(dead, 0.0, "nothing of it is refused by the database");
+    referrers
+}
 
-    // In the database: short, and nothing that is not printed.
+/// Asserts that stored values are short and contain no control characters.
+async fn assert_stored_values_are_harmless(stack: &Stack) {
     let values: Vec<(i16, Vec<String>)> = sqlx::query_as("SELECT kind, parts FROM click_values")
         .fetch_all(&mut stack.database().await)
         .await
@@ -91,7 +76,7 @@ async fn must_09_must_10_must_23_whatever_a_visitor_sends_is_stored_harmlessly_o
     for (kind, parts) in &values {
         for part in parts {
             assert!(part.chars().count() <= 253 && !part.chars().any(char::is_control), "{part:?}");
-            // A campaign is what the link's owner wrote; the others are names.
+            // The link's owner chooses the campaign (kind 4). Values of other kinds are names.
             assert!(*kind == 4 || !part.contains(['<', '>', '"', '\'', '\\', ' ']), "{part:?}");
         }
     }
@@ -100,18 +85,15 @@ async fn must_09_must_10_must_23_whatever_a_visitor_sends_is_stored_harmlessly_o
     };
     assert!(has(3, "=cmd()") && has(3, "xn--bcher-kva.example"), "{values:?}");
     assert!(has(4, "<script>") && has(4, "=cmd()") && has(4, "ab"), "{values:?}");
+}
 
-    // In answers: JSON is JSON, and no cell of a file is a formula.
-    let events = json_of(&stack, "/api/v1/events?event_type=click&limit=200").await;
-    assert_eq!(i64::try_from(events.as_array().unwrap().len()).unwrap(), led.min(200));
-    let stats = json_of(&stack, &format!("/api/v1/urls/{id}/stats?top=100")).await;
-    let top = stats["top"]["referrer"].to_string();
-    assert!(top.contains("\"=cmd()\""), "{top}");
+/// Asserts that CSV files are downloads without formulas.
+async fn assert_files_contain_no_formula(client: &Client, link: i64) {
     for path in [
         "/api/v1/events?event_type=click&limit=200&format=csv".to_owned(),
-        format!("/api/v1/urls/{id}/stats?format=csv&dimension=referrer&top=100"),
-        format!("/api/v1/urls/{id}/stats?format=csv&dimension=utm_medium&top=100"),
-        format!("/api/v1/urls/{id}/stats?format=csv&dimension=utm_source&top=100"),
+        format!("/api/v1/urls/{link}/stats?format=csv&dimension=referrer&top=100"),
+        format!("/api/v1/urls/{link}/stats?format=csv&dimension=utm_medium&top=100"),
+        format!("/api/v1/urls/{link}/stats?format=csv&dimension=utm_source&top=100"),
     ] {
         let file = client.get(&path).send().await;
         assert_eq!(file.status, 200, "{}", file.text());
@@ -130,10 +112,50 @@ async fn must_09_must_10_must_23_whatever_a_visitor_sends_is_stored_harmlessly_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn must_14_a_visitor_cannot_choose_its_address() {
+async fn must_09_must_10_must_23_hostile_headers_are_stored_harmlessly_or_not_at_all() {
     let stack = builder().start().await;
     let client = stack.client();
-    let (id, code) = link(&client, &json!({"original_url": "https://example.com/"})).await;
+    let target =
+        "https://example.com/?utm_source=%3Cscript%3E&utm_medium=%3Dcmd()&utm_campaign=a%00%1Fb";
+    let (id, code) = create_link(&client, &json!({"original_url": target})).await;
+    let (odd, referrers) = (hostile_values(), hostile_referrers());
+    let mut redirected = 0;
+    for (name, values) in [
+        ("User-Agent", &odd),
+        ("Referer", &referrers),
+        ("Accept-Language", &odd),
+        ("Sec-GPC", &odd),
+        ("Sec-Purpose", &odd),
+    ] {
+        for value in values {
+            redirected += i64::from(visit(&client, &code, &[(name, value)]).await);
+        }
+    }
+    assert!(redirected > 40, "{redirected} visits were redirected");
+    assert!(
+        !visit(&client, &code, &[("Referer", &vec![b'x'; 64 * 1024])]).await,
+        "nginx rejects it"
+    );
+    assert_clicks_exactly(&stack, redirected).await;
+    let dead = stack.workers[0].metrics().await.sum(metric::CLICKS_DEAD_LETTERS, &[]);
+    assert_eq!(dead, 0.0, "PostgreSQL rejected a value");
+
+    assert_stored_values_are_harmless(&stack).await;
+
+    // Responses are valid JSON, and no CSV cell is a formula.
+    let events = get_json(&stack, "/api/v1/events?event_type=click&limit=200").await;
+    assert_eq!(i64::try_from(events.as_array().unwrap().len()).unwrap(), redirected.min(200));
+    let stats = get_json(&stack, &format!("/api/v1/urls/{id}/stats?top=100")).await;
+    let top = stats["top"]["referrer"].to_string();
+    assert!(top.contains("\"=cmd()\""), "{top}");
+    assert_files_contain_no_formula(&client, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_14_visitors_are_not_counted_by_forged_addresses() {
+    let stack = builder().start().await;
+    let client = stack.client();
+    let (id, code) = create_link(&client, &json!({"original_url": "https://example.com/"})).await;
     let forged: [&[(&str, &[u8])]; 8] = [
         &[],
         &[("X-Forwarded-For", b"192.0.2.1")],
@@ -151,13 +173,13 @@ async fn must_14_a_visitor_cannot_choose_its_address() {
     for headers in forged {
         assert!(visit(&client, &code, headers).await);
     }
-    recorded_exactly(&stack, i64::try_from(forged.len()).unwrap()).await;
+    assert_clicks_exactly(&stack, i64::try_from(forged.len()).unwrap()).await;
     let hashes: i64 =
         sqlx::query_scalar("SELECT count(DISTINCT visitor) FROM clicks WHERE visitor IS NOT NULL")
             .fetch_one(&mut stack.database().await)
             .await
             .unwrap();
     assert_eq!(hashes, 1);
-    let stats = json_of(&stack, &format!("/api/v1/urls/{id}/stats")).await;
+    let stats = get_json(&stack, &format!("/api/v1/urls/{id}/stats")).await;
     assert_eq!(stats["totals"]["unique_visitors"], 1);
 }

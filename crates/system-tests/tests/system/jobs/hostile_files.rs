@@ -1,26 +1,24 @@
-//! Files that were made to do harm, and those that were only made badly.
+//! Malformed files, and files that are made to exhaust memory or disk.
 
 use linnet_system_tests::{Process, Stack, client::Method};
 use serde_json::json;
 
 use super::support::{
-    SOON, URLS, bad_rows, builder, counts, ended, gzip, import, job_of, jobs, links, made_once,
-    no_upload_is_left, upload,
+    JOB_TIMEOUT, URLS, accepted_job_id, builder, count_jobs, count_links_created_once, gzip,
+    import, invalid_rows, links_csv, row_counts, upload, wait_for_job_end, wait_until_no_uploads,
 };
 
 const MIB: usize = 1024 * 1024;
-/// What a process may grow by, whatever it reads.
-const GROWTH_KIB: u64 = 48 * 1024;
+/// Bound for the growth of a process's peak memory.
+const MAX_GROWTH_KIB: u64 = 48 * 1024;
 
-/// A row error: line, column and code.
-fn bad(line: i64, column: &str, code: &str) -> (i64, String, String) {
+/// An entry of [`invalid_rows`]: line, column and code.
+fn row_error(line: i64, column: &str, code: &str) -> (i64, String, String) {
     (line, column.to_owned(), code.to_owned())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_that_cannot_be_read_are_refused_at_once() {
-    let stack = builder().start().await;
-    let client = stack.client();
+/// CSV files that cannot be imported, with the field and the code of the error.
+fn unreadable_csv_files() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let utf16: Vec<u8> = "\u{feff}original_url\nhttps://example.com/\n"
         .encode_utf16()
         .flat_map(u16::to_le_bytes)
@@ -30,12 +28,12 @@ async fn files_that_cannot_be_read_are_refused_at_once() {
         (0..count).for_each(|_| header.push_str(name));
         format!("{header}\nhttps://example.com/\n").into_bytes()
     };
-    let mut cut = gzip(links("x", 1_000));
+    let mut cut = gzip(links_csv("x", 1_000));
     cut.truncate(cut.len() / 2);
-    let mut damaged = gzip(links("x", 1_000));
+    let mut damaged = gzip(links_csv("x", 1_000));
     let middle = damaged.len() / 2;
     damaged[middle..middle + 200].fill(0x55);
-    let cases: [(&str, &str, Vec<u8>); 19] = [
+    vec![
         ("file", "empty_file", b"".to_vec()),
         ("file", "empty_file", b"\n\r\n\n".to_vec()),
         ("file", "empty_file", b"\xef\xbb\xbf".to_vec()),
@@ -55,10 +53,16 @@ async fn files_that_cannot_be_read_are_refused_at_once() {
         ("header", "header_too_long", columns(1, &"c".repeat(2 * MIB))),
         ("file", "invalid", cut),
         ("file", "invalid", damaged),
-    ];
-    for (number, (field, code, body)) in cases.into_iter().enumerate() {
-        let answer = upload(&client, URLS, body).send().await;
-        let problem = answer.problem(422);
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unreadable_files_are_rejected_at_upload() {
+    let stack = builder().start().await;
+    let client = stack.client();
+    for (number, (field, code, body)) in unreadable_csv_files().into_iter().enumerate() {
+        let response = upload(&client, URLS, body).send().await;
+        let problem = response.problem(422);
         let error = &problem["errors"][0];
         assert_eq!(
             (&error["field"], &error["code"]),
@@ -76,12 +80,12 @@ async fn files_that_cannot_be_read_are_refused_at_once() {
         let problem = request.send().await.problem(422);
         assert_eq!(problem["errors"][0]["code"], code, "{problem}");
     }
-    assert_eq!(jobs(&stack).await, 0);
-    no_upload_is_left(&stack).await;
+    assert_eq!(count_jobs(&stack).await, 0);
+    wait_until_no_uploads(&stack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_rows_are_told_by_their_lines_and_the_others_come_in() {
+async fn invalid_rows_are_reported_by_line_and_the_others_imported() {
     let stack = builder().env("LINNET__JOBS__CHUNK_ROWS", 3).start().await;
     let client = stack.client();
     let mut csv = b"\xef\xbb\xbfTITLE,\"Original_Url\",short_code\r\n".to_vec();
@@ -102,42 +106,42 @@ async fn bad_rows_are_told_by_their_lines_and_the_others_come_in() {
     push(b"quoted,\"https://example.com/16\",h00016\n");
     push(b"\"never closed,https://example.com/17,h00017\nmore\nand more\n");
     let id = import(&client, csv).await;
-    let job = ended(&client, id).await;
-    let found = bad_rows(&client, id).await;
+    let job = wait_for_job_end(&client, id).await;
+    let found = invalid_rows(&client, id).await;
     assert_eq!(
         found,
         [
-            // A title has no line breaks; that they are within quotes is well read.
-            bad(2, "title", "invalid"),
-            bad(4, "title", "encoding"),
-            bad(5, "title", "invalid"),
-            bad(9, "", "field_count"),
-            bad(10, "", "field_count"),
-            bad(11, "", "too_many_fields"),
-            bad(12, "", "too_long"),
-            bad(17, "", "unclosed_quote"),
+            // The quoted line breaks are parsed, but a title must not contain any.
+            row_error(2, "title", "invalid"),
+            row_error(4, "title", "encoding"),
+            row_error(5, "title", "invalid"),
+            row_error(9, "", "field_count"),
+            row_error(10, "", "field_count"),
+            row_error(11, "", "too_many_fields"),
+            row_error(12, "", "too_long"),
+            row_error(17, "", "unclosed_quote"),
         ]
     );
-    assert_eq!((&job["state"], counts(&job)), (&json!("succeeded"), [13, 5, 0, 8]));
+    assert_eq!((&job["state"], row_counts(&job)), (&json!("succeeded"), [13, 5, 0, 8]));
     let titles: Vec<String> = sqlx::query_scalar("SELECT title FROM urls ORDER BY short_code")
         .fetch_all(&mut stack.database().await)
         .await
         .unwrap();
     let wanted = ["eight", "old", "mac", "grüße 🦀", "quoted"];
     assert_eq!(titles, wanted);
-    // What is told of them is bounded, whatever they were.
+    // The report is bounded, although the rows are large.
     let reports = client.get(&format!("/api/v1/jobs/{id}/errors?format=csv")).send().await;
     assert!(reports.body.len() < 100_000, "{}", reports.body.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn broken_json_is_told_by_its_line() {
+async fn malformed_json_is_reported_by_line() {
     let stack = builder().env("LINNET__JOBS__CHUNK_ROWS", 2).start().await;
     let client = stack.client();
     let send = async |content_type: &str, body: String| {
         let request = client.request(Method::POST, URLS).body(content_type, body);
-        let id = job_of(&request.send().await);
-        (ended(&client, id).await, bad_rows(&client, id).await)
+        let id = accepted_job_id(&request.send().await);
+        (wait_for_job_end(&client, id).await, invalid_rows(&client, id).await)
     };
     let good = |n: usize| {
         format!("{{\"original_url\":\"https://example.com/\",\"short_code\":\"j{n:05}\"}}")
@@ -154,7 +158,7 @@ async fn broken_json_is_told_by_its_line() {
         good(2),
     ];
     let (job, found) = send("application/x-ndjson", lines.join("\n")).await;
-    assert_eq!((&job["state"], counts(&job)), (&json!("succeeded"), [8, 2, 0, 6]), "{found:?}");
+    assert_eq!((&job["state"], row_counts(&job)), (&json!("succeeded"), [8, 2, 0, 6]), "{found:?}");
     let places: Vec<(i64, &str)> = found.iter().map(|row| (row.0, row.1.as_str())).collect();
     assert_eq!(
         places,
@@ -167,102 +171,108 @@ async fn broken_json_is_told_by_its_line() {
             (7, "is_active")
         ]
     );
-    // Nothing behind it can be trusted: the job fails, and is no dead letter, since nothing would
-    // come of another attempt.
+    // Nothing after malformed JSON can be parsed. The job fails without becoming a dead letter, because
+    // another attempt would fail too.
     let (job, _) =
         send("application/json", format!("[{},\n{},\n{}\n{}]", good(3), good(4), good(5), good(6)))
             .await;
     assert_eq!((&job["state"], &job["is_dead"]), (&json!("failed"), &json!(false)), "{job}");
     assert_eq!(job["error"]["code"], "malformed_json");
     assert!(job["error"]["message"].as_str().unwrap().starts_with("line 4: "), "{job}");
-    let read = counts(&job)[1];
-    let made = made_once(&mut stack.database().await, "j").await;
-    assert_eq!(made, 2 + read, "what was committed before stays, and is told");
+    let written = row_counts(&job)[1];
+    let made = count_links_created_once(&mut stack.database().await, "j").await;
+    assert_eq!(made, 2 + written, "rows committed before the error");
     let (job, _) = send("application/json", format!("[{},{deep}", good(9))).await;
     assert_eq!(
         (&job["state"], &job["error"]["code"]),
         (&json!("failed"), &json!("malformed_json"))
     );
-    no_upload_is_left(&stack).await;
+    wait_until_no_uploads(&stack).await;
 }
 
-fn peaks(stack: &Stack) -> Vec<(String, u64)> {
+/// Name and peak memory in KiB of each process.
+fn peak_memory(stack: &Stack) -> Vec<(String, u64)> {
     let all = stack.gateways.iter().chain(&stack.shorteners).chain(&stack.workers);
     all.map(|process: &Process| (process.name().to_owned(), process.peak_memory_kib())).collect()
 }
 
-/// No process has grown beyond the bound.
-fn is_flat(before: &[(String, u64)], stack: &Stack) {
-    let after = peaks(stack);
-    eprintln!("peaks in KiB: {before:?}, then {after:?}");
+/// Asserts that no process's peak memory has grown by [`MAX_GROWTH_KIB`] or more.
+fn assert_bounded_memory(before: &[(String, u64)], stack: &Stack) {
+    let after = peak_memory(stack);
+    eprintln!("peak memory in KiB: {before:?}, then {after:?}");
     for ((name, before), (_, after)) in before.iter().zip(after) {
-        assert!(after - before < GROWTH_KIB, "{name}: {before} KiB, then {after}");
+        assert!(after - before < MAX_GROWTH_KIB, "{name}: {before} KiB, then {after}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_of_100_mb_is_one_bad_row_and_costs_no_memory() {
+async fn line_of_100_mb_is_one_invalid_row_in_bounded_memory() {
     let stack = builder().start().await;
     let client = stack.client();
-    let warm = import(&client, links("w", 2_000)).await;
-    assert_eq!(ended(&client, warm).await["rows_written"], 2_000);
-    let before = peaks(&stack);
+    let warm = import(&client, links_csv("w", 2_000)).await;
+    assert_eq!(wait_for_job_end(&client, warm).await["rows_written"], 2_000);
+    let before = peak_memory(&stack);
     let mut csv = b"short_code,original_url\nl00001,https://example.com/1\nl00002,\"".to_vec();
     csv.resize(csv.len() + 100_000_000, b'a');
     csv.extend_from_slice(b"\"\nl00003,https://example.com/3\n");
-    for packed in [false, true] {
-        let body = if packed { gzip(&csv) } else { csv.clone() };
-        let id = job_of(
-            &client.request(Method::POST, URLS).body("text/csv", body).patience(SOON).send().await,
+    for compressed in [false, true] {
+        let body = if compressed { gzip(&csv) } else { csv.clone() };
+        let id = accepted_job_id(
+            &client
+                .request(Method::POST, URLS)
+                .body("text/csv", body)
+                .timeout(JOB_TIMEOUT)
+                .send()
+                .await,
         );
-        let job = ended(&client, id).await;
+        let job = wait_for_job_end(&client, id).await;
         assert_eq!(job["state"], "succeeded", "{job}");
         assert_eq!(job["bytes"], csv.len());
-        let found = bad_rows(&client, id).await;
-        assert!(found.contains(&bad(3, "", "too_long")), "{found:?}");
-        is_flat(&before, &stack);
+        let found = invalid_rows(&client, id).await;
+        assert!(found.contains(&row_error(3, "", "too_long")), "{found:?}");
+        assert_bounded_memory(&before, &stack);
     }
-    assert_eq!(made_once(&mut stack.database().await, "l").await, 2);
-    no_upload_is_left(&stack).await;
+    assert_eq!(count_links_created_once(&mut stack.database().await, "l").await, 2);
+    wait_until_no_uploads(&stack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bomb_of_gzip_is_too_large_and_costs_neither_memory_nor_disk() {
+async fn gzip_bomb_is_rejected_in_bounded_memory_and_disk() {
     let stack = builder().env("LINNET__JOBS__UPLOAD_BYTES", 64 * MIB).start().await;
     let client = stack.client();
-    let warm = import(&client, links("w", 2_000)).await;
-    assert_eq!(ended(&client, warm).await["rows_written"], 2_000);
-    let before = peaks(&stack);
-    // 8 GiB, in pieces one behind the other.
+    let warm = import(&client, links_csv("w", 2_000)).await;
+    assert_eq!(wait_for_job_end(&client, warm).await["rows_written"], 2_000);
+    let before = peak_memory(&stack);
+    // 512 gzip members of 16 MiB each: 8 GiB.
     let bomb = gzip(vec![b'0'; 16 * MIB]).repeat(512);
     for request in [
         client.request(Method::POST, URLS).body("text/csv", bomb.clone()),
         client.request(Method::POST, URLS).body("application/json", bomb.clone()),
         upload(&client, URLS, &bomb),
     ] {
-        let answer = request.patience(SOON).send().await;
-        assert_eq!(answer.problem(413)["code"], "too_large");
-        no_upload_is_left(&stack).await;
+        let response = request.timeout(JOB_TIMEOUT).send().await;
+        assert_eq!(response.problem(413)["code"], "too_large");
+        wait_until_no_uploads(&stack).await;
     }
-    is_flat(&before, &stack);
-    assert_eq!(jobs(&stack).await, 1);
+    assert_bounded_memory(&before, &stack);
+    assert_eq!(count_jobs(&stack).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_import_costs_no_memory() {
+async fn large_import_runs_in_bounded_memory() {
     let stack = builder().start().await;
     let client = stack.client();
-    let warm = import(&client, links("w", 2_000)).await;
-    assert_eq!(ended(&client, warm).await["rows_written"], 2_000);
-    let before = peaks(&stack);
-    // Rows as large as they may be, so that few of them are many bytes; all of them are told.
+    let warm = import(&client, links_csv("w", 2_000)).await;
+    assert_eq!(wait_for_job_end(&client, warm).await["rows_written"], 2_000);
+    let before = peak_memory(&stack);
+    // Large invalid rows, all of which are reported.
     let mut csv = "original_url,title\n".to_owned();
     for n in 0..400 {
         csv.push_str(&format!("ftp://example.com/{n},{}\n", "t".repeat(100_000)));
     }
     let id = import(&client, &csv).await;
-    let job = ended(&client, id).await;
-    assert_eq!(counts(&job), [400, 0, 0, 400]);
-    assert_eq!(bad_rows(&client, id).await.len(), 400);
-    is_flat(&before, &stack);
+    let job = wait_for_job_end(&client, id).await;
+    assert_eq!(row_counts(&job), [400, 0, 0, 400]);
+    assert_eq!(invalid_rows(&client, id).await.len(), 400);
+    assert_bounded_memory(&before, &stack);
 }

@@ -1,0 +1,99 @@
+//! Describes shorteners, gateways and workers: program, variables, sockets.
+
+use std::{collections::BTreeMap, path::Path};
+
+use crate::{
+    process::{Signal, Spec},
+    services::{binary, path_text},
+};
+
+/// A kind of process. Each process of a kind has its own sockets, log and connection to Redis.
+pub(super) struct Kind {
+    name: &'static str,
+    program: &'static str,
+    command: &'static str,
+    /// The variable of the admin listener and the prefix of its socket's name.
+    admin: (&'static str, &'static str),
+    /// Variables that differ between processes of the kind.
+    env: fn(&Path, usize) -> Vec<(&'static str, String)>,
+    /// Whether [`super::Builder::upload_disk`] applies.
+    pub(super) has_upload_disk: bool,
+}
+
+pub(super) const SHORTENER: Kind = Kind {
+    name: "linnet-shortener",
+    program: "linnet-shortener",
+    command: "serve",
+    admin: ("LINNET__SHORTENER__ADMIN_LISTEN", "sa"),
+    env: shortener_env,
+    has_upload_disk: true,
+};
+
+pub(super) const GATEWAY: Kind = Kind {
+    name: "linnet-gateway",
+    program: "linnet-gateway",
+    command: "serve",
+    admin: ("LINNET__GATEWAY__ADMIN_LISTEN", "ga"),
+    env: |folder, number| vec![("LINNET__GATEWAY__LISTEN", socket(folder, "g", number))],
+    has_upload_disk: false,
+};
+
+pub(super) const WORKER: Kind = Kind {
+    name: "linnet-worker",
+    program: "linnet-shortener",
+    command: "worker",
+    admin: ("LINNET__WORKER__ADMIN_LISTEN", "wa"),
+    env: |_, _| Vec::new(),
+    has_upload_disk: false,
+};
+
+/// Variables that differ between shorteners. Add a shortener's own files and folders here.
+fn shortener_env(folder: &Path, number: usize) -> Vec<(&'static str, String)> {
+    vec![
+        ("LINNET__SHORTENER__RESOLVE_LISTEN", socket(folder, "r", number)),
+        ("LINNET__SHORTENER__API_LISTEN", socket(folder, "a", number)),
+    ]
+}
+
+impl Kind {
+    /// How to start process `number` of the kind.
+    pub(super) fn spec(
+        &self,
+        folder: &Path,
+        number: usize,
+        env: &BTreeMap<String, String>,
+        redis_url: &str,
+    ) -> Spec {
+        let name = format!("{}-{number}", self.name);
+        let (admin_variable, admin_prefix) = self.admin;
+        let mut env = env.clone();
+        env.insert("LINNET__REDIS__URL".into(), redis_url.to_owned());
+        env.insert(admin_variable.into(), socket(folder, admin_prefix, number));
+        env.extend(
+            (self.env)(folder, number).into_iter().map(|(key, value)| (key.to_owned(), value)),
+        );
+        Spec {
+            log: folder.join(format!("{name}.log")),
+            name,
+            program: binary(self.program),
+            args: vec![self.command.into()],
+            env,
+            stop_signal: Signal::TERM,
+            admin: Some(folder.join(format!("{admin_prefix}{number}"))),
+        }
+    }
+}
+
+/// The addresses of the listeners of `count` processes.
+pub(super) fn sockets(folder: &Path, name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| socket(folder, name, number)).collect()
+}
+
+/// The address of one process's listener.
+fn socket(folder: &Path, name: &str, number: usize) -> String {
+    format!("unix:{}", path_text(&folder.join(format!("{name}{number}"))))
+}
+
+pub(super) fn redis_url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}/0")
+}
