@@ -4,8 +4,8 @@
 It reports each expression that Prometheus rejects, each selector without series, and each panel and recording rule without
 data. only-in-faults.yml lists the exceptions. An exception that is not needed is reported as well.
 
-  check_expressions.py --prometheus http://127.0.0.1:9090 [--without cadvisor,loki] [--made redis-away]
-  check_expressions.py --prometheus … --made redis-away --only-made
+  check_expressions.py --prometheus http://127.0.0.1:9090 [--without cadvisor,loki] [--made redis-down]
+  check_expressions.py --prometheus … --made redis-down --only-made
                                              right after a fault: only expressions that the fault gives data
   check_expressions.py --offline             without a Prometheus: syntax, and entries that match nothing
   check_expressions.py --as-rules FILE       writes the panels' expressions as recording rules for promtool

@@ -24,7 +24,7 @@ CORE = ("nginx", "gateway", "shortener", "worker", "postgres", "redis")
 
 
 class Failed(Exception):
-    """A broken promise."""
+    """A check that failed."""
 
 
 def run(*command: str, check: bool = True, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +54,7 @@ def inspect(container: str) -> dict:
     return json.loads(run("docker", "inspect", container).stdout)[0]
 
 
-def name_of(details: dict) -> str:
+def service_of(details: dict) -> str:
     return details["Config"]["Labels"]["com.docker.compose.service"]
 
 
@@ -96,12 +96,12 @@ def shorten(code: str, target: str = "https://example.com/") -> None:
 
 def wait(seconds: float, what: str, condition: Callable[[], object]) -> float:
     """Polls until the condition holds, and returns the seconds that it took. `what` completes "waiting for …"."""
-    begun = time.monotonic()
+    started = time.monotonic()
     while not condition():
-        if time.monotonic() - begun > seconds:
+        if time.monotonic() - started > seconds:
             raise Failed(f"timed out after {seconds:.0f} s waiting for {what}")
         time.sleep(0.1)
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 def require(condition: object, message: str) -> None:
@@ -109,7 +109,7 @@ def require(condition: object, message: str) -> None:
         raise Failed(message)
 
 
-def serves(code: str) -> bool:
+def is_redirected(code: str) -> bool:
     return http(f"/{code}", timeout=2)[0] == 302
 
 
@@ -150,7 +150,7 @@ def sql(statement: str) -> str:
 
 
 @contextmanager
-def held(statement: str):
+def open_transaction(statement: str):
     """Keeps a transaction open after this statement."""
     command = ("docker", "exec", "-i", containers("postgres")[0], "psql", "-XqAt", "-U", "postgres", "-d", "linnet")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:

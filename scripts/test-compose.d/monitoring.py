@@ -8,16 +8,16 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from engine import ROOT, SECRETS, WITHOUT, compose, prometheus, require, serves, wait
-from start import watch_files
-from reported import assert_reported
+from engine import ROOT, SECRETS, WITHOUT, compose, is_redirected, prometheus, require, wait
+from fault_reports import assert_reported
+from startup import receiver_files
 
 # Without their images, these targets are missing.
 ABSENT = {"grafana", "loki", "fluent-bit", "cadvisor"}
 
 
 def every_scrape_target_is_up(_figure) -> None:
-    def down() -> dict[str, str]:
+    def down_targets() -> dict[str, str]:
         targets = prometheus("/api/v1/targets?state=active")["activeTargets"]
         return {target["labels"]["job"]: target["lastError"] for target in targets if target["health"] != "up"}
 
@@ -28,9 +28,9 @@ def every_scrape_target_is_up(_figure) -> None:
     expected = set(re.findall(r"^  - job_name: (\S+)$", text, re.M)) - (ABSENT & WITHOUT)
     require(len(expected) >= 9, f"prometheus.yml has too few jobs: {expected}")
     try:
-        wait(60, "a target of each job, all of them up", lambda: not down() and jobs() >= expected)
+        wait(60, "a target of each job, all of them up", lambda: not down_targets() and jobs() >= expected)
     finally:
-        print(f"    up: {', '.join(sorted(jobs() - set(down())))}; down: {down() or 'none'}", flush=True)
+        print(f"    up: {', '.join(sorted(jobs() - set(down_targets())))}; down: {down_targets() or 'none'}", flush=True)
 
 
 class Receiver:
@@ -68,11 +68,11 @@ def alert_is_delivered_and_resolved(figure) -> None:
     receiver = Receiver()
     webhook = SECRETS / "discord_webhook"
     kept = webhook.read_text()
-    rewrite(webhook, f"http://receiver:{receiver.port}/api/webhooks/1/token")
-    compose("up", "-d", "--no-build", "--no-deps", "--force-recreate", "alertmanager", files=watch_files())
+    replace_file(webhook, f"http://receiver:{receiver.port}/api/webhooks/1/token")
+    compose("up", "-d", "--no-build", "--no-deps", "--force-recreate", "alertmanager", files=receiver_files())
     wait(60, "Prometheus to discover Alertmanager", lambda: prometheus("/api/v1/alertmanagers")["activeAlertmanagers"])
     begun = time.monotonic()
-    compose("kill", "shortener", files=watch_files())
+    compose("kill", "shortener", files=receiver_files())
     try:
         wait(150, "the alert message", lambda: receiver.first(begun, "hortener", "unbook"))
         took = receiver.first(begun, "hortener", "unbook") - begun
@@ -80,16 +80,16 @@ def alert_is_delivered_and_resolved(figure) -> None:
         require(took <= 90, f"the alert took {took:.0f} s")
         assert_reported("service-down")
     finally:
-        compose("start", "shortener", files=watch_files())
+        compose("start", "shortener", files=receiver_files())
     back = time.monotonic()
-    wait(60, "a redirect", lambda: serves("first"))
+    wait(60, "a redirect", lambda: is_redirected("first"))
     wait(400, "the message that it is resolved", lambda: receiver.first(back, "hortener", "esolved") or receiver.first(back, "hortener", "RESOLVED"))
     print(f"    resolved {receiver.messages[-1][0] - back:.0f} s after the restart", flush=True)
-    rewrite(webhook, kept)
+    replace_file(webhook, kept)
     receiver.server.shutdown()
 
 
-def rewrite(file, text: str) -> None:
+def replace_file(file, text: str) -> None:
     file.unlink()
     file.write_text(text)
     file.chmod(0o444)

@@ -9,20 +9,20 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from engine import (CORE, PROJECT, ROOT, SCRATCH, SECRETS, WITHOUT, compose, containers, inspect, name_of, require, run, serves,
-                    shorten, wait)
+from engine import (CORE, PROJECT, ROOT, SCRATCH, SECRETS, WITHOUT, compose, containers, inspect, is_redirected, require,
+                    run, service_of, shorten, wait)
 
 SETTINGS = ROOT / "deploy" / "linnet.env"
 MONITORING = ("prometheus", "alertmanager", "grafana", "loki", "fluent-bit", "cadvisor", "node-exporter", "postgres-exporter",
               "redis-exporter", "nginx-exporter")
 
 
-def up(**environment: str):
+def make_up(**environment: str):
     return run("scripts/up", check=False, BUILD="no", **environment)
 
 
-def refused(case: str, named: tuple[str, ...], **environment: str) -> None:
-    done = up(**environment)
+def assert_start_fails(case: str, named: tuple[str, ...], **environment: str) -> None:
+    done = make_up(**environment)
     require(done.returncode != 0, f"{case}: `make up` succeeded:\n{done.stdout}")
     for name in named:
         require(name in done.stdout, f"{case}: `make up` does not name {name}:\n{done.stdout}")
@@ -37,48 +37,48 @@ def invalid_settings_are_reported_and_start_nothing(_figure) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        refused("a port in use", ("port", port), LINNET_PORT=port)
-    refused("an invalid port", ("PORT=http",), LINNET_PORT="http")
-    with secret("service_token", "short"):
-        refused("a malformed token", ("service.token", "LINNET__SERVICE__TOKEN"))
-    with secret("postgres_password", "p@ss:word/with#signs"):
-        refused("a malformed password", ("postgres_password",))
-    with setting("LINNET__CACHE__SIZE=1"):
-        refused("an unknown key", ("cache.size", "LINNET__CACHE__SIZE"))
+        assert_start_fails("a port in use", ("port", port), LINNET_PORT=port)
+    assert_start_fails("an invalid port", ("PORT=http",), LINNET_PORT="http")
+    with replaced_secret("service_token", "short"):
+        assert_start_fails("a malformed token", ("service.token", "LINNET__SERVICE__TOKEN"))
+    with replaced_secret("postgres_password", "p@ss:word/with#signs"):
+        assert_start_fails("a malformed password", ("postgres_password",))
+    with additional_setting("LINNET__CACHE__SIZE=1"):
+        assert_start_fails("an unknown key", ("cache.size", "LINNET__CACHE__SIZE"))
     # A missing secret would be generated, so a directory takes its place.
-    with secret_in_the_way("service_token"):
-        refused("an unreadable secret", ("service_token",))
+    with directory_instead_of_secret("service_token"):
+        assert_start_fails("an unreadable secret", ("service_token",))
     # The database was created with another password.
-    require(up().returncode == 0, "the first start failed")
+    require(make_up().returncode == 0, "the first start failed")
     run("scripts/down")
-    with secret("postgres_password", "0123456789abcdef-another"):
-        refused("a wrong database password", ("postgres.url", "password authentication failed"))
-    with unwritable("uploads"):
-        refused("an unwritable volume", ("jobs.upload_dir", "ermission denied"))
+    with replaced_secret("postgres_password", "0123456789abcdef-another"):
+        assert_start_fails("a wrong database password", ("postgres.url", "password authentication failed"))
+    with unwritable_volume("uploads"):
+        assert_start_fails("an unwritable volume", ("jobs.upload_dir", "ermission denied"))
     run("scripts/down", VOLUMES="yes")
     (SECRETS / "admin_key").unlink(missing_ok=True)
 
 
 @contextmanager
-def secret(name: str, value: str):
+def replaced_secret(name: str, value: str):
     file = SECRETS / name
     kept = file.read_text()
-    replace(file, value)
+    replace_file(file, value)
     try:
         yield
     finally:
-        replace(file, kept)
+        replace_file(file, kept)
         run("scripts/compose-secrets")
 
 
-def replace(file: Path, text: str) -> None:
+def replace_file(file: Path, text: str) -> None:
     file.unlink(missing_ok=True)
     file.write_text(text)
     file.chmod(0o444)
 
 
 @contextmanager
-def secret_in_the_way(name: str):
+def directory_instead_of_secret(name: str):
     file = SECRETS / name
     kept = file.read_text()
     file.unlink()
@@ -87,11 +87,11 @@ def secret_in_the_way(name: str):
         yield
     finally:
         file.rmdir()
-        replace(file, kept)
+        replace_file(file, kept)
 
 
 @contextmanager
-def setting(line: str):
+def additional_setting(line: str):
     kept = SETTINGS.read_text() if SETTINGS.exists() else None
     SETTINGS.write_text((kept or "") + "\n" + line + "\n")
     try:
@@ -104,7 +104,7 @@ def setting(line: str):
 
 
 @contextmanager
-def unwritable(volume: str):
+def unwritable_volume(volume: str):
     folder = Path(run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", f"{PROJECT}_{volume}").stdout.strip())
     # Docker would set the owner of an empty volume from the image.
     (folder / "something").touch()
@@ -118,28 +118,28 @@ def unwritable(volume: str):
 
 def first_redirect_within_20_s(figure) -> None:
     begun = time.monotonic()
-    done = up()
+    done = make_up()
     require(done.returncode == 0, f"`make up` failed:\n{done.stdout}")
     shorten("first")
-    wait(20, "the first redirect", lambda: serves("first"))
+    wait(20, "the first redirect", lambda: is_redirected("first"))
     took = time.monotonic() - begun
     figure("`make up` from built images to the first redirect", f"{took:.1f} s", "<= 20 s")
     require(took <= 20, f"the first redirect took {took:.1f} s")
     for name in CORE:
         require(containers(name), f"{name} does not run")
-    left = [name_of(inspect(one)) for one in containers(all_states=True)]
+    left = [service_of(inspect(one)) for one in containers(all_states=True)]
     require({"preflight", "migrate"} <= set(left), "the one-shot services did not run")
     shutil.copy(SECRETS / "admin_key", SCRATCH / "admin_key")
 
 
 def monitoring_starts(_figure) -> None:
     services = [name for name in MONITORING if name not in WITHOUT]
-    compose("up", "-d", "--no-build", *services, files=watch_files())
+    compose("up", "-d", "--no-build", *services, files=receiver_files())
     for name in services:
         wait(60, f"{name} to run", lambda name=name: containers(name))
 
 
-def watch_files() -> tuple[str, ...]:
+def receiver_files() -> tuple[str, ...]:
     """Adds this machine, where the receiver runs, to Alertmanager's hosts."""
     file = SCRATCH / "receiver.yaml"
     file.write_text("services: {alertmanager: {extra_hosts: ['receiver:host-gateway']}}\n")

@@ -7,12 +7,13 @@ import json
 import threading
 from contextlib import contextmanager
 
-from engine import (PROJECT, WITHOUT, address_of, admin_key, compose, containers, held, http, post_csv, redis_cli, require, run, sql, wait)
-from start import watch_files
+from engine import (PROJECT, WITHOUT, address_of, admin_key, compose, containers, http, open_transaction, post_csv,
+                    redis_cli, require, run, sql, wait)
+from startup import receiver_files
 
 
 @contextmanager
-def visitors():
+def background_requests():
     """Makes requests of each kind continuously, because a rate without requests returns nothing."""
     stop = threading.Event()
 
@@ -53,13 +54,13 @@ def assert_reported(*faults: str, wait_s: int = 120) -> None:
 
 
 def every_expression_returns_data(_figure) -> None:
-    with visitors():
+    with background_requests():
         print(f"    {check_expressions(wait_s=400)}", flush=True)
 
 
 def worker_faults_are_reported(_figure) -> None:
     """A worker killed between write and acknowledgment, an invalid batch, a lost upload."""
-    with visitors():
+    with background_requests():
         die_before_acknowledging()
         redis_cli("XADD", "linnet:clicks", "*", "b", "garbage")
         lose_an_upload()
@@ -74,14 +75,14 @@ def die_before_acknowledging() -> None:
     """Pauses Redis while the worker commits, then kills the worker."""
     redis = containers("redis")[0]
     # The lock allows reads, so the worker proceeds to its first row.
-    with held("LOCK TABLE click_batches IN SHARE MODE"):
+    with open_transaction("LOCK TABLE click_batches IN SHARE MODE"):
         wait(20, "the worker to wait for the lock", lambda: "yes" in sql(
             "SELECT 'yes' FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO click_batches%'"))
         before = sql("SELECT count(*) FROM click_batches")
         run("docker", "pause", redis)
     try:
         wait(20, "a batch to be written", lambda: sql("SELECT count(*) FROM click_batches") != before)
-        compose("kill", "worker", files=watch_files())
+        compose("kill", "worker", files=receiver_files())
     finally:
         run("docker", "unpause", redis)
 

@@ -6,9 +6,9 @@ import re
 import threading
 from pathlib import Path
 
-from engine import (CORE, PORT, SITE, address_of, admin_key, compose, containers, http, inspect, name_of, post_csv, require, run, serves,
-                    shorten, wait)
-from start import watch_files
+from engine import (CORE, PORT, SITE, address_of, admin_key, compose, containers, http, inspect, is_redirected, post_csv,
+                    require, run, service_of, shorten, wait)
+from startup import receiver_files
 
 MIB = 1024 * 1024
 LOAD_S = 20
@@ -24,29 +24,29 @@ def system_tests_pass_through_nginx(_figure) -> None:
 
 def all_replicas_receive_requests(_figure) -> None:
     compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=3", "--scale", "worker=2", "shortener", "worker", "gateway",
-            "nginx", files=watch_files())
+            "nginx", files=receiver_files())
     addresses = {address_of(one, "edge") for one in containers("shortener")}
     require(len(addresses) == 3 and len(containers("worker")) == 2, "not all replicas run")
     shorten("scaled")
     key = admin_key()
 
-    def used() -> bool:
+    def all_are_used() -> bool:
         for _ in range(30):
             http("/scaled")
             http("/api/v1/urls?limit=1", key=key)
-        return all(redirects > 0 and calls > 0 for redirects, calls in map(served, addresses))
+        return all(redirects > 0 and calls > 0 for redirects, calls in map(served_requests, addresses))
 
-    took = wait(30, "all three shorteners to receive requests", used)
+    took = wait(30, "all three shorteners to receive requests", all_are_used)
     print(f"    all three serve redirects and API calls after {took:.1f} s", flush=True)
     compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=1", "--scale", "worker=1", "shortener", "worker",
-            files=watch_files())
+            files=receiver_files())
     wait(30, "a single shortener", lambda: len(containers("shortener")) == 1)
-    failed = sum(not serves("scaled") for _ in range(200))
+    failed = sum(not is_redirected("scaled") for _ in range(200))
     require(failed <= 20, f"{failed} of 200 redirects failed after scaling down")
-    wait(15, "redirects without failures", lambda: all(serves("scaled") for _ in range(50)))
+    wait(15, "redirects without failures", lambda: all(is_redirected("scaled") for _ in range(50)))
 
 
-def served(address: str) -> tuple[float, float]:
+def served_requests(address: str) -> tuple[float, float]:
     """Redirects and API calls that a shortener has served."""
     text = http("/metrics", site=f"http://{address}:9082")[1]
     route = re.compile(r'^http_server_request_duration_seconds_count\{[^}]*http_route="([^"]+)"\} (\S+)$', re.M)
@@ -82,7 +82,7 @@ def memory_limits_hold_under_load(figure) -> None:
     require(total <= 384, f"the core services took {total:.0f} MiB")
     for container in containers():
         details = inspect(container)
-        require(not details["State"]["OOMKilled"] and details["RestartCount"] == 0, f"{name_of(details)} was killed")
+        require(not details["State"]["OOMKilled"] and details["RestartCount"] == 0, f"{service_of(details)} was killed")
 
 
 def watch_memory(most: dict[str, float], stop: threading.Event) -> None:
@@ -90,7 +90,7 @@ def watch_memory(most: dict[str, float], stop: threading.Event) -> None:
     groups = {name: [control_group(one) for one in containers(name)] for name in CORE}
     while not stop.wait(0.5):
         for name, folders in groups.items():
-            most[name] = max(most.get(name, 0.0), sum(map(resident, folders)))
+            most[name] = max(most.get(name, 0.0), sum(map(resident_mib, folders)))
 
 
 def control_group(container: str) -> Path:
@@ -109,7 +109,7 @@ def control_group(container: str) -> Path:
     raise FileNotFoundError(f"no control group of {container}: {lines}")
 
 
-def resident(group: Path) -> float:
+def resident_mib(group: Path) -> float:
     """Resident memory without the file cache, which the kernel can reclaim."""
     stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     own = int(stat.get("anon", stat.get("total_rss", 0))) + int(stat.get("shmem", stat.get("total_shmem", 0)))

@@ -1,4 +1,4 @@
-"""Properties of images and containers: size, ports, privileges, networks."""
+"""Images and containers: size and labels, published ports, privileges, networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import socket
 from pathlib import Path
 
-from engine import PORT, Failed, containers, inspect, name_of, require, run
+from engine import PORT, Failed, containers, inspect, require, run, service_of
 
 MEGABYTE = 1_000_000
 
@@ -33,7 +33,7 @@ def only_nginx_publishes_a_port(_figure) -> None:
     exposed = set()
     for container in containers():
         details = inspect(container)
-        name, ports = name_of(details), details["NetworkSettings"]["Ports"] or {}
+        name, ports = service_of(details), details["NetworkSettings"]["Ports"] or {}
         published = {port: where for port, where in ports.items() if where}
         exposed |= {int(port.split("/")[0]) for port in ports}
         require(bool(published) == (name == "nginx"), f"{name} publishes {published}")
@@ -46,17 +46,17 @@ def only_nginx_publishes_a_port(_figure) -> None:
     require(opened <= {PORT} or not ({PORT} - opened), f"the engine listens on {opened}")
     require({PORT} == opened & ({PORT} | exposed), f"the engine listens on {opened}")
     for port in sorted(exposed - {PORT}):
-        if is_ours(port):
-            require(not answers(port), f"port {port} accepts connections on 127.0.0.1")
+        if is_unused_by_others(port):
+            require(not accepts_connections(port), f"port {port} accepts connections on 127.0.0.1")
 
 
-def is_ours(port: int) -> bool:
+def is_unused_by_others(port: int) -> bool:
     """False if another program of this machine listens on the same port."""
     listening = run("ss", "-Hltnp", f"sport = :{port}").stdout
     return "docker-proxy" in listening or not listening.strip()
 
 
-def answers(port: int) -> bool:
+def accepts_connections(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -65,7 +65,7 @@ def answers(port: int) -> bool:
 def processes_have_no_root_and_no_privileges(_figure) -> None:
     for container in containers():
         details = inspect(container)
-        name = name_of(details)
+        name = service_of(details)
         for pid in processes(container):
             status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
             require("0" not in status["Uid"].split(), f"{name} (pid {pid}) runs as root")
@@ -92,7 +92,7 @@ def only_nginx_and_alertmanager_have_a_route_out(_figure) -> None:
     ways_out = {"nginx": {"front"}, "alertmanager": {"out"}}
     for container in containers():
         details = inspect(container)
-        name = name_of(details)
+        name = service_of(details)
         for network in details["NetworkSettings"]["Networks"]:
             short = network.rsplit("_", 1)[-1]
             is_internal = run("docker", "network", "inspect", "-f", "{{.Internal}}", network).stdout.strip() == "true"

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis are killed under full load."""
+"""PostgreSQL and Redis killed under full load: redirects, clicks and imports must survive."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import subprocess
 
 from engine import SITE, admin_key, containers, http, inspect, post_csv, redis_cli, require, sql, wait
-from faults import bus_is_live, kill, warmed, works
-from reported import assert_reported, visitors
+from fault_reports import assert_reported, background_requests
+from faults import all_requests_succeed, bus_is_live, kill, shorten_and_cache
 
 LOAD_S = 20
 # wrk's connections. At its end each has a request in flight, which Linnet counts and wrk does not.
@@ -24,14 +24,14 @@ def postgresql_killed_under_load_loses_nothing(_figure) -> None:
     job = json.loads(text)["job"]["id"]
     wait(30, "the import to write rows", lambda: int(sql(f"SELECT rows_written FROM jobs WHERE id = {job}")) > 0)
     served = load_during_kill("kill-postgres", "postgres")
-    wait(60, "a click of each redirect", lambda: recorded("kill-postgres") >= served)
-    more = recorded("kill-postgres") - served
+    wait(60, "a click of each redirect", lambda: recorded_clicks("kill-postgres") >= served)
+    more = recorded_clicks("kill-postgres") - served
     require(more <= CONNECTIONS, f"{more:,} clicks more than the {served:,} redirects are recorded")
-    wait(240, "the import to finish", lambda: job_of(job)["state"] not in ("queued", "running"))
-    written = job_of(job)["rows_written"]
+    wait(240, "the import to finish", lambda: get_job(job)["state"] not in ("queued", "running"))
+    written = get_job(job)["rows_written"]
     require(written == IMPORT_ROWS, f"only {written:,} of {IMPORT_ROWS:,} rows are written")
     print(f"    {served:,} redirects, none failed, all recorded once; the import wrote all {written:,} rows", flush=True)
-    with visitors():
+    with background_requests():
         assert_reported("connection-lost")
 
 
@@ -40,9 +40,9 @@ def redis_killed_under_load_loses_at_most_2_s_of_clicks(_figure) -> None:
     served = load_during_kill("kill-redis", "redis")
     # Redis syncs every second, or a second later on a slow disk.
     at_least = served - 2 * served // LOAD_S
-    wait(60, "the clicks of all but two seconds", lambda: recorded("kill-redis") >= at_least)
+    wait(60, "the clicks of all but two seconds", lambda: recorded_clicks("kill-redis") >= at_least)
     wait(60, "an empty stream", stream_is_empty)
-    lost = served - recorded("kill-redis")
+    lost = served - recorded_clicks("kill-redis")
     require(-CONNECTIONS <= lost, f"{-lost:,} clicks more than the {served:,} redirects are recorded")
     print(f"    {served:,} redirects, none failed, {max(0, lost):,} clicks lost", flush=True)
 
@@ -53,11 +53,11 @@ def stream_is_empty() -> bool:
     return group["pending"] == group["lag"] == "0"
 
 
-def recorded(code: str) -> int:
+def recorded_clicks(code: str) -> int:
     return int(sql(f"SELECT clicks FROM urls WHERE short_code = '{code}'"))
 
 
-def job_of(number: int) -> dict:
+def get_job(number: int) -> dict:
     status, text = http(f"/api/v1/jobs/{number}", key=admin_key())
     require(status == 200, f"GET /api/v1/jobs/{number}: {status} {text}")
     return json.loads(text)
@@ -66,16 +66,16 @@ def job_of(number: int) -> dict:
 def load_during_kill(code: str, service: str) -> int:
     """Kills the service during redirects at full rate, none of which may fail. Returns their number."""
     wait(30, "a live invalidation bus", bus_is_live)
-    warmed(code)
-    wait(20, "a click of each visit", lambda: recorded(code) == 20)
+    shorten_and_cache(code)
+    wait(20, "a click of each visit", lambda: recorded_clicks(code) == 20)
     before = inspect(containers(service)[0])["RestartCount"]
     command = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{LOAD_S}s", "-H", "User-Agent: Mozilla/5.0 Firefox/140.0", f"{SITE}/{code}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
-        wait(15, "load", lambda: recorded(code) > 1_000)
+        wait(15, "load", lambda: recorded_clicks(code) > 1_000)
         kill(service)
         wait(60, f"{service} to restart", lambda: any(inspect(one)["RestartCount"] > before for one in containers(service)))
         output, _ = wrk.communicate(timeout=LOAD_S + 60)
     total = re.search(r"(\d+) requests in", output)
     require(total and "Non-2xx" not in output and "Socket errors" not in output, f"redirects failed while {service} was killed:\n{output}")
-    wait(60, f"requests to succeed after {service} was killed", works)
+    wait(60, f"requests to succeed after {service} was killed", all_requests_succeed)
     return 20 + int(total[1])
