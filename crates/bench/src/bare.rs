@@ -1,10 +1,9 @@
 //! `linnet-bench-bare LISTEN`: an actix handler that answers every path with the same redirect.
 //!
-//! It is the yardstick: the same framework, allocator, number of workers and kind of listener as the
-//! shortener's public side, and nothing of the product. What the shortener is slower by is what the
-//! product costs.
+//! It is the baseline for redirects: it has the framework, the allocator, the number of server threads and the kind of
+//! listener of the shortener's resolve listener, and nothing of the product. The ratio to it is the product's cost.
 
-use std::env;
+use std::{env, time::Duration};
 
 use actix_web::{
     App, HttpResponse, HttpServer,
@@ -36,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bound::Tcp(listener) => server.listen(listener)?,
         Bound::Unix(listener) => server.listen_uds(listener)?,
     };
-    server.keep_alive(std::time::Duration::from_secs(75)).shutdown_timeout(1).run().await?;
+    server.keep_alive(Duration::from_secs(75)).shutdown_timeout(1).run().await?;
     retire.retire();
     Ok(())
 }

@@ -1,8 +1,7 @@
-//! The smallest HTTP/1.1 client: one request at a time on a connection that is kept.
+//! A minimal HTTP/1.1 client: one request at a time on a persistent connection.
 //!
-//! It does what the generators need and no more: `GET` without a body, answers with a
-//! `Content-Length`. The client here blocks; the paced generator has a loop of its own around the same
-//! reading and writing.
+//! It supports `GET` without a body and responses with a `Content-Length`. [`Client`] blocks. The generator with a
+//! fixed rate has its own event loop and shares only the parser and the writer.
 
 use std::{
     io::{self, Read, Write},
@@ -13,24 +12,24 @@ use std::{
 
 use linnet_platform::listener::Address;
 
-/// A request that takes longer has failed.
+/// A request that takes longer fails.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest answer's head that is read, in bytes.
+/// Maximum size of a response's head, in bytes.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
 
-/// What came back.
+/// The part of a response that the generators check.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// The status code.
     pub status: u16,
-    /// Whether `Location` held the code that was asked for.
+    /// Whether `Location` contains the requested code.
     pub location_has_code: bool,
 }
 
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
-/// A connection; made at the first request, and again after a failure.
+/// A connection. It is opened by the first request, and again by the first one after a failure.
 pub struct Client<'a> {
     address: &'a Address,
     stream: Option<Box<dyn Stream>>,
@@ -39,24 +38,24 @@ pub struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// Does not connect yet.
+    /// Creates a client without connecting.
     pub fn new(address: &'a Address) -> Self {
         Self { address, stream: None, request: Vec::new(), received: vec![0; MAX_HEAD] }
     }
 
-    /// `GET /{code}`. After an error the next request has a new connection.
-    pub fn get(&mut self, code: &str) -> io::Result<Answer> {
+    /// Sends `GET /{code}` and waits for the response. After an error the next request uses a new connection.
+    pub fn get(&mut self, code: &str) -> io::Result<Response> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => connect(self.address)?,
         };
         write_request(&mut self.request, code);
         stream.write_all(&self.request)?;
-        let (answer, keep) = read_answer(&mut *stream, &mut self.received, code)?;
-        if keep {
+        let (response, is_persistent) = read_response(&mut *stream, &mut self.received, code)?;
+        if is_persistent {
             self.stream = Some(stream);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -78,12 +77,12 @@ fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
     }
 }
 
-/// Reads one answer; also says whether the connection may be kept.
-fn read_answer(
+/// Reads one response. The second value is whether the connection can be reused.
+fn read_response(
     stream: &mut dyn Stream,
     received: &mut [u8],
     code: &str,
-) -> io::Result<(Answer, bool)> {
+) -> io::Result<(Response, bool)> {
     let mut length = 0;
     let head = loop {
         let free = received.get_mut(length..).filter(|free| !free.is_empty());
@@ -96,8 +95,8 @@ fn read_answer(
             break head;
         }
     };
-    let mut rest = head.answer_bytes.saturating_sub(length);
-    while head.keep && rest > 0 {
+    let mut rest = head.total_bytes.saturating_sub(length);
+    while head.is_persistent && rest > 0 {
         let take = rest.min(received.len());
         let count = stream.read(received.get_mut(..take).unwrap_or_default())?;
         if count == 0 {
@@ -105,46 +104,47 @@ fn read_answer(
         }
         rest -= count;
     }
-    Ok((head.answer, head.keep))
+    Ok((head.response, head.is_persistent))
 }
 
-/// An answer's head.
-pub(crate) struct Head {
-    pub(crate) answer: Answer,
-    /// Whether the connection may be kept.
-    pub(crate) keep: bool,
-    /// Bytes of the whole answer, the body included.
-    pub(crate) answer_bytes: usize,
+/// The head of a response.
+pub(crate) struct ResponseHead {
+    pub(crate) response: Response,
+    /// Whether the connection can be reused.
+    pub(crate) is_persistent: bool,
+    /// Size of the head and the body.
+    pub(crate) total_bytes: usize,
 }
 
-/// Reads the head of an answer to a request for `code`; `None` until it is there whole.
-pub(crate) fn parse_head(received: &[u8], code: &str) -> io::Result<Option<Head>> {
+/// Parses the head of a response to a request for `code`. Returns `None` until the head is complete.
+pub(crate) fn parse_head(received: &[u8], code: &str) -> io::Result<Option<ResponseHead>> {
     let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
     let head = std::str::from_utf8(received.get(..end).unwrap_or_default())
-        .map_err(|_| invalid("the head is no text"))?;
+        .map_err(|_| invalid("the head is not UTF-8"))?;
     let mut lines = head.split("\r\n");
     let status = lines
         .next()
         .and_then(|line| line.split(' ').nth(1))
         .and_then(|status| status.parse().ok())
-        .ok_or_else(|| invalid("no status"))?;
-    let (mut body, mut keep, mut location_has_code) = (0_usize, true, false);
+        .ok_or_else(|| invalid("the status is missing"))?;
+    let (mut body_bytes, mut is_persistent, mut location_has_code) = (0_usize, true, false);
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         if name.eq_ignore_ascii_case("content-length") {
-            body = value.trim().parse().map_err(|_| invalid("a bad Content-Length"))?;
+            body_bytes =
+                value.trim().parse().map_err(|_| invalid("Content-Length is not a number"))?;
         } else if name.eq_ignore_ascii_case("location") {
             location_has_code = value.contains(code);
         } else if name.eq_ignore_ascii_case("connection") {
-            keep = !value.trim().eq_ignore_ascii_case("close");
+            is_persistent = !value.trim().eq_ignore_ascii_case("close");
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            // Nothing that is measured answers so, and what follows could not be told apart.
-            keep = false;
+            // No measured server uses it. Its body is not parsed, so the connection cannot be reused.
+            is_persistent = false;
         }
     }
-    let answer = Answer { status, location_has_code };
-    Ok(Some(Head { answer, keep, answer_bytes: end + 4 + body }))
+    let response = Response { status, location_has_code };
+    Ok(Some(ResponseHead { response, is_persistent, total_bytes: end + 4 + body_bytes }))
 }
 
 /// Writes the request for a code.
@@ -163,10 +163,10 @@ fn invalid(what: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// Gives its bytes in pieces of three.
-    struct Pieces(Vec<u8>, usize);
+    /// Returns at most three bytes per read.
+    struct SlowStream(Vec<u8>, usize);
 
-    impl Read for Pieces {
+    impl Read for SlowStream {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let rest = &self.0[self.1..];
             let count = rest.len().min(buffer.len()).min(3);
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    impl Write for Pieces {
+    impl Write for SlowStream {
         fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
             Ok(buffer.len())
         }
@@ -185,19 +185,19 @@ mod tests {
         }
     }
 
-    fn read(text: &str) -> io::Result<(Answer, bool)> {
-        read_answer(&mut Pieces(text.into(), 0), &mut vec![0; 1024], "abc")
+    fn read(text: &str) -> io::Result<(Response, bool)> {
+        read_response(&mut SlowStream(text.into(), 0), &mut vec![0; 1024], "abc")
     }
 
     #[test]
-    fn a_redirect_is_recognised() {
+    fn a_redirect_with_the_code_in_its_location_is_recognized() {
         let text = "HTTP/1.1 302 Found\r\ncontent-length: 0\r\nLocation: https://x/abc\r\n\r\n";
-        let answer = Answer { status: 302, location_has_code: true };
-        assert_eq!(read(text).unwrap(), (answer, true));
+        let response = Response { status: 302, location_has_code: true };
+        assert_eq!(read(text).unwrap(), (response, true));
     }
 
     #[test]
-    fn a_body_is_read_to_its_end_and_a_cut_one_is_an_error() {
+    fn a_body_is_read_to_its_end_and_a_truncated_one_is_an_error() {
         let head = "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         assert!(!read(&format!("{head}12345")).unwrap().1);
         let head = "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\n";

@@ -1,14 +1,20 @@
-//! What `make bench` needs besides the usual tools.
+//! Data and load generators of `make bench`, beside wrk, pgbench and Locust.
 //!
-//! * [`links`]: links with codes that everyone can compute, so that loader and clients agree.
-//! * [`zipf`]: which link is asked for how often.
-//! * [`http`]: the smallest client that tells a redirect from anything else.
-//! * [`load`]: a list sent exactly once, and an open loop at a fixed rate.
+//! * [`links`]: links whose codes follow from their rank, so that the loader and the generators agree on them.
+//! * [`zipf`]: the popularity of links.
+//! * [`http`]: a minimal HTTP client.
+//! * [`replay`]: sends each code of a list exactly once (a closed loop).
+//! * [`pace`]: sends requests at a fixed rate (an open loop).
 //!
-//! Invariants: everything is drawn from a seed, so two runs ask for the same; a failed request is
-//! counted, never repeated.
+//! Invariants:
+//! * All random draws come from a seed, so a repeated run sends the same requests.
+//! * A failed request is counted and never repeated.
 
+pub mod code_list;
+mod connection;
+pub mod counts;
 pub mod http;
 pub mod links;
-pub mod load;
+pub mod pace;
+pub mod replay;
 pub mod zipf;

@@ -1,7 +1,7 @@
-//! Links by rank: rank 0 is the most popular one.
+//! Links by rank; rank 0 is the most popular one.
 //!
-//! Code and target follow from the rank alone. Codes have the length and the alphabet of generated
-//! ones, so that they cost the product what real ones do.
+//! The rank alone determines code and target. Codes have the length and the alphabet of generated ones, so that they
+//! cost as much as real ones.
 
 use std::io::{self, Write};
 
@@ -9,15 +9,15 @@ use std::io::{self, Write};
 const ALPHABET: &[u8; 56] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz";
 /// Length of a code, in characters.
 pub const CODE_LENGTH: usize = 7;
-/// Number of codes: 56⁷.
+/// Number of possible codes: 56⁷.
 const CODES: u64 = 1_727_094_849_536;
-/// Scatters neighbouring ranks. Coprime to [`CODES`] (odd, no multiple of 7), so no two ranks share
-/// a code.
+/// Scatters neighboring ranks. It is coprime to [`CODES`] (odd, and not a multiple of 7), so no two ranks have the same
+/// code.
 const SCATTER: u64 = 982_451_653_117;
-/// Scatters ranks over the rows of the table, as popularity does in a real one.
+/// Scatters ranks over the rows of the table, because popular links are scattered in a real one.
 const ROW_SCATTER: u64 = 611_953;
 
-/// The largest number of links: the products below stay within 64 bits.
+/// Maximum number of links: the products below fit in 64 bits.
 pub const MAX_LINKS: u64 = 4_000_000;
 
 /// The code of a rank below [`MAX_LINKS`].
@@ -36,11 +36,11 @@ pub fn code_text(rank: u64) -> String {
     code(rank).into_iter().map(char::from).collect()
 }
 
-/// Rows for `COPY urls (short_code, original_url, clicks)`, in an order that popularity does not
-/// decide. `clicks` follow Zipf's law, so that the warm-up at start finds the right links.
+/// Writes rows for `COPY urls (short_code, original_url, clicks)`, in an order independent of popularity. `clicks`
+/// follow Zipf's law, so that the warm-up at startup loads the popular links.
 pub fn write_rows(links: u64, mut out: impl Write) -> io::Result<()> {
     for row in 0..links {
-        // 611,953 is prime and no number of links here is a multiple of it.
+        // 611,953 is prime and `links` is not a multiple of it, so each rank occurs once.
         let rank = row * ROW_SCATTER % links;
         let code = code_text(rank);
         let clicks = 100 * links / (rank + 1);
@@ -66,7 +66,7 @@ mod tests {
         write_rows(1_000, &mut rows).unwrap();
         let text = String::from_utf8(rows).unwrap();
         let in_rows: HashSet<_> = text.lines().map(|line| line[..CODE_LENGTH].to_owned()).collect();
-        let wanted: HashSet<_> = (0..1_000).map(code_text).collect();
-        assert_eq!(in_rows, wanted);
+        let expected: HashSet<_> = (0..1_000).map(code_text).collect();
+        assert_eq!(in_rows, expected);
     }
 }

@@ -1,4 +1,4 @@
-//! `linnet-bench`: data and load for `make bench`. Results go to stdout as one JSON object.
+//! `linnet-bench`: writes data and generates load for `make bench`. A load's result is one JSON object on stdout.
 
 use std::{
     collections::HashSet,
@@ -10,15 +10,17 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use linnet_bench::{
+    code_list::CodeList,
     links::{self, MAX_LINKS},
-    load::{CodeList, Pace, pace, replay},
-    zipf::Zipf,
+    pace::{PaceSettings, pace},
+    replay::replay,
+    zipf::RankSampler,
 };
 use linnet_platform::listener::Address;
 use serde::Serialize;
 
 #[derive(Parser)]
-#[command(about = "Data and load for `make bench`")]
+#[command(about = "Writes data and generates load for `make bench`")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -26,80 +28,81 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write the rows of links, for `COPY urls (short_code, original_url, clicks)`, to stdout.
+    /// Write rows for `COPY urls (short_code, original_url, clicks)` to stdout.
     Rows {
-        /// How many, up to 4,000,000.
+        /// Number of links, up to 4,000,000.
         #[arg(long)]
         links: u32,
     },
     /// Write every code once, the most popular first.
     Codes {
-        /// How many links.
+        /// Number of links.
         #[arg(long)]
         links: u32,
-        /// The list's file.
+        /// File to write.
         #[arg(long)]
         out: PathBuf,
     },
     /// Write codes drawn from Zipf's law with exponent 1.
     Draw {
-        /// Over how many links.
+        /// Number of links to draw from.
         #[arg(long)]
         links: u32,
-        /// How many draws.
+        /// Number of draws.
         #[arg(long)]
         draws: u32,
-        /// The same seed gives the same list.
+        /// Seed; the same seed gives the same list.
         #[arg(long)]
         seed: u64,
-        /// The list's file.
+        /// File to write.
         #[arg(long)]
         out: PathBuf,
     },
-    /// Send each code of a list exactly once.
+    /// Send each code of a list exactly once and check each target.
     Replay {
         /// `host:port` or `unix:/path`.
         #[arg(long)]
         address: Address,
-        /// The list's file.
+        /// File with the codes.
         #[arg(long)]
         list: PathBuf,
-        /// Connections, each with a thread.
+        /// Number of connections, each with its own thread.
         #[arg(long, default_value_t = 64)]
         connections: usize,
     },
-    /// Send requests at a fixed rate and give the latencies.
+    /// Send requests at a fixed rate and report their latencies.
     Pace {
         /// `host:port` or `unix:/path`.
         #[arg(long)]
         address: Address,
-        /// The list's file.
+        /// File with the codes.
         #[arg(long)]
         list: PathBuf,
         /// Requests a second.
         #[arg(long)]
         rate: f64,
-        /// For how long, in seconds.
+        /// Duration in seconds, with the warm-up.
         #[arg(long)]
         seconds: f64,
-        /// How much of that is not counted, in seconds.
+        /// Start of the run that is not measured, in seconds.
         #[arg(long, default_value_t = 1.0)]
         warm_up: f64,
-        /// Connections, each with a thread.
+        /// Number of connections; one thread serves all.
         #[arg(long, default_value_t = 64)]
         connections: u32,
     },
 }
 
 #[derive(Serialize)]
-struct Drawn {
+struct DrawReport {
     draws: u32,
+    /// Number of distinct codes.
     distinct: usize,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A sleep ends up to this much late; 50 µs by default. Threads inherit it. Where it can't be set,
-    // latencies are a little longer, for everyone alike.
+    // The most by which a sleep may end late; 50 µs by default. Threads inherit it. If the write fails, latencies are
+    // slightly longer on all sides of a comparison.
     let _ = fs::write("/proc/self/timerslack_ns", "1000");
     match Arguments::parse().command {
         Command::Rows { links } => {
@@ -115,30 +118,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Command::Draw { links, draws, seed, out } => {
             checked(links)?;
             let mut file = BufWriter::new(File::create(out)?);
-            let mut zipf = Zipf::new(links, seed);
-            let mut seen = HashSet::new();
+            let mut sampler = RankSampler::new(links, seed)?;
+            let mut distinct = HashSet::new();
             for _ in 0..draws {
-                let rank = zipf.draw();
-                seen.insert(rank);
+                let rank = sampler.draw();
+                distinct.insert(rank);
                 writeln!(file, "{}", links::code_text(rank))?;
             }
             file.flush()?;
-            print(&Drawn { draws, distinct: seen.len() })?;
+            print(&DrawReport { draws, distinct: distinct.len() })?;
         }
         Command::Replay { address, list, connections } => {
-            print(&replay(&address, &CodeList::read(&list)?, connections, true))?;
+            print(&replay(&address, &CodeList::read(&list)?, connections))?;
         }
         Command::Pace { address, list, rate, seconds, warm_up, connections } => {
             if !(rate > 0.0 && rate.is_finite()) {
-                return Err("the rate must be above 0".into());
+                return Err("the rate must be a number above 0".into());
             }
-            let what = Pace {
+            let settings = PaceSettings {
                 rate,
                 duration: Duration::try_from_secs_f64(seconds)?,
                 warm_up: Duration::try_from_secs_f64(warm_up)?,
                 connections,
             };
-            print(&pace(&address, &CodeList::read(&list)?, what)?)?;
+            print(&pace(&address, &CodeList::read(&list)?, settings)?)?;
         }
     }
     Ok(())
@@ -149,7 +152,7 @@ fn checked(links: u32) -> Result<u64, String> {
     if (1..=MAX_LINKS).contains(&links) {
         Ok(links)
     } else {
-        Err(format!("the number of links must be 1 to {MAX_LINKS}"))
+        Err(format!("the number of links must be from 1 to {MAX_LINKS}"))
     }
 }
 

@@ -1,48 +1,28 @@
-//! Draws from Zipf's law: rank k is asked for in proportion to 1 / k.
+//! Ranks drawn from Zipf's law with exponent 1: rank `k` is drawn in proportion to `1 / k`.
 
-use crate::links::MAX_LINKS;
+use rand::{SeedableRng, distr::Distribution, rngs::StdRng};
 
-/// Ranks drawn from a seed: the same seed gives the same draws.
-pub struct Zipf {
-    /// Up to and with each rank, of the total of 1.
-    cumulated: Vec<f64>,
-    state: u64,
+/// Draws ranks. The same seed gives the same ranks.
+pub struct RankSampler {
+    zipf: rand_distr::Zipf<f64>,
+    random: StdRng,
 }
 
-impl Zipf {
-    /// Over `links` ranks, with exponent 1.
-    pub fn new(links: u32, seed: u64) -> Self {
-        let mut sum = 0.0;
-        let mut cumulated: Vec<f64> = (1..=links)
-            .map(|rank| {
-                sum += 1.0 / f64::from(rank);
-                sum
-            })
-            .collect();
-        for value in &mut cumulated {
-            *value /= sum;
-        }
-        Self { cumulated, state: seed }
+impl RankSampler {
+    /// For ranks from 0 to `links - 1`; `links` must be at least 1.
+    pub fn new(links: u32, seed: u64) -> Result<Self, rand_distr::ZipfError> {
+        let zipf = rand_distr::Zipf::new(f64::from(links), 1.0)?;
+        Ok(Self { zipf, random: StdRng::seed_from_u64(seed) })
     }
 
     /// The next rank, from 0.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "Zipf returns whole numbers from 1 to the number of links, which fits in 32 bits"
+    )]
     pub fn draw(&mut self) -> u64 {
-        let point = self.uniform();
-        let rank = self.cumulated.partition_point(|&up_to| up_to <= point);
-        // Rounding may leave the last value below 1.
-        let rank = rank.min(self.cumulated.len().saturating_sub(1));
-        u64::try_from(rank).unwrap_or(0).min(MAX_LINKS)
-    }
-
-    /// In [0, 1), by `SplitMix64`.
-    fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        // The upper 32 bits: a million ranks need 20.
-        f64::from(u32::try_from(z >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
+        self.zipf.sample(&mut self.random) as u64 - 1
     }
 }
 
@@ -51,23 +31,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_ranks_get_their_share() {
-        let mut zipf = Zipf::new(1_000, 1);
+    fn each_rank_gets_its_share_of_the_draws() {
+        let mut sampler = RankSampler::new(1_000, 1).unwrap();
         let mut counts = vec![0_u32; 1_000];
         for _ in 0..200_000 {
-            counts[usize::try_from(zipf.draw()).unwrap()] += 1;
+            counts[usize::try_from(sampler.draw()).unwrap()] += 1;
         }
-        // H(1000) = 7.4855: rank 1 gets 26,718 of them, rank 10 a tenth; four sigmas are 600 and 200.
+        // H(1000) = 7.4855: the first rank gets 26,718 draws, the tenth a tenth of that. Four sigmas are 600 and 200.
         assert!(counts[0].abs_diff(26_718) < 600, "{}", counts[0]);
         assert!(counts[9].abs_diff(2_672) < 210, "{}", counts[9]);
         assert!(counts.iter().all(|&count| count > 0));
     }
 
     #[test]
-    fn a_seed_decides_the_draws() {
+    fn one_link_gets_every_draw() {
+        let mut sampler = RankSampler::new(1, 1).unwrap();
+        assert!((0..1_000).all(|_| sampler.draw() == 0));
+    }
+
+    #[test]
+    fn the_seed_determines_the_draws() {
         let draws = |seed| {
-            let mut zipf = Zipf::new(1_000, seed);
-            (0..100).map(|_| zipf.draw()).collect::<Vec<_>>()
+            let mut sampler = RankSampler::new(1_000, seed).unwrap();
+            (0..100).map(|_| sampler.draw()).collect::<Vec<_>>()
         };
         assert_eq!(draws(1), draws(1));
         assert_ne!(draws(1), draws(2));

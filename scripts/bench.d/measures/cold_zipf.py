@@ -41,7 +41,7 @@ def run(bench) -> None:
     figures.add("cold_zipf_index_scans", scans, "scans", note="counted by PostgreSQL")
     # The larger count, so that neither a metric that misses lookups nor a query that bypasses it improves the figure.
     figures.add("cold_zipf_lookups_per_code", max(tiers["database"], scans) / distinct, "lookups/code", at_most=1.02)
-    figures.add("cold_zipf_failed_requests", report["astray"] + report["refused"] + report["failed"], "requests", at_most=0)
+    figures.add("cold_zipf_failed_requests", report["wrong_target"] + report["other_status"] + report["failed"], "requests", at_most=0)
     add_shares(figures, "cold_zipf_share", tiers)
     for number, mib in enumerate(memory, 1):
         figures.add(f"cold_zipf_memory_{number}", mib, "MiB", note="at the end of the part")

@@ -137,7 +137,7 @@ def resolve(bench, bulk: Bulk) -> None:
         written = after["rows_written"] - before["rows_written"]
         say(f"  round {turn + 1} at {rate:,.0f}/s: p99 {without[-1]['p99_ms']:.3f} ms, {during[-1]['p99_ms']:.3f} ms with an import "
             f"that wrote {written:,} rows")
-    failed = sum(r["astray"] + r["refused"] + r["failed"] + r["unsent"] for r in without + during)
+    failed = sum(r["wrong_target"] + r["other_status"] + r["failed"] + r["unsent"] for r in without + during)
 
     def p99(reports):
         return [report["p99_ms"] for report in reports]

@@ -17,7 +17,7 @@ def run(bench) -> None:
         for reports, address in ((bare, bench.bare_address), (ours, bench.address)):
             reports.append(bench.tools.pace(address, bench.zipf, rate, bench.size.latency_s))
         say(f"  round {turn + 1} at {rate:,.0f}/s: bare p99 {bare[-1]['p99_ms']:.3f} ms, Linnet p99 {ours[-1]['p99_ms']:.3f} ms")
-    failed = sum(r["astray"] + r["refused"] + r["failed"] + r["unsent"] for r in ours + bare)
+    failed = sum(r["wrong_target"] + r["other_status"] + r["failed"] + r["unsent"] for r in ours + bare)
 
     def of(reports, name):
         return [report[name] for report in reports]

@@ -1,8 +1,9 @@
-//! One non-blocking connection of the paced generator, with at most one request under way.
+//! A non-blocking connection with at most one request in flight.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::ToSocketAddrs,
+    time::Instant,
 };
 
 use linnet_platform::listener::Address;
@@ -12,101 +13,115 @@ use mio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::pace::Sent;
-use crate::http::{Answer, MAX_HEAD, parse_head, write_request};
+use crate::http::{MAX_HEAD, Response, parse_head, write_request};
 
 trait Stream: Read + Write + Source {}
 impl<T: Read + Write + Source> Stream for T {}
 
-/// A connection; opened again at the next request after a failure.
-pub(super) struct Connection {
+/// A request in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SentRequest {
+    pub(crate) due: Instant,
+    /// Index in the list of codes.
+    pub(crate) index: usize,
+    /// False during the warm-up.
+    pub(crate) is_measured: bool,
+}
+
+/// A connection. After a failure the next request opens it again.
+pub(crate) struct Connection {
     address: Address,
     token: Token,
     stream: Option<Box<dyn Stream>>,
     request: Vec<u8>,
     received: Vec<u8>,
-    length: usize,
-    sent: Option<Sent>,
+    received_bytes: usize,
+    in_flight: Option<SentRequest>,
 }
 
 impl Connection {
-    pub(super) fn open(address: &Address, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(crate) fn open(address: &Address, registry: &Registry, token: Token) -> io::Result<Self> {
         Ok(Self {
             stream: Some(connect(address, registry, token)?),
             address: address.clone(),
             token,
             request: Vec::new(),
             received: vec![0; MAX_HEAD],
-            length: 0,
-            sent: None,
+            received_bytes: 0,
+            in_flight: None,
         })
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.sent.is_some()
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
     }
 
-    /// Sends the request for `code`. It is shorter than any socket's buffer, so it goes out whole.
-    pub(super) fn send(&mut self, code: &str, sent: Sent, registry: &Registry) -> io::Result<()> {
+    /// Sends the request for `code` in one write: it is shorter than any socket's buffer.
+    pub(crate) fn send(
+        &mut self,
+        code: &str,
+        sent: SentRequest,
+        registry: &Registry,
+    ) -> io::Result<()> {
         write_request(&mut self.request, code);
         let written = match &mut self.stream {
             Some(stream) => stream.write_all(&self.request),
             None => Err(ErrorKind::NotConnected.into()),
         };
         if written.is_err() {
-            // Closed while it was idle.
+            // The server closed the idle connection.
             self.close(registry);
             let mut stream = connect(&self.address, registry, self.token)?;
             stream.write_all(&self.request)?;
             self.stream = Some(stream);
         }
-        self.sent = Some(sent);
+        self.in_flight = Some(sent);
         Ok(())
     }
 
-    /// The answer, once it is there whole. `code` tells what a request asked for.
-    pub(super) fn receive<'c>(
+    /// Reads what has arrived. Returns the response once it is complete. `code` returns a request's code.
+    pub(crate) fn receive<'c>(
         &mut self,
-        code: impl Fn(&Sent) -> &'c str,
-    ) -> io::Result<Option<(Sent, Answer)>> {
+        code: impl Fn(&SentRequest) -> &'c str,
+    ) -> io::Result<Option<(SentRequest, Response)>> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
         loop {
-            let free = self.received.get_mut(self.length..).unwrap_or_default();
+            let free = self.received.get_mut(self.received_bytes..).unwrap_or_default();
             if free.is_empty() {
                 return Err(ErrorKind::InvalidData.into());
             }
             match stream.read(free) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.length += count,
+                Ok(count) => self.received_bytes += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             }
-            let Some(sent) = self.sent else { return Err(ErrorKind::InvalidData.into()) };
-            let received = self.received.get(..self.length).unwrap_or_default();
+            let Some(sent) = self.in_flight else { return Err(ErrorKind::InvalidData.into()) };
+            let received = self.received.get(..self.received_bytes).unwrap_or_default();
             if let Some(head) = parse_head(received, code(&sent))?
-                && self.length >= head.answer_bytes
+                && self.received_bytes >= head.total_bytes
             {
-                self.length = 0;
-                self.sent = None;
-                if !head.keep {
+                self.received_bytes = 0;
+                self.in_flight = None;
+                if !head.is_persistent {
                     self.stream = None;
                 }
-                return Ok(Some((sent, head.answer)));
+                return Ok(Some((sent, head.response)));
             }
         }
     }
 
-    pub(super) fn close(&mut self, registry: &Registry) {
+    pub(crate) fn close(&mut self, registry: &Registry) {
         if let Some(mut stream) = self.stream.take() {
-            // It goes with its descriptor in any case.
+            // Closing the descriptor deregisters it in any case.
             let _ = registry.deregister(&mut stream);
         }
-        self.length = 0;
-        self.sent = None;
+        self.received_bytes = 0;
+        self.in_flight = None;
     }
 }
 
-/// Connects, waiting until the connection is there, and registers it.
+/// Connects, waits until the connection is established, and registers it.
 fn connect(address: &Address, registry: &Registry, token: Token) -> io::Result<Box<dyn Stream>> {
     let mut stream: Box<dyn Stream> = match address {
         Address::Tcp(text) => {
