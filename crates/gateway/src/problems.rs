@@ -2,13 +2,10 @@
 
 use actix_web::{
     HttpResponse, ResponseError as _,
-    http::{
-        StatusCode,
-        header::{ALLOW, HeaderName, HeaderValue},
-    },
+    http::header::{ALLOW, HeaderName, HeaderValue},
 };
 use linnet_domain::Scope;
-use linnet_protocol::problem::Problem;
+use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 
 use crate::{
     auth::{Caller, CredentialError, LookupError},
@@ -35,42 +32,36 @@ pub(crate) async fn unknown_path() -> HttpResponse {
 
 /// 405; `allow` is the value of the header.
 pub(crate) fn method_not_allowed(allow: &str) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+    Problem::of(ProblemCode::MethodNotAllowed)
         .detail(format!("This path supports {allow}."))
         .header(ALLOW, HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static("")))
 }
 
 /// 431; `limit` is the accepted number of headers.
 pub(crate) fn too_many_headers(limit: usize) -> Problem {
-    Problem::new(
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "too_many_headers",
-        "Too many headers",
-    )
-    .detail(format!("A request may have at most {limit} headers."))
+    Problem::of(ProblemCode::TooManyHeaders)
+        .detail(format!("A request may have at most {limit} headers."))
 }
 
 /// 400 for a request line that cannot be forwarded.
 pub(crate) fn bad_request() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad_request", "Bad request")
-        .detail("The method or path of the request is malformed.")
+    Problem::of(ProblemCode::BadRequest).detail("The method or path of the request is malformed.")
 }
 
 /// 408.
 pub(crate) fn body_timeout() -> Problem {
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "Request timeout")
-        .detail("The request body did not arrive in time.")
+    Problem::of(ProblemCode::BodyTimeout).detail("The request body did not arrive in time.")
 }
 
 /// 400 for a body that ended early.
 pub(crate) fn body_broken() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "body_broken", "Unreadable body")
+    Problem::of(ProblemCode::BodyBroken)
         .detail("The request body ended early, or its encoding is not valid.")
 }
 
 /// 429; `retry_after_s` in seconds.
 pub(crate) fn rate_limited(retry_after_s: u64) -> Problem {
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded")
+    Problem::of(ProblemCode::RateLimited)
         .detail(format!("Retry after {retry_after_s} s."))
         .retry_after(retry_after_s)
 }
@@ -99,14 +90,10 @@ pub(crate) fn missing_scope(caller: &Caller, scope: Scope) -> Problem {
 /// 400 or 401 for credentials that are rejected without a lookup.
 pub(crate) fn from_credentials(error: CredentialError) -> Problem {
     match error {
-        CredentialError::InUrl => {
-            Problem::new(StatusCode::BAD_REQUEST, "key_in_url", "API key in the URL")
-                .detail("Send the API key in a header, not in the URL, which is logged and shared.")
-        }
-        CredentialError::Conflicting => {
-            Problem::new(StatusCode::BAD_REQUEST, "conflicting_keys", "Conflicting API keys")
-                .detail("The request carries two different API keys; send one.")
-        }
+        CredentialError::InUrl => Problem::of(ProblemCode::KeyInUrl)
+            .detail("Send the API key in a header, not in the URL, which is logged and shared."),
+        CredentialError::Conflicting => Problem::of(ProblemCode::ConflictingKeys)
+            .detail("The request carries two different API keys; send one."),
         CredentialError::Malformed => Problem::unauthorized("The API key is malformed."),
     }
 }
@@ -129,16 +116,9 @@ pub(crate) fn from_upstream(error: &UpstreamError) -> Problem {
             format!("No shortener can be reached; retry after {RETRY_AFTER_S} s."),
             RETRY_AFTER_S,
         ),
-        UpstreamError::Broken(_) => {
-            Problem::new(StatusCode::BAD_GATEWAY, "bad_gateway", "Bad gateway").detail(
-                "The connection to the shortener broke; the result of the request is unknown.",
-            )
-        }
-        UpstreamError::TimedOut => {
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timeout")
-                .detail(
-                    "The shortener did not respond in time; the result of the request is unknown.",
-                )
-        }
+        UpstreamError::Broken(_) => Problem::of(ProblemCode::BadGateway)
+            .detail("The connection to the shortener broke; the result of the request is unknown."),
+        UpstreamError::TimedOut => Problem::of(ProblemCode::UpstreamTimeout)
+            .detail("The shortener did not respond in time; the result of the request is unknown."),
     }
 }

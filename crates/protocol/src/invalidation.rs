@@ -1,4 +1,4 @@
-//! Invalidations: messages that say what caches may hold and must drop.
+//! Invalidations: messages that make caches drop a changed link or key.
 
 /// The Redis channel that carries [`Invalidation`]s.
 pub const CHANNEL: &str = "linnet:changes";
@@ -8,7 +8,7 @@ pub fn l2_key(code: &str) -> String {
     format!("l:{code}")
 }
 
-/// Something that caches may hold and that is no longer true.
+/// A change that makes cached entries stale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invalidation {
     /// A link was created, edited or deleted.
@@ -34,7 +34,7 @@ impl Invalidation {
         }
     }
 
-    /// The inverse of [`Invalidation::encode`]; `None` for a message of another release.
+    /// Decodes a message; `None` if it is not valid, for example one of a later release.
     pub fn decode(message: &str) -> Option<Self> {
         let (kind, rest) = message.split_once(' ')?;
         match kind {
@@ -53,15 +53,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_round_trip_and_strangers_are_ignored() {
-        for change in [
+    fn messages_round_trip_and_invalid_ones_are_rejected() {
+        for invalidation in [
             Invalidation::Link { code: "abc-_9".into(), version: 42 },
             Invalidation::Key { id: "Ab3xYz01".into() },
         ] {
-            assert_eq!(Invalidation::decode(&change.encode()), Some(change));
+            assert_eq!(Invalidation::decode(&invalidation.encode()), Some(invalidation));
         }
-        for odd in ["", "l", "l x y", "z 1", "l 1"] {
-            assert_eq!(Invalidation::decode(odd), None, "{odd}");
+        for message in ["", "l", "l x y", "z 1", "l 1"] {
+            assert_eq!(Invalidation::decode(message), None, "{message}");
         }
     }
 }

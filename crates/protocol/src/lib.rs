@@ -1,16 +1,16 @@
-//! What gateway and shortener say to each other, and to their clients alike.
+//! The contract between gateway and shortener, and their common error format.
 //!
-//! * [`routes`]: every API route with its methods and the scope that each needs.
-//! * [`identity`]: who calls, as headers between the two processes; the scopes are
-//!   [`linnet_domain::Scopes`].
-//! * [`key_lookup`]: the question and the answer about an API key.
+//! * [`identity`]: the caller of a request, as headers.
 //! * [`invalidation`]: the messages on the invalidation bus.
-//! * [`problem`]: the RFC 9457 error body, the one way an error leaves a process.
-//! * [`settings`]: the sections that both read.
+//! * [`key_lookup`]: the request and response that verify an API key.
+//! * [`problem`] and [`problem_code`]: the body of every error response, and the table of its codes.
+//! * [`routes`]: every API route with its methods and their scopes.
+//! * [`settings`]: the settings sections that both programs read.
 
 pub mod identity;
 pub mod invalidation;
 pub mod key_lookup;
 pub mod problem;
+pub mod problem_code;
 pub mod routes;
 pub mod settings;

@@ -1,7 +1,6 @@
-//! The body of every error answer: RFC 9457 `application/problem+json`.
+//! The body of every error response: RFC 9457 `application/problem+json`.
 //!
-//! Domain errors become a [`Problem`] in one place per process; this is the one place where a
-//! problem becomes a response. `code` is stable: clients branch on it, and `docs/API.md` lists it.
+//! Each process maps its errors to a [`Problem`] in one place, and only this module turns a problem into a response.
 
 use std::fmt;
 
@@ -10,50 +9,57 @@ use actix_web::{
     body::BoxBody,
     http::{
         StatusCode,
-        header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+        header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     },
 };
 use serde::Serialize;
 
+use crate::problem_code::ProblemCode;
+
 /// The media type of a problem.
 pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
 
-/// One thing that is wrong with one field of the input.
+/// One rule that a field of the input breaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
     /// The field's name in the body or the query; `body` for the body as a whole.
     pub field: String,
-    /// Stable, snake_case.
+    /// Stable, in snake_case.
     pub code: &'static str,
-    /// For a person.
+    /// Begins with the rule, such as "must be a whole number from 1 to 200".
     pub message: String,
 }
 
-/// An error as a client sees it.
+/// An error for a client.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    status: StatusCode,
-    code: &'static str,
-    title: &'static str,
+    code: ProblemCode,
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
-    /// A problem with a stable `code`; `title` is the same for every occurrence of the code.
-    pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
-        Self { status, code, title, detail: String::new(), errors: Vec::new(), headers: Vec::new() }
+    /// A problem with the code's status and title.
+    pub fn of(code: ProblemCode) -> Self {
+        Self { code, detail: String::new(), errors: Vec::new(), headers: Vec::new() }
     }
 
-    /// Says what happened this time. Never carries a secret or an internal error's text.
+    /// Until every caller uses [`Problem::of`].
+    pub fn new(_: StatusCode, code: &'static str, _: &'static str) -> Self {
+        let known = ProblemCode::ALL.iter().find(|known| known.as_str() == code);
+        Self::of(known.copied().unwrap_or(ProblemCode::Internal))
+    }
+
+    /// Sets the detail: one sentence with the specifics and the way out. It must not contain a secret or the text of an
+    /// internal error.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
     }
 
-    /// Adds what is wrong with the fields.
+    /// Sets the errors of the fields.
     #[must_use]
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
@@ -73,42 +79,36 @@ impl Problem {
         self
     }
 
-    /// 422 with a list of what is wrong.
+    /// 422 with the errors of all fields.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
-            [only] => format!("{}: {}", only.field, only.message),
-            several => format!("{} fields are not valid", several.len()),
+            [only] => format!("{}: {}.", only.field, only.message),
+            several => format!("{} fields are not valid.", several.len()),
         };
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The input is not valid")
-            .detail(detail)
-            .errors(errors)
+        Self::of(ProblemCode::Invalid).detail(detail).errors(errors)
     }
 
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing, or not for you")
-            .detail(detail)
+        Self::of(ProblemCode::NotFound).detail(detail)
     }
 
-    /// 401, with the challenge that RFC 9110 asks for.
+    /// 401, with the challenge that RFC 9110 requires.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid API key is needed")
+        Self::of(ProblemCode::Unauthorized)
             .detail(detail)
-            .header(
-                actix_web::http::header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"linnet\""),
-            )
+            .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"linnet\""))
     }
 
     /// 403.
     pub fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "Not yours to do").detail(detail)
+        Self::of(ProblemCode::Forbidden).detail(detail)
     }
 
     /// 413; `limit` in bytes.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large")
-            .detail(format!("at most {limit} bytes are accepted here"))
+        Self::of(ProblemCode::TooLarge)
+            .detail(format!("A request body may have at most {limit} bytes."))
             .errors(vec![FieldError {
                 field: "body".into(),
                 code: "too_large",
@@ -116,39 +116,37 @@ impl Problem {
             }])
     }
 
-    /// 503: something that is needed to answer is away; `retry_after` in seconds.
+    /// 503 for an unavailable dependency; `retry_after` in seconds.
     pub fn unavailable(detail: impl Into<String>, retry_after: u64) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Something needed is away")
-            .detail(detail)
-            .retry_after(retry_after)
+        Self::of(ProblemCode::Unavailable).detail(detail).retry_after(retry_after)
     }
 
-    /// 500. The cause is in the log under the request's id.
+    /// 500; the log must have the cause under the request's id.
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something broke here")
-            .detail("the cause is in the log under this request's id")
+        Self::of(ProblemCode::Internal)
+            .detail("The operator's log has the cause under this request id.")
     }
 
-    /// The status that the answer will have.
+    /// The status of the response.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.code.status()
     }
 
     /// The stable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ProblemCode {
         self.code
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.status.as_u16(), self.code, self.detail)
+        write!(f, "{} {}: {}", self.status().as_u16(), self.code.as_str(), self.detail)
     }
 }
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.status
+        self.status()
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
@@ -164,15 +162,15 @@ impl ResponseError for Problem {
             errors: &'a [FieldError],
         }
         let body = Body {
-            r#type: format!("urn:linnet:problem:{}", self.code),
-            title: self.title,
-            status: self.status.as_u16(),
+            r#type: format!("urn:linnet:problem:{}", self.code.as_str()),
+            title: self.code.title(),
+            status: self.status().as_u16(),
             detail: &self.detail,
-            code: self.code,
+            code: self.code.as_str(),
             request_id: linnet_telemetry::context::request_id(),
             errors: &self.errors,
         };
-        let mut response = HttpResponse::build(self.status);
+        let mut response = HttpResponse::build(self.status());
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.clone()));
         }
@@ -187,11 +185,11 @@ mod tests {
     use actix_web::body::to_bytes;
 
     #[actix_web::test]
-    async fn a_problem_is_rfc_9457() {
+    async fn a_problem_becomes_an_rfc_9457_response() {
         let problem = Problem::invalid(vec![FieldError {
             field: "original_url".into(),
             code: "required",
-            message: "is required".into(),
+            message: "must be present".into(),
         }]);
         let response = problem.error_response();
         assert_eq!(response.status(), 422);
@@ -204,8 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_dependency_says_when_to_retry() {
-        let response = Problem::unavailable("the database is away", 2).error_response();
+    fn an_unavailable_dependency_has_retry_after() {
+        let response = Problem::unavailable("PostgreSQL cannot be reached.", 2).error_response();
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers().get(RETRY_AFTER).unwrap(), "2");
     }

@@ -1,40 +1,40 @@
-//! Every API route: where it is, what it needs, how it moves.
+//! The table of API routes: path, methods with their scopes, and how bodies are transferred.
 //!
-//! Order matters: the first path that matches wins, so literal segments stand before parameters.
+//! Order matters: the first path that matches is used, so literal segments come before parameters.
 
 use actix_web::http::Method;
 use linnet_domain::Scope;
 
-/// How a route's bodies move.
+/// How a route's bodies are transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyMode {
-    /// The request's body is read first, within the size limit; the whole has a deadline.
+    /// The request's body is read first, within a size limit, and the whole exchange has a deadline.
     Buffered,
-    /// Bodies pass through as they come, without a limit on size or total time.
+    /// Bodies are forwarded as they arrive, without a limit of size or total time.
     Streamed,
 }
 
-/// A path and what may be done there.
+/// A path with its methods.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Actix's pattern; also the route's name in logs and metrics.
+    /// The pattern for actix, which is also the route's name in logs and metrics.
     pub path: &'static str,
-    /// Methods and the scope that each needs. `GET` brings `HEAD`.
+    /// Methods and the scope that each requires. `GET` includes `HEAD`.
     pub methods: &'static [(Method, Scope)],
-    /// How bodies move.
+    /// How bodies are transferred.
     pub body_mode: BodyMode,
-    /// The one route that `anonymous = create` opens, for `POST`.
+    /// Whether `auth.anonymous = create` permits anonymous `POST` requests.
     pub creates_links: bool,
 }
 
 impl Route {
-    /// The scope that the method needs; `None` if it is not allowed here.
+    /// The scope that the method requires; `None` if the route does not support it.
     pub fn scope(&self, method: &Method) -> Option<Scope> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.methods.iter().find(|(known, _)| known == method).map(|(_, scope)| *scope)
     }
 
-    /// The value of `Allow`.
+    /// The value of the `Allow` header.
     pub fn allow(&self) -> String {
         let mut names = Vec::with_capacity(self.methods.len() + 2);
         for (method, _) in self.methods {
@@ -47,14 +47,14 @@ impl Route {
         names.join(", ")
     }
 
-    /// A route whose bodies are read first.
+    /// A route with buffered bodies.
     pub const fn new(path: &'static str, methods: &'static [(Method, Scope)]) -> Self {
         Self { path, methods, body_mode: BodyMode::Buffered, creates_links: false }
     }
 
-    /// Lets bodies pass as they come.
+    /// Streams the route's bodies.
     #[must_use]
-    pub const fn streams(mut self) -> Self {
+    pub const fn streamed(mut self) -> Self {
         self.body_mode = BodyMode::Streamed;
         self
     }
@@ -65,7 +65,7 @@ impl Route {
     }
 }
 
-/// The table.
+/// Every API route.
 pub static ROUTES: &[Route] = &[
     Route::new("/api/v1/urls", &[(Method::GET, Scope::UrlsRead), (Method::POST, Scope::UrlsWrite)])
         .creates_links(),
@@ -77,8 +77,8 @@ pub static ROUTES: &[Route] = &[
             (Method::DELETE, Scope::UrlsWrite),
         ],
     )
-    .streams(),
-    Route::new("/api/v1/urls/export", &[(Method::GET, Scope::UrlsRead)]).streams(),
+    .streamed(),
+    Route::new("/api/v1/urls/export", &[(Method::GET, Scope::UrlsRead)]).streamed(),
     Route::new(
         "/api/v1/urls/{id}",
         &[
@@ -89,7 +89,7 @@ pub static ROUTES: &[Route] = &[
         ],
     ),
     Route::new("/api/v1/urls/{id}/stats", &[(Method::GET, Scope::UrlsRead)]),
-    Route::new("/api/v1/urls/{id}/live", &[(Method::GET, Scope::UrlsRead)]).streams(),
+    Route::new("/api/v1/urls/{id}/live", &[(Method::GET, Scope::UrlsRead)]).streamed(),
     Route::new("/api/v1/stats", &[(Method::GET, Scope::UrlsRead)]),
     Route::new(
         "/api/v1/events",
@@ -100,7 +100,7 @@ pub static ROUTES: &[Route] = &[
         "/api/v1/users",
         &[(Method::GET, Scope::UsersRead), (Method::POST, Scope::UsersWrite)],
     ),
-    Route::new("/api/v1/users/bulk", &[(Method::POST, Scope::JobsWrite)]).streams(),
+    Route::new("/api/v1/users/bulk", &[(Method::POST, Scope::JobsWrite)]).streamed(),
     Route::new(
         "/api/v1/users/{id}",
         &[
@@ -118,8 +118,8 @@ pub static ROUTES: &[Route] = &[
     ),
     Route::new("/api/v1/jobs/{id}/cancel", &[(Method::POST, Scope::JobsWrite)]),
     Route::new("/api/v1/jobs/{id}/replay", &[(Method::POST, Scope::JobsWrite)]),
-    Route::new("/api/v1/jobs/{id}/errors", &[(Method::GET, Scope::UrlsRead)]).streams(),
-    Route::new("/api/v1/jobs/{id}/events", &[(Method::GET, Scope::UrlsRead)]).streams(),
+    Route::new("/api/v1/jobs/{id}/errors", &[(Method::GET, Scope::UrlsRead)]).streamed(),
+    Route::new("/api/v1/jobs/{id}/events", &[(Method::GET, Scope::UrlsRead)]).streamed(),
     Route::new(
         "/api/v1/api-keys",
         &[(Method::GET, Scope::UsersRead), (Method::POST, Scope::UsersWrite)],
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_and_writing_need_different_scopes() {
+    fn reads_and_writes_require_different_scopes() {
         let urls = route("/api/v1/urls");
         assert_eq!(urls.scope(&Method::GET), Some(Scope::UrlsRead));
         assert_eq!(urls.scope(&Method::HEAD), Some(Scope::UrlsRead));
@@ -164,11 +164,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_long_or_stays_open_streams() {
-        let streams: Vec<_> =
+    fn only_bulk_transfers_and_event_streams_are_streamed() {
+        let streamed: Vec<_> =
             ROUTES.iter().filter(|r| r.body_mode == BodyMode::Streamed).map(|r| r.path).collect();
         assert_eq!(
-            streams,
+            streamed,
             [
                 "/api/v1/urls/bulk",
                 "/api/v1/urls/export",
@@ -181,19 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn allow_names_what_is_allowed() {
+    fn allow_lists_the_methods_of_the_route() {
         assert_eq!(route("/api/v1/urls").allow(), "GET, HEAD, POST, OPTIONS");
     }
 
     #[test]
-    fn no_path_is_there_twice() {
+    fn every_path_is_unique() {
         let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+        paths.sort_unstable();
         paths.dedup();
         assert_eq!(paths.len(), ROUTES.len());
     }
 
     #[test]
-    fn only_one_route_is_open_to_everybody_who_may_create() {
+    fn only_link_creation_may_be_anonymous() {
         let open: Vec<_> = ROUTES.iter().filter(|r| r.creates_links).map(|r| r.path).collect();
         assert_eq!(open, ["/api/v1/urls"]);
     }

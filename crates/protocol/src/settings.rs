@@ -1,17 +1,17 @@
-//! Sections that gateway and shortener both read.
+//! The settings sections that gateway and shortener both read.
 
 use linnet_platform::settings::{Problems, redacted};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-/// Section `public`: what the world calls this service.
+/// Section `public`: the public names of this installation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PublicSettings {
-    /// Origin of every short URL, `http(s)://host[:port]`. The `Host` header decides nothing.
+    /// Origin of every short URL, `http(s)://host[:port]`. The `Host` header of a request has no effect.
     pub base_url: String,
-    /// Further host names of this service; a link to one of them is refused, since it would loop.
+    /// Other host names of this installation. Links to them are rejected, because they would loop.
     #[serde(deserialize_with = "linnet_platform::settings::comma_list")]
     pub own_hosts: Vec<String>,
 }
@@ -23,7 +23,7 @@ impl Default for PublicSettings {
 }
 
 impl PublicSettings {
-    /// Checks that `base_url` looks like an origin; the shortener parses it fully.
+    /// Checks the form of `base_url`; the shortener parses it fully.
     pub fn validate(&self, problems: &mut Problems) {
         let scheme = self
             .base_url
@@ -39,23 +39,23 @@ impl PublicSettings {
     }
 }
 
-/// Section `service`: how the processes of one installation know each other.
+/// Section `service`: how the processes of one installation authenticate to each other.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceSettings {
-    /// Shared secret of the gateway and the shortener's internal API, at least 32 characters.
+    /// Shared secret of gateways and shorteners, at least 32 printable ASCII characters.
     #[serde(serialize_with = "redacted")]
     pub token: SecretString,
 }
 
 impl ServiceSettings {
-    /// The header that carries the token.
+    /// The header with the token.
     pub const TOKEN_HEADER: &'static str = "x-linnet-service-token";
 
     /// Shortest accepted token, in bytes.
     pub const MIN_TOKEN_BYTES: usize = 32;
 
-    /// Checks the token's length and that it can stand in a header.
+    /// Checks the token's length and characters.
     pub fn validate(&self, problems: &mut Problems) {
         let token = self.token.expose_secret();
         problems.require(
@@ -65,7 +65,7 @@ impl ServiceSettings {
         );
     }
 
-    /// Compares in constant time (for tokens of equal length).
+    /// Compares tokens of equal length in constant time.
     pub fn accepts(&self, presented: &[u8]) -> bool {
         self.token.expose_secret().as_bytes().ct_eq(presented).into()
     }

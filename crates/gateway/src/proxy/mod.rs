@@ -32,6 +32,7 @@ pub(crate) use client_address::client_address;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const SERVICE_TOKEN: HeaderName = HeaderName::from_static(ServiceSettings::TOKEN_HEADER);
 
@@ -102,6 +103,9 @@ fn call(
     }
     if let Some(Ok(trace)) = linnet_telemetry::context::traceparent().map(value) {
         headers.insert(TRACEPARENT, trace);
+    }
+    if !linnet_telemetry::context::continues_trace() {
+        headers.remove(TRACESTATE);
     }
     if let Some(Ok(address)) = address.map(|address| value(address.to_string())) {
         headers.insert(REAL_IP, address);

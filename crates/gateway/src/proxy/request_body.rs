@@ -202,6 +202,7 @@ async fn forward_chunks(
 #[cfg(test)]
 mod tests {
     use futures::stream;
+    use linnet_protocol::problem_code::ProblemCode;
 
     use super::*;
 
@@ -265,7 +266,7 @@ mod tests {
             let body = read(&chunked(), &mut payload, limit, deadline).await;
             match body {
                 Ok(bytes) => assert!(fits && bytes == "abcdefghij"),
-                Err(problem) => assert!(!fits && problem.code() == "too_large"),
+                Err(problem) => assert!(!fits && problem.code() == ProblemCode::TooLarge),
             }
         }
     }

@@ -59,6 +59,20 @@ async fn must_14_the_shortener_receives_the_identity_headers_of_the_gateway_only
 }
 
 #[actix_web::test]
+async fn tracestate_is_forwarded_only_with_the_trace_that_it_belongs_to() {
+    let shortener = Shortener::start();
+    let gateway = gateway(&shortener).await;
+    let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (traceparent, is_forwarded) in [(valid, true), ("00-nonsense-01", false)] {
+        let headers =
+            [("x-api-key", KEY), ("traceparent", traceparent), ("tracestate", "vendor=1")];
+        let response = gateway.client.call(Method::GET, "/api/v1/urls", &headers, b"").await;
+        let tracestate = &response.json()["headers"]["tracestate"];
+        assert_eq!(tracestate == "vendor=1", is_forwarded, "{traceparent}: {tracestate}");
+    }
+}
+
+#[actix_web::test]
 async fn must_16_bad_credentials_are_rejected_mostly_without_a_lookup() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;

@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The product's routes, and one that echoes a stream.
 static TEST_ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     let mut routes =
-        vec![Route::new("/api/v1/test-stream", &[(Method::POST, Scope::UrlsWrite)]).streams()];
+        vec![Route::new("/api/v1/test-stream", &[(Method::POST, Scope::UrlsWrite)]).streamed()];
     routes.extend(ROUTES.iter().cloned());
     routes
 });
