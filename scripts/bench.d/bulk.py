@@ -22,7 +22,7 @@ COLUMNS = "user_id, short_code, original_url, title, is_active"
 ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz"
 CODES = 56**7
 SCATTER = 982_451_653_117
-WORDS = ("autumn breeze candle delta ember forest garden harbour island journey kettle lantern meadow needle orchard paper quarry "
+WORDS = ("autumn breeze candle delta ember forest garden harbor island journey kettle lantern meadow needle orchard paper quarry "
          "river saddle timber umbrella valley window yellow zephyr anchor basket copper dragon engine feather granite").split()
 JOBS = "/api/v1/jobs"
 # Longer than any acceptable import of the full size.

@@ -43,7 +43,7 @@ CHECKS = (
 
 def main() -> int:
     figures: list[tuple[str, str, str]] = []
-    # ONLY=part-of-a-name,… selects checks. Those that start the containers always run.
+    # ONLY=part-of-a-name,… selects checks. The checks that start the containers always run.
     only = [part for part in os.environ.get("ONLY", "").split(",") if part]
     always = (startup.first_redirect_within_20_s, startup.monitoring_starts)
     checks = [check for check in CHECKS if not only or check in always or any(part in check.__name__ for part in only)]

@@ -1,7 +1,6 @@
-"""What the OpenAPI document cannot say, for scripts/schemathesis.
+"""Hooks for scripts/schemathesis: values for the document's own formats, and requests that the run must not send.
 
-Formats that are ours get values that obey them. The run's own user and key are spared from deletion:
-without them every later answer would be 401 and the run would test nothing.
+The run must not delete its own user or key, because every later response would then be 401.
 """
 
 import base64
@@ -13,14 +12,14 @@ from datetime import datetime, timedelta, timezone
 import schemathesis
 from hypothesis import strategies as st
 
-# Where schemathesis and its kin keep nothing: names for documentation (RFC 2606), never this service's own.
+# Hosts that are reserved for documentation (RFC 2606). A target cannot be this installation.
 _HOSTS = st.sampled_from(["example.com", "example.org", "sub.example.net", "xn--bcher-kva.example", "192.0.2.7", "[2001:db8::7]"])
 _PORTS = st.sampled_from(["", ":80", ":443", ":8443"])
 _PIECES = st.sampled_from(["a", "Z", "0", "-", ".", "_", "~", "/", "%20", "%C3%A9", "@", ":"])
 _PATHS = st.lists(_PIECES, max_size=30).map(lambda pieces: "/" + "".join(pieces))
 _QUERIES = st.one_of(st.just(""), st.lists(_PIECES, max_size=20).map(lambda pieces: "?q=" + "".join(pieces)))
 
-# A target: an allowed scheme, a host, no credentials.
+# A target has an allowed scheme, a host and no credentials.
 schemathesis.openapi.format(
     "uri",
     st.builds(
@@ -29,7 +28,7 @@ schemathesis.openapi.format(
     ),
 )
 
-# A cursor, as `Link` headers carry it.
+# A cursor of a list that is ordered by id.
 schemathesis.openapi.format(
     "cursor",
     st.integers(min_value=0, max_value=2**40).map(
@@ -37,7 +36,7 @@ schemathesis.openapi.format(
     ),
 )
 
-# The same of a list in the order of time: microseconds since 1970, and an id.
+# A cursor of a list that is ordered by time: microseconds since 1970, and an id.
 schemathesis.openapi.format(
     "time-cursor",
     st.builds(
@@ -46,7 +45,7 @@ schemathesis.openapi.format(
     ),
 )
 
-# The ends of statistics: the first before the second, and not more hours between them than are allowed.
+# The bounds of statistics: `from` precedes `to`, and the range stays below the longest for hours.
 _NOW = datetime.now(timezone.utc)
 for _name, _first, _last in (("stats-from", -40, -3), ("stats-to", 0, 40)):
     schemathesis.openapi.format(
@@ -57,12 +56,12 @@ for _name, _first, _last in (("stats-from", -40, -3), ("stats-to", 0, 40)):
         ),
     )
 
-# Names that every IANA database has.
+# Names that are in every version of the IANA database.
 schemathesis.openapi.format(
     "time-zone", st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Etc/GMT+5", "Pacific/Auckland"])
 )
 
-# An address that has the shape of one and is unlikely to be taken.
+# A valid address that is unlikely to be taken.
 schemathesis.openapi.format(
     "email",
     st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789", min_size=12, max_size=40).map(
@@ -70,7 +69,7 @@ schemathesis.openapi.format(
     ),
 )
 
-# A time that is yet to come, by any clock that runs this: keys may not end before they are made.
+# A time in the far future: a key must not expire before it is created.
 schemathesis.openapi.format(
     "date-time",
     st.datetimes(min_value=datetime(2100, 1, 1), max_value=datetime(9998, 12, 31)).map(
@@ -86,7 +85,7 @@ _OWN = {
 
 @schemathesis.hook
 def filter_case(context, case):
-    """Drops the deletion of the user and the key that the run lives on, and files whose content no schema describes."""
+    """Drops the deletion of the run's own user and key, and uploads whose content no schema describes."""
     if case.method.upper() == "POST" and case.operation.path.endswith("/bulk"):
         return case.media_type in (None, "application/json")
     if case.method.upper() != "DELETE":
@@ -95,7 +94,7 @@ def filter_case(context, case):
 
 
 def _plain_numbers(values):
-    """To JSON Schema 1.0 is an integer, but a number has one spelling in a URL, so that a thing has one address."""
+    """Replaces 1.0 by 1. JSON Schema accepts both as integers, but URLs accept only digits."""
     return {
         name: int(value) if isinstance(value, float) and value.is_integer() else value
         for name, value in (values or {}).items()
@@ -112,14 +111,14 @@ def map_query(context, query):
     return _plain_numbers(query)
 
 
-# As the document has it.
+# The pattern of the document.
 _IDEMPOTENCY_KEY = re.compile(r"(?=.{1,255}$)[!-~]([ -~]*[!-~])?")
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Makes each valid Idempotency-Key a new one: a used one with another body is refused, which no schema can say.
-    Waits for no job: nobody runs them here."""
+    """Replaces each valid Idempotency-Key by a new one, because a used key with another body is rejected. Removes Prefer,
+    because no worker runs the jobs that a request would wait for."""
     headers = case.headers or {}
     for name in [name for name in headers if name.lower() == "prefer"]:
         del headers[name]

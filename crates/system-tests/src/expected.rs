@@ -3,6 +3,9 @@
 //! * A renamed metric or a reworded message changes one line here and none in the tests.
 //! * Paths, fields, headers and problem codes are part of the API and remain in the tests.
 
+/// `application_name` of the PostgreSQL sessions that run maintenance tasks.
+pub const MAINTENANCE_SESSION: &str = "linnet-upkeep";
+
 /// Metric names. The names of counters omit their suffix `_total`.
 #[expect(missing_docs, reason = "each constant is named like its metric")]
 pub mod metric {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use linnet_system_tests::{
     Process, Stack,
-    expected::{message, metric},
+    expected::{MAINTENANCE_SESSION, message, metric},
     within,
 };
 use linnet_worker::maintenance::TASKS;
@@ -99,8 +99,9 @@ async fn count_task_locks(database: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
           WHERE locktype = 'advisory' AND datname = current_database()
-            AND application_name = 'linnet-upkeep'",
+            AND application_name = $1",
     )
+    .bind(MAINTENANCE_SESSION)
     .fetch_one(database)
     .await
     .unwrap()

@@ -169,7 +169,7 @@ async fn invalid_parameters_are_named() {
             ("top=-1", "top"),
             ("top=101", "top"),
             ("top=ten", "top"),
-            ("dimension=colour", "dimension"),
+            ("dimension=color", "dimension"),
             ("format=xml", "format"),
             ("no_such=1", "no_such"),
             ("tz=UTC&tz=UTC", "tz"),

@@ -103,8 +103,8 @@ async fn must_04_target_cannot_be_this_installation() {
     }
     let own: Vec<_> = own.iter().map(String::as_str).collect();
     assert_rejected_by_import(&stack, &own).await;
-    let neighbour = json!({"original_url": "http://lnt.test.example/"});
-    assert_eq!(client.post("/api/v1/urls", &neighbour).send().await.status, 201);
+    let other_host = json!({"original_url": "http://lnt.test.example/"});
+    assert_eq!(client.post("/api/v1/urls", &other_host).send().await.status, 201);
 }
 
 #[tokio::test]

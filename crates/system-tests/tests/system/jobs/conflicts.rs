@@ -161,7 +161,7 @@ async fn unknown_and_invalid_options_are_rejected() {
     for (query, field) in [
         ("on_conflict=replace", "on_conflict"),
         ("dry_run=perhaps", "dry_run"),
-        ("colour=red", "colour"),
+        ("color=red", "color"),
         ("dry_run=true&dry_run=true", "dry_run"),
     ] {
         let response = upload(&client, &format!("{URLS}?{query}"), links_csv("o", 1)).send().await;
@@ -189,8 +189,8 @@ async fn unknown_and_invalid_options_are_rejected() {
     assert_eq!((&job["dry_run"], &job["on_conflict"]), (&json!(true), &json!("skip")), "{job}");
     let rejected = upload_form(json!({"file": file, "on_conflict": "replace"})).send().await;
     assert_eq!((rejected.status, rejected.problem_fields()), (422, vec!["on_conflict".to_owned()]));
-    let rejected = upload_form(json!({"file": file, "colour": "red"})).send().await;
-    assert_eq!((rejected.status, rejected.problem_fields()), (422, vec!["colour".to_owned()]));
+    let rejected = upload_form(json!({"file": file, "color": "red"})).send().await;
+    assert_eq!((rejected.status, rejected.problem_fields()), (422, vec!["color".to_owned()]));
     let rejected = upload_form(json!({"dry_run": "true"})).send().await;
     assert_eq!((rejected.status, rejected.problem_fields()), (422, vec!["file".to_owned()]));
     super::support::wait_until_no_uploads(&stack).await;

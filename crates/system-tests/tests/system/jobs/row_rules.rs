@@ -156,7 +156,7 @@ async fn must_10_error_reports_contain_no_formula_and_keep_the_text_when_importe
     let links = client.get("/api/v1/urls?limit=100").send().await.json();
     let mut stored: Vec<&str> =
         links.as_array().unwrap().iter().map(|link| link["title"].as_str().unwrap()).collect();
-    // The import removes an apostrophe that protects a formula, whoever wrote it.
+    // The import removes an apostrophe that protects a formula, even if the user wrote it.
     let mut wanted: Vec<&str> = titles
         .iter()
         .flat_map(|title| [*title; 2])
