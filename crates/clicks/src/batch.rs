@@ -17,6 +17,8 @@
 
 use std::collections::HashMap;
 
+use linnet_domain::LinkId;
+
 /// A batch's identity: a random number of the process and a number that counts up.
 pub type BatchId = [u8; 16];
 
@@ -49,7 +51,7 @@ pub struct PackedClick {
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
     /// The link.
-    pub url_id: i64,
+    pub url_id: LinkId,
     /// `HEAD` instead of `GET`.
     pub is_head: bool,
     /// The browser only looked ahead.
@@ -176,7 +178,7 @@ impl Batch {
             put(&mut rest, click.at_ms - first);
         }
         for click in &self.clicks {
-            put(&mut rest, click.url_id.cast_unsigned());
+            put(&mut rest, click.url_id.get().cast_unsigned());
         }
         rest.extend(self.clicks.iter().map(flags));
         let columns: [fn(&PackedClick) -> Option<u32>; 4] =
@@ -228,7 +230,8 @@ impl Batch {
             clicks.push(PackedClick { at_ms, ..PackedClick::EMPTY });
         }
         for click in &mut clicks {
-            click.url_id = rest.number()?.cast_signed();
+            let number = rest.number()?.cast_signed();
+            click.url_id = LinkId::new(number).ok_or(BatchError::Damaged("an impossible link"))?;
         }
         let mut has_visitor = Vec::with_capacity(count);
         for click in &mut clicks {
@@ -259,7 +262,7 @@ impl Batch {
 impl PackedClick {
     const EMPTY: Self = Self {
         at_ms: 0,
-        url_id: 0,
+        url_id: LinkId::MIN,
         is_head: false,
         is_prefetch: false,
         is_counted: false,
@@ -363,7 +366,7 @@ mod tests {
         for n in 0..50_u64 {
             let click = PackedClick {
                 at_ms: 1_763_700_000_000 + n * 37 % 200,
-                url_id: i64::try_from(n * n).unwrap(),
+                url_id: LinkId::new(i64::try_from(n * n + 1).unwrap()).unwrap(),
                 is_head: n % 7 == 0,
                 is_prefetch: n % 5 == 0,
                 is_counted: n % 3 == 0,

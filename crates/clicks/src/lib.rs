@@ -25,7 +25,6 @@ pub use enrich::{AgentKnown, Enricher, campaign};
 pub use recording::{
     ClickBuffer, ClickBuffers, ClickMetrics, Countries, LiveClick, LiveClicks, LiveId,
     ParseLiveIdError, Publisher, PublisherHandle, Seen, VisitorKeys, Watch, keep_visitor_keys,
-    now_ms,
 };
 pub use settings::ClickSettings;
 pub use stream::{DEAD_LETTERS, FIELD, GROUP, STREAM};

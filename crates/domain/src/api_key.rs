@@ -12,7 +12,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::Scopes;
+use crate::{Scopes, UserId};
 
 const PREFIX: &str = "lnt_";
 const ID_LENGTH: usize = 8;
@@ -45,7 +45,7 @@ pub struct ApiKey {
     /// Public id.
     pub id: String,
     /// Whose key it is.
-    pub user_id: i64,
+    pub user_id: UserId,
     /// What the owner calls it.
     pub name: String,
     /// What it allows.

@@ -3,15 +3,20 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::{EventId, LinkId, UserId};
+
 /// An event as stored.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Event {
     /// Unique number.
-    pub id: i64,
+    #[schema(value_type = i64)]
+    pub id: EventId,
     /// The link, which may be gone.
-    pub url_id: Option<i64>,
+    #[schema(value_type = Option<i64>)]
+    pub url_id: Option<LinkId>,
     /// Who did it; absent for callers without a key.
-    pub user_id: Option<i64>,
+    #[schema(value_type = Option<i64>)]
+    pub user_id: Option<UserId>,
     /// `created`, `updated`, `deleted`, `click`, or a client's own word.
     pub event_type: String,
     /// When it happened.
@@ -25,9 +30,9 @@ pub struct Event {
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     /// An existing link.
-    pub url_id: i64,
+    pub url_id: LinkId,
     /// An existing user.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// What happened.
     pub event_type: EventType,
     /// An object.
@@ -38,9 +43,9 @@ pub struct NewEvent {
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
     /// Of this link.
-    pub url_id: Option<i64>,
+    pub url_id: Option<LinkId>,
     /// By this user.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// Of this type.
     pub event_type: Option<String>,
     /// Not before.

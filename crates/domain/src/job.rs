@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{JobId, UserId};
+
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -112,7 +114,7 @@ pub struct NewJob {
     /// What it does.
     pub kind: JobKind,
     /// Whose it is.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// Whether its rows may name other owners, and ids.
     pub by_admin: bool,
     /// How its rows are written.
@@ -146,7 +148,8 @@ pub struct JobError {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Job {
     /// Unique number.
-    pub id: i64,
+    #[schema(value_type = i64)]
+    pub id: JobId,
     /// What it does.
     pub kind: JobKind,
     /// Where it stands.
@@ -154,8 +157,8 @@ pub struct Job {
     /// Whether it is in the dead-letter queue: it failed as often as it may.
     pub is_dead: bool,
     /// Whose it is.
-    #[schema(required)]
-    pub user_id: Option<i64>,
+    #[schema(value_type = Option<i64>, required)]
+    pub user_id: Option<UserId>,
     /// How its rows are written.
     pub format: RowFormat,
     /// What becomes of rows that are there already.

@@ -4,19 +4,23 @@ mod api_key;
 mod click;
 mod event;
 pub mod formula;
+mod ids;
 mod job;
 mod links;
 mod page;
 mod scope;
 mod short_code;
 mod stats;
+mod subject;
 mod target;
 mod text;
 mod user;
+mod visibility;
 
 pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
 pub use click::{ClickKind, ClickValue, ValueKind};
 pub use event::{Event, EventFilter, EventType, NewEvent};
+pub use ids::{EventId, InvalidId, JobId, LinkId, OutboxId, UserId};
 pub use job::{
     Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
     RowReport,
@@ -32,8 +36,10 @@ pub use short_code::{
 };
 pub use stats::{
     Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeEnd, Stats,
-    StatsQuery, Subject, TopValue, ZoneName,
+    StatsQuery, TopValue, ZoneName,
 };
+pub use subject::Subject;
 pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
 pub use text::{TextError, bounded_text};
-pub use user::{Email, EmailError, NewUser, User, UserPatch, UserRef};
+pub use user::{Email, EmailError, NewUser, User, UserPatch};
+pub use visibility::Visibility;

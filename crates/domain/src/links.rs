@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{ShortCode, TargetUrl};
+use super::{LinkId, ShortCode, TargetUrl, UserId};
 
 /// The status of a redirect: how much a browser may remember, and whether it keeps the method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,9 +50,9 @@ impl RedirectStatus {
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Unique number.
-    pub id: i64,
+    pub id: LinkId,
     /// The owner; absent for a link made without a key.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// The code.
     pub short_code: String,
     /// The target.
@@ -86,7 +86,7 @@ impl Link {
 #[derive(Debug, Clone)]
 pub struct NewLink {
     /// The owner.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// A chosen code; `None` draws one.
     pub short_code: Option<ShortCode>,
     /// The target.
@@ -134,7 +134,7 @@ pub struct LinkPatch {
 #[derive(Debug, Clone, Default)]
 pub struct LinkFilter {
     /// Of this user.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// Active ones, or inactive ones.
     pub is_active: Option<bool>,
     /// Holding this text in code, target or title, whatever its case.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 
-use super::ValueKind;
+use super::{Subject, ValueKind};
 
 /// Most buckets of one series: 83 days by hour, 5 years by day, 38 years by week.
 pub const MAX_BUCKETS: i64 = 2_000;
@@ -14,28 +14,6 @@ pub const MAX_BUCKETS: i64 = 2_000;
 pub const MAX_TOP: i64 = 100;
 /// Values of one list unless told otherwise.
 pub const DEFAULT_TOP: i64 = 10;
-
-/// Whose clicks are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
-    /// One link's.
-    Link(i64),
-    /// Those of all links of one user.
-    User(i64),
-    /// All that there are.
-    Service,
-}
-
-impl Subject {
-    /// The key of the roll-ups.
-    pub fn key(self) -> i64 {
-        match self {
-            Self::Link(id) => id,
-            Self::User(id) => -id,
-            Self::Service => 0,
-        }
-    }
-}
 
 /// How long a bucket is. Weeks begin on Mondays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,11 +249,5 @@ mod tests {
         assert_eq!((os.kind, os.part, os.absent()), (ValueKind::Agent, 2, Some("unknown")));
         assert_eq!(Dimension::parse("utm_source").and_then(Dimension::absent), None);
         assert_eq!(Dimension::parse("OS"), None);
-    }
-
-    #[test]
-    fn subjects_have_keys_of_their_own() {
-        let keys = [Subject::Link(7), Subject::User(7), Subject::Service].map(Subject::key);
-        assert_eq!(keys, [7, -7, 0]);
     }
 }

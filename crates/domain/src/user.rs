@@ -3,11 +3,14 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::UserId;
+
 /// A user as stored.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct User {
     /// Unique number.
-    pub id: i64,
+    #[schema(value_type = i64)]
+    pub id: UserId,
     /// A label; several users may have the same.
     pub username: String,
     /// Unique, whatever its case.
@@ -33,9 +36,6 @@ pub struct UserPatch {
     /// New address.
     pub email: Option<Email>,
 }
-
-/// Whose things a caller may see: one user's, or everybody's.
-pub type UserRef = Option<i64>;
 
 impl User {
     /// Longest user name, in characters.

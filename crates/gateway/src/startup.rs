@@ -9,10 +9,10 @@ use actix_web::{
     middleware::from_fn,
     web,
 };
-use chrono::Utc;
 use http::HeaderValue;
 use linnet_domain::Scope;
 use linnet_platform::{
+    clock::Clock,
     invalidation_bus::{self, InvalidationSink},
     lifecycle::Lifecycle,
     listener::{Address, Bound, Listener},
@@ -126,7 +126,12 @@ impl Application {
             edge: Edge::new(lifecycle.clone(), &settings.cors),
             pages: Pages::new(Arc::clone(&upstreams), lifecycle.clone()),
             routes,
-            authenticator: KeyAuthenticator::new(cache, service, Arc::clone(&counters), Utc::now),
+            authenticator: KeyAuthenticator::new(
+                cache,
+                service,
+                Arc::clone(&counters),
+                Clock::System,
+            ),
             upstreams,
             counters,
             limits: Arc::new(RateLimits::new(&settings.limits)),

@@ -1,7 +1,8 @@
 //! What each kind of row is made of.
 
 use linnet_domain::{
-    Email, EventType, JobKind, Link, RowProblem, ShortCode, TargetPolicy, User, bounded_text,
+    Email, EventType, JobKind, Link, RowProblem, ShortCode, TargetPolicy, User, UserId,
+    bounded_text,
 };
 use linnet_store::{GivenLinkFields, ImportEvent, ImportLink, ImportUser, WriteRows};
 
@@ -18,7 +19,7 @@ pub struct RowRules {
     /// Whether rows may bring ids and name their owners. Others' ids are passed over.
     pub by_admin: bool,
     /// Who owns links that name no owner.
-    pub owner: Option<i64>,
+    pub owner: Option<UserId>,
 }
 
 /// A kind of row.
@@ -185,11 +186,11 @@ mod tests {
 
     use super::*;
     use crate::source::Rows;
-    use linnet_domain::RowFormat;
+    use linnet_domain::{LinkId, RowFormat};
 
     fn read<T: ImportRow>(text: &str, by_admin: bool) -> Vec<Result<T, Vec<RowProblem>>> {
         let targets = TargetPolicy::new(&["https".into()], "http://localhost:8080", &[]).unwrap();
-        let rules = RowRules { targets, by_admin, owner: Some(7) };
+        let rules = RowRules { targets, by_admin, owner: UserId::new(7) };
         let mut source = Rows::open(Cursor::new(text), RowFormat::Csv, &T::COLUMNS).unwrap();
         let mut rows = Vec::new();
         while let Some(row) = source.next().unwrap() {
@@ -215,7 +216,10 @@ mod tests {
             true,
         );
         let good = rows[0].as_ref().unwrap();
-        assert_eq!((good.id, good.is_active, good.user_id), (Some(1), false, Some(7)));
+        assert_eq!(
+            (good.id, good.is_active, good.user_id),
+            (LinkId::new(1), false, UserId::new(7))
+        );
         assert_eq!(columns(&rows[1]), ["short_code"]);
         assert_eq!(columns(&rows[2]), ["original_url"]);
         assert_eq!(columns(&rows[3]), ["short_code", "original_url", "is_active"]);
@@ -228,11 +232,11 @@ mod tests {
                     7,,https://example.com\n";
         let own = read::<ImportLink>(text, false);
         let first = own[0].as_ref().unwrap();
-        assert_eq!((first.id, first.user_id), (None, Some(7)));
+        assert_eq!((first.id, first.user_id), (None, UserId::new(7)));
         assert_eq!(columns(&own[1]), ["user_id"]);
-        assert_eq!(own[2].as_ref().unwrap().user_id, Some(7));
+        assert_eq!(own[2].as_ref().unwrap().user_id, UserId::new(7));
         let all = read::<ImportLink>(text, true);
-        assert_eq!(all[1].as_ref().unwrap().user_id, Some(8));
+        assert_eq!(all[1].as_ref().unwrap().user_id, UserId::new(8));
         assert_eq!(all[2].as_ref().unwrap().user_id, None, "the column says that nobody owns it");
     }
 

@@ -83,9 +83,10 @@ impl From<RowDefect> for RowProblem {
 /// Highest number of a row: the sequences go on behind it, and must not come to their end.
 const MAX_ID: i64 = (1 << 53) - 1;
 
-/// A row's number.
-pub(super) fn id(text: &str) -> Result<i64, String> {
-    let id = text.parse::<i64>().ok().filter(|id| (1..=MAX_ID).contains(id));
+/// A row's id.
+pub(super) fn id<I: TryFrom<i64>>(text: &str) -> Result<I, String> {
+    let number = text.parse().ok().filter(|number| *number <= MAX_ID);
+    let id = number.and_then(|number| I::try_from(number).ok());
     id.ok_or_else(|| format!("must be an integer from 1 to {MAX_ID}"))
 }
 
@@ -129,6 +130,7 @@ pub(super) fn time(text: &str) -> Result<DateTime<Utc>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use linnet_domain::LinkId;
 
     #[test]
     fn values() {
@@ -140,7 +142,7 @@ mod tests {
             assert!(time(bad).is_err(), "{bad}");
         }
         for bad in ["0", "-1", "1.0", "x", "9007199254740992", "9223372036854775808"] {
-            assert!(id(bad).is_err(), "{bad}");
+            assert!(id::<LinkId>(bad).is_err(), "{bad}");
         }
     }
 }

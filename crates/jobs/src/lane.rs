@@ -80,12 +80,12 @@ impl LaneWorker {
         notice: &Notice,
         stop: &CancellationToken,
     ) -> Result<(), RedisError> {
+        let Some(job_id) = notice.job_id else { return queue.done(notice).await };
         let settings = &self.runner.settings;
         let per_user = settings.running_per_user.into();
         let mut backoff = RETRY_FIRST;
         let claim = loop {
-            let claim =
-                self.runner.store.claim_job(notice.job_id, &self.name, settings.lease(), per_user);
+            let claim = self.runner.store.claim_job(job_id, &self.name, settings.lease(), per_user);
             match claim.await {
                 Ok(claim) => break claim,
                 Err(error) => {
@@ -102,7 +102,7 @@ impl LaneWorker {
         // The job is in the database's hands; a notice that is not removed is only looked at again.
         let removed = queue.done(notice).await;
         if let Claim::Run(run) = claim {
-            tracing::info!(job = run.id, attempt = run.attempts, "a job begins");
+            tracing::info!(job = run.id.get(), attempt = run.attempts, "a job begins");
             self.runner.run(&run, stop).await;
             self.ended.notify_one();
         }

@@ -15,7 +15,7 @@ use redis::{
 };
 
 use linnet_clicks::ingest::connect;
-use linnet_domain::Lane;
+use linnet_domain::{JobId, Lane};
 
 const GROUP: &str = "workers";
 const FIELD: &str = "job";
@@ -42,19 +42,21 @@ const CONSUMER_GONE_MS: usize = 3_600_000;
 #[derive(Debug, Clone)]
 pub(super) struct Notice {
     pub(super) lane: Lane,
-    pub(super) job_id: i64,
+    /// `None` for an entry that names no job.
+    pub(super) job_id: Option<JobId>,
     id: String,
 }
 
 /// The command that tells the workers of a job.
-pub fn announcement(lane: Lane, job_id: i64) -> Cmd {
+pub fn announcement(lane: Lane, job_id: JobId) -> Cmd {
     let mut add = redis::cmd("XADD");
-    add.arg(stream_of(lane)).arg("MAXLEN").arg("~").arg(MAX_LENGTH).arg("*").arg(FIELD).arg(job_id);
+    add.arg(stream_of(lane)).arg("MAXLEN").arg("~").arg(MAX_LENGTH).arg("*").arg(FIELD);
+    add.arg(job_id.get());
     add
 }
 
 /// Tells the workers of a job, from a serving process.
-pub async fn announce(link: &RedisClient, lane: Lane, job_id: i64) -> Result<(), RedisAway> {
+pub async fn announce(link: &RedisClient, lane: Lane, job_id: JobId) -> Result<(), RedisAway> {
     link.query::<String>(&announcement(lane, job_id)).await.map(drop)
 }
 
@@ -154,7 +156,7 @@ impl Queue {
     }
 
     /// Tells the workers of a job.
-    pub(crate) async fn announce(&mut self, lane: Lane, job_id: i64) -> Result<(), RedisError> {
+    pub(crate) async fn announce(&mut self, lane: Lane, job_id: JobId) -> Result<(), RedisError> {
         announcement(lane, job_id).query_async::<String>(&mut self.redis).await.map(drop)
     }
 
@@ -191,7 +193,6 @@ impl Queue {
 }
 
 impl Notice {
-    /// An entry without a number names no job, which is found out like any other that is gone.
     fn of(lane: Lane, entry: StreamId) -> Self {
         let job_id = match entry.map.get(FIELD) {
             Some(Value::BulkString(text)) => {
@@ -199,6 +200,6 @@ impl Notice {
             }
             _ => None,
         };
-        Self { lane, job_id: job_id.unwrap_or(0), id: entry.id }
+        Self { lane, job_id, id: entry.id }
     }
 }

@@ -6,7 +6,7 @@ use linnet_platform::redis_client::{RedisClient, jittered};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use linnet_domain::{JobError, JobKind, TargetPolicy};
+use linnet_domain::{JobError, JobKind, TargetPolicy, Visibility};
 use linnet_import::{
     Bounds, Chunk, ImportRow, RowRules, Written, read_chunks,
     source::{Position, SourceError},
@@ -72,13 +72,13 @@ impl Runner {
         match ended {
             Ok(Ended::Whole) => {
                 self.metrics.ended(run.kind, "succeeded");
-                tracing::info!(job = run.id, "a job is done");
+                tracing::info!(job = run.id.get(), "a job is done");
                 self.remove_upload(run);
             }
             Ok(Ended::Lost) => self.after_loss(run).await,
             Ok(Ended::Stopped) => {
                 if let Err(error) = self.store.release_job(run).await {
-                    tracing::warn!(job = run.id, %error, "a job waits for its lease to end");
+                    tracing::warn!(job = run.id.get(), %error, "a job waits for its lease to end");
                 }
             }
             Err(RunError::Source(error)) if error.is_of_file() => {
@@ -94,7 +94,7 @@ impl Runner {
                     AttemptEnd::Retry(jittered(self.settings.backoff(attempts)))
                 };
                 self.metrics.failed_attempts.add(1);
-                let (job, attempt) = (run.id, run.attempts);
+                let (job, attempt) = (run.id.get(), run.attempts);
                 tracing::warn!(job, attempt, error = &error as &dyn Error, "a job failed");
                 // What it says of paths and statements is for the log.
                 let error = JobError { code: "internal".into(), message: error.to_string() };
@@ -178,7 +178,7 @@ impl Runner {
                     return Ok(is_held);
                 }
             };
-            tracing::debug!(job = run.id, %error, "a chunk is tried again");
+            tracing::debug!(job = run.id.get(), %error, "a chunk is tried again");
             self.metrics.chunk_retries.add(1);
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
@@ -207,7 +207,7 @@ impl Runner {
         }
         let options = WriteOptions {
             on_conflict: run.on_conflict,
-            visible_to: if run.by_admin { None } else { Some(run.user_id.unwrap_or(0)) },
+            visible_to: Visibility::of(run.by_admin, run.user_id),
             dry_run: run.dry_run,
         };
         let written = write_chunk(transaction.connection(), chunk, &options, bounds).await?;
@@ -255,7 +255,7 @@ impl Runner {
             Ok(true) => self.metrics.ended(run.kind, outcome),
             Ok(false) => self.after_loss(run).await,
             Err(error) => {
-                tracing::warn!(job = run.id, %error, "a job waits for its lease to end");
+                tracing::warn!(job = run.id.get(), %error, "a job waits for its lease to end");
             }
         }
     }
@@ -264,8 +264,8 @@ impl Runner {
     async fn after_loss(&self, run: &JobRun) {
         match self.store.needs_upload(run.id).await {
             Ok(false) => self.remove_upload(run),
-            Ok(true) => tracing::info!(job = run.id, "a job was taken over"),
-            Err(error) => tracing::debug!(job = run.id, %error, "an upload stays for now"),
+            Ok(true) => tracing::info!(job = run.id.get(), "a job was taken over"),
+            Err(error) => tracing::debug!(job = run.id.get(), %error, "an upload stays for now"),
         }
     }
 

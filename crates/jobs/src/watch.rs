@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use linnet_domain::Job;
+use linnet_domain::{Job, JobId};
 use linnet_store::Store;
 
 /// Those who may watch at a time, in one process.
@@ -26,7 +26,7 @@ type Seen = Option<Arc<Job>>;
 
 #[derive(Default)]
 struct Inner {
-    watched: Mutex<HashMap<i64, (usize, watch::Sender<Seen>)>>,
+    watched: Mutex<HashMap<JobId, (usize, watch::Sender<Seen>)>>,
     came: Notify,
 }
 
@@ -37,7 +37,7 @@ pub struct JobWatch(Arc<Inner>);
 /// One watcher's end; dropped, it watches no more.
 pub struct Watched {
     hub: JobWatch,
-    id: i64,
+    id: JobId,
     /// The job, whenever it has changed.
     pub job: watch::Receiver<Seen>,
 }
@@ -76,7 +76,7 @@ impl JobWatch {
     /// Looks while somebody watches. Never ends.
     pub(crate) async fn follow(self, store: Store) {
         loop {
-            let ids: Vec<i64> = self.lock().keys().copied().collect();
+            let ids: Vec<JobId> = self.lock().keys().copied().collect();
             if ids.is_empty() {
                 self.0.came.notified().await;
                 continue;
@@ -94,8 +94,8 @@ impl JobWatch {
         }
     }
 
-    fn show(&self, ids: &[i64], jobs: Vec<Job>) {
-        let mut jobs: HashMap<i64, Arc<Job>> =
+    fn show(&self, ids: &[JobId], jobs: Vec<Job>) {
+        let mut jobs: HashMap<JobId, Arc<Job>> =
             jobs.into_iter().map(|job| (job.id, Arc::new(job))).collect();
         let watched = self.lock();
         for id in ids {
@@ -112,7 +112,7 @@ impl JobWatch {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, (usize, watch::Sender<Seen>)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, (usize, watch::Sender<Seen>)>> {
         // The map is whole whatever panicked while it was held.
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,9 +125,13 @@ mod tests {
     use super::*;
     use linnet_domain::{JobKind, JobState, OnConflict, RowFormat};
 
-    fn job(id: i64, last_event: i64) -> Job {
+    fn id(number: i64) -> JobId {
+        JobId::new(number).unwrap()
+    }
+
+    fn job(number: i64, last_event: i64) -> Job {
         Job {
-            id,
+            id: id(number),
             kind: JobKind::ImportUrls,
             state: JobState::Running,
             is_dead: false,
@@ -161,15 +165,15 @@ mod tests {
         let mut first = watch.watch(job(1, 5)).unwrap();
         assert!(first.job.has_changed().unwrap(), "what it came with is looked at, too");
         assert_eq!(seen(&mut first), Some(5));
-        watch.show(&[1], vec![job(1, 5)]);
+        watch.show(&[id(1)], vec![job(1, 5)]);
         assert!(!first.job.has_changed().unwrap());
-        watch.show(&[1], vec![job(1, 6)]);
+        watch.show(&[id(1)], vec![job(1, 6)]);
         assert_eq!(seen(&mut first), Some(6));
         let mut second = watch.watch(job(1, 7)).unwrap();
         assert!(second.job.has_changed().unwrap());
-        watch.show(&[1, 2], vec![job(2, 1), job(1, 7)]);
+        watch.show(&[id(1), id(2)], vec![job(2, 1), job(1, 7)]);
         assert_eq!((seen(&mut first), seen(&mut second)), (Some(7), Some(7)));
-        watch.show(&[1], vec![]);
+        watch.show(&[id(1)], vec![]);
         assert_eq!((seen(&mut first), seen(&mut second)), (None, None), "it is gone");
     }
 
@@ -180,7 +184,7 @@ mod tests {
         let two = [watch.watch(job(1, 1)), watch.watch(job(1, 1))];
         let [first, second] = two;
         drop(first);
-        assert_eq!(ids(&watch), [1]);
+        assert_eq!(ids(&watch), [id(1)]);
         drop(second);
         assert!(ids(&watch).is_empty());
         let all: Vec<_> = (0..MAX_WATCHERS).map(|_| watch.watch(job(1, 1)).unwrap()).collect();

@@ -3,6 +3,7 @@
 //! * [`backoff`]: waits between attempts that fail.
 //! * [`cli`]: the frame of a program's command line.
 //! * [`client_network`]: groups client addresses for limits.
+//! * [`clock`]: the wall clock, passed to code whose result depends on it.
 //! * [`exit_code`]: the exit codes that supervisors distinguish.
 //! * [`healthcheck`]: checks whether a running process is ready.
 //! * [`invalidation_bus`]: messages that invalidate caches, with a bound on staleness.
@@ -20,6 +21,7 @@
 pub mod backoff;
 pub mod cli;
 pub mod client_network;
+pub mod clock;
 pub mod exit_code;
 pub mod healthcheck;
 pub mod invalidation_bus;

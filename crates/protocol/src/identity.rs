@@ -1,33 +1,33 @@
-//! Who is calling, as the gateway tells the shortener.
+//! The caller of a request, in headers from the gateway to the shortener.
 //!
-//! The gateway drops these headers from whatever came in and always sets them itself; the shortener
-//! believes them because the service token came along.
+//! The gateway removes these headers from client requests and sets them itself. The shortener trusts them, because only the
+//! gateway has the service token.
 
 use actix_web::http::header::HeaderMap;
-use linnet_domain::{Scope, Scopes};
+use linnet_domain::{Scope, Scopes, UserId};
 
-/// Carries the user's id; absent for a caller without a key.
+/// The header with the user's id; absent for an anonymous caller.
 pub const USER_HEADER: &str = "x-linnet-user-id";
-/// Carries the public id of the API key; absent for a caller without a key.
+/// The header with the public id of the API key; absent for an anonymous caller.
 pub const KEY_HEADER: &str = "x-linnet-key-id";
-/// Carries the scopes, space-separated.
+/// The header with the scopes, separated by blanks.
 pub const SCOPES_HEADER: &str = "x-linnet-scopes";
-/// Every header of this kind; the gateway removes all that come from outside.
+/// The prefix of these headers. The gateway removes all of them from client requests.
 pub const HEADER_PREFIX: &str = "x-linnet-";
 
 /// The caller of an API request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The user that the key belongs to.
-    pub user_id: Option<i64>,
+    /// The user that owns the key.
+    pub user_id: Option<UserId>,
     /// Public id of the API key.
     pub key_id: Option<String>,
-    /// What the caller may do.
+    /// The caller's permissions.
     pub scopes: Scopes,
 }
 
 impl Identity {
-    /// Reads the identity that the gateway set. Absent or malformed headers give no scopes at all.
+    /// Reads the gateway's headers. An absent or malformed scopes header grants nothing.
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         Self {
@@ -37,7 +37,7 @@ impl Identity {
         }
     }
 
-    /// Whether the caller may see and change everything.
+    /// Whether the caller may read and change every user's resources.
     pub const fn is_admin(&self) -> bool {
         self.scopes.allow(Scope::Admin)
     }

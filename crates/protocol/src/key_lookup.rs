@@ -1,33 +1,33 @@
-//! The key lookup: `POST /internal/v1/keys/lookup`, which the gateway calls and the shortener answers.
+//! The key lookup: `POST /internal/v1/keys/lookup`, from the gateway to the shortener.
 //!
-//! 200 with a [`KeyLookupResponse`], or 404 for a key that does not exist, has been revoked, or has
-//! expired.
+//! The response is 200 with a [`KeyLookupResponse`], or 404 if the key is unknown, revoked or expired.
 
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
+use linnet_domain::UserId;
 use serde::{Deserialize, Serialize};
 
 /// The path on the shortener's API listener.
 pub const PATH: &str = "/internal/v1/keys/lookup";
 
-/// The question.
+/// The body of the request.
 #[derive(Serialize, Deserialize)]
 pub struct KeyLookupRequest<'a> {
-    /// The whole key, as the client presented it.
+    /// The whole key, as presented by the client.
     #[serde(borrow)]
     pub key: Cow<'a, str>,
 }
 
-/// The answer about a valid key.
+/// The body of the response for a valid key.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeyLookupResponse {
     /// The key's public id.
     pub key_id: String,
-    /// The user that the key belongs to.
-    pub user_id: i64,
-    /// Names of scopes. A name that only a later release knows grants nothing.
+    /// The user that owns the key.
+    pub user_id: UserId,
+    /// Names of scopes. An unknown name, of a later release, grants nothing.
     pub scopes: Vec<String>,
-    /// When the key expires by itself.
+    /// The key's expiry; absent if it does not expire.
     pub expires_at: Option<DateTime<Utc>>,
 }

@@ -6,6 +6,7 @@
 
 use actix_web::http::{StatusCode, header::HeaderValue};
 
+use linnet_domain::LinkId;
 use linnet_store::ResolveRow;
 
 /// No end of life.
@@ -41,7 +42,7 @@ pub struct Redirect {
     /// 301, 302, 307 or 308.
     pub status: StatusCode,
     /// Which link it is, for counting clicks.
-    pub url_id: i64,
+    pub url_id: LinkId,
     /// When it stops, in milliseconds since 1970.
     expires_at_ms: i64,
 }
@@ -49,7 +50,12 @@ pub struct Redirect {
 impl Redirect {
     /// A redirect; `None` when the target cannot stand in a header or the status is no redirect,
     /// which checked rows do not have.
-    pub fn new(target: &str, status: u16, expires_at_ms: Option<i64>, url_id: i64) -> Option<Self> {
+    pub fn new(
+        target: &str,
+        status: u16,
+        expires_at_ms: Option<i64>,
+        url_id: LinkId,
+    ) -> Option<Self> {
         Some(Self {
             url_id,
             location: HeaderValue::from_str(target).ok()?,
@@ -127,7 +133,7 @@ impl Entry {
                 let (id, target) = take_number(rest)?;
                 let target = std::str::from_utf8(target).ok()?;
                 let expires_at = (expires_at != NEVER).then_some(expires_at);
-                Answer::Redirect(Redirect::new(target, status, expires_at, id)?)
+                Answer::Redirect(Redirect::new(target, status, expires_at, LinkId::new(id)?)?)
             }
             _ => return None,
         };
@@ -145,7 +151,8 @@ mod tests {
     use super::*;
 
     fn redirect(expires_at: Option<i64>) -> Entry {
-        let redirect = Redirect::new("https://example.com/a?b=c", 307, expires_at, 77).unwrap();
+        let id = LinkId::new(77).unwrap();
+        let redirect = Redirect::new("https://example.com/a?b=c", 307, expires_at, id).unwrap();
         Entry { version: 7, answer: Answer::Redirect(redirect) }
     }
 

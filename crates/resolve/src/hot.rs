@@ -78,13 +78,14 @@ impl HotLinks {
 
 #[cfg(test)]
 mod tests {
+    use linnet_domain::LinkId;
     use linnet_platform::invalidation_bus::InvalidationSink;
 
     use super::*;
     use crate::{Answer, CacheSettings, Entry, Redirect};
 
     fn entry(version: i64) -> Entry {
-        let redirect = Redirect::new("https://example.com/", 302, None, 1).unwrap();
+        let redirect = Redirect::new("https://example.com/", 302, None, LinkId::MIN).unwrap();
         Entry { version, answer: Answer::Redirect(redirect) }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use linnet_platform::redis_client::{RedisAway, RedisClient};
 use linnet_protocol::invalidation::{CHANNEL, Invalidation};
 
-use linnet_domain::Link;
+use linnet_domain::{Link, OutboxId};
 use linnet_store::{Changed, Store};
 
 use super::{Answer, Entry, L1Cache, L2Cache, OutboxRelay, Redirect};
@@ -49,7 +49,7 @@ impl InvalidationPublisher {
     }
 
     /// A key was revoked; `outbox_id` says so in the database.
-    pub async fn key_revoked(&self, id: &str, outbox_id: i64) {
+    pub async fn key_revoked(&self, id: &str, outbox_id: OutboxId) {
         let message = Invalidation::Key { id: id.to_owned() }.encode();
         let told: Result<i64, _> =
             self.redis.query(redis::cmd("PUBLISH").arg(CHANNEL).arg(message)).await;
@@ -79,7 +79,7 @@ impl InvalidationPublisher {
         told
     }
 
-    async fn forget(&self, outbox_id: i64) {
+    async fn forget(&self, outbox_id: OutboxId) {
         // What is left behind is told once more, which changes nothing.
         if let Err(error) = self.store.delete_pending(&[outbox_id]).await {
             tracing::debug!(%error, "an outbox row stays behind");

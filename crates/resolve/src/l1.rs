@@ -260,6 +260,7 @@ impl InvalidationSink for L1Cache {
 mod tests {
     use super::*;
     use crate::Redirect;
+    use linnet_domain::LinkId;
 
     fn cache() -> L1Cache {
         let cache = L1Cache::new(&CacheSettings::default());
@@ -268,7 +269,7 @@ mod tests {
     }
 
     fn entry(version: i64) -> Entry {
-        let redirect = Redirect::new("https://example.com/", 302, None, 1).unwrap();
+        let redirect = Redirect::new("https://example.com/", 302, None, LinkId::MIN).unwrap();
         Entry { version, answer: Answer::Redirect(redirect) }
     }
 

@@ -139,7 +139,7 @@ impl Outbox {
             let message = Invalidation::Key { id: key.subject.clone() }.encode();
             let _: i64 = redis.publish(CHANNEL, message).await?;
         }
-        let ids: Vec<i64> = pending.iter().map(|change| change.id).collect();
+        let ids: Vec<_> = pending.iter().map(|change| change.id).collect();
         self.store.delete_pending(&ids).await?;
         Ok(ids.len() as u64)
     }

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use linnet_platform::lifecycle::Lifecycle;
+use linnet_platform::{clock::Clock, lifecycle::Lifecycle};
 use linnet_telemetry::metrics::Meter;
 
 use crate::config::Settings;
@@ -38,7 +38,8 @@ impl Recording {
         let metrics = Arc::new(ClickMetrics::new(meter));
         let buffers = ClickBuffers::new(clicks, Arc::clone(&metrics));
         let keys = VisitorKeys::default();
-        lifecycle.own("visitor keys", keep_visitor_keys(keys.clone(), store.clone()));
+        lifecycle
+            .own("visitor keys", keep_visitor_keys(keys.clone(), store.clone(), Clock::System));
         let countries = Countries::default();
         if !clicks.country_file.as_os_str().is_empty() {
             lifecycle.own("countries", countries.clone().follow(clicks.country_file.clone()));

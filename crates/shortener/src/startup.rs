@@ -13,6 +13,7 @@ use std::{
 use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
 use deadpool_redis::Runtime;
 use linnet_platform::{
+    clock::Clock,
     invalidation_bus::{self, BusState, InvalidationSink},
     lifecycle::Lifecycle,
     listener::Bound,
@@ -325,6 +326,7 @@ impl Shared {
             lifecycle: self.lifecycle.clone(),
             agents: Arc::clone(&self.agents),
             clicks: self.clicks.as_ref().map(ClickBuffers::open),
+            clock: Clock::System,
             permanent_max_age_s: self.settings.resolve.permanent_max_age_s,
             log_sample: self.settings.telemetry.redirect_log_sample,
             until_logged: Cell::new(self.settings.telemetry.redirect_log_sample),

@@ -121,6 +121,11 @@ impl<'a> BinaryReader<'a> {
         Ok(i64::from_be_bytes(self.fixed()?))
     }
 
+    /// A `bigint` that is an id, by the constructor of its type.
+    pub(super) fn id<I>(&mut self, new: impl Fn(i64) -> Option<I>) -> Result<I, Malformed> {
+        new(self.bigint()?).ok_or(Malformed)
+    }
+
     pub(super) fn smallint(&mut self) -> Result<i16, Malformed> {
         Ok(i16::from_be_bytes(self.fixed()?))
     }

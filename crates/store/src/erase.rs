@@ -1,6 +1,8 @@
 //! Erasing what is left of a user.
 
-use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups};
+use linnet_domain::{LinkId, Subject, UserId};
+
+use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, numbers};
 
 /// Rows of one statement: other work goes on in between.
 const CHUNK: i64 = 5_000;
@@ -24,18 +26,20 @@ impl Store {
     /// Deletes the history and the clicks of a user and of all links that it had, now or before. The
     /// user itself goes by [`Store::delete_user`], before or after. May be run again, and goes on where
     /// it was cut off as long as the `created` events are there, which go last.
-    pub async fn erase_traces(&self, user_id: i64) -> Result<Erased, StoreError> {
+    pub async fn erase_traces(&self, user_id: UserId) -> Result<Erased, StoreError> {
         let links = sqlx::query_scalar!(
-            r#"SELECT id AS "id!" FROM urls WHERE user_id = $1
+            r#"SELECT id AS "id!: LinkId" FROM urls WHERE user_id = $1
                UNION SELECT url_id FROM events
                 WHERE user_id = $1 AND event_type = 'created' AND url_id IS NOT NULL"#,
-            user_id
+            user_id.get()
         )
         .fetch_all(&self.pool)
         .await?;
         let mut erased = Erased { links: links.len(), ..Erased::default() };
-        let mut subjects = links.clone();
-        subjects.push(-user_id);
+        let mut subjects: Vec<i64> =
+            links.iter().map(|link_id| Subject::Link(*link_id).key()).collect();
+        subjects.push(Subject::User(user_id).key());
+        let links = numbers(&links);
         for links in links.chunks(1_000) {
             erased.clicks += self.erase_clicks(links).await?;
         }
@@ -46,13 +50,13 @@ impl Store {
             erased.events += sqlx::query!(
                 "DELETE FROM events WHERE url_id = ANY($1) AND user_id IS DISTINCT FROM $2",
                 links,
-                user_id
+                user_id.get()
             )
             .execute(&self.pool)
             .await?
             .rows_affected();
         }
-        let own = sqlx::query!("DELETE FROM events WHERE user_id = $1", user_id);
+        let own = sqlx::query!("DELETE FROM events WHERE user_id = $1", user_id.get());
         erased.events += own.execute(&self.pool).await?.rows_affected();
         Ok(erased)
     }

@@ -7,15 +7,18 @@
 use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
-use linnet_domain::{ClickKind, Event, EventFilter, Moment, Page, UserRef, ValueKind};
+use linnet_domain::{
+    ClickKind, Event, EventFilter, EventId, LinkId, Moment, Page, Subject, UserId, ValueKind,
+    Visibility,
+};
 
 use super::{Store, StoreError};
 
 /// An event, or a click with its values.
 struct Row {
-    id: i64,
-    url_id: Option<i64>,
-    user_id: Option<i64>,
+    id: EventId,
+    url_id: Option<LinkId>,
+    user_id: Option<UserId>,
     event_type: String,
     timestamp: DateTime<Utc>,
     details: Option<serde_json::Value>,
@@ -36,7 +39,7 @@ impl Store {
     pub async fn list_events(
         &self,
         filter: &EventFilter,
-        visible_to: UserRef,
+        visible_to: Visibility,
         page: Page<Moment>,
     ) -> Result<Vec<Event>, StoreError> {
         // The beginning is a point of the list like a cursor is.
@@ -48,7 +51,7 @@ impl Store {
                     FROM (SELECT hour, sum(clicks + bots + prefetches + heads) OVER (ORDER BY hour)
                                          AS seen
                             FROM click_hours
-                           WHERE subject = -$4::bigint AND hour >= first
+                           WHERE subject = $10::bigint AND hour >= first
                              AND hour > COALESCE($1::timestamptz, '-infinity')) AS counted
                    WHERE seen >= $8::bigint + $9::bigint ORDER BY hour LIMIT 1), 'infinity') AS last
                    FROM (SELECT GREATEST(date_trunc('hour', $1, 'UTC'), date_trunc('hour',
@@ -56,7 +59,7 @@ impl Store {
                ), event AS (
                  -- Everybody's.
                  (SELECT * FROM events
-                   WHERE $4 IS NULL AND $5::bigint IS NULL AND $6::bigint IS NULL
+                   WHERE $4::bigint IS NULL AND $5::bigint IS NULL AND $6::bigint IS NULL
                      AND $7::text IS DISTINCT FROM 'click' AND ($7 IS NULL OR event_type = $7)
                      AND (timestamp, id) > (COALESCE($1, '-infinity'), $2::bigint)
                      AND timestamp < COALESCE($3::timestamptz, 'infinity')
@@ -141,7 +144,8 @@ impl Store {
                   ORDER BY timestamp, id LIMIT $8 OFFSET $9
                )
                -- Not joins: those would read all values there are to find a page's.
-               SELECT id AS "id!", url_id, user_id, event_type AS "event_type!",
+               SELECT id AS "id!: EventId", url_id AS "url_id: LinkId",
+                      user_id AS "user_id: UserId", event_type AS "event_type!",
                       timestamp AS "timestamp!", details AS "details?", kind AS "kind?",
                       (SELECT parts FROM click_values WHERE id = agent_id) AS agent,
                       (SELECT parts FROM click_values WHERE id = origin_id) AS origin,
@@ -152,12 +156,13 @@ impl Store {
             start.time,
             start.id,
             filter.to,
-            visible_to,
-            filter.url_id,
-            filter.user_id,
+            visible_to.owner_filter(),
+            filter.url_id.map(LinkId::get),
+            filter.user_id.map(UserId::get),
             filter.event_type,
             page.size,
-            page.offset()
+            page.offset(),
+            visible_to.owner().map(|user_id| Subject::User(user_id).key())
         );
         let rows = observe_query("list_events", query.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(Event::from).collect())

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use linnet_telemetry::context::observe_query;
 use sqlx::{Postgres, pool::PoolConnection};
 
-use linnet_domain::{LinkFilter, UserRef};
+use linnet_domain::{LinkFilter, LinkId, UserId, Visibility};
 
 use super::{
     Store, StoreError,
@@ -28,9 +28,9 @@ const COLUMNS: usize = 12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExportedLink<'a> {
     /// Unique number.
-    pub id: i64,
+    pub id: LinkId,
     /// The owner; absent for a link made without a key.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// The code.
     pub short_code: &'a str,
     /// The target.
@@ -57,8 +57,8 @@ impl<'a> ExportedLink<'a> {
     /// Reads the columns of [`statement`].
     fn read(row: &mut BinaryReader<'a>) -> Result<Self, Malformed> {
         Ok(Self {
-            id: row.bigint()?,
-            user_id: row.nullable(BinaryReader::bigint)?,
+            id: row.id(LinkId::new)?,
+            user_id: row.nullable(|row| row.id(UserId::new))?,
             short_code: row.text()?,
             original_url: row.text()?,
             title: row.nullable(BinaryReader::text)?,
@@ -86,11 +86,10 @@ impl Store {
     pub async fn begin_export(
         &self,
         filter: &LinkFilter,
-        visible_to: UserRef,
+        visible_to: Visibility,
     ) -> Result<LinkExport, StoreError> {
         let mut connection = self.pool.acquire().await?;
         connection.close_on_drop();
-        let text = |number: i64| number.to_string();
         let query = sqlx::query!(
             "SELECT set_config('statement_timeout', $1, true) AS timeout,
                     set_config('linnet.visible_to', $2, true) AS visible_to,
@@ -98,8 +97,8 @@ impl Store {
                     set_config('linnet.is_active', $4, true) AS is_active,
                     set_config('linnet.search', $5, true) AS search",
             MAX_DURATION,
-            visible_to.map(text),
-            filter.user_id.map(text),
+            visible_to.owner_filter().map(|owner| owner.to_string()),
+            filter.user_id.map(|id| id.to_string()),
             filter.is_active.map(|is_active| is_active.to_string()),
             filter.search.as_deref().map(contains_pattern),
         );
@@ -142,9 +141,9 @@ impl LinkExport {
 }
 
 /// Only the conditions that there are, so that the planner sees them.
-fn statement(filter: &LinkFilter, visible_to: UserRef) -> String {
+fn statement(filter: &LinkFilter, visible_to: Visibility) -> String {
     let mut conditions = vec!["true"];
-    if visible_to.is_some() {
+    if visible_to != Visibility::All {
         conditions.push("user_id = current_setting('linnet.visible_to')::bigint");
     }
     if filter.user_id.is_some() {

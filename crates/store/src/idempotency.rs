@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, UserRef};
+use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 
 use super::{JobLimits, Store, StoreError, events, jobs, links, links::Created, users};
 
@@ -138,7 +138,7 @@ impl Idempotent {
     pub async fn create_event(
         &mut self,
         new: &NewEvent,
-        visible_to: UserRef,
+        visible_to: Visibility,
     ) -> Result<Option<Event>, StoreError> {
         events::create_event_on(self.connection(), new, visible_to).await
     }

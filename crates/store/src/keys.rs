@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use linnet_domain::{Scope, Scopes};
 use linnet_telemetry::context::observe_query;
 
-use linnet_domain::{ApiKey, ApiKeySecret, Page, UserRef};
+use linnet_domain::{ApiKey, ApiKeySecret, OutboxId, Page, UserId, Visibility};
 
 use super::{Store, StoreError};
 
@@ -12,7 +12,7 @@ use super::{Store, StoreError};
 #[derive(Debug, Clone)]
 pub struct KeyOwner {
     /// The user.
-    pub user_id: i64,
+    pub user_id: UserId,
     /// What the key allows.
     pub scopes: Scopes,
     /// When it ends.
@@ -21,7 +21,7 @@ pub struct KeyOwner {
 
 struct KeyRow {
     id: String,
-    user_id: i64,
+    user_id: UserId,
     name: String,
     scopes: Vec<String>,
     created_at: DateTime<Utc>,
@@ -46,25 +46,36 @@ impl From<KeyRow> for ApiKey {
     }
 }
 
+/// `query_as!` for a [`KeyRow`] from the table `api_keys`: `$before`, the columns, `$after`.
+macro_rules! key_query {
+    ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            KeyRow,
+            $before + r#" id, user_id AS "user_id: UserId", name, scopes, created_at, expires_at "#
+                + $after,
+            $($argument),*
+        )
+    };
+}
+
 impl Store {
     /// Stores a new key: its id, and the hash of its secret.
     pub async fn create_key(
         &self,
         secret: &ApiKeySecret,
-        user_id: i64,
+        user_id: UserId,
         name: &str,
         scopes: Scopes,
         expires_at: Option<DateTime<Utc>>,
     ) -> Result<ApiKey, StoreError> {
         let words: Vec<String> = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
         let hash = secret.hash();
-        let query = sqlx::query_as!(
-            KeyRow,
+        let query = key_query!(
             "INSERT INTO api_keys (id, user_id, name, secret_hash, scopes, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6)
-             RETURNING id, user_id, name, scopes, created_at, expires_at",
+             VALUES ($1, $2, $3, $4, $5, $6) RETURNING",
+            "",
             secret.id().as_str(),
-            user_id,
+            user_id.get(),
             name,
             hash.as_bytes(),
             &words,
@@ -76,8 +87,9 @@ impl Store {
     /// Whose key this is, if it is valid now. The secret is compared in constant time.
     pub async fn authenticate(&self, key: &ApiKeySecret) -> Result<Option<KeyOwner>, StoreError> {
         let query = sqlx::query!(
-            "SELECT user_id, secret_hash, scopes, expires_at FROM api_keys
-              WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())",
+            r#"SELECT user_id AS "user_id: UserId", secret_hash, scopes, expires_at FROM api_keys
+                WHERE id = $1 AND revoked_at IS NULL
+                  AND (expires_at IS NULL OR expires_at > now())"#,
             key.id().as_str()
         );
         let row = observe_query("authenticate", query.fetch_optional(&self.pool)).await?;
@@ -92,14 +104,14 @@ impl Store {
     pub async fn find_key(
         &self,
         id: &str,
-        visible_to: UserRef,
+        visible_to: Visibility,
     ) -> Result<Option<ApiKey>, StoreError> {
-        let query = sqlx::query_as!(
-            KeyRow,
-            "SELECT id, user_id, name, scopes, created_at, expires_at FROM api_keys
+        let query = key_query!(
+            "SELECT",
+            "FROM api_keys
               WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)",
             id,
-            visible_to
+            visible_to.owner_filter()
         );
         let row = observe_query("find_key", query.fetch_optional(&self.pool)).await?;
         Ok(row.map(ApiKey::from))
@@ -108,18 +120,18 @@ impl Store {
     /// One page of keys, by age of their id's row. Keys have no number, so pages go by offset.
     pub async fn list_keys(
         &self,
-        visible_to: UserRef,
-        user_id: Option<i64>,
+        visible_to: Visibility,
+        user_id: Option<UserId>,
         page: Page,
     ) -> Result<Vec<ApiKey>, StoreError> {
-        let query = sqlx::query_as!(
-            KeyRow,
-            "SELECT id, user_id, name, scopes, created_at, expires_at FROM api_keys
+        let query = key_query!(
+            "SELECT",
+            "FROM api_keys
               WHERE revoked_at IS NULL
                 AND ($1::bigint IS NULL OR user_id = $1) AND ($2::bigint IS NULL OR user_id = $2)
               ORDER BY created_at, id LIMIT $3 OFFSET $4",
-            visible_to,
-            user_id,
+            visible_to.owner_filter(),
+            user_id.map(UserId::get),
             page.size,
             page.after() + page.offset()
         );
@@ -131,16 +143,16 @@ impl Store {
     pub async fn rename_key(
         &self,
         id: &str,
-        visible_to: UserRef,
+        visible_to: Visibility,
         name: &str,
     ) -> Result<Option<ApiKey>, StoreError> {
-        let query = sqlx::query_as!(
-            KeyRow,
+        let query = key_query!(
             "UPDATE api_keys SET name = $3
               WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
-             RETURNING id, user_id, name, scopes, created_at, expires_at",
+              RETURNING",
+            "",
             id,
-            visible_to,
+            visible_to.owner_filter(),
             name
         );
         let row = observe_query("rename_key", query.fetch_optional(&self.pool)).await?;
@@ -151,8 +163,8 @@ impl Store {
     pub async fn revoke_key(
         &self,
         id: &str,
-        visible_to: UserRef,
-    ) -> Result<Option<i64>, StoreError> {
+        visible_to: Visibility,
+    ) -> Result<Option<OutboxId>, StoreError> {
         let query = sqlx::query_scalar!(
             r#"WITH gone AS (
                  UPDATE api_keys SET revoked_at = now()
@@ -160,9 +172,9 @@ impl Store {
                   RETURNING id
                )
                INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM gone
-               RETURNING id"#,
+               RETURNING id AS "id: OutboxId""#,
             id,
-            visible_to
+            visible_to.owner_filter()
         );
         Ok(observe_query("revoke_key", query.fetch_optional(&self.pool)).await?)
     }

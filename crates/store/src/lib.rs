@@ -58,6 +58,11 @@ pub use upkeep::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 
 use sqlx::{PgPool, Postgres, Transaction};
 
+/// Ids as parameters of a query.
+fn numbers<I: Copy + Into<i64>>(ids: &[I]) -> Vec<i64> {
+    ids.iter().map(|id| (*id).into()).collect()
+}
+
 /// Access to the database; clones share a pool.
 #[derive(Debug, Clone)]
 pub struct Store {

@@ -5,11 +5,12 @@
 
 use linnet_telemetry::context::observe_query;
 
-use linnet_domain::{Link, LinkPatch, TargetUrl, UserRef};
+use linnet_domain::{Link, LinkId, LinkPatch, OutboxId, TargetUrl, UserId, Visibility};
 
 use super::{
     Store, StoreError,
     links::{LinkRow, link_query, status_code},
+    numbers,
 };
 
 /// A changed or deleted link, and the outbox row that says so.
@@ -18,7 +19,7 @@ pub struct Changed {
     /// The link after the change, or before its deletion. The version is the change's own.
     pub link: Link,
     /// To be removed once the caches have the news; `None` when nothing had to change.
-    pub outbox_id: Option<i64>,
+    pub outbox_id: Option<OutboxId>,
 }
 
 impl From<LinkRow> for Changed {
@@ -31,9 +32,9 @@ impl Store {
     /// Changes a link, if `visible_to` may. A patch that says nothing changes nothing.
     pub async fn update_link(
         &self,
-        id: i64,
-        visible_to: UserRef,
-        actor: Option<i64>,
+        id: LinkId,
+        visible_to: Visibility,
+        actor: Option<UserId>,
         patch: &LinkPatch,
     ) -> Result<Option<Changed>, StoreError> {
         Ok(self.update_links(&[id], visible_to, actor, patch).await?.pop())
@@ -42,9 +43,9 @@ impl Store {
     /// Changes those of these links that `visible_to` may, all or none, in any order.
     pub async fn update_links(
         &self,
-        ids: &[i64],
-        visible_to: UserRef,
-        actor: Option<i64>,
+        ids: &[LinkId],
+        visible_to: Visibility,
+        actor: Option<UserId>,
         patch: &LinkPatch,
     ) -> Result<Vec<Changed>, StoreError> {
         let details = patch_details(patch);
@@ -77,10 +78,10 @@ impl Store {
                  RETURNING id AS outbox_id, version AS news_version
                )
                SELECT"#,
-            "outbox_id FROM changed JOIN news ON news_version = version",
-            ids,
-            visible_to,
-            actor,
+            r#"outbox_id AS "outbox_id: OutboxId" FROM changed JOIN news ON news_version = version"#,
+            &numbers(ids),
+            visible_to.owner_filter(),
+            actor.map(UserId::get),
             patch.target.as_ref().map(TargetUrl::as_str),
             patch.title.is_some(),
             patch.title.as_ref().and_then(|title| title.as_deref()),
@@ -99,9 +100,9 @@ impl Store {
     /// Deletes a link, if `visible_to` may. Its events stay.
     pub async fn delete_link(
         &self,
-        id: i64,
-        visible_to: UserRef,
-        actor: Option<i64>,
+        id: LinkId,
+        visible_to: Visibility,
+        actor: Option<UserId>,
     ) -> Result<Option<Changed>, StoreError> {
         Ok(self.delete_links(&[id], visible_to, actor).await?.pop())
     }
@@ -109,9 +110,9 @@ impl Store {
     /// Deletes those of these links that `visible_to` may, all or none, in any order. Their events stay.
     pub async fn delete_links(
         &self,
-        ids: &[i64],
-        visible_to: UserRef,
-        actor: Option<i64>,
+        ids: &[LinkId],
+        visible_to: Visibility,
+        actor: Option<UserId>,
     ) -> Result<Vec<Changed>, StoreError> {
         let query = link_query!(
             r#"WITH mine AS (
@@ -133,10 +134,10 @@ impl Store {
                  RETURNING id AS outbox_id, version AS news_version
                )
                SELECT"#,
-            "outbox_id FROM gone JOIN news ON news_version = version",
-            ids,
-            visible_to,
-            actor,
+            r#"outbox_id AS "outbox_id: OutboxId" FROM gone JOIN news ON news_version = version"#,
+            &numbers(ids),
+            visible_to.owner_filter(),
+            actor.map(UserId::get),
         );
         let rows = observe_query("delete_links", query.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(Changed::from).collect())
@@ -145,15 +146,15 @@ impl Store {
     /// What a patch that says nothing leaves as it is.
     async fn unchanged_links(
         &self,
-        ids: &[i64],
-        visible_to: UserRef,
+        ids: &[LinkId],
+        visible_to: Visibility,
     ) -> Result<Vec<Changed>, StoreError> {
         let query = link_query!(
             "SELECT",
-            r#"NULL::bigint AS outbox_id FROM urls
+            r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
                 WHERE id = ANY($1) AND ($2::bigint IS NULL OR user_id = $2)"#,
-            ids,
-            visible_to,
+            &numbers(ids),
+            visible_to.owner_filter(),
         );
         let rows = observe_query("find_links", query.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(Changed::from).collect())

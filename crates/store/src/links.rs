@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 use sqlx::{PgConnection, PgExecutor};
 
-use linnet_domain::{Link, LinkFilter, NewLink, Page, RedirectStatus, ShortCode, UserRef};
+use linnet_domain::{
+    Link, LinkFilter, LinkId, NewLink, OutboxId, Page, RedirectStatus, ShortCode, UserId,
+    Visibility,
+};
 
 use super::{Store, StoreError};
 
@@ -27,8 +30,8 @@ pub enum Created {
 
 /// A row of `urls` with a nullable outbox id, which only changes have.
 pub(super) struct LinkRow {
-    pub(super) id: i64,
-    pub(super) user_id: Option<i64>,
+    pub(super) id: LinkId,
+    pub(super) user_id: Option<UserId>,
     pub(super) short_code: String,
     pub(super) original_url: String,
     pub(super) title: Option<String>,
@@ -40,7 +43,7 @@ pub(super) struct LinkRow {
     pub(super) version: i64,
     pub(super) created_at: DateTime<Utc>,
     pub(super) updated_at: DateTime<Utc>,
-    pub(super) outbox_id: Option<i64>,
+    pub(super) outbox_id: Option<OutboxId>,
 }
 
 impl From<LinkRow> for Link {
@@ -69,8 +72,8 @@ macro_rules! link_query {
     ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             LinkRow,
-            $before + r#" id AS "id!", user_id, short_code AS "short_code!",
-                original_url AS "original_url!", title, is_active AS "is_active!",
+            $before + r#" id AS "id!: LinkId", user_id AS "user_id: UserId",
+                short_code AS "short_code!", original_url AS "original_url!", title, is_active AS "is_active!",
                 redirect_status AS "redirect_status!", expires_at, max_clicks,
                 clicks AS "clicks!", version AS "version!", created_at AS "created_at!",
                 updated_at AS "updated_at!", "# + $after,
@@ -117,8 +120,8 @@ impl Store {
                      'short_code', short_code, 'original_url', original_url) FROM made
                )
                SELECT"#,
-            "NULL::bigint AS outbox_id FROM made",
-            &column(links, |new| new.user_id) as &[Option<i64>],
+            r#"NULL::bigint AS "outbox_id: OutboxId" FROM made"#,
+            &column(links, |new| new.user_id.map(UserId::get)) as &[Option<i64>],
             &codes,
             &column(links, |new| new.target.as_str().to_owned()),
             &column(links, |new| new.title.clone()) as &[Option<String>],
@@ -145,8 +148,8 @@ impl Store {
     /// The link with this id, if `visible_to` may see it.
     pub async fn find_link(
         &self,
-        id: i64,
-        visible_to: UserRef,
+        id: LinkId,
+        visible_to: Visibility,
     ) -> Result<Option<Link>, StoreError> {
         find_link_with(&self.pool, id, visible_to).await
     }
@@ -155,13 +158,13 @@ impl Store {
     pub async fn list_links(
         &self,
         filter: &LinkFilter,
-        visible_to: UserRef,
+        visible_to: Visibility,
         page: Page,
     ) -> Result<Vec<Link>, StoreError> {
         let pattern = filter.search.as_deref().map(contains_pattern);
         let query = link_query!(
             "SELECT",
-            r#"NULL::bigint AS outbox_id FROM urls
+            r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
                 WHERE id > $1
                   AND ($2::bigint IS NULL OR user_id = $2)
                   AND ($3::bigint IS NULL OR user_id = $3)
@@ -170,8 +173,8 @@ impl Store {
                        || ' ' || COALESCE(title, '')) ILIKE $5)
                 ORDER BY id LIMIT $6 OFFSET $7"#,
             page.after(),
-            visible_to,
-            filter.user_id,
+            visible_to.owner_filter(),
+            filter.user_id.map(UserId::get),
             filter.is_active,
             pattern,
             page.size,
@@ -185,15 +188,15 @@ impl Store {
 /// [`Store::find_link`] on a given connection.
 pub(super) async fn find_link_with(
     executor: impl PgExecutor<'_>,
-    id: i64,
-    visible_to: UserRef,
+    id: LinkId,
+    visible_to: Visibility,
 ) -> Result<Option<Link>, StoreError> {
     let query = link_query!(
         "SELECT",
-        r#"NULL::bigint AS outbox_id FROM urls
+        r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
             WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)"#,
-        id,
-        visible_to,
+        id.get(),
+        visible_to.owner_filter(),
     );
     Ok(observe_query("find_link", query.fetch_optional(executor)).await?.map(Link::from))
 }
@@ -230,19 +233,19 @@ pub(super) async fn create_or_reuse_link_on(
     sqlx::query!(
         "SELECT pg_advisory_xact_lock(hashtextextended($1, COALESCE($2::bigint, 0)))",
         new.target.as_str(),
-        new.user_id
+        new.user_id.map(UserId::get)
     )
     .execute(&mut *connection)
     .await?;
     let query = link_query!(
         "SELECT",
-        r#"NULL::bigint AS outbox_id FROM urls
+        r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
             WHERE hashtextextended(original_url, 0) = hashtextextended($1, 0)
               AND COALESCE(user_id, 0) = COALESCE($2::bigint, 0)
               AND original_url = $1 AND is_active AND expires_at IS NULL AND max_clicks IS NULL
             ORDER BY id LIMIT 1"#,
         new.target.as_str(),
-        new.user_id,
+        new.user_id.map(UserId::get),
     );
     if let Some(row) = observe_query("reuse_link", query.fetch_optional(&mut *connection)).await? {
         return Ok(Created::Reused(row.into()));
@@ -268,10 +271,10 @@ async fn code_exists(connection: &mut PgConnection, code: &str) -> Result<bool, 
 
 /// Gives a new link a version that is certainly higher than that of a deletion of its code. The
 /// insertion took its number before it waited for the deletion to end.
-async fn renew_version(connection: &mut PgConnection, id: i64) -> Result<i64, StoreError> {
+async fn renew_version(connection: &mut PgConnection, id: LinkId) -> Result<i64, StoreError> {
     let query = sqlx::query_scalar!(
         "UPDATE urls SET version = nextval('url_version_seq') WHERE id = $1 RETURNING version",
-        id
+        id.get()
     );
     Ok(observe_query("renew_version", query.fetch_one(connection)).await?)
 }
@@ -295,8 +298,8 @@ async fn insert_link(
                  'short_code', short_code, 'original_url', original_url) FROM made
            )
            SELECT"#,
-        "NULL::bigint AS outbox_id FROM made",
-        new.user_id,
+        r#"NULL::bigint AS "outbox_id: OutboxId" FROM made"#,
+        new.user_id.map(UserId::get),
         &**code,
         new.target.as_str(),
         new.title,

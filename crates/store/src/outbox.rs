@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use linnet_telemetry::context::observe_query;
 
-use super::{Store, StoreError};
+use linnet_domain::OutboxId;
+
+use super::{Store, StoreError, numbers};
 
 /// One change.
 #[derive(Debug, Clone)]
 pub struct Pending {
     /// The outbox row.
-    pub id: i64,
+    pub id: OutboxId,
     /// What changed.
     pub kind: PendingKind,
     /// The code or the key's id.
@@ -37,9 +39,9 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Pending>, StoreError> {
         let query = sqlx::query!(
-            "SELECT id, kind, subject, version FROM cache_invalidations
+            r#"SELECT id AS "id: OutboxId", kind, subject, version FROM cache_invalidations
               WHERE created_at <= clock_timestamp() - make_interval(secs => $1)
-              ORDER BY id LIMIT $2",
+              ORDER BY id LIMIT $2"#,
             age.as_secs_f64(),
             limit
         );
@@ -68,8 +70,9 @@ impl Store {
     }
 
     /// Forgets changes that Redis has.
-    pub async fn delete_pending(&self, ids: &[i64]) -> Result<(), StoreError> {
-        let query = sqlx::query!("DELETE FROM cache_invalidations WHERE id = ANY($1)", ids);
+    pub async fn delete_pending(&self, ids: &[OutboxId]) -> Result<(), StoreError> {
+        let query =
+            sqlx::query!("DELETE FROM cache_invalidations WHERE id = ANY($1)", &numbers(ids));
         observe_query("delete_pending", query.execute(&self.pool)).await?;
         Ok(())
     }

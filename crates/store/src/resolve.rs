@@ -4,13 +4,15 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use linnet_telemetry::context::observe_query;
 
+use linnet_domain::LinkId;
+
 use super::{Store, StoreError};
 
 /// A link as far as a redirect needs it.
 #[derive(Debug, Clone)]
 pub struct ResolveRow {
     /// The link.
-    pub id: i64,
+    pub id: LinkId,
     /// The code.
     pub short_code: String,
     /// The target.
@@ -31,7 +33,7 @@ pub struct ResolveRow {
 #[derive(Debug, Clone)]
 pub struct ConsumedClick {
     /// The link.
-    pub id: i64,
+    pub id: LinkId,
     /// The target.
     pub original_url: String,
     /// The redirect's status.
@@ -43,8 +45,8 @@ impl Store {
     pub async fn find_for_resolve(&self, code: &str) -> Result<Option<ResolveRow>, StoreError> {
         let query = sqlx::query_as!(
             ResolveRow,
-            r#"SELECT id, short_code, original_url, is_active, redirect_status, expires_at,
-                      max_clicks IS NOT NULL AS "is_limited!", version
+            r#"SELECT id AS "id: LinkId", short_code, original_url, is_active, redirect_status,
+                      expires_at, max_clicks IS NOT NULL AS "is_limited!", version
                  FROM urls WHERE short_code = $1"#,
             code
         );
@@ -58,8 +60,8 @@ impl Store {
     ) -> Result<Vec<ResolveRow>, StoreError> {
         let query = sqlx::query_as!(
             ResolveRow,
-            r#"SELECT id, short_code, original_url, is_active, redirect_status, expires_at,
-                      max_clicks IS NOT NULL AS "is_limited!", version
+            r#"SELECT id AS "id: LinkId", short_code, original_url, is_active, redirect_status,
+                      expires_at, max_clicks IS NOT NULL AS "is_limited!", version
                  FROM urls WHERE short_code = ANY($1)"#,
             codes
         );
@@ -75,7 +77,7 @@ impl Store {
                 WHERE short_code = $1 AND is_active
                   AND (expires_at IS NULL OR expires_at > now())
                   AND (max_clicks IS NULL OR clicks < max_clicks)
-               RETURNING id, original_url, redirect_status"#,
+               RETURNING id AS "id: LinkId", original_url, redirect_status"#,
             code
         );
         Ok(observe_query("consume_click", query.fetch_optional(&self.pool)).await?)
@@ -85,7 +87,7 @@ impl Store {
     pub async fn peek_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
         let query = sqlx::query_as!(
             ConsumedClick,
-            r#"SELECT id, original_url, redirect_status FROM urls
+            r#"SELECT id AS "id: LinkId", original_url, redirect_status FROM urls
                 WHERE short_code = $1 AND is_active
                   AND (expires_at IS NULL OR expires_at > now())
                   AND (max_clicks IS NULL OR clicks < max_clicks)"#,
@@ -103,8 +105,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut rows = sqlx::query_as!(
             ResolveRow,
-            r#"SELECT id, short_code, original_url, is_active, redirect_status, expires_at,
-                      max_clicks IS NOT NULL AS "is_limited!", version
+            r#"SELECT id AS "id: LinkId", short_code, original_url, is_active, redirect_status,
+                      expires_at, max_clicks IS NOT NULL AS "is_limited!", version
                  FROM urls WHERE id = ANY (ARRAY(
                       SELECT id FROM urls WHERE is_active
                        ORDER BY clicks DESC, id DESC LIMIT $1))"#,

@@ -15,8 +15,8 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
-    Bucket, Counts, Dimension, Interval, MAX_BUCKETS, RangeEnd, Stats, StatsQuery, TopValue,
-    UserRef,
+    Bucket, Counts, Dimension, Interval, LinkId, MAX_BUCKETS, RangeEnd, Stats, StatsQuery,
+    TopValue, UserId, Visibility,
 };
 
 use super::{Store, StoreError};
@@ -63,7 +63,7 @@ impl Store {
     pub async fn click_stats(
         &self,
         query: &StatsQuery,
-        visible_to: UserRef,
+        visible_to: Visibility,
     ) -> Result<Option<Stats>, StatsError> {
         let range = self.stats_range(query, visible_to).await?;
         if range.is_empty {
@@ -97,7 +97,7 @@ impl Store {
     async fn stats_range(
         &self,
         query: &StatsQuery,
-        visible_to: UserRef,
+        visible_to: Visibility,
     ) -> Result<Range, StatsError> {
         let statement = sqlx::query_as!(
             Range,
@@ -141,11 +141,11 @@ impl Store {
                         AND "from" = date_trunc('day', "from", 'UTC')
                         AND ("to" = date_trunc('day', "to", 'UTC') OR "to" >= now())
                         AS "is_whole_days!",
-                      CASE WHEN $8::bigint > 0 THEN EXISTS (SELECT FROM urls
-                             WHERE id = $8 AND ($9::bigint IS NULL OR user_id = $9))
-                           WHEN $8 < 0 THEN EXISTS (SELECT FROM users
-                             WHERE id = -$8 AND ($9 IS NULL OR id = $9))
-                           ELSE $9 IS NULL END AS "is_visible!"
+                      CASE WHEN $8::bigint IS NOT NULL THEN EXISTS (SELECT FROM urls
+                             WHERE id = $8 AND ($10::bigint IS NULL OR user_id = $10))
+                           WHEN $9::bigint IS NOT NULL THEN EXISTS (SELECT FROM users
+                             WHERE id = $9 AND ($10 IS NULL OR id = $10))
+                           ELSE $10 IS NULL END AS "is_visible!"
                  FROM buckets"#,
             query.zone.as_str(),
             query.from.and_then(RangeEnd::time),
@@ -154,8 +154,9 @@ impl Store {
             query.to.and_then(RangeEnd::date),
             query.interval.name(),
             query.interval.default_buckets(),
-            query.subject.key(),
-            visible_to
+            query.subject.link_id().map(LinkId::get),
+            query.subject.user_id().map(UserId::get),
+            visible_to.owner_filter()
         );
         observe_query("stats_range", statement.fetch_one(&self.pool)).await.map_err(|error| {
             let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);

@@ -3,7 +3,7 @@
 use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
-use linnet_domain::{Email, NewUser, Page, User, UserPatch, UserRef};
+use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};
 
 use super::{Store, StoreError};
 
@@ -12,6 +12,17 @@ const DELETE_USER_TIMEOUT: &str = "SET LOCAL statement_timeout = '30s'";
 
 /// First id of users that are made on the command line; the others have those of the sequence.
 const OPERATOR_IDS: i64 = 1_000_000_000;
+
+/// `query_as!` for a [`User`] from the table `users`: `$before`, the columns, `$after`.
+macro_rules! user_query {
+    ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            User,
+            $before + r#" id AS "id: UserId", username, email, created_at "# + $after,
+            $($argument),*
+        )
+    };
+}
 
 impl Store {
     /// Makes a user.
@@ -23,11 +34,11 @@ impl Store {
     /// Makes a user with an id from [`OPERATOR_IDS`] on: whoever is made on the command line before a
     /// data set is imported takes no id of it.
     pub async fn create_operator(&self, new: &NewUser) -> Result<User, StoreError> {
-        let query = sqlx::query_as!(
-            User,
+        let query = user_query!(
             "INSERT INTO users (id, username, email)
              SELECT COALESCE(max(id) + 1, $3), $1, $2 FROM users WHERE id >= $3
-             RETURNING id, username, email, created_at",
+             RETURNING",
+            "",
             new.username,
             new.email.as_str(),
             OPERATOR_IDS
@@ -38,42 +49,38 @@ impl Store {
     /// The user with this id, if `visible_to` may see it.
     pub async fn find_user(
         &self,
-        id: i64,
-        visible_to: UserRef,
+        id: UserId,
+        visible_to: Visibility,
     ) -> Result<Option<User>, StoreError> {
-        let query = sqlx::query_as!(
-            User,
-            "SELECT id, username, email, created_at FROM users
+        let query = user_query!(
+            "SELECT",
+            "FROM users
               WHERE id = $1 AND ($2::bigint IS NULL OR id = $2)",
-            id,
-            visible_to
+            id.get(),
+            visible_to.owner_filter()
         );
         Ok(observe_query("find_user", query.fetch_optional(&self.pool)).await?)
     }
 
     /// The user with this address, whatever its case.
     pub async fn find_user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
-        let query = sqlx::query_as!(
-            User,
-            "SELECT id, username, email, created_at FROM users WHERE lower(email) = lower($1)",
-            email
-        );
+        let query = user_query!("SELECT", "FROM users WHERE lower(email) = lower($1)", email);
         Ok(observe_query("find_user_by_email", query.fetch_optional(&self.pool)).await?)
     }
 
     /// One page of users.
     pub async fn list_users(
         &self,
-        visible_to: UserRef,
+        visible_to: Visibility,
         page: Page,
     ) -> Result<Vec<User>, StoreError> {
-        let query = sqlx::query_as!(
-            User,
-            "SELECT id, username, email, created_at FROM users
+        let query = user_query!(
+            "SELECT",
+            "FROM users
               WHERE id > $1 AND ($2::bigint IS NULL OR id = $2)
               ORDER BY id LIMIT $3 OFFSET $4",
             page.after(),
-            visible_to,
+            visible_to.owner_filter(),
             page.size,
             page.offset()
         );
@@ -83,17 +90,17 @@ impl Store {
     /// Changes a user, if `visible_to` may.
     pub async fn update_user(
         &self,
-        id: i64,
-        visible_to: UserRef,
+        id: UserId,
+        visible_to: Visibility,
         patch: &UserPatch,
     ) -> Result<Option<User>, StoreError> {
-        let query = sqlx::query_as!(
-            User,
+        let query = user_query!(
             "UPDATE users SET username = COALESCE($3, username), email = COALESCE($4, email)
               WHERE id = $1 AND ($2::bigint IS NULL OR id = $2)
-              RETURNING id, username, email, created_at",
-            id,
-            visible_to,
+              RETURNING",
+            "",
+            id.get(),
+            visible_to.owner_filter(),
             patch.username,
             patch.email.as_ref().map(Email::as_str)
         );
@@ -104,17 +111,17 @@ impl Store {
     /// False when there is no such user.
     pub async fn delete_user(
         &self,
-        id: i64,
-        visible_to: UserRef,
-        actor: Option<i64>,
+        id: UserId,
+        visible_to: Visibility,
+        actor: Option<UserId>,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query(DELETE_USER_TIMEOUT).execute(&mut *transaction).await?;
         // Locks out new links and keys of this user until the end.
         let found = sqlx::query_scalar!(
             "SELECT id FROM users WHERE id = $1 AND ($2::bigint IS NULL OR id = $2) FOR UPDATE",
-            id,
-            visible_to
+            id.get(),
+            visible_to.owner_filter()
         )
         .fetch_optional(&mut *transaction)
         .await?;
@@ -132,19 +139,21 @@ impl Store {
                )
                INSERT INTO cache_invalidations (kind, subject, version)
                SELECT 'link', short_code, version FROM gone"#,
-            id,
-            actor
+            id.get(),
+            actor.map(UserId::get)
         )
         .execute(&mut *transaction)
         .await?;
         sqlx::query!(
             "WITH gone AS (DELETE FROM api_keys WHERE user_id = $1 RETURNING id)
              INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM gone",
-            id
+            id.get()
         )
         .execute(&mut *transaction)
         .await?;
-        sqlx::query!("DELETE FROM users WHERE id = $1", id).execute(&mut *transaction).await?;
+        sqlx::query!("DELETE FROM users WHERE id = $1", id.get())
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -155,10 +164,9 @@ pub(super) async fn create_user_on(
     connection: &mut PgConnection,
     new: &NewUser,
 ) -> Result<User, StoreError> {
-    let query = sqlx::query_as!(
-        User,
-        "INSERT INTO users (username, email) VALUES ($1, $2)
-         RETURNING id, username, email, created_at",
+    let query = user_query!(
+        "INSERT INTO users (username, email) VALUES ($1, $2) RETURNING",
+        "",
         new.username,
         new.email.as_str()
     );

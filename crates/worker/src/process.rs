@@ -6,6 +6,7 @@ use linnet_clicks::ingest::{IngestMetrics, Ingester, Knowledge, WorkerSettings, 
 use linnet_domain::TargetPolicy;
 use linnet_jobs::{WORKER_CONNECTIONS, start_lanes};
 use linnet_platform::{
+    clock::Clock,
     lifecycle::Lifecycle,
     server::{StartError, bind, serve_admin},
     settings::RedisSettings,
@@ -57,9 +58,13 @@ pub async fn run(
 
     let (redis, task) = watch::client(&config.redis).map_err(StartError::setting("redis.url"))?;
     lifecycle.own("Redis client", task);
-    lifecycle.own("stream watch", watch::watch(redis.clone(), meter.clone()));
+    lifecycle.own("stream watch", watch::watch(redis.clone(), meter.clone(), Clock::System));
     let scheduler = Scheduler::new(
-        MaintenanceContext { store: store.clone(), settings: config.maintenance.clone() },
+        MaintenanceContext {
+            store: store.clone(),
+            settings: config.maintenance.clone(),
+            clock: Clock::System,
+        },
         MaintenanceMetrics::new(&meter),
         lifecycle.draining(),
     );
@@ -126,7 +131,7 @@ fn start_ingesters(
     lifecycle: &Lifecycle,
 ) -> Vec<(JoinHandle<()>, AbortHandle)> {
     let metrics = Arc::new(IngestMetrics::new(meter));
-    let knowledge = Knowledge::shared(store.clone());
+    let knowledge = Knowledge::shared(store.clone(), Clock::System);
     let start = |_| {
         let ingester = Ingester::new(
             store.clone(),
@@ -134,6 +139,7 @@ fn start_ingesters(
             config.worker.clone(),
             Arc::clone(&metrics),
             Arc::clone(&knowledge),
+            Clock::System,
         );
         let task = tokio::spawn(ingester.run(lifecycle.draining()));
         let abort = task.abort_handle();

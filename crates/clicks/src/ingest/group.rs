@@ -2,38 +2,35 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    num::{NonZeroI32, NonZeroI64},
+    num::NonZeroI32,
 };
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc};
 
-use linnet_domain::ClickKind;
+use linnet_domain::{ClickKind, LinkId, Subject, UserId};
 use linnet_store::{
     ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDay, LinkDays,
     LinkDelta, SHARDS, ValueDelta, shard_of,
 };
 
 /// Visitors of a subject on a day, each once.
-pub(super) type Visitors = HashMap<(i64, NaiveDate), Vec<i64>>;
-
-/// The whole service.
-pub(super) const EVERYTHING: i64 = 0;
+pub(super) type Visitors = HashMap<(Subject, NaiveDate), Vec<i64>>;
 
 /// The link's owner, and the whole service.
-fn shared_subjects(user_id: Option<i64>) -> impl Iterator<Item = i64> {
-    [user_id.map(|id| -id), Some(EVERYTHING)].into_iter().flatten()
+fn shared_subjects(user_id: Option<UserId>) -> impl Iterator<Item = Subject> {
+    user_id.map(Subject::User).into_iter().chain([Subject::Service])
 }
 
 /// The link, its owner, and the whole service.
-pub(super) fn subjects(url_id: i64, user_id: Option<i64>) -> impl Iterator<Item = i64> {
-    std::iter::once(url_id).chain(shared_subjects(user_id))
+pub(super) fn subjects(url_id: LinkId, user_id: Option<UserId>) -> impl Iterator<Item = Subject> {
+    std::iter::once(Subject::Link(url_id)).chain(shared_subjects(user_id))
 }
 
 /// Puts clicks into the order that everything here expects: by shard, by link, and by time. Rows of a link
 /// then stand beside each other in the table too, and the index by link, the dearest part of adding
 /// them, is gone through once instead of from its root for each row.
 pub(super) fn sort(clicks: &mut [ClickRow]) {
-    clicks.sort_unstable_by_key(|click| (shard_of(click.url_id), click.url_id, click.at));
+    clicks.sort_unstable_by_key(|click| (shard_of_click(click), click.url_id, click.at));
 }
 
 /// The clicks of each link.
@@ -56,21 +53,21 @@ pub(super) fn visitors(clicks: &[ClickRow]) -> Visitors {
     for clicks in by_link(clicks).flat_map(by_day) {
         let seen = each_once(people(clicks).filter_map(|click| click.visitor).collect());
         let Some(first) = clicks.first().filter(|_| !seen.is_empty()) else { continue };
-        for subject in shared_subjects(owner_of(first)) {
+        for subject in shared_subjects(first.user_id) {
             all.entry((subject, day_of(first))).or_default().extend(&seen);
         }
-        all.insert((first.url_id, day_of(first)), seen);
+        all.insert((Subject::Link(first.url_id), day_of(first)), seen);
     }
     for ((subject, _), seen) in &mut all {
-        if *subject <= EVERYTHING {
+        if subject.link_id().is_none() {
             *seen = each_once(std::mem::take(seen));
         }
     }
     all
 }
 
-fn owner_of(click: &ClickRow) -> Option<i64> {
-    click.user_id.map(NonZeroI64::get)
+fn shard_of_click(click: &ClickRow) -> i16 {
+    shard_of(Subject::Link(click.url_id))
 }
 
 fn each_once(mut all: Vec<i64>) -> Vec<i64> {
@@ -97,7 +94,7 @@ pub(super) fn build_groups<'a>(
     batches: &'a [Vec<u8>],
     shards: &[i16],
     clicks: &'a [ClickRow],
-    visitors: &HashMap<(i64, NaiveDate), i64>,
+    visitors: &HashMap<(Subject, NaiveDate), i64>,
     pace: Pace,
 ) -> Vec<ClickGroup<'a>> {
     let mut totals = add_up(clicks, visitors);
@@ -127,23 +124,23 @@ const _: () = assert!(SHARDS.len() == 2);
 /// The clicks of these shards, which are neighbours in `SHARDS`.
 fn rows_of<'a>(clicks: &'a [ClickRow], shards: &[i16]) -> &'a [ClickRow] {
     let (Some(first), Some(last)) = (shards.first(), shards.last()) else { return &[] };
-    let from = clicks.partition_point(|click| shard_of(click.url_id) < *first);
-    let to = clicks.partition_point(|click| shard_of(click.url_id) <= *last);
+    let from = clicks.partition_point(|click| shard_of_click(click) < *first);
+    let to = clicks.partition_point(|click| shard_of_click(click) <= *last);
     clicks.get(from..to).unwrap_or_default()
 }
 
 /// What users and the whole service have.
 #[derive(Default)]
 struct Shared {
-    hours: BTreeMap<(i64, DateTime<Utc>), KindCounts>,
-    days: BTreeMap<(i64, NaiveDate), KindCounts>,
-    values: BTreeMap<(i64, NaiveDate, i32), i64>,
+    hours: BTreeMap<(Subject, DateTime<Utc>), KindCounts>,
+    days: BTreeMap<(Subject, NaiveDate), KindCounts>,
+    values: BTreeMap<(Subject, NaiveDate, i32), i64>,
 }
 
 /// The totals of each shard, in the order of locking.
 fn add_up(
     clicks: &[ClickRow],
-    visitors: &HashMap<(i64, NaiveDate), i64>,
+    visitors: &HashMap<(Subject, NaiveDate), i64>,
 ) -> BTreeMap<i16, ClickTotals> {
     let visitors = |subject, day| visitors.get(&(subject, day)).copied().unwrap_or(0);
     let mut totals: BTreeMap<i16, ClickTotals> =
@@ -151,11 +148,11 @@ fn add_up(
     let mut shared = Shared::default();
     for clicks in by_link(clicks) {
         let Some(first) = clicks.first() else { continue };
-        let totals = totals.entry(shard_of(first.url_id)).or_default();
+        let totals = totals.entry(shard_of_click(first)).or_default();
         for clicks in by_day(clicks) {
             add_day(&mut totals.link_days, clicks, visitors);
             let Some(day) = totals.link_days.last() else { continue };
-            for subject in shared_subjects(owner_of(first)) {
+            for subject in shared_subjects(first.user_id) {
                 shared.add(subject, day);
             }
         }
@@ -169,9 +166,10 @@ fn add_up(
 }
 
 /// Adds up the clicks of a link and day, which are in the order of time.
-fn add_day(days: &mut LinkDays, clicks: &[ClickRow], visitors: impl Fn(i64, NaiveDate) -> i64) {
+fn add_day(days: &mut LinkDays, clicks: &[ClickRow], visitors: impl Fn(Subject, NaiveDate) -> i64) {
     let Some(first) = clicks.first() else { return };
-    days.begin(first.url_id, day_of(first), visitors(first.url_id, day_of(first)));
+    let visitors = visitors(Subject::Link(first.url_id), day_of(first));
+    days.begin(first.url_id, day_of(first), visitors);
     for clicks in clicks.chunk_by(|one, next| one.at.hour() == next.at.hour()) {
         let mut counts = KindCounts::default();
         for click in clicks {
@@ -209,7 +207,7 @@ fn append(totals: &mut ClickTotals, other: &mut ClickTotals) {
 }
 
 impl Shared {
-    fn add(&mut self, subject: i64, link: LinkDay<'_>) {
+    fn add(&mut self, subject: Subject, link: LinkDay<'_>) {
         let midnight = link.day.and_time(NaiveTime::MIN).and_utc();
         for (hour, counts) in link.hours() {
             let hour = midnight + TimeDelta::hours(hour.into());
@@ -253,13 +251,17 @@ mod tests {
 
     use super::*;
 
+    fn link(id: i64) -> LinkId {
+        LinkId::new(id).unwrap()
+    }
+
     fn click(at: &str, url_id: i64, kind: ClickKind, visitor: i64) -> ClickRow {
         ClickRow {
             at: at.parse().unwrap(),
-            url_id,
+            url_id: link(url_id),
             visitor: Some(visitor),
             values: [NonZeroI32::new(7), None, NonZeroI32::new(9), None],
-            user_id: (url_id < 10).then_some(NonZeroI64::new(3).unwrap()),
+            user_id: UserId::new(3).filter(|_| url_id < 10),
             kind,
             is_counted: url_id == 2,
         }
@@ -280,9 +282,10 @@ mod tests {
         sort(&mut clicks);
         let day: NaiveDate = "2026-11-21".parse().unwrap();
         let seen = visitors(&clicks);
-        assert_eq!(seen[&(1, day)], [100, 101]);
-        assert_eq!(seen[&(-3, day)], [100, 101]);
-        assert!(!seen.contains_key(&(20, day)), "a prefetch is no visitor");
+        let owner = Subject::User(UserId::new(3).unwrap());
+        assert_eq!(seen[&(Subject::Link(link(1)), day)], [100, 101]);
+        assert_eq!(seen[&(owner, day)], [100, 101]);
+        assert!(!seen.contains_key(&(Subject::Link(link(20)), day)), "a prefetch is no visitor");
         let counted =
             seen.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
 
@@ -291,18 +294,17 @@ mod tests {
         let [group] = &groups[..] else { panic!("few clicks are one transaction") };
         assert_eq!(group.rows.len(), 7);
         let mut link_days = group.totals.link_days.iter();
-        let link = link_days.find(|row| (row.url_id, row.day) == (1, day)).unwrap();
+        let link_day = link_days.find(|row| (row.url_id, row.day) == (link(1), day)).unwrap();
         let counts = KindCounts { clicks: 2, bots: 1, ..KindCounts::default() };
-        assert_eq!((link.counts(), link.visitors), (counts, 2));
-        assert_eq!(link.hours().collect::<Vec<_>>(), [(0, counts)]);
-        assert_eq!(link.values().collect::<Vec<_>>(), [(7, 2), (9, 2)], "people only");
-        let of =
-            |subject: i64| group.totals.days.iter().find(|d| d.subject == subject && d.day == day);
+        assert_eq!((link_day.counts(), link_day.visitors), (counts, 2));
+        assert_eq!(link_day.hours().collect::<Vec<_>>(), [(0, counts)]);
+        assert_eq!(link_day.values().collect::<Vec<_>>(), [(7, 2), (9, 2)], "people only");
+        let of = |subject| group.totals.days.iter().find(|d| d.subject == subject && d.day == day);
         let counts = KindCounts { clicks: 3, bots: 1, heads: 1, prefetches: 1 };
-        assert_eq!(of(EVERYTHING).unwrap().counts, counts);
+        assert_eq!(of(Subject::Service).unwrap().counts, counts);
         let counts = KindCounts { clicks: 3, bots: 1, heads: 1, prefetches: 0 };
-        assert_eq!(of(-3).unwrap().counts, counts);
-        let hours = group.totals.hours.iter().filter(|h| h.subject == -3);
+        assert_eq!(of(owner).unwrap().counts, counts);
+        let hours = group.totals.hours.iter().filter(|h| h.subject == owner);
         let hours: Vec<_> = hours.map(|h| (h.hour.to_rfc3339(), h.counts.clicks)).collect();
         let hour = |at: &str, clicks| (at.to_owned(), clicks);
         let wanted = [
@@ -312,9 +314,9 @@ mod tests {
         ];
         assert_eq!(hours, wanted);
         let sevens =
-            group.totals.values.iter().filter(|v| v.subject == EVERYTHING && v.value_id == 7);
+            group.totals.values.iter().filter(|v| v.subject == Subject::Service && v.value_id == 7);
         assert_eq!(sevens.map(|v| v.clicks).sum::<i64>(), 4, "people only");
-        let links: Vec<_> = group.totals.links.iter().map(|l| (l.url_id, l.clicks)).collect();
+        let links: Vec<_> = group.totals.links.iter().map(|l| (l.url_id.get(), l.clicks)).collect();
         assert_eq!(links, [(1, 3), (2, 0)], "what the limit counted is not counted again");
     }
 
@@ -339,8 +341,9 @@ mod tests {
         assert_eq!(all(|g| g.totals.links.len()), of(|totals| totals.links.len()));
         for group in &groups {
             let subjects = group.totals.days.iter().map(|row| row.subject);
-            let subjects = subjects.chain(group.totals.link_days.iter().map(|row| row.url_id));
-            let subjects = subjects.chain(group.rows.iter().map(|row| row.url_id));
+            let subjects =
+                subjects.chain(group.totals.link_days.iter().map(|row| Subject::Link(row.url_id)));
+            let subjects = subjects.chain(group.rows.iter().map(|row| Subject::Link(row.url_id)));
             assert!(subjects.map(shard_of).all(|shard| group.shards == [shard]));
         }
         let missing = build_groups(&batches, &SHARDS[1..], &clicks, &none, Pace::Steady);

@@ -8,7 +8,7 @@ use std::{
 use quick_cache::unsync::Cache;
 
 use crate::campaign;
-use linnet_domain::ClickValue;
+use linnet_domain::{ClickValue, LinkId, UserId};
 use linnet_store::{Store, StoreError};
 
 use super::values::Values;
@@ -21,13 +21,13 @@ const LIFE: Duration = Duration::from_mins(1);
 /// Owner and campaign of a link; neither when it is gone.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Known {
-    pub(super) user_id: Option<i64>,
+    pub(super) user_id: Option<UserId>,
     pub(super) campaign_id: Option<i32>,
 }
 
 /// The memory of one ingester.
 pub(super) struct Links {
-    held: Cache<i64, (Known, Instant)>,
+    held: Cache<LinkId, (Known, Instant)>,
 }
 
 impl Links {
@@ -40,10 +40,10 @@ impl Links {
         &mut self,
         store: &Store,
         values: &mut Values,
-        ids: impl IntoIterator<Item = i64>,
-    ) -> Result<HashMap<i64, Known>, StoreError> {
+        ids: impl IntoIterator<Item = LinkId>,
+    ) -> Result<HashMap<LinkId, Known>, StoreError> {
         let now = Instant::now();
-        let mut known: HashMap<i64, Known> = HashMap::new();
+        let mut known: HashMap<LinkId, Known> = HashMap::new();
         let mut missing = Vec::new();
         for id in ids {
             if known.contains_key(&id) {
@@ -59,7 +59,7 @@ impl Links {
             return Ok(known);
         }
         let facts = store.link_facts(&missing).await?;
-        let campaigns: HashMap<i64, ClickValue> = facts
+        let campaigns: HashMap<LinkId, ClickValue> = facts
             .iter()
             .filter_map(|link| Some((link.id, campaign(link.campaign_target.as_deref()?)?)))
             .collect();

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use linnet_platform::{
+    clock::Clock,
     redis_client::{client, jittered},
     settings::RedisSettings,
 };
@@ -53,10 +54,9 @@ impl Entry {
     }
 
     /// How long it has been there; the clocks of Redis and of this machine are compared.
-    fn age(&self) -> Duration {
+    fn age(&self, now_ms: u64) -> Duration {
         let added = self.id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
-        let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
-        added.map_or(Duration::ZERO, |added| Duration::from_millis(now.saturating_sub(added)))
+        added.map_or(Duration::ZERO, |added| Duration::from_millis(now_ms.saturating_sub(added)))
     }
 }
 
@@ -67,6 +67,7 @@ pub struct Ingester {
     metrics: Arc<IngestMetrics>,
     consumer: String,
     writer: Writer,
+    clock: Clock,
 }
 
 impl Ingester {
@@ -77,12 +78,14 @@ impl Ingester {
         settings: WorkerSettings,
         metrics: Arc<IngestMetrics>,
         knowledge: SharedKnowledge,
+        clock: Clock,
     ) -> Self {
         Self {
             redis,
             settings,
             writer: Writer::new(store, Arc::clone(&metrics), knowledge),
             metrics,
+            clock,
             consumer: format!("worker-{:016x}", rand::random::<u64>()),
         }
     }
@@ -223,7 +226,8 @@ impl Ingester {
         redis: &mut MultiplexedConnection,
         batches: &[(&Entry, PackedBatch<'_>)],
     ) -> Result<(), IngestError> {
-        let is_late = batches.first().is_some_and(|(entry, _)| entry.age() > HURRY_AFTER);
+        let is_late =
+            batches.first().is_some_and(|(entry, _)| entry.age(self.clock.now_ms()) > HURRY_AFTER);
         let pace = if is_late { Pace::Hurried } else { Pace::Steady };
         let batches: Vec<PackedBatch<'_>> = batches.iter().map(|(_, batch)| *batch).collect();
         self.writer.write(Some(redis), &batches, pace).await

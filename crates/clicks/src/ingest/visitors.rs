@@ -13,6 +13,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use chrono::NaiveDate;
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 
+use linnet_domain::Subject;
 use linnet_store::{Store, StoreError};
 
 use super::group::{Visitors, subjects};
@@ -77,7 +78,7 @@ pub(super) async fn count_visitors(
     redis: &mut MultiplexedConnection,
     store: &Store,
     visitors: &Visitors,
-) -> Result<HashMap<(i64, NaiveDate), i64>, VisitorsError> {
+) -> Result<HashMap<(Subject, NaiveDate), i64>, VisitorsError> {
     let mut days: Vec<NaiveDate> = visitors.keys().map(|(_, day)| *day).collect();
     days.sort_unstable();
     days.dedup();
@@ -90,7 +91,7 @@ pub(super) async fn count_visitors(
 async fn add(
     redis: &mut MultiplexedConnection,
     visitors: &Visitors,
-) -> Result<HashMap<(i64, NaiveDate), i64>, VisitorsError> {
+) -> Result<HashMap<(Subject, NaiveDate), i64>, VisitorsError> {
     let mut counts = HashMap::with_capacity(visitors.len());
     let mut call = Call::new();
     for (key, hashes) in visitors {
@@ -108,7 +109,7 @@ async fn add(
 
 struct Call {
     invocation: redis::ScriptInvocation<'static>,
-    subjects: Vec<(i64, NaiveDate)>,
+    subjects: Vec<(Subject, NaiveDate)>,
     visitors: usize,
 }
 
@@ -119,7 +120,7 @@ impl Call {
         Self { invocation, subjects: Vec::new(), visitors: 0 }
     }
 
-    fn add(&mut self, (subject, day): (i64, NaiveDate), hashes: &[i64]) {
+    fn add(&mut self, (subject, day): (Subject, NaiveDate), hashes: &[i64]) {
         self.invocation.key(key_of(subject, day)).arg(hashes.len()).arg(hashes);
         self.subjects.push((subject, day));
         // A key costs about as much as a visitor.
@@ -129,7 +130,7 @@ impl Call {
     async fn send(
         &mut self,
         redis: &mut MultiplexedConnection,
-        counts: &mut HashMap<(i64, NaiveDate), i64>,
+        counts: &mut HashMap<(Subject, NaiveDate), i64>,
     ) -> Result<(), VisitorsError> {
         if self.subjects.is_empty() {
             return Ok(());
@@ -148,7 +149,7 @@ impl Call {
 pub async fn forget_visitors(
     redis: &mut MultiplexedConnection,
     day: NaiveDate,
-    subjects: &[i64],
+    subjects: &[Subject],
 ) -> Result<(), RedisError> {
     for part in subjects.chunks(CALL_VISITORS) {
         let keys: Vec<String> = part.iter().map(|subject| key_of(*subject, day)).collect();
@@ -157,8 +158,8 @@ pub async fn forget_visitors(
     Ok(())
 }
 
-fn key_of(subject: i64, day: NaiveDate) -> String {
-    format!("linnet:v:{day}:{subject}")
+fn key_of(subject: Subject, day: NaiveDate) -> String {
+    format!("linnet:v:{day}:{}", subject.key())
 }
 
 async fn rebuild_if_lost(
@@ -185,11 +186,11 @@ async fn rebuild(
     store: &Store,
     day: NaiveDate,
 ) -> Result<(), VisitorsError> {
-    let mut after = (i64::MIN, i64::MIN);
+    let mut after = None;
     loop {
         let rows = store.visitors_of_day(day, after, REBUILD_ROWS).await?;
         let Some((last, _, visitor)) = rows.last() else { return Ok(()) };
-        after = (*last, *visitor);
+        after = Some((*last, *visitor));
         let mut visitors = Visitors::new();
         for (url_id, user_id, visitor) in rows {
             for subject in subjects(url_id, user_id) {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use linnet_platform::{
+    clock::Clock,
     redis_client::{RedisAway, RedisClient},
     settings::RedisSettings,
 };
@@ -20,7 +21,7 @@ use redis::streams::{
     StreamInfoConsumersReply, StreamInfoGroupsReply, StreamPendingReply, StreamRangeReply,
 };
 
-use crate::{DEAD_LETTERS, GROUP, STREAM, now_ms};
+use crate::{DEAD_LETTERS, GROUP, STREAM};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long entries are kept for live readers, in milliseconds.
@@ -41,11 +42,11 @@ struct Seen {
 }
 
 /// Watches, and trims. Never ends.
-pub async fn watch(link: RedisClient, meter: Meter) {
+pub async fn watch(link: RedisClient, meter: Meter, clock: Clock) {
     let seen = Arc::new(Seen::default());
     register(&meter, &seen);
     loop {
-        if let Err(RedisAway::Failed(error)) = look(&link, &seen).await {
+        if let Err(RedisAway::Failed(error)) = look(&link, &seen, clock.now_ms()).await {
             // Before the first batch there is neither stream nor group.
             tracing::debug!(%error, "the stream of clicks cannot be watched");
         }
@@ -60,7 +61,7 @@ pub fn client(
     RedisClient::new(settings, None)
 }
 
-async fn look(link: &RedisClient, seen: &Seen) -> Result<(), RedisAway> {
+async fn look(link: &RedisClient, seen: &Seen, now_ms: u64) -> Result<(), RedisAway> {
     let dead: u64 = link.query(redis::cmd("XLEN").arg(DEAD_LETTERS)).await?;
     seen.dead.store(dead, Ordering::Relaxed);
     let mut usage = redis::cmd("MEMORY");
@@ -89,11 +90,11 @@ async fn look(link: &RedisClient, seen: &Seen) -> Result<(), RedisAway> {
     seen.undelivered.store(group.lag.unwrap_or(0) as u64, Ordering::Relaxed);
     seen.pending.store(pending.count() as u64, Ordering::Relaxed);
     let oldest = oldest_pending.into_iter().chain(first_undelivered).min();
-    let lag = oldest.map_or(0, |(at_ms, _)| now_ms().saturating_sub(at_ms));
+    let lag = oldest.map_or(0, |(at_ms, _)| now_ms.saturating_sub(at_ms));
     seen.lag_ms.store(lag, Ordering::Relaxed);
 
     // What is not acknowledged stays, however old.
-    let keep = (now_ms().saturating_sub(KEEP_MS), 0);
+    let keep = (now_ms.saturating_sub(KEEP_MS), 0);
     let done = oldest_pending.unwrap_or((delivered.0, delivered.1.saturating_add(1)));
     let (at_ms, number) = keep.min(done);
     let mut trim = redis::cmd("XTRIM");

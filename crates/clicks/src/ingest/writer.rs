@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    num::{NonZeroI32, NonZeroI64},
+    num::NonZeroI32,
     sync::Arc,
 };
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate};
 use futures::future::join_all;
+use linnet_platform::clock::Clock;
 use redis::{RedisError, aio::MultiplexedConnection};
 
 use crate::{AgentKnown, Batch, BatchError, Enricher, PackedBatch};
@@ -72,6 +73,7 @@ pub struct Knowledge {
     agents: quick_cache::unsync::Cache<String, Arc<AgentKnown>>,
     values: Values,
     links: Links,
+    clock: Clock,
 }
 
 /// [`Knowledge`] that several writers share. Each keeps it for as long as it looks at a group, so while
@@ -210,13 +212,14 @@ impl Writer {
 
 impl Knowledge {
     /// For writers to share.
-    pub fn shared(store: Store) -> SharedKnowledge {
+    pub fn shared(store: Store, clock: Clock) -> SharedKnowledge {
         Arc::new(tokio::sync::Mutex::new(Self {
             store,
             enricher: Enricher::default(),
             agents: quick_cache::unsync::Cache::new(AGENTS),
             values: Values::new(),
             links: Links::new(),
+            clock,
         }))
     }
 
@@ -236,7 +239,7 @@ impl Knowledge {
         let ids = self.values.get(&self.store, &wanted).await?;
         let urls = batches.iter().flat_map(|batch| &batch.clicks).map(|click| click.url_id);
         let links = self.links.get(&self.store, &mut self.values, urls).await?;
-        let now = Utc::now();
+        let now = self.clock.now();
         clicks.reserve(batches.iter().map(|batch| batch.clicks.len()).sum());
         for (batch, texts) in batches.iter().zip(&texts) {
             for click in &batch.clicks {
@@ -259,7 +262,7 @@ impl Knowledge {
                     visitor: click.visitor.map(u64::cast_signed),
                     // Identities of the database begin with 1.
                     values: values.map(|id| id.and_then(NonZeroI32::new)),
-                    user_id: link.user_id.and_then(NonZeroI64::new),
+                    user_id: link.user_id,
                     kind: ClickKind::of(click.is_head, is_bot, click.is_prefetch),
                     is_counted: click.is_counted,
                 });

@@ -8,9 +8,9 @@
 use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
+use linnet_domain::LinkId;
 use tokio::sync::Notify;
 
 use crate::{ClickMetrics, ClickSettings};
@@ -41,7 +41,7 @@ pub struct Seen<'a> {
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
     /// The link.
-    pub url_id: i64,
+    pub url_id: LinkId,
     /// `HEAD` instead of `GET`.
     pub is_head: bool,
     /// The browser only looks ahead (`Sec-Purpose: prefetch`).
@@ -176,13 +176,6 @@ impl ClickBuffers {
     }
 }
 
-/// Milliseconds since 1970.
-#[inline]
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[inline]
 fn cut(text: &[u8], max: usize) -> &[u8] {
     text.get(..max).unwrap_or(text)
@@ -212,7 +205,7 @@ fn append(bytes: &mut Vec<u8>, seen: &Seen<'_>) {
     };
     bytes.reserve(HEAD + agent.len() + referrer.len() + language.len());
     bytes.extend_from_slice(&seen.at_ms.to_le_bytes());
-    bytes.extend_from_slice(&seen.url_id.to_le_bytes());
+    bytes.extend_from_slice(&seen.url_id.get().to_le_bytes());
     bytes.push(flags);
     bytes.extend_from_slice(&client.octets());
     // Cut above, so each length fits.
@@ -244,7 +237,7 @@ impl<'a> Clicks<'a> {
 
     fn click(&mut self) -> Option<Seen<'a>> {
         let at_ms = u64::from_le_bytes(self.number()?);
-        let url_id = i64::from_le_bytes(self.number()?);
+        let url_id = LinkId::new(i64::from_le_bytes(self.number()?))?;
         let [flags] = self.number()?;
         let client = Ipv6Addr::from(self.number::<16>()?);
         let agent = u16::from_le_bytes(self.number()?);
@@ -282,7 +275,7 @@ mod tests {
     fn seen(agent: &[u8]) -> Seen<'_> {
         Seen {
             at_ms: 1_763_700_000_123,
-            url_id: i64::MAX - 7,
+            url_id: LinkId::new(i64::MAX - 7).unwrap(),
             is_head: true,
             is_prefetch: false,
             is_counted: true,

@@ -28,7 +28,7 @@ use redis::{
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
-use linnet_domain::ClickKind;
+use linnet_domain::{ClickKind, LinkId};
 
 use crate::{Batch, Enricher, FIELD, PackedClick, STREAM};
 
@@ -101,7 +101,7 @@ pub struct LiveClick {
 }
 
 struct Watcher {
-    url_id: i64,
+    url_id: LinkId,
     clicks: mpsc::Sender<LiveClick>,
     missed: Arc<AtomicU64>,
 }
@@ -151,7 +151,7 @@ impl LiveClicks {
     }
 
     /// Watches a link; `None` when too many watch already.
-    pub fn watch(&self, url_id: i64) -> Option<Watch> {
+    pub fn watch(&self, url_id: LinkId) -> Option<Watch> {
         let (sender, clicks) = mpsc::channel(WATCHER_QUEUE);
         let missed = Arc::new(AtomicU64::new(0));
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
@@ -171,7 +171,7 @@ impl LiveClicks {
     pub async fn since(
         &self,
         link: &RedisClient,
-        url_id: i64,
+        url_id: LinkId,
         last: LiveId,
     ) -> Result<(Vec<LiveClick>, bool), RedisAway> {
         let mut from = format!("{}-{}", last.at_ms, last.number);

@@ -8,7 +8,7 @@ mod publisher;
 mod spool;
 mod visitor;
 
-pub use buffer::{ClickBuffer, ClickBuffers, Seen, now_ms};
+pub use buffer::{ClickBuffer, ClickBuffers, Seen};
 pub use country::Countries;
 pub use live::{LiveClick, LiveClicks, LiveId, ParseLiveIdError, Watch};
 pub use metrics::ClickMetrics;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
-use linnet_platform::redis_client::jittered;
+use linnet_platform::{clock::Clock, redis_client::jittered};
 use sha2::{Digest, Sha256};
 
 use linnet_store::Store;
@@ -65,10 +65,10 @@ impl VisitorKeys {
 
 /// Fetches the keys of yesterday, today and tomorrow, again and again; the first process of a day
 /// makes tomorrow's. Never ends.
-pub async fn keep_visitor_keys(keys: VisitorKeys, store: Store) {
+pub async fn keep_visitor_keys(keys: VisitorKeys, store: Store, clock: Clock) {
     let mut failing = false;
     loop {
-        let today = Utc::now().date_naive();
+        let today = clock.now().date_naive();
         let around = [today - Days::new(1), today, today + Days::new(1)];
         let made = around.map(|day| (day, rand::random()));
         match store.visitor_keys(&made).await {

@@ -139,7 +139,7 @@ impl InvalidationSink for KeyCache {
 
 #[cfg(test)]
 mod tests {
-    use linnet_domain::Scopes;
+    use linnet_domain::{Scopes, UserId};
 
     use super::*;
 
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn valid() -> KeyStatus {
-        KeyStatus::Valid(Arc::new(KeyIdentity::new(ID, 7, Scopes::default()).unwrap()))
+        KeyStatus::Valid(Arc::new(KeyIdentity::new(ID, UserId::MIN, Scopes::default()).unwrap()))
     }
 
     fn just_before(instant: Instant) -> Instant {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::InvalidHeaderValue};
-use linnet_domain::{Scope, Scopes};
+use linnet_domain::{Scope, Scopes, UserId};
 use linnet_protocol::identity::{KEY_HEADER, SCOPES_HEADER, USER_HEADER};
 
 const USER: HeaderName = HeaderName::from_static(USER_HEADER);
@@ -24,13 +24,13 @@ impl KeyIdentity {
     /// Fails if `key_id` is not a valid header value.
     pub(crate) fn new(
         key_id: &str,
-        user_id: i64,
+        user_id: UserId,
         scopes: Scopes,
     ) -> Result<Self, InvalidHeaderValue> {
         Ok(Self {
             key_id: key_id.into(),
             scopes,
-            user_header: user_id.into(),
+            user_header: user_id.get().into(),
             key_header: HeaderValue::from_str(key_id)?,
             scopes_header: HeaderValue::from_str(&scopes.to_string())?,
         })

@@ -10,7 +10,7 @@ use http::{
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use linnet_domain::Scope;
-use linnet_platform::single_flight::SingleFlightError;
+use linnet_platform::{clock::Clock, single_flight::SingleFlightError};
 use linnet_protocol::{
     key_lookup::{self, KeyLookupRequest, KeyLookupResponse},
     settings::ServiceSettings,
@@ -25,9 +25,6 @@ use crate::upstream::{Call, CallBody, UpstreamClient, UpstreamError};
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest response body, in bytes.
 const MAX_RESPONSE_BYTES: usize = 16 * 1_024;
-
-/// The current time; passed in so that tests can set it.
-pub(crate) type Clock = fn() -> DateTime<Utc>;
 
 /// Why a key lookup has no result.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +86,7 @@ pub(super) async fn look_up(
         .await?;
     match response.status() {
         StatusCode::NOT_FOUND => Ok(VerifiedKey { status: KeyStatus::Invalid, expires_in: None }),
-        StatusCode::OK => parse(&read(response, deadline).await?, clock()),
+        StatusCode::OK => parse(&read(response, deadline).await?, clock.now()),
         status => Err(LookupError::response(status)),
     }
 }

@@ -11,7 +11,7 @@ mod lookup;
 
 use std::{sync::Arc, time::Instant};
 
-use linnet_platform::single_flight::SingleFlight;
+use linnet_platform::{clock::Clock, single_flight::SingleFlight};
 use linnet_protocol::settings::ServiceSettings;
 use secrecy::SecretString;
 
@@ -20,7 +20,7 @@ use crate::{counters::Counters, upstream::UpstreamClient};
 pub(crate) use cache::{KeyCache, KeyStatus};
 pub(crate) use credentials::{CredentialError, PresentedKey, find_key};
 pub(crate) use identity::Caller;
-pub(crate) use lookup::{Clock, LookupError};
+pub(crate) use lookup::LookupError;
 
 use credentials::KeyHash;
 use lookup::VerifiedKey;

@@ -108,7 +108,7 @@ pub fn load<T: Settings>(file: Option<&Path>) -> Result<T, SettingsError> {
     load_layers(file, &environment, problems)
 }
 
-/// Loads settings like [`load`], from the given environment instead of the process's.
+/// The same as [`load`], with the given environment instead of that of the process.
 pub fn load_from<T: Settings>(
     file: Option<&Path>,
     environment: &BTreeMap<String, String>,

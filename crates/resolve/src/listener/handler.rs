@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use actix_web::{
@@ -19,13 +19,13 @@ use actix_web::{
     },
     web,
 };
-use linnet_platform::lifecycle::Lifecycle;
+use linnet_platform::{clock::Clock, lifecycle::Lifecycle};
 use linnet_telemetry::trace_headers::trace_id_from_traceparent;
 use tokio::sync::Semaphore;
 
 use crate::{Answer, HotLinks, LookupError, Redirect, Resolved, Resolver};
-use linnet_clicks::{ClickBuffer, Enricher, Seen, now_ms};
-use linnet_domain::has_code_shape;
+use linnet_clicks::{ClickBuffer, Enricher, Seen};
+use linnet_domain::{LinkId, has_code_shape};
 use linnet_store::{ConsumedClick, StoreError};
 
 use super::{MissBudget, ResolveMetrics, budget::Client, metrics::Outcome, pages};
@@ -56,6 +56,8 @@ pub struct PublicState {
     pub agents: Arc<Enricher>,
     /// Longest life of a permanent redirect in a browser, in seconds.
     pub permanent_max_age_s: u32,
+    /// Tells whether a link has expired, and when a click was.
+    pub clock: Clock,
     /// One redirect in this many is logged; 0 logs none.
     pub log_sample: u32,
     /// Redirects until the next one that is logged.
@@ -149,7 +151,7 @@ async fn resolve(
         None => state.resolver.resolve(code).await?,
     };
     match &resolved.entry().answer {
-        Answer::Redirect(redirect) => match remaining_s(redirect) {
+        Answer::Redirect(redirect) => match remaining_s(redirect, state.clock) {
             Some(0) => Err(state.miss(request, Missing::Expired)),
             remaining => {
                 state.note_click(request, redirect.url_id, is_head, false);
@@ -198,10 +200,9 @@ async fn limited(
 }
 
 /// Whole seconds until the redirect stops; `None` if it never does, 0 if it has.
-fn remaining_s(redirect: &Redirect) -> Option<u64> {
+fn remaining_s(redirect: &Redirect, clock: Clock) -> Option<u64> {
     let expires_at = redirect.expires_at_ms()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let left = i128::from(expires_at) - i128::try_from(now).unwrap_or(i128::MAX);
+    let left = i128::from(expires_at) - i128::from(clock.now_ms());
     if left <= 0 {
         return Some(0);
     }
@@ -287,14 +288,14 @@ impl PublicState {
     /// Leaves the click for the publisher: some copying, no waiting. `is_counted`: the link's limit
     /// has counted it.
     #[inline]
-    fn note_click(&self, request: &HttpRequest, url_id: i64, is_head: bool, is_counted: bool) {
+    fn note_click(&self, request: &HttpRequest, url_id: LinkId, is_head: bool, is_counted: bool) {
         let Some(clicks) = &self.clicks else { return };
         let looks_ahead = || {
             let purpose = header(request, &SEC_PURPOSE).or_else(|| header(request, &PURPOSE));
             purpose.is_some_and(|purpose| purpose.as_bytes().starts_with(b"prefetch"))
         };
         clicks.push(&Seen {
-            at_ms: now_ms(),
+            at_ms: self.clock.now_ms(),
             url_id,
             is_head,
             // A prefetch that took a click from a limit is one.

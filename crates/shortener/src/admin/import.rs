@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{config::Settings, startup::background_redis};
-use linnet_domain::RowFormat;
+use linnet_domain::{RowFormat, Visibility};
 use linnet_import::{
     BadRow, Bounds, ImportRow, RowRules, read_chunks,
     source::{Position, SourceError},
@@ -35,7 +35,7 @@ pub(super) async fn run(
         rules: RowRules { targets, by_admin: true, owner: None },
         options: WriteOptions {
             on_conflict: arguments.on_conflict,
-            visible_to: None,
+            visible_to: Visibility::All,
             dry_run: arguments.dry_run,
         },
         bad: 0,

@@ -1,7 +1,7 @@
 //! `admin jobs`: what waits, runs and has failed, and what to do about it.
 
 use crate::{config::Settings, startup::background_redis};
-use linnet_domain::{Job, JobFilter, Lane, Page, Point, Position};
+use linnet_domain::{Job, JobFilter, JobId, Lane, Page, Point, Position, Visibility};
 use linnet_jobs::{announcement, upload};
 use linnet_store::{JobChange, Store};
 
@@ -15,14 +15,16 @@ pub(super) async fn run(
 ) -> Result<(), AdminError> {
     let job = match command {
         Jobs::List(arguments) => return list(store, arguments).await,
-        Jobs::Show { id } => store.find_job(*id, None).await?.ok_or(AdminError::NoJob(*id))?,
+        Jobs::Show { id } => {
+            store.find_job(*id, Visibility::All).await?.ok_or(AdminError::NoJob(*id))?
+        }
         Jobs::Cancel { id } => {
-            let (job, name) = done(*id, store.cancel_job(*id, None).await?)?;
+            let (job, name) = done(*id, store.cancel_job(*id, Visibility::All).await?)?;
             upload::remove(&settings.jobs.upload_dir.join(name));
             job
         }
         Jobs::Replay { id } => {
-            let (job, lane) = done(*id, store.replay_job(*id, None).await?)?;
+            let (job, lane) = done(*id, store.replay_job(*id, Visibility::All).await?)?;
             announce(settings, lane, job.id).await;
             job
         }
@@ -43,7 +45,7 @@ async fn list(store: &Store, arguments: &ListJobs) -> Result<(), AdminError> {
     while left > 0 {
         let size = left.min(linnet_domain::MAX_PAGE_SIZE);
         let page = Page { position: Position::After(after), size };
-        let jobs = store.list_jobs(&filter, None, page).await?;
+        let jobs = store.list_jobs(&filter, Visibility::All, page).await?;
         for job in &jobs {
             let state = if job.is_dead { "dead" } else { job.state.as_str() };
             let user = job.user_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
@@ -55,7 +57,7 @@ async fn list(store: &Store, arguments: &ListJobs) -> Result<(), AdminError> {
                 job.rows_failed,
                 job.created_at.format("%Y-%m-%dT%H:%M:%SZ")
             );
-            after = job.id;
+            after = job.id.get();
         }
         if i64::try_from(jobs.len()).is_ok_and(|count| count < size) {
             break;
@@ -70,7 +72,7 @@ fn show(job: &Job) {
     println!("{}", serde_json::to_string_pretty(job).unwrap_or_default());
 }
 
-fn done<T>(id: i64, change: JobChange<T>) -> Result<T, AdminError> {
+fn done<T>(id: JobId, change: JobChange<T>) -> Result<T, AdminError> {
     match change {
         JobChange::Done(done) => Ok(done),
         JobChange::Absent => Err(AdminError::NoJob(id)),
@@ -81,7 +83,7 @@ fn done<T>(id: i64, change: JobChange<T>) -> Result<T, AdminError> {
     }
 }
 
-async fn announce(settings: &Settings, lane: Lane, id: i64) {
+async fn announce(settings: &Settings, lane: Lane, id: JobId) {
     let told = async {
         let mut connection = background_redis(settings).ok()?.get().await.ok()?;
         announcement(lane, id).query_async::<String>(&mut *connection).await.ok()

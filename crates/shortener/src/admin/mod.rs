@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::Settings;
 use linnet_clicks::ingest::IngestError;
-use linnet_domain::{JobState, OnConflict};
+use linnet_domain::{JobId, JobState, OnConflict, UserId};
 use linnet_import::source::SourceError;
 use linnet_store::{PoolRole, Store, StoreError, connect_lazy};
 use linnet_worker::maintenance::RunError;
@@ -61,7 +61,7 @@ pub struct CreateKey {
 pub struct EraseUser {
     /// The user's number.
     #[arg(long)]
-    pub id: i64,
+    pub id: UserId,
 }
 
 /// Arguments of `admin import`.
@@ -99,17 +99,17 @@ pub enum Jobs {
     /// Shows a job.
     Show {
         /// The job's number.
-        id: i64,
+        id: JobId,
     },
     /// Cancels a job that waits or runs. What was written until then stays.
     Cancel {
         /// The job's number.
-        id: i64,
+        id: JobId,
     },
     /// Puts a job of the dead-letter queue back into its queue, to go on where it had come to.
     Replay {
         /// The job's number.
-        id: i64,
+        id: JobId,
     },
 }
 
@@ -202,12 +202,12 @@ pub enum AdminError {
     },
     /// There is no such job.
     #[error("there is no job {0}")]
-    NoJob(i64),
+    NoJob(JobId),
     /// The job is in a state in which that cannot be done.
     #[error("job {id} is {state}")]
     JobState {
         /// Which.
-        id: i64,
+        id: JobId,
         /// Its state.
         state: &'static str,
     },

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use crate::config::Settings;
+use linnet_platform::clock::Clock;
 use linnet_store::Store;
 use linnet_worker::maintenance::{MaintenanceContext, TASKS, Task};
 
@@ -27,7 +28,11 @@ pub(super) async fn run(
         let message = format!("no task `{}`", arguments.name);
         return Err(AdminError::Argument { argument: "name", message });
     };
-    let upkeep = MaintenanceContext { store: store.clone(), settings: settings.maintenance() };
+    let upkeep = MaintenanceContext {
+        store: store.clone(),
+        settings: settings.maintenance(),
+        clock: Clock::System,
+    };
     let report = upkeep.run_now(task, Duration::from_secs(arguments.wait)).await?;
     println!("{}: {report}", task.name);
     Ok(())

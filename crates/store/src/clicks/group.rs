@@ -1,13 +1,10 @@
 //! What is written of a group of batches.
 
-use std::{
-    num::{NonZeroI32, NonZeroI64},
-    ops::AddAssign,
-};
+use std::{num::NonZeroI32, ops::AddAssign};
 
 use chrono::{DateTime, NaiveDate, Utc};
 
-use linnet_domain::ClickKind;
+use linnet_domain::{ClickKind, LinkId, Subject, UserId};
 
 use super::LinkDays;
 
@@ -16,10 +13,10 @@ use super::LinkDays;
 /// in the stream while this changes would be written with other shards than before.
 pub const SHARDS: [i16; 2] = [1, 2];
 
-/// The shard of a link, of a user negated, or of 0 for all.
-pub fn shard_of(subject: i64) -> i16 {
+/// The shard of a subject.
+pub fn shard_of(subject: Subject) -> i16 {
     let [even, odd] = SHARDS;
-    if subject % 2 == 0 { even } else { odd }
+    if subject.key() % 2 == 0 { even } else { odd }
 }
 
 /// A click with everything that follows from it. There are tens of thousands of them at a time.
@@ -28,13 +25,13 @@ pub struct ClickRow {
     /// When.
     pub at: DateTime<Utc>,
     /// Which link.
-    pub url_id: i64,
+    pub url_id: LinkId,
     /// The visitor's hash.
     pub visitor: Option<i64>,
     /// Ids of `click_values`, in the order of `ValueKind::ALL`.
     pub values: [Option<NonZeroI32>; 4],
     /// The link's owner.
-    pub user_id: Option<NonZeroI64>,
+    pub user_id: Option<UserId>,
     /// What the request was.
     pub kind: ClickKind,
     /// The link's own counter has it already.
@@ -81,8 +78,8 @@ impl AddAssign for KindCounts {
 /// What is added to a row of `click_hours`; hours of links are in [`LinkDays`].
 #[derive(Debug, Clone, Copy)]
 pub struct HourDelta {
-    /// A user negated, or 0 for all.
-    pub subject: i64,
+    /// A user, or the whole service.
+    pub subject: Subject,
     /// The hour's beginning.
     pub hour: DateTime<Utc>,
     /// What is added.
@@ -93,7 +90,7 @@ pub struct HourDelta {
 #[derive(Debug, Clone, Copy)]
 pub struct DayDelta {
     /// As in [`HourDelta`].
-    pub subject: i64,
+    pub subject: Subject,
     /// The UTC day.
     pub day: NaiveDate,
     /// What is added.
@@ -105,8 +102,8 @@ pub struct DayDelta {
 /// What is added to a row of `click_days_by_value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueDelta {
-    /// A link, a user negated, or 0 for all.
-    pub subject: i64,
+    /// A link, a user, or the whole service.
+    pub subject: Subject,
     /// The UTC day.
     pub day: NaiveDate,
     /// An id of `click_values`.
@@ -119,7 +116,7 @@ pub struct ValueDelta {
 #[derive(Debug, Clone, Copy)]
 pub struct LinkDelta {
     /// The link.
-    pub url_id: i64,
+    pub url_id: LinkId,
     /// Clicks that its own counter does not have yet.
     pub clicks: i64,
     /// The latest of them.

@@ -2,6 +2,8 @@
 
 use chrono::NaiveDate;
 
+use linnet_domain::{LinkId, Subject};
+
 use super::{KindCounts, ValueDelta};
 
 /// Numbers of an hour: which of the day (0 to 23), people's clicks, bots, prefetches, `HEAD`s.
@@ -15,7 +17,7 @@ const MAX_VALUES: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkDay<'a> {
     /// The link.
-    pub url_id: i64,
+    pub url_id: LinkId,
     /// The UTC day.
     pub day: NaiveDate,
     /// Visitors of the whole day so far.
@@ -42,7 +44,7 @@ impl<'a> LinkDay<'a> {
     }
 
     fn value(self, value_id: i32, clicks: i64) -> ValueDelta {
-        ValueDelta { subject: self.url_id, day: self.day, value_id, clicks }
+        ValueDelta { subject: Subject::Link(self.url_id), day: self.day, value_id, clicks }
     }
 
     /// All hours together.
@@ -57,7 +59,7 @@ impl<'a> LinkDay<'a> {
 /// A row without its lists, which end here in those of all rows and begin where those of the row before end.
 #[derive(Debug, Clone, Copy)]
 struct Row {
-    url_id: i64,
+    url_id: LinkId,
     day: NaiveDate,
     visitors: i64,
     hours_end: usize,
@@ -131,7 +133,7 @@ impl LinkDays {
     }
 
     /// Adds a row, whose hours and values come next.
-    pub fn begin(&mut self, url_id: i64, day: NaiveDate, visitors: i64) {
+    pub fn begin(&mut self, url_id: LinkId, day: NaiveDate, visitors: i64) {
         let (hours_end, values_end) = (self.hours.len(), self.value_ids.len());
         self.rows.push(Row { url_id, day, visitors, hours_end, values_end });
     }
@@ -232,9 +234,13 @@ mod tests {
         KindCounts { clicks, bots, ..KindCounts::default() }
     }
 
+    fn link(number: i64) -> LinkId {
+        LinkId::new(number).unwrap()
+    }
+
     fn row(url_id: i64, visitors: i64, hours: &[(i32, i64)], values: &[i32]) -> LinkDays {
         let mut days = LinkDays::default();
-        days.begin(url_id, NaiveDate::default(), visitors);
+        days.begin(link(url_id), NaiveDate::default(), visitors);
         for (hour, clicks) in hours {
             days.add_hour(*hour, counts(*clicks, 1));
         }
@@ -251,14 +257,14 @@ mod tests {
         let (mut sums, mut others) = (row(6, 0, &[(0, 1)], &[9]), Vec::new());
         sums.push_sum(held.last(), added.last().unwrap(), &mut others);
         let sum = sums.last().unwrap();
-        assert_eq!((sum.url_id, sum.visitors), (7, 5));
+        assert_eq!((sum.url_id, sum.visitors), (link(7), 5));
         let hours = [(3, counts(10, 1)), (4, counts(21, 2)), (9, counts(2, 1))];
         assert_eq!(sum.hours().collect::<Vec<_>>(), hours);
         assert_eq!(sum.counts(), counts(33, 4));
         assert_eq!(sum.values().collect::<Vec<_>>(), [(1, 2), (2, 4), (3, 2)]);
         assert_eq!(others, []);
         let first = sums.iter().next().unwrap();
-        assert_eq!((first.url_id, first.values().next()), (6, Some((9, 2))), "as it was");
+        assert_eq!((first.url_id, first.values().next()), (link(6), Some((9, 2))), "as it was");
         let place = sums.places().nth(1).unwrap();
         assert_eq!((place.hours, place.values), ((6, 20), (2, 4)));
     }
@@ -283,7 +289,7 @@ mod tests {
         let mut days = row(1, 0, &[(1, 1)], &[]);
         days.append(&mut row(2, 3, &[], &[5]));
         let all: Vec<_> = days.iter().map(|row| (row.url_id, row.counts().clicks)).collect();
-        assert_eq!(all, [(1, 1), (2, 0)]);
+        assert_eq!(all, [(link(1), 1), (link(2), 0)]);
         assert_eq!(days.last().unwrap().values().collect::<Vec<_>>(), [(5, 2)]);
     }
 }

@@ -15,17 +15,17 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
-use linnet_domain::{ClickValue, ValueKind};
+use linnet_domain::{ClickValue, LinkId, UserId, ValueKind};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, numbers};
 
 /// What ingestion must know of a link.
 #[derive(Debug, Clone)]
 pub struct LinkFacts {
     /// The link.
-    pub id: i64,
+    pub id: LinkId,
     /// Its owner.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// Its target, if that may name a campaign.
     pub campaign_target: Option<String>,
 }
@@ -65,13 +65,13 @@ impl Store {
     }
 
     /// Owner and campaign of links; those that are gone are left out.
-    pub async fn link_facts(&self, ids: &[i64]) -> Result<Vec<LinkFacts>, StoreError> {
+    pub async fn link_facts(&self, ids: &[LinkId]) -> Result<Vec<LinkFacts>, StoreError> {
         Ok(sqlx::query_as!(
             LinkFacts,
-            r#"SELECT id, user_id,
+            r#"SELECT id AS "id: LinkId", user_id AS "user_id: UserId",
                       CASE WHEN original_url LIKE '%utm\_%' THEN original_url END AS campaign_target
                  FROM urls WHERE id = ANY($1)"#,
-            ids
+            &numbers(ids)
         )
         .fetch_all(&self.pool)
         .await?)
@@ -163,12 +163,13 @@ impl Store {
     pub async fn visitors_of_day(
         &self,
         day: NaiveDate,
-        after: (i64, i64),
+        after: Option<(LinkId, i64)>,
         limit: i64,
-    ) -> Result<Vec<(i64, Option<i64>, i64)>, StoreError> {
+    ) -> Result<Vec<(LinkId, Option<UserId>, i64)>, StoreError> {
         let (from, to) = utc_day(day);
         let rows = sqlx::query!(
-            r#"SELECT seen.url_id AS "url_id!", urls.user_id AS "user_id?", seen.visitor AS "visitor!"
+            r#"SELECT seen.url_id AS "url_id!: LinkId", urls.user_id AS "user_id?: UserId",
+                      seen.visitor AS "visitor!"
                  FROM (SELECT DISTINCT url_id, visitor FROM clicks
                         WHERE clicked_at >= $1 AND clicked_at < $2 AND kind = 0
                           AND visitor IS NOT NULL AND (url_id, visitor) > ($3, $4)
@@ -177,8 +178,8 @@ impl Store {
                 ORDER BY 1, 3"#,
             from,
             to,
-            after.0,
-            after.1,
+            after.map_or(0, |(url_id, _)| url_id.get()),
+            after.map_or(0, |(_, visitor)| visitor),
             limit
         )
         .fetch_all(&self.pool)

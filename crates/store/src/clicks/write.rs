@@ -3,6 +3,7 @@
 use std::num::NonZeroI32;
 
 use futures::TryStreamExt;
+use linnet_domain::LinkId;
 use sqlx::{PgConnection, postgres::PgCopyIn};
 
 use crate::{Store, StoreError, copy::BinaryRows};
@@ -70,7 +71,7 @@ async fn send_rows(
         for row in part {
             binary.begin(4 + row.values.len());
             binary.timestamp(row.at);
-            binary.bigint(row.url_id);
+            binary.bigint(row.url_id.get());
             binary.smallint(i16::from(row.kind as u8));
             binary.nullable(row.visitor, BinaryRows::bigint);
             for value in row.values {
@@ -150,9 +151,9 @@ async fn held_link_days(
     connection: &mut PgConnection,
     days: &[LinkDay<'_>],
 ) -> Result<(Vec<i64>, LinkDays), StoreError> {
-    let (url_ids, dates) = (column(days, |row| row.url_id), column(days, |row| row.day));
+    let (url_ids, dates) = (column(days, |row| row.url_id.get()), column(days, |row| row.day));
     let mut rows = sqlx::query!(
-        r#"SELECT place AS "place!", held.url_id, held.day, visitors, hours, value_ids, value_clicks
+        r#"SELECT place AS "place!", held.url_id AS "url_id: LinkId", held.day, visitors, hours, value_ids, value_clicks
              FROM UNNEST($1::bigint[], $2::date[]) WITH ORDINALITY AS wanted (url_id, day, place)
              JOIN click_link_days AS held
                ON held.url_id = wanted.url_id AND held.day = wanted.day
@@ -205,7 +206,7 @@ async fn replace_link_days(
                        ($12::integer[])[hours_from:hours_to],
                        ($13::integer[])[values_from:values_to],
                        ($14::bigint[])[values_from:values_to])",
-        &column(&rows, |row| row.url_id),
+        &column(&rows, |row| row.url_id.get()),
         &column(&rows, |row| row.day),
         &column(&counts, |row| row.clicks),
         &column(&counts, |row| row.bots),
@@ -237,7 +238,7 @@ async fn add_hours(connection: &mut PgConnection, hours: &[HourDelta]) -> Result
                prefetches = held.prefetches + delta.prefetches, heads = held.heads + delta.heads
           WHEN NOT MATCHED THEN INSERT (subject, hour, clicks, bots, prefetches, heads)
                VALUES (subject, hour, clicks, bots, prefetches, heads)",
-        &column(hours, |row| row.subject),
+        &column(hours, |row| row.subject.key()),
         &column(hours, |row| row.hour),
         &column(hours, |row| row.counts.clicks),
         &column(hours, |row| row.counts.bots),
@@ -263,7 +264,7 @@ async fn add_days(connection: &mut PgConnection, days: &[DayDelta]) -> Result<()
                visitors = GREATEST(held.visitors, delta.visitors)
           WHEN NOT MATCHED THEN INSERT (subject, day, clicks, bots, prefetches, heads, visitors)
                VALUES (subject, day, clicks, bots, prefetches, heads, visitors)",
-        &column(days, |row| row.subject),
+        &column(days, |row| row.subject.key()),
         &column(days, |row| row.day),
         &column(days, |row| row.counts.clicks),
         &column(days, |row| row.counts.bots),
@@ -289,7 +290,7 @@ async fn add_to_values(
           WHEN MATCHED THEN UPDATE SET clicks = held.clicks + delta.clicks
           WHEN NOT MATCHED THEN INSERT (subject, day, value_id, clicks)
                VALUES (subject, day, value_id, clicks)",
-        &column(values, |row| row.subject),
+        &column(values, |row| row.subject.key()),
         &column(values, |row| row.day),
         &column(values, |row| row.value_id),
         &column(values, |row| row.clicks)
@@ -308,7 +309,7 @@ async fn add_to_links(
                          last_clicked_at = GREATEST(urls.last_clicked_at, delta.last)
            FROM UNNEST($1::bigint[], $2::bigint[], $3::timestamptz[]) AS delta (id, clicks, last)
           WHERE urls.id = delta.id",
-        &column(links, |row| row.url_id),
+        &column(links, |row| row.url_id.get()),
         &column(links, |row| row.clicks),
         &column(links, |row| row.last)
     )

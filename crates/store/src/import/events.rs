@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
+use linnet_domain::{EventId, LinkId, UserId};
 use sqlx::PgConnection;
 
 use super::{super::StoreError, RowOutcome, WriteOptions, WriteRows, Writing, column, pass_ids};
@@ -12,11 +13,11 @@ use super::{super::StoreError, RowOutcome, WriteOptions, WriteRows, Writing, col
 #[derive(Debug, Clone)]
 pub struct ImportEvent {
     /// Its id.
-    pub id: i64,
+    pub id: EventId,
     /// The link, which may be gone.
-    pub url_id: Option<i64>,
+    pub url_id: Option<LinkId>,
     /// Who did it.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// What happened.
     pub event_type: String,
     /// When it happened.
@@ -42,12 +43,10 @@ async fn write(
 ) -> Result<Vec<RowOutcome>, StoreError> {
     let mut written = insert(connection, rows).await?;
     pass_ids(connection, "events_id_seq", written.iter().copied(), options).await?;
-    let ids = if written.len() == rows.len() { vec![] } else { column(rows, |row| row.id) };
-    let taken: HashSet<i64> = sqlx::query_scalar!("SELECT id FROM events WHERE id = ANY($1)", &ids)
-        .fetch_all(connection)
-        .await?
-        .into_iter()
-        .collect();
+    let ids = if written.len() == rows.len() { vec![] } else { column(rows, |row| row.id.get()) };
+    let taken =
+        sqlx::query_scalar!(r#"SELECT id AS "id: EventId" FROM events WHERE id = ANY($1)"#, &ids);
+    let taken: HashSet<EventId> = taken.fetch_all(connection).await?.into_iter().collect();
     // A row is written once; a second one with its id, later in the chunk, is not.
     Ok(rows
         .iter()
@@ -64,17 +63,17 @@ async fn write(
 async fn insert(
     connection: &mut PgConnection,
     rows: &[&ImportEvent],
-) -> Result<HashSet<i64>, StoreError> {
+) -> Result<HashSet<EventId>, StoreError> {
     let written = sqlx::query_scalar!(
-        "INSERT INTO events (id, url_id, user_id, event_type, timestamp, details)
+        r#"INSERT INTO events (id, url_id, user_id, event_type, timestamp, details)
          SELECT row.* FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::text[],
                                   $5::timestamptz[], $6::jsonb[])
            AS row (id, url_id, user_id, event_type, timestamp, details)
           WHERE row.url_id IS NULL OR EXISTS (SELECT FROM urls WHERE urls.id = row.url_id)
-         ON CONFLICT DO NOTHING RETURNING id",
-        &column(rows, |row| row.id),
-        &column(rows, |row| row.url_id) as &[Option<i64>],
-        &column(rows, |row| row.user_id) as &[Option<i64>],
+         ON CONFLICT DO NOTHING RETURNING id AS "id: EventId""#,
+        &column(rows, |row| row.id.get()),
+        &column(rows, |row| row.url_id.map(LinkId::get)) as &[Option<i64>],
+        &column(rows, |row| row.user_id.map(UserId::get)) as &[Option<i64>],
         &column(rows, |row| row.event_type.clone()),
         &column(rows, |row| row.timestamp),
         &column(rows, |row| row.details.clone())

@@ -6,12 +6,13 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use sqlx::PgConnection;
 
-use linnet_domain::{OnConflict, RedirectStatus, ShortCode, TargetUrl};
+use linnet_domain::{LinkId, OnConflict, RedirectStatus, ShortCode, TargetUrl, UserId};
 
 use super::{
     super::{
         Store, StoreError,
         links::{draw_code, status_code},
+        numbers,
     },
     RowOutcome, WriteOptions, WriteRows, Writing, column, ids_of, pass_ids,
 };
@@ -24,9 +25,9 @@ const MAX_DRAWS: usize = 5;
 #[derive(Debug, Clone)]
 pub struct ImportLink {
     /// An id of its own.
-    pub id: Option<i64>,
+    pub id: Option<LinkId>,
     /// The owner.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// The code; drawn, if it does not say.
     pub short_code: Option<ShortCode>,
     /// The target.
@@ -67,14 +68,14 @@ pub struct GivenLinkFields {
 
 /// A row with the id and the code that it will have.
 struct Numbered<'a> {
-    id: i64,
+    id: LinkId,
     code: ShortCode,
     row: &'a ImportLink,
 }
 
 /// What stands in the way of a row.
 struct Obstacle {
-    code_owner: Option<i64>,
+    code_owner: Option<LinkId>,
     is_id_taken: bool,
     is_user_missing: bool,
 }
@@ -132,7 +133,7 @@ async fn number<'a>(
     rows: &[&'a ImportLink],
 ) -> Result<Vec<Numbered<'a>>, StoreError> {
     let ids = ids_of(connection, SEQUENCE, rows.iter().map(|row| row.id)).await?;
-    let with_code = |(id, row): (i64, &&'a ImportLink)| {
+    let with_code = |(id, row): (LinkId, &&'a ImportLink)| {
         let code = row.short_code.clone().map_or_else(draw_code, Ok)?;
         Ok(Numbered { id, code, row })
     };
@@ -144,7 +145,7 @@ async fn number<'a>(
 async fn insert(
     connection: &mut PgConnection,
     rows: &[Numbered<'_>],
-) -> Result<HashSet<i64>, StoreError> {
+) -> Result<HashSet<LinkId>, StoreError> {
     let rows: Vec<&Numbered<'_>> = rows.iter().collect();
     let rows = rows.as_slice();
     let written = sqlx::query_scalar!(
@@ -170,9 +171,9 @@ async fn insert(
                  'short_code', short_code, 'original_url', original_url)
                FROM made WHERE id <> ALL ($12)
            )
-           SELECT id AS "id!" FROM made"#,
-        &column(rows, |row| row.id),
-        &column(rows, |row| row.row.user_id) as &[Option<i64>],
+           SELECT id AS "id!: LinkId" FROM made"#,
+        &column(rows, |row| row.id.get()),
+        &column(rows, |row| row.row.user_id.map(UserId::get)) as &[Option<i64>],
         &column(rows, |row| row.code.to_string()),
         &column(rows, |row| row.row.target.as_str().to_owned()),
         &column(rows, |row| row.row.title.clone()) as &[Option<String>],
@@ -182,7 +183,7 @@ async fn insert(
         &column(rows, |row| row.row.max_clicks) as &[Option<i64>],
         &column(rows, |row| row.row.created_at) as &[Option<DateTime<Utc>>],
         &column(rows, |row| row.row.updated_at) as &[Option<DateTime<Utc>>],
-        &rows.iter().filter_map(|row| row.row.id).collect::<Vec<i64>>()
+        &rows.iter().filter_map(|row| row.row.id.map(LinkId::get)).collect::<Vec<i64>>()
     )
     .fetch_all(connection)
     .await?;
@@ -201,7 +202,7 @@ async fn explain(
     let obstacles = obstacles(connection, &rows).await?;
     let mut again = Vec::new();
     // What is to be changed, by its id: of rows that mean the same link the last one counts.
-    let mut changes: HashMap<i64, &ImportLink> = HashMap::new();
+    let mut changes: HashMap<LinkId, &ImportLink> = HashMap::new();
     let mut targets = Vec::with_capacity(left.len());
     for ((place, row), obstacle) in left.iter().zip(&obstacles) {
         let chosen = row.row.short_code.is_some();
@@ -248,15 +249,16 @@ async fn obstacles(
 ) -> Result<Vec<Obstacle>, StoreError> {
     Ok(sqlx::query_as!(
         Obstacle,
-        r#"SELECT (SELECT urls.id FROM urls WHERE urls.short_code = row.short_code) AS code_owner,
+        r#"SELECT (SELECT urls.id FROM urls WHERE urls.short_code = row.short_code)
+                    AS "code_owner: LinkId",
                   EXISTS (SELECT FROM urls WHERE urls.id = row.id) AS "is_id_taken!",
                   (row.user_id IS NOT NULL AND NOT EXISTS (
                       SELECT FROM users WHERE users.id = row.user_id)) AS "is_user_missing!"
              FROM UNNEST($1::bigint[], $2::text[], $3::bigint[]) WITH ORDINALITY
                AS row (id, short_code, user_id, place) ORDER BY place"#,
-        &column(rows, |row| row.id),
+        &column(rows, |row| row.id.get()),
         &column(rows, |row| row.code.to_string()),
-        &column(rows, |row| row.row.user_id) as &[Option<i64>]
+        &column(rows, |row| row.row.user_id.map(UserId::get)) as &[Option<i64>]
     )
     .fetch_all(connection)
     .await?)
@@ -266,14 +268,15 @@ async fn obstacles(
 /// The ids of those that were changed.
 async fn update(
     connection: &mut PgConnection,
-    changes: &HashMap<i64, &ImportLink>,
+    changes: &HashMap<LinkId, &ImportLink>,
     options: &WriteOptions,
-) -> Result<HashSet<i64>, StoreError> {
-    let mut ids: Vec<i64> = changes.keys().copied().collect();
+) -> Result<HashSet<LinkId>, StoreError> {
+    let mut ids: Vec<LinkId> = changes.keys().copied().collect();
     // In the order of ids, so that two imports of the same links wait for each other and not in a ring.
     ids.sort_unstable();
     let rows: Vec<&ImportLink> = ids.iter().filter_map(|id| changes.get(id).copied()).collect();
     let rows = rows.as_slice();
+    let ids = numbers(&ids);
     sqlx::query!("SELECT id FROM urls WHERE id = ANY($1) ORDER BY id FOR UPDATE", &ids)
         .fetch_all(&mut *connection)
         .await?;
@@ -304,7 +307,7 @@ async fn update(
              INSERT INTO cache_invalidations (kind, subject, version)
              SELECT 'link', short_code, version FROM changed
            )
-           SELECT id AS "id!" FROM changed"#,
+           SELECT id AS "id!: LinkId" FROM changed"#,
         &ids,
         &column(rows, |row| row.target.as_str().to_owned()),
         &column(rows, |row| row.title.clone()) as &[Option<String>],
@@ -317,7 +320,7 @@ async fn update(
         &column(rows, |row| row.given.redirect_status),
         &column(rows, |row| row.given.expires_at),
         &column(rows, |row| row.given.max_clicks),
-        options.visible_to
+        options.visible_to.owner_filter()
     )
     .fetch_all(connection)
     .await?;
@@ -329,15 +332,15 @@ impl Store {
     /// taken are left out. The ids of the others.
     pub async fn add_links(
         &self,
-        user_id: i64,
+        user_id: UserId,
         links: &[(ShortCode, TargetUrl)],
         created_at: DateTime<Utc>,
-    ) -> Result<Vec<i64>, StoreError> {
+    ) -> Result<Vec<LinkId>, StoreError> {
         let codes: Vec<String> = links.iter().map(|(code, _)| code.to_string()).collect();
         let targets: Vec<String> =
             links.iter().map(|(_, target)| target.as_str().to_owned()).collect();
         Ok(sqlx::query_scalar!(
-            "WITH made AS (
+            r#"WITH made AS (
                INSERT INTO urls (user_id, short_code, original_url, created_at, updated_at)
                SELECT $1, code, target, $4, $4
                  FROM UNNEST($2::text[], $3::text[]) AS row (code, target)
@@ -349,8 +352,8 @@ impl Store {
                       jsonb_build_object('short_code', short_code, 'original_url', original_url)
                  FROM made
              )
-             SELECT id FROM made",
-            user_id,
+             SELECT id AS "id: LinkId" FROM made"#,
+            user_id.get(),
             &codes,
             &targets,
             created_at

@@ -11,7 +11,7 @@ mod users;
 use futures::future::BoxFuture;
 use sqlx::PgConnection;
 
-use linnet_domain::{OnConflict, RowProblem, UserRef};
+use linnet_domain::{OnConflict, RowProblem, Visibility};
 
 use super::StoreError;
 
@@ -25,7 +25,7 @@ pub struct WriteOptions {
     /// Of those that are there already.
     pub on_conflict: OnConflict,
     /// Whose rows may be changed.
-    pub visible_to: UserRef,
+    pub visible_to: Visibility,
     /// Whether all of it is rolled back. Sequences are not, so they are left alone.
     pub dry_run: bool,
 }
@@ -83,43 +83,49 @@ fn column<R, T>(rows: &[&R], of: impl Fn(&R) -> T) -> Vec<T> {
 }
 
 /// The next `count` numbers of a sequence.
-async fn next_ids(
+async fn next_ids<I: TryFrom<i64>>(
     connection: &mut PgConnection,
     sequence: &str,
     count: usize,
-) -> Result<Vec<i64>, StoreError> {
+) -> Result<Vec<I>, StoreError> {
     if count == 0 {
         return Ok(Vec::new());
     }
     let count = i32::try_from(count).unwrap_or(i32::MAX);
-    Ok(sqlx::query_scalar!(
+    let numbers = sqlx::query_scalar!(
         r#"SELECT nextval($1::text::regclass) AS "id!" FROM generate_series(1, $2)"#,
         sequence,
         count
     )
     .fetch_all(connection)
-    .await?)
+    .await?;
+    numbers.into_iter().map(|number| I::try_from(number).map_err(|_| no_id())).collect()
 }
 
 /// Each row's own id, or one of the sequence.
-async fn ids_of(
+async fn ids_of<I: TryFrom<i64>>(
     connection: &mut PgConnection,
     sequence: &str,
-    own: impl ExactSizeIterator<Item = Option<i64>> + Clone,
-) -> Result<Vec<i64>, StoreError> {
+    own: impl ExactSizeIterator<Item = Option<I>> + Clone,
+) -> Result<Vec<I>, StoreError> {
     let missing = own.clone().filter(Option::is_none).count();
     let mut next = next_ids(connection, sequence, missing).await?.into_iter();
-    Ok(own.map(|id| id.or_else(|| next.next()).unwrap_or_default()).collect())
+    own.map(|id| id.or_else(|| next.next()).ok_or_else(no_id)).collect()
+}
+
+/// The sequence has come to its end, or was set below 1.
+fn no_id() -> StoreError {
+    StoreError::Failed(sqlx::Error::RowNotFound)
 }
 
 /// Moves a sequence past ids that rows brought along.
 async fn pass_ids(
     connection: &mut PgConnection,
     sequence: &str,
-    own: impl Iterator<Item = i64>,
+    own: impl Iterator<Item: Into<i64>>,
     options: &WriteOptions,
 ) -> Result<(), StoreError> {
-    if let Some(highest) = own.max().filter(|_| !options.dry_run) {
+    if let Some(highest) = own.map(Into::into).max().filter(|_| !options.dry_run) {
         // `nextval` of another session may come in between, which only leads further.
         sqlx::query!(
             "SELECT setval(seqrelid::regclass, $2) FROM pg_sequence

@@ -6,10 +6,11 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use sqlx::PgConnection;
 
-use linnet_domain::{Email, OnConflict};
+use linnet_domain::{Email, OnConflict, UserId};
 
 use super::{
-    super::StoreError, RowOutcome, WriteOptions, WriteRows, Writing, column, ids_of, pass_ids,
+    super::{StoreError, numbers},
+    RowOutcome, WriteOptions, WriteRows, Writing, column, ids_of, pass_ids,
 };
 
 const SEQUENCE: &str = "users_id_seq";
@@ -18,7 +19,7 @@ const SEQUENCE: &str = "users_id_seq";
 #[derive(Debug, Clone)]
 pub struct ImportUser {
     /// An id of its own.
-    pub id: Option<i64>,
+    pub id: Option<UserId>,
     /// Label; may repeat.
     pub username: String,
     /// Unique.
@@ -81,16 +82,16 @@ async fn write(
 
 async fn insert(
     connection: &mut PgConnection,
-    ids: &[i64],
+    ids: &[UserId],
     rows: &[&ImportUser],
-) -> Result<HashSet<i64>, StoreError> {
+) -> Result<HashSet<UserId>, StoreError> {
     let written = sqlx::query_scalar!(
-        "INSERT INTO users (id, username, email, created_at)
+        r#"INSERT INTO users (id, username, email, created_at)
          SELECT id, username, email, COALESCE(created_at, now())
            FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::timestamptz[])
              AS row (id, username, email, created_at)
-         ON CONFLICT DO NOTHING RETURNING id",
-        ids,
+         ON CONFLICT DO NOTHING RETURNING id AS "id: UserId""#,
+        &numbers(ids),
         &column(rows, |row| row.username.clone()),
         &column(rows, |row| row.email.as_str().to_owned()),
         &column(rows, |row| row.created_at) as &[Option<DateTime<Utc>>]

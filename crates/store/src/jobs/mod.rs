@@ -9,9 +9,9 @@ use std::collections::HashSet;
 use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
-use linnet_domain::{Job, JobFilter, Lane, NewJob, Page, UserRef};
+use linnet_domain::{Job, JobFilter, JobId, Lane, NewJob, Page, UserId, Visibility};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, numbers};
 
 use rows::{JobRow, job_query};
 
@@ -49,20 +49,24 @@ impl Store {
     }
 
     /// The job with this id, if `visible_to` may see it.
-    pub async fn find_job(&self, id: i64, visible_to: UserRef) -> Result<Option<Job>, StoreError> {
+    pub async fn find_job(
+        &self,
+        id: JobId,
+        visible_to: Visibility,
+    ) -> Result<Option<Job>, StoreError> {
         let query = job_query!(
             "SELECT",
             "FROM jobs WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)",
-            id,
-            visible_to
+            id.get(),
+            visible_to.owner_filter()
         );
         let row = observe_query("find_job", query.fetch_optional(&self.pool)).await?;
         Ok(row.map(Job::from))
     }
 
     /// The jobs with these ids, in any order.
-    pub async fn find_jobs(&self, ids: &[i64]) -> Result<Vec<Job>, StoreError> {
-        let query = job_query!("SELECT", "FROM jobs WHERE id = ANY($1)", ids);
+    pub async fn find_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
+        let query = job_query!("SELECT", "FROM jobs WHERE id = ANY($1)", &numbers(ids));
         let rows = observe_query("find_jobs", query.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(Job::from).collect())
     }
@@ -71,7 +75,7 @@ impl Store {
     pub async fn list_jobs(
         &self,
         filter: &JobFilter,
-        visible_to: UserRef,
+        visible_to: Visibility,
         page: Page,
     ) -> Result<Vec<Job>, StoreError> {
         let query = job_query!(
@@ -82,7 +86,7 @@ impl Store {
                 AND (NOT $5 OR dead_at IS NOT NULL)
               ORDER BY id LIMIT $6 OFFSET $7",
             page.after(),
-            visible_to,
+            visible_to.owner_filter(),
             filter.state.map(linnet_domain::JobState::as_str),
             filter.kind.map(linnet_domain::JobKind::as_str),
             filter.only_dead,
@@ -97,8 +101,8 @@ impl Store {
     /// the next chunk.
     pub async fn cancel_job(
         &self,
-        id: i64,
-        visible_to: UserRef,
+        id: JobId,
+        visible_to: Visibility,
     ) -> Result<JobChange<(Job, String)>, StoreError> {
         let query = job_query!(
             "UPDATE jobs SET state = 'cancelled', finished_at = now(), last_event = last_event + 1,
@@ -106,8 +110,8 @@ impl Store {
               WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
                 AND state IN ('queued', 'running') RETURNING",
             "",
-            id,
-            visible_to
+            id.get(),
+            visible_to.owner_filter()
         );
         let row = observe_query("cancel_job", query.fetch_optional(&self.pool)).await?;
         let cancelled = row.map(|mut row| {
@@ -120,8 +124,8 @@ impl Store {
     /// Puts a dead job back into its queue, to go on where it had come to; tells its lane.
     pub async fn replay_job(
         &self,
-        id: i64,
-        visible_to: UserRef,
+        id: JobId,
+        visible_to: Visibility,
     ) -> Result<JobChange<(Job, Lane)>, StoreError> {
         let query = job_query!(
             "UPDATE jobs SET state = 'queued', attempts = 0, dead_at = NULL, finished_at = NULL,
@@ -130,8 +134,8 @@ impl Store {
               WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2) AND dead_at IS NOT NULL
               RETURNING",
             "",
-            id,
-            visible_to
+            id.get(),
+            visible_to.owner_filter()
         );
         let row = observe_query("replay_job", query.fetch_optional(&self.pool)).await?;
         let replayed = row.map(|row| {
@@ -144,14 +148,14 @@ impl Store {
     /// Removes a job that has come to its end, with its reports; tells its upload's name.
     pub async fn discard_job(
         &self,
-        id: i64,
-        visible_to: UserRef,
+        id: JobId,
+        visible_to: Visibility,
     ) -> Result<JobChange<String>, StoreError> {
         let query = sqlx::query_scalar!(
             "DELETE FROM jobs WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
                 AND state NOT IN ('queued', 'running') RETURNING upload",
-            id,
-            visible_to
+            id.get(),
+            visible_to.owner_filter()
         );
         let upload = observe_query("discard_job", query.fetch_optional(&self.pool)).await?;
         self.outcome(upload, id, visible_to).await
@@ -182,8 +186,8 @@ impl Store {
     async fn outcome<T>(
         &self,
         done: Option<T>,
-        id: i64,
-        visible_to: UserRef,
+        id: JobId,
+        visible_to: Visibility,
     ) -> Result<JobChange<T>, StoreError> {
         Ok(match done {
             Some(done) => JobChange::Done(done),
@@ -211,7 +215,7 @@ pub(super) async fn create_job_on(
          RETURNING",
         "",
         new.kind.as_str(),
-        new.user_id,
+        new.user_id.map(UserId::get),
         new.by_admin,
         new.format.as_str(),
         new.on_conflict.as_str(),

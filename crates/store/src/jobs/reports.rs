@@ -3,7 +3,7 @@
 use linnet_telemetry::context::observe_query;
 use sqlx::{PgConnection, types::Json};
 
-use linnet_domain::{RowProblem, RowReport};
+use linnet_domain::{JobId, RowProblem, RowReport};
 
 use super::super::{Store, StoreError};
 
@@ -12,7 +12,7 @@ impl Store {
     /// `offset` of them.
     pub async fn job_reports(
         &self,
-        job_id: i64,
+        job_id: JobId,
         after: i64,
         limit: i64,
         offset: i64,
@@ -21,7 +21,7 @@ impl Store {
             r#"SELECT event, line, errors AS "errors: Json<Vec<RowProblem>>",
                       cells AS "cells: Json<Vec<String>>"
                  FROM job_row_errors WHERE job_id = $1 AND event > $2 ORDER BY event LIMIT $3 OFFSET $4"#,
-            job_id,
+            job_id.get(),
             after,
             limit,
             offset
@@ -37,8 +37,8 @@ impl Store {
     }
 
     /// The columns of a job's upload.
-    pub async fn job_columns(&self, job_id: i64) -> Result<Vec<String>, StoreError> {
-        let query = sqlx::query_scalar!("SELECT columns FROM jobs WHERE id = $1", job_id);
+    pub async fn job_columns(&self, job_id: JobId) -> Result<Vec<String>, StoreError> {
+        let query = sqlx::query_scalar!("SELECT columns FROM jobs WHERE id = $1", job_id.get());
         let columns = observe_query("job_columns", query.fetch_optional(&self.pool)).await?;
         Ok(columns.unwrap_or_default())
     }
@@ -47,7 +47,7 @@ impl Store {
 /// Writes reports; those of one job, with events of their own.
 pub(super) async fn insert_reports(
     connection: &mut PgConnection,
-    job_id: i64,
+    job_id: JobId,
     reports: &[RowReport],
 ) -> Result<(), StoreError> {
     let events: Vec<i64> = reports.iter().map(|report| report.event).collect();
@@ -59,7 +59,7 @@ pub(super) async fn insert_reports(
     sqlx::query!(
         "INSERT INTO job_row_errors (job_id, event, line, errors, cells)
          SELECT $1, * FROM UNNEST($2::bigint[], $3::bigint[], $4::jsonb[], $5::jsonb[])",
-        job_id,
+        job_id.get(),
         &events,
         &lines,
         &errors,

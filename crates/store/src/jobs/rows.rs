@@ -2,14 +2,14 @@
 
 use chrono::{DateTime, Utc};
 
-use linnet_domain::{Job, JobError, JobKind, JobState, OnConflict, RowFormat};
+use linnet_domain::{Job, JobError, JobId, JobKind, JobState, OnConflict, RowFormat, UserId};
 
 /// What the API shows of a row, and the lane.
 pub(super) struct JobRow {
-    pub(super) id: i64,
+    pub(super) id: JobId,
     pub(super) kind: String,
     pub(super) state: String,
-    pub(super) user_id: Option<i64>,
+    pub(super) user_id: Option<UserId>,
     pub(super) format: String,
     pub(super) on_conflict: String,
     pub(super) dry_run: bool,
@@ -37,10 +37,10 @@ macro_rules! job_query {
     ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             JobRow,
-            $before + " id, kind, state, user_id, format, on_conflict, dry_run, upload, upload_bytes, is_large,
-                resume_offset, rows_read, rows_written, rows_skipped, rows_failed, unknown_columns,
+            $before + r#" id AS "id: JobId", kind, state, user_id AS "user_id: UserId", format, on_conflict,
+                dry_run, upload, upload_bytes, is_large, resume_offset, rows_read, rows_written, rows_skipped, rows_failed, unknown_columns,
                 attempts, error_code, error_message, dead_at, last_event, created_at, started_at,
-                finished_at " + $after,
+                finished_at "# + $after,
             $($argument),*
         )
     };

@@ -9,7 +9,9 @@ use std::time::Duration;
 use linnet_telemetry::context::observe_query;
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use linnet_domain::{JobError, JobKind, Lane, OnConflict, RowFormat, RowProblem, RowReport};
+use linnet_domain::{
+    JobError, JobId, JobKind, Lane, OnConflict, RowFormat, RowProblem, RowReport, UserId,
+};
 
 use super::{
     super::{Store, StoreError},
@@ -20,13 +22,13 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct JobRun {
     /// The job.
-    pub id: i64,
+    pub id: JobId,
     /// Who runs it.
     pub worker: String,
     /// What it does.
     pub kind: JobKind,
     /// Whose it is.
-    pub user_id: Option<i64>,
+    pub user_id: Option<UserId>,
     /// Whether its rows may name other owners, and ids.
     pub by_admin: bool,
     /// How its rows are written.
@@ -105,7 +107,7 @@ pub struct JobCounts {
 #[derive(Debug)]
 pub struct ChunkTransaction {
     transaction: Transaction<'static, Postgres>,
-    job_id: i64,
+    job_id: JobId,
     last_event: i64,
     reached: (i64, i64),
     /// Reports that there is room for.
@@ -116,7 +118,7 @@ impl Store {
     /// Takes a job for `lease`, unless its owner has `per_user` of them running.
     pub async fn claim_job(
         &self,
-        id: i64,
+        id: JobId,
         worker: &str,
         lease: Duration,
         per_user: i64,
@@ -126,12 +128,12 @@ impl Store {
         sqlx::query!(
             "SELECT pg_advisory_xact_lock(hashtextextended('linnet.jobs', COALESCE(user_id, 0)))
                FROM jobs WHERE id = $1",
-            id
+            id.get()
         )
         .fetch_optional(&mut *transaction)
         .await?;
         let claimed = sqlx::query!(
-            "UPDATE jobs SET state = 'running', worker = $2, attempts = attempts + 1,
+            r#"UPDATE jobs SET state = 'running', worker = $2, attempts = attempts + 1,
                     announced_at = NULL, lease_until = clock_timestamp() + make_interval(secs => $3),
                     started_at = COALESCE(started_at, now()), last_event = last_event + 1
               WHERE id = $1
@@ -141,9 +143,9 @@ impl Store {
                       WHERE other.state = 'running' AND other.id <> $1
                         AND other.lease_until >= clock_timestamp()
                         AND other.user_id IS NOT DISTINCT FROM jobs.user_id) < $4
-             RETURNING kind, user_id, by_admin, format, on_conflict, dry_run, upload,
-                       resume_offset, resume_line, attempts",
-            id,
+             RETURNING kind, user_id AS "user_id: UserId", by_admin, format, on_conflict, dry_run,
+                       upload, resume_offset, resume_line, attempts"#,
+            id.get(),
             worker,
             lease.as_secs_f64(),
             per_user
@@ -168,7 +170,7 @@ impl Store {
             None => {
                 let waits = sqlx::query!(
                     "UPDATE jobs SET announced_at = NULL WHERE id = $1 AND state = 'queued'",
-                    id
+                    id.get()
                 )
                 .execute(&mut *transaction)
                 .await?;
@@ -184,7 +186,7 @@ impl Store {
         let renewed = sqlx::query!(
             "UPDATE jobs SET lease_until = clock_timestamp() + make_interval(secs => $3)
               WHERE id = $1 AND worker = $2 AND state = 'running'",
-            run.id,
+            run.id.get(),
             run.worker,
             lease.as_secs_f64()
         );
@@ -202,7 +204,7 @@ impl Store {
         let held = sqlx::query!(
             "SELECT last_event, rows_failed, resume_offset, resume_line FROM jobs
               WHERE id = $1 AND worker = $2 AND state = 'running' FOR UPDATE",
-            run.id,
+            run.id.get(),
             run.worker
         )
         .fetch_optional(&mut *transaction)
@@ -217,18 +219,20 @@ impl Store {
     }
 
     /// Whether all rows of a job are read.
-    pub async fn has_succeeded(&self, id: i64) -> Result<bool, StoreError> {
-        let query =
-            sqlx::query_scalar!("SELECT id FROM jobs WHERE id = $1 AND state = 'succeeded'", id);
+    pub async fn has_succeeded(&self, id: JobId) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar!(
+            "SELECT id FROM jobs WHERE id = $1 AND state = 'succeeded'",
+            id.get()
+        );
         Ok(query.fetch_optional(&self.pool).await?.is_some())
     }
 
     /// Whether a job's upload is still read, or may be read again.
-    pub async fn needs_upload(&self, id: i64) -> Result<bool, StoreError> {
+    pub async fn needs_upload(&self, id: JobId) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar!(
             "SELECT id FROM jobs
               WHERE id = $1 AND (state IN ('queued', 'running') OR dead_at IS NOT NULL)",
-            id
+            id.get()
         );
         Ok(query.fetch_optional(&self.pool).await?.is_some())
     }
@@ -254,7 +258,7 @@ impl Store {
                     error_code = $5, error_message = $6, worker = NULL, lease_until = NULL,
                     last_event = last_event + 1
               WHERE id = $1 AND worker = $2 AND state = 'running'",
-            run.id,
+            run.id.get(),
             run.worker,
             delay,
             matches!(end, AttemptEnd::Dead),
@@ -271,7 +275,7 @@ impl Store {
                     lease_until = NULL, attempts = GREATEST(attempts - 1, 0),
                     last_event = last_event + 1
               WHERE id = $1 AND worker = $2 AND state = 'running'",
-            run.id,
+            run.id.get(),
             run.worker
         )
         .execute(&self.pool)
@@ -285,9 +289,9 @@ impl Store {
         &self,
         per_user: i64,
         again: Duration,
-    ) -> Result<Vec<(i64, Lane)>, StoreError> {
+    ) -> Result<Vec<(JobId, Lane)>, StoreError> {
         let query = sqlx::query!(
-            "WITH load AS (
+            r#"WITH load AS (
                SELECT user_id, count(*) AS running FROM jobs
                 WHERE (state = 'running' AND lease_until >= clock_timestamp())
                    OR (state = 'queued' AND announced_at IS NOT NULL) GROUP BY user_id
@@ -302,7 +306,7 @@ impl Store {
              UPDATE jobs SET announced_at = clock_timestamp()
                FROM due LEFT JOIN load ON load.user_id IS NOT DISTINCT FROM due.user_id
               WHERE jobs.id = due.id AND due.place <= $1 - COALESCE(load.running, 0)
-             RETURNING jobs.id, jobs.is_large",
+             RETURNING jobs.id AS "id: JobId", jobs.is_large"#,
             per_user,
             again.as_secs_f64()
         );
@@ -388,7 +392,7 @@ impl ChunkTransaction {
                     state = CASE WHEN $10 THEN 'succeeded' ELSE state END,
                     finished_at = CASE WHEN $10 THEN clock_timestamp() END
               WHERE id = $1",
-            self.job_id,
+            self.job_id.get(),
             progress.offset,
             progress.line,
             progress.written,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
+use linnet_domain::{LinkId, Subject};
 use linnet_store::{ClickGroup, ClickTotals, KindCounts, LinkDays, SHARDS, Store, ValueDelta};
 use sqlx::PgPool;
 
@@ -10,16 +11,20 @@ use crate::support::{count, run};
 
 const DAY: &str = "2026-03-01";
 
+fn link(number: i64) -> LinkId {
+    LinkId::new(number).unwrap()
+}
+
 /// Writes `clicks` of link 2, all in one hour, each with these values.
 async fn write(store: &Store, batch: u8, hour: i32, clicks: i64, visitors: i64, values: &[i32]) {
     let day: NaiveDate = DAY.parse().unwrap();
     let mut link_days = LinkDays::default();
-    link_days.begin(2, day, visitors);
+    link_days.begin(link(2), day, visitors);
     link_days.add_hour(hour, KindCounts { clicks, heads: 1, ..KindCounts::default() });
     for id in values {
         link_days.add_value(*id, clicks);
     }
-    let values = vec![ValueDelta { subject: 0, day, value_id: 1, clicks }];
+    let values = vec![ValueDelta { subject: Subject::Service, day, value_id: 1, clicks }];
     let totals = ClickTotals { link_days, values, ..ClickTotals::default() };
     let batches = [vec![batch; 16]];
     let group = ClickGroup { batches: &batches, shards: SHARDS.to_vec(), rows: &[], totals };
@@ -115,7 +120,7 @@ async fn each_of_many_links_gets_what_is_its_own(pool: PgPool) {
         for link in (1..=700_i64).filter(|link| link % number == 0 || link % 5 == 0) {
             let (hours, values) = made_up(link, number);
             let sums = wanted.entry(link).or_default();
-            link_days.begin(link, day, 0);
+            link_days.begin(self::link(link), day, 0);
             for (hour, clicks) in hours {
                 link_days.add_hour(hour, KindCounts { clicks, ..KindCounts::default() });
                 *sums[0].entry(hour).or_default() += clicks;

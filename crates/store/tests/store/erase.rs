@@ -1,9 +1,9 @@
 //! Erasing users.
 
-use std::{num::NonZeroI64, time::Duration};
+use std::time::Duration;
 
 use chrono::{Days, Utc};
-use linnet_domain::{ClickKind, NewLink};
+use linnet_domain::{ClickKind, LinkId, NewLink, Subject, UserId, Visibility};
 use linnet_store::{
     ClickGroup, ClickRow, ClickTotals, DayDelta, KindCounts, LinkDays, SHARDS, Store,
 };
@@ -11,7 +11,7 @@ use sqlx::PgPool;
 
 use crate::support::{count, create, create_user, new_link};
 
-async fn click(store: &Store, url_id: i64, owner: i64, batch: u8) {
+async fn click(store: &Store, url_id: LinkId, owner: UserId, batch: u8) {
     let at = Utc::now();
     store.ensure_partition(at.date_naive()).await.unwrap();
     let counts = KindCounts { clicks: 1, ..KindCounts::default() };
@@ -24,7 +24,7 @@ async fn click(store: &Store, url_id: i64, owner: i64, batch: u8) {
         url_id,
         visitor: Some(7),
         values: [None; 4],
-        user_id: NonZeroI64::new(owner),
+        user_id: Some(owner),
         kind: ClickKind::Person,
         is_counted: false,
     };
@@ -34,7 +34,7 @@ async fn click(store: &Store, url_id: i64, owner: i64, batch: u8) {
         rows: &[row],
         totals: ClickTotals {
             link_days,
-            days: vec![day(-owner), day(0)],
+            days: vec![day(Subject::User(owner)), day(Subject::Service)],
             ..ClickTotals::default()
         },
     };
@@ -54,8 +54,8 @@ async fn nothing_is_left_of_an_erased_user_and_all_of_the_others(pool: PgPool) {
     {
         click(&store, link.id, owner, batch).await;
     }
-    store.delete_link(deleted.id, None, Some(gone.id)).await.unwrap();
-    assert!(store.delete_user(gone.id, None, None).await.unwrap());
+    store.delete_link(deleted.id, Visibility::All, Some(gone.id)).await.unwrap();
+    assert!(store.delete_user(gone.id, Visibility::All, None).await.unwrap());
     let erased = store.erase_traces(gone.id).await.unwrap();
     assert_eq!((erased.links, erased.clicks, erased.roll_ups), (2, 2, 3));
     assert_eq!(count(&pool, "SELECT count(*) FROM clicks").await, 1);

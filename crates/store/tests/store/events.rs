@@ -1,5 +1,7 @@
 use chrono::{DateTime, Utc};
-use linnet_domain::{Event, EventFilter, Moment, Page, Position};
+use linnet_domain::{
+    Event, EventFilter, EventId, LinkId, Moment, Page, Position, UserId, Visibility,
+};
 use linnet_store::Store;
 use sqlx::PgPool;
 
@@ -12,9 +14,9 @@ fn time(text: &str) -> DateTime<Utc> {
 /// Links of two users, with events and clicks that take turns, some at the same time.
 struct Scene {
     store: Store,
-    owner: i64,
-    other: i64,
-    links: Vec<i64>,
+    owner: UserId,
+    other: UserId,
+    links: Vec<LinkId>,
 }
 
 async fn scene(pool: &PgPool) -> Scene {
@@ -87,7 +89,7 @@ async fn scene(pool: &PgPool) -> Scene {
 
 impl Scene {
     /// Every page of this size, by cursor.
-    async fn walk(&self, filter: &EventFilter, visible_to: Option<i64>, size: i64) -> Vec<Event> {
+    async fn walk(&self, filter: &EventFilter, visible_to: Visibility, size: i64) -> Vec<Event> {
         let mut page = Page { size, ..Page::default() };
         let mut seen: Vec<Event> = Vec::new();
         loop {
@@ -95,13 +97,14 @@ impl Scene {
             let full = i64::try_from(events.len()).unwrap() == size;
             seen.extend(events);
             let Some(last) = seen.last().filter(|_| full) else { return seen };
-            page.position = Position::After(Moment { time: Some(last.timestamp), id: last.id });
+            page.position =
+                Position::After(Moment { time: Some(last.timestamp), id: last.id.get() });
             assert!(seen.len() < 1_000, "the pages have no end");
         }
     }
 }
 
-fn moments(events: &[Event]) -> Vec<(DateTime<Utc>, i64)> {
+fn moments(events: &[Event]) -> Vec<(DateTime<Utc>, EventId)> {
     events.iter().map(|event| (event.timestamp, event.id)).collect()
 }
 
@@ -114,12 +117,13 @@ async fn events_and_clicks_are_walked_in_the_order_of_time(pool: PgPool) {
     let scene = scene(&pool).await;
     let one =
         |link: usize| EventFilter { url_id: Some(scene.links[link]), ..EventFilter::default() };
-    let (owner, other) = (Some(scene.owner), Some(scene.other));
+    let all = Visibility::All;
+    let (owner, other) = (Visibility::Owner(scene.owner), Visibility::Owner(scene.other));
     for (what, filter, visible_to, events, clicks) in [
-        ("everything", EventFilter::default(), None, 72, 72),
+        ("everything", EventFilter::default(), all, 72, 72),
         ("the owner's, with deeds on a foreign link", EventFilter::default(), owner, 72, 48),
         ("the other's", EventFilter::default(), other, 24, 24),
-        ("one link's", one(0), None, 24, 24),
+        ("one link's", one(0), all, 24, 24),
         ("one link's, to its owner", one(0), owner, 24, 24),
         ("a foreign link's, but one's own deeds", one(2), owner, 24, 0),
         ("a foreign link's", one(0), other, 0, 0),
@@ -137,10 +141,10 @@ async fn events_and_clicks_are_walked_in_the_order_of_time(pool: PgPool) {
         }
     }
     // By number, too.
-    let all = moments(&scene.walk(&EventFilter::default(), owner, 200).await);
+    let moments_of_all = moments(&scene.walk(&EventFilter::default(), owner, 200).await);
     let third = Page { position: Position::Number(3), size: 10 };
     let third = scene.store.list_events(&EventFilter::default(), owner, third).await.unwrap();
-    assert_eq!(moments(&third), all[20..30]);
+    assert_eq!(moments(&third), moments_of_all[20..30]);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -154,28 +158,34 @@ async fn events_and_clicks_are_filtered(pool: PgPool) {
         let seen = scene.walk(filter, visible_to, 5).await;
         (count(&seen, "x"), count(&seen, "click"))
     };
-    for (visible_to, events, clicks) in [(None, 72, 72), (Some(scene.other), 24, 24)] {
+    for (visible_to, events, clicks) in
+        [(Visibility::All, 72, 72), (Visibility::Owner(scene.other), 24, 24)]
+    {
         assert_eq!(counts(&of_type("click"), visible_to).await, (0, clicks));
         assert_eq!(counts(&of_type("x"), visible_to).await, (events, 0));
         assert_eq!(counts(&of_type("y"), visible_to).await, (0, 0));
     }
     // Nobody is known to have clicked.
     let by = |user| EventFilter { user_id: Some(user), ..EventFilter::default() };
-    assert_eq!(counts(&by(scene.owner), None).await, (72, 0));
-    assert_eq!(counts(&by(scene.owner), Some(scene.other)).await, (24, 0), "on the other's link");
-    assert_eq!(counts(&by(scene.other), Some(scene.owner)).await, (0, 0));
-    assert_eq!(counts(&by(scene.owner), Some(scene.owner)).await, (72, 0));
+    assert_eq!(counts(&by(scene.owner), Visibility::All).await, (72, 0));
+    assert_eq!(
+        counts(&by(scene.owner), Visibility::Owner(scene.other)).await,
+        (24, 0),
+        "on the other's link"
+    );
+    assert_eq!(counts(&by(scene.other), Visibility::Owner(scene.owner)).await, (0, 0));
+    assert_eq!(counts(&by(scene.owner), Visibility::Owner(scene.owner)).await, (72, 0));
 
     // From inclusive, to exclusive: two of three hours' steps.
     let (from, to) = (time("2026-03-01T21:00:00Z"), time("2026-03-02T03:00:00Z"));
     let between = EventFilter { from: Some(from), to: Some(to), ..EventFilter::default() };
-    for visible_to in [None, Some(scene.owner)] {
+    for visible_to in [Visibility::All, Visibility::Owner(scene.owner)] {
         let seen = scene.walk(&between, visible_to, 2).await;
         assert!(seen.iter().all(|event| (from..to).contains(&event.timestamp)));
         assert_eq!(count(&seen, "x"), 6, "{visible_to:?}");
     }
-    assert_eq!(counts(&between, Some(scene.owner)).await, (6, 4));
-    assert_eq!(counts(&between, None).await, (6, 6));
+    assert_eq!(counts(&between, Visibility::Owner(scene.owner)).await, (6, 4));
+    assert_eq!(counts(&between, Visibility::All).await, (6, 6));
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -186,11 +196,11 @@ async fn a_click_is_an_event_without_a_user(pool: PgPool) {
         url_id: Some(scene.links[0]),
         ..EventFilter::default()
     };
-    let click = scene.walk(&filter, None, 200).await.remove(0);
+    let click = scene.walk(&filter, Visibility::All, 200).await.remove(0);
     assert_eq!((click.url_id, click.user_id), (Some(scene.links[0]), None));
     assert_eq!(click.timestamp, time("2026-03-01T00:00:00Z"));
     let details = serde_json::json!({"kind": "person", "browser": "Firefox", "os": "Linux",
         "device": "desktop", "language": "de", "referrer": "example.com", "utm_source": "mail"});
     assert_eq!(click.details, details);
-    assert!(scene.store.find_event(click.id, None).await.unwrap().is_none());
+    assert!(scene.store.find_event(click.id, Visibility::All).await.unwrap().is_none());
 }

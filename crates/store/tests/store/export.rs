@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use linnet_domain::{Link, LinkFilter, Page, UserRef};
+use linnet_domain::{Link, LinkFilter, LinkId, Page, UserId, Visibility};
 use linnet_store::{ExportedLink, Store, StoreError};
 use sqlx::PgPool;
 
@@ -20,7 +20,7 @@ impl From<StoreError> for Enough {
 }
 
 /// The ids, in the order of the export.
-async fn exported(store: &Store, filter: &LinkFilter, visible_to: UserRef) -> Vec<i64> {
+async fn exported(store: &Store, filter: &LinkFilter, visible_to: Visibility) -> Vec<LinkId> {
     let mut ids = Vec::new();
     let export = store.begin_export(filter, visible_to).await.unwrap();
     let all = export.for_each(PATIENCE, async |link| {
@@ -45,7 +45,7 @@ async fn every_column_is_exported(pool: PgPool) {
     let links = [create(&store, &full).await, create(&store, &new_link(None)).await];
 
     let mut seen = 0;
-    let export = store.begin_export(&LinkFilter::default(), None).await.unwrap();
+    let export = store.begin_export(&LinkFilter::default(), Visibility::All).await.unwrap();
     let all = export.for_each(PATIENCE, async |link| {
         assert_eq!(*link, shown(&links[seen]));
         seen += 1;
@@ -87,14 +87,16 @@ async fn must_16_what_is_exported_is_what_is_listed(pool: PgPool) {
     let filters = [
         LinkFilter::default(),
         LinkFilter { user_id: Some(one.id), ..LinkFilter::default() },
-        LinkFilter { user_id: Some(i64::MAX), ..LinkFilter::default() },
+        LinkFilter { user_id: UserId::new(i64::MAX), ..LinkFilter::default() },
         LinkFilter { is_active: Some(true), ..LinkFilter::default() },
         LinkFilter { is_active: Some(false), user_id: Some(one.id), ..LinkFilter::default() },
         LinkFilter { search: search("0%_SURE' OR 'a'='a 2"), ..LinkFilter::default() },
         LinkFilter { search: search("100x_sure"), ..LinkFilter::default() },
         LinkFilter { search: search("example"), is_active: Some(true), user_id: Some(two.id) },
     ];
-    for visible_to in [None, Some(one.id), Some(two.id), Some(0)] {
+    for visible_to in
+        [Visibility::All, Visibility::Owner(one.id), Visibility::Owner(two.id), Visibility::None]
+    {
         for filter in &filters {
             let page = Page::default();
             let listed = store.list_links(filter, visible_to, page).await.unwrap();
@@ -103,8 +105,8 @@ async fn must_16_what_is_exported_is_what_is_listed(pool: PgPool) {
             assert_eq!(exported(&store, filter, visible_to).await, listed, "{what}");
         }
     }
-    assert_eq!(exported(&store, &filters[0], None).await.len(), 4);
-    assert_eq!(exported(&store, &filters[0], Some(0)).await.len(), 0);
+    assert_eq!(exported(&store, &filters[0], Visibility::All).await.len(), 4);
+    assert_eq!(exported(&store, &filters[0], Visibility::None).await.len(), 0);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -119,7 +121,7 @@ async fn an_export_that_is_given_up_leaves_no_connection_behind(pool: PgPool) {
     .await
     .unwrap();
     let mut count = 0;
-    let export = store.begin_export(&LinkFilter::default(), None).await.unwrap();
+    let export = store.begin_export(&LinkFilter::default(), Visibility::All).await.unwrap();
     let all = export.for_each(PATIENCE, async |_| {
         count += 1;
         if count < 3 { Ok(()) } else { Err(Enough) }

@@ -1,4 +1,4 @@
-use linnet_domain::{Email, OnConflict, RedirectStatus, ShortCode};
+use linnet_domain::{Email, LinkId, OnConflict, RedirectStatus, ShortCode, UserId, Visibility};
 use linnet_store::{
     GivenLinkFields, ImportLink, ImportUser, RowOutcome, Store, WriteOptions, WriteRows,
 };
@@ -8,13 +8,13 @@ use crate::support::{create, create_user, new_link, target};
 
 fn user(id: i64, name: &str, email: &str) -> ImportUser {
     let email = Email::parse(email).unwrap();
-    ImportUser { id: Some(id), username: name.to_owned(), email, created_at: None }
+    ImportUser { id: UserId::new(id), username: name.to_owned(), email, created_at: None }
 }
 
 fn link(id: Option<i64>, user_id: Option<i64>, code: Option<&str>) -> ImportLink {
     ImportLink {
-        id,
-        user_id,
+        id: id.and_then(LinkId::new),
+        user_id: user_id.and_then(UserId::new),
         short_code: code.map(|code| ShortCode::parse(code).unwrap()),
         target: target("https://example.com/new"),
         title: Some("new".to_owned()),
@@ -29,7 +29,7 @@ fn link(id: Option<i64>, user_id: Option<i64>, code: Option<&str>) -> ImportLink
 }
 
 fn options(on_conflict: OnConflict) -> WriteOptions {
-    WriteOptions { on_conflict, visible_to: None, dry_run: false }
+    WriteOptions { on_conflict, visible_to: Visibility::All, dry_run: false }
 }
 
 /// What became of the rows: `+`, `-` for a skipped one, or the column of a bad one.
@@ -52,18 +52,18 @@ async fn explicit_ids_are_kept_and_the_sequences_move_past_them(pool: PgPool) {
     let fail = options(OnConflict::Fail);
     let rows = [user(7, "same", "a@example.com"), user(400, "same", "b@example.com")];
     assert_eq!(write(&store, &rows, &fail).await, ["+", "+"]);
-    assert_eq!(create_user(&store, "next").await.id, 401);
+    assert_eq!(create_user(&store, "next").await.id.get(), 401);
     assert_eq!(write(&store, &[link(Some(1_000), Some(7), Some("imported"))], &fail).await, ["+"]);
-    assert_eq!(create(&store, &new_link(None)).await.id, 1_001);
+    assert_eq!(create(&store, &new_link(None)).await.id.get(), 1_001);
     // An import of lower ids does not move the sequence back.
     write(&store, &[link(Some(5), None, Some("lower"))], &fail).await;
-    assert_eq!(create(&store, &new_link(None)).await.id, 1_002);
+    assert_eq!(create(&store, &new_link(None)).await.id.get(), 1_002);
     // A trial does not move it on.
     let trial = WriteOptions { dry_run: true, ..fail };
     let mut transaction = store.begin().await.unwrap();
     ImportLink::write(&mut transaction, &[&link(Some(9_000), None, None)], &trial).await.unwrap();
     transaction.rollback().await.unwrap();
-    assert_eq!(create(&store, &new_link(None)).await.id, 1_003);
+    assert_eq!(create(&store, &new_link(None)).await.id.get(), 1_003);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -98,17 +98,18 @@ async fn must_16_conflicts_are_skipped_or_update_what_is_ones_own(pool: PgPool) 
     let store = Store::new(pool.clone());
     let (ada, bob) = (create_user(&store, "ada").await.id, create_user(&store, "bob").await.id);
     let fail = options(OnConflict::Fail);
-    let rows = [link(None, Some(ada), Some("hers")), link(None, Some(bob), Some("his"))];
+    let rows =
+        [link(None, Some(ada.get()), Some("hers")), link(None, Some(bob.get()), Some("his"))];
     assert_eq!(write(&store, &rows, &fail).await, ["+", "+"]);
     let again = |code| ImportLink {
         title: Some("changed".to_owned()),
         given: GivenLinkFields { title: true, ..GivenLinkFields::default() },
         is_active: false,
-        ..link(None, Some(ada), Some(code))
+        ..link(None, Some(ada.get()), Some(code))
     };
     let rows = [again("hers"), again("his")];
     assert_eq!(write(&store, &rows, &options(OnConflict::Skip)).await, ["-", "-"]);
-    let own = WriteOptions { visible_to: Some(ada), ..options(OnConflict::Update) };
+    let own = WriteOptions { visible_to: Visibility::Owner(ada), ..options(OnConflict::Update) };
     assert_eq!(write(&store, &rows, &own).await, ["+", "short_code"]);
     let links: Vec<(String, String, bool)> =
         sqlx::query_as("SELECT short_code, title, is_active FROM urls ORDER BY short_code")

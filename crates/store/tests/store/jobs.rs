@@ -1,7 +1,8 @@
 use std::{collections::HashSet, time::Duration};
 
 use linnet_domain::{
-    Job, JobError, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
+    Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
+    UserId, Visibility,
 };
 use linnet_store::{AttemptEnd, ChunkProgress, Claim, JobChange, JobLimits, JobRun, Store};
 use sqlx::PgPool;
@@ -14,7 +15,7 @@ const LEASE: Duration = Duration::from_mins(10);
 const NO_LEASE: Duration = Duration::ZERO;
 const MANY: i64 = 1_000;
 
-fn new_job(user_id: Option<i64>) -> NewJob {
+fn new_job(user_id: Option<UserId>) -> NewJob {
     NewJob {
         kind: JobKind::ImportUrls,
         user_id,
@@ -30,22 +31,22 @@ fn new_job(user_id: Option<i64>) -> NewJob {
     }
 }
 
-async fn create(store: &Store, user_id: Option<i64>) -> i64 {
+async fn create(store: &Store, user_id: Option<UserId>) -> JobId {
     store.create_job(&new_job(user_id), LIMITS).await.unwrap().expect("room for a job").id
 }
 
-async fn claim(store: &Store, id: i64, worker: &str, lease: Duration) -> Box<JobRun> {
+async fn claim(store: &Store, id: JobId, worker: &str, lease: Duration) -> Box<JobRun> {
     match store.claim_job(id, worker, lease, MANY).await.unwrap() {
         Claim::Run(run) => run,
         other => panic!("not claimed: {other:?}"),
     }
 }
 
-async fn job(store: &Store, id: i64) -> Job {
-    store.find_job(id, None).await.unwrap().expect("a job")
+async fn job(store: &Store, id: JobId) -> Job {
+    store.find_job(id, Visibility::All).await.unwrap().expect("a job")
 }
 
-fn lanes(due: Vec<(i64, Lane)>) -> HashSet<i64> {
+fn lanes(due: Vec<(JobId, Lane)>) -> HashSet<JobId> {
     due.into_iter().map(|(id, _)| id).collect()
 }
 
@@ -246,20 +247,27 @@ async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) 
     assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty());
 
     let stranger = create_user(&store, "stranger").await.id;
-    assert_eq!(store.replay_job(id, Some(stranger)).await.unwrap(), JobChange::Absent);
-    let JobChange::Done((replayed, lane)) = store.replay_job(id, None).await.unwrap() else {
+    assert_eq!(store.replay_job(id, Visibility::Owner(stranger)).await.unwrap(), JobChange::Absent);
+    let JobChange::Done((replayed, lane)) = store.replay_job(id, Visibility::All).await.unwrap()
+    else {
         panic!("it is dead")
     };
     assert_eq!((replayed.state, replayed.is_dead, lane), (JobState::Queued, false, Lane::Small));
     assert_eq!((replayed.error, replayed.rows_read), (None, 7));
-    assert!(matches!(store.replay_job(id, None).await.unwrap(), JobChange::WrongState(_)));
+    assert!(matches!(
+        store.replay_job(id, Visibility::All).await.unwrap(),
+        JobChange::WrongState(_)
+    ));
     let run = claim(&store, id, "w", LEASE).await;
     assert_eq!((run.resume_offset, run.attempts), (70, 1));
     assert!(store.end_attempt(&run, AttemptEnd::Refused, &error()).await.unwrap());
     let refused = job(&store, id).await;
     assert_eq!((refused.state, refused.is_dead), (JobState::Failed, false));
     assert!(!store.needs_upload(id).await.unwrap());
-    assert!(matches!(store.replay_job(id, None).await.unwrap(), JobChange::WrongState(_)));
+    assert!(matches!(
+        store.replay_job(id, Visibility::All).await.unwrap(),
+        JobChange::WrongState(_)
+    ));
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -269,12 +277,14 @@ async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cance
     let bob = create_user(&store, "bob").await.id;
     let id = create(&store, Some(ada)).await;
     let run = claim(&store, id, "w", LEASE).await;
-    assert_eq!(store.cancel_job(id, Some(bob)).await.unwrap(), JobChange::Absent);
-    assert_eq!(store.discard_job(id, Some(bob)).await.unwrap(), JobChange::Absent);
-    assert!(store.find_job(id, Some(bob)).await.unwrap().is_none());
-    let discarded = store.discard_job(id, Some(ada)).await.unwrap();
+    assert_eq!(store.cancel_job(id, Visibility::Owner(bob)).await.unwrap(), JobChange::Absent);
+    assert_eq!(store.discard_job(id, Visibility::Owner(bob)).await.unwrap(), JobChange::Absent);
+    assert!(store.find_job(id, Visibility::Owner(bob)).await.unwrap().is_none());
+    let discarded = store.discard_job(id, Visibility::Owner(ada)).await.unwrap();
     assert!(matches!(discarded, JobChange::WrongState(_)), "it runs: {discarded:?}");
-    let JobChange::Done((cancelled, _)) = store.cancel_job(id, Some(ada)).await.unwrap() else {
+    let JobChange::Done((cancelled, _)) =
+        store.cancel_job(id, Visibility::Owner(ada)).await.unwrap()
+    else {
         panic!("it is hers")
     };
     assert_eq!(cancelled.state, JobState::Cancelled);
@@ -282,8 +292,11 @@ async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cance
     assert!(!store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
     let claimed = store.claim_job(id, "w", LEASE, MANY).await.unwrap();
     assert!(matches!(claimed, Claim::Nothing), "{claimed:?}");
-    assert!(matches!(store.cancel_job(id, None).await.unwrap(), JobChange::WrongState(_)));
-    let discarded = store.discard_job(id, Some(ada)).await.unwrap();
+    assert!(matches!(
+        store.cancel_job(id, Visibility::All).await.unwrap(),
+        JobChange::WrongState(_)
+    ));
+    let discarded = store.discard_job(id, Visibility::Owner(ada)).await.unwrap();
     assert_eq!(discarded, JobChange::Done("file.rows".to_owned()));
     assert_eq!(count(&pool, "SELECT count(*) FROM jobs").await, 0);
 }
@@ -325,6 +338,6 @@ async fn jobs_that_wait_are_bounded(pool: PgPool) {
     assert!(make(Some(ada)).await.is_none(), "hers are too many");
     assert!(make(None).await.is_some());
     assert!(make(None).await.is_none(), "all together are too many");
-    store.cancel_job(second, None).await.unwrap();
+    store.cancel_job(second, Visibility::All).await.unwrap();
     assert!(make(None).await.is_some());
 }

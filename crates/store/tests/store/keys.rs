@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-use linnet_domain::ApiKeySecret;
-use linnet_domain::{Scope, Scopes};
+use linnet_domain::{ApiKeySecret, Scope, Scopes, Visibility};
 use linnet_store::Store;
 use sqlx::PgPool;
 
@@ -30,9 +29,9 @@ async fn must_16_only_the_right_secret_of_a_living_key_authenticates(pool: PgPoo
 
     let other = create_user(&store, "other").await;
     let id = secret.id().as_str();
-    assert!(store.revoke_key(id, Some(other.id)).await.unwrap().is_none());
+    assert!(store.revoke_key(id, Visibility::Owner(other.id)).await.unwrap().is_none());
     assert!(store.authenticate(&secret).await.unwrap().is_some());
-    assert!(store.revoke_key(id, Some(user.id)).await.unwrap().is_some());
+    assert!(store.revoke_key(id, Visibility::Owner(user.id)).await.unwrap().is_some());
     assert!(store.authenticate(&secret).await.unwrap().is_none());
 
     let revealed = secret.reveal();

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use linnet_domain::LinkPatch;
+use linnet_domain::{LinkPatch, Visibility};
 use linnet_store::Store;
 use sqlx::PgPool;
 
@@ -29,18 +29,18 @@ async fn a_look_takes_no_click_and_other_limits_hold(pool: PgPool) {
         assert!(store.peek_click("limited").await.unwrap().is_some());
     }
     let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
-    store.update_link(link.id, None, None, &off).await.unwrap();
+    store.update_link(link.id, Visibility::All, None, &off).await.unwrap();
     assert!(store.consume_click("limited").await.unwrap().is_none());
 
     let past = chrono::Utc::now() - Duration::from_secs(1);
     let expired =
         LinkPatch { is_active: Some(true), expires_at: Some(Some(past)), ..LinkPatch::default() };
-    store.update_link(link.id, None, None, &expired).await.unwrap();
+    store.update_link(link.id, Visibility::All, None, &expired).await.unwrap();
     assert!(store.consume_click("limited").await.unwrap().is_none());
 
     let unlimited =
         LinkPatch { expires_at: Some(None), max_clicks: Some(None), ..LinkPatch::default() };
-    store.update_link(link.id, None, None, &unlimited).await.unwrap();
+    store.update_link(link.id, Visibility::All, None, &unlimited).await.unwrap();
     for _ in 0..3 {
         assert!(store.consume_click("limited").await.unwrap().is_some());
     }
@@ -57,7 +57,7 @@ async fn the_warm_up_gets_the_most_clicked_active_links(pool: PgPool) {
     }
     let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
     let inactive = create(&store, &new_link(Some("inactive"))).await;
-    store.update_link(inactive.id, None, None, &off).await.unwrap();
+    store.update_link(inactive.id, Visibility::All, None, &off).await.unwrap();
     let mut codes = Vec::new();
     store.most_clicked(2, |row| codes.push(row.short_code)).await.unwrap();
     codes.sort_unstable();

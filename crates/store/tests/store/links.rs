@@ -1,4 +1,4 @@
-use linnet_domain::{EventFilter, LinkFilter, LinkPatch, Page, Position};
+use linnet_domain::{EventFilter, LinkFilter, LinkId, LinkPatch, Page, Position, Visibility};
 use linnet_store::{Created, Store};
 use sqlx::PgPool;
 
@@ -22,14 +22,15 @@ async fn every_change_leaves_an_event_and_a_note_for_the_caches(pool: PgPool) {
     assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 0);
 
     let patch = LinkPatch { target: Some(target("https://example.org/")), ..LinkPatch::default() };
-    let changed = store.update_link(link.id, None, None, &patch).await.unwrap().unwrap();
+    let changed = store.update_link(link.id, Visibility::All, None, &patch).await.unwrap().unwrap();
     assert!(changed.link.version > link.version);
     assert!(changed.link.updated_at > link.updated_at);
     assert!(changed.outbox_id.is_some());
 
-    let gone = store.delete_link(link.id, None, None).await.unwrap().unwrap();
+    let gone = store.delete_link(link.id, Visibility::All, None).await.unwrap().unwrap();
     assert!(gone.link.version > changed.link.version);
-    let events = store.list_events(&EventFilter::default(), None, Page::default()).await.unwrap();
+    let events =
+        store.list_events(&EventFilter::default(), Visibility::All, Page::default()).await.unwrap();
     let types: Vec<_> = events.iter().map(|event| event.event_type.as_str()).collect();
     assert_eq!(types, ["created", "updated", "deleted"]);
     assert_eq!(events[1].details["original_url"], "https://example.org/");
@@ -40,7 +41,7 @@ async fn every_change_leaves_an_event_and_a_note_for_the_caches(pool: PgPool) {
 async fn a_code_that_is_taken_again_has_a_higher_version_than_its_deletion(pool: PgPool) {
     let store = Store::new(pool);
     let first = create(&store, &new_link(Some("again"))).await;
-    let gone = store.delete_link(first.id, None, None).await.unwrap().unwrap();
+    let gone = store.delete_link(first.id, Visibility::All, None).await.unwrap().unwrap();
     let second = create(&store, &new_link(Some("again"))).await;
     assert!(second.version > gone.link.version);
 }
@@ -49,8 +50,11 @@ async fn a_code_that_is_taken_again_has_a_higher_version_than_its_deletion(pool:
 async fn a_patch_that_says_nothing_changes_nothing(pool: PgPool) {
     let store = Store::new(pool.clone());
     let link = create(&store, &new_link(None)).await;
-    let same =
-        store.update_link(link.id, None, None, &LinkPatch::default()).await.unwrap().unwrap();
+    let same = store
+        .update_link(link.id, Visibility::All, None, &LinkPatch::default())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((same.link.version, same.outbox_id), (link.version, None));
     assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1);
 }
@@ -64,12 +68,26 @@ async fn must_16_other_peoples_links_are_not_there(pool: PgPool) {
     let link = create(&store, &new).await;
     let patch = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
 
-    assert!(store.find_link(link.id, Some(other.id)).await.unwrap().is_none());
-    assert!(store.update_link(link.id, Some(other.id), None, &patch).await.unwrap().is_none());
-    assert!(store.delete_link(link.id, Some(other.id), None).await.unwrap().is_none());
+    assert!(store.find_link(link.id, Visibility::Owner(other.id)).await.unwrap().is_none());
+    assert!(
+        store
+            .update_link(link.id, Visibility::Owner(other.id), None, &patch)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(store.delete_link(link.id, Visibility::Owner(other.id), None).await.unwrap().is_none());
     let filter = LinkFilter { user_id: Some(owner.id), ..LinkFilter::default() };
-    assert!(store.list_links(&filter, Some(other.id), Page::default()).await.unwrap().is_empty());
-    assert!(store.find_link(link.id, Some(owner.id)).await.unwrap().unwrap().is_active);
+    assert!(
+        store
+            .list_links(&filter, Visibility::Owner(other.id), Page::default())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        store.find_link(link.id, Visibility::Owner(owner.id)).await.unwrap().unwrap().is_active
+    );
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -80,8 +98,8 @@ async fn a_deleted_user_takes_links_and_keys_along(pool: PgPool) {
     new.user_id = Some(user.id);
     create(&store, &new).await;
     create(&store, &new).await;
-    assert!(store.delete_user(user.id, None, None).await.unwrap());
-    assert!(!store.delete_user(user.id, None, None).await.unwrap());
+    assert!(store.delete_user(user.id, Visibility::All, None).await.unwrap());
+    assert!(!store.delete_user(user.id, Visibility::All, None).await.unwrap());
     assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 0);
     assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 2);
     assert_eq!(count(&pool, "SELECT count(*) FROM events WHERE event_type = 'deleted'").await, 2);
@@ -98,15 +116,15 @@ async fn pages_are_whole_and_do_not_overlap(pool: PgPool) {
     let mut after = 0;
     loop {
         let page = Page { position: Position::After(after), size: 10 };
-        let links = store.list_links(&filter, None, page).await.unwrap();
+        let links = store.list_links(&filter, Visibility::All, page).await.unwrap();
         let Some(last) = links.last() else { break };
-        after = last.id;
+        after = last.id.get();
         seen.extend(links.iter().map(|link| link.id));
     }
     assert_eq!(seen.len(), 25);
     assert!(seen.is_sorted());
     let third = Page { position: Position::Number(3), size: 10 };
-    let third = store.list_links(&filter, None, third).await.unwrap();
+    let third = store.list_links(&filter, Visibility::All, third).await.unwrap();
     assert_eq!(third.iter().map(|link| link.id).collect::<Vec<_>>(), seen[20..]);
 }
 
@@ -125,7 +143,7 @@ async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
 
     let found = async |text: &str| {
         let filter = LinkFilter { search: Some(text.into()), ..LinkFilter::default() };
-        store.list_links(&filter, None, Page::default()).await.unwrap().len()
+        store.list_links(&filter, Visibility::All, Page::default()).await.unwrap().len()
     };
     assert_eq!(found("needle").await, 3);
     assert_eq!(found("%_off").await, 1);
@@ -163,7 +181,7 @@ async fn must_07_a_create_that_races_a_delete_of_its_code_has_the_higher_version
                 }
             }
         };
-        let (gone, made) = futures::join!(store.delete_link(link.id, None, None), again);
+        let (gone, made) = futures::join!(store.delete_link(link.id, Visibility::All, None), again);
         assert!(made.version > gone.unwrap().unwrap().link.version);
         link = made;
     }
@@ -180,7 +198,9 @@ async fn must_16_a_user_sees_its_own_events_and_those_of_its_links(pool: PgPool)
         links.push(create(&store, &new).await);
     }
     // Somebody else's deed on the owner's link, and the owner's deed on a link that is gone.
-    for (url_id, user_id) in [(links[0].id, other.id), (999, owner.id), (links[1].id, other.id)] {
+    for (url_id, user_id) in
+        [(links[0].id, other.id), (LinkId::new(999).unwrap(), owner.id), (links[1].id, other.id)]
+    {
         sqlx::query("INSERT INTO events (url_id, user_id, event_type) VALUES ($1, $2, 'x')")
             .bind(url_id)
             .bind(user_id)
@@ -191,11 +211,11 @@ async fn must_16_a_user_sees_its_own_events_and_those_of_its_links(pool: PgPool)
     let seen = async |user| {
         let events =
             store.list_events(&EventFilter::default(), user, Page::default()).await.unwrap();
-        events.iter().map(|event| event.id).collect::<Vec<_>>()
+        events.iter().map(|event| event.id.get()).collect::<Vec<_>>()
     };
-    assert_eq!(seen(None).await, [1, 2, 3, 4, 5]);
-    assert_eq!(seen(Some(owner.id)).await, [1, 3, 4]);
-    assert_eq!(seen(Some(other.id)).await, [2, 3, 5]);
+    assert_eq!(seen(Visibility::All).await, [1, 2, 3, 4, 5]);
+    assert_eq!(seen(Visibility::Owner(owner.id)).await, [1, 3, 4]);
+    assert_eq!(seen(Visibility::Owner(other.id)).await, [2, 3, 5]);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -210,18 +230,18 @@ async fn many_links_change_like_one(pool: PgPool) {
     }
     new.user_id = Some(other.id);
     let theirs = create(&store, &new).await;
-    let ids = [mine[2].id, theirs.id, mine[0].id, i64::MAX];
-    let visible_to = Some(owner.id);
+    let ids = [mine[2].id, theirs.id, mine[0].id, LinkId::new(i64::MAX).unwrap()];
+    let (visible_to, actor) = (Visibility::Owner(owner.id), Some(owner.id));
     let events = "SELECT count(*) FROM events WHERE event_type <> 'created'";
 
     let nothing = LinkPatch::default();
-    let same = store.update_links(&ids, visible_to, visible_to, &nothing).await.unwrap();
+    let same = store.update_links(&ids, visible_to, actor, &nothing).await.unwrap();
     assert_eq!(same.len(), 2);
     assert!(same.iter().all(|changed| changed.outbox_id.is_none()));
     assert_eq!(count(&pool, events).await, 0);
 
     let patch = LinkPatch { title: Some(Some("Together".to_owned())), ..LinkPatch::default() };
-    let changed = store.update_links(&ids, visible_to, visible_to, &patch).await.unwrap();
+    let changed = store.update_links(&ids, visible_to, actor, &patch).await.unwrap();
     let mut versions = std::collections::HashSet::new();
     for changed in &changed {
         let before = mine.iter().find(|link| link.id == changed.link.id).unwrap();
@@ -239,13 +259,13 @@ async fn many_links_change_like_one(pool: PgPool) {
     assert_eq!(count(&pool, events).await, 2);
     assert_eq!(count(&pool, "SELECT count(*) FROM urls WHERE title IS NULL").await, 2);
 
-    let gone = store.delete_links(&ids, visible_to, visible_to).await.unwrap();
+    let gone = store.delete_links(&ids, visible_to, actor).await.unwrap();
     assert_eq!(gone.len(), 2);
     assert!(gone.iter().all(|gone| versions.iter().all(|version| gone.link.version > *version)));
     assert_eq!(count(&pool, events).await, 4);
     assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 4);
     let left = "SELECT array_agg(id ORDER BY id) FROM urls";
-    let left = sqlx::query_scalar::<_, Vec<i64>>(left).fetch_one(&pool).await.unwrap();
+    let left = sqlx::query_scalar::<_, Vec<LinkId>>(left).fetch_one(&pool).await.unwrap();
     assert_eq!(left, [mine[1].id, theirs.id]);
 }
 
@@ -261,7 +281,7 @@ async fn changes_of_the_same_links_wait_for_each_other(pool: PgPool) {
     let patches = [patch(true), patch(false)];
     let changes = (0..40).map(|n| {
         let ids = if n % 2 == 0 { &ids } else { &backwards };
-        store.update_links(ids, None, None, &patches[n % 2])
+        store.update_links(ids, Visibility::All, None, &patches[n % 2])
     });
     for changed in futures::future::join_all(changes).await {
         assert_eq!(changed.unwrap().len(), ids.len());
@@ -269,8 +289,8 @@ async fn changes_of_the_same_links_wait_for_each_other(pool: PgPool) {
     let kinds = "SELECT count(DISTINCT is_active) FROM urls";
     assert_eq!(count(&pool, kinds).await, 1, "one of them was the last for all");
     let (one, other) = futures::join!(
-        store.delete_links(&ids, None, None),
-        store.delete_links(&backwards, None, None)
+        store.delete_links(&ids, Visibility::All, None),
+        store.delete_links(&backwards, Visibility::All, None)
     );
     assert_eq!(one.unwrap().len() + other.unwrap().len(), ids.len(), "each once");
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use linnet_domain::LinkPatch;
+use linnet_domain::{LinkPatch, Visibility};
 use linnet_store::{PendingKind, Store};
 use sqlx::PgPool;
 
@@ -11,7 +11,7 @@ async fn young_changes_are_left_to_whoever_made_them(pool: PgPool) {
     let store = Store::new(pool);
     let link = create(&store, &new_link(Some("changed"))).await;
     let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
-    let changed = store.update_link(link.id, None, None, &off).await.unwrap().unwrap();
+    let changed = store.update_link(link.id, Visibility::All, None, &off).await.unwrap().unwrap();
 
     assert!(store.pending_changes(Duration::from_hours(1), 10).await.unwrap().is_empty());
     let pending = store.pending_changes(Duration::ZERO, 10).await.unwrap();

@@ -1,6 +1,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use linnet_domain::{
-    Counts, Dimension, Interval, RangeEnd, Stats, StatsQuery, Subject, TopValue, ZoneName,
+    Counts, Dimension, Interval, LinkId, RangeEnd, Stats, StatsQuery, Subject, TopValue, UserId,
+    Visibility, ZoneName,
 };
 use linnet_store::{StatsError, Store};
 use sqlx::PgPool;
@@ -28,7 +29,7 @@ fn question(from: &str, to: &str, interval: Interval, zone: &str) -> StatsQuery 
 }
 
 async fn answer(store: &Store, query: &StatsQuery) -> Stats {
-    store.click_stats(query, None).await.expect("statistics").expect("a subject")
+    store.click_stats(query, Visibility::All).await.expect("statistics").expect("a subject")
 }
 
 /// Starts with their clicks and visitors.
@@ -192,7 +193,7 @@ async fn without_ends_the_last_30_days_are_counted(pool: PgPool) {
 async fn bad_ranges_and_zones_are_told(pool: PgPool) {
     let store = Store::new(pool);
     let error = async |from: &str, to: &str, interval, zone: &str| {
-        store.click_stats(&question(from, to, interval, zone), None).await.unwrap_err()
+        store.click_stats(&question(from, to, interval, zone), Visibility::All).await.unwrap_err()
     };
     let unknown = error("2026-01-01", "2026-01-02", Interval::Day, "Europe/Nowhere").await;
     assert!(matches!(unknown, StatsError::UnknownZone), "{unknown:?}");
@@ -285,7 +286,7 @@ async fn must_16_nobody_counts_what_is_not_theirs(pool: PgPool) {
     let link = create(&store, &new).await;
     sqlx::query("INSERT INTO click_days (subject, day, clicks) VALUES ($1, '2026-03-01', 1), ($2, '2026-03-01', 2), (0, '2026-03-01', 3)")
         .bind(link.id)
-        .bind(-owner.id)
+        .bind(Subject::User(owner.id).key())
         .execute(&pool)
         .await
         .unwrap();
@@ -297,10 +298,10 @@ async fn must_16_nobody_counts_what_is_not_theirs(pool: PgPool) {
     };
     let (link, user) = (Subject::Link(link.id), Subject::User(owner.id));
     for (visible_to, wanted) in [
-        (None, [Some(1), Some(2), Some(3)]),
-        (Some(owner.id), [Some(1), Some(2), None]),
-        (Some(other.id), [None, None, None]),
-        (Some(0), [None, None, None]),
+        (Visibility::All, [Some(1), Some(2), Some(3)]),
+        (Visibility::Owner(owner.id), [Some(1), Some(2), None]),
+        (Visibility::Owner(other.id), [None, None, None]),
+        (Visibility::None, [None, None, None]),
     ] {
         let seen = [
             clicks(link, visible_to).await,
@@ -309,8 +310,10 @@ async fn must_16_nobody_counts_what_is_not_theirs(pool: PgPool) {
         ];
         assert_eq!(seen, wanted, "{visible_to:?}");
     }
-    assert_eq!(clicks(Subject::Link(999), None).await, None);
-    assert_eq!(clicks(Subject::User(999), None).await, None);
+    let absent = Subject::Link(LinkId::new(999).unwrap());
+    assert_eq!(clicks(absent, Visibility::All).await, None);
+    let absent = Subject::User(UserId::new(999).unwrap());
+    assert_eq!(clicks(absent, Visibility::All).await, None);
 }
 
 const VALUES: &str = "

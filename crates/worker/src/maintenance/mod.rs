@@ -21,6 +21,7 @@ mod settings;
 mod tasks;
 mod uploads;
 
+use linnet_platform::clock::Clock;
 use linnet_store::Store;
 
 pub use metrics::MaintenanceMetrics;
@@ -37,4 +38,6 @@ pub struct MaintenanceContext {
     pub store: Store,
     /// How long things are kept.
     pub settings: MaintenanceSettings,
+    /// Tells how old files are.
+    pub clock: Clock,
 }

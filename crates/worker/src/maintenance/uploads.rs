@@ -20,7 +20,8 @@ const NAMES_AT_ONCE: usize = 1_000;
 pub(super) async fn remove_orphans(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
     let area = upkeep.settings.jobs.upload_dir.clone();
     let listed = area.clone();
-    let names = tokio::task::spawn_blocking(move || old_files(&listed))
+    let now = upkeep.clock.now().into();
+    let names = tokio::task::spawn_blocking(move || old_files(&listed, now))
         .await
         .map_err(io::Error::other)??;
     let mut removed = 0;
@@ -39,7 +40,7 @@ pub(super) async fn remove_orphans(upkeep: &MaintenanceContext) -> Result<Report
 }
 
 /// An area that is not there yet has none.
-fn old_files(area: &Path) -> io::Result<Vec<String>> {
+fn old_files(area: &Path, now: SystemTime) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(area) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -50,7 +51,7 @@ fn old_files(area: &Path) -> io::Result<Vec<String>> {
         let age = entry
             .metadata()
             .and_then(|metadata| metadata.modified())
-            .map(|time| SystemTime::now().duration_since(time).unwrap_or_default());
+            .map(|time| now.duration_since(time).unwrap_or_default());
         let name = entry.file_name().into_string().ok();
         if let (Ok(age), Some(name)) = (age, name)
             && age >= MIN_AGE
@@ -70,14 +71,15 @@ mod tests {
 
     #[test]
     fn only_old_uploads_are_looked_at() {
+        let now = SystemTime::UNIX_EPOCH + 100 * MIN_AGE;
         let area = tempfile::tempdir().unwrap();
-        assert!(old_files(&area.path().join("absent")).unwrap().is_empty());
+        assert!(old_files(&area.path().join("absent"), now).unwrap().is_empty());
         for (name, age) in
             [("old.rows", 2 * MIN_AGE), ("new.rows", Duration::ZERO), ("old.txt", 2 * MIN_AGE)]
         {
             let file = File::create(area.path().join(name)).unwrap();
-            file.set_modified(SystemTime::now() - age).unwrap();
+            file.set_modified(now - age).unwrap();
         }
-        assert_eq!(old_files(area.path()).unwrap(), ["old.rows"]);
+        assert_eq!(old_files(area.path(), now).unwrap(), ["old.rows"]);
     }
 }

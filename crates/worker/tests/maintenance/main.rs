@@ -15,6 +15,7 @@ use std::time::Duration;
 use chrono::{DateTime, Days, Utc};
 use linnet_domain::NewLink;
 use linnet_jobs::JobSettings;
+use linnet_platform::clock::Clock;
 use linnet_store::{Store, StoreError, TaskOutcome};
 use linnet_worker::maintenance::{
     LinkSettings, MaintenanceContext, MaintenanceSettings, RunError, TASKS, Task,
@@ -32,7 +33,7 @@ fn upkeep(pool: &PgPool) -> MaintenanceContext {
         jobs: JobSettings::default(),
         click_retention_days: 90,
     };
-    MaintenanceContext { store: Store::new(pool.clone()), settings }
+    MaintenanceContext { store: Store::new(pool.clone()), settings, clock: Clock::System }
 }
 
 fn task(name: &str) -> &'static Task {

@@ -4,6 +4,7 @@ use chrono::{DateTime, Datelike, DurationRound, TimeDelta, Timelike, Utc};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use linnet_clicks::{BatchBuilder, PackedClick};
+use linnet_domain::LinkId;
 
 use super::words;
 
@@ -94,13 +95,13 @@ struct Person {
     visitor: Option<u64>,
     agent: usize,
     origin: (&'static str, &'static str),
-    url_id: i64,
+    url_id: LinkId,
 }
 
 /// Draws clicks on links. Holds 16 bytes for each link, and some thousand people.
 pub(super) struct Draw {
     random: StdRng,
-    links: Vec<i64>,
+    links: Vec<LinkId>,
     zipf: Zipf,
     browsers: Vec<String>,
     referrers: Vec<String>,
@@ -110,7 +111,7 @@ pub(super) struct Draw {
 
 impl Draw {
     /// `links` by rank.
-    pub(super) fn new(links: Vec<i64>, seed: u64) -> Self {
+    pub(super) fn new(links: Vec<LinkId>, seed: u64) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
             zipf: Zipf::new(links.len()),
@@ -123,7 +124,7 @@ impl Draw {
     }
 
     /// Adds a click of this hour to the batch; the link that it is on.
-    pub(super) fn click(&mut self, hour: DateTime<Utc>, batch: &mut BatchBuilder) -> i64 {
+    pub(super) fn click(&mut self, hour: DateTime<Utc>, batch: &mut BatchBuilder) -> LinkId {
         let day = hour.date_naive();
         if self.day != Some(day) {
             // Tomorrow nobody is known again.
@@ -133,7 +134,7 @@ impl Draw {
         let start = u64::try_from(hour.timestamp_millis()).unwrap_or_default();
         let mut click = PackedClick {
             at_ms: start + self.random.random_range(0..MS_PER_HOUR),
-            url_id: 0,
+            url_id: LinkId::MIN,
             is_head: self.random.random_bool(HEADS),
             is_prefetch: false,
             is_counted: false,
@@ -165,9 +166,9 @@ impl Draw {
         click.url_id
     }
 
-    fn link(&mut self) -> i64 {
+    fn link(&mut self) -> LinkId {
         let rank = self.zipf.draw(&mut self.random);
-        self.links.get(rank).copied().unwrap_or_default()
+        self.links.get(rank).copied().unwrap_or(LinkId::MIN)
     }
 
     fn person(&mut self) -> Person {
@@ -242,7 +243,7 @@ mod tests {
     fn clicks_are_of_many_kinds_and_a_seed_decides_them() {
         let hour = now().duration_trunc(TimeDelta::hours(1)).unwrap();
         let batch = |seed| {
-            let mut draw = Draw::new((1..=1_000).collect(), seed);
+            let mut draw = Draw::new((1..=1_000).filter_map(LinkId::new).collect(), seed);
             let mut builder = BatchBuilder::default();
             for _ in 0..20_000 {
                 draw.click(hour, &mut builder);
@@ -259,7 +260,7 @@ mod tests {
         let start = u64::try_from(hour.timestamp_millis()).unwrap();
         assert!(made.clicks.iter().all(|c| (start..start + MS_PER_HOUR).contains(&c.at_ms)));
         // H(1000) = 7.4855: the first link gets 0.1336 of them.
-        assert!((share(&|click| click.url_id == 1) - 0.1336).abs() < 0.02);
+        assert!((share(&|click| click.url_id == LinkId::MIN) - 0.1336).abs() < 0.02);
         assert!((share(&|click| click.country.is_none()) - BOTS).abs() < 0.02);
         assert!((share(&|click| click.is_head) - HEADS).abs() < 0.01);
         let visitors: HashSet<_> = made.clicks.iter().filter_map(|click| click.visitor).collect();

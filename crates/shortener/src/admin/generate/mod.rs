@@ -18,7 +18,8 @@ use linnet_clicks::{
     BatchBuilder, BatchIds, FIELD, PackedBatch, STREAM,
     ingest::{IngestError, IngestMetrics, Knowledge, Pace, Writer, connect, forget_visitors},
 };
-use linnet_domain::{Email, NewUser, ShortCode};
+use linnet_domain::{Email, LinkId, NewUser, ShortCode, Subject, UserId};
+use linnet_platform::clock::Clock;
 use linnet_store::Store;
 
 use self::draw::Draw;
@@ -65,7 +66,11 @@ pub(super) async fn run(
         let meter = opentelemetry::global::meter("linnet-shortener");
         let metrics = Arc::new(IngestMetrics::new(&meter));
         Destination::Database {
-            writer: Box::new(Writer::new(store.clone(), metrics, Knowledge::shared(store.clone()))),
+            writer: Box::new(Writer::new(
+                store.clone(),
+                metrics,
+                Knowledge::shared(store.clone(), Clock::System),
+            )),
             redis,
         }
     };
@@ -92,13 +97,13 @@ async fn make_links(
     settings: &Settings,
     store: &Store,
     count: u32,
-    user_id: i64,
+    user_id: UserId,
     created_at: DateTime<Utc>,
-) -> Result<Vec<i64>, AdminError> {
+) -> Result<Vec<LinkId>, AdminError> {
     let bad = |message| AdminError::Argument { argument: "config", message };
     let targets = settings.target_policy().map_err(bad)?;
     let mut progress = Progress::new("links", "made", count.into());
-    let mut ids: Vec<i64> = Vec::new();
+    let mut ids: Vec<LinkId> = Vec::new();
     loop {
         let made = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         if made >= count {
@@ -163,7 +168,7 @@ struct Sink {
     ids: BatchIds,
     group: Vec<Vec<u8>>,
     /// Links that were clicked on this day.
-    links: HashSet<i64>,
+    links: HashSet<LinkId>,
 }
 
 impl Sink {
@@ -181,7 +186,7 @@ impl Sink {
     ) -> Result<(), AdminError> {
         self.take(builder).await?;
         self.write().await?;
-        let links: Vec<i64> = self.links.drain().collect();
+        let links: Vec<Subject> = self.links.drain().map(Subject::Link).collect();
         // No worker adds to such a day any more, and a year of them would fill Redis.
         let is_over = day + Days::new(1) < self.today;
         if is_over && let Destination::Database { redis: Some(redis), .. } = &mut self.destination {

@@ -7,12 +7,12 @@ use linnet_protocol::problem::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use linnet_domain::{ApiKey, ApiKeySecret, KeyId, Page, bounded_text};
+use linnet_domain::{ApiKey, ApiKeySecret, KeyId, Page, UserId, bounded_text};
 
 use super::{
     super::error::ApiError,
     ApiState, Caller,
-    fields::{Bad, JsonObject, QueryFields, invalid, positive, query_positive, string, timestamp},
+    fields::{Bad, JsonObject, QueryFields, id, invalid, query_id, string, timestamp},
     list::{CursorParam, ListParams, ListQuery},
 };
 
@@ -25,7 +25,8 @@ pub(crate) struct ApiKeyBody {
     /// The public part.
     id: String,
     /// Whose key it is.
-    user_id: i64,
+    #[schema(value_type = i64)]
+    user_id: UserId,
     /// What the owner calls it.
     name: String,
     /// What it allows.
@@ -157,7 +158,7 @@ pub(crate) async fn create(
     let name = fields.required("name", name);
     let scopes = fields.required("scopes", scopes);
     let expires_at = fields.optional("expires_at", timestamp);
-    let user_id = fields.optional("user_id", positive);
+    let user_id = fields.optional("user_id", id);
     let (name, scopes) = fields.finish_with(name.zip(scopes))?;
     if !caller.identity().scopes.cover(scopes) {
         return Err(ApiError::forbidden("scopes: a key cannot allow more than its maker may do"));
@@ -185,10 +186,10 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (list, user_id) =
-        ListQuery::<i64>::read(query, |fields| fields.optional("user_id", query_positive))?;
+        ListQuery::<i64>::read(query, |fields| fields.optional("user_id", query_id))?;
     let Page { size, .. } = list.page;
     let next = list.page.after().saturating_add(size);
-    let keys = state.store.list_keys(caller.sees(), user_id, list.page).await?;
+    let keys = state.store.list_keys(caller.visibility(), user_id, list.page).await?;
     let bodies: Vec<ApiKeyBody> = keys.into_iter().map(ApiKeyBody::from).collect();
     Ok(list.respond(PATH, &bodies, |_| next))
 }
@@ -203,7 +204,7 @@ pub(crate) async fn get(
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let id = key_id(&id)?;
-    let key = state.store.find_key(id.as_str(), caller.sees()).await?;
+    let key = state.store.find_key(id.as_str(), caller.visibility()).await?;
     let key = key.ok_or_else(|| ApiError::not_found("key"))?;
     Ok(HttpResponse::Ok().json(ApiKeyBody::from(key)))
 }
@@ -223,8 +224,8 @@ pub(crate) async fn update(
     let name = fields.change("name", name);
     fields.finish()?;
     let key = match name {
-        Some(name) => state.store.rename_key(id.as_str(), caller.sees(), &name).await?,
-        None => state.store.find_key(id.as_str(), caller.sees()).await?,
+        Some(name) => state.store.rename_key(id.as_str(), caller.visibility(), &name).await?,
+        None => state.store.find_key(id.as_str(), caller.visibility()).await?,
     };
     let key = key.ok_or_else(|| ApiError::not_found("key"))?;
     Ok(HttpResponse::Ok().json(ApiKeyBody::from(key)))
@@ -247,7 +248,7 @@ pub(crate) async fn revoke(
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let id = key_id(&id)?;
-    let revoked = state.store.revoke_key(id.as_str(), caller.sees()).await?;
+    let revoked = state.store.revoke_key(id.as_str(), caller.visibility()).await?;
     let outbox_id = revoked.ok_or_else(|| ApiError::not_found("key"))?;
     state.announcer.key_revoked(id.as_str(), outbox_id).await;
     Ok(HttpResponse::NoContent().finish())

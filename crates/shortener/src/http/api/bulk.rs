@@ -6,6 +6,7 @@ use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use linnet_domain::LinkId;
 use linnet_store::Changed;
 
 use super::{
@@ -60,7 +61,8 @@ pub(crate) struct UrlBulkAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UrlBulkResult {
     /// The link.
-    id: i64,
+    #[schema(value_type = i64)]
+    id: LinkId,
     /// What the same request for this link alone would have been answered with.
     status: u16,
 }
@@ -92,7 +94,8 @@ pub(crate) async fn update(
         patch
     });
     let (ids, patch) = fields.finish_with(ids.zip(patch))?;
-    let changed = state.store.update_links(&ids, caller.sees(), caller.user_id(), &patch).await?;
+    let changed =
+        state.store.update_links(&ids, caller.visibility(), caller.user_id(), &patch).await?;
     Ok(answer(&state, &ids, &changed, StatusCode::OK).await)
 }
 
@@ -109,25 +112,25 @@ pub(crate) async fn delete(
     let mut fields = body.fields;
     let ids = read_ids(&mut fields);
     let ids = fields.finish_with(ids)?;
-    let gone = state.store.delete_links(&ids, caller.sees(), caller.user_id()).await?;
+    let gone = state.store.delete_links(&ids, caller.visibility(), caller.user_id()).await?;
     Ok(answer(&state, &ids, &gone, StatusCode::NO_CONTENT).await)
 }
 
-fn read_ids(fields: &mut Fields) -> Option<Vec<i64>> {
+fn read_ids(fields: &mut Fields) -> Option<Vec<LinkId>> {
     fields.required("ids", |value| ids(value, MAX_IDS))
 }
 
 /// Tells the caches first: whoever has the answer sees what it says.
 async fn answer(
     state: &ApiState,
-    ids: &[i64],
+    ids: &[LinkId],
     changed: &[Changed],
     done: StatusCode,
 ) -> HttpResponse {
     if changed.iter().any(|changed| changed.outbox_id.is_some()) {
         state.announcer.catch_up().await;
     }
-    let found: HashSet<i64> = changed.iter().map(|changed| changed.link.id).collect();
+    let found: HashSet<LinkId> = changed.iter().map(|changed| changed.link.id).collect();
     let status_of = |id| if found.contains(&id) { done } else { StatusCode::NOT_FOUND };
     let results =
         ids.iter().map(|&id| UrlBulkResult { id, status: status_of(id).as_u16() }).collect();

@@ -10,14 +10,12 @@ use chrono::SecondsFormat;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use linnet_domain::{Event, EventFilter, EventType, Moment, NewEvent};
+use linnet_domain::{Event, EventFilter, EventId, EventType, LinkId, Moment, NewEvent, UserId};
 
 use super::{
     super::{csv, error::ApiError},
     ApiState, Caller, IdGuard,
-    fields::{
-        Bad, JsonObject, QueryFields, invalid, object, positive, query_positive, string, timestamp,
-    },
+    fields::{Bad, JsonObject, QueryFields, id, invalid, object, query_id, string, timestamp},
     format::{Accepted, Format, FormatParams},
     idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
     list::{ListParams, ListQuery, TimeCursorParam},
@@ -69,15 +67,15 @@ pub(crate) async fn create(
     body: JsonObject,
 ) -> Result<HttpResponse, ApiError> {
     let JsonObject { mut fields, raw } = body;
-    let url_id = fields.required("url_id", positive);
-    let user_id = fields.optional("user_id", positive);
+    let url_id = fields.required("url_id", id);
+    let user_id = fields.optional("user_id", id);
     let event_type = fields.required("event_type", own_event_type);
     let details = fields.optional("details", object).unwrap_or_default();
     let (url_id, event_type) = fields.finish_with(url_id.zip(event_type))?;
     let user_id = caller.owner(user_id)?;
     let new = NewEvent { url_id, user_id, event_type, details };
     idempotency::once(&state, &caller, "POST /events", key, &raw, async |maker| {
-        answer(maker.create_event(&new, caller.sees()).await?)
+        answer(maker.create_event(&new, caller.visibility()).await?)
     })
     .await
 }
@@ -108,8 +106,8 @@ pub(crate) async fn list(
 ) -> Result<HttpResponse, ApiError> {
     let (list, (format, filter)) = ListQuery::read(query, |fields| {
         let filter = EventFilter {
-            url_id: fields.optional("url_id", query_positive),
-            user_id: fields.optional("user_id", query_positive),
+            url_id: fields.optional("url_id", query_id),
+            user_id: fields.optional("user_id", query_id),
             event_type: fields
                 .optional("event_type", event_type)
                 .map(|event_type| event_type.as_str().to_owned()),
@@ -118,8 +116,8 @@ pub(crate) async fn list(
         };
         (accepted.read(fields), filter)
     })?;
-    let events = state.store.list_events(&filter, caller.sees(), list.page).await?;
-    let moment = |last: &Event| Moment { time: Some(last.timestamp), id: last.id };
+    let events = state.store.list_events(&filter, caller.visibility(), list.page).await?;
+    let moment = |last: &Event| Moment { time: Some(last.timestamp), id: last.id.get() };
     match format {
         Format::Json => Ok(list.respond(PATH, &events, moment)),
         Format::Csv => {
@@ -136,9 +134,9 @@ pub(crate) async fn list(
 
 fn cells(event: Event) -> [csv::Cell<'static>; 6] {
     [
-        event.id.into(),
-        event.url_id.into(),
-        event.user_id.into(),
+        event.id.get().into(),
+        event.url_id.map(LinkId::get).into(),
+        event.user_id.map(UserId::get).into(),
         event.event_type.into(),
         event.timestamp.to_rfc3339_opts(SecondsFormat::AutoSi, true).into(),
         event.details.to_string().into(),
@@ -152,9 +150,9 @@ fn cells(event: Event) -> [csv::Cell<'static>; 6] {
 pub(crate) async fn get(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<EventId>,
 ) -> Result<HttpResponse, ApiError> {
-    let event = state.store.find_event(id.0, caller.sees()).await?;
+    let event = state.store.find_event(id.0, caller.visibility()).await?;
     Ok(HttpResponse::Ok().json(event.ok_or_else(|| ApiError::not_found("event"))?))
 }
 

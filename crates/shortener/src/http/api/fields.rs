@@ -4,7 +4,7 @@
 //! by name; what is left at the end is unknown, and unknown is an error: a misspelt field that is
 //! silently ignored is worse than a refusal.
 
-use std::{collections::HashSet, fmt::Display, rc::Rc};
+use std::{collections::HashSet, fmt::Display, hash::Hash, rc::Rc};
 
 use actix_web::{
     FromRequest, HttpRequest,
@@ -195,6 +195,11 @@ pub(super) fn positive(value: Value) -> Result<i64, Bad> {
     if number > 0 { Ok(number) } else { Err(("out_of_range", "must be at least 1".to_owned())) }
 }
 
+/// An id.
+pub(super) fn id<I: TryFrom<i64>>(value: Value) -> Result<I, Bad> {
+    I::try_from(positive(value)?).map_err(|_| ("out_of_range", "must be at least 1".to_owned()))
+}
+
 /// RFC 3339 with a time zone.
 pub(super) fn timestamp(value: Value) -> Result<DateTime<Utc>, Bad> {
     let text = string(value)?;
@@ -233,7 +238,10 @@ pub(super) fn members(value: Value) -> Result<Fields, Bad> {
 }
 
 /// Ids of 1 to `max` things, each once.
-pub(super) fn ids(value: Value, max: usize) -> Result<Vec<i64>, Bad> {
+pub(super) fn ids<I>(value: Value, max: usize) -> Result<Vec<I>, Bad>
+where
+    I: TryFrom<i64> + Copy + Eq + Hash + Display,
+{
     let items = match value {
         Value::Array(items) => items,
         other => return Err(wrong_type("an array", &other)),
@@ -244,8 +252,8 @@ pub(super) fn ids(value: Value, max: usize) -> Result<Vec<i64>, Bad> {
     let mut ids = Vec::with_capacity(items.len());
     let mut seen = HashSet::with_capacity(items.len());
     for (at, item) in items.into_iter().enumerate() {
-        let id = positive(item)
-            .map_err(|(code, message)| (code, format!("item {}: {message}", at + 1)))?;
+        let id: I =
+            id(item).map_err(|(code, message)| (code, format!("item {}: {message}", at + 1)))?;
         if !seen.insert(id) {
             return Err(("repeated", format!("item {}: {id} is given more than once", at + 1)));
         }
@@ -390,6 +398,12 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
+/// An id in a query string.
+pub(super) fn query_id<I: TryFrom<i64>>(value: Value) -> Result<I, Bad> {
+    let number = query_positive(value)?;
+    I::try_from(number).map_err(|_| ("invalid", "must be a positive integer".to_owned()))
+}
+
 /// A whole number above 0 in a query string.
 pub(super) fn query_positive(value: Value) -> Result<i64, Bad> {
     let text = string(value)?;
@@ -411,6 +425,7 @@ pub(super) fn query_boolean(value: Value) -> Result<bool, Bad> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use linnet_domain::LinkId;
     use serde_json::json;
 
     fn fields(value: Value) -> Fields {
@@ -474,7 +489,7 @@ mod tests {
             (json!(1), "wrong_type"),
             (json!({"0": 1}), "wrong_type"),
         ] {
-            assert_eq!(ids(bad.clone(), 3).unwrap_err().0, code, "{bad}");
+            assert_eq!(ids::<LinkId>(bad.clone(), 3).unwrap_err().0, code, "{bad}");
         }
     }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
-use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, UserRef};
+use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 use linnet_store::{Created, Idempotent, JobLimits, Recorded, Store, StoreError, StoredAnswer};
 
 use super::{
@@ -153,7 +153,7 @@ impl Maker<'_> {
     pub(super) async fn create_event(
         &mut self,
         new: &NewEvent,
-        visible_to: UserRef,
+        visible_to: Visibility,
     ) -> Result<Option<Event>, StoreError> {
         match self {
             Self::Plain(state) => state.store.create_event(new, visible_to).await,

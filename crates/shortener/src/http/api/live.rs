@@ -6,6 +6,7 @@ use linnet_protocol::problem::Problem;
 use tokio_util::sync::CancellationToken;
 
 use linnet_clicks::{LiveClick, LiveId, Watch};
+use linnet_domain::LinkId;
 
 use super::{
     super::error::{ApiError, RETRY_AFTER_AWAY},
@@ -33,10 +34,10 @@ pub(crate) async fn live(
     state: web::Data<ApiState>,
     lifecycle: web::Data<Lifecycle>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<LinkId>,
 ) -> Result<HttpResponse, ApiError> {
     let last = sse::last_event_id::<LiveId>(&request)?;
-    let link = state.store.find_link(id.0, caller.sees()).await?;
+    let link = state.store.find_link(id.0, caller.visibility()).await?;
     let link = link.ok_or_else(|| ApiError::not_found("link"))?;
     let live = state
         .live

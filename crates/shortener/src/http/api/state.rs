@@ -1,12 +1,15 @@
 //! What handlers share, and who calls them.
 
-use std::future::{Ready, ready};
+use std::{
+    future::{Ready, ready},
+    str::FromStr,
+};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use linnet_protocol::{identity::Identity, problem::Problem};
 
 use linnet_clicks::LiveClicks;
-use linnet_domain::{TargetPolicy, UserRef};
+use linnet_domain::{TargetPolicy, UserId, Visibility};
 use linnet_jobs::JobService;
 use linnet_resolve::InvalidationPublisher;
 use linnet_store::{GroupedCreates, Store};
@@ -43,7 +46,7 @@ pub struct Caller {
 
 impl Caller {
     /// The caller's own user.
-    pub fn user_id(&self) -> Option<i64> {
+    pub fn user_id(&self) -> Option<UserId> {
         self.identity.user_id
     }
 
@@ -57,14 +60,13 @@ impl Caller {
         self.identity.is_admin()
     }
 
-    /// Whose things the caller may see and change: everybody's (`None`), or its own user's. Without
-    /// a user it is nobody's, and no user has id 0.
-    pub fn sees(&self) -> UserRef {
-        if self.is_admin() { None } else { Some(self.identity.user_id.unwrap_or(0)) }
+    /// What the caller may see and change.
+    pub fn visibility(&self) -> Visibility {
+        Visibility::of(self.is_admin(), self.identity.user_id)
     }
 
     /// The owner to give to something new: the caller, or whom an administrator names.
-    pub fn owner(&self, named: Option<i64>) -> Result<Option<i64>, ApiError> {
+    pub fn owner(&self, named: Option<UserId>) -> Result<Option<UserId>, ApiError> {
         match named {
             None => Ok(self.identity.user_id),
             Some(id) if self.is_admin() || self.identity.user_id == Some(id) => Ok(Some(id)),
@@ -96,19 +98,17 @@ impl FromRequest for Caller {
     }
 }
 
-/// A number in the path that names a row.
+/// The id in the path: `IdGuard<LinkId>` for a link's.
 #[derive(Debug, Clone, Copy)]
-pub struct IdGuard(pub i64);
+pub struct IdGuard<I>(pub I);
 
-impl FromRequest for IdGuard {
+impl<I: FromStr> FromRequest for IdGuard<I> {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let text = request.match_info().get("id").unwrap_or_default();
-        // Only the plain spelling: "+7" and "007" are no ids.
-        let id = text.parse::<i64>().ok().filter(|id| *id > 0 && id.to_string() == text);
-        ready(id.map(Self).ok_or_else(|| {
+        ready(text.parse().map(Self).map_err(|_| {
             let error =
                 super::super::error::field_error("id", "invalid", "must be a positive integer");
             ApiError(Problem::invalid(vec![error]))

@@ -9,8 +9,8 @@ use utoipa::{
 };
 
 use linnet_domain::{
-    Link, LinkFilter, LinkPatch, NewLink, RedirectStatus, ShortCode, TargetPolicy, TargetUrl,
-    bounded_text,
+    Link, LinkFilter, LinkId, LinkPatch, NewLink, RedirectStatus, ShortCode, TargetPolicy,
+    TargetUrl, UserId, bounded_text,
 };
 use linnet_store::Created;
 
@@ -18,8 +18,8 @@ use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
     fields::{
-        Bad, Fields, JsonObject, QueryFields, boolean, integer, invalid, positive, query_boolean,
-        query_positive, string, timestamp,
+        Bad, Fields, JsonObject, QueryFields, boolean, id, integer, invalid, positive,
+        query_boolean, query_id, string, timestamp,
     },
     idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
     list::{CursorParam, ListParams, ListQuery},
@@ -33,10 +33,11 @@ const MAX_SEARCH: usize = 200;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UrlBody {
     /// Unique number.
-    id: i64,
+    #[schema(value_type = i64)]
+    id: LinkId,
     /// The owner; null for a link made without a key.
-    #[schema(required)]
-    user_id: Option<i64>,
+    #[schema(value_type = Option<i64>, required)]
+    user_id: Option<UserId>,
     /// The code.
     short_code: String,
     /// What to hand out.
@@ -198,7 +199,7 @@ pub(crate) async fn create(
     body: JsonObject,
 ) -> Result<HttpResponse, ApiError> {
     let JsonObject { mut fields, raw } = body;
-    let user_id = fields.optional("user_id", positive);
+    let user_id = fields.optional("user_id", id);
     let reuse = fields.optional("reuse", boolean).unwrap_or(false);
     let new = read_new(&mut fields, &state.targets);
     let mut new = fields.finish_with(new)?;
@@ -248,10 +249,10 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (list, filter) = ListQuery::read(query, read_filter)?;
-    let links = state.store.list_links(&filter, caller.sees(), list.page).await?;
+    let links = state.store.list_links(&filter, caller.visibility(), list.page).await?;
     let bodies: Vec<UrlBody> =
         links.into_iter().map(|link| UrlBody::new(link, &state.base_url)).collect();
-    Ok(list.respond(PATH, &bodies, |last| last.id))
+    Ok(list.respond(PATH, &bodies, |last| last.id.get()))
 }
 
 /// Shows a link.
@@ -261,9 +262,9 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<LinkId>,
 ) -> Result<HttpResponse, ApiError> {
-    let link = state.store.find_link(id.0, caller.sees()).await?;
+    let link = state.store.find_link(id.0, caller.visibility()).await?;
     let link = link.ok_or_else(|| ApiError::not_found("link"))?;
     Ok(HttpResponse::Ok().json(UrlBody::new(link, &state.base_url)))
 }
@@ -275,13 +276,14 @@ pub(crate) async fn get(
 pub(crate) async fn update(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<LinkId>,
     body: JsonObject,
 ) -> Result<HttpResponse, ApiError> {
     let mut fields = body.fields;
     let patch = read_patch(&mut fields, &state.targets);
     fields.finish()?;
-    let changed = state.store.update_link(id.0, caller.sees(), caller.user_id(), &patch).await?;
+    let changed =
+        state.store.update_link(id.0, caller.visibility(), caller.user_id(), &patch).await?;
     let changed = changed.ok_or_else(|| ApiError::not_found("link"))?;
     state.announcer.updated(&changed).await;
     Ok(HttpResponse::Ok().json(UrlBody::new(changed.link, &state.base_url)))
@@ -301,9 +303,9 @@ pub(crate) fn replace() {}
 pub(crate) async fn delete(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<LinkId>,
 ) -> Result<HttpResponse, ApiError> {
-    let gone = state.store.delete_link(id.0, caller.sees(), caller.user_id()).await?;
+    let gone = state.store.delete_link(id.0, caller.visibility(), caller.user_id()).await?;
     let gone = gone.ok_or_else(|| ApiError::not_found("link"))?;
     state.announcer.deleted(&gone).await;
     Ok(HttpResponse::NoContent().finish())
@@ -312,7 +314,7 @@ pub(crate) async fn delete(
 /// Reads what filters a list.
 pub(super) fn read_filter(fields: &mut Fields) -> LinkFilter {
     LinkFilter {
-        user_id: fields.optional("user_id", query_positive),
+        user_id: fields.optional("user_id", query_id),
         is_active: fields.optional("is_active", query_boolean),
         search: fields.optional("search", search),
     }

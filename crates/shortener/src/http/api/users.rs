@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use linnet_domain::{Email, NewUser, User, UserPatch, bounded_text};
+use linnet_domain::{Email, NewUser, User, UserId, UserPatch, bounded_text};
 
 use super::{
     super::error::ApiError,
@@ -115,8 +115,8 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (list, ()) = ListQuery::read(query, |_| ())?;
-    let users = state.store.list_users(caller.sees(), list.page).await?;
-    Ok(list.respond(PATH, &users, |last| last.id))
+    let users = state.store.list_users(caller.visibility(), list.page).await?;
+    Ok(list.respond(PATH, &users, |last| last.id.get()))
 }
 
 /// Shows a user.
@@ -126,9 +126,9 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<UserId>,
 ) -> Result<HttpResponse, ApiError> {
-    let user = state.store.find_user(id.0, caller.sees()).await?;
+    let user = state.store.find_user(id.0, caller.visibility()).await?;
     Ok(HttpResponse::Ok().json(user.ok_or_else(|| ApiError::not_found("user"))?))
 }
 
@@ -139,7 +139,7 @@ pub(crate) async fn get(
 pub(crate) async fn update(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<UserId>,
     body: JsonObject,
 ) -> Result<HttpResponse, ApiError> {
     let mut fields = body.fields;
@@ -148,7 +148,7 @@ pub(crate) async fn update(
         email: fields.change("email", email),
     };
     fields.finish()?;
-    let user = state.store.update_user(id.0, caller.sees(), &patch).await?;
+    let user = state.store.update_user(id.0, caller.visibility(), &patch).await?;
     Ok(HttpResponse::Ok().json(user.ok_or_else(|| ApiError::not_found("user"))?))
 }
 
@@ -166,9 +166,9 @@ pub(crate) fn replace() {}
 pub(crate) async fn delete(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<UserId>,
 ) -> Result<HttpResponse, ApiError> {
-    if !state.store.delete_user(id.0, caller.sees(), caller.user_id()).await? {
+    if !state.store.delete_user(id.0, caller.visibility(), caller.user_id()).await? {
         return Err(ApiError::not_found("user"));
     }
     state.announcer.catch_up().await;

@@ -1,6 +1,7 @@
 //! Batches of which one shard is recorded before the other.
 
 use linnet_clicks::{FIELD, STREAM};
+use linnet_domain::{LinkId, Subject};
 use linnet_store::{SHARDS, shard_of};
 use linnet_system_tests::{expected::metric, within};
 use serde_json::json;
@@ -33,7 +34,8 @@ async fn shard_that_a_killed_worker_left_is_recorded_later() {
     let mut ids = [None; 2];
     while ids.contains(&None) {
         let id = create_link(&client, &target).await.0;
-        ids[usize::from(shard_of(id) == SHARDS[1])] = Some(id);
+        let shard = shard_of(Subject::Link(LinkId::new(id).unwrap()));
+        ids[usize::from(shard == SHARDS[1])] = Some(id);
     }
     let mut redis = connect_redis(&stack).await;
     for (number, shard) in SHARDS.into_iter().enumerate() {

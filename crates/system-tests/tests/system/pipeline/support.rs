@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use linnet_clicks::{Batch, FIELD, PackedClick, STREAM};
+use linnet_domain::{LinkId, Subject};
 use linnet_store::shard_of;
 use linnet_system_tests::{
     Builder, Client, Load, Metrics, OutcomeCounts, Process, Stack, expected::metric, within,
@@ -207,7 +208,7 @@ pub(super) async fn lost_clicks(database: &mut PgConnection, batches: &[Batch]) 
             .await
             .unwrap();
     let is_known = |batch: &Batch, click: &PackedClick| {
-        known.contains(&(batch.id.to_vec(), shard_of(click.url_id)))
+        known.contains(&(batch.id.to_vec(), shard_of(Subject::Link(click.url_id))))
     };
     let lost = |batch: &Batch| batch.clicks.iter().filter(|click| !is_known(batch, click)).count();
     i64::try_from(batches.iter().map(lost).sum::<usize>()).unwrap()
@@ -229,7 +230,7 @@ pub(super) async fn add_to_stream(redis: &mut MultiplexedConnection, packed: &[u
 pub(super) fn test_click(url_id: i64, at_ms: u64) -> PackedClick {
     PackedClick {
         at_ms,
-        url_id,
+        url_id: LinkId::new(url_id).unwrap(),
         is_head: false,
         is_prefetch: false,
         is_counted: false,

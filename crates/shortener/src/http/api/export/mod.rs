@@ -80,7 +80,7 @@ pub(crate) async fn get(
         .take()
         .ok_or_else(|| Problem::unavailable("too many exports run already", RETRY_AFTER_BUSY))?;
     // What is known to be away by now is still told with a status.
-    let export = state.store.begin_export(&filter, caller.sees()).await?;
+    let export = state.store.begin_export(&filter, caller.visibility()).await?;
     let (sender, receiver) = mpsc::channel(WAITING);
     actix_web::rt::spawn(run(export, format, sender, slot));
     Ok(respond(format).streaming(body(receiver)))

@@ -3,7 +3,10 @@
 //! A million of them are written while the database could send a million more, so nothing here makes
 //! a value of its own for a cell.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
 
 use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 
@@ -88,7 +91,7 @@ fn push_csv(row: &mut Vec<u8>, link: &ExportedLink<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn push_optional(row: &mut Vec<u8>, number: Option<i64>) -> io::Result<()> {
+fn push_optional(row: &mut Vec<u8>, number: Option<impl Display>) -> io::Result<()> {
     number.map_or(Ok(()), |number| write!(row, "{number}"))
 }
 
@@ -167,6 +170,8 @@ fn two_digits(number: u32) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
+    use linnet_domain::{LinkId, UserId};
+
     use super::*;
 
     fn time(text: &str) -> DateTime<Utc> {
@@ -175,7 +180,7 @@ mod tests {
 
     fn link() -> ExportedLink<'static> {
         ExportedLink {
-            id: 7,
+            id: LinkId::new(7).unwrap(),
             user_id: None,
             short_code: "-abc",
             original_url: "https://example.com/?a=1,2",
@@ -213,7 +218,7 @@ mod tests {
     #[test]
     fn json_has_every_key_of_its_line() {
         let other = ExportedLink {
-            user_id: Some(1),
+            user_id: UserId::new(1),
             title: None,
             is_active: false,
             expires_at: Some(time("2027-01-31T11:00:00Z")),

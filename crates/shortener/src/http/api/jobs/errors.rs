@@ -7,7 +7,7 @@ use actix_web::{
 use futures::stream;
 
 use crate::http::csv;
-use linnet_domain::{RowProblem, RowReport};
+use linnet_domain::{JobId, RowProblem, RowReport};
 use linnet_import::REPORT_COLUMNS;
 use linnet_store::StoreError;
 
@@ -43,12 +43,12 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 pub(crate) async fn list(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<JobId>,
     accepted: Accepted,
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (list, format) = ListQuery::read(query, |fields| accepted.read(fields))?;
-    let job = state.store.find_job(id.0, caller.sees()).await?.ok_or_else(absent)?;
+    let job = state.store.find_job(id.0, caller.visibility()).await?.ok_or_else(absent)?;
     match format {
         Format::Json => {
             let (page, path) = (list.page, format!("{PATH}/{}/errors", job.id));

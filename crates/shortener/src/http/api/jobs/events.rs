@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use linnet_domain::{Job, RowProblem, RowReport};
+use linnet_domain::{Job, JobId, RowProblem, RowReport};
 use linnet_jobs::Watched;
 use linnet_store::Store;
 
@@ -55,10 +55,10 @@ pub(crate) async fn watch(
     state: web::Data<ApiState>,
     lifecycle: web::Data<Lifecycle>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<JobId>,
 ) -> Result<HttpResponse, ApiError> {
     let seen = sse::last_event_id::<u64>(&request)?;
-    let job = state.store.find_job(id.0, caller.sees()).await?.ok_or_else(absent)?;
+    let job = state.store.find_job(id.0, caller.visibility()).await?.ok_or_else(absent)?;
     // Nobody was told of an event to come.
     let seen = seen.map_or(0, |seen| i64::try_from(seen).unwrap_or(i64::MAX)).min(job.last_event);
     if !job.state.is_active() && seen == job.last_event {
@@ -97,7 +97,7 @@ struct RowErrorData<'a> {
 
 struct Events {
     store: Store,
-    job_id: i64,
+    job_id: JobId,
     watched: Watched,
     stopping: CancellationToken,
     /// Number of the last event that was sent.

@@ -6,7 +6,7 @@ pub(crate) mod events;
 use actix_web::{HttpResponse, http::StatusCode, web};
 use linnet_protocol::problem::Problem;
 
-use linnet_domain::{Job, JobFilter, JobKind, JobState};
+use linnet_domain::{Job, JobFilter, JobId, JobKind, JobState};
 use linnet_jobs::{announce, upload};
 use linnet_store::JobChange;
 
@@ -75,8 +75,8 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (list, filter) = ListQuery::read(query, |fields| filter(fields, false))?;
-    let jobs = state.store.list_jobs(&filter, caller.sees(), list.page).await?;
-    Ok(list.respond(PATH, &jobs, |last| last.id))
+    let jobs = state.store.list_jobs(&filter, caller.visibility(), list.page).await?;
+    Ok(list.respond(PATH, &jobs, |last| last.id.get()))
 }
 
 /// Lists the dead-letter queue: jobs that failed as often as they may.
@@ -94,8 +94,8 @@ pub(crate) async fn dead(
         kind: fields.optional("kind", kind),
         only_dead: true,
     })?;
-    let jobs = state.store.list_jobs(&filter, caller.sees(), list.page).await?;
-    Ok(list.respond(DEAD_PATH, &jobs, |last| last.id))
+    let jobs = state.store.list_jobs(&filter, caller.visibility(), list.page).await?;
+    Ok(list.respond(DEAD_PATH, &jobs, |last| last.id.get()))
 }
 
 /// Shows a job.
@@ -105,9 +105,9 @@ pub(crate) async fn dead(
 pub(crate) async fn get(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<JobId>,
 ) -> Result<HttpResponse, ApiError> {
-    let job = state.store.find_job(id.0, caller.sees()).await?;
+    let job = state.store.find_job(id.0, caller.visibility()).await?;
     Ok(HttpResponse::Ok().json(job.ok_or_else(absent)?))
 }
 
@@ -119,9 +119,9 @@ pub(crate) async fn get(
 pub(crate) async fn cancel(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<JobId>,
 ) -> Result<HttpResponse, ApiError> {
-    match state.store.cancel_job(id.0, caller.sees()).await? {
+    match state.store.cancel_job(id.0, caller.visibility()).await? {
         JobChange::Done((job, upload)) => {
             remove_upload(&state, &upload).await;
             Ok(HttpResponse::Ok().json(job))
@@ -141,9 +141,9 @@ pub(crate) async fn cancel(
 pub(crate) async fn replay(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<JobId>,
 ) -> Result<HttpResponse, ApiError> {
-    match state.store.replay_job(id.0, caller.sees()).await? {
+    match state.store.replay_job(id.0, caller.visibility()).await? {
         JobChange::Done((job, lane)) => {
             if let Err(error) = announce(&state.announcer.redis, lane, job.id).await {
                 tracing::debug!(%error, "a job is announced later");
@@ -162,12 +162,12 @@ pub(crate) async fn replay(
 pub(crate) async fn delete(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<JobId>,
 ) -> Result<HttpResponse, ApiError> {
-    if let JobChange::Absent = state.store.cancel_job(id.0, caller.sees()).await? {
+    if let JobChange::Absent = state.store.cancel_job(id.0, caller.visibility()).await? {
         return Err(absent());
     }
-    match state.store.discard_job(id.0, caller.sees()).await? {
+    match state.store.discard_job(id.0, caller.visibility()).await? {
         JobChange::Done(name) => {
             remove_upload(&state, &name).await;
             Ok(HttpResponse::NoContent().finish())

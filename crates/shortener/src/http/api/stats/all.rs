@@ -8,7 +8,7 @@ use super::{
     super::{
         super::error::ApiError,
         ApiState, Caller,
-        fields::{QueryFields, query_positive},
+        fields::{QueryFields, query_id},
         format::{Accepted, FormatParams},
     },
     Question, StatsBody, StatsParams,
@@ -32,9 +32,9 @@ pub(crate) async fn get(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let question = Question::read(query, accepted, |fields| {
-        let named = fields.optional("user_id", query_positive);
-        // Whom the caller does not see is refused where links are, by the database.
-        named.or(caller.sees()).map_or(Subject::Service, Subject::User)
+        let named = fields.optional("user_id", query_id);
+        // The database refuses a subject that the caller may not see.
+        named.or(caller.visibility().owner()).map_or(Subject::Service, Subject::User)
     })?;
     question.answer(&state, &caller, "user").await
 }

@@ -14,8 +14,8 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use linnet_domain::{
-    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, Stats, StatsQuery,
-    Subject, TopValue, ZoneName,
+    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, LinkId, MAX_BUCKETS, MAX_TOP, Stats,
+    StatsQuery, Subject, TopValue, UserId, ZoneName,
 };
 use linnet_store::StatsError;
 
@@ -67,11 +67,12 @@ pub(crate) struct StatsParams {
 pub(crate) struct StatsBody {
     /// The link, in the statistics of one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    url_id: Option<i64>,
+    #[schema(value_type = Option<i64>, nullable = false)]
+    url_id: Option<LinkId>,
     /// Whose links, in the statistics of many; null for everybody's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<Option<i64>>,
+    #[schema(value_type = Option<Option<i64>>)]
+    user_id: Option<Option<UserId>>,
     /// The beginning of the first hour that is counted.
     from: DateTime<Utc>,
     /// The end of the last hour that is counted.
@@ -128,7 +129,7 @@ impl Question {
         caller: &Caller,
         what: &str,
     ) -> Result<HttpResponse, ApiError> {
-        let counted = state.store.click_stats(&self.query, caller.sees()).await?;
+        let counted = state.store.click_stats(&self.query, caller.visibility()).await?;
         let counted = counted.ok_or_else(|| ApiError::not_found(what))?;
         match self.format {
             Format::Json => Ok(HttpResponse::Ok().json(self.body(counted))),

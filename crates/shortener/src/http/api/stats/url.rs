@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 
-use linnet_domain::Subject;
+use linnet_domain::{LinkId, Subject};
 
 use super::{
     super::{
@@ -28,7 +28,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 pub(crate) async fn get(
     state: web::Data<ApiState>,
     caller: Caller,
-    id: IdGuard,
+    id: IdGuard<LinkId>,
     accepted: Accepted,
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
