@@ -8,6 +8,9 @@ A module depends on another one by a `use` or by a path in its code that begins 
 Re-exports are followed to the module that declares the item. A dependency between two modules counts as one between
 the siblings that contain them: `a::x` uses `b::y` means that `a` depends on `b`. A module and its parent may use each
 other. Tests (`#[cfg(test)]`) are left out.
+
+`cargo modules dependencies --acyclic` is no replacement: version 0.27 also counts a type and its own method as a circle,
+stops at the first one, and needs 7 s of processor time for each crate.
 """
 
 from __future__ import annotations
@@ -265,8 +268,8 @@ def circle_findings(root: Path = ROOT) -> tuple[list[Finding], int]:
         for circle in circles(list(crate.edges(root))):
             inside = "::".join(["crate", *circle[0].parent])
             names = " → ".join([edge.source for edge in circle] + [circle[0].source])
-            places = ", ".join(f"{edge.source} uses `{edge.path}` at {edge.file}:{edge.line}" for edge in circle)
-            findings.append(Finding(circle[0].file, circle[0].line, f"circle in {inside} of {name}: {names}; {places}"))
+            places = ", ".join(f"`{edge.path}` at {edge.file}:{edge.line}" for edge in circle)
+            findings.append(Finding(circle[0].file, circle[0].line, f"circle in {inside} of {name}: {names} by {places}"))
     return findings, modules
 
 
