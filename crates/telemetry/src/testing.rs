@@ -31,7 +31,7 @@ pub fn telemetry() -> (Telemetry, MetricsReader) {
     (telemetry, reader)
 }
 
-/// Reads metrics like a scrape.
+/// Reads the metrics that a scrape returns.
 #[derive(Clone)]
 pub struct MetricsReader {
     registry: Registry,

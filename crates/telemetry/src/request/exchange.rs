@@ -13,15 +13,12 @@ use opentelemetry::{
     KeyValue,
     metrics::{Histogram, Meter, UpDownCounter},
 };
-use tracing::Level;
 
+use super::line::{self, RequestLine};
 use crate::{
     context::RequestContext,
     metrics::{REQUEST_DURATION, latency_histogram},
 };
-
-/// The target of a request's log line, which log filters name.
-const LOG_TARGET: &str = "linnet_telemetry::request";
 
 /// The status that proxies log for a client that left before its response was complete.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -121,41 +118,27 @@ impl Exchange {
         }
     }
 
-    fn log(&self, status: u16, failure: Option<&str>, elapsed: Duration) {
+    fn log(&self, status: u16, failure: Option<&str>, duration: Duration) {
         let request_id = self.context.request_id.as_str();
         let trace_id = self.context.trace_id().unwrap_or_default();
         let (method, route) = (self.method, self.route.as_str());
-        let duration_ms = milliseconds(elapsed);
         let queries = self.context.queries();
-        let query_ms = milliseconds(self.context.query_time());
-        // A level must be constant.
-        macro_rules! log_request {
-            ($level:expr) => {
-                tracing::event!(
-                    target: LOG_TARGET,
-                    $level,
-                    request_id,
-                    trace_id,
-                    method,
-                    route,
-                    status,
-                    duration_ms,
-                    db.queries = queries,
-                    db.time_ms = query_ms,
-                    error = failure,
-                    "request"
-                )
-            };
+        let query_time = self.context.query_time();
+        RequestLine {
+            request_id,
+            trace_id,
+            method,
+            route,
+            status,
+            duration,
+            queries: Some((queries, query_time)),
+            failure,
         }
-        if status >= 500 || failure.is_some() {
-            log_request!(Level::ERROR);
-        } else {
-            log_request!(Level::INFO);
-        }
+        .log();
         let limit = self.instruments.query_warn_count;
         if limit > 0 && queries > limit {
             tracing::warn!(
-                target: LOG_TARGET,
+                target: line::TARGET,
                 request_id,
                 trace_id,
                 method,
@@ -183,11 +166,6 @@ impl Drop for Exchange {
             ],
         );
     }
-}
-
-/// Rounded to a microsecond, which keeps log lines short.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The matched pattern, never the path, because clients choose paths.

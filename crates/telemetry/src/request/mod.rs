@@ -12,6 +12,7 @@
 mod body;
 mod exchange;
 mod identity;
+mod line;
 mod root_span;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::{
 pub use body::ObservedBody;
 use exchange::{Exchange, Instruments};
 use identity::IdentifiedError;
+pub use line::RequestLine;
 use root_span::RequestSpan;
 
 /// Carries the request's id, in requests and responses.
