@@ -37,7 +37,7 @@ test: ## Run all lints and tests, with private servers
 test-compose: ## Test the containers from outside
 	@scripts/test-compose
 
-lint: ## Check sources, dependencies, scripts, and the configuration of nginx, monitoring, CI and containers
+lint: ## Check code, prose, spelling, links, dependencies, scripts and all configuration (scripts/lint CHECK…)
 	@scripts/lint
 
 bench: ## Measure performance and compare it with the bars (ONLY=name QUICK=1)

@@ -18,7 +18,7 @@ check_sizes() { run_check sizes; }
 check_spelling() {
   local linters
   linters=$("$LINNET_ROOT/scripts/python-tools")
-  "$linters/typos" --config "$LINNET_ROOT/_typos.toml" --format brief
+  "$linters/typos" --config "$LINNET_ROOT/_typos.toml" --format brief --sort
 }
 
 # The checks above: types, and tests in which each of them fails.
