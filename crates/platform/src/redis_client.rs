@@ -42,13 +42,13 @@ const WRITE_REFUSALS: [&str; 4] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"];
 
 /// Why a command has no response.
 #[derive(Debug, thiserror::Error)]
-pub enum RedisAway {
+pub enum RedisUnavailable {
     /// The circuit breaker is open; nothing was sent.
     #[error("the Redis circuit breaker is open")]
-    Open,
+    CircuitOpen,
     /// The command failed or timed out.
     #[error("a Redis command failed")]
-    Failed(#[from] RedisError),
+    CommandFailed(#[from] RedisError),
 }
 
 /// Runs before a new connection is used.
@@ -91,14 +91,17 @@ impl RedisClient {
     }
 
     /// Sends one command.
-    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisAway> {
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisUnavailable> {
         let mut connection = self.connection()?;
         let response = command.query_async(&mut connection).await;
         self.record(response)
     }
 
     /// Sends several commands in one write.
-    pub async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisAway> {
+    pub async fn pipeline<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<T, RedisUnavailable> {
         let mut connection = self.connection()?;
         let response = pipeline.query_async(&mut connection).await;
         self.record(response)
@@ -108,18 +111,18 @@ impl RedisClient {
     pub async fn script<T: FromRedisValue>(
         &self,
         invocation: &redis::ScriptInvocation<'_>,
-    ) -> Result<T, RedisAway> {
+    ) -> Result<T, RedisUnavailable> {
         let mut connection = self.connection()?;
         let response = invocation.invoke_async(&mut connection).await;
         self.record(response)
     }
 
-    fn connection(&self) -> Result<MultiplexedConnection, RedisAway> {
-        self.0.connection.load().as_deref().cloned().ok_or(RedisAway::Open)
+    fn connection(&self) -> Result<MultiplexedConnection, RedisUnavailable> {
+        self.0.connection.load().as_deref().cloned().ok_or(RedisUnavailable::CircuitOpen)
     }
 
     /// Updates the circuit breaker from a command's result.
-    fn record<T>(&self, response: RedisResult<T>) -> Result<T, RedisAway> {
+    fn record<T>(&self, response: RedisResult<T>) -> Result<T, RedisUnavailable> {
         match response {
             Ok(value) => {
                 // Loaded first: the common case must not write to a cache line that threads share.

@@ -39,6 +39,6 @@ impl Identity {
 
     /// Whether the caller may read and change every user's resources.
     pub const fn is_admin(&self) -> bool {
-        self.scopes.allow(Scope::Admin)
+        self.scopes.allows(Scope::Admin)
     }
 }

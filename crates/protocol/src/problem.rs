@@ -45,12 +45,6 @@ impl Problem {
         Self { code, detail: String::new(), errors: Vec::new(), headers: Vec::new() }
     }
 
-    /// Until every caller uses [`Problem::of`].
-    pub fn new(_: StatusCode, code: &'static str, _: &'static str) -> Self {
-        let known = ProblemCode::ALL.iter().find(|known| known.as_str() == code);
-        Self::of(known.copied().unwrap_or(ProblemCode::Internal))
-    }
-
     /// Sets the detail: one sentence with the specifics and the way out. It must not contain a secret or the text of an
     /// internal error.
     #[must_use]
