@@ -27,7 +27,7 @@ pub use job::{
 };
 pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
 pub use page::{
-    Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Moment, Page, ParseCursorError, Point, Position,
+    Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, TimeSortKey, Page, ParseCursorError, SortKey, PageStart,
 };
 pub use scope::{Scope, Scopes};
 pub use short_code::{
@@ -35,7 +35,7 @@ pub use short_code::{
     has_code_shape,
 };
 pub use stats::{
-    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeEnd, Stats,
+    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeBound, Stats,
     StatsQuery, TopValue, ZoneName,
 };
 pub use subject::Subject;

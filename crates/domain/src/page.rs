@@ -1,6 +1,6 @@
 //! Where a list begins and how much of it is wanted.
 //!
-//! Lists are ordered by id, ascending, or by time and id. A cursor names the last [`Point`] that was
+//! Lists are ordered by id, ascending, or by time and id. A cursor names the last [`SortKey`] that was
 //! seen, so a page costs the same however deep it is, and rows that come or go do not shift it. Page
 //! numbers are for clients that want them, and end at [`MAX_PAGE_NUMBER`] because the database must
 //! count off what they skip.
@@ -15,19 +15,19 @@ pub const MAX_PAGE_NUMBER: i64 = 500;
 const DEFAULT_PAGE_SIZE: i64 = 50;
 
 /// What a list is ordered by, and so what its cursors name.
-pub trait Point: Copy {
+pub trait SortKey: Copy {
     /// Before everything.
     const START: Self;
 
     /// As text, before it is made opaque.
     fn write(self) -> String;
 
-    /// The inverse of [`Point::write`].
+    /// The inverse of [`SortKey::write`].
     fn read(text: &str) -> Option<Self>;
 }
 
 /// An id.
-impl Point for i64 {
+impl SortKey for i64 {
     const START: Self = 0;
 
     fn write(self) -> String {
@@ -41,14 +41,14 @@ impl Point for i64 {
 
 /// A point of a list in the order of time; ids order what happened at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment {
+pub struct TimeSortKey {
     /// `None` is before all times. Microseconds count, which is what the database keeps.
     pub time: Option<DateTime<Utc>>,
     /// The id.
     pub id: i64,
 }
 
-impl Point for Moment {
+impl SortKey for TimeSortKey {
     const START: Self = Self { time: None, id: 0 };
 
     fn write(self) -> String {
@@ -82,7 +82,7 @@ pub struct Cursor<P = i64> {
 #[error("is not a cursor that this list gave")]
 pub struct ParseCursorError;
 
-impl<P: Point> Cursor<P> {
+impl<P: SortKey> Cursor<P> {
     /// The text that clients hand back.
     pub fn encode(self) -> String {
         URL_SAFE_NO_PAD.encode(self.after.write())
@@ -98,7 +98,7 @@ impl<P: Point> Cursor<P> {
 
 /// Where a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Position<P = i64> {
+pub enum PageStart<P = i64> {
     /// After a cursor, or at the start.
     After(P),
     /// At a page number, from 1.
@@ -109,31 +109,31 @@ pub enum Position<P = i64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page<P = i64> {
     /// Where it begins.
-    pub position: Position<P>,
+    pub position: PageStart<P>,
     /// Most items wanted, 1 to [`MAX_PAGE_SIZE`].
     pub size: i64,
 }
 
-impl<P: Point> Default for Page<P> {
+impl<P: SortKey> Default for Page<P> {
     fn default() -> Self {
-        Self { position: Position::After(P::START), size: DEFAULT_PAGE_SIZE }
+        Self { position: PageStart::After(P::START), size: DEFAULT_PAGE_SIZE }
     }
 }
 
-impl<P: Point> Page<P> {
+impl<P: SortKey> Page<P> {
     /// Items up to this one are left out.
     pub fn after(&self) -> P {
         match self.position {
-            Position::After(point) => point,
-            Position::Number(_) => P::START,
+            PageStart::After(point) => point,
+            PageStart::Number(_) => P::START,
         }
     }
 
     /// Items to skip.
     pub fn offset(&self) -> i64 {
         match self.position {
-            Position::After(_) => 0,
-            Position::Number(number) => (number - 1).saturating_mul(self.size),
+            PageStart::After(_) => 0,
+            PageStart::Number(number) => (number - 1).saturating_mul(self.size),
         }
     }
 }
@@ -150,14 +150,14 @@ mod tests {
         }
         for bad in ["", "1", "====", "YWZ0ZXI6", "YWZ0ZXI6LTE", "ü"] {
             assert_eq!(Cursor::<i64>::parse(bad), Err(ParseCursorError), "{bad}");
-            assert_eq!(Cursor::<Moment>::parse(bad), Err(ParseCursorError), "{bad}");
+            assert_eq!(Cursor::<TimeSortKey>::parse(bad), Err(ParseCursorError), "{bad}");
         }
     }
 
     #[test]
     fn cursors_of_time_round_trip_to_the_microsecond() {
         let time = "2026-11-21T10:00:00.123456Z".parse().ok();
-        for after in [Moment::START, Moment { time, id: 7 }] {
+        for after in [TimeSortKey::START, TimeSortKey { time, id: 7 }] {
             let text = Cursor { after }.encode();
             assert_eq!(Cursor::parse(&text), Ok(Cursor { after }));
             assert!(
@@ -167,7 +167,7 @@ mod tests {
             assert_eq!(Cursor::<i64>::parse(&text), Err(ParseCursorError), "of another list");
         }
         let by_id = Cursor { after: 7_i64 }.encode();
-        assert_eq!(Cursor::<Moment>::parse(&by_id), Err(ParseCursorError), "of another list");
+        assert_eq!(Cursor::<TimeSortKey>::parse(&by_id), Err(ParseCursorError), "of another list");
         for bad in [
             "at:",
             "at::",
@@ -178,7 +178,7 @@ mod tests {
             "at:-999999999999999999:1",
         ] {
             let text = URL_SAFE_NO_PAD.encode(bad);
-            assert_eq!(Cursor::<Moment>::parse(&text), Err(ParseCursorError), "{bad}");
+            assert_eq!(Cursor::<TimeSortKey>::parse(&text), Err(ParseCursorError), "{bad}");
         }
     }
 }

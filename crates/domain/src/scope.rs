@@ -55,13 +55,13 @@ pub struct Scopes(u8);
 
 impl Scopes {
     /// Whether `scope` is held; [`Scope::Admin`] holds all.
-    pub const fn allow(self, scope: Scope) -> bool {
+    pub const fn allows(self, scope: Scope) -> bool {
         self.0 & (scope as u8 | Scope::Admin as u8) != 0
     }
 
     /// Whether every scope of `other` is held.
-    pub fn cover(self, other: Self) -> bool {
-        other.iter().all(|scope| self.allow(scope))
+    pub fn covers(self, other: Self) -> bool {
+        other.iter().all(|scope| self.allows(scope))
     }
 
     /// The scopes in [`Scope::ALL`]'s order.
@@ -115,7 +115,7 @@ mod tests {
     fn admin_covers_everything_and_nothing_covers_admin() {
         let admin: Scopes = [Scope::Admin].into_iter().collect();
         let rest: Scopes = Scope::ALL.into_iter().filter(|s| *s != Scope::Admin).collect();
-        assert!(admin.cover(rest));
-        assert!(!rest.cover(admin));
+        assert!(admin.covers(rest));
+        assert!(!rest.covers(admin));
     }
 }

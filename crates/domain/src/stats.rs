@@ -55,14 +55,14 @@ impl Interval {
 
 /// An end of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RangeEnd {
+pub enum RangeBound {
     /// A point in time.
     Time(DateTime<Utc>),
     /// The beginning of a day of the zone.
     Date(NaiveDate),
 }
 
-impl RangeEnd {
+impl RangeBound {
     /// The point in time, if it is one.
     pub fn time(self) -> Option<DateTime<Utc>> {
         match self {
@@ -120,9 +120,9 @@ pub struct StatsQuery {
     /// Whose clicks.
     pub subject: Subject,
     /// The beginning; without it, [`Interval::default_buckets`] before the end.
-    pub from: Option<RangeEnd>,
+    pub from: Option<RangeBound>,
     /// The end, exclusive; without it, now.
-    pub to: Option<RangeEnd>,
+    pub to: Option<RangeBound>,
     /// How long a bucket is.
     pub interval: Interval,
     /// Where days begin.
@@ -214,7 +214,7 @@ impl Dimension {
 
     /// What clicks without a value are listed as. Most links have no campaign, and nobody asks for
     /// those without one: they are not listed.
-    pub const fn absent(self) -> Option<&'static str> {
+    pub const fn label_without_value(self) -> Option<&'static str> {
         match self.kind {
             ValueKind::Agent | ValueKind::Origin => Some("unknown"),
             ValueKind::Referrer => Some("direct"),
@@ -246,8 +246,8 @@ mod tests {
         assert_eq!(names.len(), parts);
         assert!(names.iter().all(|name| Dimension::parse(name).is_some()));
         let os = Dimension::parse("os").unwrap();
-        assert_eq!((os.kind, os.part, os.absent()), (ValueKind::Agent, 2, Some("unknown")));
-        assert_eq!(Dimension::parse("utm_source").and_then(Dimension::absent), None);
+        assert_eq!((os.kind, os.part, os.label_without_value()), (ValueKind::Agent, 2, Some("unknown")));
+        assert_eq!(Dimension::parse("utm_source").and_then(Dimension::label_without_value), None);
         assert_eq!(Dimension::parse("OS"), None);
     }
 }

@@ -11,7 +11,7 @@ const LOCKED_CHUNK: usize = 100;
 
 /// What was erased.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Erased {
+pub struct ErasureCounts {
     /// Links that the user had.
     pub links: usize,
     /// Events of the user and of those links.
@@ -26,7 +26,7 @@ impl Store {
     /// Deletes the history and the clicks of a user and of all links that it had, now or before. The
     /// user itself goes by [`Store::delete_user`], before or after. May be run again, and goes on where
     /// it was cut off as long as the `created` events are there, which go last.
-    pub async fn erase_traces(&self, user_id: UserId) -> Result<Erased, StoreError> {
+    pub async fn erase_user_history(&self, user_id: UserId) -> Result<ErasureCounts, StoreError> {
         let links = sqlx::query_scalar!(
             r#"SELECT id AS "id!: LinkId" FROM urls WHERE user_id = $1
                UNION SELECT url_id FROM events
@@ -35,7 +35,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut erased = Erased { links: links.len(), ..Erased::default() };
+        let mut erased = ErasureCounts { links: links.len(), ..ErasureCounts::default() };
         let mut subjects: Vec<i64> =
             links.iter().map(|link_id| Subject::Link(*link_id).key()).collect();
         subjects.push(Subject::User(user_id).key());

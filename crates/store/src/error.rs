@@ -8,7 +8,7 @@ pub enum StoreError {
     /// The database cannot be reached, is starting or stopping, or did not answer in time. Trying
     /// again later helps.
     #[error("the database is away")]
-    Away(#[source] sqlx::Error),
+    Unavailable(#[source] sqlx::Error),
     /// A rule of the schema was broken by the input.
     #[error("a rule of the schema was broken: {0:?}")]
     Conflict(Constraint),
@@ -42,7 +42,7 @@ impl StoreError {
                 let of_rows = ["21", "22", "23", "54"];
                 database.code().is_some_and(|code| of_rows.iter().any(|of| code.starts_with(of)))
             }
-            Self::Failed(_) | Self::Away(_) => false,
+            Self::Failed(_) | Self::Unavailable(_) => false,
         }
     }
 
@@ -59,7 +59,7 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Away(error),
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
             sqlx::Error::Database(database) => {
                 let constraint = match (database.kind(), database.constraint()) {
                     (ErrorKind::UniqueViolation, Some("users_email_key")) => {
@@ -80,7 +80,7 @@ impl From<sqlx::Error> for StoreError {
                     return Self::Conflict(constraint);
                 }
                 if database.code().is_some_and(|code| is_transient(&code)) {
-                    Self::Away(error)
+                    Self::Unavailable(error)
                 } else {
                     Self::Failed(error)
                 }

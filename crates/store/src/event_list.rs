@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
-    ClickKind, Event, EventFilter, EventId, LinkId, Moment, Page, Subject, UserId, ValueKind,
+    ClickKind, Event, EventFilter, EventId, LinkId, Page, Subject, TimeSortKey, UserId, ValueKind,
     Visibility,
 };
 
@@ -40,10 +40,10 @@ impl Store {
         &self,
         filter: &EventFilter,
         visible_to: Visibility,
-        page: Page<Moment>,
+        page: Page<TimeSortKey>,
     ) -> Result<Vec<Event>, StoreError> {
         // The beginning is a point of the list like a cursor is.
-        let start = Moment { time: filter.from, id: 0 }.max(page.after());
+        let start = TimeSortKey { time: filter.from, id: 0 }.max(page.after());
         let query = sqlx::query_as!(
             Row,
             r#"WITH hours AS (

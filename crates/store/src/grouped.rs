@@ -5,21 +5,22 @@
 //! become the next group: nothing is delayed when little happens, and the more there is to do the
 //! larger the groups. Only links with a drawn code take this way, since a chosen one may be taken.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use linnet_platform::lock::MutexExt as _;
 use linnet_telemetry::context::observe_query;
 use tokio::sync::oneshot;
 
 use linnet_domain::NewLink;
 
-use super::{Created, Store, StoreError};
+use super::{LinkCreation, Store, StoreError};
 
 /// Links of one statement.
 const MAX_GROUP: usize = 64;
 /// Groups of one worker that are being written at a time: one gathers rows while the other commits.
 const MAX_UNDER_WAY: usize = 2;
 
-type Outcome = Result<Created, StoreError>;
+type Outcome = Result<LinkCreation, StoreError>;
 
 #[derive(Default)]
 struct Queue {
@@ -91,7 +92,7 @@ impl GroupedCreates {
         });
         let alone = links.iter().zip(made).zip(senders).map(|((new, made), sender)| async {
             let outcome = match made {
-                Some(link) => Ok(Created::New(link)),
+                Some(link) => Ok(LinkCreation::New(link)),
                 None => self.store.create_link(new).await,
             };
             let _ = sender.send(outcome);
@@ -100,8 +101,7 @@ impl GroupedCreates {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // The queue is whole whatever panicked while it was held.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock_ignoring_poison()
     }
 }
 

@@ -10,14 +10,14 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 
-use super::{JobLimits, Store, StoreError, events, jobs, links, links::Created, users};
+use super::{JobLimits, Store, StoreError, events, jobs, links, links::LinkCreation, users};
 
 /// How long an answer is kept.
 pub(super) const KEEP: Duration = Duration::from_hours(24);
 
 /// An answer as it was first given.
 #[derive(Debug, Clone)]
-pub struct StoredAnswer {
+pub struct StoredResponse {
     /// The status code.
     pub status: i16,
     /// The `Location` header.
@@ -28,18 +28,18 @@ pub struct StoredAnswer {
 
 /// What became of a request with a key.
 #[derive(Debug)]
-pub enum Recorded {
-    /// The key is new and held by this transaction: do the work, then [`Idempotent::finish`].
-    First(Idempotent),
+pub enum IdempotencyClaim {
+    /// The key is new and held by this transaction: do the work, then [`IdempotentTransaction::finish`].
+    New(IdempotentTransaction),
     /// The same request was answered before.
-    Replay(StoredAnswer),
+    Replay(StoredResponse),
     /// Another request used the key.
     Mismatch,
 }
 
 /// A transaction that holds an idempotency key. Dropping it rolls everything back.
 #[derive(Debug)]
-pub struct Idempotent {
+pub struct IdempotentTransaction {
     transaction: Transaction<'static, Postgres>,
     owner: String,
     key: String,
@@ -52,7 +52,7 @@ impl Store {
         owner: &str,
         key: &str,
         request_hash: &[u8],
-    ) -> Result<Recorded, StoreError> {
+    ) -> Result<IdempotencyClaim, StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!(
             "DELETE FROM idempotency_keys
@@ -75,7 +75,7 @@ impl Store {
         .rows_affected();
         if claimed == 1 {
             let (owner, key) = (owner.to_owned(), key.to_owned());
-            return Ok(Recorded::First(Idempotent { transaction, owner, key }));
+            return Ok(IdempotencyClaim::New(IdempotentTransaction { transaction, owner, key }));
         }
         let row = sqlx::query!(
             "SELECT request_hash, status, location, body FROM idempotency_keys
@@ -86,14 +86,14 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await?;
         if row.request_hash != request_hash {
-            return Ok(Recorded::Mismatch);
+            return Ok(IdempotencyClaim::Mismatch);
         }
         let (status, location, body) = (row.status, row.location, row.body);
-        Ok(Recorded::Replay(StoredAnswer { status, location, body }))
+        Ok(IdempotencyClaim::Replay(StoredResponse { status, location, body }))
     }
 
     /// Forgets up to 10,000 answers that are older than [`KEEP`]; how many.
-    pub async fn expire_idempotency_keys(&self) -> Result<u64, StoreError> {
+    pub async fn delete_expired_idempotency_keys(&self) -> Result<u64, StoreError> {
         let done = sqlx::query!(
             "DELETE FROM idempotency_keys WHERE ctid IN (
                SELECT ctid FROM idempotency_keys
@@ -106,13 +106,17 @@ impl Store {
     }
 }
 
-impl Idempotent {
+impl IdempotentTransaction {
     fn connection(&mut self) -> &mut PgConnection {
         &mut self.transaction
     }
 
     /// [`Store::create_link`] or [`Store::create_or_reuse_link`] within this transaction.
-    pub async fn create_link(&mut self, new: &NewLink, reuse: bool) -> Result<Created, StoreError> {
+    pub async fn create_link(
+        &mut self,
+        new: &NewLink,
+        reuse: bool,
+    ) -> Result<LinkCreation, StoreError> {
         if reuse {
             links::create_or_reuse_link_on(self.connection(), new).await
         } else {
@@ -144,7 +148,7 @@ impl Idempotent {
     }
 
     /// Stores the answer and commits.
-    pub async fn finish(mut self, answer: &StoredAnswer) -> Result<(), StoreError> {
+    pub async fn finish(mut self, answer: &StoredResponse) -> Result<(), StoreError> {
         sqlx::query!(
             "UPDATE idempotency_keys SET status = $3, location = $4, body = $5
               WHERE owner = $1 AND key = $2",

@@ -21,40 +21,40 @@ mod jobs;
 mod keys;
 mod link_changes;
 mod links;
+mod maintenance;
 mod outbox;
 mod partitions;
 mod pool;
 mod resolve;
 mod settings;
 mod stats;
-mod upkeep;
 mod users;
 
 pub use clicks::{
     ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDay, LinkDays,
     LinkDelta, LinkFacts, SHARDS, ValueDelta, shard_of,
 };
-pub use erase::Erased;
+pub use erase::ErasureCounts;
 pub use error::{Constraint, StoreError};
 pub use export::{ExportedLink, LinkExport};
 pub use grouped::GroupedCreates;
-pub use idempotency::{Idempotent, Recorded, StoredAnswer};
+pub use idempotency::{IdempotencyClaim, IdempotentTransaction, StoredResponse};
 pub use import::{
     GivenLinkFields, ImportEvent, ImportLink, ImportUser, RowOutcome, WriteOptions, WriteRows,
-    Writing,
+    WriteFuture,
 };
 pub use jobs::{
-    AttemptEnd, ChunkProgress, ChunkTransaction, Claim, JobChange, JobCounts, JobLimits, JobRun,
+    AttemptEnd, ChunkProgress, ChunkTransaction, JobChange, JobClaim, JobCounts, JobLimits, JobRun,
 };
 pub use keys::KeyOwner;
-pub use link_changes::Changed;
-pub use links::Created;
-pub use outbox::{Pending, PendingKind};
+pub use link_changes::ChangedLink;
+pub use links::LinkCreation;
+pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
+pub use outbox::{InvalidationKind, PendingInvalidation};
 pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::PostgresSettings;
 pub use stats::StatsError;
-pub use upkeep::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 
 use sqlx::{PgPool, Postgres, Transaction};
 

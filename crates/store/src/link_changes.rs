@@ -15,14 +15,14 @@ use super::{
 
 /// A changed or deleted link, and the outbox row that says so.
 #[derive(Debug)]
-pub struct Changed {
+pub struct ChangedLink {
     /// The link after the change, or before its deletion. The version is the change's own.
     pub link: Link,
     /// To be removed once the caches have the news; `None` when nothing had to change.
     pub outbox_id: Option<OutboxId>,
 }
 
-impl From<LinkRow> for Changed {
+impl From<LinkRow> for ChangedLink {
     fn from(row: LinkRow) -> Self {
         Self { outbox_id: row.outbox_id, link: row.into() }
     }
@@ -36,7 +36,7 @@ impl Store {
         visible_to: Visibility,
         actor: Option<UserId>,
         patch: &LinkPatch,
-    ) -> Result<Option<Changed>, StoreError> {
+    ) -> Result<Option<ChangedLink>, StoreError> {
         Ok(self.update_links(&[id], visible_to, actor, patch).await?.pop())
     }
 
@@ -47,7 +47,7 @@ impl Store {
         visible_to: Visibility,
         actor: Option<UserId>,
         patch: &LinkPatch,
-    ) -> Result<Vec<Changed>, StoreError> {
+    ) -> Result<Vec<ChangedLink>, StoreError> {
         let details = patch_details(patch);
         if details.is_empty() {
             return self.unchanged_links(ids, visible_to).await;
@@ -94,7 +94,7 @@ impl Store {
             serde_json::Value::Object(details),
         );
         let rows = observe_query("update_links", query.fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().map(Changed::from).collect())
+        Ok(rows.into_iter().map(ChangedLink::from).collect())
     }
 
     /// Deletes a link, if `visible_to` may. Its events stay.
@@ -103,7 +103,7 @@ impl Store {
         id: LinkId,
         visible_to: Visibility,
         actor: Option<UserId>,
-    ) -> Result<Option<Changed>, StoreError> {
+    ) -> Result<Option<ChangedLink>, StoreError> {
         Ok(self.delete_links(&[id], visible_to, actor).await?.pop())
     }
 
@@ -113,7 +113,7 @@ impl Store {
         ids: &[LinkId],
         visible_to: Visibility,
         actor: Option<UserId>,
-    ) -> Result<Vec<Changed>, StoreError> {
+    ) -> Result<Vec<ChangedLink>, StoreError> {
         let query = link_query!(
             r#"WITH mine AS (
                  SELECT id FROM urls
@@ -140,7 +140,7 @@ impl Store {
             actor.map(UserId::get),
         );
         let rows = observe_query("delete_links", query.fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().map(Changed::from).collect())
+        Ok(rows.into_iter().map(ChangedLink::from).collect())
     }
 
     /// What a patch that says nothing leaves as it is.
@@ -148,7 +148,7 @@ impl Store {
         &self,
         ids: &[LinkId],
         visible_to: Visibility,
-    ) -> Result<Vec<Changed>, StoreError> {
+    ) -> Result<Vec<ChangedLink>, StoreError> {
         let query = link_query!(
             "SELECT",
             r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
@@ -157,7 +157,7 @@ impl Store {
             visible_to.owner_filter(),
         );
         let rows = observe_query("find_links", query.fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().map(Changed::from).collect())
+        Ok(rows.into_iter().map(ChangedLink::from).collect())
     }
 }
 

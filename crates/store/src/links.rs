@@ -19,7 +19,7 @@ const MAX_DRAWS: usize = 5;
 
 /// The outcome of making a link.
 #[derive(Debug)]
-pub enum Created {
+pub enum LinkCreation {
     /// A new link.
     New(Link),
     /// `reuse` found this one.
@@ -85,7 +85,7 @@ pub(super) use link_query;
 
 impl Store {
     /// Makes a link.
-    pub async fn create_link(&self, new: &NewLink) -> Result<Created, StoreError> {
+    pub async fn create_link(&self, new: &NewLink) -> Result<LinkCreation, StoreError> {
         if new.short_code.is_none() {
             let mut connection = self.pool.acquire().await?;
             return create_link_on(&mut connection, new).await;
@@ -138,7 +138,7 @@ impl Store {
 
     /// Makes a link, or gives the one that the same user already has for the same target without
     /// limits of its own. Callers with the same target wait for each other.
-    pub async fn create_or_reuse_link(&self, new: &NewLink) -> Result<Created, StoreError> {
+    pub async fn create_or_reuse_link(&self, new: &NewLink) -> Result<LinkCreation, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let outcome = create_or_reuse_link_on(&mut transaction, new).await?;
         transaction.commit().await?;
@@ -205,7 +205,7 @@ pub(super) async fn find_link_with(
 pub(super) async fn create_link_on(
     connection: &mut PgConnection,
     new: &NewLink,
-) -> Result<Created, StoreError> {
+) -> Result<LinkCreation, StoreError> {
     for _ in 0..MAX_DRAWS {
         let code = match &new.short_code {
             Some(code) => code.clone(),
@@ -215,21 +215,21 @@ pub(super) async fn create_link_on(
             if new.short_code.is_some() {
                 link.version = renew_version(connection, link.id).await?;
             }
-            return Ok(Created::New(link));
+            return Ok(LinkCreation::New(link));
         }
         // A drawn code is drawn again. A chosen one that is free met an id that an import had taken.
         if new.short_code.is_some() && code_exists(connection, &code).await? {
             break;
         }
     }
-    Ok(Created::CodeTaken)
+    Ok(LinkCreation::CodeTaken)
 }
 
 /// [`Store::create_or_reuse_link`] within a given transaction.
 pub(super) async fn create_or_reuse_link_on(
     connection: &mut PgConnection,
     new: &NewLink,
-) -> Result<Created, StoreError> {
+) -> Result<LinkCreation, StoreError> {
     sqlx::query!(
         "SELECT pg_advisory_xact_lock(hashtextextended($1, COALESCE($2::bigint, 0)))",
         new.target.as_str(),
@@ -248,7 +248,7 @@ pub(super) async fn create_or_reuse_link_on(
         new.user_id.map(UserId::get),
     );
     if let Some(row) = observe_query("reuse_link", query.fetch_optional(&mut *connection)).await? {
-        return Ok(Created::Reused(row.into()));
+        return Ok(LinkCreation::Reused(row.into()));
     }
     create_link_on(connection, new).await
 }

@@ -10,11 +10,11 @@ use super::{Store, StoreError, numbers};
 
 /// One change.
 #[derive(Debug, Clone)]
-pub struct Pending {
+pub struct PendingInvalidation {
     /// The outbox row.
     pub id: OutboxId,
     /// What changed.
-    pub kind: PendingKind,
+    pub kind: InvalidationKind,
     /// The code or the key's id.
     pub subject: String,
     /// The link's version after the change.
@@ -23,7 +23,7 @@ pub struct Pending {
 
 /// What changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PendingKind {
+pub enum InvalidationKind {
     /// A link.
     Link,
     /// An API key.
@@ -33,11 +33,11 @@ pub enum PendingKind {
 impl Store {
     /// Up to `limit` changes that are at least `age` old, oldest first. Younger ones are about to be
     /// told by the process that made them.
-    pub async fn pending_changes(
+    pub async fn pending_invalidations(
         &self,
         age: Duration,
         limit: i64,
-    ) -> Result<Vec<Pending>, StoreError> {
+    ) -> Result<Vec<PendingInvalidation>, StoreError> {
         let query = sqlx::query!(
             r#"SELECT id AS "id: OutboxId", kind, subject, version FROM cache_invalidations
               WHERE created_at <= clock_timestamp() - make_interval(secs => $1)
@@ -45,12 +45,16 @@ impl Store {
             age.as_secs_f64(),
             limit
         );
-        let rows = observe_query("pending_changes", query.fetch_all(&self.pool)).await?;
+        let rows = observe_query("pending_invalidations", query.fetch_all(&self.pool)).await?;
         Ok(rows
             .into_iter()
-            .map(|row| Pending {
+            .map(|row| PendingInvalidation {
                 id: row.id,
-                kind: if row.kind == "key" { PendingKind::Key } else { PendingKind::Link },
+                kind: if row.kind == "key" {
+                    InvalidationKind::Key
+                } else {
+                    InvalidationKind::Link
+                },
                 subject: row.subject,
                 version: row.version,
             })
@@ -59,21 +63,25 @@ impl Store {
 
     /// Notes a link's change after the fact, for changes that are told without an outbox row when
     /// all goes well.
-    pub async fn note_pending_link(&self, code: &str, version: i64) -> Result<(), StoreError> {
+    pub async fn add_pending_invalidation(
+        &self,
+        code: &str,
+        version: i64,
+    ) -> Result<(), StoreError> {
         let query = sqlx::query!(
             "INSERT INTO cache_invalidations (kind, subject, version) VALUES ('link', $1, $2)",
             code,
             version
         );
-        observe_query("note_pending_link", query.execute(&self.pool)).await?;
+        observe_query("add_pending_invalidation", query.execute(&self.pool)).await?;
         Ok(())
     }
 
     /// Forgets changes that Redis has.
-    pub async fn delete_pending(&self, ids: &[OutboxId]) -> Result<(), StoreError> {
+    pub async fn delete_pending_invalidations(&self, ids: &[OutboxId]) -> Result<(), StoreError> {
         let query =
             sqlx::query!("DELETE FROM cache_invalidations WHERE id = ANY($1)", &numbers(ids));
-        observe_query("delete_pending", query.execute(&self.pool)).await?;
+        observe_query("delete_pending_invalidations", query.execute(&self.pool)).await?;
         Ok(())
     }
 }

@@ -80,7 +80,7 @@ impl Store {
     }
 
     /// Forgets batches that cannot come again; how many.
-    pub async fn forget_batches(&self) -> Result<u64, StoreError> {
+    pub async fn delete_old_click_batches(&self) -> Result<u64, StoreError> {
         let done = sqlx::query!(
             "DELETE FROM click_batches WHERE id IN (
                SELECT id FROM click_batches WHERE ingested_at < now() - $1::text::interval
@@ -91,7 +91,7 @@ impl Store {
     }
 
     /// Deletes the keys of days before `day`: from now on nobody can tell whose hash was whose.
-    pub async fn forget_visitor_keys_before(&self, day: NaiveDate) -> Result<u64, StoreError> {
+    pub async fn delete_visitor_keys_before(&self, day: NaiveDate) -> Result<u64, StoreError> {
         let done = sqlx::query!("DELETE FROM visitor_keys WHERE day < $1", day);
         Ok(done.execute(&self.pool).await?.rows_affected())
     }

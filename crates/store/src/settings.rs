@@ -59,10 +59,10 @@ impl PostgresSettings {
             "postgres.url",
             "must begin with postgres:// or postgresql://",
         );
-        problems.require(
-            (Self::MIN_CONNECTIONS..=1_000).contains(&self.max_connections),
+        problems.require_within(
             "postgres.max_connections",
-            "must be 8 to 1000",
+            self.max_connections,
+            Self::MIN_CONNECTIONS..=1_000,
         );
         for (key, value) in [
             ("postgres.acquire_timeout_ms", self.acquire_timeout_ms),
@@ -71,7 +71,7 @@ impl PostgresSettings {
             ("postgres.idle_in_transaction_timeout_ms", self.idle_in_transaction_timeout_ms),
             ("postgres.slow_statement_ms", self.slow_statement_ms),
         ] {
-            problems.require((1..=60_000).contains(&value), key, "must be 1 to 60000");
+            problems.require_within(key, value, 1..=60_000);
         }
     }
 

@@ -15,7 +15,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
-    Bucket, Counts, Dimension, Interval, LinkId, MAX_BUCKETS, RangeEnd, Stats, StatsQuery,
+    Bucket, Counts, Dimension, Interval, LinkId, MAX_BUCKETS, RangeBound, Stats, StatsQuery,
     TopValue, UserId, Visibility,
 };
 
@@ -148,10 +148,10 @@ impl Store {
                            ELSE $10 IS NULL END AS "is_visible!"
                  FROM buckets"#,
             query.zone.as_str(),
-            query.from.and_then(RangeEnd::time),
-            query.from.and_then(RangeEnd::date),
-            query.to.and_then(RangeEnd::time),
-            query.to.and_then(RangeEnd::date),
+            query.from.and_then(RangeBound::time),
+            query.from.and_then(RangeBound::date),
+            query.to.and_then(RangeBound::time),
+            query.to.and_then(RangeBound::date),
             query.interval.name(),
             query.interval.default_buckets(),
             query.subject.link_id().map(LinkId::get),
@@ -236,7 +236,8 @@ impl Store {
     ) -> Result<(i64, Vec<(&'static str, TopValue)>), StoreError> {
         let kinds: Vec<i16> = query.dimensions.iter().map(|d| d.kind.number()).collect();
         let parts: Vec<i32> = query.dimensions.iter().map(|d| d.part).collect();
-        let absent: Vec<bool> = query.dimensions.iter().map(|d| d.absent().is_some()).collect();
+        let absent: Vec<bool> =
+            query.dimensions.iter().map(|d| d.label_without_value().is_some()).collect();
         let statement = sqlx::query!(
             r#"WITH folded AS (
                  SELECT COALESCE(max(month) + interval '1 month', '-infinity') AS "end"
@@ -303,7 +304,7 @@ impl Store {
             let dimension = Dimension::all()
                 .find(|d| Some(d.kind.number()) == row.kind && Some(d.part) == row.part)?;
             let value = row.value.filter(|value| !value.is_empty());
-            let value = value.or_else(|| dimension.absent().map(ToOwned::to_owned))?;
+            let value = value.or_else(|| dimension.label_without_value().map(ToOwned::to_owned))?;
             Some((dimension.name(), TopValue { value, clicks: row.clicks? }))
         });
         Ok((visitors, named.collect()))

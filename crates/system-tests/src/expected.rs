@@ -4,7 +4,7 @@
 //! * Paths, fields, headers and problem codes are part of the API and remain in the tests.
 
 /// `application_name` of the PostgreSQL sessions that run maintenance tasks.
-pub const MAINTENANCE_SESSION: &str = "linnet-upkeep";
+pub const MAINTENANCE_SESSION: &str = "linnet-maintenance";
 
 /// Metric names. The names of counters omit their suffix `_total`.
 #[expect(missing_docs, reason = "each constant is named like its metric")]

@@ -46,7 +46,7 @@ fn column<T, V>(items: &[T], of: impl Fn(&T) -> V) -> Vec<V> {
 
 impl Store {
     /// The shards of these batches that are written already; a batch without any is left out.
-    pub async fn known_batches(
+    pub async fn written_shards(
         &self,
         ids: &[Vec<u8>],
     ) -> Result<HashMap<Vec<u8>, Vec<i16>>, StoreError> {
@@ -78,7 +78,7 @@ impl Store {
     }
 
     /// The ids of those values that have one.
-    pub async fn find_values(
+    pub async fn find_click_values(
         &self,
         values: &[ClickValue],
     ) -> Result<Vec<(ClickValue, i32)>, StoreError> {
@@ -103,7 +103,7 @@ impl Store {
     }
 
     /// Gives these values ids, unless they have some.
-    pub async fn add_values(&self, values: &[ClickValue]) -> Result<(), StoreError> {
+    pub async fn add_click_values(&self, values: &[ClickValue]) -> Result<(), StoreError> {
         sqlx::query!(
             "INSERT INTO click_values (kind, parts)
              SELECT kind, string_to_array(joined, $3)
@@ -119,7 +119,7 @@ impl Store {
     }
 
     /// How many values there are of each kind.
-    pub async fn count_values(&self) -> Result<HashMap<i16, i64>, StoreError> {
+    pub async fn count_click_values(&self) -> Result<HashMap<i16, i64>, StoreError> {
         let rows =
             sqlx::query!(r#"SELECT kind, count(*) AS "count!" FROM click_values GROUP BY kind"#);
         let rows = rows.fetch_all(&self.pool).await?;
@@ -127,7 +127,7 @@ impl Store {
     }
 
     /// The visitors' keys of these days; a day without one gets the one that is offered.
-    pub async fn visitor_keys(
+    pub async fn ensure_visitor_keys(
         &self,
         offered: &[(NaiveDate, [u8; 16])],
     ) -> Result<Vec<(NaiveDate, [u8; 16])>, StoreError> {

@@ -7,7 +7,9 @@ use futures::FutureExt;
 use linnet_domain::{EventId, LinkId, UserId};
 use sqlx::PgConnection;
 
-use super::{super::StoreError, RowOutcome, WriteOptions, WriteRows, Writing, column, pass_ids};
+use super::{
+    super::StoreError, RowOutcome, WriteFuture, WriteOptions, WriteRows, column, pass_ids,
+};
 
 /// An event to write.
 #[derive(Debug, Clone)]
@@ -31,7 +33,7 @@ impl WriteRows for ImportEvent {
         connection: &'a mut PgConnection,
         rows: &'a [&'a Self],
         options: &'a WriteOptions,
-    ) -> Writing<'a> {
+    ) -> WriteFuture<'a> {
         write(connection, rows, options).boxed()
     }
 }

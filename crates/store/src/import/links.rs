@@ -14,7 +14,7 @@ use super::{
         links::{draw_code, status_code},
         numbers,
     },
-    RowOutcome, WriteOptions, WriteRows, Writing, column, ids_of, pass_ids,
+    RowOutcome, WriteFuture, WriteOptions, WriteRows, column, ids_of, pass_ids,
 };
 
 const SEQUENCE: &str = "urls_id_seq";
@@ -85,7 +85,7 @@ impl WriteRows for ImportLink {
         connection: &'a mut PgConnection,
         rows: &'a [&'a Self],
         options: &'a WriteOptions,
-    ) -> Writing<'a> {
+    ) -> WriteFuture<'a> {
         write(connection, rows, options).boxed()
     }
 

@@ -60,7 +60,7 @@ impl RowOutcome {
 
 /// A chunk that is being written. In a box, which costs nothing beside the statements: what the
 /// compiler must know of the whole future takes it half a minute otherwise.
-pub type Writing<'a> = BoxFuture<'a, Result<Vec<RowOutcome>, StoreError>>;
+pub type WriteFuture<'a> = BoxFuture<'a, Result<Vec<RowOutcome>, StoreError>>;
 
 /// A kind of row that can be written by the chunk.
 pub trait WriteRows: Sized + Send + Sync + 'static {
@@ -69,7 +69,7 @@ pub trait WriteRows: Sized + Send + Sync + 'static {
         connection: &'a mut PgConnection,
         rows: &'a [&'a Self],
         options: &'a WriteOptions,
-    ) -> Writing<'a>;
+    ) -> WriteFuture<'a>;
 
     /// The code that caches may hold to be absent, if rows of this kind have one.
     fn code(&self) -> Option<&str> {

@@ -10,7 +10,7 @@ use linnet_domain::{Email, OnConflict, UserId};
 
 use super::{
     super::{StoreError, numbers},
-    RowOutcome, WriteOptions, WriteRows, Writing, column, ids_of, pass_ids,
+    RowOutcome, WriteFuture, WriteOptions, WriteRows, column, ids_of, pass_ids,
 };
 
 const SEQUENCE: &str = "users_id_seq";
@@ -33,7 +33,7 @@ impl WriteRows for ImportUser {
         connection: &'a mut PgConnection,
         rows: &'a [&'a Self],
         options: &'a WriteOptions,
-    ) -> Writing<'a> {
+    ) -> WriteFuture<'a> {
         write(connection, rows, options).boxed()
     }
 }

@@ -15,7 +15,7 @@ use super::{Store, StoreError, numbers};
 
 use rows::{JobRow, job_query};
 
-pub use runs::{AttemptEnd, ChunkProgress, ChunkTransaction, Claim, JobCounts, JobRun};
+pub use runs::{AttemptEnd, ChunkProgress, ChunkTransaction, JobClaim, JobCounts, JobRun};
 
 /// How many jobs may wait or run at a time.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ pub enum JobChange<T> {
     /// It is in a state in which this cannot be done.
     WrongState(Box<Job>),
     /// There is no such job, or it is not theirs to see.
-    Absent,
+    NotFound,
 }
 
 impl Store {
@@ -193,7 +193,7 @@ impl Store {
             Some(done) => JobChange::Done(done),
             None => match self.find_job(id, visible_to).await? {
                 Some(job) => JobChange::WrongState(Box::new(job)),
-                None => JobChange::Absent,
+                None => JobChange::NotFound,
             },
         })
     }

@@ -49,13 +49,13 @@ pub struct JobRun {
 
 /// What became of the wish to run a job.
 #[derive(Debug)]
-pub enum Claim {
+pub enum JobClaim {
     /// It is this worker's now.
-    Run(Box<JobRun>),
+    Claimed(Box<JobRun>),
     /// Its owner has as many running as allowed, or its time has not come.
-    Later,
+    NotYet,
     /// It runs elsewhere, has ended, or is gone.
-    Nothing,
+    NotClaimable,
 }
 
 /// What one chunk came to.
@@ -122,7 +122,7 @@ impl Store {
         worker: &str,
         lease: Duration,
         per_user: i64,
-    ) -> Result<Claim, StoreError> {
+    ) -> Result<JobClaim, StoreError> {
         let mut transaction = self.pool.begin().await?;
         // One claim of an owner at a time, or two would each find room for one.
         sqlx::query!(
@@ -153,7 +153,7 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         let claim = match claimed {
-            Some(row) => Claim::Run(Box::new(JobRun {
+            Some(row) => JobClaim::Claimed(Box::new(JobRun {
                 id,
                 worker: worker.to_owned(),
                 kind: JobKind::parse(&row.kind).unwrap_or(JobKind::ImportUrls),
@@ -174,7 +174,7 @@ impl Store {
                 )
                 .execute(&mut *transaction)
                 .await?;
-                if waits.rows_affected() > 0 { Claim::Later } else { Claim::Nothing }
+                if waits.rows_affected() > 0 { JobClaim::NotYet } else { JobClaim::NotClaimable }
             }
         };
         transaction.commit().await?;
@@ -219,7 +219,7 @@ impl Store {
     }
 
     /// Whether all rows of a job are read.
-    pub async fn has_succeeded(&self, id: JobId) -> Result<bool, StoreError> {
+    pub async fn job_has_succeeded(&self, id: JobId) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar!(
             "SELECT id FROM jobs WHERE id = $1 AND state = 'succeeded'",
             id.get()
@@ -228,7 +228,7 @@ impl Store {
     }
 
     /// Whether a job's upload is still read, or may be read again.
-    pub async fn needs_upload(&self, id: JobId) -> Result<bool, StoreError> {
+    pub async fn job_needs_upload(&self, id: JobId) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar!(
             "SELECT id FROM jobs
               WHERE id = $1 AND (state IN ('queued', 'running') OR dead_at IS NOT NULL)",
@@ -315,7 +315,7 @@ impl Store {
     }
 
     /// Jobs that were announced longer ago than `age` and that nobody has taken.
-    pub async fn count_announced(&self, age: Duration) -> Result<i64, StoreError> {
+    pub async fn count_unclaimed_announcements(&self, age: Duration) -> Result<i64, StoreError> {
         let query = sqlx::query_scalar!(
             r#"SELECT count(*) AS "count!" FROM jobs
                 WHERE state = 'queued' AND run_after <= now()
@@ -325,8 +325,8 @@ impl Store {
         Ok(query.fetch_one(&self.pool).await?)
     }
 
-    /// Forgets that those of [`Store::count_announced`] were announced: Redis has lost them.
-    pub async fn forget_announcements(&self, age: Duration) -> Result<u64, StoreError> {
+    /// Forgets that those of [`Store::count_unclaimed_announcements`] were announced: Redis has lost them.
+    pub async fn reset_announcements(&self, age: Duration) -> Result<u64, StoreError> {
         let query = sqlx::query!(
             "UPDATE jobs SET announced_at = NULL
               WHERE state = 'queued' AND announced_at < clock_timestamp() - make_interval(secs => $1)",

@@ -56,13 +56,16 @@ async fn nothing_is_left_of_an_erased_user_and_all_of_the_others(pool: PgPool) {
     }
     store.delete_link(deleted.id, Visibility::All, Some(gone.id)).await.unwrap();
     assert!(store.delete_user(gone.id, Visibility::All, None).await.unwrap());
-    let erased = store.erase_traces(gone.id).await.unwrap();
+    let erased = store.erase_user_history(gone.id).await.unwrap();
     assert_eq!((erased.links, erased.clicks, erased.roll_ups), (2, 2, 3));
     assert_eq!(count(&pool, "SELECT count(*) FROM clicks").await, 1);
     assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1);
     let days = "SELECT count(*) FROM click_totals_by_day";
     assert_eq!(count(&pool, days).await, 3, "the other's, its owner's, and all");
-    assert_eq!(store.erase_traces(gone.id).await.unwrap(), linnet_store::Erased::default());
+    assert_eq!(
+        store.erase_user_history(gone.id).await.unwrap(),
+        linnet_store::ErasureCounts::default()
+    );
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -93,7 +96,7 @@ async fn days_of_links_are_erased_with_the_locks_of_all_shards(pool: PgPool) {
     click(&store, link.id, gone.id, 1).await;
     let mut reader = pool.begin().await.unwrap();
     sqlx::query("SELECT FROM click_link_days FOR UPDATE").execute(&mut *reader).await.unwrap();
-    let erasing = tokio::spawn(async move { store.erase_traces(gone.id).await });
+    let erasing = tokio::spawn(async move { store.erase_user_history(gone.id).await });
     let waiting = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND wait_event_type = 'Lock'
                       AND query LIKE 'DELETE FROM click_link_days%'";

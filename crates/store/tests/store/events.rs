@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 use linnet_domain::{
-    Event, EventFilter, EventId, LinkId, Moment, Page, Position, UserId, Visibility,
+    Event, EventFilter, EventId, LinkId, Page, PageStart, TimeSortKey, UserId, Visibility,
 };
 use linnet_store::Store;
 use sqlx::PgPool;
@@ -98,7 +98,7 @@ impl Scene {
             seen.extend(events);
             let Some(last) = seen.last().filter(|_| full) else { return seen };
             page.position =
-                Position::After(Moment { time: Some(last.timestamp), id: last.id.get() });
+                PageStart::After(TimeSortKey { time: Some(last.timestamp), id: last.id.get() });
             assert!(seen.len() < 1_000, "the pages have no end");
         }
     }
@@ -142,7 +142,7 @@ async fn events_and_clicks_are_walked_in_the_order_of_time(pool: PgPool) {
     }
     // By number, too.
     let moments_of_all = moments(&scene.walk(&EventFilter::default(), owner, 200).await);
-    let third = Page { position: Position::Number(3), size: 10 };
+    let third = Page { position: PageStart::Number(3), size: 10 };
     let third = scene.store.list_events(&EventFilter::default(), owner, third).await.unwrap();
     assert_eq!(moments(&third), moments_of_all[20..30]);
 }

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use linnet_store::{Created, Recorded, Store, StoredAnswer};
+use linnet_store::{IdempotencyClaim, LinkCreation, Store, StoredResponse};
 use sqlx::PgPool;
 
 use crate::support::{count, new_link};
 
-fn answer(body: &str) -> StoredAnswer {
-    StoredAnswer { status: 201, location: Some("/x".into()), body: body.into() }
+fn answer(body: &str) -> StoredResponse {
+    StoredResponse { status: 201, location: Some("/x".into()), body: body.into() }
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -16,14 +16,14 @@ async fn twenty_requests_with_one_key_make_one_link(pool: PgPool) {
         let store = Arc::clone(&store);
         async move {
             match store.begin_idempotent("user:1", "k", b"hash").await.unwrap() {
-                Recorded::First(mut first) => {
+                IdempotencyClaim::New(mut first) => {
                     let made = first.create_link(&new_link(None), false).await.unwrap();
-                    assert!(matches!(made, Created::New(_)));
+                    assert!(matches!(made, LinkCreation::New(_)));
                     first.finish(&answer("first")).await.unwrap();
                     "first".to_owned()
                 }
-                Recorded::Replay(replay) => replay.body,
-                Recorded::Mismatch => panic!("the hash is the same"),
+                IdempotencyClaim::Replay(replay) => replay.body,
+                IdempotencyClaim::Mismatch => panic!("the hash is the same"),
             }
         }
     });
@@ -37,19 +37,19 @@ async fn a_key_is_bound_to_its_request_and_owner_for_a_day(pool: PgPool) {
     let store = Store::new(pool.clone());
     let begin =
         async |owner: &str, hash: &[u8]| store.begin_idempotent(owner, "k", hash).await.unwrap();
-    let Recorded::First(first) = begin("user:1", b"a").await else { panic!("a new key") };
+    let IdempotencyClaim::New(first) = begin("user:1", b"a").await else { panic!("a new key") };
     first.finish(&answer("a")).await.unwrap();
-    assert!(matches!(begin("user:1", b"b").await, Recorded::Mismatch));
-    assert!(matches!(begin("user:1", b"a").await, Recorded::Replay(_)));
-    let Recorded::First(other) = begin("user:2", b"b").await else { panic!("another owner") };
+    assert!(matches!(begin("user:1", b"b").await, IdempotencyClaim::Mismatch));
+    assert!(matches!(begin("user:1", b"a").await, IdempotencyClaim::Replay(_)));
+    let IdempotencyClaim::New(other) = begin("user:2", b"b").await else { panic!("another owner") };
     // Dropped without an answer: the work was rolled back, and the key is free again.
     drop(other);
-    assert!(matches!(begin("user:2", b"b").await, Recorded::First(_)));
+    assert!(matches!(begin("user:2", b"b").await, IdempotencyClaim::New(_)));
 
     sqlx::query("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
         .execute(&pool)
         .await
         .unwrap();
-    assert!(matches!(begin("user:1", b"b").await, Recorded::First(_)), "a day is over");
-    assert_eq!(store.expire_idempotency_keys().await.unwrap(), 1);
+    assert!(matches!(begin("user:1", b"b").await, IdempotencyClaim::New(_)), "a day is over");
+    assert_eq!(store.delete_expired_idempotency_keys().await.unwrap(), 1);
 }

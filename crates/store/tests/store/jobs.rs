@@ -4,7 +4,7 @@ use linnet_domain::{
     Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
     UserId, Visibility,
 };
-use linnet_store::{AttemptEnd, ChunkProgress, Claim, JobChange, JobLimits, JobRun, Store};
+use linnet_store::{AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, Store};
 use sqlx::PgPool;
 
 use crate::support::{count, create_user};
@@ -37,7 +37,7 @@ async fn create(store: &Store, user_id: Option<UserId>) -> JobId {
 
 async fn claim(store: &Store, id: JobId, worker: &str, lease: Duration) -> Box<JobRun> {
     match store.claim_job(id, worker, lease, MANY).await.unwrap() {
-        Claim::Run(run) => run,
+        JobClaim::Claimed(run) => run,
         other => panic!("not claimed: {other:?}"),
     }
 }
@@ -51,7 +51,7 @@ fn lanes(due: Vec<(JobId, Lane)>) -> HashSet<JobId> {
 }
 
 /// Everything is announced when it is made; this forgets it.
-async fn forget_announcements(pool: &PgPool) {
+async fn reset_announcements(pool: &PgPool) {
     sqlx::query("UPDATE jobs SET announced_at = NULL").execute(pool).await.unwrap();
 }
 
@@ -100,9 +100,9 @@ async fn an_owner_has_no_more_jobs_running_than_allowed_however_many_claim(pool:
     let (mut running, mut later) = (0, 0);
     for claim in claims.collect::<Vec<_>>() {
         match claim.await.unwrap() {
-            Claim::Run(_) => running += 1,
-            Claim::Later => later += 1,
-            Claim::Nothing => panic!("the job waits"),
+            JobClaim::Claimed(_) => running += 1,
+            JobClaim::NotYet => later += 1,
+            JobClaim::NotClaimable => panic!("the job waits"),
         }
     }
     assert_eq!((running, later), (3, 7));
@@ -110,9 +110,9 @@ async fn an_owner_has_no_more_jobs_running_than_allowed_however_many_claim(pool:
     // Those without an owner count together; others are not concerned.
     let nobodys = [create(&store, None).await, create(&store, None).await];
     let claimed = store.claim_job(nobodys[0], "w", LEASE, 1).await.unwrap();
-    assert!(matches!(claimed, Claim::Run(_)), "{claimed:?}");
+    assert!(matches!(claimed, JobClaim::Claimed(_)), "{claimed:?}");
     let claimed = store.claim_job(nobodys[1], "w", LEASE, 1).await.unwrap();
-    assert!(matches!(claimed, Claim::Later), "{claimed:?}");
+    assert!(matches!(claimed, JobClaim::NotYet), "{claimed:?}");
     // Nobody is told of jobs that may not run.
     let due = lanes(store.due_jobs(3, LEASE).await.unwrap());
     assert_eq!(due, HashSet::from([nobodys[1]]));
@@ -133,7 +133,7 @@ async fn one_of_many_who_claim_a_job_gets_it(pool: PgPool) {
     });
     let mut running = 0;
     for claim in claims.collect::<Vec<_>>() {
-        running += i32::from(matches!(claim.await.unwrap(), Claim::Run(_)));
+        running += i32::from(matches!(claim.await.unwrap(), JobClaim::Claimed(_)));
     }
     assert_eq!(running, 1);
     assert_eq!(job(&store, id).await.attempts, 1);
@@ -155,7 +155,7 @@ async fn a_dead_workers_job_is_announced_and_taken_and_the_dead_write_nothing(po
     let heir = claim(&store, id, "heir", LEASE).await;
     assert_eq!((heir.resume_offset, heir.resume_line, heir.attempts), (100, 10, 1));
     let taken = store.claim_job(id, "third", LEASE, MANY).await.unwrap();
-    assert!(matches!(taken, Claim::Nothing), "{taken:?}");
+    assert!(matches!(taken, JobClaim::NotClaimable), "{taken:?}");
 
     assert!(store.begin_chunk(&dead, 100).await.unwrap().is_none());
     assert!(!store.renew_job_lease(&dead, LEASE).await.unwrap());
@@ -175,7 +175,7 @@ async fn a_dead_workers_job_is_announced_and_taken_and_the_dead_write_nothing(po
     slow.commit(progress(200, 1, &[], false), LEASE).await.unwrap();
     let claimed = waiting.await.unwrap();
     match claimed {
-        Claim::Nothing => assert!(store.begin_chunk(&heir, 100).await.unwrap().is_some()),
+        JobClaim::NotClaimable => assert!(store.begin_chunk(&heir, 100).await.unwrap().is_some()),
         other => panic!("the slow one held it again: {other:?}"),
     }
     assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 2);
@@ -215,8 +215,8 @@ async fn events_are_numbered_without_gaps_for_bad_rows_and_reports_are_bounded(p
     let told: Vec<(i64, i64)> = reports.iter().map(|r| (r.event - begun, r.line)).collect();
     assert_eq!(told, [(1, 2), (2, 3), (3, 4), (5, 5)], "the step between has a number, too");
     assert_eq!(ended.last_event - begun, 6);
-    assert!(store.has_succeeded(id).await.unwrap());
-    assert!(!store.needs_upload(id).await.unwrap());
+    assert!(store.job_has_succeeded(id).await.unwrap());
+    assert!(!store.job_needs_upload(id).await.unwrap());
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -231,7 +231,7 @@ async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) 
     // Its time has not come.
     assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty());
     let claimed = store.claim_job(id, "w", LEASE, MANY).await.unwrap();
-    assert!(matches!(claimed, Claim::Later), "{claimed:?}");
+    assert!(matches!(claimed, JobClaim::NotYet), "{claimed:?}");
     sqlx::query("UPDATE jobs SET run_after = now()").execute(&pool).await.unwrap();
     assert_eq!(store.due_jobs(MANY, LEASE).await.unwrap().len(), 1);
 
@@ -243,11 +243,14 @@ async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) 
     assert!(store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
     let dead = job(&store, id).await;
     assert_eq!((dead.state, dead.is_dead, dead.rows_read), (JobState::Failed, true, 7));
-    assert!(store.needs_upload(id).await.unwrap(), "it may be replayed");
+    assert!(store.job_needs_upload(id).await.unwrap(), "it may be replayed");
     assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty());
 
     let stranger = create_user(&store, "stranger").await.id;
-    assert_eq!(store.replay_job(id, Visibility::Owner(stranger)).await.unwrap(), JobChange::Absent);
+    assert_eq!(
+        store.replay_job(id, Visibility::Owner(stranger)).await.unwrap(),
+        JobChange::NotFound
+    );
     let JobChange::Done((replayed, lane)) = store.replay_job(id, Visibility::All).await.unwrap()
     else {
         panic!("it is dead")
@@ -263,7 +266,7 @@ async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) 
     assert!(store.end_attempt(&run, AttemptEnd::Refused, &error()).await.unwrap());
     let refused = job(&store, id).await;
     assert_eq!((refused.state, refused.is_dead), (JobState::Failed, false));
-    assert!(!store.needs_upload(id).await.unwrap());
+    assert!(!store.job_needs_upload(id).await.unwrap());
     assert!(matches!(
         store.replay_job(id, Visibility::All).await.unwrap(),
         JobChange::WrongState(_)
@@ -277,8 +280,8 @@ async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cance
     let bob = create_user(&store, "bob").await.id;
     let id = create(&store, Some(ada)).await;
     let run = claim(&store, id, "w", LEASE).await;
-    assert_eq!(store.cancel_job(id, Visibility::Owner(bob)).await.unwrap(), JobChange::Absent);
-    assert_eq!(store.discard_job(id, Visibility::Owner(bob)).await.unwrap(), JobChange::Absent);
+    assert_eq!(store.cancel_job(id, Visibility::Owner(bob)).await.unwrap(), JobChange::NotFound);
+    assert_eq!(store.discard_job(id, Visibility::Owner(bob)).await.unwrap(), JobChange::NotFound);
     assert!(store.find_job(id, Visibility::Owner(bob)).await.unwrap().is_none());
     let discarded = store.discard_job(id, Visibility::Owner(ada)).await.unwrap();
     assert!(matches!(discarded, JobChange::WrongState(_)), "it runs: {discarded:?}");
@@ -291,7 +294,7 @@ async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cance
     assert!(store.begin_chunk(&run, 100).await.unwrap().is_none());
     assert!(!store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
     let claimed = store.claim_job(id, "w", LEASE, MANY).await.unwrap();
-    assert!(matches!(claimed, Claim::Nothing), "{claimed:?}");
+    assert!(matches!(claimed, JobClaim::NotClaimable), "{claimed:?}");
     assert!(matches!(
         store.cancel_job(id, Visibility::All).await.unwrap(),
         JobChange::WrongState(_)
@@ -317,13 +320,13 @@ async fn a_job_that_is_given_back_is_due_at_once_and_the_attempt_does_not_count(
 async fn announcements_that_were_lost_are_counted_and_forgotten(pool: PgPool) {
     let store = Store::new(pool.clone());
     let ids = [create(&store, None).await, create(&store, None).await];
-    assert_eq!(store.count_announced(LEASE).await.unwrap(), 0, "they are young");
-    assert_eq!(store.count_announced(Duration::ZERO).await.unwrap(), 2);
+    assert_eq!(store.count_unclaimed_announcements(LEASE).await.unwrap(), 0, "they are young");
+    assert_eq!(store.count_unclaimed_announcements(Duration::ZERO).await.unwrap(), 2);
     assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty(), "they are announced");
-    assert_eq!(store.forget_announcements(Duration::ZERO).await.unwrap(), 2);
+    assert_eq!(store.reset_announcements(Duration::ZERO).await.unwrap(), 2);
     assert_eq!(lanes(store.due_jobs(MANY, LEASE).await.unwrap()), HashSet::from(ids));
     // One place for each owner: the oldest comes first.
-    forget_announcements(&pool).await;
+    reset_announcements(&pool).await;
     assert_eq!(lanes(store.due_jobs(1, LEASE).await.unwrap()), HashSet::from([ids[0]]));
 }
 

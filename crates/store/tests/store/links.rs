@@ -1,5 +1,5 @@
-use linnet_domain::{EventFilter, LinkFilter, LinkId, LinkPatch, Page, Position, Visibility};
-use linnet_store::{Created, Store};
+use linnet_domain::{EventFilter, LinkFilter, LinkId, LinkPatch, Page, PageStart, Visibility};
+use linnet_store::{LinkCreation, Store};
 use sqlx::PgPool;
 
 use crate::support::{count, create, create_user, new_link, target};
@@ -9,8 +9,9 @@ async fn must_06_a_code_belongs_to_one_link(pool: PgPool) {
     let store = Store::new(pool.clone());
     let new = new_link(Some("taken"));
     let attempts = futures::future::join_all((0..100).map(|_| store.create_link(&new))).await;
-    let created = attempts.iter().filter(|outcome| matches!(outcome, Ok(Created::New(_)))).count();
-    let refused = attempts.iter().filter(|o| matches!(o, Ok(Created::CodeTaken))).count();
+    let created =
+        attempts.iter().filter(|outcome| matches!(outcome, Ok(LinkCreation::New(_)))).count();
+    let refused = attempts.iter().filter(|o| matches!(o, Ok(LinkCreation::CodeTaken))).count();
     assert_eq!((created, refused), (1, 99));
     assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1, "no event of a refused one");
 }
@@ -115,7 +116,7 @@ async fn pages_are_whole_and_do_not_overlap(pool: PgPool) {
     let mut seen = Vec::new();
     let mut after = 0;
     loop {
-        let page = Page { position: Position::After(after), size: 10 };
+        let page = Page { position: PageStart::After(after), size: 10 };
         let links = store.list_links(&filter, Visibility::All, page).await.unwrap();
         let Some(last) = links.last() else { break };
         after = last.id.get();
@@ -123,7 +124,7 @@ async fn pages_are_whole_and_do_not_overlap(pool: PgPool) {
     }
     assert_eq!(seen.len(), 25);
     assert!(seen.is_sorted());
-    let third = Page { position: Position::Number(3), size: 10 };
+    let third = Page { position: PageStart::Number(3), size: 10 };
     let third = store.list_links(&filter, Visibility::All, third).await.unwrap();
     assert_eq!(third.iter().map(|link| link.id).collect::<Vec<_>>(), seen[20..]);
 }
@@ -157,7 +158,8 @@ async fn reuse_gives_the_same_owners_plain_link(pool: PgPool) {
     let new = new_link(None);
     let attempts =
         futures::future::join_all((0..20).map(|_| store.create_or_reuse_link(&new))).await;
-    let made = attempts.iter().filter(|outcome| matches!(outcome, Ok(Created::New(_)))).count();
+    let made =
+        attempts.iter().filter(|outcome| matches!(outcome, Ok(LinkCreation::New(_)))).count();
     assert_eq!(made, 1);
     assert!(attempts.iter().all(Result::is_ok));
 
@@ -165,7 +167,7 @@ async fn reuse_gives_the_same_owners_plain_link(pool: PgPool) {
     let mut theirs = new_link(None);
     theirs.user_id = Some(user.id);
     let outcome = store.create_or_reuse_link(&theirs).await.unwrap();
-    assert!(matches!(outcome, Created::New(_)), "another owner's link is not reused");
+    assert!(matches!(outcome, LinkCreation::New(_)), "another owner's link is not reused");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -176,7 +178,7 @@ async fn must_07_a_create_that_races_a_delete_of_its_code_has_the_higher_version
         let new = new_link(Some("contested"));
         let again = async {
             loop {
-                if let Created::New(link) = store.create_link(&new).await.unwrap() {
+                if let LinkCreation::New(link) = store.create_link(&new).await.unwrap() {
                     return link;
                 }
             }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use linnet_domain::{LinkPatch, Visibility};
-use linnet_store::{PendingKind, Store};
+use linnet_store::{InvalidationKind, Store};
 use sqlx::PgPool;
 
 use crate::support::{create, new_link};
@@ -13,12 +13,12 @@ async fn young_changes_are_left_to_whoever_made_them(pool: PgPool) {
     let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
     let changed = store.update_link(link.id, Visibility::All, None, &off).await.unwrap().unwrap();
 
-    assert!(store.pending_changes(Duration::from_hours(1), 10).await.unwrap().is_empty());
-    let pending = store.pending_changes(Duration::ZERO, 10).await.unwrap();
+    assert!(store.pending_invalidations(Duration::from_hours(1), 10).await.unwrap().is_empty());
+    let pending = store.pending_invalidations(Duration::ZERO, 10).await.unwrap();
     let [only] = pending.as_slice() else { panic!("{pending:?}") };
-    assert_eq!((only.kind, only.subject.as_str()), (PendingKind::Link, "changed"));
+    assert_eq!((only.kind, only.subject.as_str()), (InvalidationKind::Link, "changed"));
     assert_eq!((Some(only.id), only.version), (changed.outbox_id, changed.link.version));
 
-    store.delete_pending(&[only.id]).await.unwrap();
-    assert!(store.pending_changes(Duration::ZERO, 10).await.unwrap().is_empty());
+    store.delete_pending_invalidations(&[only.id]).await.unwrap();
+    assert!(store.pending_invalidations(Duration::ZERO, 10).await.unwrap().is_empty());
 }

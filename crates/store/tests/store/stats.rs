@@ -1,6 +1,6 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use linnet_domain::{
-    Counts, Dimension, Interval, LinkId, RangeEnd, Stats, StatsQuery, Subject, TopValue, UserId,
+    Counts, Dimension, Interval, LinkId, RangeBound, Stats, StatsQuery, Subject, TopValue, UserId,
     Visibility, ZoneName,
 };
 use linnet_store::{StatsError, Store};
@@ -12,8 +12,8 @@ fn time(text: &str) -> DateTime<Utc> {
     text.parse().expect("a time")
 }
 
-fn date(text: &str) -> RangeEnd {
-    RangeEnd::Date(text.parse::<NaiveDate>().expect("a date"))
+fn date(text: &str) -> RangeBound {
+    RangeBound::Date(text.parse::<NaiveDate>().expect("a date"))
 }
 
 fn question(from: &str, to: &str, interval: Interval, zone: &str) -> StatsQuery {
@@ -140,8 +140,8 @@ async fn hours_are_utcs_and_have_no_visitors(pool: PgPool) {
     )
     .await;
     let mut query = question("2026-03-02", "2026-03-02", Interval::Hour, "Asia/Kolkata");
-    query.from = Some(RangeEnd::Time(time("2026-03-02T10:20:00Z")));
-    query.to = Some(RangeEnd::Time(time("2026-03-02T12:20:00Z")));
+    query.from = Some(RangeBound::Time(time("2026-03-02T10:20:00Z")));
+    query.to = Some(RangeBound::Time(time("2026-03-02T12:20:00Z")));
     let stats = answer(&store, &query).await;
     assert_eq!(
         points(&stats),
@@ -255,8 +255,8 @@ async fn links_days_say_what_hours_days_and_values_do(pool: PgPool) {
             for interval in [Interval::Hour, Interval::Day, Interval::Week] {
                 for zone in ["UTC", "Europe/Berlin", "Asia/Kolkata", "America/Los_Angeles"] {
                     let mut query = question("2026-01-01", "2026-01-02", interval, zone);
-                    query.from = Some(RangeEnd::Time(time(from)));
-                    query.to = Some(RangeEnd::Time(time(to)));
+                    query.from = Some(RangeBound::Time(time(from)));
+                    query.to = Some(RangeBound::Time(time(to)));
                     query.subject = Subject::Link(before);
                     let wanted = answer(&store, &query).await;
                     query.subject = Subject::Link(now);

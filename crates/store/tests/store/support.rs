@@ -3,7 +3,7 @@
 use linnet_domain::{
     Email, Link, NewLink, NewUser, RedirectStatus, ShortCode, TargetPolicy, TargetUrl, User,
 };
-use linnet_store::{Created, Store};
+use linnet_store::{LinkCreation, Store};
 use sqlx::PgPool;
 
 pub(crate) fn target(text: &str) -> TargetUrl {
@@ -27,7 +27,7 @@ pub(crate) fn new_link(code: Option<&str>) -> NewLink {
 
 pub(crate) async fn create(store: &Store, new: &NewLink) -> Link {
     match store.create_link(new).await.expect("the database answers") {
-        Created::New(link) => link,
+        LinkCreation::New(link) => link,
         other => panic!("not created: {other:?}"),
     }
 }

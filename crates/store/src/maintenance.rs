@@ -118,8 +118,10 @@ impl Store {
         let idle = (longest + IDLE_MARGIN).as_millis().to_string();
         // The later value wins over that of the pool. Three probes, ten seconds apart, find a client
         // gone.
-        let options =
-            (*self.pool.connect_options()).clone().application_name("linnet-upkeep").options([
+        let options = (*self.pool.connect_options())
+            .clone()
+            .application_name("linnet-maintenance")
+            .options([
                 ("statement_timeout", timeout.as_str()),
                 ("lock_timeout", timeout.as_str()),
                 ("idle_session_timeout", idle.as_str()),
@@ -240,6 +242,6 @@ async fn records(
 async fn in_time<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     match tokio::time::timeout(SESSION_TIMEOUT, work).await {
         Ok(outcome) => outcome,
-        Err(elapsed) => Err(StoreError::Away(sqlx::Error::Io(elapsed.into()))),
+        Err(elapsed) => Err(StoreError::Unavailable(sqlx::Error::Io(elapsed.into()))),
     }
 }
