@@ -1,37 +1,39 @@
-//! What a cache holds of a link, and how it is written in Redis.
+//! Cache entries, and their text form in Redis.
 //!
-//! In Redis an entry is text: 19 decimal digits of the version, so that text order is version order in
-//! every locale (Redis's scripts compare by the locale's rules), a letter for the kind, and for a
-//! redirect the status, the end of its life and the link's id in 19 digits each, and the target.
+//! The text begins with the version in 19 decimal digits, so that text order is version order in every
+//! locale (Redis scripts compare strings by the locale's rules). A letter for the kind follows. A
+//! redirect then has its status in 3 digits, its expiry and its link's id in 19 digits each, and its
+//! target.
 
 use actix_web::http::{StatusCode, header::HeaderValue};
 
-use linnet_domain::LinkId;
+use chrono::{DateTime, Utc};
+use linnet_domain::{Link, LinkId};
 use linnet_store::ResolveRow;
 
-/// No end of life.
+/// The expiry of a link that never expires.
 const NEVER: i64 = i64::MAX;
 /// Digits of the largest `i64`.
 const DIGITS: usize = 19;
 
-/// An answer and the version of the row that it came from; 0 when there was no row.
+/// What a code resolves to, with the version of its row; 0 without a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct CacheEntry {
     /// Orders entries of one code.
     pub version: i64,
-    /// What to do.
-    pub answer: Answer,
+    /// What the code resolves to.
+    pub resolution: Resolution,
 }
 
-/// What a code leads to.
+/// What a code resolves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum Resolution {
     /// A redirect that needs nothing else.
     Redirect(Redirect),
-    /// A link with a click limit: every click asks the database.
+    /// A link with `max_clicks`: PostgreSQL decides each click.
     Limited,
-    /// Unknown or inactive.
-    Absent,
+    /// No link, or an inactive one.
+    Negative,
 }
 
 /// A redirect, ready to be sent.
@@ -41,15 +43,15 @@ pub struct Redirect {
     pub location: HeaderValue,
     /// 301, 302, 307 or 308.
     pub status: StatusCode,
-    /// Which link it is, for counting clicks.
+    /// The link, for recording clicks.
     pub url_id: LinkId,
-    /// When it stops, in milliseconds since 1970.
+    /// Expiry, in milliseconds since 1970.
     expires_at_ms: i64,
 }
 
 impl Redirect {
-    /// A redirect; `None` when the target cannot stand in a header or the status is no redirect,
-    /// which checked rows do not have.
+    /// Returns `None` for a target that is no valid header value and for a status that is no redirect.
+    /// Validated rows have neither.
     pub fn new(
         target: &str,
         status: u16,
@@ -60,56 +62,78 @@ impl Redirect {
             url_id,
             location: HeaderValue::from_str(target).ok()?,
             status: StatusCode::from_u16(status).ok().filter(StatusCode::is_redirection)?,
-            // The text in Redis has no sign, and before 1970 is as much in the past as 1970.
+            // The text form has no sign, and a time before 1970 has passed as much as 1970 itself.
             expires_at_ms: expires_at_ms.map_or(NEVER, |time| time.max(0)),
         })
     }
 
-    /// When it stops, in milliseconds since 1970; `None` for never.
+    /// Expiry, in milliseconds since 1970; `None` for never.
     #[inline]
     pub fn expires_at_ms(&self) -> Option<i64> {
         (self.expires_at_ms != NEVER).then_some(self.expires_at_ms)
     }
 
     /// A copy whose target shares no memory with this one.
-    pub(super) fn copied(&self) -> Self {
-        // It was a header's value before, so it is one.
+    pub(super) fn unshared_copy(&self) -> Self {
+        // The bytes come from a header value, so they are a valid one.
         let location = HeaderValue::from_bytes(self.location.as_bytes());
         Self { location: location.unwrap_or_else(|_| self.location.clone()), ..self.clone() }
     }
 
-    /// Bytes on the heap, about.
+    /// Approximate size on the heap, in bytes.
     pub fn heap_bytes(&self) -> usize {
         self.location.len()
     }
 }
 
-impl Entry {
-    /// The entry of a code that no row has.
-    pub const ABSENT: Self = Self { version: 0, answer: Answer::Absent };
+impl CacheEntry {
+    /// The entry of a code without a row.
+    pub const NEGATIVE: Self = Self { version: 0, resolution: Resolution::Negative };
 
     /// The entry of a row.
     pub fn from_row(row: &ResolveRow) -> Self {
-        let status = u16::try_from(row.redirect_status).unwrap_or(302);
-        let expires_at = row.expires_at.map(|time| time.timestamp_millis());
-        let answer = if !row.is_active {
-            Answer::Absent
+        let resolution = if !row.is_active {
+            Resolution::Negative
         } else if row.is_limited {
-            Answer::Limited
+            Resolution::Limited
         } else {
-            Redirect::new(&row.original_url, status, expires_at, row.id)
-                .map_or(Answer::Absent, Answer::Redirect)
+            let status = u16::try_from(row.redirect_status).unwrap_or(302);
+            Self::redirect_to(&row.original_url, status, row.expires_at, row.id)
         };
-        Self { version: row.version, answer }
+        Self { version: row.version, resolution }
     }
 
-    /// The text in Redis.
+    /// The entry of a link that was just written.
+    pub fn from_link(link: &Link) -> Self {
+        let resolution = if !link.is_active {
+            Resolution::Negative
+        } else if link.max_clicks.is_some() {
+            Resolution::Limited
+        } else {
+            let status = link.redirect_status.code();
+            Self::redirect_to(&link.original_url, status, link.expires_at, link.id)
+        };
+        Self { version: link.version, resolution }
+    }
+
+    fn redirect_to(
+        target: &str,
+        status: u16,
+        expires_at: Option<DateTime<Utc>>,
+        id: LinkId,
+    ) -> Resolution {
+        let expires_at_ms = expires_at.map(|time| time.timestamp_millis());
+        Redirect::new(target, status, expires_at_ms, id)
+            .map_or(Resolution::Negative, Resolution::Redirect)
+    }
+
+    /// The text form.
     pub fn encode(&self) -> Vec<u8> {
         let mut text = format!("{:019}", self.version).into_bytes();
-        match &self.answer {
-            Answer::Absent => text.push(b'N'),
-            Answer::Limited => text.push(b'L'),
-            Answer::Redirect(redirect) => {
+        match &self.resolution {
+            Resolution::Negative => text.push(b'N'),
+            Resolution::Limited => text.push(b'L'),
+            Resolution::Redirect(redirect) => {
                 let status = redirect.status.as_u16();
                 let (expires_at, id) = (redirect.expires_at_ms, redirect.url_id);
                 text.extend(format!("R{status}{expires_at:019}{id:019}").into_bytes());
@@ -119,13 +143,13 @@ impl Entry {
         text
     }
 
-    /// The inverse of [`Entry::encode`]; `None` for what another release wrote.
+    /// The inverse of [`CacheEntry::encode`]; `None` for a text of another release.
     pub fn decode(text: &[u8]) -> Option<Self> {
         let (version, rest) = take_number(text)?;
         let (kind, rest) = rest.split_first()?;
-        let answer = match kind {
-            b'N' => Answer::Absent,
-            b'L' => Answer::Limited,
+        let resolution = match kind {
+            b'N' => Resolution::Negative,
+            b'L' => Resolution::Limited,
             b'R' => {
                 let (status, rest) = rest.split_at_checked(3)?;
                 let status = std::str::from_utf8(status).ok()?.parse().ok()?;
@@ -133,11 +157,11 @@ impl Entry {
                 let (id, target) = take_number(rest)?;
                 let target = std::str::from_utf8(target).ok()?;
                 let expires_at = (expires_at != NEVER).then_some(expires_at);
-                Answer::Redirect(Redirect::new(target, status, expires_at, LinkId::new(id)?)?)
+                Resolution::Redirect(Redirect::new(target, status, expires_at, LinkId::new(id)?)?)
             }
             _ => return None,
         };
-        Some(Self { version, answer })
+        Some(Self { version, resolution })
     }
 }
 
@@ -150,24 +174,24 @@ fn take_number(text: &[u8]) -> Option<(i64, &[u8])> {
 mod tests {
     use super::*;
 
-    fn redirect(expires_at: Option<i64>) -> Entry {
+    fn redirect(expires_at: Option<i64>) -> CacheEntry {
         let id = LinkId::new(77).unwrap();
         let redirect = Redirect::new("https://example.com/a?b=c", 307, expires_at, id).unwrap();
-        Entry { version: 7, answer: Answer::Redirect(redirect) }
+        CacheEntry { version: 7, resolution: Resolution::Redirect(redirect) }
     }
 
     #[test]
     fn entries_round_trip() {
-        let limited = Entry { version: i64::MAX, answer: Answer::Limited };
+        let limited = CacheEntry { version: i64::MAX, resolution: Resolution::Limited };
         let dated = [i64::MIN, -1, 0, 1_700_000_000_000].map(|time| redirect(Some(time)));
-        for entry in dated.into_iter().chain([redirect(None), limited, Entry::ABSENT]) {
-            assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+        for entry in dated.into_iter().chain([redirect(None), limited, CacheEntry::NEGATIVE]) {
+            assert_eq!(CacheEntry::decode(&entry.encode()), Some(entry));
         }
     }
 
     #[test]
     fn text_order_is_version_order() {
-        let text = |version| Entry { version, answer: Answer::Absent }.encode();
+        let text = |version| CacheEntry { version, resolution: Resolution::Negative }.encode();
         for (low, high) in [(0, 1), (9, 10), (15, 16), (255, 256), (1 << 40, i64::MAX)] {
             assert!(text(low) < text(high), "{low} {high}");
         }
@@ -177,10 +201,10 @@ mod tests {
     fn what_another_release_wrote_is_not_understood() {
         let whole = redirect(None).encode();
         for cut in 0..61 {
-            assert_eq!(Entry::decode(&whole[..cut]), None, "{cut}");
+            assert_eq!(CacheEntry::decode(&whole[..cut]), None, "{cut}");
         }
         for odd in ["", "zzzzzzzzzzzzzzzzzzzN", "0000000000000000001X", "0000000000000000001R200"] {
-            assert_eq!(Entry::decode(odd.as_bytes()), None, "{odd}");
+            assert_eq!(CacheEntry::decode(odd.as_bytes()), None, "{odd}");
         }
     }
 }

@@ -1,19 +1,19 @@
-//! The hottest links of one worker, in front of L1.
+//! The hottest links of one server thread, in front of L1.
 //!
-//! L1 belongs to all workers, so each look-up there writes to memory that they share: the lock of its
-//! shard, the counts of references to the entry and to its target. When all load is on one link, they
-//! pass those lines to and fro, a tenth of the rate. A worker's own copy of the entry costs one read of
-//! the code's epoch instead, which changes only when the link does.
+//! All server threads share L1, and each read of it writes to shared memory: the lock of a shard, and
+//! the reference counts of the entry and of its target. With all load on one link, the processors pass
+//! those cache lines back and forth, which costs a tenth of the throughput. A thread's own copy of the
+//! entry needs one read of the code's epoch instead, which only a change of the link moves.
 //!
-//! An entry here is used while the epoch is what it was before L1 was read, for at most [`RECHECK`]; then
-//! L1 is asked again, so that its own order of use and its lives hold.
+//! Invariant: a copy is used only while the epoch is the one from before L1 was read, and for at most
+//! [`RECHECK`]. After that L1 is read again, so its eviction order and its TTLs hold.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::l1::{CachedEntry, L1Cache, Ticket};
+use super::l1::{L1Cache, L1Entry, Ticket};
 
 const PLACES: usize = 64;
 const RECHECK: Duration = Duration::from_secs(1);
@@ -21,18 +21,17 @@ const RECHECK: Duration = Duration::from_secs(1);
 struct Hot {
     code: Box<str>,
     ticket: Ticket,
-    held: Arc<CachedEntry>,
+    entry: Arc<L1Entry>,
 }
 
 #[derive(Default)]
 struct Place {
-    /// The hash of the code that was asked for last without being here.
+    /// Hash of the last code that was looked up here and not found.
     candidate: u64,
     hot: Option<Hot>,
 }
 
-/// A worker's own entries: each code has one place, which it takes when it is asked for twice without
-/// another one in between.
+/// A server thread's own copies. A code takes its place when it is looked up twice in a row there.
 pub struct HotLinks {
     places: Vec<Place>,
 }
@@ -44,35 +43,35 @@ impl Default for HotLinks {
 }
 
 impl HotLinks {
-    /// What is known of a code at `now`, here or in L1.
+    /// The entry that is fresh at `now`, from here or from L1.
     #[inline]
     pub(super) fn get(
         &mut self,
         local: &L1Cache,
         code: &str,
         now: Instant,
-    ) -> Option<Arc<CachedEntry>> {
+    ) -> Option<Arc<L1Entry>> {
         let hash = local.hash(code);
         let index = usize::try_from(hash >> 32).unwrap_or(0) % PLACES;
         let Some(place) = self.places.get_mut(index) else { return local.get(code, now) };
         if let Some(hot) = &place.hot
             && *hot.code == *code
             && local.is_current(hot.ticket)
-            && hot.held.is_fresh(now)
+            && hot.entry.is_fresh(now)
             && now.saturating_duration_since(hot.ticket.taken()) < RECHECK
         {
-            return Some(Arc::clone(&hot.held));
+            return Some(Arc::clone(&hot.entry));
         }
         if place.candidate != hash {
             place.candidate = hash;
             return local.get(code, now);
         }
-        // Before L1 is read: a change in between makes it out of date.
+        // Taken before L1 is read, so that a change in between voids it.
         let ticket = local.ticket_of_hash(hash);
-        let held = local.get(code, now)?;
-        let own = Arc::new(held.copied());
-        place.hot = Some(Hot { code: code.into(), ticket, held: own });
-        Some(held)
+        let entry = local.get(code, now)?;
+        let copy = Arc::new(entry.unshared_copy());
+        place.hot = Some(Hot { code: code.into(), ticket, entry: copy });
+        Some(entry)
     }
 }
 
@@ -82,18 +81,18 @@ mod tests {
     use linnet_platform::invalidation_bus::InvalidationSink;
 
     use super::*;
-    use crate::{Answer, CacheSettings, Entry, Redirect};
+    use crate::{CacheEntry, CacheSettings, Redirect, Resolution};
 
-    fn entry(version: i64) -> Entry {
+    fn entry(version: i64) -> CacheEntry {
         let redirect = Redirect::new("https://example.com/", 302, None, LinkId::MIN).unwrap();
-        Entry { version, answer: Answer::Redirect(redirect) }
+        CacheEntry { version, resolution: Resolution::Redirect(redirect) }
     }
 
     fn version(hot: &mut HotLinks, local: &L1Cache, code: &str) -> Option<i64> {
-        hot.get(local, code, Instant::now()).map(|held| held.entry.version)
+        hot.get(local, code, Instant::now()).map(|entry| entry.entry.version)
     }
 
-    /// An L1 with one link, asked for until it is hot.
+    /// An L1 with one link, looked up until it is hot.
     fn hot_link() -> (L1Cache, HotLinks) {
         let local = L1Cache::new(&CacheSettings::default());
         local.went_live();
@@ -102,7 +101,7 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(version(&mut hot, &local, "abc"), Some(1));
         }
-        assert!(hot.places.iter().any(|place| place.hot.is_some()), "it is hot by now");
+        assert!(hot.places.iter().any(|place| place.hot.is_some()), "the link is hot");
         (local, hot)
     }
 
@@ -116,11 +115,11 @@ mod tests {
             assert_eq!(version(&mut hot, &local, "abc"), Some(2));
         }
         local.went_stale();
-        assert_eq!(version(&mut hot, &local, "abc"), None, "a cut feed empties it, too");
+        assert_eq!(version(&mut hot, &local, "abc"), None, "a stale bus flushes it too");
     }
 
     #[test]
-    fn an_entry_that_is_no_longer_fresh_is_not_used() {
+    fn an_expired_entry_is_not_used() {
         let (local, mut hot) = hot_link();
         let late = Instant::now() + Duration::from_hours(1);
         assert!(hot.get(&local, "abc", late).is_none());

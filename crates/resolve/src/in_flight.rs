@@ -19,8 +19,25 @@ pub enum LookupError {
 
 pub(super) type LookupResult = Result<Arc<L1Entry>, LookupError>;
 
-/// The lookups in flight, by code; one for all server threads of a process.
-pub type InFlightLookups = SingleFlight<Box<str>, LookupResult>;
+/// The lookups in flight, by code. Clones share them: one set for all server threads of a process.
+#[derive(Clone)]
+pub struct InFlightLookups(Arc<SingleFlight<Box<str>, LookupResult>>);
+
+impl InFlightLookups {
+    /// At most `limit` lookups are in flight at a time.
+    pub fn new(limit: usize) -> Self {
+        Self(SingleFlight::new(limit))
+    }
+
+    /// Waits for the lookup of `code` that is in flight, or starts one with `look_up`.
+    pub(super) async fn run<F, Fut>(&self, code: &str, look_up: F) -> LookupResult
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = LookupResult> + Send + 'static,
+    {
+        self.0.run(code.into(), look_up).await?
+    }
+}
 
 impl From<SingleFlightError> for LookupError {
     fn from(error: SingleFlightError) -> Self {
@@ -57,15 +74,15 @@ mod tests {
                     gate.wait().await;
                     Ok(negative_entry())
                 };
-                lookups.run("abc".into(), look_up).await
+                lookups.run("abc", look_up).await
             }));
         }
         gate.wait().await;
         for task in tasks {
-            assert!(task.await.unwrap().unwrap().is_ok());
+            assert!(task.await.unwrap().is_ok());
         }
         assert_eq!(count.load(Ordering::Relaxed), 1);
-        assert!(lookups.is_empty());
+        assert!(lookups.0.is_empty());
     }
 
     #[test]

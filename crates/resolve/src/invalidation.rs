@@ -1,102 +1,91 @@
-//! Tells the caches of a change, right after it is committed.
+//! Publishes invalidations right after a change is committed.
+//!
+//! The change's own statement has written an outbox row. It is deleted once the invalidation is
+//! published; until then the outbox relay retries.
 
 use std::sync::Arc;
 
-use linnet_platform::redis_client::{RedisAway, RedisClient};
-use linnet_protocol::invalidation::{CHANNEL, Invalidation};
-
 use linnet_domain::{Link, OutboxId};
-use linnet_store::{Changed, Store};
+use linnet_platform::redis_client::{RedisClient, RedisUnavailable};
+use linnet_protocol::invalidation::{CHANNEL, Invalidation};
+use linnet_store::{ChangedLink, Store};
 
-use super::{Answer, Entry, L1Cache, L2Cache, OutboxRelay, Redirect};
+use super::{CacheEntry, L1Cache, L2Cache, OutboxRelay, Resolution};
 
-/// One API worker's voice.
+/// The publisher of one API server thread.
 #[derive(Clone)]
 pub struct InvalidationPublisher {
-    /// L1 of this process, told first: whoever made the change sees it.
-    pub local: Arc<L1Cache>,
-    /// L2's rules.
-    pub shared: L2Cache,
-    /// L2's connection.
+    /// L1 of this process, invalidated first, so that the client that made a change sees it.
+    pub l1: Arc<L1Cache>,
+    /// TTLs and keys of L2.
+    pub l2: L2Cache,
+    /// The server thread's Redis client.
     pub redis: RedisClient,
-    /// Where news wait when Redis is away.
+    /// The outbox table.
     pub store: Store,
-    /// Tells what is in the outbox.
+    /// The task that publishes from the outbox.
     pub outbox: OutboxRelay,
 }
 
 impl InvalidationPublisher {
-    /// A link was made. A cache may hold that its code is absent.
+    /// After a create: caches may have a negative entry for the code.
     pub async fn created(&self, link: &Link) {
-        if self.tell(&link.short_code, &entry_of(link)).await.is_err() {
-            let noted = self.store.note_pending_link(&link.short_code, link.version).await;
-            if let Err(error) = noted {
-                // A cached absence ends by itself within `cache.l2_negative_ttl_s`.
-                tracing::warn!(%error, "a new link may seem absent for a while");
+        if self.publish(&link.short_code, &CacheEntry::from_link(link)).await.is_err() {
+            let recorded =
+                self.store.add_pending_invalidation(&link.short_code, link.version).await;
+            if let Err(error) = recorded {
+                // A negative entry expires by itself within `cache.l2_negative_ttl_s`.
+                tracing::warn!(%error, "invalidation not recorded; negative entries expire by themselves");
             }
         }
     }
 
-    /// A link was edited.
-    pub async fn updated(&self, changed: &Changed) {
-        self.tell_outboxed(changed, &entry_of(&changed.link)).await;
+    /// After an edit.
+    pub async fn updated(&self, changed: &ChangedLink) {
+        self.publish_and_settle(changed, &CacheEntry::from_link(&changed.link)).await;
     }
 
-    /// A link was deleted.
-    pub async fn deleted(&self, changed: &Changed) {
-        let gone = Entry { version: changed.link.version, answer: Answer::Absent };
-        self.tell_outboxed(changed, &gone).await;
+    /// After a deletion.
+    pub async fn deleted(&self, changed: &ChangedLink) {
+        let gone = CacheEntry { version: changed.link.version, resolution: Resolution::Negative };
+        self.publish_and_settle(changed, &gone).await;
     }
 
-    /// A key was revoked; `outbox_id` says so in the database.
+    /// After an API key was revoked or changed; `outbox_id` is the row that its statement wrote.
     pub async fn key_revoked(&self, id: &str, outbox_id: OutboxId) {
         let message = Invalidation::Key { id: id.to_owned() }.encode();
-        let told: Result<i64, _> =
+        let published: Result<i64, _> =
             self.redis.query(redis::cmd("PUBLISH").arg(CHANNEL).arg(message)).await;
-        if told.is_ok() {
-            self.forget(outbox_id).await;
+        if published.is_ok() {
+            self.delete_outbox_row(outbox_id).await;
         }
     }
 
-    /// Many things changed at once, and the outbox has them all.
-    pub async fn catch_up(&self) {
-        self.outbox.run().await;
+    /// After a statement that changed many links: the outbox has a row for each.
+    pub async fn relay_outbox(&self) {
+        self.outbox.relay_now().await;
     }
 
-    async fn tell_outboxed(&self, changed: &Changed, entry: &Entry) {
+    async fn publish_and_settle(&self, changed: &ChangedLink, entry: &CacheEntry) {
         let Some(outbox_id) = changed.outbox_id else { return };
-        if self.tell(&changed.link.short_code, entry).await.is_ok() {
-            self.forget(outbox_id).await;
+        if self.publish(&changed.link.short_code, entry).await.is_ok() {
+            self.delete_outbox_row(outbox_id).await;
         }
     }
 
-    async fn tell(&self, code: &str, entry: &Entry) -> Result<(), RedisAway> {
-        self.local.invalidate(code);
-        let told = self.shared.announce(&self.redis, code, entry).await;
-        if let Err(RedisAway::Failed(error)) = &told {
-            tracing::warn!(%error, "a change waits in the outbox: Redis was not told");
+    async fn publish(&self, code: &str, entry: &CacheEntry) -> Result<(), RedisUnavailable> {
+        self.l1.invalidate(code);
+        let published = self.l2.publish(&self.redis, code, entry).await;
+        if let Err(RedisUnavailable::CommandFailed(error)) = &published {
+            tracing::warn!(%error, "invalidation not published; the outbox relay retries");
         }
-        told
+        published
     }
 
-    async fn forget(&self, outbox_id: OutboxId) {
-        // What is left behind is told once more, which changes nothing.
-        if let Err(error) = self.store.delete_pending(&[outbox_id]).await {
-            tracing::debug!(%error, "an outbox row stays behind");
+    async fn delete_outbox_row(&self, outbox_id: OutboxId) {
+        // The relay publishes a row that is left once more, which is idempotent.
+        if let Err(error) = self.store.delete_pending_invalidations(&[outbox_id]).await {
+            tracing::debug!(%error, "outbox row not deleted");
         }
     }
-}
-
-/// What caches hold of a link.
-fn entry_of(link: &Link) -> Entry {
-    let answer = if !link.is_active {
-        Answer::Absent
-    } else if link.max_clicks.is_some() {
-        Answer::Limited
-    } else {
-        let expires_at = link.expires_at.map(|time| time.timestamp_millis());
-        Redirect::new(&link.original_url, link.redirect_status.code(), expires_at, link.id)
-            .map_or(Answer::Absent, Answer::Redirect)
-    };
-    Entry { version: link.version, answer }
 }

@@ -1,12 +1,12 @@
 //! L1: the process's own cache.
 //!
-//! A fill can race a change: it reads the old row, the change drops the code here, and the fill
-//! would then put the old answer back for a whole lifetime. So each fill takes a [`Ticket`] before
-//! it reads anything; a change moves the epoch of the code's slot, and an entry whose ticket is out
-//! of date is not kept. Slots are shared by many codes, which costs a needless miss now and then and
-//! never a stale answer.
-//!
-//! An entry's life is counted from its ticket, so a slow look-up does not lengthen it.
+//! A fill can race a change: it reads the old row, the change invalidates the code, and the fill then
+//! puts the old entry back for a whole TTL. Tickets prevent that:
+//! * A fill takes a [`Ticket`] before it reads anything. The ticket has the epoch of the code's slot.
+//! * An invalidation moves the epoch of the slot, then removes the code.
+//! * A fill whose ticket is out of date is not kept. Many codes share a slot, so some fills are dropped
+//!   needlessly; a stale entry is never kept.
+//! * TTLs count from the ticket, so a slow lookup does not lengthen them.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -21,34 +21,34 @@ use linnet_platform::invalidation_bus::InvalidationSink;
 use linnet_protocol::invalidation::Invalidation;
 use quick_cache::{Weighter, sync::Cache};
 
-use super::{Answer, CacheSettings, Entry};
+use super::{CacheEntry, CacheSettings, Resolution};
 
 const EPOCH_SLOTS: usize = 1_024;
-/// Longest life while the change feed is cut: with the time it takes to answer, below 1 s.
+/// Longest TTL while the bus is stale. With the time to send a response it stays below 1 s.
 const STALE_TTL: Duration = Duration::from_millis(900);
-/// What an entry costs besides its code and target: the two allocations' headers, the entry, and the
-/// cache's own slot.
+/// Memory of an entry besides its code and target, in bytes: the headers of two allocations, the entry,
+/// and the slot of the cache.
 const ENTRY_OVERHEAD: usize = 200;
 
-/// An entry and how long it may be used.
+/// A cached entry with its expiry.
 #[derive(Debug)]
-pub(super) struct CachedEntry {
-    pub(super) entry: Entry,
+pub(super) struct L1Entry {
+    pub(super) entry: CacheEntry,
     fresh_until: Instant,
 }
 
-impl CachedEntry {
+impl L1Entry {
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
         self.fresh_until > now
     }
 
-    /// A copy that shares nothing with this one.
-    pub(super) fn copied(&self) -> Self {
-        let answer = match &self.entry.answer {
-            Answer::Redirect(redirect) => Answer::Redirect(redirect.copied()),
+    /// A copy that shares no memory with this one.
+    pub(super) fn unshared_copy(&self) -> Self {
+        let resolution = match &self.entry.resolution {
+            Resolution::Redirect(redirect) => Resolution::Redirect(redirect.unshared_copy()),
             other => other.clone(),
         };
-        let entry = Entry { version: self.entry.version, answer };
+        let entry = CacheEntry { version: self.entry.version, resolution };
         Self { entry, fresh_until: self.fresh_until }
     }
 }
@@ -59,7 +59,7 @@ impl Ticket {
     }
 }
 
-/// Proof of when a fill began.
+/// When a fill began, by the clock and by the epoch of the code's slot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     slot: usize,
@@ -67,7 +67,7 @@ pub(super) struct Ticket {
     taken: Instant,
 }
 
-/// Tickets for every code, all taken at one moment.
+/// Tickets for all codes, taken at one moment.
 pub(super) struct Tickets<'a> {
     cache: &'a L1Cache,
     epochs: Vec<u64>,
@@ -78,7 +78,7 @@ impl Tickets<'_> {
     /// The ticket of one code.
     pub(super) fn of(&self, code: &str) -> Ticket {
         let slot = self.cache.slot(code);
-        // A slot that is not there could never be current.
+        // An epoch that no slot has makes the ticket void.
         let epoch = self.epochs.get(slot).copied().unwrap_or(u64::MAX);
         Ticket { slot, epoch, taken: self.taken }
     }
@@ -89,7 +89,7 @@ fn slot_of(hash: u64) -> usize {
     usize::try_from(hash % EPOCH_SLOTS as u64).unwrap_or(0)
 }
 
-/// A life within 10 % of the given one, by the code's slot: what was loaded together does not run out
+/// Spreads a TTL by ± 10 % over the slots, so that entries that were loaded together do not expire
 /// together.
 fn spread(ttl: Duration, slot: usize) -> Duration {
     let share = u32::try_from(slot * 200 / EPOCH_SLOTS).unwrap_or(100);
@@ -99,50 +99,51 @@ fn spread(ttl: Duration, slot: usize) -> Duration {
 #[derive(Debug, Clone)]
 struct ByBytes;
 
-impl Weighter<Box<str>, Arc<CachedEntry>> for ByBytes {
-    fn weight(&self, code: &Box<str>, held: &Arc<CachedEntry>) -> u64 {
-        let target = match &held.entry.answer {
-            Answer::Redirect(redirect) => redirect.heap_bytes(),
-            Answer::Limited | Answer::Absent => 0,
+impl Weighter<Box<str>, Arc<L1Entry>> for ByBytes {
+    fn weight(&self, code: &Box<str>, cached: &Arc<L1Entry>) -> u64 {
+        let target = match &cached.entry.resolution {
+            Resolution::Redirect(redirect) => redirect.heap_bytes(),
+            Resolution::Limited | Resolution::Negative => 0,
         };
         (ENTRY_OVERHEAD + code.len() + target) as u64
     }
 }
 
-/// The cache; one for all workers of a process.
+/// The cache; one for all server threads of a process. Links are bounded by bytes, negative entries by
+/// count, so random codes evict no link.
 pub struct L1Cache {
-    links: Cache<Box<str>, Arc<CachedEntry>, ByBytes>,
-    absent: Cache<Box<str>, Arc<CachedEntry>>,
+    links: Cache<Box<str>, Arc<L1Entry>, ByBytes>,
+    negative: Cache<Box<str>, Arc<L1Entry>>,
     epochs: Box<[AtomicU64]>,
     hasher: RandomState,
     bus_is_live: AtomicBool,
     ttl: Duration,
-    absent_ttl: Duration,
+    negative_ttl: Duration,
 }
 
 impl L1Cache {
-    /// An empty cache, with the change feed cut.
+    /// An empty cache, with a stale bus.
     pub fn new(settings: &CacheSettings) -> Self {
         let expected = usize::try_from(settings.l1_bytes).unwrap_or(usize::MAX) / 256;
         Self {
             links: Cache::with_weighter(expected, settings.l1_bytes, ByBytes),
-            absent: Cache::new(settings.l1_negative_entries),
+            negative: Cache::new(settings.l1_negative_entries),
             epochs: (0..EPOCH_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
             bus_is_live: AtomicBool::new(false),
             ttl: Duration::from_millis(settings.l1_ttl_ms),
-            absent_ttl: Duration::from_millis(settings.l1_negative_ttl_ms),
+            negative_ttl: Duration::from_millis(settings.l1_negative_ttl_ms),
         }
     }
 
-    /// What is known of a code at `now`.
+    /// The entry that is fresh at `now`.
     #[inline]
-    pub(super) fn get(&self, code: &str, now: Instant) -> Option<Arc<CachedEntry>> {
-        let held = self.links.get(code).or_else(|| self.absent.get(code))?;
-        held.is_fresh(now).then_some(held)
+    pub(super) fn get(&self, code: &str, now: Instant) -> Option<Arc<L1Entry>> {
+        let entry = self.links.get(code).or_else(|| self.negative.get(code))?;
+        entry.is_fresh(now).then_some(entry)
     }
 
-    /// To be taken before a fill reads anything.
+    /// Taken before a fill reads anything.
     pub(super) fn ticket(&self, code: &str) -> Ticket {
         self.ticket_of_hash(self.hash(code))
     }
@@ -153,50 +154,50 @@ impl L1Cache {
         Ticket { slot, epoch: self.epoch(slot), taken: Instant::now() }
     }
 
-    /// A code's hash, which decides its slot.
+    /// The hash of a code, which determines its slot.
     pub(super) fn hash(&self, code: &str) -> u64 {
         self.hasher.hash_one(code)
     }
 
-    /// To be taken before a fill of many codes reads anything.
+    /// Taken before a fill of many codes reads anything.
     pub(super) fn tickets(&self) -> Tickets<'_> {
         let epochs = (0..EPOCH_SLOTS).map(|slot| self.epoch(slot)).collect();
         Tickets { cache: self, epochs, taken: Instant::now() }
     }
 
-    /// Keeps what a fill brought, unless a change came in between. Gives it back in either case: the
-    /// request that asked began before the change.
-    pub(super) fn fill(&self, code: &str, entry: Entry, ticket: Ticket) -> Arc<CachedEntry> {
-        let is_absent = entry.answer == Answer::Absent;
+    /// Keeps the result of a fill unless an invalidation came in between. Returns it in both cases: the
+    /// request that looked it up began before the change.
+    pub(super) fn fill(&self, code: &str, entry: CacheEntry, ticket: Ticket) -> Arc<L1Entry> {
+        let is_negative = entry.resolution == Resolution::Negative;
         let live = self.bus_is_live();
-        let ttl = if is_absent { self.absent_ttl } else { self.ttl };
+        let ttl = if is_negative { self.negative_ttl } else { self.ttl };
         let ttl = if live { spread(ttl, ticket.slot) } else { ttl.min(STALE_TTL) };
-        let held = Arc::new(CachedEntry { entry, fresh_until: ticket.taken + ttl });
+        let cached = Arc::new(L1Entry { entry, fresh_until: ticket.taken + ttl });
         if !self.is_current(ticket) {
-            return held;
+            return cached;
         }
-        if is_absent {
-            self.absent.insert(code.into(), Arc::clone(&held));
-            // Or a link whose entry has run out would shadow its absence.
+        if is_negative {
+            self.negative.insert(code.into(), Arc::clone(&cached));
+            // An expired entry of the link would hide the negative one.
             self.links.remove(code);
         } else {
-            self.links.insert(code.into(), Arc::clone(&held));
-            self.absent.remove(code);
+            self.links.insert(code.into(), Arc::clone(&cached));
+            self.negative.remove(code);
         }
-        // A change between the check and the insertion moved the epoch before it removed the code:
-        // either it removed this entry, or the new epoch is seen here.
+        // An invalidation between the check and the insertion moves the epoch before it removes the
+        // code: either it removes this entry, or the new epoch is visible here.
         if !self.is_current(ticket) {
             self.remove(code);
         }
-        held
+        cached
     }
 
-    /// Whether no change has come since the ticket was taken.
+    /// Whether no invalidation has come since the ticket was taken.
     pub(super) fn is_current(&self, ticket: Ticket) -> bool {
         self.epoch(ticket.slot) == ticket.epoch
     }
 
-    /// Drops what a change made untrue.
+    /// Drops the entry of a code, and voids the tickets of its slot.
     pub fn invalidate(&self, code: &str) {
         if let Some(epoch) = self.epochs.get(self.slot(code)) {
             epoch.fetch_add(1, Ordering::AcqRel);
@@ -204,19 +205,19 @@ impl L1Cache {
         self.remove(code);
     }
 
-    /// Whether changes are heard of.
+    /// Whether invalidations arrive.
     pub(super) fn bus_is_live(&self) -> bool {
         self.bus_is_live.load(Ordering::Acquire)
     }
 
-    /// Entries of links, and their weight in bytes, for metrics.
+    /// Number of links, and their size in bytes.
     pub fn size(&self) -> (usize, u64) {
         (self.links.len(), self.links.weight())
     }
 
     fn remove(&self, code: &str) {
         self.links.remove(code);
-        self.absent.remove(code);
+        self.negative.remove(code);
     }
 
     fn clear(&self) {
@@ -224,7 +225,7 @@ impl L1Cache {
             epoch.fetch_add(1, Ordering::AcqRel);
         }
         self.links.clear();
-        self.absent.clear();
+        self.negative.clear();
     }
 
     fn slot(&self, code: &str) -> usize {
@@ -268,12 +269,12 @@ mod tests {
         cache
     }
 
-    fn entry(version: i64) -> Entry {
+    fn entry(version: i64) -> CacheEntry {
         let redirect = Redirect::new("https://example.com/", 302, None, LinkId::MIN).unwrap();
-        Entry { version, answer: Answer::Redirect(redirect) }
+        CacheEntry { version, resolution: Resolution::Redirect(redirect) }
     }
 
-    fn is_held(cache: &L1Cache, code: &str) -> bool {
+    fn is_cached(cache: &L1Cache, code: &str) -> bool {
         cache.get(code, Instant::now()).is_some()
     }
 
@@ -283,46 +284,46 @@ mod tests {
         let ticket = cache.ticket("abc");
         cache.invalidate("abc");
         cache.fill("abc", entry(1), ticket);
-        assert!(!is_held(&cache, "abc"));
+        assert!(!is_cached(&cache, "abc"));
         let ticket = cache.ticket("abc");
         cache.fill("abc", entry(2), ticket);
-        assert!(is_held(&cache, "abc"));
+        assert!(is_cached(&cache, "abc"));
     }
 
     #[test]
-    fn must_07_a_cut_feed_empties_the_cache_and_shortens_lives() {
+    fn must_07_a_stale_bus_flushes_the_cache_and_shortens_ttls() {
         let cache = cache();
         cache.fill("abc", entry(1), cache.ticket("abc"));
-        let before_cut = cache.ticket("def");
+        let before_stale = cache.ticket("def");
         cache.went_stale();
-        assert!(!is_held(&cache, "abc"));
-        cache.fill("def", entry(1), before_cut);
-        assert!(!is_held(&cache, "def"), "a fill from before the cut is not kept");
+        assert!(!is_cached(&cache, "abc"));
+        cache.fill("def", entry(1), before_stale);
+        assert!(!is_cached(&cache, "def"), "a fill from before the bus went stale is not kept");
         cache.fill("ghi", entry(1), cache.ticket("ghi"));
-        assert!(is_held(&cache, "ghi"));
+        assert!(is_cached(&cache, "ghi"));
         assert!(cache.get("ghi", Instant::now() + Duration::from_millis(950)).is_none());
         cache.went_live();
-        assert!(!is_held(&cache, "ghi"), "what was cached while cut is forgotten");
+        assert!(!is_cached(&cache, "ghi"), "entries cached while the bus was stale are dropped");
     }
 
     #[test]
-    fn must_19_absent_codes_do_not_push_out_links() {
+    fn must_19_negative_entries_do_not_evict_links() {
         let cache = cache();
         cache.fill("hot", entry(1), cache.ticket("hot"));
         for n in 0..200_000 {
             let code = format!("x{n}");
-            cache.fill(&code, Entry::ABSENT, cache.ticket(&code));
+            cache.fill(&code, CacheEntry::NEGATIVE, cache.ticket(&code));
         }
-        assert!(is_held(&cache, "hot"));
-        assert!(cache.absent.len() <= CacheSettings::default().l1_negative_entries);
+        assert!(is_cached(&cache, "hot"));
+        assert!(cache.negative.len() <= CacheSettings::default().l1_negative_entries);
     }
 
     #[test]
-    fn a_link_replaces_its_own_absence() {
+    fn a_link_replaces_its_negative_entry() {
         let cache = cache();
-        cache.fill("abc", Entry::ABSENT, cache.ticket("abc"));
+        cache.fill("abc", CacheEntry::NEGATIVE, cache.ticket("abc"));
         cache.fill("abc", entry(1), cache.ticket("abc"));
-        let held = cache.get("abc", Instant::now()).unwrap();
-        assert_eq!(held.entry.version, 1);
+        let cached = cache.get("abc", Instant::now()).unwrap();
+        assert_eq!(cached.entry.version, 1);
     }
 }

@@ -1,32 +1,32 @@
-//! L2: Redis, shared by all processes.
+//! L2: entries in Redis, shared by all processes.
 
 use std::{sync::LazyLock, time::Duration};
 
-use linnet_platform::redis_client::{RedisAway, RedisClient};
+use linnet_platform::redis_client::{RedisClient, RedisUnavailable};
 use linnet_protocol::invalidation::{CHANNEL, Invalidation, l2_key};
 use rand::RngExt;
 use redis::{Script, ScriptInvocation};
 
-use super::{Answer, CacheSettings, Entry};
+use super::{CacheEntry, CacheSettings, Resolution};
 
-/// Writes entries, each unless Redis holds one of the same or a higher version, and tells the
-/// processes what there is to tell. `GETRANGE` reads the 19 digits of the version that is there.
-/// News are told also when Redis refuses to write: the processes' own caches can still be right.
+/// Writes each entry unless Redis has one of the same or a higher version, and publishes its
+/// invalidation. `GETRANGE` reads the 19 digits of the version that is there. Invalidations are
+/// published even if Redis refuses the write, so that L1 is correct in every process.
 static WRITE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local result = 0
         for i, key in ipairs(KEYS) do
-            local entry, ttl, news = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
-            local held = redis.call('GETRANGE', key, 0, 18)
-            if held == '' or held < string.sub(entry, 1, 19) then
+            local entry, ttl, message = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+            local current = redis.call('GETRANGE', key, 0, 18)
+            if current == '' or current < string.sub(entry, 1, 19) then
                 local reply = redis.pcall('SET', key, entry, 'PX', ttl)
                 if type(reply) == 'table' and reply.err then
                     result = reply
                 end
             end
-            if news ~= '' then
-                redis.call('PUBLISH', ARGV[1], news)
+            if message ~= '' then
+                redis.call('PUBLISH', ARGV[1], message)
             end
         end
         return result
@@ -34,11 +34,11 @@ static WRITE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Lifetimes in L2, and the key names.
+/// TTLs of L2, and the commands that read and write it.
 #[derive(Debug, Clone)]
 pub struct L2Cache {
     ttl: Duration,
-    absent_ttl: Duration,
+    negative_ttl: Duration,
 }
 
 fn begin() -> ScriptInvocation<'static> {
@@ -48,53 +48,53 @@ fn begin() -> ScriptInvocation<'static> {
 }
 
 impl L2Cache {
-    /// With the configured lifetimes.
+    /// With the configured TTLs.
     pub fn new(settings: &CacheSettings) -> Self {
         Self {
             ttl: Duration::from_secs(settings.l2_ttl_s),
-            absent_ttl: Duration::from_secs(settings.l2_negative_ttl_s),
+            negative_ttl: Duration::from_secs(settings.l2_negative_ttl_s),
         }
     }
 
-    /// What Redis holds of a code.
+    /// Reads the entry of a code.
     pub(super) async fn get(
         &self,
-        link: &RedisClient,
+        redis: &RedisClient,
         code: &str,
-    ) -> Result<Option<Entry>, RedisAway> {
-        let text: Option<Vec<u8>> = link.query(redis::cmd("GET").arg(l2_key(code))).await?;
-        Ok(text.as_deref().and_then(Entry::decode))
+    ) -> Result<Option<CacheEntry>, RedisUnavailable> {
+        let text: Option<Vec<u8>> = redis.query(redis::cmd("GET").arg(l2_key(code))).await?;
+        Ok(text.as_deref().and_then(CacheEntry::decode))
     }
 
-    /// Writes what a fill brought.
+    /// Writes the result of a fill.
     pub(super) async fn fill(
         &self,
-        link: &RedisClient,
+        redis: &RedisClient,
         code: &str,
-        entry: &Entry,
-    ) -> Result<(), RedisAway> {
+        entry: &CacheEntry,
+    ) -> Result<(), RedisUnavailable> {
         let mut call = begin();
         self.add(&mut call, code, entry, "");
-        let _: i64 = link.script(&call).await?;
+        let _: i64 = redis.script(&call).await?;
         Ok(())
     }
 
-    /// Writes a change and tells all processes.
-    pub(super) async fn announce(
+    /// Writes a changed entry and publishes its invalidation.
+    pub(super) async fn publish(
         &self,
-        link: &RedisClient,
+        redis: &RedisClient,
         code: &str,
-        entry: &Entry,
-    ) -> Result<(), RedisAway> {
-        let _: i64 = link.script(&self.announcement([(code, entry)])).await?;
+        entry: &CacheEntry,
+    ) -> Result<(), RedisUnavailable> {
+        let _: i64 = redis.script(&self.publication([(code, entry)])).await?;
         Ok(())
     }
 
-    /// The script call behind [`L2Cache::announce`], for many changes and for connections of
-    /// other kinds. Redis does nothing else while it runs: at most some hundred changes.
-    pub(super) fn announcement<'a>(
+    /// The script call of [`L2Cache::publish`], for many changes and for other kinds of connections.
+    /// Redis serves nothing else while it runs, so pass at most some hundred changes.
+    pub(super) fn publication<'a>(
         &self,
-        changes: impl IntoIterator<Item = (&'a str, &'a Entry)>,
+        changes: impl IntoIterator<Item = (&'a str, &'a CacheEntry)>,
     ) -> ScriptInvocation<'static> {
         let mut call = begin();
         for (code, entry) in changes {
@@ -104,16 +104,22 @@ impl L2Cache {
         call
     }
 
-    fn add(&self, call: &mut ScriptInvocation<'static>, code: &str, entry: &Entry, news: &str) {
+    fn add(
+        &self,
+        call: &mut ScriptInvocation<'static>,
+        code: &str,
+        entry: &CacheEntry,
+        message: &str,
+    ) {
         let ttl_ms = u64::try_from(self.ttl_of(entry).as_millis()).unwrap_or(u64::MAX).max(1);
-        call.key(l2_key(code)).arg(entry.encode()).arg(ttl_ms).arg(news);
+        call.key(l2_key(code)).arg(entry.encode()).arg(ttl_ms).arg(message);
     }
 
-    /// Spread by ± 10 %, so that what was cached together does not expire together.
-    fn ttl_of(&self, entry: &Entry) -> Duration {
-        match &entry.answer {
-            Answer::Absent => self.absent_ttl,
-            Answer::Redirect(_) | Answer::Limited => {
+    /// Spread by ± 10 %, so that entries that were cached together do not expire together.
+    fn ttl_of(&self, entry: &CacheEntry) -> Duration {
+        match &entry.resolution {
+            Resolution::Negative => self.negative_ttl,
+            Resolution::Redirect(_) | Resolution::Limited => {
                 self.ttl.mul_f64(rand::rng().random_range(0.9..=1.1))
             }
         }

@@ -1,12 +1,12 @@
-//! The way from a code to a redirect: L1 in the process, L2 in Redis, L3 in PostgreSQL.
+//! Resolves short codes: L1 in the process, L2 in Redis, then PostgreSQL.
 //!
 //! Invariants:
-//! * An entry carries its row's version, and a lower version never replaces a higher one, neither in
-//!   L2 (a script compares) nor in L1 (a fill that raced a change is dropped, see [`local`]).
-//! * Every process stops serving an old answer within 1 s of a change. The change feed tells L1 in
-//!   milliseconds; a cut feed empties L1 and shortens its entries' lives; changes that Redis could
-//!   not be told of wait in PostgreSQL's outbox, and L2 is not used again before it has them.
-//! * Concurrent misses of one code make one look-up.
+//! * A cache entry carries the version of its row, and a lower version never replaces a higher one: in
+//!   L2 a script compares them, and L1 drops a fill that raced a change ([`L1Cache`]).
+//! * Every process stops serving an old target within 1 s of a change. The invalidation bus reaches L1
+//!   in milliseconds. A stale bus flushes L1 and caps its TTLs. A change that cannot be published waits
+//!   in PostgreSQL's outbox, and L2 is not used again before the outbox is empty.
+//! * Concurrent misses of one code share one lookup.
 
 mod entry;
 mod hot;
@@ -21,7 +21,7 @@ mod resolver;
 mod settings;
 mod warmup;
 
-pub use entry::{Answer, Entry, Redirect};
+pub use entry::{CacheEntry, Redirect, Resolution};
 pub use hot::HotLinks;
 pub use in_flight::{InFlightLookups, LookupError};
 pub use invalidation::InvalidationPublisher;

@@ -1,23 +1,23 @@
-//! What the caches count.
+//! Metrics of the cache tiers.
 
 use linnet_telemetry::metrics::{BoundCounter, KeyValue, Meter};
 
-/// Look-ups by the tier that answered, and what went wrong on the way.
+/// Lookups by tier, errors of L2, and the outbox relay.
 pub struct CacheMetrics {
-    /// Answered by L1.
+    /// Resolved from L1.
     pub local: BoundCounter<u64>,
-    /// Answered by L2.
+    /// Resolved from L2.
     pub shared: BoundCounter<u64>,
-    /// Asked of PostgreSQL: one for each statement, also when it failed.
+    /// Statements sent to PostgreSQL, including failed ones.
     pub database: BoundCounter<u64>,
-    /// Shared the answer of a look-up that was under way.
+    /// Joined an in-flight lookup.
     pub coalesced: BoundCounter<u64>,
-    /// L2 was away or failed when it was asked.
-    pub shared_errors: BoundCounter<u64>,
-    /// Entries loaded at start.
-    pub warmed: BoundCounter<u64>,
-    /// Changes told from the outbox, because Redis could not be told at once.
-    pub caught_up: BoundCounter<u64>,
+    /// Lookups that continued without L2.
+    pub l2_errors: BoundCounter<u64>,
+    /// Links loaded into L1 at start.
+    pub warmup_links: BoundCounter<u64>,
+    /// Changes published from the outbox.
+    pub relayed: BoundCounter<u64>,
 }
 
 impl CacheMetrics {
@@ -25,7 +25,7 @@ impl CacheMetrics {
     pub fn new(meter: &Meter) -> Self {
         let lookups = meter
             .u64_counter("linnet_cache_lookups")
-            .with_description("Look-ups of short codes by the tier that answered")
+            .with_description("Lookups of short codes, by the tier that resolved them.")
             .build();
         let tier = |tier: &'static str| lookups.bind(&[KeyValue::new("tier", tier)]);
         let counter = |name: &'static str, description: &'static str| {
@@ -36,17 +36,14 @@ impl CacheMetrics {
             shared: tier("shared"),
             database: tier("database"),
             coalesced: tier("coalesced"),
-            shared_errors: counter(
+            l2_errors: counter(
                 "linnet_cache_l2_errors",
-                "Look-ups that went on without Redis because it was away or failed",
+                "Lookups that continued without Redis because it was unreachable or failed.",
             ),
-            warmed: counter(
-                "linnet_cache_warmup_links",
-                "Links loaded into the local cache at start",
-            ),
-            caught_up: counter(
+            warmup_links: counter("linnet_cache_warmup_links", "Links loaded into L1 at start."),
+            relayed: counter(
                 "linnet_outbox_relayed",
-                "Changes told from the outbox after Redis had been away",
+                "Changes published from the outbox, because they could not be published when they were made.",
             ),
         }
     }

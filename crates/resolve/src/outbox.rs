@@ -1,75 +1,74 @@
-//! Tells Redis what it could not be told when it happened.
+//! The outbox relay: publishes changes that their own process could not publish.
 //!
-//! Every process looks at the outbox, so a change reaches all of them also when the process that
-//! made it died, or is the only one that cannot reach Redis. Telling twice changes nothing: versions
-//! decide.
+//! Every shortener polls the outbox, so a change reaches all processes even if the one that made it has
+//! died or is the only one without Redis. Publishing twice is idempotent, because versions decide.
 
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
-use linnet_platform::redis_client::{BeforeUse, jittered};
+use linnet_platform::{backoff::jittered, redis_client::BeforeUse};
 use linnet_protocol::invalidation::{CHANNEL, Invalidation};
 use redis::AsyncCommands;
 use tokio::sync::{mpsc, oneshot};
 
-use linnet_store::{Pending, PendingKind, Store, StoreError};
+use linnet_store::{InvalidationKind, PendingInvalidation, Store, StoreError};
 
-use super::{Answer, CacheMetrics, Entry, L1Cache, L2Cache};
+use super::{CacheEntry, CacheMetrics, L1Cache, L2Cache, Resolution};
 
 const POLL_EVERY: Duration = Duration::from_millis(200);
-/// Younger changes are about to be told by whoever made them.
+/// The process that made a younger change is about to publish it.
 const MIN_AGE: Duration = Duration::from_millis(150);
 const BATCH: i64 = 2_000;
-/// Entries of one script call.
+/// Entries in one script call.
 const SCRIPT_CHUNK: usize = 200;
-/// Longest time for one batch; more means that a dependency hangs.
+/// Longest time for one batch. Beyond it a dependency hangs.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest that a fresh Redis connection waits while the outbox shrinks. When the database is away
-/// the wait ends at once: nothing can have been changed lately, and L2 is better than no answer.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_mins(1);
+/// Longest wait of a new Redis connection for the outbox to be emptied. The wait ends at once while
+/// PostgreSQL is unreachable: nothing can have changed lately, and L2 is better than no redirect.
+const RELAY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The task's tools; it runs on the main runtime.
+/// What the relay works with. It runs on the main runtime.
 pub struct Outbox {
-    /// A pool of the main runtime.
+    /// The database pool of the main runtime.
     pub store: Store,
-    /// A pool of the main runtime.
+    /// The Redis pool of the main runtime.
     pub redis: deadpool_redis::Pool,
     /// L1 of this process.
-    pub local: Arc<L1Cache>,
-    /// L2's rules.
-    pub shared: L2Cache,
-    /// What is counted.
+    pub l1: Arc<L1Cache>,
+    /// TTLs and keys of L2.
+    pub l2: L2Cache,
+    /// Changes published from the outbox.
     pub metrics: Arc<CacheMetrics>,
 }
 
-/// Asks the outbox task to catch up now.
+/// Triggers the relay.
 #[derive(Clone)]
 pub struct OutboxRelay(mpsc::Sender<oneshot::Sender<()>>);
 
 impl OutboxRelay {
-    /// [`OutboxRelay::run`] as a hook.
+    /// [`OutboxRelay::relay_now`] as a hook.
     pub fn before_use(&self) -> BeforeUse {
-        let catch_up = self.clone();
-        Arc::new(move || catch_up.run())
+        let relay = self.clone();
+        Arc::new(move || relay.relay_now())
     }
 
-    /// Returns when Redis has every change that was committed before, or when the database is away.
-    pub fn run(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    /// Returns when every change that was committed before is published, or after [`RELAY_TIMEOUT`].
+    pub fn relay_now(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let requests = self.0.clone();
         Box::pin(async move {
             let (done, wait) = oneshot::channel();
-            let caught_up = async {
+            let relayed = async {
                 requests.send(done).await.ok()?;
                 wait.await.ok()
             };
-            if tokio::time::timeout(CATCH_UP_TIMEOUT, caught_up).await.ok().flatten().is_none() {
-                tracing::warn!("Redis is used before it has the changes of the last moments");
+            if tokio::time::timeout(RELAY_TIMEOUT, relayed).await.ok().flatten().is_none() {
+                tracing::warn!("outbox not emptied; using Redis without the latest changes");
             }
         })
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum CatchUpError {
+enum RelayError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("no Redis connection")]
@@ -87,15 +86,15 @@ impl Outbox {
 
     async fn run(self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
         loop {
-            let asked = tokio::time::timeout(jittered(POLL_EVERY), requests.recv()).await;
-            match asked {
+            let request = tokio::time::timeout(jittered(POLL_EVERY), requests.recv()).await;
+            match request {
                 Ok(Some(done)) => {
                     if self.drain(Duration::ZERO).await {
-                        // Nobody waits any more after the time-out.
+                        // The caller may have timed out.
                         let _ = done.send(());
                     }
                 }
-                // All links are gone: the process is stopping.
+                // Every handle is dropped: the process is stopping.
                 Ok(None) => return,
                 Err(_) => {
                     self.drain(MIN_AGE).await;
@@ -104,74 +103,74 @@ impl Outbox {
         }
     }
 
-    /// True when nothing is left.
+    /// Publishes batches until the outbox is empty; false if a batch fails.
     async fn drain(&self, age: Duration) -> bool {
         loop {
-            match tokio::time::timeout(BATCH_TIMEOUT, self.tell_batch(age)).await {
+            match tokio::time::timeout(BATCH_TIMEOUT, self.publish_batch(age)).await {
                 Ok(Ok(0)) => return true,
-                Ok(Ok(told)) => self.metrics.caught_up.add(told),
+                Ok(Ok(count)) => self.metrics.relayed.add(count),
                 Ok(Err(error)) => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, "the outbox waits");
+                    tracing::debug!(error, "outbox batch failed");
                     return false;
                 }
                 Err(_) => {
-                    tracing::warn!("the outbox waits: a dependency does not answer");
+                    tracing::warn!("outbox batch timed out");
                     return false;
                 }
             }
         }
     }
 
-    /// Tells one batch, and how many that were.
-    async fn tell_batch(&self, age: Duration) -> Result<u64, CatchUpError> {
-        let pending = self.store.pending_changes(age, BATCH).await?;
+    /// Publishes and deletes one batch; returns its size.
+    async fn publish_batch(&self, age: Duration) -> Result<u64, RelayError> {
+        let pending = self.store.pending_invalidations(age, BATCH).await?;
         if pending.is_empty() {
             return Ok(0);
         }
         let links = latest_versions(&pending);
         for code in links.keys() {
-            self.local.invalidate(code);
+            self.l1.invalidate(code);
         }
         let mut redis = self.redis.get().await?;
-        self.tell_links(&mut redis, links).await?;
-        for key in pending.iter().filter(|change| change.kind == PendingKind::Key) {
+        self.publish_links(&mut redis, links).await?;
+        for key in pending.iter().filter(|change| change.kind == InvalidationKind::Key) {
             let message = Invalidation::Key { id: key.subject.clone() }.encode();
             let _: i64 = redis.publish(CHANNEL, message).await?;
         }
         let ids: Vec<_> = pending.iter().map(|change| change.id).collect();
-        self.store.delete_pending(&ids).await?;
+        self.store.delete_pending_invalidations(&ids).await?;
         Ok(ids.len() as u64)
     }
 
-    async fn tell_links(
+    async fn publish_links(
         &self,
         redis: &mut deadpool_redis::Connection,
         links: HashMap<String, i64>,
-    ) -> Result<(), CatchUpError> {
+    ) -> Result<(), RelayError> {
         let codes: Vec<String> = links.keys().cloned().collect();
-        // The rows as they are now: later changes may be in them already.
+        // The current rows, which may have later changes already.
         let rows = self.store.find_many_for_resolve(&codes).await?;
-        let gone = |version| Entry { version, answer: Answer::Absent };
-        let mut entries: HashMap<String, Entry> =
-            links.into_iter().map(|(code, version)| (code, gone(version))).collect();
+        let negative = |version| CacheEntry { version, resolution: Resolution::Negative };
+        let mut entries: HashMap<String, CacheEntry> =
+            links.into_iter().map(|(code, version)| (code, negative(version))).collect();
         for row in rows {
-            let entry = Entry::from_row(&row);
+            let entry = CacheEntry::from_row(&row);
             entries.insert(row.short_code, entry);
         }
-        let entries: Vec<(String, Entry)> = entries.into_iter().collect();
+        let entries: Vec<(String, CacheEntry)> = entries.into_iter().collect();
         for chunk in entries.chunks(SCRIPT_CHUNK) {
             let changes = chunk.iter().map(|(code, entry)| (code.as_str(), entry));
-            let _: i64 = self.shared.announcement(changes).invoke_async(redis).await?;
+            let _: i64 = self.l2.publication(changes).invoke_async(redis).await?;
         }
         Ok(())
     }
 }
 
 /// Each changed code once, with its highest version.
-fn latest_versions(pending: &[Pending]) -> HashMap<String, i64> {
+fn latest_versions(pending: &[PendingInvalidation]) -> HashMap<String, i64> {
     let mut links = HashMap::new();
-    for change in pending.iter().filter(|change| change.kind == PendingKind::Link) {
+    for change in pending.iter().filter(|change| change.kind == InvalidationKind::Link) {
         let version = links.entry(change.subject.clone()).or_insert(change.version);
         *version = change.version.max(*version);
     }

@@ -1,61 +1,61 @@
-//! A look-up through the tiers.
+//! Looks a code up through the tiers.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use linnet_platform::redis_client::{RedisAway, RedisClient};
+use linnet_platform::redis_client::{RedisClient, RedisUnavailable};
 
 use linnet_store::{Store, StoreError};
 
 use super::{
-    CacheMetrics, Entry, HotLinks, InFlightLookups, L1Cache, L2Cache, LookupError,
-    l1::{CachedEntry, Ticket},
+    CacheEntry, CacheMetrics, HotLinks, InFlightLookups, L1Cache, L2Cache, LookupError,
+    l1::{L1Entry, Ticket},
 };
 
-/// One worker's way through the tiers. L1, the flights and the metrics belong to the process; the
-/// Redis link and the database pool to the worker.
+/// The resolver of one server thread. L1, the in-flight lookups and the metrics belong to the process;
+/// the Redis client and the database pool to the server thread.
 #[derive(Clone)]
 pub struct Resolver {
     /// L1.
-    pub local: Arc<L1Cache>,
-    /// Look-ups under way.
-    pub flights: Arc<InFlightLookups>,
-    /// L2's rules.
-    pub shared: L2Cache,
-    /// L2's connection.
+    pub l1: Arc<L1Cache>,
+    /// Lookups that concurrent misses share.
+    pub in_flight: InFlightLookups,
+    /// TTLs and keys of L2.
+    pub l2: L2Cache,
+    /// The server thread's Redis client.
     pub redis: RedisClient,
-    /// L3.
+    /// The server thread's database pool.
     pub store: Store,
-    /// What is counted.
+    /// Lookups by tier.
     pub metrics: Arc<CacheMetrics>,
-    /// Longest look-up in the database, waiting for a connection included.
+    /// Longest database lookup, including the wait for a connection.
     pub database_timeout: Duration,
 }
 
-/// What a code leads to, kept alive by a reference count.
+/// An entry of L1, shared by reference count.
 #[derive(Debug, Clone)]
-pub struct Resolved(Arc<CachedEntry>);
+pub struct Resolved(Arc<L1Entry>);
 
 impl Resolved {
     /// The entry.
     #[inline]
-    pub fn entry(&self) -> &Entry {
+    pub fn entry(&self) -> &CacheEntry {
         &self.0.entry
     }
 }
 
 impl Resolver {
-    /// What L1 knows, or the worker's own hot links: no await, no allocation.
+    /// Reads the server thread's hot links and L1, without an await and without an allocation.
     #[inline]
     pub fn resolve_local(&self, hot: &mut HotLinks, code: &str, now: Instant) -> Option<Resolved> {
-        let held = hot.get(&self.local, code, now)?;
+        let entry = hot.get(&self.l1, code, now)?;
         self.metrics.local.add(1);
-        Some(Resolved(held))
+        Some(Resolved(entry))
     }
 
-    /// Asks L2, then L3, once for all who ask at the same time.
+    /// Looks the code up in L2, then in PostgreSQL, or joins the lookup of it that is in flight.
     pub async fn resolve(&self, code: &str) -> Result<Resolved, LookupError> {
         let mut began = false;
         let look_up = || {
@@ -63,28 +63,28 @@ impl Resolver {
             let (resolver, code) = (self.clone(), Box::<str>::from(code));
             async move { resolver.look_up(&code).await }
         };
-        let outcome = self.flights.join(code, look_up).await;
+        let result = self.in_flight.run(code, look_up).await;
         if !began {
             self.metrics.coalesced.add(1);
         }
-        outcome.map(Resolved)
+        result.map(Resolved)
     }
 
-    async fn look_up(&self, code: &str) -> Result<Arc<CachedEntry>, LookupError> {
-        // Between the caller's miss and this flight another one may have landed.
-        if let Some(held) = self.local.get(code, Instant::now()) {
-            return Ok(held);
+    async fn look_up(&self, code: &str) -> Result<Arc<L1Entry>, LookupError> {
+        // Another lookup may have ended between the caller's miss and the start of this one.
+        if let Some(entry) = self.l1.get(code, Instant::now()) {
+            return Ok(entry);
         }
-        let ticket = self.local.ticket(code);
-        // While the feed is cut, Redis may hold what it could not be told about.
-        if self.local.bus_is_live() {
-            match self.shared.get(&self.redis, code).await {
+        let ticket = self.l1.ticket(code);
+        // While the bus is stale, L2 may lack changes that could not be published.
+        if self.l1.bus_is_live() {
+            match self.l2.get(&self.redis, code).await {
                 Ok(Some(entry)) => {
                     self.metrics.shared.add(1);
-                    return Ok(self.local.fill(code, entry, ticket));
+                    return Ok(self.l1.fill(code, entry, ticket));
                 }
                 Ok(None) => {}
-                Err(error) => self.note_redis(&error),
+                Err(error) => self.record_redis_error(&error),
             }
         }
         self.look_up_in_database(code, ticket).await
@@ -94,48 +94,48 @@ impl Resolver {
         &self,
         code: &str,
         ticket: Ticket,
-    ) -> Result<Arc<CachedEntry>, LookupError> {
+    ) -> Result<Arc<L1Entry>, LookupError> {
         self.metrics.database.add(1);
         let row = tokio::time::timeout(self.database_timeout, self.store.find_for_resolve(code));
         let entry = match row.await {
-            Ok(Ok(Some(row))) => Entry::from_row(&row),
-            Ok(Ok(None)) => Entry::ABSENT,
+            Ok(Ok(Some(row))) => CacheEntry::from_row(&row),
+            Ok(Ok(None)) => CacheEntry::NEGATIVE,
             Ok(Err(error)) => {
                 log_database(&error);
-                return Err(LookupError::Away);
+                return Err(LookupError::Unavailable);
             }
             Err(_) => {
-                tracing::warn!("the database did not answer a look-up in time");
-                return Err(LookupError::Away);
+                tracing::warn!("database lookup timed out");
+                return Err(LookupError::Unavailable);
             }
         };
-        // Written before anybody is answered: another process that asks next finds it there, and
-        // PostgreSQL is asked for each code once. Not when a change came meanwhile: Redis may have
-        // lost the entry that would refuse this one.
-        if self.local.is_current(ticket)
-            && let Err(error) = self.shared.fill(&self.redis, code, &entry).await
+        // L2 is written before the callers get the result, so that the next process finds the entry
+        // there instead of asking PostgreSQL. After an invalidation it is not written: Redis may have
+        // evicted the entry with the higher version that would reject this one.
+        if self.l1.is_current(ticket)
+            && let Err(error) = self.l2.fill(&self.redis, code, &entry).await
         {
-            self.note_redis(&error);
+            self.record_redis_error(&error);
         }
-        Ok(self.local.fill(code, entry, ticket))
+        Ok(self.l1.fill(code, entry, ticket))
     }
 
-    fn note_redis(&self, error: &RedisAway) {
-        self.metrics.shared_errors.add(1);
-        if let RedisAway::Failed(error) = error {
-            tracing::warn!(%error, "a look-up goes on without Redis");
+    fn record_redis_error(&self, error: &RedisUnavailable) {
+        self.metrics.l2_errors.add(1);
+        if let RedisUnavailable::CommandFailed(error) = error {
+            tracing::warn!(%error, "L2 lookup failed; using PostgreSQL");
         }
     }
 }
 
 fn log_database(error: &StoreError) {
     match error {
-        StoreError::Away(source) => {
-            tracing::warn!(error = %source, "a look-up failed: the database is away");
+        StoreError::Unavailable(source) => {
+            tracing::warn!(error = %source, "database lookup failed: PostgreSQL cannot be reached");
         }
         StoreError::Conflict(_) | StoreError::Failed(_) => {
             let error: &dyn std::error::Error = error;
-            tracing::error!(error, "a look-up failed");
+            tracing::error!(error, "database lookup failed");
         }
     }
 }

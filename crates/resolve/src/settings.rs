@@ -5,27 +5,26 @@ use std::time::Duration;
 use linnet_platform::settings::Problems;
 use serde::{Deserialize, Serialize};
 
-/// Section `cache`: sizes and lifetimes of L1 and L2.
+/// Section `cache`: sizes and TTLs of L1 and L2.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheSettings {
     /// Size of L1, in bytes.
     pub l1_bytes: u64,
-    /// Codes that L1 remembers as absent. They have a store of their own, so random codes cannot
-    /// push out links.
+    /// Negative entries in L1. They are bounded apart from links, so random codes evict no link.
     pub l1_negative_entries: usize,
-    /// Life of an L1 entry, in milliseconds, ± 10 %. While the change feed is cut it is 900 ms at
-    /// most.
+    /// TTL of a link in L1, in milliseconds, ± 10 %. While the invalidation bus is stale it is at most
+    /// 900 ms.
     pub l1_ttl_ms: u64,
-    /// Life of an absent code in L1, in milliseconds.
+    /// TTL of a negative entry in L1, in milliseconds.
     pub l1_negative_ttl_ms: u64,
-    /// Life of an L2 entry, in seconds, ± 10 %.
+    /// TTL of a link in L2, in seconds, ± 10 %.
     pub l2_ttl_s: u64,
-    /// Life of an absent code in L2, in seconds.
+    /// TTL of a negative entry in L2, in seconds.
     pub l2_negative_ttl_s: u64,
-    /// Links to load into L1 at start, the most clicked first; 0 loads none.
+    /// Links to load into L1 at start, most clicked first; 0 disables the warm-up.
     pub warmup_links: u32,
-    /// Longest time for that, in milliseconds. The process is not ready before.
+    /// Longest warm-up, in milliseconds. The process is not ready before it ends.
     pub warmup_ms: u64,
 }
 

@@ -1,15 +1,15 @@
-//! Loads the most clicked links into L1, so that a restart does not send their traffic to the
+//! Warm-up: loads the most clicked links into L1, so that a restart does not send their traffic to the
 //! tiers below all at once.
 
 use std::time::Duration;
 
 use linnet_store::{Store, StoreError};
 
-use super::{CacheMetrics, Entry, L1Cache};
+use super::{CacheEntry, CacheMetrics, L1Cache};
 
-/// Loads up to `limit` links within `time`. Returns how many; a database that is away loads none.
+/// Loads up to `limit` links within `time`. Returns their number, 0 if PostgreSQL cannot be reached.
 pub async fn warm_up(
-    local: &L1Cache,
+    l1: &L1Cache,
     store: &Store,
     metrics: &CacheMetrics,
     limit: u32,
@@ -19,20 +19,22 @@ pub async fn warm_up(
         return 0;
     }
     let mut loaded = 0_u64;
-    // Taken before the query reads anything: a change that comes while it runs is noticed.
-    let tickets = local.tickets();
+    // Taken before the query reads anything, so that a change during the query voids its fill.
+    let tickets = l1.tickets();
     let load = store.most_clicked(i64::from(limit), |row| {
         let ticket = tickets.of(&row.short_code);
-        local.fill(&row.short_code, Entry::from_row(&row), ticket);
+        l1.fill(&row.short_code, CacheEntry::from_row(&row), ticket);
         loaded += 1;
     });
     match tokio::time::timeout(time, load).await {
         Ok(Ok(())) => {}
-        Ok(Err(StoreError::Away(error))) => tracing::warn!(%error, "no warm-up: no database"),
-        Ok(Err(error)) => tracing::error!(%error, "the warm-up failed"),
-        Err(_) => tracing::info!("the warm-up ran out of time"),
+        Ok(Err(StoreError::Unavailable(error))) => {
+            tracing::warn!(%error, "warm-up skipped: PostgreSQL cannot be reached");
+        }
+        Ok(Err(error)) => tracing::error!(%error, "warm-up failed"),
+        Err(_) => tracing::info!("warm-up timed out"),
     }
-    metrics.warmed.add(loaded);
-    tracing::info!(links = loaded, "the local cache is warm");
+    metrics.warmup_links.add(loaded);
+    tracing::info!(links = loaded, "warm-up finished");
     loaded
 }

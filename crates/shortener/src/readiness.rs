@@ -1,4 +1,4 @@
-//! Whether this process should get traffic, and the gauges that say how it is.
+//! Readiness of the shortener, and the gauges that are read at each scrape.
 
 use std::{
     sync::{
@@ -17,19 +17,19 @@ use linnet_telemetry::{
 
 use crate::{
     release::RELEASE,
-    workers::{Role, Workers},
+    thread_resources::{Role, ThreadResources},
 };
 use linnet_resolve::L1Cache;
 use linnet_store::Store;
 
-/// Below the 2 s that the admin listener gives all checks together.
+/// Below the 2 s that the admin listener allows for all checks.
 const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// Asks the dependencies. Only PostgreSQL is needed: without it, what the caches do not hold cannot
-/// be answered, and nothing can be changed.
+/// Checks the dependencies. Only PostgreSQL is required: without it, uncached codes cannot be resolved
+/// and nothing can be changed.
 pub(crate) struct ShortenerReadiness {
     pub(crate) store: Store,
-    pub(crate) workers: Workers,
+    pub(crate) resources: ThreadResources,
     pub(crate) bus: BusState,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) is_warm: Arc<AtomicBool>,
@@ -41,21 +41,21 @@ impl Readiness for ShortenerReadiness {
             let postgresql = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
                 Ok(Ok(())) => CheckState::Up,
                 Ok(Err(error)) => CheckState::Down(error.to_string()),
-                Err(_) => CheckState::Down("no answer in time".into()),
+                Err(_) => CheckState::Down("timed out".into()),
             };
-            let redis = match self.workers.redis_links() {
+            let redis = match self.resources.redis_clients() {
                 (up, all) if up == all && all > 0 => CheckState::Up,
-                (up, all) => CheckState::Degraded(format!("{up} of {all} links are up")),
+                (up, all) => CheckState::Degraded(format!("{up} of {all} Redis clients are up")),
             };
-            let feed = if self.bus.is_live() {
+            let bus = if self.bus.is_live() {
                 CheckState::Up
             } else {
-                CheckState::Degraded("cut: entries are cached for 1 s at most".into())
+                CheckState::Degraded("stale: entries are cached for at most 1 s".into())
             };
             let warm_up = if self.is_warm.load(Ordering::Relaxed) {
                 CheckState::Up
             } else {
-                CheckState::Down("the local cache is warming up".into())
+                CheckState::Down("L1 is warming up".into())
             };
             let serving = if self.lifecycle.is_draining() {
                 CheckState::Down("draining".into())
@@ -65,7 +65,7 @@ impl Readiness for ShortenerReadiness {
             let checks = vec![
                 ("postgresql", postgresql),
                 ("redis", redis),
-                ("invalidation_bus", feed),
+                ("invalidation_bus", bus),
                 ("warm_up", warm_up),
                 ("serving", serving),
             ];
@@ -76,17 +76,17 @@ impl Readiness for ShortenerReadiness {
     }
 }
 
-/// Registers the gauges that are read when somebody scrapes.
+/// Registers the gauges that are read at each scrape.
 pub(crate) fn register_gauges(
     meter: &Meter,
-    workers: &Workers,
-    local: &Arc<L1Cache>,
+    resources: &ThreadResources,
+    l1: &Arc<L1Cache>,
     bus: &BusState,
 ) {
-    let pools = workers.clone();
+    let pools = resources.clone();
     meter
         .u64_observable_gauge("linnet_db_connections")
-        .with_description("Database connections, by pool and state")
+        .with_description("Open database connections, by pool and state.")
         .with_callback(move |observer| {
             for role in Role::ALL {
                 let (used, all) = pools.pool_use(role);
@@ -97,43 +97,47 @@ pub(crate) fn register_gauges(
             }
         })
         .build();
-    let pools = workers.clone();
+    let pools = resources.clone();
     meter
         .u64_observable_gauge("linnet_db_connections_max")
-        .with_description("Most database connections, by pool; who finds all of them used waits")
+        .with_description(
+            "Limit of database connections, by pool. Beyond it requests wait for a connection.",
+        )
         .with_callback(move |observer| {
             for role in Role::ALL {
                 observer.observe(pools.pool_limit(role), &[KeyValue::new("pool", role.name())]);
             }
         })
         .build();
-    let links = workers.clone();
+    let clients = resources.clone();
     meter
         .u64_observable_gauge("linnet_redis_clients")
-        .with_description("Redis links by state: a link that is down has its breaker open")
+        .with_description(
+            "Redis clients, by state. A client that is down has an open circuit breaker.",
+        )
         .with_callback(move |observer| {
-            let (up, all) = links.redis_links();
+            let (up, all) = clients.redis_clients();
             observer.observe(up as u64, &[KeyValue::new("state", "up")]);
             observer.observe((all - up) as u64, &[KeyValue::new("state", "down")]);
         })
         .build();
-    let cache = Arc::clone(local);
+    let cache = Arc::clone(l1);
     meter
         .u64_observable_gauge("linnet_cache_l1_entries")
-        .with_description("Links in the local cache")
+        .with_description("Links in L1.")
         .with_callback(move |observer| observer.observe(cache.size().0 as u64, &[]))
         .build();
-    let cache = Arc::clone(local);
+    let cache = Arc::clone(l1);
     meter
         .u64_observable_gauge("linnet_cache_l1")
         .with_unit("By")
-        .with_description("Size of the local cache")
+        .with_description("Size of L1, in bytes.")
         .with_callback(move |observer| observer.observe(cache.size().1, &[]))
         .build();
     let bus = bus.clone();
     meter
         .u64_observable_gauge("linnet_invalidation_bus_live")
-        .with_description("1 while the change feed is live, 0 while it is cut")
+        .with_description("1 while the invalidation bus is live, 0 while it is stale.")
         .with_callback(move |observer| observer.observe(u64::from(bus.is_live()), &[]))
         .build();
 }

@@ -1,58 +1,41 @@
-//! How many codes that are not there one client may ask for.
+//! The budget of misses: how many codes that do not exist one client may request.
 //!
-//! Whoever guesses codes misses nearly always. A client over its budget gets 429 for every code until
-//! it has waited, hits included, or its hits would still stand out. Ordinary visitors follow links
-//! that exist; for them this costs one atomic load while nobody is over the budget.
+//! A client that guesses codes misses nearly always. Beyond its budget it gets 429 for every code, hits
+//! included: otherwise its hits would stand out. A visitor who follows existing links costs one atomic
+//! load while no client is over its budget.
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
+use linnet_platform::{client_network::ClientNetwork, lock::MutexExt as _};
 
 use super::ResolveSettings;
 
-/// A client: an IPv4 address, or an IPv6 network of 64 bits, which is what one subscriber gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Client(IpAddr);
-
-impl Client {
-    /// The client with this address.
-    pub fn of(address: IpAddr) -> Self {
-        Self(match address {
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => IpAddr::V4(v4),
-                None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-            },
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
-}
-
 /// The budgets of all clients of one process.
 pub struct MissBudget {
-    limiter: DefaultKeyedRateLimiter<Client>,
-    /// Clients over their budget, and when each has paid.
-    over: Mutex<HashMap<Client, Instant>>,
-    /// How many `over` holds: the common 0 is seen without the lock.
+    limiter: DefaultKeyedRateLimiter<ClientNetwork>,
+    /// Clients over their budget, each with the end of its wait.
+    over: Mutex<HashMap<ClientNetwork, Instant>>,
+    /// Size of `over`, so that the common 0 is read without the lock.
     over_count: AtomicUsize,
 }
 
-/// Most clients that are remembered as over their budget; the rest are refused miss by miss.
+/// Limit of `over`. Further clients are refused miss by miss.
 const MAX_OVER: usize = 10_000;
 
 impl MissBudget {
-    /// How often [`MissBudget::sweep`] wants to run.
+    /// Time between two calls of [`MissBudget::sweep`].
     pub const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-    /// With the configured numbers.
+    /// Budgets of the configured size.
     pub fn new(settings: &ResolveSettings) -> Self {
         let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_minute(number(settings.misses_per_minute))
@@ -64,20 +47,20 @@ impl MissBudget {
         }
     }
 
-    /// Whether any client is over its budget; if not, nobody needs to be looked up.
+    /// Whether any client is over its budget. If none is, no client has to be looked up.
     #[inline]
     pub fn any_over(&self) -> bool {
         self.over_count.load(Ordering::Relaxed) != 0
     }
 
-    /// The seconds that a client still has to wait, if it is over its budget.
-    pub fn wait_of(&self, client: Client) -> Option<u64> {
+    /// The seconds that a client over its budget has to wait.
+    pub fn wait_of(&self, client: ClientNetwork) -> Option<u64> {
         let left = self.over().get(&client)?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then(|| left.as_secs() + 1)
     }
 
-    /// Takes one miss from a client's budget. Over it: the seconds to wait.
-    pub fn take(&self, client: Client) -> Result<(), u64> {
+    /// Charges one miss to a client. Beyond the budget it returns the seconds to wait.
+    pub fn take(&self, client: ClientNetwork) -> Result<(), u64> {
         self.limiter.check_key(&client).map_err(|until| {
             let wait = until.wait_time_from(self.limiter.clock().now());
             let mut over = self.over();
@@ -89,20 +72,19 @@ impl MissBudget {
         })
     }
 
-    /// Forgets clients that have their whole budget again.
+    /// Drops clients whose budget is whole again.
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut over = self.over();
-        over.retain(|_, paid| *paid > now);
+        over.retain(|_, until| *until > now);
         self.over_count.store(over.len(), Ordering::Relaxed);
         drop(over);
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();
     }
 
-    fn over(&self) -> MutexGuard<'_, HashMap<Client, Instant>> {
-        // The map is whole whatever panicked while it was held.
-        self.over.lock().unwrap_or_else(PoisonError::into_inner)
+    fn over(&self) -> MutexGuard<'_, HashMap<ClientNetwork, Instant>> {
+        self.over.lock_ignoring_poison()
     }
 }
 
@@ -110,12 +92,12 @@ impl MissBudget {
 mod tests {
     use super::*;
 
-    fn client(text: &str) -> Client {
-        Client::of(text.parse().unwrap())
+    fn client(text: &str) -> ClientNetwork {
+        ClientNetwork::from(text.parse::<std::net::IpAddr>().unwrap())
     }
 
     #[test]
-    fn must_12_misses_are_counted_for_each_client() {
+    fn must_12_misses_are_charged_to_each_client() {
         let settings =
             ResolveSettings { misses_burst: 3, misses_per_minute: 1, ..Default::default() };
         let budget = MissBudget::new(&settings);

@@ -1,4 +1,4 @@
-//! From a path to a redirect.
+//! The handler: from a path to a redirect.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,44 +19,44 @@ use actix_web::{
     },
     web,
 };
-use linnet_platform::{clock::Clock, lifecycle::Lifecycle};
-use linnet_telemetry::trace_headers::trace_id_from_traceparent;
+use linnet_platform::{client_network::ClientNetwork, clock::Clock, lifecycle::Lifecycle};
+use linnet_telemetry::{request::RequestLine, trace_headers::trace_id_from_traceparent};
 use tokio::sync::Semaphore;
 
-use crate::{Answer, HotLinks, LookupError, Redirect, Resolved, Resolver};
-use linnet_clicks::{ClickBuffer, Enricher, Seen};
+use crate::{HotLinks, LookupError, Redirect, Resolution, Resolved, Resolver};
+use linnet_clicks::{ClickBuffer, ClickObservation, UserAgentParser};
 use linnet_domain::{LinkId, has_code_shape};
 use linnet_store::{ConsumedClick, StoreError};
 
-use super::{MissBudget, ResolveMetrics, budget::Client, metrics::Outcome, pages};
+use super::{MissBudget, ResolveMetrics, metrics::ResolveOutcome, pages};
 
 const SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 /// What browsers sent before `Sec-Purpose`.
 const PURPOSE: HeaderName = HeaderName::from_static("purpose");
-const RETRY_AFTER_AWAY: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_UNAVAILABLE: HeaderValue = HeaderValue::from_static("1");
 
-/// One worker's tools.
-pub struct PublicState {
-    /// The tiers.
+/// The state of one server thread.
+pub struct ResolveState {
+    /// The cache tiers.
     pub resolver: Resolver,
-    /// What this worker is asked for most.
+    /// The thread's own copies of the hottest links.
     pub hot: RefCell<HotLinks>,
-    /// Where clicks go; `None` when they are not recorded.
+    /// The click buffer; `None` when clicks are not recorded.
     pub clicks: Option<ClickBuffer>,
-    /// Connections that clicks on limited links may take.
+    /// Database connections that clicks on limited links may take.
     pub limited: Semaphore,
-    /// Budgets of misses, of the process.
+    /// The process's budgets of misses.
     pub budget: Arc<MissBudget>,
-    /// Instruments, of the process.
+    /// The process's instruments.
     pub metrics: Arc<ResolveMetrics>,
-    /// Whether the process is on its way out.
+    /// Whether the process drains.
     pub lifecycle: Lifecycle,
-    /// Knows bots by their user agent; of the process, since the pattern is large.
-    pub agents: Arc<Enricher>,
-    /// Longest life of a permanent redirect in a browser, in seconds.
+    /// Detects bots by their user agent. One for the process, because its pattern is large.
+    pub agents: Arc<UserAgentParser>,
+    /// Longest time that a browser may cache a permanent redirect, in seconds.
     pub permanent_max_age_s: u32,
-    /// Tells whether a link has expired, and when a click was.
+    /// The time for expiry and for clicks.
     pub clock: Clock,
     /// One redirect in this many is logged; 0 logs none.
     pub log_sample: u32,
@@ -64,7 +64,7 @@ pub struct PublicState {
     pub until_logged: Cell<u32>,
 }
 
-/// An answer that is no redirect.
+/// Why a request gets no redirect.
 enum Refusal {
     NotFound(Missing),
     TooManyMisses(u64),
@@ -80,12 +80,12 @@ impl From<LookupError> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, "a limited link could not be asked for");
+        tracing::warn!(error, "limited link not read");
         Self::Unavailable
     }
 }
 
-/// Why there is nothing to redirect to. Visitors are not told; it is only counted, and never by code.
+/// Why no link resolves. Visitors get the same page for all of them; only a metric tells them apart.
 #[derive(Debug, Clone, Copy)]
 enum Missing {
     Unknown,
@@ -95,31 +95,31 @@ enum Missing {
 }
 
 impl Missing {
-    fn outcome(self) -> Outcome {
+    fn outcome(self) -> ResolveOutcome {
         match self {
-            Self::Unknown => Outcome::Unknown,
-            Self::Inactive => Outcome::Inactive,
-            Self::Expired => Outcome::Expired,
-            Self::UsedUp => Outcome::UsedUp,
+            Self::Unknown => ResolveOutcome::Unknown,
+            Self::Inactive => ResolveOutcome::Inactive,
+            Self::Expired => ResolveOutcome::Expired,
+            Self::UsedUp => ResolveOutcome::UsedUp,
         }
     }
 }
 
-/// Answers every request of the public listener.
-pub async fn serve(request: HttpRequest, state: web::Data<PublicState>) -> HttpResponse {
+/// Serves every request of the resolve listener.
+pub async fn serve(request: HttpRequest, state: web::Data<ResolveState>) -> HttpResponse {
     let began = Instant::now();
     let is_head = match *request.method() {
         Method::GET => false,
         Method::HEAD => true,
         _ => {
-            state.metrics.record(Outcome::BadMethod, began.elapsed().as_secs_f64());
+            state.metrics.record(ResolveOutcome::BadMethod, began.elapsed().as_secs_f64());
             return HttpResponse::MethodNotAllowed()
                 .insert_header((ALLOW, HeaderValue::from_static("GET, HEAD")))
                 .finish();
         }
     };
     let (outcome, mut response) = match resolve(&request, &state, is_head, began).await {
-        Ok(response) => (Outcome::Redirected, response),
+        Ok(response) => (ResolveOutcome::Redirected, response),
         Err(refusal) => refuse(&refusal),
     };
     if state.lifecycle.is_draining() {
@@ -132,54 +132,54 @@ pub async fn serve(request: HttpRequest, state: web::Data<PublicState>) -> HttpR
 
 async fn resolve(
     request: &HttpRequest,
-    state: &PublicState,
+    state: &ResolveState,
     is_head: bool,
     began: Instant,
 ) -> Result<HttpResponse, Refusal> {
     if state.budget.any_over() {
         state.refuse_if_over(request)?;
     }
-    // The raw path: what is percent-encoded is no code.
+    // The raw path: a percent-encoded path is no code.
     let code = request.uri().path().strip_prefix('/').unwrap_or_default();
     if !has_code_shape(code) {
         return Err(state.miss(request, Missing::Unknown));
     }
-    // Let go of before anything is awaited.
+    // The borrow ends before anything is awaited.
     let local = state.resolver.resolve_local(&mut state.hot.borrow_mut(), code, began);
     let resolved: Resolved = match local {
         Some(resolved) => resolved,
         None => state.resolver.resolve(code).await?,
     };
-    match &resolved.entry().answer {
-        Answer::Redirect(redirect) => match remaining_s(redirect, state.clock) {
+    match &resolved.entry().resolution {
+        Resolution::Redirect(redirect) => match remaining_s(redirect, state.clock) {
             Some(0) => Err(state.miss(request, Missing::Expired)),
             remaining => {
-                state.note_click(request, redirect.url_id, is_head, false);
+                state.record_click(request, redirect.url_id, is_head, false);
                 Ok(redirect_to(redirect, remaining, state.permanent_max_age_s))
             }
         },
-        Answer::Limited => limited(request, state, code, is_head).await,
-        // Without a row there is no version.
-        Answer::Absent if resolved.entry().version == 0 => {
+        Resolution::Limited => limited(request, state, code, is_head).await,
+        // Version 0 means that there is no row.
+        Resolution::Negative if resolved.entry().version == 0 => {
             Err(state.miss(request, Missing::Unknown))
         }
-        Answer::Absent => Err(state.miss(request, Missing::Inactive)),
+        Resolution::Negative => Err(state.miss(request, Missing::Inactive)),
     }
 }
 
-/// A link with a click limit: the database decides, every time.
+/// A link with `max_clicks`: PostgreSQL decides each click.
 async fn limited(
     request: &HttpRequest,
-    state: &PublicState,
+    state: &ResolveState,
     code: &str,
     is_head: bool,
 ) -> Result<HttpResponse, Refusal> {
     let store = &state.resolver.store;
     let is_click = !is_head && !state.is_bot(request);
     let ask = async {
-        // Clicks on one link wait for its row: without a limit they would take every connection.
+        // Clicks on one link wait for its row. Without this limit they would take every connection.
         let _permit = state.limited.acquire().await.map_err(|_| Refusal::Unavailable)?;
-        // A look at a link and a bot's visit are no clicks.
+        // HEAD and bots read the link without using up a click.
         let click =
             if is_click { store.consume_click(code).await } else { store.peek_click(code).await };
         click.map_err(Refusal::from)
@@ -192,21 +192,21 @@ async fn limited(
     let status = u16::try_from(redirect_status).unwrap_or(302);
     let redirect = Redirect::new(&original_url, status, None, id)
         .ok_or(Refusal::NotFound(Missing::Unknown))?;
-    state.note_click(request, id, is_head, is_click);
+    state.record_click(request, id, is_head, is_click);
     Ok(HttpResponse::build(redirect.status)
         .insert_header((LOCATION, redirect.location))
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .finish())
 }
 
-/// Whole seconds until the redirect stops; `None` if it never does, 0 if it has.
+/// Whole seconds until the link expires; `None` if it never does, 0 if it has.
 fn remaining_s(redirect: &Redirect, clock: Clock) -> Option<u64> {
     let expires_at = redirect.expires_at_ms()?;
     let left = i128::from(expires_at) - i128::from(clock.now_ms());
     if left <= 0 {
         return Some(0);
     }
-    // Up, so that the last second is not taken for expiry.
+    // Rounded up, so that the last second does not count as expired.
     Some(u64::try_from(left).unwrap_or(u64::MAX).div_ceil(1_000))
 }
 
@@ -219,7 +219,7 @@ fn redirect_to(
     let is_permanent =
         matches!(redirect.status, StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT);
     let cache_control = if is_permanent {
-        // Down, so that no browser keeps it past its end.
+        // Rounded down, so that no browser caches it past its expiry.
         let life = remaining.map_or(u64::MAX, |seconds| seconds - 1);
         let max_age = life.min(permanent_max_age_s.into());
         HeaderValue::try_from(format!("private, max-age={max_age}"))
@@ -233,18 +233,18 @@ fn redirect_to(
         .finish()
 }
 
-fn refuse(refusal: &Refusal) -> (Outcome, HttpResponse) {
+fn refuse(refusal: &Refusal) -> (ResolveOutcome, HttpResponse) {
     match refusal {
         Refusal::NotFound(why) => (why.outcome(), page(HttpResponse::NotFound(), pages::NOT_FOUND)),
         Refusal::TooManyMisses(seconds) => {
             let mut response = HttpResponse::TooManyRequests();
             response.insert_header((RETRY_AFTER, HeaderValue::from(*seconds)));
-            (Outcome::TooManyMisses, page(response, pages::TOO_MANY))
+            (ResolveOutcome::TooManyMisses, page(response, pages::TOO_MANY))
         }
         Refusal::Unavailable => {
             let mut response = HttpResponse::ServiceUnavailable();
-            response.insert_header((RETRY_AFTER, RETRY_AFTER_AWAY));
-            (Outcome::Unavailable, page(response, pages::UNAVAILABLE))
+            response.insert_header((RETRY_AFTER, RETRY_AFTER_UNAVAILABLE));
+            (ResolveOutcome::Unavailable, page(response, pages::UNAVAILABLE))
         }
     }
 }
@@ -263,8 +263,8 @@ fn page(mut response: HttpResponseBuilder, body: &'static str) -> HttpResponse {
         .body(body)
 }
 
-impl PublicState {
-    /// Counts a miss against its client; says what it gets.
+impl ResolveState {
+    /// Charges a miss to its client, and returns the refusal.
     fn miss(&self, request: &HttpRequest, why: Missing) -> Refusal {
         match client_of(request).map(|client| self.budget.take(client)) {
             Some(Err(seconds)) => Refusal::TooManyMisses(seconds),
@@ -272,7 +272,7 @@ impl PublicState {
         }
     }
 
-    /// Refuses a client that is over its budget, whatever it asks for.
+    /// Refuses a client that is over its budget, for any code.
     #[cold]
     fn refuse_if_over(&self, request: &HttpRequest) -> Result<(), Refusal> {
         match client_of(request).and_then(|client| self.budget.wait_of(client)) {
@@ -285,23 +285,23 @@ impl PublicState {
         self.agents.is_bot(header(request, &USER_AGENT).and_then(|value| value.to_str().ok()))
     }
 
-    /// Leaves the click for the publisher: some copying, no waiting. `is_counted`: the link's limit
-    /// has counted it.
+    /// Copies the click into the buffer, without waiting. `is_counted` means that it used up one of the
+    /// link's `max_clicks`.
     #[inline]
-    fn note_click(&self, request: &HttpRequest, url_id: LinkId, is_head: bool, is_counted: bool) {
+    fn record_click(&self, request: &HttpRequest, url_id: LinkId, is_head: bool, is_counted: bool) {
         let Some(clicks) = &self.clicks else { return };
-        let looks_ahead = || {
+        let is_prefetch = || {
             let purpose = header(request, &SEC_PURPOSE).or_else(|| header(request, &PURPOSE));
             purpose.is_some_and(|purpose| purpose.as_bytes().starts_with(b"prefetch"))
         };
-        clicks.push(&Seen {
+        clicks.push(&ClickObservation {
             at_ms: self.clock.now_ms(),
             url_id,
             is_head,
-            // A prefetch that took a click from a limit is one.
-            is_prefetch: !is_counted && looks_ahead(),
+            // A prefetch that used up a click counts as a click.
+            is_prefetch: !is_counted && is_prefetch(),
             is_counted,
-            opted_out: header_bytes(request, &SEC_GPC) == b"1",
+            has_opted_out: header_bytes(request, &SEC_GPC) == b"1",
             client: address_of(request),
             agent: header_bytes(request, &USER_AGENT),
             referrer: header_bytes(request, &REFERER),
@@ -309,10 +309,16 @@ impl PublicState {
         });
     }
 
-    /// Errors always, redirects and misses one in `log_sample`.
+    /// Logs every error, and one redirect or miss in `log_sample`.
     #[inline]
-    fn log(&self, request: &HttpRequest, outcome: Outcome, status: StatusCode, began: Instant) {
-        if outcome != Outcome::Unavailable {
+    fn log(
+        &self,
+        request: &HttpRequest,
+        outcome: ResolveOutcome,
+        status: StatusCode,
+        began: Instant,
+    ) {
+        if outcome != ResolveOutcome::Unavailable {
             let left = self.until_logged.get();
             if self.log_sample == 0 || left > 1 {
                 self.until_logged.set(left.saturating_sub(1));
@@ -320,41 +326,29 @@ impl PublicState {
             }
             self.until_logged.set(self.log_sample);
         }
-        write_log(request, outcome, status, began);
+        write_log(request, status, began);
     }
 }
 
 #[cold]
-fn write_log(request: &HttpRequest, outcome: Outcome, status: StatusCode, began: Instant) {
+fn write_log(request: &HttpRequest, status: StatusCode, began: Instant) {
     let header =
         |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    // A long or odd one is not worth a line of its size.
+    // A client may send an id of any length; only a short one is logged.
     let request_id =
         Some(header("x-request-id")).filter(|id| has_code_shape(id)).unwrap_or_default();
     let trace_id = trace_id_from_traceparent(header("traceparent")).unwrap_or_default();
-    let (method, status) = (request.method().as_str(), status.as_u16());
-    let duration_ms = began.elapsed().as_secs_f64() * 1e3;
-    if outcome == Outcome::Unavailable {
-        tracing::error!(
-            request_id,
-            trace_id,
-            method,
-            route = "/{code}",
-            status,
-            duration_ms,
-            "request"
-        );
-    } else {
-        tracing::info!(
-            request_id,
-            trace_id,
-            method,
-            route = "/{code}",
-            status,
-            duration_ms,
-            "request"
-        );
+    RequestLine {
+        request_id,
+        trace_id,
+        method: request.method().as_str(),
+        route: "/{code}",
+        status: status.as_u16(),
+        duration: began.elapsed(),
+        queries: None,
+        failure: None,
     }
+    .log();
 }
 
 #[inline]
@@ -362,17 +356,17 @@ fn header<'a>(request: &'a HttpRequest, name: &HeaderName) -> Option<&'a HeaderV
     request.headers().get(name)
 }
 
-/// What came under this name; nothing if nothing did.
+/// The value of a header; empty without it.
 #[inline]
 fn header_bytes<'a>(request: &'a HttpRequest, name: &HeaderName) -> &'a [u8] {
     header(request, name).map_or(b"", HeaderValue::as_bytes)
 }
 
-/// The client's address. nginx always sets the header itself, to one address.
+/// The client's address. nginx overwrites the header with exactly one address.
 fn address_of(request: &HttpRequest) -> Option<IpAddr> {
     header(request, &X_FORWARDED_FOR)?.to_str().ok()?.parse().ok()
 }
 
-fn client_of(request: &HttpRequest) -> Option<Client> {
-    address_of(request).map(Client::of)
+fn client_of(request: &HttpRequest) -> Option<ClientNetwork> {
+    address_of(request).map(ClientNetwork::from)
 }

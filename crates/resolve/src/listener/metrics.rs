@@ -1,29 +1,29 @@
-//! What the public listener counts. Everything is bound at start: no label holds a code.
+//! Metrics of the resolve listener. Every instrument is bound at start, and no label has a code.
 
 use linnet_telemetry::metrics::{self, BoundCounter, BoundHistogram, KeyValue, Meter};
 
-/// One answer's outcome.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ResolveOutcome {
     /// Redirected.
     Redirected,
     /// No such code.
     Unknown,
-    /// Switched off, or deleted a moment ago.
+    /// The link is inactive, or was just deleted.
     Inactive,
-    /// Past its end.
+    /// The link has expired.
     Expired,
-    /// All its clicks are taken.
+    /// All `max_clicks` are used up.
     UsedUp,
     /// The client is over its budget of misses.
     TooManyMisses,
     /// A method other than `GET` and `HEAD`.
     BadMethod,
-    /// A dependency is away, or too much is under way.
+    /// PostgreSQL cannot be reached, or too many lookups are in flight.
     Unavailable,
 }
 
-impl Outcome {
+impl ResolveOutcome {
     const ALL: [Self; 8] = [
         Self::Redirected,
         Self::Unknown,
@@ -48,7 +48,7 @@ impl Outcome {
         }
     }
 
-    /// The status that stands for the outcome in the duration metric.
+    /// The status code of the outcome in the duration metric; 302 for every redirect.
     const fn status(self) -> &'static str {
         match self {
             Self::Redirected => "302",
@@ -60,7 +60,7 @@ impl Outcome {
     }
 }
 
-/// The instruments of the process.
+/// The instruments of the process, by outcome.
 pub struct ResolveMetrics {
     outcomes: [(BoundCounter<u64>, BoundHistogram<f64>); 8],
 }
@@ -68,32 +68,32 @@ pub struct ResolveMetrics {
 impl ResolveMetrics {
     /// Registers the instruments.
     pub fn new(meter: &Meter) -> Self {
-        let answers = meter
+        let responses = meter
             .u64_counter("linnet_resolve_responses")
-            .with_description("Answers to visitors of short links, by outcome")
+            .with_description("Responses to visitors of short links, by outcome.")
             .build();
         let duration = metrics::latency_histogram(
             meter,
             "http.server.request.duration",
-            "Time from a request's head to its answer",
+            "Time from the head of a request to its response, in seconds.",
         );
-        let outcomes = Outcome::ALL.map(|outcome| {
+        let outcomes = ResolveOutcome::ALL.map(|outcome| {
             let labels = [
                 KeyValue::new("http.route", "/{code}"),
                 KeyValue::new("http.request.method", "GET"),
                 KeyValue::new("http.response.status_code", outcome.status()),
             ];
             let outcome = KeyValue::new("outcome", outcome.name());
-            (answers.bind(&[outcome]), duration.bind(&labels))
+            (responses.bind(&[outcome]), duration.bind(&labels))
         });
         Self { outcomes }
     }
 
-    /// Counts an answer that took `seconds`.
+    /// Records a response that took `seconds`.
     #[inline]
-    pub fn record(&self, outcome: Outcome, seconds: f64) {
-        if let Some((answers, duration)) = self.outcomes.get(outcome as usize) {
-            answers.add(1);
+    pub fn record(&self, outcome: ResolveOutcome, seconds: f64) {
+        if let Some((responses, duration)) = self.outcomes.get(outcome as usize) {
+            responses.add(1);
             duration.record(seconds);
         }
     }

@@ -1,8 +1,9 @@
-//! The public listener: `GET` and `HEAD` of a short link, and nothing that changes state.
+//! The resolve listener: `GET` and `HEAD` of a short link, and nothing that changes state.
 //!
-//! This is the hot path. A link that L1 holds is answered without an await, an allocation of ours or
-//! a lock of ours; counting is two adds to bound instruments. Nothing that counts, logs or measures
-//! can make a redirect fail or wait.
+//! Invariants of the hot path:
+//! * A link in L1 is served without an await, and without an allocation or a lock of ours.
+//! * Counting is two additions to bound instruments.
+//! * Nothing that counts, logs or measures can make a redirect fail or wait.
 
 mod budget;
 mod handler;
@@ -11,6 +12,6 @@ mod pages;
 mod settings;
 
 pub use budget::MissBudget;
-pub use handler::{PublicState, serve};
+pub use handler::{ResolveState, serve};
 pub use metrics::ResolveMetrics;
 pub use settings::ResolveSettings;

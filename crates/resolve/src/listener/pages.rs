@@ -1,4 +1,4 @@
-//! The pages that visitors see instead of a redirect. Fixed text: nothing of the request is in them.
+//! The pages that visitors get without a redirect. The text is fixed: it has nothing from the request.
 
 macro_rules! page {
     ($title:literal, $text:literal) => {
@@ -19,20 +19,20 @@ macro_rules! page {
     };
 }
 
-/// For 404, whatever the reason: a disabled link and one that never was look the same.
+/// For 404: inactive, expired and unknown links get the same page.
 pub(super) const NOT_FOUND: &str = page!(
-    "There is nothing here",
-    "This short link does not exist, or no longer. Check the spelling: upper and lower case differ."
+    "Not found",
+    "This short link does not exist or has ended. Check the spelling: upper and lower case differ."
 );
 
 /// For 429.
 pub(super) const TOO_MANY: &str = page!(
-    "Too many attempts",
-    "From your address came many requests for links that do not exist. Please try again later."
+    "Too many requests",
+    "Your network requested many links that do not exist. Try again in a minute."
 );
 
 /// For 503.
 pub(super) const UNAVAILABLE: &str = page!(
-    "One moment, please",
-    "This link cannot be looked up right now. Please try again in a few seconds."
+    "Service unavailable",
+    "This link cannot be looked up right now. Try again in a few seconds."
 );

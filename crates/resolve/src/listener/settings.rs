@@ -5,21 +5,21 @@ use std::time::Duration;
 use linnet_platform::settings::Problems;
 use serde::{Deserialize, Serialize};
 
-/// Section `resolve`: what visitors of short links get.
+/// Section `resolve`: how short codes are resolved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResolveSettings {
-    /// Longest look-up in the database, in milliseconds.
+    /// Longest database lookup, in milliseconds.
     pub database_timeout_ms: u64,
-    /// Look-ups that may be under way in one process; beyond it the answer is 503.
+    /// Lookups that may be in flight in one process; beyond it the response is 503.
     pub max_in_flight_lookups: usize,
-    /// Codes that are not there that one address may ask for, a minute, before it gets 429.
+    /// Misses of one client a minute before it gets 429.
     pub misses_per_minute: u32,
-    /// How many of them at once.
+    /// Misses of one client that may come at once.
     pub misses_burst: u32,
-    /// Longest time that a browser may keep a permanent redirect, in seconds.
+    /// Longest time that a browser may cache a permanent redirect, in seconds.
     pub permanent_max_age_s: u32,
-    /// Schemes that a target may have.
+    /// Schemes of target URLs.
     #[serde(deserialize_with = "linnet_platform::settings::comma_list")]
     pub target_schemes: Vec<String>,
 }
@@ -38,7 +38,7 @@ impl Default for ResolveSettings {
 }
 
 impl ResolveSettings {
-    /// Schemes that run in the page or read files; no configuration may allow them.
+    /// Schemes that run in the page or read files. No setting can allow them.
     const NEVER: [&str; 6] = ["javascript", "data", "vbscript", "file", "blob", "about"];
 
     /// Checks the ranges and the schemes.

@@ -1,0 +1,179 @@
+//! The listeners that serve visitors and the gateway, and the state of each of their server threads.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
+use linnet_clicks::{ClickBuffers, Enricher, LiveClicks};
+use linnet_domain::TargetPolicy;
+use linnet_jobs::JobService;
+use linnet_platform::{
+    clock::Clock, lifecycle::Lifecycle, listener::Bound, redis_client::RedisClient, server::run_on,
+};
+use linnet_resolve::{
+    CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver,
+    listener::{self, MissBudget, ResolveMetrics, ResolveState},
+};
+use linnet_store::{GroupedCreates, PoolRole, Store, connect_lazy};
+use linnet_telemetry::RequestTelemetry;
+use tokio::sync::Semaphore;
+
+use crate::{
+    config::Settings,
+    http::{
+        api::{self, ApiState, Exports},
+        internal::{self, RequestTimeout, close_while_draining, limit_time, require_token},
+    },
+    thread_resources::{Role, ThreadResources},
+};
+
+/// How long a closing connection may continue to send data, which is discarded.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What all server threads share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) resources: ThreadResources,
+    pub(crate) l1: Arc<L1Cache>,
+    pub(crate) l2: L2Cache,
+    pub(crate) in_flight: InFlightLookups,
+    pub(crate) outbox: OutboxRelay,
+    pub(crate) cache_metrics: Arc<CacheMetrics>,
+    pub(crate) resolve_metrics: Arc<ResolveMetrics>,
+    pub(crate) requests: RequestTelemetry,
+    pub(crate) budget: Arc<MissBudget>,
+    pub(crate) agents: Arc<Enricher>,
+    pub(crate) clicks: Option<ClickBuffers>,
+    pub(crate) live: Option<LiveClicks>,
+    pub(crate) jobs: JobService,
+    pub(crate) exports: Exports,
+    pub(crate) targets: TargetPolicy,
+}
+
+/// Applies what both listeners have in common. A macro, because the type of a server names its factory.
+macro_rules! configured {
+    ($server:expr, $shared:expr) => {{
+        let settings = &$shared.settings;
+        $server
+            .workers(settings.server_threads())
+            .max_connections(settings.shortener.max_connections)
+            .keep_alive(Duration::from_secs(settings.shortener.keep_alive_s))
+            .client_request_timeout(Duration::from_millis(settings.shortener.head_timeout_ms))
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            // A client that closes its side is gone.
+            .h1_allow_half_closed(false)
+            .shutdown_timeout(settings.shutdown.grace_s)
+            .shutdown_signal($shared.lifecycle.stopping().cancelled_owned())
+    }};
+}
+
+/// The server of the resolve listener.
+pub(crate) fn serve_resolve(shared: &Shared, socket: Bound) -> io::Result<Server> {
+    let thread = shared.clone();
+    // The factory runs once on each server thread, in its own runtime.
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(thread.resolve_state()))
+            .default_service(web::to(listener::serve))
+    });
+    run_on(configured!(server, shared), socket)
+}
+
+/// The server of the API listener.
+pub(crate) fn serve_api(shared: &Shared, socket: Bound) -> io::Result<Server> {
+    let thread = shared.clone();
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(thread.api_state()))
+            .app_data(web::Data::new(thread.lifecycle.clone()))
+            .app_data(web::Data::new(thread.settings.service.clone()))
+            .app_data(web::Data::new(RequestTimeout(thread.settings.shortener.request_timeout())))
+            .app_data(web::PayloadConfig::new(api::MAX_BODY_BYTES))
+            .wrap(from_fn(limit_time))
+            .wrap(from_fn(require_token))
+            .wrap(from_fn(close_while_draining))
+            .wrap(thread.requests.clone())
+            .configure(api::routes)
+            .configure(internal::routes)
+            .default_service(web::to(api::unknown_path))
+    });
+    run_on(configured!(server, shared), socket)
+}
+
+impl Shared {
+    /// Opens the database pool and the Redis client of one server thread, on its own runtime.
+    #[expect(
+        clippy::expect_used,
+        reason = "start-up; a pool and a client were made from the same settings before"
+    )]
+    fn open(&self, role: Role) -> (Store, RedisClient) {
+        let workers = self.settings.server_threads();
+        let pool_role = match role {
+            Role::Resolve => PoolRole::Resolve { workers },
+            Role::Api | Role::Background => PoolRole::Api { workers },
+        };
+        let store = Store::new(
+            connect_lazy(&self.settings.postgres, pool_role).expect("postgres.url was checked"),
+        );
+        let before_use = self.outbox.before_use();
+        let (redis, task) = RedisClient::new(&self.settings.redis, Some(before_use))
+            .expect("redis.url was checked");
+        self.lifecycle.own("Redis client", task);
+        self.resources.add(role, &store, Some(&redis));
+        (store, redis)
+    }
+
+    fn resolve_state(&self) -> ResolveState {
+        let (store, redis) = self.open(Role::Resolve);
+        // Clicks on one limited link wait for its row, so one connection is kept for other links.
+        let limited = (store.max_connections() as usize).saturating_sub(1).max(1);
+        ResolveState {
+            limited: Semaphore::new(limited),
+            resolver: Resolver {
+                l1: Arc::clone(&self.l1),
+                in_flight: self.in_flight.clone(),
+                l2: self.l2.clone(),
+                redis,
+                store,
+                metrics: Arc::clone(&self.cache_metrics),
+                database_timeout: self.settings.resolve.database_timeout(),
+            },
+            hot: RefCell::default(),
+            budget: Arc::clone(&self.budget),
+            metrics: Arc::clone(&self.resolve_metrics),
+            lifecycle: self.lifecycle.clone(),
+            agents: Arc::clone(&self.agents),
+            clicks: self.clicks.as_ref().map(ClickBuffers::open),
+            clock: Clock::System,
+            permanent_max_age_s: self.settings.resolve.permanent_max_age_s,
+            log_sample: self.settings.telemetry.redirect_log_sample,
+            until_logged: Cell::new(self.settings.telemetry.redirect_log_sample),
+        }
+    }
+
+    fn api_state(&self) -> ApiState {
+        let (store, redis) = self.open(Role::Api);
+        ApiState {
+            announcer: InvalidationPublisher {
+                l1: Arc::clone(&self.l1),
+                l2: self.l2.clone(),
+                redis,
+                store: store.clone(),
+                outbox: self.outbox.clone(),
+            },
+            creates: GroupedCreates::new(store.clone()),
+            exports: self.exports.of_worker(store.max_connections()),
+            store,
+            live: self.live.clone(),
+            jobs: self.jobs.clone(),
+            targets: self.targets.clone(),
+            base_url: self.settings.public.base_url.clone(),
+        }
+    }
+}
