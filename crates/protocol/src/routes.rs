@@ -23,7 +23,7 @@ pub struct Route {
     pub methods: &'static [(Method, Scope)],
     /// How bodies are transferred.
     pub body_mode: BodyMode,
-    /// Whether `auth.anonymous = create` permits anonymous `POST` requests.
+    /// Whether `gateway.anonymous = create` permits anonymous `POST` requests.
     pub creates_links: bool,
 }
 
