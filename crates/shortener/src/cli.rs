@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use linnet_platform::{
-    cli::{Options, Program, block_on},
+    cli::{Program, ProgramOptions, block_on},
     healthcheck::healthcheck,
 };
 
@@ -18,35 +18,34 @@ use crate::{
 
 const PROGRAM: Program = Program("linnet-shortener");
 
-/// Linnet's shortener: keeps links and resolves them.
+/// Linnet's shortener: stores links and resolves them.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM.0, version = RELEASE)]
 struct Arguments {
     #[command(flatten)]
-    options: Options,
+    options: ProgramOptions,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Debug, Default, Subcommand)]
 enum Command {
-    /// Serves (the default).
+    /// Serves the resolve listener and the API (default).
     #[default]
     Serve,
-    /// Writes clicks from the stream into the database, and does the upkeep. Any number of workers may
-    /// run.
+    /// Writes clicks to the database, and runs bulk jobs and maintenance. Any number of workers may run.
     Worker,
-    /// Looks whether folders can be written and PostgreSQL and Redis take us; reports every problem, and
-    /// exits with 0 or 1.
+    /// Checks that directories are writable and that PostgreSQL and Redis accept connections. Reports every
+    /// problem, and exits with 0 or 1.
     Preflight,
-    /// Brings the database's schema up to this release.
+    /// Migrates the database schema to this release.
     Migrate,
-    /// What the operator does by hand.
+    /// Commands for operators.
     #[command(subcommand)]
     Admin(AdminCommand),
-    /// Asks the running shortener's admin listener whether it is ready; exits with 0 or 1.
+    /// Checks that the running shortener is ready, through its admin listener. Exits with 0 or 1.
     Healthcheck {
-        /// Asks the worker's instead.
+        /// Checks the worker instead.
         #[arg(long)]
         worker: bool,
     },

@@ -1,4 +1,4 @@
-//! The shortener's settings: its own section, and the ones that it shares.
+//! The settings of `linnet-shortener`: its own section, and those of the crates that it runs.
 
 use std::{path::Path, time::Duration};
 
@@ -23,19 +23,19 @@ use linnet_worker::maintenance::LinkSettings;
 
 use crate::release::WORKER;
 
-/// A statement of the worker that is worth a line of the log takes at least this long: a group of
-/// clicks is ten thousands of rows.
+/// Least `postgres.slow_statement_ms` of a worker: it writes tens of thousands of rows in a statement.
 const SLOW_WORK_MS: u64 = 2_000;
-/// Groups of clicks queue up for the roll-ups; one that gave up would have to begin again.
+/// Least `postgres.lock_timeout_ms` of a worker: groups of clicks queue for the roll-ups, and one that
+/// times out has to start again.
 const WORK_LOCK_TIMEOUT_MS: u64 = 10_000;
 
-/// Everything that `linnet-shortener` reads.
+/// Every setting that `linnet-shortener` reads.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// This process.
+    /// Listeners and server threads.
     pub shortener: ShortenerSettings,
-    /// What visitors get.
+    /// How short codes are resolved.
     pub resolve: ResolveSettings,
     /// L1 and L2.
     pub cache: CacheSettings,
@@ -43,17 +43,17 @@ pub struct Settings {
     pub clicks: ClickSettings,
     /// How long links are kept.
     pub links: LinkSettings,
-    /// The process that writes clicks.
+    /// The worker process.
     pub worker: WorkerSettings,
-    /// Bulk work.
+    /// Bulk jobs.
     pub jobs: JobSettings,
-    /// The database.
+    /// PostgreSQL.
     pub postgres: PostgresSettings,
     /// Redis.
     pub redis: RedisSettings,
-    /// What the world calls this service.
+    /// The public names of this service.
     pub public: PublicSettings,
-    /// How the processes know each other.
+    /// How the processes authenticate each other.
     pub service: ServiceSettings,
     /// Logs, metrics, traces.
     pub telemetry: TelemetrySettings,
@@ -67,20 +67,20 @@ pub struct Settings {
 pub struct ShortenerSettings {
     /// Where short links are resolved, `host:port` or `unix:/path`.
     pub resolve_listen: Address,
-    /// Where the gateway calls.
+    /// Where the gateway calls the API.
     pub api_listen: Address,
-    /// Where metrics and health are asked for.
+    /// `/metrics`, `/livez` and `/readyz`.
     pub admin_listen: Address,
-    /// Threads of the public and of the api listener each; 0 takes one for each core, as far as
-    /// `postgres.max_connections` gives each of them a connection.
+    /// Server threads of the resolve listener, and as many of the API listener. 0 means one for each core,
+    /// at most as many as `postgres.max_connections` allows.
     pub server_threads: usize,
     /// How long an idle connection stays open, in seconds.
     pub keep_alive_s: u64,
-    /// Longest wait for a request's head, in milliseconds.
+    /// Longest wait for the head of a request, in milliseconds.
     pub head_timeout_ms: u64,
     /// Longest time for an API request, in milliseconds.
     pub request_timeout_ms: u64,
-    /// Connections of each listener's worker.
+    /// Connections of one server thread.
     pub max_connections: usize,
 }
 
@@ -112,7 +112,7 @@ impl ShortenerSettings {
             ("shortener.head_timeout_ms", self.head_timeout_ms, 60_000),
             ("shortener.request_timeout_ms", self.request_timeout_ms, 300_000),
         ] {
-            problems.require((1..=max).contains(&value), key, &format!("must be 1 to {max}"));
+            problems.require_within(key, value, 1..=max);
         }
         problems.require(
             self.max_connections > 0,
@@ -140,7 +140,7 @@ impl LoadSettings for Settings {
         problems.require(
             self.shortener.server_threads <= self.postgres.max_workers(),
             "shortener.server_threads",
-            "needs postgres.max_connections of at least 3 for each worker and 2 more",
+            "must leave each thread a connection: postgres.max_connections of at least 3 for each and 2 more",
         );
         self.redis.validate(problems);
         self.public.validate(problems);
@@ -166,7 +166,7 @@ impl Settings {
         }
     }
 
-    /// [`Settings::postgres`] for work that is large and that nobody waits for.
+    /// [`Settings::postgres`] with the time-outs of a worker, whose statements are large and not urgent.
     pub fn worker_postgres(&self) -> PostgresSettings {
         let mut postgres = self.postgres.clone();
         postgres.statement_timeout_ms = self.worker.statement_timeout_ms;

@@ -1,4 +1,4 @@
-//! What is wrong with an installation, told all at once and before anything serves.
+//! Preflight: checks an installation before anything serves, and reports every problem at once.
 
 use std::{
     fs::{self, OpenOptions},
@@ -13,35 +13,35 @@ use sqlx::{Connection, PgConnection, error::DatabaseError, postgres::PgConnectOp
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Settings;
-use linnet_clicks::ingest::connect;
+use linnet_platform::redis_connection::connect;
 use linnet_store::PostgresSettings;
 
-/// A server that was started together with this process may need so long.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for a server that was started together with this process.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_EVERY: Duration = Duration::from_millis(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// PostgreSQL's `invalid_password` and `invalid_authorization_specification`.
 const REFUSED: [&str; 2] = ["28P01", "28000"];
 
-/// What was found; at least one problem.
+/// The problems that were found, at least one.
 #[derive(Debug, thiserror::Error)]
 #[error("this installation has {} problem(s){}", .0.len(), lines(.0))]
 pub struct PreflightError(Vec<Problem>);
 
-/// One thing that must be mended.
+/// One problem.
 #[derive(Debug, thiserror::Error)]
 enum Problem {
-    #[error("{key}: {} cannot be written: {source}", .folder.display())]
+    #[error("{key}: {} is not writable: {source}", .folder.display())]
     Folder { key: &'static str, folder: PathBuf, source: io::Error },
     #[error("postgres.url: {0}")]
     Postgres(sqlx::Error),
-    #[error("postgres.url: no answer in {} s", CONNECT_TIMEOUT.as_secs())]
-    PostgresSilent,
+    #[error("postgres.url: no connection within {} s", CONNECT_TIMEOUT.as_secs())]
+    PostgresTimeout,
     #[error("redis.url: {0}")]
     Redis(#[from] redis::RedisError),
     #[error(
-        "redis.url: its maxmemory-policy `{0}` lets it throw away clicks and jobs that wait; \
+        "redis.url: the maxmemory-policy `{0}` evicts queued clicks and jobs; \
          set volatile-lru or noeviction"
     )]
     Evicts(String),
@@ -51,8 +51,8 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
 }
 
-/// Looks whether folders can be written, and whether PostgreSQL and Redis take us; waits for servers
-/// that are about to start.
+/// Checks that directories are writable and that PostgreSQL and Redis accept connections. Waits up to
+/// [`STARTUP_TIMEOUT`] for servers that are starting.
 pub async fn preflight(settings: &Settings) -> Result<(), PreflightError> {
     let mut problems: Vec<Problem> = [
         ("clicks.spool_dir", &settings.clicks.spool_dir),
@@ -65,42 +65,42 @@ pub async fn preflight(settings: &Settings) -> Result<(), PreflightError> {
     })
     .collect();
     let (postgres, redis) = futures::join!(
-        until_definite(|| try_postgres(&settings.postgres), Problem::may_pass),
-        until_definite(|| try_redis(settings), Problem::may_pass),
+        retry_while_passing(|| try_postgres(&settings.postgres), Problem::may_pass),
+        retry_while_passing(|| try_redis(settings), Problem::may_pass),
     );
     problems.extend([postgres.err(), redis.err()].into_iter().flatten());
     if problems.is_empty() { Ok(()) } else { Err(PreflightError(problems)) }
 }
 
 impl Problem {
-    /// Whether it may be gone in a moment.
+    /// Whether the problem may pass by itself.
     fn may_pass(&self) -> bool {
         match self {
             Self::Postgres(error) => {
                 match error.as_database_error().and_then(DatabaseError::code) {
-                    // Such as 57P03: it is starting up. A database that is not there yet may be about to be made.
+                    // Such as 57P03, while it starts. A missing database may be about to be created.
                     Some(code) => !REFUSED.contains(&code.as_ref()),
                     None => true,
                 }
             }
-            Self::PostgresSilent => true,
+            Self::PostgresTimeout => true,
             Self::Redis(error) => error.kind() != redis::ErrorKind::AuthenticationFailed,
             Self::Folder { .. } | Self::Evicts(_) => false,
         }
     }
 }
 
-async fn until_definite<F: Future<Output = Result<(), Problem>>>(
+async fn retry_while_passing<F: Future<Output = Result<(), Problem>>>(
     attempt: impl Fn() -> F,
     may_pass: impl Fn(&Problem) -> bool,
 ) -> Result<(), Problem> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + STARTUP_TIMEOUT;
     loop {
         match attempt().await {
             Err(problem) if may_pass(&problem) && Instant::now() < deadline => {
                 sleep(RETRY_EVERY).await;
             }
-            outcome => return outcome,
+            result => return result,
         }
     }
 }
@@ -116,12 +116,12 @@ async fn try_postgres(settings: &PostgresSettings) -> Result<(), Problem> {
     let options =
         PgConnectOptions::from_str(settings.url.expose_secret()).map_err(Problem::Postgres)?;
     let connected = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
-    let connection = connected.map_err(|_| Problem::PostgresSilent)?.map_err(Problem::Postgres)?;
+    let connection = connected.map_err(|_| Problem::PostgresTimeout)?.map_err(Problem::Postgres)?;
     connection.close().await.map_err(Problem::Postgres)
 }
 
 async fn try_redis(settings: &Settings) -> Result<(), Problem> {
-    let mut redis = connect(&settings.redis).await?;
+    let mut redis = connect(&settings.redis, CONNECT_TIMEOUT).await?;
     let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await?;
     let policy = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
     match policy.map(str::trim) {
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_cannot_be_written_is_found() {
+    fn a_directory_that_is_not_writable_is_found() {
         let dir = tempfile::tempdir().unwrap();
         assert!(try_folder(&dir.path().join("a/b")).is_ok());
         assert_eq!(fs::read_dir(dir.path().join("a/b")).unwrap().count(), 0);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let problem = |key| Problem::Folder {
             key,
             folder: "/nowhere".into(),
@@ -153,6 +153,6 @@ mod tests {
         };
         let error = PreflightError(vec![problem("a"), problem("b")]).to_string();
         assert!(error.starts_with("this installation has 2 problem(s)\n  a: /nowhere"), "{error}");
-        assert!(error.contains("\n  b: /nowhere cannot be written"), "{error}");
+        assert!(error.contains("\n  b: /nowhere is not writable"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! What was built.
+//! Build information.
 
 use linnet_telemetry::ServiceInfo;
 
-/// The build's name for itself: a commit or a tag.
+/// The release: a commit or a tag.
 pub const RELEASE: &str = match option_env!("LINNET_RELEASE") {
     Some(release) => release,
     None => "development",
@@ -12,6 +12,6 @@ pub const RELEASE: &str = match option_env!("LINNET_RELEASE") {
 pub const WORKER: ServiceInfo =
     ServiceInfo { name: "worker", version: env!("CARGO_PKG_VERSION"), release: RELEASE };
 
-/// The server, for telemetry.
+/// The shortener, for telemetry.
 pub const SERVICE: ServiceInfo =
     ServiceInfo { name: "shortener", version: env!("CARGO_PKG_VERSION"), release: RELEASE };

@@ -15,7 +15,8 @@ pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), Admi
         .scopes
         .iter()
         .map(|word| {
-            Scope::parse(word.trim()).ok_or_else(|| bad("scopes", format!("no scope `{word}`")))
+            Scope::parse(word.trim())
+                .ok_or_else(|| bad("scopes", format!("must be scopes; `{word}` is none")))
         })
         .collect::<Result<_, _>>()?;
     let name = bounded_text(&arguments.name, ApiKey::MAX_NAME)
@@ -30,16 +31,16 @@ pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), Admi
     Ok(())
 }
 
-/// The user with this address; a new one if there is none.
+/// Finds the user with this e-mail address, or creates one.
 pub(super) async fn find_or_create(store: &Store, new: NewUser) -> Result<User, AdminError> {
     if let Some(user) = store.find_user_by_email(new.email.as_str()).await? {
         return Ok(user);
     }
     match store.create_operator(&new).await {
-        // Somebody was faster.
+        // Another process created the user in between.
         Err(error @ StoreError::Conflict(Constraint::EmailTaken)) => {
             store.find_user_by_email(new.email.as_str()).await?.ok_or_else(|| error.into())
         }
-        outcome => Ok(outcome?),
+        result => Ok(result?),
     }
 }

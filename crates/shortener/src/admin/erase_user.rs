@@ -1,21 +1,22 @@
-//! `admin erase-user`: the user, and everything that is left of it.
+//! `admin erase-user`: deletes a user and all its data.
 
 use linnet_domain::Visibility;
-use linnet_store::{Erased, Store};
+use linnet_store::{ErasureCounts, Store};
 
 use super::{AdminError, EraseUser};
 
-/// Deletes the user if it is there, then its traces; says what that was.
+/// Deletes the user if it exists, then its history, and prints the counts.
 #[expect(clippy::print_stderr, reason = "the report is for the person at the terminal")]
 pub(super) async fn run(store: &Store, arguments: &EraseUser) -> Result<(), AdminError> {
     if store.delete_user(arguments.id, Visibility::All, None).await? {
         eprintln!("user {}: name, address, keys and links deleted", arguments.id);
     } else {
-        eprintln!("there is no user {}: looking for what it left", arguments.id);
+        eprintln!("no user has the id {}: erasing what is left of it", arguments.id);
     }
-    let Erased { links, events, clicks, roll_ups } = store.erase_traces(arguments.id).await?;
+    let ErasureCounts { links, events, clicks, roll_ups } =
+        store.erase_user_history(arguments.id).await?;
     eprintln!(
-        "{links} links: {clicks} clicks, {roll_ups} rows of roll-ups, {events} events erased"
+        "erased {clicks} clicks, {roll_ups} roll-up rows and {events} events of {links} links"
     );
     Ok(())
 }

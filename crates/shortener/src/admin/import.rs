@@ -1,14 +1,15 @@
-//! `admin import`: users, then links, then events, by the code that bulk jobs run.
+//! `admin import`: imports users, then links, then events, with the code of bulk jobs.
 
 use std::path::Path;
 
-use crate::{config::Settings, startup::background_redis};
+use crate::config::Settings;
 use linnet_domain::{RowFormat, Visibility};
 use linnet_import::{
     BadRow, Bounds, ImportRow, RowRules, read_chunks,
     source::{Position, SourceError},
     write_chunk,
 };
+use linnet_platform::redis_connection;
 use linnet_store::{ImportEvent, ImportLink, ImportUser, Store, WriteOptions};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     terminal::{Progress, say},
 };
 
-/// Rows with errors that are told one by one; the rest are only counted.
+/// Bad rows that are reported one by one. Further ones are only counted.
 const MAX_REPORTED: u64 = 1_000;
 
 /// Imports the files, in the order in which rows refer to each other.
@@ -31,7 +32,7 @@ pub(super) async fn run(
     let mut import = Importer {
         settings,
         store,
-        redis: background_redis(settings).ok(),
+        redis: redis_connection::pool(&settings.redis, 1).ok(),
         rules: RowRules { targets, by_admin: true, owner: None },
         options: WriteOptions {
             on_conflict: arguments.on_conflict,
@@ -90,13 +91,13 @@ impl Importer<'_> {
             transaction.commit().await.map_err(linnet_store::StoreError::from)?;
             progress.add(written.written as u64, chunk.end.offset);
             progress.suspend(|| self.report(path, &written.bad));
-            self.forget_absence(&written.codes).await;
+            self.drop_negative_entries(&written.codes).await;
             unknown = chunk.unknown_columns;
         }
         progress.finish();
         if !unknown.is_empty() {
             let columns = unknown.join(", ");
-            say(&format!("{}: passed over unknown columns: {columns}", path.display()));
+            say(&format!("{}: ignored unknown columns: {columns}", path.display()));
         }
         Ok(())
     }
@@ -105,7 +106,7 @@ impl Importer<'_> {
         for BadRow { line, problems, .. } in rows {
             self.bad += 1;
             if self.bad == MAX_REPORTED + 1 {
-                say("further bad rows are only counted");
+                say("further bad rows are counted only");
             }
             if self.bad > MAX_REPORTED {
                 continue;
@@ -118,27 +119,27 @@ impl Importer<'_> {
         }
     }
 
-    /// Somebody may have asked for a code before it was imported, and Redis remembers its absence.
-    async fn forget_absence(&self, codes: &[String]) {
+    /// Drops negative entries of imported codes from L2.
+    async fn drop_negative_entries(&self, codes: &[String]) {
         if codes.is_empty() || self.options.dry_run {
             return;
         }
         let keys: Vec<String> =
             codes.iter().map(|code| linnet_protocol::invalidation::l2_key(code)).collect();
-        let forgotten = async {
+        let dropped = async {
             let mut connection = self.redis.as_ref()?.get().await.ok()?;
             redis::cmd("UNLINK").arg(&keys).query_async::<i64>(&mut *connection).await.ok()
         };
-        if forgotten.await.is_none() {
-            let life = self.settings.cache.l2_negative_ttl_s;
+        if dropped.await.is_none() {
+            let ttl = self.settings.cache.l2_negative_ttl_s;
             say(&format!(
-                "Redis is away: codes that were asked for before may seem absent for {life} s"
+                "Redis cannot be reached: codes that were requested before may return 404 for {ttl} s"
             ));
         }
     }
 }
 
-/// By the file's name: `.json` is one array, `.ndjson` and `.jsonl` an object a line, all else CSV.
+/// The format by file name: `.json` is an array, `.ndjson` and `.jsonl` one object a line, others are CSV.
 fn format_of(path: &Path) -> RowFormat {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => RowFormat::Json,

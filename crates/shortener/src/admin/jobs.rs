@@ -1,8 +1,9 @@
-//! `admin jobs`: what waits, runs and has failed, and what to do about it.
+//! `admin jobs`: lists, shows, cancels and replays bulk jobs.
 
-use crate::{config::Settings, startup::background_redis};
-use linnet_domain::{Job, JobFilter, JobId, Lane, Page, Point, Position, Visibility};
+use crate::config::Settings;
+use linnet_domain::{Job, JobFilter, JobId, Lane, Page, PageStart, SortKey, Visibility};
 use linnet_jobs::{announcement, upload};
+use linnet_platform::redis_connection;
 use linnet_store::{JobChange, Store};
 
 use super::{AdminError, Jobs, ListJobs, terminal::say};
@@ -44,7 +45,7 @@ async fn list(store: &Store, arguments: &ListJobs) -> Result<(), AdminError> {
     );
     while left > 0 {
         let size = left.min(linnet_domain::MAX_PAGE_SIZE);
-        let page = Page { position: Position::After(after), size };
+        let page = Page { position: PageStart::After(after), size };
         let jobs = store.list_jobs(&filter, Visibility::All, page).await?;
         for job in &jobs {
             let state = if job.is_dead { "dead" } else { job.state.as_str() };
@@ -75,7 +76,7 @@ fn show(job: &Job) {
 fn done<T>(id: JobId, change: JobChange<T>) -> Result<T, AdminError> {
     match change {
         JobChange::Done(done) => Ok(done),
-        JobChange::Absent => Err(AdminError::NoJob(id)),
+        JobChange::NotFound => Err(AdminError::NoJob(id)),
         JobChange::WrongState(job) => {
             let state = if job.is_dead { "dead" } else { job.state.as_str() };
             Err(AdminError::JobState { id, state })
@@ -84,11 +85,11 @@ fn done<T>(id: JobId, change: JobChange<T>) -> Result<T, AdminError> {
 }
 
 async fn announce(settings: &Settings, lane: Lane, id: JobId) {
-    let told = async {
-        let mut connection = background_redis(settings).ok()?.get().await.ok()?;
+    let announced = async {
+        let mut connection = redis_connection::pool(&settings.redis, 1).ok()?.get().await.ok()?;
         announcement(lane, id).query_async::<String>(&mut *connection).await.ok()
     };
-    if told.await.is_none() {
-        say("Redis is away: the job begins when it is back");
+    if announced.await.is_none() {
+        say("Redis cannot be reached: the job starts when it recovers");
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator does from the command line, with the service running or not.
+//! Commands for operators. They work whether or not the service runs.
 
 mod create_key;
 mod erase_user;
@@ -22,44 +22,44 @@ use linnet_worker::maintenance::RunError;
 /// The subcommands of `admin`.
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
-    /// Makes an API key and prints it; the user is made when no user has the address.
+    /// Creates an API key and prints it. Creates the user if no user has the e-mail address.
     CreateKey(CreateKey),
-    /// Deletes a user with everything that is left of it: links, history, clicks, roll-ups.
+    /// Deletes a user and all its data: links, history, clicks, roll-ups.
     EraseUser(EraseUser),
-    /// Loads users, links and events from CSV files, with the ids that they have there.
+    /// Imports users, links and events from files, with the ids in the files.
     Import(Import),
     /// Lists, shows, cancels and replays bulk jobs.
     #[command(subcommand)]
     Jobs(Jobs),
-    /// Makes links and clicks of the last days, to try the service with. They cannot be told from real
-    /// ones afterwards, but by their owner.
+    /// Generates links and clicks of the last days, to try the service. Only their owner distinguishes
+    /// them from real ones.
     Generate(Generate),
-    /// Runs a task of the upkeep now, in this process, and says what it did. Workers run each by
-    /// themselves in time.
+    /// Runs a maintenance task now, in this process, and prints its result. Workers also run every task on
+    /// its schedule.
     RunTask(RunTask),
 }
 
 /// Arguments of `admin create-key`.
 #[derive(Debug, Args)]
 pub struct CreateKey {
-    /// The user's name, if the user is new.
+    /// The name of a new user.
     #[arg(long)]
     pub username: String,
     /// The user's e-mail address.
     #[arg(long)]
     pub email: String,
-    /// What the key allows, comma-separated.
+    /// Scopes of the key, comma-separated.
     #[arg(long, default_value = "admin", value_delimiter = ',')]
     pub scopes: Vec<String>,
-    /// What to call the key.
-    #[arg(long, default_value = "made on the command line")]
+    /// Name of the key.
+    #[arg(long, default_value = "created on the command line")]
     pub name: String,
 }
 
 /// Arguments of `admin erase-user`.
 #[derive(Debug, Args)]
 pub struct EraseUser {
-    /// The user's number.
+    /// The user's id.
     #[arg(long)]
     pub id: UserId,
 }
@@ -68,21 +68,21 @@ pub struct EraseUser {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("files").required(true).multiple(true).args(["users", "urls", "events"]))]
 pub struct Import {
-    /// `username,email` and, if you like, `id,created_at`: CSV, or JSON by the name's ending (.json for
-    /// an array, .ndjson or .jsonl for an object a line).
+    /// Columns `username,email`; optional `id,created_at`. CSV, or JSON by the file name: .json for an
+    /// array, .ndjson or .jsonl for one object a line.
     #[arg(long, value_name = "FILE")]
     pub users: Option<PathBuf>,
-    /// `original_url` and, if you like, any of `id,user_id,short_code,title,is_active,redirect_status,
-    /// expires_at,max_clicks,created_at,updated_at`.
+    /// Column `original_url`; optional `id,user_id,short_code,title,is_active,redirect_status,expires_at,
+    /// max_clicks,created_at,updated_at`.
     #[arg(long, value_name = "FILE")]
     pub urls: Option<PathBuf>,
-    /// `id,event_type,timestamp` and, if you like, `url_id,user_id,details`.
+    /// Columns `id,event_type,timestamp`; optional `url_id,user_id,details`.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
-    /// What becomes of rows whose id, code or address is taken: fail (report them), skip or update.
+    /// For rows whose id, code or e-mail address is taken: fail (report them), skip or update.
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = on_conflict)]
     pub on_conflict: OnConflict,
-    /// Finds out what would come of it, and writes nothing.
+    /// Validates the files and reports the result without writing anything.
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -98,17 +98,17 @@ pub enum Jobs {
     List(ListJobs),
     /// Shows a job.
     Show {
-        /// The job's number.
+        /// The job's id.
         id: JobId,
     },
-    /// Cancels a job that waits or runs. What was written until then stays.
+    /// Cancels a queued or running job. Rows that are written stay.
     Cancel {
-        /// The job's number.
+        /// The job's id.
         id: JobId,
     },
-    /// Puts a job of the dead-letter queue back into its queue, to go on where it had come to.
+    /// Returns a job from the dead-letter queue to its queue. It continues where it stopped.
     Replay {
-        /// The job's number.
+        /// The job's id.
         id: JobId,
     },
 }
@@ -116,13 +116,13 @@ pub enum Jobs {
 /// Arguments of `admin jobs list`.
 #[derive(Debug, Args)]
 pub struct ListJobs {
-    /// Only those in this state: queued, running, succeeded, failed or cancelled.
+    /// Only jobs in this state: queued, running, succeeded, failed or cancelled.
     #[arg(long, value_parser = job_state)]
     pub state: Option<JobState>,
     /// Only the dead-letter queue.
     #[arg(long)]
     pub dead: bool,
-    /// How many, at most.
+    /// Longest list.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub limit: i64,
 }
@@ -135,22 +135,22 @@ fn job_state(text: &str) -> Result<JobState, String> {
 /// Arguments of `admin generate`.
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Links to make, with drawn codes.
+    /// Number of links, with generated codes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub links: u32,
-    /// Clicks on them: the link of rank k gets a share of 1/k.
+    /// Number of clicks, spread by Zipf's law: the link of rank k gets a share of 1/k.
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(..=1_000_000_000_000))]
     pub clicks: u64,
-    /// Days that the clicks are spread over, up to the hour that runs.
+    /// Days over which the clicks are spread, up to the current hour.
     #[arg(long, value_name = "D", value_parser = clap::value_parser!(u32).range(1..=3_650))]
     pub days: u32,
-    /// The same seed draws the same clicks. Codes are drawn anew.
+    /// Seed of the clicks. Codes are different in each run.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The links' owner; made when no user has the address.
+    /// Owner of the links. Created if no user has the e-mail address.
     #[arg(long, value_name = "EMAIL", default_value = "generated@example.com")]
     pub user: String,
-    /// Leaves the clicks in the stream, for workers to write. At most 7 days then.
+    /// Adds the clicks to the stream for workers to write. Allows at most 7 days.
     #[arg(long)]
     pub to_stream: bool,
 }
@@ -158,10 +158,10 @@ pub struct Generate {
 /// Arguments of `admin run-task`.
 #[derive(Debug, Args)]
 pub struct RunTask {
-    /// The task.
+    /// Name of the task.
     #[arg(value_parser = run_task::task_names())]
     pub name: String,
-    /// Longest wait for a run that is under way elsewhere, in seconds.
+    /// Longest wait for a run in another process, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(..=3_600))]
     pub wait: u64,
@@ -173,51 +173,51 @@ pub enum AdminError {
     /// An argument is not valid.
     #[error("--{argument}: {message}")]
     Argument {
-        /// Which.
+        /// The subject.
         argument: &'static str,
-        /// Why.
+        /// The reason.
         message: String,
     },
-    /// The database.
+    /// A database error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The system has no randomness to give.
-    #[error("the system has no randomness to give")]
+    /// The operating system has no random numbers.
+    #[error("the operating system has no random numbers")]
     Random(#[from] rand::rngs::SysError),
     /// A file cannot be read.
     #[error("cannot read {file}")]
     File {
-        /// Which.
+        /// The subject.
         file: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// A file does not hold rows of this kind.
+    /// A file has no rows of this kind.
     #[error("{file}: {reason}")]
     Rows {
-        /// Which.
+        /// The subject.
         file: PathBuf,
-        /// Why.
+        /// The reason.
         reason: SourceError,
     },
-    /// There is no such job.
-    #[error("there is no job {0}")]
+    /// No job has this id.
+    #[error("no job has the id {0}")]
     NoJob(JobId),
-    /// The job is in a state in which that cannot be done.
+    /// The state of the job does not allow this.
     #[error("job {id} is {state}")]
     JobState {
-        /// Which.
+        /// The subject.
         id: JobId,
         /// Its state.
         state: &'static str,
     },
-    /// Redis.
+    /// A Redis error.
     #[error("a Redis command failed")]
     Redis(#[from] redis::RedisError),
-    /// Clicks cannot be written.
+    /// Clicks could not be written.
     #[error(transparent)]
     Clicks(#[from] IngestError),
-    /// A task was not done.
+    /// A task failed.
     #[error(transparent)]
     Task(#[from] RunError),
     /// Some rows were not imported; each has been reported.
@@ -228,14 +228,14 @@ pub enum AdminError {
 /// Runs a command.
 pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), AdminError> {
     let postgres = match command {
-        // They do what workers do, or wait for them.
+        // These do the work of a worker, or wait for one.
         AdminCommand::EraseUser(_) | AdminCommand::Generate(_) | AdminCommand::RunTask(_) => {
             settings.worker_postgres()
         }
         _ => settings.postgres.clone(),
     };
     let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);
-    let outcome = match command {
+    let result = match command {
         AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
         AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
         AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
@@ -244,5 +244,5 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         AdminCommand::RunTask(arguments) => run_task::run(settings, &store, &arguments).await,
     };
     store.close().await;
-    outcome
+    result
 }

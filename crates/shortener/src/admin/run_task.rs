@@ -1,4 +1,4 @@
-//! `admin run-task`: a task of the upkeep, now.
+//! `admin run-task`: runs one maintenance task now.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use linnet_worker::maintenance::{MaintenanceContext, TASKS, Task};
 
 use super::{AdminError, RunTask};
 
-/// The tasks' names, for the parser and its help.
+/// The names of the tasks, for the parser and its help.
 pub(super) fn task_names() -> PossibleValuesParser {
     TASKS.iter().map(|task| PossibleValue::new(task.name).help(task.about)).into()
 }
 
-/// Runs the task and prints what it did.
-#[expect(clippy::print_stdout, reason = "what was done is this command's output")]
+/// Runs the task and prints its result.
+#[expect(clippy::print_stdout, reason = "the result is this command's output")]
 pub(super) async fn run(
     settings: &Settings,
     store: &Store,
     arguments: &RunTask,
 ) -> Result<(), AdminError> {
-    // The parser has refused any other name.
+    // The parser rejects any other name.
     let Some(task) = Task::find(&arguments.name) else {
         let message = format!("no task `{}`", arguments.name);
         return Err(AdminError::Argument { argument: "name", message });
     };
-    let upkeep = MaintenanceContext {
+    let maintenance = MaintenanceContext {
         store: store.clone(),
         settings: settings.maintenance(),
         clock: Clock::System,
     };
-    let report = upkeep.run_now(task, Duration::from_secs(arguments.wait)).await?;
+    let report = maintenance.run_now(task, Duration::from_secs(arguments.wait)).await?;
     println!("{}: {report}", task.name);
     Ok(())
 }

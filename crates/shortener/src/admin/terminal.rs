@@ -1,10 +1,10 @@
-//! What the person at the terminal is told.
+//! Progress and messages on the terminal.
 
 use std::{io::IsTerminal, time::Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar on standard error, if that is a terminal, and one line at the end.
+/// A progress bar on standard error, if that is a terminal, and one line at the end.
 pub(super) struct Progress {
     name: &'static str,
     done: &'static str,
@@ -14,7 +14,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// `done` says what has become of the rows; `size` is the position at the end.
+    /// `done` is the participle of the last line ("imported"); `size` is the position at the end.
     pub(super) fn new(name: &'static str, done: &'static str, size: u64) -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
@@ -36,7 +36,7 @@ impl Progress {
         self.bar.set_position(position);
     }
 
-    /// Lets something else be written meanwhile.
+    /// Hides the bar while `write` prints.
     pub(super) fn suspend(&self, write: impl FnOnce()) {
         self.bar.suspend(write);
     }

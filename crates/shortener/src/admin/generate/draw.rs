@@ -1,7 +1,8 @@
-//! Draws clicks: when, on which link, by whom.
+//! Draws clicks: their time, link and visitor.
 
 use chrono::{DateTime, Datelike, DurationRound, TimeDelta, Timelike, Utc};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand_distr::Zipf;
 
 use linnet_clicks::{BatchBuilder, PackedClick};
 use linnet_domain::LinkId;
@@ -17,14 +18,14 @@ const MS_PER_HOUR: u64 = 3_600_000;
 const BOTS: f64 = 0.12;
 const PREFETCHES: f64 = 0.02;
 const HEADS: f64 = 0.01;
-/// People who asked to be left out.
+/// Visitors who opted out of statistics.
 const OPTED_OUT: f64 = 0.03;
-/// Clicks of people who were here before on that day, and of those the ones on the same link.
+/// Clicks of visitors who return on the same day, and of those the ones on the same link.
 const RETURNING: f64 = 0.3;
 const SAME_LINK: f64 = 0.5;
-/// Clicks that no other page led to.
+/// Clicks without a referrer.
 const DIRECT: f64 = 0.45;
-/// People who may come again.
+/// Visitors who may return.
 const REMEMBERED: usize = 4_096;
 
 /// An hour and its clicks.
@@ -58,38 +59,7 @@ fn share(start: DateTime<Utc>) -> u64 {
     of(&HOURS, start.hour()) * of(&WEEKDAYS, start.weekday().num_days_from_monday())
 }
 
-/// Draws from Zipf's law: rank k in proportion to 1 / k.
-struct Zipf {
-    /// Up to and with each rank, of the total of 1.
-    cumulated: Vec<f64>,
-}
-
-impl Zipf {
-    fn new(ranks: usize) -> Self {
-        let mut sum = 0.0;
-        let ranks = u32::try_from(ranks).unwrap_or(u32::MAX);
-        let mut cumulated: Vec<f64> = (1..=ranks)
-            .map(|rank| {
-                sum += 1.0 / f64::from(rank);
-                sum
-            })
-            .collect();
-        for value in &mut cumulated {
-            *value /= sum;
-        }
-        Self { cumulated }
-    }
-
-    /// A rank from 0.
-    fn draw(&self, random: &mut StdRng) -> usize {
-        let point: f64 = random.random();
-        let rank = self.cumulated.partition_point(|up_to| *up_to <= point);
-        // Rounding may leave the last value below 1.
-        rank.min(self.cumulated.len().saturating_sub(1))
-    }
-}
-
-/// Somebody with a browser.
+/// A visitor with a browser.
 #[derive(Debug, Clone)]
 struct Person {
     visitor: Option<u64>,
@@ -98,11 +68,11 @@ struct Person {
     url_id: LinkId,
 }
 
-/// Draws clicks on links. Holds 16 bytes for each link, and some thousand people.
+/// Draws clicks on links. Needs 8 bytes for each link, and some thousand visitors.
 pub(super) struct Draw {
     random: StdRng,
     links: Vec<LinkId>,
-    zipf: Zipf,
+    popularity: Option<Zipf<f64>>,
     browsers: Vec<String>,
     referrers: Vec<String>,
     people: Vec<Person>,
@@ -114,7 +84,7 @@ impl Draw {
     pub(super) fn new(links: Vec<LinkId>, seed: u64) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
-            zipf: Zipf::new(links.len()),
+            popularity: zipf(links.len()),
             links,
             browsers: words::browsers(),
             referrers: words::referrers(),
@@ -123,11 +93,11 @@ impl Draw {
         }
     }
 
-    /// Adds a click of this hour to the batch; the link that it is on.
+    /// Adds a click of this hour to the batch, and returns its link.
     pub(super) fn click(&mut self, hour: DateTime<Utc>, batch: &mut BatchBuilder) -> LinkId {
         let day = hour.date_naive();
         if self.day != Some(day) {
-            // Tomorrow nobody is known again.
+            // Unique visitors are counted by day.
             self.people.clear();
             self.day = Some(day);
         }
@@ -148,18 +118,18 @@ impl Draw {
             click.url_id = self.link();
             click.visitor = Some(self.random.random());
             let bot = words::BOTS.choose(&mut self.random).copied().unwrap_or_default();
-            click.agent = batch.text(bot);
+            click.agent = batch.intern(bot);
         } else {
             let person = self.person();
             click.url_id = person.url_id;
             click.visitor = person.visitor;
             click.is_prefetch = self.random.random_bool(PREFETCHES);
-            click.agent = batch.text(self.browsers.get(person.agent).map_or("", String::as_str));
-            click.country = batch.text(person.origin.0);
-            click.language = batch.text(person.origin.1);
+            click.agent = batch.intern(self.browsers.get(person.agent).map_or("", String::as_str));
+            click.country = batch.intern(person.origin.0);
+            click.language = batch.intern(person.origin.1);
             if !self.random.random_bool(DIRECT) {
                 let at = front(&mut self.random, self.referrers.len());
-                click.referrer = batch.text(self.referrers.get(at).map_or("", String::as_str));
+                click.referrer = batch.intern(self.referrers.get(at).map_or("", String::as_str));
             }
         }
         batch.push(click);
@@ -167,8 +137,8 @@ impl Draw {
     }
 
     fn link(&mut self) -> LinkId {
-        let rank = self.zipf.draw(&mut self.random);
-        self.links.get(rank).copied().unwrap_or(LinkId::MIN)
+        let rank = self.popularity.map_or(1.0, |popularity| self.random.sample(popularity));
+        self.links.get(index_of(rank)).copied().unwrap_or(LinkId::MIN)
     }
 
     fn person(&mut self) -> Person {
@@ -183,9 +153,9 @@ impl Draw {
             return known;
         }
         let origin = front(&mut self.random, words::ORIGINS.len());
-        let is_left_out = self.random.random_bool(OPTED_OUT);
+        let is_opted_out = self.random.random_bool(OPTED_OUT);
         let person = Person {
-            visitor: (!is_left_out).then(|| self.random.random()),
+            visitor: (!is_opted_out).then(|| self.random.random()),
             agent: front(&mut self.random, self.browsers.len()),
             origin: words::ORIGINS.get(origin).copied().unwrap_or_default(),
             url_id,
@@ -200,6 +170,21 @@ impl Draw {
         }
         person
     }
+}
+
+/// Zipf's law: the rank k from 1 to `ranks` in proportion to 1 / k; `None` without ranks.
+fn zipf(ranks: usize) -> Option<Zipf<f64>> {
+    Zipf::new(f64::from(u32::try_from(ranks).ok()?), 1.0).ok()
+}
+
+/// The index of a rank, which is a whole number from 1.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a whole number from 1 to the number of links"
+)]
+fn index_of(rank: f64) -> usize {
+    (rank as usize).saturating_sub(1)
 }
 
 /// A place in a list, the earlier the likelier: a tenth of the list has almost half of the draws.

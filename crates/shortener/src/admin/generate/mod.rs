@@ -1,8 +1,8 @@
-//! `admin generate`: links and clicks of the last days, to try the service with.
+//! `admin generate`: generates links and clicks of the last days, to try the service.
 //!
-//! The clicks are batches as redirects make them, and go the way that a worker's go: raw rows,
-//! roll-ups and visitors are what the service itself would have written. They are drawn hour by hour,
-//! and groups end with their day, so memory does not grow with their number.
+//! The clicks are batches as redirects record them, and are written as a worker writes them: raw rows,
+//! roll-ups and unique visitors are what the service itself would have written. They are drawn hour by
+//! hour, and groups end with their day, so memory does not grow with their number.
 
 mod draw;
 mod words;
@@ -16,7 +16,10 @@ use redis::aio::MultiplexedConnection;
 use crate::config::Settings;
 use linnet_clicks::{
     BatchBuilder, BatchIds, FIELD, PackedBatch, STREAM,
-    ingest::{IngestError, IngestMetrics, Knowledge, Pace, Writer, connect, forget_visitors},
+    ingest::{
+        BatchEnricher, IngestError, IngestMetrics, WriteMode, Writer, connect,
+        delete_visitor_counts,
+    },
 };
 use linnet_domain::{Email, LinkId, NewUser, ShortCode, Subject, UserId};
 use linnet_platform::clock::Clock;
@@ -28,14 +31,14 @@ use super::{
     terminal::{Progress, say},
 };
 
-/// Links of one statement.
+/// Links in one statement.
 const LINKS_AT_ONCE: u32 = 5_000;
-/// Clicks of one batch, as the publisher has them at most.
+/// Clicks in one batch, the publisher's limit.
 const BATCH_CLICKS: usize = 1_000;
-/// A month is folded a week after its end: clicks of this many days are in none.
+/// A month is folded a week after its end, so clicks of this many days are in no folded month.
 const MAX_STREAM_DAYS: u32 = 7;
 
-/// Makes the links, then the clicks.
+/// Generates the links, then the clicks.
 pub(super) async fn run(
     settings: &Settings,
     store: &Store,
@@ -43,7 +46,7 @@ pub(super) async fn run(
 ) -> Result<(), AdminError> {
     let bad = |argument, message| AdminError::Argument { argument, message };
     if arguments.to_stream && arguments.days > MAX_STREAM_DAYS {
-        let message = format!("at most {MAX_STREAM_DAYS} with --to-stream");
+        let message = format!("must be at most {MAX_STREAM_DAYS} with --to-stream");
         return Err(bad("days", message));
     }
     let email = Email::parse(&arguments.user).map_err(|error| bad("user", error.to_string()))?;
@@ -53,7 +56,7 @@ pub(super) async fn run(
     let now = store.server_time().await?;
     let start = now - TimeDelta::days(arguments.days.into());
     let mut links = make_links(settings, store, arguments.links, user_id, start).await?;
-    // Neighbours in the table are not neighbours in popularity.
+    // Links that are neighbours in the table must not be neighbours in popularity.
     links.shuffle(&mut StdRng::seed_from_u64(arguments.seed));
 
     let redis = connect(&settings.redis).await;
@@ -61,7 +64,9 @@ pub(super) async fn run(
         Destination::Stream(redis?)
     } else {
         let redis = redis
-            .inspect_err(|error| say(&format!("Redis is away: visitors will be 0 ({error})")))
+            .inspect_err(|error| {
+                say(&format!("Redis cannot be reached: unique visitors will be 0 ({error})"))
+            })
             .ok();
         let meter = opentelemetry::global::meter("linnet-shortener");
         let metrics = Arc::new(IngestMetrics::new(&meter));
@@ -69,7 +74,7 @@ pub(super) async fn run(
             writer: Box::new(Writer::new(
                 store.clone(),
                 metrics,
-                Knowledge::shared(store.clone(), Clock::System),
+                BatchEnricher::shared(store.clone(), Clock::System),
             )),
             redis,
         }
@@ -85,14 +90,14 @@ pub(super) async fn run(
     store.unfold_click_months(start.date_naive()).await?;
     make_clicks(&mut sink, Draw::new(links, arguments.seed), now, arguments).await?;
     if !arguments.to_stream {
-        // A worker may have folded what was only half there.
+        // A worker may have folded a month whose clicks were not complete.
         store.unfold_click_months(start.date_naive()).await?;
         while store.fold_click_month().await?.is_some() {}
     }
     Ok(())
 }
 
-/// The links' ids.
+/// Creates the links, and returns their ids.
 async fn make_links(
     settings: &Settings,
     store: &Store,
@@ -102,7 +107,7 @@ async fn make_links(
 ) -> Result<Vec<LinkId>, AdminError> {
     let bad = |message| AdminError::Argument { argument: "config", message };
     let targets = settings.target_policy().map_err(bad)?;
-    let mut progress = Progress::new("links", "made", count.into());
+    let mut progress = Progress::new("links", "generated", count.into());
     let mut ids: Vec<LinkId> = Vec::new();
     loop {
         let made = u32::try_from(ids.len()).unwrap_or(u32::MAX);
@@ -114,7 +119,7 @@ async fn make_links(
             let target = targets.parse(&words::target(number));
             links.push((ShortCode::generate()?, target.map_err(|error| bad(error.to_string()))?));
         }
-        // A code that is taken is drawn again.
+        // A code that is taken is generated again.
         let new = store.add_links(user_id, &links, created_at).await?;
         ids.extend(&new);
         progress.add(new.len() as u64, ids.len() as u64);
@@ -129,7 +134,7 @@ async fn make_clicks(
     now: DateTime<Utc>,
     arguments: &Generate,
 ) -> Result<(), AdminError> {
-    let mut progress = Progress::new("clicks", "made", arguments.clicks);
+    let mut progress = Progress::new("clicks", "generated", arguments.clicks);
     let mut builder = BatchBuilder::default();
     let mut done = 0;
     let mut last_day: Option<NaiveDate> = None;
@@ -187,10 +192,10 @@ impl Sink {
         self.take(builder).await?;
         self.write().await?;
         let links: Vec<Subject> = self.links.drain().map(Subject::Link).collect();
-        // No worker adds to such a day any more, and a year of them would fill Redis.
+        // Workers add no more clicks to such a day, and the keys of a year would fill Redis.
         let is_over = day + Days::new(1) < self.today;
         if is_over && let Destination::Database { redis: Some(redis), .. } = &mut self.destination {
-            forget_visitors(redis, day, &links).await?;
+            delete_visitor_counts(redis, day, &links).await?;
         }
         Ok(())
     }
@@ -201,9 +206,9 @@ impl Sink {
         }
         match &mut self.destination {
             Destination::Database { writer, redis } => {
-                let batches = self.group.iter().map(|batch| PackedBatch::of(batch));
+                let batches = self.group.iter().map(|batch| PackedBatch::from_bytes(batch));
                 let batches = batches.collect::<Result<Vec<_>, _>>().map_err(IngestError::from)?;
-                writer.write(redis.as_mut(), &batches, Pace::Hurried).await?;
+                writer.write(redis.as_mut(), &batches, WriteMode::Parallel).await?;
             }
             Destination::Stream(redis) => {
                 let mut pipe = redis::pipe();

@@ -155,22 +155,22 @@ pub(super) fn target(number: u32) -> String {
 mod tests {
     use std::collections::HashSet;
 
-    use linnet_clicks::{Enricher, campaign};
+    use linnet_clicks::{UserAgentParser, campaign};
 
     use super::*;
 
     #[test]
     fn agents_are_what_they_are_meant_to_be() {
-        let enricher = Enricher::default();
+        let parser = UserAgentParser::default();
         let browsers: HashSet<_> = browsers().into_iter().collect();
         assert_eq!(browsers.len(), 240);
         for agent in &browsers {
-            let known = enricher.agent(agent);
+            let known = parser.parse(agent);
             assert!(!known.is_bot, "{agent}");
             assert!(known.value.parts.iter().all(|part| !part.is_empty()), "{agent}: {known:?}");
         }
         for bot in BOTS {
-            assert!(enricher.agent(bot).is_bot, "{bot}");
+            assert!(parser.parse(bot).is_bot, "{bot}");
         }
     }
 
