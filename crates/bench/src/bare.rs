@@ -10,7 +10,7 @@ use actix_web::{
     http::header::{CACHE_CONTROL, HeaderValue, LOCATION},
     web,
 };
-use linnet_platform::listener::{Address, Bound, Listener};
+use linnet_platform::listener::{Address, BoundSocket, Listener};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -32,8 +32,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (bound, retire) = Listener::bind(&address)?.split();
     let server = HttpServer::new(|| App::new().default_service(web::to(redirect)));
     let server = match bound {
-        Bound::Tcp(listener) => server.listen(listener)?,
-        Bound::Unix(listener) => server.listen_uds(listener)?,
+        BoundSocket::Tcp(listener) => server.listen(listener)?,
+        BoundSocket::Unix(listener) => server.listen_uds(listener)?,
     };
     server.keep_alive(Duration::from_secs(75)).shutdown_timeout(1).run().await?;
     retire.retire();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use linnet_platform::{
-    cli::{Options, Program},
+    cli::{Program, ProgramOptions},
     healthcheck::healthcheck,
 };
 
@@ -21,7 +21,7 @@ const PROGRAM: Program = Program("linnet-gateway");
 #[command(name = PROGRAM.0, version = RELEASE)]
 struct Arguments {
     #[command(flatten)]
-    options: Options,
+    options: ProgramOptions,
     #[command(subcommand)]
     command: Option<Command>,
 }

@@ -15,7 +15,7 @@ use linnet_platform::{
     clock::Clock,
     invalidation_bus::{self, InvalidationSink},
     lifecycle::Lifecycle,
-    listener::{Address, Bound, Listener},
+    listener::{Address, BoundSocket, Listener},
     redis_client::RedisClient,
     server::{StartError, bind, first_ends_all, run_on, serve_admin},
 };
@@ -194,13 +194,14 @@ impl Application {
 
 fn start_background_tasks(shared: &SharedState, bus_task: BackgroundTask) {
     let SharedState { lifecycle, settings, .. } = shared;
-    lifecycle.own("invalidation bus", bus_task);
-    lifecycle.own("rate limit sweep", sweep(shared.limits.local()));
+    lifecycle.spawn_critical("invalidation bus", bus_task);
+    lifecycle.spawn_critical("rate limit sweep", sweep(shared.limits.local()));
     let (upstream, service) = (settings.upstream.clone(), settings.service.clone());
-    lifecycle.own("health probe", probe(upstream, service, Arc::clone(&shared.upstreams)));
+    lifecycle
+        .spawn_critical("health probe", probe(upstream, service, Arc::clone(&shared.upstreams)));
 }
 
-fn serve(shared: SharedState, socket: Bound) -> io::Result<Server> {
+fn serve(shared: SharedState, socket: BoundSocket) -> io::Result<Server> {
     let settings = Arc::clone(&shared.settings);
     let lifecycle = shared.lifecycle.clone();
     let threads = match settings.gateway.server_threads {
@@ -249,7 +250,7 @@ fn thread_state(shared: &SharedState) -> ThreadState {
     let settings = &shared.settings;
     let redis = match RedisClient::new(&settings.redis, None) {
         Ok((client, task)) => {
-            shared.lifecycle.own("Redis client", task);
+            shared.lifecycle.spawn_critical("Redis client", task);
             Some(client)
         }
         Err(error) => {

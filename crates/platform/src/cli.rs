@@ -15,7 +15,7 @@ use crate::{
 
 /// The options of every program.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct ProgramOptions {
     /// A TOML file with settings. Variables `LINNET__SECTION__KEY` override it.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -23,6 +23,9 @@ pub struct Options {
     #[arg(long, global = true)]
     check_config: bool,
 }
+
+/// Until every crate uses the new name.
+pub type Options = ProgramOptions;
 
 /// A program, by its name, which begins its messages on standard error.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +35,7 @@ impl Program {
     /// Loads the settings and runs `command` with them; with `--check-config` it only loads them.
     pub fn run<T: Settings>(
         self,
-        options: &Options,
+        options: &ProgramOptions,
         command: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
         match load(options.config.as_deref()) {

@@ -92,16 +92,16 @@ impl Lifecycle {
     }
 
     /// Spawns a critical task. If it returns or panics before the drain, the process drains and exits with an error.
-    pub fn own<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
+    pub fn spawn_critical<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let handle = tokio::spawn(task);
-        self.watch(name, handle)
+        self.watch_critical(name, handle)
     }
 
-    /// [`Lifecycle::own`] for a task that is already spawned.
-    pub fn watch(&self, name: &'static str, handle: JoinHandle<()>) -> JoinHandle<()> {
+    /// The same as [`Lifecycle::spawn_critical`], for a task that is already spawned.
+    pub fn watch_critical(&self, name: &'static str, handle: JoinHandle<()>) -> JoinHandle<()> {
         let lifecycle = self.clone();
         tokio::spawn(async move {
             let end = handle.await;
@@ -113,6 +113,19 @@ impl Lifecycle {
             lifecycle.0.task_ended.store(true, Ordering::Relaxed);
             lifecycle.begin_drain();
         })
+    }
+
+    /// Until every crate uses the new name.
+    pub fn own<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn_critical(name, task)
+    }
+
+    /// Until every crate uses the new name.
+    pub fn watch(&self, name: &'static str, handle: JoinHandle<()>) -> JoinHandle<()> {
+        self.watch_critical(name, handle)
     }
 
     /// Waits for the drain, calls `retire`, waits for `drain`, and then begins the grace period.
@@ -131,7 +144,7 @@ mod tests {
     #[tokio::test]
     async fn a_critical_task_that_ends_drains_the_process() {
         let lifecycle = Lifecycle::new();
-        lifecycle.own("short-lived", async {});
+        lifecycle.spawn_critical("short-lived", async {});
         tokio::time::timeout(Duration::from_secs(5), lifecycle.draining().cancelled())
             .await
             .expect("the drain begins");
@@ -142,7 +155,7 @@ mod tests {
     async fn a_critical_task_may_end_during_the_drain() {
         let lifecycle = Lifecycle::new();
         let token = lifecycle.draining();
-        let watcher = lifecycle.own("drains", async move { token.cancelled().await });
+        let watcher = lifecycle.spawn_critical("drains", async move { token.cancelled().await });
         lifecycle.begin_drain();
         watcher.await.unwrap();
         assert!(!lifecycle.task_died());

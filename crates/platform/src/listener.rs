@@ -75,24 +75,27 @@ impl<'de> Deserialize<'de> for Address {
 /// A bound listener.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Bound,
+    socket: BoundSocket,
     address: Address,
 }
 
 /// The socket of a [`Listener`], for an HTTP server.
 #[derive(Debug)]
-pub enum Bound {
+pub enum BoundSocket {
     /// A TCP listener.
     Tcp(TcpListener),
     /// A unix listener.
     Unix(UnixListener),
 }
 
+/// Until every crate uses the new name.
+pub type Bound = BoundSocket;
+
 /// Retires a listener: removes the path of a unix socket, and does nothing for TCP.
 #[derive(Debug, Clone)]
-pub struct Retire(Option<(PathBuf, u64)>);
+pub struct RetireHandle(Option<(PathBuf, u64)>);
 
-impl Retire {
+impl RetireHandle {
     /// Makes the address unreachable for new clients, unless another process has bound the path since.
     pub fn retire(&self) {
         let Some((path, inode)) = &self.0 else { return };
@@ -108,8 +111,8 @@ impl Listener {
     /// [`io::ErrorKind::AddrInUse`]. Every user that can enter the directory of a unix socket may connect to it.
     pub fn bind(address: &Address) -> io::Result<Self> {
         let socket = match address {
-            Address::Tcp(text) => Bound::Tcp(bind_tcp(text)?),
-            Address::Unix(path) => Bound::Unix(bind_unix(path)?),
+            Address::Tcp(text) => BoundSocket::Tcp(bind_tcp(text)?),
+            Address::Unix(path) => BoundSocket::Unix(bind_unix(path)?),
         };
         Ok(Self { socket, address: address.clone() })
     }
@@ -117,20 +120,20 @@ impl Listener {
     /// The address for clients, with the port that the system chose for port 0.
     pub fn local_address(&self) -> Address {
         match &self.socket {
-            Bound::Tcp(listener) => listener
+            BoundSocket::Tcp(listener) => listener
                 .local_addr()
                 .map_or_else(|_| self.address.clone(), |addr| Address::Tcp(addr.to_string())),
-            Bound::Unix(_) => self.address.clone(),
+            BoundSocket::Unix(_) => self.address.clone(),
         }
     }
 
     /// Returns the socket, and the handle that retires it.
-    pub fn split(self) -> (Bound, Retire) {
+    pub fn split(self) -> (BoundSocket, RetireHandle) {
         let retire = match &self.address {
-            Address::Unix(path) => {
-                Retire(std::fs::symlink_metadata(path).ok().map(|meta| (path.clone(), meta.ino())))
-            }
-            Address::Tcp(_) => Retire(None),
+            Address::Unix(path) => RetireHandle(
+                std::fs::symlink_metadata(path).ok().map(|meta| (path.clone(), meta.ino())),
+            ),
+            Address::Tcp(_) => RetireHandle(None),
         };
         (self.socket, retire)
     }

@@ -13,7 +13,7 @@ use linnet_telemetry::{AdminState, admin_routes};
 
 use crate::{
     lifecycle::Lifecycle,
-    listener::{Address, Bound, Listener},
+    listener::{Address, BoundSocket, Listener},
 };
 
 /// Timeout for the head of a request to the admin listener.
@@ -61,7 +61,7 @@ pub fn bind(address: &Address) -> Result<Listener, StartError> {
 }
 
 /// Runs a server on a bound socket.
-pub fn run_on<F, I, S, B>(server: HttpServer<F, I, S, B>, socket: Bound) -> io::Result<Server>
+pub fn run_on<F, I, S, B>(server: HttpServer<F, I, S, B>, socket: BoundSocket) -> io::Result<Server>
 where
     F: Fn() -> I + Send + Clone + 'static,
     I: IntoServiceFactory<S, Request>,
@@ -74,8 +74,8 @@ where
     B: MessageBody + 'static,
 {
     Ok(match socket {
-        Bound::Tcp(listener) => server.listen(listener)?.run(),
-        Bound::Unix(listener) => server.listen_uds(listener)?.run(),
+        BoundSocket::Tcp(listener) => server.listen(listener)?.run(),
+        BoundSocket::Unix(listener) => server.listen_uds(listener)?.run(),
     })
 }
 
@@ -84,7 +84,7 @@ where
 pub fn serve_admin(
     lifecycle: &Lifecycle,
     state: AdminState,
-    socket: Bound,
+    socket: BoundSocket,
     grace_s: u64,
 ) -> io::Result<Server> {
     let server =

@@ -8,7 +8,7 @@ use std::sync::{
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use linnet_platform::listener::{Address, Bound, Listener};
+use linnet_platform::listener::{Address, BoundSocket, Listener};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
@@ -82,8 +82,8 @@ impl Shortener {
         .h1_allow_half_closed(false)
         .client_disconnect_timeout(std::time::Duration::from_secs(2));
         let server = match listener.split().0 {
-            Bound::Tcp(socket) => server.listen(socket),
-            Bound::Unix(socket) => server.listen_uds(socket),
+            BoundSocket::Tcp(socket) => server.listen(socket),
+            BoundSocket::Unix(socket) => server.listen_uds(socket),
         };
         actix_web::rt::spawn(server.unwrap().run());
         Self { address, state }
