@@ -1,7 +1,7 @@
 //! API keys: `lnt_<8-character id>_<43-character secret>`.
 //!
-//! The id is public and finds the row; the secret is 32 random bytes in base64url. Only the secret's
-//! SHA-256 is stored: it has 256 bits of entropy, so a slow hash would protect nothing.
+//! * The id is public and identifies the row. The secret is 32 random bytes in base64url.
+//! * Only the secret's SHA-256 is stored. A slow hash would not help, because the secret has 256 bits of entropy.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ const ID_LENGTH: usize = 8;
 const SECRET_LENGTH: usize = 43;
 const ID_ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The public part of a key.
+/// The public id of a key: 8 letters and digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct KeyId(String);
@@ -28,44 +28,44 @@ pub struct KeyId(String);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretHash([u8; 32]);
 
-/// A whole key. Shown once, when it is made; never logged.
+/// A whole key. It is shown once, when it is created, and never logged.
 pub struct ApiKeySecret {
     id: KeyId,
     secret: String,
 }
 
-/// The text does not have the shape of a key.
+/// The text does not have the form of a key or of a key's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an API key")]
+#[error("must be an API key")]
 pub struct ParseApiKeyError;
 
-/// A key as stored and listed.
+/// A key as it is listed.
 #[derive(Debug, Clone)]
 pub struct ApiKey {
     /// Public id.
     pub id: String,
-    /// Whose key it is.
+    /// The owner.
     pub user_id: UserId,
-    /// What the owner calls it.
+    /// The owner's label for it, at most [`ApiKey::MAX_NAME`] characters.
     pub name: String,
-    /// What it allows.
+    /// The permissions that it grants.
     pub scopes: Scopes,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl ApiKey {
-    /// Longest name, in characters.
+    /// The longest name, in characters.
     pub const MAX_NAME: usize = 100;
 }
 
 impl KeyId {
-    /// Checks the shape of an id.
+    /// Checks the form of an id.
     pub fn parse(text: &str) -> Result<Self, ParseApiKeyError> {
-        let ok = text.len() == ID_LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric());
-        if ok { Ok(Self(text.to_owned())) } else { Err(ParseApiKeyError) }
+        let is_valid = text.len() == ID_LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        if is_valid { Ok(Self(text.to_owned())) } else { Err(ParseApiKeyError) }
     }
 
     /// The id as text.
@@ -75,13 +75,13 @@ impl KeyId {
 }
 
 impl ApiKeySecret {
-    /// Draws a new key. Fails only when the operating system has no randomness to give.
+    /// Generates a key from the operating system's CSPRNG. An error is the CSPRNG's.
     pub fn generate() -> Result<Self, rand::rngs::SysError> {
         let mut id = String::with_capacity(ID_LENGTH);
         while id.len() < ID_LENGTH {
             let mut byte = [0_u8; 1];
             SysRng.try_fill_bytes(&mut byte)?;
-            // 248 = 4 × 62: rejecting the rest keeps the draw uniform.
+            // 248 = 4 × 62. The distribution is uniform because the other 8 values are rejected.
             if let [byte @ ..248] = byte
                 && let Some(letter) = ID_ALPHABET.get(usize::from(byte % 62))
             {
@@ -93,31 +93,31 @@ impl ApiKeySecret {
         Ok(Self { id: KeyId(id), secret: URL_SAFE_NO_PAD.encode(secret) })
     }
 
-    /// Takes a presented key apart.
+    /// Parses a presented key.
     pub fn parse(text: &str) -> Result<Self, ParseApiKeyError> {
         let (id, secret) = text
             .strip_prefix(PREFIX)
             .and_then(|rest| rest.split_once('_'))
             .ok_or(ParseApiKeyError)?;
-        let secret_ok = secret.len() == SECRET_LENGTH
+        let is_secret = secret.len() == SECRET_LENGTH
             && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if !secret_ok {
+        if !is_secret {
             return Err(ParseApiKeyError);
         }
         Ok(Self { id: KeyId::parse(id)?, secret: secret.to_owned() })
     }
 
-    /// The public part.
+    /// The public id.
     pub fn id(&self) -> &KeyId {
         &self.id
     }
 
-    /// What is stored of the secret.
+    /// The hash of the secret, which is stored in its place.
     pub fn hash(&self) -> SecretHash {
         SecretHash(Sha256::digest(self.secret.as_bytes()).into())
     }
 
-    /// The whole key, for the one time that it is shown.
+    /// The whole key. Only the response that creates the key may contain it.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}_{}", self.id.0, self.secret)
     }
@@ -150,15 +150,15 @@ mod tests {
         let key = ApiKeySecret::generate().unwrap();
         let text = key.reveal();
         assert_eq!(text.len(), 4 + 8 + 1 + 43);
-        let again = ApiKeySecret::parse(&text).unwrap();
-        assert_eq!(again.id(), key.id());
-        assert!(again.hash().matches(key.hash().as_bytes()));
+        let parsed = ApiKeySecret::parse(&text).unwrap();
+        assert_eq!(parsed.id(), key.id());
+        assert!(parsed.hash().matches(key.hash().as_bytes()));
         assert!(!ApiKeySecret::generate().unwrap().hash().matches(key.hash().as_bytes()));
         assert!(!format!("{key:?}").contains(&text[13..]));
     }
 
     #[test]
-    fn odd_keys_are_refused() {
+    fn malformed_keys_are_refused() {
         let good = ApiKeySecret::generate().unwrap().reveal();
         let short = &good[..good.len() - 1];
         for bad in

@@ -1,21 +1,21 @@
-//! Clicks: what is known of one, and of what they have in common.
+//! Kinds of clicks, and the attributes by which clicks are grouped.
 
-/// What a request for a short link was.
+/// The kind of a request for a short link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ClickKind {
-    /// A person's click.
+    /// A click by a person.
     Person = 0,
-    /// A program that says that it is one, or says nothing.
+    /// A request by a bot, or without a user agent.
     Bot = 1,
-    /// A browser that looks ahead (`Sec-Purpose: prefetch`).
+    /// A browser's prefetch (`Sec-Purpose: prefetch`).
     Prefetch = 2,
     /// A `HEAD` request.
     Head = 3,
 }
 
 impl ClickKind {
-    /// All kinds, by number.
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Person, Self::Bot, Self::Prefetch, Self::Head];
 
     /// The name in the API and in metrics.
@@ -28,7 +28,7 @@ impl ClickKind {
         }
     }
 
-    /// What a request was, by what is known of it.
+    /// The kind of a request; `HEAD` wins over bot, and bot over prefetch.
     pub fn of(is_head: bool, is_bot: bool, is_prefetch: bool) -> Self {
         if is_head {
             Self::Head
@@ -47,34 +47,34 @@ impl ClickKind {
     }
 }
 
-/// What many clicks have in common. A part that is not known is empty.
+/// An attribute that many clicks share, such as a browser. An unknown part is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClickValue {
-    /// Of what.
+    /// The kind of attribute.
     pub kind: ValueKind,
-    /// Its parts, in the order of [`ValueKind::parts`].
+    /// The parts, in the order of [`ValueKind::parts`].
     pub parts: Vec<String>,
 }
 
-/// What clicks are grouped by.
+/// A kind of [`ClickValue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum ValueKind {
-    /// Browser, operating system and class of device.
+    /// Browser, operating system and device class.
     Agent = 1,
     /// Country (ISO 3166-1 alpha-2) and language (ISO 639).
     Origin = 2,
-    /// The host that led here.
+    /// The referring host.
     Referrer = 3,
-    /// `utm_source`, `utm_medium` and `utm_campaign` of the target.
+    /// `utm_source`, `utm_medium` and `utm_campaign` of the target URL.
     Campaign = 4,
 }
 
 impl ValueKind {
-    /// All kinds, by number.
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Agent, Self::Origin, Self::Referrer, Self::Campaign];
 
-    /// The names of the parts: the dimensions of the statistics.
+    /// The names of the parts, which are the dimensions of statistics.
     pub const fn parts(self) -> &'static [&'static str] {
         match self {
             Self::Agent => &["browser", "os", "device"],

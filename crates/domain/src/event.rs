@@ -1,87 +1,87 @@
-//! Events: what happened to a link. Clicks are events, too, kept in a table of their own.
+//! Events: the history of links. Clicks are listed as events, but have their own table.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{EventId, LinkId, UserId};
 
-/// An event as stored.
+/// An event in the history of a link.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Event {
-    /// Unique number.
+    /// The event's id.
     #[schema(value_type = i64)]
     pub id: EventId,
-    /// The link, which may be gone.
+    /// The link, which may be deleted.
     #[schema(value_type = Option<i64>)]
     pub url_id: Option<LinkId>,
-    /// Who did it; absent for callers without a key.
+    /// The user who caused it; null for a caller without a key.
     #[schema(value_type = Option<i64>)]
     pub user_id: Option<UserId>,
-    /// `created`, `updated`, `deleted`, `click`, or a client's own word.
+    /// `created`, `updated`, `deleted`, `click`, or a client's own type.
     pub event_type: String,
     /// When it happened.
     pub timestamp: DateTime<Utc>,
-    /// What else is known; always an object.
+    /// Details; always an object.
     #[schema(value_type = Object)]
     pub details: serde_json::Value,
 }
 
-/// A client's own event.
+/// An event to create for a client.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// An existing link.
+    /// The link, which must exist.
     pub url_id: LinkId,
-    /// An existing user.
+    /// The user, who must exist.
     pub user_id: Option<UserId>,
-    /// What happened.
+    /// The type.
     pub event_type: EventType,
-    /// An object.
+    /// Details.
     pub details: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Which events to list; `None` does not filter.
+/// A filter for lists of events; a `None` field matches every event.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
-    /// Of this link.
+    /// The link.
     pub url_id: Option<LinkId>,
-    /// By this user.
+    /// The user who caused the event.
     pub user_id: Option<UserId>,
-    /// Of this type.
+    /// The type.
     pub event_type: Option<String>,
-    /// Not before.
+    /// The earliest time, inclusive.
     pub from: Option<DateTime<Utc>>,
-    /// Before.
+    /// The latest time, exclusive.
     pub to: Option<DateTime<Utc>>,
 }
 
-/// The word for what happened: 1 to 64 of `[0-9A-Za-z_.:-]`.
+/// The type of an event: 1 to 64 of `[0-9A-Za-z_.:-]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventType(String);
 
 impl EventType {
-    /// What clicks are called.
+    /// The type of clicks.
     pub const CLICK: &str = "click";
 
-    /// Checks a word.
+    /// Checks a type.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let ok = (1..=64).contains(&text.len())
+        let is_valid = (1..=64).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b));
-        if ok {
+        if is_valid {
             Ok(Self(text.to_owned()))
         } else {
-            Err("must be 1 to 64 of 0-9, A-Z, a-z, _ . : -")
+            Err("must be 1 to 64 characters of 0-9, A-Z, a-z, _ . : -")
         }
     }
 
-    /// A word for a client's own event: clicks are counted, not claimed.
+    /// Checks the type of a client's own event, which must not be [`Self::CLICK`].
     pub fn parse_own(text: &str) -> Result<Self, &'static str> {
         if text == Self::CLICK {
-            return Err("may not be click: the service counts clicks itself");
+            return Err("must not be click: the service records clicks itself");
         }
         Self::parse(text)
     }
 
-    /// The word.
+    /// The type as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,9 +1,8 @@
-//! Text in CSV files that spreadsheets would run.
+//! Protection against formula injection in CSV files.
 //!
-//! A cell that begins with `=`, `+`, `-`, `@`, a tab or a line break is a formula to spreadsheets, or
-//! becomes one, so what we write gets an apostrophe in front, which they take as "this is text". What
-//! we read loses it again. Text that has apostrophes there of its own gets one more, so that every
-//! text comes back as it was.
+//! * Spreadsheets run a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break. Exported text that begins
+//!   so gets a leading apostrophe, which marks text in spreadsheets. An import removes it.
+//! * Text with leading apostrophes before such a character gets one more, so that every text round-trips.
 
 use std::borrow::Cow;
 
@@ -13,13 +12,13 @@ fn is_formula_like(text: &str) -> bool {
     text.trim_start_matches('\'').starts_with(STARTERS)
 }
 
-/// The cell that stands for this text.
+/// The cell for a text.
 pub fn escape_formula(text: &str) -> Cow<'_, str> {
     if is_formula_like(text) { format!("'{text}").into() } else { text.into() }
 }
 
-/// The text that this cell stands for: the inverse of [`escape_formula`]. Cells that were written by
-/// others, without the apostrophe, stay as they are.
+/// The text of a cell: the inverse of [`escape_formula`]. A cell that another program wrote without the apostrophe
+/// is returned unchanged.
 pub fn unescape_formula(cell: &str) -> &str {
     cell.strip_prefix('\'').filter(|text| is_formula_like(text)).unwrap_or(cell)
 }
@@ -52,15 +51,15 @@ mod tests {
     }
 
     #[test]
-    fn cells_of_others_lose_only_what_protects_a_formula() {
+    fn unescaping_removes_only_an_apostrophe_that_protects_a_formula() {
         for cell in ["=1", "-5", "'", "''", "'a", "''a", "'é=", "' =1"] {
             assert_eq!(unescape_formula(cell), cell);
         }
-        assert_eq!(unescape_formula("''@"), "'@", "one of them");
+        assert_eq!(unescape_formula("''@"), "'@", "one apostrophe is removed");
     }
 
     #[test]
-    fn every_text_comes_back() {
+    fn every_text_round_trips() {
         let characters = ['\'', '=', '+', '-', '@', '\t', '\r', '\n', 'a', ' ', 'é', ',', '"'];
         let mut texts = vec![String::new()];
         for length in 0..4 {

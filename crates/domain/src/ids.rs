@@ -1,7 +1,7 @@
-//! Ids of rows: one type for each kind of row, so that a link's id never stands for a user's.
+//! Ids: one type for each kind of resource, so that a link's id cannot be used as a user's.
 //!
-//! * An id is a whole number from 1 on; no constructor accepts another number.
-//! * An id is a `Copy` number of 8 bytes, and so is an `Option` of one.
+//! * An id is a whole number of at least 1. Only the database itself could return another one.
+//! * An id and an optional id both take 8 bytes.
 //! * In JSON, in logs and in the database an id is the bare number.
 
 use std::{fmt, num::NonZeroI64, str::FromStr};
@@ -78,15 +78,15 @@ macro_rules! ids {
 }
 
 ids! {
-    /// Identifies a link.
+    /// The id of a link.
     LinkId;
-    /// Identifies a user.
+    /// The id of a user.
     UserId;
-    /// Identifies a bulk job.
+    /// The id of a bulk job.
     JobId;
-    /// Identifies an event or a click, which share a sequence.
+    /// The id of an event or a click; both come from one sequence.
     EventId;
-    /// Identifies a row of the outbox: a change that is yet to be published to the caches.
+    /// The id of an outbox row, which is a change that is not yet published to the caches.
     OutboxId;
 }
 

@@ -1,4 +1,4 @@
-//! Bulk jobs.
+//! Bulk jobs: their kinds, states and reports.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,62 +6,62 @@ use utoipa::ToSchema;
 
 use super::{JobId, UserId};
 
-/// What a job does.
+/// The kind of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobKind {
-    /// Makes users.
+    /// Imports users.
     ImportUsers,
-    /// Makes links.
+    /// Imports links.
     ImportUrls,
 }
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// Waits for a worker, for the first time or after a failed attempt.
+    /// Waits for a worker: for its first attempt, or after a failed one.
     Queued,
-    /// A worker is at it.
+    /// A worker runs it.
     Running,
-    /// All rows were read; `rows_failed` says how many of them were bad.
+    /// All rows are read; `rows_failed` counts the bad ones.
     Succeeded,
-    /// It could not be read to its end.
+    /// The file could not be read to its end.
     Failed,
-    /// Somebody cancelled it. What was written until then stays.
+    /// A user cancelled it. Rows that were written before remain.
     Cancelled,
 }
 
-/// What becomes of a row whose code, id or address is taken.
+/// The treatment of a row whose code, id or e-mail address is taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnConflict {
-    /// The row is reported as a bad one, and the others go on.
+    /// The row is reported as a bad row.
     #[default]
     Fail,
-    /// The row is passed over and counted.
+    /// The row is ignored and counted.
     Skip,
-    /// What is there is changed to what the row gives, as far as it may be changed by the caller.
+    /// The existing link or user gets the row's values, if the caller may change it.
     Update,
 }
 
-/// How the rows of an upload are written.
+/// The format of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RowFormat {
-    /// RFC 4180 with a line of names.
+    /// RFC 4180 with a header line.
     Csv,
     /// One array of objects.
     Json,
-    /// An object a line.
+    /// One object per line.
     NdJson,
 }
 
-/// The texts that the database keeps, which are those of the API.
+/// The texts of an enum's variants, which the API and the database share.
 macro_rules! text_of {
     ($type:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
         impl $type {
-            /// As the API and the database write it.
+            /// The text in the API and in the database.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
@@ -86,148 +86,148 @@ text_of!(OnConflict { Fail = "fail", Skip = "skip", Update = "update" });
 text_of!(RowFormat { Csv = "csv", Json = "json", NdJson = "ndjson" });
 
 impl JobState {
-    /// Whether a worker has, or will have, something to do.
+    /// Whether the job waits for a worker or runs.
     pub fn is_active(self) -> bool {
         matches!(self, Self::Queued | Self::Running)
     }
 }
 
-/// Which of two queues a job waits in, so that small ones are not stuck behind huge ones.
+/// A queue of jobs. Small jobs have their own, so that they do not wait for large ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Done in moments.
+    /// For small uploads.
     Small,
-    /// Takes its time.
+    /// For large uploads.
     Large,
 }
 
 impl Lane {
-    /// By [`NewJob::is_large`].
+    /// The lane of a job with this [`NewJob::is_large`].
     pub fn of(is_large: bool) -> Self {
         if is_large { Self::Large } else { Self::Small }
     }
 }
 
-/// A job to make.
+/// A job to create.
 #[derive(Debug, Clone)]
 pub struct NewJob {
-    /// What it does.
+    /// The kind.
     pub kind: JobKind,
-    /// Whose it is.
+    /// The owner.
     pub user_id: Option<UserId>,
-    /// Whether its rows may name other owners, and ids.
+    /// Whether rows may name ids and any owner.
     pub by_admin: bool,
-    /// How its rows are written.
+    /// The format of the upload.
     pub format: RowFormat,
-    /// What becomes of rows that are there already.
+    /// The treatment of rows that exist already.
     pub on_conflict: OnConflict,
-    /// Whether nothing is to be written.
+    /// Whether rows are only checked.
     pub dry_run: bool,
-    /// The file's name in the upload area.
+    /// The file name in the upload directory.
     pub upload: String,
-    /// The file's size.
+    /// The size of the file, in bytes.
     pub upload_bytes: i64,
-    /// Whether it waits among the large ones.
+    /// Whether it belongs to [`Lane::Large`].
     pub is_large: bool,
-    /// The file's columns.
+    /// The columns of the file.
     pub columns: Vec<String>,
-    /// Those of them that are passed over.
+    /// The columns that are ignored.
     pub unknown_columns: Vec<String>,
 }
 
-/// Why a job failed.
+/// The error of a job or of its last attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct JobError {
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub code: String,
-    /// For a person.
+    /// A message for a person.
     pub message: String,
 }
 
-/// A job, as the API shows it.
+/// A bulk job.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Job {
-    /// Unique number.
+    /// The job's id.
     #[schema(value_type = i64)]
     pub id: JobId,
-    /// What it does.
+    /// The kind.
     pub kind: JobKind,
-    /// Where it stands.
+    /// The state.
     pub state: JobState,
-    /// Whether it is in the dead-letter queue: it failed as often as it may.
+    /// Whether it is in the dead-letter queue, because all its attempts failed.
     pub is_dead: bool,
-    /// Whose it is.
+    /// The owner.
     #[schema(value_type = Option<i64>, required)]
     pub user_id: Option<UserId>,
-    /// How its rows are written.
+    /// The format of the upload.
     pub format: RowFormat,
-    /// What becomes of rows that are there already.
+    /// The treatment of rows that exist already.
     pub on_conflict: OnConflict,
-    /// Whether nothing is written.
+    /// Whether rows are only checked.
     pub dry_run: bool,
-    /// Size of the unpacked upload.
+    /// Size of the decompressed upload, in bytes.
     pub bytes: i64,
-    /// Bytes of it that are done.
+    /// Bytes that are processed.
     pub bytes_done: i64,
-    /// Rows that are done.
+    /// Rows that are processed.
     pub rows_read: i64,
-    /// Rows that were written; in a dry run, that would have been.
+    /// Rows that were written, or in a dry run would have been.
     pub rows_written: i64,
-    /// Rows that were passed over because they are there already.
+    /// Rows that were ignored because they exist already.
     pub rows_skipped: i64,
-    /// Rows that were bad.
+    /// Bad rows.
     pub rows_failed: i64,
-    /// Columns that were passed over.
+    /// Columns that were ignored.
     pub unknown_columns: Vec<String>,
     /// Attempts since the last progress.
     pub attempts: i32,
-    /// Why it failed, or why its last attempt did.
+    /// The error of the job or of its last attempt.
     #[schema(required)]
     pub error: Option<JobError>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// When a worker first took it.
+    /// When its first attempt began.
     #[schema(required)]
     pub started_at: Option<DateTime<Utc>>,
-    /// When it came to its end.
+    /// When it finished.
     #[schema(required)]
     pub finished_at: Option<DateTime<Utc>>,
-    /// Number of its latest event.
+    /// The number of its latest event.
     #[serde(skip)]
     pub last_event: i64,
 }
 
-/// Which jobs are listed.
+/// A filter for lists of jobs; a `None` field matches every job.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JobFilter {
-    /// Those in this state.
+    /// The state.
     pub state: Option<JobState>,
-    /// Those of this kind.
+    /// The kind.
     pub kind: Option<JobKind>,
-    /// Only those in the dead-letter queue.
+    /// Whether only jobs in the dead-letter queue match.
     pub only_dead: bool,
 }
 
-/// What is wrong with one value of a row.
+/// A problem with a value of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RowProblem {
-    /// The column's name; empty for the row as a whole.
+    /// The column; empty for a problem of the whole row.
     pub column: String,
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub code: String,
-    /// For a person.
+    /// A message for a person.
     pub message: String,
 }
 
 /// A bad row of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RowReport {
-    /// Its number among the job's events.
+    /// The number among the job's events.
     pub event: i64,
-    /// The line on which it begins; a header is on line 1.
+    /// The line on which the row begins; a header is line 1.
     pub line: i64,
-    /// What is wrong with it.
+    /// The problems.
     pub errors: Vec<RowProblem>,
-    /// The row as it came.
+    /// The row as it was uploaded.
     pub cells: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What links, users, keys, events and clicks are. No I/O: everything here can be tested without a server.
+//! The types and rules of links, users, API keys, events, clicks and jobs. No I/O, no async.
 
 mod api_key;
 mod click;
@@ -6,7 +6,7 @@ mod event;
 pub mod formula;
 mod ids;
 mod job;
-mod links;
+mod link;
 mod page;
 mod scope;
 mod short_code;
@@ -25,14 +25,13 @@ pub use job::{
     Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
     RowReport,
 };
-pub use links::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
+pub use link::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
 pub use page::{
-    Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, TimeSortKey, Page, ParseCursorError, SortKey, PageStart,
+    Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, PageStart, ParseCursorError, SortKey, TimeSortKey,
 };
 pub use scope::{Scope, Scopes};
 pub use short_code::{
-    CODE_ALPHABET, GENERATED_LENGTH, MAX_LENGTH, MIN_LENGTH, RESERVED, ShortCode, ShortCodeError,
-    has_code_shape,
+    CODE_ALPHABET, GENERATED_CODE_LENGTH, ShortCode, ShortCodeError, has_code_shape,
 };
 pub use stats::{
     Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeBound, Stats,

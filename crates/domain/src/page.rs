@@ -1,32 +1,32 @@
-//! Where a list begins and how much of it is wanted.
+//! Pages of lists, by cursor or by number.
 //!
-//! Lists are ordered by id, ascending, or by time and id. A cursor names the last [`SortKey`] that was
-//! seen, so a page costs the same however deep it is, and rows that come or go do not shift it. Page
-//! numbers are for clients that want them, and end at [`MAX_PAGE_NUMBER`] because the database must
-//! count off what they skip.
+//! * Lists are in ascending order of ids, or of times and ids.
+//! * A cursor contains the [`SortKey`] of the last item. A page costs the same at any depth, and rows that are added
+//!   or deleted do not shift it.
+//! * Page numbers end at [`MAX_PAGE_NUMBER`], because the database reads every row before the page.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike, Utc};
 
-/// Most items of one page.
+/// The most items of one page.
 pub const MAX_PAGE_SIZE: i64 = 200;
-/// Highest page number: the database counts off what a page skips, at most 100,000 items.
+/// The highest page number: at most 100,000 items are skipped.
 pub const MAX_PAGE_NUMBER: i64 = 500;
 const DEFAULT_PAGE_SIZE: i64 = 50;
 
-/// What a list is ordered by, and so what its cursors name.
+/// The key that orders a list.
 pub trait SortKey: Copy {
-    /// Before everything.
+    /// A key before every item.
     const START: Self;
 
-    /// As text, before it is made opaque.
+    /// The text inside a cursor.
     fn write(self) -> String;
 
     /// The inverse of [`SortKey::write`].
     fn read(text: &str) -> Option<Self>;
 }
 
-/// An id.
+/// The number of an id; 0 is before every id.
 impl SortKey for i64 {
     const START: Self = 0;
 
@@ -39,12 +39,12 @@ impl SortKey for i64 {
     }
 }
 
-/// A point of a list in the order of time; ids order what happened at the same time.
+/// The key of a list in the order of time. Ids order items of the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimeSortKey {
-    /// `None` is before all times. Microseconds count, which is what the database keeps.
+    /// The time, in microseconds as in the database; `None` is before every time.
     pub time: Option<DateTime<Utc>>,
-    /// The id.
+    /// The number of an id; 0 is before every id.
     pub id: i64,
 }
 
@@ -60,7 +60,7 @@ impl SortKey for TimeSortKey {
         let (time, id) = text.strip_prefix("at:")?.split_once(':')?;
         let time = match time {
             "" => None,
-            // The database knows fewer years than `chrono`.
+            // The database has fewer years than `chrono`.
             micros => Some(
                 DateTime::from_timestamp_micros(micros.parse().ok()?)
                     .filter(|time| (0..=9999).contains(&time.year()))?,
@@ -70,20 +70,20 @@ impl SortKey for TimeSortKey {
     }
 }
 
-/// A point in a list, opaque to clients.
+/// A place in a list, as an opaque text for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor<P = i64> {
-    /// The page begins after it.
+    /// The key of the item before the page.
     pub after: P,
 }
 
-/// The text is not a cursor of this service.
+/// The text is not a cursor of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not a cursor that this list gave")]
+#[error("must be a cursor from a Link header of this list")]
 pub struct ParseCursorError;
 
 impl<P: SortKey> Cursor<P> {
-    /// The text that clients hand back.
+    /// The text that clients send back.
     pub fn encode(self) -> String {
         URL_SAFE_NO_PAD.encode(self.after.write())
     }
@@ -96,21 +96,21 @@ impl<P: SortKey> Cursor<P> {
     }
 }
 
-/// Where a page begins.
+/// The start of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStart<P = i64> {
-    /// After a cursor, or at the start.
+    /// After this key: a cursor's, or [`SortKey::START`].
     After(P),
-    /// At a page number, from 1.
+    /// At this page number, from 1.
     Number(i64),
 }
 
 /// One page of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page<P = i64> {
-    /// Where it begins.
+    /// The start.
     pub position: PageStart<P>,
-    /// Most items wanted, 1 to [`MAX_PAGE_SIZE`].
+    /// The most items, from 1 to [`MAX_PAGE_SIZE`].
     pub size: i64,
 }
 
@@ -121,15 +121,15 @@ impl<P: SortKey> Default for Page<P> {
 }
 
 impl<P: SortKey> Page<P> {
-    /// Items up to this one are left out.
+    /// The key after which the page begins; [`SortKey::START`] for a page number.
     pub fn after(&self) -> P {
         match self.position {
-            PageStart::After(point) => point,
+            PageStart::After(key) => key,
             PageStart::Number(_) => P::START,
         }
     }
 
-    /// Items to skip.
+    /// The number of items to skip; 0 for a cursor.
     pub fn offset(&self) -> i64 {
         match self.position {
             PageStart::After(_) => 0,
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_round_trip_and_strangers_are_refused() {
+    fn cursors_by_id_round_trip_and_other_texts_are_refused() {
         for id in [0, 1, i64::MAX] {
             let cursor = Cursor { after: id };
             assert_eq!(Cursor::parse(&cursor.encode()), Ok(cursor));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn cursors_of_time_round_trip_to_the_microsecond() {
+    fn cursors_by_time_round_trip_to_the_microsecond() {
         let time = "2026-11-21T10:00:00.123456Z".parse().ok();
         for after in [TimeSortKey::START, TimeSortKey { time, id: 7 }] {
             let text = Cursor { after }.encode();
@@ -164,10 +164,18 @@ mod tests {
                 text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)),
                 "{text}"
             );
-            assert_eq!(Cursor::<i64>::parse(&text), Err(ParseCursorError), "of another list");
+            assert_eq!(
+                Cursor::<i64>::parse(&text),
+                Err(ParseCursorError),
+                "a cursor of another list"
+            );
         }
         let by_id = Cursor { after: 7_i64 }.encode();
-        assert_eq!(Cursor::<TimeSortKey>::parse(&by_id), Err(ParseCursorError), "of another list");
+        assert_eq!(
+            Cursor::<TimeSortKey>::parse(&by_id),
+            Err(ParseCursorError),
+            "a cursor of another list"
+        );
         for bad in [
             "at:",
             "at::",

@@ -1,27 +1,27 @@
-//! Scopes: what an API key allows.
+//! Scopes: the permissions of API keys.
 
 use std::fmt;
 
-/// What a caller may do.
+/// A permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Scope {
-    /// See own links, events and statistics.
+    /// Read own links, events and statistics.
     UrlsRead = 1,
     /// Create, change and delete own links.
     UrlsWrite = 1 << 1,
-    /// See the own user and its API keys.
+    /// Read the own user and its API keys.
     UsersRead = 1 << 2,
     /// Change the own user and its API keys.
     UsersWrite = 1 << 3,
     /// Start and cancel jobs.
     JobsWrite = 1 << 4,
-    /// Everything, for everybody.
+    /// Everything, for every user's resources.
     Admin = 1 << 5,
 }
 
 impl Scope {
-    /// All scopes, in the order in which they are written.
+    /// All scopes, in the order of their text form.
     pub const ALL: [Self; 6] = [
         Self::UrlsRead,
         Self::UrlsWrite,
@@ -54,12 +54,12 @@ impl Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Whether `scope` is held; [`Scope::Admin`] holds all.
+    /// Whether the set contains `scope` or [`Scope::Admin`].
     pub const fn allows(self, scope: Scope) -> bool {
         self.0 & (scope as u8 | Scope::Admin as u8) != 0
     }
 
-    /// Whether every scope of `other` is held.
+    /// Whether the set allows every scope of `other`.
     pub fn covers(self, other: Self) -> bool {
         other.iter().all(|scope| self.allows(scope))
     }
@@ -69,7 +69,7 @@ impl Scopes {
         Scope::ALL.into_iter().filter(move |scope| self.0 & *scope as u8 != 0)
     }
 
-    /// Reads space-separated names; `None` if one is unknown.
+    /// Parses names that are separated by blanks; `None` if one is unknown.
     pub fn parse(text: &str) -> Option<Self> {
         text.split_ascii_whitespace().map(Scope::parse).collect()
     }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn admin_covers_everything_and_nothing_covers_admin() {
+    fn admin_covers_every_scope_and_no_other_scope_covers_admin() {
         let admin: Scopes = [Scope::Admin].into_iter().collect();
         let rest: Scopes = Scope::ALL.into_iter().filter(|s| *s != Scope::Admin).collect();
         assert!(admin.covers(rest));

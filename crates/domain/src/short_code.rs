@@ -1,26 +1,26 @@
-//! Short codes: the path of a short link.
+//! Short codes: the path segments of short links.
 //!
-//! Generated codes are [`GENERATED_LENGTH`] characters of [`CODE_ALPHABET`] from the operating
-//! system's CSPRNG: 56⁷ ≈ 1.7 × 10¹², so that with a million links one guess in 1.7 million hits.
-//! Whether a code is free is decided by the unique index, never by looking first.
+//! * Generated codes are [`GENERATED_CODE_LENGTH`] characters of [`CODE_ALPHABET`] from the operating system's CSPRNG.
+//!   There are 56⁷ ≈ 1.7 × 10¹², so with a million links one guess in 1.7 million is a link.
+//! * The unique index of the database decides whether a code is free. Code must not query first.
 
 use std::{fmt, ops::Deref};
 
 use rand::{TryRng, rngs::SysRng};
 use serde::Serialize;
 
-/// Digits and letters without the look-alikes `0 O o 1 l I`.
+/// The characters of generated codes: digits and letters without the look-alikes `0 O o 1 l I`.
 pub const CODE_ALPHABET: &[u8; 56] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz";
-/// Length of a generated code, in characters.
-pub const GENERATED_LENGTH: usize = 7;
-/// Shortest code, in characters.
-pub const MIN_LENGTH: usize = 3;
-/// Longest code, in characters.
-pub const MAX_LENGTH: usize = 64;
+/// The length of a generated code, in characters.
+pub const GENERATED_CODE_LENGTH: usize = 7;
+/// The length of the shortest code, in characters.
+const MIN_LENGTH: usize = 3;
+/// The length of the longest code, in characters.
+const MAX_LENGTH: usize = 64;
 
-/// Words that are no codes, whatever their case: every first path segment that nginx routes or keeps
-/// to itself, what later routes may need, and what clients ask for unasked. Sorted, in lower case.
-pub const RESERVED: &[&str] = &[
+/// Words that must not be codes, in any case: first path segments that nginx routes or that later routes may need,
+/// and files that browsers and crawlers request by themselves. Sorted, in lower case.
+const RESERVED_CODES: &[&str] = &[
     "account",
     "admin",
     "api",
@@ -80,22 +80,22 @@ pub const RESERVED: &[&str] = &[
 #[serde(transparent)]
 pub struct ShortCode(String);
 
-/// Why a text is no short code.
+/// Why a text is not a short code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShortCodeError {
     /// Too short or too long.
     #[error("must be {MIN_LENGTH} to {MAX_LENGTH} characters")]
     Length,
     /// A character outside `[0-9A-Za-z_-]`.
-    #[error("may hold only 0-9, A-Z, a-z, _ and -")]
+    #[error("must contain only 0-9, A-Z, a-z, _ and -")]
     Character,
-    /// One of [`RESERVED`].
-    #[error("is a reserved word")]
+    /// A reserved word, in any case.
+    #[error("must not be a reserved word")]
     Reserved,
 }
 
-/// Whether the text could be a code at all; no allocation, for the resolve path. Reserved words pass:
-/// no stored link has one.
+/// Whether the text has the length and the characters of a code. Reserved words pass, because no link has one.
+/// It does not allocate, for the resolve path.
 #[inline]
 pub fn has_code_shape(text: &str) -> bool {
     (MIN_LENGTH..=MAX_LENGTH).contains(&text.len())
@@ -103,7 +103,7 @@ pub fn has_code_shape(text: &str) -> bool {
 }
 
 impl ShortCode {
-    /// Checks a code that somebody chose.
+    /// Checks a custom code.
     pub fn parse(text: &str) -> Result<Self, ShortCodeError> {
         if !(MIN_LENGTH..=MAX_LENGTH).contains(&text.chars().count()) {
             return Err(ShortCodeError::Length);
@@ -112,17 +112,17 @@ impl ShortCode {
             return Err(ShortCodeError::Character);
         }
         let lower = text.to_ascii_lowercase();
-        if RESERVED.binary_search(&lower.as_str()).is_ok() {
+        if RESERVED_CODES.binary_search(&lower.as_str()).is_ok() {
             return Err(ShortCodeError::Reserved);
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// Draws a code. Fails only when the operating system has no randomness to give.
+    /// Generates a code from the operating system's CSPRNG. An error is the CSPRNG's.
     pub fn generate() -> Result<Self, rand::rngs::SysError> {
-        // Rejection keeps the draw uniform: 56 does not divide 256, 224 = 4 × 56 does the next best.
+        // 224 = 4 × 56. The distribution is uniform because the other 32 values are rejected.
         const ACCEPT_BELOW: u8 = 224;
-        let mut code = String::with_capacity(GENERATED_LENGTH);
+        let mut code = String::with_capacity(GENERATED_CODE_LENGTH);
         let mut bytes = [0_u8; 16];
         loop {
             SysRng.try_fill_bytes(&mut bytes)?;
@@ -130,7 +130,7 @@ impl ShortCode {
                 if let Some(letter) = CODE_ALPHABET.get(usize::from(byte % 56)) {
                     code.push(char::from(*letter));
                 }
-                if code.len() == GENERATED_LENGTH {
+                if code.len() == GENERATED_CODE_LENGTH {
                     return Ok(Self(code));
                 }
             }
@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn reserved_words_are_sorted_lower_case_and_refused_in_any_case() {
-        assert!(RESERVED.is_sorted());
-        for word in RESERVED {
+        assert!(RESERVED_CODES.is_sorted());
+        for word in RESERVED_CODES {
             assert_eq!(*word, word.to_ascii_lowercase());
-            assert!(has_code_shape(word), "{word} could not be a code anyway");
+            assert!(has_code_shape(word), "{word} could not be a code in any case");
             for spelling in [(*word).to_owned(), word.to_ascii_uppercase()] {
                 assert_eq!(ShortCode::parse(&spelling), Err(ShortCodeError::Reserved));
             }
@@ -170,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn shapes() {
+    fn length_and_characters_decide_whether_a_text_is_a_code() {
         for good in ["abc", "a-b", "___", "J1O697", &"x".repeat(64)] {
             assert!(ShortCode::parse(good).is_ok(), "{good}");
         }
         for bad in ["", "ab", &"x".repeat(65)] {
             assert_eq!(ShortCode::parse(bad), Err(ShortCodeError::Length), "{bad}");
         }
-        // Cyrillic а, NFD e with an accent, full-width, control, space, percent.
+        // Cyrillic а, NFD é, full width, control character, blank, percent, slash, dot.
         for bad in ["\u{430}bc", "cafe\u{301}", "\u{ff41}bc", "ab\0", "a c", "a%2fb", "a/b", "a.b"]
         {
             assert_eq!(ShortCode::parse(bad), Err(ShortCodeError::Character), "{bad}");
@@ -187,16 +187,16 @@ mod tests {
     #[test]
     fn must_12_generated_codes_are_long_and_spread() {
         let codes: HashSet<_> = (0..10_000).map(|_| ShortCode::generate().unwrap()).collect();
-        assert_eq!(codes.len(), 10_000, "10,000 draws from 1.7e12 collide once in 34,000 runs");
+        assert_eq!(codes.len(), 10_000, "10,000 codes of 1.7e12 collide in one run of 34,000");
         let mut seen = [0_u32; 256];
         for code in &codes {
-            assert_eq!(code.len(), GENERATED_LENGTH);
+            assert_eq!(code.len(), GENERATED_CODE_LENGTH);
             code.bytes().for_each(|b| seen[usize::from(b)] += 1);
         }
-        // 70,000 letters over 56: 1,250 each, standard deviation 35; 8 of them is far out of reach.
+        // 70,000 characters of 56: 1,250 each with a standard deviation of 35. The bounds are 8 deviations away.
         for letter in CODE_ALPHABET {
             let count = seen[usize::from(*letter)];
-            assert!((970..=1530).contains(&count), "{} came {count} times", char::from(*letter));
+            assert!((970..=1530).contains(&count), "{} occurs {count} times", char::from(*letter));
         }
     }
 }

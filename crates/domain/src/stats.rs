@@ -1,5 +1,6 @@
-//! Statistics of clicks: what is asked, and what is answered. Everything is read from roll-ups, so
-//! hours and UTC days are the finest that can be told apart.
+//! Click statistics: the query and its result.
+//!
+//! Statistics come from roll-ups, so an hour is the finest interval of counts, and a UTC day of visitors and values.
 
 use std::collections::BTreeMap;
 
@@ -8,33 +9,33 @@ use serde::Serialize;
 
 use super::{Subject, ValueKind};
 
-/// Most buckets of one series: 83 days by hour, 5 years by day, 38 years by week.
+/// The most buckets of a series: 83 days by hour, 5 years by day, 38 years by week.
 pub const MAX_BUCKETS: i64 = 2_000;
-/// Most values of one list.
+/// The most values of a list.
 pub const MAX_TOP: i64 = 100;
-/// Values of one list unless told otherwise.
+/// The default for the most values of a list.
 pub const DEFAULT_TOP: i64 = 10;
 
-/// How long a bucket is. Weeks begin on Mondays.
+/// The length of a bucket. Weeks begin on Mondays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interval {
-    /// A UTC hour, whatever the zone.
+    /// A UTC hour, in every time zone.
     Hour,
-    /// A day of the zone: 23 or 25 hours when the clocks change.
+    /// A day of the time zone; 23 or 25 hours when the clocks change.
     Day,
-    /// Seven days of the zone.
+    /// Seven days of the time zone.
     Week,
 }
 
 impl Interval {
-    /// The interval of this name.
+    /// The interval with this name.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let all = [Self::Hour, Self::Day, Self::Week];
         let found = all.into_iter().find(|interval| interval.name() == text);
         found.ok_or("must be hour, day or week")
     }
 
-    /// The name in the API, which is PostgreSQL's as well.
+    /// The name in the API and in PostgreSQL.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Hour => "hour",
@@ -43,7 +44,7 @@ impl Interval {
         }
     }
 
-    /// How many buckets there are when the beginning is not given.
+    /// The number of buckets of a query without a start.
     pub const fn default_buckets(self) -> i32 {
         match self {
             Self::Hour => 48,
@@ -53,12 +54,12 @@ impl Interval {
     }
 }
 
-/// An end of a range.
+/// A bound of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RangeBound {
     /// A point in time.
     Time(DateTime<Utc>),
-    /// The beginning of a day of the zone.
+    /// The start of a day of the time zone.
     Date(NaiveDate),
 }
 
@@ -80,26 +81,25 @@ impl RangeBound {
     }
 }
 
-/// The name of a time zone that looks like one of IANA's. Whether there is such a zone is for
-/// PostgreSQL to say.
+/// A text with the form of an IANA time zone. PostgreSQL decides whether the zone exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneName(String);
 
 impl ZoneName {
     const MAX_LENGTH: usize = 64;
 
-    /// Checks the shape. PostgreSQL would also take `UTC+3` and `+03`, and means three hours *west*
-    /// by both: only `Etc/…` may have digits, where IANA means the same.
+    /// Checks the form. Only names in `Etc/` may contain digits: PostgreSQL also accepts `UTC+3` and `+03`, but
+    /// both are three hours *west* there.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let letters = |b: u8| b.is_ascii_alphabetic() || b"/_-".contains(&b);
         let is_fixed = text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("etc/"));
-        let ok = text.len() <= Self::MAX_LENGTH
+        let is_valid = text.len() <= Self::MAX_LENGTH
             && text.starts_with(|c: char| c.is_ascii_alphabetic())
             && text.bytes().all(|b| letters(b) || (is_fixed && (b.is_ascii_digit() || b == b'+')));
-        if ok { Ok(Self(text.to_owned())) } else { Err(Self::UNKNOWN) }
+        if is_valid { Ok(Self(text.to_owned())) } else { Err(Self::UNKNOWN) }
     }
 
-    /// What is said of a name that is none.
+    /// The error for an unknown time zone.
     pub const UNKNOWN: &str = "must be an IANA time zone, such as Europe/Berlin";
 
     /// The name.
@@ -114,95 +114,95 @@ impl Default for ZoneName {
     }
 }
 
-/// What is asked.
+/// A query for statistics.
 #[derive(Debug, Clone)]
 pub struct StatsQuery {
-    /// Whose clicks.
+    /// The subject whose clicks are counted.
     pub subject: Subject,
-    /// The beginning; without it, [`Interval::default_buckets`] before the end.
+    /// The start; by default [`Interval::default_buckets`] before the end.
     pub from: Option<RangeBound>,
-    /// The end, exclusive; without it, now.
+    /// The end, exclusive; by default the current time.
     pub to: Option<RangeBound>,
-    /// How long a bucket is.
+    /// The length of a bucket.
     pub interval: Interval,
-    /// Where days begin.
+    /// The time zone that decides when days begin.
     pub zone: ZoneName,
-    /// Values of each list, 0 to [`MAX_TOP`].
+    /// The most values of each list, from 0 to [`MAX_TOP`].
     pub top: i64,
-    /// The lists that are wanted.
+    /// The dimensions to list values of.
     pub dimensions: Vec<Dimension>,
 }
 
-/// Counts of clicks.
+/// Numbers of clicks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Counts {
-    /// People's.
+    /// Clicks by people.
     pub clicks: i64,
-    /// The sum of each UTC day's different visitors; null in a series by hour. Between days nobody
-    /// can be recognised.
+    /// The sum of the unique visitors of each UTC day; null in a series by hour. Visitors cannot be recognized on
+    /// another day.
     #[schema(required)]
     pub unique_visitors: Option<i64>,
-    /// Bots'.
+    /// Requests by bots.
     pub bots: i64,
-    /// Browsers that looked ahead.
+    /// Prefetches by browsers.
     pub prefetches: i64,
     /// `HEAD` requests.
     pub heads: i64,
 }
 
-/// One point of a series.
+/// One interval of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Bucket {
-    /// When it begins.
+    /// The start of the interval.
     pub start: DateTime<Utc>,
-    /// What was counted in it.
+    /// The numbers of clicks in the interval.
     #[serde(flatten)]
     pub counts: Counts,
 }
 
-/// One line of a list.
+/// A value of a dimension.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct TopValue {
-    /// The value; `unknown` or `direct` where there is none.
+    /// The value; `unknown` or `direct` for clicks without one.
     pub value: String,
-    /// People's clicks.
+    /// Clicks by people.
     pub clicks: i64,
 }
 
-/// What is answered.
+/// The result of a [`StatsQuery`].
 #[derive(Debug, Clone)]
 pub struct Stats {
-    /// The beginning of the first hour that is counted.
+    /// The start of the first hour that is counted.
     pub from: DateTime<Utc>,
     /// The end of the last hour that is counted.
     pub to: DateTime<Utc>,
-    /// Everything in the range.
+    /// The numbers of the whole range.
     pub totals: Counts,
-    /// The same by interval, oldest first, without gaps.
+    /// The numbers by interval, oldest first, without gaps.
     pub series: Vec<Bucket>,
-    /// The most frequent values of each dimension that was asked for, by its name.
+    /// The most frequent values of each requested dimension, by the dimension's name.
     pub top: BTreeMap<&'static str, Vec<TopValue>>,
 }
 
-/// Something by which clicks are told apart: one part of a [`ValueKind`].
+/// A property of clicks to list values of: one part of a [`ValueKind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dimension {
-    /// What it is a part of.
+    /// The attribute that has this part.
     pub kind: ValueKind,
-    /// Which part, from 1 as PostgreSQL counts.
+    /// The index of the part, from 1 as in PostgreSQL.
     pub part: i32,
     name: &'static str,
 }
 
 impl Dimension {
-    /// All there are.
+    /// All dimensions.
     pub fn all() -> impl Iterator<Item = Self> {
         ValueKind::ALL.into_iter().flat_map(|kind| {
             (1..).zip(kind.parts()).map(move |(part, name)| Self { kind, part, name })
         })
     }
 
-    /// The dimension of this name.
+    /// The dimension with this name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::all().find(|dimension| dimension.name == text)
     }
@@ -212,8 +212,7 @@ impl Dimension {
         self.name
     }
 
-    /// What clicks without a value are listed as. Most links have no campaign, and nobody asks for
-    /// those without one: they are not listed.
+    /// The label for clicks without a value; `None` where they are not listed. Most links have no campaign.
     pub const fn label_without_value(self) -> Option<&'static str> {
         match self.kind {
             ValueKind::Agent | ValueKind::Origin => Some("unknown"),
@@ -228,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zones_look_like_ianas() {
+    fn time_zones_have_the_form_of_iana_names() {
         for good in ["UTC", "Europe/Berlin", "America/Port-au-Prince", "Etc/GMT+3", "etc/utc"] {
             assert!(ZoneName::parse(good).is_ok(), "{good}");
         }
@@ -240,13 +239,16 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_a_click_is_a_dimension() {
+    fn every_part_of_every_attribute_is_a_dimension() {
         let names: Vec<_> = Dimension::all().map(Dimension::name).collect();
         let parts = ValueKind::ALL.map(|kind| kind.parts().len()).iter().sum::<usize>();
         assert_eq!(names.len(), parts);
         assert!(names.iter().all(|name| Dimension::parse(name).is_some()));
         let os = Dimension::parse("os").unwrap();
-        assert_eq!((os.kind, os.part, os.label_without_value()), (ValueKind::Agent, 2, Some("unknown")));
+        assert_eq!(
+            (os.kind, os.part, os.label_without_value()),
+            (ValueKind::Agent, 2, Some("unknown"))
+        );
         assert_eq!(Dimension::parse("utm_source").and_then(Dimension::label_without_value), None);
         assert_eq!(Dimension::parse("OS"), None);
     }

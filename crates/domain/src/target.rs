@@ -1,18 +1,17 @@
-//! Where a link leads.
+//! Target URLs and the policy that accepts them.
 //!
-//! A target is parsed by the `url` crate (the WHATWG rules that browsers follow) and stored as that
-//! crate writes it, so what was checked is what the browser will see: ASCII only, host in lower case
-//! and punycode, no tab or line break.
+//! The `url` crate parses a target by the WHATWG rules, as browsers do. The target is stored in that crate's
+//! serialization, so browsers get exactly the URL that was checked: ASCII, with the host in lower case and punycode.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 use url::{Host, Url};
 
-/// Longest target, in bytes, as given and as stored.
+/// The longest target, in bytes, both as given and as stored.
 pub const MAX_TARGET_BYTES: usize = 8_192;
 
-/// A target that passed a [`TargetPolicy`].
+/// A target URL that a [`TargetPolicy`] has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct TargetUrl(String);
@@ -24,52 +23,52 @@ impl TargetUrl {
     }
 }
 
-/// Why a text is no target.
+/// Why a text is not an acceptable target URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Longer than [`MAX_TARGET_BYTES`].
     #[error("must be at most {MAX_TARGET_BYTES} bytes")]
     TooLong,
-    /// Holds a control character, or white space at an end.
-    #[error("may not hold control characters, nor white space at its ends")]
+    /// Contains a control character, or white space at an end.
+    #[error("must not contain control characters or white space at its ends")]
     Control,
     /// Not an absolute URL.
-    #[error("is not an absolute URL: {0}")]
-    Syntax(url::ParseError),
-    /// A scheme that is not allowed.
+    #[error("must be an absolute URL")]
+    Syntax(#[source] url::ParseError),
+    /// The scheme is not allowed.
     #[error("must begin with an allowed scheme, such as https://")]
     Scheme,
-    /// No host.
-    #[error("must name a host")]
+    /// It has no host.
+    #[error("must contain a host")]
     Host,
-    /// A user name or password in the authority.
-    #[error("may not hold a user name or password")]
+    /// It contains a user name or a password.
+    #[error("must not contain a user name or password")]
     Credentials,
-    /// A link to this service would loop.
-    #[error("may not point to this service")]
+    /// It is on this service, where redirects would loop.
+    #[error("must not be on this service")]
     OwnHost,
 }
 
-/// Which targets are accepted.
+/// The rules for target URLs.
 #[derive(Debug, Clone)]
 pub struct TargetPolicy {
     schemes: Vec<String>,
     own_hosts: BTreeSet<String>,
 }
 
-/// A host name that is compared: lower case, punycode, without a trailing dot.
+/// A host in the form that is compared: lower case, punycode, no trailing dot.
 fn canonical_host(host: &Host<&str>) -> String {
     host.to_string().trim_end_matches('.').to_owned()
 }
 
 impl TargetPolicy {
-    /// A policy from the allowed schemes and this service's own names: the origin of its short URLs
-    /// and further host names. An own name that does not parse is returned as the error.
+    /// A policy that allows `schemes` and refuses the host of `base_url` and `own_hosts`. The error contains the
+    /// base URL or host that is invalid.
     pub fn new(schemes: &[String], base_url: &str, own_hosts: &[String]) -> Result<Self, String> {
         let base = std::iter::once(base_url.to_owned());
-        let further = own_hosts.iter().map(|host| format!("http://{host}"));
+        let others = own_hosts.iter().map(|host| format!("http://{host}"));
         let mut own_hosts = BTreeSet::new();
-        for origin in base.chain(further) {
+        for origin in base.chain(others) {
             let url = Url::parse(&origin).map_err(|e| format!("{origin}: {e}"))?;
             let host = url.host().ok_or_else(|| format!("{origin}: no host"))?;
             own_hosts.insert(canonical_host(&host));
@@ -81,12 +80,12 @@ impl TargetPolicy {
         Ok(Self { schemes, own_hosts })
     }
 
-    /// Checks and normalises a target.
+    /// Checks and normalizes a target URL.
     pub fn parse(&self, text: &str) -> Result<TargetUrl, TargetError> {
         if text.len() > MAX_TARGET_BYTES {
             return Err(TargetError::TooLong);
         }
-        // The parser would drop tabs and line breaks silently, and with them what was meant.
+        // The parser would remove tabs and line breaks without an error.
         if text.chars().any(char::is_control) || text.trim() != text {
             return Err(TargetError::Control);
         }
@@ -109,7 +108,7 @@ impl TargetPolicy {
             return Err(TargetError::OwnHost);
         }
         let stored = String::from(url);
-        // Percent-encoding can make it longer than what was given.
+        // Percent-encoding may have made it longer.
         if stored.len() > MAX_TARGET_BYTES {
             return Err(TargetError::TooLong);
         }
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_normalised() {
+    fn targets_are_normalized() {
         for (given, stored) in [
             ("https://example.com", "https://example.com/"),
             ("HTTPS://EXAMPLE.com:443/a b", "https://example.com/a%20b"),
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_input_is_refused() {
+    fn relative_hostless_and_long_targets_are_refused() {
         for bad in
             ["", "example.com", "/relative", "http://", "https://", "http://?x", "http://a b/"]
         {

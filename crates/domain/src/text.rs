@@ -1,20 +1,20 @@
-//! Text that people type: names and titles.
+//! The rules for names and titles.
 
-/// Why a text is not accepted.
+/// Why a text is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// Nothing but white space.
-    #[error("may not be blank")]
+    /// Only white space, or empty.
+    #[error("must not be blank")]
     Blank,
-    /// Longer than the given number of characters.
+    /// Longer than this number of characters.
     #[error("must be at most {0} characters")]
     TooLong(usize),
-    /// Holds a control character (NUL, line breaks, escape sequences).
-    #[error("may not hold control characters")]
+    /// Contains a control character, such as NUL, a line break or escape.
+    #[error("must not contain control characters")]
     Control,
 }
 
-/// Checks a text of 1 to `max` characters.
+/// Accepts a text of 1 to `max` characters that is not blank and has no control characters.
 pub fn bounded_text(text: &str, max: usize) -> Result<String, TextError> {
     if text.chars().any(char::is_control) {
         Err(TextError::Control)
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blank_long_and_control_are_refused() {
+    fn blank_long_and_control_texts_are_refused() {
         assert_eq!(bounded_text("Ops review", 10).unwrap(), "Ops review");
         assert_eq!(bounded_text(" \u{3000}", 10), Err(TextError::Blank));
         assert_eq!(bounded_text("", 10), Err(TextError::Blank));

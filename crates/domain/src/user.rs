@@ -1,55 +1,55 @@
-//! Users.
+//! Users and their e-mail addresses.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::UserId;
 
-/// A user as stored.
+/// A user.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct User {
-    /// Unique number.
+    /// The user's id.
     #[schema(value_type = i64)]
     pub id: UserId,
-    /// A label; several users may have the same.
+    /// A label; it need not be unique.
     pub username: String,
-    /// Unique, whatever its case.
+    /// The e-mail address, unique in any case.
     pub email: String,
-    /// When the user was made.
+    /// When the user was created.
     pub created_at: DateTime<Utc>,
 }
 
-/// What is needed to make a user.
+/// A user to create.
 #[derive(Debug, Clone)]
 pub struct NewUser {
     /// 1 to [`User::MAX_USERNAME`] characters.
     pub username: String,
-    /// A checked address.
+    /// The e-mail address.
     pub email: Email,
 }
 
-/// A change of a user; `None` leaves a field as it is.
+/// A change of a user. `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
 pub struct UserPatch {
     /// New label.
     pub username: Option<String>,
-    /// New address.
+    /// New e-mail address.
     pub email: Option<Email>,
 }
 
 impl User {
-    /// Longest user name, in characters.
+    /// The longest user name, in characters.
     pub const MAX_USERNAME: usize = 100;
 }
 
-/// An e-mail address that has the shape of one. Whether mail arrives is not checked here.
+/// A text with the form of an e-mail address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Email(String);
 
-/// Why a text is no e-mail address.
+/// Why a text is not an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EmailError {
-    /// Longer than the 254 characters that RFC 5321 leaves for a path.
+    /// Longer than 254 characters, the limit of RFC 5321.
     #[error("must be at most 254 characters")]
     TooLong,
     /// Not `local@domain`.
@@ -58,23 +58,22 @@ pub enum EmailError {
 }
 
 impl Email {
-    /// Accepts `local@domain` of printable characters without white space; the domain has a letter
-    /// or digit at both ends. Deliberately lax: RFC 5322 allows far more than people use, and only
-    /// a mail that arrives proves an address.
+    /// Accepts `local@domain` of printable characters without white space. The domain has a letter or digit at both
+    /// ends. The check is lax, because only a delivered e-mail proves an address.
     pub fn parse(text: &str) -> Result<Self, EmailError> {
         if text.chars().count() > 254 {
             return Err(EmailError::TooLong);
         }
         let (local, domain) = text.rsplit_once('@').ok_or(EmailError::Shape)?;
-        let printable = |c: char| !c.is_control() && !c.is_whitespace();
-        let local_ok = !local.is_empty()
+        let is_printable = |c: char| !c.is_control() && !c.is_whitespace();
+        let is_local = !local.is_empty()
             && local.chars().count() <= 64
-            && local.chars().all(|c| printable(c) && !"@,;:<>()[]\\\"".contains(c));
-        let domain_ok = domain.starts_with(char::is_alphanumeric)
+            && local.chars().all(|c| is_printable(c) && !"@,;:<>()[]\\\"".contains(c));
+        let is_domain = domain.starts_with(char::is_alphanumeric)
             && domain.ends_with(char::is_alphanumeric)
             && !domain.contains("..")
             && domain.chars().all(|c| c.is_alphanumeric() || c == '.' || c == '-');
-        if local_ok && domain_ok { Ok(Self(text.to_owned())) } else { Err(EmailError::Shape) }
+        if is_local && is_domain { Ok(Self(text.to_owned())) } else { Err(EmailError::Shape) }
     }
 
     /// The address as given.
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
+    fn addresses_have_a_local_part_and_a_domain() {
         for good in
             ["a@b.co", "clearlagoon83@relay.cloud", "o'neil+tag@sub.example.org", "ä@ü.example"]
         {

@@ -1,20 +1,21 @@
-//! What a caller may see and change, by owner.
+//! Visibility: the resources that a caller may read and change.
 
 use super::UserId;
 
-/// Whose links, keys, jobs and events a caller may see and change.
+/// The owners whose resources a caller may read and change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
-    /// Everything, whoever owns it.
+    /// Every owner, and resources without an owner.
     All,
-    /// What this user owns.
+    /// This user.
     Owner(UserId),
-    /// Nothing.
+    /// No owner: the caller sees nothing.
     None,
 }
 
 impl Visibility {
-    /// Administrators see everything, other users what they own, and a caller without a user nothing.
+    /// The visibility of a caller: all for administrators, the own resources for other users, nothing for a caller
+    /// without a user.
     pub const fn of(is_admin: bool, user_id: Option<UserId>) -> Self {
         match user_id {
             _ if is_admin => Self::All,
@@ -23,7 +24,7 @@ impl Visibility {
         }
     }
 
-    /// The user that is the only visible owner.
+    /// The owner, if there is exactly one.
     pub const fn owner(self) -> Option<UserId> {
         match self {
             Self::Owner(user_id) => Some(user_id),

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use linnet_domain::{CODE_ALPHABET, GENERATED_LENGTH};
+use linnet_domain::{CODE_ALPHABET, GENERATED_CODE_LENGTH};
 use linnet_platform::{exit_code, settings::ShutdownSettings};
 use linnet_resolve::CacheSettings;
 
@@ -96,7 +96,7 @@ fn script_of_l2_reads_as_many_digits_as_an_entry_has() {
 #[test]
 fn number_of_generated_codes_is_documented() {
     let letters = u64::try_from(CODE_ALPHABET.len()).unwrap();
-    let length = u32::try_from(GENERATED_LENGTH).unwrap();
+    let length = u32::try_from(GENERATED_CODE_LENGTH).unwrap();
     let trillions = letters.pow(length) as f64 / 1e12;
     Section::read(ARCHITECTURE, "### Outbox")
         .states(&format!("{trillions:.1} trillion ({letters}^{length})"));

@@ -1,20 +1,20 @@
-//! Links: a short code that leads to a target.
+//! Links: short codes with their target URLs.
 
 use chrono::{DateTime, Utc};
 
 use super::{LinkId, ShortCode, TargetUrl, UserId};
 
-/// The status of a redirect: how much a browser may remember, and whether it keeps the method.
+/// The status of a redirect: whether browsers may cache it, and whether they keep the method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RedirectStatus {
     /// 301: permanent.
     MovedPermanently,
-    /// 302: the default; the browser asks again each time.
+    /// 302: temporary; the default.
     #[default]
     Found,
-    /// 307: as 302, keeping the method.
+    /// 307: temporary, with the same method.
     TemporaryRedirect,
-    /// 308: as 301, keeping the method.
+    /// 308: permanent, with the same method.
     PermanentRedirect,
 }
 
@@ -40,71 +40,71 @@ impl RedirectStatus {
         }
     }
 
-    /// Whether browsers may keep the answer.
+    /// Whether browsers may cache the redirect.
     pub const fn is_permanent(self) -> bool {
         matches!(self, Self::MovedPermanently | Self::PermanentRedirect)
     }
 }
 
-/// A link as stored.
+/// A link.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// Unique number.
+    /// The link's id.
     pub id: LinkId,
-    /// The owner; absent for a link made without a key.
+    /// The owner; `None` for a link that was created without a key.
     pub user_id: Option<UserId>,
-    /// The code.
+    /// The short code.
     pub short_code: String,
-    /// The target.
+    /// The target URL.
     pub original_url: String,
     /// A label.
     pub title: Option<String>,
     /// Whether it resolves.
     pub is_active: bool,
-    /// The redirect's status.
+    /// The status of the redirect.
     pub redirect_status: RedirectStatus,
-    /// When it stops resolving.
+    /// The expiry.
     pub expires_at: Option<DateTime<Utc>>,
-    /// After how many clicks it stops resolving.
+    /// The number of clicks after which it no longer resolves.
     pub max_clicks: Option<i64>,
-    /// Clicks so far.
+    /// The number of clicks.
     pub clicks: i64,
-    /// Goes up with every change; see the migration.
+    /// Increases with every change of any link; caches keep the higher version.
     pub version: i64,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
 }
 
 impl Link {
-    /// Longest title, in characters.
+    /// The longest title, in characters.
     pub const MAX_TITLE: usize = 500;
 }
 
-/// What is needed to make a link.
+/// A link to create.
 #[derive(Debug, Clone)]
 pub struct NewLink {
     /// The owner.
     pub user_id: Option<UserId>,
-    /// A chosen code; `None` draws one.
+    /// A custom code; `None` generates one.
     pub short_code: Option<ShortCode>,
-    /// The target.
+    /// The target URL.
     pub target: TargetUrl,
     /// A label.
     pub title: Option<String>,
     /// Whether it resolves.
     pub is_active: bool,
-    /// The redirect's status.
+    /// The status of the redirect.
     pub redirect_status: RedirectStatus,
-    /// When it stops resolving.
+    /// The expiry.
     pub expires_at: Option<DateTime<Utc>>,
-    /// After how many clicks it stops resolving; at least 1.
+    /// The number of clicks after which it no longer resolves, at least 1.
     pub max_clicks: Option<i64>,
 }
 
 impl NewLink {
-    /// Whether the link has no code or limits of its own, so that another one can stand for it.
+    /// Whether the link has neither a custom code nor limits, so that an existing link can be reused.
     pub fn is_plain(&self) -> bool {
         self.short_code.is_none()
             && self.is_active
@@ -120,23 +120,23 @@ pub struct LinkPatch {
     pub target: Option<TargetUrl>,
     /// New label.
     pub title: Option<Option<String>>,
-    /// Switches it on or off.
+    /// Whether it resolves from now on.
     pub is_active: Option<bool>,
     /// New status.
     pub redirect_status: Option<RedirectStatus>,
-    /// New end.
+    /// New expiry.
     pub expires_at: Option<Option<DateTime<Utc>>>,
-    /// New limit.
+    /// New click limit.
     pub max_clicks: Option<Option<i64>>,
 }
 
-/// Which links to list; `None` does not filter.
+/// A filter for lists of links; a `None` field matches every link.
 #[derive(Debug, Clone, Default)]
 pub struct LinkFilter {
-    /// Of this user.
+    /// The owner.
     pub user_id: Option<UserId>,
-    /// Active ones, or inactive ones.
+    /// Whether the link is active.
     pub is_active: Option<bool>,
-    /// Holding this text in code, target or title, whatever its case.
+    /// Text in the code, the target URL or the title, in any case.
     pub search: Option<String>,
 }
