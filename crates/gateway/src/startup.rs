@@ -17,7 +17,7 @@ use linnet_platform::{
     lifecycle::Lifecycle,
     listener::{Address, BoundSocket, Listener},
     redis_client::RedisClient,
-    server::{StartError, bind, first_ends_all, run_on, serve_admin},
+    server::{StartError, bind, exit_result, first_ends_all, run_on, serve_admin},
 };
 use linnet_protocol::{
     invalidation::CHANNEL,
@@ -188,7 +188,7 @@ impl Application {
         stop.abort();
         retire_admin.retire();
         result?;
-        if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
+        exit_result(&lifecycle)
     }
 }
 

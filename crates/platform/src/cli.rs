@@ -86,7 +86,7 @@ impl Program {
                     error = error as &dyn Error,
                     "process failed"
                 );
-                if matches!(error, StartError::TaskDied) {
+                if matches!(error, StartError::TaskEnded) {
                     ExitCode::from(exit_code::TASK_ENDED)
                 } else {
                     ExitCode::FAILURE

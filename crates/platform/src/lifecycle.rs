@@ -65,7 +65,7 @@ impl Lifecycle {
     }
 
     /// Whether a critical task has ended before the drain.
-    pub fn task_died(&self) -> bool {
+    pub fn task_ended(&self) -> bool {
         self.0.task_ended.load(Ordering::Relaxed)
     }
 
@@ -148,7 +148,7 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(5), lifecycle.draining().cancelled())
             .await
             .expect("the drain begins");
-        assert!(lifecycle.task_died());
+        assert!(lifecycle.task_ended());
     }
 
     #[tokio::test]
@@ -158,6 +158,6 @@ mod tests {
         let watcher = lifecycle.spawn_critical("drains", async move { token.cancelled().await });
         lifecycle.begin_drain();
         watcher.await.unwrap();
-        assert!(!lifecycle.task_died());
+        assert!(!lifecycle.task_ended());
     }
 }

@@ -43,7 +43,7 @@ pub enum StartError {
     Server(#[from] io::Error),
     /// A critical task ended. It has been logged.
     #[error("a critical task ended")]
-    TaskDied,
+    TaskEnded,
 }
 
 impl StartError {
@@ -53,6 +53,11 @@ impl StartError {
     ) -> impl FnOnce(E) -> Self {
         move |source| Self::Setting { key, source: source.into() }
     }
+}
+
+/// The result of a process whose servers have ended: an error if a critical task ended first.
+pub fn exit_result(lifecycle: &Lifecycle) -> Result<(), StartError> {
+    if lifecycle.task_ended() { Err(StartError::TaskEnded) } else { Ok(()) }
 }
 
 /// Binds a listener.

@@ -4,7 +4,7 @@
 //! version, the time to the *end* of a streamed body, and requests whose client leaves.
 //!
 //! Invariants:
-//! - Each request is logged and counted exactly once, however it ends, because [`exchange::Exchange`] does so when it is
+//! - Each request is logged and counted exactly once, however it ends, because `exchange::Exchange` does so when it is
 //!   dropped.
 //! - The handler, the body and the log line run in the request's context.
 //! - Every response has `x-request-id`, also if an inner middleware fails.
