@@ -36,22 +36,22 @@ pub mod metric {
 
 /// Messages of log lines.
 pub mod log {
-    /// A worker began an attempt of a job.
-    pub const JOB_BEGAN: &str = "a job begins";
+    /// A worker started an attempt of a job.
+    pub const JOB_ATTEMPT_STARTED: &str = "job attempt started";
     /// Part of the error of a shortener that cannot use its spool.
-    pub const SPOOL_UNUSABLE: &str = "no spool";
+    pub const SPOOL_UNUSABLE: &str = "spool unusable";
     /// The country file cannot be read.
-    pub const COUNTRY_FILE_UNREADABLE: &str = "no file of countries";
+    pub const COUNTRY_FILE_UNREADABLE: &str = "country file unreadable";
 }
 
 /// Messages of commands and errors of imported rows.
 pub mod message {
     /// Part of the warning of `admin generate` without Redis.
-    pub const VISITORS_UNCOUNTED: &str = "visitors will be 0";
+    pub const VISITORS_UNCOUNTED: &str = "unique visitors will be 0";
     /// Part of the error of `admin run-task` while a worker runs the task.
-    pub const TASK_RUNS_ELSEWHERE: &str = "runs elsewhere: since";
+    pub const TASK_RUNS_ELSEWHERE: &str = "runs in another process: since";
     /// Output of the task `idempotency-keys` when it deletes nothing.
-    pub const IDEMPOTENCY_KEYS_0_DELETED: &str = "idempotency-keys: 0 answer(s) forgotten\n";
+    pub const IDEMPOTENCY_KEYS_0_DELETED: &str = "idempotency-keys: 0 response(s) deleted\n";
     /// Output of the task `expired-links` when it deletes nothing.
     pub const EXPIRED_LINKS_0_DELETED: &str = "expired-links: 0 link(s) deleted\n";
     /// Output of the task `expired-links` when it deletes one link.
@@ -66,12 +66,12 @@ pub mod message {
 
     /// Part of the output of `admin generate` about generated rows.
     pub fn rows_generated(table: &str, rows: usize) -> String {
-        format!("{table}: {rows} rows made")
+        format!("{table}: {rows} rows generated")
     }
 
     /// Part of the error of `admin jobs` for an unknown job.
     pub fn job_not_found(id: i64) -> String {
-        format!("there is no job {id}")
+        format!("no job has the id {id}")
     }
 
     /// Part of the error of `admin jobs cancel` for a job that is cancelled already.

@@ -201,7 +201,11 @@ fn assert_bounded_memory(before: &[(String, u64)], stack: &Stack) {
     let after = peak_memory(stack);
     eprintln!("peak memory in KiB: {before:?}, then {after:?}");
     for ((name, before), (_, after)) in before.iter().zip(after) {
-        assert!(after - before < MAX_GROWTH_KIB, "{name}: {before} KiB, then {after}");
+        // The kernel's count is approximate, so a peak may decrease slightly.
+        assert!(
+            after.saturating_sub(*before) < MAX_GROWTH_KIB,
+            "{name}: {before} KiB, then {after}"
+        );
     }
 }
 

@@ -41,15 +41,15 @@ fn csv_with_invalid_rows() -> (String, Vec<i64>) {
     (csv, invalid)
 }
 
-/// The number of the worker that most recently began a job.
-fn last_worker_that_began_a_job(stack: &Stack) -> usize {
-    let last_begin = |number: usize| {
+/// The number of the worker that most recently started an attempt of a job.
+fn last_worker_that_started_a_job(stack: &Stack) -> usize {
+    let last_start = |number: usize| {
         let lines = stack.workers[number].log_lines();
-        let begun = lines.iter().rfind(|line| line["message"] == log::JOB_BEGAN)?;
-        Some((begun["timestamp"].as_str().expect("the time").to_owned(), number))
+        let started = lines.iter().rfind(|line| line["message"] == log::JOB_ATTEMPT_STARTED)?;
+        Some((started["timestamp"].as_str().expect("the time").to_owned(), number))
     };
-    let last = (0..stack.workers.len()).filter_map(last_begin).max();
-    last.expect("a worker that began a job").1
+    let last = (0..stack.workers.len()).filter_map(last_start).max();
+    last.expect("a worker that started a job").1
 }
 
 /// Waits until a worker that was not killed has read at least `goal` rows of a job. Returns the number of
@@ -102,7 +102,7 @@ async fn import_writes_each_row_once_while_workers_are_killed_twenty_times() {
         before = read;
         killed.insert(worker);
         tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
-        let number = last_worker_that_began_a_job(&stack);
+        let number = last_worker_that_started_a_job(&stack);
         stack.workers[number].kill().await;
         stack.workers[number].start();
     }
