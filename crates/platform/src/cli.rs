@@ -24,9 +24,6 @@ pub struct ProgramOptions {
     check_config: bool,
 }
 
-/// Until every crate uses the new name.
-pub type Options = ProgramOptions;
-
 /// A program, by its name, which begins its messages on standard error.
 #[derive(Debug, Clone, Copy)]
 pub struct Program(pub &'static str);

@@ -115,19 +115,6 @@ impl Lifecycle {
         })
     }
 
-    /// Until every crate uses the new name.
-    pub fn own<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.spawn_critical(name, task)
-    }
-
-    /// Until every crate uses the new name.
-    pub fn watch(&self, name: &'static str, handle: JoinHandle<()>) -> JoinHandle<()> {
-        self.watch_critical(name, handle)
-    }
-
     /// Waits for the drain, calls `retire`, waits for `drain`, and then begins the grace period.
     pub async fn run_until_stopping(&self, drain: Duration, retire: impl FnOnce()) {
         self.0.draining.cancelled().await;

@@ -88,9 +88,6 @@ pub enum BoundSocket {
     Unix(UnixListener),
 }
 
-/// Until every crate uses the new name.
-pub type Bound = BoundSocket;
-
 /// Retires a listener: removes the path of a unix socket, and does nothing for TCP.
 #[derive(Debug, Clone)]
 pub struct RetireHandle(Option<(PathBuf, u64)>);

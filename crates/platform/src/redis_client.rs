@@ -26,9 +26,11 @@ use redis::{
 };
 use tokio::sync::Notify;
 
-pub use crate::{backoff::jittered, redis_connection::client};
-
-use crate::{backoff::Backoff, redis_connection::open, settings::RedisSettings};
+use crate::{
+    backoff::Backoff,
+    redis_connection::{client, open},
+    settings::RedisSettings,
+};
 
 /// Timeouts in a row that open the breaker.
 pub const TIMEOUTS_TO_OPEN: u32 = 3;
