@@ -1,7 +1,6 @@
-//! What a user agent, a referrer, a language and a target say.
+//! Derives a click's attributes from its user agent, referrer, language and target.
 //!
-//! Everything that comes in here was sent by strangers: any bytes, any length. What goes out is short
-//! and printable.
+//! Input is untrusted: any bytes, any length. Output is short and printable.
 
 use isbot::Bots;
 use url::Url;
@@ -9,30 +8,30 @@ use woothee::{parser::Parser, woothee::VALUE_UNKNOWN};
 
 use linnet_domain::{ClickValue, ValueKind};
 
-/// Longest part of a value, in characters.
+/// Longest part of a campaign, in characters.
 const MAX_PART: usize = 100;
 /// Longest host name (RFC 1035).
 const MAX_HOST: usize = 253;
 
-/// Programs that fetch a link to show what is behind it, and that `isbot` takes for people.
+/// User agents of link previews that `isbot` does not recognize.
 const PREVIEWS: [&str; 1] = ["^whatsapp/"];
 
-/// What is known of a user agent.
+/// The result of parsing a user agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentKnown {
-    /// A program that says so, or that says nothing.
+pub struct ParsedUserAgent {
+    /// Whether it is a bot's.
     pub is_bot: bool,
-    /// Browser, operating system, class of device.
+    /// Browser, operating system and class of device; unknown parts are empty.
     pub value: ClickValue,
 }
 
-/// Knows bots and browsers. Takes a few MiB; one for a process.
-pub struct Enricher {
+/// Recognizes bots, browsers, operating systems and devices. Takes a few MiB: create one for each process.
+pub struct UserAgentParser {
     bots: Bots,
     browsers: Parser,
 }
 
-impl Default for Enricher {
+impl Default for UserAgentParser {
     fn default() -> Self {
         let mut bots = Bots::default();
         bots.append(&PREVIEWS);
@@ -40,14 +39,14 @@ impl Default for Enricher {
     }
 }
 
-impl Enricher {
-    /// Whether an agent is a bot's. Who sends none at all is no browser.
+impl UserAgentParser {
+    /// Whether a user agent is a bot's. Browsers always send one, so a missing user agent counts as a bot.
     pub fn is_bot(&self, agent: Option<&str>) -> bool {
         agent.is_none_or(|agent| self.bots.is_bot(agent))
     }
 
-    /// Reads a user agent.
-    pub fn agent(&self, agent: &str) -> AgentKnown {
+    /// Parses a user agent.
+    pub fn parse(&self, agent: &str) -> ParsedUserAgent {
         let found = self.browsers.parse(agent);
         let known =
             |text: &str| if text == VALUE_UNKNOWN { String::new() } else { text.to_owned() };
@@ -58,14 +57,14 @@ impl Enricher {
         let device = device(agent, category).to_owned();
         let os = os_family(&os);
         let parts = vec![browser, os, device];
-        AgentKnown {
+        ParsedUserAgent {
             is_bot: category == "crawler" || self.is_bot(Some(agent)),
             value: ClickValue { kind: ValueKind::Agent, parts },
         }
     }
 }
 
-/// woothee tells phones from computers; tablets and televisions it counts among phones.
+/// The class of device. woothee distinguishes phones from computers, but counts tablets and televisions as phones.
 fn device(agent: &str, category: &str) -> &'static str {
     let has = |word: &str| agent.contains(word);
     if has("iPad") || has("Tablet") || (has("Android") && !has("Mobile") && !has("TV")) {
@@ -82,7 +81,7 @@ fn device(agent: &str, category: &str) -> &'static str {
     }
 }
 
-/// Versions of Windows are no families of their own, and Apple's devices share two systems.
+/// The family of an operating system: one for all versions of Windows, two for all of Apple's devices.
 fn os_family(os: &str) -> String {
     let family = match os {
         "iPhone" | "iPad" | "iPod" | "iOS" => "iOS",
@@ -93,10 +92,10 @@ fn os_family(os: &str) -> String {
     family.to_owned()
 }
 
-/// The host of a `Referer`, lower case, without `www.`; empty when there is none that can be one.
+/// The host of a `Referer` in lower case, without `www.`; empty if there is no valid one.
 pub(crate) fn referrer_host(referrer: &[u8]) -> String {
     let text = String::from_utf8_lossy(referrer);
-    // It was cut, perhaps within the path: only the part up to the host's end is looked at.
+    // The buffer cuts long referrers, so anything after the host may be incomplete.
     let Some((scheme, rest)) = text.split_once("://") else { return String::new() };
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return String::new();
@@ -108,7 +107,7 @@ pub(crate) fn referrer_host(referrer: &[u8]) -> String {
     if host.len() <= MAX_HOST { host.to_owned() } else { String::new() }
 }
 
-/// The first language of an `Accept-Language`, as ISO 639 has it: 2 or 3 letters, lower case.
+/// The ISO 639 code of the first language in `Accept-Language`: 2 or 3 letters in lower case; empty if there is none.
 pub(crate) fn language(header: &[u8]) -> String {
     let first = header.split(|byte| b",;".contains(byte)).next().unwrap_or_default();
     let primary = first.split(|byte| b"-_".contains(byte)).next().unwrap_or_default();
@@ -120,12 +119,12 @@ pub(crate) fn language(header: &[u8]) -> String {
     }
 }
 
-/// A user agent as text.
+/// The printable characters of a user agent.
 pub(crate) fn agent_text(agent: &[u8]) -> String {
     printable(&String::from_utf8_lossy(agent), usize::MAX)
 }
 
-/// The campaign that a target names, if it names any.
+/// The campaign from the `utm_` parameters of a target; `None` if it has none.
 pub fn campaign(target: &str) -> Option<ClickValue> {
     let url = Url::parse(target).ok()?;
     let names = ValueKind::Campaign.parts();
@@ -150,9 +149,10 @@ fn printable(text: &str, max: usize) -> String {
 mod tests {
     use super::*;
 
+    // Long because user agents are.
     #[test]
-    fn agents_are_known() {
-        let enricher = Enricher::default();
+    fn user_agents_are_recognized() {
+        let parser = UserAgentParser::default();
         for (agent, browser, os, device) in [
             (
                 "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36 Edg/131.0.0.0",
@@ -196,11 +196,11 @@ mod tests {
                 "macOS",
                 "desktop",
             ),
-            ("something nobody has heard of", "", "", ""),
+            ("unknown software", "", "", ""),
         ] {
-            let known = enricher.agent(agent);
-            assert_eq!(known.value.parts, [browser, os, device], "{agent}");
-            assert!(!known.is_bot, "{agent}");
+            let parsed = parser.parse(agent);
+            assert_eq!(parsed.value.parts, [browser, os, device], "{agent}");
+            assert!(!parsed.is_bot, "{agent}");
         }
         for bot in [
             "Googlebot/2.1 (+http://www.google.com/bot.html)",
@@ -208,15 +208,15 @@ mod tests {
             "Slackbot 1.0",
             "WhatsApp/2.23.20.0",
         ] {
-            assert!(enricher.agent(bot).is_bot, "{bot}");
+            assert!(parser.parse(bot).is_bot, "{bot}");
         }
-        assert!(enricher.is_bot(None));
+        assert!(parser.is_bot(None));
     }
 
     #[test]
-    fn referrers_are_hosts_or_nothing() {
+    fn referrer_is_a_host_or_empty() {
         for (referrer, host) in [
-            (&b"https://News.Example/a/b?c#d"[..], "news.example"),
+            (&b"https://Blog.Example/a/b?c#d"[..], "blog.example"),
             (b"http://www.example.com", "example.com"),
             (b"https://user:secret@example.com:8443/x", "example.com"),
             (b"https://b\xc3\xbccher.example/", "xn--bcher-kva.example"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn languages_are_letters_or_nothing() {
+    fn language_is_two_or_three_letters_or_empty() {
         for (header, wanted) in [
             (&b"de-CH,de;q=0.9,en;q=0.8"[..], "de"),
             (b"EN", "en"),
@@ -249,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn campaigns_come_from_the_target() {
+    fn campaign_is_read_from_the_target() {
         let of = |query: &str| {
             campaign(&format!("https://example.com/?{query}")).map(|value| value.parts)
         };
         assert_eq!(of("a=b"), None);
         assert_eq!(
-            of("utm_medium=mail&utm_source=News%20letter&utm_source=2"),
-            Some(vec!["News letter".into(), "mail".into(), String::new()])
+            of("utm_medium=mail&utm_source=Mail%20letter&utm_source=2"),
+            Some(vec!["Mail letter".into(), "mail".into(), String::new()])
         );
         let long = "x".repeat(5_000);
         assert_eq!(of(&format!("utm_campaign={long}")).unwrap()[2].len(), MAX_PART);

@@ -9,22 +9,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClickSettings {
-    /// Whether clicks are recorded at all. Limits (`max_clicks`) count in any case.
+    /// Whether clicks are recorded. Limits (`max_clicks`) count in any case.
     pub enabled: bool,
-    /// Longest time that a click waits in a process's memory, in milliseconds: what a process that is
-    /// killed loses.
+    /// Interval between two flushes, in milliseconds: the clicks that a killed process loses.
     pub flush_ms: u64,
-    /// Clicks that one worker's buffer holds at most; beyond it they are dropped and counted.
+    /// Capacity of a server thread's buffer, in clicks. Further clicks are dropped and counted.
     pub buffer_clicks: u32,
-    /// Size of the stream in Redis beyond which clicks wait in the spool, in bytes.
+    /// Size of the stream in Redis above which clicks go to the spool, in bytes.
     pub stream_bytes: u64,
-    /// Where clicks wait while Redis does not take them. Processes may share it.
+    /// Folder of the spool. Processes may share it.
     pub spool_dir: PathBuf,
-    /// Size of one process's spool, in bytes; beyond it clicks are dropped and counted.
+    /// Capacity of one process's spool, in bytes. Further clicks are dropped and counted.
     pub spool_bytes: u64,
-    /// A `MaxMind` database (`.mmdb`) of countries; empty for none. Read again when it changes.
+    /// A `MaxMind` database (`.mmdb`) of countries; empty for none. Reloaded when it changes.
     pub country_file: PathBuf,
-    /// How long raw clicks are kept, in days. Roll-ups stay.
+    /// Retention of raw clicks, in days. Roll-ups are kept.
     pub retention_days: u32,
 }
 
@@ -44,18 +43,15 @@ impl Default for ClickSettings {
 }
 
 impl ClickSettings {
-    /// Checks the ranges.
+    /// Reports values out of range.
     pub fn validate(&self, problems: &mut Problems) {
-        for (key, value, min, max) in [
-            ("clicks.flush_ms", self.flush_ms, 10, 5_000),
-            ("clicks.buffer_clicks", self.buffer_clicks.into(), 1_000, 1_000_000),
-            ("clicks.stream_bytes", self.stream_bytes, 1024 * 1024, 1024 * 1024 * 1024 * 1024),
-            ("clicks.spool_bytes", self.spool_bytes, 1024 * 1024, 1024 * 1024 * 1024 * 1024),
-            ("clicks.retention_days", self.retention_days.into(), 1, 36_500),
-        ] {
-            let message = format!("must be {min} to {max}");
-            problems.require((min..=max).contains(&value), key, &message);
-        }
+        const MIB: u64 = 1024 * 1024;
+        const TIB: u64 = MIB * MIB;
+        problems.require_within("clicks.flush_ms", self.flush_ms, 10..=5_000);
+        problems.require_within("clicks.buffer_clicks", self.buffer_clicks, 1_000..=1_000_000);
+        problems.require_within("clicks.stream_bytes", self.stream_bytes, MIB..=TIB);
+        problems.require_within("clicks.spool_bytes", self.spool_bytes, MIB..=TIB);
+        problems.require_within("clicks.retention_days", self.retention_days, 1..=36_500);
         problems.require(
             !self.enabled || self.spool_dir.is_absolute(),
             "clicks.spool_dir",

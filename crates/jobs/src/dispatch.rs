@@ -1,82 +1,82 @@
-//! Announces what should be looked at and nobody was told of: jobs whose time has come, whose owner
-//! may run another, whose worker is dead, or whose notice Redis has lost.
+//! Publishes notices for jobs that need one: due jobs without a notice, jobs whose lease has expired, and jobs whose notice
+//! Redis has lost.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use linnet_platform::{redis_client::jittered, settings::RedisSettings};
+use linnet_platform::{backoff::jittered, lock::MutexExt as _, settings::RedisSettings};
+use linnet_telemetry::error_chain;
 use tokio::{sync::Notify, time::Instant};
 
 use linnet_store::{JobCounts, Store, StoreError};
 
-use super::{JobSettings, queue::Queue};
+use super::{JobSettings, queue::JobQueue};
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Time between two counts, for metrics.
+/// Longest time between two searches for due jobs.
+const DISPATCH_EVERY: Duration = Duration::from_secs(1);
+/// Time between two counts of jobs, for metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
-/// A notice that was made longer ago and is not in the stream is lost.
+/// Age at which a notice that the stream does not have counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(3);
-/// Time between two announcements of the same dead worker's job.
-const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Time between two notices for the same job whose lease has expired.
+const REPEAT_AFTER: Duration = Duration::from_secs(5);
 
-/// What was last counted.
-pub(super) type Counted = Arc<Mutex<JobCounts>>;
+/// The latest counts of jobs, shared with the metrics.
+pub(super) type SharedJobCounts = Arc<Mutex<JobCounts>>;
 
 #[derive(Debug, thiserror::Error)]
 enum DispatchError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the queue does not answer")]
+    #[error("the job queue in Redis failed")]
     Redis(#[from] redis::RedisError),
 }
 
-/// The task's tools. Every worker has one; that two announce the same job does no harm.
+/// The dispatcher of a worker. Notices of several dispatchers for one job are harmless.
 pub(super) struct Dispatcher {
     pub(super) store: Store,
     pub(super) redis: RedisSettings,
     pub(super) settings: JobSettings,
-    pub(super) ended: Arc<Notify>,
-    pub(super) counted: Counted,
+    pub(super) attempt_ended: Arc<Notify>,
+    pub(super) counts: SharedJobCounts,
 }
 
 impl Dispatcher {
-    /// Never ends.
+    /// Never returns.
     pub(super) async fn run(self) {
         loop {
             if let Err(error) = self.dispatch().await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "waiting jobs are not announced: trying on"
-                );
-                tokio::time::sleep(jittered(LOOK_EVERY)).await;
+                tracing::warn!(error = error_chain(&error), "due jobs not dispatched; retrying");
+                tokio::time::sleep(jittered(DISPATCH_EVERY)).await;
             }
         }
     }
 
     async fn dispatch(&self) -> Result<(), DispatchError> {
-        let mut queue = Queue::open(&self.redis, "dispatcher".to_owned()).await?;
+        let mut queue = JobQueue::open(&self.redis, "dispatcher".to_owned()).await?;
         let mut count_at = Instant::now();
         loop {
             let per_user = self.settings.running_per_user.into();
-            for (job_id, lane) in self.store.due_jobs(per_user, AGAIN_AFTER).await? {
-                queue.announce(lane, job_id).await?;
+            for (job_id, lane) in self.store.due_jobs(per_user, REPEAT_AFTER).await? {
+                queue.publish(lane, job_id).await?;
             }
-            let waiting = self.store.count_announced(LOST_AFTER).await?;
-            if waiting > queue.length().await? {
-                let count = self.store.forget_announcements(LOST_AFTER).await?;
-                tracing::warn!(count, "the queue has lost jobs: they are announced again");
+            let noticed = self.store.count_unclaimed_announcements(LOST_AFTER).await?;
+            if noticed > queue.length().await? {
+                let count = self.store.reset_announcements(LOST_AFTER).await?;
+                tracing::warn!(count, "job notices lost in Redis; publishing them again");
                 continue;
             }
             if Instant::now() >= count_at {
                 let counts = self.store.count_jobs().await?;
-                *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = counts;
-                queue.forget_consumers().await?;
+                *self.counts.lock_ignoring_poison() = counts;
+                queue.delete_idle_consumers().await?;
                 count_at = Instant::now() + jittered(COUNT_EVERY);
             }
-            // An ended job makes room for another of its owner.
-            let _ = tokio::time::timeout(jittered(LOOK_EVERY), self.ended.notified()).await;
+            // The end of a job makes room for another one of its owner.
+            let ended = self.attempt_ended.notified();
+            let _ = tokio::time::timeout(jittered(DISPATCH_EVERY), ended).await;
         }
     }
 }

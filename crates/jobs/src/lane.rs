@@ -1,110 +1,109 @@
-//! A worker's lane: takes jobs one after the other.
+//! A lane of a worker: leases jobs and runs them, one after the other.
 
 use std::{sync::Arc, time::Duration};
 
-use linnet_platform::{redis_client::jittered, settings::RedisSettings};
+use linnet_platform::{backoff::jittered, settings::RedisSettings};
 use redis::RedisError;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use linnet_domain::Lane;
-use linnet_store::Claim;
+use linnet_store::JobClaim;
 
 use super::{
-    queue::{Notice, Queue},
-    run::Runner,
+    queue::{JobNotice, JobQueue},
+    run::{JobRunner, new_backoff},
 };
 
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
-/// Time between two looks for what dead workers have left.
+/// Time between two takeovers of notices that dead workers hold.
 const CLAIM_EVERY: Duration = Duration::from_secs(10);
 
-/// One of a worker's lanes.
+/// One lane of a worker.
 pub(super) struct LaneWorker {
-    pub(super) runner: Runner,
+    pub(super) runner: JobRunner,
     pub(super) redis: RedisSettings,
-    /// Who this is, among all lanes of all workers.
+    /// Unique among all lanes of all workers.
     pub(super) name: String,
-    /// What it takes, best first.
+    /// The lanes that it serves, in order of preference.
     pub(super) lanes: &'static [Lane],
-    /// Told when a job has ended, since its owner may now run another.
-    pub(super) ended: Arc<Notify>,
+    /// Notified when an attempt has ended, because its owner may now run another job.
+    pub(super) attempt_ended: Arc<Notify>,
 }
 
 impl LaneWorker {
-    /// Runs jobs until `stop`; the one under way is given back after its chunk.
+    /// Runs jobs until `stop` is cancelled; then releases the current job after its chunk.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut backoff = RETRY_FIRST;
+        let mut backoff = new_backoff();
         while !stop.is_cancelled() {
-            let error = match Queue::open(&self.redis, self.name.clone()).await {
+            let error = match JobQueue::open(&self.redis, self.name.clone()).await {
                 Ok(mut queue) => match self.consume(&mut queue, &stop).await {
                     Ok(()) => return,
                     Err(error) => {
-                        backoff = RETRY_FIRST;
+                        backoff.reset();
                         error
                     }
                 },
                 Err(error) => error,
             };
-            tracing::warn!(%error, "the queue of jobs cannot be read: trying on");
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(jittered(backoff)) => {}
+            tracing::warn!(%error, "job queue not readable; retrying");
+            if backoff.wait_unless_cancelled(&stop).await.is_break() {
+                return;
             }
-            backoff = (backoff * 2).min(RETRY_MAX);
         }
     }
 
-    async fn consume(&self, queue: &mut Queue, stop: &CancellationToken) -> Result<(), RedisError> {
+    async fn consume(
+        &self,
+        queue: &mut JobQueue,
+        stop: &CancellationToken,
+    ) -> Result<(), RedisError> {
         let mut claim_at = Instant::now();
         while !stop.is_cancelled() {
             if Instant::now() >= claim_at {
                 claim_at = Instant::now() + jittered(CLAIM_EVERY);
                 for lane in self.lanes {
                     for notice in queue.claim(*lane).await? {
-                        self.look_at(queue, &notice, stop).await?;
+                        self.handle(queue, &notice, stop).await?;
                     }
                 }
             }
             if let Some(notice) = queue.next(self.lanes).await? {
-                self.look_at(queue, &notice, stop).await?;
+                self.handle(queue, &notice, stop).await?;
             }
         }
         Ok(())
     }
 
-    async fn look_at(
+    /// Tries to lease the job of a notice, removes the notice, and runs the job if it was leased.
+    async fn handle(
         &self,
-        queue: &mut Queue,
-        notice: &Notice,
+        queue: &mut JobQueue,
+        notice: &JobNotice,
         stop: &CancellationToken,
     ) -> Result<(), RedisError> {
-        let Some(job_id) = notice.job_id else { return queue.done(notice).await };
+        let Some(job_id) = notice.job_id else { return queue.remove(notice).await };
         let settings = &self.runner.settings;
         let per_user = settings.running_per_user.into();
-        let mut backoff = RETRY_FIRST;
+        let mut backoff = new_backoff();
         let claim = loop {
             let claim = self.runner.store.claim_job(job_id, &self.name, settings.lease(), per_user);
             match claim.await {
                 Ok(claim) => break claim,
                 Err(error) => {
-                    tracing::warn!(%error, "jobs wait for the database: trying on");
-                    tokio::select! {
-                        // The entry is another worker's after a while.
-                        () = stop.cancelled() => return Ok(()),
-                        () = tokio::time::sleep(jittered(backoff)) => {}
+                    tracing::warn!(%error, "job not leased; retrying");
+                    if backoff.wait_unless_cancelled(stop).await.is_break() {
+                        // Another worker claims the notice later.
+                        return Ok(());
                     }
-                    backoff = (backoff * 2).min(RETRY_MAX);
                 }
             }
         };
-        // The job is in the database's hands; a notice that is not removed is only looked at again.
-        let removed = queue.done(notice).await;
-        if let Claim::Run(run) = claim {
-            tracing::info!(job = run.id.get(), attempt = run.attempts, "a job begins");
+        // From here on PostgreSQL has the job's state. A notice that is not removed is handled again, without effect.
+        let removed = queue.remove(notice).await;
+        if let JobClaim::Claimed(run) = claim {
+            tracing::info!(job = run.id.get(), attempt = run.attempts, "job attempt started");
             self.runner.run(&run, stop).await;
-            self.ended.notify_one();
+            self.attempt_ended.notify_one();
         }
         removed
     }

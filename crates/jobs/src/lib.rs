@@ -1,14 +1,13 @@
-//! Bulk jobs: from the upload to the last row.
+//! Both ends of the bulk job queue: from an upload to a notice, from a lease to written rows.
 //!
-//! * The API process writes an upload to the upload area ([`upload`]), makes a row in `jobs`, and puts
-//!   its number into a stream ([`queue`]).
-//! * Workers share the streams. Each has a lane for small jobs and one that prefers large ones, so a
-//!   small job never waits for a huge one.
-//! * The row in PostgreSQL is the truth: who runs a job holds its lease, and writes each chunk of rows
-//!   together with the place that is reached ([`run`]). A worker that dies is followed by another one
-//!   at that place.
-//! * What should be in the stream and is not, is put there again ([`dispatch`]).
-//! * Whoever watches a job is told from the row, by any process ([`watch`]).
+//! - A serving process writes an upload to the upload area ([`upload`]), inserts a row into `jobs`, and publishes a notice
+//!   with the job's id to a stream ([`publish_notice`]).
+//! - Workers share the streams. Each worker has a lane for small jobs and a lane that prefers large ones, so a small job
+//!   never waits for a large one.
+//! - The row in PostgreSQL decides who runs a job. The holder of its lease writes each chunk of rows together with the
+//!   position; after a worker's death, another one continues there.
+//! - Each worker's dispatcher publishes missing notices.
+//! - [`JobUpdates`] reads the rows of jobs that clients watch, so any process can serve the events of any job.
 
 mod dispatch;
 mod lane;
@@ -17,8 +16,8 @@ mod queue;
 mod run;
 mod settings;
 mod throttle;
+mod updates;
 pub mod upload;
-mod watch;
 
 use std::sync::Arc;
 
@@ -32,47 +31,46 @@ use tokio::{
 use linnet_domain::{Lane, TargetPolicy};
 use linnet_store::Store;
 
-use dispatch::{Counted, Dispatcher};
+use dispatch::{Dispatcher, SharedJobCounts};
 use lane::LaneWorker;
 use metrics::JobMetrics;
-use run::Runner;
+use run::JobRunner;
 
-pub use queue::{announce, announcement};
+pub use queue::{notice_command, publish_notice};
 pub use settings::JobSettings;
-pub use watch::JobWatch;
-pub use watch::Watched;
+pub use updates::{JobSubscription, JobUpdates};
 
-/// What the handlers of a serving process share.
+/// The shared state of a serving process's job endpoints.
 #[derive(Clone)]
 pub struct JobService {
     /// Section `jobs`.
     pub settings: Arc<JobSettings>,
-    /// Jobs that somebody watches.
-    pub watch: JobWatch,
-    /// Uploads that may come at the same time.
-    pub uploads: Arc<Semaphore>,
+    /// Updates of watched jobs.
+    pub updates: JobUpdates,
+    /// Permits for concurrent uploads.
+    pub upload_slots: Arc<Semaphore>,
 }
 
 impl JobService {
-    /// Starts to look at the jobs that somebody will watch.
+    /// Starts the task that reads watched jobs.
     pub fn start(settings: &JobSettings, store: Store, lifecycle: &Lifecycle) -> Self {
-        let watch = JobWatch::default();
-        lifecycle.own("job watch", watch.clone().follow(store));
+        let updates = JobUpdates::default();
+        lifecycle.spawn_critical("job updates", updates.clone().run(store));
         Self {
             settings: Arc::new(settings.clone()),
-            watch,
-            uploads: Arc::new(Semaphore::new(settings.uploads)),
+            updates,
+            upload_slots: Arc::new(Semaphore::new(settings.uploads)),
         }
     }
 }
 
-/// What each lane of a worker takes, best first.
+/// The lanes that each lane of a worker serves, in order of preference.
 const LANES: [&[Lane]; 2] = [&[Lane::Small], &[Lane::Large, Lane::Small]];
 
-/// Database connections that a worker's lanes and its dispatcher take.
+/// Database connections that a worker's lanes and dispatcher need.
 pub const WORKER_CONNECTIONS: u32 = 3;
 
-/// Starts a worker's lanes; each with its end, and what ends it at once.
+/// Starts a worker's dispatcher and lanes. Returns for each lane the handle of its end and the handle that aborts it.
 pub fn start_lanes(
     settings: &JobSettings,
     redis_settings: &RedisSettings,
@@ -82,21 +80,21 @@ pub fn start_lanes(
     meter: &Meter,
     lifecycle: &Lifecycle,
 ) -> Vec<(JoinHandle<()>, AbortHandle)> {
-    let counted = Counted::default();
-    let metrics = Arc::new(JobMetrics::new(meter, &counted));
-    let ended = Arc::new(Notify::new());
+    let counts = SharedJobCounts::default();
+    let metrics = Arc::new(JobMetrics::new(meter, &counts));
+    let attempt_ended = Arc::new(Notify::new());
     let dispatcher = Dispatcher {
         store: store.clone(),
         redis: redis_settings.clone(),
         settings: settings.clone(),
-        ended: Arc::clone(&ended),
-        counted,
+        attempt_ended: Arc::clone(&attempt_ended),
+        counts,
     };
-    lifecycle.own("job dispatcher", dispatcher.run());
+    lifecycle.spawn_critical("job dispatcher", dispatcher.run());
     let worker = rand::random::<u64>();
-    let start = |(place, lanes): (usize, &'static [Lane])| {
+    let start = |(number, lanes): (usize, &'static [Lane])| {
         let lane = LaneWorker {
-            runner: Runner {
+            runner: JobRunner {
                 store: store.clone(),
                 redis: redis.clone(),
                 settings: settings.clone(),
@@ -104,13 +102,13 @@ pub fn start_lanes(
                 metrics: Arc::clone(&metrics),
             },
             redis: redis_settings.clone(),
-            name: format!("worker-{worker:016x}-{place}"),
+            name: format!("worker-{worker:016x}-{number}"),
             lanes,
-            ended: Arc::clone(&ended),
+            attempt_ended: Arc::clone(&attempt_ended),
         };
         let task = tokio::spawn(lane.run(lifecycle.draining()));
         let abort = task.abort_handle();
-        (lifecycle.watch("job lane", task), abort)
+        (lifecycle.watch_critical("job lane", task), abort)
     };
     LANES.into_iter().enumerate().map(start).collect()
 }

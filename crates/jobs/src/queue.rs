@@ -1,11 +1,13 @@
-//! The queue: two streams in Redis, one consumer group.
+//! The job queue: two streams in Redis with one consumer group.
 //!
-//! An entry is the number of a job that somebody should look at. Which job runs where is decided in
-//! PostgreSQL, so an entry that comes twice, or too late, or for a job that has ended, changes
-//! nothing; and one that is lost is made again ([`super::dispatch`]).
+//! An entry is a notice: the id of a job to lease. PostgreSQL decides which worker runs the job, so a repeated or late
+//! notice has no effect. The dispatcher replaces lost notices.
+
+use std::time::Duration;
 
 use linnet_platform::{
-    redis_client::{RedisAway, RedisClient},
+    redis_client::{RedisClient, RedisUnavailable},
+    redis_connection::connect,
     settings::RedisSettings,
 };
 use redis::{
@@ -14,18 +16,22 @@ use redis::{
     streams::{StreamAutoClaimReply, StreamId, StreamInfoConsumersReply, StreamReadReply},
 };
 
-use linnet_clicks::ingest::connect;
 use linnet_domain::{JobId, Lane};
 
 const GROUP: &str = "workers";
 const FIELD: &str = "job";
-/// Entries of a stream beyond which the oldest go; their jobs are announced again.
+const LANES: [Lane; 2] = [Lane::Small, Lane::Large];
+/// Length beyond which a stream loses its oldest notices. The dispatcher replaces them.
 const MAX_LENGTH: u32 = 100_000;
-/// Longest wait for something new, in milliseconds; also how long a stop may wait for it.
+/// Longest wait of a read for a notice, in milliseconds. A stop may wait as long.
 const BLOCK_MS: u64 = 500;
-/// An entry that a worker took and did not acknowledge is another's after this, in milliseconds.
-/// Looking at a job takes a moment, so this worker is dead.
+/// Longest wait for a response; longer than [`BLOCK_MS`].
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which a notice is taken over, in milliseconds. A live worker handles one much faster.
 const CLAIM_AFTER_MS: u64 = 10_000;
+/// Idle time after which a consumer is deleted, in milliseconds. A consumer that ran a long job is created again by its next
+/// read.
+const CONSUMER_IDLE_MS: usize = 3_600_000;
 
 fn stream_of(lane: Lane) -> &'static str {
     match lane {
@@ -34,78 +40,78 @@ fn stream_of(lane: Lane) -> &'static str {
     }
 }
 
-/// A consumer that has not asked for so long is gone, in milliseconds. One that runs a huge job and is
-/// forgotten is made again by its next question.
-const CONSUMER_GONE_MS: usize = 3_600_000;
-
 /// An entry of a stream.
 #[derive(Debug, Clone)]
-pub(super) struct Notice {
+pub(super) struct JobNotice {
     pub(super) lane: Lane,
-    /// `None` for an entry that names no job.
+    /// `None` for an entry without a valid job id.
     pub(super) job_id: Option<JobId>,
-    id: String,
+    entry_id: String,
 }
 
-/// The command that tells the workers of a job.
-pub fn announcement(lane: Lane, job_id: JobId) -> Cmd {
+/// The command that adds a notice to the stream of its lane.
+pub fn notice_command(lane: Lane, job_id: JobId) -> Cmd {
     let mut add = redis::cmd("XADD");
     add.arg(stream_of(lane)).arg("MAXLEN").arg("~").arg(MAX_LENGTH).arg("*").arg(FIELD);
     add.arg(job_id.get());
     add
 }
 
-/// Tells the workers of a job, from a serving process.
-pub async fn announce(link: &RedisClient, lane: Lane, job_id: JobId) -> Result<(), RedisAway> {
-    link.query::<String>(&announcement(lane, job_id)).await.map(drop)
+/// Publishes a notice from a serving process.
+pub async fn publish_notice(
+    redis: &RedisClient,
+    lane: Lane,
+    job_id: JobId,
+) -> Result<(), RedisUnavailable> {
+    redis.query::<String>(&notice_command(lane, job_id)).await.map(drop)
 }
 
-/// A worker's end of the queue.
-pub(super) struct Queue {
+/// A worker's connection to the queue.
+pub(super) struct JobQueue {
     redis: MultiplexedConnection,
     consumer: String,
 }
 
-impl Queue {
+impl JobQueue {
     pub(super) async fn open(
         settings: &RedisSettings,
         consumer: String,
     ) -> Result<Self, RedisError> {
-        let mut queue = Self { redis: connect(settings).await?, consumer };
-        queue.make_groups().await?;
+        let mut queue = Self { redis: connect(settings, RESPONSE_TIMEOUT).await?, consumer };
+        queue.create_groups().await?;
         Ok(queue)
     }
 
-    async fn make_groups(&mut self) -> Result<(), RedisError> {
-        for lane in [Lane::Small, Lane::Large] {
+    async fn create_groups(&mut self) -> Result<(), RedisError> {
+        for lane in LANES {
             let mut create = redis::cmd("XGROUP");
             create.arg("CREATE").arg(stream_of(lane)).arg(GROUP).arg("0").arg("MKSTREAM");
             match create.query_async::<()>(&mut self.redis).await {
                 Err(error) if error.code() == Some("BUSYGROUP") => {}
-                answer => answer?,
+                result => result?,
             }
         }
         Ok(())
     }
 
-    /// The next entry of the first of these streams that has one; `None` after a short wait.
-    pub(super) async fn next(&mut self, lanes: &[Lane]) -> Result<Option<Notice>, RedisError> {
-        // One stream after the other, since a read of several takes an entry of each.
+    /// The next notice of the first of these lanes that has one; `None` after a short wait.
+    pub(super) async fn next(&mut self, lanes: &[Lane]) -> Result<Option<JobNotice>, RedisError> {
+        // One stream after the other, because a read of several streams returns an entry of each.
         for lane in lanes {
             if let Some(notice) = self.read(*lane, None).await? {
                 return Ok(Some(notice));
             }
         }
-        // Whichever is first in the list is what this worker is for, and it waits there.
-        let Some(first) = lanes.first() else { return Ok(None) };
-        self.read(*first, Some(BLOCK_MS)).await
+        // The preferred lane has the shortest wait.
+        let Some(preferred) = lanes.first() else { return Ok(None) };
+        self.read(*preferred, Some(BLOCK_MS)).await
     }
 
     async fn read(
         &mut self,
         lane: Lane,
         block_ms: Option<u64>,
-    ) -> Result<Option<Notice>, RedisError> {
+    ) -> Result<Option<JobNotice>, RedisError> {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg(&self.consumer).arg("COUNT").arg(1);
         if let Some(block_ms) = block_ms {
@@ -115,61 +121,54 @@ impl Queue {
         let reply: Result<Option<StreamReadReply>, RedisError> =
             read.query_async(&mut self.redis).await;
         let reply = match reply {
-            // Redis was emptied.
+            // Redis has lost its data.
             Err(error) if error.code() == Some("NOGROUP") => {
-                self.make_groups().await?;
+                self.create_groups().await?;
                 return Ok(None);
             }
             reply => reply?.unwrap_or_default(),
         };
         let entry = reply.keys.into_iter().flat_map(|key| key.ids).next();
-        Ok(entry.map(|entry| Notice::of(lane, entry)))
+        Ok(entry.map(|entry| JobNotice::from_entry(lane, entry)))
     }
 
-    /// Entries that dead workers took.
-    pub(super) async fn claim(&mut self, lane: Lane) -> Result<Vec<Notice>, RedisError> {
+    /// Takes over notices that dead workers hold.
+    pub(super) async fn claim(&mut self, lane: Lane) -> Result<Vec<JobNotice>, RedisError> {
         let mut claim = redis::cmd("XAUTOCLAIM");
         claim.arg(stream_of(lane)).arg(GROUP).arg(&self.consumer).arg(CLAIM_AFTER_MS).arg("0-0");
         let reply: Result<StreamAutoClaimReply, RedisError> =
             claim.query_async(&mut self.redis).await;
-        match reply {
-            Err(error) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
-            reply => Ok(reply?.claimed.into_iter().map(|entry| Notice::of(lane, entry)).collect()),
-        }
+        let claimed = match reply {
+            Err(error) if error.code() == Some("NOGROUP") => return Ok(Vec::new()),
+            reply => reply?.claimed,
+        };
+        Ok(claimed.into_iter().map(|entry| JobNotice::from_entry(lane, entry)).collect())
     }
 
-    /// Removes an entry that was looked at.
-    pub(super) async fn done(&mut self, notice: &Notice) -> Result<(), RedisError> {
-        let stream = stream_of(notice.lane);
-        redis::pipe()
-            .cmd("XACK")
-            .arg(stream)
-            .arg(GROUP)
-            .arg(&notice.id)
-            .ignore()
-            .cmd("XDEL")
-            .arg(stream)
-            .arg(&notice.id)
-            .ignore()
-            .query_async(&mut self.redis)
-            .await
+    /// Acknowledges and deletes a notice.
+    pub(super) async fn remove(&mut self, notice: &JobNotice) -> Result<(), RedisError> {
+        let (stream, entry_id) = (stream_of(notice.lane), &notice.entry_id);
+        let mut pipe = redis::pipe();
+        pipe.cmd("XACK").arg(stream).arg(GROUP).arg(entry_id).ignore();
+        pipe.cmd("XDEL").arg(stream).arg(entry_id).ignore();
+        pipe.query_async(&mut self.redis).await
     }
 
-    /// Tells the workers of a job.
-    pub(crate) async fn announce(&mut self, lane: Lane, job_id: JobId) -> Result<(), RedisError> {
-        announcement(lane, job_id).query_async::<String>(&mut self.redis).await.map(drop)
+    /// Publishes a notice.
+    pub(super) async fn publish(&mut self, lane: Lane, job_id: JobId) -> Result<(), RedisError> {
+        notice_command(lane, job_id).query_async::<String>(&mut self.redis).await.map(drop)
     }
 
-    /// Forgets consumers of workers that are gone.
-    pub(super) async fn forget_consumers(&mut self) -> Result<(), RedisError> {
-        for lane in [Lane::Small, Lane::Large] {
+    /// Deletes the consumers of ended workers.
+    pub(super) async fn delete_idle_consumers(&mut self) -> Result<(), RedisError> {
+        for lane in LANES {
             let mut info = redis::cmd("XINFO");
             info.arg("CONSUMERS").arg(stream_of(lane)).arg(GROUP);
             let consumers: Result<StreamInfoConsumersReply, RedisError> =
                 info.query_async(&mut self.redis).await;
-            // Without a group there are none.
+            // The group may be missing.
             for consumer in consumers.map(|reply| reply.consumers).unwrap_or_default() {
-                if consumer.pending == 0 && consumer.idle > CONSUMER_GONE_MS {
+                if consumer.pending == 0 && consumer.idle > CONSUMER_IDLE_MS {
                     let mut delete = redis::cmd("XGROUP");
                     delete.arg("DELCONSUMER").arg(stream_of(lane)).arg(GROUP).arg(&consumer.name);
                     let _: u64 = delete.query_async(&mut self.redis).await?;
@@ -179,27 +178,25 @@ impl Queue {
         Ok(())
     }
 
-    /// Entries that wait in both streams.
+    /// The number of notices in both streams.
     pub(super) async fn length(&mut self) -> Result<i64, RedisError> {
-        let (small, large): (i64, i64) = redis::pipe()
-            .cmd("XLEN")
-            .arg(stream_of(Lane::Small))
-            .cmd("XLEN")
-            .arg(stream_of(Lane::Large))
-            .query_async(&mut self.redis)
-            .await?;
+        let mut pipe = redis::pipe();
+        for lane in LANES {
+            pipe.cmd("XLEN").arg(stream_of(lane));
+        }
+        let (small, large): (i64, i64) = pipe.query_async(&mut self.redis).await?;
         Ok(small + large)
     }
 }
 
-impl Notice {
-    fn of(lane: Lane, entry: StreamId) -> Self {
+impl JobNotice {
+    fn from_entry(lane: Lane, entry: StreamId) -> Self {
         let job_id = match entry.map.get(FIELD) {
             Some(Value::BulkString(text)) => {
                 std::str::from_utf8(text).ok().and_then(|text| text.parse().ok())
             }
             _ => None,
         };
-        Self { lane, job_id, id: entry.id }
+        Self { lane, job_id, entry_id: entry.id }
     }
 }

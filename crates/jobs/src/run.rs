@@ -1,8 +1,11 @@
-//! One job, from where it stands to its end.
+//! Runs one attempt of a job, from its position to its end.
 
 use std::{error::Error, time::Duration};
 
-use linnet_platform::redis_client::{RedisClient, jittered};
+use linnet_platform::{
+    backoff::{Backoff, jittered},
+    redis_client::RedisClient,
+};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -19,34 +22,36 @@ use linnet_store::{
 
 use super::{JobMetrics, JobSettings, throttle::Throttle, upload};
 
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How long one chunk is tried while the database is away, before the attempt counts as failed.
+/// Time for which a chunk is retried while PostgreSQL is unreachable. After it, the attempt has failed.
 const CHUNK_BUDGET: Duration = Duration::from_mins(5);
 
-/// How an attempt ended, when nothing went wrong.
-enum Ended {
+pub(super) const fn new_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
+}
+
+/// How an attempt without an error ended.
+enum AttemptResult {
     /// All rows are read.
-    Whole,
-    /// The job was cancelled, taken over or deleted.
-    Lost,
+    Completed,
+    /// The job was cancelled, deleted or taken over.
+    LeaseLost,
     /// The process stops.
     Stopped,
 }
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
-enum RunError {
+enum AttemptError {
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("the reading of the upload died")]
-    ReaderDied,
+    #[error("the thread that reads the upload panicked")]
+    ReaderPanicked,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 /// Runs the jobs of one lane.
-pub(super) struct Runner {
+pub(super) struct JobRunner {
     pub(super) store: Store,
     pub(super) redis: RedisClient,
     pub(super) settings: JobSettings,
@@ -54,60 +59,63 @@ pub(super) struct Runner {
     pub(super) metrics: std::sync::Arc<JobMetrics>,
 }
 
-impl Runner {
-    /// Runs a job that this worker has claimed; at a stop it is given back.
+impl JobRunner {
+    /// Runs one attempt of a job that this worker has leased. After a stop, the job is released.
     pub(super) async fn run(&self, run: &JobRun, stop: &CancellationToken) {
         let max_attempts = i32::try_from(self.settings.max_attempts).unwrap_or(i32::MAX);
         if run.attempts > max_attempts {
-            // Its workers died before they could tell.
-            let message = format!("{max_attempts} attempts in a row ended without a trace");
+            // The workers of the earlier attempts died before they could record an error.
+            let message = format!("{max_attempts} attempts in a row ended without an error");
             let error = JobError { code: "worker_died".to_owned(), message };
             self.end(run, AttemptEnd::Dead, &error).await;
             return;
         }
-        let ended = match run.kind {
+        let result = match run.kind {
             JobKind::ImportUsers => self.import::<ImportUser>(run, stop).await,
             JobKind::ImportUrls => self.import::<ImportLink>(run, stop).await,
         };
-        match ended {
-            Ok(Ended::Whole) => {
-                self.metrics.ended(run.kind, "succeeded");
-                tracing::info!(job = run.id.get(), "a job is done");
+        match result {
+            Ok(AttemptResult::Completed) => {
+                self.metrics.add_ended(run.kind, "succeeded");
+                tracing::info!(job = run.id.get(), "job succeeded");
                 self.remove_upload(run);
             }
-            Ok(Ended::Lost) => self.after_loss(run).await,
-            Ok(Ended::Stopped) => {
+            Ok(AttemptResult::LeaseLost) => self.after_lost_lease(run).await,
+            Ok(AttemptResult::Stopped) => {
                 if let Err(error) = self.store.release_job(run).await {
-                    tracing::warn!(job = run.id.get(), %error, "a job waits for its lease to end");
+                    let job = run.id.get();
+                    tracing::warn!(job, %error, "job not released; its lease will expire");
                 }
             }
-            Err(RunError::Source(error)) if error.is_of_file() => {
+            Err(AttemptError::Source(error)) if error.is_of_file() => {
                 let error = JobError { code: error.code().into(), message: error.to_string() };
                 self.end(run, AttemptEnd::Refused, &error).await;
                 self.remove_upload(run);
             }
-            Err(error) => {
-                let end = if run.attempts >= max_attempts {
-                    AttemptEnd::Dead
-                } else {
-                    let attempts = u32::try_from(run.attempts).unwrap_or(1);
-                    AttemptEnd::Retry(jittered(self.settings.backoff(attempts)))
-                };
-                self.metrics.failed_attempts.add(1);
-                let (job, attempt) = (run.id.get(), run.attempts);
-                tracing::warn!(job, attempt, error = &error as &dyn Error, "a job failed");
-                // What it says of paths and statements is for the log.
-                let error = JobError { code: "internal".into(), message: error.to_string() };
-                self.end(run, end, &error).await;
-            }
+            Err(error) => self.end_failed_attempt(run, max_attempts, &error).await,
         }
+    }
+
+    async fn end_failed_attempt(&self, run: &JobRun, max_attempts: i32, error: &AttemptError) {
+        let end = if run.attempts >= max_attempts {
+            AttemptEnd::Dead
+        } else {
+            let attempts = u32::try_from(run.attempts).unwrap_or(1);
+            AttemptEnd::Retry(jittered(self.settings.backoff(attempts)))
+        };
+        self.metrics.failed_attempts.add(1);
+        let (job, attempt) = (run.id.get(), run.attempts);
+        tracing::warn!(job, attempt, error = error as &dyn Error, "job attempt failed");
+        // The causes may name paths and statements, so only the log has them.
+        let error = JobError { code: "internal".into(), message: error.to_string() };
+        self.end(run, end, &error).await;
     }
 
     async fn import<T: ImportRow>(
         &self,
         run: &JobRun,
         stop: &CancellationToken,
-    ) -> Result<Ended, RunError> {
+    ) -> Result<AttemptResult, AttemptError> {
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         let bounds = Bounds {
             path: self.settings.upload_dir.join(&run.upload),
@@ -121,34 +129,38 @@ impl Runner {
         let mut throttle = Throttle::new(self.settings.throttle_percent, self.settings.lease() / 3);
         loop {
             let chunk = tokio::select! {
-                () = stop.cancelled() => return Ok(Ended::Stopped),
+                () = stop.cancelled() => return Ok(AttemptResult::Stopped),
                 chunk = self.next_chunk(run, &mut chunks) => chunk?,
             };
-            let Some(chunk) = chunk else { return Ok(Ended::Lost) };
+            let Some(chunk) = chunk else { return Ok(AttemptResult::LeaseLost) };
             let began = Instant::now();
             if !self.write_in_time(run, &chunk, &bounds, stop).await? {
-                return Ok(if stop.is_cancelled() { Ended::Stopped } else { Ended::Lost });
+                return Ok(if stop.is_cancelled() {
+                    AttemptResult::Stopped
+                } else {
+                    AttemptResult::LeaseLost
+                });
             }
             if chunk.is_last {
-                return Ok(Ended::Whole);
+                return Ok(AttemptResult::Completed);
             }
             tokio::select! {
-                () = stop.cancelled() => return Ok(Ended::Stopped),
-                () = tokio::time::sleep(throttle.rest_after(began.elapsed())) => {}
+                () = stop.cancelled() => return Ok(AttemptResult::Stopped),
+                () = tokio::time::sleep(throttle.pause_after(began.elapsed())) => {}
             }
         }
     }
 
-    /// Waits for the reader, and gives signs of life meanwhile; `None` when the job is lost.
+    /// Waits for the reader, and renews the lease meanwhile; `None` if the lease is lost.
     async fn next_chunk<T>(
         &self,
         run: &JobRun,
         chunks: &mut mpsc::Receiver<Result<Chunk<T>, SourceError>>,
-    ) -> Result<Option<Chunk<T>>, RunError> {
+    ) -> Result<Option<Chunk<T>>, AttemptError> {
         loop {
             match tokio::time::timeout(self.settings.lease() / 3, chunks.recv()).await {
                 Ok(Some(chunk)) => return Ok(Some(chunk?)),
-                Ok(None) => return Err(RunError::ReaderDied),
+                Ok(None) => return Err(AttemptError::ReaderPanicked),
                 Err(_) => {
                     if !self.store.renew_job_lease(run, self.settings.lease()).await? {
                         return Ok(None);
@@ -158,37 +170,35 @@ impl Runner {
         }
     }
 
-    /// Writes a chunk, trying for as long as the database is away, within limits; false when the job
-    /// is lost or the process stops.
+    /// Writes a chunk, with retries for [`CHUNK_BUDGET`] while PostgreSQL is unreachable. Returns false if the lease is lost
+    /// or the process stops.
     async fn write_in_time<T: ImportRow>(
         &self,
         run: &JobRun,
         chunk: &Chunk<T>,
         bounds: &Bounds,
         stop: &CancellationToken,
-    ) -> Result<bool, RunError> {
+    ) -> Result<bool, AttemptError> {
         let began = Instant::now();
-        let mut backoff = BACKOFF_FIRST;
+        let mut backoff = new_backoff();
         loop {
             let error = match self.write(run, chunk, bounds).await {
-                Err(error @ StoreError::Away(_)) if began.elapsed() < CHUNK_BUDGET => error,
+                Err(error @ StoreError::Unavailable(_)) if began.elapsed() < CHUNK_BUDGET => error,
                 Err(error) => return Err(error.into()),
                 Ok(is_held) => {
                     self.metrics.chunk_duration.record(began.elapsed().as_secs_f64());
                     return Ok(is_held);
                 }
             };
-            tracing::debug!(job = run.id.get(), %error, "a chunk is tried again");
+            tracing::debug!(job = run.id.get(), %error, "chunk not written; retrying");
             self.metrics.chunk_retries.add(1);
-            tokio::select! {
-                () = stop.cancelled() => return Ok(false),
-                () = tokio::time::sleep(jittered(backoff)) => {}
+            if backoff.wait_unless_cancelled(stop).await.is_break() {
+                return Ok(false);
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
-    /// False when the job is lost.
+    /// Writes a chunk once. Returns false if the lease is lost.
     async fn write<T: ImportRow>(
         &self,
         run: &JobRun,
@@ -199,8 +209,8 @@ impl Runner {
         let (offset, line) = (number(chunk.end.offset), number(chunk.end.line));
         let begun = self.store.begin_chunk(run, self.settings.row_errors).await?;
         let Some(mut transaction) = begun else {
-            // Its last chunk may have been committed, and only the answer lost.
-            return Ok(chunk.is_last && self.store.has_succeeded(run.id).await?);
+            // The last chunk may be committed, and only the response lost.
+            return Ok(chunk.is_last && self.store.job_has_succeeded(run.id).await?);
         };
         if !chunk.is_last && transaction.reached() == (offset, line) {
             return Ok(true);
@@ -213,7 +223,7 @@ impl Runner {
         let written = write_chunk(transaction.connection(), chunk, &options, bounds).await?;
         let count = |rows: usize| i64::try_from(rows).unwrap_or(i64::MAX);
         let Written { written, skipped, bad, codes } = written;
-        self.metrics.rows(written, skipped, bad.len());
+        self.metrics.add_rows(written, skipped, bad.len());
         let progress = ChunkProgress {
             offset,
             line,
@@ -225,13 +235,13 @@ impl Runner {
         };
         transaction.commit(progress, self.settings.lease()).await?;
         if !run.dry_run {
-            self.forget_absence(&codes).await;
+            self.delete_negative_entries(&codes).await;
         }
         Ok(true)
     }
 
-    /// Somebody may have asked for a code before it was imported, and Redis remembers its absence.
-    async fn forget_absence(&self, codes: &[String]) {
+    /// Deletes the negative entries in L2 of codes that were requested before their import.
+    async fn delete_negative_entries(&self, codes: &[String]) {
         if codes.is_empty() {
             return;
         }
@@ -240,8 +250,8 @@ impl Runner {
             unlink.arg(l2_key(code));
         }
         if let Err(error) = self.redis.query::<i64>(&unlink).await {
-            // `cache.l2_negative_ttl_s` ends it.
-            tracing::debug!(%error, "imported codes may seem absent for a while");
+            // They expire after `cache.l2_negative_ttl_s`.
+            tracing::debug!(%error, "negative entries of imported codes not deleted");
         }
     }
 
@@ -252,20 +262,20 @@ impl Runner {
             AttemptEnd::Refused => "refused",
         };
         match self.store.end_attempt(run, end, error).await {
-            Ok(true) => self.metrics.ended(run.kind, outcome),
-            Ok(false) => self.after_loss(run).await,
+            Ok(true) => self.metrics.add_ended(run.kind, outcome),
+            Ok(false) => self.after_lost_lease(run).await,
             Err(error) => {
-                tracing::warn!(job = run.id.get(), %error, "a job waits for its lease to end");
+                tracing::warn!(job = run.id.get(), %error, "job attempt not ended; its lease will expire");
             }
         }
     }
 
-    /// A job that was cancelled or deleted needs its upload no more; one that runs elsewhere does.
-    async fn after_loss(&self, run: &JobRun) {
-        match self.store.needs_upload(run.id).await {
+    /// Removes the upload of a cancelled or deleted job. A job that another worker has taken over still needs it.
+    async fn after_lost_lease(&self, run: &JobRun) {
+        match self.store.job_needs_upload(run.id).await {
             Ok(false) => self.remove_upload(run),
-            Ok(true) => tracing::info!(job = run.id.get(), "a job was taken over"),
-            Err(error) => tracing::debug!(job = run.id.get(), %error, "an upload stays for now"),
+            Ok(true) => tracing::info!(job = run.id.get(), "job taken over by another worker"),
+            Err(error) => tracing::debug!(job = run.id.get(), %error, "upload kept for now"),
         }
     }
 

@@ -2,44 +2,44 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use linnet_platform::settings::Problems;
+use linnet_platform::{backoff::doubled, settings::Problems};
 use serde::{Deserialize, Serialize};
 
 use linnet_store::JobLimits;
 
-/// Section `jobs`: bulk work. Shorteners and workers must agree on it, and share the upload area.
+/// Section `jobs`: bulk jobs. Shorteners and workers must have the same values and share the upload area.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
-    /// Where uploads wait for their workers.
+    /// The upload area: the folder of files that wait for their jobs.
     pub upload_dir: PathBuf,
-    /// Largest upload, packed or unpacked, in bytes. nginx takes no more than 1 GiB.
+    /// Largest upload, compressed or decompressed, in bytes. nginx accepts at most 1 GiB.
     pub upload_bytes: u64,
-    /// Space of the upload area's disk that uploads leave free, in bytes.
+    /// Space that uploads leave free on the disk of the upload area, in bytes.
     pub free_bytes: u64,
-    /// Uploads that one process takes at a time.
+    /// Most concurrent uploads of one process.
     pub uploads: usize,
-    /// Size up to which a job is a small one, in bytes.
+    /// Largest upload of a small job, in bytes.
     pub small_bytes: u64,
-    /// Jobs of one user that run at a time.
+    /// Most concurrently running jobs of one user.
     pub running_per_user: u32,
-    /// Jobs of one user that wait or run.
+    /// Most queued and running jobs of one user.
     pub active_per_user: u32,
-    /// Jobs that wait or run.
+    /// Most queued and running jobs.
     pub active: u32,
-    /// Attempts without progress after which a job is a dead letter.
+    /// Attempts without progress after which a job becomes a dead letter.
     pub max_attempts: u32,
-    /// Wait before the second attempt, in milliseconds; it doubles with each further one.
+    /// Wait before the second attempt, in milliseconds. It doubles with each further attempt.
     pub retry_ms: u64,
-    /// Without a sign of life for so long, a worker's jobs are taken over, in milliseconds.
+    /// Time after which a lease that is not renewed expires, in milliseconds.
     pub lease_ms: u64,
-    /// Rows that are written in one transaction.
+    /// Most rows of one transaction.
     pub chunk_rows: usize,
-    /// Share of the time in which a job writes while others wait for a processor, in percent.
+    /// Share of time in which a job writes while other processes wait for a processor, in percent.
     pub throttle_percent: u32,
-    /// Bad rows of one job that are kept; more are only counted.
+    /// Most bad rows that are stored for one job. Further ones are only counted.
     pub row_errors: usize,
-    /// How long ended jobs are kept, in days.
+    /// Retention of ended jobs, in days.
     pub retention_days: u32,
 }
 
@@ -66,7 +66,7 @@ impl Default for JobSettings {
 }
 
 impl JobSettings {
-    /// Checks the ranges.
+    /// Reports values out of range.
     pub fn validate(&self, problems: &mut Problems) {
         let gib = 1024 * 1024 * 1024;
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
@@ -86,8 +86,7 @@ impl JobSettings {
             ("jobs.row_errors", number(self.row_errors), 0, 10_000_000),
             ("jobs.retention_days", self.retention_days.into(), 1, 36_500),
         ] {
-            let message = format!("must be {min} to {max}");
-            problems.require((min..=max).contains(&value), key, &message);
+            problems.require_within(key, value, min..=max);
         }
         problems.require(
             self.upload_dir.is_absolute(),
@@ -101,16 +100,14 @@ impl JobSettings {
         Duration::from_millis(self.lease_ms)
     }
 
-    /// How many jobs may wait or run.
+    /// The limits of queued and running jobs.
     pub fn limits(&self) -> JobLimits {
         JobLimits { all: self.active.into(), per_user: self.active_per_user.into() }
     }
 
-    /// Longest wait before another attempt, after so many: exponential, to be jittered.
+    /// Wait before the next attempt after this number of attempts, before jitter. At most 10 min.
     pub fn backoff(&self, attempts: u32) -> Duration {
-        const LONGEST: Duration = Duration::from_mins(10);
-        let factor = 1_u64.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
-        Duration::from_millis(self.retry_ms.saturating_mul(factor)).min(LONGEST)
+        doubled(Duration::from_millis(self.retry_ms), attempts, Duration::from_mins(10))
     }
 }
 
@@ -119,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_ten_minutes() {
+    fn backoff_doubles_up_to_ten_minutes() {
         let settings = JobSettings::default();
         let waits: Vec<u64> =
             [1, 2, 3, 4, 80].map(|attempts| settings.backoff(attempts).as_secs()).into();

@@ -1,11 +1,12 @@
 //! The worker process: click ingestion, job lanes, maintenance.
 //!
-//! * [`run`] starts everything and stops it in order; the program is a subcommand of
-//!   `linnet-shortener`.
-//! * [`maintenance`]: periodic tasks, which an operator can also run one at a time.
+//! - [`run`] starts all parts and stops them in order. The process is the subcommand `worker` of `linnet-shortener`.
+//! - [`maintenance`] has the periodic tasks, which an operator can also run by hand.
 
 pub mod maintenance;
 mod process;
 mod readiness;
+mod settings;
 
 pub use process::{WorkerConfig, run};
+pub use settings::WorkerSettings;

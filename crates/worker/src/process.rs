@@ -1,14 +1,15 @@
-//! The process: starts everything, then stops it in order.
+//! Starts the parts of the worker process, and stops them in order.
 
 use std::{sync::Arc, time::Duration};
 
-use linnet_clicks::ingest::{IngestMetrics, Ingester, Knowledge, WorkerSettings, watch};
+use linnet_clicks::ingest::{BatchEnricher, IngestMetrics, Ingester, StreamMonitor};
 use linnet_domain::TargetPolicy;
 use linnet_jobs::{WORKER_CONNECTIONS, start_lanes};
 use linnet_platform::{
     clock::Clock,
     lifecycle::Lifecycle,
-    server::{StartError, bind, serve_admin},
+    redis_client::RedisClient,
+    server::{StartError, bind, exit_result, serve_admin},
     settings::RedisSettings,
 };
 use linnet_store::{PoolRole, PostgresSettings, Store, connect_lazy};
@@ -18,112 +19,128 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::{
     maintenance::{MaintenanceContext, MaintenanceMetrics, MaintenanceSettings, Scheduler},
     readiness::WorkerReadiness,
+    settings::WorkerSettings,
 };
 
-/// Longest wait for the group that is being written when the process stops.
+/// Longest wait at shutdown for running groups, chunks and maintenance tasks.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait at shutdown for database connections to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest wait for a scrape that is running while the process stops, in seconds.
+/// Longest wait at shutdown for a running scrape, in seconds.
 const ADMIN_GRACE_S: u64 = 2;
 
-/// What the process works with.
+/// The settings of the process.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
     /// Section `worker`.
     pub worker: WorkerSettings,
     /// Section `redis`.
     pub redis: RedisSettings,
-    /// Section `postgres`, with the time-outs of a worker.
+    /// Section `postgres`, with the timeouts of a worker.
     pub postgres: PostgresSettings,
-    /// What maintenance tasks keep, and for how long; section `jobs` among it.
+    /// Settings of maintenance tasks, including section `jobs`.
     pub maintenance: MaintenanceSettings,
-    /// Which targets imports may bring.
+    /// The targets that imported links may have.
     pub targets: TargetPolicy,
-    /// The process's name and release.
+    /// Name and release of the process.
     pub service: ServiceInfo,
 }
 
 /// Runs until the lifecycle ends. Needs an actix runtime.
+///
+/// # Errors
+/// If a listener cannot be bound, a URL is invalid, or a critical task ends before the drain.
 pub async fn run(
     config: WorkerConfig,
     telemetry: &Telemetry,
     lifecycle: Lifecycle,
 ) -> Result<(), StartError> {
-    let address = config.worker.admin_listen.clone();
-    let (admin, retire_admin) = bind(&address)?.split();
+    let address = &config.worker.admin_listen;
+    let (admin, retire_admin) = bind(address)?.split();
     let role = PoolRole::Worker { consumers: config.worker.consumers, jobs: WORKER_CONNECTIONS };
     let pool = connect_lazy(&config.postgres, role).map_err(StartError::setting("postgres.url"))?;
     let store = Store::new(pool);
-    let meter = telemetry.meter();
+    let (redis, connection) =
+        RedisClient::new(&config.redis, None).map_err(StartError::setting("redis.url"))?;
+    lifecycle.spawn_critical("Redis client", connection);
+    let work = start_work(&config, &store, &redis, &telemetry.meter(), &lifecycle);
 
-    let (redis, task) = watch::client(&config.redis).map_err(StartError::setting("redis.url"))?;
-    lifecycle.own("Redis client", task);
-    lifecycle.own("stream watch", watch::watch(redis.clone(), meter.clone(), Clock::System));
-    let scheduler = Scheduler::new(
-        MaintenanceContext {
-            store: store.clone(),
-            settings: config.maintenance.clone(),
-            clock: Clock::System,
-        },
-        MaintenanceMetrics::new(&meter),
-        lifecycle.draining(),
-    );
-    let scheduler = lifecycle.own("maintenance", scheduler.run());
-    let ingesters = start_ingesters(&config, &store, &meter, &lifecycle);
-    let lanes = start_lanes(
-        &config.maintenance.jobs,
-        &config.redis,
-        &config.targets,
-        &store,
-        &redis,
-        &meter,
-        &lifecycle,
-    );
-    let (ended, aborts): (Vec<_>, Vec<_>) = ingesters.into_iter().chain(lanes).unzip();
-    let ended = futures::future::join_all(ended.into_iter().chain([scheduler]));
-
+    let release = config.service.release;
+    let readiness =
+        WorkerReadiness { store: store.clone(), redis, lifecycle: lifecycle.clone(), release };
     let state = AdminState {
         registry: telemetry.registry().clone(),
-        readiness: Arc::new(WorkerReadiness {
-            store: store.clone(),
-            redis,
-            lifecycle: lifecycle.clone(),
-            release: config.service.release,
-        }),
+        readiness: Arc::new(readiness),
         service: config.service,
     };
-    tracing::info!(admin = %address, release = config.service.release, "worker starting");
+    tracing::info!(admin = %address, release, "worker starting");
     let server = serve_admin(&lifecycle, state, admin, ADMIN_GRACE_S)?;
-    let stop = tokio::spawn(finish(lifecycle.clone(), ended, aborts));
-    let end = server.await;
+    let finish = tokio::spawn(work.finish(lifecycle.clone()));
+    let server_result = server.await;
     lifecycle.begin_drain();
-    // Nothing is left to wait for but the ingesters, the lanes and the scheduler.
-    let _ = stop.await;
+    let _ = finish.await;
     retire_admin.retire();
     if tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await.is_err() {
         tracing::warn!("database connections not closed in time");
     }
-    end?;
-    if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
+    server_result?;
+    exit_result(&lifecycle)
 }
 
-/// Lets running work finish once the process drains, and ends what takes too long.
-async fn finish<T>(
-    lifecycle: Lifecycle,
-    ended: impl Future<Output = T> + Send,
+/// The tasks that finish their current work when the process drains.
+struct RunningWork {
+    tasks: Vec<JoinHandle<()>>,
+    /// Of the tasks that another worker can take over at any time.
     aborts: Vec<AbortHandle>,
-) {
-    lifecycle.draining().cancelled().await;
-    if tokio::time::timeout(FINISH_TIMEOUT, ended).await.is_err() {
-        tracing::warn!("unfinished work left to another worker");
-        for abort in aborts {
-            abort.abort();
-        }
-    }
-    lifecycle.run_until_stopping(Duration::ZERO, || {}).await;
 }
 
-/// The consumers, each with its end and the handle that ends it at once.
+impl RunningWork {
+    /// Waits for the drain, then for all tasks, but at most [`FINISH_TIMEOUT`]. Then begins the grace period.
+    async fn finish(self, lifecycle: Lifecycle) {
+        lifecycle.draining().cancelled().await;
+        let all = futures::future::join_all(self.tasks);
+        if tokio::time::timeout(FINISH_TIMEOUT, all).await.is_err() {
+            tracing::warn!("unfinished work left to another worker");
+            for abort in self.aborts {
+                abort.abort();
+            }
+        }
+        lifecycle.run_until_stopping(Duration::ZERO, || {}).await;
+    }
+}
+
+fn start_work(
+    config: &WorkerConfig,
+    store: &Store,
+    redis: &RedisClient,
+    meter: &Meter,
+    lifecycle: &Lifecycle,
+) -> RunningWork {
+    let monitor = StreamMonitor::new(redis.clone(), meter, Clock::System);
+    lifecycle.spawn_critical("stream monitor", monitor.run());
+    let context = MaintenanceContext {
+        store: store.clone(),
+        settings: config.maintenance.clone(),
+        clock: Clock::System,
+    };
+    let scheduler = Scheduler::new(context, MaintenanceMetrics::new(meter), lifecycle.draining());
+    let scheduler = lifecycle.spawn_critical("maintenance", scheduler.run());
+    let ingesters = start_ingesters(config, store, meter, lifecycle);
+    let lanes = start_lanes(
+        &config.maintenance.jobs,
+        &config.redis,
+        &config.targets,
+        store,
+        redis,
+        meter,
+        lifecycle,
+    );
+    let (mut tasks, aborts): (Vec<_>, Vec<_>) = ingesters.into_iter().chain(lanes).unzip();
+    tasks.push(scheduler);
+    RunningWork { tasks, aborts }
+}
+
+/// Starts the consumers of clicks. Returns for each the handle of its end and the handle that aborts it.
 fn start_ingesters(
     config: &WorkerConfig,
     store: &Store,
@@ -131,19 +148,19 @@ fn start_ingesters(
     lifecycle: &Lifecycle,
 ) -> Vec<(JoinHandle<()>, AbortHandle)> {
     let metrics = Arc::new(IngestMetrics::new(meter));
-    let knowledge = Knowledge::shared(store.clone(), Clock::System);
+    let enricher = BatchEnricher::shared(store.clone(), Clock::System);
     let start = |_| {
         let ingester = Ingester::new(
             store.clone(),
             config.redis.clone(),
-            config.worker.clone(),
+            config.worker.ingest(),
             Arc::clone(&metrics),
-            Arc::clone(&knowledge),
+            Arc::clone(&enricher),
             Clock::System,
         );
         let task = tokio::spawn(ingester.run(lifecycle.draining()));
         let abort = task.abort_handle();
-        (lifecycle.watch("ingester", task), abort)
+        (lifecycle.watch_critical("ingester", task), abort)
     };
     (0..config.worker.consumers).map(start).collect()
 }

@@ -1,4 +1,4 @@
-//! When a worker is ready.
+//! The worker's readiness.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use linnet_telemetry::{CheckState, Readiness, ReadinessReport};
 
 const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// A worker without either dependency waits; it is needed by nobody at once.
+/// A worker is ready while it reaches PostgreSQL and Redis and does not drain.
 pub(crate) struct WorkerReadiness {
     pub(crate) store: Store,
     pub(crate) redis: RedisClient,
@@ -24,9 +24,9 @@ impl Readiness for WorkerReadiness {
             let postgresql = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
                 Ok(Ok(())) => CheckState::Up,
                 Ok(Err(error)) => CheckState::Down(error.to_string()),
-                Err(_) => down("no answer in time"),
+                Err(_) => down("timed out"),
             };
-            let redis = if self.redis.is_up() { CheckState::Up } else { down("away") };
+            let redis = if self.redis.is_up() { CheckState::Up } else { down("unreachable") };
             let working =
                 if self.lifecycle.is_draining() { down("draining") } else { CheckState::Up };
             let checks = vec![("postgresql", postgresql), ("redis", redis), ("working", working)];

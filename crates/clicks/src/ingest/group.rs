@@ -1,4 +1,4 @@
-//! From clicks to rows and roll-ups. No I/O.
+//! Adds up clicks to roll-ups, and divides rows and roll-ups among shards. No I/O.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,10 +13,10 @@ use linnet_store::{
     LinkDelta, SHARDS, ValueDelta, shard_of,
 };
 
-/// Visitors of a subject on a day, each once.
-pub(super) type Visitors = HashMap<(Subject, NaiveDate), Vec<i64>>;
+/// The distinct visitors of each subject on each day.
+pub(super) type VisitorsByDay = HashMap<(Subject, NaiveDate), Vec<i64>>;
 
-/// The link's owner, and the whole service.
+/// The subjects that links share: the link's owner, and the whole service.
 fn shared_subjects(user_id: Option<UserId>) -> impl Iterator<Item = Subject> {
     user_id.map(Subject::User).into_iter().chain([Subject::Service])
 }
@@ -26,9 +26,10 @@ pub(super) fn subjects(url_id: LinkId, user_id: Option<UserId>) -> impl Iterator
     std::iter::once(Subject::Link(url_id)).chain(shared_subjects(user_id))
 }
 
-/// Puts clicks into the order that everything here expects: by shard, by link, and by time. Rows of a link
-/// then stand beside each other in the table too, and the index by link, the dearest part of adding
-/// them, is gone through once instead of from its root for each row.
+/// Sorts clicks by shard, link and time; the other functions of this module rely on it.
+///
+/// The order also makes insertion cheap: rows of one link are adjacent in the table, and the index by link, its most
+/// expensive part, is descended once for each link instead of once for each row.
 pub(super) fn sort(clicks: &mut [ClickRow]) {
     clicks.sort_unstable_by_key(|click| (shard_of_click(click), click.url_id, click.at));
 }
@@ -47,20 +48,20 @@ fn day_of(click: &ClickRow) -> NaiveDate {
     click.at.date_naive()
 }
 
-/// Who was there, for counting before the group is written. `clicks` are sorted.
-pub(super) fn visitors(clicks: &[ClickRow]) -> Visitors {
-    let mut all = Visitors::new();
+/// The distinct visitors in these sorted clicks. They are counted before the group is written.
+pub(super) fn visitors(clicks: &[ClickRow]) -> VisitorsByDay {
+    let mut all = VisitorsByDay::new();
     for clicks in by_link(clicks).flat_map(by_day) {
-        let seen = each_once(people(clicks).filter_map(|click| click.visitor).collect());
-        let Some(first) = clicks.first().filter(|_| !seen.is_empty()) else { continue };
+        let visitors = distinct(people(clicks).filter_map(|click| click.visitor).collect());
+        let Some(first) = clicks.first().filter(|_| !visitors.is_empty()) else { continue };
         for subject in shared_subjects(first.user_id) {
-            all.entry((subject, day_of(first))).or_default().extend(&seen);
+            all.entry((subject, day_of(first))).or_default().extend(&visitors);
         }
-        all.insert((Subject::Link(first.url_id), day_of(first)), seen);
+        all.insert((Subject::Link(first.url_id), day_of(first)), visitors);
     }
-    for ((subject, _), seen) in &mut all {
+    for ((subject, _), visitors) in &mut all {
         if subject.link_id().is_none() {
-            *seen = each_once(std::mem::take(seen));
+            *visitors = distinct(std::mem::take(visitors));
         }
     }
     all
@@ -70,36 +71,36 @@ fn shard_of_click(click: &ClickRow) -> i16 {
     shard_of(Subject::Link(click.url_id))
 }
 
-fn each_once(mut all: Vec<i64>) -> Vec<i64> {
+fn distinct(mut all: Vec<i64>) -> Vec<i64> {
     all.sort_unstable();
     all.dedup();
     all
 }
 
-/// How much of PostgreSQL writing may take.
+/// How many transactions write a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// One backend for roll-ups: redirects need the other processors.
-    Steady,
-    /// One for each shard.
-    Hurried,
+pub enum WriteMode {
+    /// One transaction, which leaves the other processors to redirects.
+    Sequential,
+    /// One concurrent transaction for each shard.
+    Parallel,
 }
 
-/// A group of fewer clicks is written by one transaction: a second one would cost more than it gains.
+/// Fewest clicks that are written in several transactions. For fewer, a second transaction costs more than it gains.
 const SPLIT_FROM: usize = 1_000;
 
-/// What to write of these clicks, which are sorted, in `shards`, a transaction each if it is to be done with
-/// as many processors as there are. `visitors` has how many there were so far on each day of each subject.
+/// The rows and roll-ups of `shards` in these sorted clicks: one group for each transaction. `visitors` has the number of
+/// visitors so far of each subject and day.
 pub(super) fn build_groups<'a>(
     batches: &'a [Vec<u8>],
     shards: &[i16],
     clicks: &'a [ClickRow],
     visitors: &HashMap<(Subject, NaiveDate), i64>,
-    pace: Pace,
+    mode: WriteMode,
 ) -> Vec<ClickGroup<'a>> {
     let mut totals = add_up(clicks, visitors);
     totals.retain(|shard, _| shards.contains(shard));
-    let is_split = pace == Pace::Hurried && clicks.len() >= SPLIT_FROM;
+    let is_split = mode == WriteMode::Parallel && clicks.len() >= SPLIT_FROM;
     if !is_split {
         let mut whole = ClickTotals::default();
         for shard in totals.values_mut() {
@@ -118,10 +119,10 @@ pub(super) fn build_groups<'a>(
     groups.collect()
 }
 
-// Any of two shards are neighbours; of more, those between would be written with them.
+// `rows_of` relies on it: of more shards, those between the first and the last would be included.
 const _: () = assert!(SHARDS.len() == 2);
 
-/// The clicks of these shards, which are neighbours in `SHARDS`.
+/// The clicks of these shards, which are adjacent in `SHARDS`.
 fn rows_of<'a>(clicks: &'a [ClickRow], shards: &[i16]) -> &'a [ClickRow] {
     let (Some(first), Some(last)) = (shards.first(), shards.last()) else { return &[] };
     let from = clicks.partition_point(|click| shard_of_click(click) < *first);
@@ -129,15 +130,15 @@ fn rows_of<'a>(clicks: &'a [ClickRow], shards: &[i16]) -> &'a [ClickRow] {
     clicks.get(from..to).unwrap_or_default()
 }
 
-/// What users and the whole service have.
+/// The roll-ups of users and of the whole service.
 #[derive(Default)]
-struct Shared {
+struct SharedTotals {
     hours: BTreeMap<(Subject, DateTime<Utc>), KindCounts>,
     days: BTreeMap<(Subject, NaiveDate), KindCounts>,
     values: BTreeMap<(Subject, NaiveDate, i32), i64>,
 }
 
-/// The totals of each shard, in the order of locking.
+/// The totals of each shard, in locking order.
 fn add_up(
     clicks: &[ClickRow],
     visitors: &HashMap<(Subject, NaiveDate), i64>,
@@ -145,7 +146,7 @@ fn add_up(
     let visitors = |subject, day| visitors.get(&(subject, day)).copied().unwrap_or(0);
     let mut totals: BTreeMap<i16, ClickTotals> =
         SHARDS.map(|shard| (shard, ClickTotals::default())).into();
-    let mut shared = Shared::default();
+    let mut shared = SharedTotals::default();
     for clicks in by_link(clicks) {
         let Some(first) = clicks.first() else { continue };
         let totals = totals.entry(shard_of_click(first)).or_default();
@@ -156,7 +157,7 @@ fn add_up(
                 shared.add(subject, day);
             }
         }
-        totals.links.extend(counter(clicks));
+        totals.links.extend(link_delta(clicks));
     }
     shared.divide(&mut totals);
     for row in totals.values_mut().flat_map(|totals| &mut totals.days) {
@@ -165,7 +166,7 @@ fn add_up(
     totals
 }
 
-/// Adds up the clicks of a link and day, which are in the order of time.
+/// Adds up the clicks of one link and day, which are sorted by time.
 fn add_day(days: &mut LinkDays, clicks: &[ClickRow], visitors: impl Fn(Subject, NaiveDate) -> i64) {
     let Some(first) = clicks.first() else { return };
     let visitors = visitors(Subject::Link(first.url_id), day_of(first));
@@ -189,15 +190,15 @@ fn people(clicks: &[ClickRow]) -> impl DoubleEndedIterator<Item = &ClickRow> {
     clicks.iter().filter(|click| click.kind == ClickKind::Person)
 }
 
-/// What the counter of a link gets for its clicks, which are in the order of time.
-fn counter(clicks: &[ClickRow]) -> Option<LinkDelta> {
+/// The change to a link's own counter for its clicks, which are sorted by time.
+fn link_delta(clicks: &[ClickRow]) -> Option<LinkDelta> {
     let last = people(clicks).next_back()?;
     let count = people(clicks).filter(|click| !click.is_counted).count();
     let clicks = i64::try_from(count).unwrap_or(i64::MAX);
     Some(LinkDelta { url_id: last.url_id, clicks, last: last.at })
 }
 
-/// Moves all rows of `other` behind those of `totals`.
+/// Moves all rows of `other` to the end of `totals`.
 fn append(totals: &mut ClickTotals, other: &mut ClickTotals) {
     totals.link_days.append(&mut other.link_days);
     totals.hours.append(&mut other.hours);
@@ -206,7 +207,7 @@ fn append(totals: &mut ClickTotals, other: &mut ClickTotals) {
     totals.links.append(&mut other.links);
 }
 
-impl Shared {
+impl SharedTotals {
     fn add(&mut self, subject: Subject, link: LinkDay<'_>) {
         let midnight = link.day.and_time(NaiveTime::MIN).and_utc();
         for (hour, counts) in link.hours() {
@@ -219,7 +220,7 @@ impl Shared {
         }
     }
 
-    /// Puts each subject's rows to those of its shard.
+    /// Adds each subject's rows to the totals of its shard.
     fn divide(self, totals: &mut BTreeMap<i16, ClickTotals>) {
         for ((subject, hour), counts) in self.hours {
             let rows = &mut totals.entry(shard_of(subject)).or_default().hours;
@@ -236,8 +237,8 @@ impl Shared {
     }
 }
 
-/// All that lock several rows of a table lock them in one order, so none waits for another in a circle.
-/// Totals of one shard are in this order already.
+/// Sorts rows into the order in which every transaction locks them, which rules out deadlocks. The totals of one shard
+/// already have this order.
 fn sort_for_locking(totals: &mut ClickTotals) {
     totals.hours.sort_unstable_by_key(|row| (row.subject, row.hour));
     totals.days.sort_unstable_by_key(|row| (row.subject, row.day));
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_adds_up() {
+    fn group_has_rows_roll_ups_and_link_counters() {
         use ClickKind::{Bot, Head, Person, Prefetch};
         let mut clicks = [
             click("2026-11-20T23:59:59.9Z", 1, Person, 100),
@@ -281,17 +282,20 @@ mod tests {
         ];
         sort(&mut clicks);
         let day: NaiveDate = "2026-11-21".parse().unwrap();
-        let seen = visitors(&clicks);
+        let distinct = visitors(&clicks);
         let owner = Subject::User(UserId::new(3).unwrap());
-        assert_eq!(seen[&(Subject::Link(link(1)), day)], [100, 101]);
-        assert_eq!(seen[&(owner, day)], [100, 101]);
-        assert!(!seen.contains_key(&(Subject::Link(link(20)), day)), "a prefetch is no visitor");
+        assert_eq!(distinct[&(Subject::Link(link(1)), day)], [100, 101]);
+        assert_eq!(distinct[&(owner, day)], [100, 101]);
+        assert!(
+            !distinct.contains_key(&(Subject::Link(link(20)), day)),
+            "a prefetch does not count as a visitor"
+        );
         let counted =
-            seen.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
+            distinct.iter().map(|(key, set)| (*key, i64::try_from(set.len()).unwrap())).collect();
 
         let batches = [vec![1; 16]];
-        let groups = build_groups(&batches, &SHARDS, &clicks, &counted, Pace::Hurried);
-        let [group] = &groups[..] else { panic!("few clicks are one transaction") };
+        let groups = build_groups(&batches, &SHARDS, &clicks, &counted, WriteMode::Parallel);
+        let [group] = &groups[..] else { panic!("few clicks are written in one transaction") };
         assert_eq!(group.rows.len(), 7);
         let mut link_days = group.totals.link_days.iter();
         let link_day = link_days.find(|row| (row.url_id, row.day) == (link(1), day)).unwrap();
@@ -307,21 +311,21 @@ mod tests {
         let hours = group.totals.hours.iter().filter(|h| h.subject == owner);
         let hours: Vec<_> = hours.map(|h| (h.hour.to_rfc3339(), h.counts.clicks)).collect();
         let hour = |at: &str, clicks| (at.to_owned(), clicks);
-        let wanted = [
+        let expected = [
             hour("2026-11-20T23:00:00+00:00", 1),
             hour("2026-11-21T00:00:00+00:00", 3),
             hour("2026-11-21T02:00:00+00:00", 0),
         ];
-        assert_eq!(hours, wanted);
+        assert_eq!(hours, expected);
         let sevens =
             group.totals.values.iter().filter(|v| v.subject == Subject::Service && v.value_id == 7);
         assert_eq!(sevens.map(|v| v.clicks).sum::<i64>(), 4, "people only");
         let links: Vec<_> = group.totals.links.iter().map(|l| (l.url_id.get(), l.clicks)).collect();
-        assert_eq!(links, [(1, 3), (2, 0)], "what the limit counted is not counted again");
+        assert_eq!(links, [(1, 3), (2, 0)], "max_clicks has counted link 2 already");
     }
 
     #[test]
-    fn a_large_group_is_divided_among_shards_and_loses_nothing() {
+    fn large_group_is_divided_among_shards_without_loss() {
         let mut clicks: Vec<_> = (0..2_000)
             .map(|n| click("2026-11-21T00:00:00Z", 1 + n % 20, ClickKind::Person, n % 7))
             .collect();
@@ -330,7 +334,7 @@ mod tests {
         let whole: Vec<_> = add_up(&clicks, &none).into_values().collect();
         let of = |rows: fn(&ClickTotals) -> usize| whole.iter().map(rows).sum::<usize>();
         let batches = [vec![1; 16]];
-        let groups = build_groups(&batches, &SHARDS, &clicks, &none, Pace::Hurried);
+        let groups = build_groups(&batches, &SHARDS, &clicks, &none, WriteMode::Parallel);
         assert_eq!(groups.iter().map(|g| &g.shards[..]).collect::<Vec<_>>(), [[1], [2]]);
         let all = |of: fn(&ClickGroup) -> usize| groups.iter().map(of).sum::<usize>();
         assert_eq!(all(|g| g.rows.len()), clicks.len());
@@ -346,12 +350,15 @@ mod tests {
             let subjects = subjects.chain(group.rows.iter().map(|row| Subject::Link(row.url_id)));
             assert!(subjects.map(shard_of).all(|shard| group.shards == [shard]));
         }
-        let missing = build_groups(&batches, &SHARDS[1..], &clicks, &none, Pace::Steady);
+        let missing = build_groups(&batches, &SHARDS[1..], &clicks, &none, WriteMode::Sequential);
         assert_eq!(missing.len(), 1);
         assert_eq!(missing[0].rows.len(), groups[1].rows.len());
-        let steady = build_groups(&batches, &SHARDS, &clicks, &none, Pace::Steady);
-        assert_eq!(steady.len(), 1);
-        assert_eq!((&steady[0].shards[..], steady[0].rows.len()), (&SHARDS[..], clicks.len()));
-        assert_eq!(steady[0].totals.link_days.len(), 20);
+        let sequential = build_groups(&batches, &SHARDS, &clicks, &none, WriteMode::Sequential);
+        assert_eq!(sequential.len(), 1);
+        assert_eq!(
+            (&sequential[0].shards[..], sequential[0].rows.len()),
+            (&SHARDS[..], clicks.len())
+        );
+        assert_eq!(sequential[0].totals.link_days.len(), 20);
     }
 }

@@ -1,30 +1,30 @@
-//! Clicks: from the stream into PostgreSQL, in the worker process, which does the [`linnet_worker::maintenance`] too.
+//! The worker's end of the pipeline: from the stream to rows and roll-ups in PostgreSQL.
 //!
-//! * Workers share a consumer group, and a worker has several consumers: while one waits for PostgreSQL
-//!   the next prepares its group. Each takes a group of batches, turns it into rows and roll-ups,
-//!   writes each shard of it in one transaction together with the batches' ids, and only then
-//!   acknowledges. A shard of a batch that comes again (a worker died, an answer was lost) is known by
-//!   the batch's id and changes nothing.
-//! * While PostgreSQL is away the group is kept and tried again, and nothing more is taken: what comes
-//!   waits in the stream, then in the spools, and never in a redirect.
-//! * A batch that cannot be read, or whose rows PostgreSQL refuses, goes to a stream of dead letters,
-//!   and the rest goes on. A schema or a permission that is wrong is nobody's batch: clicks wait.
-//! * What another consumer has held for too long is taken over.
+//! - Workers share a consumer group, and a worker has several consumers: one prepares its group of batches while PostgreSQL
+//!   writes another's.
+//! - A transaction writes one shard or all shards of a group together with the batches' ids, and only then are the batches
+//!   acknowledged. The ids make a repeated batch harmless.
+//! - While PostgreSQL is unreachable, a consumer keeps its group, retries, and reads nothing more.
+//! - A batch that cannot be decoded, or whose rows PostgreSQL rejects, goes to the stream of dead letters. An error that
+//!   does not depend on the rows, such as a missing permission, makes all batches wait instead.
+//! - Batches that another consumer has held for too long are taken over.
 
+mod batch_enricher;
 mod group;
-mod links;
+mod ingester;
+mod link_directory;
 mod metrics;
-mod reader;
 mod settings;
-mod values;
+mod stream_monitor;
+mod value_ids;
 mod visitors;
-pub mod watch;
 mod writer;
 
-pub use group::Pace;
+pub use batch_enricher::{BatchEnricher, SharedBatchEnricher};
+pub use group::WriteMode;
+pub use ingester::{Ingester, connect};
 pub use metrics::IngestMetrics;
-pub use reader::{Ingester, connect};
-pub use settings::WorkerSettings;
-pub use visitors::forget_visitors;
-pub use writer::IngestError;
-pub use writer::{Knowledge, Writer};
+pub use settings::IngestSettings;
+pub use stream_monitor::StreamMonitor;
+pub use visitors::delete_visitor_counts;
+pub use writer::{IngestError, Writer};

@@ -1,12 +1,10 @@
-//! Counting different visitors, in Redis.
+//! Counts unique visitors in Redis.
 //!
-//! For each subject and day there is a set of visitors' hashes up to [`EXACT`] of them, which counts
-//! exactly, and from then on a `HyperLogLog` of 12 KiB, which counts with a standard error of 0.81 %.
-//! Adding a visitor twice changes nothing, so a group that is tried again does no harm. The counts
-//! are folded into the roll-ups by day with the group.
-//!
-//! A mark says that the keys of a day are there. When it is gone although the day had visitors, Redis
-//! has lost them, and they are built again from the raw clicks.
+//! - Each subject and day has a key: a set of up to [`EXACT_VISITORS`] hashes, which counts exactly, and beyond that a
+//!   `HyperLogLog` of 12 KiB, whose standard error is 0.81 %.
+//! - Adding a visitor twice changes nothing, so a retried group is harmless. The group writes the counts to the roll-ups.
+//! - A marker key shows that Redis has the keys of a day. If it is missing although the day had visitors, Redis has lost its
+//!   data, and the keys are rebuilt from raw clicks.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -16,19 +14,19 @@ use redis::{RedisError, Script, aio::MultiplexedConnection};
 use linnet_domain::Subject;
 use linnet_store::{Store, StoreError};
 
-use super::group::{Visitors, subjects};
+use super::group::{VisitorsByDay, subjects};
 
-/// Visitors of one subject and day that are counted exactly.
-const EXACT: usize = 1_000;
-/// Life of the keys, in seconds: clicks of a day may come late, after an outage.
-const LIFE_S: u32 = 3 * 24 * 3_600;
-/// Visitors of one script call; Redis does nothing else while it runs.
-const CALL_VISITORS: usize = 2_000;
-/// Rows read at a time when a day is built again.
+/// Most visitors of one subject and day that are counted exactly.
+const EXACT_VISITORS: usize = 1_000;
+/// Life of the keys, in seconds. After an outage, clicks of a day arrive late.
+const TTL_S: u32 = 3 * 24 * 3_600;
+/// Most visitors of one script call, which blocks Redis while it runs.
+const VISITORS_PER_CALL: usize = 2_000;
+/// Rows of one read while a day is rebuilt.
 const REBUILD_ROWS: i64 = 5_000;
 
-/// Adds visitors to each key; gives how many each has. `KEYS[i]` has `ARGV[…]`: a count and as many
-/// hashes. A set that outgrows its limit becomes a `HyperLogLog` under the same name.
+/// Adds visitors to each key, and returns the number of visitors of each. `ARGV` is the life, the limit of exact counts,
+/// and for each key a count and that many hashes. A set beyond the limit becomes a `HyperLogLog` under the same name.
 static ADD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -64,7 +62,7 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Why visitors could not be counted.
+/// Why visitors were not counted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum VisitorsError {
     #[error("a Redis command failed")]
@@ -73,11 +71,11 @@ pub(super) enum VisitorsError {
     Store(#[from] StoreError),
 }
 
-/// Adds the visitors; how many each subject had on each day so far.
+/// Adds these visitors. Returns the number of visitors so far of each subject and day.
 pub(super) async fn count_visitors(
     redis: &mut MultiplexedConnection,
     store: &Store,
-    visitors: &Visitors,
+    visitors: &VisitorsByDay,
 ) -> Result<HashMap<(Subject, NaiveDate), i64>, VisitorsError> {
     let mut days: Vec<NaiveDate> = visitors.keys().map(|(_, day)| *day).collect();
     days.sort_unstable();
@@ -90,15 +88,15 @@ pub(super) async fn count_visitors(
 
 async fn add(
     redis: &mut MultiplexedConnection,
-    visitors: &Visitors,
+    visitors: &VisitorsByDay,
 ) -> Result<HashMap<(Subject, NaiveDate), i64>, VisitorsError> {
     let mut counts = HashMap::with_capacity(visitors.len());
-    let mut call = Call::new();
+    let mut call = AddCall::new();
     for (key, hashes) in visitors {
-        // Lua takes some thousand arguments at a time.
-        for part in hashes.chunks(CALL_VISITORS) {
+        // `unpack` in Lua is limited to some thousand values.
+        for part in hashes.chunks(VISITORS_PER_CALL) {
             call.add(*key, part);
-            if call.visitors >= CALL_VISITORS {
+            if call.visitors >= VISITORS_PER_CALL {
                 call.send(redis, &mut counts).await?;
             }
         }
@@ -107,23 +105,24 @@ async fn add(
     Ok(counts)
 }
 
-struct Call {
+/// An incomplete call of [`ADD`].
+struct AddCall {
     invocation: redis::ScriptInvocation<'static>,
     subjects: Vec<(Subject, NaiveDate)>,
     visitors: usize,
 }
 
-impl Call {
+impl AddCall {
     fn new() -> Self {
         let mut invocation = ADD.prepare_invoke();
-        invocation.arg(LIFE_S).arg(EXACT);
+        invocation.arg(TTL_S).arg(EXACT_VISITORS);
         Self { invocation, subjects: Vec::new(), visitors: 0 }
     }
 
     fn add(&mut self, (subject, day): (Subject, NaiveDate), hashes: &[i64]) {
         self.invocation.key(key_of(subject, day)).arg(hashes.len()).arg(hashes);
         self.subjects.push((subject, day));
-        // A key costs about as much as a visitor.
+        // The script needs about as much time for a key as for a visitor.
         self.visitors += hashes.len() + 1;
     }
 
@@ -136,22 +135,22 @@ impl Call {
             return Ok(());
         }
         let call = std::mem::replace(self, Self::new());
-        let answer: Vec<i64> = call.invocation.invoke_async(redis).await?;
-        for (subject, count) in call.subjects.into_iter().zip(answer) {
-            // A subject in several parts: the last count is the highest.
+        let new_counts: Vec<i64> = call.invocation.invoke_async(redis).await?;
+        for (subject, count) in call.subjects.into_iter().zip(new_counts) {
+            // The last count of a subject in several parts is the highest.
             counts.insert(subject, count);
         }
         Ok(())
     }
 }
 
-/// Forgets who visited these subjects on a day that is over. Their counts stay.
-pub async fn forget_visitors(
+/// Deletes the keys of these subjects for a day that is over. The counts in the roll-ups stay.
+pub async fn delete_visitor_counts(
     redis: &mut MultiplexedConnection,
     day: NaiveDate,
     subjects: &[Subject],
 ) -> Result<(), RedisError> {
-    for part in subjects.chunks(CALL_VISITORS) {
+    for part in subjects.chunks(VISITORS_PER_CALL) {
         let keys: Vec<String> = part.iter().map(|subject| key_of(*subject, day)).collect();
         let _: i64 = redis::cmd("UNLINK").arg(keys).query_async(redis).await?;
     }
@@ -167,17 +166,17 @@ async fn rebuild_if_lost(
     store: &Store,
     day: NaiveDate,
 ) -> Result<(), VisitorsError> {
-    let mark = format!("linnet:v:{day}");
-    let is_there: bool = redis::cmd("EXISTS").arg(&mark).query_async(redis).await?;
-    if is_there {
+    let marker = format!("linnet:v:{day}");
+    let is_marked: bool = redis::cmd("EXISTS").arg(&marker).query_async(redis).await?;
+    if is_marked {
         return Ok(());
     }
     if store.had_visitors(day).await? {
-        tracing::warn!(%day, "Redis has lost the visitors of a day: building them again");
+        tracing::warn!(%day, "visitor keys lost in Redis; rebuilding them");
         rebuild(redis, store, day).await?;
     }
     let _: () =
-        redis::cmd("SET").arg(&mark).arg(1).arg("EX").arg(LIFE_S).query_async(redis).await?;
+        redis::cmd("SET").arg(&marker).arg(1).arg("EX").arg(TTL_S).query_async(redis).await?;
     Ok(())
 }
 
@@ -191,7 +190,7 @@ async fn rebuild(
         let rows = store.visitors_of_day(day, after, REBUILD_ROWS).await?;
         let Some((last, _, visitor)) = rows.last() else { return Ok(()) };
         after = Some((*last, *visitor));
-        let mut visitors = Visitors::new();
+        let mut visitors = VisitorsByDay::new();
         for (url_id, user_id, visitor) in rows {
             for subject in subjects(url_id, user_id) {
                 visitors.entry((subject, day)).or_default().push(visitor);

@@ -1,56 +1,60 @@
-//! Where redirects leave their clicks: one buffer for each worker.
+//! The buffers to which redirects append clicks, one for each server thread.
 //!
-//! A click is a fixed head and the bytes of three headers, appended to one growing array: no
-//! allocation of its own. The lock is taken by the worker's own thread and, five times a second, by
-//! the publisher, who only exchanges the array for an empty one; so it is practically never waited
-//! for.
+//! - A click is a fixed header and the bytes of three headers of the request, appended to one growing array. It has no
+//!   allocation of its own.
+//! - The server thread's lock is practically uncontended: the publisher takes it a few times a second, and only to swap the
+//!   array for an empty one.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use linnet_domain::LinkId;
+use linnet_platform::lock::MutexExt as _;
 use tokio::sync::Notify;
 
-use crate::{ClickMetrics, ClickSettings};
+use crate::ClickSettings;
 
-/// Clicks in a buffer that wake the publisher before its time.
+use super::metrics::RecordingMetrics;
+
+/// Clicks in a buffer at which the publisher wakes before its interval ends.
 const WAKE_AT: u32 = 1_000;
-/// Longest part of a user agent that is kept, in bytes. In-app browsers have the longest, about 400.
+/// Longest prefix of a user agent that is kept, in bytes. Those of in-app browsers are the longest, about 400.
 const MAX_AGENT: usize = 512;
-/// A referrer is kept as far as its host can reach: the scheme and the longest name.
+/// Longest prefix of a referrer that is kept, in bytes: the scheme and the longest host name.
 const MAX_REFERRER: usize = 264;
-/// `Accept-Language` begins with the language that matters.
+/// Longest prefix of `Accept-Language` that is kept, in bytes. The preferred language is at its beginning.
 const MAX_LANGUAGE: usize = 35;
-/// An array that grew beyond this in a rush is not kept.
+/// Capacity to which a recycled array shrinks, in bytes.
 const KEEP_CAPACITY: usize = 512 * 1024;
 
-const HEAD: usize = 8 + 8 + 1 + 16 + 2 + 2 + 1;
+/// Length of a click's fixed header, in bytes.
+const HEADER_LEN: usize = 8 + 8 + 1 + 16 + 2 + 2 + 1;
 
 const IS_HEAD: u8 = 1;
 const IS_PREFETCH: u8 = 2;
 const IS_COUNTED: u8 = 4;
-const OPTED_OUT: u8 = 8;
+const HAS_OPTED_OUT: u8 = 8;
 const HAS_CLIENT: u8 = 16;
 
-/// What a redirect has seen of its request. The texts are as they came: any bytes, any length.
-#[expect(clippy::struct_excessive_bools, reason = "four things that a request is or is not")]
+/// A click as the redirect observes it. Header values are unchecked: any bytes, any length.
+#[expect(clippy::struct_excessive_bools, reason = "four independent properties of a request")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen<'a> {
-    /// When, in milliseconds since 1970.
+pub struct ClickObservation<'a> {
+    /// Time, in milliseconds since 1970.
     pub at_ms: u64,
     /// The link.
     pub url_id: LinkId,
-    /// `HEAD` instead of `GET`.
+    /// Whether the method was `HEAD`.
     pub is_head: bool,
-    /// The browser only looks ahead (`Sec-Purpose: prefetch`).
+    /// Whether the browser prefetches (`Sec-Purpose: prefetch`).
     pub is_prefetch: bool,
-    /// The link's limit counted it already.
+    /// Whether the link's `max_clicks` has counted it already.
     pub is_counted: bool,
-    /// `Sec-GPC: 1`: not to be recognised again.
-    pub opted_out: bool,
-    /// The visitor's address. It gets no further than the publisher.
+    /// Whether the visitor has opted out of recognition (`Sec-GPC: 1`).
+    pub has_opted_out: bool,
+    /// The visitor's address. The publisher discards it.
     pub client: Option<IpAddr>,
     /// `User-Agent`.
     pub agent: &'a [u8],
@@ -61,118 +65,115 @@ pub struct Seen<'a> {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct BufferedClicks {
     bytes: Vec<u8>,
-    clicks: u32,
+    count: u32,
 }
 
 #[derive(Debug)]
-struct Shared {
-    inner: Mutex<Inner>,
-    limit: u32,
+struct SharedBuffer {
+    clicks: Mutex<BufferedClicks>,
+    capacity: u32,
     wake: Arc<Notify>,
 }
 
-/// One worker's end.
+/// One server thread's buffer.
 #[derive(Clone)]
 pub struct ClickBuffer {
-    shared: Arc<Shared>,
-    metrics: Arc<ClickMetrics>,
+    shared: Arc<SharedBuffer>,
+    metrics: Arc<RecordingMetrics>,
 }
 
 impl ClickBuffer {
-    /// Leaves a click. When the publisher has not come for long the click is dropped and counted.
+    /// Appends a click; drops and counts it if the buffer is full.
     #[inline]
-    pub fn push(&self, seen: &Seen<'_>) {
-        let mut inner = self.shared.lock();
-        if inner.clicks >= self.shared.limit {
-            drop(inner);
-            self.metrics.dropped_buffer.add(1);
+    pub fn push(&self, observation: &ClickObservation<'_>) {
+        let mut clicks = self.shared.lock();
+        if clicks.count >= self.shared.capacity {
+            drop(clicks);
+            self.metrics.dropped_buffer_full.add(1);
             return;
         }
-        append(&mut inner.bytes, seen);
-        inner.clicks += 1;
-        let wake = inner.clicks == WAKE_AT;
-        drop(inner);
+        append(&mut clicks.bytes, observation);
+        clicks.count += 1;
+        let wakes_publisher = clicks.count == WAKE_AT;
+        drop(clicks);
         self.metrics.accepted.add(1);
-        if wake {
+        if wakes_publisher {
             self.shared.wake.notify_one();
         }
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A click is appended whole or, after a panic within, not read: see `Clicks::next`.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+impl SharedBuffer {
+    /// Poison is harmless: `ObservationReader` stops at a click that a panic left incomplete.
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, BufferedClicks> {
+        self.clicks.lock_ignoring_poison()
     }
 }
 
-/// All buffers of the process: the publisher's end.
+/// All buffers of the process, for the publisher.
 #[derive(Clone)]
 pub struct ClickBuffers {
-    all: Arc<Mutex<Vec<Arc<Shared>>>>,
-    limit: u32,
+    all: Arc<Mutex<Vec<Arc<SharedBuffer>>>>,
+    capacity: u32,
     wake: Arc<Notify>,
-    metrics: Arc<ClickMetrics>,
+    metrics: Arc<RecordingMetrics>,
 }
 
 impl ClickBuffers {
-    /// No buffers yet.
-    pub fn new(settings: &ClickSettings, metrics: Arc<ClickMetrics>) -> Self {
+    /// An empty set of buffers.
+    pub(super) fn new(settings: &ClickSettings, metrics: Arc<RecordingMetrics>) -> Self {
         Self {
             all: Arc::default(),
-            limit: settings.buffer_clicks,
+            capacity: settings.buffer_clicks,
             wake: Arc::new(Notify::new()),
             metrics,
         }
     }
 
-    /// A buffer for one more worker.
+    /// Adds a buffer for one more server thread.
     pub fn open(&self) -> ClickBuffer {
-        let shared = Arc::new(Shared {
-            inner: Mutex::default(),
-            limit: self.limit,
+        let shared = Arc::new(SharedBuffer {
+            clicks: Mutex::default(),
+            capacity: self.capacity,
             wake: Arc::clone(&self.wake),
         });
-        self.list().push(Arc::clone(&shared));
+        self.all.lock_ignoring_poison().push(Arc::clone(&shared));
         ClickBuffer { shared, metrics: Arc::clone(&self.metrics) }
     }
 
-    /// Returns when a buffer has many clicks.
-    pub(super) async fn many(&self) {
+    /// Returns once a buffer has [`WAKE_AT`] clicks.
+    pub(super) async fn wait_for_many(&self) {
         self.wake.notified().await;
     }
 
-    /// Takes what all workers have left, giving each an array of `spare` in exchange.
-    pub(super) fn take(&self, spare: &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-        let buffers = self.list();
-        let mut taken = Vec::with_capacity(buffers.len());
+    /// Returns the arrays of all buffers that have clicks, and replaces each by an array of `spare`.
+    pub(super) fn drain(&self, spare: &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let buffers = self.all.lock_ignoring_poison();
+        let mut drained = Vec::with_capacity(buffers.len());
         for buffer in buffers.iter() {
-            let mut empty = spare.pop().unwrap_or_default();
-            let mut inner = buffer.lock();
-            if inner.clicks == 0 {
-                drop(inner);
-                spare.push(empty);
+            let mut bytes = spare.pop().unwrap_or_default();
+            let mut clicks = buffer.lock();
+            if clicks.count == 0 {
+                drop(clicks);
+                spare.push(bytes);
                 continue;
             }
-            std::mem::swap(&mut inner.bytes, &mut empty);
-            inner.clicks = 0;
-            drop(inner);
-            taken.push(empty);
+            std::mem::swap(&mut clicks.bytes, &mut bytes);
+            clicks.count = 0;
+            drop(clicks);
+            drained.push(bytes);
         }
-        taken
+        drained
     }
 
-    /// Makes an array that was taken ready for [`ClickBuffers::take`].
+    /// Adds a drained array to the spare ones.
     pub(super) fn recycle(spare: &mut Vec<Vec<u8>>, mut bytes: Vec<u8>) {
         bytes.clear();
         bytes.shrink_to(KEEP_CAPACITY);
         spare.push(bytes);
-    }
-
-    fn list(&self) -> MutexGuard<'_, Vec<Arc<Shared>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,33 +183,33 @@ fn cut(text: &[u8], max: usize) -> &[u8] {
 }
 
 #[inline]
-fn append(bytes: &mut Vec<u8>, seen: &Seen<'_>) {
-    let agent = cut(seen.agent, MAX_AGENT);
-    let referrer = cut(seen.referrer, MAX_REFERRER);
-    let language = cut(seen.language, MAX_LANGUAGE);
+fn append(bytes: &mut Vec<u8>, click: &ClickObservation<'_>) {
+    let agent = cut(click.agent, MAX_AGENT);
+    let referrer = cut(click.referrer, MAX_REFERRER);
+    let language = cut(click.language, MAX_LANGUAGE);
     let mut flags = 0;
     for (is_set, flag) in [
-        (seen.is_head, IS_HEAD),
-        (seen.is_prefetch, IS_PREFETCH),
-        (seen.is_counted, IS_COUNTED),
-        (seen.opted_out, OPTED_OUT),
-        (seen.client.is_some(), HAS_CLIENT),
+        (click.is_head, IS_HEAD),
+        (click.is_prefetch, IS_PREFETCH),
+        (click.is_counted, IS_COUNTED),
+        (click.has_opted_out, HAS_OPTED_OUT),
+        (click.client.is_some(), HAS_CLIENT),
     ] {
         if is_set {
             flags |= flag;
         }
     }
-    let client = match seen.client {
+    let client = match click.client {
         Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped(),
         Some(IpAddr::V6(v6)) => v6,
         None => Ipv6Addr::UNSPECIFIED,
     };
-    bytes.reserve(HEAD + agent.len() + referrer.len() + language.len());
-    bytes.extend_from_slice(&seen.at_ms.to_le_bytes());
-    bytes.extend_from_slice(&seen.url_id.get().to_le_bytes());
+    bytes.reserve(HEADER_LEN + agent.len() + referrer.len() + language.len());
+    bytes.extend_from_slice(&click.at_ms.to_le_bytes());
+    bytes.extend_from_slice(&click.url_id.get().to_le_bytes());
     bytes.push(flags);
     bytes.extend_from_slice(&client.octets());
-    // Cut above, so each length fits.
+    // The lengths fit: the values are cut above.
     bytes.extend_from_slice(&u16::try_from(agent.len()).unwrap_or(0).to_le_bytes());
     bytes.extend_from_slice(&u16::try_from(referrer.len()).unwrap_or(0).to_le_bytes());
     bytes.push(u8::try_from(language.len()).unwrap_or(0));
@@ -217,10 +218,10 @@ fn append(bytes: &mut Vec<u8>, seen: &Seen<'_>) {
     bytes.extend_from_slice(language);
 }
 
-/// Reads back what [`ClickBuffer::push`] wrote.
-pub(super) struct Clicks<'a>(&'a [u8]);
+/// Iterates over the clicks of a drained array; ends at an incomplete one.
+pub(super) struct ObservationReader<'a>(&'a [u8]);
 
-impl<'a> Clicks<'a> {
+impl<'a> ObservationReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -235,7 +236,7 @@ impl<'a> Clicks<'a> {
         self.take(N)?.try_into().ok()
     }
 
-    fn click(&mut self) -> Option<Seen<'a>> {
+    fn click(&mut self) -> Option<ClickObservation<'a>> {
         let at_ms = u64::from_le_bytes(self.number()?);
         let url_id = LinkId::new(i64::from_le_bytes(self.number()?))?;
         let [flags] = self.number()?;
@@ -244,13 +245,13 @@ impl<'a> Clicks<'a> {
         let referrer = u16::from_le_bytes(self.number()?);
         let [language] = self.number()?;
         let client = client.to_ipv4_mapped().map_or(IpAddr::V6(client), IpAddr::V4);
-        Some(Seen {
+        Some(ClickObservation {
             at_ms,
             url_id,
             is_head: flags & IS_HEAD != 0,
             is_prefetch: flags & IS_PREFETCH != 0,
             is_counted: flags & IS_COUNTED != 0,
-            opted_out: flags & OPTED_OUT != 0,
+            has_opted_out: flags & HAS_OPTED_OUT != 0,
             client: (flags & HAS_CLIENT != 0).then_some(client),
             agent: self.take(agent.into())?,
             referrer: self.take(referrer.into())?,
@@ -259,10 +260,10 @@ impl<'a> Clicks<'a> {
     }
 }
 
-impl<'a> Iterator for Clicks<'a> {
-    type Item = Seen<'a>;
+impl<'a> Iterator for ObservationReader<'a> {
+    type Item = ClickObservation<'a>;
 
-    fn next(&mut self) -> Option<Seen<'a>> {
+    fn next(&mut self) -> Option<ClickObservation<'a>> {
         self.click()
     }
 }
@@ -272,57 +273,60 @@ mod tests {
     use super::*;
     use linnet_telemetry::testing;
 
-    fn seen(agent: &[u8]) -> Seen<'_> {
-        Seen {
+    fn observation(agent: &[u8]) -> ClickObservation<'_> {
+        ClickObservation {
             at_ms: 1_763_700_000_123,
             url_id: LinkId::new(i64::MAX - 7).unwrap(),
             is_head: true,
             is_prefetch: false,
             is_counted: true,
-            opted_out: false,
+            has_opted_out: false,
             client: Some("192.0.2.77".parse().unwrap()),
             agent,
-            referrer: b"https://news.example/a?b",
+            referrer: b"https://blog.example/a?b",
             language: b"de-CH,de;q=0.9",
         }
     }
 
     #[test]
-    fn what_is_pushed_is_taken_in_order() {
+    fn clicks_are_drained_in_order_and_dropped_when_the_buffer_is_full() {
         let (telemetry, reader) = testing::telemetry();
-        let metrics = Arc::new(ClickMetrics::new(&telemetry.meter()));
+        let metrics = Arc::new(RecordingMetrics::new(&telemetry.meter()));
         let settings = ClickSettings { buffer_clicks: 3, ..ClickSettings::default() };
         let buffers = ClickBuffers::new(&settings, metrics);
         let (one, two) = (buffers.open(), buffers.open());
         let long = vec![0xff; 5_000];
-        one.push(&seen(b"first"));
-        one.push(&seen(&long));
-        one.push(&Seen { client: Some("2001:db8::7".parse().unwrap()), ..seen(b"") });
-        one.push(&seen(b"one too many"));
-        two.push(&Seen { client: None, ..seen(b"other") });
+        one.push(&observation(b"first"));
+        one.push(&observation(&long));
+        one.push(&ClickObservation {
+            client: Some("2001:db8::7".parse().unwrap()),
+            ..observation(b"")
+        });
+        one.push(&observation(b"one too many"));
+        two.push(&ClickObservation { client: None, ..observation(b"other") });
         let mut spare = Vec::new();
-        let taken = buffers.take(&mut spare);
-        assert_eq!(taken.len(), 2);
-        let read: Vec<_> = Clicks::new(&taken[0]).collect();
-        assert_eq!(read[0], seen(b"first"));
+        let drained = buffers.drain(&mut spare);
+        assert_eq!(drained.len(), 2);
+        let read: Vec<_> = ObservationReader::new(&drained[0]).collect();
+        assert_eq!(read[0], observation(b"first"));
         assert_eq!(read[1].agent, &long[..MAX_AGENT]);
         assert_eq!(read[2].client, Some("2001:db8::7".parse().unwrap()));
         assert_eq!(read.len(), 3);
-        assert_eq!(Clicks::new(&taken[1]).next().unwrap().client, None);
-        assert!(buffers.take(&mut spare).is_empty());
+        assert_eq!(ObservationReader::new(&drained[1]).next().unwrap().client, None);
+        assert!(buffers.drain(&mut spare).is_empty());
         assert_eq!(reader.value("linnet_clicks_accepted_total", &[]), Some(4.0));
         let dropped = reader.value("linnet_clicks_dropped_total", &[("reason", "buffer_full")]);
         assert_eq!(dropped, Some(1.0));
     }
 
     #[test]
-    fn a_cut_array_gives_its_whole_clicks() {
+    fn truncated_array_yields_its_complete_clicks() {
         let mut bytes = Vec::new();
-        append(&mut bytes, &seen(b"first"));
+        append(&mut bytes, &observation(b"first"));
         let first = bytes.len();
-        append(&mut bytes, &seen(b"second"));
+        append(&mut bytes, &observation(b"second"));
         for length in first..bytes.len() {
-            assert_eq!(Clicks::new(&bytes[..length]).count(), 1);
+            assert_eq!(ObservationReader::new(&bytes[..length]).count(), 1);
         }
     }
 }

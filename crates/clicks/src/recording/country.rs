@@ -1,4 +1,4 @@
-//! Countries of addresses, from a `MaxMind` database when one is configured.
+//! Looks up the country of an address in a `MaxMind` database.
 
 use std::{
     net::IpAddr,
@@ -10,47 +10,47 @@ use std::{
 use arc_swap::ArcSwapOption;
 use maxminddb::{Reader, path};
 
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Time between two checks of the file.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// The database in use; clones share it.
+/// The loaded database; clones share it. Empty until a file is loaded.
 #[derive(Clone, Default)]
-pub struct Countries(Arc<ArcSwapOption<Reader<Vec<u8>>>>);
+pub(super) struct CountryDatabase(Arc<ArcSwapOption<Reader<Vec<u8>>>>);
 
-impl Countries {
-    /// ISO 3166-1 alpha-2, or nothing.
-    pub fn country(&self, address: IpAddr) -> Option<String> {
+impl CountryDatabase {
+    /// The ISO 3166-1 alpha-2 code of an address's country.
+    pub(super) fn country_of(&self, address: IpAddr) -> Option<String> {
         let reader = self.0.load();
         let found = reader.as_ref()?.lookup(address).ok()?;
         let code: Option<&str> = found.decode_path(&path!["country", "iso_code"]).ok()?;
         code.map(ToOwned::to_owned)
     }
 
-    /// Loads the file, and again whenever it changes. Never ends. A file that cannot be read leaves
-    /// the last good one in use.
-    pub async fn follow(self, file: PathBuf) {
+    /// Loads the file, and reloads it whenever it changes. Never returns. While the file is unreadable, the last good one
+    /// stays in use.
+    pub(super) async fn keep_loaded(self, file: PathBuf) {
         let mut loaded: Option<SystemTime> = None;
-        let mut refused: Option<SystemTime> = None;
+        let mut rejected: Option<SystemTime> = None;
         loop {
-            let changed = modified(&file).await;
-            if changed.is_some() && changed != loaded && changed != refused {
+            let modified = modified_at(&file).await;
+            if modified.is_some() && modified != loaded && modified != rejected {
                 match self.load(&file).await {
                     Ok(()) => {
-                        tracing::info!(file = %file.display(), "countries are known from now on");
-                        loaded = changed;
+                        tracing::info!(file = %file.display(), "country file loaded");
+                        loaded = modified;
                     }
                     Err(error) => {
-                        tracing::error!(file = %file.display(), error, "no file of countries");
-                        refused = changed;
+                        tracing::error!(file = %file.display(), error, "country file unreadable");
+                        rejected = modified;
                     }
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_EVERY).await;
         }
     }
 
     async fn load(&self, file: &Path) -> Result<(), String> {
-        // Read, not mapped: a file that shrinks under a mapping would kill the process.
+        // Read, not mapped: truncating a mapped file would kill the process.
         let bytes = tokio::fs::read(file).await.map_err(|error| error.to_string())?;
         let reader = Reader::from_source(bytes).map_err(|error| error.to_string())?;
         self.0.store(Some(Arc::new(reader)));
@@ -58,6 +58,6 @@ impl Countries {
     }
 }
 
-async fn modified(file: &Path) -> Option<SystemTime> {
+async fn modified_at(file: &Path) -> Option<SystemTime> {
     tokio::fs::metadata(file).await.ok()?.modified().ok()
 }

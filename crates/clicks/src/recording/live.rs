@@ -1,16 +1,16 @@
-//! Clicks as they come, for those who watch a link.
+//! Live streams of a link's clicks.
 //!
-//! One task of the process reads the stream beside the workers, without a consumer group, and only
-//! while somebody watches. So what is shown is as fresh as the stream, whatever the workers do. Entries
-//! stay in the stream for some seconds after they were written, and a watcher that reconnects within
-//! that time misses nothing.
+//! - One task of the process reads the stream without a consumer group, and only while a subscription exists. Live clicks
+//!   are therefore as recent as the stream, whatever the workers do.
+//! - Entries stay in the stream for some seconds after they are written, so a client that reconnects within that time
+//!   misses nothing.
+
+mod id;
 
 use std::{
     collections::HashMap,
-    fmt,
-    str::FromStr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,11 +18,14 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use linnet_platform::{
-    redis_client::{RedisAway, RedisClient, client, jittered},
+    backoff::jittered,
+    lock::MutexExt as _,
+    redis_client::{RedisClient, RedisUnavailable},
+    redis_connection::connect,
     settings::RedisSettings,
 };
 use redis::{
-    AsyncConnectionConfig, RedisError, Value,
+    RedisError, Value,
     streams::{StreamId, StreamRangeReply, StreamReadReply},
 };
 use serde::Serialize;
@@ -30,60 +33,29 @@ use tokio::sync::{Notify, mpsc};
 
 use linnet_domain::{ClickKind, LinkId};
 
-use crate::{Batch, Enricher, FIELD, PackedClick, STREAM};
+use crate::{Batch, FIELD, PackedClick, STREAM, UserAgentParser};
 
-/// Those who may watch at a time, in one process.
-const MAX_WATCHERS: usize = 1_000;
-/// Clicks that wait for a slow watcher; beyond it they are passed over, and the watcher is told.
-const WATCHER_QUEUE: usize = 256;
+pub use id::{LiveClickId, ParseLiveClickIdError};
+
+/// Most subscriptions of one process.
+const MAX_SUBSCRIPTIONS: usize = 1_000;
+/// Clicks that wait for a slow subscriber. Further clicks are skipped and counted.
+const QUEUED_CLICKS: usize = 256;
+/// Longest wait of a read for new entries.
 const BLOCK: Duration = Duration::from_millis(500);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// Batches read at a time.
-const COUNT: u32 = 64;
-/// Reads of [`COUNT`] batches that a reconnecting watcher may cause.
-const MAX_CATCH_UP: u32 = 50;
+/// Batches of one read.
+const READ_BATCHES: u32 = 64;
+/// Most reads of [`READ_BATCHES`] for one reconnecting client.
+const MAX_REPLAY_READS: u32 = 50;
 
-/// A click's place in the stream: an entry's time and number, and a place in its batch. It is the
-/// event id that a client gives back as `Last-Event-ID`, to any process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LiveId {
-    at_ms: u64,
-    number: u64,
-    place: u32,
-}
-
-/// The text is no event id of ours.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an id of this stream of events")]
-pub struct ParseLiveIdError;
-
-impl FromStr for LiveId {
-    type Err = ParseLiveIdError;
-
-    fn from_str(text: &str) -> Result<Self, ParseLiveIdError> {
-        let parts = || {
-            let (entry, place) = text.split_once('.')?;
-            let (at_ms, number) = entry.split_once('-')?;
-            let (at_ms, number) = (at_ms.parse().ok()?, number.parse().ok()?);
-            Some(Self { at_ms, number, place: place.parse().ok()? })
-        };
-        parts().ok_or(ParseLiveIdError)
-    }
-}
-
-impl fmt::Display for LiveId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}.{}", self.at_ms, self.number, self.place)
-    }
-}
-
-/// A click as a watcher sees it. What is not known is left out.
+/// A click as clients see it. Unknown values are omitted.
 #[derive(Debug, Clone, Serialize)]
 pub struct LiveClick {
-    /// Its place.
+    /// Its event id.
     #[serde(skip)]
-    pub id: LiveId,
+    pub id: LiveClickId,
     timestamp: DateTime<Utc>,
     kind: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -100,133 +72,127 @@ pub struct LiveClick {
     referrer: String,
 }
 
-struct Watcher {
+struct Subscriber {
     url_id: LinkId,
     clicks: mpsc::Sender<LiveClick>,
-    missed: Arc<AtomicU64>,
+    skipped: Arc<AtomicU64>,
 }
 
-struct Inner {
-    watchers: Mutex<HashMap<u64, Watcher>>,
-    next: AtomicU64,
-    came: Notify,
-    enricher: Arc<Enricher>,
+struct Shared {
+    subscribers: Mutex<HashMap<u64, Subscriber>>,
+    next_number: AtomicU64,
+    subscribed: Notify,
+    user_agents: Arc<UserAgentParser>,
 }
 
-/// The process's watchers; clones share them.
+/// The subscriptions of the process; clones share them.
 #[derive(Clone)]
-pub struct LiveClicks(Arc<Inner>);
+pub struct LiveClicks(Arc<Shared>);
 
-/// One watcher's end; dropped, it watches no more.
-pub struct Watch {
+/// A subscription to a link's clicks. It ends when it is dropped.
+pub struct LiveClickSubscription {
     live: LiveClicks,
     number: u64,
-    /// Clicks as they come.
+    /// The clicks, in the order of the stream.
     pub clicks: mpsc::Receiver<LiveClick>,
-    missed: Arc<AtomicU64>,
+    skipped: Arc<AtomicU64>,
 }
 
-impl Watch {
-    /// Clicks that were passed over because this watcher was too slow, since the last call.
-    pub fn take_missed(&self) -> u64 {
-        self.missed.swap(0, Ordering::Relaxed)
+impl LiveClickSubscription {
+    /// The number of clicks since the last call that were skipped because the subscriber was too slow.
+    pub fn take_skipped(&self) -> u64 {
+        self.skipped.swap(0, Ordering::Relaxed)
     }
 }
 
-impl Drop for Watch {
+impl Drop for LiveClickSubscription {
     fn drop(&mut self) {
-        self.live.lock().remove(&self.number);
+        self.live.subscribers().remove(&self.number);
     }
 }
 
 impl LiveClicks {
-    /// Nobody watches yet.
-    pub fn new(enricher: Arc<Enricher>) -> Self {
-        Self(Arc::new(Inner {
-            watchers: Mutex::default(),
-            next: AtomicU64::new(0),
-            came: Notify::new(),
-            enricher,
+    pub(super) fn new(user_agents: Arc<UserAgentParser>) -> Self {
+        Self(Arc::new(Shared {
+            subscribers: Mutex::default(),
+            next_number: AtomicU64::new(0),
+            subscribed: Notify::new(),
+            user_agents,
         }))
     }
 
-    /// Watches a link; `None` when too many watch already.
-    pub fn watch(&self, url_id: LinkId) -> Option<Watch> {
-        let (sender, clicks) = mpsc::channel(WATCHER_QUEUE);
-        let missed = Arc::new(AtomicU64::new(0));
-        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let mut watchers = self.lock();
-        if watchers.len() >= MAX_WATCHERS {
+    /// Subscribes to a link's clicks; `None` if the process has too many subscriptions.
+    pub fn subscribe(&self, url_id: LinkId) -> Option<LiveClickSubscription> {
+        let (sender, clicks) = mpsc::channel(QUEUED_CLICKS);
+        let skipped = Arc::new(AtomicU64::new(0));
+        let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
+        let mut subscribers = self.subscribers();
+        if subscribers.len() >= MAX_SUBSCRIPTIONS {
             return None;
         }
-        let watcher = Watcher { url_id, clicks: sender, missed: Arc::clone(&missed) };
-        watchers.insert(number, watcher);
-        drop(watchers);
-        self.0.came.notify_one();
-        Some(Watch { live: self.clone(), number, clicks, missed })
+        let subscriber = Subscriber { url_id, clicks: sender, skipped: Arc::clone(&skipped) };
+        subscribers.insert(number, subscriber);
+        drop(subscribers);
+        self.0.subscribed.notify_one();
+        Some(LiveClickSubscription { live: self.clone(), number, clicks, skipped })
     }
 
-    /// The clicks on a link after `last`, as far as the stream still has them; and whether it has all
-    /// of them.
+    /// A link's clicks after `last` that the stream still has, and whether none are missing.
     pub async fn since(
         &self,
-        link: &RedisClient,
+        redis: &RedisClient,
         url_id: LinkId,
-        last: LiveId,
-    ) -> Result<(Vec<LiveClick>, bool), RedisAway> {
-        let mut from = format!("{}-{}", last.at_ms, last.number);
+        last: LiveClickId,
+    ) -> Result<(Vec<LiveClick>, bool), RedisUnavailable> {
+        let mut from = last.entry_id();
         let mut clicks = Vec::new();
-        let mut is_whole = false;
-        for _ in 0..MAX_CATCH_UP {
+        let mut is_complete = false;
+        for _ in 0..MAX_REPLAY_READS {
             let mut range = redis::cmd("XRANGE");
-            range.arg(STREAM).arg(&from).arg("+").arg("COUNT").arg(COUNT);
-            let entries: StreamRangeReply = link.query(&range).await?;
+            range.arg(STREAM).arg(&from).arg("+").arg("COUNT").arg(READ_BATCHES);
+            let entries: StreamRangeReply = redis.query(&range).await?;
             let Some(newest) = entries.ids.last() else { break };
             from = format!("({}", newest.id);
             for (id, batch) in entries.ids.iter().filter_map(read_entry) {
-                is_whole |= (id.at_ms, id.number) == (last.at_ms, last.number);
-                clicks.extend(self.shown(id, &batch, |click| click.url_id == url_id));
+                is_complete |= id.is_same_entry(last);
+                clicks.extend(self.live_clicks(id, &batch, |click| click.url_id == url_id));
             }
         }
         clicks.retain(|click| click.id > last);
-        Ok((clicks, is_whole))
+        Ok((clicks, is_complete))
     }
 
-    /// Reads the stream while somebody watches. Never ends.
-    pub async fn follow(self, settings: RedisSettings) {
+    /// Reads the stream while a subscription exists. Never returns.
+    pub(super) async fn run(self, settings: RedisSettings) {
         loop {
-            if self.lock().is_empty() {
-                self.0.came.notified().await;
+            if self.subscribers().is_empty() {
+                self.0.subscribed.notified().await;
                 continue;
             }
-            if let Err(error) = self.read(&settings).await {
-                tracing::debug!(%error, "live clicks wait for Redis");
+            if let Err(error) = self.read_stream(&settings).await {
+                tracing::debug!(%error, "stream of live clicks not read; retrying");
                 tokio::time::sleep(jittered(RETRY_EVERY)).await;
             }
         }
     }
 
-    async fn read(&self, settings: &RedisSettings) -> Result<(), RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.connect_timeout()))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let client = client(settings)?;
-        let mut redis = client.get_multiplexed_async_connection_with_config(&config).await?;
-        // From now on. Later reads name the entry that was read last, so none is passed over.
+    async fn read_stream(&self, settings: &RedisSettings) -> Result<(), RedisError> {
+        let mut redis = connect(settings, RESPONSE_TIMEOUT).await?;
+        // `$` would skip entries between two reads, so each read names the entry before it.
         let mut newest = redis::cmd("XREVRANGE");
         newest.arg(STREAM).arg("+").arg("-").arg("COUNT").arg(1);
         let newest: StreamRangeReply = newest.query_async(&mut redis).await?;
         let mut last =
             newest.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone());
-        while !self.lock().is_empty() {
+        while !self.subscribers().is_empty() {
             let block = u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX);
             let mut read = redis::cmd("XREAD");
-            read.arg("COUNT").arg(COUNT).arg("BLOCK").arg(block);
+            read.arg("COUNT").arg(READ_BATCHES).arg("BLOCK").arg(block);
             read.arg("STREAMS").arg(STREAM).arg(&last);
             let reply: Option<StreamReadReply> = read.query_async(&mut redis).await?;
             for entry in reply.unwrap_or_default().keys.into_iter().flat_map(|key| key.ids) {
                 if let Some((id, batch)) = read_entry(&entry) {
-                    self.show(id, &batch);
+                    self.deliver(id, &batch);
                 }
                 last = entry.id;
             }
@@ -234,78 +200,61 @@ impl LiveClicks {
         Ok(())
     }
 
-    fn show(&self, id: LiveId, batch: &Batch) {
-        let watchers = self.lock();
-        for watcher in watchers.values() {
-            for click in self.shown(id, batch, |click| click.url_id == watcher.url_id) {
-                if watcher.clicks.try_send(click).is_err() {
-                    watcher.missed.fetch_add(1, Ordering::Relaxed);
+    fn deliver(&self, id: LiveClickId, batch: &Batch) {
+        let subscribers = self.subscribers();
+        for subscriber in subscribers.values() {
+            for click in self.live_clicks(id, batch, |click| click.url_id == subscriber.url_id) {
+                if subscriber.clicks.try_send(click).is_err() {
+                    subscriber.skipped.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    /// The clicks of a batch that somebody wants to see.
-    fn shown<'a>(
+    fn live_clicks<'a>(
         &'a self,
-        id: LiveId,
+        id: LiveClickId,
         batch: &'a Batch,
-        wanted: impl Fn(&PackedClick) -> bool + 'a,
+        is_wanted: impl Fn(&PackedClick) -> bool + 'a,
     ) -> impl Iterator<Item = LiveClick> + 'a {
-        batch.clicks.iter().zip(0_u32..).filter(move |(click, _)| wanted(click)).filter_map(
-            move |(click, place)| {
-                let at = i64::try_from(click.at_ms).ok()?;
-                let text = |place: Option<u32>| {
-                    let place = usize::try_from(place?).ok()?;
-                    batch.texts.get(place).map(String::as_str)
-                };
-                let agent = text(click.agent).map(|agent| self.0.enricher.agent(agent));
-                let is_bot = agent.as_ref().is_none_or(|agent| agent.is_bot);
-                let kind = ClickKind::of(click.is_head, is_bot, click.is_prefetch);
-                let mut parts =
-                    agent.map(|agent| agent.value.parts).unwrap_or_default().into_iter();
-                let owned = |place| text(place).unwrap_or_default().to_owned();
-                Some(LiveClick {
-                    id: LiveId { place, ..id },
-                    timestamp: DateTime::from_timestamp_millis(at)?,
-                    kind: kind.name(),
-                    browser: parts.next().unwrap_or_default(),
-                    os: parts.next().unwrap_or_default(),
-                    device: parts.next().unwrap_or_default(),
-                    country: owned(click.country),
-                    language: owned(click.language),
-                    referrer: owned(click.referrer),
-                })
-            },
-        )
+        let clicks = batch.clicks.iter().zip(0_u32..).filter(move |(click, _)| is_wanted(click));
+        clicks.filter_map(move |(click, position)| self.live_click(id.at(position), batch, click))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Watcher>> {
-        // The map is whole whatever panicked while it was held.
-        self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn live_click(&self, id: LiveClickId, batch: &Batch, click: &PackedClick) -> Option<LiveClick> {
+        let at = i64::try_from(click.at_ms).ok()?;
+        let text = |index: Option<u32>| {
+            let index = usize::try_from(index?).ok()?;
+            batch.texts.get(index).map(String::as_str)
+        };
+        let agent = text(click.agent).map(|agent| self.0.user_agents.parse(agent));
+        let is_bot = agent.as_ref().is_none_or(|agent| agent.is_bot);
+        let kind = ClickKind::of(click.is_head, is_bot, click.is_prefetch);
+        let mut parts = agent.map(|agent| agent.value.parts).unwrap_or_default().into_iter();
+        let owned = |index| text(index).unwrap_or_default().to_owned();
+        Some(LiveClick {
+            id,
+            timestamp: DateTime::from_timestamp_millis(at)?,
+            kind: kind.name(),
+            browser: parts.next().unwrap_or_default(),
+            os: parts.next().unwrap_or_default(),
+            device: parts.next().unwrap_or_default(),
+            country: owned(click.country),
+            language: owned(click.language),
+            referrer: owned(click.referrer),
+        })
+    }
+
+    fn subscribers(&self) -> MutexGuard<'_, HashMap<u64, Subscriber>> {
+        self.0.subscribers.lock_ignoring_poison()
     }
 }
 
-/// An entry's id, and its batch; nothing for one that cannot be read, which the workers bury.
-fn read_entry(entry: &StreamId) -> Option<(LiveId, Batch)> {
-    let id = format!("{}.0", entry.id).parse().ok()?;
+/// An entry's id and batch; `None` for an unreadable batch, which a worker moves to the dead letters.
+fn read_entry(entry: &StreamId) -> Option<(LiveClickId, Batch)> {
+    let id = LiveClickId::of_entry(&entry.id)?;
     match entry.map.get(FIELD) {
         Some(Value::BulkString(packed)) => Some((id, Batch::unpack(packed).ok()?)),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_read_as_they_are_written_and_ordered_by_place() {
-        let id: LiveId = "1763700000000-3.17".parse().unwrap();
-        assert_eq!(id.to_string(), "1763700000000-3.17");
-        assert!(id < "1763700000000-10.0".parse().unwrap());
-        for odd in ["", "1", "1-1", "1-1.", "a-1.1", "1-1.1.1", "-1-1.1", "1-1.-1"] {
-            assert_eq!(odd.parse::<LiveId>(), Err(ParseLiveIdError), "{odd}");
-        }
     }
 }

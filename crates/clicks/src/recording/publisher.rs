@@ -1,154 +1,149 @@
-//! Empties the buffers into the stream, through the spool when need be.
+//! Publishes the clicks of all buffers to the stream, through the spool if necessary.
 //!
-//! It has a thread and a runtime of its own: packing and writing files must not keep redirects, the
-//! change feed or health checks waiting.
-//!
-//! Order: while anything waits in the spool, what comes new goes behind it. A batch whose fate is
-//! unknown (the connection broke after it was sent) is spooled and sent again; ids make that harmless.
+//! - It has its own thread and runtime: packing and file access must not delay redirects, the invalidation bus or health
+//!   checks.
+//! - Batches keep their order: while the spool has any, new ones are appended to it.
+//! - A batch whose `XADD` got no response is spooled and sent again. Its id makes the repetition harmless.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
 use chrono::DateTime;
 use linnet_platform::{
     lifecycle::Lifecycle,
-    redis_client::{RedisAway, RedisClient},
+    redis_client::{RedisClient, RedisUnavailable},
     settings::RedisSettings,
 };
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    buffer::{Clicks, Seen},
+    buffer::{ClickBuffers, ClickObservation, ObservationReader},
+    country::CountryDatabase,
+    metrics::RecordingMetrics,
     spool::{Spool, SpoolError},
+    visitor::VisitorKeys,
 };
 use crate::{
-    ClickBuffers, ClickMetrics, ClickSettings, Countries, VisitorKeys,
+    ClickSettings,
     batch::{Batch, BatchBuilder, BatchIds, PackedClick},
     enrich,
     stream::{FIELD, STREAM},
 };
 
-/// Clicks of one batch, at most.
+/// Most clicks in a batch.
 const MAX_BATCH: usize = 1_000;
-/// How often the stream's size is asked for.
-const SIZE_EVERY: Duration = Duration::from_millis(500);
-/// The stream takes from the spool again below this share of its limit.
+/// Time between two measurements of the stream's size.
+const MEASURE_EVERY: Duration = Duration::from_millis(500);
+/// A full stream has room again below this share of its limit. Otherwise it would be full again at once.
 const ROOM_PERCENT: u64 = 90;
-/// Batches taken from the spool between two looks at the buffers.
-const REPLAY_AT_ONCE: u32 = 32;
-/// When the process stops, the stream is offered clicks for so long; then all go into the spool.
+/// Most batches of the spool that are published between two flushes.
+const REPLAY_BATCHES: u32 = 32;
+/// Time after the stop in which clicks are published; later ones go to the spool, so that a slow Redis does not keep the
+/// process until it is killed.
 const LAST_PUBLISH: Duration = Duration::from_secs(2);
-/// Longest wait for the end of the last flush.
+/// Longest wait for the last flush.
 const LAST_FLUSH: Duration = Duration::from_secs(6);
 
-/// Ends the publisher.
+/// Stops the publisher.
 pub struct PublisherHandle {
     stop: CancellationToken,
-    done: Option<oneshot::Receiver<()>>,
+    finished: oneshot::Receiver<()>,
 }
 
 impl PublisherHandle {
-    /// Flushes what the buffers hold, into the stream or the spool, and ends the thread. To be called
-    /// when no worker serves any more.
-    pub async fn finish(mut self) {
+    /// Flushes all buffers to the stream or the spool, and ends the thread. Call it once no server thread serves.
+    pub async fn finish(self) {
         self.stop.cancel();
-        if let Some(done) = self.done.take()
-            && tokio::time::timeout(LAST_FLUSH, done).await.is_err()
-        {
-            tracing::error!("the last clicks were not flushed in time");
+        if tokio::time::timeout(LAST_FLUSH, self.finished).await.is_err() {
+            tracing::error!("last clicks not flushed in time");
         }
     }
 }
 
-/// What the publisher works with.
-pub struct Publisher {
-    /// Where clicks come from.
-    pub buffers: ClickBuffers,
-    /// Section `clicks`.
-    pub settings: ClickSettings,
-    /// Section `redis`.
-    pub redis: RedisSettings,
-    /// Keys of the visitors' hashes.
-    pub keys: VisitorKeys,
-    /// Countries of addresses.
-    pub countries: Countries,
-    /// What is counted.
-    pub metrics: Arc<ClickMetrics>,
+/// The settings and shared state of the publisher.
+pub(super) struct PublisherContext {
+    pub(super) buffers: ClickBuffers,
+    pub(super) settings: ClickSettings,
+    pub(super) redis: RedisSettings,
+    pub(super) keys: VisitorKeys,
+    pub(super) countries: CountryDatabase,
+    pub(super) metrics: Arc<RecordingMetrics>,
 }
 
-impl Publisher {
-    /// Starts the thread. If it dies, so does the process.
-    pub fn start(self, lifecycle: &Lifecycle) -> io::Result<PublisherHandle> {
+impl PublisherContext {
+    /// Starts the thread. If it ends before the stop, the process drains and exits.
+    pub(super) fn start(self, lifecycle: &Lifecycle) -> io::Result<PublisherHandle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = CancellationToken::new();
-        let (ended, end) = oneshot::channel::<()>();
-        let (finished, done) = oneshot::channel();
+        let (thread_guard, thread_ended) = oneshot::channel::<()>();
+        let (finish, finished) = oneshot::channel();
         let token = stop.clone();
         let owner = lifecycle.clone();
         thread::Builder::new().name("clicks".into()).spawn(move || {
-            // Dropped when the thread ends, however it ends.
-            let _ended = ended;
+            // Dropped when the thread ends, also by a panic.
+            let _thread_guard = thread_guard;
             runtime.block_on(async {
-                let (link, task) = match RedisClient::new(&self.redis, None) {
-                    Ok(made) => made,
+                let (redis, connection) = match RedisClient::new(&self.redis, None) {
+                    Ok(client) => client,
                     Err(error) => {
-                        tracing::error!(%error, "no Redis link for clicks");
+                        tracing::error!(%error, "click publisher has no Redis client");
                         return;
                     }
                 };
-                owner.own("redis link of clicks", task);
-                Running::new(self, link, token).run().await;
+                owner.spawn_critical("Redis client of clicks", connection);
+                Publisher::new(self, redis, token).run().await;
             });
-            // Nobody may wait any more.
-            let _ = finished.send(());
+            // The handle may be gone.
+            let _ = finish.send(());
         })?;
         let token = stop.clone();
-        lifecycle.own("click publisher", async move {
-            // Nothing is ever sent: it ends with the thread.
-            let _ = end.await;
+        lifecycle.spawn_critical("click publisher", async move {
+            // Nothing is sent: the channel closes when the thread ends.
+            let _ = thread_ended.await;
             if token.is_cancelled() {
                 std::future::pending::<()>().await;
             }
         });
-        Ok(PublisherHandle { stop, done: Some(done) })
+        Ok(PublisherHandle { stop, finished })
     }
 }
 
-struct Running {
-    parts: Publisher,
-    link: RedisClient,
+struct Publisher {
+    context: PublisherContext,
+    redis: RedisClient,
+    /// `None` if it cannot be opened.
     spool: Option<Spool>,
     builder: BatchBuilder,
     spare: Vec<Vec<u8>>,
     ids: BatchIds,
-    is_full: bool,
-    size_asked: Option<Instant>,
+    is_stream_full: bool,
+    measured_at: Option<Instant>,
     is_spooling: bool,
     stop: CancellationToken,
     publish_until: Option<Instant>,
 }
 
-impl Running {
-    fn new(parts: Publisher, link: RedisClient, stop: CancellationToken) -> Self {
-        let folder = &parts.settings.spool_dir;
-        let spool = Spool::open(folder, parts.settings.spool_bytes)
+impl Publisher {
+    fn new(context: PublisherContext, redis: RedisClient, stop: CancellationToken) -> Self {
+        let folder = &context.settings.spool_dir;
+        let spool = Spool::open(folder, context.settings.spool_bytes)
             .inspect_err(|error| {
                 tracing::error!(
                     folder = %folder.display(),
                     %error,
-                    "no spool: clicks are lost while Redis is away"
+                    "spool unusable; clicks are lost while Redis is unreachable"
                 );
             })
             .ok();
         Self {
             spool,
-            parts,
-            link,
+            context,
+            redis,
             builder: BatchBuilder::default(),
             spare: Vec::new(),
             ids: BatchIds::new(),
-            is_full: false,
-            size_asked: None,
+            is_stream_full: false,
+            measured_at: None,
             is_spooling: false,
             stop,
             publish_until: None,
@@ -156,17 +151,17 @@ impl Running {
     }
 
     async fn run(mut self) {
-        let every = Duration::from_millis(self.parts.settings.flush_ms);
+        let flush_every = Duration::from_millis(self.context.settings.flush_ms);
         loop {
-            let stopping = tokio::select! {
+            let is_stopping = tokio::select! {
                 () = self.stop.cancelled() => true,
-                () = self.parts.buffers.many() => false,
-                () = tokio::time::sleep(every) => false,
+                () = self.context.buffers.wait_for_many() => false,
+                () = tokio::time::sleep(flush_every) => false,
             };
-            if stopping {
+            if is_stopping {
                 self.flush().await;
                 if let Some(Err(error)) = self.spool.as_mut().map(Spool::sync) {
-                    tracing::error!(%error, "the spool could not be synced");
+                    tracing::error!(%error, "spool not synced to disk");
                 }
                 return;
             }
@@ -175,16 +170,16 @@ impl Running {
         }
     }
 
-    /// Takes what the buffers hold and delivers it.
+    /// Drains the buffers and delivers their clicks.
     async fn flush(&mut self) {
         let began = Instant::now();
-        let taken = self.parts.buffers.take(&mut self.spare);
-        if taken.is_empty() {
+        let drained = self.context.buffers.drain(&mut self.spare);
+        if drained.is_empty() {
             return;
         }
-        for bytes in taken {
-            for seen in Clicks::new(&bytes) {
-                let click = self.pack_click(&seen);
+        for bytes in drained {
+            for observation in ObservationReader::new(&bytes) {
+                let click = self.pack_click(&observation);
                 self.builder.push(click);
                 if self.builder.click_count() >= MAX_BATCH {
                     self.deliver().await;
@@ -195,29 +190,29 @@ impl Running {
         if self.builder.click_count() > 0 {
             self.deliver().await;
         }
-        self.parts.metrics.flush_duration.record(began.elapsed().as_secs_f64());
+        self.context.metrics.flush_duration.record(began.elapsed().as_secs_f64());
     }
 
-    /// From here on the address is forgotten.
-    fn pack_click(&mut self, seen: &Seen<'_>) -> PackedClick {
-        let at = i64::try_from(seen.at_ms).ok().and_then(DateTime::from_timestamp_millis);
+    /// Replaces the visitor's address by a hash and a country.
+    fn pack_click(&mut self, click: &ClickObservation<'_>) -> PackedClick {
+        let at = i64::try_from(click.at_ms).ok().and_then(DateTime::from_timestamp_millis);
         let visitor = at
-            .zip(seen.client)
-            .filter(|_| !seen.opted_out)
-            .map(|(at, client)| self.parts.keys.visitor(at, client, seen.agent));
-        let country = seen.client.and_then(|client| self.parts.countries.country(client));
+            .zip(click.client)
+            .filter(|_| !click.has_opted_out)
+            .map(|(at, client)| self.context.keys.visitor_hash(at, client, click.agent));
+        let country = click.client.and_then(|client| self.context.countries.country_of(client));
         let texts = &mut self.builder;
         PackedClick {
-            at_ms: seen.at_ms,
-            url_id: seen.url_id,
-            is_head: seen.is_head,
-            is_prefetch: seen.is_prefetch,
-            is_counted: seen.is_counted,
+            at_ms: click.at_ms,
+            url_id: click.url_id,
+            is_head: click.is_head,
+            is_prefetch: click.is_prefetch,
+            is_counted: click.is_counted,
             visitor,
-            agent: texts.text(&enrich::agent_text(seen.agent)),
-            referrer: texts.text(&enrich::referrer_host(seen.referrer)),
-            language: texts.text(&enrich::language(seen.language)),
-            country: country.and_then(|country| texts.text(&country)),
+            agent: texts.intern(&enrich::agent_text(click.agent)),
+            referrer: texts.intern(&enrich::referrer_host(click.referrer)),
+            language: texts.intern(&enrich::language(click.language)),
+            country: country.and_then(|country| texts.intern(&country)),
         }
     }
 
@@ -225,55 +220,55 @@ impl Running {
         let id = self.ids.next_id();
         let batch = self.builder.finish(id);
         let clicks = batch.clicks.len() as u64;
-        #[expect(clippy::cast_precision_loss, reason = "at most a thousand")]
-        self.parts.metrics.batch_size.record(clicks as f64);
+        #[expect(clippy::cast_precision_loss, reason = "at most 1,000")]
+        self.context.metrics.batch_size.record(clicks as f64);
         self.deliver_packed(batch, clicks).await;
     }
 
     async fn deliver_packed(&mut self, batch: Batch, clicks: u64) {
         let packed = batch.pack();
-        let is_first = self.spool.as_ref().is_none_or(Spool::is_empty);
-        if is_first && self.has_room().await && self.publish(&packed).await.is_ok() {
-            self.parts.metrics.published.add(clicks);
-            self.note_spooling(false);
+        let is_spool_empty = self.spool.as_ref().is_none_or(Spool::is_empty);
+        if is_spool_empty && self.has_room().await && self.publish(&packed).await.is_ok() {
+            self.context.metrics.published.add(clicks);
+            self.log_spooling(false);
             return;
         }
-        self.note_spooling(true);
-        let metrics = &self.parts.metrics;
+        self.log_spooling(true);
+        let metrics = &self.context.metrics;
         let appended = match &mut self.spool {
             None => {
-                metrics.dropped_no_spool.add(clicks);
+                metrics.dropped_spool_unusable.add(clicks);
                 return;
             }
             Some(spool) => spool.append(&packed, u32::try_from(clicks).unwrap_or(u32::MAX)),
         };
         match appended {
             Ok(()) => metrics.spooled.add(clicks),
-            Err(SpoolError::Full) => metrics.dropped_spool.add(clicks),
+            Err(SpoolError::Full) => metrics.dropped_spool_full.add(clicks),
             Err(SpoolError::Io(error)) => {
-                tracing::error!(%error, clicks, "clicks are lost: the spool cannot be written");
-                metrics.dropped_no_spool.add(clicks);
+                tracing::error!(%error, clicks, "clicks lost; spool not writable");
+                metrics.dropped_spool_unusable.add(clicks);
             }
         }
-        self.note_size();
+        self.record_spool_size();
     }
 
-    /// Says once that clicks take the long way, and once that they no longer do.
-    fn note_spooling(&mut self, is_spooling: bool) {
+    /// Logs when spooling begins and ends.
+    fn log_spooling(&mut self, is_spooling: bool) {
         if self.is_spooling != is_spooling {
             self.is_spooling = is_spooling;
             if is_spooling {
-                tracing::warn!("clicks wait in the spool: Redis is away or the stream is full");
+                tracing::warn!("spooling clicks; Redis unreachable or stream full");
             } else {
-                tracing::info!("clicks go into the stream again");
+                tracing::info!("spooling ended; clicks published to the stream");
             }
         }
     }
 
-    /// Sends what waits in the spool, oldest first, a bounded number at a time.
+    /// Publishes batches of the spool, oldest first.
     async fn replay(&mut self) {
-        for _ in 0..REPLAY_AT_ONCE {
-            // What is in a file is safe there.
+        for _ in 0..REPLAY_BATCHES {
+            // Spooled batches outlive the process.
             if self.stop.is_cancelled() || !self.has_room().await {
                 break;
             }
@@ -282,7 +277,7 @@ impl Running {
                 Ok(Some(next)) => next,
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::error!(%error, "the spool cannot be read");
+                    tracing::error!(%error, "spool not readable");
                     break;
                 }
             };
@@ -290,57 +285,56 @@ impl Running {
             if self.publish(&batch).await.is_err() {
                 break;
             }
-            self.parts.metrics.published.add(clicks.into());
+            self.context.metrics.published.add(clicks.into());
             let Some(spool) = &mut self.spool else { return };
             if let Err(error) = spool.advance(&batch) {
-                tracing::error!(%error, "a file of the spool cannot be removed");
+                tracing::error!(%error, "spool file not removed");
                 break;
             }
         }
-        self.note_size();
+        self.record_spool_size();
     }
 
-    async fn publish(&self, packed: &[u8]) -> Result<(), RedisAway> {
+    async fn publish(&self, packed: &[u8]) -> Result<(), RedisUnavailable> {
         let mut add = redis::cmd("XADD");
         add.arg(STREAM).arg("*").arg(FIELD).arg(packed);
-        let _: String = self.link.query(&add).await?;
+        let _: String = self.redis.query(&add).await?;
         Ok(())
     }
 
-    /// Whether Redis is there and the stream below its limit, and there is time for it.
+    /// Whether the circuit breaker is closed, the stream is below its limit, and the time for publishing has not ended.
     async fn has_room(&mut self) -> bool {
-        if !self.link.is_up() {
+        if !self.redis.is_up() {
             return false;
         }
         let now = Instant::now();
         if self.stop.is_cancelled() {
-            // A Redis that answers slowly must not keep the process until somebody kills it.
             let until = *self.publish_until.get_or_insert(now + LAST_PUBLISH);
             if now >= until {
                 return false;
             }
         }
-        if self.size_asked.is_some_and(|asked| now - asked < SIZE_EVERY) {
-            return !self.is_full;
+        if self.measured_at.is_some_and(|measured_at| now - measured_at < MEASURE_EVERY) {
+            return !self.is_stream_full;
         }
-        self.size_asked = Some(now);
-        let limit = self.parts.settings.stream_bytes;
-        // A stream that is full has room again a little below its limit, or it would be full again
-        // at once.
-        let limit = if self.is_full { limit / 100 * ROOM_PERCENT } else { limit };
+        self.measured_at = Some(now);
+        let limit = self.context.settings.stream_bytes;
+        let limit = if self.is_stream_full { limit / 100 * ROOM_PERCENT } else { limit };
         let mut usage = redis::cmd("MEMORY");
         usage.arg("USAGE").arg(STREAM).arg("SAMPLES").arg(5);
-        match self.link.query::<Option<u64>>(&usage).await {
-            Ok(bytes) => self.is_full = bytes.unwrap_or(0) >= limit,
-            Err(RedisAway::Open) => return false,
-            // A server without the command is not a full one.
-            Err(RedisAway::Failed(error)) => tracing::debug!(%error, "no size of the stream"),
+        match self.redis.query::<Option<u64>>(&usage).await {
+            Ok(bytes) => self.is_stream_full = bytes.unwrap_or(0) >= limit,
+            Err(RedisUnavailable::CircuitOpen) => return false,
+            // A server without the command counts as having room.
+            Err(RedisUnavailable::CommandFailed(error)) => {
+                tracing::debug!(%error, "stream size not measured");
+            }
         }
-        !self.is_full
+        !self.is_stream_full
     }
 
-    fn note_size(&self) {
+    fn record_spool_size(&self) {
         let bytes = self.spool.as_ref().map_or(0, Spool::bytes);
-        self.parts.metrics.spool_bytes.store(bytes, std::sync::atomic::Ordering::Relaxed);
+        self.context.metrics.spool_bytes.store(bytes, std::sync::atomic::Ordering::Relaxed);
     }
 }

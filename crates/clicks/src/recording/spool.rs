@@ -1,12 +1,11 @@
-//! Where batches wait while Redis does not take them: files that only grow at their end and are
-//! removed when they have been read.
+//! Stores batches in append-only files while Redis does not accept them.
 //!
-//! * A process has a folder of its own below the configured one, held by a lock for as long as it
-//!   lives. It takes the first free one, so what a process left behind is published by the next.
-//! * A frame is its length, its number of clicks, a checksum, and the batch. A file that was cut in
-//!   the middle of a frame gives everything before it.
-//! * Frames are read again after a crash that came between publishing and removing; a batch that was
-//!   published twice is counted once, by its id.
+//! - A process locks one folder below `clicks.spool_dir` for its lifetime. It takes the first free one, so the next process
+//!   publishes the batches of a killed one.
+//! - A frame is the batch with its length, number of clicks and checksum. A file that is truncated within a frame yields the
+//!   frames before it.
+//! - A file is removed once all its frames are read. After a crash in between, frames are published twice; batch ids make
+//!   that harmless.
 
 use std::{
     collections::VecDeque,
@@ -15,23 +14,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file is closed and a new one begun at this size.
+/// Size at which a new file begins, in bytes.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
-/// Folders that processes may share the configured one in.
+/// Most processes that share `clicks.spool_dir`.
 const MAX_SLOTS: u32 = 64;
-const HEAD: usize = 12;
-/// A frame that claims to be longer is damaged.
+/// Length, number of clicks and checksum, in bytes.
+const HEADER_LEN: usize = 12;
+/// Longest valid batch, in bytes.
 const MAX_FRAME: u32 = 32 * 1024 * 1024;
 const LOCK: &str = "lock";
 const SUFFIX: &str = "spool";
 
-/// A frame that was not taken.
+/// Why a batch was not appended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SpoolError {
-    /// The spool has its size.
+    /// The spool has reached its capacity.
     #[error("the spool is full")]
     Full,
-    /// The file system refuses.
+    /// The file system returned an error.
     #[error("the spool cannot be written")]
     Io(#[from] io::Error),
 }
@@ -47,25 +47,25 @@ struct Segment {
 pub(super) struct Spool {
     folder: PathBuf,
     _lock: File,
-    limit: u64,
-    /// Oldest first; the last one is being written.
+    capacity: u64,
+    /// Oldest first; the last one may be open for writing.
     segments: VecDeque<Segment>,
     next_number: u64,
     writing: Option<File>,
-    reading: Option<Reading>,
+    reading: Option<FrameReader>,
     bytes: u64,
 }
 
 #[derive(Debug)]
-struct Reading {
+struct FrameReader {
     file: File,
-    /// Where the next frame begins.
-    at: u64,
+    /// Offset of the next frame.
+    offset: u64,
 }
 
 impl Spool {
-    /// Takes a free folder below `folder`, with what is left in it.
-    pub(super) fn open(folder: &Path, limit: u64) -> io::Result<Self> {
+    /// Locks a free folder below `folder`, with the batches in it. `capacity` is in bytes.
+    pub(super) fn open(folder: &Path, capacity: u64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         for slot in 0..MAX_SLOTS {
             let folder = folder.join(slot.to_string());
@@ -73,13 +73,13 @@ impl Spool {
             let lock =
                 File::options().create(true).write(true).truncate(false).open(folder.join(LOCK))?;
             if lock.try_lock().is_ok() {
-                return Self::with_lock(folder, lock, limit);
+                return Self::with_lock(folder, lock, capacity);
             }
         }
-        Err(io::Error::other(format!("{MAX_SLOTS} processes use {} already", folder.display())))
+        Err(io::Error::other(format!("{MAX_SLOTS} processes already use {}", folder.display())))
     }
 
-    fn with_lock(folder: PathBuf, lock: File, limit: u64) -> io::Result<Self> {
+    fn with_lock(folder: PathBuf, lock: File, capacity: u64) -> io::Result<Self> {
         let mut found: Vec<(u64, Segment)> = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
@@ -98,7 +98,7 @@ impl Spool {
         Ok(Self {
             folder,
             _lock: lock,
-            limit,
+            capacity,
             segments,
             next_number,
             writing: None,
@@ -107,35 +107,36 @@ impl Spool {
         })
     }
 
-    /// Whether nothing waits.
+    /// Whether the spool has no batch.
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Bytes that wait, about: frames of a file that is being read count until all are.
+    /// Size of all files, in bytes, including frames of the first file that are already read.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Appends a batch of so many clicks.
+    /// Appends a batch. The number of clicks is stored for metrics.
     pub(super) fn append(&mut self, batch: &[u8], clicks: u32) -> Result<(), SpoolError> {
         let length = u32::try_from(batch.len()).map_err(io::Error::other)?;
-        let size = HEAD as u64 + u64::from(length);
-        if self.bytes + size > self.limit {
+        let size = HEADER_LEN as u64 + u64::from(length);
+        if self.bytes + size > self.capacity {
             return Err(SpoolError::Full);
         }
-        let full = self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES);
-        if full || self.writing.is_none() {
+        let is_segment_full =
+            self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES);
+        if is_segment_full || self.writing.is_none() {
             self.begin_segment()?;
         }
-        let mut frame = Vec::with_capacity(HEAD + batch.len());
+        let mut frame = Vec::with_capacity(HEADER_LEN + batch.len());
         frame.extend_from_slice(&length.to_le_bytes());
         frame.extend_from_slice(&clicks.to_le_bytes());
         frame.extend_from_slice(&crc32fast::hash(batch).to_le_bytes());
         frame.extend_from_slice(batch);
         let written = self.writing.as_mut().map(|file| file.write_all(&frame));
         if let Some(Err(error)) = written {
-            // Half a frame may be there: what comes next begins a file of its own.
+            // The file may end within a frame, so the next frame begins a new file.
             self.writing = None;
             return Err(error.into());
         }
@@ -156,32 +157,31 @@ impl Spool {
         Ok(())
     }
 
-    /// Makes the file system keep what was appended. Without it a power cut may take the last file;
-    /// the end of the process takes nothing.
+    /// Syncs the current file to disk. Without it, a power cut may lose that file; the end of the process loses nothing.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.writing.as_ref().map_or(Ok(()), File::sync_data)
     }
 
-    /// The oldest batch that waits, and its clicks. It stays until [`Spool::advance`].
+    /// The oldest batch and its number of clicks. It stays until [`Spool::advance`].
     pub(super) fn peek(&mut self) -> io::Result<Option<(Vec<u8>, u32)>> {
         loop {
             let Some(segment) = self.segments.front() else { return Ok(None) };
             if self.reading.is_none() {
-                self.reading = Some(Reading { file: File::open(&segment.path)?, at: 0 });
+                self.reading = Some(FrameReader { file: File::open(&segment.path)?, offset: 0 });
             }
             let Some(reading) = &mut self.reading else { return Ok(None) };
-            match reading.frame()? {
+            match reading.read_frame()? {
                 Some(frame) => return Ok(Some(frame)),
                 None => self.remove_front()?,
             }
         }
     }
 
-    /// Passes over the batch that [`Spool::peek`] gave.
+    /// Removes the batch that [`Spool::peek`] returned.
     pub(super) fn advance(&mut self, batch: &[u8]) -> io::Result<()> {
         if let Some(reading) = &mut self.reading {
-            reading.at += (HEAD + batch.len()) as u64;
-            let is_read = self.segments.front().is_some_and(|front| reading.at >= front.bytes);
+            reading.offset += (HEADER_LEN + batch.len()) as u64;
+            let is_read = self.segments.front().is_some_and(|front| reading.offset >= front.bytes);
             if is_read {
                 self.remove_front()?;
             }
@@ -202,10 +202,10 @@ impl Spool {
     }
 }
 
-impl Reading {
-    /// The frame that begins here; `None` at the end, and where a frame is damaged.
-    fn frame(&mut self) -> io::Result<Option<(Vec<u8>, u32)>> {
-        self.file.seek(SeekFrom::Start(self.at))?;
+impl FrameReader {
+    /// The next frame; `None` at the end of the file and at a damaged frame.
+    fn read_frame(&mut self) -> io::Result<Option<(Vec<u8>, u32)>> {
+        self.file.seek(SeekFrom::Start(self.offset))?;
         let Some(length) = self.number()? else { return Ok(None) };
         let Some(clicks) = self.number()? else { return Ok(None) };
         let Some(checksum) = self.number()? else { return Ok(None) };
@@ -214,11 +214,14 @@ impl Reading {
         }
         let mut batch = Vec::new();
         (&mut self.file).take(length.into()).read_to_end(&mut batch)?;
-        let whole = batch.len() == length as usize && crc32fast::hash(&batch) == checksum;
-        if !whole {
-            tracing::warn!(at = self.at, "a spooled batch is damaged: its file ends here");
+        let is_intact = batch.len() == length as usize && crc32fast::hash(&batch) == checksum;
+        if !is_intact {
+            tracing::warn!(
+                offset = self.offset,
+                "damaged spool frame found; rest of its file skipped"
+            );
         }
-        Ok(whole.then_some((batch, clicks)))
+        Ok(is_intact.then_some((batch, clicks)))
     }
 
     fn number(&mut self) -> io::Result<Option<u32>> {
@@ -246,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_appended_is_read_in_order_over_files_and_processes() {
+    fn batches_are_read_in_order_across_files_and_processes() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = Spool::open(folder.path(), 64 * 1024 * 1024).unwrap();
         assert!(spool.is_empty());
@@ -257,20 +260,20 @@ mod tests {
         spool.advance(&first).unwrap();
         spool.append(&[11], 11).unwrap();
         let mut other = Spool::open(folder.path(), 1024).unwrap();
-        assert!(other.is_empty(), "a folder in use is not taken");
+        assert!(other.is_empty(), "another process locks another folder");
         other.append(&[1], 1).unwrap();
         drop(spool);
         let mut next = Spool::open(folder.path(), 64 * 1024 * 1024).unwrap();
-        // The first is given again: it was passed over in a file that was not read to its end.
+        // The first batch returns: its file was not read to the end.
         assert_eq!(read_all(&mut next), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
         assert!(next.is_empty());
         assert_eq!(next.bytes(), 0);
         next.append(&[12], 12).unwrap();
-        assert_eq!(read_all(&mut next), [12], "an emptied spool is used again");
+        assert_eq!(read_all(&mut next), [12], "an emptied spool accepts batches");
     }
 
     #[test]
-    fn a_full_spool_refuses_and_has_room_again_once_it_is_read() {
+    fn full_spool_rejects_batches_until_it_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = Spool::open(folder.path(), 100).unwrap();
         spool.append(&[1; 50], 1).unwrap();
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_was_cut_or_damaged_ends_its_file_only() {
+    fn damaged_frame_ends_only_its_file() {
         let folder = tempfile::tempdir().unwrap();
         for damage in
             [|bytes: &mut Vec<u8>| bytes.truncate(40), |bytes: &mut Vec<u8>| bytes[30] ^= 1]

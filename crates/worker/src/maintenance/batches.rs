@@ -1,20 +1,20 @@
-//! Much work in small parts.
+//! Divides large work into batches.
 
 use std::time::Instant;
 
 use linnet_store::StoreError;
 
-/// Works batch by batch until one finds nothing; the sum. After each it rests for as long as the batch
-/// took, so that everybody else has at least half of the database's time.
+/// Runs `batch` until it processes nothing; returns the total. After each batch it pauses for as long as the batch took, so
+/// that maintenance uses at most half of the database's time.
 pub(super) async fn in_batches<F: Future<Output = Result<u64, StoreError>>>(
     mut batch: impl FnMut() -> F,
 ) -> Result<u64, StoreError> {
-    let mut sum = 0;
+    let mut total = 0;
     loop {
         let began = Instant::now();
         match batch().await? {
-            0 => return Ok(sum),
-            done => sum += done,
+            0 => return Ok(total),
+            processed => total += processed,
         }
         tokio::time::sleep(began.elapsed()).await;
     }
@@ -27,9 +27,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_ends_with_the_first_batch_that_finds_nothing() {
-        let mut left = [1_000, 1_000, 7, 0, 5].into_iter();
-        assert_eq!(in_batches(|| future::ready(Ok(left.next().unwrap()))).await.unwrap(), 2_007);
-        assert_eq!(left.next(), Some(5));
+    async fn batches_end_with_the_first_empty_one() {
+        let mut batches = [1_000, 1_000, 7, 0, 5].into_iter();
+        let total = in_batches(|| future::ready(Ok(batches.next().unwrap()))).await.unwrap();
+        assert_eq!(total, 2_007);
+        assert_eq!(batches.next(), Some(5));
     }
 }

@@ -1,43 +1,32 @@
-//! What has its time: partitions made ahead, old clicks, keys and links that go.
+//! Maintenance: periodic tasks that create partitions and delete expired data.
 //!
-//! * A task may run anywhere and at any time, and be cut off anywhere: each of its batches is a
-//!   transaction, and what is done is found done. `admin run-task` runs one now.
-//! * Every worker keeps the time ([`Scheduler`]), and one of them runs a task: it holds the task's lock in
-//!   PostgreSQL, and a table says when a task ran, by the server's clock. So workers that come and go
-//!   neither repeat nor forget anything.
-//! * A worker runs one task at a time: upkeep takes a connection or two and never all of the machine.
-//! * A run has an end: its task's time-out. One that failed is tried again, later each time; the other
-//!   tasks go on.
+//! - A task can run anywhere, at any time, and be interrupted anywhere: each of its batches is a transaction, and a repeated
+//!   run finds finished work done.
+//! - Every worker has a [`Scheduler`]. A run holds the task's advisory lock in PostgreSQL, and `maintenance_runs` records
+//!   runs by the server's clock. Workers can therefore start and stop at any time without repeated or missed runs.
+//! - A worker runs one task at a time, so maintenance uses at most two database connections.
+//! - Each run has a time limit. A failed run is retried with a growing delay, while other tasks continue.
 //!
-//! A new task is one entry of [`TASKS`] and a function in `tasks`.
+//! To add a task, write a function and an entry of [`TASKS`] in `tasks`.
 
 mod batches;
+mod context;
+mod error;
 mod metrics;
 mod report;
 mod run;
 mod schedule;
 mod scheduler;
 mod settings;
+mod task;
 mod tasks;
 mod uploads;
 
-use linnet_platform::clock::Clock;
-use linnet_store::Store;
-
+pub use context::MaintenanceContext;
+pub use error::RunError;
 pub use metrics::MaintenanceMetrics;
 pub use report::Report;
-pub use run::RunError;
 pub use scheduler::Scheduler;
 pub use settings::{LinkSettings, MaintenanceSettings};
-pub use tasks::{TASKS, Task};
-
-/// What tasks work with.
-#[derive(Debug, Clone)]
-pub struct MaintenanceContext {
-    /// The database; statements may take as long as those of a worker.
-    pub store: Store,
-    /// How long things are kept.
-    pub settings: MaintenanceSettings,
-    /// Tells how old files are.
-    pub clock: Clock,
-}
+pub use task::Task;
+pub use tasks::TASKS;

@@ -1,25 +1,25 @@
-//! What a run did, in words.
+//! The result of a run, as text.
 
 use std::fmt;
 
-/// Counts, each with what was counted; written `3 link(s) deleted`.
+/// Counts with their descriptions, displayed as `3 link(s) deleted`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report(Vec<(u64, &'static str)>);
 
 impl Report {
-    /// One count.
+    /// A report with one count.
     pub fn of(count: u64, what: &'static str) -> Self {
         Self::default().and(count, what)
     }
 
-    /// A further count.
+    /// Adds a count.
     #[must_use]
     pub fn and(mut self, count: u64, what: &'static str) -> Self {
         self.0.push((count, what));
         self
     }
 
-    /// Whether anything was done.
+    /// Whether a count is above 0.
     pub fn has_work(&self) -> bool {
         self.0.iter().any(|(count, _)| *count > 0)
     }
@@ -30,9 +30,9 @@ impl fmt::Display for Report {
         if self.0.is_empty() {
             return formatter.write_str("nothing to do");
         }
-        for (place, (count, what)) in self.0.iter().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
-            write!(formatter, "{comma}{count} {what}")?;
+        for (position, (count, what)) in self.0.iter().enumerate() {
+            let separator = if position == 0 { "" } else { ", " };
+            write!(formatter, "{separator}{count} {what}")?;
         }
         Ok(())
     }
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_its_counts() {
+    fn report_lists_its_counts() {
         assert_eq!(Report::default().to_string(), "nothing to do");
         let report = Report::of(0, "job(s) deleted");
         assert!(!report.has_work());

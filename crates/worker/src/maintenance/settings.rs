@@ -1,14 +1,14 @@
-//! Section `links`.
+//! Settings of maintenance, and section `links`.
 
 use linnet_jobs::JobSettings;
 use linnet_platform::settings::Problems;
 use serde::{Deserialize, Serialize};
 
-/// Section `links`: how long links are kept.
+/// Section `links`: retention of links.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkSettings {
-    /// Links that expired more than so many days ago are deleted; 0 keeps them.
+    /// Days after its expiry at which a link is deleted; 0 keeps expired links.
     pub delete_expired_after_days: u32,
 }
 
@@ -19,23 +19,23 @@ impl Default for LinkSettings {
 }
 
 impl LinkSettings {
-    /// Checks the range.
+    /// Reports values out of range.
     pub fn validate(&self, problems: &mut Problems) {
-        problems.require(
-            self.delete_expired_after_days <= 36_500,
+        problems.require_within(
             "links.delete_expired_after_days",
-            "must be 0 to 36500",
+            self.delete_expired_after_days,
+            0..=36_500,
         );
     }
 }
 
-/// What tasks need to know.
+/// The settings of maintenance tasks.
 #[derive(Debug, Clone)]
 pub struct MaintenanceSettings {
     /// Section `links`.
     pub links: LinkSettings,
     /// Section `jobs`.
     pub jobs: JobSettings,
-    /// `clicks.retention_days`: how long raw clicks are kept.
+    /// `clicks.retention_days`: retention of raw clicks.
     pub click_retention_days: u32,
 }

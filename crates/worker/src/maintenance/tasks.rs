@@ -1,94 +1,79 @@
-//! The tasks: what they are called, how often they run, and what they do.
+//! The maintenance tasks.
 
 use std::time::Duration;
 
 use chrono::{Days, NaiveDate};
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 
-use super::{MaintenanceContext, Report, RunError, batches::in_batches, uploads::remove_orphans};
+use super::{
+    MaintenanceContext, Report, RunError, Task, batches::in_batches, uploads::remove_orphans,
+};
 
-/// A task.
-#[derive(Debug, Clone)]
-pub struct Task {
-    /// What it is called in the table, in metrics and on the command line.
-    pub name: &'static str,
-    /// What it does, in a few words.
-    pub about: &'static str,
-    /// Time from the beginning of one run to that of the next.
-    pub every: Duration,
-    /// Longest run.
-    pub timeout: Duration,
-    pub(super) work: Work,
-}
-
-type Work = for<'a> fn(&'a MaintenanceContext) -> BoxFuture<'a, Result<Report, RunError>>;
-
-/// All tasks, in the order in which they run when several are due. Their names are bound: dashboards
-/// and the table know them.
+/// All tasks, in the order in which due ones run. Dashboards and `maintenance_runs` contain their names.
 pub static TASKS: [Task; 9] = [
     Task {
         name: "click-partitions",
-        about: "Makes the partitions of clicks for today and the days to come",
+        about: "Creates partitions of clicks for today and the next three days",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(1),
-        work: |upkeep| make_partitions(upkeep).boxed(),
+        work: |context| create_partitions(context).boxed(),
     },
     Task {
         name: "click-retention",
-        about: "Drops the partitions of clicks that are older than clicks.retention_days",
+        about: "Drops partitions of clicks older than clicks.retention_days",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(5),
-        work: |upkeep| drop_partitions(upkeep).boxed(),
+        work: |context| drop_partitions(context).boxed(),
     },
     Task {
         name: "visitor-keys",
-        about: "Forgets the keys of visitors' numbers, a day after theirs",
+        about: "Deletes keys of visitor hashes one day after their day",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(1),
-        work: |upkeep| forget_visitor_keys(upkeep).boxed(),
+        work: |context| delete_visitor_keys(context).boxed(),
     },
     Task {
         name: "click-batches",
-        about: "Forgets the ids of batches of clicks that cannot come again",
+        about: "Deletes batch ids after 7 days",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(10),
-        work: |upkeep| forget_batches(upkeep).boxed(),
+        work: |context| delete_batch_ids(context).boxed(),
     },
     Task {
         name: "click-months",
-        about: "Adds up the statistics of months that are over",
+        about: "Folds months that ended more than 7 days ago",
         every: Duration::from_hours(1),
-        // One month is one statement of up to 10 min.
+        // One statement of up to 10 min folds a month.
         timeout: Duration::from_mins(15),
-        work: |upkeep| fold_months(upkeep).boxed(),
+        work: |context| fold_months(context).boxed(),
     },
     Task {
         name: "expired-links",
         about: "Deletes links that expired more than links.delete_expired_after_days ago",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(10),
-        work: |upkeep| delete_expired_links(upkeep).boxed(),
+        work: |context| delete_expired_links(context).boxed(),
     },
     Task {
         name: "idempotency-keys",
-        about: "Forgets answers to requests with an Idempotency-Key after 24 h",
+        about: "Deletes stored responses to requests with an Idempotency-Key after 24 h",
         every: Duration::from_mins(10),
         timeout: Duration::from_mins(5),
-        work: |upkeep| forget_idempotency_keys(upkeep).boxed(),
+        work: |context| delete_idempotency_keys(context).boxed(),
     },
     Task {
         name: "ended-jobs",
-        about: "Deletes jobs that ended more than jobs.retention_days ago, with their reports",
+        about: "Deletes jobs that ended more than jobs.retention_days ago, with their row errors",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(10),
-        work: |upkeep| delete_ended_jobs(upkeep).boxed(),
+        work: |context| delete_ended_jobs(context).boxed(),
     },
     Task {
         name: "uploads",
-        about: "Removes uploads that no job needs",
+        about: "Removes files older than 1 h from the upload area that no job needs",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(10),
-        work: |upkeep| remove_orphans(upkeep).boxed(),
+        work: |context| remove_orphans(context).boxed(),
     },
 ];
 
@@ -99,80 +84,80 @@ impl Task {
     }
 }
 
-/// Partitions made ahead, in days.
-const AHEAD: u64 = 3;
-/// Jobs of one transaction; each may have many reports.
-const JOBS_AT_ONCE: i64 = 10;
-/// Links of one transaction; edits of them wait until its end.
-const LINKS_AT_ONCE: i64 = 1_000;
+/// Days for which partitions are created in advance.
+const DAYS_AHEAD: u64 = 3;
+/// Jobs of one transaction; each may have many row errors.
+const JOBS_PER_BATCH: i64 = 10;
+/// Links of one transaction; edits of these links wait for it.
+const LINKS_PER_BATCH: i64 = 1_000;
 
 impl MaintenanceContext {
-    /// The server's day: workers on several machines must agree on what is old.
+    /// The day by PostgreSQL's clock, which all workers share.
     async fn today(&self) -> Result<NaiveDate, RunError> {
         Ok(self.store.server_time().await?.date_naive())
     }
 }
 
-async fn make_partitions(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
-    let today = upkeep.today().await?;
-    let mut made = 0;
-    for day in (0..=AHEAD).filter_map(|days| today.checked_add_days(Days::new(days))) {
-        made += u64::from(upkeep.store.ensure_partition(day).await?);
+async fn create_partitions(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let today = context.today().await?;
+    let mut created = 0;
+    for day in (0..=DAYS_AHEAD).filter_map(|days| today.checked_add_days(Days::new(days))) {
+        created += u64::from(context.store.ensure_partition(day).await?);
     }
-    Ok(Report::of(made, "partition(s) made"))
+    Ok(Report::of(created, "partition(s) created"))
 }
 
-async fn drop_partitions(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
-    let kept = Days::new(upkeep.settings.click_retention_days.into());
+async fn drop_partitions(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let kept = Days::new(context.settings.click_retention_days.into());
     let mut dropped = Vec::new();
-    if let Some(first) = upkeep.today().await?.checked_sub_days(kept) {
-        dropped = upkeep.store.drop_partitions_before(first).await?;
+    if let Some(first) = context.today().await?.checked_sub_days(kept) {
+        dropped = context.store.drop_partitions_before(first).await?;
     }
     for name in &dropped {
-        tracing::info!(name, "raw clicks of a day have had their time");
+        tracing::info!(name, "partition of clicks dropped");
     }
     Ok(Report::of(dropped.len() as u64, "partition(s) dropped"))
 }
 
-async fn forget_visitor_keys(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
-    let mut forgotten = 0;
-    if let Some(yesterday) = upkeep.today().await?.checked_sub_days(Days::new(1)) {
-        forgotten = upkeep.store.forget_visitor_keys_before(yesterday).await?;
+async fn delete_visitor_keys(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let mut deleted = 0;
+    if let Some(yesterday) = context.today().await?.checked_sub_days(Days::new(1)) {
+        deleted = context.store.delete_visitor_keys_before(yesterday).await?;
     }
-    Ok(Report::of(forgotten, "key(s) forgotten"))
+    Ok(Report::of(deleted, "key(s) deleted"))
 }
 
-async fn forget_batches(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
-    let forgotten = in_batches(|| upkeep.store.forget_batches()).await?;
-    Ok(Report::of(forgotten, "batch(es) forgotten"))
+async fn delete_batch_ids(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let deleted = in_batches(|| context.store.delete_old_click_batches()).await?;
+    Ok(Report::of(deleted, "batch id(s) deleted"))
 }
 
-async fn fold_months(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
+async fn fold_months(context: &MaintenanceContext) -> Result<Report, RunError> {
     let mut folded = 0;
-    while let Some(month) = upkeep.store.fold_click_month().await? {
-        tracing::info!(%month, "a month of clicks is added up");
+    while let Some(month) = context.store.fold_click_month().await? {
+        tracing::info!(%month, "month of clicks folded");
         folded += 1;
     }
-    Ok(Report::of(folded, "month(s) added up"))
+    Ok(Report::of(folded, "month(s) folded"))
 }
 
-async fn delete_expired_links(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
-    let days = upkeep.settings.links.delete_expired_after_days;
+async fn delete_expired_links(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let days = context.settings.links.delete_expired_after_days;
     if days == 0 {
         return Ok(Report::default());
     }
-    let batch = || upkeep.store.delete_expired_links(days, LINKS_AT_ONCE);
+    let batch = || context.store.delete_expired_links(days, LINKS_PER_BATCH);
     Ok(Report::of(in_batches(batch).await?, "link(s) deleted"))
 }
 
-async fn forget_idempotency_keys(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
-    let forgotten = in_batches(|| upkeep.store.expire_idempotency_keys()).await?;
-    Ok(Report::of(forgotten, "answer(s) forgotten"))
+async fn delete_idempotency_keys(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let deleted = in_batches(|| context.store.delete_expired_idempotency_keys()).await?;
+    Ok(Report::of(deleted, "response(s) deleted"))
 }
 
-async fn delete_ended_jobs(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
-    let days = upkeep.settings.jobs.retention_days;
-    let deleted = in_batches(|| upkeep.store.delete_ended_jobs(days, JOBS_AT_ONCE)).await?;
+async fn delete_ended_jobs(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let days = context.settings.jobs.retention_days;
+    let deleted = in_batches(|| context.store.delete_ended_jobs(days, JOBS_PER_BATCH)).await?;
     Ok(Report::of(deleted, "job(s) deleted"))
 }
 
@@ -183,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_different_and_in_kebab_case() {
+    fn task_names_are_distinct_and_in_kebab_case() {
         let names: HashSet<_> = TASKS.iter().map(|task| task.name).collect();
         assert_eq!(names.len(), TASKS.len());
         for name in names {

@@ -1,4 +1,4 @@
-//! Files of the upload area that no job needs.
+//! The task `uploads`: removes files from the upload area that no job needs.
 
 use std::{
     fs, io,
@@ -10,23 +10,22 @@ use linnet_jobs::upload;
 
 use super::{MaintenanceContext, Report, RunError};
 
-/// Younger files may be under way, or about to get their job.
+/// Age from which a file is removed. The job of a younger file may not exist yet.
 const MIN_AGE: Duration = Duration::from_hours(1);
-/// Names that the database is asked about at a time.
-const NAMES_AT_ONCE: usize = 1_000;
+/// File names of one query.
+const NAMES_PER_QUERY: usize = 1_000;
 
-/// Removes what requests and jobs have left behind: a process that was killed, a job that went with
-/// its user.
-pub(super) async fn remove_orphans(upkeep: &MaintenanceContext) -> Result<Report, RunError> {
-    let area = upkeep.settings.jobs.upload_dir.clone();
+/// Removes the files of killed processes and of jobs that were deleted with their user.
+pub(super) async fn remove_orphans(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let area = context.settings.jobs.upload_dir.clone();
     let listed = area.clone();
-    let now = upkeep.clock.now().into();
+    let now = context.clock.now().into();
     let names = tokio::task::spawn_blocking(move || old_files(&listed, now))
         .await
         .map_err(io::Error::other)??;
     let mut removed = 0;
-    for names in names.chunks(NAMES_AT_ONCE) {
-        let needed = upkeep.store.needed_uploads(names).await?;
+    for names in names.chunks(NAMES_PER_QUERY) {
+        let needed = context.store.needed_uploads(names).await?;
         let orphans: Vec<_> = names
             .iter()
             .filter(|name| !needed.contains(*name))
@@ -39,7 +38,7 @@ pub(super) async fn remove_orphans(upkeep: &MaintenanceContext) -> Result<Report
     Ok(Report::of(removed, "upload(s) removed"))
 }
 
-/// An area that is not there yet has none.
+/// Names of uploads of at least [`MIN_AGE`]; none if the upload area does not exist.
 fn old_files(area: &Path, now: SystemTime) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(area) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_old_uploads_are_looked_at() {
+    fn only_old_uploads_are_candidates() {
         let now = SystemTime::UNIX_EPOCH + 100 * MIN_AGE;
         let area = tempfile::tempdir().unwrap();
         assert!(old_files(&area.path().join("absent"), now).unwrap().is_empty());

@@ -1,4 +1,4 @@
-//! Maintenance tasks against a real PostgreSQL: what each one's statements do, and one run at a time.
+//! Maintenance tasks against PostgreSQL: the effect of each task, locks, records and time limits.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,7 +6,7 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
-#[expect(dead_code, reason = "these tests need a part of it")]
+#[expect(dead_code, reason = "these tests use only some of the helpers")]
 #[path = "../../../store/tests/store/support.rs"]
 mod support;
 
@@ -24,10 +24,10 @@ use sqlx::PgPool;
 
 use crate::support::{count, create, new_link};
 
-/// Longest wait for what happens at once.
+/// Longest wait for something that happens at once.
 const SOON: Duration = Duration::from_secs(20);
 
-fn upkeep(pool: &PgPool) -> MaintenanceContext {
+fn context(pool: &PgPool) -> MaintenanceContext {
     let settings = MaintenanceSettings {
         links: LinkSettings::default(),
         jobs: JobSettings::default(),
@@ -40,36 +40,36 @@ fn task(name: &str) -> &'static Task {
     Task::find(name).unwrap()
 }
 
-/// What a task says that it did.
-async fn done(upkeep: &MaintenanceContext, name: &str) -> String {
-    upkeep.run_now(task(name), Duration::ZERO).await.unwrap().to_string()
+/// Runs a task; returns its report.
+async fn report_of(context: &MaintenanceContext, name: &str) -> String {
+    context.run_now(task(name), Duration::ZERO).await.unwrap().to_string()
 }
 
 async fn execute(pool: &PgPool, statement: &'static str) {
     sqlx::raw_sql(statement).execute(pool).await.unwrap();
 }
 
-async fn link_that_ended(store: &Store, code: &str, ago: Duration) {
+async fn create_expired_link(store: &Store, code: &str, ago: Duration) {
     let expires_at = Some(store.server_time().await.unwrap() - ago);
     create(store, &NewLink { expires_at, ..new_link(Some(code)) }).await;
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn links_go_as_by_delete_when_they_have_expired_for_long_enough(pool: PgPool) {
-    let upkeep = upkeep(&pool);
+async fn long_expired_links_are_deleted_with_event_and_invalidation(pool: PgPool) {
+    let context = context(&pool);
     let days_90 = 90 * 24 * 60;
-    create(&upkeep.store, &new_link(Some("forever"))).await;
-    link_that_ended(&upkeep.store, "lately", Duration::from_mins(days_90 - 1)).await;
-    link_that_ended(&upkeep.store, "long-ago", Duration::from_mins(days_90 + 1)).await;
+    create(&context.store, &new_link(Some("forever"))).await;
+    create_expired_link(&context.store, "recently", Duration::from_mins(days_90 - 1)).await;
+    create_expired_link(&context.store, "long-ago", Duration::from_mins(days_90 + 1)).await;
     let before: i64 =
         sqlx::query_scalar("SELECT max(version) FROM urls").fetch_one(&pool).await.unwrap();
-    assert_eq!(done(&upkeep, "expired-links").await, "1 link(s) deleted");
+    assert_eq!(report_of(&context, "expired-links").await, "1 link(s) deleted");
 
     let left: Vec<String> = sqlx::query_scalar("SELECT short_code FROM urls ORDER BY 1")
         .fetch_all(&pool)
         .await
         .unwrap();
-    assert_eq!(left, ["forever", "lately"]);
+    assert_eq!(left, ["forever", "recently"]);
     let events: Vec<(Option<i64>, serde_json::Value)> =
         sqlx::query_as("SELECT user_id, details FROM events WHERE event_type = 'deleted'")
             .fetch_all(&pool)
@@ -78,28 +78,28 @@ async fn links_go_as_by_delete_when_they_have_expired_for_long_enough(pool: PgPo
     let details = serde_json::json!({
         "short_code": "long-ago", "original_url": "https://example.com/", "reason": "expired"});
     assert_eq!(events, [(None, details)]);
-    let news = upkeep.store.pending_changes(Duration::ZERO, 10).await.unwrap();
-    let [only] = news.as_slice() else { panic!("{news:?}") };
+    let pending = context.store.pending_invalidations(Duration::ZERO, 10).await.unwrap();
+    let [only] = pending.as_slice() else { panic!("{pending:?}") };
     assert_eq!(only.subject, "long-ago");
-    assert!(only.version > before, "caches take it for newer than what they hold");
+    assert!(only.version > before, "newer than any cached entry");
 
-    assert_eq!(done(&upkeep, "expired-links").await, "0 link(s) deleted");
+    assert_eq!(report_of(&context, "expired-links").await, "0 link(s) deleted");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn zero_days_keep_expired_links(pool: PgPool) {
-    let mut upkeep = upkeep(&pool);
-    link_that_ended(&upkeep.store, "old", Duration::from_hours(24 * 1_000)).await;
-    upkeep.settings.links.delete_expired_after_days = 0;
-    assert_eq!(done(&upkeep, "expired-links").await, "nothing to do");
+async fn expired_links_are_kept_at_zero_days(pool: PgPool) {
+    let mut context = context(&pool);
+    create_expired_link(&context.store, "old", Duration::from_hours(24 * 1_000)).await;
+    context.settings.links.delete_expired_after_days = 0;
+    assert_eq!(report_of(&context, "expired-links").await, "nothing to do");
     assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 1);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn expired_links_go_in_batches_and_around_those_that_are_held(pool: PgPool) {
+async fn expired_links_are_deleted_in_batches_that_skip_locked_rows(pool: PgPool) {
     let store = Store::new(pool.clone());
     for (code, hours) in [("first", 5_000), ("second", 4_000), ("third", 3_000)] {
-        link_that_ended(&store, code, Duration::from_hours(hours)).await;
+        create_expired_link(&store, code, Duration::from_hours(hours)).await;
     }
     let mut edit = pool.begin().await.unwrap();
     sqlx::raw_sql("SELECT FROM urls WHERE short_code = 'first' FOR UPDATE")
@@ -109,7 +109,7 @@ async fn expired_links_go_in_batches_and_around_those_that_are_held(pool: PgPool
     assert_eq!(store.delete_expired_links(90, 1).await.unwrap(), 1);
     let left = "SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls";
     let text: String = sqlx::query_scalar(left).fetch_one(&pool).await.unwrap();
-    assert_eq!(text, "first third", "one, and not the one that is held");
+    assert_eq!(text, "first third", "one link, and not the locked one");
     sqlx::raw_sql("UPDATE urls SET expires_at = NULL WHERE short_code = 'first'")
         .execute(&mut *edit)
         .await
@@ -118,7 +118,7 @@ async fn expired_links_go_in_batches_and_around_those_that_are_held(pool: PgPool
     assert_eq!(store.delete_expired_links(90, 10).await.unwrap(), 1);
     assert_eq!(store.delete_expired_links(90, 10).await.unwrap(), 0);
     let text: String = sqlx::query_scalar(left).fetch_one(&pool).await.unwrap();
-    assert_eq!(text, "first", "it was given a longer life meanwhile");
+    assert_eq!(text, "first", "its expiry was removed meanwhile");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -144,24 +144,24 @@ async fn expired_links_are_found_by_an_index(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn partitions_are_made_ahead_and_old_ones_dropped(pool: PgPool) {
-    let mut upkeep = upkeep(&pool);
-    assert_eq!(done(&upkeep, "click-partitions").await, "4 partition(s) made");
-    assert_eq!(done(&upkeep, "click-partitions").await, "0 partition(s) made");
-    let today = upkeep.store.server_time().await.unwrap().date_naive();
+async fn partitions_are_created_in_advance_and_old_ones_dropped(pool: PgPool) {
+    let mut context = context(&pool);
+    assert_eq!(report_of(&context, "click-partitions").await, "4 partition(s) created");
+    assert_eq!(report_of(&context, "click-partitions").await, "0 partition(s) created");
+    let today = context.store.server_time().await.unwrap().date_naive();
     for days in [9, 10, 11] {
-        assert!(upkeep.store.ensure_partition(today - Days::new(days)).await.unwrap());
+        assert!(context.store.ensure_partition(today - Days::new(days)).await.unwrap());
     }
-    upkeep.settings.click_retention_days = 10;
-    assert_eq!(done(&upkeep, "click-retention").await, "1 partition(s) dropped");
-    assert_eq!(done(&upkeep, "click-retention").await, "0 partition(s) dropped");
+    context.settings.click_retention_days = 10;
+    assert_eq!(report_of(&context, "click-retention").await, "1 partition(s) dropped");
+    assert_eq!(report_of(&context, "click-retention").await, "0 partition(s) dropped");
     let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'clicks'::regclass";
     assert_eq!(count(&pool, partitions).await, 6);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn keys_batches_and_answers_go_when_they_have_had_their_time(pool: PgPool) {
-    let upkeep = upkeep(&pool);
+async fn old_visitor_keys_batch_ids_and_responses_are_deleted(pool: PgPool) {
+    let context = context(&pool);
     execute(
         &pool,
         "INSERT INTO visitor_keys (day, key)
@@ -176,17 +176,17 @@ async fn keys_batches_and_answers_go_when_they_have_had_their_time(pool: PgPool)
            FROM generate_series(1, 20003) AS n",
     )
     .await;
-    assert_eq!(done(&upkeep, "visitor-keys").await, "2 key(s) forgotten");
-    assert_eq!(count(&pool, "SELECT count(*) FROM visitor_keys").await, 3, "tomorrow to yesterday");
-    // Of four at seven days, minus two minutes to plus one, those that are older now.
-    assert_eq!(done(&upkeep, "click-batches").await, "3 batch(es) forgotten");
-    assert_eq!(done(&upkeep, "idempotency-keys").await, "20001 answer(s) forgotten");
+    assert_eq!(report_of(&context, "visitor-keys").await, "2 key(s) deleted");
+    assert_eq!(count(&pool, "SELECT count(*) FROM visitor_keys").await, 3, "yesterday to tomorrow");
+    // Four ids are from two minutes before to one minute after seven days ago.
+    assert_eq!(report_of(&context, "click-batches").await, "3 batch id(s) deleted");
+    assert_eq!(report_of(&context, "idempotency-keys").await, "20001 response(s) deleted");
     assert_eq!(count(&pool, "SELECT count(*) FROM idempotency_keys").await, 2);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn months_that_are_over_are_added_up(pool: PgPool) {
-    let upkeep = upkeep(&pool);
+async fn ended_months_are_folded(pool: PgPool) {
+    let context = context(&pool);
     execute(
         &pool,
         "INSERT INTO click_days (subject, day, clicks) VALUES (0, '2025-01-15', 3);
@@ -194,13 +194,13 @@ async fn months_that_are_over_are_added_up(pool: PgPool) {
          VALUES (0, '2025-01-15', 1, 2), (0, '2025-01-16', 1, 1)",
     )
     .await;
-    let first = done(&upkeep, "click-months").await;
-    let months: i64 = first.strip_suffix(" month(s) added up").unwrap().parse().unwrap();
+    let first = report_of(&context, "click-months").await;
+    let months: i64 = first.strip_suffix(" month(s) folded").unwrap().parse().unwrap();
     assert!(months > 20, "{first}");
     assert_eq!(count(&pool, "SELECT count(*) FROM click_months").await, months);
     let folded = "SELECT clicks FROM click_months_by_value WHERE month = '2025-01-01'";
     assert_eq!(count(&pool, folded).await, 3);
-    assert_eq!(done(&upkeep, "click-months").await, "0 month(s) added up");
+    assert_eq!(report_of(&context, "click-months").await, "0 month(s) folded");
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -219,84 +219,84 @@ async fn run_of(pool: &PgPool, task: &str) -> Run {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn every_task_runs_in_an_empty_database_and_is_noted(pool: PgPool) {
-    let upkeep = upkeep(&pool);
+async fn every_task_succeeds_in_an_empty_database_and_is_recorded(pool: PgPool) {
+    let context = context(&pool);
     for task in &TASKS {
-        upkeep.run_now(task, Duration::ZERO).await.unwrap();
+        context.run_now(task, Duration::ZERO).await.unwrap();
         let run = run_of(&pool, task.name).await;
         assert_eq!(run.outcome.as_deref(), Some("succeeded"), "{}", task.name);
         assert_eq!(run.succeeded_at, Some(run.started_at));
         assert!(run.finished_at.unwrap() >= run.started_at);
         assert_eq!((run.error, run.failures), (None, 0));
     }
-    let records = upkeep.store.task_records().await.unwrap();
+    let records = context.store.task_records().await.unwrap();
     assert_eq!(records.len(), TASKS.len());
     assert!(records.iter().all(|record| record.since_success.unwrap() < SOON));
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_failure_is_noted_and_is_that_tasks_own(pool: PgPool) {
-    let upkeep = upkeep(&pool);
-    done(&upkeep, "idempotency-keys").await;
+async fn failure_is_recorded_and_affects_no_other_task(pool: PgPool) {
+    let context = context(&pool);
+    report_of(&context, "idempotency-keys").await;
     let before = run_of(&pool, "idempotency-keys").await;
     execute(&pool, "DROP TABLE idempotency_keys").await;
     for failures in 1..=2 {
-        let failed = upkeep.run_now(task("idempotency-keys"), Duration::ZERO).await;
+        let failed = context.run_now(task("idempotency-keys"), Duration::ZERO).await;
         assert!(matches!(failed, Err(RunError::Store(StoreError::Failed(_)))), "{failed:?}");
         let run = run_of(&pool, "idempotency-keys").await;
         assert_eq!(run.outcome.as_deref(), Some("failed"));
-        assert!(run.error.unwrap().contains("idempotency_keys"), "the cause is named");
+        assert!(run.error.unwrap().contains("idempotency_keys"), "the record names the cause");
         assert_eq!((run.failures, run.succeeded_at), (failures, before.succeeded_at));
     }
-    assert_eq!(done(&upkeep, "expired-links").await, "0 link(s) deleted");
+    assert_eq!(report_of(&context, "expired-links").await, "0 link(s) deleted");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_run_that_takes_too_long_is_cut_off(pool: PgPool) {
-    let upkeep = upkeep(&pool);
+async fn run_beyond_its_time_limit_is_cancelled(pool: PgPool) {
+    let context = context(&pool);
     let mut short = task("idempotency-keys").clone();
     short.timeout = Duration::from_millis(200);
     let mut blocker = pool.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE idempotency_keys").execute(&mut *blocker).await.unwrap();
-    let late = upkeep.run_now(&short, Duration::ZERO).await;
+    let late = context.run_now(&short, Duration::ZERO).await;
     assert!(matches!(late, Err(RunError::TimedOut(_))), "{late:?}");
     let run = run_of(&pool, short.name).await;
     assert_eq!((run.outcome.as_deref(), run.failures), (Some("timed_out"), 1));
     blocker.rollback().await.unwrap();
-    assert_eq!(done(&upkeep, short.name).await, "0 answer(s) forgotten");
+    assert_eq!(report_of(&context, short.name).await, "0 response(s) deleted");
     assert_eq!(run_of(&pool, short.name).await.failures, 0);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_task_runs_once_at_a_time(pool: PgPool) {
-    let upkeep = upkeep(&pool);
+async fn task_runs_once_at_a_time(pool: PgPool) {
+    let context = context(&pool);
     let (name, long) = ("expired-links", Duration::from_mins(1));
-    let mut holder = upkeep.store.task_session(name, long).await.unwrap();
+    let mut holder = context.store.task_session(name, long).await.unwrap();
     assert!(holder.holder().await.unwrap().is_none());
     assert!(holder.try_lock().await.unwrap());
-    let refused = upkeep.run_now(task(name), Duration::from_millis(300)).await.unwrap_err();
-    let RunError::Elsewhere(Some(who)) = &refused else { panic!("{refused:?}") };
+    let refused = context.run_now(task(name), Duration::from_millis(300)).await.unwrap_err();
+    let RunError::RunsElsewhere(Some(found)) = &refused else { panic!("{refused:?}") };
     let pid = count(
         &pool,
         "SELECT pid::bigint FROM pg_stat_activity
-          WHERE datname = current_database() AND application_name = 'linnet-upkeep'
+          WHERE datname = current_database() AND application_name = 'linnet-maintenance'
             AND query LIKE '%pg_try_advisory_lock%' ORDER BY backend_start LIMIT 1",
     );
-    assert_eq!(i64::from(who.session), pid.await);
-    assert!(refused.to_string().contains(&format!("session {}", who.session)), "{refused}");
-    assert_eq!(count(&pool, "SELECT count(*) FROM maintenance_runs").await, 0, "it did not begin");
-    done(&upkeep, "idempotency-keys").await;
+    assert_eq!(i64::from(found.session), pid.await);
+    assert!(refused.to_string().contains(&format!("session {}", found.session)), "{refused}");
+    assert_eq!(count(&pool, "SELECT count(*) FROM maintenance_runs").await, 0, "no run began");
+    report_of(&context, "idempotency-keys").await;
 
-    // Whoever waits gets it when the other is done.
-    let (waited, ()) = tokio::join!(upkeep.run_now(task(name), SOON), holder.close());
+    // A waiting run begins once the lock is free.
+    let (waited, ()) = tokio::join!(context.run_now(task(name), SOON), holder.close());
     assert_eq!(waited.unwrap().to_string(), "0 link(s) deleted");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_lock_ends_with_its_session_and_the_begun_run_counts_as_failed(pool: PgPool) {
-    let upkeep = upkeep(&pool);
+async fn lock_ends_with_its_session_and_the_unfinished_run_counts_as_failed(pool: PgPool) {
+    let context = context(&pool);
     let name = "expired-links";
-    let mut session = upkeep.store.task_session(name, Duration::from_mins(1)).await.unwrap();
+    let mut session = context.store.task_session(name, Duration::from_mins(1)).await.unwrap();
     assert!(session.try_lock().await.unwrap());
     session.begin().await.unwrap();
     let record = session.record().await.unwrap().unwrap();
@@ -305,11 +305,11 @@ async fn a_lock_ends_with_its_session_and_the_begun_run_counts_as_failed(pool: P
     drop(session);
     let run = run_of(&pool, name).await;
     assert_eq!((run.outcome, run.finished_at, run.failures), (None, None, 1));
-    assert_eq!(upkeep.run_now(task(name), SOON).await.unwrap().to_string(), "0 link(s) deleted");
+    assert_eq!(context.run_now(task(name), SOON).await.unwrap().to_string(), "0 link(s) deleted");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_run_that_the_stop_cut_off_is_no_failure(pool: PgPool) {
+async fn run_cancelled_by_shutdown_does_not_count_as_failure(pool: PgPool) {
     let store = Store::new(pool.clone());
     let name = "expired-links";
     let mut session = store.task_session(name, Duration::from_mins(1)).await.unwrap();

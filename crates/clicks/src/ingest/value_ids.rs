@@ -1,4 +1,4 @@
-//! Ids of `click_values`, remembered.
+//! Caches ids of `click_values`, and adds new values.
 
 use std::{
     collections::HashMap,
@@ -10,28 +10,28 @@ use quick_cache::unsync::Cache;
 use linnet_domain::ClickValue;
 use linnet_store::{Store, StoreError};
 
-/// Values that are remembered.
-const ENTRIES: usize = 20_000;
-/// Values of one kind that get an id. Strangers choose referrers and user agents: beyond this number
-/// a new one is recorded as unknown, and the clicks count all the same.
-const MOST_OF_A_KIND: i64 = 100_000;
-/// Other workers add values, too.
+/// Most cached values.
+const CAPACITY: usize = 20_000;
+/// Most values of one kind that get an id. Visitors choose referrers and user agents: beyond this number, clicks with a new
+/// value are recorded without it.
+const MAX_VALUES_OF_KIND: i64 = 100_000;
+/// Time between two counts of the table, to which other workers add too.
 const COUNT_EVERY: Duration = Duration::from_mins(1);
 
-/// The memory of one ingester.
-pub(super) struct Values {
-    held: Cache<ClickValue, Option<i32>>,
-    /// Values of each kind, about.
+/// The cached ids; `None` for a value that gets no id.
+pub(super) struct ValueIds {
+    cache: Cache<ClickValue, Option<i32>>,
+    /// Approximate number of values of each kind.
     counts: HashMap<i16, i64>,
-    counted: Option<Instant>,
+    counted_at: Option<Instant>,
 }
 
-impl Values {
+impl ValueIds {
     pub(super) fn new() -> Self {
-        Self { held: Cache::new(ENTRIES), counts: HashMap::new(), counted: None }
+        Self { cache: Cache::new(CAPACITY), counts: HashMap::new(), counted_at: None }
     }
 
-    /// The ids of these values; one without an id is left out.
+    /// The ids of these values, without values that get no id. New values are added to the table.
     pub(super) async fn get<'a>(
         &mut self,
         store: &Store,
@@ -40,7 +40,7 @@ impl Values {
         let mut ids = HashMap::new();
         let mut missing: Vec<ClickValue> = Vec::new();
         for value in values {
-            match self.held.get(value) {
+            match self.cache.get(value) {
                 Some(Some(id)) => {
                     ids.insert(value.clone(), *id);
                 }
@@ -53,24 +53,24 @@ impl Values {
         if missing.is_empty() {
             return Ok(ids);
         }
-        ids.extend(store.find_values(&missing).await?);
+        ids.extend(store.find_click_values(&missing).await?);
         let new: Vec<ClickValue> =
             missing.iter().filter(|value| !ids.contains_key(*value)).cloned().collect();
-        let new = self.with_room(store, new).await?;
+        let new = self.within_limit(store, new).await?;
         if !new.is_empty() {
-            store.add_values(&new).await?;
+            store.add_click_values(&new).await?;
             // Another worker may have added some of them.
-            ids.extend(store.find_values(&new).await?);
+            ids.extend(store.find_click_values(&new).await?);
         }
         for value in missing {
             let id = ids.get(&value).copied();
-            self.held.insert(value, id);
+            self.cache.insert(value, id);
         }
         Ok(ids)
     }
 
-    /// Those of the values whose kind may have more.
-    async fn with_room(
+    /// The new values that do not exceed the limit of their kind.
+    async fn within_limit(
         &mut self,
         store: &Store,
         mut new: Vec<ClickValue>,
@@ -78,14 +78,14 @@ impl Values {
         if new.is_empty() {
             return Ok(new);
         }
-        if self.counted.is_none_or(|counted| counted.elapsed() > COUNT_EVERY) {
-            self.counts = store.count_values().await?;
-            self.counted = Some(Instant::now());
+        if self.counted_at.is_none_or(|counted_at| counted_at.elapsed() > COUNT_EVERY) {
+            self.counts = store.count_click_values().await?;
+            self.counted_at = Some(Instant::now());
         }
         new.retain(|value| {
             let count = self.counts.entry(value.kind.number()).or_default();
             *count += 1;
-            *count <= MOST_OF_A_KIND
+            *count <= MAX_VALUES_OF_KIND
         });
         Ok(new)
     }

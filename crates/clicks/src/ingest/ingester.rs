@@ -1,14 +1,16 @@
-//! Reads batches from the stream and sees each to its end.
+//! A consumer of the stream: reads groups of batches, writes them, and acknowledges them.
 
 use std::{sync::Arc, time::Duration};
 
 use linnet_platform::{
+    backoff::{Backoff, jittered},
     clock::Clock,
-    redis_client::{client, jittered},
+    redis_connection,
     settings::RedisSettings,
 };
+use linnet_telemetry::error_chain;
 use redis::{
-    AsyncConnectionConfig, RedisError, Value,
+    RedisError, Value,
     aio::MultiplexedConnection,
     streams::{StreamAutoClaimReply, StreamId, StreamReadReply},
 };
@@ -19,24 +21,28 @@ use crate::{Batch, DEAD_LETTERS, FIELD, GROUP, PackedBatch, STREAM};
 use linnet_store::Store;
 
 use super::{
-    IngestMetrics, WorkerSettings,
-    group::Pace,
-    writer::{IngestError, SharedKnowledge, Writer},
+    batch_enricher::SharedBatchEnricher,
+    group::WriteMode,
+    metrics::IngestMetrics,
+    settings::IngestSettings,
+    writer::{IngestError, Writer},
 };
 
-/// Longest wait for something new; also how long a stop may wait for it.
+/// Longest wait of a read for new batches. A stop may wait as long.
 const BLOCK: Duration = Duration::from_millis(500);
-/// Longest wait for Redis's answer, scripts over a whole group included.
+/// Longest wait for a response of Redis, for scripts over a whole group too.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// Dead letters that are kept; the oldest go first.
+/// Most dead letters that are kept; the oldest are deleted first.
 const MAX_DEAD_LETTERS: u32 = 10_000;
-/// Batches looked at for take-over at a time.
+/// Most batches that are taken over at a time.
 const CLAIM_COUNT: u32 = 16;
-/// Clicks that have waited for so long are written by as many processors as it takes. In a shorter burst
-/// redirects come first: the stream has room.
-const HURRY_AFTER: Duration = Duration::from_secs(5);
+/// Age of a batch above which its group is written in parallel. In shorter bursts, redirects have priority: the stream has
+/// room.
+const PARALLEL_AFTER: Duration = Duration::from_secs(5);
+
+const fn new_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
+}
 
 /// An entry of the stream.
 struct Entry {
@@ -53,7 +59,7 @@ impl Entry {
         Self { id: id.id, packed }
     }
 
-    /// How long it has been there; the clocks of Redis and of this machine are compared.
+    /// Time in the stream, from the clocks of Redis and of this machine.
     fn age(&self, now_ms: u64) -> Duration {
         let added = self.id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
         added.map_or(Duration::ZERO, |added| Duration::from_millis(now_ms.saturating_sub(added)))
@@ -63,7 +69,7 @@ impl Entry {
 /// One consumer of the group.
 pub struct Ingester {
     redis: RedisSettings,
-    settings: WorkerSettings,
+    settings: IngestSettings,
     metrics: Arc<IngestMetrics>,
     consumer: String,
     writer: Writer,
@@ -71,54 +77,49 @@ pub struct Ingester {
 }
 
 impl Ingester {
-    /// A consumer with a name of its own.
+    /// A consumer with a random name.
     pub fn new(
         store: Store,
         redis: RedisSettings,
-        settings: WorkerSettings,
+        settings: IngestSettings,
         metrics: Arc<IngestMetrics>,
-        knowledge: SharedKnowledge,
+        enricher: SharedBatchEnricher,
         clock: Clock,
     ) -> Self {
         Self {
             redis,
             settings,
-            writer: Writer::new(store, Arc::clone(&metrics), knowledge),
+            writer: Writer::new(store, Arc::clone(&metrics), enricher),
             metrics,
             clock,
             consumer: format!("worker-{:016x}", rand::random::<u64>()),
         }
     }
 
-    /// Ingests until `stop`; the group under way is finished first.
+    /// Ingests until `stop` is cancelled; finishes the current group first.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = BACKOFF_FIRST;
+        let mut backoff = new_backoff();
         while !stop.is_cancelled() {
             let error = match self.connect().await {
-                Ok(mut connection) => {
-                    match self.consume(&mut connection, &stop).await {
-                        Ok(()) => return,
-                        Err(error) => {
-                            // It worked for a while, unless connecting itself was what failed.
-                            backoff = BACKOFF_FIRST;
-                            error
-                        }
+                Ok(mut connection) => match self.consume(&mut connection, &stop).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        backoff.reset();
+                        error
                     }
-                }
+                },
                 Err(error) => error,
             };
-            tracing::warn!(%error, "the stream of clicks cannot be read: trying on");
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(jittered(backoff)) => {}
+            tracing::warn!(%error, "click stream not readable; retrying");
+            if backoff.wait_unless_cancelled(&stop).await.is_break() {
+                return;
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         let mut connection = connect(&self.redis).await?;
-        make_group(&mut connection).await?;
+        create_group(&mut connection).await?;
         Ok(connection)
     }
 
@@ -132,20 +133,20 @@ impl Ingester {
             if Instant::now() >= claim_at {
                 let claimed = self.claim(redis).await?;
                 if claimed.is_empty() {
-                    claim_at = Instant::now() + jittered(self.settings.claim_after());
+                    claim_at = Instant::now() + jittered(self.settings.claim_after);
                 }
                 self.metrics.claimed.add(claimed.len() as u64);
-                self.see_to_the_end(redis, claimed, stop).await?;
+                self.ingest(redis, claimed, stop).await?;
             }
             let entries = match self.read(redis).await {
-                // Redis was emptied.
+                // Redis has lost its data.
                 Err(error) if error.code() == Some("NOGROUP") => {
-                    make_group(redis).await?;
+                    create_group(redis).await?;
                     continue;
                 }
-                answer => answer?,
+                result => result?,
             };
-            self.see_to_the_end(redis, entries, stop).await?;
+            self.ingest(redis, entries, stop).await?;
         }
         Ok(())
     }
@@ -161,10 +162,11 @@ impl Ingester {
         Ok(keys.into_iter().flat_map(|key| key.ids).map(Entry::from_stream).collect())
     }
 
-    /// What others have held for too long.
+    /// Takes over entries that other consumers have held for too long.
     async fn claim(&self, redis: &mut MultiplexedConnection) -> Result<Vec<Entry>, RedisError> {
+        let min_idle_ms = u64::try_from(self.settings.claim_after.as_millis()).unwrap_or(u64::MAX);
         let mut claim = redis::cmd("XAUTOCLAIM");
-        claim.arg(STREAM).arg(GROUP).arg(&self.consumer).arg(self.settings.claim_after_ms);
+        claim.arg(STREAM).arg(GROUP).arg(&self.consumer).arg(min_idle_ms);
         claim.arg("0-0").arg("COUNT").arg(CLAIM_COUNT);
         let reply: Result<StreamAutoClaimReply, RedisError> = claim.query_async(redis).await;
         match reply {
@@ -173,48 +175,41 @@ impl Ingester {
         }
     }
 
-    /// Writes and acknowledges entries, trying for as long as it takes. At a stop they are left to
-    /// others.
-    async fn see_to_the_end(
+    /// Writes and acknowledges entries, with retries until it succeeds. After a stop, other consumers take them over.
+    async fn ingest(
         &mut self,
         redis: &mut MultiplexedConnection,
         entries: Vec<Entry>,
         stop: &CancellationToken,
     ) -> Result<(), RedisError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
         let began = Instant::now();
         let mut batches = Vec::with_capacity(entries.len());
         for entry in &entries {
-            match PackedBatch::of(&entry.packed) {
+            match PackedBatch::from_bytes(&entry.packed) {
                 Ok(batch) => batches.push((entry, batch)),
-                Err(error) => self.bury(redis, entry, &error.to_string()).await?,
-            }
-        }
-        let mut backoff = BACKOFF_FIRST;
-        while !batches.is_empty() {
-            match self.write(redis, &batches).await {
-                Ok(()) => break,
-                Err(IngestError::Redis(error)) => return Err(error),
-                Err(error) if error.is_final() => {
-                    self.write_one_by_one(redis, &batches, stop).await?;
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.metrics.retries.add(1);
-                    let reason = reason_of(&error);
-                    tracing::warn!(reason, "clicks wait in the stream: trying on");
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(()),
-                        () = tokio::time::sleep(jittered(backoff)) => {}
-                    }
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                }
+                Err(error) => self.move_to_dead_letters(redis, entry, &error.to_string()).await?,
             }
         }
         if batches.is_empty() {
             return Ok(());
+        }
+        let mut backoff = new_backoff();
+        loop {
+            match self.write(redis, &batches).await {
+                Ok(()) => break,
+                Err(IngestError::Redis(error)) => return Err(error),
+                Err(error) if error.is_permanent() => {
+                    return self.write_one_by_one(redis, &batches, stop).await;
+                }
+                Err(error) => {
+                    self.metrics.retries.add(1);
+                    let error = error_chain(&error);
+                    tracing::warn!(error, "group of click batches not written; retrying");
+                    if backoff.wait_unless_cancelled(stop).await.is_break() {
+                        return Ok(());
+                    }
+                }
+            }
         }
         acknowledge(redis, batches.iter().map(|(entry, _)| &entry.id)).await?;
         self.metrics.duration.record(began.elapsed().as_secs_f64());
@@ -226,41 +221,38 @@ impl Ingester {
         redis: &mut MultiplexedConnection,
         batches: &[(&Entry, PackedBatch<'_>)],
     ) -> Result<(), IngestError> {
-        let is_late =
-            batches.first().is_some_and(|(entry, _)| entry.age(self.clock.now_ms()) > HURRY_AFTER);
-        let pace = if is_late { Pace::Hurried } else { Pace::Steady };
+        let now_ms = self.clock.now_ms();
+        let is_late = batches.first().is_some_and(|(entry, _)| entry.age(now_ms) > PARALLEL_AFTER);
+        let mode = if is_late { WriteMode::Parallel } else { WriteMode::Sequential };
         let batches: Vec<PackedBatch<'_>> = batches.iter().map(|(_, batch)| *batch).collect();
-        self.writer.write(Some(redis), &batches, pace).await
+        self.writer.write(Some(redis), &batches, mode).await
     }
 
-    /// One of them is refused for good: which one shows when each is written alone.
+    /// Writes each batch alone, which identifies the one that is rejected permanently.
     async fn write_one_by_one(
         &mut self,
         redis: &mut MultiplexedConnection,
         batches: &[(&Entry, PackedBatch<'_>)],
         stop: &CancellationToken,
     ) -> Result<(), RedisError> {
-        for one in batches {
-            let mut backoff = BACKOFF_FIRST;
+        for batch in batches {
+            let mut backoff = new_backoff();
             loop {
-                match self.write(redis, std::slice::from_ref(one)).await {
+                match self.write(redis, std::slice::from_ref(batch)).await {
                     Ok(()) => {
-                        acknowledge(redis, [&one.0.id]).await?;
+                        acknowledge(redis, [&batch.0.id]).await?;
                         break;
                     }
                     Err(IngestError::Redis(error)) => return Err(error),
-                    Err(error) if error.is_final() => {
-                        let reason = reason_of(&error);
-                        self.bury(redis, one.0, &reason).await?;
+                    Err(error) if error.is_permanent() => {
+                        self.move_to_dead_letters(redis, batch.0, &error_chain(&error)).await?;
                         break;
                     }
                     Err(_) => {
                         self.metrics.retries.add(1);
-                        tokio::select! {
-                            () = stop.cancelled() => return Ok(()),
-                            () = tokio::time::sleep(jittered(backoff)) => {}
+                        if backoff.wait_unless_cancelled(stop).await.is_break() {
+                            return Ok(());
                         }
-                        backoff = (backoff * 2).min(BACKOFF_MAX);
                     }
                 }
             }
@@ -268,66 +260,39 @@ impl Ingester {
         Ok(())
     }
 
-    /// Moves an entry to the dead letters.
-    async fn bury(
+    async fn move_to_dead_letters(
         &self,
         redis: &mut MultiplexedConnection,
         entry: &Entry,
         reason: &str,
     ) -> Result<(), RedisError> {
-        let clicks = Batch::count_of(&entry.packed);
-        tracing::error!(entry = entry.id, clicks, reason, "a batch of clicks is a dead letter");
-        let _: () = redis::pipe()
-            .atomic()
-            .cmd("XADD")
-            .arg(DEAD_LETTERS)
-            .arg("MAXLEN")
-            .arg(MAX_DEAD_LETTERS)
-            .arg("*")
-            .arg(FIELD)
-            .arg(&entry.packed)
-            .arg("entry")
-            .arg(&entry.id)
-            .arg("reason")
-            .arg(reason)
-            .ignore()
-            .cmd("XACK")
-            .arg(STREAM)
-            .arg(GROUP)
-            .arg(&entry.id)
-            .ignore()
-            .query_async(redis)
-            .await?;
+        let clicks = Batch::packed_click_count(&entry.packed);
+        tracing::error!(entry = entry.id, clicks, reason, "click batch moved to dead letters");
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        pipe.cmd("XADD").arg(DEAD_LETTERS).arg("MAXLEN").arg(MAX_DEAD_LETTERS).arg("*");
+        pipe.arg(FIELD).arg(&entry.packed).arg("entry").arg(&entry.id).arg("reason").arg(reason);
+        pipe.ignore();
+        pipe.cmd("XACK").arg(STREAM).arg(GROUP).arg(&entry.id).ignore();
+        let _: () = pipe.query_async(redis).await?;
         self.metrics.dead_letters.add(1);
+        // A damaged batch may declare any number.
         self.metrics.dead_letter_clicks.add(clicks.min(1_000_000));
         Ok(())
     }
 }
 
-fn reason_of(error: &IngestError) -> String {
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        reason = format!("{reason}: {cause}");
-        source = cause.source();
-    }
-    reason
-}
-
-/// A connection that waits long enough for scripts over a whole group.
+/// Opens a connection whose response timeout suffices for scripts over a whole group.
 pub async fn connect(settings: &RedisSettings) -> Result<MultiplexedConnection, RedisError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout()))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT));
-    client(settings)?.get_multiplexed_async_connection_with_config(&config).await
+    redis_connection::connect(settings, RESPONSE_TIMEOUT).await
 }
 
-async fn make_group(redis: &mut MultiplexedConnection) -> Result<(), RedisError> {
+async fn create_group(redis: &mut MultiplexedConnection) -> Result<(), RedisError> {
     let mut create = redis::cmd("XGROUP");
     create.arg("CREATE").arg(STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
     match create.query_async::<()>(redis).await {
         Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
-        answer => answer,
+        result => result,
     }
 }
 

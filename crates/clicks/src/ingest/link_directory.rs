@@ -1,0 +1,78 @@
+//! Caches owner and campaign of links for ingestion.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use quick_cache::unsync::Cache;
+
+use crate::campaign;
+use linnet_domain::{ClickValue, LinkId, UserId};
+use linnet_store::{Store, StoreError};
+
+use super::value_ids::ValueIds;
+
+/// Most cached links.
+const CAPACITY: usize = 50_000;
+/// Life of a cached link: an edit of its target can change the campaign.
+const TTL: Duration = Duration::from_mins(1);
+
+/// Owner and campaign of a link. A deleted link has neither.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LinkAttributes {
+    pub(super) user_id: Option<UserId>,
+    pub(super) campaign_id: Option<i32>,
+}
+
+/// The cached links, with the time until which each may be used.
+pub(super) struct LinkDirectory {
+    cache: Cache<LinkId, (LinkAttributes, Instant)>,
+}
+
+impl LinkDirectory {
+    pub(super) fn new() -> Self {
+        Self { cache: Cache::new(CAPACITY) }
+    }
+
+    /// The attributes of these links; uncached ones are read from the database.
+    pub(super) async fn get(
+        &mut self,
+        store: &Store,
+        value_ids: &mut ValueIds,
+        ids: impl IntoIterator<Item = LinkId>,
+    ) -> Result<HashMap<LinkId, LinkAttributes>, StoreError> {
+        let now = Instant::now();
+        let mut links: HashMap<LinkId, LinkAttributes> = HashMap::new();
+        let mut missing = Vec::new();
+        for id in ids {
+            if links.contains_key(&id) {
+                continue;
+            }
+            let cached = self.cache.get(&id).filter(|(_, usable_until)| *usable_until > now);
+            if cached.is_none() {
+                missing.push(id);
+            }
+            links.insert(id, cached.map(|(link, _)| *link).unwrap_or_default());
+        }
+        if missing.is_empty() {
+            return Ok(links);
+        }
+        let facts = store.link_facts(&missing).await?;
+        let campaigns: HashMap<LinkId, ClickValue> = facts
+            .iter()
+            .filter_map(|link| Some((link.id, campaign(link.campaign_target.as_deref()?)?)))
+            .collect();
+        let campaign_ids = value_ids.get(store, campaigns.values()).await?;
+        for link in facts {
+            let campaign = campaigns.get(&link.id);
+            let campaign_id = campaign.and_then(|campaign| campaign_ids.get(campaign)).copied();
+            links.insert(link.id, LinkAttributes { user_id: link.user_id, campaign_id });
+        }
+        for id in missing {
+            let link = links.get(&id).copied().unwrap_or_default();
+            self.cache.insert(id, (link, now + TTL));
+        }
+        Ok(links)
+    }
+}

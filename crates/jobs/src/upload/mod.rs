@@ -1,0 +1,279 @@
+//! The upload area: files that wait for their jobs.
+//!
+//! - A thread writes the body to disk as it arrives, decompressed. The request is read no faster than the disk accepts it.
+//! - A file is synced to disk before its job exists. An incomplete file is removed.
+//! - The size limit applies to the body and to the decompressed content, so a decompression bomb is rejected.
+
+mod writer;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use super::JobSettings;
+
+use writer::write_upload;
+
+/// Most pieces of a body that wait for the disk.
+const PIECES_IN_FLIGHT: usize = 4;
+/// Longest time without data within an upload.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Suffix of file names in the upload area.
+pub const SUFFIX: &str = ".rows";
+
+/// Why an upload was rejected.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The connection ended before the body.
+    #[error("the upload ended before its end")]
+    Incomplete,
+    /// No data arrived for [`IDLE_TIMEOUT`].
+    #[error("the upload sent no data for {} s", IDLE_TIMEOUT.as_secs())]
+    TimedOut,
+    /// The body or its decompressed content is too large.
+    #[error("the upload or its decompressed content exceeds {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The upload would leave less than `jobs.free_bytes` free.
+    #[error("the disk of the upload area has too little free space")]
+    DiskFull,
+    /// The body begins like gzip data but is damaged.
+    #[error("must be valid gzip data, because it begins like gzip data")]
+    InvalidGzip,
+    /// The upload area is not writable.
+    #[error("the upload area cannot be written")]
+    Io(#[from] io::Error),
+}
+
+/// A file in the upload area. It is removed when this is dropped, unless it is kept.
+#[derive(Debug)]
+pub struct Upload {
+    path: PathBuf,
+    /// File name within the upload area.
+    pub name: String,
+    /// Size of the decompressed content, in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the body.
+    pub hash: [u8; 32],
+    is_kept: bool,
+}
+
+impl Upload {
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps the file, because a job owns it now.
+    pub fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            remove(&self.path);
+        }
+    }
+}
+
+/// Removes a file that no job needs. The maintenance task `uploads` removes files for which this fails.
+pub fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "upload not removed");
+    }
+}
+
+enum Piece {
+    Data(bytes::Bytes),
+    End,
+}
+
+/// Writes a body into the upload area.
+pub async fn receive<E>(
+    settings: &JobSettings,
+    mut body: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin,
+) -> Result<Upload, UploadError> {
+    let name = format!("{:032x}{SUFFIX}", rand::random::<u128>());
+    let path = settings.upload_dir.join(&name);
+    let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+    let limits = settings.clone();
+    let upload = Upload { path, name, bytes: 0, hash: [0; 32], is_kept: false };
+    // The thread owns the upload, so a request that is dropped meanwhile leaves no file.
+    let writer = tokio::task::spawn_blocking(move || write_upload(upload, receiver, &limits));
+    let sent = send_pieces(&mut body, sender).await;
+    let written = writer.await.map_err(io::Error::other)?;
+    match (written, sent) {
+        // The writer has no error of its own: the body is incomplete, and `sent` has the reason.
+        (Err(UploadError::Incomplete), Err(error)) => Err(error),
+        (written, _) => written,
+    }
+}
+
+async fn send_pieces<E>(
+    body: &mut (impl Stream<Item = Result<bytes::Bytes, E>> + Unpin),
+    sender: mpsc::Sender<Piece>,
+) -> Result<(), UploadError> {
+    loop {
+        let piece = match tokio::time::timeout(IDLE_TIMEOUT, body.next()).await {
+            Err(_) => return Err(UploadError::TimedOut),
+            Ok(Some(Err(_))) => return Err(UploadError::Incomplete),
+            Ok(Some(Ok(bytes))) => Piece::Data(bytes),
+            Ok(None) => Piece::End,
+        };
+        let is_end = matches!(piece, Piece::End);
+        // Sending fails once the writer has returned an error.
+        if sender.send(piece).await.is_err() || is_end {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+    use futures::stream;
+    use sha2::{Digest as _, Sha256};
+
+    use super::{writer::GZIP_MAGIC, *};
+
+    fn settings(dir: &Path) -> JobSettings {
+        JobSettings {
+            upload_dir: dir.join("uploads"),
+            upload_bytes: 10_000,
+            free_bytes: 0,
+            ..JobSettings::default()
+        }
+    }
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn files(settings: &JobSettings) -> usize {
+        fs::read_dir(&settings.upload_dir).map_or(0, Iterator::count)
+    }
+
+    /// Receives a body in pieces of this size. Returns the content of the file, too.
+    async fn receive_pieces(
+        settings: &JobSettings,
+        body: &[u8],
+        size: usize,
+    ) -> Result<(Vec<u8>, Upload), UploadError> {
+        let pieces: Vec<Result<_, io::Error>> =
+            body.chunks(size).map(|piece| Ok(bytes::Bytes::copy_from_slice(piece))).collect();
+        let upload = receive(settings, stream::iter(pieces)).await?;
+        Ok((fs::read(upload.path()).unwrap(), upload))
+    }
+
+    #[tokio::test]
+    async fn body_is_decompressed_whatever_its_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let text = b"short_code,original_url\nabc,https://example.com/\n".repeat(20);
+        let packed = gzip(&text);
+        let parts = [gzip(&text[..7]), gzip(b""), gzip(&text[7..])].concat();
+        for (body, content) in [
+            (text.clone(), text.as_slice()),
+            (packed, &text),
+            (parts, &text),
+            (gzip(b""), b""),
+            (b"".to_vec(), b""),
+            (b"a".to_vec(), b"a"),
+            (vec![GZIP_MAGIC[0]], &GZIP_MAGIC[..1]),
+        ] {
+            for size in [1, 2, 3, 10, 100_000] {
+                let (found, upload) = receive_pieces(&settings, &body, size).await.unwrap();
+                assert_eq!(found, content, "{size}");
+                assert_eq!(upload.bytes, content.len() as u64);
+                assert_eq!(upload.hash, <[u8; 32]>::from(Sha256::digest(&body)));
+            }
+        }
+        assert_eq!(files(&settings), 0, "no job owns them");
+        let (_, kept) = receive_pieces(&settings, &text, 10).await.unwrap();
+        kept.keep();
+        assert_eq!(files(&settings), 1);
+    }
+
+    #[tokio::test]
+    async fn incomplete_or_damaged_upload_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let packed = gzip(&b"abc,https://example.com/\n".repeat(50));
+        let mut damaged = packed.clone();
+        damaged[packed.len() / 2] ^= 0xff;
+        let behind = [packed.as_slice(), b"trailing bytes that are not gzip data"].concat();
+        for body in [&packed[..packed.len() - 1], &packed[..5], &GZIP_MAGIC, &damaged, &behind] {
+            for size in [1, 7, 100_000] {
+                let refused = receive_pieces(&settings, body, size).await;
+                assert!(matches!(refused, Err(UploadError::InvalidGzip)), "{refused:?}");
+            }
+        }
+        let broken = [Ok(bytes::Bytes::from_static(b"abc")), Err(io::Error::other("gone"))];
+        let refused = receive(&settings, stream::iter(broken)).await;
+        assert!(matches!(refused, Err(UploadError::Incomplete)), "{refused:?}");
+        assert_eq!(files(&settings), 0);
+    }
+
+    #[tokio::test]
+    async fn size_limit_applies_compressed_and_decompressed() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        for body in [vec![b'a'; 10_000], gzip(&[b'a'; 10_000])] {
+            assert_eq!(receive_pieces(&settings, &body, 1_000).await.unwrap().1.bytes, 10_000);
+        }
+        let bomb = gzip(&vec![b'a'; 10_000_000]);
+        let stored = gzip(b"a").repeat(2_000);
+        for body in [vec![b'a'; 10_001], gzip(&[b'a'; 10_001]), bomb, stored] {
+            for size in [1_000, 1_000_000] {
+                let refused = receive_pieces(&settings, &body, size).await;
+                assert!(matches!(refused, Err(UploadError::TooLarge { limit: 10_000 })));
+            }
+        }
+        assert_eq!(files(&settings), 0);
+    }
+
+    #[tokio::test]
+    async fn upload_is_rejected_when_the_disk_has_too_little_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = JobSettings { free_bytes: u64::MAX, ..settings(dir.path()) };
+        let refused = receive_pieces(&settings, b"abc", 10).await;
+        assert!(matches!(refused, Err(UploadError::DiskFull)), "{refused:?}");
+        assert_eq!(files(&settings), 0);
+    }
+
+    #[tokio::test]
+    async fn dropped_request_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let first = stream::iter([Ok::<_, io::Error>(bytes::Bytes::from_static(b"abc"))]);
+        let mut body = first.chain(stream::pending());
+        {
+            let mut receiving = std::pin::pin!(receive(&settings, &mut body));
+            while files(&settings) == 0 {
+                assert!(futures::poll!(&mut receiving).is_pending());
+                tokio::task::yield_now().await;
+            }
+        }
+        let removed = async {
+            while files(&settings) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), removed).await.expect("the file is removed");
+    }
+}
