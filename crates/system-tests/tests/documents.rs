@@ -28,7 +28,7 @@ fn cache_consistency_table_has_the_constants_of_the_code() {
         ("longest interval between two polls of the outbox", "resolve", "POLL_EVERY"),
         ("age at which the relay publishes an outbox row", "resolve", "MIN_AGE"),
         ("probe interval of a Redis client", "platform", "PROBE_EVERY"),
-        ("longest wait of a reconnected Redis client for the outbox", "resolve", "CATCH_UP_TIMEOUT"),
+        ("longest wait of a reconnected Redis client for the outbox", "resolve", "RELAY_TIMEOUT"),
     ]
     .map(|(row, owner, name)| (row.to_owned(), shown(duration(owner, name))));
     let section = Section::read(ARCHITECTURE, "## Cache consistency");
@@ -82,6 +82,18 @@ fn cache_sections_state_the_figures_of_the_code() {
     bus.states(&format!("within {}", shown(duration("platform", "STALE_AFTER"))));
     bus.states(&format!("live at most {}", shown(duration("resolve", "STALE_TTL"))));
     bus.states(&format!("with {} instead of", shown(duration("gateway", "STALE_TTL"))));
+
+    // Intervals are jittered: half to all of the base.
+    let (poll, age) = (duration("resolve", "POLL_EVERY"), duration("resolve", "MIN_AGE"));
+    Section::read(ARCHITECTURE, "### Outbox").states(&format!(
+        "every {} to {} for rows older than {}",
+        (poll / 2).as_millis(),
+        shown(poll),
+        shown(age)
+    ));
+    let reconnecting = Section::read(ARCHITECTURE, "### Reconnecting to Redis");
+    reconnecting.states(&format!("in batches of {}", grouped(number("resolve", "BATCH"))));
+    reconnecting.states(&format!("at most {}", shown(duration("resolve", "RELAY_TIMEOUT"))));
 }
 
 /// The Lua script of L2 reads the version that an entry begins with.

@@ -1,4 +1,5 @@
 //! The table of maintenance tasks in `docs/ARCHITECTURE.md` has every task with its interval and time limit.
+
 use std::{fs, path::Path, time::Duration};
 
 use linnet_worker::maintenance::TASKS;
