@@ -11,15 +11,17 @@ use linnet_platform::{
 };
 use linnet_protocol::settings::{PublicSettings, ServiceSettings};
 use linnet_telemetry::TelemetrySettings;
-use linnet_worker::{WorkerConfig, maintenance::MaintenanceSettings};
+use linnet_worker::{
+    WorkerConfig, WorkerSettings,
+    maintenance::{LinkSettings, MaintenanceSettings},
+};
 use serde::{Deserialize, Serialize};
 
-use linnet_clicks::{ClickSettings, ingest::WorkerSettings};
+use linnet_clicks::ClickSettings;
 use linnet_domain::TargetPolicy;
 use linnet_jobs::JobSettings;
 use linnet_resolve::{CacheSettings, listener::ResolveSettings};
 use linnet_store::PostgresSettings;
-use linnet_worker::maintenance::LinkSettings;
 
 use crate::release::WORKER;
 

@@ -8,11 +8,11 @@ use std::{
 };
 
 use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
-use linnet_clicks::{ClickBuffers, Enricher, LiveClicks};
+use linnet_clicks::{ClickBuffers, LiveClicks, UserAgentParser};
 use linnet_domain::TargetPolicy;
 use linnet_jobs::JobService;
 use linnet_platform::{
-    clock::Clock, lifecycle::Lifecycle, listener::Bound, redis_client::RedisClient, server::run_on,
+    clock::Clock, lifecycle::Lifecycle, listener::BoundSocket, redis_client::RedisClient, server::run_on,
 };
 use linnet_resolve::{
     CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver,
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) resolve_metrics: Arc<ResolveMetrics>,
     pub(crate) requests: RequestTelemetry,
     pub(crate) budget: Arc<MissBudget>,
-    pub(crate) agents: Arc<Enricher>,
+    pub(crate) agents: Arc<UserAgentParser>,
     pub(crate) clicks: Option<ClickBuffers>,
     pub(crate) live: Option<LiveClicks>,
     pub(crate) jobs: JobService,
@@ -74,7 +74,7 @@ macro_rules! configured {
 }
 
 /// The server of the resolve listener.
-pub(crate) fn serve_resolve(shared: &Shared, socket: Bound) -> io::Result<Server> {
+pub(crate) fn serve_resolve(shared: &Shared, socket: BoundSocket) -> io::Result<Server> {
     let thread = shared.clone();
     // The factory runs once on each server thread, in its own runtime.
     let server = HttpServer::new(move || {
@@ -86,7 +86,7 @@ pub(crate) fn serve_resolve(shared: &Shared, socket: Bound) -> io::Result<Server
 }
 
 /// The server of the API listener.
-pub(crate) fn serve_api(shared: &Shared, socket: Bound) -> io::Result<Server> {
+pub(crate) fn serve_api(shared: &Shared, socket: BoundSocket) -> io::Result<Server> {
     let thread = shared.clone();
     let server = HttpServer::new(move || {
         App::new()
@@ -124,7 +124,7 @@ impl Shared {
         let before_use = self.outbox.before_use();
         let (redis, task) = RedisClient::new(&self.settings.redis, Some(before_use))
             .expect("redis.url was checked");
-        self.lifecycle.own("Redis client", task);
+        self.lifecycle.spawn_critical("Redis client", task);
         self.resources.add(role, &store, Some(&redis));
         (store, redis)
     }

@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use linnet_clicks::Enricher;
+use linnet_clicks::{ClickRecording, UserAgentParser};
 use linnet_jobs::JobService;
 use linnet_platform::{
     invalidation_bus::{self, BusState, InvalidationSink},
     lifecycle::Lifecycle,
     redis_connection,
-    server::{StartError, bind, first_ends_all, serve_admin},
+    server::{StartError, bind, exit_result, first_ends_all, serve_admin},
 };
 use linnet_protocol::invalidation::CHANNEL;
 use linnet_resolve::{
@@ -29,7 +29,6 @@ use crate::{
     config::Settings,
     http::api::Exports,
     readiness::{ShortenerReadiness, register_gauges},
-    recording::Recording,
     release::SERVICE,
     server_threads::{Shared, serve_api, serve_resolve},
     thread_resources::{Role, ThreadResources},
@@ -89,13 +88,13 @@ pub async fn serve(
         tracing::warn!("database connections not closed in time");
     }
     ended?;
-    if lifecycle.task_died() { Err(StartError::TaskDied) } else { Ok(()) }
+    exit_result(&lifecycle)
 }
 
 /// A process whose background tasks run, and that serves nothing yet.
 struct Process {
     shared: Shared,
-    recording: Option<Recording>,
+    recording: Option<ClickRecording>,
     admin_state: AdminState,
 }
 
@@ -113,10 +112,17 @@ fn start(
     resources.add(Role::Background, &store, None);
 
     let caches = start_caches(&settings, &store, CacheMetrics::new(&meter).into(), lifecycle)?;
-    let agents = Arc::new(Enricher::default());
-    let recording = Recording::start(&settings, &meter, &store, &agents, lifecycle)?;
+    let agents = Arc::new(UserAgentParser::default());
+    let recording = ClickRecording::start(
+        &settings.clicks,
+        &settings.redis,
+        &meter,
+        &store,
+        &agents,
+        lifecycle,
+    )?;
     let budget = Arc::new(MissBudget::new(&settings.resolve));
-    lifecycle.own("miss budget", sweep(Arc::clone(&budget)));
+    lifecycle.spawn_critical("miss budget", sweep(Arc::clone(&budget)));
     register_gauges(&meter, &resources, &caches.l1, &caches.bus);
     let is_warm = spawn_warm_up(&settings, store.clone(), &caches);
 
@@ -180,14 +186,14 @@ fn start_caches(
         metrics: Arc::clone(&metrics),
     };
     let (relay, outbox) = outbox.start();
-    lifecycle.own("outbox relay", outbox);
+    lifecycle.spawn_critical("outbox relay", outbox);
 
     let sink: Arc<dyn InvalidationSink> = Arc::<L1Cache>::clone(&l1);
     let nonce = format!("shortener:{:032x}", rand::random::<u128>());
     let (bus_state, bus) =
         invalidation_bus::bus(&settings.redis, CHANNEL, &nonce, sink, Some(relay.before_use()))
             .map_err(StartError::setting("redis.url"))?;
-    lifecycle.own("invalidation bus", bus);
+    lifecycle.spawn_critical("invalidation bus", bus);
     Ok(Caches { l1, l2, outbox: relay, bus: bus_state, metrics })
 }
 

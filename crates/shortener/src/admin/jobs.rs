@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use linnet_domain::{Job, JobFilter, JobId, Lane, Page, PageStart, SortKey, Visibility};
-use linnet_jobs::{announcement, upload};
+use linnet_jobs::{notice_command, upload};
 use linnet_platform::redis_connection;
 use linnet_store::{JobChange, Store};
 
@@ -87,7 +87,7 @@ fn done<T>(id: JobId, change: JobChange<T>) -> Result<T, AdminError> {
 async fn announce(settings: &Settings, lane: Lane, id: JobId) {
     let announced = async {
         let mut connection = redis_connection::pool(&settings.redis, 1).ok()?.get().await.ok()?;
-        announcement(lane, id).query_async::<String>(&mut *connection).await.ok()
+        notice_command(lane, id).query_async::<String>(&mut *connection).await.ok()
     };
     if announced.await.is_none() {
         say("Redis cannot be reached: the job starts when it recovers");

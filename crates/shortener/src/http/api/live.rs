@@ -5,7 +5,7 @@ use linnet_platform::lifecycle::Lifecycle;
 use linnet_protocol::problem::Problem;
 use tokio_util::sync::CancellationToken;
 
-use linnet_clicks::{LiveClick, LiveId, Watch};
+use linnet_clicks::{LiveClick, LiveClickId, LiveClickSubscription};
 use linnet_domain::LinkId;
 
 use super::{
@@ -36,7 +36,7 @@ pub(crate) async fn live(
     caller: Caller,
     id: IdGuard<LinkId>,
 ) -> Result<HttpResponse, ApiError> {
-    let last = sse::last_event_id::<LiveId>(&request)?;
+    let last = sse::last_event_id::<LiveClickId>(&request)?;
     let link = state.store.find_link(id.0, caller.visibility()).await?;
     let link = link.ok_or_else(|| ApiError::not_found("link"))?;
     let live = state
@@ -45,7 +45,7 @@ pub(crate) async fn live(
         .ok_or_else(|| Problem::unavailable("clicks are not recorded here", RETRY_AFTER_AWAY))?;
     // Before looking back, so that nothing falls between.
     let watch = live
-        .watch(link.id)
+        .subscribe(link.id)
         .ok_or_else(|| Problem::unavailable("too many watch already", RETRY_AFTER_AWAY))?;
     let mut first = vec![RETRY.to_owned()];
     let mut seen = last;
@@ -73,9 +73,9 @@ pub(crate) async fn live(
 
 struct Events {
     first: std::vec::IntoIter<String>,
-    watch: Watch,
+    watch: LiveClickSubscription,
     /// The latest click that was sent: what was found by looking back may come again.
-    seen: Option<LiveId>,
+    seen: Option<LiveClickId>,
     stopping: CancellationToken,
     is_over: bool,
 }
@@ -89,7 +89,7 @@ impl sse::Events for Events {
             return Some(text);
         }
         loop {
-            if self.watch.take_missed() > 0 {
+            if self.watch.take_skipped() > 0 {
                 return Some(gap());
             }
             tokio::select! {

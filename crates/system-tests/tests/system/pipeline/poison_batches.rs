@@ -155,5 +155,5 @@ async fn duplicate_batch_counts_once() {
     wait_until_drained(&stack).await;
     assert_eq!(recorded_clicks(&mut stack.database().await).await, 1_000);
     assert_eq!(sum_of_workers(&stack, metric::CLICKS_DUPLICATE_BATCHES).await, 250);
-    assert_eq!(Batch::count_of(&packed[0]), 20);
+    assert_eq!(Batch::packed_click_count(&packed[0]), 20);
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use linnet_domain::{Job, JobId, RowProblem, RowReport};
-use linnet_jobs::Watched;
+use linnet_jobs::JobSubscription;
 use linnet_store::Store;
 
 use super::{
@@ -66,8 +66,8 @@ pub(crate) async fn watch(
     }
     let watched = state
         .jobs
-        .watch
-        .watch(job)
+        .updates
+        .subscribe(job)
         .ok_or_else(|| Problem::unavailable("too many watch already", RETRY_AFTER_AWAY))?;
     Ok(sse::respond(Events {
         store: state.store.clone(),
@@ -98,7 +98,7 @@ struct RowErrorData<'a> {
 struct Events {
     store: Store,
     job_id: JobId,
-    watched: Watched,
+    watched: JobSubscription,
     stopping: CancellationToken,
     /// Number of the last event that was sent.
     seen: i64,
