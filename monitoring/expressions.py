@@ -14,7 +14,7 @@ import yaml
 Kind = Literal["panel", "record", "alert", "logs"]
 
 # The labels of log streams. Loki keeps each combination of values in memory as a stream.
-LOG_LABELS = frozenset({"service", "level", "colour"})
+LOG_LABELS = frozenset({"service", "level", "color"})
 
 # Values for Grafana's built-in variables. The windows are long enough to include the load of the last minutes.
 BUILT_IN = {

@@ -96,7 +96,7 @@ class FluentBit(unittest.TestCase):
             ("pipeline/inputs/0/unix_paht", "/x"),
             ("pipeline/inputs/0/name", "tail"),
             ("pipeline/filters/1/script", None),
-            ("pipeline/filters/1/code", "function normalise() end"),
+            ("pipeline/filters/1/code", "function normalize() end"),
             ("pipeline/filters/0/key", "log"),
             # Additional labels, and a label with the wrong value.
             ("pipeline/outputs/0/labels", "service=$service, request_id=$request_id"),
@@ -118,7 +118,7 @@ class FluentBit(unittest.TestCase):
         self.assertIn(f"function {lua['call']}(tag, timestamp, record)", script)
         # The output removes every field that the script adds.
         removed = {key.strip() for key in document["pipeline"]["outputs"][0]["remove_keys"].split(",")}
-        self.assertEqual(removed, {"service", "level", "colour", "request_id", "trace_id"})
+        self.assertEqual(removed, {"service", "level", "color", "request_id", "trace_id"})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ check_dashboards() (
   "$python" check_expressions.py --as-rules "$work/panels.yml" || status=1
   promtool check rules --lint=none "$work/panels.yml" > "$work/out" 2>&1 || { cat "$work/out" >&2; status=1; }
 
-  # The tests load every dashboard with Grafana's types and run normalise.lua with LuaJIT.
+  # The tests load every dashboard with Grafana's types and run normalize.lua with LuaJIT.
   MYPYPATH=.:grafana "$python" -m mypy --strict --no-error-summary --cache-dir "$work/mypy" \
     check_expressions.py grafana/generate tests/*.py || status=1
   if ! PYTHONPATH=. "$python" -m unittest discover --start-directory tests > "$work/out" 2>&1; then

@@ -92,7 +92,7 @@ impl From<sqlx::Error> for StoreError {
 
 /// Error codes of PostgreSQL that pass by themselves, after its manual's appendix A: connection
 /// exceptions (08), insufficient resources (53), operator intervention such as shutdown or a
-/// cancelled statement (57), a disk that is full or failing (58), lock timeout and serialisation
+/// cancelled statement (57), a disk that is full or failing (58), lock timeout and serialization
 /// (55P03, 40), sessions and transactions ended for idling (25P03, 25P04), and a server that turned
 /// read-only (25006).
 fn is_transient(code: &str) -> bool {

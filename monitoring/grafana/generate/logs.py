@@ -5,7 +5,7 @@ from __future__ import annotations
 from .model import Dashboard, Panel, Query, Row, Steps
 from .parts import LOG_CHOICES, WINDOW, increase, log_panel, rate, stat
 
-STREAMS = '{service=~"$service", level=~"$level", colour=~"$colour"}'
+STREAMS = '{service=~"$service", level=~"$level", color=~"$color"}'
 # Ids are structured metadata, which Loki filters without parsing lines. As labels, each id would create a stream.
 CHOSEN = f'{STREAMS} | request_id=~"$request_id.*" | trace_id=~"$trace_id.*" |~ "(?i)$search"'
 
@@ -43,7 +43,7 @@ READ = Row(
         log_panel(
             "Errors only",
             "Lines at level error of the selected services.",
-            '{service=~"$service", level="error", colour=~"$colour"}',
+            '{service=~"$service", level="error", color=~"$color"}',
         ),
     ),
 )
@@ -95,7 +95,7 @@ ARRIVE = Row(
         ),
         stat(
             "Streams",
-            "Combinations of service, level and colour in Loki's memory. More than a hundred: a label has too many "
+            "Combinations of service, level and color in Loki's memory. More than a hundred: a label has too many "
             "values.",
             "none",
             "sum(loki_ingester_memory_streams)",
@@ -155,7 +155,7 @@ ARRIVE = Row(
 DASHBOARD = Dashboard(
     uid="linnet-logs",
     title="Linnet: logs",
-    description="Logs of all services by service, level, colour, request and trace, and whether they arrive.",
+    description="Logs of all services by service, level, color, request and trace, and whether they arrive.",
     rows=(READ, ARRIVE),
     choices=LOG_CHOICES,
     since="now-1h",

@@ -143,7 +143,7 @@ def errors_in_log(services: str, height: int = 10) -> Panel:
 LOG_CHOICES = (
     Choice("service", "Service", label="service", everything=".+"),
     Choice("level", "Level", label="level"),
-    Choice("colour", "Colour", label="colour"),
+    Choice("color", "Color", label="color"),
     Choice("request_id", "Request id"),
     Choice("trace_id", "Trace id"),
     Choice("search", "Text"),

@@ -56,7 +56,7 @@ pub(super) async fn run(
     let now = store.server_time().await?;
     let start = now - TimeDelta::days(arguments.days.into());
     let mut links = make_links(settings, store, arguments.links, user_id, start).await?;
-    // Links that are neighbours in the table must not be neighbours in popularity.
+    // Links that are neighbors in the table must not be neighbors in popularity.
     links.shuffle(&mut StdRng::seed_from_u64(arguments.seed));
 
     let redis = connect(&settings.redis).await;
@@ -65,7 +65,7 @@ pub(super) async fn run(
     } else {
         let redis = redis
             .inspect_err(|error| {
-                say(&format!("Redis cannot be reached: unique visitors will be 0 ({error})"))
+                say(&format!("Redis cannot be reached: unique visitors will be 0 ({error})"));
             })
             .ok();
         let meter = opentelemetry::global::meter("linnet-shortener");

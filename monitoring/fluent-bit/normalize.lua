@@ -1,8 +1,8 @@
--- Reduces each log record to the fields that Loki stores: the unchanged line, service, level, colour, request id, trace
+-- Reduces each log record to the fields that Loki stores: the unchanged line, service, level, color, request id, trace
 -- id.
 --
 -- Every program's levels are mapped to five: trace, debug, info, warn, error. A query for `level="error"` finds all
--- errors. Lua 5.1, because Fluent Bit embeds LuaJIT. monitoring/tests/test_normalise.py tests it.
+-- errors. Lua 5.1, because Fluent Bit embeds LuaJIT. monitoring/tests/test_normalize.py tests it.
 
 local LEVELS = {
   trace = "trace",
@@ -65,7 +65,7 @@ local function text(value, default)
   return value
 end
 
-function normalise(tag, timestamp, record)
+function normalize(tag, timestamp, record)
   local line = record["log"]
   if type(line) ~= "string" then line = tostring(line or "") end
   line = line:gsub("[\r\n]+$", "")
@@ -78,7 +78,7 @@ function normalise(tag, timestamp, record)
     log = line,
     service = service,
     level = level_of(service, record, line),
-    colour = text(record["linnet.colour"], "none"),
+    color = text(record["linnet.color"], "none"),
     request_id = id(record["request_id"]),
     trace_id = id(record["trace_id"]),
   }

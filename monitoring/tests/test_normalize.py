@@ -1,4 +1,4 @@
-"""fluent-bit/normalise.lua under LuaJIT, which Fluent Bit embeds: the record for each kind of line.
+"""fluent-bit/normalize.lua under LuaJIT, which Fluent Bit embeds: the record for each kind of line.
 
 Only the script is tested. Python parses the JSON here, and Fluent Bit's output is not part of the test.
 """
@@ -12,16 +12,16 @@ from typing import Any
 
 from lupa.luajit21 import LuaRuntime
 
-SCRIPT = Path(__file__).resolve().parent.parent / "fluent-bit/normalise.lua"
+SCRIPT = Path(__file__).resolve().parent.parent / "fluent-bit/normalize.lua"
 
 
-def normalised(log: Any, service: str = "gateway", colour: str | None = "blue", **further: Any) -> dict[str, Any] | None:
+def normalized(log: Any, service: str = "gateway", color: str | None = "blue", **further: Any) -> dict[str, Any] | None:
     """The script's result for a record from Docker's driver with parsed JSON; None if the script drops it."""
     record = {"log": log, "container_name": f"/linnet-{service}-1", "container_id": "0", "source": "stdout", **further}
     if service:
         record["com.docker.compose.service"] = service
-    if colour is not None:
-        record["linnet.colour"] = colour
+    if color is not None:
+        record["linnet.color"] = color
     try:
         parsed = json.loads(log)
     except (TypeError, ValueError):
@@ -30,8 +30,8 @@ def normalised(log: Any, service: str = "gateway", colour: str | None = "blue", 
         record.update({key: value for key, value in parsed.items() if not isinstance(value, (dict, list))})
     lua = LuaRuntime()
     lua.execute(SCRIPT.read_text(encoding="utf-8"))
-    normalise: Any = lua.eval("normalise")
-    code, timestamp, result = normalise("linnet.x", 1.5, lua.table_from(record))
+    normalize: Any = lua.eval("normalize")
+    code, timestamp, result = normalize("linnet.x", 1.5, lua.table_from(record))
     if code == -1:
         return None
     assert (code, timestamp) == (2, 1.5)
@@ -39,24 +39,24 @@ def normalised(log: Any, service: str = "gateway", colour: str | None = "blue", 
 
 
 def level(log: str, service: str) -> str:
-    result = normalised(log, service)
+    result = normalized(log, service)
     assert result is not None
     return str(result["level"])
 
 
 class Linnet(unittest.TestCase):
-    def test_keeps_line_service_level_colour_and_ids(self) -> None:
+    def test_keeps_line_service_level_color_and_ids(self) -> None:
         line = (
             '{"timestamp":"2026-11-21T19:39:54.873122Z","level":"INFO","message":"request","request_id":"7402fd569eb4397",'
             '"trace_id":"d226542bb49b0267","method":"POST","route":"/api/v1/urls","status":201,"duration_ms":6.82}'
         )
         self.assertEqual(
-            normalised(line),
+            normalized(line),
             {
                 "log": line,
                 "service": "gateway",
                 "level": "info",
-                "colour": "blue",
+                "color": "blue",
                 "request_id": "7402fd569eb4397",
                 "trace_id": "d226542bb49b0267",
             },
@@ -68,9 +68,9 @@ class Linnet(unittest.TestCase):
 
     def test_omits_empty_ids(self) -> None:
         for line in ('{"level":"INFO","request_id":"","trace_id":"-"}', '{"level":"INFO"}', "plain"):
-            result = normalised(line)
+            result = normalized(line)
             assert result is not None
-            self.assertEqual(set(result), {"log", "service", "level", "colour"})
+            self.assertEqual(set(result), {"log", "service", "level", "color"})
 
 
 class Nginx(unittest.TestCase):
@@ -78,7 +78,7 @@ class Nginx(unittest.TestCase):
         line = '{"time":"2026-11-21T19:00:00+00:00","service":"nginx","request_id":"abc","status":%d,"duration_s":0.001}'
         for status, wanted in ((200, "info"), (302, "info"), (404, "warn"), (429, "warn"), (499, "warn"), (502, "error")):
             self.assertEqual(level(line % status, "nginx"), wanted, status)
-        result = normalised(line % 200, "nginx")
+        result = normalized(line % 200, "nginx")
         assert result is not None
         self.assertEqual(result["request_id"], "abc")
 
@@ -136,34 +136,34 @@ class Others(unittest.TestCase):
 
 class Labels(unittest.TestCase):
     def test_service_falls_back_to_the_container_name(self) -> None:
-        result = normalised("x", "", container_name="/linnet-nginx-2")
+        result = normalized("x", "", container_name="/linnet-nginx-2")
         assert result is not None
         self.assertEqual(result["service"], "linnet-nginx")
 
-    def test_colour_defaults_to_none(self) -> None:
-        for colour in (None, ""):
-            result = normalised("x", colour=colour)
+    def test_color_defaults_to_none(self) -> None:
+        for color in (None, ""):
+            result = normalized("x", color=color)
             assert result is not None
-            self.assertEqual(result["colour"], "none")
+            self.assertEqual(result["color"], "none")
 
     def test_fields_of_a_line_do_not_override_labels(self) -> None:
-        result = normalised('{"level":"INFO","service":"other","colour":"red"}')
+        result = normalized('{"level":"INFO","service":"other","color":"red"}')
         assert result is not None
-        self.assertEqual((result["service"], result["colour"]), ("gateway", "blue"))
+        self.assertEqual((result["service"], result["color"]), ("gateway", "blue"))
 
     def test_drops_empty_lines_and_trims_line_ends(self) -> None:
         for line in ("", "  ", "\r\n"):
-            self.assertIsNone(normalised(line))
-        result = normalised("text\r\n")
+            self.assertIsNone(normalized(line))
+        result = normalized("text\r\n")
         assert result is not None
         self.assertEqual(result["log"], "text")
 
     def test_accepts_records_with_unexpected_types(self) -> None:
-        self.assertIsNone(normalised(None))
-        result = normalised(5)
+        self.assertIsNone(normalized(None))
+        result = normalized(5)
         assert result is not None
         self.assertEqual(result["log"], "5")
-        result = normalised('{"level":7,"status":"x","request_id":5}')
+        result = normalized('{"level":7,"status":"x","request_id":5}')
         assert result is not None
         self.assertEqual((result["level"], "request_id" in result), ("info", False))
 
