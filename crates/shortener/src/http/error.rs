@@ -1,7 +1,10 @@
 //! The one place where what went wrong becomes a status code.
 
 use actix_web::http::StatusCode;
-use linnet_protocol::problem::{FieldError, Problem};
+use linnet_protocol::{
+    problem::{FieldError, Problem},
+    problem_code::ProblemCode,
+};
 
 use linnet_store::{Constraint, StoreError};
 
@@ -14,14 +17,14 @@ const STATEMENT_ENDED: &str = "57014";
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Away(sqlx::Error::Database(source))
+            StoreError::Unavailable(sqlx::Error::Database(source))
                 if source.code().as_deref() == Some(STATEMENT_ENDED) =>
             {
                 tracing::warn!(error = %source, "a statement took too long");
                 let detail = "the database took too long: ask for less, or try again later";
                 Self(Problem::unavailable(detail, RETRY_AFTER_AWAY))
             }
-            StoreError::Away(source) => {
+            StoreError::Unavailable(source) => {
                 tracing::warn!(error = %source, "the database is away");
                 Self(Problem::unavailable("the database is away", RETRY_AFTER_AWAY))
             }
@@ -56,7 +59,7 @@ impl ApiError {
 
     /// 409 for a value that must be unique.
     pub fn taken(field: &str, message: &str) -> Self {
-        let problem = Problem::new(StatusCode::CONFLICT, "taken", "The value is taken")
+        let problem = Problem::of(ProblemCode::Taken)
             .detail(format!("{field}: {message}"))
             .errors(vec![field_error(field, "taken", message)]);
         Self(problem)

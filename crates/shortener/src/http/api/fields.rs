@@ -14,7 +14,10 @@ use actix_web::{
 };
 use chrono::{DateTime, Datelike, Utc};
 use futures::future::LocalBoxFuture;
-use linnet_protocol::problem::{FieldError, Problem};
+use linnet_protocol::{
+    problem::{FieldError, Problem},
+    problem_code::ProblemCode,
+};
 use serde_json::{Map, Value};
 
 use super::super::error::{ApiError, field_error};
@@ -311,7 +314,7 @@ impl FromRequest for JsonObject {
 }
 
 fn bad_body(message: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "malformed_json", "The body is not valid JSON")
+    Problem::of(ProblemCode::MalformedJson)
         .detail(format!("body: {message}"))
         .errors(vec![field_error("body", "malformed_json", message)])
 }
@@ -327,13 +330,9 @@ fn check_content_type(request: &HttpRequest) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = "the Content-Type must be application/json";
-    let problem = Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
-        "The body's type is not supported",
-    )
-    .detail(message)
-    .errors(vec![field_error("body", "unsupported_media_type", message)]);
+    let problem = Problem::of(ProblemCode::UnsupportedMediaType)
+        .detail(message)
+        .errors(vec![field_error("body", "unsupported_media_type", message)]);
     Err(problem.into())
 }
 

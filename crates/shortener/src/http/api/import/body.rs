@@ -1,13 +1,9 @@
 //! The body of an upload: by its media type, as it comes.
 
 use actix_multipart::{Field, Multipart, MultipartError};
-use actix_web::{
-    HttpRequest,
-    http::{StatusCode, header::CONTENT_TYPE},
-    web,
-};
+use actix_web::{HttpRequest, http::header::CONTENT_TYPE, web};
 use futures::StreamExt;
-use linnet_protocol::problem::Problem;
+use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 use serde_json::{Map, Value};
 
 use linnet_domain::RowFormat;
@@ -93,9 +89,9 @@ async fn receive_form(mut form: Multipart, settings: &JobSettings) -> Result<Bod
 }
 
 async fn next_field(form: &mut Multipart) -> Result<Option<Field>, ApiError> {
-    let field = tokio::time::timeout(upload::SILENCE, form.next());
+    let field = tokio::time::timeout(upload::IDLE_TIMEOUT, form.next());
     match field.await {
-        Err(_) => Err(UploadError::TooSlow.into()),
+        Err(_) => Err(UploadError::TimedOut.into()),
         Ok(None) => Ok(None),
         Ok(Some(Ok(field))) => Ok(Some(field)),
         Ok(Some(Err(error))) => Err(of_form(&error)),
@@ -115,8 +111,8 @@ async fn receive_file(
 async fn read_value(name: &str, mut field: Field) -> Result<String, ApiError> {
     let mut bytes = Vec::new();
     loop {
-        match tokio::time::timeout(upload::SILENCE, field.next()).await {
-            Err(_) => return Err(UploadError::TooSlow.into()),
+        match tokio::time::timeout(upload::IDLE_TIMEOUT, field.next()).await {
+            Err(_) => return Err(UploadError::TimedOut.into()),
             Ok(None) => break,
             Ok(Some(Err(error))) => return Err(of_form(&error)),
             Ok(Some(Ok(piece))) => bytes.extend_from_slice(&piece),
@@ -136,7 +132,7 @@ fn of_field(name: &str, code: &'static str, message: &str) -> ApiError {
 fn of_form(error: &MultipartError) -> ApiError {
     tracing::debug!(%error, "a form could not be read");
     let message = format!("is no valid multipart form: {error}");
-    Problem::new(StatusCode::BAD_REQUEST, "malformed_form", "The body is not a valid form")
+    Problem::of(ProblemCode::MalformedForm)
         .detail(format!("body: {message}"))
         .errors(vec![field_error("body", "malformed_form", &message)])
         .into()
@@ -145,12 +141,8 @@ fn of_form(error: &MultipartError) -> ApiError {
 fn unsupported() -> ApiError {
     let message = "the Content-Type must be multipart/form-data, text/csv, application/json or \
                    application/x-ndjson";
-    Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
-        "The body's type is not supported",
-    )
-    .detail(message)
-    .errors(vec![field_error("body", "unsupported_media_type", message)])
-    .into()
+    Problem::of(ProblemCode::UnsupportedMediaType)
+        .detail(message)
+        .errors(vec![field_error("body", "unsupported_media_type", message)])
+        .into()
 }

@@ -11,7 +11,7 @@ use actix_web::{
     web,
 };
 use linnet_domain::Scope;
-use linnet_protocol::problem::Problem;
+use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -21,7 +21,7 @@ use linnet_import::{
     columns_of,
     source::{Rows, SourceError},
 };
-use linnet_jobs::{announce, upload::UploadError};
+use linnet_jobs::{publish_notice, upload::UploadError};
 
 use super::{
     super::error::{ApiError, RETRY_AFTER_AWAY, field_error},
@@ -103,7 +103,7 @@ pub(crate) async fn import_urls(
     prefer: Prefer,
 ) -> Result<HttpResponse, ApiError> {
     // The gateway asked for the scope of jobs.
-    if !caller.is_admin() && !caller.identity().scopes.allow(Scope::UrlsWrite) {
+    if !caller.is_admin() && !caller.identity().scopes.allows(Scope::UrlsWrite) {
         return Err(ApiError::forbidden("this needs a key with the scope urls:write, too"));
     }
     import(JobKind::ImportUrls, &request, payload, &state, &caller, key, query, prefer).await
@@ -131,7 +131,7 @@ async fn import(
 ) -> Result<HttpResponse, ApiError> {
     let options = Options::read(query)?;
     let settings = &state.jobs.settings;
-    let Ok(_slot) = state.jobs.uploads.try_acquire() else {
+    let Ok(_slot) = state.jobs.upload_slots.try_acquire() else {
         let detail = "too many uploads are under way";
         return Err(Problem::unavailable(detail, RETRY_AFTER_AWAY).into());
     };
@@ -170,7 +170,7 @@ async fn import(
     let Some(job) = made else { return Ok(answer) };
     upload.keep();
     let lane = Lane::of(new.is_large);
-    if let Err(error) = announce(&state.announcer.redis, lane, job.id).await {
+    if let Err(error) = publish_notice(&state.announcer.redis, lane, job.id).await {
         // A dispatcher notices.
         tracing::debug!(%error, "a job is announced later");
     }
@@ -184,7 +184,7 @@ async fn import(
 async fn wait_for(state: &ApiState, job: Job, wait: Duration) -> Option<HttpResponse> {
     let deadline = Instant::now() + wait;
     let location = format!("/api/v1/jobs/{}", job.id);
-    let mut watched = state.jobs.watch.watch(job)?;
+    let mut watched = state.jobs.updates.subscribe(job)?;
     loop {
         tokio::time::timeout_at(deadline, watched.job.changed()).await.ok()?.ok()?;
         let job = watched.job.borrow_and_update().clone()?;
@@ -201,7 +201,7 @@ async fn wait_for(state: &ApiState, job: Job, wait: Duration) -> Option<HttpResp
 }
 
 fn too_many() -> ApiError {
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_jobs", "Too many jobs")
+    Problem::of(ProblemCode::TooManyJobs)
         .detail("jobs must come to their end before others are taken")
         .retry_after(10)
         .into()
@@ -233,27 +233,15 @@ impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         let text = error.to_string();
         let problem = match error {
-            UploadError::BrokenOff => {
-                Problem::new(StatusCode::BAD_REQUEST, "body_broken", "The body could not be read")
-            }
-            UploadError::TooSlow => Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_timeout",
-                "The body came too slowly",
-            ),
-            UploadError::TooLarge { .. } => {
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large")
-            }
-            UploadError::Gzip => {
+            UploadError::Incomplete => Problem::of(ProblemCode::BodyBroken),
+            UploadError::TimedOut => Problem::of(ProblemCode::BodyTimeout),
+            UploadError::TooLarge { .. } => Problem::of(ProblemCode::TooLarge),
+            UploadError::InvalidGzip => {
                 return Problem::invalid(vec![field_error("file", "invalid", &text)]).into();
             }
             UploadError::DiskFull => {
                 tracing::error!("the upload area is full");
-                Problem::new(
-                    StatusCode::INSUFFICIENT_STORAGE,
-                    "insufficient_storage",
-                    "There is no room for the upload",
-                )
+                Problem::of(ProblemCode::InsufficientStorage)
             }
             UploadError::Io(error) => {
                 tracing::error!(%error, "the upload area cannot be written");

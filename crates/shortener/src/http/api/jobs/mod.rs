@@ -3,11 +3,11 @@
 pub(crate) mod errors;
 pub(crate) mod events;
 
-use actix_web::{HttpResponse, http::StatusCode, web};
-use linnet_protocol::problem::Problem;
+use actix_web::{HttpResponse, web};
+use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 
 use linnet_domain::{Job, JobFilter, JobId, JobKind, JobState};
-use linnet_jobs::{announce, upload};
+use linnet_jobs::{publish_notice, upload};
 use linnet_store::JobChange;
 
 use super::{
@@ -41,9 +41,7 @@ fn absent() -> ApiError {
 
 fn wrong_state(job: &Job, detail: &str) -> ApiError {
     let state = if job.is_dead { "dead" } else { job.state.as_str() };
-    Problem::new(StatusCode::CONFLICT, "wrong_state", "The job is in another state")
-        .detail(format!("the job is {state}: {detail}"))
-        .into()
+    Problem::of(ProblemCode::WrongState).detail(format!("the job is {state}: {detail}")).into()
 }
 
 fn filter(fields: &mut Fields, only_dead: bool) -> JobFilter {
@@ -129,7 +127,7 @@ pub(crate) async fn cancel(
         JobChange::WrongState(job) => {
             Err(wrong_state(&job, "only one that waits or runs can be cancelled"))
         }
-        JobChange::Absent => Err(absent()),
+        JobChange::NotFound => Err(absent()),
     }
 }
 
@@ -145,13 +143,13 @@ pub(crate) async fn replay(
 ) -> Result<HttpResponse, ApiError> {
     match state.store.replay_job(id.0, caller.visibility()).await? {
         JobChange::Done((job, lane)) => {
-            if let Err(error) = announce(&state.announcer.redis, lane, job.id).await {
+            if let Err(error) = publish_notice(&state.announcer.redis, lane, job.id).await {
                 tracing::debug!(%error, "a job is announced later");
             }
             Ok(HttpResponse::Accepted().json(job))
         }
         JobChange::WrongState(job) => Err(wrong_state(&job, "only a dead one can be replayed")),
-        JobChange::Absent => Err(absent()),
+        JobChange::NotFound => Err(absent()),
     }
 }
 
@@ -164,7 +162,7 @@ pub(crate) async fn delete(
     caller: Caller,
     id: IdGuard<JobId>,
 ) -> Result<HttpResponse, ApiError> {
-    if let JobChange::Absent = state.store.cancel_job(id.0, caller.visibility()).await? {
+    if let JobChange::NotFound = state.store.cancel_job(id.0, caller.visibility()).await? {
         return Err(absent());
     }
     match state.store.discard_job(id.0, caller.visibility()).await? {
@@ -174,7 +172,7 @@ pub(crate) async fn delete(
         }
         // Somebody replayed it meanwhile.
         JobChange::WrongState(job) => Err(wrong_state(&job, "it was put back into the queue")),
-        JobChange::Absent => Err(absent()),
+        JobChange::NotFound => Err(absent()),
     }
 }
 
