@@ -25,7 +25,7 @@ pub struct ParsedUserAgent {
     pub value: ClickValue,
 }
 
-/// Recognizes bots, browsers, operating systems and devices. Takes a few MiB: create one for each process.
+/// Recognizes bots, browsers, operating systems and devices. Occupies a few MiB, so a process should create only one.
 pub struct UserAgentParser {
     bots: Bots,
     browsers: Parser,
@@ -81,7 +81,7 @@ fn device(agent: &str, category: &str) -> &'static str {
     }
 }
 
-/// The family of an operating system: one for all versions of Windows, two for all of Apple's devices.
+/// The family of an operating system. All versions of Windows are one family; Apple's devices are iOS or macOS.
 fn os_family(os: &str) -> String {
     let family = match os {
         "iPhone" | "iPad" | "iPod" | "iOS" => "iOS",
@@ -149,7 +149,6 @@ fn printable(text: &str, max: usize) -> String {
 mod tests {
     use super::*;
 
-    // Long because user agents are.
     #[test]
     fn user_agents_are_recognized() {
         let parser = UserAgentParser::default();

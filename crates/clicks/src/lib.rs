@@ -7,7 +7,7 @@
 //!    visitor's address by a keyed hash and a country, and packs the clicks into a [`Batch`] with an id.
 //! 3. A batch becomes one entry of a Redis stream. While Redis is unreachable or the stream is full, batches go to the
 //!    spool, a bounded file, and from there to the stream later, in order.
-//! 4. The worker process reads the stream and writes PostgreSQL. Batch ids make repetitions harmless.
+//! 4. The worker process reads the stream and writes to PostgreSQL. It skips batches whose id it has already written.
 //!
 //! `docs/ARCHITECTURE.md`, *Delivery of clicks*, lists the loss that each fault causes.
 

@@ -20,7 +20,7 @@ use super::{Batch, BatchError, BatchId, PackedBatch, PackedClick};
 const VERSION: u8 = 1;
 /// Length of version and id, in bytes.
 const HEADER_LEN: usize = 1 + 16;
-/// Largest decompressed size that is accepted, in bytes; no publisher writes as much.
+/// Largest decompressed size that is accepted, in bytes. Batches of the publisher are far smaller.
 const MAX_UNPACKED: usize = 16 * 1024 * 1024;
 /// Smallest decompressed size of a click, in bytes: seven columns of at least one byte, and the visitor.
 const MIN_CLICK: usize = 7 + 8;
@@ -74,13 +74,16 @@ impl Batch {
         packed
     }
 
-    /// The number of clicks that a packed batch declares; 0 if the bytes are no batch.
+    /// The number of clicks that a packed batch declares; 0 if the bytes are not a batch.
     pub fn packed_click_count(packed: &[u8]) -> u64 {
         let mut header = Reader(packed.get(HEADER_LEN..).unwrap_or_default());
         header.number().unwrap_or(0)
     }
 
-    /// Decodes a batch; bytes that are no batch return an error, never a panic.
+    /// Decodes a batch. Never panics, whatever the bytes.
+    ///
+    /// # Errors
+    /// If the bytes are not a batch of this version.
     pub fn unpack(packed: &[u8]) -> Result<Self, BatchError> {
         let mut packed = Reader(packed);
         let id = read_id(&mut packed)?;
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_batch_is_an_error_and_never_a_panic() {
+    fn damaged_batch_returns_an_error_without_a_panic() {
         let packed = batch().pack();
         for length in 0..packed.len() {
             assert!(Batch::unpack(&packed[..length]).is_err(), "cut at {length}");
@@ -276,7 +279,7 @@ mod tests {
             for bit in 0..8 {
                 let mut damaged = packed.clone();
                 damaged[position] ^= 1 << bit;
-                // Some damage yields other valid clicks: checksums belong to the transports.
+                // A flipped bit may yield other valid clicks. Redis and the spool detect damage, the codec does not.
                 let _ = Batch::unpack(&damaged);
             }
         }

@@ -1,4 +1,4 @@
-//! A batch: the clicks that travel together through Redis or the spool to a worker.
+//! A batch: clicks that the publisher sends together, through Redis or the spool, to a worker.
 
 mod codec;
 
@@ -12,7 +12,7 @@ pub type BatchId = [u8; 16];
 /// Why bytes cannot be read as a batch.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BatchError {
-    /// Another release's format, or no batch at all.
+    /// The bytes have another release's format, or are not a batch.
     #[error("unknown batch version {0}")]
     Version(u8),
     /// Truncated or inconsistent data.
@@ -45,7 +45,7 @@ pub struct PackedClick {
     pub country: Option<u32>,
 }
 
-/// Clicks that travel together.
+/// Clicks that are published, spooled and ingested together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Its unique id.

@@ -24,7 +24,7 @@ const CACHED_USER_AGENTS: usize = 10_000;
 /// A click whose time is further in the future is recorded with the current time.
 const MAX_AHEAD: TimeDelta = TimeDelta::hours(1);
 
-/// Caches what clicks have in common.
+/// Caches parsed user agents, ids of values, and attributes of links, which many clicks share.
 pub struct BatchEnricher {
     store: Store,
     parser: UserAgentParser,
@@ -138,7 +138,7 @@ impl Lookups {
             at: at.filter(|at| *at < self.now + MAX_AHEAD).unwrap_or(self.now),
             url_id: click.url_id,
             visitor: click.visitor.map(u64::cast_signed),
-            // Identity columns of PostgreSQL begin with 1.
+            // Ids come from an identity column of PostgreSQL, which starts at 1.
             values: values.map(|id| id.and_then(NonZeroI32::new)),
             user_id: link.user_id,
             kind: ClickKind::of(click.is_head, is_bot, click.is_prefetch),

@@ -1,4 +1,4 @@
-//! Adds up clicks to roll-ups, and divides rows and roll-ups among shards. No I/O.
+//! Aggregates clicks into roll-ups, and splits rows and roll-ups by shard. No I/O.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,12 +16,12 @@ use linnet_store::{
 /// The distinct visitors of each subject on each day.
 pub(super) type VisitorsByDay = HashMap<(Subject, NaiveDate), Vec<i64>>;
 
-/// The subjects that links share: the link's owner, and the whole service.
+/// The subjects that several links share: the link's owner, and the whole service.
 fn shared_subjects(user_id: Option<UserId>) -> impl Iterator<Item = Subject> {
     user_id.map(Subject::User).into_iter().chain([Subject::Service])
 }
 
-/// The link, its owner, and the whole service.
+/// All subjects whose roll-ups count a click: the link, its owner, and the whole service.
 pub(super) fn subjects(url_id: LinkId, user_id: Option<UserId>) -> impl Iterator<Item = Subject> {
     std::iter::once(Subject::Link(url_id)).chain(shared_subjects(user_id))
 }
@@ -48,11 +48,11 @@ fn day_of(click: &ClickRow) -> NaiveDate {
     click.at.date_naive()
 }
 
-/// The distinct visitors in these sorted clicks. They are counted before the group is written.
+/// Collects the distinct visitors in these sorted clicks. Redis counts them before the group is written.
 pub(super) fn visitors(clicks: &[ClickRow]) -> VisitorsByDay {
     let mut all = VisitorsByDay::new();
     for clicks in by_link(clicks).flat_map(by_day) {
-        let visitors = distinct(people(clicks).filter_map(|click| click.visitor).collect());
+        let visitors = distinct(person_clicks(clicks).filter_map(|click| click.visitor).collect());
         let Some(first) = clicks.first().filter(|_| !visitors.is_empty()) else { continue };
         for subject in shared_subjects(first.user_id) {
             all.entry((subject, day_of(first))).or_default().extend(&visitors);
@@ -80,17 +80,17 @@ fn distinct(mut all: Vec<i64>) -> Vec<i64> {
 /// How many transactions write a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteMode {
-    /// One transaction, which leaves the other processors to redirects.
+    /// One transaction. PostgreSQL uses one core for it and leaves the others to redirects.
     Sequential,
     /// One concurrent transaction for each shard.
     Parallel,
 }
 
 /// Fewest clicks that are written in several transactions. For fewer, a second transaction costs more than it gains.
-const SPLIT_FROM: usize = 1_000;
+const MIN_CLICKS_TO_SPLIT: usize = 1_000;
 
-/// The rows and roll-ups of `shards` in these sorted clicks: one group for each transaction. `visitors` has the number of
-/// visitors so far of each subject and day.
+/// Builds the groups, one for each transaction, from the sorted `clicks` that belong to `shards`. `visitors` is the current
+/// number of visitors of each subject and day.
 pub(super) fn build_groups<'a>(
     batches: &'a [Vec<u8>],
     shards: &[i16],
@@ -100,7 +100,7 @@ pub(super) fn build_groups<'a>(
 ) -> Vec<ClickGroup<'a>> {
     let mut totals = add_up(clicks, visitors);
     totals.retain(|shard, _| shards.contains(shard));
-    let is_split = mode == WriteMode::Parallel && clicks.len() >= SPLIT_FROM;
+    let is_split = mode == WriteMode::Parallel && clicks.len() >= MIN_CLICKS_TO_SPLIT;
     if !is_split {
         let mut whole = ClickTotals::default();
         for shard in totals.values_mut() {
@@ -119,7 +119,7 @@ pub(super) fn build_groups<'a>(
     groups.collect()
 }
 
-// `rows_of` relies on it: of more shards, those between the first and the last would be included.
+// `rows_of` takes every row from the first shard to the last. With three shards, that could include one that was not passed.
 const _: () = assert!(SHARDS.len() == 2);
 
 /// The clicks of these shards, which are adjacent in `SHARDS`.
@@ -178,7 +178,8 @@ fn add_day(days: &mut LinkDays, clicks: &[ClickRow], visitors: impl Fn(Subject, 
         }
         days.add_hour(clicks.first().map_or(0, |click| click.at.hour().cast_signed()), counts);
     }
-    let mut values: Vec<NonZeroI32> = people(clicks).flat_map(|c| c.values).flatten().collect();
+    let mut values: Vec<NonZeroI32> =
+        person_clicks(clicks).flat_map(|c| c.values).flatten().collect();
     values.sort_unstable();
     for value in values.chunk_by(PartialEq::eq) {
         let clicks = i64::try_from(value.len()).unwrap_or(i64::MAX);
@@ -186,14 +187,14 @@ fn add_day(days: &mut LinkDays, clicks: &[ClickRow], visitors: impl Fn(Subject, 
     }
 }
 
-fn people(clicks: &[ClickRow]) -> impl DoubleEndedIterator<Item = &ClickRow> {
+fn person_clicks(clicks: &[ClickRow]) -> impl DoubleEndedIterator<Item = &ClickRow> {
     clicks.iter().filter(|click| click.kind == ClickKind::Person)
 }
 
-/// The change to a link's own counter for its clicks, which are sorted by time.
+/// The change to the counter in the link's row. `clicks` are sorted by time.
 fn link_delta(clicks: &[ClickRow]) -> Option<LinkDelta> {
-    let last = people(clicks).next_back()?;
-    let count = people(clicks).filter(|click| !click.is_counted).count();
+    let last = person_clicks(clicks).next_back()?;
+    let count = person_clicks(clicks).filter(|click| !click.is_counted).count();
     let clicks = i64::try_from(count).unwrap_or(i64::MAX);
     Some(LinkDelta { url_id: last.url_id, clicks, last: last.at })
 }

@@ -15,7 +15,7 @@ use super::value_ids::ValueIds;
 
 /// Most cached links.
 const CAPACITY: usize = 50_000;
-/// Life of a cached link: an edit of its target can change the campaign.
+/// TTL of a cached link. It is short because an edit of the target can change the campaign.
 const TTL: Duration = Duration::from_mins(1);
 
 /// Owner and campaign of a link. A deleted link has neither.

@@ -10,11 +10,11 @@ const GROUP_SIZES: [f64; 8] = [1.0, 10.0, 100.0, 1_000.0, 5_000.0, 10_000.0, 25_
 /// The instruments of ingestion.
 pub struct IngestMetrics {
     ingested: [BoundCounter<u64>; 4],
-    /// Batches that were written before.
+    /// Repeated batches that were already written.
     pub(super) duplicates: BoundCounter<u64>,
     /// Batches moved to the dead letters.
     pub(super) dead_letters: BoundCounter<u64>,
-    /// Clicks that those batches declare.
+    /// Clicks in those batches, by their headers.
     pub(super) dead_letter_clicks: BoundCounter<u64>,
     /// Groups that failed and are retried.
     pub(super) retries: BoundCounter<u64>,
@@ -27,11 +27,11 @@ pub struct IngestMetrics {
 }
 
 impl IngestMetrics {
-    /// Registers the instruments. Counters start at 0, so that a first loss is an increase.
+    /// Registers the instruments. Counters start at 0, so `increase()` includes the first event.
     pub fn new(meter: &Meter) -> Self {
         let counter = |name: &'static str, description: &'static str| {
             let counter = meter.u64_counter(name).with_description(description).build().bind(&[]);
-            // A series is exposed only once a value was added.
+            // The exporter omits a series until a value is added.
             counter.add(0);
             counter
         };

@@ -1,13 +1,13 @@
 //! The worker's end of the pipeline: from the stream to rows and roll-ups in PostgreSQL.
 //!
-//! - Workers share a consumer group, and a worker has several consumers: one prepares its group of batches while PostgreSQL
-//!   writes another's.
-//! - A transaction writes one shard or all shards of a group together with the batches' ids, and only then are the batches
-//!   acknowledged. The ids make a repeated batch harmless.
+//! - Workers share a consumer group. A worker has several consumers, so that one can prepare its group of batches while
+//!   PostgreSQL writes the group of another.
+//! - A transaction writes one shard or all shards of a group together with the batches' ids. The consumer acknowledges the
+//!   batches after the commit. A batch whose id is already written is skipped.
 //! - While PostgreSQL is unreachable, a consumer keeps its group, retries, and reads nothing more.
 //! - A batch that cannot be decoded, or whose rows PostgreSQL rejects, goes to the stream of dead letters. An error that
 //!   does not depend on the rows, such as a missing permission, makes all batches wait instead.
-//! - Batches that another consumer has held for too long are taken over.
+//! - A consumer takes over batches that another one has held for longer than `worker.claim_after_ms`.
 
 mod batch_enricher;
 mod group;

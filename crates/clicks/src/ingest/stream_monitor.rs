@@ -27,7 +27,7 @@ const KEEP_MS: u64 = 10_000;
 /// Idle time after which a consumer without pending entries is deleted, in milliseconds.
 const CONSUMER_IDLE_MS: usize = 600_000;
 
-/// An entry's id: time in milliseconds, and a number within it.
+/// An entry's id: time in milliseconds, and a sequence number within that millisecond.
 type EntryId = (u64, u64);
 
 #[derive(Default)]

@@ -3,8 +3,8 @@
 //! - Each subject and day has a key: a set of up to [`EXACT_VISITORS`] hashes, which counts exactly, and beyond that a
 //!   `HyperLogLog` of 12 KiB, whose standard error is 0.81 %.
 //! - Adding a visitor twice changes nothing, so a retried group is harmless. The group writes the counts to the roll-ups.
-//! - A marker key shows that Redis has the keys of a day. If it is missing although the day had visitors, Redis has lost its
-//!   data, and the keys are rebuilt from raw clicks.
+//! - Each day has a marker key. If it is missing although PostgreSQL has visitors of that day, Redis has lost its data, and
+//!   the keys are rebuilt from raw clicks.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -18,19 +18,19 @@ use super::group::{VisitorsByDay, subjects};
 
 /// Most visitors of one subject and day that are counted exactly.
 const EXACT_VISITORS: usize = 1_000;
-/// Life of the keys, in seconds. After an outage, clicks of a day arrive late.
+/// TTL of the keys, in seconds. It exceeds a day because clicks arrive late after an outage.
 const TTL_S: u32 = 3 * 24 * 3_600;
 /// Most visitors of one script call, which blocks Redis while it runs.
 const VISITORS_PER_CALL: usize = 2_000;
 /// Rows of one read while a day is rebuilt.
 const REBUILD_ROWS: i64 = 5_000;
 
-/// Adds visitors to each key, and returns the number of visitors of each. `ARGV` is the life, the limit of exact counts,
-/// and for each key a count and that many hashes. A set beyond the limit becomes a `HyperLogLog` under the same name.
+/// Adds visitors to each key, and returns the number of visitors of each. `ARGV` has the TTL, the limit of exact counts,
+/// and for each key the number of hashes followed by the hashes. A set beyond the limit becomes a `HyperLogLog` under the same name.
 static ADD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-        local life, exact, at = ARGV[1], tonumber(ARGV[2]), 3
+        local ttl, exact, at = ARGV[1], tonumber(ARGV[2]), 3
         local counts = {}
         for i, key in ipairs(KEYS) do
             local last = at + tonumber(ARGV[at])
@@ -41,7 +41,7 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
             else
                 local count = redis.call('SCARD', key)
                 if count == added then
-                    redis.call('EXPIRE', key, life)
+                    redis.call('EXPIRE', key, ttl)
                 end
                 if count > exact then
                     local members = redis.call('SMEMBERS', key)
@@ -50,7 +50,7 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
                         local to = math.min(from + 999, #members)
                         redis.call('PFADD', key, unpack(members, from, to))
                     end
-                    redis.call('EXPIRE', key, life)
+                    redis.call('EXPIRE', key, ttl)
                     count = redis.call('PFCOUNT', key)
                 end
                 counts[i] = count
@@ -105,7 +105,7 @@ async fn add(
     Ok(counts)
 }
 
-/// An incomplete call of [`ADD`].
+/// A call of [`ADD`] that collects its keys and arguments before it is sent.
 struct AddCall {
     invocation: redis::ScriptInvocation<'static>,
     subjects: Vec<(Subject, NaiveDate)>,

@@ -20,7 +20,7 @@ use super::{
     visitors::{VisitorsError, count_visitors},
 };
 
-/// Batches that are unpacked at a time: a packed click needs at most a third of the memory.
+/// Batches that are unpacked at a time. An unpacked click needs at least three times the memory of a packed one.
 const UNPACKED_BATCHES: usize = 8;
 
 /// Why a group could not be written.
@@ -47,8 +47,8 @@ impl From<VisitorsError> for IngestError {
 }
 
 impl IngestError {
-    /// Whether retries cannot help, because the clicks themselves are rejected. Other errors of the database can be fixed by
-    /// an operator. A duplicate key comes from a roll-up that another worker inserted at the same time; the retry updates it.
+    /// Whether PostgreSQL rejects the clicks themselves, so that retries cannot succeed. An operator can fix any other error.
+    /// A duplicate key is temporary: another worker inserted the same roll-up at the same time, and the retry updates it.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Redis(_) => false,
@@ -146,7 +146,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// The sorted rows of these batches. If a link changes its owner meanwhile, its rows have one of the two owners.
+    /// Decodes, enriches and sorts these batches. If a link's owner changes meanwhile, a row may have either owner.
     async fn read_rows(&self, batches: &[PackedBatch<'_>]) -> Result<Vec<ClickRow>, IngestError> {
         let mut rows = Vec::new();
         for part in batches.chunks(UNPACKED_BATCHES) {
@@ -180,8 +180,8 @@ impl Writer {
     }
 }
 
-/// The distinct batches that are not completely written, by the shards that they lack. A batch lacks only some of its
-/// shards after a fault between two transactions.
+/// Groups the batches that are not completely written by their missing shards, and removes duplicates. A batch misses
+/// only some shards if one of its two transactions failed.
 fn by_missing_shards<'a>(
     batches: &[PackedBatch<'a>],
     written: &HashMap<Vec<u8>, Vec<i16>>,

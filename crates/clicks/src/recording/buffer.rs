@@ -1,7 +1,7 @@
 //! The buffers to which redirects append clicks, one for each server thread.
 //!
-//! - A click is a fixed header and the bytes of three headers of the request, appended to one growing array. It has no
-//!   allocation of its own.
+//! - A click is a fixed-length record followed by the bytes of three request headers. It is appended to one growing array,
+//!   without an allocation of its own.
 //! - The server thread's lock is practically uncontended: the publisher takes it a few times a second, and only to swap the
 //!   array for an empty one.
 
@@ -20,7 +20,7 @@ use super::metrics::RecordingMetrics;
 
 /// Clicks in a buffer at which the publisher wakes before its interval ends.
 const WAKE_AT: u32 = 1_000;
-/// Longest prefix of a user agent that is kept, in bytes. Those of in-app browsers are the longest, about 400.
+/// Longest prefix of a user agent that is kept, in bytes. The longest real user agents, of in-app browsers, have about 400.
 const MAX_AGENT: usize = 512;
 /// Longest prefix of a referrer that is kept, in bytes: the scheme and the longest host name.
 const MAX_REFERRER: usize = 264;
@@ -29,7 +29,7 @@ const MAX_LANGUAGE: usize = 35;
 /// Capacity to which a recycled array shrinks, in bytes.
 const KEEP_CAPACITY: usize = 512 * 1024;
 
-/// Length of a click's fixed header, in bytes.
+/// Length of a click's fixed-length record, in bytes.
 const HEADER_LEN: usize = 8 + 8 + 1 + 16 + 2 + 2 + 1;
 
 const IS_HEAD: u8 = 1;

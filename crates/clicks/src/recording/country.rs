@@ -26,8 +26,8 @@ impl CountryDatabase {
         code.map(ToOwned::to_owned)
     }
 
-    /// Loads the file, and reloads it whenever it changes. Never returns. While the file is unreadable, the last good one
-    /// stays in use.
+    /// Loads the file, and reloads it whenever it changes. While the file is unreadable, the last version that loaded stays
+    /// in use. Never returns.
     pub(super) async fn keep_loaded(self, file: PathBuf) {
         let mut loaded: Option<SystemTime> = None;
         let mut rejected: Option<SystemTime> = None;

@@ -1,7 +1,7 @@
 //! Live streams of a link's clicks.
 //!
-//! - One task of the process reads the stream without a consumer group, and only while a subscription exists. Live clicks
-//!   are therefore as recent as the stream, whatever the workers do.
+//! - One task of the process reads the stream, and only while a subscription exists. It reads without a consumer group, so
+//!   slow or stopped workers do not delay live clicks.
 //! - Entries stay in the stream for some seconds after they are written, so a client that reconnects within that time
 //!   misses nothing.
 
@@ -137,7 +137,8 @@ impl LiveClicks {
         Some(LiveClickSubscription { live: self.clone(), number, clicks, skipped })
     }
 
-    /// A link's clicks after `last` that the stream still has, and whether none are missing.
+    /// Returns a link's clicks after `last` that are still in the stream, and whether they are complete: false if the entry
+    /// of `last` has been trimmed.
     pub async fn since(
         &self,
         redis: &RedisClient,
@@ -178,7 +179,7 @@ impl LiveClicks {
 
     async fn read_stream(&self, settings: &RedisSettings) -> Result<(), RedisError> {
         let mut redis = connect(settings, RESPONSE_TIMEOUT).await?;
-        // `$` would skip entries between two reads, so each read names the entry before it.
+        // Each read passes the last id that it has seen. `$` would skip entries that arrive between two reads.
         let mut newest = redis::cmd("XREVRANGE");
         newest.arg(STREAM).arg("+").arg("-").arg("COUNT").arg(1);
         let newest: StreamRangeReply = newest.query_async(&mut redis).await?;

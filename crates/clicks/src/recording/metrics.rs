@@ -26,12 +26,12 @@ pub(crate) struct RecordingMetrics {
     pub(super) batch_size: BoundHistogram<f64>,
     /// Time from draining the buffers to the response of Redis, in seconds.
     pub(super) flush_duration: BoundHistogram<f64>,
-    /// Value of the gauge, in bytes.
+    /// Size of the spool for its gauge, in bytes.
     pub(super) spool_bytes: Arc<AtomicU64>,
 }
 
 impl RecordingMetrics {
-    /// Registers the instruments. Counters start at 0, so that a first loss is an increase.
+    /// Registers the instruments. Counters start at 0, so `increase()` includes the first event.
     pub(crate) fn new(meter: &Meter) -> Self {
         let spool_bytes = Arc::new(AtomicU64::new(0));
         let observed = Arc::clone(&spool_bytes);
@@ -77,7 +77,7 @@ impl RecordingMetrics {
     }
 }
 
-/// A series is exposed only once a value was added.
+/// Adds 0, because the exporter omits a series until a value is added.
 fn from_zero(counter: BoundCounter<u64>) -> BoundCounter<u64> {
     counter.add(0);
     counter

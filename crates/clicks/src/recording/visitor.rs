@@ -43,7 +43,7 @@ impl VisitorKeys {
         digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
     }
 
-    /// The day's key. Until the database has returned it, a random key replaces it: visitors of that day may then be counted
+    /// The day's key. Until the database returns it, the process uses a random key of its own, so a visitor may be counted
     /// once for each process.
     fn key(&self, day: NaiveDate) -> VisitorKey {
         let known = self.0.read().ok().and_then(|keys| keys.get(&day).copied());
@@ -63,7 +63,7 @@ impl VisitorKeys {
     }
 }
 
-/// Fetches the keys of yesterday, today and tomorrow, and creates those that no process has created. Never returns.
+/// Fetches the keys of yesterday, today and tomorrow periodically, and creates missing ones. Never returns.
 pub(super) async fn refresh_visitor_keys(keys: VisitorKeys, store: Store, clock: Clock) {
     let mut is_failing = false;
     loop {
