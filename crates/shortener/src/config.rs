@@ -140,7 +140,7 @@ impl LoadSettings for Settings {
         self.jobs.validate(problems);
         self.postgres.validate(problems);
         problems.require(
-            self.shortener.server_threads <= self.postgres.max_workers(),
+            self.shortener.server_threads <= self.postgres.max_server_threads(),
             "shortener.server_threads",
             "must leave each thread a connection: postgres.max_connections of at least 3 for each and 2 more",
         );
@@ -163,7 +163,7 @@ impl Settings {
         match self.shortener.server_threads {
             0 => std::thread::available_parallelism()
                 .map_or(1, std::num::NonZero::get)
-                .min(self.postgres.max_workers()),
+                .min(self.postgres.max_server_threads()),
             threads => threads,
         }
     }

@@ -113,10 +113,10 @@ impl Shared {
         reason = "start-up; a pool and a client were made from the same settings before"
     )]
     fn open(&self, role: Role) -> (Store, RedisClient) {
-        let workers = self.settings.server_threads();
+        let server_threads = self.settings.server_threads();
         let pool_role = match role {
-            Role::Resolve => PoolRole::Resolve { workers },
-            Role::Api | Role::Background => PoolRole::Api { workers },
+            Role::Resolve => PoolRole::Resolve { server_threads },
+            Role::Api | Role::Background => PoolRole::Api { server_threads },
         };
         let store = Store::new(
             connect_lazy(&self.settings.postgres, pool_role).expect("postgres.url was checked"),

@@ -1,4 +1,4 @@
-//! Rows in PostgreSQL's binary `COPY` format
+//! Writer and reader of PostgreSQL's binary `COPY` format
 //! (<https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format").
 
 use chrono::{DateTime, Utc};
@@ -6,25 +6,25 @@ use chrono::{DateTime, Utc};
 use super::StoreError;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-/// A field's length that stands for NULL.
+/// The length of a field that is NULL.
 const NULL: &[u8] = &(-1_i32).to_be_bytes();
-/// 2000-01-01, from which PostgreSQL counts microseconds, in microseconds since 1970.
+/// 2000-01-01, PostgreSQL's epoch, in microseconds since 1970.
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
 
-/// Builds the bytes to send.
+/// Encodes rows.
 pub(super) struct BinaryRows(Vec<u8>);
 
 impl BinaryRows {
-    /// With room for so many bytes.
+    /// An encoder with room for this number of bytes.
     pub(super) fn new(capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity + 32);
         bytes.extend_from_slice(SIGNATURE);
-        // No flags, no extension of the header.
+        // No flags and no header extension.
         bytes.extend_from_slice(&[0; 8]);
         Self(bytes)
     }
 
-    /// Begins a row of so many columns.
+    /// Begins a row with this number of columns.
     pub(super) fn begin(&mut self, columns: usize) {
         self.0.extend_from_slice(&i16::try_from(columns).unwrap_or(i16::MAX).to_be_bytes());
     }
@@ -45,7 +45,7 @@ impl BinaryRows {
         self.bigint(value.timestamp_micros().saturating_sub(EPOCH_2000_US));
     }
 
-    /// NULL, or the value by its own writer.
+    /// Writes NULL, or the value with its writer.
     pub(super) fn nullable<T>(&mut self, value: Option<T>, write: impl Fn(&mut Self, T)) {
         match value {
             Some(value) => write(self, value),
@@ -53,17 +53,17 @@ impl BinaryRows {
         }
     }
 
-    /// The bytes so far.
+    /// The bytes to send.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Begins anew behind what was sent; the header comes only once.
-    pub(super) fn forget_sent(&mut self) {
+    /// Removes the sent bytes. The header is sent only once.
+    pub(super) fn clear_sent(&mut self) {
         self.0.clear();
     }
 
-    /// The rest of the bytes, with the end mark.
+    /// The remaining bytes with the trailer.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&(-1_i16).to_be_bytes());
         self.0
@@ -76,79 +76,79 @@ impl BinaryRows {
     }
 }
 
-/// The bytes are not what the format says they are.
+/// The bytes violate the format.
 #[derive(Debug, thiserror::Error)]
-#[error("COPY sent what its format does not allow")]
-pub(super) struct Malformed;
+#[error("COPY data is malformed")]
+pub(super) struct MalformedCopy;
 
-impl From<Malformed> for StoreError {
-    fn from(error: Malformed) -> Self {
+impl From<MalformedCopy> for StoreError {
+    fn from(error: MalformedCopy) -> Self {
         Self::Failed(sqlx::Error::Decode(error.into()))
     }
 }
 
-/// Reads what [`BinaryRows`] writes, from the columns' bytes as they came.
+/// Decodes the rows that [`BinaryRows`] encodes.
 pub(super) struct BinaryReader<'a>(&'a [u8]);
 
 impl<'a> BinaryReader<'a> {
-    /// Reads these bytes, which begin with a row.
+    /// A decoder of these bytes, which begin with a row or the header.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Takes away what stands before the first row.
-    pub(super) fn header(&mut self) -> Result<(), Malformed> {
-        self.0 = self.0.strip_prefix(SIGNATURE).ok_or(Malformed)?;
+    /// Skips the header.
+    pub(super) fn header(&mut self) -> Result<(), MalformedCopy> {
+        self.0 = self.0.strip_prefix(SIGNATURE).ok_or(MalformedCopy)?;
         let _flags = self.take::<4>()?;
         let extension = u32::from_be_bytes(self.take()?);
-        self.skip(usize::try_from(extension).map_err(|_| Malformed)?)?;
+        self.skip(usize::try_from(extension).map_err(|_| MalformedCopy)?)?;
         Ok(())
     }
 
-    /// Begins a row of so many columns. False at the end of these bytes, or of all rows.
-    pub(super) fn begin(&mut self, columns: usize) -> Result<bool, Malformed> {
+    /// Begins a row with this number of columns. False at the end of the bytes or of the rows.
+    pub(super) fn begin(&mut self, columns: usize) -> Result<bool, MalformedCopy> {
         if self.0.is_empty() {
             return Ok(false);
         }
         match i16::from_be_bytes(self.take()?) {
             -1 => Ok(false),
             count if usize::try_from(count) == Ok(columns) => Ok(true),
-            _ => Err(Malformed),
+            _ => Err(MalformedCopy),
         }
     }
 
-    pub(super) fn bigint(&mut self) -> Result<i64, Malformed> {
+    pub(super) fn bigint(&mut self) -> Result<i64, MalformedCopy> {
         Ok(i64::from_be_bytes(self.fixed()?))
     }
 
-    /// A `bigint` that is an id, by the constructor of its type.
-    pub(super) fn id<I>(&mut self, new: impl Fn(i64) -> Option<I>) -> Result<I, Malformed> {
-        new(self.bigint()?).ok_or(Malformed)
+    /// Reads an id with the constructor of its type.
+    pub(super) fn id<I>(&mut self, new: impl Fn(i64) -> Option<I>) -> Result<I, MalformedCopy> {
+        new(self.bigint()?).ok_or(MalformedCopy)
     }
 
-    pub(super) fn smallint(&mut self) -> Result<i16, Malformed> {
+    pub(super) fn smallint(&mut self) -> Result<i16, MalformedCopy> {
         Ok(i16::from_be_bytes(self.fixed()?))
     }
 
-    pub(super) fn boolean(&mut self) -> Result<bool, Malformed> {
+    pub(super) fn boolean(&mut self) -> Result<bool, MalformedCopy> {
         Ok(self.fixed::<1>()? != [0])
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
-        let bytes = self.field()?.ok_or(Malformed)?;
-        std::str::from_utf8(bytes).map_err(|_| Malformed)
+    pub(super) fn text(&mut self) -> Result<&'a str, MalformedCopy> {
+        let bytes = self.field()?.ok_or(MalformedCopy)?;
+        std::str::from_utf8(bytes).map_err(|_| MalformedCopy)
     }
 
-    pub(super) fn timestamp(&mut self) -> Result<DateTime<Utc>, Malformed> {
-        let micros = self.bigint()?.checked_add(EPOCH_2000_US).ok_or(Malformed)?;
-        DateTime::from_timestamp_micros(micros).ok_or(Malformed)
+    pub(super) fn timestamp(&mut self) -> Result<DateTime<Utc>, MalformedCopy> {
+        let micros = self.bigint()?.checked_add(EPOCH_2000_US).ok_or(MalformedCopy)?;
+        DateTime::from_timestamp_micros(micros).ok_or(MalformedCopy)
     }
 
-    /// `None` for NULL, or the value by its own reader.
+    /// Reads `None` for NULL, or the value with its reader.
     pub(super) fn nullable<T>(
         &mut self,
-        read: impl Fn(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Option<T>, Malformed> {
+        read: impl Fn(&mut Self) -> Result<T, MalformedCopy>,
+    ) -> Result<Option<T>, MalformedCopy> {
         match self.0.strip_prefix(NULL) {
             Some(rest) => {
                 self.0 = rest;
@@ -158,26 +158,26 @@ impl<'a> BinaryReader<'a> {
         }
     }
 
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        self.field()?.and_then(|bytes| bytes.try_into().ok()).ok_or(Malformed)
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], MalformedCopy> {
+        self.field()?.and_then(|bytes| bytes.try_into().ok()).ok_or(MalformedCopy)
     }
 
     /// `None` for NULL.
-    fn field(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+    fn field(&mut self) -> Result<Option<&'a [u8]>, MalformedCopy> {
         match i32::from_be_bytes(self.take()?) {
             -1 => Ok(None),
-            length => self.skip(usize::try_from(length).map_err(|_| Malformed)?).map(Some),
+            length => self.skip(usize::try_from(length).map_err(|_| MalformedCopy)?).map(Some),
         }
     }
 
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], MalformedCopy> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(MalformedCopy)?;
         self.0 = rest;
         Ok(*bytes)
     }
 
-    fn skip(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
+    fn skip(&mut self, length: usize) -> Result<&'a [u8], MalformedCopy> {
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(MalformedCopy)?;
         self.0 = rest;
         Ok(bytes)
     }
@@ -199,7 +199,7 @@ mod tests {
         rows.finish()
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<i64>, Malformed> {
+    fn read(bytes: &[u8]) -> Result<Vec<i64>, MalformedCopy> {
         let mut reader = BinaryReader::new(bytes);
         reader.header()?;
         let mut numbers = Vec::new();
@@ -213,19 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn encoded_rows_decode_to_the_same_values() {
         assert_eq!(read(&rows()).unwrap(), [7, -7]);
     }
 
     #[test]
-    fn what_is_cut_off_is_refused() {
+    fn truncated_data_is_an_error_except_between_rows() {
         let bytes = rows();
         let header = SIGNATURE.len() + 8;
         let row = (bytes.len() - header - 2) / 2;
         for length in 0..bytes.len() {
-            // Between two rows nothing is missing from those that are there.
-            let is_whole = [header, header + row, header + 2 * row].contains(&length);
-            assert_eq!(read(&bytes[..length]).is_ok(), is_whole, "{length} bytes");
+            let is_between_rows = [header, header + row, header + 2 * row].contains(&length);
+            assert_eq!(read(&bytes[..length]).is_ok(), is_between_rows, "{length} bytes");
         }
         let mut other = rows();
         other[0] = b'X';

@@ -1,18 +1,18 @@
-//! Erasing what is left of a user.
+//! Erasing a user's history: events, clicks and roll-ups.
 
 use linnet_domain::{LinkId, Subject, UserId};
 
-use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, numbers};
+use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, columns::numbers};
 
-/// Rows of one statement: other work goes on in between.
-const CHUNK: i64 = 5_000;
-/// Links whose days are erased at a time: no worker writes roll-ups meanwhile.
-const LOCKED_CHUNK: usize = 100;
+/// Rows per statement, so that other transactions can run in between.
+const CHUNK_ROWS: i64 = 5_000;
+/// Links per transaction that locks the roll-ups, because no worker can write roll-ups during it.
+const LOCKED_CHUNK_LINKS: usize = 100;
 
-/// What was erased.
+/// The numbers of erased resources.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ErasureCounts {
-    /// Links that the user had.
+    /// Links of the user, deleted ones included.
     pub links: usize,
     /// Events of the user and of those links.
     pub events: u64,
@@ -23,9 +23,11 @@ pub struct ErasureCounts {
 }
 
 impl Store {
-    /// Deletes the history and the clicks of a user and of all links that it had, now or before. The
-    /// user itself goes by [`Store::delete_user`], before or after. May be run again, and goes on where
-    /// it was cut off as long as the `created` events are there, which go last.
+    /// Deletes the events and clicks of a user and of all its links, deleted ones included. [`Store::delete_user`] deletes
+    /// the user itself, before or after.
+    ///
+    /// After an interruption, another call continues: the `created` events, from which the links are known, are deleted
+    /// last.
     pub async fn erase_user_history(&self, user_id: UserId) -> Result<ErasureCounts, StoreError> {
         let links = sqlx::query_scalar!(
             r#"SELECT id AS "id!: LinkId" FROM urls WHERE user_id = $1
@@ -35,19 +37,19 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut erased = ErasureCounts { links: links.len(), ..ErasureCounts::default() };
+        let mut counts = ErasureCounts { links: links.len(), ..ErasureCounts::default() };
         let mut subjects: Vec<i64> =
             links.iter().map(|link_id| Subject::Link(*link_id).key()).collect();
         subjects.push(Subject::User(user_id).key());
         let links = numbers(&links);
         for links in links.chunks(1_000) {
-            erased.clicks += self.erase_clicks(links).await?;
+            counts.clicks += self.erase_clicks(links).await?;
         }
         for subjects in subjects.chunks(1_000) {
-            erased.roll_ups += self.erase_roll_ups(subjects).await?;
+            counts.roll_ups += self.erase_roll_ups(subjects).await?;
         }
         for links in links.chunks(1_000) {
-            erased.events += sqlx::query!(
+            counts.events += sqlx::query!(
                 "DELETE FROM events WHERE url_id = ANY($1) AND user_id IS DISTINCT FROM $2",
                 links,
                 user_id.get()
@@ -57,8 +59,8 @@ impl Store {
             .rows_affected();
         }
         let own = sqlx::query!("DELETE FROM events WHERE user_id = $1", user_id.get());
-        erased.events += own.execute(&self.pool).await?.rows_affected();
-        Ok(erased)
+        counts.events += own.execute(&self.pool).await?.rows_affected();
+        Ok(counts)
     }
 
     async fn erase_clicks(&self, links: &[i64]) -> Result<u64, StoreError> {
@@ -68,7 +70,7 @@ impl Store {
                 "DELETE FROM clicks WHERE (clicked_at, id) IN (
                    SELECT clicked_at, id FROM clicks WHERE url_id = ANY($1) LIMIT $2)",
                 links,
-                CHUNK
+                CHUNK_ROWS
             )
             .execute(&self.pool)
             .await?
@@ -82,7 +84,7 @@ impl Store {
 
     async fn erase_roll_ups(&self, subjects: &[i64]) -> Result<u64, StoreError> {
         let mut erased = 0;
-        for links in subjects.chunks(LOCKED_CHUNK) {
+        for links in subjects.chunks(LOCKED_CHUNK_LINKS) {
             erased += self.erase_link_days(links).await?;
         }
         for delete in [
@@ -96,7 +98,7 @@ impl Store {
         Ok(erased)
     }
 
-    /// With the shards' locks: a worker that has read a link's day would write it again.
+    /// Holds the locks of all shards, because a worker that has read a link's day would write it again.
     async fn erase_link_days(&self, links: &[i64]) -> Result<u64, StoreError> {
         let mut transaction = self.pool.begin().await?;
         lock_roll_ups(&mut transaction, &SHARDS).await?;

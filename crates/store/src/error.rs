@@ -1,52 +1,94 @@
-//! What can go wrong in the database, as far as callers act on it.
+//! Database errors, by what callers can do about them.
 
 use sqlx::error::ErrorKind;
 
-/// A failed operation.
+/// A failed database operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is starting or stopping, or did not answer in time. Trying
-    /// again later helps.
-    #[error("the database is away")]
+    /// The database cannot be reached, is starting or stopping, or did not answer in time. A retry may succeed.
+    #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// A rule of the schema was broken by the input.
-    #[error("a rule of the schema was broken: {0:?}")]
+    /// The input violates a constraint of the schema.
+    #[error("the input violates a constraint: {0:?}")]
     Conflict(Constraint),
-    /// A defect: of this code, of the schema, or of the data.
+    /// A defect of the code, the schema or the data.
     #[error("a database operation failed")]
     Failed(#[source] sqlx::Error),
 }
 
-/// Rules that input can break.
+/// A constraint that input can violate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Constraint {
-    /// Another user has this address.
+    /// Another user has the e-mail address.
     EmailTaken,
-    /// Another link has this code.
+    /// Another link has the short code.
     CodeTaken,
-    /// A row with this id exists.
+    /// Another row has the id.
     IdTaken,
-    /// There is no such user.
+    /// The user does not exist.
     UserMissing,
+    /// The link does not exist.
+    LinkMissing,
 }
 
+impl Constraint {
+    /// The field of the API and the column of imports that violates the constraint.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::EmailTaken => "email",
+            Self::CodeTaken => "short_code",
+            Self::IdTaken => "id",
+            Self::UserMissing => "user_id",
+            Self::LinkMissing => "url_id",
+        }
+    }
+
+    /// The error code of the field in the API and in imports.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::EmailTaken | Self::CodeTaken | Self::IdTaken => "taken",
+            Self::UserMissing | Self::LinkMissing => "not_found",
+        }
+    }
+
+    /// The error message of the field in the API and in imports.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::EmailTaken => "must be unique; another user has this address",
+            Self::CodeTaken => "must be unique; another link has this code",
+            Self::IdTaken => "must be unique; another row has this id",
+            Self::UserMissing => "must be an existing user",
+            Self::LinkMissing => "must be an existing link",
+        }
+    }
+}
+
+/// Classes of `SQLSTATE` that rows themselves cause: cardinality violation (21), data exception (22), integrity
+/// constraint violation (23), program limit exceeded (54), such as the size of an index entry.
+const ROW_ERROR_CLASSES: [&str; 4] = ["21", "22", "23", "54"];
+
+/// Classes of `SQLSTATE` that end without a change here: connection exception (08), transaction rollback (40),
+/// insufficient resources (53), operator intervention (57), system error (58).
+const TRANSIENT_CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
+
+/// Other transient `SQLSTATE` codes: lock timeout (55P03), a server that has become read-only (25006), and sessions and
+/// transactions that were ended because they were idle (25P03, 25P04).
+const TRANSIENT_CODES: [&str; 4] = ["55P03", "25006", "25P03", "25P04"];
+
 impl StoreError {
-    /// Whether the rows themselves are what the database refuses, so that it would refuse them again.
-    /// A schema that is not there, a permission that is missing or a password that changed are not
-    /// the rows' fault. Classes after appendix A of PostgreSQL's manual: cardinality (21), data
-    /// exceptions (22), integrity (23), program limits, such as an index entry's size (54).
+    /// Whether the rows caused the error, so that a retry would fail too. A missing table, a missing permission or a
+    /// changed password are not errors of the rows.
     pub fn refuses_rows(&self) -> bool {
         match self {
             Self::Conflict(_) | Self::Failed(sqlx::Error::Encode(_)) => true,
             Self::Failed(sqlx::Error::Database(database)) => {
-                let of_rows = ["21", "22", "23", "54"];
-                database.code().is_some_and(|code| of_rows.iter().any(|of| code.starts_with(of)))
+                database.code().is_some_and(|code| has_class(&code, &ROW_ERROR_CLASSES))
             }
             Self::Failed(_) | Self::Unavailable(_) => false,
         }
     }
 
-    /// Whether somebody else has added the same row in the meantime.
+    /// Whether a concurrent transaction has inserted the same row.
     pub fn is_duplicate_key(&self) -> bool {
         matches!(self, Self::Failed(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
@@ -61,25 +103,9 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
             sqlx::Error::Database(database) => {
-                let constraint = match (database.kind(), database.constraint()) {
-                    (ErrorKind::UniqueViolation, Some("users_email_key")) => {
-                        Some(Constraint::EmailTaken)
-                    }
-                    (ErrorKind::UniqueViolation, Some("urls_short_code_key")) => {
-                        Some(Constraint::CodeTaken)
-                    }
-                    (ErrorKind::UniqueViolation, Some(name)) if name.ends_with("_pkey") => {
-                        Some(Constraint::IdTaken)
-                    }
-                    (ErrorKind::ForeignKeyViolation, Some(name)) if name.contains("user_id") => {
-                        Some(Constraint::UserMissing)
-                    }
-                    _ => None,
-                };
-                if let Some(constraint) = constraint {
-                    return Self::Conflict(constraint);
-                }
-                if database.code().is_some_and(|code| is_transient(&code)) {
+                if let Some(constraint) = violated_constraint(database.as_ref()) {
+                    Self::Conflict(constraint)
+                } else if database.code().is_some_and(|code| is_transient(&code)) {
                     Self::Unavailable(error)
                 } else {
                     Self::Failed(error)
@@ -90,12 +116,21 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Error codes of PostgreSQL that pass by themselves, after its manual's appendix A: connection
-/// exceptions (08), insufficient resources (53), operator intervention such as shutdown or a
-/// cancelled statement (57), a disk that is full or failing (58), lock timeout and serialization
-/// (55P03, 40), sessions and transactions ended for idling (25P03, 25P04), and a server that turned
-/// read-only (25006).
+fn violated_constraint(error: &dyn sqlx::error::DatabaseError) -> Option<Constraint> {
+    let name = error.constraint()?;
+    match error.kind() {
+        ErrorKind::UniqueViolation if name == "users_email_key" => Some(Constraint::EmailTaken),
+        ErrorKind::UniqueViolation if name == "urls_short_code_key" => Some(Constraint::CodeTaken),
+        ErrorKind::UniqueViolation if name.ends_with("_pkey") => Some(Constraint::IdTaken),
+        ErrorKind::ForeignKeyViolation if name.contains("user_id") => Some(Constraint::UserMissing),
+        _ => None,
+    }
+}
+
 fn is_transient(code: &str) -> bool {
-    ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-        || matches!(code, "55P03" | "25006" | "25P03" | "25P04")
+    has_class(code, &TRANSIENT_CLASSES) || TRANSIENT_CODES.contains(&code)
+}
+
+fn has_class(code: &str, classes: &[&str]) -> bool {
+    classes.iter().any(|class| code.starts_with(class))
 }

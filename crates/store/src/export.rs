@@ -1,8 +1,8 @@
-//! All links of a list, one after the other, in constant memory (ADR 016).
+//! Streaming export of links in constant memory (ADR 016).
 //!
-//! `COPY … TO STDOUT` sends rows as they are read, and waits when they are not taken. It takes no
-//! parameters, so they are settings of its transaction: no text from outside is ever part of a
-//! statement.
+//! * `COPY … TO STDOUT` sends rows while they are read, and waits if the client does not receive them.
+//! * `COPY` has no parameters. The filter's values are settings of its transaction, so that no input is part of a
+//!   statement.
 
 use std::{io, time::Duration};
 
@@ -15,47 +15,46 @@ use linnet_domain::{LinkFilter, LinkId, UserId, Visibility};
 
 use super::{
     Store, StoreError,
-    copy::{BinaryReader, Malformed},
+    copy::{BinaryReader, MalformedCopy},
     links::contains_pattern,
 };
 
-/// The server ends the longest export after this. It would hold back the clean-up of dead rows for as
-/// long as somebody takes a little from time to time.
+/// The server cancels a longer export, because an open snapshot prevents the vacuuming of dead rows.
 const MAX_DURATION: &str = "1h";
 const COLUMNS: usize = 12;
 
-/// A link as it is exported, without what it would cost to keep it.
+/// A link that borrows from the received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExportedLink<'a> {
-    /// Unique number.
+    /// The link's id.
     pub id: LinkId,
-    /// The owner; absent for a link made without a key.
+    /// The owner; `None` for a link that was created without a key.
     pub user_id: Option<UserId>,
-    /// The code.
+    /// The short code.
     pub short_code: &'a str,
-    /// The target.
+    /// The target URL.
     pub original_url: &'a str,
     /// A label.
     pub title: Option<&'a str>,
     /// Whether it resolves.
     pub is_active: bool,
-    /// The redirect's status code.
+    /// The status of the redirect.
     pub redirect_status: i16,
-    /// When it stops resolving.
+    /// The expiry.
     pub expires_at: Option<DateTime<Utc>>,
-    /// After how many clicks it stops resolving.
+    /// The number of clicks after which it no longer resolves.
     pub max_clicks: Option<i64>,
-    /// Clicks so far.
+    /// The number of clicks.
     pub clicks: i64,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
 }
 
 impl<'a> ExportedLink<'a> {
-    /// Reads the columns of [`statement`].
-    fn read(row: &mut BinaryReader<'a>) -> Result<Self, Malformed> {
+    /// Reads the columns of [`copy_statement`].
+    fn read(row: &mut BinaryReader<'a>) -> Result<Self, MalformedCopy> {
         Ok(Self {
             id: row.id(LinkId::new)?,
             user_id: row.nullable(|row| row.id(UserId::new))?,
@@ -73,8 +72,7 @@ impl<'a> ExportedLink<'a> {
     }
 }
 
-/// An export that is about to begin. Its connection is closed at its end: what was not read could
-/// only be thrown away, row by row.
+/// A prepared export. Its connection is closed at the end, because unread rows would have to be received and discarded.
 #[derive(Debug)]
 pub struct LinkExport {
     connection: PoolConnection<Postgres>,
@@ -82,7 +80,7 @@ pub struct LinkExport {
 }
 
 impl Store {
-    /// Prepares to export what [`Store::list_links`] would list, on all its pages.
+    /// Prepares an export of all links that [`Store::list_links`] would list.
     pub async fn begin_export(
         &self,
         filter: &LinkFilter,
@@ -104,28 +102,28 @@ impl Store {
         );
         sqlx::query("BEGIN READ ONLY").execute(&mut *connection).await?;
         observe_query("begin_export", query.fetch_one(&mut *connection)).await?;
-        Ok(LinkExport { connection, statement: statement(filter, visible_to) })
+        Ok(LinkExport { connection, statement: copy_statement(filter, visible_to) })
     }
 }
 
 impl LinkExport {
-    /// Gives every link to `take`, in the order of their ids, until it fails. The server may be silent
-    /// for `patience`; it sends no faster than links are taken.
+    /// Passes every link to `consume`, by id, until `consume` fails. It is an error if the server sends nothing for
+    /// `idle_timeout`. The server sends no faster than `consume` returns.
     pub async fn for_each<E: From<StoreError>>(
         mut self,
-        patience: Duration,
-        mut take: impl AsyncFnMut(&ExportedLink<'_>) -> Result<(), E>,
+        idle_timeout: Duration,
+        mut consume: impl AsyncFnMut(&ExportedLink<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let is_late = |_| StoreError::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+        let timed_out = |_| StoreError::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
         let begin = self.connection.copy_out_raw(&self.statement);
-        let mut messages = tokio::time::timeout(patience, begin)
+        let mut messages = tokio::time::timeout(idle_timeout, begin)
             .await
-            .map_err(is_late)?
+            .map_err(timed_out)?
             .map_err(StoreError::from)?;
         let mut is_first = true;
         loop {
-            let message = tokio::time::timeout(patience, messages.try_next()).await;
-            let Some(bytes) = message.map_err(is_late)?.map_err(StoreError::from)? else {
+            let message = tokio::time::timeout(idle_timeout, messages.try_next()).await;
+            let Some(bytes) = message.map_err(timed_out)?.map_err(StoreError::from)? else {
                 return Ok(());
             };
             let mut reader = BinaryReader::new(&bytes);
@@ -134,14 +132,14 @@ impl LinkExport {
                 is_first = false;
             }
             while reader.begin(COLUMNS).map_err(StoreError::from)? {
-                take(&ExportedLink::read(&mut reader).map_err(StoreError::from)?).await?;
+                consume(&ExportedLink::read(&mut reader).map_err(StoreError::from)?).await?;
             }
         }
     }
 }
 
-/// Only the conditions that there are, so that the planner sees them.
-fn statement(filter: &LinkFilter, visible_to: Visibility) -> String {
+/// The statement with only the conditions that the filter has, so that the planner can use their indexes.
+fn copy_statement(filter: &LinkFilter, visible_to: Visibility) -> String {
     let mut conditions = vec!["true"];
     if visible_to != Visibility::All {
         conditions.push("user_id = current_setting('linnet.visible_to')::bigint");

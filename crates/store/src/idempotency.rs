@@ -1,8 +1,7 @@
-//! `Idempotency-Key`: the first answer is stored in the transaction that did the work, so either
-//! both exist or neither.
+//! Idempotency keys: the response to the first request with a key is stored and replayed.
 //!
-//! Two requests with one key meet at the primary key: the second waits for the first to commit, then
-//! finds its answer.
+//! * The response is stored in the transaction that does the work, so either both exist or neither.
+//! * A second request with the key waits on the primary key until the first commits, and then reads its response.
 
 use std::time::Duration;
 
@@ -10,12 +9,12 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 
-use super::{JobLimits, Store, StoreError, events, jobs, links, links::LinkCreation, users};
+use super::{JobLimits, LinkCreation, Store, StoreError, events, jobs, links, users};
 
-/// How long an answer is kept.
-pub(super) const KEEP: Duration = Duration::from_hours(24);
+/// How long a response is kept.
+const RETENTION: Duration = Duration::from_hours(24);
 
-/// An answer as it was first given.
+/// The response to the first request.
 #[derive(Debug, Clone)]
 pub struct StoredResponse {
     /// The status code.
@@ -26,18 +25,18 @@ pub struct StoredResponse {
     pub body: String,
 }
 
-/// What became of a request with a key.
+/// The result of claiming an idempotency key.
 #[derive(Debug)]
 pub enum IdempotencyClaim {
-    /// The key is new and held by this transaction: do the work, then [`IdempotentTransaction::finish`].
+    /// The key is new. The caller does the work in this transaction and calls [`IdempotentTransaction::finish`].
     New(IdempotentTransaction),
-    /// The same request was answered before.
+    /// The same request has this response.
     Replay(StoredResponse),
-    /// Another request used the key.
+    /// The key belongs to a request with another hash.
     Mismatch,
 }
 
-/// A transaction that holds an idempotency key. Dropping it rolls everything back.
+/// A transaction that holds an idempotency key. Dropping it rolls back.
 #[derive(Debug)]
 pub struct IdempotentTransaction {
     transaction: Transaction<'static, Postgres>,
@@ -46,7 +45,7 @@ pub struct IdempotentTransaction {
 }
 
 impl Store {
-    /// Claims `key` of `owner` for a request with this hash.
+    /// Claims `key` of `owner` for the request with this hash.
     pub async fn begin_idempotent(
         &self,
         owner: &str,
@@ -59,7 +58,7 @@ impl Store {
               WHERE owner = $1 AND key = $2 AND created_at < now() - make_interval(secs => $3)",
             owner,
             key,
-            KEEP.as_secs_f64()
+            RETENTION.as_secs_f64()
         )
         .execute(&mut *transaction)
         .await?;
@@ -92,17 +91,17 @@ impl Store {
         Ok(IdempotencyClaim::Replay(StoredResponse { status, location, body }))
     }
 
-    /// Forgets up to 10,000 answers that are older than [`KEEP`]; how many.
+    /// Deletes up to 10,000 responses that are older than 24 hours. Returns their number.
     pub async fn delete_expired_idempotency_keys(&self) -> Result<u64, StoreError> {
-        let done = sqlx::query!(
+        let deletion = sqlx::query!(
             "DELETE FROM idempotency_keys WHERE ctid IN (
                SELECT ctid FROM idempotency_keys
                 WHERE created_at < now() - make_interval(secs => $1) LIMIT 10000)",
-            KEEP.as_secs_f64()
+            RETENTION.as_secs_f64()
         )
         .execute(&self.pool)
         .await?;
-        Ok(done.rows_affected())
+        Ok(deletion.rows_affected())
     }
 }
 
@@ -111,7 +110,7 @@ impl IdempotentTransaction {
         &mut self.transaction
     }
 
-    /// [`Store::create_link`] or [`Store::create_or_reuse_link`] within this transaction.
+    /// [`Store::create_link`] or [`Store::create_or_reuse_link`] in this transaction.
     pub async fn create_link(
         &mut self,
         new: &NewLink,
@@ -124,12 +123,12 @@ impl IdempotentTransaction {
         }
     }
 
-    /// [`Store::create_user`] within this transaction.
+    /// [`Store::create_user`] in this transaction.
     pub async fn create_user(&mut self, new: &NewUser) -> Result<User, StoreError> {
         users::create_user_on(self.connection(), new).await
     }
 
-    /// [`Store::create_job`] within this transaction.
+    /// [`Store::create_job`] in this transaction.
     pub async fn create_job(
         &mut self,
         new: &NewJob,
@@ -138,7 +137,7 @@ impl IdempotentTransaction {
         jobs::create_job_on(self.connection(), new, limits).await
     }
 
-    /// [`Store::create_event`] within this transaction.
+    /// [`Store::create_event`] in this transaction.
     pub async fn create_event(
         &mut self,
         new: &NewEvent,
@@ -147,16 +146,16 @@ impl IdempotentTransaction {
         events::create_event_on(self.connection(), new, visible_to).await
     }
 
-    /// Stores the answer and commits.
-    pub async fn finish(mut self, answer: &StoredResponse) -> Result<(), StoreError> {
+    /// Stores the response and commits.
+    pub async fn finish(mut self, response: &StoredResponse) -> Result<(), StoreError> {
         sqlx::query!(
             "UPDATE idempotency_keys SET status = $3, location = $4, body = $5
               WHERE owner = $1 AND key = $2",
             self.owner,
             self.key,
-            answer.status,
-            answer.location,
-            answer.body
+            response.status,
+            response.location,
+            response.body
         )
         .execute(&mut *self.transaction)
         .await?;

@@ -1,4 +1,4 @@
-//! API keys. A revoked one is gone for everybody; its row stays as a record of who could do what.
+//! API keys. A revoked key is invisible to every query; its row remains as an audit record.
 
 use chrono::{DateTime, Utc};
 use linnet_domain::{Scope, Scopes};
@@ -8,14 +8,14 @@ use linnet_domain::{ApiKey, ApiKeySecret, OutboxId, Page, UserId, Visibility};
 
 use super::{Store, StoreError};
 
-/// Whose key a presented key is.
+/// The owner and the permissions of a presented key.
 #[derive(Debug, Clone)]
 pub struct KeyOwner {
     /// The user.
     pub user_id: UserId,
-    /// What the key allows.
+    /// The permissions.
     pub scopes: Scopes,
-    /// When it ends.
+    /// The expiry.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -28,15 +28,15 @@ struct KeyRow {
     expires_at: Option<DateTime<Utc>>,
 }
 
-/// Scopes as stored; words that this release does not know give nothing.
-fn scopes_of(words: &[String]) -> Scopes {
-    words.iter().filter_map(|word| Scope::parse(word)).collect()
+/// Parses stored scopes. Unknown names, of a later release, grant nothing.
+fn parse_scopes(names: &[String]) -> Scopes {
+    names.iter().filter_map(|name| Scope::parse(name)).collect()
 }
 
 impl From<KeyRow> for ApiKey {
     fn from(row: KeyRow) -> Self {
         Self {
-            scopes: scopes_of(&row.scopes),
+            scopes: parse_scopes(&row.scopes),
             id: row.id,
             user_id: row.user_id,
             name: row.name,
@@ -46,7 +46,7 @@ impl From<KeyRow> for ApiKey {
     }
 }
 
-/// `query_as!` for a [`KeyRow`] from the table `api_keys`: `$before`, the columns, `$after`.
+/// `query_as!` for a [`KeyRow`]: the query before the columns, the query after them, and the arguments.
 macro_rules! key_query {
     ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -59,7 +59,7 @@ macro_rules! key_query {
 }
 
 impl Store {
-    /// Stores a new key: its id, and the hash of its secret.
+    /// Creates a key from its id and the hash of its secret.
     pub async fn create_key(
         &self,
         secret: &ApiKeySecret,
@@ -68,7 +68,7 @@ impl Store {
         scopes: Scopes,
         expires_at: Option<DateTime<Utc>>,
     ) -> Result<ApiKey, StoreError> {
-        let words: Vec<String> = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+        let scopes: Vec<String> = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
         let hash = secret.hash();
         let query = key_query!(
             "INSERT INTO api_keys (id, user_id, name, secret_hash, scopes, expires_at)
@@ -78,13 +78,13 @@ impl Store {
             user_id.get(),
             name,
             hash.as_bytes(),
-            &words,
+            &scopes,
             expires_at
         );
         Ok(observe_query("create_key", query.fetch_one(&self.pool)).await?.into())
     }
 
-    /// Whose key this is, if it is valid now. The secret is compared in constant time.
+    /// The owner of the key, if the key is valid. The secret's hash is compared in constant time.
     pub async fn authenticate(&self, key: &ApiKeySecret) -> Result<Option<KeyOwner>, StoreError> {
         let query = sqlx::query!(
             r#"SELECT user_id AS "user_id: UserId", secret_hash, scopes, expires_at FROM api_keys
@@ -95,12 +95,12 @@ impl Store {
         let row = observe_query("authenticate", query.fetch_optional(&self.pool)).await?;
         Ok(row.filter(|row| key.hash().matches(&row.secret_hash)).map(|row| KeyOwner {
             user_id: row.user_id,
-            scopes: scopes_of(&row.scopes),
+            scopes: parse_scopes(&row.scopes),
             expires_at: row.expires_at,
         }))
     }
 
-    /// The key with this id, if `visible_to` may see it.
+    /// The key with this id, if visible.
     pub async fn find_key(
         &self,
         id: &str,
@@ -117,7 +117,7 @@ impl Store {
         Ok(row.map(ApiKey::from))
     }
 
-    /// One page of keys, by age of their id's row. Keys have no number, so pages go by offset.
+    /// One page of the visible keys, oldest first. Their ids are not numbers, so the sort key of the page is an offset.
     pub async fn list_keys(
         &self,
         visible_to: Visibility,
@@ -139,7 +139,7 @@ impl Store {
         Ok(rows.into_iter().map(ApiKey::from).collect())
     }
 
-    /// Renames a key, if `visible_to` may.
+    /// Renames a key, if visible.
     pub async fn rename_key(
         &self,
         id: &str,
@@ -159,19 +159,19 @@ impl Store {
         Ok(row.map(ApiKey::from))
     }
 
-    /// Revokes a key, if `visible_to` may. Gives the outbox row, or `None` when there is no such key.
+    /// Revokes a key, if visible. Returns the outbox row, or `None` if the key does not exist.
     pub async fn revoke_key(
         &self,
         id: &str,
         visible_to: Visibility,
     ) -> Result<Option<OutboxId>, StoreError> {
         let query = sqlx::query_scalar!(
-            r#"WITH gone AS (
+            r#"WITH revoked AS (
                  UPDATE api_keys SET revoked_at = now()
                   WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
                   RETURNING id
                )
-               INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM gone
+               INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM revoked
                RETURNING id AS "id: OutboxId""#,
             id,
             visible_to.owner_filter()

@@ -1,25 +1,22 @@
-//! PostgreSQL: the truth about users, keys, links and events.
+//! PostgreSQL: users, API keys, links, events, jobs, clicks and their statistics.
 //!
-//! * One statement does one change: the row, its event and the note for the caches are one
-//!   transaction without a second round trip.
-//! * Each actix worker has a pool of its own, so that no connection is driven by another worker's
-//!   reactor, and the resolve path cannot be starved by the API.
-//! * Absent things are `None`; [`StoreError`] is for what went wrong.
+//! * A change is one statement: the row, its event and its outbox row are one transaction with one round trip.
+//! * Each server thread has a pool, so that its connections are driven by its own reactor. The resolve path and the API
+//!   have separate pools.
+//! * A query with a [`Visibility`](linnet_domain::Visibility) treats invisible rows as missing.
+//! * A missing row is `None`. [`StoreError`] is for failures.
 
 mod clicks;
+mod columns;
 mod copy;
 mod erase;
 mod error;
-mod event_list;
 mod events;
-mod expired;
 mod export;
-mod grouped;
 mod idempotency;
 mod import;
 mod jobs;
 mod keys;
-mod link_changes;
 mod links;
 mod maintenance;
 mod outbox;
@@ -37,18 +34,16 @@ pub use clicks::{
 pub use erase::ErasureCounts;
 pub use error::{Constraint, StoreError};
 pub use export::{ExportedLink, LinkExport};
-pub use grouped::GroupedCreates;
 pub use idempotency::{IdempotencyClaim, IdempotentTransaction, StoredResponse};
 pub use import::{
-    GivenLinkFields, ImportEvent, ImportLink, ImportUser, RowOutcome, WriteOptions, WriteRows,
-    WriteFuture,
+    GivenLinkFields, ImportEvent, ImportLink, ImportUser, RowOutcome, WriteFuture, WriteOptions,
+    WriteRows,
 };
 pub use jobs::{
     AttemptEnd, ChunkProgress, ChunkTransaction, JobChange, JobClaim, JobCounts, JobLimits, JobRun,
 };
 pub use keys::KeyOwner;
-pub use link_changes::ChangedLink;
-pub use links::LinkCreation;
+pub use links::{ChangedLink, GroupedCreates, LinkCreation};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
 pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
@@ -58,24 +53,19 @@ pub use stats::StatsError;
 
 use sqlx::{PgPool, Postgres, Transaction};
 
-/// Ids as parameters of a query.
-fn numbers<I: Copy + Into<i64>>(ids: &[I]) -> Vec<i64> {
-    ids.iter().map(|id| (*id).into()).collect()
-}
-
-/// Access to the database; clones share a pool.
+/// The database. Clones share a pool.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
 }
 
 impl Store {
-    /// A store on a pool.
+    /// The database behind this pool.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
 
-    /// Whether the database answers.
+    /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query_scalar!("SELECT 1").fetch_one(&self.pool).await?;
         Ok(())
@@ -86,18 +76,18 @@ impl Store {
         Ok(self.pool.begin().await?)
     }
 
-    /// Connections in use and in all, for metrics.
+    /// The number of connections in use, and of all open connections.
     pub fn pool_use(&self) -> (usize, u32) {
         let size = self.pool.size();
         (usize::try_from(size).unwrap_or(0).saturating_sub(self.pool.num_idle()), size)
     }
 
-    /// Most connections of this pool.
+    /// The most connections of the pool.
     pub fn max_connections(&self) -> u32 {
         self.pool.options().get_max_connections()
     }
 
-    /// Waits for running statements and closes the connections.
+    /// Waits for running statements and closes all connections.
     pub async fn close(&self) {
         self.pool.close().await;
     }

@@ -1,9 +1,9 @@
-//! Tasks of the upkeep: who runs one now, and when each ran.
+//! Locks and records of maintenance tasks.
 //!
-//! Whoever runs a task holds an advisory lock, in a session of its own that does nothing else. A lock
-//! of a session needs no open transaction, so no time-out of statements or of idle transactions ends
-//! it, and it ends with the process, however that ends. A machine that vanishes says nothing: then
-//! the server's probes of the connection find out, and `idle_session_timeout` at the latest.
+//! * The process that runs a task holds an advisory lock in a database session that does nothing else.
+//! * A session lock needs no open transaction, so no timeout of statements or idle transactions releases it. It ends with
+//!   the session, and so with the process.
+//! * If a machine disappears, the server's keep-alive probes end the session, or at the latest `idle_session_timeout`.
 
 use std::time::Duration;
 
@@ -12,57 +12,57 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgExecutor};
 
 use super::{Store, StoreError};
 
-/// Longest wait for the session, and for each small statement here.
+/// Timeout of connecting, and of each statement in the session.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the session may be idle beyond the longest run.
+/// Idle time of the session beyond the longest run.
 const IDLE_MARGIN: Duration = Duration::from_secs(30);
-/// An error's text is cut here, in characters.
-const MAX_ERROR: usize = 1_000;
+/// The longest stored error, in characters.
+const MAX_ERROR_CHARS: usize = 1_000;
 
-/// What is known of a task's runs, by the server's clock.
+/// The record of a task's runs, by the clock of the database server.
 #[derive(Debug, Clone)]
 pub struct TaskRecord {
-    /// The task.
+    /// The name of the task.
     pub task: String,
-    /// When the last run that succeeded began.
+    /// When the last successful run began.
     pub succeeded_at: Option<DateTime<Utc>>,
-    /// How long ago that was; `None` also when the clock says that it is to come.
+    /// The time since then; `None` also if that is in the future of the clock.
     pub since_success: Option<Duration>,
-    /// How long ago the last run ended, or began if it has not ended.
+    /// The time since the last run ended, or began if it has not ended.
     pub since_attempt: Option<Duration>,
-    /// Runs that began since the last success and did not end well.
+    /// Runs since the last success that failed or have not ended.
     pub failures: u32,
 }
 
-/// Who runs a task.
+/// The session that holds a task's lock.
 #[derive(Debug, Clone)]
 pub struct TaskHolder {
-    /// The process of PostgreSQL that holds the lock.
+    /// The process id of the PostgreSQL backend.
     pub session: i32,
     /// The client's address; `None` for a unix socket.
     pub address: Option<String>,
-    /// When the session began, which is about when the run did.
+    /// When the session began, shortly before the run.
     pub since: DateTime<Utc>,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskOutcome {
-    /// All is done.
+    /// The run succeeded.
     Succeeded,
-    /// Something went wrong.
+    /// The run failed.
     Failed,
-    /// It took too long.
+    /// The run exceeded its timeout.
     TimedOut,
-    /// The process stops; no failure.
+    /// The process stopped during the run. This is not a failure.
     Stopped,
 }
 
 impl TaskOutcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::TimedOut, Self::Stopped];
 
-    /// What it is called in the table and in metrics.
+    /// The name in the database and in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -73,7 +73,7 @@ impl TaskOutcome {
     }
 }
 
-/// The session in which a task's lock is held; dropped, it ends, and the lock with it.
+/// The session for a task's lock. Dropping it ends the session and releases the lock.
 #[derive(Debug)]
 pub struct TaskSession {
     connection: PgConnection,
@@ -81,7 +81,7 @@ pub struct TaskSession {
 }
 
 /// A row of `maintenance_runs` with its ages in seconds.
-struct RecordRow {
+struct TaskRecordRow {
     task: String,
     succeeded_at: Option<DateTime<Utc>>,
     since_success: Option<f64>,
@@ -89,8 +89,8 @@ struct RecordRow {
     failures: i32,
 }
 
-impl From<RecordRow> for TaskRecord {
-    fn from(row: RecordRow) -> Self {
+impl From<TaskRecordRow> for TaskRecord {
+    fn from(row: TaskRecordRow) -> Self {
         let age = |seconds: Option<f64>| Duration::try_from_secs_f64(seconds?).ok();
         Self {
             task: row.task,
@@ -103,12 +103,12 @@ impl From<RecordRow> for TaskRecord {
 }
 
 impl Store {
-    /// What is known of all tasks; one that never ran is not among them.
+    /// The records of all tasks that have ever run.
     pub async fn task_records(&self) -> Result<Vec<TaskRecord>, StoreError> {
         in_time(records(&self.pool, None)).await
     }
 
-    /// Opens a session for the lock of a task that runs for `longest` at most.
+    /// Opens a session for the lock of a task whose runs take at most `longest`.
     pub async fn task_session(
         &self,
         task: &'static str,
@@ -116,8 +116,7 @@ impl Store {
     ) -> Result<TaskSession, StoreError> {
         let timeout = SESSION_TIMEOUT.as_millis().to_string();
         let idle = (longest + IDLE_MARGIN).as_millis().to_string();
-        // The later value wins over that of the pool. Three probes, ten seconds apart, find a client
-        // gone.
+        // These values replace the pool's. Three lost probes, ten seconds apart, end the session.
         let options = (*self.pool.connect_options())
             .clone()
             .application_name("linnet-maintenance")
@@ -135,16 +134,16 @@ impl Store {
 }
 
 impl TaskSession {
-    /// Takes the task's lock; false when somebody else has it.
+    /// Tries to take the task's lock. Returns whether it was free.
     pub async fn try_lock(&mut self) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar!(
-            r#"SELECT pg_try_advisory_lock(hashtextextended('linnet.upkeep.' || $1::text, 0)) AS "locked!""#,
+            r#"SELECT pg_try_advisory_lock(hashtextextended('linnet.maintenance.' || $1::text, 0)) AS "locked!""#,
             self.task
         );
         in_time(async { Ok(query.fetch_one(&mut self.connection).await?) }).await
     }
 
-    /// Who has the task's lock, if anybody has.
+    /// The session that holds the task's lock, if any.
     pub async fn holder(&mut self) -> Result<Option<TaskHolder>, StoreError> {
         let query = sqlx::query_as!(
             TaskHolder,
@@ -154,21 +153,21 @@ impl TaskSession {
                 WHERE locktype = 'advisory' AND granted AND objsubid = 1
                   AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                   AND (classid::bigint << 32) | objid::bigint
-                      = hashtextextended('linnet.upkeep.' || $1::text, 0)
+                      = hashtextextended('linnet.maintenance.' || $1::text, 0)
                 LIMIT 1"#,
             self.task
         );
         in_time(async { Ok(query.fetch_optional(&mut self.connection).await?) }).await
     }
 
-    /// What is known of the task's runs.
+    /// The record of the task's runs; `None` if it has never run.
     pub async fn record(&mut self) -> Result<Option<TaskRecord>, StoreError> {
         let records = in_time(records(&mut self.connection, Some(self.task))).await?;
         Ok(records.into_iter().next())
     }
 
-    /// Notes that a run begins. It counts as a failure until [`Self::finish`] says otherwise, so a task
-    /// that takes its process down is not begun again and again.
+    /// Records that a run begins. The run counts as a failure until [`Self::finish`], so that a task that crashes its
+    /// process is retried with the delays of a failing task.
     pub async fn begin(&mut self) -> Result<(), StoreError> {
         let query = sqlx::query!(
             "INSERT INTO maintenance_runs AS held (task, started_at, failures)
@@ -182,13 +181,13 @@ impl TaskSession {
         Ok(())
     }
 
-    /// Notes how the run ended.
+    /// Records the outcome of the run.
     pub async fn finish(
         &mut self,
         outcome: TaskOutcome,
         error: Option<&str>,
     ) -> Result<(), StoreError> {
-        let error = error.map(|text| text.chars().take(MAX_ERROR).collect::<String>());
+        let error = error.map(|text| text.chars().take(MAX_ERROR_CHARS).collect::<String>());
         let query = sqlx::query!(
             "UPDATE maintenance_runs SET
                  finished_at = clock_timestamp(), outcome = $2, error = $3,
@@ -204,11 +203,10 @@ impl TaskSession {
         Ok(())
     }
 
-    /// Gives the lock back and ends the session. Should either fail, the session is dropped, and the
-    /// server takes the lock back by itself.
+    /// Releases the lock and ends the session. If that fails, the session is dropped, and the server releases the lock.
     pub async fn close(mut self) {
         let closed = in_time(async {
-            // At once: the end of a session takes a moment to be seen.
+            // The server needs a moment to notice the end of a session, so the lock is released before.
             sqlx::query!("SELECT pg_advisory_unlock_all()").execute(&mut self.connection).await?;
             self.connection.close().await?;
             Ok(())
@@ -216,7 +214,7 @@ impl TaskSession {
         if let Err(error) = closed.await {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
-                "a lock ends with its session"
+                "lock not released; the server releases it with the session"
             );
         }
     }
@@ -227,7 +225,7 @@ async fn records(
     task: Option<&str>,
 ) -> Result<Vec<TaskRecord>, StoreError> {
     let rows = sqlx::query_as!(
-        RecordRow,
+        TaskRecordRow,
         r#"SELECT task, succeeded_at, failures,
                   extract(epoch FROM clock_timestamp() - succeeded_at)::float8 AS since_success,
                   extract(epoch FROM clock_timestamp()
@@ -239,6 +237,7 @@ async fn records(
     Ok(rows.into_iter().map(TaskRecord::from).collect())
 }
 
+/// Limits the work to [`SESSION_TIMEOUT`].
 async fn in_time<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     match tokio::time::timeout(SESSION_TIMEOUT, work).await {
         Ok(outcome) => outcome,

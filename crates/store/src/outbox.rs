@@ -1,4 +1,6 @@
-//! Changes that caches have yet to hear of; see the table's comment.
+//! The outbox: invalidations of committed changes that are not yet published.
+//!
+//! The statement that changes a link or a key inserts the row, in the same transaction.
 
 use std::time::Duration;
 
@@ -6,22 +8,22 @@ use linnet_telemetry::context::observe_query;
 
 use linnet_domain::OutboxId;
 
-use super::{Store, StoreError, numbers};
+use super::{Store, StoreError, columns::numbers};
 
-/// One change.
+/// An outbox row.
 #[derive(Debug, Clone)]
 pub struct PendingInvalidation {
-    /// The outbox row.
+    /// The row's id.
     pub id: OutboxId,
-    /// What changed.
+    /// The kind of resource that has changed.
     pub kind: InvalidationKind,
-    /// The code or the key's id.
+    /// The short code of the link, or the public id of the key.
     pub subject: String,
-    /// The link's version after the change.
+    /// The link's version after the change; 0 for a key.
     pub version: i64,
 }
 
-/// What changed.
+/// The kind of resource that a [`PendingInvalidation`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidationKind {
     /// A link.
@@ -31,8 +33,8 @@ pub enum InvalidationKind {
 }
 
 impl Store {
-    /// Up to `limit` changes that are at least `age` old, oldest first. Younger ones are about to be
-    /// told by the process that made them.
+    /// Up to `limit` invalidations that are at least `age` old, oldest first. The process that made a change publishes
+    /// younger ones itself.
     pub async fn pending_invalidations(
         &self,
         age: Duration,
@@ -40,8 +42,8 @@ impl Store {
     ) -> Result<Vec<PendingInvalidation>, StoreError> {
         let query = sqlx::query!(
             r#"SELECT id AS "id: OutboxId", kind, subject, version FROM cache_invalidations
-              WHERE created_at <= clock_timestamp() - make_interval(secs => $1)
-              ORDER BY id LIMIT $2"#,
+                WHERE created_at <= clock_timestamp() - make_interval(secs => $1)
+                ORDER BY id LIMIT $2"#,
             age.as_secs_f64(),
             limit
         );
@@ -61,8 +63,8 @@ impl Store {
             .collect())
     }
 
-    /// Notes a link's change after the fact, for changes that are told without an outbox row when
-    /// all goes well.
+    /// Inserts the invalidation of a link's change after the change. For changes whose statement writes no outbox row,
+    /// when publishing has failed.
     pub async fn add_pending_invalidation(
         &self,
         code: &str,
@@ -77,7 +79,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets changes that Redis has.
+    /// Deletes published invalidations.
     pub async fn delete_pending_invalidations(&self, ids: &[OutboxId]) -> Result<(), StoreError> {
         let query =
             sqlx::query!("DELETE FROM cache_invalidations WHERE id = ANY($1)", &numbers(ids));

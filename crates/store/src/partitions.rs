@@ -1,27 +1,26 @@
-//! Daily partitions of `clicks`, and what else has its time.
+//! Daily partitions of `clicks`, and the deletion of click data that has outlived its use.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{Store, StoreError, clicks::utc_day};
 
-/// Ends a wait for a lock that ingestion or a query holds: it is tried again later.
+/// Limits the wait for a lock that ingestion or a query holds. The next run tries again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
-/// Batches are remembered for longer than any of them can wait in a stream or a spool between being
-/// sent twice.
-const BATCHES_KEPT: &str = "7 days";
+/// How long ids of batches are kept: longer than a batch can wait in a stream or a spool between two deliveries.
+const BATCH_RETENTION: &str = "7 days";
 
-fn name_of(day: NaiveDate) -> String {
+fn partition_name(day: NaiveDate) -> String {
     format!("clicks_{}", day.format("%Y%m%d"))
 }
 
 impl Store {
-    /// Makes the partition of a day, if it is not there; whether it was missing.
+    /// Creates the partition of a day if it is missing. Returns whether it was missing.
     ///
-    /// The table is made beside and attached: `PARTITION OF` would lock out everybody who reads or
-    /// writes clicks.
+    /// The table is created first and then attached, because `PARTITION OF` would lock out every reader and writer of
+    /// clicks.
     pub async fn ensure_partition(&self, day: NaiveDate) -> Result<bool, StoreError> {
-        let name = name_of(day);
+        let name = partition_name(day);
         let exists = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM pg_inherits
                  WHERE inhrelid = to_regclass($1) AND inhparent = 'clicks'::regclass) AS "exists!""#,
@@ -33,11 +32,11 @@ impl Store {
         let (from, to) = utc_day(day);
         let mut transaction = self.pool.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
-        // Workers that find it missing at the same time take turns.
+        // Several workers may create the same partition at the same time.
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", name)
             .execute(&mut *transaction)
             .await?;
-        // The name is digits, the bounds are times of ours.
+        // No input is part of these statements: the name consists of digits, and the bounds are computed.
         let statements = [
             format!("CREATE TABLE IF NOT EXISTS {name} (LIKE clicks INCLUDING DEFAULTS)"),
             format!(
@@ -58,7 +57,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Drops the partitions of days before `first`, one by one; their names.
+    /// Drops the partitions of days before `first`, each in its own transaction. Returns their names.
     pub async fn drop_partitions_before(
         &self,
         first: NaiveDate,
@@ -68,7 +67,7 @@ impl Store {
                  JOIN pg_class ON pg_class.oid = inhrelid
                 WHERE inhparent = 'clicks'::regclass AND relname ~ '^clicks_[0-9]{8}$'
                   AND relname < $1 ORDER BY relname"#,
-            name_of(first)
+            partition_name(first)
         )
         .fetch_all(&self.pool)
         .await?;
@@ -79,24 +78,24 @@ impl Store {
         Ok(old)
     }
 
-    /// Forgets batches that cannot come again; how many.
+    /// Deletes up to 50,000 ids of batches that cannot be delivered again. Returns their number.
     pub async fn delete_old_click_batches(&self) -> Result<u64, StoreError> {
-        let done = sqlx::query!(
+        let deletion = sqlx::query!(
             "DELETE FROM click_batches WHERE id IN (
                SELECT id FROM click_batches WHERE ingested_at < now() - $1::text::interval
                 LIMIT 50000)",
-            BATCHES_KEPT
+            BATCH_RETENTION
         );
-        Ok(done.execute(&self.pool).await?.rows_affected())
+        Ok(deletion.execute(&self.pool).await?.rows_affected())
     }
 
-    /// Deletes the keys of days before `day`: from now on nobody can tell whose hash was whose.
+    /// Deletes the visitor keys of days before `day`. After that, no visitor hash of these days can be computed again.
     pub async fn delete_visitor_keys_before(&self, day: NaiveDate) -> Result<u64, StoreError> {
-        let done = sqlx::query!("DELETE FROM visitor_keys WHERE day < $1", day);
-        Ok(done.execute(&self.pool).await?.rows_affected())
+        let deletion = sqlx::query!("DELETE FROM visitor_keys WHERE day < $1", day);
+        Ok(deletion.execute(&self.pool).await?.rows_affected())
     }
 
-    /// The server's time.
+    /// The current time of the database server.
     pub async fn server_time(&self) -> Result<DateTime<Utc>, StoreError> {
         Ok(sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&self.pool).await?)
     }
@@ -105,7 +104,7 @@ impl Store {
 async fn drop_table(connection: &mut PgConnection, name: &str) -> Result<(), StoreError> {
     let mut transaction = connection.begin().await?;
     sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
-    // The name matched a pattern of letters and digits.
+    // The name has matched a pattern of letters and digits.
     sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}")))
         .execute(&mut *transaction)
         .await?;

@@ -1,4 +1,4 @@
-//! Pools and migrations.
+//! Connection pools and schema migrations.
 
 use std::{str::FromStr, time::Duration};
 
@@ -11,35 +11,35 @@ use sqlx::{
 
 use super::{PostgresSettings, SHARDS, StoreError};
 
-/// A connection that idled longer is tried before it is used. A busy one is not: the round trip
-/// would double the cost of a short statement, and a broken one fails its statement anyway.
+/// A connection that was idle for longer is tested before use. A busy one is not, because the round trip would double
+/// the cost of a short statement.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
-/// What an index of `search` may put off, in kB. Who writes the row that fills it writes it all into the
-/// index: at the 4 MB of PostgreSQL that is half a second of a core, and redirects wait for it.
+/// Size of the pending list of the GIN index for `search`, in kB. The transaction that fills the list merges it into the
+/// index. With PostgreSQL's default of 4 MB the merge takes half a second of a core, and redirects wait for it.
 const WORKER_PENDING_KB: u64 = 256;
 
-/// Who uses a pool, which decides its share of `postgres.max_connections`.
+/// The use of a pool, which determines its share of `postgres.max_connections`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolRole {
-    /// One of `workers` resolve workers: together a third.
+    /// A server thread of the resolve listener. All of them share a third.
     Resolve {
-        /// How many share.
-        workers: usize,
+        /// The number of server threads.
+        server_threads: usize,
     },
-    /// One of `workers` API workers: together the rest.
+    /// A server thread of the API listener. All of them share the rest.
     Api {
-        /// How many share.
-        workers: usize,
+        /// The number of server threads.
+        server_threads: usize,
     },
     /// Background tasks: two connections.
     Background,
-    /// The worker: those of background tasks, too.
+    /// The worker process, background tasks included.
     Worker {
-        /// Consumers of clicks; each has a connection for every shard.
+        /// Consumers of clicks. Each needs a connection per shard.
         consumers: u32,
-        /// Connections that jobs need.
+        /// Connections for jobs.
         jobs: u32,
     },
 }
@@ -47,8 +47,8 @@ pub enum PoolRole {
 const BACKGROUND_CONNECTIONS: u32 = 2;
 
 impl PostgresSettings {
-    /// Most workers of each listener that these connections are enough for.
-    pub fn max_workers(&self) -> usize {
+    /// The most server threads of each listener for which the connections are enough.
+    pub fn max_server_threads(&self) -> usize {
         let resolve = self.max_connections.saturating_sub(BACKGROUND_CONNECTIONS) / 3;
         usize::try_from(resolve).unwrap_or(usize::MAX).max(1)
     }
@@ -58,20 +58,20 @@ impl PoolRole {
     fn connections(self, max: u32) -> u32 {
         let shared = max.saturating_sub(BACKGROUND_CONNECTIONS);
         let resolve = shared / 3;
-        let (share, workers) = match self {
+        let (share, server_threads) = match self {
             Self::Background => return BACKGROUND_CONNECTIONS,
             Self::Worker { consumers, jobs } => {
                 let shards = u32::try_from(SHARDS.len()).unwrap_or(u32::MAX);
                 return BACKGROUND_CONNECTIONS + consumers * shards + jobs;
             }
-            Self::Resolve { workers } => (resolve, workers),
-            Self::Api { workers } => (shared - resolve, workers),
+            Self::Resolve { server_threads } => (resolve, server_threads),
+            Self::Api { server_threads } => (shared - resolve, server_threads),
         };
-        (share / u32::try_from(workers).unwrap_or(u32::MAX).max(1)).max(1)
+        (share / u32::try_from(server_threads).unwrap_or(u32::MAX).max(1)).max(1)
     }
 }
 
-/// A pool that connects when it is first used, so a process starts while the database is away.
+/// A pool that connects on first use, so that a process can start while the database is unavailable.
 pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPool, StoreError> {
     let slow = Duration::from_millis(settings.slow_statement_ms);
     let mut options = PgConnectOptions::from_str(settings.url.expose_secret())?
@@ -103,7 +103,7 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
         .connect_lazy_with(options))
 }
 
-/// Brings the schema up to this release. Safe to call again, and from several processes at once.
+/// Migrates the schema to this release. Concurrent calls of several processes are safe.
 pub async fn migrate(settings: &PostgresSettings) -> Result<(), MigrateError> {
     let options = PgConnectOptions::from_str(settings.url.expose_secret())
         .map_err(MigrateError::Connect)?
@@ -115,19 +115,19 @@ pub async fn migrate(settings: &PostgresSettings) -> Result<(), MigrateError> {
         .map_err(|_| MigrateError::Connect(sqlx::Error::PoolTimedOut))?
         .map_err(MigrateError::Connect)?;
     let mut migrator = sqlx::migrate!("../../migrations");
-    // Migrations only add, so a release also starts on the schema of the one after it: the way back.
+    // Migrations only add, so that the previous release still works with this schema after a rollback.
     migrator.set_ignore_missing(true);
     migrator.run(&mut connection).await?;
     Ok(())
 }
 
-/// Why the schema could not be brought up.
+/// Why the migration failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// No connection.
+    /// The database cannot be reached.
     #[error("cannot connect to the database")]
     Connect(#[source] sqlx::Error),
-    /// A migration failed or does not match what was applied before.
+    /// A migration failed, or an applied migration has changed.
     #[error("a migration failed")]
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
@@ -137,15 +137,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_stay_within_the_limit() {
+    fn all_pools_together_stay_within_max_connections() {
         for max in [PostgresSettings::MIN_CONNECTIONS, 20, 100] {
             let settings = PostgresSettings { max_connections: max, ..Default::default() };
-            for workers in [1, settings.max_workers()] {
-                let resolve = PoolRole::Resolve { workers }.connections(max);
-                let api = PoolRole::Api { workers }.connections(max);
-                let workers = u32::try_from(workers).unwrap();
-                let all = PoolRole::Background.connections(max) + workers * (resolve + api);
-                assert!(all <= max, "{all} of {max} for {workers} workers");
+            for server_threads in [1, settings.max_server_threads()] {
+                let resolve = PoolRole::Resolve { server_threads }.connections(max);
+                let api = PoolRole::Api { server_threads }.connections(max);
+                let server_threads = u32::try_from(server_threads).unwrap();
+                let all = PoolRole::Background.connections(max) + server_threads * (resolve + api);
+                assert!(all <= max, "{all} of {max} for {server_threads} server_threads");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the resolve path asks: one prepared statement each.
+//! Queries of the resolve path: one prepared statement for each lookup.
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
@@ -8,108 +8,115 @@ use linnet_domain::LinkId;
 
 use super::{Store, StoreError};
 
-/// A link as far as a redirect needs it.
+/// The columns of a link that a redirect needs.
 #[derive(Debug, Clone)]
 pub struct ResolveRow {
-    /// The link.
+    /// The link's id.
     pub id: LinkId,
-    /// The code.
+    /// The short code.
     pub short_code: String,
-    /// The target.
+    /// The target URL.
     pub original_url: String,
-    /// Whether it resolves at all.
+    /// Whether the link resolves.
     pub is_active: bool,
-    /// The redirect's status.
+    /// The status of the redirect.
     pub redirect_status: i16,
-    /// When it stops resolving.
+    /// The expiry.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Whether every click must be counted in the database.
+    /// Whether the link has a click limit, so that the database must count every click.
     pub is_limited: bool,
-    /// Orders what caches hold.
+    /// The version; caches keep the higher one.
     pub version: i64,
 }
 
-/// A click on a limited link that was let through.
+/// A redirect of a link with a click limit.
 #[derive(Debug, Clone)]
 pub struct ConsumedClick {
-    /// The link.
+    /// The link's id.
     pub id: LinkId,
-    /// The target.
+    /// The target URL.
     pub original_url: String,
-    /// The redirect's status.
+    /// The status of the redirect.
     pub redirect_status: i16,
 }
 
-impl Store {
-    /// The link with this code, in whatever state.
-    pub async fn find_for_resolve(&self, code: &str) -> Result<Option<ResolveRow>, StoreError> {
-        let query = sqlx::query_as!(
+/// `query_as!` for a [`ResolveRow`] of `urls` with this condition.
+macro_rules! resolve_query {
+    ($condition:literal, $argument:expr) => {
+        sqlx::query_as!(
             ResolveRow,
             r#"SELECT id AS "id: LinkId", short_code, original_url, is_active, redirect_status,
                       expires_at, max_clicks IS NOT NULL AS "is_limited!", version
-                 FROM urls WHERE short_code = $1"#,
-            code
-        );
+                 FROM urls WHERE "#
+                + $condition,
+            $argument
+        )
+    };
+}
+
+/// `query_as!` for a [`ConsumedClick`] of the link with the code `$1`, if it has clicks left: the statement before the
+/// condition, the statement after it, and the code.
+macro_rules! limited_link_query {
+    ($before:literal, $after:literal, $code:expr) => {
+        sqlx::query_as!(
+            ConsumedClick,
+            $before
+                + " WHERE short_code = $1 AND is_active
+                      AND (expires_at IS NULL OR expires_at > now())
+                      AND (max_clicks IS NULL OR clicks < max_clicks) "
+                + $after,
+            $code
+        )
+    };
+}
+
+impl Store {
+    /// The link with this code, in any state.
+    pub async fn find_for_resolve(&self, code: &str) -> Result<Option<ResolveRow>, StoreError> {
+        let query = resolve_query!("short_code = $1", code);
         Ok(observe_query("resolve", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// The links with these codes, in whatever state; those that are not there are left out.
+    /// The links with these codes, in any state and any order. Codes without a link are left out.
     pub async fn find_many_for_resolve(
         &self,
         codes: &[String],
     ) -> Result<Vec<ResolveRow>, StoreError> {
-        let query = sqlx::query_as!(
-            ResolveRow,
-            r#"SELECT id AS "id: LinkId", short_code, original_url, is_active, redirect_status,
-                      expires_at, max_clicks IS NOT NULL AS "is_limited!", version
-                 FROM urls WHERE short_code = ANY($1)"#,
-            codes
-        );
+        let query = resolve_query!("short_code = ANY($1)", codes);
         Ok(observe_query("resolve_many", query.fetch_all(&self.pool)).await?)
     }
 
-    /// Takes one click from a limited link, if there is one left. The row lock makes the count exact
-    /// however many processes ask at once.
+    /// Counts a click on a link with a click limit. `None` if the link has no click left or does not resolve. The row
+    /// lock makes the count exact for concurrent calls of all processes.
     pub async fn consume_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
-        let query = sqlx::query_as!(
-            ConsumedClick,
-            r#"UPDATE urls SET clicks = clicks + 1, last_clicked_at = now()
-                WHERE short_code = $1 AND is_active
-                  AND (expires_at IS NULL OR expires_at > now())
-                  AND (max_clicks IS NULL OR clicks < max_clicks)
-               RETURNING id AS "id: LinkId", original_url, redirect_status"#,
+        let query = limited_link_query!(
+            "UPDATE urls SET clicks = clicks + 1, last_clicked_at = now()",
+            r#"RETURNING id AS "id: LinkId", original_url, redirect_status"#,
             code
         );
         Ok(observe_query("consume_click", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// What [`Store::consume_click`] would answer, without taking a click: for `HEAD` and for bots.
+    /// The result of [`Store::consume_click`] without counting a click, for `HEAD` requests and bots.
     pub async fn peek_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
-        let query = sqlx::query_as!(
-            ConsumedClick,
-            r#"SELECT id AS "id: LinkId", original_url, redirect_status FROM urls
-                WHERE short_code = $1 AND is_active
-                  AND (expires_at IS NULL OR expires_at > now())
-                  AND (max_clicks IS NULL OR clicks < max_clicks)"#,
+        let query = limited_link_query!(
+            r#"SELECT id AS "id: LinkId", original_url, redirect_status FROM urls"#,
+            "",
             code
         );
         Ok(observe_query("peek_click", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// Hands the `limit` most clicked active links to `each`, in any order. The ids are sorted first:
-    /// sorting whole rows would spill to disk.
+    /// Passes the `limit` most clicked active links to `each`, in any order. Only ids are sorted, because sorting whole
+    /// rows would spill to disk.
     pub async fn most_clicked(
         &self,
         limit: i64,
         mut each: impl FnMut(ResolveRow),
     ) -> Result<(), StoreError> {
-        let mut rows = sqlx::query_as!(
-            ResolveRow,
-            r#"SELECT id AS "id: LinkId", short_code, original_url, is_active, redirect_status,
-                      expires_at, max_clicks IS NOT NULL AS "is_limited!", version
-                 FROM urls WHERE id = ANY (ARRAY(
-                      SELECT id FROM urls WHERE is_active
-                       ORDER BY clicks DESC, id DESC LIMIT $1))"#,
+        let mut rows = resolve_query!(
+            "id = ANY (ARRAY(
+                SELECT id FROM urls WHERE is_active ORDER BY clicks DESC, id DESC LIMIT $1))",
             limit
         )
         .fetch(&self.pool);

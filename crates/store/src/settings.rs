@@ -1,4 +1,4 @@
-//! Section `postgres`.
+//! Section `postgres` of the settings.
 
 use std::{str::FromStr, time::Duration};
 
@@ -8,22 +8,22 @@ use sqlx::postgres::PgConnectOptions;
 
 use linnet_platform::settings::{Problems, redacted};
 
-/// Section `postgres`: every wait is bounded here.
+/// Section `postgres`. It bounds every wait for the database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresSettings {
     /// `postgres://user:password@host:port/database`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
-    /// Most connections of one process, all its pools together.
+    /// The most connections of one process, in all its pools.
     pub max_connections: u32,
-    /// Longest wait for a free connection, connecting included, in milliseconds.
+    /// The longest wait for a connection, including connecting, in milliseconds.
     pub acquire_timeout_ms: u64,
-    /// The server ends a statement after this, in milliseconds.
+    /// The server cancels a statement after this time, in milliseconds.
     pub statement_timeout_ms: u64,
-    /// The server ends a wait for a lock after this, in milliseconds.
+    /// The server cancels a wait for a lock after this time, in milliseconds.
     pub lock_timeout_ms: u64,
-    /// The server ends a session that idles in a transaction after this, in milliseconds.
+    /// The server ends a session that idles in a transaction for this time, in milliseconds.
     pub idle_in_transaction_timeout_ms: u64,
     /// Statements that take longer are logged as warnings, in milliseconds.
     pub slow_statement_ms: u64,
@@ -44,7 +44,7 @@ impl Default for PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// Fewest connections that give each pool one.
+    /// The fewest connections with which each pool has one.
     pub const MIN_CONNECTIONS: u32 = 8;
 
     /// Checks the URL and the ranges.
@@ -53,7 +53,7 @@ impl PostgresSettings {
         if let Err(error) = PgConnectOptions::from_str(url) {
             problems.add("postgres.url", error.to_string());
         }
-        // The parser takes any scheme, and a host is then looked for in vain for as long as it runs.
+        // sqlx accepts every scheme, and connecting would then fail for as long as the process runs.
         problems.require(
             url.starts_with("postgres://") || url.starts_with("postgresql://"),
             "postgres.url",

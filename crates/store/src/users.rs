@@ -5,15 +5,15 @@ use sqlx::PgConnection;
 
 use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, links::delete_links_statement};
 
-/// Deleting a user with many links takes longer than an ordinary statement may.
+/// Deleting a user with many links takes longer than other statements.
 const DELETE_USER_TIMEOUT: &str = "SET LOCAL statement_timeout = '30s'";
 
-/// First id of users that are made on the command line; the others have those of the sequence.
+/// The first id of users that are created on the command line. Other users have ids of the sequence.
 const OPERATOR_IDS: i64 = 1_000_000_000;
 
-/// `query_as!` for a [`User`] from the table `users`: `$before`, the columns, `$after`.
+/// `query_as!` for a [`User`]: the query before the columns, the query after them, and the arguments.
 macro_rules! user_query {
     ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -25,14 +25,14 @@ macro_rules! user_query {
 }
 
 impl Store {
-    /// Makes a user.
+    /// Creates a user.
     pub async fn create_user(&self, new: &NewUser) -> Result<User, StoreError> {
         let mut connection = self.pool.acquire().await?;
         create_user_on(&mut connection, new).await
     }
 
-    /// Makes a user with an id from [`OPERATOR_IDS`] on: whoever is made on the command line before a
-    /// data set is imported takes no id of it.
+    /// Creates a user with an id of at least [`OPERATOR_IDS`], so that a user who is created before a data set is
+    /// imported does not take an id of the data set.
     pub async fn create_operator(&self, new: &NewUser) -> Result<User, StoreError> {
         let query = user_query!(
             "INSERT INTO users (id, username, email)
@@ -46,7 +46,7 @@ impl Store {
         Ok(observe_query("create_operator", query.fetch_one(&self.pool)).await?)
     }
 
-    /// The user with this id, if `visible_to` may see it.
+    /// The user with this id, if visible.
     pub async fn find_user(
         &self,
         id: UserId,
@@ -62,13 +62,13 @@ impl Store {
         Ok(observe_query("find_user", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// The user with this address, whatever its case.
+    /// The user with this e-mail address, in any case.
     pub async fn find_user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
         let query = user_query!("SELECT", "FROM users WHERE lower(email) = lower($1)", email);
         Ok(observe_query("find_user_by_email", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// One page of users.
+    /// One page of the visible users, by id.
     pub async fn list_users(
         &self,
         visible_to: Visibility,
@@ -87,7 +87,7 @@ impl Store {
         Ok(observe_query("list_users", query.fetch_all(&self.pool)).await?)
     }
 
-    /// Changes a user, if `visible_to` may.
+    /// Changes a user, if visible.
     pub async fn update_user(
         &self,
         id: UserId,
@@ -107,8 +107,8 @@ impl Store {
         Ok(observe_query("update_user", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// Deletes a user with its links and keys, if `visible_to` may; the outbox tells the caches.
-    /// False when there is no such user.
+    /// Deletes a user with its links and keys, if visible. The relay publishes the invalidations. Returns whether the user
+    /// existed.
     pub async fn delete_user(
         &self,
         id: UserId,
@@ -117,7 +117,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query(DELETE_USER_TIMEOUT).execute(&mut *transaction).await?;
-        // Locks out new links and keys of this user until the end.
+        // The lock prevents new links and keys of this user until the commit.
         let found = sqlx::query_scalar!(
             "SELECT id FROM users WHERE id = $1 AND ($2::bigint IS NULL OR id = $2) FOR UPDATE",
             id.get(),
@@ -128,25 +128,19 @@ impl Store {
         if found.is_none() {
             return Ok(false);
         }
-        sqlx::query!(
-            r#"WITH gone AS (
-                 DELETE FROM urls WHERE user_id = $1
-                 RETURNING id, short_code, original_url, nextval('url_version_seq') AS version
-               ), event AS (
-                 INSERT INTO events (url_id, user_id, event_type, details)
-                 SELECT id, $2::bigint, 'deleted', jsonb_build_object(
-                     'short_code', short_code, 'original_url', original_url) FROM gone
-               )
-               INSERT INTO cache_invalidations (kind, subject, version)
-               SELECT 'link', short_code, version FROM gone"#,
+        let links = delete_links_statement!(
+            sqlx::query_scalar,
+            "SELECT id FROM urls WHERE user_id = $1",
+            "$2::bigint",
+            "",
+            r#"SELECT count(*) AS "count!" FROM deleted"#,
             id.get(),
             actor.map(UserId::get)
-        )
-        .execute(&mut *transaction)
-        .await?;
+        );
+        links.fetch_one(&mut *transaction).await?;
         sqlx::query!(
-            "WITH gone AS (DELETE FROM api_keys WHERE user_id = $1 RETURNING id)
-             INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM gone",
+            "WITH deleted AS (DELETE FROM api_keys WHERE user_id = $1 RETURNING id)
+             INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM deleted",
             id.get()
         )
         .execute(&mut *transaction)

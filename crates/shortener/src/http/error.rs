@@ -28,20 +28,25 @@ impl From<StoreError> for ApiError {
                 tracing::warn!(error = %source, "the database is away");
                 Self(Problem::unavailable("the database is away", RETRY_AFTER_AWAY))
             }
-            StoreError::Conflict(Constraint::EmailTaken) => {
-                Self::taken("email", "another user has this address")
-            }
-            StoreError::Conflict(Constraint::CodeTaken) => {
-                Self::taken("short_code", "another link has this code")
-            }
-            StoreError::Conflict(Constraint::IdTaken) => Self::taken("id", "this id is taken"),
-            StoreError::Conflict(Constraint::UserMissing) => {
-                Self::missing_reference("user_id", "there is no such user")
-            }
+            StoreError::Conflict(constraint) => constraint.into(),
             StoreError::Failed(_) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::error!(error, "a database operation failed");
                 Self(Problem::internal())
+            }
+        }
+    }
+}
+
+impl From<Constraint> for ApiError {
+    fn from(constraint: Constraint) -> Self {
+        let (field, message) = (constraint.field(), constraint.message());
+        match constraint {
+            Constraint::EmailTaken | Constraint::CodeTaken | Constraint::IdTaken => {
+                Self::taken(field, message)
+            }
+            Constraint::UserMissing | Constraint::LinkMissing => {
+                Self::missing_reference(field, message)
             }
         }
     }

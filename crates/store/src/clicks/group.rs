@@ -1,4 +1,4 @@
-//! What is written of a group of batches.
+//! The data of a group of click batches, in the form in which it is written.
 
 use std::{num::NonZeroI32, ops::AddAssign};
 
@@ -8,9 +8,9 @@ use linnet_domain::{ClickKind, LinkId, Subject, UserId};
 
 use super::LinkDays;
 
-/// The shards that subjects are divided into. Clicks and roll-ups of a shard are written by a
-/// transaction of its own, or several shards by one; a batch is done when all its shards are. What is
-/// in the stream while this changes would be written with other shards than before.
+/// The shards of the roll-ups. A transaction writes the clicks and roll-ups of one or more shards, and a batch is done
+/// when all its shards are written. The stream must be drained before the number of shards changes, because a shard of a
+/// batch is recorded by its number.
 pub const SHARDS: [i16; 2] = [1, 2];
 
 /// The shard of a subject.
@@ -19,31 +19,31 @@ pub fn shard_of(subject: Subject) -> i16 {
     if subject.key() % 2 == 0 { even } else { odd }
 }
 
-/// A click with everything that follows from it. There are tens of thousands of them at a time.
+/// A click with its attributes. A group has tens of thousands of them.
 #[derive(Debug, Clone, Copy)]
 pub struct ClickRow {
-    /// When.
+    /// When it happened.
     pub at: DateTime<Utc>,
-    /// Which link.
+    /// The link.
     pub url_id: LinkId,
-    /// The visitor's hash.
+    /// The hash of the visitor.
     pub visitor: Option<i64>,
     /// Ids of `click_values`, in the order of `ValueKind::ALL`.
     pub values: [Option<NonZeroI32>; 4],
     /// The link's owner.
     pub user_id: Option<UserId>,
-    /// What the request was.
+    /// The kind of the request.
     pub kind: ClickKind,
-    /// The link's own counter has it already.
+    /// Whether the link's counter includes it already, because of a click limit.
     pub is_counted: bool,
 }
 
-/// How many, by what the requests were.
+/// Numbers of requests by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KindCounts {
-    /// People's clicks.
+    /// Clicks by people.
     pub clicks: i64,
-    /// Bots.
+    /// Requests by bots.
     pub bots: i64,
     /// Prefetches.
     pub prefetches: i64,
@@ -52,7 +52,7 @@ pub struct KindCounts {
 }
 
 impl KindCounts {
-    /// One request.
+    /// The numbers for one request of this kind.
     pub fn one(kind: ClickKind) -> Self {
         let mut counts = Self::default();
         let count = match kind {
@@ -75,31 +75,31 @@ impl AddAssign for KindCounts {
     }
 }
 
-/// What is added to a row of `click_hours`; hours of links are in [`LinkDays`].
+/// An increment of a row of `click_hours`. Hours of links are in [`LinkDays`].
 #[derive(Debug, Clone, Copy)]
 pub struct HourDelta {
     /// A user, or the whole service.
     pub subject: Subject,
-    /// The hour's beginning.
+    /// The start of the hour.
     pub hour: DateTime<Utc>,
-    /// What is added.
+    /// The increment.
     pub counts: KindCounts,
 }
 
-/// What is added to a row of `click_days`; days of links are in [`LinkDays`].
+/// An increment of a row of `click_days`. Days of links are in [`LinkDays`].
 #[derive(Debug, Clone, Copy)]
 pub struct DayDelta {
-    /// As in [`HourDelta`].
+    /// A user, or the whole service.
     pub subject: Subject,
     /// The UTC day.
     pub day: NaiveDate,
-    /// What is added.
+    /// The increment.
     pub counts: KindCounts,
-    /// Visitors of the whole day so far: replaces a lower number.
+    /// Unique visitors of the whole day so far, which replace a lower number.
     pub visitors: i64,
 }
 
-/// What is added to a row of `click_days_by_value`.
+/// An increment of a row of `click_days_by_value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueDelta {
     /// A link, a user, or the whole service.
@@ -108,46 +108,45 @@ pub struct ValueDelta {
     pub day: NaiveDate,
     /// An id of `click_values`.
     pub value_id: i32,
-    /// What is added.
+    /// The increment.
     pub clicks: i64,
 }
 
-/// What is added to a link.
+/// An increment of a link's counter.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkDelta {
     /// The link.
     pub url_id: LinkId,
-    /// Clicks that its own counter does not have yet.
+    /// Clicks that the counter does not include yet.
     pub clicks: i64,
-    /// The latest of them.
+    /// The time of the latest click.
     pub last: DateTime<Utc>,
 }
 
-/// Batches of clicks with everything that follows from them, or one shard of that. Each list is in the
-/// order in which its rows are to be locked.
+/// Batches of clicks with their roll-ups, or some shards of these. Each list is in the order of locking.
 #[derive(Debug, Clone, Default)]
 pub struct ClickGroup<'a> {
-    /// The batches' ids.
+    /// The ids of the batches.
     pub batches: &'a [Vec<u8>],
-    /// What of them this is, in ascending order.
+    /// The shards, in ascending order.
     pub shards: Vec<i16>,
-    /// Raw rows.
+    /// The clicks.
     pub rows: &'a [ClickRow],
-    /// Roll-ups.
+    /// The roll-ups.
     pub totals: ClickTotals,
 }
 
-/// Clicks added up.
+/// Increments of roll-ups.
 #[derive(Debug, Clone, Default)]
 pub struct ClickTotals {
-    /// Links' days, with their hours and values.
+    /// Days of links, with their hours and values.
     pub link_days: LinkDays,
     /// Hours of users and of the whole service.
     pub hours: Vec<HourDelta>,
-    /// Their days.
+    /// Days of users and of the whole service.
     pub days: Vec<DayDelta>,
-    /// Their days by value.
+    /// Values of days of users and of the whole service.
     pub values: Vec<ValueDelta>,
-    /// Links' counters.
+    /// Counters of links.
     pub links: Vec<LinkDelta>,
 }

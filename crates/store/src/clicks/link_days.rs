@@ -1,4 +1,4 @@
-//! Links' clicks by UTC day, as rows of `click_link_days` have them.
+//! Days of links: the rows of `click_link_days`, each with its hours and values.
 
 use chrono::NaiveDate;
 
@@ -6,21 +6,21 @@ use linnet_domain::{LinkId, Subject};
 
 use super::{KindCounts, ValueDelta};
 
-/// Numbers of an hour: which of the day (0 to 23), people's clicks, bots, prefetches, `HEAD`s.
-const HOUR: usize = 5;
+/// Numbers per hour: the hour of the day (0 to 23), clicks by people, bots, prefetches, `HEAD` requests.
+const NUMBERS_PER_HOUR: usize = 5;
 
-/// Values that a row has, at most; more of them are rows of `click_days_by_value`. With all hours and so many
-/// values a row takes 1.4 kB: PostgreSQL moves what is longer than 2 kB out of the page.
+/// The most values of a row. Further values are rows of `click_days_by_value`. A row with all hours and values takes
+/// 1.4 kB; PostgreSQL would move a row of more than 2 kB out of the page.
 const MAX_VALUES: usize = 64;
 
-/// A link's clicks of a day.
+/// The clicks on a link on a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkDay<'a> {
     /// The link.
     pub url_id: LinkId,
     /// The UTC day.
     pub day: NaiveDate,
-    /// Visitors of the whole day so far.
+    /// Unique visitors of the whole day so far.
     pub visitors: i64,
     hours: &'a [i32],
     value_ids: &'a [i32],
@@ -28,9 +28,9 @@ pub struct LinkDay<'a> {
 }
 
 impl<'a> LinkDay<'a> {
-    /// The hours of the day that have any, each once.
+    /// The hours with requests, each once.
     pub fn hours(self) -> impl Iterator<Item = (i32, KindCounts)> + 'a {
-        self.hours.chunks_exact(HOUR).filter_map(|hour| {
+        self.hours.chunks_exact(NUMBERS_PER_HOUR).filter_map(|hour| {
             let &[hour, clicks, bots, prefetches, heads] = hour else { return None };
             let [clicks, bots, prefetches, heads] =
                 [clicks, bots, prefetches, heads].map(i64::from);
@@ -38,7 +38,7 @@ impl<'a> LinkDay<'a> {
         })
     }
 
-    /// Ids of `click_values`, each once, with people's clicks.
+    /// Ids of `click_values`, each once, with clicks by people.
     pub fn values(self) -> impl Iterator<Item = (i32, i64)> + 'a {
         self.value_ids.iter().copied().zip(self.value_clicks.iter().copied())
     }
@@ -47,7 +47,7 @@ impl<'a> LinkDay<'a> {
         ValueDelta { subject: Subject::Link(self.url_id), day: self.day, value_id, clicks }
     }
 
-    /// All hours together.
+    /// The sum of all hours.
     pub fn counts(self) -> KindCounts {
         self.hours().fold(KindCounts::default(), |mut counts, (_, hour)| {
             counts += hour;
@@ -56,7 +56,7 @@ impl<'a> LinkDay<'a> {
     }
 }
 
-/// A row without its lists, which end here in those of all rows and begin where those of the row before end.
+/// A row with the ends of its lists in the lists of all rows. Its lists begin where those of the previous row end.
 #[derive(Debug, Clone, Copy)]
 struct Row {
     url_id: LinkId,
@@ -66,7 +66,7 @@ struct Row {
     values_end: usize,
 }
 
-/// Many of them. The lists of all rows are one each, which is also how PostgreSQL gets them.
+/// Days of many links. The lists of all rows are stored and sent to PostgreSQL as one list each.
 #[derive(Debug, Clone, Default)]
 pub struct LinkDays {
     rows: Vec<Row>,
@@ -75,24 +75,24 @@ pub struct LinkDays {
     pub(super) value_clicks: Vec<i64>,
 }
 
-/// Where the lists of a row are in those of all rows, as PostgreSQL counts: from 1, both ends included.
-pub(super) struct Place {
+/// The ranges of a row's lists in the lists of all rows, as PostgreSQL's array slices: from 1, both ends inclusive.
+pub(super) struct ListRanges {
     pub(super) hours: (i32, i32),
     pub(super) values: (i32, i32),
 }
 
 impl LinkDays {
-    /// How many.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// All of them, in the order in which they were added.
+    /// All rows, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = LinkDay<'_>> {
         let mut from = (0, 0);
         self.rows.iter().map(move |row| {
@@ -121,32 +121,31 @@ impl LinkDays {
         }
     }
 
-    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+    pub(super) fn list_ranges(&self) -> impl Iterator<Item = ListRanges> {
         let number = |count| i32::try_from(count).unwrap_or(i32::MAX);
         let mut from = (1, 1);
         self.rows.iter().map(move |row| {
             let to = (number(row.hours_end), number(row.values_end));
-            let place = Place { hours: (from.0, to.0), values: (from.1, to.1) };
+            let ranges = ListRanges { hours: (from.0, to.0), values: (from.1, to.1) };
             from = (to.0.saturating_add(1), to.1.saturating_add(1));
-            place
+            ranges
         })
     }
 
-    /// Adds a row, whose hours and values come next.
+    /// Adds a row. Its hours and values must be added next.
     pub fn begin(&mut self, url_id: LinkId, day: NaiveDate, visitors: i64) {
         let (hours_end, values_end) = (self.hours.len(), self.value_ids.len());
         self.rows.push(Row { url_id, day, visitors, hours_end, values_end });
     }
 
-    /// Adds an hour, which it does not have yet, to the row that was begun last. More than
-    /// [`i32::MAX`] of a kind count as so many.
+    /// Adds a new hour to the last row. Numbers above [`i32::MAX`] are reduced to it.
     pub fn add_hour(&mut self, hour: i32, counts: KindCounts) {
         let KindCounts { clicks, bots, prefetches, heads } = counts;
         let number = |count| i32::try_from(count).unwrap_or(i32::MAX);
         self.extend_hours(&[hour, number(clicks), number(bots), number(prefetches), number(heads)]);
     }
 
-    /// Adds a value, which it does not have yet, to the row that was begun last.
+    /// Adds a new value to the last row.
     pub fn add_value(&mut self, id: i32, clicks: i64) {
         self.extend_values(&[id], &[clicks]);
     }
@@ -166,14 +165,14 @@ impl LinkDays {
         }
     }
 
-    /// Adds a row as it is.
+    /// Adds a copy of a row.
     pub(super) fn push(&mut self, row: LinkDay<'_>) {
         self.begin(row.url_id, row.day, row.visitors);
         self.extend_hours(row.hours);
         self.extend_values(row.value_ids, row.value_clicks);
     }
 
-    /// Moves all rows of `other` behind the ones here.
+    /// Moves all rows of `other` to the end.
     pub fn append(&mut self, other: &mut Self) {
         if self.is_empty() {
             std::mem::swap(self, other);
@@ -184,28 +183,28 @@ impl LinkDays {
         }
     }
 
-    /// Adds a row that is `held`, if there is one, and `added`, which is of the same link and day. Values
-    /// that find no room are left to `others`.
+    /// Adds the sum of two rows of the same link and day: `stored`, if the database has one, and `added`. Values beyond
+    /// [`MAX_VALUES`] go to `overflow`.
     pub(super) fn push_sum(
         &mut self,
-        held: Option<LinkDay<'_>>,
+        stored: Option<LinkDay<'_>>,
         added: LinkDay<'_>,
-        others: &mut Vec<ValueDelta>,
+        overflow: &mut Vec<ValueDelta>,
     ) {
-        let Some(held) = held else {
-            let room = added.value_ids.len().min(MAX_VALUES);
-            let (value_ids, more_ids) = added.value_ids.split_at(room);
-            let (value_clicks, more_clicks) = added.value_clicks.split_at(room);
+        let Some(stored) = stored else {
+            let count = added.value_ids.len().min(MAX_VALUES);
+            let (value_ids, more_ids) = added.value_ids.split_at(count);
+            let (value_clicks, more_clicks) = added.value_clicks.split_at(count);
             self.push(LinkDay { value_ids, value_clicks, ..added });
             let more = more_ids.iter().zip(more_clicks);
-            others.extend(more.map(|(id, clicks)| added.value(*id, *clicks)));
+            overflow.extend(more.map(|(id, clicks)| added.value(*id, *clicks)));
             return;
         };
         let (hours_at, values_at) = (self.hours.len(), self.value_ids.len());
-        self.push(LinkDay { visitors: held.visitors.max(added.visitors), ..held });
-        for hour in added.hours.chunks_exact(HOUR) {
+        self.push(LinkDay { visitors: stored.visitors.max(added.visitors), ..stored });
+        for hour in added.hours.chunks_exact(NUMBERS_PER_HOUR) {
             let sums = self.hours.get_mut(hours_at..).unwrap_or_default();
-            match sums.chunks_exact_mut(HOUR).find(|sum| sum.first() == hour.first()) {
+            match sums.chunks_exact_mut(NUMBERS_PER_HOUR).find(|sum| sum.first() == hour.first()) {
                 Some(sum) => {
                     for (sum, count) in sum.iter_mut().zip(hour).skip(1) {
                         *sum = sum.saturating_add(*count);
@@ -216,11 +215,11 @@ impl LinkDays {
         }
         for (id, clicks) in added.values() {
             let ids = self.value_ids.get(values_at..).unwrap_or_default();
-            let place = ids.iter().position(|held| *held == id);
-            match place.and_then(|place| self.value_clicks.get_mut(values_at + place)) {
+            let index = ids.iter().position(|stored| *stored == id);
+            match index.and_then(|index| self.value_clicks.get_mut(values_at + index)) {
                 Some(sum) => *sum += clicks,
                 None if ids.len() < MAX_VALUES => self.add_value(id, clicks),
-                None => others.push(added.value(id, clicks)),
+                None => overflow.push(added.value(id, clicks)),
             }
         }
     }
@@ -251,41 +250,45 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_added_to_the_one_that_is_held() {
-        let held = row(7, 5, &[(3, 10), (4, 20)], &[1, 2]);
+    fn a_sum_has_the_hours_and_values_of_both_rows() {
+        let stored = row(7, 5, &[(3, 10), (4, 20)], &[1, 2]);
         let added = row(7, 4, &[(4, 1), (9, 2)], &[2, 3]);
-        let (mut sums, mut others) = (row(6, 0, &[(0, 1)], &[9]), Vec::new());
-        sums.push_sum(held.last(), added.last().unwrap(), &mut others);
+        let (mut sums, mut overflow) = (row(6, 0, &[(0, 1)], &[9]), Vec::new());
+        sums.push_sum(stored.last(), added.last().unwrap(), &mut overflow);
         let sum = sums.last().unwrap();
         assert_eq!((sum.url_id, sum.visitors), (link(7), 5));
         let hours = [(3, counts(10, 1)), (4, counts(21, 2)), (9, counts(2, 1))];
         assert_eq!(sum.hours().collect::<Vec<_>>(), hours);
         assert_eq!(sum.counts(), counts(33, 4));
         assert_eq!(sum.values().collect::<Vec<_>>(), [(1, 2), (2, 4), (3, 2)]);
-        assert_eq!(others, []);
+        assert_eq!(overflow, []);
         let first = sums.iter().next().unwrap();
-        assert_eq!((first.url_id, first.values().next()), (link(6), Some((9, 2))), "as it was");
-        let place = sums.places().nth(1).unwrap();
-        assert_eq!((place.hours, place.values), ((6, 20), (2, 4)));
+        assert_eq!(
+            (first.url_id, first.values().next()),
+            (link(6), Some((9, 2))),
+            "the row before is unchanged"
+        );
+        let ranges = sums.list_ranges().nth(1).unwrap();
+        assert_eq!((ranges.hours, ranges.values), ((6, 20), (2, 4)));
     }
 
     #[test]
-    fn values_without_room_are_left_to_others() {
+    fn values_beyond_the_limit_of_a_row_overflow() {
         let many: Vec<i32> = (0..70).collect();
-        let (mut sums, mut others) = (LinkDays::default(), Vec::new());
-        sums.push_sum(None, row(1, 0, &[(0, 70)], &many).last().unwrap(), &mut others);
-        let left = |others: &[ValueDelta]| others.iter().map(|v| v.value_id).collect::<Vec<_>>();
-        assert_eq!(left(&others), [64, 65, 66, 67, 68, 69]);
-        let held = std::mem::take(&mut sums);
-        others.clear();
-        sums.push_sum(held.last(), row(1, 0, &[], &[63, 69]).last().unwrap(), &mut others);
-        assert_eq!(left(&others), [69], "it has no room now either");
+        let (mut sums, mut overflow) = (LinkDays::default(), Vec::new());
+        sums.push_sum(None, row(1, 0, &[(0, 70)], &many).last().unwrap(), &mut overflow);
+        let ids = |values: &[ValueDelta]| values.iter().map(|v| v.value_id).collect::<Vec<_>>();
+        assert_eq!(ids(&overflow), [64, 65, 66, 67, 68, 69]);
+        let stored = std::mem::take(&mut sums);
+        overflow.clear();
+        sums.push_sum(stored.last(), row(1, 0, &[], &[63, 69]).last().unwrap(), &mut overflow);
+        assert_eq!(ids(&overflow), [69], "the row is still full");
         assert_eq!(sums.last().unwrap().values().last(), Some((63, 4)));
         assert_eq!(sums.last().unwrap().values().count(), 64);
     }
 
     #[test]
-    fn rows_are_put_behind_others() {
+    fn append_adds_rows_at_the_end() {
         let mut days = row(1, 0, &[(1, 1)], &[]);
         days.append(&mut row(2, 3, &[], &[5]));
         let all: Vec<_> = days.iter().map(|row| (row.url_id, row.counts().clicks)).collect();

@@ -1,4 +1,4 @@
-//! Clicks: what ingestion must know before it writes, and writing groups of them.
+//! Ingestion of clicks: lookups before writing, and the writing of groups.
 
 mod group;
 mod link_days;
@@ -15,37 +15,36 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
-use linnet_domain::{ClickValue, LinkId, UserId, ValueKind};
+use linnet_domain::{ClickValue, LinkId, Subject, UserId, ValueKind};
 
-use super::{Store, StoreError, numbers};
+use super::{
+    Store, StoreError,
+    columns::{column, numbers},
+};
 
-/// What ingestion must know of a link.
+/// The properties of a link that ingestion needs.
 #[derive(Debug, Clone)]
 pub struct LinkFacts {
-    /// The link.
+    /// The link's id.
     pub id: LinkId,
-    /// Its owner.
+    /// The owner.
     pub user_id: Option<UserId>,
-    /// Its target, if that may name a campaign.
+    /// The target URL, if it may contain a campaign.
     pub campaign_target: Option<String>,
 }
 
-/// What a batch has for its shard when it was written before there were shards.
-const WHOLE: i16 = 0;
+/// The shard of batches that were written before shards existed, which means all shards.
+const ALL_SHARDS: i16 = 0;
 
-/// No part has control characters, so this one can stand between them.
+/// Separates parts, which contain no control characters.
 const PART_SEPARATOR: &str = "\u{1f}";
 
 fn joined(value: &ClickValue) -> String {
     value.parts.join(PART_SEPARATOR)
 }
 
-fn column<T, V>(items: &[T], of: impl Fn(&T) -> V) -> Vec<V> {
-    items.iter().map(of).collect()
-}
-
 impl Store {
-    /// The shards of these batches that are written already; a batch without any is left out.
+    /// The shards of these batches that are already written. A batch without any is left out.
     pub async fn written_shards(
         &self,
         ids: &[Vec<u8>],
@@ -53,18 +52,18 @@ impl Store {
         let rows = sqlx::query!("SELECT id, shard FROM click_batches WHERE id = ANY($1)", ids)
             .fetch_all(&self.pool)
             .await?;
-        let mut known: HashMap<Vec<u8>, Vec<i16>> = HashMap::new();
+        let mut written: HashMap<Vec<u8>, Vec<i16>> = HashMap::new();
         for row in rows {
-            let shards = known.entry(row.id).or_default();
+            let shards = written.entry(row.id).or_default();
             match row.shard {
-                WHOLE => shards.extend(SHARDS),
+                ALL_SHARDS => shards.extend(SHARDS),
                 shard => shards.push(shard),
             }
         }
-        Ok(known)
+        Ok(written)
     }
 
-    /// Owner and campaign of links; those that are gone are left out.
+    /// The properties of these links. Deleted links are left out.
     pub async fn link_facts(&self, ids: &[LinkId]) -> Result<Vec<LinkFacts>, StoreError> {
         Ok(sqlx::query_as!(
             LinkFacts,
@@ -77,16 +76,16 @@ impl Store {
         .await?)
     }
 
-    /// The ids of those values that have one.
+    /// The ids of these values. New values are left out.
     pub async fn find_click_values(
         &self,
         values: &[ClickValue],
     ) -> Result<Vec<(ClickValue, i32)>, StoreError> {
         let rows = sqlx::query!(
-            r#"SELECT id, held.kind, parts FROM click_values AS held
+            r#"SELECT id, stored.kind, parts FROM click_values AS stored
                  JOIN UNNEST($1::smallint[], $2::text[]) AS wanted (kind, joined)
-                   ON held.kind = wanted.kind
-                  AND held.parts = string_to_array(wanted.joined, $3)"#,
+                   ON stored.kind = wanted.kind
+                  AND stored.parts = string_to_array(wanted.joined, $3)"#,
             &column(values, |value| value.kind.number()),
             &column(values, joined),
             PART_SEPARATOR
@@ -102,7 +101,7 @@ impl Store {
             .collect())
     }
 
-    /// Gives these values ids, unless they have some.
+    /// Inserts these values, which gives them ids. Values with ids are left as they are.
     pub async fn add_click_values(&self, values: &[ClickValue]) -> Result<(), StoreError> {
         sqlx::query!(
             "INSERT INTO click_values (kind, parts)
@@ -118,7 +117,7 @@ impl Store {
         Ok(())
     }
 
-    /// How many values there are of each kind.
+    /// The number of values of each kind.
     pub async fn count_click_values(&self) -> Result<HashMap<i16, i64>, StoreError> {
         let rows =
             sqlx::query!(r#"SELECT kind, count(*) AS "count!" FROM click_values GROUP BY kind"#);
@@ -126,7 +125,7 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.kind, row.count)).collect())
     }
 
-    /// The visitors' keys of these days; a day without one gets the one that is offered.
+    /// The visitor keys of these days. A day without a key gets the offered one.
     pub async fn ensure_visitor_keys(
         &self,
         offered: &[(NaiveDate, [u8; 16])],
@@ -147,19 +146,20 @@ impl Store {
         Ok(rows.into_iter().filter_map(|row| Some((row.day, row.key.try_into().ok()?))).collect())
     }
 
-    /// Whether the whole service had visitors on this day, by its roll-up.
+    /// Whether the roll-up of the whole service has visitors on this day.
     pub async fn had_visitors(&self, day: NaiveDate) -> Result<bool, StoreError> {
         Ok(sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM click_days
-                 WHERE subject = 0 AND day = $1 AND visitors > 0) AS "had!""#,
+                 WHERE subject = $1 AND day = $2 AND visitors > 0) AS "had!""#,
+            Subject::Service.key(),
             day
         )
         .fetch_one(&self.pool)
         .await?)
     }
 
-    /// People's visitors of a day, link by link from `after` on: at most `limit` rows of link, owner and
-    /// visitor, in the order of links and visitors.
+    /// Up to `limit` visitors of a day after the link and visitor `after`, in the order of links and visitors. Returns
+    /// link, owner and visitor hash. Only clicks by people count.
     pub async fn visitors_of_day(
         &self,
         day: NaiveDate,
@@ -188,7 +188,7 @@ impl Store {
     }
 }
 
-/// A UTC day's beginning and end.
+/// The start and the end of a UTC day.
 pub(crate) fn utc_day(day: NaiveDate) -> (DateTime<Utc>, DateTime<Utc>) {
     let from = day.and_time(chrono::NaiveTime::MIN).and_utc();
     (from, from + chrono::Days::new(1))

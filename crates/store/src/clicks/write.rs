@@ -1,4 +1,4 @@
-//! Writing a group of clicks: raw rows and roll-ups, together or not at all.
+//! Writing a group of clicks with its roll-ups, in one transaction.
 
 use std::num::NonZeroI32;
 
@@ -6,25 +6,25 @@ use futures::TryStreamExt;
 use linnet_domain::LinkId;
 use sqlx::{PgConnection, postgres::PgCopyIn};
 
-use crate::{Store, StoreError, copy::BinaryRows};
+use crate::{Store, StoreError, columns::column, copy::BinaryRows};
 
 use super::{
-    ClickGroup, ClickRow, DayDelta, HourDelta, LinkDay, LinkDays, LinkDelta, ValueDelta, column,
-    link_days::Place,
+    ClickGroup, ClickRow, DayDelta, HourDelta, LinkDay, LinkDays, LinkDelta, ValueDelta,
+    link_days::ListRanges,
 };
 
-/// Rows that are sent at a time: their bytes are in memory three times over on the way.
-const AT_ONCE: usize = 4_096;
-/// Links' days that are read and replaced at a time. With all its lists each takes some kilobytes on the
-/// way: four times as many made a worker of 50 MiB one of 61 MiB, sixteen times 110, and none faster.
+/// Rows per statement. Their bytes are in memory three times while they are sent.
+const ROWS_AT_ONCE: usize = 4_096;
+/// Days of links per statement. Each takes some kilobytes while it is sent. With 1,024 of them a worker needs 61 MiB
+/// instead of 50, and with 4,096 it needs 110, without being faster.
 const DAYS_AT_ONCE: usize = 256;
 
 impl Store {
-    /// Writes a group in one transaction. False, and nothing is written, when a shard of one of its
-    /// batches is there already: another worker was faster.
+    /// Writes a group in one transaction. Returns false without writing anything if another worker has already written a
+    /// shard of one of the batches.
     pub async fn write_clicks(&self, group: &ClickGroup<'_>) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let fresh = sqlx::query!(
+        let inserted = sqlx::query!(
             "INSERT INTO click_batches (id, shard)
              SELECT * FROM UNNEST($1::bytea[]) AS id CROSS JOIN UNNEST($2::smallint[]) AS shard
              ON CONFLICT DO NOTHING",
@@ -34,27 +34,27 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        if fresh != (group.batches.len() * group.shards.len()) as u64 {
+        if inserted != (group.batches.len() * group.shards.len()) as u64 {
             transaction.rollback().await?;
             return Ok(false);
         }
         write_rows(&mut transaction, group.rows).await?;
         lock_roll_ups(&mut transaction, &group.shards).await?;
-        let others = add_to_link_days(&mut transaction, &group.totals.link_days).await?;
-        for part in others.chunks(AT_ONCE) {
+        let overflow = add_to_link_days(&mut transaction, &group.totals.link_days).await?;
+        for part in overflow.chunks(ROWS_AT_ONCE) {
             add_to_values(&mut transaction, part).await?;
         }
-        for part in group.totals.hours.chunks(AT_ONCE) {
+        for part in group.totals.hours.chunks(ROWS_AT_ONCE) {
             add_hours(&mut transaction, part).await?;
         }
-        for part in group.totals.days.chunks(AT_ONCE) {
+        for part in group.totals.days.chunks(ROWS_AT_ONCE) {
             add_days(&mut transaction, part).await?;
         }
-        for part in group.totals.values.chunks(AT_ONCE) {
+        for part in group.totals.values.chunks(ROWS_AT_ONCE) {
             add_to_values(&mut transaction, part).await?;
         }
-        // Last, since edits of these rows wait until the commit.
-        for part in group.totals.links.chunks(AT_ONCE) {
+        // Links come last, because changes of these links wait until the commit.
+        for part in group.totals.links.chunks(ROWS_AT_ONCE) {
             add_to_links(&mut transaction, part).await?;
         }
         transaction.commit().await?;
@@ -66,8 +66,8 @@ async fn send_rows(
     copy: &mut PgCopyIn<&mut PgConnection>,
     rows: &[ClickRow],
 ) -> Result<(), sqlx::Error> {
-    let mut binary = BinaryRows::new(rows.len().min(AT_ONCE) * 96);
-    for part in rows.chunks(AT_ONCE) {
+    let mut binary = BinaryRows::new(rows.len().min(ROWS_AT_ONCE) * 96);
+    for part in rows.chunks(ROWS_AT_ONCE) {
         for row in part {
             binary.begin(4 + row.values.len());
             binary.timestamp(row.at);
@@ -79,7 +79,7 @@ async fn send_rows(
             }
         }
         copy.send(binary.bytes()).await?;
-        binary.forget_sent();
+        binary.clear_sent();
     }
     copy.send(binary.finish()).await?;
     Ok(())
@@ -93,21 +93,21 @@ async fn write_rows(connection: &mut PgConnection, rows: &[ClickRow]) -> Result<
         )
         .await?;
     if let Err(error) = send_rows(&mut copy, rows).await {
-        // The first error is the one that matters.
-        let _ = copy.abort("the rows could not be sent").await;
+        // An error of the abort is less relevant than the first one.
+        let _ = copy.abort("sending the rows failed").await;
         return Err(error.into());
     }
     copy.finish().await?;
     Ok(())
 }
 
-/// Keeps the roll-ups of these shards for the caller until its transaction ends.
+/// Locks the roll-ups of these shards until the end of the transaction.
 ///
-/// Every group has the most clicked links, so roll-ups of a shard of two groups would wait for each other
-/// row by row. Waiting once costs less; raw rows are written side by side. And a link's day is read and
-/// then replaced; nobody else may change it in between. So read it in a later statement of the same
-/// transaction, at READ COMMITTED, which then sees what the holder before has written. The shared lock is
-/// for workers of releases before there were shards, which take it alone.
+/// * Every group contains the most clicked links. Without the lock, two groups would wait for each other row by row. The
+///   clicks themselves are written without it.
+/// * The day of a link is read and then replaced, so no other transaction may change it in between. It must be read by a
+///   later statement of the transaction, which at READ COMMITTED sees the data of the previous holder.
+/// * Workers of releases without shards take the shared lock exclusively.
 pub(crate) async fn lock_roll_ups(
     connection: &mut PgConnection,
     shards: &[i16],
@@ -123,58 +123,57 @@ pub(crate) async fn lock_roll_ups(
     Ok(())
 }
 
-/// Adds to links' days; the values that find no room there. Needs the shards' locks.
+/// Adds days of links to the stored ones. Returns the values that overflow. Requires the locks of the shards.
 async fn add_to_link_days(
     connection: &mut PgConnection,
     days: &LinkDays,
 ) -> Result<Vec<ValueDelta>, StoreError> {
-    let mut others = Vec::new();
+    let mut overflow = Vec::new();
     let mut added = days.iter();
     loop {
         let part: Vec<LinkDay<'_>> = added.by_ref().take(DAYS_AT_ONCE).collect();
         if part.is_empty() {
-            return Ok(others);
+            return Ok(overflow);
         }
-        let (places, held) = held_link_days(connection, &part).await?;
-        let mut held = places.into_iter().zip(held.iter()).peekable();
+        let (places, stored) = stored_link_days(connection, &part).await?;
+        let mut stored = places.into_iter().zip(stored.iter()).peekable();
         let mut sums = LinkDays::default();
         for (place, added) in (1..).zip(&part) {
-            let held = held.next_if(|(held, _)| *held == place).map(|(_, held)| held);
-            sums.push_sum(held, *added, &mut others);
+            let stored = stored.next_if(|(at, _)| *at == place).map(|(_, stored)| stored);
+            sums.push_sum(stored, *added, &mut overflow);
         }
         replace_link_days(connection, &sums).await?;
     }
 }
 
-/// Those of these days that are there, each with its place among them, from 1, in ascending order.
-async fn held_link_days(
+/// The stored ones of these days, each with its place in `days`, from 1, in ascending order.
+async fn stored_link_days(
     connection: &mut PgConnection,
     days: &[LinkDay<'_>],
 ) -> Result<(Vec<i64>, LinkDays), StoreError> {
     let (url_ids, dates) = (column(days, |row| row.url_id.get()), column(days, |row| row.day));
     let mut rows = sqlx::query!(
-        r#"SELECT place AS "place!", held.url_id AS "url_id: LinkId", held.day, visitors, hours, value_ids, value_clicks
+        r#"SELECT place AS "place!", stored.url_id AS "url_id: LinkId", stored.day, visitors, hours, value_ids, value_clicks
              FROM UNNEST($1::bigint[], $2::date[]) WITH ORDINALITY AS wanted (url_id, day, place)
-             JOIN click_link_days AS held
-               ON held.url_id = wanted.url_id AND held.day = wanted.day
+             JOIN click_link_days AS stored
+               ON stored.url_id = wanted.url_id AND stored.day = wanted.day
             ORDER BY place"#,
         &url_ids,
         &dates
     )
     .fetch(connection);
-    let (mut places, mut held) = (Vec::new(), LinkDays::default());
+    let (mut places, mut stored) = (Vec::new(), LinkDays::default());
     while let Some(row) = rows.try_next().await? {
         places.push(row.place);
-        held.begin(row.url_id, row.day, row.visitors);
-        held.extend_hours(&row.hours);
-        held.extend_values(&row.value_ids, &row.value_clicks);
+        stored.begin(row.url_id, row.day, row.visitors);
+        stored.extend_hours(&row.hours);
+        stored.extend_values(&row.value_ids, &row.value_clicks);
     }
-    Ok((places, held))
+    Ok((places, stored))
 }
 
-// `MERGE` and not `INSERT … ON CONFLICT`, which writes a log record more for each row: the lock of a row
-// that it changes, or that it keeps one that it has added. The shard's lock keeps others from adding the
-// same row.
+// `MERGE` instead of `INSERT … ON CONFLICT`, which writes one WAL record more for each row. No concurrent transaction can
+// insert the same row, because of the locks of the shards.
 
 async fn replace_link_days(
     connection: &mut PgConnection,
@@ -182,9 +181,9 @@ async fn replace_link_days(
 ) -> Result<(), StoreError> {
     let rows: Vec<LinkDay<'_>> = days.iter().collect();
     let counts = column(&rows, |row| row.counts());
-    let places: Vec<Place> = days.places().collect();
+    let ranges: Vec<ListRanges> = days.list_ranges().collect();
     sqlx::query!(
-        "MERGE INTO click_link_days AS held
+        "MERGE INTO click_link_days AS stored
          USING (SELECT UNNEST($1::bigint[]) AS url_id, UNNEST($2::date[]) AS day,
                        UNNEST($3::bigint[]) AS clicks, UNNEST($4::bigint[]) AS bots,
                        UNNEST($5::bigint[]) AS prefetches, UNNEST($6::bigint[]) AS heads,
@@ -192,7 +191,7 @@ async fn replace_link_days(
                        UNNEST($8::integer[]) AS hours_from, UNNEST($9::integer[]) AS hours_to,
                        UNNEST($10::integer[]) AS values_from, UNNEST($11::integer[]) AS values_to)
                AS sum
-            ON held.url_id = sum.url_id AND held.day = sum.day
+            ON stored.url_id = sum.url_id AND stored.day = sum.day
           WHEN MATCHED THEN UPDATE SET
                clicks = sum.clicks, bots = sum.bots, prefetches = sum.prefetches,
                heads = sum.heads, visitors = sum.visitors,
@@ -213,10 +212,10 @@ async fn replace_link_days(
         &column(&counts, |row| row.prefetches),
         &column(&counts, |row| row.heads),
         &column(&rows, |row| row.visitors),
-        &column(&places, |row| row.hours.0),
-        &column(&places, |row| row.hours.1),
-        &column(&places, |row| row.values.0),
-        &column(&places, |row| row.values.1),
+        &column(&ranges, |row| row.hours.0),
+        &column(&ranges, |row| row.hours.1),
+        &column(&ranges, |row| row.values.0),
+        &column(&ranges, |row| row.values.1),
         &days.hours,
         &days.value_ids,
         &days.value_clicks
@@ -228,14 +227,14 @@ async fn replace_link_days(
 
 async fn add_hours(connection: &mut PgConnection, hours: &[HourDelta]) -> Result<(), StoreError> {
     sqlx::query!(
-        "MERGE INTO click_hours AS held
+        "MERGE INTO click_hours AS stored
          USING (SELECT UNNEST($1::bigint[]) AS subject, UNNEST($2::timestamptz[]) AS hour,
                        UNNEST($3::bigint[]) AS clicks, UNNEST($4::bigint[]) AS bots,
                        UNNEST($5::bigint[]) AS prefetches, UNNEST($6::bigint[]) AS heads) AS delta
-            ON held.subject = delta.subject AND held.hour = delta.hour
+            ON stored.subject = delta.subject AND stored.hour = delta.hour
           WHEN MATCHED THEN UPDATE SET
-               clicks = held.clicks + delta.clicks, bots = held.bots + delta.bots,
-               prefetches = held.prefetches + delta.prefetches, heads = held.heads + delta.heads
+               clicks = stored.clicks + delta.clicks, bots = stored.bots + delta.bots,
+               prefetches = stored.prefetches + delta.prefetches, heads = stored.heads + delta.heads
           WHEN NOT MATCHED THEN INSERT (subject, hour, clicks, bots, prefetches, heads)
                VALUES (subject, hour, clicks, bots, prefetches, heads)",
         &column(hours, |row| row.subject.key()),
@@ -252,16 +251,16 @@ async fn add_hours(connection: &mut PgConnection, hours: &[HourDelta]) -> Result
 
 async fn add_days(connection: &mut PgConnection, days: &[DayDelta]) -> Result<(), StoreError> {
     sqlx::query!(
-        "MERGE INTO click_days AS held
+        "MERGE INTO click_days AS stored
          USING (SELECT UNNEST($1::bigint[]) AS subject, UNNEST($2::date[]) AS day,
                        UNNEST($3::bigint[]) AS clicks, UNNEST($4::bigint[]) AS bots,
                        UNNEST($5::bigint[]) AS prefetches, UNNEST($6::bigint[]) AS heads,
                        UNNEST($7::bigint[]) AS visitors) AS delta
-            ON held.subject = delta.subject AND held.day = delta.day
+            ON stored.subject = delta.subject AND stored.day = delta.day
           WHEN MATCHED THEN UPDATE SET
-               clicks = held.clicks + delta.clicks, bots = held.bots + delta.bots,
-               prefetches = held.prefetches + delta.prefetches, heads = held.heads + delta.heads,
-               visitors = GREATEST(held.visitors, delta.visitors)
+               clicks = stored.clicks + delta.clicks, bots = stored.bots + delta.bots,
+               prefetches = stored.prefetches + delta.prefetches, heads = stored.heads + delta.heads,
+               visitors = GREATEST(stored.visitors, delta.visitors)
           WHEN NOT MATCHED THEN INSERT (subject, day, clicks, bots, prefetches, heads, visitors)
                VALUES (subject, day, clicks, bots, prefetches, heads, visitors)",
         &column(days, |row| row.subject.key()),
@@ -282,12 +281,12 @@ async fn add_to_values(
     values: &[ValueDelta],
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "MERGE INTO click_days_by_value AS held
+        "MERGE INTO click_days_by_value AS stored
          USING (SELECT UNNEST($1::bigint[]) AS subject, UNNEST($2::date[]) AS day,
                        UNNEST($3::integer[]) AS value_id, UNNEST($4::bigint[]) AS clicks) AS delta
-            ON held.subject = delta.subject AND held.day = delta.day
-               AND held.value_id = delta.value_id
-          WHEN MATCHED THEN UPDATE SET clicks = held.clicks + delta.clicks
+            ON stored.subject = delta.subject AND stored.day = delta.day
+               AND stored.value_id = delta.value_id
+          WHEN MATCHED THEN UPDATE SET clicks = stored.clicks + delta.clicks
           WHEN NOT MATCHED THEN INSERT (subject, day, value_id, clicks)
                VALUES (subject, day, value_id, clicks)",
         &column(values, |row| row.subject.key()),

@@ -1,30 +1,35 @@
-//! Events by the chunk.
+//! Writing chunks of events.
 
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
-use linnet_domain::{EventId, LinkId, UserId};
 use sqlx::PgConnection;
 
+use linnet_domain::{EventId, LinkId, UserId};
+
 use super::{
-    super::StoreError, RowOutcome, WriteFuture, WriteOptions, WriteRows, column, pass_ids,
+    super::{
+        Constraint, StoreError,
+        columns::{column, numbers},
+    },
+    RowOutcome, WriteFuture, WriteOptions, WriteRows, advance_sequence, unwritten,
 };
 
 /// An event to write.
 #[derive(Debug, Clone)]
 pub struct ImportEvent {
-    /// Its id.
+    /// The explicit id.
     pub id: EventId,
-    /// The link, which may be gone.
+    /// The link, which must exist if it is given.
     pub url_id: Option<LinkId>,
-    /// Who did it.
+    /// The user who caused the event, who may be deleted.
     pub user_id: Option<UserId>,
-    /// What happened.
+    /// The type.
     pub event_type: String,
     /// When it happened.
     pub timestamp: DateTime<Utc>,
-    /// An object.
+    /// Details; an object.
     pub details: serde_json::Value,
 }
 
@@ -43,25 +48,24 @@ async fn write(
     rows: &[&ImportEvent],
     options: &WriteOptions,
 ) -> Result<Vec<RowOutcome>, StoreError> {
-    let mut written = insert(connection, rows).await?;
-    pass_ids(connection, "events_id_seq", written.iter().copied(), options).await?;
-    let ids = if written.len() == rows.len() { vec![] } else { column(rows, |row| row.id.get()) };
-    let taken =
-        sqlx::query_scalar!(r#"SELECT id AS "id: EventId" FROM events WHERE id = ANY($1)"#, &ids);
-    let taken: HashSet<EventId> = taken.fetch_all(connection).await?.into_iter().collect();
-    // A row is written once; a second one with its id, later in the chunk, is not.
-    Ok(rows
-        .iter()
-        .map(|row| match written.remove(&row.id) {
-            true => RowOutcome::Written,
-            false if row.url_id.is_none() || taken.contains(&row.id) => {
-                RowOutcome::taken(options, "id", "a row with this id exists")
-            }
-            false => RowOutcome::bad("url_id", "not_found", "there is no such link"),
-        })
-        .collect())
+    let ids = column(rows, |row| row.id);
+    let written = insert(connection, rows).await?;
+    advance_sequence(connection, "events_id_seq", written.iter().copied(), options).await?;
+    let mut outcomes = vec![RowOutcome::Written; rows.len()];
+    let unwritten = unwritten(rows.iter().zip(&mut outcomes), |(row, _)| row.id, written);
+    if unwritten.is_empty() {
+        return Ok(outcomes);
+    }
+    let taken = taken_ids(connection, &ids).await?;
+    for (row, outcome) in unwritten {
+        let is_id_taken = row.url_id.is_none() || taken.contains(&row.id);
+        let constraint = if is_id_taken { Constraint::IdTaken } else { Constraint::LinkMissing };
+        *outcome = RowOutcome::violates(constraint, options);
+    }
+    Ok(outcomes)
 }
 
+/// Inserts the rows that violate no constraint. Returns their ids.
 async fn insert(
     connection: &mut PgConnection,
     rows: &[&ImportEvent],
@@ -83,4 +87,18 @@ async fn insert(
     .fetch_all(connection)
     .await?;
     Ok(written.into_iter().collect())
+}
+
+/// The ids that events have.
+async fn taken_ids(
+    connection: &mut PgConnection,
+    ids: &[EventId],
+) -> Result<HashSet<EventId>, StoreError> {
+    let taken = sqlx::query_scalar!(
+        r#"SELECT id AS "id: EventId" FROM events WHERE id = ANY($1)"#,
+        &numbers(ids)
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(taken.into_iter().collect())
 }

@@ -1,88 +1,89 @@
-//! Rows by the chunk: users, links and events from files.
+//! Writing chunks of rows from files: users, links and events.
 //!
-//! A chunk is a few statements over arrays: what breaks no rule is written, and what was left out is
-//! told row by row. The sequences are moved past explicit ids, and never back, or the next row made
-//! through the API would collide.
+//! * A chunk takes a few statements over arrays. Rows that violate no constraint are written; the others get an outcome.
+//! * A chunk with explicit ids moves the sequence past them, and never back. Otherwise the next row of the API would get
+//!   an id that is taken.
 
 mod events;
 mod links;
 mod users;
+
+use std::{collections::HashSet, hash::Hash};
 
 use futures::future::BoxFuture;
 use sqlx::PgConnection;
 
 use linnet_domain::{OnConflict, RowProblem, Visibility};
 
-use super::StoreError;
+use super::{Constraint, StoreError};
 
 pub use events::ImportEvent;
 pub use links::{GivenLinkFields, ImportLink};
 pub use users::ImportUser;
 
-/// What is to become of the rows.
+/// How rows are written.
 #[derive(Debug, Clone, Copy)]
 pub struct WriteOptions {
-    /// Of those that are there already.
+    /// The treatment of rows that exist already.
     pub on_conflict: OnConflict,
-    /// Whose rows may be changed.
+    /// The existing rows that may be changed.
     pub visible_to: Visibility,
-    /// Whether all of it is rolled back. Sequences are not, so they are left alone.
+    /// Whether the caller rolls back. Sequences are not moved then, because a rollback does not affect them.
     pub dry_run: bool,
 }
 
-/// What became of a row.
+/// The outcome of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowOutcome {
-    /// It is in the table.
+    /// The row is written.
     Written,
-    /// It was there already, and was passed over as asked.
+    /// The row exists already and is ignored.
     Skipped,
-    /// It is not what a row must be.
+    /// The row is bad.
     Bad(RowProblem),
 }
 
 impl RowOutcome {
-    fn bad(column: &str, code: &str, message: &str) -> Self {
+    /// The outcome of a row that violates a constraint.
+    fn violates(constraint: Constraint, options: &WriteOptions) -> Self {
+        match constraint {
+            Constraint::EmailTaken | Constraint::CodeTaken | Constraint::IdTaken
+                if options.on_conflict == OnConflict::Skip =>
+            {
+                Self::Skipped
+            }
+            _ => Self::bad(constraint, constraint.message()),
+        }
+    }
+
+    fn bad(constraint: Constraint, message: &str) -> Self {
         Self::Bad(RowProblem {
-            column: column.to_owned(),
-            code: code.to_owned(),
+            column: constraint.field().to_owned(),
+            code: constraint.code().to_owned(),
             message: message.to_owned(),
         })
     }
-
-    fn taken(options: &WriteOptions, column: &str, message: &str) -> Self {
-        match options.on_conflict {
-            OnConflict::Skip => Self::Skipped,
-            OnConflict::Fail | OnConflict::Update => Self::bad(column, "taken", message),
-        }
-    }
 }
 
-/// A chunk that is being written. In a box, which costs nothing beside the statements: what the
-/// compiler must know of the whole future takes it half a minute otherwise.
+/// The result of writing a chunk. It is boxed, because the compiler needs half a minute for the unboxed future.
 pub type WriteFuture<'a> = BoxFuture<'a, Result<Vec<RowOutcome>, StoreError>>;
 
-/// A kind of row that can be written by the chunk.
+/// A kind of row that is written in chunks.
 pub trait WriteRows: Sized + Send + Sync + 'static {
-    /// Writes rows within a transaction, and tells of each what became of it, in order.
+    /// Writes rows in a transaction. Returns the outcome of each row, in order.
     fn write<'a>(
         connection: &'a mut PgConnection,
         rows: &'a [&'a Self],
         options: &'a WriteOptions,
     ) -> WriteFuture<'a>;
 
-    /// The code that caches may hold to be absent, if rows of this kind have one.
+    /// The custom short code of a link, for which caches may have a negative entry.
     fn code(&self) -> Option<&str> {
         None
     }
 }
 
-/// One column of the rows.
-fn column<R, T>(rows: &[&R], of: impl Fn(&R) -> T) -> Vec<T> {
-    rows.iter().map(|row| of(row)).collect()
-}
-
-/// The next `count` numbers of a sequence.
+/// The next `count` ids of a sequence.
 async fn next_ids<I: TryFrom<i64>>(
     connection: &mut PgConnection,
     sequence: &str,
@@ -93,7 +94,7 @@ async fn next_ids<I: TryFrom<i64>>(
     }
     let count = i32::try_from(count).unwrap_or(i32::MAX);
     let numbers = sqlx::query_scalar!(
-        r#"SELECT nextval($1::text::regclass) AS "id!" FROM generate_series(1, $2)"#,
+        r#"SELECT nextval($1::text::regclass) AS "number!" FROM generate_series(1, $2)"#,
         sequence,
         count
     )
@@ -102,31 +103,31 @@ async fn next_ids<I: TryFrom<i64>>(
     numbers.into_iter().map(|number| I::try_from(number).map_err(|_| no_id())).collect()
 }
 
-/// Each row's own id, or one of the sequence.
-async fn ids_of<I: TryFrom<i64>>(
+/// The id of each row: its explicit id, or the next one of the sequence.
+async fn assign_ids<I: TryFrom<i64>>(
     connection: &mut PgConnection,
     sequence: &str,
-    own: impl ExactSizeIterator<Item = Option<I>> + Clone,
+    explicit: impl ExactSizeIterator<Item = Option<I>> + Clone,
 ) -> Result<Vec<I>, StoreError> {
-    let missing = own.clone().filter(Option::is_none).count();
+    let missing = explicit.clone().filter(Option::is_none).count();
     let mut next = next_ids(connection, sequence, missing).await?.into_iter();
-    own.map(|id| id.or_else(|| next.next()).ok_or_else(no_id)).collect()
+    explicit.map(|id| id.or_else(|| next.next()).ok_or_else(no_id)).collect()
 }
 
-/// The sequence has come to its end, or was set below 1.
+/// The sequence returned a number below 1 or too few numbers.
 fn no_id() -> StoreError {
     StoreError::Failed(sqlx::Error::RowNotFound)
 }
 
-/// Moves a sequence past ids that rows brought along.
-async fn pass_ids(
+/// Moves a sequence past explicit ids.
+async fn advance_sequence(
     connection: &mut PgConnection,
     sequence: &str,
-    own: impl Iterator<Item: Into<i64>>,
+    explicit: impl Iterator<Item: Into<i64>>,
     options: &WriteOptions,
 ) -> Result<(), StoreError> {
-    if let Some(highest) = own.map(Into::into).max().filter(|_| !options.dry_run) {
-        // `nextval` of another session may come in between, which only leads further.
+    if let Some(highest) = explicit.map(Into::into).max().filter(|_| !options.dry_run) {
+        // A concurrent `nextval` only moves the sequence further.
         sqlx::query!(
             "SELECT setval(seqrelid::regclass, $2) FROM pg_sequence
               WHERE seqrelid = $1::text::regclass
@@ -138,4 +139,13 @@ async fn pass_ids(
         .await?;
     }
     Ok(())
+}
+
+/// The rows that are not written. An id counts for one row only: a second row with the same id is not written.
+fn unwritten<R, I: Eq + Hash>(
+    rows: impl Iterator<Item = R>,
+    id_of: impl Fn(&R) -> I,
+    mut written: HashSet<I>,
+) -> Vec<R> {
+    rows.filter(|row| !written.remove(&id_of(row))).collect()
 }

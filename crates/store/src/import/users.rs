@@ -1,4 +1,4 @@
-//! Users by the chunk.
+//! Writing chunks of users.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,8 +9,11 @@ use sqlx::PgConnection;
 use linnet_domain::{Email, OnConflict, UserId};
 
 use super::{
-    super::{StoreError, numbers},
-    RowOutcome, WriteFuture, WriteOptions, WriteRows, column, ids_of, pass_ids,
+    super::{
+        Constraint, StoreError,
+        columns::{column, numbers},
+    },
+    RowOutcome, WriteFuture, WriteOptions, WriteRows, advance_sequence, assign_ids, unwritten,
 };
 
 const SEQUENCE: &str = "users_id_seq";
@@ -18,13 +21,13 @@ const SEQUENCE: &str = "users_id_seq";
 /// A user to write.
 #[derive(Debug, Clone)]
 pub struct ImportUser {
-    /// An id of its own.
+    /// The explicit id.
     pub id: Option<UserId>,
-    /// Label; may repeat.
+    /// The label; it need not be unique.
     pub username: String,
-    /// Unique.
+    /// The e-mail address, unique in any case.
     pub email: Email,
-    /// When it was made; now, if it does not say.
+    /// When the user was created; by default now.
     pub created_at: Option<DateTime<Utc>>,
 }
 
@@ -43,43 +46,35 @@ async fn write(
     rows: &[&ImportUser],
     options: &WriteOptions,
 ) -> Result<Vec<RowOutcome>, StoreError> {
-    let ids = ids_of(connection, SEQUENCE, rows.iter().map(|row| row.id)).await?;
-    let mut written = insert(connection, &ids, rows).await?;
-    let own = rows.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
-    pass_ids(connection, SEQUENCE, own, options).await?;
+    let ids = assign_ids(connection, SEQUENCE, rows.iter().map(|row| row.id)).await?;
+    let written = insert(connection, &ids, rows).await?;
+    let explicit = rows.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
+    advance_sequence(connection, SEQUENCE, explicit, options).await?;
     let mut outcomes = vec![RowOutcome::Written; rows.len()];
-    // A row is written once; a second one with its id, later in the chunk, is left over here.
-    let left: Vec<usize> = ids
-        .iter()
-        .enumerate()
-        .filter(|(_, id)| !written.remove(id))
-        .map(|(place, _)| place)
-        .collect();
-    if left.is_empty() {
+    let rows_with_ids = rows.iter().zip(&ids).zip(&mut outcomes);
+    let unwritten = unwritten(rows_with_ids, |((_, id), _)| **id, written);
+    if unwritten.is_empty() {
         return Ok(outcomes);
     }
-    let rows: Vec<&ImportUser> =
-        left.iter().filter_map(|place| rows.get(*place).copied()).collect();
+    let conflicting: Vec<&ImportUser> = unwritten.iter().map(|((row, _), _)| **row).collect();
     let changed = match options.on_conflict {
-        OnConflict::Update => update(connection, &rows).await?,
+        OnConflict::Update => update(connection, &conflicting).await?,
         OnConflict::Fail | OnConflict::Skip => HashSet::new(),
     };
-    let known = addresses(connection, &rows).await?;
-    for (place, row) in left.into_iter().zip(&rows) {
+    let taken = taken_addresses(connection, &conflicting).await?;
+    for ((row, _), outcome) in unwritten {
         let email = row.email.as_str().to_lowercase();
-        let Some(outcome) = outcomes.get_mut(place) else { continue };
         if changed.contains(&email) {
             continue;
         }
-        *outcome = if known.contains(&email) {
-            RowOutcome::taken(options, "email", "another user has this address")
-        } else {
-            RowOutcome::taken(options, "id", "a row with this id exists")
-        };
+        let constraint =
+            if taken.contains(&email) { Constraint::EmailTaken } else { Constraint::IdTaken };
+        *outcome = RowOutcome::violates(constraint, options);
     }
     Ok(outcomes)
 }
 
+/// Inserts the rows that violate no constraint. Returns their ids.
 async fn insert(
     connection: &mut PgConnection,
     ids: &[UserId],
@@ -101,8 +96,8 @@ async fn insert(
     Ok(written.into_iter().collect())
 }
 
-/// Changes the users that have these addresses; which addresses those were, in lower case. Of rows
-/// with the same address the last one counts.
+/// Changes the names of users with these addresses. Of several rows with the same address, the last one counts. Returns
+/// the addresses in lower case.
 async fn update(
     connection: &mut PgConnection,
     rows: &[&ImportUser],
@@ -122,16 +117,16 @@ async fn update(
     Ok(changed.into_iter().collect())
 }
 
-/// Which of the addresses are somebody's, in lower case.
-async fn addresses(
+/// The addresses that users have, in lower case.
+async fn taken_addresses(
     connection: &mut PgConnection,
     rows: &[&ImportUser],
 ) -> Result<HashSet<String>, StoreError> {
-    let known = sqlx::query_scalar!(
+    let taken = sqlx::query_scalar!(
         r#"SELECT lower(email) AS "email!" FROM users WHERE lower(email) = ANY($1)"#,
         &column(rows, |row| row.email.as_str().to_lowercase())
     )
     .fetch_all(connection)
     .await?;
-    Ok(known.into_iter().collect())
+    Ok(taken.into_iter().collect())
 }

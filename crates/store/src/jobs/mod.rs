@@ -1,44 +1,52 @@
-//! Bulk jobs: what the API asks for. `runs.rs` has what workers ask for.
+//! Bulk jobs: creating, listing, cancelling, replaying and discarding them.
+//!
+//! [`attempts`] contains the queries of the worker that runs a job, and [`queue`] those of the dispatcher.
 
+mod attempts;
+mod chunks;
+mod queue;
 mod reports;
 mod rows;
-mod runs;
 
 use std::collections::HashSet;
 
 use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
-use linnet_domain::{Job, JobFilter, JobId, Lane, NewJob, Page, UserId, Visibility};
+use linnet_domain::{
+    Job, JobFilter, JobId, JobKind, JobState, Lane, NewJob, Page, UserId, Visibility,
+};
 
-use super::{Store, StoreError, numbers};
+use super::{Store, StoreError, columns::numbers};
 
 use rows::{JobRow, job_query};
 
-pub use runs::{AttemptEnd, ChunkProgress, ChunkTransaction, JobClaim, JobCounts, JobRun};
+pub use attempts::{AttemptEnd, JobClaim, JobRun};
+pub use chunks::{ChunkProgress, ChunkTransaction};
+pub use queue::JobCounts;
 
-/// How many jobs may wait or run at a time.
+/// The most active jobs, which are those that are queued or running.
 #[derive(Debug, Clone, Copy)]
 pub struct JobLimits {
-    /// Of everybody.
+    /// Of all owners.
     pub all: i64,
-    /// Of one owner; those without one count together.
+    /// Of each owner. Jobs without an owner count together.
     pub per_user: i64,
 }
 
-/// What became of a job that somebody asked to be changed.
+/// The result of changing a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobChange<T> {
-    /// Done.
+    /// The job is changed.
     Done(T),
-    /// It is in a state in which this cannot be done.
+    /// The job is in a state that does not allow the change.
     WrongState(Box<Job>),
-    /// There is no such job, or it is not theirs to see.
+    /// The job does not exist or is not visible.
     NotFound,
 }
 
 impl Store {
-    /// Makes a job; `None` when too many are there.
+    /// Creates a job. `None` if a limit is reached.
     pub async fn create_job(
         &self,
         new: &NewJob,
@@ -48,7 +56,7 @@ impl Store {
         create_job_on(&mut connection, new, limits).await
     }
 
-    /// The job with this id, if `visible_to` may see it.
+    /// The job with this id, if visible.
     pub async fn find_job(
         &self,
         id: JobId,
@@ -71,7 +79,7 @@ impl Store {
         Ok(rows.into_iter().map(Job::from).collect())
     }
 
-    /// One page of jobs, by id.
+    /// One page of the visible jobs, by id.
     pub async fn list_jobs(
         &self,
         filter: &JobFilter,
@@ -87,8 +95,8 @@ impl Store {
               ORDER BY id LIMIT $6 OFFSET $7",
             page.after(),
             visible_to.owner_filter(),
-            filter.state.map(linnet_domain::JobState::as_str),
-            filter.kind.map(linnet_domain::JobKind::as_str),
+            filter.state.map(JobState::as_str),
+            filter.kind.map(JobKind::as_str),
             filter.only_dead,
             page.size,
             page.offset()
@@ -97,8 +105,8 @@ impl Store {
         Ok(rows.into_iter().map(Job::from).collect())
     }
 
-    /// Cancels a job that has not come to its end; tells its upload's name, too. Its worker notices at
-    /// the next chunk.
+    /// Cancels a queued or running job. Returns it with the file name of its upload. Its worker stops before the next
+    /// chunk.
     pub async fn cancel_job(
         &self,
         id: JobId,
@@ -118,10 +126,10 @@ impl Store {
             let upload = std::mem::take(&mut row.upload);
             (Job::from(row), upload)
         });
-        self.outcome(cancelled, id, visible_to).await
+        self.change_result(cancelled, id, visible_to).await
     }
 
-    /// Puts a dead job back into its queue, to go on where it had come to; tells its lane.
+    /// Returns a dead job to its queue. It continues after its last chunk. Returns it with its lane.
     pub async fn replay_job(
         &self,
         id: JobId,
@@ -142,10 +150,10 @@ impl Store {
             let lane = Lane::of(row.is_large);
             (Job::from(row), lane)
         });
-        self.outcome(replayed, id, visible_to).await
+        self.change_result(replayed, id, visible_to).await
     }
 
-    /// Removes a job that has come to its end, with its reports; tells its upload's name.
+    /// Deletes a finished job with its reports. Returns the file name of its upload.
     pub async fn discard_job(
         &self,
         id: JobId,
@@ -158,22 +166,21 @@ impl Store {
             visible_to.owner_filter()
         );
         let upload = observe_query("discard_job", query.fetch_optional(&self.pool)).await?;
-        self.outcome(upload, id, visible_to).await
+        self.change_result(upload, id, visible_to).await
     }
 
-    /// Deletes jobs that ended more than so many days ago; how many, at most `limit`. Dead ones have
-    /// waited for somebody in vain.
+    /// Deletes up to `limit` jobs that finished more than `days` ago, dead ones included. Returns their number.
     pub async fn delete_ended_jobs(&self, days: u32, limit: i64) -> Result<u64, StoreError> {
-        let query = sqlx::query!(
+        let deletion = sqlx::query!(
             "DELETE FROM jobs WHERE id IN (
                SELECT id FROM jobs WHERE finished_at < now() - make_interval(days => $1) LIMIT $2)",
             i32::try_from(days).unwrap_or(i32::MAX),
             limit
         );
-        Ok(query.execute(&self.pool).await?.rows_affected())
+        Ok(deletion.execute(&self.pool).await?.rows_affected())
     }
 
-    /// Which of these uploads are read by a job, or may be read again.
+    /// Those of these uploads that an active or dead job needs.
     pub async fn needed_uploads(&self, names: &[String]) -> Result<HashSet<String>, StoreError> {
         let query = sqlx::query_scalar!(
             "SELECT upload FROM jobs WHERE upload = ANY($1)
@@ -183,14 +190,14 @@ impl Store {
         Ok(query.fetch_all(&self.pool).await?.into_iter().collect())
     }
 
-    async fn outcome<T>(
+    async fn change_result<T>(
         &self,
-        done: Option<T>,
+        changed: Option<T>,
         id: JobId,
         visible_to: Visibility,
     ) -> Result<JobChange<T>, StoreError> {
-        Ok(match done {
-            Some(done) => JobChange::Done(done),
+        Ok(match changed {
+            Some(changed) => JobChange::Done(changed),
             None => match self.find_job(id, visible_to).await? {
                 Some(job) => JobChange::WrongState(Box::new(job)),
                 None => JobChange::NotFound,

@@ -5,11 +5,10 @@ use sqlx::{PgConnection, types::Json};
 
 use linnet_domain::{JobId, RowProblem, RowReport};
 
-use super::super::{Store, StoreError};
+use super::super::{Store, StoreError, columns::column};
 
 impl Store {
-    /// The bad rows of a job that were told after this event, in order, without the first
-    /// `offset` of them.
+    /// Up to `limit` reports of a job with numbers above `after`, in order, after the first `offset`.
     pub async fn job_reports(
         &self,
         job_id: JobId,
@@ -44,26 +43,20 @@ impl Store {
     }
 }
 
-/// Writes reports; those of one job, with events of their own.
+/// Inserts reports of one job.
 pub(super) async fn insert_reports(
     connection: &mut PgConnection,
     job_id: JobId,
     reports: &[RowReport],
 ) -> Result<(), StoreError> {
-    let events: Vec<i64> = reports.iter().map(|report| report.event).collect();
-    let lines: Vec<i64> = reports.iter().map(|report| report.line).collect();
-    let errors: Vec<serde_json::Value> =
-        reports.iter().map(|report| serde_json::json!(report.errors)).collect();
-    let cells: Vec<serde_json::Value> =
-        reports.iter().map(|report| serde_json::json!(report.cells)).collect();
     sqlx::query!(
         "INSERT INTO job_row_errors (job_id, event, line, errors, cells)
          SELECT $1, * FROM UNNEST($2::bigint[], $3::bigint[], $4::jsonb[], $5::jsonb[])",
         job_id.get(),
-        &events,
-        &lines,
-        &errors,
-        &cells
+        &column(reports, |report| report.event),
+        &column(reports, |report| report.line),
+        &column(reports, |report| serde_json::json!(report.errors)),
+        &column(reports, |report| serde_json::json!(report.cells))
     )
     .execute(connection)
     .await?;

@@ -1,10 +1,10 @@
-//! A row of `jobs`, as the queries give it.
+//! Rows of `jobs`.
 
 use chrono::{DateTime, Utc};
 
 use linnet_domain::{Job, JobError, JobId, JobKind, JobState, OnConflict, RowFormat, UserId};
 
-/// What the API shows of a row, and the lane.
+/// A job with its upload and lane.
 pub(super) struct JobRow {
     pub(super) id: JobId,
     pub(super) kind: String,
@@ -32,15 +32,15 @@ pub(super) struct JobRow {
     pub(super) finished_at: Option<DateTime<Utc>>,
 }
 
-/// `query_as!` for a [`JobRow`]: the column list stands once, between the two parts of the query.
+/// `query_as!` for a [`JobRow`]: the query before the columns, the query after them, and the arguments.
 macro_rules! job_query {
     ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             JobRow,
-            $before + r#" id AS "id: JobId", kind, state, user_id AS "user_id: UserId", format, on_conflict,
-                dry_run, upload, upload_bytes, is_large, resume_offset, rows_read, rows_written, rows_skipped, rows_failed, unknown_columns,
-                attempts, error_code, error_message, dead_at, last_event, created_at, started_at,
-                finished_at "# + $after,
+            $before + r#" id AS "id: JobId", kind, state, user_id AS "user_id: UserId", format,
+                on_conflict, dry_run, upload, upload_bytes, is_large, resume_offset, rows_read,
+                rows_written, rows_skipped, rows_failed, unknown_columns, attempts, error_code,
+                error_message, dead_at, last_event, created_at, started_at, finished_at "# + $after,
             $($argument),*
         )
     };
@@ -48,7 +48,7 @@ macro_rules! job_query {
 pub(super) use job_query;
 
 impl From<JobRow> for Job {
-    /// The schema's checks allow no other words than those that are parsed here.
+    /// The schema allows only texts that can be parsed.
     fn from(row: JobRow) -> Self {
         Self {
             id: row.id,

@@ -15,7 +15,7 @@ fn link(number: i64) -> LinkId {
     LinkId::new(number).unwrap()
 }
 
-/// Writes `clicks` of link 2, all in one hour, each with these values.
+/// Writes a group with `clicks` on link 2, in one hour, all with these values.
 async fn write(store: &Store, batch: u8, hour: i32, clicks: i64, visitors: i64, values: &[i32]) {
     let day: NaiveDate = DAY.parse().unwrap();
     let mut link_days = LinkDays::default();
@@ -39,7 +39,7 @@ type Lists = (i64, Vec<i32>, Vec<i32>, Vec<i64>);
 type Counts = Vec<(i32, i64)>;
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_links_day_is_one_row_that_is_added_to(pool: PgPool) {
+async fn groups_add_up_in_one_row_per_link_and_day(pool: PgPool) {
     let store = Store::new(pool.clone());
     write(&store, 1, 3, 10, 5, &[1, 2]).await;
     write(&store, 2, 3, 1, 6, &[2, 3]).await;
@@ -52,7 +52,7 @@ async fn a_links_day_is_one_row_that_is_added_to(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn values_beyond_a_rows_room_are_rows_and_none_is_lost(pool: PgPool) {
+async fn values_beyond_the_limit_of_a_row_are_stored_as_rows(pool: PgPool) {
     let store = Store::new(pool.clone());
     let first: Vec<i32> = (1..=50).collect();
     let more: Vec<i32> = (31..=100).collect();
@@ -75,7 +75,7 @@ async fn values_beyond_a_rows_room_are_rows_and_none_is_lost(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn what_releases_before_have_written_counts_as_well(pool: PgPool) {
+async fn roll_ups_of_earlier_releases_count(pool: PgPool) {
     let store = Store::new(pool.clone());
     let before = "INSERT INTO click_hours (subject, hour, clicks) VALUES (2, '2026-03-01 03:00Z', 100);
                   INSERT INTO click_days (subject, day, clicks, visitors) VALUES (2, '2026-03-01', 100, 7);
@@ -93,32 +93,32 @@ async fn what_releases_before_have_written_counts_as_well(pool: PgPool) {
     ] {
         assert_eq!(count(&pool, sql).await, wanted, "{sql}");
     }
-    // Each table has the visitors of the whole day so far.
+    // Each table has the unique visitors of the whole day so far, so the higher number counts.
     let visitors = "SELECT sum(visitors)::bigint FROM click_totals_by_day WHERE subject = 2";
     assert_eq!(count(&pool, visitors).await, 8);
 }
 
-/// What a group has of a link, made up of the link's and the group's numbers.
-fn made_up(link: i64, group: i64) -> (Counts, Counts) {
+/// Hours and values of a link in a group, generated from their numbers.
+fn generated(link: i64, group: i64) -> (Counts, Counts) {
     let small = |number: i64| i32::try_from(number).unwrap();
     let hours = (0..=(link + group) % 4).map(|n| (small((link * group + 5 * n) % 24), link + n));
-    // Some have none: only bots came.
+    // Some have no values, as days with bots only.
     let values =
         (0..(link * 7 + group) % 9).map(|n| (small(1 + (link + group * 3 + n) % 40), n + 1));
     (hours.collect(), values.collect())
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn each_of_many_links_gets_what_is_its_own(pool: PgPool) {
+async fn each_of_many_links_gets_its_own_hours_and_values(pool: PgPool) {
     let store = Store::new(pool.clone());
     let day: NaiveDate = DAY.parse().unwrap();
     let mut wanted: BTreeMap<i64, [BTreeMap<i32, i64>; 2]> = BTreeMap::new();
     for group in 1..=3_u8 {
         let mut link_days = LinkDays::default();
         let number = i64::from(group);
-        // More than are read at a time; each group has others of them.
+        // More links than one statement reads. Each group has other links.
         for link in (1..=700_i64).filter(|link| link % number == 0 || link % 5 == 0) {
-            let (hours, values) = made_up(link, number);
+            let (hours, values) = generated(link, number);
             let sums = wanted.entry(link).or_default();
             link_days.begin(self::link(link), day, 0);
             for (hour, clicks) in hours {
@@ -156,7 +156,7 @@ async fn each_of_many_links_gets_what_is_its_own(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn two_writers_of_a_links_day_do_not_undo_each_other(pool: PgPool) {
+async fn concurrent_writers_of_a_day_lose_no_clicks(pool: PgPool) {
     let store = Store::new(pool.clone());
     let writer = async |from: u8| {
         for batch in from..from + 20 {

@@ -43,7 +43,7 @@ async fn click(store: &Store, url_id: LinkId, owner: UserId, batch: u8) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn nothing_is_left_of_an_erased_user_and_all_of_the_others(pool: PgPool) {
+async fn erasing_a_user_keeps_the_data_of_other_users(pool: PgPool) {
     let store = Store::new(pool.clone());
     let (gone, stays) = (create_user(&store, "gone").await, create_user(&store, "stays").await);
     let owned = |user_id| NewLink { user_id: Some(user_id), ..new_link(None) };
@@ -61,7 +61,7 @@ async fn nothing_is_left_of_an_erased_user_and_all_of_the_others(pool: PgPool) {
     assert_eq!(count(&pool, "SELECT count(*) FROM clicks").await, 1);
     assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1);
     let days = "SELECT count(*) FROM click_totals_by_day";
-    assert_eq!(count(&pool, days).await, 3, "the other's, its owner's, and all");
+    assert_eq!(count(&pool, days).await, 3, "days of the other link, its owner and the service");
     assert_eq!(
         store.erase_user_history(gone.id).await.unwrap(),
         linnet_store::ErasureCounts::default()
@@ -69,12 +69,12 @@ async fn nothing_is_left_of_an_erased_user_and_all_of_the_others(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn partitions_are_made_once_and_dropped_in_time(pool: PgPool) {
+async fn partitions_are_created_once_and_dropped_by_age(pool: PgPool) {
     let store = Store::new(pool.clone());
     let today = store.server_time().await.unwrap().date_naive();
     let old = today - Days::new(91);
     let ensured = futures::future::join_all((0..4).map(|_| store.ensure_partition(today))).await;
-    assert!(ensured.into_iter().all(|made| made.is_ok()), "several workers at once");
+    assert!(ensured.into_iter().all(|made| made.is_ok()), "concurrent calls succeed");
     store.ensure_partition(old).await.unwrap();
     let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'clicks'::regclass";
     assert_eq!(count(&pool, partitions).await, 2);
@@ -87,9 +87,9 @@ async fn partitions_are_made_once_and_dropped_in_time(pool: PgPool) {
     assert_eq!(count(&pool, indexes).await, 2, "an attached partition has the table's indexes");
 }
 
-/// Nobody may add to a link's day between its lock and its end.
+/// While a day is being deleted, no worker can hold the lock of a shard.
 #[sqlx::test(migrations = "../../migrations")]
-async fn days_of_links_are_erased_with_the_locks_of_all_shards(pool: PgPool) {
+async fn days_are_erased_under_the_locks_of_all_shards(pool: PgPool) {
     let store = Store::new(pool.clone());
     let gone = create_user(&store, "gone").await;
     let link = create(&store, &NewLink { user_id: Some(gone.id), ..new_link(None) }).await;
@@ -105,11 +105,13 @@ async fn days_of_links_are_erased_with_the_locks_of_all_shards(pool: PgPool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waits).await.expect("the row is waited for");
+    tokio::time::timeout(Duration::from_secs(20), waits)
+        .await
+        .expect("the deletion waits for the row");
     let free = "SELECT count(*) FROM generate_series(1, 2) AS shard
                  WHERE pg_try_advisory_xact_lock(hashtextextended('linnet.click_roll_ups', shard))";
     assert_eq!(count(&pool, free).await, 0);
     reader.commit().await.unwrap();
-    assert_eq!(erasing.await.unwrap().unwrap().roll_ups, 2, "the link's and the user's");
+    assert_eq!(erasing.await.unwrap().unwrap().roll_ups, 2, "roll-ups of the link and of the user");
     assert_eq!(count(&pool, free).await, 2);
 }

@@ -11,7 +11,7 @@ fn time(text: &str) -> DateTime<Utc> {
     text.parse().expect("a time")
 }
 
-/// Links of two users, with events and clicks that take turns, some at the same time.
+/// Links of two users, with events and clicks at the same times.
 struct Scene {
     store: Store,
     owner: UserId,
@@ -39,7 +39,7 @@ async fn scene(pool: &PgPool) -> Scene {
     .execute(pool)
     .await
     .unwrap();
-    // Every 3 hours of 3 days: an event and a click on each link at the same time, out of order.
+    // Every 3 hours of 3 days, each link has an event and a click at the same time, inserted out of order.
     sqlx::query(
         "INSERT INTO events (url_id, user_id, event_type, timestamp)
          SELECT url_id, $2, 'x', at
@@ -68,14 +68,14 @@ async fn scene(pool: &PgPool) -> Scene {
          SELECT subject, date_trunc('hour', clicked_at, 'UTC'), count(*)
            FROM clicks JOIN urls ON urls.id = url_id, unnest(ARRAY[-user_id, 0]) AS subject
           GROUP BY 1, 2;
-         -- The first link has rows of this release, the last one those of releases before, the other both.
+         -- The first link has rows of this release, the last one rows of earlier releases, the other one both.
          INSERT INTO click_link_days
          SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(*), 0, 0, 0, 0, '{}', '{}', '{}'
            FROM clicks WHERE url_id < (SELECT max(id) FROM urls) GROUP BY 1, 2;
          INSERT INTO click_days (subject, day, clicks)
          SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(*)
            FROM clicks WHERE url_id > (SELECT min(id) FROM urls) GROUP BY 1, 2;
-         -- Times whose clicks are dropped already.
+         -- Roll-ups of a time whose clicks are dropped.
          INSERT INTO click_hours (subject, hour, clicks)
          SELECT subject, '2025-12-01 00:00Z', 1000 FROM click_hours GROUP BY subject;
          INSERT INTO click_days (subject, day, clicks)
@@ -88,8 +88,13 @@ async fn scene(pool: &PgPool) -> Scene {
 }
 
 impl Scene {
-    /// Every page of this size, by cursor.
-    async fn walk(&self, filter: &EventFilter, visible_to: Visibility, size: i64) -> Vec<Event> {
+    /// The items of all pages of this size, by cursor.
+    async fn list_all(
+        &self,
+        filter: &EventFilter,
+        visible_to: Visibility,
+        size: i64,
+    ) -> Vec<Event> {
         let mut page = Page { size, ..Page::default() };
         let mut seen: Vec<Event> = Vec::new();
         loop {
@@ -99,7 +104,7 @@ impl Scene {
             let Some(last) = seen.last().filter(|_| full) else { return seen };
             page.position =
                 PageStart::After(TimeSortKey { time: Some(last.timestamp), id: last.id.get() });
-            assert!(seen.len() < 1_000, "the pages have no end");
+            assert!(seen.len() < 1_000, "the pages do not end");
         }
     }
 }
@@ -113,7 +118,7 @@ fn count(events: &[Event], event_type: &str) -> usize {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn events_and_clicks_are_walked_in_the_order_of_time(pool: PgPool) {
+async fn pages_contain_events_and_clicks_in_the_order_of_time(pool: PgPool) {
     let scene = scene(&pool).await;
     let one =
         |link: usize| EventFilter { url_id: Some(scene.links[link]), ..EventFilter::default() };
@@ -121,41 +126,41 @@ async fn events_and_clicks_are_walked_in_the_order_of_time(pool: PgPool) {
     let (owner, other) = (Visibility::Owner(scene.owner), Visibility::Owner(scene.other));
     for (what, filter, visible_to, events, clicks) in [
         ("everything", EventFilter::default(), all, 72, 72),
-        ("the owner's, with deeds on a foreign link", EventFilter::default(), owner, 72, 48),
+        ("the owner's, with events on a foreign link", EventFilter::default(), owner, 72, 48),
         ("the other's", EventFilter::default(), other, 24, 24),
         ("one link's", one(0), all, 24, 24),
         ("one link's, to its owner", one(0), owner, 24, 24),
-        ("a foreign link's, but one's own deeds", one(2), owner, 24, 0),
+        ("own events on a foreign link", one(2), owner, 24, 0),
         ("a foreign link's", one(0), other, 0, 0),
     ] {
         for size in [2, 7, 200] {
-            let seen = scene.walk(&filter, visible_to, size).await;
+            let seen = scene.list_all(&filter, visible_to, size).await;
             let moments = moments(&seen);
             assert!(moments.is_sorted(), "{what}");
             let mut ids: Vec<_> = seen.iter().map(|event| event.id).collect();
             ids.sort_unstable();
             ids.dedup();
-            assert_eq!(ids.len(), seen.len(), "{what}, pages of {size}: nothing twice");
+            assert_eq!(ids.len(), seen.len(), "{what}, pages of {size}: no duplicates");
             let counts = (count(&seen, "x"), count(&seen, "click"));
-            assert_eq!(counts, (events, clicks), "{what}, pages of {size}: nothing missing");
+            assert_eq!(counts, (events, clicks), "{what}, pages of {size}: no gaps");
         }
     }
-    // By number, too.
-    let moments_of_all = moments(&scene.walk(&EventFilter::default(), owner, 200).await);
+    // The same page by number.
+    let moments_of_all = moments(&scene.list_all(&EventFilter::default(), owner, 200).await);
     let third = Page { position: PageStart::Number(3), size: 10 };
     let third = scene.store.list_events(&EventFilter::default(), owner, third).await.unwrap();
     assert_eq!(moments(&third), moments_of_all[20..30]);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn events_and_clicks_are_filtered(pool: PgPool) {
+async fn filters_select_events_and_clicks(pool: PgPool) {
     let scene = scene(&pool).await;
     let of_type = |event_type: &str| EventFilter {
         event_type: Some(event_type.to_owned()),
         ..EventFilter::default()
     };
     let counts = async |filter: &EventFilter, visible_to| {
-        let seen = scene.walk(filter, visible_to, 5).await;
+        let seen = scene.list_all(filter, visible_to, 5).await;
         (count(&seen, "x"), count(&seen, "click"))
     };
     for (visible_to, events, clicks) in
@@ -165,22 +170,22 @@ async fn events_and_clicks_are_filtered(pool: PgPool) {
         assert_eq!(counts(&of_type("x"), visible_to).await, (events, 0));
         assert_eq!(counts(&of_type("y"), visible_to).await, (0, 0));
     }
-    // Nobody is known to have clicked.
+    // Clicks have no user.
     let by = |user| EventFilter { user_id: Some(user), ..EventFilter::default() };
     assert_eq!(counts(&by(scene.owner), Visibility::All).await, (72, 0));
     assert_eq!(
         counts(&by(scene.owner), Visibility::Owner(scene.other)).await,
         (24, 0),
-        "on the other's link"
+        "events on the other's link"
     );
     assert_eq!(counts(&by(scene.other), Visibility::Owner(scene.owner)).await, (0, 0));
     assert_eq!(counts(&by(scene.owner), Visibility::Owner(scene.owner)).await, (72, 0));
 
-    // From inclusive, to exclusive: two of three hours' steps.
+    // `from` is inclusive and `to` is exclusive, so the range contains two steps of three hours.
     let (from, to) = (time("2026-03-01T21:00:00Z"), time("2026-03-02T03:00:00Z"));
     let between = EventFilter { from: Some(from), to: Some(to), ..EventFilter::default() };
     for visible_to in [Visibility::All, Visibility::Owner(scene.owner)] {
-        let seen = scene.walk(&between, visible_to, 2).await;
+        let seen = scene.list_all(&between, visible_to, 2).await;
         assert!(seen.iter().all(|event| (from..to).contains(&event.timestamp)));
         assert_eq!(count(&seen, "x"), 6, "{visible_to:?}");
     }
@@ -189,14 +194,14 @@ async fn events_and_clicks_are_filtered(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_click_is_an_event_without_a_user(pool: PgPool) {
+async fn a_click_is_listed_as_an_event_without_a_user(pool: PgPool) {
     let scene = scene(&pool).await;
     let filter = EventFilter {
         event_type: Some("click".to_owned()),
         url_id: Some(scene.links[0]),
         ..EventFilter::default()
     };
-    let click = scene.walk(&filter, Visibility::All, 200).await.remove(0);
+    let click = scene.list_all(&filter, Visibility::All, 200).await.remove(0);
     assert_eq!((click.url_id, click.user_id), (Some(scene.links[0]), None));
     assert_eq!(click.timestamp, time("2026-03-01T00:00:00Z"));
     let details = serde_json::json!({"kind": "person", "browser": "Firefox", "os": "Linux",

@@ -7,23 +7,23 @@ use sqlx::PgPool;
 
 use crate::support::{create, create_user, new_link, target};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Ends an export before its end.
+/// Aborts an export.
 #[derive(Debug)]
-struct Enough;
+struct Abort;
 
-impl From<StoreError> for Enough {
+impl From<StoreError> for Abort {
     fn from(error: StoreError) -> Self {
         panic!("{error:?}")
     }
 }
 
-/// The ids, in the order of the export.
+/// The ids of the exported links.
 async fn exported(store: &Store, filter: &LinkFilter, visible_to: Visibility) -> Vec<LinkId> {
     let mut ids = Vec::new();
     let export = store.begin_export(filter, visible_to).await.unwrap();
-    let all = export.for_each(PATIENCE, async |link| {
+    let all = export.for_each(TIMEOUT, async |link| {
         ids.push(link.id);
         Ok::<_, StoreError>(())
     });
@@ -32,7 +32,7 @@ async fn exported(store: &Store, filter: &LinkFilter, visible_to: Visibility) ->
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn every_column_is_exported(pool: PgPool) {
+async fn an_export_has_every_column(pool: PgPool) {
     let store = Store::new(pool);
     let user = create_user(&store, "exporter").await;
     let mut full = new_link(Some("-full_1"));
@@ -46,8 +46,8 @@ async fn every_column_is_exported(pool: PgPool) {
 
     let mut seen = 0;
     let export = store.begin_export(&LinkFilter::default(), Visibility::All).await.unwrap();
-    let all = export.for_each(PATIENCE, async |link| {
-        assert_eq!(*link, shown(&links[seen]));
+    let all = export.for_each(TIMEOUT, async |link| {
+        assert_eq!(*link, as_exported(&links[seen]));
         seen += 1;
         Ok::<_, StoreError>(())
     });
@@ -55,7 +55,7 @@ async fn every_column_is_exported(pool: PgPool) {
     assert_eq!(seen, links.len());
 }
 
-fn shown(link: &Link) -> ExportedLink<'_> {
+fn as_exported(link: &Link) -> ExportedLink<'_> {
     ExportedLink {
         id: link.id,
         user_id: link.user_id,
@@ -73,7 +73,7 @@ fn shown(link: &Link) -> ExportedLink<'_> {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn must_16_what_is_exported_is_what_is_listed(pool: PgPool) {
+async fn must_16_export_contains_exactly_the_listed_links(pool: PgPool) {
     let store = Store::new(pool);
     let (one, two) = (create_user(&store, "one").await, create_user(&store, "two").await);
     for (n, user_id) in [None, Some(one.id), Some(two.id), Some(one.id)].into_iter().enumerate() {
@@ -110,7 +110,7 @@ async fn must_16_what_is_exported_is_what_is_listed(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn an_export_that_is_given_up_leaves_no_connection_behind(pool: PgPool) {
+async fn an_aborted_export_closes_its_connection(pool: PgPool) {
     let store = Store::new(pool.clone());
     sqlx::query(
         "INSERT INTO urls (short_code, original_url)
@@ -122,13 +122,13 @@ async fn an_export_that_is_given_up_leaves_no_connection_behind(pool: PgPool) {
     .unwrap();
     let mut count = 0;
     let export = store.begin_export(&LinkFilter::default(), Visibility::All).await.unwrap();
-    let all = export.for_each(PATIENCE, async |_| {
+    let all = export.for_each(TIMEOUT, async |_| {
         count += 1;
-        if count < 3 { Ok(()) } else { Err(Enough) }
+        if count < 3 { Ok(()) } else { Err(Abort) }
     });
     assert!(all.await.is_err());
-    // The server sees that nobody reads any more, and the pool makes a new connection in its place.
-    let end = tokio::time::Instant::now() + PATIENCE;
+    // The server ends the export because its connection is closed.
+    let end = tokio::time::Instant::now() + TIMEOUT;
     loop {
         let running = sqlx::query_scalar::<_, i64>(
             "SELECT count(*) FROM pg_stat_activity

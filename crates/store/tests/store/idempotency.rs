@@ -5,12 +5,12 @@ use sqlx::PgPool;
 
 use crate::support::{count, new_link};
 
-fn answer(body: &str) -> StoredResponse {
+fn response(body: &str) -> StoredResponse {
     StoredResponse { status: 201, location: Some("/x".into()), body: body.into() }
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn twenty_requests_with_one_key_make_one_link(pool: PgPool) {
+async fn concurrent_requests_with_one_key_create_one_link(pool: PgPool) {
     let store = Arc::new(Store::new(pool.clone()));
     let attempts = (0..20).map(|_| {
         let store = Arc::clone(&store);
@@ -19,11 +19,11 @@ async fn twenty_requests_with_one_key_make_one_link(pool: PgPool) {
                 IdempotencyClaim::New(mut first) => {
                     let made = first.create_link(&new_link(None), false).await.unwrap();
                     assert!(matches!(made, LinkCreation::New(_)));
-                    first.finish(&answer("first")).await.unwrap();
+                    first.finish(&response("first")).await.unwrap();
                     "first".to_owned()
                 }
                 IdempotencyClaim::Replay(replay) => replay.body,
-                IdempotencyClaim::Mismatch => panic!("the hash is the same"),
+                IdempotencyClaim::Mismatch => panic!("the hashes are equal"),
             }
         }
     });
@@ -33,16 +33,16 @@ async fn twenty_requests_with_one_key_make_one_link(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_key_is_bound_to_its_request_and_owner_for_a_day(pool: PgPool) {
+async fn a_key_belongs_to_one_request_of_one_owner_for_a_day(pool: PgPool) {
     let store = Store::new(pool.clone());
     let begin =
         async |owner: &str, hash: &[u8]| store.begin_idempotent(owner, "k", hash).await.unwrap();
     let IdempotencyClaim::New(first) = begin("user:1", b"a").await else { panic!("a new key") };
-    first.finish(&answer("a")).await.unwrap();
+    first.finish(&response("a")).await.unwrap();
     assert!(matches!(begin("user:1", b"b").await, IdempotencyClaim::Mismatch));
     assert!(matches!(begin("user:1", b"a").await, IdempotencyClaim::Replay(_)));
     let IdempotencyClaim::New(other) = begin("user:2", b"b").await else { panic!("another owner") };
-    // Dropped without an answer: the work was rolled back, and the key is free again.
+    // Dropping the transaction rolls back, so the key is free again.
     drop(other);
     assert!(matches!(begin("user:2", b"b").await, IdempotencyClaim::New(_)));
 
@@ -50,6 +50,9 @@ async fn a_key_is_bound_to_its_request_and_owner_for_a_day(pool: PgPool) {
         .execute(&pool)
         .await
         .unwrap();
-    assert!(matches!(begin("user:1", b"b").await, IdempotencyClaim::New(_)), "a day is over");
+    assert!(
+        matches!(begin("user:1", b"b").await, IdempotencyClaim::New(_)),
+        "the response has expired"
+    );
     assert_eq!(store.delete_expired_idempotency_keys().await.unwrap(), 1);
 }

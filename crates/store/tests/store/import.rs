@@ -32,18 +32,18 @@ fn options(on_conflict: OnConflict) -> WriteOptions {
     WriteOptions { on_conflict, visible_to: Visibility::All, dry_run: false }
 }
 
-/// What became of the rows: `+`, `-` for a skipped one, or the column of a bad one.
+/// The outcomes: `+` for a written row, `-` for a skipped one, or the column of a bad one.
 async fn write<T: WriteRows>(store: &Store, rows: &[T], options: &WriteOptions) -> Vec<String> {
     let mut transaction = store.begin().await.unwrap();
     let rows: Vec<&T> = rows.iter().collect();
     let outcomes = T::write(&mut transaction, &rows, options).await.unwrap();
     transaction.commit().await.unwrap();
-    let word = |outcome| match outcome {
+    let text = |outcome| match outcome {
         RowOutcome::Written => "+".to_owned(),
         RowOutcome::Skipped => "-".to_owned(),
         RowOutcome::Bad(problem) => problem.column,
     };
-    outcomes.into_iter().map(word).collect()
+    outcomes.into_iter().map(text).collect()
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -55,19 +55,19 @@ async fn explicit_ids_are_kept_and_the_sequences_move_past_them(pool: PgPool) {
     assert_eq!(create_user(&store, "next").await.id.get(), 401);
     assert_eq!(write(&store, &[link(Some(1_000), Some(7), Some("imported"))], &fail).await, ["+"]);
     assert_eq!(create(&store, &new_link(None)).await.id.get(), 1_001);
-    // An import of lower ids does not move the sequence back.
+    // Lower ids do not move the sequence back.
     write(&store, &[link(Some(5), None, Some("lower"))], &fail).await;
     assert_eq!(create(&store, &new_link(None)).await.id.get(), 1_002);
-    // A trial does not move it on.
-    let trial = WriteOptions { dry_run: true, ..fail };
+    // A dry run does not move the sequence.
+    let dry_run = WriteOptions { dry_run: true, ..fail };
     let mut transaction = store.begin().await.unwrap();
-    ImportLink::write(&mut transaction, &[&link(Some(9_000), None, None)], &trial).await.unwrap();
+    ImportLink::write(&mut transaction, &[&link(Some(9_000), None, None)], &dry_run).await.unwrap();
     transaction.rollback().await.unwrap();
     assert_eq!(create(&store, &new_link(None)).await.id.get(), 1_003);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn rows_that_break_a_rule_are_told_and_the_rest_is_written(pool: PgPool) {
+async fn rows_that_violate_a_constraint_are_bad_and_the_others_are_written(pool: PgPool) {
     let store = Store::new(pool.clone());
     let fail = options(OnConflict::Fail);
     let rows = [user(1, "a", "a@example.com"), user(2, "b", "A@EXAMPLE.com")];
@@ -83,7 +83,7 @@ async fn rows_that_break_a_rule_are_told_and_the_rest_is_written(pool: PgPool) {
     ];
     let expected = ["+", "id", "short_code", "user_id", "+", "+"];
     assert_eq!(write(&store, &rows, &fail).await, expected);
-    // Only what is new here has its history begin here.
+    // Only a link without an explicit id is new.
     let created: Vec<i64> =
         sqlx::query_scalar("SELECT url_id FROM events WHERE event_type = 'created'")
             .fetch_all(&pool)
@@ -94,7 +94,7 @@ async fn rows_that_break_a_rule_are_told_and_the_rest_is_written(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn must_16_conflicts_are_skipped_or_update_what_is_ones_own(pool: PgPool) {
+async fn must_16_import_conflicts_update_only_visible_links(pool: PgPool) {
     let store = Store::new(pool.clone());
     let (ada, bob) = (create_user(&store, "ada").await.id, create_user(&store, "bob").await.id);
     let fail = options(OnConflict::Fail);
@@ -116,14 +116,14 @@ async fn must_16_conflicts_are_skipped_or_update_what_is_ones_own(pool: PgPool) 
             .fetch_all(&pool)
             .await
             .unwrap();
-    // `is_active` was not given.
+    // `is_active` is not among the given fields.
     let expected = [("hers", "changed", true), ("his", "new", true)];
     assert_eq!(links, expected.map(|(code, title, on)| (code.to_owned(), title.to_owned(), on)));
-    let news: Vec<String> = sqlx::query_scalar("SELECT subject FROM cache_invalidations")
+    let invalidated: Vec<String> = sqlx::query_scalar("SELECT subject FROM cache_invalidations")
         .fetch_all(&pool)
         .await
         .unwrap();
-    assert_eq!(news, ["hers"], "caches hear of it");
+    assert_eq!(invalidated, ["hers"]);
     let users = [ImportUser { id: None, ..user(0, "ADA", "Ada@example.com") }];
     let outcome = write(&store, &users, &options(OnConflict::Update)).await;
     let name: String = sqlx::query_scalar("SELECT username FROM users WHERE id = $1")

@@ -11,9 +11,9 @@ use crate::support::{count, create_user};
 
 const LIMITS: JobLimits = JobLimits { all: 1_000, per_user: 1_000 };
 const LEASE: Duration = Duration::from_mins(10);
-/// Over before anybody looks.
+/// A lease that has expired.
 const NO_LEASE: Duration = Duration::ZERO;
-const MANY: i64 = 1_000;
+const NO_LIMIT: i64 = 1_000;
 
 fn new_job(user_id: Option<UserId>) -> NewJob {
     NewJob {
@@ -36,7 +36,7 @@ async fn create(store: &Store, user_id: Option<UserId>) -> JobId {
 }
 
 async fn claim(store: &Store, id: JobId, worker: &str, lease: Duration) -> Box<JobRun> {
-    match store.claim_job(id, worker, lease, MANY).await.unwrap() {
+    match store.claim_job(id, worker, lease, NO_LIMIT).await.unwrap() {
         JobClaim::Claimed(run) => run,
         other => panic!("not claimed: {other:?}"),
     }
@@ -50,7 +50,7 @@ fn lanes(due: Vec<(JobId, Lane)>) -> HashSet<JobId> {
     due.into_iter().map(|(id, _)| id).collect()
 }
 
-/// Everything is announced when it is made; this forgets it.
+/// Jobs are announced when they are created. This marks them as not announced.
 async fn reset_announcements(pool: &PgPool) {
     sqlx::query("UPDATE jobs SET announced_at = NULL").execute(pool).await.unwrap();
 }
@@ -84,7 +84,7 @@ fn error() -> JobError {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn an_owner_has_no_more_jobs_running_than_allowed_however_many_claim(pool: PgPool) {
+async fn concurrent_claims_respect_the_limit_of_an_owner(pool: PgPool) {
     let store = Store::new(pool.clone());
     let ada = create_user(&store, "ada").await.id;
     let mut ids = Vec::new();
@@ -102,33 +102,33 @@ async fn an_owner_has_no_more_jobs_running_than_allowed_however_many_claim(pool:
         match claim.await.unwrap() {
             JobClaim::Claimed(_) => running += 1,
             JobClaim::NotYet => later += 1,
-            JobClaim::NotClaimable => panic!("the job waits"),
+            JobClaim::NotClaimable => panic!("the job is queued"),
         }
     }
     assert_eq!((running, later), (3, 7));
     assert_eq!(count(&pool, "SELECT count(*) FROM jobs WHERE state = 'running'").await, 3);
-    // Those without an owner count together; others are not concerned.
-    let nobodys = [create(&store, None).await, create(&store, None).await];
-    let claimed = store.claim_job(nobodys[0], "w", LEASE, 1).await.unwrap();
+    // Jobs without an owner count together, and not with those of a user.
+    let without_owner = [create(&store, None).await, create(&store, None).await];
+    let claimed = store.claim_job(without_owner[0], "w", LEASE, 1).await.unwrap();
     assert!(matches!(claimed, JobClaim::Claimed(_)), "{claimed:?}");
-    let claimed = store.claim_job(nobodys[1], "w", LEASE, 1).await.unwrap();
+    let claimed = store.claim_job(without_owner[1], "w", LEASE, 1).await.unwrap();
     assert!(matches!(claimed, JobClaim::NotYet), "{claimed:?}");
-    // Nobody is told of jobs that may not run.
+    // Jobs above the limit are not due.
     let due = lanes(store.due_jobs(3, LEASE).await.unwrap());
-    assert_eq!(due, HashSet::from([nobodys[1]]));
+    assert_eq!(due, HashSet::from([without_owner[1]]));
     let due = store.due_jobs(5, LEASE).await.unwrap();
     assert_eq!(due.len(), 2, "{due:?}");
-    assert!(store.due_jobs(5, LEASE).await.unwrap().is_empty(), "told once");
+    assert!(store.due_jobs(5, LEASE).await.unwrap().is_empty(), "each job is announced once");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn one_of_many_who_claim_a_job_gets_it(pool: PgPool) {
+async fn one_of_many_concurrent_claims_gets_the_job(pool: PgPool) {
     let store = Store::new(pool);
     let id = create(&store, None).await;
     let claims = (0..10).map(|n| {
         let store = store.clone();
         tokio::spawn(async move {
-            store.claim_job(id, &format!("worker-{n}"), LEASE, MANY).await.unwrap()
+            store.claim_job(id, &format!("worker-{n}"), LEASE, NO_LIMIT).await.unwrap()
         })
     });
     let mut running = 0;
@@ -140,87 +140,102 @@ async fn one_of_many_who_claim_a_job_gets_it(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_dead_workers_job_is_announced_and_taken_and_the_dead_write_nothing(pool: PgPool) {
+async fn a_job_with_an_expired_lease_is_reassigned_and_its_former_worker_writes_nothing(
+    pool: PgPool,
+) {
     let store = Store::new(pool.clone());
     let id = create(&store, None).await;
-    let dead = claim(&store, id, "dead", NO_LEASE).await;
-    assert_eq!((dead.resume_offset, dead.resume_line), (0, 0));
-    let mut chunk = store.begin_chunk(&dead, 100).await.unwrap().expect("its own");
+    let former = claim(&store, id, "former", NO_LEASE).await;
+    assert_eq!((former.resume_offset, former.resume_line), (0, 0));
+    let mut chunk =
+        store.begin_chunk(&former, 100).await.unwrap().expect("the job belongs to the worker");
     write_a_link(chunk.connection(), "first").await;
     chunk.commit(progress(100, 1, &[3], false), NO_LEASE).await.unwrap();
 
-    assert_eq!(lanes(store.due_jobs(1, LEASE).await.unwrap()), HashSet::from([id]), "at once");
-    assert!(store.due_jobs(1, LEASE).await.unwrap().is_empty(), "not again for a while");
-    assert_eq!(store.due_jobs(1, Duration::ZERO).await.unwrap().len(), 1, "and then again");
-    let heir = claim(&store, id, "heir", LEASE).await;
-    assert_eq!((heir.resume_offset, heir.resume_line, heir.attempts), (100, 10, 1));
-    let taken = store.claim_job(id, "third", LEASE, MANY).await.unwrap();
+    assert_eq!(lanes(store.due_jobs(1, LEASE).await.unwrap()), HashSet::from([id]), "due at once");
+    assert!(
+        store.due_jobs(1, LEASE).await.unwrap().is_empty(),
+        "not due again before the interval"
+    );
+    assert_eq!(
+        store.due_jobs(1, Duration::ZERO).await.unwrap().len(),
+        1,
+        "due again after the interval"
+    );
+    let successor = claim(&store, id, "successor", LEASE).await;
+    assert_eq!((successor.resume_offset, successor.resume_line, successor.attempts), (100, 10, 1));
+    let taken = store.claim_job(id, "third", LEASE, NO_LIMIT).await.unwrap();
     assert!(matches!(taken, JobClaim::NotClaimable), "{taken:?}");
 
-    assert!(store.begin_chunk(&dead, 100).await.unwrap().is_none());
-    assert!(!store.renew_job_lease(&dead, LEASE).await.unwrap());
-    assert!(!store.end_attempt(&dead, AttemptEnd::Dead, &error()).await.unwrap());
-    store.release_job(&dead).await.unwrap();
+    assert!(store.begin_chunk(&former, 100).await.unwrap().is_none());
+    assert!(!store.renew_job_lease(&former, LEASE).await.unwrap());
+    assert!(!store.end_attempt(&former, AttemptEnd::Dead, &error()).await.unwrap());
+    store.release_job(&former).await.unwrap();
     let seen = job(&store, id).await;
     assert_eq!((seen.state, seen.rows_read, seen.is_dead), (JobState::Running, 2, false));
 
-    // One that began a chunk in time and was then too slow keeps the heir waiting, no longer.
-    assert!(store.renew_job_lease(&heir, NO_LEASE).await.unwrap());
-    let mut slow = store.begin_chunk(&heir, 100).await.unwrap().expect("its own");
+    // A chunk that began in time delays another claim until it commits, and then renews the lease.
+    assert!(store.renew_job_lease(&successor, NO_LEASE).await.unwrap());
+    let mut slow =
+        store.begin_chunk(&successor, 100).await.unwrap().expect("the job belongs to the worker");
     write_a_link(slow.connection(), "second").await;
     let waiting = tokio::spawn({
         let store = store.clone();
-        async move { store.claim_job(id, "next", LEASE, MANY).await.unwrap() }
+        async move { store.claim_job(id, "next", LEASE, NO_LIMIT).await.unwrap() }
     });
     slow.commit(progress(200, 1, &[], false), LEASE).await.unwrap();
     let claimed = waiting.await.unwrap();
     match claimed {
-        JobClaim::NotClaimable => assert!(store.begin_chunk(&heir, 100).await.unwrap().is_some()),
-        other => panic!("the slow one held it again: {other:?}"),
+        JobClaim::NotClaimable => {
+            assert!(store.begin_chunk(&successor, 100).await.unwrap().is_some());
+        }
+        other => panic!("the commit renewed the lease: {other:?}"),
     }
     assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 2);
     assert_eq!(count(&pool, "SELECT count(*) FROM job_row_errors").await, 1);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_chunk_that_is_dropped_leaves_nothing(pool: PgPool) {
+async fn a_dropped_chunk_is_rolled_back(pool: PgPool) {
     let store = Store::new(pool.clone());
     let id = create(&store, None).await;
     let run = claim(&store, id, "w", LEASE).await;
-    let mut chunk = store.begin_chunk(&run, 100).await.unwrap().expect("its own");
+    let mut chunk =
+        store.begin_chunk(&run, 100).await.unwrap().expect("the job belongs to the worker");
     assert_eq!(chunk.reached(), (0, 0));
     write_a_link(chunk.connection(), "gone").await;
     drop(chunk);
-    let mut chunk = store.begin_chunk(&run, 100).await.unwrap().expect("its own");
+    let mut chunk =
+        store.begin_chunk(&run, 100).await.unwrap().expect("the job belongs to the worker");
     write_a_link(chunk.connection(), "gone").await;
     chunk.commit(progress(50, 1, &[], false), LEASE).await.unwrap();
-    let chunk = store.begin_chunk(&run, 100).await.unwrap().expect("its own");
+    let chunk = store.begin_chunk(&run, 100).await.unwrap().expect("the job belongs to the worker");
     assert_eq!(chunk.reached(), (50, 5));
     assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 1);
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn events_are_numbered_without_gaps_for_bad_rows_and_reports_are_bounded(pool: PgPool) {
+async fn bad_rows_have_consecutive_event_numbers_up_to_the_limit_of_reports(pool: PgPool) {
     let store = Store::new(pool);
     let id = create(&store, None).await;
     let run = claim(&store, id, "w", LEASE).await;
     let begun = job(&store, id).await.last_event;
-    let chunk = store.begin_chunk(&run, 4).await.unwrap().expect("its own");
+    let chunk = store.begin_chunk(&run, 4).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(100, 0, &[2, 3, 4], false), LEASE).await.unwrap();
-    let chunk = store.begin_chunk(&run, 4).await.unwrap().expect("its own");
+    let chunk = store.begin_chunk(&run, 4).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(200, 0, &[5, 6, 7], true), LEASE).await.unwrap();
     let ended = job(&store, id).await;
     assert_eq!((ended.state, ended.rows_failed), (JobState::Succeeded, 6));
     let reports = store.job_reports(id, 0, 100, 0).await.unwrap();
-    let told: Vec<(i64, i64)> = reports.iter().map(|r| (r.event - begun, r.line)).collect();
-    assert_eq!(told, [(1, 2), (2, 3), (3, 4), (5, 5)], "the step between has a number, too");
+    let reported: Vec<(i64, i64)> = reports.iter().map(|r| (r.event - begun, r.line)).collect();
+    assert_eq!(reported, [(1, 2), (2, 3), (3, 4), (5, 5)], "the first chunk has number 4");
     assert_eq!(ended.last_event - begun, 6);
     assert!(store.job_has_succeeded(id).await.unwrap());
     assert!(!store.job_needs_upload(id).await.unwrap());
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) {
+async fn a_failed_attempt_is_retried_or_dead_or_refused(pool: PgPool) {
     let store = Store::new(pool.clone());
     let id = create(&store, None).await;
     let run = claim(&store, id, "w", LEASE).await;
@@ -228,23 +243,23 @@ async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) 
     let waiting = job(&store, id).await;
     assert_eq!((waiting.state, waiting.attempts), (JobState::Queued, 1));
     assert_eq!(waiting.error, Some(error()));
-    // Its time has not come.
-    assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty());
-    let claimed = store.claim_job(id, "w", LEASE, MANY).await.unwrap();
+    // The job waits for its retry.
+    assert!(store.due_jobs(NO_LIMIT, LEASE).await.unwrap().is_empty());
+    let claimed = store.claim_job(id, "w", LEASE, NO_LIMIT).await.unwrap();
     assert!(matches!(claimed, JobClaim::NotYet), "{claimed:?}");
     sqlx::query("UPDATE jobs SET run_after = now()").execute(&pool).await.unwrap();
-    assert_eq!(store.due_jobs(MANY, LEASE).await.unwrap().len(), 1);
+    assert_eq!(store.due_jobs(NO_LIMIT, LEASE).await.unwrap().len(), 1);
 
     let run = claim(&store, id, "w", LEASE).await;
     assert_eq!(run.attempts, 2);
-    let chunk = store.begin_chunk(&run, 100).await.unwrap().expect("its own");
+    let chunk = store.begin_chunk(&run, 100).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(70, 7, &[], false), LEASE).await.unwrap();
-    assert_eq!(job(&store, id).await.attempts, 0, "progress was made");
+    assert_eq!(job(&store, id).await.attempts, 0, "progress resets the attempts");
     assert!(store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
     let dead = job(&store, id).await;
     assert_eq!((dead.state, dead.is_dead, dead.rows_read), (JobState::Failed, true, 7));
-    assert!(store.job_needs_upload(id).await.unwrap(), "it may be replayed");
-    assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty());
+    assert!(store.job_needs_upload(id).await.unwrap(), "a dead job may be replayed");
+    assert!(store.due_jobs(NO_LIMIT, LEASE).await.unwrap().is_empty());
 
     let stranger = create_user(&store, "stranger").await.id;
     assert_eq!(
@@ -253,7 +268,7 @@ async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) 
     );
     let JobChange::Done((replayed, lane)) = store.replay_job(id, Visibility::All).await.unwrap()
     else {
-        panic!("it is dead")
+        panic!("the job is dead")
     };
     assert_eq!((replayed.state, replayed.is_dead, lane), (JobState::Queued, false, Lane::Small));
     assert_eq!((replayed.error, replayed.rows_read), (None, 7));
@@ -274,7 +289,7 @@ async fn attempts_end_in_another_one_in_a_dead_letter_or_for_good(pool: PgPool) 
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cancels(pool: PgPool) {
+async fn must_16_only_the_owner_cancels_a_job_and_its_worker_loses_it(pool: PgPool) {
     let store = Store::new(pool.clone());
     let ada = create_user(&store, "ada").await.id;
     let bob = create_user(&store, "bob").await.id;
@@ -284,16 +299,19 @@ async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cance
     assert_eq!(store.discard_job(id, Visibility::Owner(bob)).await.unwrap(), JobChange::NotFound);
     assert!(store.find_job(id, Visibility::Owner(bob)).await.unwrap().is_none());
     let discarded = store.discard_job(id, Visibility::Owner(ada)).await.unwrap();
-    assert!(matches!(discarded, JobChange::WrongState(_)), "it runs: {discarded:?}");
+    assert!(
+        matches!(discarded, JobChange::WrongState(_)),
+        "a running job cannot be discarded: {discarded:?}"
+    );
     let JobChange::Done((cancelled, _)) =
         store.cancel_job(id, Visibility::Owner(ada)).await.unwrap()
     else {
-        panic!("it is hers")
+        panic!("the job is hers")
     };
     assert_eq!(cancelled.state, JobState::Cancelled);
     assert!(store.begin_chunk(&run, 100).await.unwrap().is_none());
     assert!(!store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
-    let claimed = store.claim_job(id, "w", LEASE, MANY).await.unwrap();
+    let claimed = store.claim_job(id, "w", LEASE, NO_LIMIT).await.unwrap();
     assert!(matches!(claimed, JobClaim::NotClaimable), "{claimed:?}");
     assert!(matches!(
         store.cancel_job(id, Visibility::All).await.unwrap(),
@@ -305,42 +323,46 @@ async fn must_16_a_cancelled_job_is_over_for_its_worker_and_only_its_owner_cance
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_job_that_is_given_back_is_due_at_once_and_the_attempt_does_not_count(pool: PgPool) {
+async fn a_released_job_is_due_at_once_and_the_attempt_does_not_count(pool: PgPool) {
     let store = Store::new(pool);
     let id = create(&store, None).await;
     let run = claim(&store, id, "w", LEASE).await;
     store.release_job(&run).await.unwrap();
     let seen = job(&store, id).await;
     assert_eq!((seen.state, seen.attempts), (JobState::Queued, 0));
-    assert_eq!(store.due_jobs(MANY, LEASE).await.unwrap().len(), 1);
+    assert_eq!(store.due_jobs(NO_LIMIT, LEASE).await.unwrap().len(), 1);
     assert!(store.begin_chunk(&run, 100).await.unwrap().is_none());
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn announcements_that_were_lost_are_counted_and_forgotten(pool: PgPool) {
+async fn lost_announcements_are_counted_and_reset(pool: PgPool) {
     let store = Store::new(pool.clone());
     let ids = [create(&store, None).await, create(&store, None).await];
-    assert_eq!(store.count_unclaimed_announcements(LEASE).await.unwrap(), 0, "they are young");
+    assert_eq!(
+        store.count_unclaimed_announcements(LEASE).await.unwrap(),
+        0,
+        "the announcements are too young"
+    );
     assert_eq!(store.count_unclaimed_announcements(Duration::ZERO).await.unwrap(), 2);
-    assert!(store.due_jobs(MANY, LEASE).await.unwrap().is_empty(), "they are announced");
+    assert!(store.due_jobs(NO_LIMIT, LEASE).await.unwrap().is_empty(), "the jobs are announced");
     assert_eq!(store.reset_announcements(Duration::ZERO).await.unwrap(), 2);
-    assert_eq!(lanes(store.due_jobs(MANY, LEASE).await.unwrap()), HashSet::from(ids));
-    // One place for each owner: the oldest comes first.
+    assert_eq!(lanes(store.due_jobs(NO_LIMIT, LEASE).await.unwrap()), HashSet::from(ids));
+    // With a limit of one, the oldest job is due.
     reset_announcements(&pool).await;
     assert_eq!(lanes(store.due_jobs(1, LEASE).await.unwrap()), HashSet::from([ids[0]]));
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn jobs_that_wait_are_bounded(pool: PgPool) {
+async fn active_jobs_are_limited_per_owner_and_in_total(pool: PgPool) {
     let store = Store::new(pool);
     let ada = create_user(&store, "ada").await.id;
     let limits = JobLimits { all: 3, per_user: 2 };
     let make = async |user_id| store.create_job(&new_job(user_id), limits).await.unwrap();
     assert!(make(Some(ada)).await.is_some());
     let second = make(Some(ada)).await.expect("room").id;
-    assert!(make(Some(ada)).await.is_none(), "hers are too many");
+    assert!(make(Some(ada)).await.is_none(), "the limit of the owner is reached");
     assert!(make(None).await.is_some());
-    assert!(make(None).await.is_none(), "all together are too many");
+    assert!(make(None).await.is_none(), "the total limit is reached");
     store.cancel_job(second, Visibility::All).await.unwrap();
     assert!(make(None).await.is_some());
 }

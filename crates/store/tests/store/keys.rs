@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::support::{count, create_user};
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn must_16_only_the_right_secret_of_a_living_key_authenticates(pool: PgPool) {
+async fn must_16_only_the_secret_of_a_valid_key_authenticates(pool: PgPool) {
     let store = Store::new(pool.clone());
     let user = create_user(&store, "holder").await;
     let scopes: Scopes = [Scope::UrlsRead].into_iter().collect();

@@ -20,7 +20,7 @@ async fn must_05_max_clicks_is_exact_under_concurrency(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_look_takes_no_click_and_other_limits_hold(pool: PgPool) {
+async fn peeking_counts_no_click_and_other_limits_apply(pool: PgPool) {
     let store = Store::new(pool);
     let mut new = new_link(Some("limited"));
     new.max_clicks = Some(1);
@@ -47,7 +47,7 @@ async fn a_look_takes_no_click_and_other_limits_hold(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn the_warm_up_gets_the_most_clicked_active_links(pool: PgPool) {
+async fn most_clicked_returns_active_links_only(pool: PgPool) {
     let store = Store::new(pool);
     for (code, clicks) in [("cold", 0), ("hot", 3), ("warm", 1)] {
         create(&store, &new_link(Some(code))).await;

@@ -13,11 +13,11 @@ async fn must_06_a_code_belongs_to_one_link(pool: PgPool) {
         attempts.iter().filter(|outcome| matches!(outcome, Ok(LinkCreation::New(_)))).count();
     let refused = attempts.iter().filter(|o| matches!(o, Ok(LinkCreation::CodeTaken))).count();
     assert_eq!((created, refused), (1, 99));
-    assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1, "no event of a refused one");
+    assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1, "a refused link has no event");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn every_change_leaves_an_event_and_a_note_for_the_caches(pool: PgPool) {
+async fn every_change_writes_an_event_and_an_outbox_row(pool: PgPool) {
     let store = Store::new(pool.clone());
     let link = create(&store, &new_link(None)).await;
     assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 0);
@@ -39,7 +39,7 @@ async fn every_change_leaves_an_event_and_a_note_for_the_caches(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_code_that_is_taken_again_has_a_higher_version_than_its_deletion(pool: PgPool) {
+async fn a_recreated_code_has_a_higher_version_than_its_deletion(pool: PgPool) {
     let store = Store::new(pool);
     let first = create(&store, &new_link(Some("again"))).await;
     let gone = store.delete_link(first.id, Visibility::All, None).await.unwrap().unwrap();
@@ -48,7 +48,7 @@ async fn a_code_that_is_taken_again_has_a_higher_version_than_its_deletion(pool:
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_patch_that_says_nothing_changes_nothing(pool: PgPool) {
+async fn an_empty_patch_changes_nothing(pool: PgPool) {
     let store = Store::new(pool.clone());
     let link = create(&store, &new_link(None)).await;
     let same = store
@@ -61,7 +61,7 @@ async fn a_patch_that_says_nothing_changes_nothing(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn must_16_other_peoples_links_are_not_there(pool: PgPool) {
+async fn must_16_links_of_other_users_are_not_visible(pool: PgPool) {
     let store = Store::new(pool);
     let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);
     let mut new = new_link(None);
@@ -92,7 +92,7 @@ async fn must_16_other_peoples_links_are_not_there(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn a_deleted_user_takes_links_and_keys_along(pool: PgPool) {
+async fn deleting_a_user_deletes_its_links(pool: PgPool) {
     let store = Store::new(pool.clone());
     let user = create_user(&store, "leaver").await;
     let mut new = new_link(None);
@@ -107,7 +107,7 @@ async fn a_deleted_user_takes_links_and_keys_along(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn pages_are_whole_and_do_not_overlap(pool: PgPool) {
+async fn pages_are_complete_and_do_not_overlap(pool: PgPool) {
     let store = Store::new(pool);
     for _ in 0..25 {
         create(&store, &new_link(None)).await;
@@ -153,7 +153,7 @@ async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn reuse_gives_the_same_owners_plain_link(pool: PgPool) {
+async fn reuse_returns_a_plain_link_of_the_same_owner(pool: PgPool) {
     let store = Store::new(pool);
     let new = new_link(None);
     let attempts =
@@ -199,7 +199,7 @@ async fn must_16_a_user_sees_its_own_events_and_those_of_its_links(pool: PgPool)
         new.user_id = Some(user);
         links.push(create(&store, &new).await);
     }
-    // Somebody else's deed on the owner's link, and the owner's deed on a link that is gone.
+    // An event of another user on the owner's link, and an event of the owner on a deleted link.
     for (url_id, user_id) in
         [(links[0].id, other.id), (LinkId::new(999).unwrap(), owner.id), (links[1].id, other.id)]
     {
@@ -250,12 +250,12 @@ async fn many_links_change_like_one(pool: PgPool) {
         assert_eq!(changed.link.title.as_deref(), Some("Together"));
         assert_eq!(changed.link.original_url, before.original_url);
         assert!(changed.link.version > before.version);
-        assert!(versions.insert(changed.link.version), "each has a version of its own");
-        let told = sqlx::query_as::<_, (String, i64)>(
+        assert!(versions.insert(changed.link.version), "each link has its own version");
+        let outbox_row = sqlx::query_as::<_, (String, i64)>(
             "SELECT subject, version FROM cache_invalidations WHERE id = $1",
         );
-        let told = told.bind(changed.outbox_id).fetch_one(&pool).await.unwrap();
-        assert_eq!(told, (before.short_code.clone(), changed.link.version));
+        let outbox_row = outbox_row.bind(changed.outbox_id).fetch_one(&pool).await.unwrap();
+        assert_eq!(outbox_row, (before.short_code.clone(), changed.link.version));
     }
     assert_eq!(changed.len(), 2);
     assert_eq!(count(&pool, events).await, 2);
@@ -272,7 +272,7 @@ async fn many_links_change_like_one(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn changes_of_the_same_links_wait_for_each_other(pool: PgPool) {
+async fn concurrent_changes_of_the_same_links_do_not_deadlock(pool: PgPool) {
     let store = Store::new(pool.clone());
     let mut ids = Vec::new();
     for _ in 0..200 {
@@ -289,10 +289,10 @@ async fn changes_of_the_same_links_wait_for_each_other(pool: PgPool) {
         assert_eq!(changed.unwrap().len(), ids.len());
     }
     let kinds = "SELECT count(DISTINCT is_active) FROM urls";
-    assert_eq!(count(&pool, kinds).await, 1, "one of them was the last for all");
+    assert_eq!(count(&pool, kinds).await, 1, "the last change has changed all links");
     let (one, other) = futures::join!(
         store.delete_links(&ids, Visibility::All, None),
         store.delete_links(&backwards, Visibility::All, None)
     );
-    assert_eq!(one.unwrap().len() + other.unwrap().len(), ids.len(), "each once");
+    assert_eq!(one.unwrap().len() + other.unwrap().len(), ids.len(), "each link is deleted once");
 }

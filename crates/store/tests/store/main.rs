@@ -1,5 +1,4 @@
-//! The store against a real PostgreSQL: each test has a database of its own (`DATABASE_URL` names the
-//! server; `make test` starts one).
+//! Tests of the store with PostgreSQL. `DATABASE_URL` is the server, and each test has its own database.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::support::{create, new_link};
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn young_changes_are_left_to_whoever_made_them(pool: PgPool) {
+async fn pending_invalidations_exclude_young_ones(pool: PgPool) {
     let store = Store::new(pool);
     let link = create(&store, &new_link(Some("changed"))).await;
     let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };

@@ -160,7 +160,7 @@ pub(crate) async fn create(
     let expires_at = fields.optional("expires_at", timestamp);
     let user_id = fields.optional("user_id", id);
     let (name, scopes) = fields.finish_with(name.zip(scopes))?;
-    if !caller.identity().scopes.cover(scopes) {
+    if !caller.identity().scopes.covers(scopes) {
         return Err(ApiError::forbidden("scopes: a key cannot allow more than its maker may do"));
     }
     let owner = caller.owner(user_id)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use linnet_domain::LinkId;
-use linnet_store::Changed;
+use linnet_store::ChangedLink;
 
 use super::{
     super::error::ApiError,
@@ -124,11 +124,11 @@ fn read_ids(fields: &mut Fields) -> Option<Vec<LinkId>> {
 async fn answer(
     state: &ApiState,
     ids: &[LinkId],
-    changed: &[Changed],
+    changed: &[ChangedLink],
     done: StatusCode,
 ) -> HttpResponse {
     if changed.iter().any(|changed| changed.outbox_id.is_some()) {
-        state.announcer.catch_up().await;
+        state.announcer.relay_outbox().await;
     }
     let found: HashSet<LinkId> = changed.iter().map(|changed| changed.link.id).collect();
     let status_of = |id| if found.contains(&id) { done } else { StatusCode::NOT_FOUND };

@@ -10,7 +10,10 @@ use chrono::SecondsFormat;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use linnet_domain::{Event, EventFilter, EventId, EventType, LinkId, Moment, NewEvent, UserId};
+use linnet_domain::{
+    Event, EventFilter, EventId, EventType, LinkId, NewEvent, TimeSortKey, UserId,
+};
+use linnet_store::Constraint;
 
 use super::{
     super::{csv, error::ApiError},
@@ -81,8 +84,7 @@ pub(crate) async fn create(
 }
 
 fn answer(event: Option<Event>) -> Result<Made, ApiError> {
-    let event =
-        event.ok_or_else(|| ApiError::missing_reference("url_id", "there is no such link"))?;
+    let event = event.ok_or(Constraint::LinkMissing)?;
     Made::new(StatusCode::CREATED, format!("{PATH}/{}", event.id), &event)
 }
 
@@ -117,7 +119,7 @@ pub(crate) async fn list(
         (accepted.read(fields), filter)
     })?;
     let events = state.store.list_events(&filter, caller.visibility(), list.page).await?;
-    let moment = |last: &Event| Moment { time: Some(last.timestamp), id: last.id.get() };
+    let moment = |last: &Event| TimeSortKey { time: Some(last.timestamp), id: last.id.get() };
     match format {
         Format::Json => Ok(list.respond(PATH, &events, moment)),
         Format::Csv => {

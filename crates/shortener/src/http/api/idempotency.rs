@@ -16,7 +16,10 @@ use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
 use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
-use linnet_store::{Created, Idempotent, JobLimits, Recorded, Store, StoreError, StoredAnswer};
+use linnet_store::{
+    IdempotencyClaim, IdempotentTransaction, JobLimits, LinkCreation, Store, StoreError,
+    StoredResponse,
+};
 
 use super::{
     super::error::{ApiError, field_error},
@@ -92,8 +95,8 @@ impl Made {
     }
 
     /// The form that is stored.
-    fn stored(&self) -> StoredAnswer {
-        StoredAnswer {
+    fn stored(&self) -> StoredResponse {
+        StoredResponse {
             status: i16::try_from(self.status.as_u16()).unwrap_or(500),
             location: Some(self.location.clone()),
             body: self.body.clone(),
@@ -112,7 +115,7 @@ impl Made {
 /// What makes things: the worker's tools, or the transaction that holds the request's key.
 pub(super) enum Maker<'a> {
     Plain(&'a ApiState),
-    Keyed(Idempotent),
+    Keyed(IdempotentTransaction),
 }
 
 impl Maker<'_> {
@@ -121,7 +124,7 @@ impl Maker<'_> {
         &mut self,
         new: NewLink,
         reuse: bool,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<LinkCreation, StoreError> {
         match self {
             Self::Plain(state) if reuse => state.store.create_or_reuse_link(&new).await,
             Self::Plain(state) => state.creates.create(new).await,
@@ -193,7 +196,7 @@ async fn begin(
     route: &str,
     key: &str,
     body: &[u8],
-) -> Result<Result<Idempotent, HttpResponse>, ApiError> {
+) -> Result<Result<IdempotentTransaction, HttpResponse>, ApiError> {
     let mut hash = Sha256::new();
     hash.update(route.as_bytes());
     hash.update([0]);
@@ -201,9 +204,9 @@ async fn begin(
     let recorded =
         store.begin_idempotent(&caller.idempotency_owner(), key, &hash.finalize()).await?;
     match recorded {
-        Recorded::First(first) => Ok(Ok(first)),
-        Recorded::Replay(answer) => Ok(Err(replay(answer))),
-        Recorded::Mismatch => {
+        IdempotencyClaim::New(first) => Ok(Ok(first)),
+        IdempotencyClaim::Replay(answer) => Ok(Err(replay(answer))),
+        IdempotencyClaim::Mismatch => {
             let message = "was used for another request within the last 24 h";
             let error = field_error("Idempotency-Key", "reused", message);
             Err(Problem::invalid(vec![error]).into())
@@ -211,7 +214,7 @@ async fn begin(
     }
 }
 
-fn replay(answer: StoredAnswer) -> HttpResponse {
+fn replay(answer: StoredResponse) -> HttpResponse {
     let status = u16::try_from(answer.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
     let mut response = HttpResponse::build(status.unwrap_or(StatusCode::OK));
     if let Some(location) = answer.location {

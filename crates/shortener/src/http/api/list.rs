@@ -9,7 +9,7 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use linnet_domain::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, Point, Position};
+use linnet_domain::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, PageStart, SortKey};
 
 use super::{
     super::error::ApiError,
@@ -89,7 +89,7 @@ pub(crate) struct CursorText(String);
 #[expect(dead_code, reason = "documents the input")]
 pub(crate) struct TimeCursorText(String);
 
-impl<P: Point> ListQuery<P> {
+impl<P: SortKey> ListQuery<P> {
     /// Reads `limit` and `cursor`, or `page` and `per_page`, and lets `filters` read the rest.
     pub(super) fn read<T>(
         query: QueryFields,
@@ -103,9 +103,9 @@ impl<P: Point> ListQuery<P> {
             .map(|cursor| cursor.after);
         let limit = fields.optional("limit", page_size);
         let position = match (cursor, limit, number, per_page) {
-            (None, None, None, Some(_)) => Position::Number(1),
-            (None, _, Some(number), _) => Position::Number(number),
-            (cursor, ..) => Position::After(cursor.unwrap_or(P::START)),
+            (None, None, None, Some(_)) => PageStart::Number(1),
+            (None, _, Some(number), _) => PageStart::Number(number),
+            (cursor, ..) => PageStart::After(cursor.unwrap_or(P::START)),
         };
         let size = limit.or(per_page).unwrap_or(Page::<P>::default().size);
         let page = Page { position, size };
@@ -139,8 +139,8 @@ impl<P: Point> ListQuery<P> {
         let full = i64::try_from(items.len()).is_ok_and(|count| count == self.page.size);
         let last = items.last().filter(|_| full)?;
         let next = match self.page.position {
-            Position::After(_) => ("cursor", Cursor { after: point_of(last) }.encode()),
-            Position::Number(number) => ("page", (number + 1).to_string()),
+            PageStart::After(_) => ("cursor", Cursor { after: point_of(last) }.encode()),
+            PageStart::Number(number) => ("page", (number + 1).to_string()),
         };
         HeaderValue::from_str(&self.link(path, &next)).ok()
     }

@@ -12,7 +12,7 @@ use linnet_domain::{
     Link, LinkFilter, LinkId, LinkPatch, NewLink, RedirectStatus, ShortCode, TargetPolicy,
     TargetUrl, UserId, bounded_text,
 };
-use linnet_store::Created;
+use linnet_store::{Constraint, LinkCreation};
 
 use super::{
     super::error::ApiError,
@@ -222,12 +222,12 @@ pub(crate) async fn create(
 }
 
 /// The answer, and the link that caches must hear of.
-fn answer(state: &ApiState, created: Created) -> Result<(Made, Option<Link>), ApiError> {
+fn answer(state: &ApiState, created: LinkCreation) -> Result<(Made, Option<Link>), ApiError> {
     let (status, link, is_new) = match created {
-        Created::New(link) => (StatusCode::CREATED, link, true),
-        Created::Reused(link) => (StatusCode::OK, link, false),
-        Created::CodeTaken => {
-            return Err(ApiError::taken("short_code", "another link has this code"));
+        LinkCreation::New(link) => (StatusCode::CREATED, link, true),
+        LinkCreation::Reused(link) => (StatusCode::OK, link, false),
+        LinkCreation::CodeTaken => {
+            return Err(Constraint::CodeTaken.into());
         }
     };
     let news = is_new.then(|| link.clone());

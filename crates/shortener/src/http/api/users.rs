@@ -171,7 +171,7 @@ pub(crate) async fn delete(
     if !state.store.delete_user(id.0, caller.visibility(), caller.user_id()).await? {
         return Err(ApiError::not_found("user"));
     }
-    state.announcer.catch_up().await;
+    state.announcer.relay_outbox().await;
     Ok(HttpResponse::NoContent().finish())
 }
 

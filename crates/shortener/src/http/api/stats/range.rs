@@ -2,7 +2,7 @@
 
 use chrono::{Datelike, NaiveDate};
 
-use linnet_domain::RangeEnd;
+use linnet_domain::RangeBound;
 
 use super::super::fields::{Bad, string, timestamp};
 
@@ -11,16 +11,16 @@ use super::super::fields::{Bad, string, timestamp};
 const YEARS: std::ops::Range<i32> = 1970..9999;
 
 /// RFC 3339 with a time zone, or `YYYY-MM-DD`.
-pub(super) fn end(value: serde_json::Value) -> Result<RangeEnd, Bad> {
+pub(super) fn end(value: serde_json::Value) -> Result<RangeBound, Bad> {
     let text = string(value)?;
     let (end, year) = if let Some(date) = date(&text) {
-        (RangeEnd::Date(date), date.year())
+        (RangeBound::Date(date), date.year())
     } else {
         let time = timestamp(text.into()).map_err(|_| {
             let message = "must be an RFC 3339 time or a day, such as 2026-11-21";
             ("invalid", message.to_owned())
         })?;
-        (RangeEnd::Time(time), time.year())
+        (RangeBound::Time(time), time.year())
     };
     if YEARS.contains(&year) {
         Ok(end)
@@ -44,9 +44,9 @@ mod tests {
     #[test]
     fn ends_are_times_or_days() {
         let day = NaiveDate::from_ymd_opt(2026, 11, 21).unwrap();
-        assert_eq!(end(json!("2026-11-21")), Ok(RangeEnd::Date(day)));
+        assert_eq!(end(json!("2026-11-21")), Ok(RangeBound::Date(day)));
         let time = "2026-11-21T10:00:00Z".parse().unwrap();
-        assert_eq!(end(json!("2026-11-21T11:00:00+01:00")), Ok(RangeEnd::Time(time)));
+        assert_eq!(end(json!("2026-11-21T11:00:00+01:00")), Ok(RangeBound::Time(time)));
         for bad in
             ["", "x", "2026-11-31", "2026-1-2", "+2026-11-21", "2026-11-21T10:00:00", "1700000000"]
         {

@@ -1,0 +1,123 @@
+-- One page of events and clicks, in the order of time and id.
+--
+-- $1, $2  sort key before the page: time (NULL: before all) and id
+-- $3      latest time, exclusive (NULL: no limit)
+-- $4      visible owner (NULL: all)
+-- $5      link (NULL: all)
+-- $6      user who caused the event (NULL: all; clicks have no user)
+-- $7      event type (NULL: all)
+-- $8, $9  page size and offset
+-- $10     roll-up key of the visible owner (NULL if $4 is not a user)
+--
+-- The filters leave at most two branches. Each follows an index in the order of the list and ends with the page, so a page
+-- costs as much as it contains. Conditions on parameters alone disable whole branches, in a generic plan too.
+--
+-- `hours` bounds the days in which clicks on an owner's links are looked up: from the first hour after the sort key to
+-- the hour in which the roll-ups have enough clicks for the page. Without it, each link would be looked up in every day.
+WITH hours AS (
+  SELECT first, COALESCE((SELECT hour
+     FROM (SELECT hour, sum(clicks + bots + prefetches + heads) OVER (ORDER BY hour)
+                          AS seen
+             FROM click_hours
+            WHERE subject = $10::bigint AND hour >= first
+              AND hour > COALESCE($1::timestamptz, '-infinity')) AS counted
+    WHERE seen >= $8::bigint + $9::bigint ORDER BY hour LIMIT 1), 'infinity') AS last
+    FROM (SELECT GREATEST(date_trunc('hour', $1, 'UTC'), date_trunc('hour',
+            (SELECT min(clicked_at) FROM clicks), 'UTC')) AS first) AS oldest
+), event AS (
+  -- The events of every link.
+  (SELECT * FROM events
+    WHERE $4::bigint IS NULL AND $5::bigint IS NULL AND $6::bigint IS NULL
+      AND $7::text IS DISTINCT FROM 'click' AND ($7 IS NULL OR event_type = $7)
+      AND (timestamp, id) > (COALESCE($1, '-infinity'), $2::bigint)
+      AND timestamp < COALESCE($3::timestamptz, 'infinity')
+    ORDER BY timestamp, id LIMIT $8 + $9)
+  UNION ALL
+  -- The events of one link.
+  (SELECT * FROM events
+    WHERE url_id = $5 AND ($6 IS NULL OR user_id = $6)
+      AND ($4 IS NULL OR user_id = $4
+           OR EXISTS (SELECT FROM urls WHERE urls.id = $5 AND urls.user_id = $4))
+      AND $7 IS DISTINCT FROM 'click' AND ($7 IS NULL OR event_type = $7)
+      AND (timestamp, id) > (COALESCE($1, '-infinity'), $2)
+      AND timestamp < COALESCE($3, 'infinity')
+    ORDER BY timestamp, id LIMIT $8 + $9)
+  UNION ALL
+  -- The events that a user caused, and those of each of its links.
+  ((SELECT * FROM events
+     WHERE $5 IS NULL AND user_id = COALESCE($4, $6) AND ($6 IS NULL OR user_id = $6)
+       AND $7 IS DISTINCT FROM 'click' AND ($7 IS NULL OR event_type = $7)
+       AND (timestamp, id) > (COALESCE($1, '-infinity'), $2)
+       AND timestamp < COALESCE($3, 'infinity')
+     ORDER BY timestamp, id LIMIT $8 + $9)
+   UNION
+   (SELECT found.* FROM urls CROSS JOIN LATERAL (
+      SELECT * FROM events
+       WHERE events.url_id = urls.id AND ($6 IS NULL OR events.user_id = $6)
+         AND ($7 IS NULL OR event_type = $7)
+         AND (timestamp, id) > (COALESCE($1, '-infinity'), $2)
+         AND timestamp < COALESCE($3, 'infinity')
+       ORDER BY timestamp, id LIMIT $8 + $9) AS found
+     WHERE urls.user_id = $4 AND $5 IS NULL AND $7 IS DISTINCT FROM 'click'
+     ORDER BY timestamp, id LIMIT $8 + $9))
+), click AS (
+  (SELECT * FROM clicks
+    WHERE $4 IS NULL AND $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
+      AND clicked_at >= COALESCE($1, '-infinity')
+      AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
+      AND clicked_at < COALESCE($3, 'infinity')
+    ORDER BY clicked_at, id LIMIT $8 + $9)
+  UNION ALL
+  (SELECT * FROM clicks
+    WHERE url_id = $5 AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
+      AND ($4 IS NULL
+           OR EXISTS (SELECT FROM urls WHERE urls.id = $5 AND urls.user_id = $4))
+      AND clicked_at >= COALESCE($1, '-infinity')
+      AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
+      AND clicked_at < COALESCE($3, 'infinity')
+    ORDER BY clicked_at, id LIMIT $8 + $9)
+  UNION ALL
+  (SELECT found.* FROM (
+      SELECT urls.id AS clicked_id, day FROM urls JOIN click_link_days ON url_id = urls.id
+       WHERE urls.user_id = $4
+         AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
+         AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)
+      -- A day may be in both tables. UNION lists its clicks once.
+      UNION
+      SELECT urls.id, day FROM urls JOIN click_days ON subject = urls.id
+       WHERE urls.user_id = $4
+         AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
+         AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)) AS clicked
+    CROSS JOIN LATERAL (
+      SELECT * FROM clicks
+       WHERE url_id = clicked_id
+         AND clicked_at >= GREATEST(day::timestamp AT TIME ZONE 'UTC',
+                                    COALESCE($1, '-infinity'))
+         AND clicked_at < LEAST((day + 1)::timestamp AT TIME ZONE 'UTC',
+                                (SELECT last + interval '1 hour' FROM hours),
+                                COALESCE($3, 'infinity'))
+         AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
+       ORDER BY clicked_at, id LIMIT $8 + $9) AS found
+    WHERE $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
+    ORDER BY clicked_at, id LIMIT $8 + $9)
+), page AS (
+  SELECT id, url_id, user_id, event_type, timestamp, details, NULL::smallint AS kind,
+         NULL::integer AS agent_id, NULL::integer AS origin_id,
+         NULL::integer AS referrer_id, NULL::integer AS campaign_id
+    FROM event
+  UNION ALL
+  SELECT id, url_id, NULL, 'click', clicked_at, NULL, kind,
+         agent_id, origin_id, referrer_id, campaign_id
+    FROM click
+   ORDER BY timestamp, id LIMIT $8 OFFSET $9
+)
+-- Subqueries, because joins would read all values instead of a page's.
+SELECT id AS "id!: EventId", url_id AS "url_id: LinkId",
+       user_id AS "user_id: UserId", event_type AS "event_type!",
+       timestamp AS "timestamp!", details AS "details?", kind AS "kind?",
+       (SELECT parts FROM click_values WHERE id = agent_id) AS agent,
+       (SELECT parts FROM click_values WHERE id = origin_id) AS origin,
+       (SELECT parts FROM click_values WHERE id = referrer_id) AS referrer,
+       (SELECT parts FROM click_values WHERE id = campaign_id) AS campaign
+  FROM page
+ ORDER BY timestamp, id

@@ -1,0 +1,131 @@
+//! Chunks: a worker writes the rows of a job in transactions that also record the progress.
+//!
+//! A [`ChunkTransaction`] first locks the job's row and checks that the job belongs to the worker. A worker that has lost
+//! its job therefore writes nothing more.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use linnet_domain::{JobId, RowProblem, RowReport};
+
+use super::{
+    super::{Store, StoreError},
+    attempts::JobRun,
+    reports::insert_reports,
+};
+
+/// The result of a chunk.
+#[derive(Debug, Default)]
+pub struct ChunkProgress {
+    /// Bytes of the upload that are processed.
+    pub offset: i64,
+    /// The line after them.
+    pub line: i64,
+    /// Rows that were written.
+    pub written: i64,
+    /// Rows that were ignored because they exist already.
+    pub skipped: i64,
+    /// The bad rows: line, problems, and the row as it was uploaded.
+    pub bad: Vec<(i64, Vec<RowProblem>, Vec<String>)>,
+    /// Ignored columns that are known so far.
+    pub unknown_columns: Vec<String>,
+    /// Whether this was the last chunk.
+    pub is_last: bool,
+}
+
+/// A transaction of the worker to which a job belongs.
+#[derive(Debug)]
+pub struct ChunkTransaction {
+    transaction: Transaction<'static, Postgres>,
+    job_id: JobId,
+    last_event: i64,
+    reached: (i64, i64),
+    /// The number of reports that may still be stored.
+    free_reports: usize,
+}
+
+impl Store {
+    /// Begins a chunk. `None` if the job no longer belongs to the worker. At most `max_reports` reports of a job are
+    /// stored; further bad rows are only counted.
+    pub async fn begin_chunk(
+        &self,
+        run: &JobRun,
+        max_reports: usize,
+    ) -> Result<Option<ChunkTransaction>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let row = sqlx::query!(
+            "SELECT last_event, rows_failed, resume_offset, resume_line FROM jobs
+              WHERE id = $1 AND worker = $2 AND state = 'running' FOR UPDATE",
+            run.id.get(),
+            run.worker
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        Ok(row.map(|row| ChunkTransaction {
+            transaction,
+            job_id: run.id,
+            last_event: row.last_event,
+            reached: (row.resume_offset, row.resume_line),
+            free_reports: max_reports.saturating_sub(usize::try_from(row.rows_failed).unwrap_or(0)),
+        }))
+    }
+}
+
+impl ChunkTransaction {
+    /// The offset and the line before the chunk.
+    pub fn reached(&self) -> (i64, i64) {
+        self.reached
+    }
+
+    /// The connection to write rows with.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    /// Records the progress and commits. The lease begins again.
+    pub async fn commit(
+        mut self,
+        progress: ChunkProgress,
+        lease: Duration,
+    ) -> Result<(), StoreError> {
+        let failed = i64::try_from(progress.bad.len()).unwrap_or(i64::MAX);
+        let mut event = self.last_event;
+        let reports: Vec<RowReport> = progress
+            .bad
+            .into_iter()
+            .take(self.free_reports)
+            .map(|(line, errors, cells)| {
+                event += 1;
+                RowReport { event, line, errors, cells }
+            })
+            .collect();
+        if !reports.is_empty() {
+            insert_reports(&mut self.transaction, self.job_id, &reports).await?;
+        }
+        sqlx::query!(
+            "UPDATE jobs SET resume_offset = $2, resume_line = $3,
+                    rows_read = rows_read + $4 + $5 + $6, rows_written = rows_written + $4,
+                    rows_skipped = rows_skipped + $5, rows_failed = rows_failed + $6,
+                    unknown_columns = $7, attempts = 0, error_code = NULL, error_message = NULL,
+                    last_event = $8, lease_until = clock_timestamp() + make_interval(secs => $9),
+                    state = CASE WHEN $10 THEN 'succeeded' ELSE state END,
+                    finished_at = CASE WHEN $10 THEN clock_timestamp() END
+              WHERE id = $1",
+            self.job_id.get(),
+            progress.offset,
+            progress.line,
+            progress.written,
+            progress.skipped,
+            failed,
+            &progress.unknown_columns,
+            event + 1,
+            lease.as_secs_f64(),
+            progress.is_last
+        )
+        .execute(&mut *self.transaction)
+        .await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+}

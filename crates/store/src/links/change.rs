@@ -1,0 +1,208 @@
+//! Changing and deleting links, one or many with the same statement.
+//!
+//! Rows are locked in the order of their ids before any of them changes, so that two callers with the same links wait
+//! for each other and cannot deadlock.
+
+use linnet_telemetry::context::observe_query;
+
+use linnet_domain::{Link, LinkId, LinkPatch, OutboxId, TargetUrl, UserId, Visibility};
+
+use super::{
+    super::{Store, StoreError, columns::numbers},
+    LinkRow, link_query, status_code,
+};
+
+/// A changed or deleted link with its outbox row.
+#[derive(Debug)]
+pub struct ChangedLink {
+    /// The link after the change or before the deletion, with the version of the change or deletion.
+    pub link: Link,
+    /// The outbox row, to delete once the invalidation is published; `None` if nothing has changed.
+    pub outbox_id: Option<OutboxId>,
+}
+
+impl From<LinkRow> for ChangedLink {
+    fn from(row: LinkRow) -> Self {
+        Self { outbox_id: row.outbox_id, link: row.into() }
+    }
+}
+
+/// Runs the query macro `$query` for a statement that deletes the links with the ids that `$selection` selects, and
+/// inserts their `deleted` events and outbox rows.
+///
+/// `$actor` is the user in the events, and `$details` is added to their details. `$rest` follows the CTE `deleted`, which
+/// contains the deleted links with the versions of the deletion, and the CTE `outbox` with `outbox_id` and
+/// `outbox_version`.
+macro_rules! delete_links_statement {
+    (
+        $($query:ident)::+, $selection:literal, $actor:literal, $details:literal, $($rest:tt)*
+    ) => {
+        $($query)::+!(
+            "WITH selected AS MATERIALIZED (" + $selection + "), deleted AS (
+               DELETE FROM urls USING selected WHERE urls.id = selected.id
+               RETURNING urls.id, user_id, short_code, original_url, title, is_active,
+                 redirect_status, expires_at, max_clicks, clicks, created_at, updated_at,
+                 nextval('url_version_seq') AS version
+             ), event AS (
+               INSERT INTO events (url_id, user_id, event_type, details)
+               SELECT id, " + $actor + ", 'deleted', jsonb_build_object(
+                   'short_code', short_code, 'original_url', original_url" + $details + ")
+                 FROM deleted
+             ), outbox AS (
+               INSERT INTO cache_invalidations (kind, subject, version)
+               SELECT 'link', short_code, version FROM deleted
+               RETURNING id AS outbox_id, version AS outbox_version
+             ) " + $($rest)*
+        )
+    };
+}
+pub(in super::super) use delete_links_statement;
+
+impl Store {
+    /// Changes a link, if it is visible. An empty patch changes nothing.
+    pub async fn update_link(
+        &self,
+        id: LinkId,
+        visible_to: Visibility,
+        actor: Option<UserId>,
+        patch: &LinkPatch,
+    ) -> Result<Option<ChangedLink>, StoreError> {
+        Ok(self.update_links(&[id], visible_to, actor, patch).await?.pop())
+    }
+
+    /// Changes the visible ones of these links, all or none. Returns them in any order.
+    pub async fn update_links(
+        &self,
+        ids: &[LinkId],
+        visible_to: Visibility,
+        actor: Option<UserId>,
+        patch: &LinkPatch,
+    ) -> Result<Vec<ChangedLink>, StoreError> {
+        let details = patch_details(patch);
+        if details.is_empty() {
+            return self.unchanged_links(ids, visible_to).await;
+        }
+        let query = link_query!(
+            r#"WITH selected AS (
+                 SELECT id FROM urls
+                  WHERE id = ANY($1) AND ($2::bigint IS NULL OR user_id = $2)
+                  ORDER BY id FOR NO KEY UPDATE
+               ), changed AS (
+                 UPDATE urls SET
+                   original_url = COALESCE($4, original_url),
+                   title = CASE WHEN $5 THEN $6 ELSE title END,
+                   is_active = COALESCE($7, is_active),
+                   redirect_status = COALESCE($8, redirect_status),
+                   expires_at = CASE WHEN $9 THEN $10 ELSE expires_at END,
+                   max_clicks = CASE WHEN $11 THEN $12 ELSE max_clicks END,
+                   version = nextval('url_version_seq'),
+                   updated_at = now()
+                 WHERE id IN (SELECT id FROM selected)
+                 RETURNING *
+               ), event AS (
+                 INSERT INTO events (url_id, user_id, event_type, details)
+                 SELECT id, $3::bigint, 'updated', $13 FROM changed
+               ), outbox AS (
+                 INSERT INTO cache_invalidations (kind, subject, version)
+                 SELECT 'link', short_code, version FROM changed
+                 RETURNING id AS outbox_id, version AS outbox_version
+               )
+               SELECT"#,
+            r#"outbox_id AS "outbox_id: OutboxId"
+                 FROM changed JOIN outbox ON outbox_version = version"#,
+            &numbers(ids),
+            visible_to.owner_filter(),
+            actor.map(UserId::get),
+            patch.target.as_ref().map(TargetUrl::as_str),
+            patch.title.is_some(),
+            patch.title.as_ref().and_then(|title| title.as_deref()),
+            patch.is_active,
+            patch.redirect_status.map(status_code),
+            patch.expires_at.is_some(),
+            patch.expires_at.flatten(),
+            patch.max_clicks.is_some(),
+            patch.max_clicks.flatten(),
+            serde_json::Value::Object(details),
+        );
+        let rows = observe_query("update_links", query.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(ChangedLink::from).collect())
+    }
+
+    /// Deletes a link, if it is visible. Its events remain.
+    pub async fn delete_link(
+        &self,
+        id: LinkId,
+        visible_to: Visibility,
+        actor: Option<UserId>,
+    ) -> Result<Option<ChangedLink>, StoreError> {
+        Ok(self.delete_links(&[id], visible_to, actor).await?.pop())
+    }
+
+    /// Deletes the visible ones of these links, all or none. Returns them in any order. Their events remain.
+    pub async fn delete_links(
+        &self,
+        ids: &[LinkId],
+        visible_to: Visibility,
+        actor: Option<UserId>,
+    ) -> Result<Vec<ChangedLink>, StoreError> {
+        let query = delete_links_statement!(
+            link_query,
+            "SELECT id FROM urls WHERE id = ANY($1) AND ($2::bigint IS NULL OR user_id = $2)
+              ORDER BY id FOR UPDATE",
+            "$3::bigint",
+            "",
+            "SELECT",
+            r#"outbox_id AS "outbox_id: OutboxId"
+                 FROM deleted JOIN outbox ON outbox_version = version"#,
+            &numbers(ids),
+            visible_to.owner_filter(),
+            actor.map(UserId::get),
+        );
+        let rows = observe_query("delete_links", query.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(ChangedLink::from).collect())
+    }
+
+    /// The result of an empty patch: the visible ones of these links as they are.
+    async fn unchanged_links(
+        &self,
+        ids: &[LinkId],
+        visible_to: Visibility,
+    ) -> Result<Vec<ChangedLink>, StoreError> {
+        let query = link_query!(
+            "SELECT",
+            r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
+                WHERE id = ANY($1) AND ($2::bigint IS NULL OR user_id = $2)"#,
+            &numbers(ids),
+            visible_to.owner_filter(),
+        );
+        let rows = observe_query("find_links", query.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(ChangedLink::from).collect())
+    }
+}
+
+/// The details of an `updated` event: the changed fields with their new values.
+fn patch_details(patch: &LinkPatch) -> serde_json::Map<String, serde_json::Value> {
+    let mut details = serde_json::Map::new();
+    let mut add = |field: &str, value: serde_json::Value| {
+        details.insert(field.to_owned(), value);
+    };
+    if let Some(target) = &patch.target {
+        add("original_url", target.as_str().into());
+    }
+    if let Some(title) = &patch.title {
+        add("title", title.clone().into());
+    }
+    if let Some(is_active) = patch.is_active {
+        add("is_active", is_active.into());
+    }
+    if let Some(status) = patch.redirect_status {
+        add("redirect_status", status.code().into());
+    }
+    if let Some(expires_at) = patch.expires_at {
+        add("expires_at", expires_at.map(|time| time.to_rfc3339()).into());
+    }
+    if let Some(max_clicks) = patch.max_clicks {
+        add("max_clicks", max_clicks.into());
+    }
+    details
+}
