@@ -14,11 +14,11 @@ use linnet_store::{JobCounts, Store, StoreError};
 
 use super::{JobSettings, queue::JobQueue};
 
-/// Longest time between two searches for due jobs.
+/// Longest time between two queries for due jobs.
 const DISPATCH_EVERY: Duration = Duration::from_secs(1);
 /// Time between two counts of jobs, for metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
-/// Age at which a notice that the stream does not have counts as lost.
+/// Age at which a notice that is missing from the stream counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// Time between two notices for the same job whose lease has expired.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Never returns.
+    /// Dispatches due jobs; reconnects after an error. Never returns.
     pub(super) async fn run(self) {
         loop {
             if let Err(error) = self.dispatch().await {
@@ -74,7 +74,7 @@ impl Dispatcher {
                 queue.delete_idle_consumers().await?;
                 count_at = Instant::now() + jittered(COUNT_EVERY);
             }
-            // The end of a job makes room for another one of its owner.
+            // When an attempt ends, its user's next job may become due.
             let ended = self.attempt_ended.notified();
             let _ = tokio::time::timeout(jittered(DISPATCH_EVERY), ended).await;
         }

@@ -26,12 +26,12 @@ pub(super) struct LaneWorker {
     pub(super) name: String,
     /// The lanes that it serves, in order of preference.
     pub(super) lanes: &'static [Lane],
-    /// Notified when an attempt has ended, because its owner may now run another job.
+    /// Notified when an attempt has ended, because another job of the same user may now run.
     pub(super) attempt_ended: Arc<Notify>,
 }
 
 impl LaneWorker {
-    /// Runs jobs until `stop` is cancelled; then releases the current job after its chunk.
+    /// Runs jobs until `stop` is cancelled. Then finishes the current chunk and releases the job.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut backoff = new_backoff();
         while !stop.is_cancelled() {
@@ -98,7 +98,8 @@ impl LaneWorker {
                 }
             }
         };
-        // From here on PostgreSQL has the job's state. A notice that is not removed is handled again, without effect.
+        // PostgreSQL has recorded the lease, so the notice is no longer needed. If its removal fails, it is handled again
+        // without effect.
         let removed = queue.remove(notice).await;
         if let JobClaim::Claimed(run) = claim {
             tracing::info!(job = run.id.get(), attempt = run.attempts, "job attempt started");

@@ -4,9 +4,9 @@
 //!   with the job's id to a stream ([`publish_notice`]).
 //! - Workers share the streams. Each worker has a lane for small jobs and a lane that prefers large ones, so a small job
 //!   never waits for a large one.
-//! - The row in PostgreSQL decides who runs a job. The holder of its lease writes each chunk of rows together with the
-//!   position; after a worker's death, another one continues there.
-//! - Each worker's dispatcher publishes missing notices.
+//! - The job's row in PostgreSQL holds its lease and its position. The worker with the lease writes each chunk of rows and
+//!   the new position in one transaction. If it dies, another worker continues from that position.
+//! - Each worker's dispatcher publishes notices that are missing or were lost.
 //! - [`JobUpdates`] reads the rows of jobs that clients watch, so any process can serve the events of any job.
 
 mod dispatch;
@@ -70,7 +70,7 @@ const LANES: [&[Lane]; 2] = [&[Lane::Small], &[Lane::Large, Lane::Small]];
 /// Database connections that a worker's lanes and dispatcher need.
 pub const WORKER_CONNECTIONS: u32 = 3;
 
-/// Starts a worker's dispatcher and lanes. Returns for each lane the handle of its end and the handle that aborts it.
+/// Starts a worker's dispatcher and lanes. Returns for each lane a handle that waits for its end, and one that aborts it.
 pub fn start_lanes(
     settings: &JobSettings,
     redis_settings: &RedisSettings,

@@ -17,7 +17,6 @@ pub(super) struct JobMetrics {
     written: BoundCounter<u64>,
     skipped: BoundCounter<u64>,
     failed: BoundCounter<u64>,
-    /// Attempts that failed.
     pub(super) failed_attempts: BoundCounter<u64>,
     /// Retries of chunks while PostgreSQL is unreachable.
     pub(super) chunk_retries: BoundCounter<u64>,

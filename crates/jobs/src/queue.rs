@@ -21,16 +21,16 @@ use linnet_domain::{JobId, Lane};
 const GROUP: &str = "workers";
 const FIELD: &str = "job";
 const LANES: [Lane; 2] = [Lane::Small, Lane::Large];
-/// Length beyond which a stream loses its oldest notices. The dispatcher replaces them.
+/// Approximate length to which a stream is trimmed, oldest notices first. The dispatcher replaces trimmed ones.
 const MAX_LENGTH: u32 = 100_000;
 /// Longest wait of a read for a notice, in milliseconds. A stop may wait as long.
 const BLOCK_MS: u64 = 500;
 /// Longest wait for a response; longer than [`BLOCK_MS`].
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time after which a notice is taken over, in milliseconds. A live worker handles one much faster.
+/// Time after which a notice is taken over, in milliseconds. A live worker handles a notice much faster.
 const CLAIM_AFTER_MS: u64 = 10_000;
-/// Idle time after which a consumer is deleted, in milliseconds. A consumer that ran a long job is created again by its next
-/// read.
+/// Idle time after which a consumer is deleted, in milliseconds. A consumer can seem idle while it runs a long job; Redis
+/// creates it again at its next read.
 const CONSUMER_IDLE_MS: usize = 3_600_000;
 
 fn stream_of(lane: Lane) -> &'static str {
@@ -96,13 +96,13 @@ impl JobQueue {
 
     /// The next notice of the first of these lanes that has one; `None` after a short wait.
     pub(super) async fn next(&mut self, lanes: &[Lane]) -> Result<Option<JobNotice>, RedisError> {
-        // One stream after the other, because a read of several streams returns an entry of each.
+        // One read for each stream: a read of several streams returns an entry of each, and only one is needed.
         for lane in lanes {
             if let Some(notice) = self.read(*lane, None).await? {
                 return Ok(Some(notice));
             }
         }
-        // The preferred lane has the shortest wait.
+        // Only the preferred lane is read with blocking, so its notices arrive at once.
         let Some(preferred) = lanes.first() else { return Ok(None) };
         self.read(*preferred, Some(BLOCK_MS)).await
     }

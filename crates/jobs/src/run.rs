@@ -1,4 +1,4 @@
-//! Runs one attempt of a job, from its position to its end.
+//! Runs one attempt of a job, from the position that earlier attempts reached.
 
 use std::{error::Error, time::Duration};
 
@@ -22,7 +22,7 @@ use linnet_store::{
 
 use super::{JobMetrics, JobSettings, throttle::Throttle, upload};
 
-/// Time for which a chunk is retried while PostgreSQL is unreachable. After it, the attempt has failed.
+/// Time for which a chunk is retried while PostgreSQL is unreachable. After it, the attempt fails.
 const CHUNK_BUDGET: Duration = Duration::from_mins(5);
 
 pub(super) const fn new_backoff() -> Backoff {
@@ -60,7 +60,7 @@ pub(super) struct JobRunner {
 }
 
 impl JobRunner {
-    /// Runs one attempt of a job that this worker has leased. After a stop, the job is released.
+    /// Runs one attempt of a job that this worker has leased. Releases the job when `stop` is cancelled.
     pub(super) async fn run(&self, run: &JobRun, stop: &CancellationToken) {
         let max_attempts = i32::try_from(self.settings.max_attempts).unwrap_or(i32::MAX);
         if run.attempts > max_attempts {
@@ -106,7 +106,7 @@ impl JobRunner {
         self.metrics.failed_attempts.add(1);
         let (job, attempt) = (run.id.get(), run.attempts);
         tracing::warn!(job, attempt, error = error as &dyn Error, "job attempt failed");
-        // The causes may name paths and statements, so only the log has them.
+        // The error's sources may name paths and statements, so they are logged but not stored for the client.
         let error = JobError { code: "internal".into(), message: error.to_string() };
         self.end(run, end, &error).await;
     }
@@ -209,10 +209,11 @@ impl JobRunner {
         let (offset, line) = (number(chunk.end.offset), number(chunk.end.line));
         let begun = self.store.begin_chunk(run, self.settings.row_errors).await?;
         let Some(mut transaction) = begun else {
-            // The last chunk may be committed, and only the response lost.
+            // The last chunk may have been committed although PostgreSQL's response was lost.
             return Ok(chunk.is_last && self.store.job_has_succeeded(run.id).await?);
         };
         if !chunk.is_last && transaction.reached() == (offset, line) {
+            // An earlier try committed this chunk.
             return Ok(true);
         }
         let options = WriteOptions {
@@ -240,7 +241,7 @@ impl JobRunner {
         Ok(true)
     }
 
-    /// Deletes the negative entries in L2 of codes that were requested before their import.
+    /// Deletes L2's negative entries of the imported codes, which visitors may have requested before the import.
     async fn delete_negative_entries(&self, codes: &[String]) {
         if codes.is_empty() {
             return;
@@ -270,7 +271,7 @@ impl JobRunner {
         }
     }
 
-    /// Removes the upload of a cancelled or deleted job. A job that another worker has taken over still needs it.
+    /// Removes the upload of a cancelled or deleted job. Keeps it if another worker has taken the job over.
     async fn after_lost_lease(&self, run: &JobRun) {
         match self.store.job_needs_upload(run.id).await {
             Ok(false) => self.remove_upload(run),

@@ -1,4 +1,4 @@
-//! Throttles a job while other processes wait for a processor.
+//! Throttles a job while other processes wait for a CPU.
 //!
 //! A job keeps one core of PostgreSQL busy, which delays redirects. It therefore writes small chunks and pauses between them
 //! while Linux reports CPU pressure (pressure stall information, `Documentation/accounting/psi.rst` of the kernel). On an
@@ -8,22 +8,22 @@ use std::{fs, time::Duration};
 
 use tokio::time::Instant;
 
-/// Pressure of all processes of the machine, also inside a container.
+/// CPU pressure of the whole machine, even when read inside a container.
 const PRESSURE: &str = "/proc/pressure/cpu";
-/// Share of time in which a process waits for a processor, from which on a job pauses. A single job causes less, redirects at
-/// half of their peak rate far more.
+/// Lowest CPU pressure at which a job pauses: the share of time in which at least one process waits for a CPU. A job alone
+/// stays below it; redirects at half of their peak rate far exceed it.
 const PRESSURE_THRESHOLD: f64 = 0.2;
 
 /// The throttle of one job.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    /// Share of time for writing under pressure: above 0, at most 1.
+    /// Share of time in which the job writes under pressure: above 0, at most 1.
     share: f64,
     max_pause: Duration,
     last: Option<PressureSample>,
 }
 
-/// The total time that processes have waited for a processor.
+/// The total time in which at least one process has waited for a CPU.
 #[derive(Debug, Clone, Copy)]
 struct PressureSample {
     at: Instant,
@@ -31,7 +31,7 @@ struct PressureSample {
 }
 
 impl Throttle {
-    /// A throttle that writes in `throttle_percent` of the time under pressure.
+    /// A throttle that lets the job write for `throttle_percent` of the time under pressure.
     pub(super) fn new(throttle_percent: u32, max_pause: Duration) -> Self {
         Self { share: f64::from(throttle_percent) / 100.0, max_pause, last: sample_pressure() }
     }
@@ -41,7 +41,7 @@ impl Throttle {
         let now = sample_pressure();
         let is_under_pressure = match (self.last, now) {
             (Some(last), Some(now)) => stalled_share(last, now) >= PRESSURE_THRESHOLD,
-            // Without pressure information, the machine may be busy.
+            // Without pressure information, assume that the machine is busy.
             _ => true,
         };
         self.last = now;
@@ -58,7 +58,7 @@ fn sample_pressure() -> Option<PressureSample> {
     Some(PressureSample { at: Instant::now(), stalled: parse_stalled(&text)? })
 }
 
-/// The total of a line such as `some avg10=0.17 avg60=15.45 avg300=18.99 total=12249768706`, in microseconds.
+/// Parses the total from a line such as `some avg10=0.17 avg60=15.45 avg300=18.99 total=12249768706`, in microseconds.
 fn parse_stalled(text: &str) -> Option<Duration> {
     let line = text.lines().find(|line| line.starts_with("some "))?;
     let total = line.split(' ').find_map(|word| word.strip_prefix("total="))?;

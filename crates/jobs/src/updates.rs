@@ -1,7 +1,7 @@
 //! Delivers updates of jobs to their subscribers.
 //!
-//! One task of the process reads all watched jobs in one query, and only while a subscription exists. Updates come from
-//! PostgreSQL, so any process can serve them, whichever worker runs the job.
+//! One task of the process polls all watched jobs with one query, and only while a subscription exists. Updates come from
+//! PostgreSQL, so any process can serve the updates of any job.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn subscribers_receive_changes_they_have_not_seen() {
+    fn subscribers_receive_each_new_event_once() {
         let updates = JobUpdates::default();
         let mut first = updates.subscribe(job(1, 5)).unwrap();
         assert!(first.job.has_changed().unwrap(), "the first state counts as a change");

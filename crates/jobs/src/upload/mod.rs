@@ -1,6 +1,7 @@
 //! The upload area: files that wait for their jobs.
 //!
-//! - A thread writes the body to disk as it arrives, decompressed. The request is read no faster than the disk accepts it.
+//! - A thread decompresses the body and writes it to disk as it arrives. The request is read no faster than the thread
+//!   writes.
 //! - A file is synced to disk before its job exists. An incomplete file is removed.
 //! - The size limit applies to the body and to the decompressed content, so a decompression bomb is rejected.
 
@@ -41,7 +42,7 @@ pub enum UploadError {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// The upload would leave less than `jobs.free_bytes` free.
+    /// The disk of the upload area has less than `jobs.free_bytes` free.
     #[error("the disk of the upload area has too little free space")]
     DiskFull,
     /// The body begins like gzip data but is damaged.
@@ -109,12 +110,12 @@ pub async fn receive<E>(
     let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
     let limits = settings.clone();
     let upload = Upload { path, name, bytes: 0, hash: [0; 32], is_kept: false };
-    // The thread owns the upload, so a request that is dropped meanwhile leaves no file.
+    // The thread owns the upload and drops it on an error, so an aborted request leaves no file.
     let writer = tokio::task::spawn_blocking(move || write_upload(upload, receiver, &limits));
     let sent = send_pieces(&mut body, sender).await;
     let written = writer.await.map_err(io::Error::other)?;
     match (written, sent) {
-        // The writer has no error of its own: the body is incomplete, and `sent` has the reason.
+        // The writer only detects that the body is incomplete; `sent` has the reason.
         (Err(UploadError::Incomplete), Err(error)) => Err(error),
         (written, _) => written,
     }
@@ -168,7 +169,7 @@ mod tests {
         fs::read_dir(&settings.upload_dir).map_or(0, Iterator::count)
     }
 
-    /// Receives a body in pieces of this size. Returns the content of the file, too.
+    /// Receives a body in pieces of `size` bytes. Returns the content of the file and the upload.
     async fn receive_pieces(
         settings: &JobSettings,
         body: &[u8],
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn body_is_decompressed_whatever_its_pieces() {
+    async fn body_is_decompressed_with_pieces_of_any_size() {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path());
         let text = b"short_code,original_url\nabc,https://example.com/\n".repeat(20);
@@ -203,7 +204,7 @@ mod tests {
                 assert_eq!(upload.hash, <[u8; 32]>::from(Sha256::digest(&body)));
             }
         }
-        assert_eq!(files(&settings), 0, "no job owns them");
+        assert_eq!(files(&settings), 0, "dropped uploads are removed");
         let (_, kept) = receive_pieces(&settings, &text, 10).await.unwrap();
         kept.keep();
         assert_eq!(files(&settings), 1);

@@ -60,7 +60,7 @@ pub(super) fn write_upload(
     Ok(upload)
 }
 
-/// Writes the body as it is or decompressed, as its first two bytes decide.
+/// Decompresses the body if its first two bytes are those of gzip, and writes it unchanged otherwise.
 enum UploadSink {
     Undecided(Vec<u8>, BoundedFile),
     Plain(BoundedFile),
@@ -122,7 +122,7 @@ struct BoundedFile {
     space_checked_at: Option<u64>,
 }
 
-/// Errors of [`BoundedFile`], which the decoder wraps.
+/// Errors of [`BoundedFile`], inside an [`io::Error`] because the decoder only passes those on.
 #[derive(Debug, thiserror::Error)]
 enum BoundError {
     #[error("too large")]
@@ -166,7 +166,7 @@ fn upload_error(error: io::Error) -> UploadError {
     }
     match error.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => UploadError::DiskFull,
-        // The decoder returns these for damaged and truncated data.
+        // The gzip decoder returns these for damaged and truncated data.
         InvalidInput | InvalidData | UnexpectedEof => UploadError::InvalidGzip,
         _ => UploadError::Io(error),
     }
