@@ -90,12 +90,13 @@ pub async fn run(
 /// The tasks that finish their current work when the process drains.
 struct RunningWork {
     tasks: Vec<JoinHandle<()>>,
-    /// Of the tasks that another worker can take over at any time.
+    /// Abort handles of the ingesters and lanes, whose work another worker can take over at any time.
     aborts: Vec<AbortHandle>,
 }
 
 impl RunningWork {
-    /// Waits for the drain, then for all tasks, but at most [`FINISH_TIMEOUT`]. Then begins the grace period.
+    /// Waits for the drain, and then for at most [`FINISH_TIMEOUT`] for all tasks. Aborts those that other workers can
+    /// take over, and begins the grace period.
     async fn finish(self, lifecycle: Lifecycle) {
         lifecycle.draining().cancelled().await;
         let all = futures::future::join_all(self.tasks);
@@ -140,7 +141,7 @@ fn start_work(
     RunningWork { tasks, aborts }
 }
 
-/// Starts the consumers of clicks. Returns for each the handle of its end and the handle that aborts it.
+/// Starts the consumers of clicks. Returns for each a handle that waits for its end, and one that aborts it.
 fn start_ingesters(
     config: &WorkerConfig,
     store: &Store,

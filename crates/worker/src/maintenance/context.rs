@@ -1,4 +1,4 @@
-//! The dependencies of maintenance tasks.
+//! Passes the database, settings and clock to maintenance tasks.
 
 use linnet_platform::clock::Clock;
 use linnet_store::Store;
@@ -12,6 +12,6 @@ pub struct MaintenanceContext {
     pub store: Store,
     /// Retention times.
     pub settings: MaintenanceSettings,
-    /// Determines the age of files.
+    /// The clock that file ages are measured with. Rows use PostgreSQL's clock.
     pub clock: Clock,
 }

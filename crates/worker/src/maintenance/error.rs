@@ -1,10 +1,10 @@
-//! Why a maintenance task was not finished.
+//! Errors of maintenance runs.
 
 use std::{fmt, io, time::Duration};
 
 use linnet_store::{StoreError, TaskHolder, TaskOutcome};
 
-/// Why a task was not finished.
+/// Why a run did not finish its task.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// PostgreSQL failed.

@@ -24,7 +24,7 @@ fn task_label(task: &Task) -> KeyValue {
 }
 
 impl MaintenanceMetrics {
-    /// Registers the instruments. Every series of the counter starts at 0, so that a first failure is an increase.
+    /// Registers the instruments. Every series of the counter starts at 0, so `increase()` includes a first failure.
     pub fn new(meter: &Meter) -> Self {
         let runs = meter
             .u64_counter("linnet_maintenance_runs")

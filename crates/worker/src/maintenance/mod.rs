@@ -1,9 +1,10 @@
 //! Maintenance: periodic tasks that create partitions and delete expired data.
 //!
-//! - A task can run anywhere, at any time, and be interrupted anywhere: each of its batches is a transaction, and a repeated
-//!   run finds finished work done.
-//! - Every worker has a [`Scheduler`]. A run holds the task's advisory lock in PostgreSQL, and `maintenance_runs` records
-//!   runs by the server's clock. Workers can therefore start and stop at any time without repeated or missed runs.
+//! - Any process can run a task at any time, and a run can be interrupted at any point: each batch is a transaction, and the
+//!   next run continues with what is left.
+//! - Every worker has a [`Scheduler`]. A run holds the task's advisory lock in PostgreSQL and is recorded in
+//!   `maintenance_runs` with PostgreSQL's time. Workers can therefore start and stop at any time without repeated or missed
+//!   runs.
 //! - A worker runs one task at a time, so maintenance uses at most two database connections.
 //! - Each run has a time limit. A failed run is retried with a growing delay, while other tasks continue.
 //!

@@ -1,4 +1,4 @@
-//! The result of a run, as text.
+//! The result of a maintenance run: what was processed, and how much of it.
 
 use std::fmt;
 

@@ -12,10 +12,10 @@ use super::{MaintenanceContext, Report, RunError, Task};
 const LOCK_EVERY: Duration = Duration::from_millis(250);
 
 impl MaintenanceContext {
-    /// Runs a task now, due or not. While another process runs it, waits for at most `lock_timeout`.
+    /// Runs a task now, even if it is not due. While another process runs it, waits for at most `lock_timeout`.
     ///
     /// # Errors
-    /// [`RunError::RunsElsewhere`] if another process still runs the task then; otherwise the error of the run.
+    /// [`RunError::RunsElsewhere`] if another process still runs the task after `lock_timeout`; otherwise the error of the run.
     pub async fn run_now(&self, task: &Task, lock_timeout: Duration) -> Result<Report, RunError> {
         let mut session = self.store.task_session(task.name, lock_timeout + task.timeout).await?;
         let deadline = Instant::now() + lock_timeout;

@@ -8,11 +8,11 @@ use linnet_store::TaskRecord;
 /// Wait after a first failure. It doubles with each further failure, up to the interval.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Time until a task with this interval is due; zero if it is. A task is due once `every` has passed since the start of its
-/// last successful run, and the wait after a failure has ended.
+/// Time until a task with this interval is due; zero if it is due now. A task is due once `every` has passed since the start
+/// of its last successful run, and the wait after a failure has ended.
 pub(super) fn time_until_due(every: Duration, record: Option<&TaskRecord>) -> Duration {
     let Some(record) = record else { return Duration::ZERO };
-    // An unknown age counts as long ago: the task never ran, or the clock was set back.
+    // Without an age, nothing remains to wait: the task has never run, or the clock was set back.
     let remaining = |wait: Duration, age: Option<Duration>| {
         age.map_or(Duration::ZERO, |age| wait.saturating_sub(age))
     };

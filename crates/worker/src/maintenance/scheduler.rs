@@ -16,9 +16,9 @@ use super::{
     schedule::{RETRY_AFTER, time_until_due},
 };
 
-/// Longest time between two checks, because clocks are set and rows deleted.
+/// Longest time between two checks. Clocks may be adjusted and records deleted, so a computed wait is never trusted longer.
 const CHECK_EVERY: Duration = Duration::from_mins(5);
-/// Most that is added to a wait, so that workers do not check in step.
+/// Largest random addition to a wait, so that workers do not check at the same moment.
 const MAX_JITTER: Duration = Duration::from_secs(5);
 
 /// The scheduler of one worker.
@@ -26,7 +26,7 @@ pub struct Scheduler {
     context: MaintenanceContext,
     metrics: MaintenanceMetrics,
     stop: CancellationToken,
-    /// The times before which this worker does not retry a task.
+    /// Earliest time of this worker's next attempt at each failed task. PostgreSQL may not have recorded the failure.
     retry_at: HashMap<&'static str, Instant>,
 }
 
@@ -89,7 +89,7 @@ impl Scheduler {
         retry_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Runs a task that seems due; logs and counts the run.
+    /// Runs a task that was due when the schedule was read; logs and counts the run.
     async fn run_task(&mut self, task: &'static Task) {
         let began = Instant::now();
         let result = self.run_if_due(task).await;
@@ -118,7 +118,8 @@ impl Scheduler {
         self.metrics.record_run(task, outcome, began.elapsed());
     }
 
-    /// `None` if another worker has run the task meanwhile.
+    /// Takes the task's lock and checks again, under the lock, whether the task is due. `None` if it is not, because another
+    /// worker has run it.
     async fn run_if_due(&self, task: &'static Task) -> Result<Option<Report>, RunError> {
         let mut session = self.context.store.task_session(task.name, task.timeout).await?;
         if !session.try_lock().await? {

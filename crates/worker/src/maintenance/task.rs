@@ -1,4 +1,4 @@
-//! A maintenance task.
+//! What defines a maintenance task: name, interval, time limit and function.
 
 use std::time::Duration;
 

@@ -43,7 +43,7 @@ pub static TASKS: [Task; 9] = [
         name: "click-months",
         about: "Folds months that ended more than 7 days ago",
         every: Duration::from_hours(1),
-        // One statement of up to 10 min folds a month.
+        // Folding a month is one statement of up to 10 min.
         timeout: Duration::from_mins(15),
         work: |context| fold_months(context).boxed(),
     },

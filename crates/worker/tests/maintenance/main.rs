@@ -24,7 +24,7 @@ use sqlx::PgPool;
 
 use crate::support::{count, create, new_link};
 
-/// Longest wait for something that happens at once.
+/// Generous timeout for steps that normally take milliseconds.
 const SOON: Duration = Duration::from_secs(20);
 
 fn context(pool: &PgPool) -> MaintenanceContext {
@@ -118,7 +118,7 @@ async fn expired_links_are_deleted_in_batches_that_skip_locked_rows(pool: PgPool
     assert_eq!(store.delete_expired_links(90, 10).await.unwrap(), 1);
     assert_eq!(store.delete_expired_links(90, 10).await.unwrap(), 0);
     let text: String = sqlx::query_scalar(left).fetch_one(&pool).await.unwrap();
-    assert_eq!(text, "first", "its expiry was removed meanwhile");
+    assert_eq!(text, "first", "its expiry was removed before the run");
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -284,10 +284,14 @@ async fn task_runs_once_at_a_time(pool: PgPool) {
     );
     assert_eq!(i64::from(found.session), pid.await);
     assert!(refused.to_string().contains(&format!("session {}", found.session)), "{refused}");
-    assert_eq!(count(&pool, "SELECT count(*) FROM maintenance_runs").await, 0, "no run began");
+    assert_eq!(
+        count(&pool, "SELECT count(*) FROM maintenance_runs").await,
+        0,
+        "a run without the lock is not recorded"
+    );
     report_of(&context, "idempotency-keys").await;
 
-    // A waiting run begins once the lock is free.
+    // A run that waits for the lock starts once the lock is released.
     let (waited, ()) = tokio::join!(context.run_now(task(name), SOON), holder.close());
     assert_eq!(waited.unwrap().to_string(), "0 link(s) deleted");
 }
