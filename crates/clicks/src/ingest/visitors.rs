@@ -25,8 +25,10 @@ const VISITORS_PER_CALL: usize = 2_000;
 /// Rows of one read while a day is rebuilt.
 const REBUILD_ROWS: i64 = 5_000;
 
-/// Adds visitors to each key, and returns the number of visitors of each. `ARGV` has the TTL, the limit of exact counts,
-/// and for each key the number of hashes followed by the hashes. A set beyond the limit becomes a `HyperLogLog` under the same name.
+/// Adds visitors to each key, and returns the number of visitors of each. A set beyond the limit becomes a `HyperLogLog`
+/// under the same name.
+///
+/// `ARGV` has the TTL, the limit of exact counts, and for each key the number of hashes followed by the hashes.
 static ADD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
