@@ -7,7 +7,10 @@ pub mod formula;
 mod ids;
 mod job;
 mod link;
+mod link_fields;
 mod page;
+mod redirect_status;
+pub mod rules;
 mod scope;
 mod short_code;
 mod stats;
@@ -25,10 +28,12 @@ pub use job::{
     Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
     RowReport,
 };
-pub use link::{Link, LinkFilter, LinkPatch, NewLink, RedirectStatus};
+pub use link::{Link, LinkFilter, LinkPatch, NewLink};
+pub use link_fields::{FieldInput, FieldSource, LinkAttributePatch, LinkAttributes, LinkField};
 pub use page::{
     Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, PageStart, ParseCursorError, SortKey, TimeSortKey,
 };
+pub use redirect_status::RedirectStatus;
 pub use scope::{Scope, Scopes};
 pub use short_code::{
     CODE_ALPHABET, GENERATED_CODE_LENGTH, ShortCode, ShortCodeError, has_code_shape,

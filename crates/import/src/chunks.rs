@@ -1,30 +1,41 @@
-//! A file as chunks, read ahead on a thread of its own.
+//! Reads a file in chunks, one chunk ahead, on a blocking thread.
 
 use std::{fs::File, mem, path::PathBuf};
 
 use tokio::sync::mpsc;
 
-use linnet_domain::RowFormat;
+use linnet_domain::{RowFormat, RowProblem};
 
 use super::{
-    BadRow, ImportRow, RowRules,
+    rows::{ImportRow, RowRules},
     source::{Position, Rows, SourceError},
 };
 
-/// Bytes of the file after which a chunk ends, however few rows it has.
+/// Bytes of the file after which a chunk ends, even if it has few rows.
 const CHUNK_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Where the rows are, and how many are wanted at a time.
+/// The file, and the size of a chunk.
 #[derive(Debug, Clone)]
 pub struct Bounds {
     /// The file.
     pub path: PathBuf,
-    /// How its rows are written.
+    /// The format of its rows.
     pub format: RowFormat,
-    /// Where to begin; the default is before the first row.
+    /// Where reading begins; the default is before the first row.
     pub from: Position,
     /// Rows of a chunk.
     pub rows: usize,
+}
+
+/// A row that is not written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// The line on which it begins.
+    pub line: u64,
+    /// Its problems.
+    pub problems: Vec<RowProblem>,
+    /// Its cells as uploaded.
+    pub cells: Vec<String>,
 }
 
 /// Rows that are written together.
@@ -32,20 +43,20 @@ pub struct Bounds {
 pub struct Chunk<T> {
     /// Before its first row.
     pub start: Position,
-    /// Behind its last row.
+    /// After its last row.
     pub end: Position,
-    /// The good rows, each with its line.
+    /// The valid rows, each with its line.
     pub rows: Vec<(u64, T)>,
-    /// The bad ones.
+    /// The bad rows.
     pub bad: Vec<BadRow>,
-    /// Columns that are passed over, as far as known.
+    /// Unknown columns seen so far, which are ignored.
     pub unknown_columns: Vec<String>,
-    /// Whether it ends the file.
+    /// Whether the file ends with it.
     pub is_last: bool,
 }
 
-/// Reads a file; one chunk is read while another is written. The last one says so. Dropping the
-/// receiver ends the reading.
+/// Reads a file. One chunk is read while another is written. Reading ends after the last chunk, after an error, or when
+/// the receiver is dropped.
 pub fn read_chunks<T: ImportRow>(
     bounds: Bounds,
     rules: RowRules,
@@ -53,7 +64,7 @@ pub fn read_chunks<T: ImportRow>(
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = read_all(&bounds, &rules, &sender) {
-            // Whoever has gone does not want to know.
+            // The receiver may be dropped.
             let _ = sender.blocking_send(Err(error));
         }
     });
@@ -65,7 +76,7 @@ fn read_all<T: ImportRow>(
     rules: &RowRules,
     chunks: &mpsc::Sender<Result<Chunk<T>, SourceError>>,
 ) -> Result<(), SourceError> {
-    let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::COLUMNS)?;
+    let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::columns())?;
     if bounds.from != Position::default() {
         source.seek(bounds.from)?;
     }
@@ -106,13 +117,13 @@ fn read_chunk<T: ImportRow>(
     Ok(Chunk { start, end: source.position(), rows, bad, unknown_columns, is_last })
 }
 
-/// The cells of rows that turned out to be bad when they were written, by reading their chunk again.
+/// Adds the cells of rows that the database refused, by reading their chunk again.
 pub(super) fn fill_cells<T: ImportRow>(
     bounds: &Bounds,
     start: Position,
     bad: &mut [BadRow],
 ) -> Result<(), SourceError> {
-    let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::COLUMNS)?;
+    let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::columns())?;
     source.seek(start)?;
     let mut wanted = bad.iter_mut().filter(|row| row.cells.is_empty()).peekable();
     while wanted.peek().is_some() {

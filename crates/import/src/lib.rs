@@ -1,10 +1,8 @@
-//! Rows from files: reading, and the same validation that the API does.
+//! Reads rows from files and validates them by the rules of the API.
 //!
-//! * [`source`] reads files, whatever is in them.
-//! * [`ImportRow`] is what a kind of row is made of; a row is good, or it is a list of problems, and a
-//!   bad row never stops the good ones.
-//! * [`read_chunks`] reads a file a chunk at a time, ahead of whoever writes the chunks;
-//!   [`write_chunk`] writes one.
+//! * [`source`] reads files of any content in flat memory.
+//! * [`ImportRow`] is a kind of row. A row is valid or has a list of problems; a bad row never prevents the others.
+//! * [`read_chunks`] reads a file in chunks, ahead of the caller that writes them; [`write_chunk`] writes one.
 
 mod chunks;
 mod rows;
@@ -12,6 +10,6 @@ pub mod source;
 mod values;
 mod write;
 
-pub use chunks::{Bounds, Chunk, read_chunks};
+pub use chunks::{BadRow, Bounds, Chunk, read_chunks};
 pub use rows::{ImportRow, REPORT_COLUMNS, RowRules, columns_of};
-pub use write::{BadRow, Written, write_chunk};
+pub use write::{Written, write_chunk};

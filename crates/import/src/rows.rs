@@ -1,149 +1,139 @@
-//! What each kind of row is made of.
+//! The kinds of rows: their columns and their validation.
+
+use std::sync::LazyLock;
 
 use linnet_domain::{
-    Email, EventType, JobKind, Link, RowProblem, ShortCode, TargetPolicy, User, UserId,
-    bounded_text,
+    Email, EventType, JobKind, LinkAttributePatch, LinkField, RowProblem, ShortCode, TargetPolicy,
+    User, UserId, bounded_text,
+    rules::{NO_NUL_RULE, Rule, Time, Violation},
 };
-use linnet_store::{GivenLinkFields, ImportEvent, ImportLink, ImportUser, WriteRows};
+use linnet_store::{ImportEvent, ImportLink, ImportUser, WriteRows};
 
 use super::{
     source::{Columns, Row},
-    values::{Values, boolean, id, positive, redirect_status, time},
+    values::{Values, id},
 };
 
-/// What validation needs to know.
+/// What validation depends on beside the row.
 #[derive(Debug, Clone)]
 pub struct RowRules {
-    /// Which targets are accepted.
+    /// The accepted target URLs.
     pub targets: TargetPolicy,
-    /// Whether rows may bring ids and name their owners. Others' ids are passed over.
+    /// Whether rows may have ids and name their owners. Without it ids are ignored.
     pub by_admin: bool,
-    /// Who owns links that name no owner.
+    /// The owner of links whose rows name none.
     pub owner: Option<UserId>,
 }
 
 /// A kind of row.
 pub trait ImportRow: WriteRows {
-    /// What it is made of.
-    const COLUMNS: Columns;
+    /// Its columns.
+    fn columns() -> Columns;
 
-    /// Validates a row, and tells everything that is wrong with it.
+    /// Validates a row, and returns all its problems.
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>>;
 }
 
-/// Columns of the list of bad rows that stand before the row itself: it can be mended and sent as it
-/// is.
+/// Columns of the list of bad rows before those of the row. A corrected list can be uploaded as it is.
 pub const REPORT_COLUMNS: [&str; 4] = ["error_line", "error_column", "error_code", "error_message"];
-/// Columns that exports have, and rows are not made of.
+/// Columns of exports and of the list of bad rows that imports ignore.
 const IGNORED: &[&str] =
     &["error_line", "error_column", "error_code", "error_message", "clicks", "short_url"];
 
 /// The columns of a job's rows.
 pub fn columns_of(kind: JobKind) -> Columns {
     match kind {
-        JobKind::ImportUsers => ImportUser::COLUMNS,
-        JobKind::ImportUrls => ImportLink::COLUMNS,
+        JobKind::ImportUsers => ImportUser::columns(),
+        JobKind::ImportUrls => ImportLink::columns(),
     }
 }
 
-fn text<E: std::fmt::Display>(result: Result<String, E>) -> Result<String, String> {
-    result.map_err(|error| error.to_string())
-}
-
 impl ImportRow for ImportUser {
-    const COLUMNS: Columns = Columns {
-        required: &["username", "email"],
-        optional: &["id", "created_at"],
-        ignored: IGNORED,
-        objects: &[],
-    };
+    fn columns() -> Columns {
+        Columns {
+            required: &["username", "email"],
+            optional: &["id", "created_at"],
+            ignored: IGNORED,
+            objects: &[],
+        }
+    }
 
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>> {
         let mut values = Values::new(row);
         let id = if rules.by_admin { values.optional("id", id) } else { None };
-        let username =
-            values.required("username", |value| text(bounded_text(value, User::MAX_USERNAME)));
-        let email =
-            values.required("email", |value| Email::parse(value).map_err(|e| e.to_string()));
-        let created_at = values.optional("created_at", time);
+        let username = values.required("username", |text| {
+            bounded_text(text, User::MAX_USERNAME).map_err(Violation::invalid)
+        });
+        let email = values.required("email", |text| Email::parse(text).map_err(Violation::invalid));
+        let created_at = values.optional("created_at", Time::from_text);
         let user = (|| Some(Self { id, username: username?, email: email?, created_at }))();
         values.finish(user)
     }
 }
 
+/// The columns of a link beside `original_url`.
+static LINK_COLUMNS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let fields = LinkField::ALL.iter().filter(|field| field.importable).map(|field| field.name);
+    let before = ["id", "user_id", "short_code"];
+    before.into_iter().chain(fields).chain(["created_at", "updated_at"]).collect()
+});
+
 impl ImportRow for ImportLink {
-    const COLUMNS: Columns = Columns {
-        required: &["original_url"],
-        optional: &[
-            "id",
-            "user_id",
-            "short_code",
-            "title",
-            "is_active",
-            "redirect_status",
-            "expires_at",
-            "max_clicks",
-            "created_at",
-            "updated_at",
-        ],
-        ignored: IGNORED,
-        objects: &[],
-    };
+    fn columns() -> Columns {
+        Columns {
+            required: &["original_url"],
+            optional: &LINK_COLUMNS,
+            ignored: IGNORED,
+            objects: &[],
+        }
+    }
 
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>> {
         let mut values = Values::new(row);
-        let number = if rules.by_admin { values.optional("id", id) } else { None };
-        let named = values.optional("user_id", id);
-        if !rules.by_admin && named.is_some() && named != rules.owner {
-            let message = "only an administrator names other users";
-            values.problem("user_id", "forbidden", message.to_owned());
-        }
-        let is_owned = rules.by_admin && row.is_given("user_id");
-        let user_id = if is_owned { named } else { named.or(rules.owner) };
+        let id = if rules.by_admin { values.optional("id", id) } else { None };
+        let user_id = owner(row, &mut values, rules);
         let short_code = values
-            .optional("short_code", |value| ShortCode::parse(value).map_err(|e| e.to_string()));
-        let target = values.required("original_url", |value| {
-            rules.targets.parse(value).map_err(|e| e.to_string())
-        });
-        let title = values.optional("title", |value| text(bounded_text(value, Link::MAX_TITLE)));
-        let active = values.optional("is_active", boolean);
-        let status = values.optional("redirect_status", redirect_status);
-        let expires_at = values.optional("expires_at", time);
-        let max_clicks = values.optional("max_clicks", positive);
-        let created_at = values.optional("created_at", time);
-        let updated_at = values.optional("updated_at", time);
-        let given = GivenLinkFields {
-            title: row.is_given("title"),
-            is_active: active.is_some(),
-            redirect_status: status.is_some(),
-            expires_at: row.is_given("expires_at"),
-            max_clicks: row.is_given("max_clicks"),
-        };
+            .optional("short_code", |text| ShortCode::parse(text).map_err(Violation::invalid));
+        let target = values
+            .required("original_url", |text| rules.targets.parse(text).map_err(Violation::invalid));
+        let attributes = LinkAttributePatch::read(&mut values);
+        let created_at = values.optional("created_at", Time::from_text);
+        let updated_at = values.optional("updated_at", Time::from_text);
         let link = target.map(|target| Self {
-            id: number,
+            id,
             user_id,
             short_code,
             target,
-            title,
-            is_active: active.unwrap_or(true),
-            redirect_status: status.unwrap_or_default(),
-            expires_at,
-            max_clicks,
+            attributes,
             created_at,
             updated_at,
-            given,
         });
         values.finish(link)
     }
 }
 
+/// The owner of a link. An administrator's empty cell is a link without an owner.
+fn owner(row: &Row<'_>, values: &mut Values<'_>, rules: &RowRules) -> Option<UserId> {
+    let named = values.optional("user_id", id);
+    if rules.by_admin && row.is_given("user_id") {
+        return named;
+    }
+    if !rules.by_admin && named.is_some() && named != rules.owner {
+        let rule = "must be your own id; only administrators name other users";
+        values.problem("user_id", Violation::new("forbidden", rule));
+    }
+    named.or(rules.owner)
+}
+
 impl ImportRow for ImportEvent {
-    const COLUMNS: Columns = Columns {
-        required: &["id", "event_type", "timestamp"],
-        optional: &["url_id", "user_id", "details"],
-        ignored: IGNORED,
-        objects: &["details"],
-    };
+    fn columns() -> Columns {
+        Columns {
+            required: &["id", "event_type", "timestamp"],
+            optional: &["url_id", "user_id", "details"],
+            ignored: IGNORED,
+            objects: &["details"],
+        }
+    }
 
     fn read(row: &Row<'_>, _: &RowRules) -> Result<Self, Vec<RowProblem>> {
         let mut values = Values::new(row);
@@ -151,8 +141,8 @@ impl ImportRow for ImportEvent {
         let url_id = values.optional("url_id", id);
         let user_id = values.optional("user_id", id);
         let event_type = values
-            .required("event_type", |value| EventType::parse(value).map_err(ToOwned::to_owned));
-        let timestamp = values.required("timestamp", time);
+            .required("event_type", |text| EventType::parse(text).map_err(Violation::invalid));
+        let timestamp = values.required("timestamp", Time::from_text);
         let details = values.optional("details", object).unwrap_or_default();
         let event = (|| {
             Some(Self {
@@ -168,15 +158,15 @@ impl ImportRow for ImportEvent {
     }
 }
 
-fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Violation> {
     match serde_json::from_str(text) {
         // PostgreSQL's jsonb has no NUL, and JSON writes it as an escape.
         Ok(serde_json::Value::Object(_)) if text.contains("\\u0000") => {
-            Err("may not hold the NUL character".to_owned())
+            Err(Violation::invalid(NO_NUL_RULE))
         }
         Ok(serde_json::Value::Object(map)) => Ok(map),
-        Ok(_) => Err("must be a JSON object".to_owned()),
-        Err(error) => Err(format!("is not valid JSON: {error}")),
+        Ok(_) => Err(Violation::invalid("must be a JSON object")),
+        Err(error) => Err(Violation::invalid(format!("must be valid JSON: {error}"))),
     }
 }
 
@@ -191,7 +181,7 @@ mod tests {
     fn read<T: ImportRow>(text: &str, by_admin: bool) -> Vec<Result<T, Vec<RowProblem>>> {
         let targets = TargetPolicy::new(&["https".into()], "http://localhost:8080", &[]).unwrap();
         let rules = RowRules { targets, by_admin, owner: UserId::new(7) };
-        let mut source = Rows::open(Cursor::new(text), RowFormat::Csv, &T::COLUMNS).unwrap();
+        let mut source = Rows::open(Cursor::new(text), RowFormat::Csv, &T::columns()).unwrap();
         let mut rows = Vec::new();
         while let Some(row) = source.next().unwrap() {
             rows.push(T::read(&row, &rules));
@@ -217,13 +207,22 @@ mod tests {
         );
         let good = rows[0].as_ref().unwrap();
         assert_eq!(
-            (good.id, good.is_active, good.user_id),
-            (LinkId::new(1), false, UserId::new(7))
+            (good.id, good.attributes.is_active, good.user_id),
+            (LinkId::new(1), Some(false), UserId::new(7))
         );
         assert_eq!(columns(&rows[1]), ["short_code"]);
         assert_eq!(columns(&rows[2]), ["original_url"]);
         assert_eq!(columns(&rows[3]), ["short_code", "original_url", "is_active"]);
-        assert_eq!(columns(&rows[4]), ["original_url"], "this service's own name");
+        assert_eq!(columns(&rows[4]), ["original_url"], "own host");
+    }
+
+    #[test]
+    fn empty_cells_clear_a_field_only_if_it_can_be_cleared() {
+        let rows =
+            read::<ImportLink>("original_url,title,is_active\nhttps://example.com,,\n", false);
+        let attributes = &rows[0].as_ref().unwrap().attributes;
+        let title_cleared = LinkAttributePatch { title: Some(None), ..Default::default() };
+        assert_eq!(*attributes, title_cleared);
     }
 
     #[test]
@@ -237,7 +236,11 @@ mod tests {
         assert_eq!(own[2].as_ref().unwrap().user_id, UserId::new(7));
         let all = read::<ImportLink>(text, true);
         assert_eq!(all[1].as_ref().unwrap().user_id, UserId::new(8));
-        assert_eq!(all[2].as_ref().unwrap().user_id, None, "the column says that nobody owns it");
+        assert_eq!(
+            all[2].as_ref().unwrap().user_id,
+            None,
+            "an empty cell of an administrator is no owner"
+        );
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Values as files write them.
+//! Reads the values of a row and collects the rules that they break.
 
-use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
-
-use linnet_domain::{RedirectStatus, RowProblem};
+use linnet_domain::{
+    FieldInput, FieldSource, LinkField, RowProblem,
+    rules::{Rule, Violation},
+};
 
 use super::source::{Row, RowDefect};
 
-/// Takes the values of a row, and keeps what is wrong.
+/// The values of one row.
 pub(super) struct Values<'a> {
     row: &'a Row<'a>,
     problems: Vec<RowProblem>,
@@ -17,14 +18,14 @@ impl<'a> Values<'a> {
         Self { row, problems: Vec::new() }
     }
 
-    /// A value that must be there.
+    /// A value that must be present.
     pub(super) fn required<T>(
         &mut self,
         column: &'static str,
-        read: impl FnOnce(&str) -> Result<T, String>,
+        read: impl FnOnce(&str) -> Result<T, Violation>,
     ) -> Option<T> {
         if matches!(self.row.value(column), Ok(None)) {
-            self.problem(column, "required", "is required".to_owned());
+            self.problem(column, Violation::required());
             return None;
         }
         self.optional(column, read)
@@ -34,17 +35,11 @@ impl<'a> Values<'a> {
     pub(super) fn optional<T>(
         &mut self,
         column: &'static str,
-        read: impl FnOnce(&str) -> Result<T, String>,
+        read: impl FnOnce(&str) -> Result<T, Violation>,
     ) -> Option<T> {
         match self.row.value(column) {
             Ok(None) => None,
-            Ok(Some(text)) => match read(&text) {
-                Ok(value) => Some(value),
-                Err(message) => {
-                    self.problem(column, "invalid", message);
-                    None
-                }
-            },
+            Ok(Some(text)) => read(&text).map_err(|violation| self.problem(column, violation)).ok(),
             Err(defect) => {
                 self.problems.push(defect.into());
                 None
@@ -52,20 +47,34 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Tells of something else that is wrong.
-    pub(super) fn problem(&mut self, column: &str, code: &str, message: String) {
+    /// Adds a problem of a column.
+    pub(super) fn problem(&mut self, column: &str, violation: Violation) {
         self.problems.push(RowProblem {
             column: column.to_owned(),
-            code: code.to_owned(),
-            message,
+            code: violation.code.to_owned(),
+            message: violation.message.into_owned(),
         });
     }
 
-    /// The row, if nothing was wrong.
+    /// The row, if it has no problems.
     pub(super) fn finish<T>(self, row: Option<T>) -> Result<T, Vec<RowProblem>> {
         match row {
             Some(row) if self.problems.is_empty() => Ok(row),
             _ => Err(self.problems),
+        }
+    }
+}
+
+impl FieldSource for Values<'_> {
+    /// An empty cell of a present column clears the field if it can be cleared.
+    fn read<R: Rule>(&mut self, field: &LinkField) -> FieldInput<R::Value> {
+        if !field.importable {
+            return FieldInput::Absent;
+        }
+        match self.optional(field.name, R::from_text) {
+            Some(value) => FieldInput::Value(value),
+            None if field.clearable && self.row.is_given(field.name) => FieldInput::Cleared,
+            None => FieldInput::Absent,
         }
     }
 }
@@ -80,51 +89,14 @@ impl From<RowDefect> for RowProblem {
     }
 }
 
-/// Highest number of a row: the sequences go on behind it, and must not come to their end.
+/// The greatest id of a row: sequences continue after it and must not reach their end.
 const MAX_ID: i64 = (1 << 53) - 1;
 
 /// A row's id.
-pub(super) fn id<I: TryFrom<i64>>(text: &str) -> Result<I, String> {
+pub(super) fn id<I: TryFrom<i64>>(text: &str) -> Result<I, Violation> {
     let number = text.parse().ok().filter(|number| *number <= MAX_ID);
     let id = number.and_then(|number| I::try_from(number).ok());
-    id.ok_or_else(|| format!("must be an integer from 1 to {MAX_ID}"))
-}
-
-/// A whole number above 0.
-pub(super) fn positive(text: &str) -> Result<i64, String> {
-    let number = text.parse::<i64>().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "must be a whole number above 0".to_owned())
-}
-
-/// A redirect's status.
-pub(super) fn redirect_status(text: &str) -> Result<RedirectStatus, String> {
-    let status = text.parse().ok().and_then(RedirectStatus::from_code);
-    status.ok_or_else(|| "must be 301, 302, 307 or 308".to_owned())
-}
-
-/// `true` or `false`, as databases, spreadsheets and Python write them.
-pub(super) fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "t" | "1" | "yes" => Ok(true),
-        "false" | "f" | "0" | "no" => Ok(false),
-        _ => Err("must be true or false".to_owned()),
-    }
-}
-
-/// RFC 3339, or `YYYY-MM-DD HH:MM:SS` in UTC.
-pub(super) fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    let time = match DateTime::parse_from_rfc3339(text) {
-        Ok(time) => time.with_timezone(&Utc),
-        Err(_) => NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
-            .map(|time| time.and_utc())
-            .map_err(|_| "must be YYYY-MM-DD HH:MM:SS or an RFC 3339 time".to_owned())?,
-    };
-    // What is written out again must be RFC 3339.
-    if (0..=9999).contains(&time.year()) {
-        Ok(time)
-    } else {
-        Err("must be between the years 0 and 9999".to_owned())
-    }
+    id.ok_or_else(|| Violation::invalid(format!("must be a whole number from 1 to {MAX_ID}")))
 }
 
 #[cfg(test)]
@@ -133,14 +105,8 @@ mod tests {
     use linnet_domain::LinkId;
 
     #[test]
-    fn values() {
-        assert_eq!(boolean("True"), Ok(true));
-        assert_eq!(boolean("FALSE"), Ok(false));
-        assert!(boolean("maybe").is_err());
-        assert_eq!(time("2025-09-28 22:57:23").unwrap(), time("2025-09-28T22:57:23Z").unwrap());
-        for bad in ["", "2025-13-01 00:00:00", "28.09.2025", "2025-09-28"] {
-            assert!(time(bad).is_err(), "{bad}");
-        }
+    fn an_id_leaves_room_for_the_sequence() {
+        assert_eq!(id::<LinkId>("9007199254740991").map(LinkId::get), Ok(MAX_ID));
         for bad in ["0", "-1", "1.0", "x", "9007199254740992", "9223372036854775808"] {
             assert!(id::<LinkId>(bad).is_err(), "{bad}");
         }

@@ -1,38 +1,29 @@
-//! One chunk into the database.
+//! Writes one chunk into the database.
 
 use sqlx::{Connection, PgConnection};
 
 use linnet_domain::RowProblem;
 use linnet_store::{RowOutcome, StoreError, WriteOptions};
 
-use super::{Bounds, Chunk, ImportRow, chunks::fill_cells};
+use super::{
+    chunks::{BadRow, Bounds, Chunk, fill_cells},
+    rows::ImportRow,
+};
 
-/// A row that was not written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadRow {
-    /// The line on which it begins.
-    pub line: u64,
-    /// What is wrong with it.
-    pub problems: Vec<RowProblem>,
-    /// The row as it came.
-    pub cells: Vec<String>,
-}
-
-/// What a chunk came to.
+/// The result of a chunk.
 #[derive(Debug, Default)]
 pub struct Written {
     /// Rows that were written.
     pub written: usize,
-    /// Rows that were there already and passed over.
+    /// Rows that existed and were skipped.
     pub skipped: usize,
     /// The bad rows, in the order of lines.
     pub bad: Vec<BadRow>,
-    /// Codes that caches may hold to be absent.
+    /// Short codes for which caches may have negative entries.
     pub codes: Vec<String>,
 }
 
-/// Writes a chunk within the connection's transaction; a dry run finds out what would come of it, and
-/// writes nothing.
+/// Writes a chunk within the connection's transaction. A dry run determines the same result and writes nothing.
 pub async fn write_chunk<T: ImportRow>(
     connection: &mut PgConnection,
     chunk: &Chunk<T>,
@@ -79,16 +70,15 @@ pub async fn write_chunk<T: ImportRow>(
         });
         let (bad, filled) = filled.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
         if let Err(error) = filled {
-            // Without its cells a row is told by its line all the same.
-            tracing::warn!(%error, "bad rows are told without their cells");
+            // A bad row without its cells is still reported with its line.
+            tracing::warn!(%error, "bad rows reported without their cells");
         }
         result.bad = bad;
     }
     Ok(result)
 }
 
-/// One of them is refused by a rule of the schema that validation does not know: which one shows when
-/// each is written alone.
+/// Writes each row alone, to find the one that breaks a rule of the schema that validation does not check.
 async fn one_by_one<T: ImportRow>(
     connection: &mut PgConnection,
     rows: &[&T],
@@ -104,11 +94,11 @@ async fn one_by_one<T: ImportRow>(
             }
             Err(error) if error.refuses_rows() => {
                 attempt.rollback().await?;
-                tracing::warn!(%error, "the database refuses a row");
+                tracing::warn!(%error, "database refused a row");
                 outcomes.push(RowOutcome::Bad(RowProblem {
                     column: String::new(),
                     code: "refused".to_owned(),
-                    message: "is refused by the database".to_owned(),
+                    message: "must satisfy the rules of the database".to_owned(),
                 }));
             }
             Err(error) => return Err(error),

@@ -105,13 +105,13 @@ impl CacheEntry {
 
     /// The entry of a link that was just written.
     pub fn from_link(link: &Link) -> Self {
-        let resolution = if !link.is_active {
+        let resolution = if !link.attributes.is_active {
             Resolution::Negative
-        } else if link.max_clicks.is_some() {
+        } else if link.attributes.max_clicks.is_some() {
             Resolution::Limited
         } else {
-            let status = link.redirect_status.code();
-            Self::redirect_to(&link.original_url, status, link.expires_at, link.id)
+            let status = link.attributes.redirect_status.code();
+            Self::redirect_to(&link.original_url, status, link.attributes.expires_at, link.id)
         };
         Self { version: link.version, resolution }
     }

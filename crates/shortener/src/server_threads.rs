@@ -168,7 +168,7 @@ impl Shared {
                 outbox: self.outbox.clone(),
             },
             creates: GroupedCreates::new(store.clone()),
-            exports: self.exports.of_worker(store.max_connections()),
+            exports: self.exports.of_thread(store.max_connections()),
             store,
             live: self.live.clone(),
             jobs: self.jobs.clone(),

@@ -121,13 +121,13 @@ impl<'a> BinaryReader<'a> {
         Ok(i64::from_be_bytes(self.fixed()?))
     }
 
-    /// Reads an id with the constructor of its type.
-    pub(super) fn id<I>(&mut self, new: impl Fn(i64) -> Option<I>) -> Result<I, MalformedCopy> {
-        new(self.bigint()?).ok_or(MalformedCopy)
-    }
-
-    pub(super) fn smallint(&mut self) -> Result<i16, MalformedCopy> {
-        Ok(i16::from_be_bytes(self.fixed()?))
+    /// A `smallint`, `integer` or `bigint`.
+    pub(super) fn number(&mut self) -> Result<i64, MalformedCopy> {
+        let bytes = self.field()?.ok_or(MalformedCopy)?;
+        let first = bytes.first().filter(|_| matches!(bytes.len(), 2 | 4 | 8));
+        // The bits above those of the number repeat its sign.
+        let sign = if first.ok_or(MalformedCopy)? & 0x80 == 0 { 0 } else { -1 };
+        Ok(bytes.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte)))
     }
 
     pub(super) fn boolean(&mut self) -> Result<bool, MalformedCopy> {
@@ -205,7 +205,7 @@ mod tests {
         let mut numbers = Vec::new();
         while reader.begin(4)? {
             numbers.push(reader.bigint()?);
-            assert_eq!(reader.smallint()?, 302);
+            assert_eq!(reader.number()?, 302);
             assert_eq!(reader.timestamp()?.timestamp_micros(), 1_234_567_890_123_456);
             assert_eq!(reader.nullable(BinaryReader::bigint)?, None);
         }

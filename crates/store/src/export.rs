@@ -4,14 +4,14 @@
 //! * `COPY` has no parameters. The filter's values are settings of its transaction, so that no input is part of a
 //!   statement.
 
-use std::{io, time::Duration};
+use std::{io, sync::LazyLock, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use linnet_telemetry::context::observe_query;
 use sqlx::{Postgres, pool::PoolConnection};
 
-use linnet_domain::{LinkFilter, LinkId, UserId, Visibility};
+use linnet_domain::{LinkField, LinkFilter, Visibility, rules::ValueSchema};
 
 use super::{
     Store, StoreError,
@@ -21,54 +21,85 @@ use super::{
 
 /// The server cancels a longer export, because an open snapshot prevents the vacuuming of dead rows.
 const MAX_DURATION: &str = "1h";
-const COLUMNS: usize = 12;
 
-/// A link that borrows from the received bytes.
+/// A column of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExportedLink<'a> {
-    /// The link's id.
-    pub id: LinkId,
-    /// The owner; `None` for a link that was created without a key.
-    pub user_id: Option<UserId>,
-    /// The short code.
-    pub short_code: &'a str,
-    /// The target URL.
-    pub original_url: &'a str,
-    /// A label.
-    pub title: Option<&'a str>,
-    /// Whether it resolves.
-    pub is_active: bool,
-    /// The status of the redirect.
-    pub redirect_status: i16,
-    /// The expiry.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// The number of clicks after which it no longer resolves.
-    pub max_clicks: Option<i64>,
-    /// The number of clicks.
-    pub clicks: i64,
-    /// When it was created.
-    pub created_at: DateTime<Utc>,
-    /// When it was last changed.
-    pub updated_at: DateTime<Utc>,
+pub struct ExportColumn {
+    /// The name in files, which is also the name in `urls`.
+    pub name: &'static str,
+    kind: CellKind,
 }
 
-impl<'a> ExportedLink<'a> {
-    /// Reads the columns of [`copy_statement`].
-    fn read(row: &mut BinaryReader<'a>) -> Result<Self, MalformedCopy> {
-        Ok(Self {
-            id: row.id(LinkId::new)?,
-            user_id: row.nullable(|row| row.id(UserId::new))?,
-            short_code: row.text()?,
-            original_url: row.text()?,
-            title: row.nullable(BinaryReader::text)?,
-            is_active: row.boolean()?,
-            redirect_status: row.smallint()?,
-            expires_at: row.nullable(BinaryReader::timestamp)?,
-            max_clicks: row.nullable(BinaryReader::bigint)?,
-            clicks: row.bigint()?,
-            created_at: row.timestamp()?,
-            updated_at: row.timestamp()?,
-        })
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CellKind {
+    Number,
+    Text,
+    Boolean,
+    Time,
+}
+
+/// One value of an exported link. Text borrows from the received bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportCell<'a> {
+    /// SQL's NULL.
+    Null,
+    /// A whole number.
+    Number(i64),
+    /// Text.
+    Text(&'a str),
+    /// True or false.
+    Boolean(bool),
+    /// A time.
+    Time(DateTime<Utc>),
+}
+
+/// The cells of a link, one for each of [`ExportColumn::all`].
+pub type ExportedLink<'a> = Vec<ExportCell<'a>>;
+
+impl ExportColumn {
+    const fn new(name: &'static str, kind: CellKind) -> Self {
+        Self { name, kind }
+    }
+
+    /// The columns of an export, in their order.
+    pub fn all() -> &'static [Self] {
+        static ALL: LazyLock<Vec<ExportColumn>> = LazyLock::new(|| {
+            let mut columns = vec![
+                ExportColumn::new("id", CellKind::Number),
+                ExportColumn::new("user_id", CellKind::Number),
+                ExportColumn::new("short_code", CellKind::Text),
+                ExportColumn::new("original_url", CellKind::Text),
+            ];
+            let fields = LinkField::ALL.iter().filter(|field| field.exportable);
+            columns.extend(fields.map(ExportColumn::of_field));
+            columns.extend([
+                ExportColumn::new("clicks", CellKind::Number),
+                ExportColumn::new("created_at", CellKind::Time),
+                ExportColumn::new("updated_at", CellKind::Time),
+            ]);
+            columns
+        });
+        &ALL
+    }
+
+    const fn of_field(field: &LinkField) -> Self {
+        let kind = match field.schema {
+            ValueSchema::Text { .. } => CellKind::Text,
+            ValueSchema::Boolean => CellKind::Boolean,
+            ValueSchema::PositiveInteger | ValueSchema::RedirectStatus => CellKind::Number,
+            ValueSchema::Time => CellKind::Time,
+        };
+        Self::new(field.name, kind)
+    }
+
+    fn read<'a>(&self, row: &mut BinaryReader<'a>) -> Result<ExportCell<'a>, MalformedCopy> {
+        let cell = match self.kind {
+            CellKind::Number => row.nullable(BinaryReader::number)?.map(ExportCell::Number),
+            CellKind::Text => row.nullable(BinaryReader::text)?.map(ExportCell::Text),
+            CellKind::Boolean => row.nullable(BinaryReader::boolean)?.map(ExportCell::Boolean),
+            CellKind::Time => row.nullable(BinaryReader::timestamp)?.map(ExportCell::Time),
+        };
+        Ok(cell.unwrap_or(ExportCell::Null))
     }
 }
 
@@ -112,7 +143,7 @@ impl LinkExport {
     pub async fn for_each<E: From<StoreError>>(
         mut self,
         idle_timeout: Duration,
-        mut consume: impl AsyncFnMut(&ExportedLink<'_>) -> Result<(), E>,
+        mut consume: impl AsyncFnMut(&[ExportCell<'_>]) -> Result<(), E>,
     ) -> Result<(), E> {
         let timed_out = |_| StoreError::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
         let begin = self.connection.copy_out_raw(&self.statement);
@@ -120,6 +151,7 @@ impl LinkExport {
             .await
             .map_err(timed_out)?
             .map_err(StoreError::from)?;
+        let columns = ExportColumn::all();
         let mut is_first = true;
         loop {
             let message = tokio::time::timeout(idle_timeout, messages.try_next()).await;
@@ -131,8 +163,10 @@ impl LinkExport {
                 reader.header().map_err(StoreError::from)?;
                 is_first = false;
             }
-            while reader.begin(COLUMNS).map_err(StoreError::from)? {
-                consume(&ExportedLink::read(&mut reader).map_err(StoreError::from)?).await?;
+            while reader.begin(columns.len()).map_err(StoreError::from)? {
+                let cells = columns.iter().map(|column| column.read(&mut reader));
+                let link = cells.collect::<Result<ExportedLink<'_>, _>>();
+                consume(&link.map_err(StoreError::from)?).await?;
             }
         }
     }
@@ -156,10 +190,10 @@ fn copy_statement(filter: &LinkFilter, visible_to: Visibility) -> String {
                ILIKE current_setting('linnet.search')"#,
         );
     }
+    let columns: Vec<_> = ExportColumn::all().iter().map(|column| column.name).collect();
     format!(
-        "COPY (SELECT id, user_id, short_code, original_url, title, is_active, redirect_status,
-                      expires_at, max_clicks, clicks, created_at, updated_at
-                 FROM urls WHERE {} ORDER BY id) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT {} FROM urls WHERE {} ORDER BY id) TO STDOUT (FORMAT binary)",
+        columns.join(", "),
         conditions.join(" AND ")
     )
 }

@@ -33,11 +33,10 @@ pub use clicks::{
 };
 pub use erase::ErasureCounts;
 pub use error::{Constraint, StoreError};
-pub use export::{ExportedLink, LinkExport};
+pub use export::{ExportCell, ExportColumn, ExportedLink, LinkExport};
 pub use idempotency::{IdempotencyClaim, IdempotentTransaction, StoredResponse};
 pub use import::{
-    GivenLinkFields, ImportEvent, ImportLink, ImportUser, RowOutcome, WriteFuture, WriteOptions,
-    WriteRows,
+    ImportEvent, ImportLink, ImportUser, RowOutcome, WriteFuture, WriteOptions, WriteRows,
 };
 pub use jobs::{
     AttemptEnd, ChunkProgress, ChunkTransaction, JobChange, JobClaim, JobCounts, JobLimits, JobRun,

@@ -1,10 +1,10 @@
-//! The cells of a row that are given back: bounded.
+//! Collects the cells of a bad row up to a limit.
 
 use super::MAX_CELL_BYTES;
 
 const ELLIPSIS: &str = "…";
 
-/// Collects cells until they are too much.
+/// Cells up to [`MAX_CELL_BYTES`].
 #[derive(Default)]
 pub(super) struct Cells {
     cells: Vec<String>,
@@ -12,16 +12,16 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    /// Adds a cell; `false` if it had to be cut, after which nothing more is taken.
+    /// Adds a cell. Returns `false` if it was cut; then it is the last one.
     pub(super) fn push(&mut self, text: &[u8]) -> bool {
         let left = MAX_CELL_BYTES - self.bytes;
-        // One byte more tells that there is more than fits; no character is longer than four.
+        // Beyond the limit by one character, which has at most four bytes, to detect text that does not fit.
         let text = text.get(..left + 4).unwrap_or(text);
         let mut cell = String::from_utf8_lossy(text).replace('\0', "\u{fffd}");
         let fits = cell.len() <= left;
         if !fits {
             cell.truncate(cell.floor_char_boundary(left.saturating_sub(ELLIPSIS.len())));
-            // Where not even an ellipsis fits, the cell before it was the last.
+            // If not even an ellipsis fits, the previous cell was the last.
             if left >= ELLIPSIS.len() {
                 cell.push_str(ELLIPSIS);
             }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_is_whole() {
+    fn cells_that_fit_are_complete() {
         let mut cells = Cells::default();
         assert!(cells.push(b"a\0\xffb"));
         assert!(cells.push(&vec![b'x'; MAX_CELL_BYTES - 8]));
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_cut_between_characters() {
+    fn longer_cells_are_cut_between_characters() {
         for (character, before) in [("x", 0), ("é", 0), ("é", 1), ("☃", 2), ("\0", 1), ("𝄞", 3)]
         {
             let mut cells = Cells::default();

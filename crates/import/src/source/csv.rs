@@ -1,35 +1,31 @@
-//! CSV after RFC 4180, as widely as spreadsheets write it: records end with LF, CRLF or a CR alone,
-//! blank lines are passed over, and quotes may stand anywhere.
+//! Reads CSV (RFC 4180) in the variants that spreadsheets write.
 //!
-//! The parser's own count of lines and its marks of bytes are not used: it ends a record at the CR of
-//! a CRLF, and takes the LF for the beginning of the next one. Here the line end is taken whole and
-//! blank lines are skipped before a record begins, so every record begins where it seems to.
+//! * Records end with LF, CRLF or a CR alone. Blank lines are skipped, and quotes may appear anywhere.
+//! * The reader counts lines and bytes itself: the parser ends a record at the CR of a CRLF, and counts the LF to the
+//!   next record.
 
 use std::io::{Read, Seek};
 
 use csv_core::ReadRecordResult;
 
 use super::{
-    Columns, MAX_COLUMNS, MAX_ROW_BYTES, RowDefect, SourceError,
-    cells::Cells,
-    header::Names,
+    Columns, MAX_COLUMNS, MAX_ROW_BYTES, RowDefect, SourceError, cells::Cells, header::Names,
     input::Input,
-    row::{Content, Row},
 };
 use linnet_domain::formula::unescape_formula;
 
 const TOO_MANY_FIELDS: &str = "too_many_fields";
-/// Bytes that are held for a record at first; a longer one makes them more.
+/// Initial bytes for a record; a longer record doubles them.
 const FIRST_BYTES: usize = 16 * 1024;
 
 /// Reads records.
 pub(super) struct CsvReader {
     parser: csv_core::Reader,
-    /// The record's fields, unquoted, one behind the other.
+    /// The record's fields, unquoted, concatenated.
     fields: Vec<u8>,
     /// Where in `fields` each one ends.
     ends: Vec<usize>,
-    /// How many of `ends` are the record's.
+    /// How many of `ends` belong to the record.
     count: usize,
     line: u64,
     defect: Option<RowDefect>,
@@ -48,7 +44,7 @@ pub(super) struct Record<'a> {
 }
 
 struct Extent {
-    /// Bytes in the file, without the end of the line.
+    /// Bytes in the file, without the line end.
     length: u64,
     /// The file ends inside quotes.
     is_unclosed: bool,
@@ -91,10 +87,10 @@ impl CsvReader {
         self.places.get(column).is_some_and(Option::is_some)
     }
 
-    /// Makes ready for a record at another place.
+    /// Resets the parser for a record at another position.
     pub(super) fn forget(&mut self) {
         self.parser.reset();
-        // It would take a byte order mark away from a record; after its first call it does not.
+        // The first call would remove a byte order mark; this empty one leaves marks in records alone.
         self.parser.read_record(&[], &mut [], &mut []);
     }
 
@@ -107,7 +103,7 @@ impl CsvReader {
             return Ok(false);
         }
         if self.defect.is_none() && self.count != self.width {
-            let message = format!("has {} fields, the header {}", self.count, self.width);
+            let message = format!("must have {} fields, not {}", self.width, self.count);
             self.defect = Some(RowDefect::of_row("field_count", message));
         }
         Ok(true)
@@ -122,11 +118,11 @@ impl CsvReader {
         let Extent { length, is_unclosed } = self.collect(input)?;
         input.finish_line_end()?;
         self.defect = if is_unclosed {
-            Some(RowDefect::of_row("unclosed_quote", "has a quote that is never closed"))
+            Some(RowDefect::of_row("unclosed_quote", "must close every quote"))
         } else if length > MAX_ROW_BYTES as u64 {
             Some(RowDefect::too_long())
         } else if self.count > MAX_COLUMNS {
-            let message = format!("has more than {MAX_COLUMNS} fields");
+            let message = format!("must have at most {MAX_COLUMNS} fields");
             Some(RowDefect::of_row(TOO_MANY_FIELDS, message))
         } else {
             None
@@ -134,7 +130,7 @@ impl CsvReader {
         Ok(true)
     }
 
-    /// Takes the bytes of a record, and keeps its fields as far as they are bounded.
+    /// Consumes the bytes of a record, and keeps its fields up to the limits.
     fn collect<R: Read + Seek>(&mut self, input: &mut Input<R>) -> Result<Extent, SourceError> {
         let start = input.place().offset;
         let mut written = 0;
@@ -166,7 +162,7 @@ impl CsvReader {
                 ReadRecordResult::OutputFull | ReadRecordResult::InputEmpty => {}
             }
         };
-        // The field that the file's end or the dropping cut off.
+        // The field that the end of the file or a limit cut off.
         if (!is_ended || is_dropped)
             && let Some(end) = self.ends.get_mut(self.count)
         {
@@ -177,7 +173,7 @@ impl CsvReader {
         Ok(Extent { length, is_unclosed: !is_ended && self.is_in_quotes() })
     }
 
-    /// Whether the parser is between quotes; makes it forget that.
+    /// Whether the parser is inside quotes. Resets the parser.
     fn is_in_quotes(&mut self) -> bool {
         // A line end ends a record everywhere else.
         let (result, _) = drop_bytes(&mut self.parser, b"\n");
@@ -185,21 +181,26 @@ impl CsvReader {
         result == ReadRecordResult::InputEmpty
     }
 
-    /// Makes room for a longer record. Fields need no more bytes than their record has in the file,
-    /// so one more than the longest may have is always free.
+    /// Makes room for a longer record. Fields need no more bytes than their record in the file, so one byte more than
+    /// the limit suffices.
     fn grow(&mut self) {
         let size = (self.fields.len() * 2).min(MAX_ROW_BYTES + 1);
         self.fields.reserve_exact(size - self.fields.len());
         self.fields.resize(size, 0);
     }
 
-    /// The record that was read last.
-    pub(super) fn row<'a>(&'a self, names: &'a Names) -> Row<'a> {
-        let content = Content::Record(self.record());
-        Row { line: self.line, defect: self.defect.as_ref(), names, content }
+    /// The line on which the last record begins.
+    pub(super) fn line(&self) -> u64 {
+        self.line
     }
 
-    fn record(&self) -> Record<'_> {
+    /// The defect of the last record.
+    pub(super) fn defect(&self) -> Option<&RowDefect> {
+        self.defect.as_ref()
+    }
+
+    /// The last record.
+    pub(super) fn record(&self) -> Record<'_> {
         Record {
             fields: &self.fields,
             ends: self.ends.get(..self.count).unwrap_or_default(),
@@ -213,7 +214,7 @@ impl CsvReader {
     }
 }
 
-/// Takes bytes of a record without keeping any.
+/// Consumes bytes of a record without keeping them.
 fn drop_bytes(parser: &mut csv_core::Reader, bytes: &[u8]) -> (ReadRecordResult, usize) {
     let (result, taken, ..) = parser.read_record(bytes, &mut [0; 4096], &mut [0; 64]);
     (result, taken)
@@ -232,35 +233,35 @@ impl<'a> Record<'a> {
         (0..self.ends.len()).map_while(move |at| self.field(at))
     }
 
-    fn place(&self, column: usize) -> Option<usize> {
+    fn index(&self, column: usize) -> Option<usize> {
         self.places.get(column).copied().flatten()
     }
 
     /// Whether the header has the known column.
     pub(super) fn has(&self, column: usize) -> bool {
-        self.place(column).is_some()
+        self.index(column).is_some()
     }
 
-    /// The text of a known column; an empty field is none.
+    /// The text of a known column; `None` for an empty field.
     pub(super) fn value(
         &self,
         column: usize,
         name: &'static str,
     ) -> Result<Option<&'a str>, RowDefect> {
-        let field = self.place(column).and_then(|at| self.field(at)).unwrap_or_default();
+        let field = self.index(column).and_then(|at| self.field(at)).unwrap_or_default();
         if field.is_empty() {
             return Ok(None);
         }
         match std::str::from_utf8(field) {
             Ok(text) => Ok(Some(unescape_formula(text))),
-            Err(_) => Err(RowDefect::of_value(name, "encoding", "is not valid UTF-8")),
+            Err(_) => Err(RowDefect::of_value(name, "encoding", "must be valid UTF-8")),
         }
     }
 
-    /// Gives the fields back.
+    /// Returns the fields as uploaded.
     pub(super) fn write_cells(&self, cells: &mut Cells) {
         for field in self.fields() {
-            // Whoever writes the cell protects it again.
+            // The writer of the cell adds the protecting apostrophe again.
             let cell =
                 std::str::from_utf8(field).map_or(field, |text| unescape_formula(text).as_bytes());
             if !cells.push(cell) {

@@ -1,13 +1,13 @@
-//! What can be wrong with a file, and with one of its rows.
+//! The errors of a file, and of one of its rows.
 
-/// What is wrong with a row. The rows after it can be read all the same.
+/// The defect of a row. The rows after it can still be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowDefect {
     /// The column's name; empty for the row as a whole.
     pub column: &'static str,
-    /// Stable, snake_case.
+    /// Stable, in snake_case.
     pub code: &'static str,
-    /// For a person; goes on after the column's name or "the row".
+    /// For people. Begins with the rule, such as "must be valid UTF-8".
     pub message: String,
 }
 
@@ -15,7 +15,7 @@ impl RowDefect {
     pub(super) const TOO_LONG: &'static str = "too_long";
 
     pub(super) fn too_long() -> Self {
-        let message = format!("is longer than {} bytes", super::MAX_ROW_BYTES);
+        let message = format!("must be at most {} bytes", super::MAX_ROW_BYTES);
         Self::of_row(Self::TOO_LONG, message)
     }
 
@@ -28,48 +28,48 @@ impl RowDefect {
     }
 }
 
-/// Why a file cannot be read, or not be read on.
+/// Why a file cannot be read, or reading cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// There is nothing in it but blank lines.
-    #[error("the file is empty")]
+    /// Nothing but blank lines.
+    #[error("must not be empty")]
     Empty,
-    /// It is written in UTF-16 or UTF-32.
-    #[error("the file is not UTF-8 but looks like UTF-16; save it as UTF-8")]
+    /// UTF-16 or UTF-32.
+    #[error("must be UTF-8, but looks like UTF-16")]
     WideEncoding,
-    /// The header is not UTF-8. What is wrong with the encoding of a row is the row's defect.
-    #[error("the header is not valid UTF-8; save the file as UTF-8")]
+    /// The header is not UTF-8. In a row this is a defect of the row.
+    #[error("must be valid UTF-8")]
     HeaderEncoding,
     /// The header is longer than a row may be.
-    #[error("the header is longer than {} bytes", super::MAX_ROW_BYTES)]
+    #[error("must be at most {} bytes", super::MAX_ROW_BYTES)]
     HeaderTooLong,
     /// The header has more columns than a row may have.
-    #[error("the header has more than {} columns", super::MAX_COLUMNS)]
+    #[error("must have at most {} columns", super::MAX_COLUMNS)]
     TooManyColumns,
     /// A quote in the header is never closed.
-    #[error("a quote in the header is never closed")]
+    #[error("must close every quote")]
     HeaderQuote,
-    /// Columns that must be there are not.
-    #[error("the header lacks {}", quoted(.0))]
+    /// Required columns are missing.
+    #[error("must have the columns {}", quoted(.0))]
     MissingColumns(Vec<&'static str>),
-    /// A known column is there more than once.
-    #[error("the column `{0}` is in the header twice")]
+    /// A known column appears more than once.
+    #[error("must have the column `{0}` only once")]
     RepeatedColumn(&'static str),
-    /// JSON that is no array.
-    #[error("the file must be one JSON array of objects: it begins with something else than `[`")]
+    /// JSON that is not an array.
+    #[error("must be a JSON array of objects, which begins with `[`")]
     NotAnArray,
     /// The JSON between two rows is broken, so nothing after it can be trusted.
-    #[error("line {line}: {message}")]
+    #[error("must be valid JSON: line {line}: {message}")]
     Syntax {
-        /// Where, counted from 1.
+        /// The line, counted from 1.
         line: u64,
         /// What was found and what was expected.
         message: String,
     },
-    /// A position that this file cannot have given: the file is shorter, or it is no position at all.
-    #[error("there is no byte {offset} in the file to go on at")]
+    /// A position that is not from this file: the file is shorter.
+    #[error("cannot continue at byte {offset}, which is not in the file")]
     Position {
-        /// Where reading was to go on.
+        /// The byte at which reading should continue.
         offset: u64,
     },
     /// The file could not be read.
@@ -78,7 +78,7 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Which kind it is: stable, snake_case.
+    /// The code: stable, in snake_case.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Empty => "empty_file",
@@ -95,7 +95,7 @@ impl SourceError {
         }
     }
 
-    /// What of the upload it is about: `header` or `file`.
+    /// The part of the upload: `header` or `file`.
     pub fn field(&self) -> &'static str {
         match self {
             Self::HeaderEncoding
@@ -113,7 +113,7 @@ impl SourceError {
         }
     }
 
-    /// Whether the file's writer can do something about it; otherwise it is ours.
+    /// Whether the file is wrong; otherwise the server failed.
     pub fn is_of_file(&self) -> bool {
         !matches!(self, Self::Position { .. } | Self::Io(_))
     }

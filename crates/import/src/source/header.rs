@@ -1,17 +1,17 @@
-//! Which columns there are, and which of them are known.
+//! The columns of a file, and which of them are known.
 
 use super::{Columns, MAX_NAME_CHARS, MAX_UNKNOWN_COLUMNS, SourceError};
 
 /// The names of a file's columns.
 pub(super) struct Names {
-    /// Known columns that have values. Readers speak of columns by their place here.
+    /// Known columns that have values. Readers identify columns by their index here.
     pub(super) known: Vec<&'static str>,
     /// The file's columns.
     pub(super) header: Vec<String>,
     pub(super) unknown: UnknownNames,
 }
 
-/// Columns that nobody knows: bounded, once each.
+/// Unknown columns, once each, up to a limit.
 #[derive(Default)]
 pub(super) struct UnknownNames(Vec<String>);
 
@@ -25,7 +25,7 @@ impl Names {
         }
     }
 
-    /// Reads a CSV header. Also gives where in a record each known column is.
+    /// Reads a CSV header. Also returns the index in a record of each known column.
     pub(super) fn of_header<'a>(
         cells: impl Iterator<Item = &'a [u8]>,
         columns: &Columns,
@@ -62,7 +62,7 @@ impl Names {
         Ok((Self { known, header, unknown }, places))
     }
 
-    /// A known column's place among the known ones.
+    /// A known column's index among the known columns.
     pub(super) fn index(&self, name: &str) -> Option<usize> {
         self.known.iter().position(|known| *known == name)
     }

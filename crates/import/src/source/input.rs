@@ -1,4 +1,4 @@
-//! A file, a block at a time, with the line that reading is on.
+//! Reads a file in blocks and counts its lines.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -6,18 +6,18 @@ use memchr::memchr2_iter;
 
 use super::Position;
 
-/// Bytes that are asked of the file at once.
+/// Bytes of one read.
 const BLOCK_BYTES: usize = 128 * 1024;
 
 /// The unread rest of a file. Lines end with LF, CRLF or a CR alone.
 pub(super) struct Input<R> {
     source: R,
     block: Box<[u8]>,
-    /// The part of the block that has been read from the file and not been taken.
+    /// The part of the block that has not been consumed.
     unread: std::ops::Range<usize>,
     /// Where the unread part begins.
     place: Position,
-    /// The last byte taken was a CR, so an LF that comes next ends no other line.
+    /// The last consumed byte was a CR, so a following LF belongs to the same line end.
     after_cr: bool,
 }
 
@@ -34,12 +34,12 @@ impl<R: Read + Seek> Input<R> {
         })
     }
 
-    /// Where the next byte is.
+    /// The position of the next byte.
     pub(super) fn place(&self) -> Position {
         self.place
     }
 
-    /// The bytes that come next: some, or none at the end of the file.
+    /// The next bytes: at least one, or none at the end of the file.
     pub(super) fn fill(&mut self) -> io::Result<&[u8]> {
         if self.unread.is_empty() {
             self.fill_to(1)?;
@@ -47,7 +47,7 @@ impl<R: Read + Seek> Input<R> {
         Ok(self.block.get(self.unread.clone()).unwrap_or_default())
     }
 
-    /// The bytes that come next: at least so many (and no more than a block), unless the file ends.
+    /// The next bytes: at least `least`, up to a block, unless the file ends.
     pub(super) fn fill_to(&mut self, least: usize) -> io::Result<&[u8]> {
         if self.unread.len() < least {
             self.block.copy_within(self.unread.clone(), 0);
@@ -65,7 +65,7 @@ impl<R: Read + Seek> Input<R> {
         Ok(self.block.get(self.unread.clone()).unwrap_or_default())
     }
 
-    /// Moves behind so many bytes, which [`fill`](Self::fill) gave.
+    /// Consumes bytes that [`fill`](Self::fill) returned.
     pub(super) fn take(&mut self, count: usize) {
         let end = self.unread.end.min(self.unread.start + count);
         let taken = self.block.get(self.unread.start..end).unwrap_or_default();
@@ -83,7 +83,7 @@ impl<R: Read + Seek> Input<R> {
         self.unread.start = end;
     }
 
-    /// Takes an LF if a CR was taken before it, so that no line end is torn.
+    /// Consumes the LF of a CRLF whose CR was consumed.
     pub(super) fn finish_line_end(&mut self) -> io::Result<()> {
         if self.after_cr && self.fill()?.first() == Some(&b'\n') {
             self.take(1);
@@ -92,7 +92,7 @@ impl<R: Read + Seek> Input<R> {
         Ok(())
     }
 
-    /// Takes bytes for as long as they are of this kind. Whether there is one of another kind.
+    /// Consumes bytes while `is_skipped`. Returns `false` if the file ends.
     pub(super) fn skip_while(&mut self, is_skipped: impl Fn(u8) -> bool) -> io::Result<bool> {
         loop {
             let bytes = self.fill()?;
@@ -108,7 +108,7 @@ impl<R: Read + Seek> Input<R> {
         }
     }
 
-    /// Goes to a place; `false` if the file ends before it.
+    /// Seeks to a position. Returns `false` if the file ends before it.
     pub(super) fn seek(&mut self, to: Position) -> io::Result<bool> {
         if self.source.seek(SeekFrom::End(0))? < to.offset {
             return Ok(false);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_with_any_of_three() {
+    fn lf_crlf_and_cr_end_lines() {
         assert_eq!(
             lines_after("a\nb\r\nc\rd\n\n\r\r\n\r", 1),
             [1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 7, 8, 8, 9]
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_end_is_not_torn() {
+    fn a_crlf_is_not_split() {
         let mut input = Input::new(Cursor::new("\r\n\r\na")).unwrap();
         input.fill().unwrap();
         input.take(1);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn places_behind_the_end_are_refused() {
+    fn seeking_past_the_end_is_rejected() {
         let mut input = Input::new(Cursor::new("abc")).unwrap();
         assert!(input.seek(Position { offset: 3, line: 1 }).unwrap());
         assert!(input.fill().unwrap().is_empty());

@@ -1,8 +1,7 @@
-//! One JSON array of objects.
+//! Splits a JSON array into its elements.
 //!
-//! Only the array itself is read here: where each element begins and ends, by its brackets, strings
-//! and escapes. What is inside is the element's own affair. Between elements nothing but a comma is
-//! accepted, since after anything else nobody knows what is inside and what is outside.
+//! * Brackets, strings and escapes determine where an element ends. Its content is parsed later.
+//! * Only a comma is accepted between elements: after anything else the bounds of elements are uncertain.
 
 use std::io::{Read, Seek};
 
@@ -18,7 +17,7 @@ use super::{
 /// Reads elements.
 pub(super) struct ArrayReader {
     pub(super) objects: ObjectReader,
-    /// Nothing was read since the `[`.
+    /// No element has been read.
     pub(super) is_first: bool,
 }
 
@@ -49,23 +48,23 @@ impl ArrayReader {
             input.take(1);
             return match next_byte(input)? {
                 None => Ok(false),
-                Some(_) => Err(syntax(input, "something is behind the array")),
+                Some(_) => Err(syntax(input, "the array must be the end of the file")),
             };
         }
         if !self.is_first {
             match next {
-                None => return Err(syntax(input, "the file ends inside the array")),
+                None => return Err(syntax(input, "the file must not end inside the array")),
                 Some(b',') => input.take(1),
-                Some(_) => return Err(syntax(input, "a comma or `]` is missing before this")),
+                Some(_) => return Err(syntax(input, "a comma or `]` must be before this")),
             }
             next = next_byte(input)?;
         }
         self.objects.line = input.place().line;
         self.objects.text.clear();
         match next {
-            None => return Err(syntax(input, "the file ends inside the array")),
+            None => return Err(syntax(input, "the file must not end inside the array")),
             Some(b',' | b']' | b'}' | b':') => {
-                return Err(syntax(input, "an element of the array is missing before this"));
+                return Err(syntax(input, "an element of the array must be before this"));
             }
             Some(b'{' | b'[' | b'"') => self.collect(input, &mut Nesting::default())?,
             Some(_) => self.collect(input, &mut Word)?,
@@ -83,7 +82,8 @@ impl ArrayReader {
         loop {
             let bytes = input.fill()?;
             if bytes.is_empty() {
-                let message = "the file ends inside the element that begins here".to_owned();
+                let message =
+                    "the file must not end inside the element that begins here".to_owned();
                 return Err(SourceError::Syntax { line: self.objects.line, message });
             }
             let end = extent.end(bytes);
@@ -98,9 +98,9 @@ impl ArrayReader {
     }
 }
 
-/// Finds where an element ends, a piece of it at a time.
+/// Finds the end of an element in successive pieces of the file.
 trait Extent {
-    /// How many of these bytes belong to it, if it ends with or before the last one.
+    /// How many of these bytes belong to the element, if it ends among them.
     fn end(&mut self, bytes: &[u8]) -> Option<usize>;
 }
 
@@ -143,7 +143,7 @@ impl Extent for Nesting {
     }
 }
 
-/// An element that is none of them: a number, a word or nonsense.
+/// Any other element: a number, a literal, or invalid text.
 struct Word;
 
 impl Extent for Word {
@@ -154,7 +154,7 @@ impl Extent for Word {
     }
 }
 
-/// The next byte that is not white space, which is not taken.
+/// The next byte that is not white space, without consuming it.
 fn next_byte<R: Read + Seek>(input: &mut Input<R>) -> Result<Option<u8>, SourceError> {
     input.skip_while(is_blank)?;
     Ok(input.fill()?.first().copied())

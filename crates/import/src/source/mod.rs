@@ -1,20 +1,18 @@
-//! Rows from files, whoever wrote them: CSV, a JSON array, or JSON a line each.
+//! Reads the rows of untrusted files: CSV, a JSON array, or newline-delimited JSON.
 //!
-//! * [`Rows`] reads a file from front to back in flat memory: a block of it, and one row of at most
-//!   [`MAX_ROW_BYTES`]. What is longer is read past without being kept.
-//! * A [`Position`] between two rows is all that is needed to go on later, in another process too: the
-//!   rows and lines after it are those that reading through gives.
-//! * A [`Row`] is not validated. A bad one is a row with a [`RowDefect`], so that its cells can be
-//!   given back, and the rows after it are right. Only when they cannot be trusted does reading end,
-//!   with a [`SourceError`].
+//! * [`Rows`] reads a file in constant memory: one block, and one row of at most [`MAX_ROW_BYTES`]. Longer rows are
+//!   skipped without being stored.
+//! * Reading can continue from a [`Position`] between two rows, also in another process, with the same rows and lines.
+//! * A [`Row`] is not validated. A bad row has a [`RowDefect`] and its cells, and the rows after it are correct. When they
+//!   cannot be trusted, reading ends with a [`SourceError`].
 
+mod bounded_text;
 mod cells;
 mod csv;
 mod error;
 mod header;
 mod input;
 mod json;
-mod kept;
 mod ndjson;
 mod object;
 mod row;
@@ -30,20 +28,20 @@ use self::{csv::CsvReader, header::Names, input::Input, json::ArrayReader, ndjso
 pub use error::{RowDefect, SourceError};
 pub use row::Row;
 
-/// Bytes of a row in the file, without the end of its line; a longer one is a defect.
+/// The most bytes of a row in the file, without its line end; a longer row is a defect.
 pub const MAX_ROW_BYTES: usize = 1024 * 1024;
-/// Fields of a CSV record; more are a defect.
+/// The most fields of a CSV record; more are a defect.
 pub const MAX_COLUMNS: usize = 1_000;
-/// Unknown columns that are told.
+/// The most unknown columns that are reported.
 pub const MAX_UNKNOWN_COLUMNS: usize = 100;
-/// Characters of a column's name that are told.
+/// The most characters of a column's name that are reported.
 pub const MAX_NAME_CHARS: usize = 100;
-/// Bytes of a row's cells, all together, that are given back.
+/// The most bytes of a row's cells together that are reported.
 pub const MAX_CELL_BYTES: usize = 8 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A place between two rows where reading can be taken up. The default is before the first row.
+/// A position between two rows where reading can continue. The default is before the first row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// Bytes of the file before it.
@@ -52,16 +50,16 @@ pub struct Position {
     pub line: u64,
 }
 
-/// Columns that a kind of row knows, in lower case.
+/// The known columns of a kind of row, in lower case.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Columns {
-    /// A CSV header must have them. Objects say for themselves.
+    /// A CSV header must have them. An object without one is a bad row.
     pub required: &'static [&'static str],
-    /// They may be there.
+    /// They may be present.
     pub optional: &'static [&'static str],
-    /// They are passed over silently.
+    /// They are ignored without being reported as unknown.
     pub ignored: &'static [&'static str],
-    /// Those of the above whose value may be a JSON object, which is given as its text.
+    /// The required or optional columns whose value may be a JSON object, which is returned as its text.
     pub objects: &'static [&'static str],
 }
 
@@ -85,13 +83,12 @@ pub struct Rows<R> {
     /// Before the first row.
     start: Position,
     position: Position,
-    /// The input is not where `position` is.
-    is_astray: bool,
+    /// The input is not at `position`.
+    needs_seek: bool,
 }
 
 impl<R: Read + Seek> Rows<R> {
-    /// Reads a CSV header, or finds that JSON begins as it must. The source's first byte is the
-    /// file's, wherever it stands now.
+    /// Reads a CSV header, or checks that JSON begins correctly. Reading begins with the first byte of the source.
     pub fn open(source: R, format: Format, columns: &Columns) -> Result<Self, SourceError> {
         let mut input = Input::new(source)?;
         skip_byte_order_mark(&mut input)?;
@@ -110,13 +107,13 @@ impl<R: Read + Seek> Rows<R> {
             }
         };
         let start = input.place();
-        Ok(Self { input, reader, names, start, position: start, is_astray: false })
+        Ok(Self { input, reader, names, start, position: start, needs_seek: false })
     }
 
-    /// Goes to a position that this file gave before, or with the default to its first row.
+    /// Seeks to an earlier [`Rows::position`] of the same file; the default is its first row.
     pub fn seek(&mut self, to: Position) -> Result<(), SourceError> {
         let to = if to.offset <= self.start.offset { self.start } else { to };
-        self.is_astray = true;
+        self.needs_seek = true;
         if to.line == 0 || !self.input.seek(to)? {
             return Err(SourceError::Position { offset: to.offset });
         }
@@ -126,23 +123,21 @@ impl<R: Read + Seek> Rows<R> {
             Reader::NdJson(_) => {}
         }
         self.position = to;
-        self.is_astray = false;
+        self.needs_seek = false;
         Ok(())
     }
 
-    /// Behind the last row that was given; before the first one at first.
+    /// After the last row that was returned, initially before the first row.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The file's columns, trimmed, in lower case, each cut to [`MAX_NAME_CHARS`]; for JSON the known
-    /// ones, without those that are passed over.
+    /// The file's columns, trimmed, in lower case, each cut to [`MAX_NAME_CHARS`]; for JSON the known columns.
     pub fn header(&self) -> &[String] {
         &self.names.header
     }
 
-    /// Columns that are passed over because nobody knows them, once each, at most
-    /// [`MAX_UNKNOWN_COLUMNS`]; for JSON those seen so far.
+    /// Unknown columns, which are ignored, once each, at most [`MAX_UNKNOWN_COLUMNS`]; for JSON those seen so far.
     pub fn unknown_columns(&self) -> &[String] {
         self.names.unknown.as_slice()
     }
@@ -156,14 +151,13 @@ impl<R: Read + Seek> Rows<R> {
         })
     }
 
-    /// The next row; `None` at the end of the file. After an error, the next call tries again behind
-    /// the last row that was given.
+    /// The next row; `None` at the end of the file. After an error, the next call retries after the last returned row.
     #[expect(clippy::should_implement_trait, reason = "the row borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Row<'_>>, SourceError> {
-        if self.is_astray {
+        if self.needs_seek {
             self.seek(self.position)?;
         }
-        self.is_astray = true;
+        self.needs_seek = true;
         let found = match &mut self.reader {
             Reader::Csv(reader) => reader.read(&mut self.input)?,
             Reader::Json(reader) => reader.read(&mut self.input, &mut self.names)?,
@@ -172,16 +166,17 @@ impl<R: Read + Seek> Rows<R> {
         if !found {
             return Ok(None);
         }
-        self.is_astray = false;
+        self.needs_seek = false;
         self.position = self.input.place();
+        let names = &self.names;
         Ok(Some(match &self.reader {
-            Reader::Csv(reader) => reader.row(&self.names),
-            Reader::Json(reader) => reader.objects.row(&self.names),
-            Reader::NdJson(reader) => reader.objects.row(&self.names),
+            Reader::Csv(reader) => Row::of_record(reader, names),
+            Reader::Json(reader) => Row::of_object(&reader.objects, names),
+            Reader::NdJson(reader) => Row::of_object(&reader.objects, names),
         }))
     }
 
-    /// Bytes that are held for the file.
+    /// Allocated bytes.
     #[cfg(test)]
     fn capacity(&self) -> usize {
         self.input.capacity()
@@ -193,10 +188,10 @@ impl<R: Read + Seek> Rows<R> {
     }
 }
 
-/// Takes a UTF-8 byte order mark away, and tells encodings that are not UTF-8 by their first bytes.
+/// Skips a UTF-8 byte order mark, and rejects other encodings by their first bytes.
 fn skip_byte_order_mark<R: Read + Seek>(input: &mut Input<R>) -> Result<(), SourceError> {
     let first = input.fill_to(BYTE_ORDER_MARK.len())?;
-    // No format of ours has a NUL there; UTF-16 without a mark does.
+    // UTF-16 without a mark has a NUL there; no supported format has.
     let is_wide = first.starts_with(b"\xff\xfe")
         || first.starts_with(b"\xfe\xff")
         || first.iter().take(2).any(|byte| *byte == 0);

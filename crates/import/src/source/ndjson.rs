@@ -1,4 +1,4 @@
-//! JSON, an object a line. Blank lines are passed over.
+//! Splits newline-delimited JSON into lines. Blank lines are skipped.
 
 use std::io::{Read, Seek};
 
@@ -17,7 +17,7 @@ pub(super) struct LineReader {
 }
 
 impl LineReader {
-    /// Goes to the first object.
+    /// Skips to the first object.
     pub(super) fn open<R: Read + Seek>(
         input: &mut Input<R>,
         columns: &Columns,

@@ -1,4 +1,4 @@
-//! JSON objects as rows.
+//! Reads the values of a JSON object by column.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
@@ -7,16 +7,15 @@ use serde_json::value::RawValue;
 
 use super::{
     Columns, RowDefect,
+    bounded_text::BoundedText,
     cells::Cells,
     header::{Names, UnknownNames},
-    kept::Kept,
-    row::{Content, Row},
 };
 
 /// Finds the values of known columns in an object's text.
 pub(super) struct ObjectReader {
-    /// The text, as it stands in the file.
-    pub(super) text: Kept,
+    /// The text as it is in the file.
+    pub(super) text: BoundedText,
     /// The line on which it begins.
     pub(super) line: u64,
     /// Where in the text the value of each known column is.
@@ -39,7 +38,7 @@ pub(super) struct Object<'a> {
 impl ObjectReader {
     pub(super) fn new(columns: &Columns) -> Self {
         Self {
-            text: Kept::default(),
+            text: BoundedText::default(),
             line: 0,
             values: Vec::new(),
             defect: None,
@@ -48,7 +47,7 @@ impl ObjectReader {
         }
     }
 
-    /// Reads the text that was collected.
+    /// Parses the collected text.
     pub(super) fn read(&mut self, names: &mut Names) {
         self.defect = self.parse(names).err();
     }
@@ -58,7 +57,7 @@ impl ObjectReader {
             return Err(RowDefect::too_long());
         }
         let text = std::str::from_utf8(self.text.bytes())
-            .map_err(|_| RowDefect::of_row("encoding", "is not valid UTF-8"))?;
+            .map_err(|_| RowDefect::of_row("encoding", "must be valid UTF-8"))?;
         self.values.clear();
         self.values.resize(names.known.len(), None);
         let members = Members {
@@ -77,26 +76,29 @@ impl ObjectReader {
         };
         match read.and_then(|()| json.end()) {
             Ok(()) if is_object => Ok(()),
-            Ok(()) => Err(RowDefect::of_row("not_an_object", "is JSON, but not an object")),
+            Ok(()) => Err(RowDefect::of_row("not_an_object", "must be a JSON object")),
             Err(error) => {
                 let error = error.to_string();
-                // Its line and column are those of the row's text, not of the file.
+                // The error's line and column count from the beginning of the row, not of the file.
                 let reason = error.rsplit_once(" at line ").map_or(&*error, |(reason, _)| reason);
-                Err(RowDefect::of_row("malformed_json", format!("is not valid JSON: {reason}")))
+                Err(RowDefect::of_row("malformed_json", format!("must be valid JSON: {reason}")))
             }
         }
     }
 
     /// The object that was read last.
-    pub(super) fn row<'a>(&'a self, names: &'a Names) -> Row<'a> {
-        let defect = self.defect.as_ref();
-        let content = Content::Object(Object {
+    pub(super) fn object(&self) -> Object<'_> {
+        Object {
             text: self.text.bytes(),
             values: &self.values,
             may_nest: &self.may_nest,
-            is_whole: defect.is_none(),
-        });
-        Row { line: self.line, defect, names, content }
+            is_whole: self.defect.is_none(),
+        }
+    }
+
+    /// The defect of the object that was read last.
+    pub(super) fn defect(&self) -> Option<&RowDefect> {
+        self.defect.as_ref()
     }
 
     #[cfg(test)]
@@ -105,7 +107,7 @@ impl ObjectReader {
     }
 }
 
-/// What becomes of an object's members.
+/// Records where the values of known members are.
 struct Members<'t, 's> {
     text: &'t str,
     known: &'s [&'static str],
@@ -184,7 +186,7 @@ impl<'a> Object<'a> {
         self.values.get(column).is_some_and(Option::is_some)
     }
 
-    /// The text of a known column; null is none.
+    /// The text of a known column; `None` for null.
     pub(super) fn value(
         &self,
         column: usize,
@@ -197,7 +199,7 @@ impl<'a> Object<'a> {
         match json.as_bytes().first() {
             Some(b'"') => match unquoted(json) {
                 Some(text) => Ok(Some(text)),
-                None => Err(RowDefect::of_value(name, "encoding", "is not valid Unicode")),
+                None => Err(RowDefect::of_value(name, "encoding", "must be valid Unicode")),
             },
             Some(b'{') if may_nest => Ok(Some(json.into())),
             Some(b'{' | b'[') => {
@@ -209,7 +211,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Gives the values back, or all of the text if it is not to be understood.
+    /// Returns the values as uploaded, or the whole text if it could not be parsed.
     pub(super) fn write_cells(&self, cells: &mut Cells) {
         if !self.is_whole {
             cells.push(self.text);
@@ -225,7 +227,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// What a JSON string says; `None` if it is none, or half a character is escaped in it.
+/// The content of a JSON string; `None` for another value, or for half a surrogate pair.
 fn unquoted(json: &str) -> Option<Cow<'_, str>> {
     let text = json.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', text.as_bytes()).is_none() {

@@ -1,20 +1,43 @@
-//! One row of a file.
+//! One row of a file, from CSV or JSON.
 
 use std::borrow::Cow;
 
-use super::{RowDefect, cells::Cells, csv::Record, header::Names, object::Object};
+use linnet_domain::rules::NO_NUL_RULE;
+
+use super::{
+    RowDefect,
+    cells::Cells,
+    csv::{CsvReader, Record},
+    header::Names,
+    object::{Object, ObjectReader},
+};
 
 /// One row, not validated.
 pub struct Row<'a> {
-    pub(super) line: u64,
-    pub(super) defect: Option<&'a RowDefect>,
-    pub(super) names: &'a Names,
-    pub(super) content: Content<'a>,
+    line: u64,
+    defect: Option<&'a RowDefect>,
+    names: &'a Names,
+    content: Content<'a>,
 }
 
-pub(super) enum Content<'a> {
+/// The values of a row.
+enum Content<'a> {
     Record(Record<'a>),
     Object(Object<'a>),
+}
+
+impl<'a> Row<'a> {
+    /// The record that was read last.
+    pub(super) fn of_record(reader: &'a CsvReader, names: &'a Names) -> Self {
+        let content = Content::Record(reader.record());
+        Self { line: reader.line(), defect: reader.defect(), names, content }
+    }
+
+    /// The object that was read last.
+    pub(super) fn of_object(reader: &'a ObjectReader, names: &'a Names) -> Self {
+        let content = Content::Object(reader.object());
+        Self { line: reader.line, defect: reader.defect(), names, content }
+    }
 }
 
 impl Row<'_> {
@@ -23,13 +46,12 @@ impl Row<'_> {
         self.line
     }
 
-    /// What is wrong with the row as a whole. Such a row has no values.
+    /// The defect of the row as a whole. Such a row has no values.
     pub fn defect(&self) -> Option<&RowDefect> {
         self.defect
     }
 
-    /// Whether the row names this known column at all: in CSV the header has it, in JSON the object,
-    /// be it with null.
+    /// Whether the row has this known column: in CSV the header has it, in JSON the object, also with null.
     pub fn is_given(&self, column: &str) -> bool {
         self.defect.is_none()
             && self.names.index(column).is_some_and(|index| match &self.content {
@@ -38,9 +60,8 @@ impl Row<'_> {
             })
     }
 
-    /// A known column's text; `None` where the column is not given, for an empty CSV field (CSV knows
-    /// no null) and for JSON's null. JSON numbers are given as they are written, and booleans as
-    /// `true` or `false`. Text never holds NUL. A row with a defect gives that.
+    /// A known column's text; `None` for a missing column, an empty CSV field, and JSON's null. JSON numbers are returned
+    /// as they are written, and booleans as `true` or `false`. Text contains no NUL. A defect of the row is the error.
     pub fn value(&self, column: &str) -> Result<Option<Cow<'_, str>>, RowDefect> {
         if let Some(defect) = self.defect {
             return Err(defect.clone());
@@ -56,17 +77,17 @@ impl Row<'_> {
         };
         match value {
             Some(text) if memchr::memchr(0, text.as_bytes()).is_some() => {
-                Err(RowDefect::of_value(name, "invalid", "may not hold the NUL character"))
+                Err(RowDefect::of_value(name, "invalid", NO_NUL_RULE))
             }
             value => Ok(value),
         }
     }
 
-    /// The row's cells in the order of the header, to be given back with what is wrong with them:
-    /// what they stand for, with U+FFFD for NUL and for what is not UTF-8. A record of another width
-    /// than the header has its own cells; an object that cannot be read is one cell, its text. All
-    /// together they are cut to [`MAX_CELL_BYTES`](super::MAX_CELL_BYTES); the last one then ends
-    /// with an ellipsis.
+    /// The row's cells in the order of the header, for the list of bad rows.
+    ///
+    /// NUL and invalid UTF-8 become U+FFFD. A record of another width than the header has its own cells. An object that
+    /// cannot be parsed is one cell, its text. Together the cells are cut to [`MAX_CELL_BYTES`](super::MAX_CELL_BYTES);
+    /// the last one then ends with an ellipsis.
     pub fn cells(&self) -> Vec<String> {
         let mut cells = Cells::default();
         match &self.content {

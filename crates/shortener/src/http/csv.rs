@@ -1,7 +1,6 @@
-//! CSV (RFC 4180) that a spreadsheet opens without running any of it.
+//! Writes CSV (RFC 4180) that a spreadsheet opens without executing formulas.
 //!
-//! Text that would be a formula gets an apostrophe in front, see [`linnet_domain::formula`]. Numbers are ours and stay
-//! numbers.
+//! Text that would be a formula gets a leading apostrophe, see [`linnet_domain::formula`]. Numbers stay numbers.
 
 use std::borrow::Cow;
 
@@ -17,17 +16,17 @@ use linnet_domain::formula::escape_formula;
 
 use super::error::ApiError;
 
-/// The media type of CSV with a line of names.
+/// The media type of CSV with a header.
 pub(super) const CONTENT_TYPE_CSV: &str = "text/csv; charset=utf-8; header=present";
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cell<'a> {
-    /// Nothing.
+    /// An empty cell.
     Empty,
     /// A number.
     Number(i64),
-    /// Text of whatever origin.
+    /// Untrusted text.
     Text(Cow<'a, str>),
 }
 
@@ -56,7 +55,7 @@ impl From<String> for Cell<'_> {
 }
 
 impl<'a> Cell<'a> {
-    /// What stands in the file, before it is quoted.
+    /// The text in the file, before it is quoted.
     fn into_text(self) -> Cow<'a, str> {
         match self {
             Self::Empty => "".into(),
@@ -73,7 +72,7 @@ impl<'a> Cell<'a> {
 pub(super) struct CsvWriter<W: AsyncWrite + Unpin>(AsyncWriter<W>);
 
 impl<W: AsyncWrite + Unpin> CsvWriter<W> {
-    /// Begins with the line of names, which are ours.
+    /// Begins with the header.
     pub(super) async fn new(output: W, names: &[&str]) -> csv_async::Result<Self> {
         let mut writer =
             AsyncWriterBuilder::new().terminator(Terminator::CRLF).create_writer(output);
@@ -81,7 +80,7 @@ impl<W: AsyncWrite + Unpin> CsvWriter<W> {
         Ok(Self(writer))
     }
 
-    /// Adds a row, which has as many cells as there are names.
+    /// Adds a row with a cell for each name of the header.
     pub(super) async fn row<const N: usize>(
         &mut self,
         cells: [Cell<'_>; N],
@@ -89,7 +88,7 @@ impl<W: AsyncWrite + Unpin> CsvWriter<W> {
         self.0.write_record(cells.map(|cell| cell.into_text().into_owned())).await
     }
 
-    /// Writes out what is buffered, and gives the output back.
+    /// Flushes, and returns the output.
     pub(super) async fn finish(self) -> csv_async::Result<W> {
         self.0.into_inner().await.map_err(Into::into)
     }
@@ -108,19 +107,18 @@ pub(super) async fn csv_of<const N: usize>(
         writer.finish().await
     };
     write.await.map_err(|error: csv_async::Error| {
-        tracing::error!(%error, "CSV could not be written");
+        tracing::error!(%error, "CSV not written");
         Problem::internal().into()
     })
 }
 
-/// Makes an answer a file to save under this name (letters, digits, `-` and `.`), which no browser
-/// takes for a page.
+/// Responds with a file for download. `name` has only letters, digits, `-` and `.`. No browser renders it as a page.
 pub(super) fn respond(mut response: HttpResponseBuilder, name: &str, csv: Vec<u8>) -> HttpResponse {
     name_file(&mut response, name, CONTENT_TYPE_CSV);
     response.body(csv)
 }
 
-/// [`respond`] without the body, and for files of other types.
+/// The headers of [`respond`], for a file of any type.
 pub(super) fn name_file(
     response: &mut HttpResponseBuilder,
     name: &str,
@@ -133,7 +131,7 @@ pub(super) fn name_file(
     }
 }
 
-/// Adds text to a row that is written by hand: as [`CsvWriter`] writes it, without waiting.
+/// Appends a cell of text to a row, in the format of [`CsvWriter`], synchronously.
 pub(super) fn push_text(row: &mut Vec<u8>, text: &str) {
     let text = escape_formula(text);
     if text.bytes().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n')) {
@@ -164,18 +162,18 @@ mod tests {
     async fn must_10_no_cell_is_a_formula() {
         assert_eq!(line("=1+1", 0).await, "'=1+1,0\r\n");
         assert_eq!(line("+49", 0).await, "'+49,0\r\n");
-        assert_eq!(line("-1", 0).await, "'-1,0\r\n", "text stays text");
+        assert_eq!(line("-1", 0).await, "'-1,0\r\n", "a number in quotes is text");
         assert_eq!(line("@SUM(A1)", 0).await, "'@SUM(A1),0\r\n");
         assert_eq!(line("\t=1", 0).await, "'\t=1,0\r\n");
         assert_eq!(line("\r=1", 0).await, "\"'\r=1\",0\r\n");
         assert_eq!(line("\n=1", 0).await, "\"'\n=1\",0\r\n");
         assert_eq!(line("=\"a\",b", 0).await, "\"'=\"\"a\"\",b\",0\r\n");
-        assert_eq!(line("'=1", 0).await, "''=1,0\r\n", "or it would read back as =1");
-        assert_eq!(line("a=1", -7).await, "a=1,-7\r\n", "a number is a number");
+        assert_eq!(line("'=1", 0).await, "''=1,0\r\n", "otherwise it would read back as =1");
+        assert_eq!(line("a=1", -7).await, "a=1,-7\r\n", "numbers have no apostrophe");
     }
 
     #[actix_web::test]
-    async fn cells_are_quoted_where_they_must_be() {
+    async fn cells_are_quoted_when_necessary() {
         assert_eq!(line("a,b", 1).await, "\"a,b\",1\r\n");
         assert_eq!(line("a\"b", 1).await, "\"a\"\"b\",1\r\n");
         assert_eq!(line("a\r\nb", 1).await, "\"a\r\nb\",1\r\n");
@@ -185,7 +183,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn text_written_by_hand_is_the_same() {
+    async fn push_text_equals_the_writer() {
         for text in
             ["a", "", "a,b", "a\"b", "\"", "a\r\nb", "\n", "=1", "'=1", "-", "Zürich, ☃", "a b"]
         {

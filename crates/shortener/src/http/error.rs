@@ -1,4 +1,4 @@
-//! The one place where what went wrong becomes a status code.
+//! Maps every error of a handler to a problem, in one place.
 
 use actix_web::http::StatusCode;
 use linnet_protocol::{
@@ -8,30 +8,31 @@ use linnet_protocol::{
 
 use linnet_store::{Constraint, StoreError};
 
-/// Seconds after which a client may try again when a dependency is away.
-pub(super) const RETRY_AFTER_AWAY: u64 = 1;
+/// `Retry-After` in seconds when a dependency is unavailable.
+pub(super) const RETRY_AFTER_UNAVAILABLE: u64 = 1;
 
-/// PostgreSQL's `query_canceled`, which is what its `statement_timeout` raises.
-const STATEMENT_ENDED: &str = "57014";
+/// PostgreSQL's `query_canceled`, which its `statement_timeout` raises.
+const QUERY_CANCELED: &str = "57014";
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(sqlx::Error::Database(source))
-                if source.code().as_deref() == Some(STATEMENT_ENDED) =>
+                if source.code().as_deref() == Some(QUERY_CANCELED) =>
             {
-                tracing::warn!(error = %source, "a statement took too long");
-                let detail = "the database took too long: ask for less, or try again later";
-                Self(Problem::unavailable(detail, RETRY_AFTER_AWAY))
+                tracing::warn!(error = %source, "statement timed out");
+                let detail = "The database took too long. Request less, or retry later.";
+                Self(Problem::unavailable(detail, RETRY_AFTER_UNAVAILABLE))
             }
             StoreError::Unavailable(source) => {
-                tracing::warn!(error = %source, "the database is away");
-                Self(Problem::unavailable("the database is away", RETRY_AFTER_AWAY))
+                tracing::warn!(error = %source, "database unavailable");
+                let detail = "PostgreSQL cannot be reached. Retry later.";
+                Self(Problem::unavailable(detail, RETRY_AFTER_UNAVAILABLE))
             }
             StoreError::Conflict(constraint) => constraint.into(),
             StoreError::Failed(_) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::error!(error, "a database operation failed");
+                tracing::error!(error, "database operation failed");
                 Self(Problem::internal())
             }
         }
@@ -40,54 +41,54 @@ impl From<StoreError> for ApiError {
 
 impl From<Constraint> for ApiError {
     fn from(constraint: Constraint) -> Self {
-        let (field, message) = (constraint.field(), constraint.message());
-        match constraint {
+        let code = match constraint {
             Constraint::EmailTaken | Constraint::CodeTaken | Constraint::IdTaken => {
-                Self::taken(field, message)
+                ProblemCode::Taken
             }
-            Constraint::UserMissing | Constraint::LinkMissing => {
-                Self::missing_reference(field, message)
-            }
-        }
+            Constraint::UserMissing | Constraint::LinkMissing => ProblemCode::NotFound,
+        };
+        Self(of_field(code, constraint.field(), constraint.message()))
     }
 }
 
-/// An error on its way out of a handler.
+/// The error of a handler.
 #[derive(Debug)]
 pub struct ApiError(pub Problem);
 
 impl ApiError {
-    /// 404 for the resource of the path.
+    /// 404 for the resource of the path, such as "link".
     pub fn not_found(what: &str) -> Self {
-        Self(Problem::not_found(format!("there is no such {what}, or it is not yours to see")))
-    }
-
-    /// 409 for a value that must be unique.
-    pub fn taken(field: &str, message: &str) -> Self {
-        let problem = Problem::of(ProblemCode::Taken)
-            .detail(format!("{field}: {message}"))
-            .errors(vec![field_error(field, "taken", message)]);
-        Self(problem)
-    }
-
-    /// 404 for something that the body refers to.
-    pub fn missing_reference(field: &str, message: &str) -> Self {
-        Self(Problem::not_found(format!("{field}: {message}")).errors(vec![field_error(
-            field,
-            "not_found",
-            message,
-        )]))
+        let detail = format!("The {what} does not exist or belongs to another user.");
+        Self(Problem::not_found(detail))
     }
 
     /// 403.
     pub fn forbidden(detail: &str) -> Self {
         Self(Problem::forbidden(detail))
     }
+
+    /// 422 for one field.
+    pub(super) fn invalid(field: &str, code: &'static str, rule: &str) -> Self {
+        Self(Problem::invalid(vec![field_error(field, code, rule)]))
+    }
 }
 
 /// A [`FieldError`] from borrowed parts.
 pub(super) fn field_error(field: &str, code: &'static str, message: &str) -> FieldError {
     FieldError { field: field.to_owned(), code, message: message.to_owned() }
+}
+
+/// A problem of the body as a whole.
+pub(super) fn body_error(code: ProblemCode, rule: &str) -> Problem {
+    of_field(code, "body", rule)
+}
+
+fn of_field(code: ProblemCode, field: &str, rule: &str) -> Problem {
+    Problem::of(code).detail(format!("{field}: {rule}.")).errors(vec![field_error(
+        field,
+        code.as_str(),
+        rule,
+    )])
 }
 
 impl From<Problem> for ApiError {

@@ -1,4 +1,4 @@
-//! `/internal/v1`: what only the gateway asks. Behind the service token, like the whole api listener.
+//! `/internal/v1`: requests of the gateway. The service token protects the whole API listener.
 
 use actix_web::{
     Error, HttpResponse,
@@ -19,7 +19,7 @@ use linnet_domain::ApiKeySecret;
 
 use super::{
     api::{self, ApiState},
-    error::{ApiError, RETRY_AFTER_AWAY},
+    error::{ApiError, RETRY_AFTER_UNAVAILABLE},
 };
 
 /// Adds the routes.
@@ -31,7 +31,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     );
 }
 
-/// Refuses every call without the service token.
+/// Rejects every request without the service token.
 pub async fn require_token<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -41,36 +41,41 @@ pub async fn require_token<B: MessageBody + 'static>(
         presented.is_some_and(|token| settings.accepts(token.as_bytes()))
     });
     if !accepted {
-        return Err(ApiError::from(Problem::unauthorized("the service token is needed")).into());
+        return Err(
+            ApiError::from(Problem::unauthorized("The request lacks the service token.")).into()
+        );
     }
     next.call(request).await
 }
 
-/// Longest time for one request of the api listener.
+/// The longest time of one request on the API listener.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestTimeout(pub Duration);
 
-/// Ends requests that take too long with 503. The server's own time-outs end its statements; this
-/// one is for a server that does not answer at all.
+/// Ends requests that take too long with 503. PostgreSQL's own timeouts end statements; this one covers a server that
+/// does not respond at all.
 pub async fn limit_time<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
     let limit = request.app_data::<web::Data<RequestTimeout>>().map(|limit| limit.0);
-    // An upload takes as long as it takes; each of its pieces has its time.
+    // The timeout of an upload applies to each part of its body instead.
     let limit = limit.filter(|_| !api::is_upload(request.request()));
-    let answer = next.call(request);
+    let response = next.call(request);
     match limit {
-        None => answer.await,
-        Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-            let problem = Problem::unavailable("the answer took too long", RETRY_AFTER_AWAY);
-            tracing::warn!("a request took too long");
+        None => response.await,
+        Some(limit) => tokio::time::timeout(limit, response).await.unwrap_or_else(|_| {
+            let problem = Problem::unavailable(
+                "The request took too long. Retry later.",
+                RETRY_AFTER_UNAVAILABLE,
+            );
+            tracing::warn!("request timed out");
             Err(ApiError::from(problem).into())
         }),
     }
 }
 
-/// Closes connections after their answers while the process drains.
+/// Closes connections after their responses while the process drains.
 pub async fn close_while_draining<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,

@@ -1,7 +1,9 @@
-//! The listener that the gateway calls: `/api/v1` and `/internal/v1`.
+//! The API listener, which only the gateway calls: `/api/v1` and `/internal/v1`.
 
 pub mod api;
 mod csv;
 mod error;
 pub mod internal;
+mod link_schemas;
 pub mod openapi;
+mod problem_schema;

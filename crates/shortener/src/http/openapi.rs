@@ -1,8 +1,8 @@
-//! The OpenAPI document, from the code. `docs/openapi.json` is its snapshot, which the gateway serves.
+//! Generates the OpenAPI document. `docs/openapi.json` is its snapshot, which the gateway serves.
 
 use linnet_protocol::problem::CONTENT_TYPE_PROBLEM;
 use utoipa::{
-    Modify, OpenApi, ToSchema,
+    Modify, OpenApi,
     openapi::{
         Content, Ref, RefOr, ResponseBuilder,
         path::Operation,
@@ -12,61 +12,31 @@ use utoipa::{
     },
 };
 
-use super::api::{
-    CursorText, TimeCursorText, api_keys, bulk, events, export, import, jobs, live, stats, urls,
-    users,
+use super::{
+    api::{
+        CursorText, TimeCursorText, api_keys, bulk, events, export, import, jobs, live, stats,
+        urls, users,
+    },
+    link_schemas::LinkSchemas,
+    problem_schema::{FieldError, Problem},
 };
-
-/// An error, after RFC 9457. `docs/API.md` lists the codes.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "documents `linnet_protocol::problem::Problem`")]
-pub(super) struct Problem {
-    /// `urn:linnet:problem:` and the code.
-    r#type: String,
-    /// The same for every occurrence of the code.
-    title: String,
-    /// The HTTP status.
-    status: u16,
-    /// What happened this time.
-    detail: String,
-    /// Stable, for programs.
-    code: String,
-    /// Finds the request in the logs.
-    #[schema(required)]
-    request_id: Option<String>,
-    /// What is wrong with which field.
-    #[schema(nullable = false)]
-    errors: Option<Vec<FieldError>>,
-}
-
-/// What is wrong with one field.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "documents `linnet_protocol::problem::FieldError`")]
-struct FieldError {
-    /// The field's name; `body` for the body as a whole.
-    field: String,
-    /// Stable, for programs.
-    code: String,
-    /// For a person.
-    message: String,
-}
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Linnet", description = "Shortens links.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    info(title = "Linnet", description = "Short links: create, resolve, measure.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
-        urls::list, urls::create, urls::get, urls::update, urls::replace, urls::delete,
+        urls::list, urls::create, urls::get, urls::update, urls::delete,
         export::get, bulk::update, bulk::delete, stats::url::get, stats::all::get, live::live,
-        users::list, users::create, users::get, users::update, users::replace, users::delete,
+        users::list, users::create, users::get, users::update, users::delete,
         import::import_urls, import::import_users,
         jobs::list, jobs::dead, jobs::get, jobs::cancel, jobs::replay, jobs::delete,
         jobs::events::watch, jobs::errors::list,
         events::list, events::create, events::get,
-        api_keys::list, api_keys::create, api_keys::get, api_keys::update, api_keys::replace,
+        api_keys::list, api_keys::create, api_keys::get, api_keys::update,
         api_keys::revoke,
     ),
     components(schemas(Problem, FieldError, CursorText, TimeCursorText)),
-    modifiers(&Security, &Problems),
+    modifiers(&LinkSchemas, &PutIsPatch, &Security, &Problems),
 )]
 struct ApiDoc;
 
@@ -89,26 +59,46 @@ impl Modify for Security {
     }
 }
 
-/// The errors that an operation can answer with.
+/// Documents each `PUT` as the `PATCH` of the same path, whose handler it calls.
+struct PutIsPatch;
+
+impl Modify for PutIsPatch {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for item in openapi.paths.paths.values_mut() {
+            let Some(patch) = &item.patch else { continue };
+            let id = patch.operation_id.as_deref().unwrap_or_default();
+            let Some(resource) = id.strip_prefix("update_") else { continue };
+            // A bulk change is `PATCH` only.
+            if item.get.is_some() {
+                let mut put = patch.clone();
+                put.operation_id = Some(format!("replace_{resource}"));
+                item.put = Some(put);
+            }
+        }
+    }
+}
+
+/// Adds the errors that an operation can return.
 struct Problems;
 
 const ANY_OPERATION: &[(&str, &str)] = &[
     ("400", "The request is malformed"),
-    ("401", "No key, or no valid one"),
-    ("403", "Not yours to do"),
-    ("422", "A field is not valid"),
-    ("429", "Too many requests; `Retry-After` says when to come again"),
-    ("503", "Something needed is away; `Retry-After` says when to come again"),
-    ("504", "The answer took too long"),
+    ("401", "No API key, or an invalid one"),
+    ("403", "Forbidden: the API key lacks the scope"),
+    ("422", "Validation failed"),
+    ("429", "Rate limit exceeded; retry after `Retry-After` seconds"),
+    ("503", "Service unavailable; retry after `Retry-After` seconds"),
+    ("504", "Upstream timeout"),
 ];
 const WITH_BODY: &[(&str, &str)] = &[
-    ("404", "What the body refers to is not there, or not yours to see"),
-    ("408", "The body did not arrive in time"),
-    ("409", "A value is taken"),
+    ("404", "Something that the body refers to does not exist or belongs to another user"),
+    ("408", "The body arrived too slowly"),
+    ("409", "Conflict: a value is taken"),
     ("413", "The body is too large"),
     ("415", "The body is not JSON"),
 ];
-const WITH_ID: &[(&str, &str)] = &[("404", "Not there, or not yours to see")];
+const WITH_ID: &[(&str, &str)] =
+    &[("404", "The resource does not exist or belongs to another user")];
 
 impl Modify for Problems {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
@@ -141,7 +131,7 @@ fn add_problems(operation: &mut Operation, problems: &[(&str, &str)]) {
     }
 }
 
-/// The document as JSON, with a line break at its end.
+/// The document as JSON, which ends with a line feed.
 pub fn document() -> Result<String, serde_json::Error> {
     Ok(ApiDoc::openapi().to_pretty_json()? + "\n")
 }
@@ -150,9 +140,9 @@ pub fn document() -> Result<String, serde_json::Error> {
 mod tests {
     use std::{fs, path::Path};
 
-    /// Run with `LINNET_WRITE_SNAPSHOTS=1` after a change of the API, and look at the difference.
+    /// Run with `LINNET_WRITE_SNAPSHOTS=1` after a change of the API, and review the difference.
     #[test]
-    fn the_snapshot_is_what_the_code_says() {
+    fn the_snapshot_equals_the_document() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
         let document = super::document().unwrap();
         if std::env::var_os("LINNET_WRITE_SNAPSHOTS").is_some() {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use sqlx::PgConnection;
 
-use linnet_domain::{LinkId, OnConflict, RedirectStatus, ShortCode, TargetUrl, UserId};
+use linnet_domain::{LinkAttributePatch, LinkId, OnConflict, ShortCode, TargetUrl, UserId};
 
 use super::{
     super::{
@@ -30,38 +30,12 @@ pub struct ImportLink {
     pub short_code: Option<ShortCode>,
     /// The target URL.
     pub target: TargetUrl,
-    /// A label.
-    pub title: Option<String>,
-    /// Whether it resolves.
-    pub is_active: bool,
-    /// The status of the redirect.
-    pub redirect_status: RedirectStatus,
-    /// The expiry.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// The number of clicks after which it no longer resolves.
-    pub max_clicks: Option<i64>,
+    /// The attributes that the row sets. A new link has defaults for the others, and an update keeps their values.
+    pub attributes: LinkAttributePatch,
     /// When it was created; by default now.
     pub created_at: Option<DateTime<Utc>>,
     /// When it was last changed; by default when it was created.
     pub updated_at: Option<DateTime<Utc>>,
-    /// The fields that an update of an existing link changes.
-    pub given: GivenLinkFields,
-}
-
-/// The fields that a row gives, besides the target.
-#[derive(Debug, Clone, Copy, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "one for each column of the table")]
-pub struct GivenLinkFields {
-    /// `title`.
-    pub title: bool,
-    /// `is_active`.
-    pub is_active: bool,
-    /// `redirect_status`.
-    pub redirect_status: bool,
-    /// `expires_at`.
-    pub expires_at: bool,
-    /// `max_clicks`.
-    pub max_clicks: bool,
 }
 
 /// A row with its id and code.
@@ -145,6 +119,7 @@ async fn insert(
     rows: &[NumberedRow<'_>],
 ) -> Result<HashSet<LinkId>, StoreError> {
     let explicit: Vec<i64> = rows.iter().filter_map(|row| row.row.id.map(LinkId::get)).collect();
+    let attributes = column(rows, |row| row.row.attributes.clone().or_default());
     let query = create_links_statement!(
         sqlx::query_scalar,
         "INSERT INTO urls (id, user_id, short_code, original_url, title, is_active,
@@ -164,11 +139,11 @@ async fn insert(
         &column(rows, |row| row.row.user_id.map(UserId::get)) as &[Option<i64>],
         &column(rows, |row| row.code.to_string()),
         &column(rows, |row| row.row.target.as_str().to_owned()),
-        &column(rows, |row| row.row.title.clone()) as &[Option<String>],
-        &column(rows, |row| row.row.is_active),
-        &column(rows, |row| status_code(row.row.redirect_status)),
-        &column(rows, |row| row.row.expires_at) as &[Option<DateTime<Utc>>],
-        &column(rows, |row| row.row.max_clicks) as &[Option<i64>],
+        &column(&attributes, |new| new.title.clone()) as &[Option<String>],
+        &column(&attributes, |new| new.is_active),
+        &column(&attributes, |new| status_code(new.redirect_status)),
+        &column(&attributes, |new| new.expires_at) as &[Option<DateTime<Utc>>],
+        &column(&attributes, |new| new.max_clicks) as &[Option<i64>],
         &column(rows, |row| row.row.created_at) as &[Option<DateTime<Utc>>],
         &column(rows, |row| row.row.updated_at) as &[Option<DateTime<Utc>>],
         &explicit
@@ -285,20 +260,21 @@ async fn update(
     sqlx::query!("SELECT id FROM urls WHERE id = ANY($1) ORDER BY id FOR UPDATE", &ids)
         .fetch_all(&mut *connection)
         .await?;
+    let attributes = column(&rows, |row| row.attributes.clone().or_default());
     let updated = sqlx::query_file_scalar!(
         "queries/import_link_updates.sql",
         &ids,
         &column(&rows, |row| row.target.as_str().to_owned()),
-        &column(&rows, |row| row.title.clone()) as &[Option<String>],
-        &column(&rows, |row| row.is_active),
-        &column(&rows, |row| status_code(row.redirect_status)),
-        &column(&rows, |row| row.expires_at) as &[Option<DateTime<Utc>>],
-        &column(&rows, |row| row.max_clicks) as &[Option<i64>],
-        &column(&rows, |row| row.given.title),
-        &column(&rows, |row| row.given.is_active),
-        &column(&rows, |row| row.given.redirect_status),
-        &column(&rows, |row| row.given.expires_at),
-        &column(&rows, |row| row.given.max_clicks),
+        &column(&attributes, |new| new.title.clone()) as &[Option<String>],
+        &column(&attributes, |new| new.is_active),
+        &column(&attributes, |new| status_code(new.redirect_status)),
+        &column(&attributes, |new| new.expires_at) as &[Option<DateTime<Utc>>],
+        &column(&attributes, |new| new.max_clicks) as &[Option<i64>],
+        &column(&rows, |row| row.attributes.title.is_some()),
+        &column(&rows, |row| row.attributes.is_active.is_some()),
+        &column(&rows, |row| row.attributes.redirect_status.is_some()),
+        &column(&rows, |row| row.attributes.expires_at.is_some()),
+        &column(&rows, |row| row.attributes.max_clicks.is_some()),
         options.visible_to.owner_filter()
     )
     .fetch_all(connection)

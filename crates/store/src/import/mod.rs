@@ -18,7 +18,7 @@ use linnet_domain::{OnConflict, RowProblem, Visibility};
 use super::{Constraint, StoreError};
 
 pub use events::ImportEvent;
-pub use links::{GivenLinkFields, ImportLink};
+pub use links::ImportLink;
 pub use users::ImportUser;
 
 /// How rows are written.

@@ -82,6 +82,7 @@ impl Store {
         if details.is_empty() {
             return self.unchanged_links(ids, visible_to).await;
         }
+        let attributes = &patch.attributes;
         let query = link_query!(
             r#"WITH selected AS (
                  SELECT id FROM urls
@@ -114,14 +115,14 @@ impl Store {
             visible_to.owner_filter(),
             actor.map(UserId::get),
             patch.target.as_ref().map(TargetUrl::as_str),
-            patch.title.is_some(),
-            patch.title.as_ref().and_then(|title| title.as_deref()),
-            patch.is_active,
-            patch.redirect_status.map(status_code),
-            patch.expires_at.is_some(),
-            patch.expires_at.flatten(),
-            patch.max_clicks.is_some(),
-            patch.max_clicks.flatten(),
+            attributes.title.is_some(),
+            attributes.title.as_ref().and_then(|title| title.as_deref()),
+            attributes.is_active,
+            attributes.redirect_status.map(status_code),
+            attributes.expires_at.is_some(),
+            attributes.expires_at.flatten(),
+            attributes.max_clicks.is_some(),
+            attributes.max_clicks.flatten(),
             serde_json::Value::Object(details),
         );
         let rows = observe_query("update_links", query.fetch_all(&self.pool)).await?;
@@ -182,27 +183,9 @@ impl Store {
 
 /// The details of an `updated` event: the changed fields with their new values.
 fn patch_details(patch: &LinkPatch) -> serde_json::Map<String, serde_json::Value> {
-    let mut details = serde_json::Map::new();
-    let mut add = |field: &str, value: serde_json::Value| {
-        details.insert(field.to_owned(), value);
-    };
+    let mut details = patch.attributes.details();
     if let Some(target) = &patch.target {
-        add("original_url", target.as_str().into());
-    }
-    if let Some(title) = &patch.title {
-        add("title", title.clone().into());
-    }
-    if let Some(is_active) = patch.is_active {
-        add("is_active", is_active.into());
-    }
-    if let Some(status) = patch.redirect_status {
-        add("redirect_status", status.code().into());
-    }
-    if let Some(expires_at) = patch.expires_at {
-        add("expires_at", expires_at.map(|time| time.to_rfc3339()).into());
-    }
-    if let Some(max_clicks) = patch.max_clicks {
-        add("max_clicks", max_clicks.into());
+        details.insert("original_url".to_owned(), target.as_str().into());
     }
     details
 }

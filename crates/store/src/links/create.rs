@@ -208,11 +208,11 @@ async fn insert_links(
         &column(links, |new| new.user_id.map(UserId::get)) as &[Option<i64>],
         codes,
         &column(links, |new| new.target.as_str().to_owned()),
-        &column(links, |new| new.title.clone()) as &[Option<String>],
-        &column(links, |new| new.is_active),
-        &column(links, |new| status_code(new.redirect_status)),
-        &column(links, |new| new.expires_at) as &[Option<DateTime<Utc>>],
-        &column(links, |new| new.max_clicks) as &[Option<i64>],
+        &column(links, |new| new.attributes.title.clone()) as &[Option<String>],
+        &column(links, |new| new.attributes.is_active),
+        &column(links, |new| status_code(new.attributes.redirect_status)),
+        &column(links, |new| new.attributes.expires_at) as &[Option<DateTime<Utc>>],
+        &column(links, |new| new.attributes.max_clicks) as &[Option<i64>],
     );
     let rows = query.fetch_all(executor).await?;
     Ok(rows.into_iter().map(Link::from).collect())

@@ -12,7 +12,8 @@ use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
-    Link, LinkFilter, LinkId, OutboxId, Page, RedirectStatus, ShortCode, UserId, Visibility,
+    Link, LinkAttributes, LinkFilter, LinkId, OutboxId, Page, RedirectStatus, ShortCode, UserId,
+    Visibility,
 };
 
 use super::{Store, StoreError};
@@ -51,12 +52,14 @@ impl From<LinkRow> for Link {
             user_id: row.user_id,
             short_code: row.short_code,
             original_url: row.original_url,
-            title: row.title,
-            is_active: row.is_active,
-            redirect_status: RedirectStatus::from_code(row.redirect_status.into())
-                .unwrap_or_default(),
-            expires_at: row.expires_at,
-            max_clicks: row.max_clicks,
+            attributes: LinkAttributes {
+                title: row.title,
+                is_active: row.is_active,
+                redirect_status: RedirectStatus::from_code(row.redirect_status.into())
+                    .unwrap_or_default(),
+                expires_at: row.expires_at,
+                max_clicks: row.max_clicks,
+            },
             clicks: row.clicks,
             version: row.version,
             created_at: row.created_at,

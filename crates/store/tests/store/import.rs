@@ -1,7 +1,5 @@
-use linnet_domain::{Email, LinkId, OnConflict, RedirectStatus, ShortCode, UserId, Visibility};
-use linnet_store::{
-    GivenLinkFields, ImportLink, ImportUser, RowOutcome, Store, WriteOptions, WriteRows,
-};
+use linnet_domain::{Email, LinkAttributePatch, LinkId, OnConflict, ShortCode, UserId, Visibility};
+use linnet_store::{ImportLink, ImportUser, RowOutcome, Store, WriteOptions, WriteRows};
 use sqlx::PgPool;
 
 use crate::support::{create, create_user, new_link, target};
@@ -17,15 +15,14 @@ fn link(id: Option<i64>, user_id: Option<i64>, code: Option<&str>) -> ImportLink
         user_id: user_id.and_then(UserId::new),
         short_code: code.map(|code| ShortCode::parse(code).unwrap()),
         target: target("https://example.com/new"),
-        title: Some("new".to_owned()),
-        is_active: true,
-        redirect_status: RedirectStatus::default(),
-        expires_at: None,
-        max_clicks: None,
+        attributes: titled("new"),
         created_at: None,
         updated_at: None,
-        given: GivenLinkFields::default(),
     }
+}
+
+fn titled(title: &str) -> LinkAttributePatch {
+    LinkAttributePatch { title: Some(Some(title.to_owned())), ..LinkAttributePatch::default() }
 }
 
 fn options(on_conflict: OnConflict) -> WriteOptions {
@@ -102,9 +99,7 @@ async fn must_16_import_conflicts_update_only_visible_links(pool: PgPool) {
         [link(None, Some(ada.get()), Some("hers")), link(None, Some(bob.get()), Some("his"))];
     assert_eq!(write(&store, &rows, &fail).await, ["+", "+"]);
     let again = |code| ImportLink {
-        title: Some("changed".to_owned()),
-        given: GivenLinkFields { title: true, ..GivenLinkFields::default() },
-        is_active: false,
+        attributes: titled("changed"),
         ..link(None, Some(ada.get()), Some(code))
     };
     let rows = [again("hers"), again("his")];

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use linnet_domain::{LinkPatch, Visibility};
+use linnet_domain::{LinkAttributePatch, LinkPatch, Visibility};
 use linnet_store::Store;
 use sqlx::PgPool;
 
@@ -10,7 +10,7 @@ use crate::support::{create, new_link};
 async fn must_05_max_clicks_is_exact_under_concurrency(pool: PgPool) {
     let store = Store::new(pool);
     let mut new = new_link(Some("limited"));
-    new.max_clicks = Some(50);
+    new.attributes.max_clicks = Some(50);
     create(&store, &new).await;
     let clicks = futures::future::join_all((0..400).map(|_| store.consume_click("limited"))).await;
     let passed = clicks.iter().filter(|click| matches!(click, Ok(Some(_)))).count();
@@ -23,23 +23,32 @@ async fn must_05_max_clicks_is_exact_under_concurrency(pool: PgPool) {
 async fn peeking_counts_no_click_and_other_limits_apply(pool: PgPool) {
     let store = Store::new(pool);
     let mut new = new_link(Some("limited"));
-    new.max_clicks = Some(1);
+    new.attributes.max_clicks = Some(1);
     let link = create(&store, &new).await;
     for _ in 0..3 {
         assert!(store.peek_click("limited").await.unwrap().is_some());
     }
-    let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+    let off = LinkPatch::from(LinkAttributePatch {
+        is_active: Some(false),
+        ..LinkAttributePatch::default()
+    });
     store.update_link(link.id, Visibility::All, None, &off).await.unwrap();
     assert!(store.consume_click("limited").await.unwrap().is_none());
 
     let past = chrono::Utc::now() - Duration::from_secs(1);
-    let expired =
-        LinkPatch { is_active: Some(true), expires_at: Some(Some(past)), ..LinkPatch::default() };
+    let expired = LinkPatch::from(LinkAttributePatch {
+        is_active: Some(true),
+        expires_at: Some(Some(past)),
+        ..LinkAttributePatch::default()
+    });
     store.update_link(link.id, Visibility::All, None, &expired).await.unwrap();
     assert!(store.consume_click("limited").await.unwrap().is_none());
 
-    let unlimited =
-        LinkPatch { expires_at: Some(None), max_clicks: Some(None), ..LinkPatch::default() };
+    let unlimited = LinkPatch::from(LinkAttributePatch {
+        expires_at: Some(None),
+        max_clicks: Some(None),
+        ..LinkAttributePatch::default()
+    });
     store.update_link(link.id, Visibility::All, None, &unlimited).await.unwrap();
     for _ in 0..3 {
         assert!(store.consume_click("limited").await.unwrap().is_some());
@@ -55,7 +64,10 @@ async fn most_clicked_returns_active_links_only(pool: PgPool) {
             store.consume_click(code).await.unwrap();
         }
     }
-    let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+    let off = LinkPatch::from(LinkAttributePatch {
+        is_active: Some(false),
+        ..LinkAttributePatch::default()
+    });
     let inactive = create(&store, &new_link(Some("inactive"))).await;
     store.update_link(inactive.id, Visibility::All, None, &off).await.unwrap();
     let mut codes = Vec::new();

@@ -1,4 +1,6 @@
-use linnet_domain::{EventFilter, LinkFilter, LinkId, LinkPatch, Page, PageStart, Visibility};
+use linnet_domain::{
+    EventFilter, LinkAttributePatch, LinkFilter, LinkId, LinkPatch, Page, PageStart, Visibility,
+};
 use linnet_store::{LinkCreation, Store};
 use sqlx::PgPool;
 
@@ -67,7 +69,10 @@ async fn must_16_links_of_other_users_are_not_visible(pool: PgPool) {
     let mut new = new_link(None);
     new.user_id = Some(owner.id);
     let link = create(&store, &new).await;
-    let patch = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+    let patch = LinkPatch::from(LinkAttributePatch {
+        is_active: Some(false),
+        ..LinkAttributePatch::default()
+    });
 
     assert!(store.find_link(link.id, Visibility::Owner(other.id)).await.unwrap().is_none());
     assert!(
@@ -87,7 +92,13 @@ async fn must_16_links_of_other_users_are_not_visible(pool: PgPool) {
             .is_empty()
     );
     assert!(
-        store.find_link(link.id, Visibility::Owner(owner.id)).await.unwrap().unwrap().is_active
+        store
+            .find_link(link.id, Visibility::Owner(owner.id))
+            .await
+            .unwrap()
+            .unwrap()
+            .attributes
+            .is_active
     );
 }
 
@@ -135,7 +146,7 @@ async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
     let mut new = new_link(Some("needle-1"));
     create(&store, &new).await;
     new = new_link(None);
-    new.title = Some("50%_off NEEDLE".into());
+    new.attributes.title = Some("50%_off NEEDLE".into());
     create(&store, &new).await;
     new = new_link(None);
     new.target = target("https://example.com/needle");
@@ -242,12 +253,15 @@ async fn many_links_change_like_one(pool: PgPool) {
     assert!(same.iter().all(|changed| changed.outbox_id.is_none()));
     assert_eq!(count(&pool, events).await, 0);
 
-    let patch = LinkPatch { title: Some(Some("Together".to_owned())), ..LinkPatch::default() };
+    let patch = LinkPatch::from(LinkAttributePatch {
+        title: Some(Some("Together".to_owned())),
+        ..LinkAttributePatch::default()
+    });
     let changed = store.update_links(&ids, visible_to, actor, &patch).await.unwrap();
     let mut versions = std::collections::HashSet::new();
     for changed in &changed {
         let before = mine.iter().find(|link| link.id == changed.link.id).unwrap();
-        assert_eq!(changed.link.title.as_deref(), Some("Together"));
+        assert_eq!(changed.link.attributes.title.as_deref(), Some("Together"));
         assert_eq!(changed.link.original_url, before.original_url);
         assert!(changed.link.version > before.version);
         assert!(versions.insert(changed.link.version), "each link has its own version");
@@ -279,7 +293,9 @@ async fn concurrent_changes_of_the_same_links_do_not_deadlock(pool: PgPool) {
         ids.push(create(&store, &new_link(None)).await.id);
     }
     let backwards: Vec<_> = ids.iter().rev().copied().collect();
-    let patch = |on| LinkPatch { is_active: Some(on), ..LinkPatch::default() };
+    let patch = |on| {
+        LinkPatch::from(LinkAttributePatch { is_active: Some(on), ..LinkAttributePatch::default() })
+    };
     let patches = [patch(true), patch(false)];
     let changes = (0..40).map(|n| {
         let ids = if n % 2 == 0 { &ids } else { &backwards };

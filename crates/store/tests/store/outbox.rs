@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use linnet_domain::{LinkPatch, Visibility};
+use linnet_domain::{LinkAttributePatch, LinkPatch, Visibility};
 use linnet_store::{InvalidationKind, Store};
 use sqlx::PgPool;
 
@@ -10,7 +10,10 @@ use crate::support::{create, new_link};
 async fn pending_invalidations_exclude_young_ones(pool: PgPool) {
     let store = Store::new(pool);
     let link = create(&store, &new_link(Some("changed"))).await;
-    let off = LinkPatch { is_active: Some(false), ..LinkPatch::default() };
+    let off = LinkPatch::from(LinkAttributePatch {
+        is_active: Some(false),
+        ..LinkAttributePatch::default()
+    });
     let changed = store.update_link(link.id, Visibility::All, None, &off).await.unwrap().unwrap();
 
     assert!(store.pending_invalidations(Duration::from_hours(1), 10).await.unwrap().is_empty());

@@ -1,7 +1,7 @@
 //! What the tests begin with.
 
 use linnet_domain::{
-    Email, Link, NewLink, NewUser, RedirectStatus, ShortCode, TargetPolicy, TargetUrl, User,
+    Email, Link, LinkAttributes, NewLink, NewUser, ShortCode, TargetPolicy, TargetUrl, User,
 };
 use linnet_store::{LinkCreation, Store};
 use sqlx::PgPool;
@@ -17,11 +17,7 @@ pub(crate) fn new_link(code: Option<&str>) -> NewLink {
         user_id: None,
         short_code: code.map(|code| ShortCode::parse(code).expect("a code")),
         target: target("https://example.com/"),
-        title: None,
-        is_active: true,
-        redirect_status: RedirectStatus::Found,
-        expires_at: None,
-        max_clicks: None,
+        attributes: LinkAttributes::default(),
     }
 }
 

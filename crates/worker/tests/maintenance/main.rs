@@ -13,7 +13,6 @@ mod support;
 use std::time::Duration;
 
 use chrono::{DateTime, Days, Utc};
-use linnet_domain::NewLink;
 use linnet_jobs::JobSettings;
 use linnet_platform::clock::Clock;
 use linnet_store::{Store, StoreError, TaskOutcome};
@@ -51,7 +50,9 @@ async fn execute(pool: &PgPool, statement: &'static str) {
 
 async fn create_expired_link(store: &Store, code: &str, ago: Duration) {
     let expires_at = Some(store.server_time().await.unwrap() - ago);
-    create(store, &NewLink { expires_at, ..new_link(Some(code)) }).await;
+    let mut new = new_link(Some(code));
+    new.attributes.expires_at = expires_at;
+    create(store, &new).await;
 }
 
 #[sqlx::test(migrations = "../../migrations")]

@@ -5,7 +5,7 @@ fn csv(text: impl AsRef<[u8]>) -> Vec<Seen> {
 }
 
 #[test]
-fn lines_are_right_whatever_ends_them() {
+fn lines_are_counted_for_every_line_end() {
     for end in ["\n", "\r\n", "\r"] {
         let text = "id,name|1,a||2,\"b|c||\"|\"3\",d|||4,e|".replace('|', end);
         let inside = format!("b{end}c{end}{end}");
@@ -28,12 +28,12 @@ fn lines_are_right_whatever_ends_them() {
 }
 
 #[test]
-fn a_header_of_many_lines_counts_them() {
+fn a_header_may_have_several_lines() {
     assert_eq!(csv("id,name,\"a\r\nb\r\n\"\r\n1,x,y\r\n"), [row(4, "", &["1", "x", "y"])]);
 }
 
 #[test]
-fn columns_come_in_any_order_and_case() {
+fn columns_may_be_in_any_order_and_case() {
     let text = "\u{feff}\"Note\", NAME ,Extra,iD,clicks,extra,\n\"a,\"\"b\",x,,1,9,,\n";
     let mut rows = open(text, Format::Csv).unwrap();
     assert_eq!(rows.header(), ["note", "name", "extra", "id", "clicks", "extra", ""]);
@@ -51,7 +51,7 @@ fn columns_come_in_any_order_and_case() {
 }
 
 #[test]
-fn a_byte_order_mark_in_a_row_is_its_own() {
+fn a_byte_order_mark_in_a_row_is_text() {
     let text = "id,name\n\u{feff}1,a\n\u{feff}2,b\n";
     let expected = [row(2, "", &["\u{feff}1", "a"]), row(3, "", &["\u{feff}2", "b"])];
     assert_eq!(csv(text), expected);
@@ -62,7 +62,7 @@ fn a_byte_order_mark_in_a_row_is_its_own() {
 }
 
 #[test]
-fn fields_are_text_without_nul() {
+fn fields_with_nul_are_invalid() {
     let of = |name: &[u8]| {
         let text = [b"id,name\n1,", name, b"\n"].concat();
         value(text, Format::Csv, "name").map_err(|defect| (defect.column, defect.code))
@@ -81,17 +81,17 @@ fn fields_are_text_without_nul() {
 }
 
 #[test]
-fn cells_are_given_back_as_text() {
+fn cells_are_reported_as_text() {
     let rows = csv(b"id,name\n1\0,caf\xe9\n'=1,'a\n");
     assert_eq!(rows[0].2, ["1\u{fffd}", "caf\u{fffd}"]);
     assert_eq!(rows[1].2, ["=1", "'a"]);
 }
 
 #[test]
-fn rows_of_another_width_are_told_and_passed() {
+fn rows_of_another_width_are_reported_and_skipped() {
     let mut rows = open("id,name\n1\n2,b\n3,c,d\n4,e\n", Format::Csv).unwrap();
     let short = rows.next().unwrap().unwrap();
-    assert_eq!(short.defect().unwrap().message, "has 1 fields, the header 2");
+    assert_eq!(short.defect().unwrap().message, "must have 2 fields, not 1");
     assert_eq!(short.value("id").unwrap_err().code, "field_count");
     assert!(!short.is_given("id"));
     let expected =
@@ -100,7 +100,7 @@ fn rows_of_another_width_are_told_and_passed() {
 }
 
 #[test]
-fn a_quote_that_is_never_closed_is_told() {
+fn an_unclosed_quote_is_reported() {
     for (text, defect) in [
         ("\"b", "unclosed_quote"),
         ("\"b\"\"", "unclosed_quote"),
@@ -120,24 +120,24 @@ fn a_quote_that_is_never_closed_is_told() {
 }
 
 #[test]
-fn headers_that_do_not_fit_are_refused() {
+fn invalid_headers_are_rejected() {
     let of = |text: &[u8]| {
         let error = refusal(text, Format::Csv);
         assert_eq!(error.field(), "header");
         assert!(error.is_of_file());
         (error.code(), error.to_string())
     };
-    assert_eq!(of(b"note\n1\n"), ("missing_columns", "the header lacks `id`, `name`".into()));
-    assert_eq!(of(b"Id"), ("missing_columns", "the header lacks `name`".into()));
-    let twice = "the column `id` is in the header twice";
+    assert_eq!(of(b"note\n1\n"), ("missing_columns", "must have the columns `id`, `name`".into()));
+    assert_eq!(of(b"Id"), ("missing_columns", "must have the columns `name`".into()));
+    let twice = "must have the column `id` only once";
     assert_eq!(of(b"id,name, ID\n"), ("repeated_column", twice.into()));
-    let twice = "the column `note` is in the header twice";
+    let twice = "must have the column `note` only once";
     assert_eq!(of(b"id,note,name,note\n"), ("repeated_column", twice.into()));
     assert_eq!(of(b"id,name,caf\xe9\n").0, "encoding");
 }
 
 #[test]
-fn limits_are_met_exactly() {
+fn limits_are_exact() {
     let wide = |fields: usize| format!("id,name{}\n", ",x".repeat(fields - 2));
     let rows = csv(format!("{}{}", wide(MAX_COLUMNS), wide(MAX_COLUMNS)));
     assert_eq!((rows[0].1, rows[0].2.len()), ("", MAX_COLUMNS));

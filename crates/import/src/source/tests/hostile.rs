@@ -80,7 +80,7 @@ fn endless(format: Format, file: Endless) -> Result<Vec<(u64, &'static str)>, So
 }
 
 #[test]
-fn long_rows_are_read_past() {
+fn long_rows_are_skipped() {
     let file = Endless::new("id,name\n1,", "x", MANY, "\n2,b\n");
     assert_eq!(endless(Format::Csv, file).unwrap(), [(2, "too_long"), (3, "")]);
     for (begin, again, end) in
@@ -105,7 +105,7 @@ fn long_rows_are_read_past() {
 }
 
 #[test]
-fn wide_records_are_read_past() {
+fn wide_records_are_skipped() {
     for (again, defect) in [(",", "too_many_fields"), ("\"\",", "too_many_fields")] {
         let middle = 1_000_000;
         let file = Endless::new("id,name\n1,", again, middle, "\n2,b\n");
@@ -117,7 +117,7 @@ fn wide_records_are_read_past() {
 }
 
 #[test]
-fn headers_are_bounded() {
+fn long_headers_are_rejected() {
     let refused = |again, size| {
         endless(Format::Csv, Endless::new("id,name,", again, size, "\n1,a\n")).unwrap_err().code()
     };
@@ -126,7 +126,7 @@ fn headers_are_bounded() {
 }
 
 #[test]
-fn ends_that_never_come_are_told() {
+fn missing_ends_are_reported() {
     let rows = endless(Format::Csv, Endless::new("id,name\n1,\"", "x\n", SOME, "")).unwrap();
     assert_eq!(rows, [(2, "unclosed_quote")]);
     let error = endless(Format::Json, Endless::new("[\n", "[", SOME, "")).unwrap_err();
@@ -136,7 +136,7 @@ fn ends_that_never_come_are_told() {
 }
 
 #[test]
-fn blank_space_is_no_row() {
+fn white_space_is_not_a_row() {
     for blank in ["\n", "\r\n", "\r"] {
         let lines = 300_000 / blank.len() as u64;
         let file = Endless::new("id,name\n1,a\n", blank, 300_000, "2,b\n");
@@ -153,7 +153,7 @@ fn blank_space_is_no_row() {
 }
 
 #[test]
-fn nul_everywhere_ends_nothing() {
+fn files_of_nul_are_read_to_the_end() {
     let rows = endless(Format::Csv, Endless::new("id,name\n", "\0", 1_000, "\n1,a\n")).unwrap();
     assert_eq!(rows, [(2, "field_count"), (3, "")]);
     let rows = endless(Format::NdJson, Endless::new("{}\n", "\0", SOME, "\n{}\n")).unwrap();

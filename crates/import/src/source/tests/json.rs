@@ -67,7 +67,7 @@ fn values_become_text() {
 }
 
 #[test]
-fn objects_stay_json_where_they_may() {
+fn nested_objects_are_returned_as_json() {
     let of = |json: &str| {
         value(format!("{{\"details\": {json} }}"), Format::NdJson, "details")
             .map_err(|defect| (defect.code, defect.message))
@@ -80,7 +80,7 @@ fn objects_stay_json_where_they_may() {
 }
 
 #[test]
-fn each_object_says_what_it_gives() {
+fn each_object_has_its_own_columns() {
     let text =
         "{\"id\":null,\"id\":7,\"x\":[{}],\"clicks\":1,\"n\\u0061me\":null,\"x\":1,\"ID\":1}\n{}";
     let mut rows = open(text, Format::NdJson).unwrap();
@@ -153,17 +153,17 @@ fn bad_elements_are_rows() {
     rows.next().unwrap();
     let row = rows.next().unwrap().unwrap();
     let message = &row.defect().unwrap().message;
-    assert_eq!(message, "is not valid JSON: EOF while parsing a value");
+    assert_eq!(message, "must be valid JSON: EOF while parsing a value");
     assert_eq!(read("{} {}\n{\"id\":1}x\n{}", Format::NdJson)[1].1, "malformed_json");
 }
 
 #[test]
 fn broken_arrays_end_reading() {
-    let ends = "the file ends inside the array";
-    let cut = "the file ends inside the element that begins here";
-    let comma = "a comma or `]` is missing before this";
-    let element = "an element of the array is missing before this";
-    let behind = "something is behind the array";
+    let ends = "the file must not end inside the array";
+    let cut = "the file must not end inside the element that begins here";
+    let comma = "a comma or `]` must be before this";
+    let element = "an element of the array must be before this";
+    let behind = "the array must be the end of the file";
     for (text, count, line, message) in [
         ("[", 0, 1, ends),
         ("[\n{}\n", 1, 3, ends),
@@ -193,7 +193,7 @@ fn broken_arrays_end_reading() {
 }
 
 #[test]
-fn limits_are_met_exactly() {
+fn limits_are_exact() {
     let object = |bytes: usize| format!("{{\"name\":\"{}\"}}", "x".repeat(bytes - 11));
     for (bytes, defect) in [(MAX_ROW_BYTES, ""), (MAX_ROW_BYTES + 1, "too_long")] {
         let rows = read(format!("[{},\n{{}}]", object(bytes)), Format::Json);
@@ -206,7 +206,7 @@ fn limits_are_met_exactly() {
 }
 
 #[test]
-fn deep_elements_do_not_end_the_process() {
+fn deeply_nested_elements_do_not_overflow_the_stack() {
     for open in ["[", "{\"a\":"] {
         let depth = 400_000 / open.len();
         let close = if open == "[" { "]" } else { "}" };

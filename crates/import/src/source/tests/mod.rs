@@ -91,7 +91,7 @@ fn formats_have_names() {
 }
 
 #[test]
-fn encodings_that_are_not_utf_8_are_told() {
+fn other_encodings_than_utf_8_are_rejected() {
     for format in [Format::Csv, Format::Json, Format::NdJson] {
         for text in ["id,name\n1,a\n", "[{\"id\":1}]"] {
             let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -108,7 +108,7 @@ fn encodings_that_are_not_utf_8_are_told() {
 }
 
 #[test]
-fn a_file_without_anything_is_empty() {
+fn a_blank_file_is_empty() {
     for format in [Format::Csv, Format::Json, Format::NdJson] {
         for text in ["", "\u{feff}", "\r\n\r\n\n", "\u{feff}\n"] {
             let error = refusal(text, format);
@@ -142,7 +142,7 @@ impl Seek for Failing {
 }
 
 #[test]
-fn reading_goes_on_after_a_failure() {
+fn reading_continues_after_a_failure() {
     for (format, text) in [
         (Format::Csv, &b"id,name\n1,\"a\nb\"\r\n2,c\n"[..]),
         (Format::Json, b"[{\"id\":1,\"name\":\"a\"} , {\"id\":2,\"name\":\"c\"}]"),

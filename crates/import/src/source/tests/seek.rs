@@ -181,22 +181,22 @@ fn check_many(format: Format, make: fn(&mut StdRng) -> Made) {
 }
 
 #[test]
-fn csv_is_taken_up_behind_every_row() {
+fn csv_resumes_after_every_row() {
     check_many(Format::Csv, csv);
 }
 
 #[test]
-fn arrays_are_taken_up_behind_every_element() {
+fn arrays_resume_after_every_element() {
     check_many(Format::Json, array);
 }
 
 #[test]
-fn lines_are_taken_up_behind_every_one() {
+fn ndjson_resumes_after_every_line() {
     check_many(Format::NdJson, lines);
 }
 
 #[test]
-fn positions_that_cannot_be_are_refused() {
+fn invalid_positions_are_rejected() {
     for format in [Format::Csv, Format::NdJson] {
         let text = "id,name\n1,a\n";
         let mut rows = open(text, format).unwrap();

@@ -1,4 +1,4 @@
-//! `/api/v1/api-keys`. The secret is in the answer that makes a key, and nowhere else.
+//! `/api/v1/api-keys`: API keys. Only the response that creates a key has its secret.
 
 use actix_web::{HttpResponse, http::header::LOCATION, web};
 use chrono::{DateTime, Utc};
@@ -7,41 +7,45 @@ use linnet_protocol::problem::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use linnet_domain::{ApiKey, ApiKeySecret, KeyId, Page, UserId, bounded_text};
+use linnet_domain::{
+    ApiKey, ApiKeySecret, KeyId, Page, UserId, bounded_text,
+    rules::{Rule, Time, Violation, string},
+};
+use linnet_store::Constraint;
 
 use super::{
     super::error::ApiError,
     ApiState, Caller,
-    fields::{Bad, JsonObject, QueryFields, id, invalid, query_id, string, timestamp},
+    fields::{JsonObject, QueryFields, id, query_id},
     list::{CursorParam, ListParams, ListQuery},
 };
 
 const PATH: &str = "/api/v1/api-keys";
 
-/// A key, without its secret.
+/// An API key without its secret.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApiKey)]
 pub(crate) struct ApiKeyBody {
-    /// The public part.
+    /// The public part of the key.
     id: String,
-    /// Whose key it is.
+    /// The owner.
     #[schema(value_type = i64)]
     user_id: UserId,
-    /// What the owner calls it.
+    /// A label.
     name: String,
-    /// What it allows.
+    /// The scopes.
     scopes: Vec<String>,
-    /// When it was made.
+    /// When it was created.
     created_at: DateTime<Utc>,
-    /// When it ends by itself.
+    /// When it expires.
     #[schema(required)]
     expires_at: Option<DateTime<Utc>>,
 }
 
-/// A new key with its secret.
+/// A new API key with its secret.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ApiKeyCreated {
-    /// The whole key. It is shown this once.
+    /// The complete key. No later response has it.
     key: String,
     #[serde(flatten)]
     body: ApiKeyBody,
@@ -51,13 +55,13 @@ pub(crate) struct ApiKeyCreated {
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "documents the input")]
 pub(crate) enum ScopeName {
-    /// See own links and events.
+    /// Read own links and events.
     #[schema(rename = "urls:read")]
     UrlsRead,
     /// Create, change and delete own links.
     #[schema(rename = "urls:write")]
     UrlsWrite,
-    /// See the own user and its keys.
+    /// Read the own user and its keys.
     #[schema(rename = "users:read")]
     UsersRead,
     /// Change the own user and its keys.
@@ -66,12 +70,12 @@ pub(crate) enum ScopeName {
     /// Start and cancel jobs.
     #[schema(rename = "jobs:write")]
     JobsWrite,
-    /// Everything, for everybody.
+    /// Everything, for all users.
     #[schema(rename = "admin")]
     Admin,
 }
 
-/// What makes a key.
+/// An API key to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(
@@ -79,24 +83,24 @@ pub(crate) enum ScopeName {
     reason = "documents the input; `Fields` reads it, to report all errors at once"
 )]
 pub(crate) struct ApiKeyCreate {
-    /// What to call it.
+    /// A label.
     #[schema(
         min_length = 1,
         max_length = 100,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     )]
     name: String,
-    /// What it allows; at most what the caller's own key allows.
+    /// The scopes; each must be allowed by the caller's own key.
     #[schema(min_items = 1, max_items = 6, value_type = Vec<ScopeName>)]
     scopes: Vec<String>,
-    /// When it ends by itself.
+    /// When it expires.
     expires_at: Option<DateTime<Utc>>,
-    /// Whose key it is; only administrators name another than themselves.
+    /// The owner; only administrators may name another user.
     #[schema(minimum = 1)]
     user_id: Option<i64>,
 }
 
-/// A change of a key: any subset of the fields.
+/// A change of an API key: any subset of the fields.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(
@@ -104,7 +108,7 @@ pub(crate) struct ApiKeyCreate {
     reason = "documents the input; `Fields` reads it, to report all errors at once"
 )]
 pub(crate) struct ApiKeyPatch {
-    /// New name.
+    /// The new label.
     #[schema(
         nullable = false,
         min_length = 1,
@@ -144,11 +148,11 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     );
 }
 
-/// Creates a key.
+/// Creates an API key.
 #[utoipa::path(post, path = "/api/v1/api-keys", operation_id = "create_api_key", tag = "api-keys", request_body = ApiKeyCreate,
-    responses((status = 201, description = "Created; the only time the secret is shown",
+    responses((status = 201, description = "Created. Only this response has the secret",
         body = ApiKeyCreated,
-        headers(("Location" = String, description = "The new key's address")))))]
+        headers(("Location" = String, description = "The path of the new key")))))]
 pub(crate) async fn create(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -157,16 +161,18 @@ pub(crate) async fn create(
     let mut fields = body.fields;
     let name = fields.required("name", name);
     let scopes = fields.required("scopes", scopes);
-    let expires_at = fields.optional("expires_at", timestamp);
+    let expires_at = fields.optional("expires_at", Time::from_json);
     let user_id = fields.optional("user_id", id);
     let (name, scopes) = fields.finish_with(name.zip(scopes))?;
     if !caller.identity().scopes.covers(scopes) {
-        return Err(ApiError::forbidden("scopes: a key cannot allow more than its maker may do"));
+        return Err(ApiError::forbidden(
+            "scopes: a key may only have scopes that the key of the caller has.",
+        ));
     }
     let owner = caller.owner(user_id)?;
-    let owner = owner.ok_or_else(|| ApiError::missing_reference("user_id", "whose key is it?"))?;
+    let owner = owner.ok_or(Constraint::UserMissing)?;
     let secret = ApiKeySecret::generate().map_err(|error| {
-        tracing::error!(%error, "the system has no randomness to give");
+        tracing::error!(%error, "random number generator failed");
         Problem::internal()
     })?;
     let key = state.store.create_key(&secret, owner, &name, scopes, expires_at).await?;
@@ -175,7 +181,7 @@ pub(crate) async fn create(
         .json(ApiKeyCreated { key: secret.reveal(), body: key.into() }))
 }
 
-/// Lists keys, oldest first.
+/// Lists API keys, oldest first.
 #[utoipa::path(get, path = "/api/v1/api-keys", operation_id = "list_api_keys", tag = "api-keys",
     params(("user_id" = Option<i64>, Query, minimum = 1), ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [ApiKeyBody],
@@ -194,7 +200,7 @@ pub(crate) async fn list(
     Ok(list.respond(PATH, &bodies, |_| next))
 }
 
-/// Shows a key, without its secret.
+/// Returns an API key without its secret.
 #[utoipa::path(get, path = "/api/v1/api-keys/{id}", operation_id = "get_api_key", tag = "api-keys",
     params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
     responses((status = 200, description = "The key", body = ApiKeyBody)))]
@@ -209,7 +215,7 @@ pub(crate) async fn get(
     Ok(HttpResponse::Ok().json(ApiKeyBody::from(key)))
 }
 
-/// Renames a key.
+/// Renames an API key.
 #[utoipa::path(patch, path = "/api/v1/api-keys/{id}", operation_id = "update_api_key", tag = "api-keys", request_body = ApiKeyPatch,
     params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
     responses((status = 200, description = "The key after the change", body = ApiKeyBody)))]
@@ -231,14 +237,7 @@ pub(crate) async fn update(
     Ok(HttpResponse::Ok().json(ApiKeyBody::from(key)))
 }
 
-/// Renames a key.
-#[utoipa::path(put, path = "/api/v1/api-keys/{id}", operation_id = "replace_api_key", tag = "api-keys", request_body = ApiKeyPatch,
-    params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
-    responses((status = 200, description = "The key after the change", body = ApiKeyBody)))]
-#[expect(dead_code, reason = "documents that PUT is PATCH; the route calls `update`")]
-pub(crate) fn replace() {}
-
-/// Revokes a key, for good. It stops working everywhere within a second.
+/// Revokes an API key permanently. It is rejected everywhere within a second.
 #[utoipa::path(delete, path = "/api/v1/api-keys/{id}", operation_id = "delete_api_key", tag = "api-keys",
     params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
     responses((status = 204, description = "Revoked")))]
@@ -255,31 +254,28 @@ pub(crate) async fn revoke(
 }
 
 fn key_id(text: &str) -> Result<KeyId, ApiError> {
-    KeyId::parse(text).map_err(|_| {
-        let message = "must be 8 of 0-9, A-Z, a-z";
-        Problem::invalid(vec![super::super::error::field_error("id", "invalid", message)]).into()
-    })
+    KeyId::parse(text).map_err(|_| ApiError::invalid("id", "invalid", "must be 8 of `0-9A-Za-z`"))
 }
 
-fn name(value: serde_json::Value) -> Result<String, Bad> {
-    bounded_text(&string(value)?, ApiKey::MAX_NAME).map_err(invalid)
+fn name(value: serde_json::Value) -> Result<String, Violation> {
+    bounded_text(&string(value)?, ApiKey::MAX_NAME).map_err(Violation::invalid)
 }
 
-fn scopes(value: serde_json::Value) -> Result<Scopes, Bad> {
-    let serde_json::Value::Array(items) = value else {
-        return Err(("wrong_type", "must be an array of strings".to_owned()));
+fn scopes(value: serde_json::Value) -> Result<Scopes, Violation> {
+    let items = match value {
+        serde_json::Value::Array(items) => items,
+        other => return Err(Violation::wrong_type("an array of strings", &other)),
     };
-    if items.is_empty() {
-        return Err(("invalid", "must name at least one scope".to_owned()));
-    }
-    if items.len() > Scope::ALL.len() {
-        return Err(("invalid", format!("must name at most {} scopes", Scope::ALL.len())));
+    let most = Scope::ALL.len();
+    if items.is_empty() || items.len() > most {
+        return Err(Violation::invalid(format!("must have from 1 to {most} scopes")));
     }
     items
         .into_iter()
         .map(|item| {
             let word = string(item)?;
-            Scope::parse(&word).ok_or_else(|| ("invalid", format!("`{word}` is not a scope")))
+            Scope::parse(&word)
+                .ok_or_else(|| Violation::invalid(format!("must have known scopes, not `{word}`")))
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/urls/bulk`: the same change for many links at once.
+//! `/api/v1/urls/bulk`: one change for many links.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ use super::{
     urls::{UrlPatch, read_patch},
 };
 
-/// Links of one request, so that its one statement ends within `postgres.statement_timeout_ms`.
+/// The most links of one request. Its statement must finish within `postgres.statement_timeout_ms`.
 const MAX_IDS: usize = 1_000;
 
 /// A change of many links.
@@ -28,10 +28,10 @@ const MAX_IDS: usize = 1_000;
     reason = "documents the input; `Fields` reads it, to report all errors at once"
 )]
 pub(crate) struct UrlBulkPatch {
-    /// The links, each once.
+    /// The ids of the links, each once.
     #[schema(schema_with = different_ids)]
     ids: Vec<i64>,
-    /// What changes, for each of them.
+    /// The change, the same for each link.
     change: UrlPatch,
 }
 
@@ -43,27 +43,27 @@ pub(crate) struct UrlBulkPatch {
     reason = "documents the input; `Fields` reads it, to report all errors at once"
 )]
 pub(crate) struct UrlBulkDelete {
-    /// The links, each once.
+    /// The ids of the links, each once.
     #[schema(schema_with = different_ids)]
     ids: Vec<i64>,
 }
 
-/// What became of many links.
+/// The result of a bulk change.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UrlBulkAnswer {
-    /// How many were found.
+    /// How many links were found.
     count: usize,
-    /// One for each id, in the order of the request.
+    /// One result for each id, in the order of the request.
     results: Vec<UrlBulkResult>,
 }
 
-/// What became of one link.
+/// The result for one link.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UrlBulkResult {
-    /// The link.
+    /// The id of the link.
     #[schema(value_type = i64)]
     id: LinkId,
-    /// What the same request for this link alone would have been answered with.
+    /// The status that the same request for this link alone would have returned.
     status: u16,
 }
 
@@ -76,11 +76,11 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     );
 }
 
-/// Changes many links in the same way, those that are there and the caller's: all of them or, when the
-/// answer is an error, none.
+/// Applies one change to many links. Links that do not exist or belong to another user are skipped; an error response
+/// changes none.
 #[utoipa::path(patch, path = "/api/v1/urls/bulk", operation_id = "update_urls", tag = "urls",
     request_body = UrlBulkPatch,
-    responses((status = 200, description = "What became of each: 200 or 404", body = UrlBulkAnswer)))]
+    responses((status = 200, description = "The result for each link: 200 or 404", body = UrlBulkAnswer)))]
 pub(crate) async fn update(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -96,14 +96,14 @@ pub(crate) async fn update(
     let (ids, patch) = fields.finish_with(ids.zip(patch))?;
     let changed =
         state.store.update_links(&ids, caller.visibility(), caller.user_id(), &patch).await?;
-    Ok(answer(&state, &ids, &changed, StatusCode::OK).await)
+    Ok(respond(&state, &ids, &changed, StatusCode::OK).await)
 }
 
-/// Deletes many links, those that are there and the caller's: all of them or, when the answer is an
-/// error, none. Their codes are free again, their events stay.
+/// Deletes many links. Links that do not exist or belong to another user are skipped; an error response deletes none.
+/// Their short codes become available again; their events stay.
 #[utoipa::path(delete, path = "/api/v1/urls/bulk", operation_id = "delete_urls", tag = "urls",
     request_body = UrlBulkDelete,
-    responses((status = 200, description = "What became of each: 204 or 404", body = UrlBulkAnswer)))]
+    responses((status = 200, description = "The result for each link: 204 or 404", body = UrlBulkAnswer)))]
 pub(crate) async fn delete(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -112,26 +112,26 @@ pub(crate) async fn delete(
     let mut fields = body.fields;
     let ids = read_ids(&mut fields);
     let ids = fields.finish_with(ids)?;
-    let gone = state.store.delete_links(&ids, caller.visibility(), caller.user_id()).await?;
-    Ok(answer(&state, &ids, &gone, StatusCode::NO_CONTENT).await)
+    let deleted = state.store.delete_links(&ids, caller.visibility(), caller.user_id()).await?;
+    Ok(respond(&state, &ids, &deleted, StatusCode::NO_CONTENT).await)
 }
 
 fn read_ids(fields: &mut Fields) -> Option<Vec<LinkId>> {
     fields.required("ids", |value| ids(value, MAX_IDS))
 }
 
-/// Tells the caches first: whoever has the answer sees what it says.
-async fn answer(
+/// Publishes the invalidations before the response, so that the client reads its own change.
+async fn respond(
     state: &ApiState,
     ids: &[LinkId],
     changed: &[ChangedLink],
-    done: StatusCode,
+    success: StatusCode,
 ) -> HttpResponse {
     if changed.iter().any(|changed| changed.outbox_id.is_some()) {
         state.announcer.relay_outbox().await;
     }
     let found: HashSet<LinkId> = changed.iter().map(|changed| changed.link.id).collect();
-    let status_of = |id| if found.contains(&id) { done } else { StatusCode::NOT_FOUND };
+    let status_of = |id| if found.contains(&id) { success } else { StatusCode::NOT_FOUND };
     let results =
         ids.iter().map(|&id| UrlBulkResult { id, status: status_of(id).as_u16() }).collect();
     HttpResponse::Ok().json(UrlBulkAnswer { count: found.len(), results })
@@ -144,7 +144,7 @@ fn different_ids() -> utoipa::openapi::schema::Array {
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
         .minimum(Some(1));
     ArrayBuilder::new()
-        .description(Some("The links, each once."))
+        .description(Some("The ids of the links, each once."))
         .items(id)
         .min_items(Some(1))
         .max_items(Some(MAX_IDS))

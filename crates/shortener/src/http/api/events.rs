@@ -1,5 +1,4 @@
-//! `/api/v1/events`: what happened. Events are made and read, never changed. Clicks are listed among
-//! them, and made by visitors only.
+//! `/api/v1/events`: events, which are created and read but never changed. Lists contain clicks, too.
 
 use actix_web::{
     HttpResponse,
@@ -12,21 +11,22 @@ use utoipa::ToSchema;
 
 use linnet_domain::{
     Event, EventFilter, EventId, EventType, LinkId, NewEvent, TimeSortKey, UserId,
+    rules::{Rule, Time, Violation, string},
 };
 use linnet_store::Constraint;
 
 use super::{
     super::{csv, error::ApiError},
     ApiState, Caller, IdGuard,
-    fields::{Bad, JsonObject, QueryFields, id, invalid, object, query_id, string, timestamp},
+    fields::{JsonObject, QueryFields, id, object, query_id},
     format::{Accepted, Format, FormatParams},
-    idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
+    idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
     list::{ListParams, ListQuery, TimeCursorParam},
 };
 
 const PATH: &str = "/api/v1/events";
 
-/// A client's own event.
+/// An event of a client.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(
@@ -34,16 +34,16 @@ const PATH: &str = "/api/v1/events";
     reason = "documents the input; `Fields` reads it, to report all errors at once"
 )]
 pub(crate) struct EventCreate {
-    /// An existing link.
+    /// The id of an existing link.
     #[schema(minimum = 1)]
     url_id: i64,
-    /// An existing user; only administrators name another than themselves.
+    /// The id of an existing user; only administrators may name another user.
     #[schema(minimum = 1)]
     user_id: Option<i64>,
-    /// 1 to 64 of `[0-9A-Za-z_.:-]`, but not `click`: the service counts clicks itself.
+    /// 1 to 64 of `[0-9A-Za-z_.:-]`, but not `click`: Linnet records clicks itself.
     #[schema(min_length = 1, max_length = 64, pattern = "^(?!click$)[0-9A-Za-z_.:-]{1,64}$")]
     event_type: String,
-    /// What else is known; default `{}`.
+    /// Further data. Default: `{}`.
     #[schema(value_type = Option<Object>)]
     details: Option<serde_json::Value>,
 }
@@ -62,7 +62,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 #[utoipa::path(post, path = "/api/v1/events", operation_id = "create_event", tag = "events", request_body = EventCreate,
     params(IdempotencyParams),
     responses((status = 201, description = "Recorded", body = Event,
-        headers(("Location" = String, description = "The new event's address")))))]
+        headers(("Location" = String, description = "The path of the new event")))))]
 pub(crate) async fn create(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -77,25 +77,25 @@ pub(crate) async fn create(
     let (url_id, event_type) = fields.finish_with(url_id.zip(event_type))?;
     let user_id = caller.owner(user_id)?;
     let new = NewEvent { url_id, user_id, event_type, details };
-    idempotency::once(&state, &caller, "POST /events", key, &raw, async |maker| {
-        answer(maker.create_event(&new, caller.visibility()).await?)
+    idempotency::once(&state, &caller, "POST /events", key, &raw, async |creator| {
+        created(creator.create_event(&new, caller.visibility()).await?)
     })
     .await
 }
 
-fn answer(event: Option<Event>) -> Result<Made, ApiError> {
+fn created(event: Option<Event>) -> Result<CreatedResponse, ApiError> {
     let event = event.ok_or(Constraint::LinkMissing)?;
-    Made::new(StatusCode::CREATED, format!("{PATH}/{}", event.id), &event)
+    CreatedResponse::new(StatusCode::CREATED, format!("{PATH}/{}", event.id), &event)
 }
 
-/// Lists events and clicks, by time and id. `event_type=click` lists clicks alone; with another type,
-/// or with `user_id`, there are none of them, since nobody is known to have clicked.
+/// Lists events and clicks in the order of time. `event_type=click` selects clicks. Another type, or `user_id`, excludes
+/// clicks, which are anonymous.
 #[utoipa::path(get, path = "/api/v1/events", operation_id = "list_events", tag = "events",
     params(("url_id" = Option<i64>, Query, minimum = 1),
         ("user_id" = Option<i64>, Query, minimum = 1),
         ("event_type" = Option<String>, Query, pattern = "^[0-9A-Za-z_.:-]{1,64}$"),
-        ("from" = Option<DateTime<Utc>>, Query, description = "Not before"),
-        ("to" = Option<DateTime<Utc>>, Query, description = "Before"),
+        ("from" = Option<DateTime<Utc>>, Query, description = "The beginning, inclusive"),
+        ("to" = Option<DateTime<Utc>>, Query, description = "The end, exclusive"),
         ListParams, TimeCursorParam, FormatParams),
     responses((status = 200, description = "One page", content(
             (Vec<Event> = "application/json"), (String = "text/csv")),
@@ -113,8 +113,8 @@ pub(crate) async fn list(
             event_type: fields
                 .optional("event_type", event_type)
                 .map(|event_type| event_type.as_str().to_owned()),
-            from: fields.optional("from", timestamp),
-            to: fields.optional("to", timestamp),
+            from: fields.optional("from", Time::from_json),
+            to: fields.optional("to", Time::from_json),
         };
         (accepted.read(fields), filter)
     })?;
@@ -145,7 +145,7 @@ fn cells(event: Event) -> [csv::Cell<'static>; 6] {
     ]
 }
 
-/// Shows an event. Clicks are found in lists only.
+/// Returns an event. Only lists contain clicks.
 #[utoipa::path(get, path = "/api/v1/events/{id}", operation_id = "get_event", tag = "events",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The event", body = Event)))]
@@ -158,10 +158,10 @@ pub(crate) async fn get(
     Ok(HttpResponse::Ok().json(event.ok_or_else(|| ApiError::not_found("event"))?))
 }
 
-fn event_type(value: serde_json::Value) -> Result<EventType, Bad> {
-    EventType::parse(&string(value)?).map_err(invalid)
+fn event_type(value: serde_json::Value) -> Result<EventType, Violation> {
+    EventType::parse(&string(value)?).map_err(Violation::invalid)
 }
 
-fn own_event_type(value: serde_json::Value) -> Result<EventType, Bad> {
-    EventType::parse_own(&string(value)?).map_err(invalid)
+fn own_event_type(value: serde_json::Value) -> Result<EventType, Violation> {
+    EventType::parse_own(&string(value)?).map_err(Violation::invalid)
 }

@@ -1,4 +1,4 @@
-//! JSON or CSV: by the parameter `format`, else by what `Accept` prefers, else JSON.
+//! Selects JSON or CSV: by the parameter `format`, otherwise by `Accept`, otherwise JSON.
 
 use std::future::{Ready, ready};
 
@@ -7,21 +7,19 @@ use actix_web::{
     dev::Payload,
     http::header::{Accept, Header},
 };
+use linnet_domain::rules::{Violation, string};
 use utoipa::IntoParams;
 
-use super::{
-    super::error::ApiError,
-    fields::{Bad, Fields, string},
-};
+use super::{super::error::ApiError, fields::Fields};
 
-/// How an answer is written.
+/// The format of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
     Csv,
 }
 
-/// What `Accept` prefers. Never fails: a header that cannot be read says nothing.
+/// The format that `Accept` prefers. A header that cannot be parsed is ignored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Accepted(Format);
 
@@ -30,23 +28,23 @@ pub(crate) struct Accepted(Format);
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the input; `Accepted` reads it")]
 pub(crate) struct FormatParams {
-    /// `json` or `csv`; without it, `Accept` decides.
+    /// `json` or `csv`. Default: by `Accept`.
     #[param(pattern = "^(json|csv)$")]
     format: Option<String>,
 }
 
 impl Accepted {
-    /// Reads `format`, which wins.
+    /// Reads `format`, which overrides `Accept`.
     pub(super) fn read(self, fields: &mut Fields) -> Format {
         fields.optional("format", format).unwrap_or(self.0)
     }
 }
 
-fn format(value: serde_json::Value) -> Result<Format, Bad> {
+fn format(value: serde_json::Value) -> Result<Format, Violation> {
     match string(value)?.as_str() {
         "json" => Ok(Format::Json),
         "csv" => Ok(Format::Csv),
-        _ => Err(("invalid", "must be json or csv".to_owned())),
+        _ => Err(Violation::invalid("must be json or csv")),
     }
 }
 
@@ -55,7 +53,6 @@ impl FromRequest for Accepted {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        // Of `*/*` and what else there is, JSON is given.
         let ranked = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
         let first = ranked.iter().find_map(|media| match media.essence_str() {
             "text/csv" => Some(Format::Csv),
@@ -87,7 +84,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn the_parameter_wins_over_the_header() {
+    async fn format_overrides_accept() {
         for (accept, wanted) in [
             (None, Format::Json),
             (Some("*/*"), Format::Json),
@@ -104,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_are_refused() {
+    fn unknown_formats_are_rejected() {
         for bad in ["CSV", "xml", ""] {
             assert!(format(json!(bad)).is_err(), "{bad}");
         }

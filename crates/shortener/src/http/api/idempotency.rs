@@ -1,4 +1,4 @@
-//! `Idempotency-Key` on `POST`: the header, and the answers that are kept.
+//! `Idempotency-Key` on `POST`: reads the header, and stores and replays responses.
 
 use std::future::{Ready, ready};
 
@@ -21,10 +21,7 @@ use linnet_store::{
     StoredResponse,
 };
 
-use super::{
-    super::error::{ApiError, field_error},
-    ApiState, Caller,
-};
+use super::{super::error::ApiError, ApiState, Caller, fields::ONCE_RULE};
 
 /// The request header.
 pub(super) const HEADER: &str = "idempotency-key";
@@ -36,7 +33,7 @@ const MAX_KEY_BYTES: usize = 255;
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "documents the input; `IdempotencyKey` reads it")]
 pub(crate) struct IdempotencyParams {
-    /// Repeats within 24 h get the first answer; another request with the same key is refused.
+    /// A repeated request within 24 h returns the first response; another request with the same key is rejected.
     #[param(
         rename = "Idempotency-Key",
         nullable = false,
@@ -47,7 +44,7 @@ pub(crate) struct IdempotencyParams {
     idempotency_key: Option<String>,
 }
 
-/// The key, if the request has one.
+/// The key of the request, if it has one.
 #[derive(Debug)]
 pub(crate) struct IdempotencyKey(Option<String>);
 
@@ -64,37 +61,35 @@ impl FromRequest for IdempotencyKey {
                 .ok()
                 .filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()))
                 .map(|key| Self(Some(key.to_owned())))
-                .ok_or("must be 1 to 255 visible ASCII characters"),
-            (Some(_), Some(_)) => Err("is given more than once"),
+                .ok_or("must be 1 to 255 printable ASCII characters"),
+            (Some(_), Some(_)) => Err(ONCE_RULE),
         };
-        ready(key.map_err(|message| {
-            Problem::invalid(vec![field_error("Idempotency-Key", "invalid", message)]).into()
-        }))
+        ready(key.map_err(|rule| ApiError::invalid("Idempotency-Key", "invalid", rule)))
     }
 }
 
-/// The answer to a `POST` that made, or found, something.
-pub(crate) struct Made {
+/// The response to a `POST` that created or found a resource.
+pub(crate) struct CreatedResponse {
     status: StatusCode,
     location: String,
     body: String,
 }
 
-impl Made {
-    /// Writes the body as JSON.
+impl CreatedResponse {
+    /// With `body` as JSON.
     pub(super) fn new<T: Serialize>(
         status: StatusCode,
         location: String,
         body: &T,
     ) -> Result<Self, ApiError> {
         let body = serde_json::to_string(body).map_err(|error| {
-            tracing::error!(%error, "an answer could not be written");
+            tracing::error!(%error, "response not serialized");
             Problem::internal()
         })?;
         Ok(Self { status, location, body })
     }
 
-    /// The form that is stored.
+    /// The stored form.
     fn stored(&self) -> StoredResponse {
         StoredResponse {
             status: i16::try_from(self.status.as_u16()).unwrap_or(500),
@@ -112,14 +107,14 @@ impl Made {
     }
 }
 
-/// What makes things: the worker's tools, or the transaction that holds the request's key.
-pub(super) enum Maker<'a> {
+/// Creates resources: directly, or in the transaction that holds the request's key.
+pub(super) enum Creator<'a> {
     Plain(&'a ApiState),
     Keyed(IdempotentTransaction),
 }
 
-impl Maker<'_> {
-    /// Makes a link, or with `reuse` gives the one that the same user already has.
+impl Creator<'_> {
+    /// Creates a link, or with `reuse` returns the one that the same user already has.
     pub(super) async fn create_link(
         &mut self,
         new: NewLink,
@@ -165,31 +160,31 @@ impl Maker<'_> {
     }
 }
 
-/// Answers a `POST` to `route` with what `work` made, or, if the request's key was used before, with
-/// the answer of then. What was made is committed when this returns.
+/// Responds to a `POST` to `route` with the response of `create`, or with the stored response of the same key. The created
+/// resource is committed when this returns.
 pub(super) async fn once(
     state: &ApiState,
     caller: &Caller,
     route: &str,
     key: IdempotencyKey,
     body: &[u8],
-    work: impl AsyncFnOnce(&mut Maker<'_>) -> Result<Made, ApiError>,
+    create: impl AsyncFnOnce(&mut Creator<'_>) -> Result<CreatedResponse, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut maker = match &key.0 {
-        None => Maker::Plain(state),
+    let mut creator = match &key.0 {
+        None => Creator::Plain(state),
         Some(key) => match begin(&state.store, caller, route, key, body).await? {
-            Ok(first) => Maker::Keyed(first),
+            Ok(first) => Creator::Keyed(first),
             Err(replayed) => return Ok(replayed),
         },
     };
-    let made = work(&mut maker).await?;
-    if let Maker::Keyed(first) = maker {
-        first.finish(&made.stored()).await?;
+    let created = create(&mut creator).await?;
+    if let Creator::Keyed(first) = creator {
+        first.finish(&created.stored()).await?;
     }
-    Ok(made.respond())
+    Ok(created.respond())
 }
 
-/// Claims the key, or gives the answer that the key already has.
+/// Claims the key, or returns the stored response of the key.
 async fn begin(
     store: &Store,
     caller: &Caller,
@@ -201,27 +196,25 @@ async fn begin(
     hash.update(route.as_bytes());
     hash.update([0]);
     hash.update(body);
-    let recorded =
-        store.begin_idempotent(&caller.idempotency_owner(), key, &hash.finalize()).await?;
-    match recorded {
+    let claim = store.begin_idempotent(&caller.idempotency_owner(), key, &hash.finalize()).await?;
+    match claim {
         IdempotencyClaim::New(first) => Ok(Ok(first)),
-        IdempotencyClaim::Replay(answer) => Ok(Err(replay(answer))),
+        IdempotencyClaim::Replay(stored) => Ok(Err(replay(stored))),
         IdempotencyClaim::Mismatch => {
-            let message = "was used for another request within the last 24 h";
-            let error = field_error("Idempotency-Key", "reused", message);
-            Err(Problem::invalid(vec![error]).into())
+            let rule = "must be new: another request used this key within the last 24 h";
+            Err(ApiError::invalid("Idempotency-Key", "reused", rule))
         }
     }
 }
 
-fn replay(answer: StoredResponse) -> HttpResponse {
-    let status = u16::try_from(answer.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
+fn replay(stored: StoredResponse) -> HttpResponse {
+    let status = u16::try_from(stored.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
     let mut response = HttpResponse::build(status.unwrap_or(StatusCode::OK));
-    if let Some(location) = answer.location {
+    if let Some(location) = stored.location {
         response.insert_header((LOCATION, location));
     }
     response
         .insert_header((REPLAYED, HeaderValue::from_static("true")))
         .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
-        .body(answer.body)
+        .body(stored.body)
 }

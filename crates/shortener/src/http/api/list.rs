@@ -1,4 +1,4 @@
-//! Lists: a plain JSON array, and RFC 8288 `Link` headers to the rest.
+//! Lists: a JSON array per page, with an RFC 8288 `Link` header to the next page.
 
 use std::rc::Rc;
 
@@ -9,88 +9,93 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use linnet_domain::{Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, PageStart, SortKey};
+use linnet_domain::{
+    Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, PageStart, SortKey,
+    rules::{Violation, string},
+};
 
 use super::{
     super::error::ApiError,
-    fields::{Bad, Fields, QueryFields, invalid, query_positive, string},
+    fields::{Fields, QueryFields, query_positive},
 };
 
-/// The parameters that every list takes, read from a query string.
+/// The parameters of every list, read from a query string.
 pub(crate) struct ListQuery<P = i64> {
     pairs: Rc<[(String, String)]>,
-    /// The page that is asked for.
+    /// The requested page.
     pub(super) page: Page<P>,
 }
 
-fn page_size(value: serde_json::Value) -> Result<i64, Bad> {
+fn page_size(value: serde_json::Value) -> Result<i64, Violation> {
     let size = query_positive(value)?;
     if size <= MAX_PAGE_SIZE {
         Ok(size)
     } else {
-        Err(("out_of_range", format!("must be at most {MAX_PAGE_SIZE}")))
+        Err(Violation::out_of_range(format!("must be a whole number from 1 to {MAX_PAGE_SIZE}")))
     }
 }
 
-fn page_number(value: serde_json::Value) -> Result<i64, Bad> {
+fn page_number(value: serde_json::Value) -> Result<i64, Violation> {
     let number = query_positive(value)?;
     if number <= MAX_PAGE_NUMBER {
         Ok(number)
     } else {
-        Err(("out_of_range", format!("must be at most {MAX_PAGE_NUMBER}: go on with cursor")))
+        let rule =
+            format!("must be a whole number from 1 to {MAX_PAGE_NUMBER}; continue with `cursor`");
+        Err(Violation::out_of_range(rule))
     }
 }
 
-/// The parameters of every list but `cursor`, documented. `limit` and `cursor` win over `per_page` and `page`.
+/// The parameters of every list except `cursor`, documented. `limit` and `cursor` override `per_page` and `page`.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the input; `ListQuery` reads it")]
 pub(crate) struct ListParams {
-    /// Most items of the page; default 50.
+    /// The most items of the page. Default: 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// For clients that page by number, from 1.
+    /// The number of the page, from 1, for clients that page by number.
     #[param(minimum = 1, maximum = 500)]
     page: Option<i64>,
-    /// As `limit`.
+    /// The same as `limit`.
     #[param(minimum = 1, maximum = 200)]
     per_page: Option<i64>,
 }
 
-/// `cursor` of a list in the order of ids.
+/// The cursor of a list in the order of ids.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the input; `ListQuery` reads it")]
 pub(crate) struct CursorParam {
-    /// From the `Link` header of the page before.
+    /// From the `Link` header of the previous page.
     #[param(value_type = Option<CursorText>)]
     cursor: Option<String>,
 }
 
-/// `cursor` of a list in the order of time.
+/// The cursor of a list in the order of time.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the input; `ListQuery` reads it")]
 pub(crate) struct TimeCursorParam {
-    /// From the `Link` header of the page before.
+    /// From the `Link` header of the previous page.
     #[param(value_type = Option<TimeCursorText>)]
     cursor: Option<String>,
 }
 
-/// A point in a list. Opaque: only what a `Link` header gave is valid.
+/// A position in a list. Opaque: only values from a `Link` header are valid.
 #[derive(ToSchema)]
 #[schema(as = Cursor, format = "cursor")]
 #[expect(dead_code, reason = "documents the input")]
 pub(crate) struct CursorText(String);
 
-/// A point in a list of what happened. Opaque: only what a `Link` header gave is valid.
+/// A position in a list of events. Opaque: only values from a `Link` header are valid.
 #[derive(ToSchema)]
 #[schema(as = TimeCursor, format = "time-cursor")]
 #[expect(dead_code, reason = "documents the input")]
 pub(crate) struct TimeCursorText(String);
 
 impl<P: SortKey> ListQuery<P> {
-    /// Reads `limit` and `cursor`, or `page` and `per_page`, and lets `filters` read the rest.
+    /// Reads `limit` and `cursor`, or `page` and `per_page`. `filters` reads the other parameters.
     pub(super) fn read<T>(
         query: QueryFields,
         filters: impl FnOnce(&mut Fields) -> T,
@@ -99,7 +104,7 @@ impl<P: SortKey> ListQuery<P> {
         let number = fields.optional("page", page_number);
         let per_page = fields.optional("per_page", page_size);
         let cursor = fields
-            .optional("cursor", |value| Cursor::parse(&string(value)?).map_err(invalid))
+            .optional("cursor", |value| Cursor::parse(&string(value)?).map_err(Violation::invalid))
             .map(|cursor| cursor.after);
         let limit = fields.optional("limit", page_size);
         let position = match (cursor, limit, number, per_page) {
@@ -114,8 +119,8 @@ impl<P: SortKey> ListQuery<P> {
         Ok((Self { pairs, page }, filters))
     }
 
-    /// The array, with a link to the next page when this one is full. `point_of` tells the point that
-    /// the next page follows: the last item's, or for things without one its position.
+    /// The array, with a link to the next page when this one is full. `point_of` returns the point after which the next
+    /// page begins.
     pub(super) fn respond<T: Serialize>(
         &self,
         path: &str,

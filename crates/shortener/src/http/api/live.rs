@@ -1,4 +1,4 @@
-//! A link's clicks as they come, as an event stream.
+//! `GET /api/v1/urls/{id}/live`: streams a link's clicks as server-sent events.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use linnet_platform::lifecycle::Lifecycle;
@@ -9,7 +9,7 @@ use linnet_clicks::{LiveClick, LiveClickId, LiveClickSubscription};
 use linnet_domain::LinkId;
 
 use super::{
-    super::error::{ApiError, RETRY_AFTER_AWAY},
+    super::error::{ApiError, RETRY_AFTER_UNAVAILABLE},
     ApiState, Caller, IdGuard,
     sse::{self, ALIVE, HEARTBEAT, RECONNECT, RETRY},
 };
@@ -18,15 +18,14 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(web::resource("/urls/{id}/live").route(web::get().to(live)));
 }
 
-/// Streams clicks as they come.
+/// Streams clicks.
 ///
-/// `click` events with the click as JSON, at most a second old; a comment every 15 s when there are
-/// none. `Last-Event-ID` goes on where a client was; a `gap` event says that some clicks in between are
-/// no longer in the stream (the list of events has them), or that the client was too slow. `reconnect`
-/// comes when the server stops.
+/// Each `click` event has a click as JSON, at most a second old. A comment is sent after 15 s without events.
+/// `Last-Event-ID` resumes after an event. A `gap` event means that the stream no longer has some clicks (the list of
+/// events has them), or that the client was too slow. `reconnect` is sent before the server stops.
 #[utoipa::path(get, path = "/api/v1/urls/{id}/live", operation_id = "watch_url", tag = "urls",
     params(("id" = i64, Path, minimum = 1),
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has",
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client received",
             pattern = r"^[0-9]{1,15}-[0-9]{1,9}\.[0-9]{1,9}$")),
     responses((status = 200, description = "The stream", content_type = "text/event-stream", body = String)))]
 pub(crate) async fn live(
@@ -39,14 +38,16 @@ pub(crate) async fn live(
     let last = sse::last_event_id::<LiveClickId>(&request)?;
     let link = state.store.find_link(id.0, caller.visibility()).await?;
     let link = link.ok_or_else(|| ApiError::not_found("link"))?;
-    let live = state
-        .live
-        .as_ref()
-        .ok_or_else(|| Problem::unavailable("clicks are not recorded here", RETRY_AFTER_AWAY))?;
-    // Before looking back, so that nothing falls between.
-    let watch = live
-        .subscribe(link.id)
-        .ok_or_else(|| Problem::unavailable("too many watch already", RETRY_AFTER_AWAY))?;
+    let live = state.live.as_ref().ok_or_else(|| {
+        Problem::unavailable(
+            "Clicks are not recorded on this installation.",
+            RETRY_AFTER_UNAVAILABLE,
+        )
+    })?;
+    // Watching begins before the lookup of earlier clicks, so that none is lost in between.
+    let watch = live.subscribe(link.id).ok_or_else(|| {
+        Problem::unavailable("Too many streams are open. Retry later.", RETRY_AFTER_UNAVAILABLE)
+    })?;
     let mut first = vec![RETRY.to_owned()];
     let mut seen = last;
     if let Some(last) = last {
@@ -66,7 +67,7 @@ pub(crate) async fn live(
         watch,
         seen,
         stopping: lifecycle.stopping(),
-        is_over: false,
+        has_ended: false,
     };
     Ok(sse::respond(events))
 }
@@ -74,15 +75,15 @@ pub(crate) async fn live(
 struct Events {
     first: std::vec::IntoIter<String>,
     watch: LiveClickSubscription,
-    /// The latest click that was sent: what was found by looking back may come again.
+    /// The latest click that was sent. Earlier clicks may arrive again.
     seen: Option<LiveClickId>,
     stopping: CancellationToken,
-    is_over: bool,
+    has_ended: bool,
 }
 
 impl sse::Events for Events {
     async fn next(&mut self) -> Option<String> {
-        if self.is_over {
+        if self.has_ended {
             return None;
         }
         if let Some(text) = self.first.next() {
@@ -94,7 +95,7 @@ impl sse::Events for Events {
             }
             tokio::select! {
                 () = self.stopping.cancelled() => {
-                    self.is_over = true;
+                    self.has_ended = true;
                     return Some(RECONNECT.to_owned());
                 }
                 click = self.watch.clicks.recv() => {

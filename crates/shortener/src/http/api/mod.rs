@@ -1,18 +1,20 @@
-//! `/api/v1`: one resource a file.
+//! The handlers of `/api/v1`, one file per resource.
 //!
-//! The gateway has authenticated the caller and checked its scopes; here it is decided what is
-//! theirs. Every query is told whose things it may touch ([`Caller::sees`]), so somebody else's
-//! thing and an absent one look the same.
+//! * The gateway has authenticated the caller and checked its scopes.
+//! * Every query takes the caller's [`Caller::visibility`], so that a resource of another user and an absent one have the
+//!   same response.
 
 pub(super) mod api_keys;
 pub(super) mod bulk;
 pub(super) mod events;
 pub(super) mod export;
+mod export_slots;
 mod fields;
 mod format;
 mod idempotency;
 pub(super) mod import;
 pub(super) mod jobs;
+mod link_filter;
 mod list;
 pub(super) mod live;
 mod sse;
@@ -21,7 +23,7 @@ pub(super) mod stats;
 pub(super) mod urls;
 pub(super) mod users;
 
-pub use export::{ExportSlots, Exports};
+pub use export_slots::{ExportSlots, Exports};
 pub use fields::MAX_BODY_BYTES;
 pub(crate) use list::{CursorText, TimeCursorText};
 pub use state::{ApiState, Caller, IdGuard};
@@ -33,7 +35,7 @@ use linnet_protocol::problem::Problem;
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::scope("/api/v1")
-            // Before the links by their ids.
+            // Before the routes with `/urls/{id}`.
             .configure(export::routes)
             .configure(bulk::routes)
             .configure(import::routes)
@@ -47,12 +49,12 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     );
 }
 
-/// Whether the request brings a file of rows.
+/// Whether the request uploads a file of rows.
 pub(super) fn is_upload(request: &HttpRequest) -> bool {
     request.method() == Method::POST && request.path().ends_with("/bulk")
 }
 
-/// Answers what no route takes.
+/// Responds to paths without a route.
 pub async fn unknown_path() -> Result<HttpResponse, super::error::ApiError> {
-    Err(Problem::not_found("there is no such path").into())
+    Err(Problem::not_found("The API has no such path.").into())
 }

@@ -1,4 +1,4 @@
-//! Event streams: what all of them have in common.
+//! Server-sent events: the mechanics of every stream.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -8,29 +8,28 @@ use actix_web::{
     web::Bytes,
 };
 use futures::stream;
-use linnet_protocol::problem::Problem;
 use serde::Serialize;
 
-use super::super::error::{ApiError, field_error};
+use super::super::error::ApiError;
 
-/// Time without an event after which a comment says that the stream lives.
+/// Time without an event after which a comment keeps the connection alive.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
-/// The comment.
+/// The comment that keeps the connection alive.
 pub(super) const ALIVE: &str = ": heartbeat\n\n";
-/// The stream's first line: a client that is cut off comes back after a second.
+/// The first line of a stream: a disconnected client reconnects after a second.
 pub(super) const RETRY: &str = "retry: 1000\n\n";
-/// The last event of a server that stops.
+/// The last event before the server stops.
 pub(super) const RECONNECT: &str = "event: reconnect\ndata: {}\n\n";
-/// The header by which a client says what it has seen.
+/// The header with the id of the last event that the client received.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// An event that a client can name when it comes back.
+/// An event with an id, from which a client can resume.
 pub(super) fn event(id: impl std::fmt::Display, name: &str, data: &impl Serialize) -> String {
     let data = serde_json::to_string(data).unwrap_or_else(|_| "{}".to_owned());
     format!("id: {id}\nevent: {name}\ndata: {data}\n\n")
 }
 
-/// What the client has seen, if it says so.
+/// The id of the last event that the client received, if it sent one.
 pub(super) fn last_event_id<T: std::str::FromStr>(
     request: &HttpRequest,
 ) -> Result<Option<T>, ApiError> {
@@ -40,18 +39,17 @@ pub(super) fn last_event_id<T: std::str::FromStr>(
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
-        let message = "not an id of this stream of events";
-        Problem::invalid(vec![field_error("Last-Event-ID", "invalid", message)]).into()
+        ApiError::invalid("Last-Event-ID", "invalid", "must be the id of an event of this stream")
     })
 }
 
-/// Where the events of a stream come from.
+/// The source of a stream's events.
 pub(super) trait Events: 'static {
     /// The next event or comment; `None` at the end.
     async fn next(&mut self) -> Option<String>;
 }
 
-/// The stream.
+/// The response that streams the events.
 pub(super) fn respond(events: impl Events) -> HttpResponse {
     let body = stream::unfold(events, |mut events| async move {
         let text = events.next().await?;

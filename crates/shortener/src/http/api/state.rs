@@ -1,4 +1,4 @@
-//! What handlers share, and who calls them.
+//! The dependencies of handlers, and the caller of a request.
 
 use std::{
     future::{Ready, ready},
@@ -6,38 +6,38 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
-use linnet_protocol::{identity::Identity, problem::Problem};
+use linnet_protocol::identity::Identity;
 
 use linnet_clicks::LiveClicks;
-use linnet_domain::{TargetPolicy, UserId, Visibility};
+use linnet_domain::{TargetPolicy, UserId, Visibility, rules::Positive};
 use linnet_jobs::JobService;
 use linnet_resolve::InvalidationPublisher;
 use linnet_store::{GroupedCreates, Store};
 
-use super::{super::error::ApiError, export::ExportSlots};
+use super::{super::error::ApiError, export_slots::ExportSlots};
 
-/// One API worker's tools.
+/// The dependencies of one server thread.
 #[derive(Clone)]
 pub struct ApiState {
     /// The database.
     pub store: Store,
-    /// Makes links, those of the same moment together.
+    /// Groups concurrent creates of links.
     pub creates: GroupedCreates,
-    /// Tells the caches of changes.
+    /// Publishes invalidations.
     pub announcer: InvalidationPublisher,
-    /// Shows clicks as they come; `None` when they are not recorded.
+    /// Streams clicks; `None` when clicks are not recorded.
     pub live: Option<LiveClicks>,
     /// Bulk jobs.
     pub jobs: JobService,
-    /// Bounds what is exported at a time.
+    /// Limits concurrent exports.
     pub exports: ExportSlots,
-    /// Which targets are accepted.
+    /// The accepted target URLs.
     pub targets: TargetPolicy,
-    /// Origin of short URLs, without a trailing slash.
+    /// The origin of short URLs, without a trailing slash.
     pub base_url: String,
 }
 
-/// The caller, as the gateway says.
+/// The caller, from the headers of the gateway.
 #[derive(Debug, Clone)]
 pub struct Caller {
     identity: Identity,
@@ -50,12 +50,12 @@ impl Caller {
         self.identity.user_id
     }
 
-    /// What the caller may do.
+    /// The caller's user, scopes and key.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Whether the caller may do everything.
+    /// Whether the caller is an administrator.
     pub fn is_admin(&self) -> bool {
         self.identity.is_admin()
     }
@@ -65,16 +65,18 @@ impl Caller {
         Visibility::of(self.is_admin(), self.identity.user_id)
     }
 
-    /// The owner to give to something new: the caller, or whom an administrator names.
+    /// The owner of a new resource: the caller, or the user that an administrator names.
     pub fn owner(&self, named: Option<UserId>) -> Result<Option<UserId>, ApiError> {
         match named {
             None => Ok(self.identity.user_id),
             Some(id) if self.is_admin() || self.identity.user_id == Some(id) => Ok(Some(id)),
-            Some(_) => Err(ApiError::forbidden("user_id: only an administrator names other users")),
+            Some(_) => {
+                Err(ApiError::forbidden("user_id: only an administrator may name another user."))
+            }
         }
     }
 
-    /// Names whose idempotency keys these are.
+    /// The owner of the caller's idempotency keys: its user, otherwise its address.
     pub fn idempotency_owner(&self) -> String {
         match (self.identity.user_id, &self.address) {
             (Some(id), _) => format!("user:{id}"),
@@ -98,7 +100,7 @@ impl FromRequest for Caller {
     }
 }
 
-/// The id in the path: `IdGuard<LinkId>` for a link's.
+/// The id in the path, such as `IdGuard<LinkId>`.
 #[derive(Debug, Clone, Copy)]
 pub struct IdGuard<I>(pub I);
 
@@ -108,10 +110,7 @@ impl<I: FromStr> FromRequest for IdGuard<I> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let text = request.match_info().get("id").unwrap_or_default();
-        ready(text.parse().map(Self).map_err(|_| {
-            let error =
-                super::super::error::field_error("id", "invalid", "must be a positive integer");
-            ApiError(Problem::invalid(vec![error]))
-        }))
+        let id = text.parse().map(Self);
+        ready(id.map_err(|_| ApiError::invalid("id", "invalid", Positive::RULE)))
     }
 }

@@ -3,63 +3,47 @@
 use actix_web::{HttpResponse, http::StatusCode, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, RefOr, Schema, Type},
-};
+use utoipa::ToSchema;
 
 use linnet_domain::{
-    Link, LinkFilter, LinkId, LinkPatch, NewLink, RedirectStatus, ShortCode, TargetPolicy,
-    TargetUrl, UserId, bounded_text,
+    Link, LinkAttributePatch, LinkAttributes, LinkId, LinkPatch, NewLink, ShortCode, TargetPolicy,
+    TargetUrl, UserId,
+    rules::{Boolean, Rule, Violation, string},
 };
 use linnet_store::{Constraint, LinkCreation};
 
 use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
-    fields::{
-        Bad, Fields, JsonObject, QueryFields, boolean, id, integer, invalid, positive,
-        query_boolean, query_id, string, timestamp,
-    },
-    idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
+    fields::{CreateBody, Fields, JsonObject, PatchBody, QueryFields, id},
+    idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
+    link_filter::{LinkFilterParams, read_filter},
     list::{CursorParam, ListParams, ListQuery},
 };
 
 const PATH: &str = "/api/v1/urls";
-const MIN_SEARCH: usize = 3;
-const MAX_SEARCH: usize = 200;
 
-/// A link, as the API shows it.
+/// A link.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UrlBody {
-    /// Unique number.
+    /// The id.
     #[schema(value_type = i64)]
     id: LinkId,
-    /// The owner; null for a link made without a key.
+    /// The owner; null for a link that was created without a key.
     #[schema(value_type = Option<i64>, required)]
     user_id: Option<UserId>,
-    /// The code.
+    /// The short code.
     short_code: String,
-    /// What to hand out.
+    /// The short URL.
     short_url: String,
-    /// The target, normalised.
+    /// The target URL, normalized.
     original_url: String,
-    /// A label.
-    #[schema(required)]
-    title: Option<String>,
-    /// Whether it resolves.
-    is_active: bool,
-    /// 301, 302, 307 or 308.
-    redirect_status: u16,
-    /// When it stops resolving.
-    #[schema(required)]
-    expires_at: Option<DateTime<Utc>>,
-    /// After how many clicks it stops resolving.
-    #[schema(required)]
-    max_clicks: Option<i64>,
-    /// Clicks so far.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    attributes: LinkAttributes,
+    /// Recorded clicks.
     clicks: i64,
-    /// When it was made.
+    /// When it was created.
     created_at: DateTime<Utc>,
     /// When it was last changed.
     updated_at: DateTime<Utc>,
@@ -73,11 +57,7 @@ impl UrlBody {
             user_id: link.user_id,
             short_code: link.short_code,
             original_url: link.original_url,
-            title: link.title,
-            is_active: link.is_active,
-            redirect_status: link.redirect_status.code(),
-            expires_at: link.expires_at,
-            max_clicks: link.max_clicks,
+            attributes: link.attributes,
             clicks: link.clicks,
             created_at: link.created_at,
             updated_at: link.updated_at,
@@ -85,87 +65,40 @@ impl UrlBody {
     }
 }
 
-/// A redirect's status, as documented.
-pub(crate) struct RedirectStatusCode;
-
-impl PartialSchema for RedirectStatusCode {
-    fn schema() -> RefOr<Schema> {
-        let values = [301, 302, 307, 308];
-        ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some(values)).build().into()
-    }
-}
-
-impl ToSchema for RedirectStatusCode {}
-
-/// What makes a link. Only `original_url` is needed.
+/// A link to create. Only `original_url` is required.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = UrlCreate)]
 #[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
+    reason = "documents the input; `read_new` reads it, and `LinkSchemas` adds the other fields"
 )]
 pub(crate) struct UrlCreate {
-    /// An absolute URL of an allowed scheme with a host and without credentials.
+    /// An absolute URL with an allowed scheme and a host, without credentials.
     #[schema(format = "uri", max_length = 8192, example = "https://example.com/a/long/path")]
     original_url: String,
-    /// A chosen code; without one a code of 7 characters is drawn. Reserved words are refused.
+    /// A chosen short code; without one, a code of 7 characters is generated. Reserved words are rejected.
     #[schema(min_length = 3, max_length = 64, pattern = "^[0-9A-Za-z_-]{3,64}$")]
     short_code: Option<String>,
-    /// A label.
-    #[schema(
-        min_length = 1,
-        max_length = 500,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    title: Option<String>,
-    /// The owner; only administrators name another than themselves.
+    /// The owner; only administrators may name another user.
     #[schema(minimum = 1)]
     user_id: Option<i64>,
-    /// Default true.
-    is_active: Option<bool>,
-    /// Default 302.
-    #[schema(value_type = Option<RedirectStatusCode>)]
-    redirect_status: Option<u16>,
-    /// When it stops resolving.
-    expires_at: Option<DateTime<Utc>>,
-    /// After how many clicks it stops resolving.
-    #[schema(minimum = 1)]
-    max_clicks: Option<i64>,
-    /// Gives the link that already leads there, if the same owner has one. Links with a chosen code
-    /// or limits are neither given nor reused: with those the request makes a new link.
+    /// Returns the owner's existing link for the same target, if there is one. Links with a chosen short code or with
+    /// limits are never reused, and such a request always creates a link.
     reuse: Option<bool>,
 }
 
-/// A change of a link: any subset of the fields. Null clears what can be empty.
+/// A change of a link: any subset of the fields. Null clears a field that can be null.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
+    reason = "documents the input; `read_patch` reads it, and `LinkSchemas` adds the other fields"
 )]
 pub(crate) struct UrlPatch {
-    /// New target.
+    /// The new target URL.
     #[schema(nullable = false, format = "uri", max_length = 8192)]
     original_url: Option<String>,
-    /// New label.
-    #[schema(
-        min_length = 1,
-        max_length = 500,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    title: Option<String>,
-    /// Switches it on or off.
-    #[schema(nullable = false)]
-    is_active: Option<bool>,
-    /// New status: 301, 302, 307 or 308.
-    #[schema(nullable = false, value_type = Option<RedirectStatusCode>)]
-    redirect_status: Option<u16>,
-    /// New end.
-    expires_at: Option<DateTime<Utc>>,
-    /// New limit.
-    #[schema(minimum = 1)]
-    max_clicks: Option<i64>,
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
@@ -189,9 +122,9 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 #[utoipa::path(post, path = "/api/v1/urls", operation_id = "create_url", tag = "urls", request_body = UrlCreate,
     params(IdempotencyParams),
     responses((status = 201, description = "Created", body = UrlBody,
-        headers(("Location" = String, description = "The new link's address"))),
-        (status = 200, description = "`reuse` found a link", body = UrlBody,
-        headers(("Location" = String, description = "The link's address")))))]
+        headers(("Location" = String, description = "The path of the new link"))),
+        (status = 200, description = "The link that `reuse` found", body = UrlBody,
+        headers(("Location" = String, description = "The path of the link")))))]
 pub(crate) async fn create(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -200,29 +133,32 @@ pub(crate) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let JsonObject { mut fields, raw } = body;
     let user_id = fields.optional("user_id", id);
-    let reuse = fields.optional("reuse", boolean).unwrap_or(false);
+    let reuse = fields.optional("reuse", Boolean::from_json).unwrap_or(false);
     let new = read_new(&mut fields, &state.targets);
     let mut new = fields.finish_with(new)?;
     new.user_id = caller.owner(user_id)?;
     let reuse = reuse && new.is_plain();
-    // Nobody has asked for a code that was drawn just now: no cache can hold that it is absent.
+    // No cache has a negative entry for a code that was generated just now.
     let may_be_cached = new.short_code.is_some();
 
-    let mut news = None;
-    let response = idempotency::once(&state, &caller, "POST /urls", key, &raw, async |maker| {
-        let (made, link) = answer(&state, maker.create_link(new, reuse).await?)?;
-        news = link;
+    let mut created = None;
+    let response = idempotency::once(&state, &caller, "POST /urls", key, &raw, async |creator| {
+        let (made, link) = made(&state, creator.create_link(new, reuse).await?)?;
+        created = link;
         Ok(made)
     })
     .await?;
-    if let Some(link) = news.filter(|_| may_be_cached) {
+    if let Some(link) = created.filter(|_| may_be_cached) {
         state.announcer.created(&link).await;
     }
     Ok(response)
 }
 
-/// The answer, and the link that caches must hear of.
-fn answer(state: &ApiState, created: LinkCreation) -> Result<(Made, Option<Link>), ApiError> {
+/// The response, and the link if it is new.
+fn made(
+    state: &ApiState,
+    created: LinkCreation,
+) -> Result<(CreatedResponse, Option<Link>), ApiError> {
     let (status, link, is_new) = match created {
         LinkCreation::New(link) => (StatusCode::CREATED, link, true),
         LinkCreation::Reused(link) => (StatusCode::OK, link, false),
@@ -230,17 +166,14 @@ fn answer(state: &ApiState, created: LinkCreation) -> Result<(Made, Option<Link>
             return Err(Constraint::CodeTaken.into());
         }
     };
-    let news = is_new.then(|| link.clone());
+    let new = is_new.then(|| link.clone());
     let location = format!("{PATH}/{}", link.id);
-    Ok((Made::new(status, location, &UrlBody::new(link, &state.base_url))?, news))
+    Ok((CreatedResponse::new(status, location, &UrlBody::new(link, &state.base_url))?, new))
 }
 
-/// Lists links, by id.
+/// Lists links in the order of ids.
 #[utoipa::path(get, path = "/api/v1/urls", operation_id = "list_urls", tag = "urls",
-    params(("user_id" = Option<i64>, Query, minimum = 1), ("is_active" = Option<bool>, Query),
-        ("search" = Option<String>, Query, min_length = 3, max_length = 200,
-            pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"),
-        ListParams, CursorParam),
+    params(LinkFilterParams, ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [UrlBody],
         headers(("Link" = String, description = "The next page, as RFC 8288")))))]
 pub(crate) async fn list(
@@ -255,7 +188,7 @@ pub(crate) async fn list(
     Ok(list.respond(PATH, &bodies, |last| last.id.get()))
 }
 
-/// Shows a link.
+/// Returns a link.
 #[utoipa::path(get, path = "/api/v1/urls/{id}", operation_id = "get_url", tag = "urls",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The link", body = UrlBody)))]
@@ -269,7 +202,7 @@ pub(crate) async fn get(
     Ok(HttpResponse::Ok().json(UrlBody::new(link, &state.base_url)))
 }
 
-/// Changes a link. `PUT` and `PATCH` are the same: both take any subset of the fields.
+/// Changes a link. `PUT` and `PATCH` are the same: both accept any subset of the fields.
 #[utoipa::path(patch, path = "/api/v1/urls/{id}", operation_id = "update_url", tag = "urls", request_body = UrlPatch,
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The link after the change", body = UrlBody)))]
@@ -289,17 +222,10 @@ pub(crate) async fn update(
     Ok(HttpResponse::Ok().json(UrlBody::new(changed.link, &state.base_url)))
 }
 
-/// Changes a link.
-#[utoipa::path(put, path = "/api/v1/urls/{id}", operation_id = "replace_url", tag = "urls", request_body = UrlPatch,
-    params(("id" = i64, Path, minimum = 1)),
-    responses((status = 200, description = "The link after the change", body = UrlBody)))]
-#[expect(dead_code, reason = "documents that PUT is PATCH; the route calls `update`")]
-pub(crate) fn replace() {}
-
-/// Deletes a link. Its code is free again, its events stay.
+/// Deletes a link. Its short code becomes available again; its events stay.
 #[utoipa::path(delete, path = "/api/v1/urls/{id}", operation_id = "delete_url", tag = "urls",
     params(("id" = i64, Path, minimum = 1)),
-    responses((status = 204, description = "Gone")))]
+    responses((status = 204, description = "Deleted")))]
 pub(crate) async fn delete(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -311,68 +237,24 @@ pub(crate) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Reads what filters a list.
-pub(super) fn read_filter(fields: &mut Fields) -> LinkFilter {
-    LinkFilter {
-        user_id: fields.optional("user_id", query_id),
-        is_active: fields.optional("is_active", query_boolean),
-        search: fields.optional("search", search),
-    }
-}
-
-/// Reads what makes a link, but the owner.
+/// Reads a new link without its owner.
 fn read_new(fields: &mut Fields, targets: &TargetPolicy) -> Option<NewLink> {
-    let short_code =
-        fields.optional("short_code", |value| ShortCode::parse(&string(value)?).map_err(invalid));
-    let title = fields.optional("title", title);
-    let is_active = fields.optional("is_active", boolean).unwrap_or(true);
-    let redirect_status = fields.optional("redirect_status", redirect_status).unwrap_or_default();
-    let expires_at = fields.optional("expires_at", timestamp);
-    let max_clicks = fields.optional("max_clicks", positive);
+    let short_code = fields.optional("short_code", |value| {
+        ShortCode::parse(&string(value)?).map_err(Violation::invalid)
+    });
+    let attributes = LinkAttributePatch::read(&mut CreateBody(fields)).or_default();
     let target = fields.required("original_url", |value| target(value, targets))?;
-    Some(NewLink {
-        user_id: None,
-        short_code,
-        target,
-        title,
-        is_active,
-        redirect_status,
-        expires_at,
-        max_clicks,
-    })
+    Some(NewLink { user_id: None, short_code, target, attributes })
 }
 
 /// Reads a change of a link.
 pub(super) fn read_patch(fields: &mut Fields, targets: &TargetPolicy) -> LinkPatch {
     LinkPatch {
         target: fields.change("original_url", |value| target(value, targets)),
-        title: fields.change_or_clear("title", title),
-        is_active: fields.change("is_active", boolean),
-        redirect_status: fields.change("redirect_status", redirect_status),
-        expires_at: fields.change_or_clear("expires_at", timestamp),
-        max_clicks: fields.change_or_clear("max_clicks", positive),
+        attributes: LinkAttributePatch::read(&mut PatchBody(fields)),
     }
 }
 
-fn target(value: serde_json::Value, targets: &TargetPolicy) -> Result<TargetUrl, Bad> {
-    let text = string(value)?;
-    targets.parse(&text).map_err(invalid)
-}
-
-/// The index finds groups of three characters.
-fn search(value: serde_json::Value) -> Result<String, Bad> {
-    let text = bounded_text(&string(value)?, MAX_SEARCH).map_err(invalid)?;
-    if text.chars().count() < MIN_SEARCH {
-        return Err(invalid(format!("must be at least {MIN_SEARCH} characters")));
-    }
-    Ok(text)
-}
-
-fn title(value: serde_json::Value) -> Result<String, Bad> {
-    bounded_text(&string(value)?, Link::MAX_TITLE).map_err(invalid)
-}
-
-fn redirect_status(value: serde_json::Value) -> Result<RedirectStatus, Bad> {
-    RedirectStatus::from_code(integer(value)?)
-        .ok_or_else(|| ("invalid", "must be 301, 302, 307 or 308".to_owned()))
+fn target(value: serde_json::Value, targets: &TargetPolicy) -> Result<TargetUrl, Violation> {
+    targets.parse(&string(value)?).map_err(Violation::invalid)
 }

@@ -1,22 +1,25 @@
-//! `/api/v1/users`.
+//! `/api/v1/users`: users.
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use linnet_domain::{Email, NewUser, User, UserId, UserPatch, bounded_text};
+use linnet_domain::{
+    Email, NewUser, User, UserId, UserPatch, bounded_text,
+    rules::{Violation, string},
+};
 
 use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
-    fields::{Bad, JsonObject, QueryFields, invalid, string},
-    idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
+    fields::{JsonObject, QueryFields},
+    idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
     list::{CursorParam, ListParams, ListQuery},
 };
 
 const PATH: &str = "/api/v1/users";
 
-/// What makes a user.
+/// A user to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(
@@ -24,14 +27,14 @@ const PATH: &str = "/api/v1/users";
     reason = "documents the input; `Fields` reads it, to report all errors at once"
 )]
 pub(crate) struct UserCreate {
-    /// A label; several users may have the same.
+    /// A label, not necessarily unique.
     #[schema(
         min_length = 1,
         max_length = 100,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     )]
     username: String,
-    /// Unique, whatever its case.
+    /// The e-mail address, unique in any case.
     #[schema(format = Email, max_length = 254)]
     email: String,
 }
@@ -45,7 +48,7 @@ pub(crate) struct UserCreate {
     reason = "documents the input; `Fields` reads it, to report all errors at once"
 )]
 pub(crate) struct UserPatchBody {
-    /// New label.
+    /// The new label.
     #[schema(
         nullable = false,
         min_length = 1,
@@ -53,7 +56,7 @@ pub(crate) struct UserPatchBody {
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     )]
     username: Option<String>,
-    /// New address.
+    /// The new e-mail address.
     #[schema(nullable = false, format = Email, max_length = 254)]
     email: Option<String>,
 }
@@ -75,11 +78,11 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     );
 }
 
-/// Creates a user. For administrators.
+/// Creates a user. Only for administrators.
 #[utoipa::path(post, path = "/api/v1/users", operation_id = "create_user", tag = "users", request_body = UserCreate,
     params(IdempotencyParams),
     responses((status = 201, description = "Created", body = User,
-        headers(("Location" = String, description = "The new user's address")))))]
+        headers(("Location" = String, description = "The path of the new user")))))]
 pub(crate) async fn create(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -92,19 +95,19 @@ pub(crate) async fn create(
     let new = username.zip(email).map(|(username, email)| NewUser { username, email });
     let new = fields.finish_with(new)?;
     if !caller.is_admin() {
-        return Err(ApiError::forbidden("only an administrator makes users"));
+        return Err(ApiError::forbidden("Only an administrator may create users."));
     }
-    idempotency::once(&state, &caller, "POST /users", key, &raw, async |maker| {
-        answer(&maker.create_user(&new).await?)
+    idempotency::once(&state, &caller, "POST /users", key, &raw, async |creator| {
+        created(&creator.create_user(&new).await?)
     })
     .await
 }
 
-fn answer(user: &User) -> Result<Made, ApiError> {
-    Made::new(StatusCode::CREATED, format!("{PATH}/{}", user.id), user)
+fn created(user: &User) -> Result<CreatedResponse, ApiError> {
+    CreatedResponse::new(StatusCode::CREATED, format!("{PATH}/{}", user.id), user)
 }
 
-/// Lists the users that the caller may see, by id.
+/// Lists the users that the caller may see, in the order of ids.
 #[utoipa::path(get, path = "/api/v1/users", operation_id = "list_users", tag = "users",
     params(ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [User],
@@ -119,7 +122,7 @@ pub(crate) async fn list(
     Ok(list.respond(PATH, &users, |last| last.id.get()))
 }
 
-/// Shows a user.
+/// Returns a user.
 #[utoipa::path(get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "users",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The user", body = User)))]
@@ -132,7 +135,7 @@ pub(crate) async fn get(
     Ok(HttpResponse::Ok().json(user.ok_or_else(|| ApiError::not_found("user"))?))
 }
 
-/// Changes a user. `PUT` and `PATCH` are the same: both take any subset of the fields.
+/// Changes a user. `PUT` and `PATCH` are the same: both accept any subset of the fields.
 #[utoipa::path(patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "users", request_body = UserPatchBody,
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The user after the change", body = User)))]
@@ -152,17 +155,10 @@ pub(crate) async fn update(
     Ok(HttpResponse::Ok().json(user.ok_or_else(|| ApiError::not_found("user"))?))
 }
 
-/// Changes a user.
-#[utoipa::path(put, path = "/api/v1/users/{id}", operation_id = "replace_user", tag = "users", request_body = UserPatchBody,
-    params(("id" = i64, Path, minimum = 1)),
-    responses((status = 200, description = "The user after the change", body = User)))]
-#[expect(dead_code, reason = "documents that PUT is PATCH; the route calls `update`")]
-pub(crate) fn replace() {}
-
 /// Deletes a user with its links and keys.
 #[utoipa::path(delete, path = "/api/v1/users/{id}", operation_id = "delete_user", tag = "users",
     params(("id" = i64, Path, minimum = 1)),
-    responses((status = 204, description = "Gone")))]
+    responses((status = 204, description = "Deleted")))]
 pub(crate) async fn delete(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -175,10 +171,10 @@ pub(crate) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-fn username(value: serde_json::Value) -> Result<String, Bad> {
-    bounded_text(&string(value)?, User::MAX_USERNAME).map_err(invalid)
+fn username(value: serde_json::Value) -> Result<String, Violation> {
+    bounded_text(&string(value)?, User::MAX_USERNAME).map_err(Violation::invalid)
 }
 
-fn email(value: serde_json::Value) -> Result<Email, Bad> {
-    Email::parse(&string(value)?).map_err(invalid)
+fn email(value: serde_json::Value) -> Result<Email, Violation> {
+    Email::parse(&string(value)?).map_err(Violation::invalid)
 }

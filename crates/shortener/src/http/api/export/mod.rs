@@ -1,12 +1,12 @@
-//! `GET /api/v1/urls/export`: all links of a list as one file, as they come from the database.
+//! `GET /api/v1/urls/export`: streams all links of a list as one file.
 //!
-//! A task of its own takes rows from the database and hands them on in pieces. The server asks for a
-//! body's next piece only when the client has room for it, so the task waits then, and PostgreSQL with
-//! it; but not for ever, since its transaction holds up the clean-up of dead rows. What ends before its
-//! end breaks the connection off: the head is sent, and a body that just ended would look complete.
+//! * A task reads rows from the database and sends them to the response in chunks.
+//! * When the client reads slowly, the task and PostgreSQL wait, up to [`STALL_TIMEOUT`]: the open transaction prevents
+//!   the clean-up of dead rows.
+//! * An export that fails aborts the connection. The head is already sent, and a body that ended normally would look
+//!   complete.
 
 mod rows;
-mod slots;
 
 use std::{io, time::Duration};
 
@@ -18,33 +18,35 @@ use futures::stream;
 use linnet_protocol::problem::Problem;
 use tokio::sync::mpsc;
 
+use linnet_domain::{
+    LinkFilter,
+    rules::{Violation, string},
+};
 use linnet_store::{LinkExport, StoreError};
 
 use super::{
     super::{csv, error::ApiError},
     ApiState, Caller,
-    fields::{Bad, QueryFields, string},
-    urls::read_filter,
+    export_slots::ExportSlot,
+    fields::QueryFields,
+    link_filter::{LinkFilterParams, read_filter},
 };
 use rows::RowWriter;
-use slots::ExportSlot;
 
-pub use slots::{ExportSlots, Exports};
-
-/// Bytes of a piece.
-const PIECE: usize = 64 * 1024;
-/// A row is added before it is seen that a piece is full; few rows are longer than this.
-const ROW: usize = 2 * 1024;
-/// Pieces that wait for the client.
-const WAITING: usize = 2;
-/// Longest time without progress, whether the client does not read or the database does not send.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Seconds after which it may be tried again when too many exports run.
+/// Bytes of a chunk.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Room for the row that completes a chunk; few rows are longer.
+const ROW_BYTES: usize = 2 * 1024;
+/// Chunks that wait for the client.
+const WAITING_CHUNKS: usize = 2;
+/// The longest time in which the client reads nothing or the database sends nothing.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// `Retry-After` in seconds when too many exports run.
 const RETRY_AFTER_BUSY: u64 = 5;
 
 const CONTENT_TYPE_NDJSON: &str = "application/x-ndjson";
 
-/// How a file is written.
+/// The format of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExportFormat {
     Csv,
@@ -59,14 +61,11 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 
 /// Exports all links of the list as one file.
 ///
-/// In the order of ids, with the columns `id`, `user_id`, `short_code`, `original_url`, `title`,
-/// `is_active`, `redirect_status`, `expires_at`, `max_clicks`, `clicks`, `created_at`, `updated_at`.
-/// A connection that breaks off means that the file is not whole.
+/// The links are in the order of ids. The columns are the fields of a link without `short_url`. The file is incomplete if
+/// the connection is aborted.
 #[utoipa::path(get, path = "/api/v1/urls/export", operation_id = "export_urls", tag = "urls",
-    params(("format" = Option<String>, Query, description = "`csv` (the default) or `ndjson`", pattern = "^(csv|ndjson)$"),
-        ("user_id" = Option<i64>, Query, minimum = 1), ("is_active" = Option<bool>, Query),
-        ("search" = Option<String>, Query, min_length = 3, max_length = 200,
-            pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")),
+    params(("format" = Option<String>, Query, description = "`csv` (default) or `ndjson`", pattern = "^(csv|ndjson)$"),
+        LinkFilterParams),
     responses((status = 200, description = "The file", content(
         (String = "text/csv"), (String = "application/x-ndjson")))))]
 pub(crate) async fn get(
@@ -75,23 +74,22 @@ pub(crate) async fn get(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (format, filter) = read(query)?;
-    let slot = state
-        .exports
-        .take()
-        .ok_or_else(|| Problem::unavailable("too many exports run already", RETRY_AFTER_BUSY))?;
-    // What is known to be away by now is still told with a status.
+    let slot = state.exports.take().ok_or_else(|| {
+        Problem::unavailable("Too many exports are running. Retry later.", RETRY_AFTER_BUSY)
+    })?;
+    // A failure up to here still has a status of its own.
     let export = state.store.begin_export(&filter, caller.visibility()).await?;
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(WAITING_CHUNKS);
     actix_web::rt::spawn(run(export, format, sender, slot));
     Ok(respond(format).streaming(body(receiver)))
 }
 
 async fn head(query: QueryFields) -> Result<HttpResponse, ApiError> {
     let (format, _) = read(query)?;
-    Ok(respond(format).streaming(stream::empty::<Result<Bytes, BrokenOff>>()))
+    Ok(respond(format).streaming(stream::empty::<Result<Bytes, Aborted>>()))
 }
 
-fn read(query: QueryFields) -> Result<(ExportFormat, linnet_domain::LinkFilter), ApiError> {
+fn read(query: QueryFields) -> Result<(ExportFormat, LinkFilter), ApiError> {
     let mut fields = query.fields;
     let format = fields.optional("format", format).unwrap_or(ExportFormat::Csv);
     let filter = read_filter(&mut fields);
@@ -99,11 +97,11 @@ fn read(query: QueryFields) -> Result<(ExportFormat, linnet_domain::LinkFilter),
     Ok((format, filter))
 }
 
-fn format(value: serde_json::Value) -> Result<ExportFormat, Bad> {
+fn format(value: serde_json::Value) -> Result<ExportFormat, Violation> {
     match string(value)?.as_str() {
         "csv" => Ok(ExportFormat::Csv),
         "ndjson" => Ok(ExportFormat::Ndjson),
-        _ => Err(("invalid", "must be csv or ndjson".to_owned())),
+        _ => Err(Violation::invalid("must be csv or ndjson")),
     }
 }
 
@@ -117,33 +115,33 @@ fn respond(format: ExportFormat) -> HttpResponseBuilder {
     response
 }
 
-/// What the task says. A task that ends without `End` or `Failed` has given up.
-enum Piece {
+/// A message from the task to the response. Without `End` or `Failed` as the last one, the client did not read.
+enum ExportMessage {
     Rows(Bytes),
     End,
-    Failed(Failure),
+    Failed(ExportError),
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum ExportError {
     #[error("the database failed")]
     Store(#[from] StoreError),
-    #[error("a row could not be written")]
+    #[error("a row was not written")]
     Row(#[from] io::Error),
-    #[error("nobody takes what was asked for")]
-    NobodyReads,
+    #[error("the client read nothing for too long")]
+    ClientStalled,
 }
 
-/// The body ends before its end.
+/// Aborts the connection.
 #[derive(Debug, thiserror::Error)]
-#[error("the export broke off: {0}")]
-struct BrokenOff(&'static str);
+#[error("export aborted: {0}")]
+struct Aborted(&'static str);
 
-/// Until all is sent, or nobody wants it any more.
+/// Sends all rows, until the client disconnects.
 async fn run(
     export: LinkExport,
     format: ExportFormat,
-    sender: mpsc::Sender<Piece>,
+    sender: mpsc::Sender<ExportMessage>,
     slot: ExportSlot,
 ) {
     let outcome = tokio::select! {
@@ -152,61 +150,61 @@ async fn run(
     };
     drop(slot);
     let last = match outcome {
-        Ok(()) => Piece::End,
-        // Who takes nothing is not told why, either: the sender goes without a word.
-        Err(Failure::NobodyReads) => return,
-        Err(failure) => Piece::Failed(failure),
+        Ok(()) => ExportMessage::End,
+        // A client that reads nothing would not read the reason either.
+        Err(ExportError::ClientStalled) => return,
+        Err(failure) => ExportMessage::Failed(failure),
     };
-    let _ = tokio::time::timeout(PATIENCE, sender.send(last)).await;
+    let _ = tokio::time::timeout(STALL_TIMEOUT, sender.send(last)).await;
 }
 
 async fn send_rows(
     export: LinkExport,
     format: ExportFormat,
-    sender: &mpsc::Sender<Piece>,
-) -> Result<(), Failure> {
-    let mut rows = RowWriter::new(format, PIECE + ROW);
+    sender: &mpsc::Sender<ExportMessage>,
+) -> Result<(), ExportError> {
+    let mut rows = RowWriter::new(format, CHUNK_BYTES + ROW_BYTES);
     export
-        .for_each(PATIENCE, async |link| {
+        .for_each(STALL_TIMEOUT, async |link| {
             rows.push(link)?;
-            if rows.len() >= PIECE {
-                hand_on(sender, rows.take(), PATIENCE).await?;
+            if rows.len() >= CHUNK_BYTES {
+                send_chunk(sender, rows.take(), STALL_TIMEOUT).await?;
             }
-            Ok::<_, Failure>(())
+            Ok::<_, ExportError>(())
         })
         .await?;
-    hand_on(sender, rows.take(), PATIENCE).await
+    send_chunk(sender, rows.take(), STALL_TIMEOUT).await
 }
 
-async fn hand_on(
-    sender: &mpsc::Sender<Piece>,
+async fn send_chunk(
+    sender: &mpsc::Sender<ExportMessage>,
     rows: Vec<u8>,
-    patience: Duration,
-) -> Result<(), Failure> {
-    // An empty piece would be the end of a chunked body.
+    timeout: Duration,
+) -> Result<(), ExportError> {
+    // An empty chunk would end a chunked body.
     if rows.is_empty() {
         return Ok(());
     }
-    match tokio::time::timeout(patience, sender.send(Piece::Rows(rows.into()))).await {
+    match tokio::time::timeout(timeout, sender.send(ExportMessage::Rows(rows.into()))).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Failure::NobodyReads),
+        Ok(Err(_)) | Err(_) => Err(ExportError::ClientStalled),
     }
 }
 
 fn body(
-    receiver: mpsc::Receiver<Piece>,
-) -> impl futures::Stream<Item = Result<Bytes, BrokenOff>> + use<> {
+    receiver: mpsc::Receiver<ExportMessage>,
+) -> impl futures::Stream<Item = Result<Bytes, Aborted>> + use<> {
     stream::unfold(Some(receiver), |receiver| async move {
         let mut receiver = receiver?;
         match receiver.recv().await {
-            Some(Piece::Rows(bytes)) => Some((Ok(bytes), Some(receiver))),
-            Some(Piece::End) => None,
-            Some(Piece::Failed(failure)) => {
+            Some(ExportMessage::Rows(bytes)) => Some((Ok(bytes), Some(receiver))),
+            Some(ExportMessage::End) => None,
+            Some(ExportMessage::Failed(failure)) => {
                 let error: &dyn std::error::Error = &failure;
-                tracing::warn!(error, "an export broke off");
-                Some((Err(BrokenOff("the database failed")), None))
+                tracing::warn!(error, "export aborted");
+                Some((Err(Aborted("the database failed")), None))
             }
-            None => Some((Err(BrokenOff("nobody read it for too long")), None)),
+            None => Some((Err(Aborted("the client read nothing for too long")), None)),
         }
     })
 }
@@ -218,38 +216,38 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_that_takes_nothing_is_given_up() {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let soon = Duration::from_millis(1);
-        for _ in 0..WAITING {
-            hand_on(&sender, b"row".to_vec(), PATIENCE).await.unwrap();
+    async fn a_client_that_reads_nothing_aborts_the_export() {
+        let (sender, receiver) = mpsc::channel(WAITING_CHUNKS);
+        let short = Duration::from_millis(1);
+        for _ in 0..WAITING_CHUNKS {
+            send_chunk(&sender, b"row".to_vec(), STALL_TIMEOUT).await.unwrap();
         }
-        let given_up = hand_on(&sender, b"row".to_vec(), soon).await;
-        assert!(matches!(given_up, Err(Failure::NobodyReads)), "{given_up:?}");
+        let stalled = send_chunk(&sender, b"row".to_vec(), short).await;
+        assert!(matches!(stalled, Err(ExportError::ClientStalled)), "{stalled:?}");
         drop(receiver);
-        let gone = hand_on(&sender, b"row".to_vec(), PATIENCE).await;
-        assert!(matches!(gone, Err(Failure::NobodyReads)), "{gone:?}");
+        let gone = send_chunk(&sender, b"row".to_vec(), STALL_TIMEOUT).await;
+        assert!(matches!(gone, Err(ExportError::ClientStalled)), "{gone:?}");
     }
 
-    /// What a client gets when this is said, and then nothing more.
-    async fn heard(pieces: Vec<Piece>) -> Vec<Result<Bytes, BrokenOff>> {
-        let (sender, receiver) = mpsc::channel(pieces.len());
-        for piece in pieces {
-            assert!(sender.send(piece).await.is_ok());
+    /// The body after these messages.
+    async fn body_of(messages: Vec<ExportMessage>) -> Vec<Result<Bytes, Aborted>> {
+        let (sender, receiver) = mpsc::channel(messages.len());
+        for message in messages {
+            assert!(sender.send(message).await.is_ok());
         }
         drop(sender);
         body(receiver).collect().await
     }
 
     #[tokio::test]
-    async fn only_an_end_that_is_said_is_one() {
-        let rows = || Piece::Rows(Bytes::from_static(b"row"));
-        let whole = heard(vec![rows(), Piece::End]).await;
+    async fn a_body_ends_normally_only_after_the_last_row() {
+        let rows = || ExportMessage::Rows(Bytes::from_static(b"row"));
+        let whole = body_of(vec![rows(), ExportMessage::End]).await;
         assert!(matches!(&whole[..], [Ok(_)]), "{whole:?}");
-        let given_up = heard(vec![rows()]).await;
+        let given_up = body_of(vec![rows()]).await;
         assert!(matches!(&given_up[..], [Ok(_), Err(_)]), "{given_up:?}");
-        let failure = Failure::Store(sqlx::Error::WorkerCrashed.into());
-        let failed = heard(vec![rows(), Piece::Failed(failure)]).await;
+        let failure = ExportError::Store(sqlx::Error::WorkerCrashed.into());
+        let failed = body_of(vec![rows(), ExportMessage::Failed(failure)]).await;
         assert!(matches!(&failed[..], [Ok(_), Err(_)]), "{failed:?}");
     }
 }

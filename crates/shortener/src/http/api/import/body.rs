@@ -1,9 +1,9 @@
-//! The body of an upload: by its media type, as it comes.
+//! Receives the body of an upload into a file, by its media type.
 
 use actix_multipart::{Field, Multipart, MultipartError};
 use actix_web::{HttpRequest, http::header::CONTENT_TYPE, web};
 use futures::StreamExt;
-use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
+use linnet_protocol::problem_code::ProblemCode;
 use serde_json::{Map, Value};
 
 use linnet_domain::RowFormat;
@@ -14,26 +14,26 @@ use linnet_jobs::{
 
 use super::{
     super::{
-        super::error::{ApiError, field_error},
-        fields::Fields,
+        super::error::{ApiError, body_error},
+        fields::{Fields, ONCE_RULE},
     },
     options::Options,
 };
 
-/// Longest value of a form's field beside the file, in bytes.
+/// The most bytes of a form's field beside the file.
 const MAX_FIELD_BYTES: usize = 1_000;
-/// Fields of a form beside the file.
+/// The most fields of a form beside the file.
 const MAX_FIELDS: usize = 20;
 
-/// What has come.
+/// A received upload.
 pub(super) struct Body {
     pub(super) upload: Upload,
     pub(super) format: RowFormat,
-    /// What a form says beside the file.
+    /// The options in a form's fields.
     pub(super) options: Options,
 }
 
-/// What a media type says of the rows, without its parameters.
+/// The format that a media type without parameters selects.
 fn format_of(media_type: &str) -> Option<RowFormat> {
     Some(match media_type.trim().to_ascii_lowercase().as_str() {
         "text/csv" | "application/csv" | "application/vnd.ms-excel" => RowFormat::Csv,
@@ -46,7 +46,7 @@ fn format_of(media_type: &str) -> Option<RowFormat> {
     })
 }
 
-/// Writes the body into the upload area.
+/// Writes the body into the upload directory.
 pub(super) async fn receive(
     request: &HttpRequest,
     payload: web::Payload,
@@ -69,12 +69,16 @@ async fn receive_form(mut form: Multipart, settings: &JobSettings) -> Result<Bod
         let name = field.name().unwrap_or_default().to_owned();
         if name == "file" {
             if file.is_some() {
-                return Err(of_field("file", "repeated", "is given more than once"));
+                return Err(ApiError::invalid("file", "repeated", ONCE_RULE));
             }
             file = Some(receive_file(field, settings).await?);
         } else {
-            if values.len() == MAX_FIELDS || values.contains_key(&name) {
-                return Err(of_field(&name, "repeated", "is one field too many"));
+            if values.contains_key(&name) {
+                return Err(ApiError::invalid(&name, "repeated", ONCE_RULE));
+            }
+            if values.len() == MAX_FIELDS {
+                let rule = format!("must be one of at most {MAX_FIELDS} fields");
+                return Err(ApiError::invalid(&name, "repeated", &rule));
             }
             let value = read_value(&name, field).await?;
             values.insert(name, Value::String(value));
@@ -84,7 +88,7 @@ async fn receive_form(mut form: Multipart, settings: &JobSettings) -> Result<Bod
     let options = Options::of(&mut fields);
     fields.finish()?;
     let (upload, format) =
-        file.ok_or_else(|| of_field("file", "required", "is required: a file of rows"))?;
+        file.ok_or_else(|| ApiError::invalid("file", "required", "must be present"))?;
     Ok(Body { upload, format, options })
 }
 
@@ -98,7 +102,7 @@ async fn next_field(form: &mut Multipart) -> Result<Option<Field>, ApiError> {
     }
 }
 
-/// A file is CSV unless its part says something else.
+/// A file is CSV unless its part has another media type.
 async fn receive_file(
     field: Field,
     settings: &JobSettings,
@@ -118,31 +122,21 @@ async fn read_value(name: &str, mut field: Field) -> Result<String, ApiError> {
             Ok(Some(Ok(piece))) => bytes.extend_from_slice(&piece),
         }
         if bytes.len() > MAX_FIELD_BYTES {
-            let message = format!("must be at most {MAX_FIELD_BYTES} bytes");
-            return Err(of_field(name, "too_long", &message));
+            let rule = format!("must be at most {MAX_FIELD_BYTES} bytes");
+            return Err(ApiError::invalid(name, "too_long", &rule));
         }
     }
-    String::from_utf8(bytes).map_err(|_| of_field(name, "invalid", "is not valid UTF-8"))
-}
-
-fn of_field(name: &str, code: &'static str, message: &str) -> ApiError {
-    Problem::invalid(vec![field_error(name, code, message)]).into()
+    String::from_utf8(bytes).map_err(|_| ApiError::invalid(name, "invalid", "must be valid UTF-8"))
 }
 
 fn of_form(error: &MultipartError) -> ApiError {
-    tracing::debug!(%error, "a form could not be read");
-    let message = format!("is no valid multipart form: {error}");
-    Problem::of(ProblemCode::MalformedForm)
-        .detail(format!("body: {message}"))
-        .errors(vec![field_error("body", "malformed_form", &message)])
-        .into()
+    tracing::debug!(%error, "malformed form");
+    let rule = format!("must be a valid multipart form: {error}");
+    body_error(ProblemCode::MalformedForm, &rule).into()
 }
 
 fn unsupported() -> ApiError {
-    let message = "the Content-Type must be multipart/form-data, text/csv, application/json or \
-                   application/x-ndjson";
-    Problem::of(ProblemCode::UnsupportedMediaType)
-        .detail(message)
-        .errors(vec![field_error("body", "unsupported_media_type", message)])
-        .into()
+    let rule = "must have the Content-Type multipart/form-data, text/csv, application/json or \
+                application/x-ndjson";
+    body_error(ProblemCode::UnsupportedMediaType, rule).into()
 }

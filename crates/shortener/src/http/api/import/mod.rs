@@ -1,4 +1,4 @@
-//! `POST …/bulk`: uploads that become jobs.
+//! `POST …/bulk`: creates a job from an uploaded file.
 
 mod body;
 mod options;
@@ -10,13 +10,12 @@ use actix_web::{
     http::{StatusCode, header::HeaderName},
     web,
 };
-use linnet_domain::Scope;
 use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use linnet_domain::{Job, JobKind, Lane, NewJob, RowFormat};
+use linnet_domain::{Job, JobKind, Lane, NewJob, RowFormat, Scope};
 use linnet_import::{
     columns_of,
     source::{Rows, SourceError},
@@ -24,13 +23,14 @@ use linnet_import::{
 use linnet_jobs::{publish_notice, upload::UploadError};
 
 use super::{
-    super::error::{ApiError, RETRY_AFTER_AWAY, field_error},
+    super::error::{ApiError, RETRY_AFTER_UNAVAILABLE},
     ApiState, Caller,
     fields::QueryFields,
-    idempotency::{self, IdempotencyKey, IdempotencyParams, Made},
+    idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
 };
 
-use options::{BulkParams, Options, Prefer, PreferParams};
+use body::Body;
+use options::{BulkParams, ImportOptions, Options, Prefer, PreferParams};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -38,10 +38,10 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(web::resource("/users/bulk").route(web::post().to(import_users)));
 }
 
-/// A job as it is answered to those who start one.
+/// A job, in the response to the request that created it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BulkAnswer {
-    /// Rows that are written so far; all of them when the job has come to its end.
+    /// Rows written so far; the final number when the job has finished.
     count: i64,
     /// The job.
     job: Job,
@@ -53,62 +53,6 @@ impl From<Job> for BulkAnswer {
     }
 }
 
-/// Makes users, as a job.
-///
-/// Columns: `username`, `email`, and if you like `id` and `created_at`. A CSV file (`multipart/form-data`
-/// with the field `file`, or `text/csv`), a JSON array, or NDJSON; each may be packed with gzip.
-#[utoipa::path(post, path = "/api/v1/users/bulk", operation_id = "import_users", tag = "users",
-    params(BulkParams, PreferParams, IdempotencyParams),
-    request_body(content((inline(Vec<serde_json::Value>) = "application/json"), (String = "application/x-ndjson"),
-        (String = "text/csv"), (UploadForm = "multipart/form-data"))),
-    responses((status = 202, description = "The job", body = BulkAnswer,
-        headers(("Location" = String, description = "The job's address"))),
-        (status = 200, description = "The job, which has come to its end within `Prefer: wait`", body = BulkAnswer),
-        (status = 507, description = "No room for the upload", content_type = "application/problem+json")))]
-pub(crate) async fn import_users(
-    request: HttpRequest,
-    payload: web::Payload,
-    state: web::Data<ApiState>,
-    caller: Caller,
-    key: IdempotencyKey,
-    query: QueryFields,
-    prefer: Prefer,
-) -> Result<HttpResponse, ApiError> {
-    if !caller.is_admin() {
-        return Err(ApiError::forbidden("only an administrator makes users"));
-    }
-    import(JobKind::ImportUsers, &request, payload, &state, &caller, key, query, prefer).await
-}
-
-/// Makes links, as a job.
-///
-/// Columns: `original_url`, and if you like `short_code`, `title`, `is_active`, `redirect_status`, `expires_at`,
-/// `max_clicks`, `user_id`, `created_at`, `updated_at`; administrators may give `id`. A CSV file
-/// (`multipart/form-data` with the field `file`, or `text/csv`), a JSON array, or NDJSON; each may be packed with gzip.
-#[utoipa::path(post, path = "/api/v1/urls/bulk", operation_id = "import_urls", tag = "urls",
-    params(BulkParams, PreferParams, IdempotencyParams),
-    request_body(content((inline(Vec<serde_json::Value>) = "application/json"), (String = "application/x-ndjson"),
-        (String = "text/csv"), (UploadForm = "multipart/form-data"))),
-    responses((status = 202, description = "The job", body = BulkAnswer,
-        headers(("Location" = String, description = "The job's address"))),
-        (status = 200, description = "The job, which has come to its end within `Prefer: wait`", body = BulkAnswer),
-        (status = 507, description = "No room for the upload", content_type = "application/problem+json")))]
-pub(crate) async fn import_urls(
-    request: HttpRequest,
-    payload: web::Payload,
-    state: web::Data<ApiState>,
-    caller: Caller,
-    key: IdempotencyKey,
-    query: QueryFields,
-    prefer: Prefer,
-) -> Result<HttpResponse, ApiError> {
-    // The gateway asked for the scope of jobs.
-    if !caller.is_admin() && !caller.identity().scopes.allows(Scope::UrlsWrite) {
-        return Err(ApiError::forbidden("this needs a key with the scope urls:write, too"));
-    }
-    import(JobKind::ImportUrls, &request, payload, &state, &caller, key, query, prefer).await
-}
-
 /// A form with a file, documented.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "documents the input; `body` reads it")]
@@ -118,69 +62,141 @@ pub(crate) struct UploadForm {
     file: Vec<u8>,
 }
 
-#[expect(clippy::too_many_arguments, reason = "they are the handlers' own")]
-async fn import(
-    kind: JobKind,
-    request: &HttpRequest,
-    payload: web::Payload,
-    state: &web::Data<ApiState>,
-    caller: &Caller,
-    key: IdempotencyKey,
-    query: QueryFields,
-    prefer: Prefer,
-) -> Result<HttpResponse, ApiError> {
-    let options = Options::read(query)?;
-    let settings = &state.jobs.settings;
-    let Ok(_slot) = state.jobs.upload_slots.try_acquire() else {
-        let detail = "too many uploads are under way";
-        return Err(Problem::unavailable(detail, RETRY_AFTER_AWAY).into());
+/// An endpoint for uploads: its documentation, path, tag, kind of job, and the check of the caller.
+macro_rules! upload_endpoint {
+    ($(#[doc = $doc:literal])+ $name:ident, $path:literal, $tag:literal, $kind:expr, $check:expr) => {
+        $(#[doc = $doc])+
+        #[utoipa::path(post, path = $path, tag = $tag,
+            params(BulkParams, PreferParams, IdempotencyParams),
+            request_body(content((inline(Vec<serde_json::Value>) = "application/json"),
+                (String = "application/x-ndjson"), (String = "text/csv"), (UploadForm = "multipart/form-data"))),
+            responses((status = 202, description = "The job", body = BulkAnswer,
+                headers(("Location" = String, description = "The path of the job"))),
+                (status = 200, description = "The job, which finished within `Prefer: wait`", body = BulkAnswer),
+                (status = 507, description = "Insufficient storage", content_type = "application/problem+json")))]
+        pub(crate) async fn $name(
+            request: HttpRequest,
+            payload: web::Payload,
+            state: web::Data<ApiState>,
+            caller: Caller,
+            key: IdempotencyKey,
+            query: QueryFields,
+            prefer: Prefer,
+        ) -> Result<HttpResponse, ApiError> {
+            let check: fn(&Caller) -> Result<(), ApiError> = $check;
+            check(&caller)?;
+            let upload = UploadRequest { request, state, caller, key, prefer, kind: $kind };
+            upload.create_job(payload, query).await
+        }
     };
-    let body = body::receive(request, payload, settings).await?;
-    let options = options.and(body.options)?;
-    let (upload, format) = (body.upload, body.format);
-    let path = upload.path().to_owned();
-    let (columns, unknown_columns) =
-        web::block(move || look_at(&path, format, kind)).await.map_err(|error| {
-            tracing::error!(%error, "an upload could not be looked at");
-            Problem::internal()
-        })??;
-    let new = NewJob {
-        kind,
-        user_id: caller.user_id(),
-        by_admin: caller.is_admin(),
-        format,
-        on_conflict: options.on_conflict,
-        dry_run: options.dry_run,
-        upload: upload.name.clone(),
-        upload_bytes: i64::try_from(upload.bytes).unwrap_or(i64::MAX),
-        is_large: upload.bytes > settings.small_bytes,
-        columns,
-        unknown_columns,
-    };
-    let mut made = None;
-    let route = format!("POST {} {}", request.path(), request.query_string());
-    let answer = idempotency::once(state, caller, &route, key, &upload.hash, async |maker| {
-        let job = maker.create_job(&new, settings.limits()).await?.ok_or_else(too_many)?;
-        let location = format!("/api/v1/jobs/{}", job.id);
-        made = Some(job.clone());
-        Made::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
-    })
-    .await?;
-    // An answer of before needs no second upload.
-    let Some(job) = made else { return Ok(answer) };
-    upload.keep();
-    let lane = Lane::of(new.is_large);
-    if let Err(error) = publish_notice(&state.announcer.redis, lane, job.id).await {
-        // A dispatcher notices.
-        tracing::debug!(%error, "a job is announced later");
-    }
-    match prefer.wait() {
-        Some(wait) => Ok(wait_for(state, job, wait).await.unwrap_or(answer)),
-        None => Ok(answer),
+}
+
+upload_endpoint! {
+    /// Imports users in a job.
+    ///
+    /// Columns: `username` and `email`; optional `id` and `created_at`. The body is a CSV file (`multipart/form-data` with
+    /// the field `file`, or `text/csv`), a JSON array, or NDJSON. Each may be compressed with gzip.
+    import_users, "/api/v1/users/bulk", "users", JobKind::ImportUsers, |caller| {
+        if caller.is_admin() {
+            Ok(())
+        } else {
+            Err(ApiError::forbidden("Only an administrator may create users."))
+        }
     }
 }
 
-/// The answer to those who prefer to wait, when the job comes to its end in time.
+upload_endpoint! {
+    /// Imports links in a job.
+    ///
+    /// Columns: `original_url`; optional `short_code`, `user_id`, `created_at`, `updated_at` and the other fields of
+    /// `UrlCreate`, for administrators also `id`. The body is a CSV file (`multipart/form-data` with the field `file`, or
+    /// `text/csv`), a JSON array, or NDJSON. Each may be compressed with gzip.
+    import_urls, "/api/v1/urls/bulk", "urls", JobKind::ImportUrls, |caller| {
+        // The gateway has checked the scope `jobs:write`.
+        if caller.is_admin() || caller.identity().scopes.allows(Scope::UrlsWrite) {
+            Ok(())
+        } else {
+            Err(ApiError::forbidden("The key also needs the scope `urls:write`."))
+        }
+    }
+}
+
+/// An upload without its body.
+struct UploadRequest {
+    request: HttpRequest,
+    state: web::Data<ApiState>,
+    caller: Caller,
+    key: IdempotencyKey,
+    prefer: Prefer,
+    kind: JobKind,
+}
+
+impl UploadRequest {
+    /// Receives the file and creates the job. Responds with the job, or with the finished job for `Prefer: wait`.
+    async fn create_job(
+        self,
+        payload: web::Payload,
+        query: QueryFields,
+    ) -> Result<HttpResponse, ApiError> {
+        let options = Options::read(query)?;
+        let jobs = &self.state.jobs;
+        let Ok(_slot) = jobs.upload_slots.try_acquire() else {
+            let detail = "Too many uploads are running. Retry later.";
+            return Err(Problem::unavailable(detail, RETRY_AFTER_UNAVAILABLE).into());
+        };
+        let mut body = body::receive(&self.request, payload, &jobs.settings).await?;
+        let options = options.and(std::mem::take(&mut body.options))?;
+        let new = self.new_job(&body, &options).await?;
+        let mut created = None;
+        let route = format!("POST {} {}", self.request.path(), self.request.query_string());
+        let hash = &body.upload.hash;
+        let response =
+            idempotency::once(&self.state, &self.caller, &route, self.key, hash, async |creator| {
+                let job = creator.create_job(&new, jobs.settings.limits()).await?;
+                let job = job.ok_or_else(too_many)?;
+                let location = format!("/api/v1/jobs/{}", job.id);
+                created = Some(job.clone());
+                CreatedResponse::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
+            })
+            .await?;
+        // A replayed response needs no second file.
+        let Some(job) = created else { return Ok(response) };
+        body.upload.keep();
+        let lane = Lane::of(new.is_large);
+        if let Err(error) = publish_notice(&self.state.announcer.redis, lane, job.id).await {
+            tracing::debug!(%error, "job announcement failed; the dispatcher will find the job");
+        }
+        match self.prefer.wait() {
+            Some(wait) => Ok(wait_for(&self.state, job, wait).await.unwrap_or(response)),
+            None => Ok(response),
+        }
+    }
+
+    async fn new_job(&self, body: &Body, options: &ImportOptions) -> Result<NewJob, ApiError> {
+        let (upload, format, kind) = (&body.upload, body.format, self.kind);
+        let path = upload.path().to_owned();
+        let columns = web::block(move || read_columns(&path, format, kind)).await;
+        let (columns, unknown_columns) = columns.map_err(|error| {
+            tracing::error!(%error, "columns of an upload not read");
+            Problem::internal()
+        })??;
+        Ok(NewJob {
+            kind,
+            user_id: self.caller.user_id(),
+            by_admin: self.caller.is_admin(),
+            format,
+            on_conflict: options.on_conflict,
+            dry_run: options.dry_run,
+            upload: upload.name.clone(),
+            upload_bytes: i64::try_from(upload.bytes).unwrap_or(i64::MAX),
+            is_large: upload.bytes > self.state.jobs.settings.small_bytes,
+            columns,
+            unknown_columns,
+        })
+    }
+}
+
+/// Waits for the job. Returns the response if the job finishes in time.
 async fn wait_for(state: &ApiState, job: Job, wait: Duration) -> Option<HttpResponse> {
     let deadline = Instant::now() + wait;
     let location = format!("/api/v1/jobs/{}", job.id);
@@ -202,13 +218,13 @@ async fn wait_for(state: &ApiState, job: Job, wait: Duration) -> Option<HttpResp
 
 fn too_many() -> ApiError {
     Problem::of(ProblemCode::TooManyJobs)
-        .detail("jobs must come to their end before others are taken")
+        .detail("Too many unfinished jobs. Create this one when others have finished.")
         .retry_after(10)
         .into()
 }
 
-/// The columns of a file, and those that are passed over.
-fn look_at(
+/// The columns of a file, and those of them that are unknown and ignored.
+fn read_columns(
     path: &Path,
     format: RowFormat,
     kind: JobKind,
@@ -219,11 +235,10 @@ fn look_at(
     match source {
         Ok(source) => Ok((source.header().to_vec(), source.unknown_columns().to_vec())),
         Err(error) if error.is_of_file() => {
-            let errors = vec![field_error(error.field(), error.code(), &error.to_string())];
-            Err(Problem::invalid(errors).into())
+            Err(ApiError::invalid(error.field(), error.code(), &error.to_string()))
         }
         Err(error) => {
-            tracing::error!(%error, "an upload could not be looked at");
+            tracing::error!(%error, "columns of an upload not read");
             Err(Problem::internal().into())
         }
     }
@@ -232,22 +247,20 @@ fn look_at(
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         let text = error.to_string();
-        let problem = match error {
-            UploadError::Incomplete => Problem::of(ProblemCode::BodyBroken),
-            UploadError::TimedOut => Problem::of(ProblemCode::BodyTimeout),
-            UploadError::TooLarge { .. } => Problem::of(ProblemCode::TooLarge),
-            UploadError::InvalidGzip => {
-                return Problem::invalid(vec![field_error("file", "invalid", &text)]).into();
-            }
+        let code = match error {
+            UploadError::Incomplete => ProblemCode::BodyBroken,
+            UploadError::TimedOut => ProblemCode::BodyTimeout,
+            UploadError::TooLarge { .. } => ProblemCode::TooLarge,
+            UploadError::InvalidGzip => return Self::invalid("file", "invalid", &text),
             UploadError::DiskFull => {
-                tracing::error!("the upload area is full");
-                Problem::of(ProblemCode::InsufficientStorage)
+                tracing::error!("upload directory full");
+                ProblemCode::InsufficientStorage
             }
             UploadError::Io(error) => {
-                tracing::error!(%error, "the upload area cannot be written");
+                tracing::error!(%error, "upload directory not writable");
                 return Problem::internal().into();
             }
         };
-        problem.detail(text).into()
+        Problem::of(code).detail(text).into()
     }
 }

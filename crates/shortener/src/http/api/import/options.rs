@@ -1,4 +1,4 @@
-//! What is to be done with an upload: parameters, fields of the form, and `Prefer`.
+//! The options of an upload: query parameters, fields of the form, and `Prefer`.
 
 use std::{
     future::{Ready, ready},
@@ -9,24 +9,27 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use linnet_protocol::problem::Problem;
 use utoipa::IntoParams;
 
-use linnet_domain::OnConflict;
+use linnet_domain::{
+    OnConflict,
+    rules::{Violation, string},
+};
 
 use super::super::{
     super::error::{ApiError, field_error},
-    fields::{Bad, Fields, QueryFields, query_boolean, string},
+    fields::{Fields, QueryFields, query_boolean},
 };
 
-/// Longest wait that is granted. Who passes the answer on gives up after a minute without a byte.
+/// The longest wait. Proxies time out after a minute without data.
 const MAX_WAIT: Duration = Duration::from_secs(45);
 
-/// The parameters, documented. A form may have them as fields.
+/// The parameters, documented. A form may have them as fields instead.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the input; `Options` reads it")]
 pub(crate) struct BulkParams {
-    /// Finds out what would come of it, and writes nothing.
+    /// Checks everything and writes nothing.
     dry_run: Option<bool>,
-    /// What becomes of rows whose code, id or address is taken; `fail` reports them as bad rows.
+    /// The handling of rows whose code, id or e-mail address is taken. `fail` (default): they are bad rows.
     #[param(value_type = Option<OnConflict>)]
     on_conflict: Option<String>,
 }
@@ -36,26 +39,26 @@ pub(crate) struct BulkParams {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "documents the input; `Prefer` reads it")]
 pub(crate) struct PreferParams {
-    /// `wait=N` waits up to N seconds (at most 45) for the job's end.
+    /// `wait=N` waits up to N seconds (at most 45) for the job to finish.
     #[param(rename = "Prefer", nullable = false, pattern = "^wait=[0-9]{1,2}$")]
     prefer: Option<String>,
 }
 
-/// What the parameters say.
+/// The options of the query or of the form.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Options {
     dry_run: Option<bool>,
     on_conflict: Option<OnConflict>,
 }
 
-/// What they come to.
-pub(super) struct Decided {
+/// The options of query and form together, with defaults.
+pub(super) struct ImportOptions {
     pub(super) dry_run: bool,
     pub(super) on_conflict: OnConflict,
 }
 
 impl Options {
-    /// From a query string, or from the fields of a form.
+    /// Reads a query string.
     pub(super) fn read(query: QueryFields) -> Result<Self, ApiError> {
         let mut fields = query.fields;
         let options = Self::of(&mut fields);
@@ -70,10 +73,10 @@ impl Options {
         }
     }
 
-    /// Together with those of the form; an option may stand in one place.
-    pub(super) fn and(self, form: Self) -> Result<Decided, ApiError> {
+    /// Merges the options of the form. An option may be in only one of the two places.
+    pub(super) fn and(self, form: Self) -> Result<ImportOptions, ApiError> {
         let mut errors = Vec::new();
-        let message = "is given in the query and in the form";
+        let message = "must be given only once, in the query or in the form";
         if self.dry_run.is_some() && form.dry_run.is_some() {
             errors.push(field_error("dry_run", "repeated", message));
         }
@@ -83,24 +86,24 @@ impl Options {
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }
-        Ok(Decided {
+        Ok(ImportOptions {
             dry_run: self.dry_run.or(form.dry_run).unwrap_or(false),
             on_conflict: self.on_conflict.or(form.on_conflict).unwrap_or_default(),
         })
     }
 }
 
-fn on_conflict(value: serde_json::Value) -> Result<OnConflict, Bad> {
+fn on_conflict(value: serde_json::Value) -> Result<OnConflict, Violation> {
     OnConflict::parse(&string(value)?)
-        .ok_or_else(|| ("invalid", "must be skip, update or fail".to_owned()))
+        .ok_or_else(|| Violation::invalid("must be skip, update or fail"))
 }
 
-/// `Prefer: wait=N` (RFC 7240). Preferences that are not understood are passed over, as it says there.
+/// `Prefer: wait=N` (RFC 7240). As the RFC requires, unknown preferences are ignored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Prefer(Option<Duration>);
 
 impl Prefer {
-    /// How long the client prefers to wait, within limits.
+    /// The preferred wait, up to [`MAX_WAIT`].
     pub(super) fn wait(self) -> Option<Duration> {
         self.0
     }
@@ -130,7 +133,7 @@ mod tests {
     use super::*;
 
     #[actix_web::test]
-    async fn a_wait_is_found_among_preferences_and_bounded() {
+    async fn wait_is_read_among_preferences_and_limited() {
         for (text, seconds) in [
             ("wait=30", Some(30)),
             ("respond-async, wait=10", Some(10)),

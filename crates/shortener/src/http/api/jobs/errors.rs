@@ -1,4 +1,4 @@
-//! A job's bad rows.
+//! `GET /api/v1/jobs/{id}/errors`: a job's bad rows.
 
 use actix_web::{
     HttpResponse,
@@ -9,7 +9,7 @@ use futures::stream;
 use crate::http::csv;
 use linnet_domain::{JobId, RowProblem, RowReport};
 use linnet_import::REPORT_COLUMNS;
-use linnet_store::StoreError;
+use linnet_store::{Store, StoreError};
 
 use super::{
     super::{
@@ -22,7 +22,7 @@ use super::{
     PATH, absent,
 };
 
-/// Rows that are read and written at a time.
+/// Rows of one read from the database.
 const PAGE: i64 = 500;
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
@@ -31,10 +31,10 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     );
 }
 
-/// Lists a job's bad rows, in the order of lines.
+/// Lists a job's bad rows in the order of lines.
 ///
-/// As CSV all of them at once: what is wrong, then the row as it came, under the names of its own
-/// columns, so that the file can be mended and sent again as it is.
+/// CSV has all bad rows: the errors, then the row as uploaded, under its own column names. A corrected file can be
+/// uploaded again.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/errors", operation_id = "list_job_errors", tag = "jobs",
     params(("id" = i64, Path, minimum = 1), ListParams, CursorParam, FormatParams),
     responses((status = 200, description = "One page", content(
@@ -57,34 +57,38 @@ pub(crate) async fn list(
             Ok(list.respond(&path, &reports, |last| last.event))
         }
         Format::Csv => {
-            let store = state.store.clone();
-            let columns = store.job_columns(job.id).await?;
-            let names = REPORT_COLUMNS.into_iter().chain(columns.iter().map(String::as_str));
-            let mut head = Vec::new();
-            push_line(&mut head, names);
-            let body = stream::try_unfold((0, Some(head)), move |(after, head)| {
-                let store = store.clone();
-                async move {
-                    if let Some(head) = head {
-                        return Ok(Some((Bytes::from(head), (after, None))));
-                    }
-                    let reports = store.job_reports(job.id, after, PAGE, 0).await?;
-                    let Some(newest) = reports.last().map(|report| report.event) else {
-                        return Ok(None);
-                    };
-                    let mut lines = Vec::new();
-                    for report in &reports {
-                        push_report(&mut lines, report);
-                    }
-                    Ok::<_, StoreError>(Some((Bytes::from(lines), (newest, None))))
-                }
-            });
-            let mut response = HttpResponse::Ok();
-            let name = format!("job-{}-errors.csv", job.id);
-            csv::name_file(&mut response, &name, csv::CONTENT_TYPE_CSV);
-            Ok(response.streaming(body))
+            let columns = state.store.job_columns(job.id).await?;
+            Ok(csv_of_all(state.store.clone(), job.id, &columns))
         }
     }
+}
+
+/// Streams all bad rows as CSV.
+fn csv_of_all(store: Store, job_id: JobId, columns: &[String]) -> HttpResponse {
+    let names = REPORT_COLUMNS.into_iter().chain(columns.iter().map(String::as_str));
+    let mut header = Vec::new();
+    push_line(&mut header, names);
+    let body = stream::try_unfold((0, Some(header)), move |(after, header)| {
+        let store = store.clone();
+        async move {
+            if let Some(header) = header {
+                return Ok(Some((Bytes::from(header), (after, None))));
+            }
+            let reports = store.job_reports(job_id, after, PAGE, 0).await?;
+            let Some(last) = reports.last().map(|report| report.event) else {
+                return Ok(None);
+            };
+            let mut lines = Vec::new();
+            for report in &reports {
+                push_report(&mut lines, report);
+            }
+            Ok::<_, StoreError>(Some((Bytes::from(lines), (last, None))))
+        }
+    });
+    let mut response = HttpResponse::Ok();
+    let name = format!("job-{job_id}-errors.csv");
+    csv::name_file(&mut response, &name, csv::CONTENT_TYPE_CSV);
+    response.streaming(body)
 }
 
 fn push_report(lines: &mut Vec<u8>, report: &RowReport) {

@@ -1,8 +1,8 @@
-//! A job's events as they come.
+//! `GET /api/v1/jobs/{id}/events`: streams a job's events.
 //!
-//! Events are numbered within their job: each bad row has a number, and so has each step that the job
-//! makes. A client is told its place in that order by the event's id, so it may come back to any
-//! process and gets what it has not seen, in order, and nothing twice. Of steps it gets the latest one.
+//! * The events of a job are numbered: each bad row has a number, and so has each change of the job.
+//! * The number is the event's id. A client that resumes at any process receives the events after it, in order and once.
+//! * Of several changes of the job, a client receives the latest.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use linnet_store::Store;
 
 use super::{
     super::{
-        super::error::{ApiError, RETRY_AFTER_AWAY},
+        super::error::{ApiError, RETRY_AFTER_UNAVAILABLE},
         ApiState, Caller, IdGuard,
         sse::{self, ALIVE, HEARTBEAT, RECONNECT, RETRY},
     },
@@ -29,27 +29,26 @@ use super::{
 
 /// Time between two `progress` events: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// Reports that are read at a time.
+/// Bad rows of one read from the database.
 const PAGE: i64 = 200;
-/// Wait before the database is asked again.
+/// Backoff after a failed read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(web::resource("/jobs/{id}/events").route(web::get().to(watch)));
 }
 
-/// Streams a job's events as they come.
+/// Streams a job's events.
 ///
-/// `row_error` for every bad row, with its line; `progress`, at most five a second, with the job; `done`
-/// with the job when it has come to its end, and then the stream ends. A comment every 15 s when there
-/// is nothing else. `Last-Event-ID` goes on where a client was, at any process; 204 says that there is
-/// nothing left to tell. `reconnect` comes when the server stops.
+/// `row_error` has a bad row's line and errors; `progress` has the job, at most five times a second; `done` has the
+/// finished job and ends the stream. A comment is sent after 15 s without events. `Last-Event-ID` resumes after an event,
+/// at any process; the response is 204 when no event is left. `reconnect` is sent before the server stops.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/events", operation_id = "watch_job", tag = "jobs",
     params(("id" = i64, Path, minimum = 1),
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has",
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client received",
             pattern = r"^[0-9]{1,15}$")),
     responses((status = 200, description = "The stream", content_type = "text/event-stream", body = String),
-        (status = 204, description = "The job has come to its end, and the client knows")))]
+        (status = 204, description = "The job has finished, and the client has received all events")))]
 pub(crate) async fn watch(
     request: HttpRequest,
     state: web::Data<ApiState>,
@@ -59,23 +58,21 @@ pub(crate) async fn watch(
 ) -> Result<HttpResponse, ApiError> {
     let seen = sse::last_event_id::<u64>(&request)?;
     let job = state.store.find_job(id.0, caller.visibility()).await?.ok_or_else(absent)?;
-    // Nobody was told of an event to come.
+    // No client can have received a later event.
     let seen = seen.map_or(0, |seen| i64::try_from(seen).unwrap_or(i64::MAX)).min(job.last_event);
     if !job.state.is_active() && seen == job.last_event {
         return Ok(HttpResponse::NoContent().finish());
     }
-    let watched = state
-        .jobs
-        .updates
-        .subscribe(job)
-        .ok_or_else(|| Problem::unavailable("too many watch already", RETRY_AFTER_AWAY))?;
+    let watched = state.jobs.updates.subscribe(job).ok_or_else(|| {
+        Problem::unavailable("Too many streams are open. Retry later.", RETRY_AFTER_UNAVAILABLE)
+    })?;
     Ok(sse::respond(Events {
         store: state.store.clone(),
         job_id: id.0,
         watched,
         stopping: lifecycle.stopping(),
         seen,
-        goal: None,
+        next_job: None,
         reports: Vec::new().into_iter(),
         progress_at: Instant::now(),
         phase: Phase::First,
@@ -84,11 +81,11 @@ pub(crate) async fn watch(
 
 enum Phase {
     First,
-    Going,
-    Over,
+    Streaming,
+    Ended,
 }
 
-/// A bad row, as it is told while the job runs. The list of errors has the row itself.
+/// The data of a `row_error` event. The list of bad rows also has the cells.
 #[derive(Serialize)]
 struct RowErrorData<'a> {
     line: i64,
@@ -102,10 +99,10 @@ struct Events {
     stopping: CancellationToken,
     /// Number of the last event that was sent.
     seen: i64,
-    /// The job as it is told once its bad rows are.
-    goal: Option<Arc<Job>>,
+    /// The next state of the job to send, after its bad rows.
+    next_job: Option<Arc<Job>>,
     reports: std::vec::IntoIter<RowReport>,
-    /// Not before then.
+    /// The earliest time of the next `progress` event.
     progress_at: Instant,
     phase: Phase,
 }
@@ -114,18 +111,18 @@ impl sse::Events for Events {
     async fn next(&mut self) -> Option<String> {
         match self.phase {
             Phase::First => {
-                self.phase = Phase::Going;
+                self.phase = Phase::Streaming;
                 Some(RETRY.to_owned())
             }
-            Phase::Over => None,
-            Phase::Going => {
+            Phase::Ended => None,
+            Phase::Streaming => {
                 let stopping = self.stopping.clone();
                 let text = tokio::select! {
                     () = stopping.cancelled() => None,
-                    text = self.go_on() => Some(text),
+                    text = self.next_event() => Some(text),
                 };
                 Some(text.unwrap_or_else(|| {
-                    self.phase = Phase::Over;
+                    self.phase = Phase::Ended;
                     RECONNECT.to_owned()
                 }))
             }
@@ -134,17 +131,17 @@ impl sse::Events for Events {
 }
 
 impl Events {
-    async fn go_on(&mut self) -> String {
+    async fn next_event(&mut self) -> String {
         loop {
             if let Some(report) = self.reports.next() {
                 self.seen = report.event;
                 let data = RowErrorData { line: report.line, errors: &report.errors };
                 return sse::event(report.event, "row_error", &data);
             }
-            if let Some(goal) = self.goal.clone() {
-                match self.read_reports(&goal).await {
+            if let Some(job) = self.next_job.clone() {
+                match self.read_reports(&job).await {
                     Ok(true) => continue,
-                    Ok(false) => return self.tell(&goal),
+                    Ok(false) => return self.job_event(&job),
                     Err(()) => {
                         tokio::time::sleep(RETRY_AFTER).await;
                         continue;
@@ -152,44 +149,44 @@ impl Events {
                 }
             }
             tokio::time::sleep_until(self.progress_at).await;
-            // The hub lives as long as its watchers.
+            // The sender lives as long as its watchers.
             let changed = tokio::time::timeout(HEARTBEAT, self.watched.job.changed());
             if changed.await.is_err() {
                 return ALIVE.to_owned();
             }
             let job = self.watched.job.borrow_and_update().clone();
             match job {
-                Some(job) if job.last_event > self.seen => self.goal = Some(job),
+                Some(job) if job.last_event > self.seen => self.next_job = Some(job),
                 Some(_) => {}
                 None => {
-                    self.phase = Phase::Over;
+                    self.phase = Phase::Ended;
                     return "event: gone\ndata: {}\n\n".to_owned();
                 }
             }
         }
     }
 
-    /// Whether there are bad rows to tell before the job itself.
-    async fn read_reports(&mut self, goal: &Job) -> Result<bool, ()> {
+    /// Reads the bad rows before this state of the job. Returns whether there are any.
+    async fn read_reports(&mut self, job: &Job) -> Result<bool, ()> {
         let mut reports =
             self.store.job_reports(self.job_id, self.seen, PAGE, 0).await.map_err(|error| {
-                tracing::debug!(%error, "a watched job waits for the database");
+                tracing::debug!(%error, "bad rows of a watched job not read");
             })?;
-        // Younger ones belong to the next step.
-        reports.retain(|report| report.event < goal.last_event);
+        // Later ones belong to the next state of the job.
+        reports.retain(|report| report.event < job.last_event);
         let is_any = !reports.is_empty();
         self.reports = reports.into_iter();
         Ok(is_any)
     }
 
-    fn tell(&mut self, job: &Job) -> String {
-        self.goal = None;
+    fn job_event(&mut self, job: &Job) -> String {
+        self.next_job = None;
         self.seen = job.last_event;
         self.progress_at = Instant::now() + PROGRESS_EVERY;
         let name = if job.state.is_active() {
             "progress"
         } else {
-            self.phase = Phase::Over;
+            self.phase = Phase::Ended;
             "done"
         };
         sse::event(job.last_event, name, job)

@@ -1,4 +1,4 @@
-//! `/api/v1/jobs`: bulk jobs as they go on, and the dead-letter queue.
+//! `/api/v1/jobs`: bulk jobs and the dead-letter queue.
 
 pub(crate) mod errors;
 pub(crate) mod events;
@@ -6,14 +6,17 @@ pub(crate) mod events;
 use actix_web::{HttpResponse, web};
 use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 
-use linnet_domain::{Job, JobFilter, JobId, JobKind, JobState};
+use linnet_domain::{
+    Job, JobFilter, JobId, JobKind, JobState,
+    rules::{Violation, string},
+};
 use linnet_jobs::{publish_notice, upload};
 use linnet_store::JobChange;
 
 use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
-    fields::{Bad, Fields, QueryFields, string},
+    fields::{Fields, QueryFields},
     list::{CursorParam, ListParams, ListQuery},
 };
 
@@ -41,7 +44,7 @@ fn absent() -> ApiError {
 
 fn wrong_state(job: &Job, detail: &str) -> ApiError {
     let state = if job.is_dead { "dead" } else { job.state.as_str() };
-    Problem::of(ProblemCode::WrongState).detail(format!("the job is {state}: {detail}")).into()
+    Problem::of(ProblemCode::WrongState).detail(format!("The job is {state}; {detail}.")).into()
 }
 
 fn filter(fields: &mut Fields, only_dead: bool) -> JobFilter {
@@ -52,17 +55,17 @@ fn filter(fields: &mut Fields, only_dead: bool) -> JobFilter {
     }
 }
 
-fn state(value: serde_json::Value) -> Result<JobState, Bad> {
-    let message = "must be queued, running, succeeded, failed or cancelled";
-    JobState::parse(&string(value)?).ok_or_else(|| ("invalid", message.to_owned()))
+fn state(value: serde_json::Value) -> Result<JobState, Violation> {
+    let rule = "must be queued, running, succeeded, failed or cancelled";
+    JobState::parse(&string(value)?).ok_or_else(|| Violation::invalid(rule))
 }
 
-fn kind(value: serde_json::Value) -> Result<JobKind, Bad> {
-    let message = "must be import_users or import_urls";
-    JobKind::parse(&string(value)?).ok_or_else(|| ("invalid", message.to_owned()))
+fn kind(value: serde_json::Value) -> Result<JobKind, Violation> {
+    let rule = "must be import_users or import_urls";
+    JobKind::parse(&string(value)?).ok_or_else(|| Violation::invalid(rule))
 }
 
-/// Lists jobs, by id.
+/// Lists jobs in the order of ids.
 #[utoipa::path(get, path = "/api/v1/jobs", operation_id = "list_jobs", tag = "jobs",
     params(("state" = Option<JobState>, Query), ("kind" = Option<JobKind>, Query), ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [Job],
@@ -77,7 +80,7 @@ pub(crate) async fn list(
     Ok(list.respond(PATH, &jobs, |last| last.id.get()))
 }
 
-/// Lists the dead-letter queue: jobs that failed as often as they may.
+/// Lists the dead-letter queue: jobs that have used up their attempts.
 #[utoipa::path(get, path = "/api/v1/jobs/dead", operation_id = "list_dead_jobs", tag = "jobs",
     params(("kind" = Option<JobKind>, Query), ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [Job],
@@ -96,7 +99,7 @@ pub(crate) async fn dead(
     Ok(list.respond(DEAD_PATH, &jobs, |last| last.id.get()))
 }
 
-/// Shows a job.
+/// Returns a job.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", operation_id = "get_job", tag = "jobs",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The job", body = Job)))]
@@ -109,11 +112,11 @@ pub(crate) async fn get(
     Ok(HttpResponse::Ok().json(job.ok_or_else(absent)?))
 }
 
-/// Cancels a job that waits or runs. What was written until then stays.
+/// Cancels a queued or running job. Rows that are already written stay.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "jobs",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 200, description = "The job", body = Job),
-        (status = 409, description = "It has come to its end", content_type = "application/problem+json")))]
+        (status = 409, description = "The job has finished", content_type = "application/problem+json")))]
 pub(crate) async fn cancel(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -125,17 +128,17 @@ pub(crate) async fn cancel(
             Ok(HttpResponse::Ok().json(job))
         }
         JobChange::WrongState(job) => {
-            Err(wrong_state(&job, "only one that waits or runs can be cancelled"))
+            Err(wrong_state(&job, "only a queued or running job can be cancelled"))
         }
         JobChange::NotFound => Err(absent()),
     }
 }
 
-/// Puts a dead job back into the queue. It goes on where it had come to.
+/// Returns a dead job to the queue. It continues where it stopped.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/replay", operation_id = "replay_job", tag = "jobs",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 202, description = "The job", body = Job),
-        (status = 409, description = "It is not dead", content_type = "application/problem+json")))]
+        (status = 409, description = "The job is not dead", content_type = "application/problem+json")))]
 pub(crate) async fn replay(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -144,19 +147,19 @@ pub(crate) async fn replay(
     match state.store.replay_job(id.0, caller.visibility()).await? {
         JobChange::Done((job, lane)) => {
             if let Err(error) = publish_notice(&state.announcer.redis, lane, job.id).await {
-                tracing::debug!(%error, "a job is announced later");
+                tracing::debug!(%error, "job announcement failed; the dispatcher will find the job");
             }
             Ok(HttpResponse::Accepted().json(job))
         }
-        JobChange::WrongState(job) => Err(wrong_state(&job, "only a dead one can be replayed")),
+        JobChange::WrongState(job) => Err(wrong_state(&job, "only a dead job can be replayed")),
         JobChange::NotFound => Err(absent()),
     }
 }
 
-/// Discards a job with its reports. One that waits or runs is cancelled first.
+/// Deletes a job with its bad rows. A queued or running job is cancelled first.
 #[utoipa::path(delete, path = "/api/v1/jobs/{id}", operation_id = "delete_job", tag = "jobs",
     params(("id" = i64, Path, minimum = 1)),
-    responses((status = 204, description = "Gone")))]
+    responses((status = 204, description = "Deleted")))]
 pub(crate) async fn delete(
     state: web::Data<ApiState>,
     caller: Caller,
@@ -170,13 +173,15 @@ pub(crate) async fn delete(
             remove_upload(&state, &name).await;
             Ok(HttpResponse::NoContent().finish())
         }
-        // Somebody replayed it meanwhile.
-        JobChange::WrongState(job) => Err(wrong_state(&job, "it was put back into the queue")),
+        // A concurrent request replayed it.
+        JobChange::WrongState(job) => {
+            Err(wrong_state(&job, "a concurrent request returned it to the queue"))
+        }
         JobChange::NotFound => Err(absent()),
     }
 }
 
-/// A worker that reads it still goes on reading, and finds its job gone at the next chunk.
+/// A worker that still reads the file stops at the next chunk, when it finds that the job was deleted.
 async fn remove_upload(state: &ApiState, name: &str) {
     let path = state.jobs.settings.upload_dir.join(name);
     let _ = web::block(move || upload::remove(&path)).await;

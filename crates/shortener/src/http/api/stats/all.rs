@@ -1,4 +1,4 @@
-//! `GET /api/v1/stats`: the clicks of all links of a user, or of all there are.
+//! `GET /api/v1/stats`: the clicks of all links of a user, or of all users.
 
 use actix_web::{HttpResponse, web};
 
@@ -11,30 +11,30 @@ use super::{
         fields::{QueryFields, query_id},
         format::{Accepted, FormatParams},
     },
-    Question, StatsBody, StatsParams,
+    StatsBody, StatsParams, StatsRequest,
 };
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(web::resource("/stats").route(web::get().to(get)).route(web::head().to(get)));
 }
 
-/// Counts the clicks of all links of the caller; for administrators, of everybody or of `user_id`.
+/// Counts the clicks of all links of the caller; for administrators, of all users or of `user_id`.
 #[utoipa::path(get, path = "/api/v1/stats", operation_id = "get_stats", tag = "stats",
     params(("user_id" = Option<i64>, Query, minimum = 1), StatsParams, FormatParams),
     responses((status = 200, description = "Totals, a series and the most frequent values", content(
         (StatsBody = "application/json"), (String = "text/csv"))),
-        (status = 404, description = "There is no such user, or it is not yours to see",
-            body = crate::http::openapi::Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "The user does not exist or is not the caller",
+            body = crate::http::problem_schema::Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     state: web::Data<ApiState>,
     caller: Caller,
     accepted: Accepted,
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
-    let question = Question::read(query, accepted, |fields| {
+    let request = StatsRequest::read(query, accepted, |fields| {
         let named = fields.optional("user_id", query_id);
-        // The database refuses a subject that the caller may not see.
+        // The store rejects a subject that the caller may not see.
         named.or(caller.visibility().owner()).map_or(Subject::Service, Subject::User)
     })?;
-    question.answer(&state, &caller, "user").await
+    request.respond(&state, &caller, "user").await
 }

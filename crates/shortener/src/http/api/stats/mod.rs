@@ -1,5 +1,4 @@
-//! Statistics of clicks. [`url`] has those of one link, [`all`] those of a user or of everything;
-//! here is what both take and how both answer.
+//! Click statistics: the parameters and responses that [`url`] (one link) and [`all`] (a user or all links) share.
 
 pub(in crate::http) mod all;
 mod range;
@@ -9,23 +8,23 @@ use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use linnet_protocol::problem::Problem;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use linnet_domain::{
     Bucket, Counts, DEFAULT_TOP, Dimension, Interval, LinkId, MAX_BUCKETS, MAX_TOP, Stats,
     StatsQuery, Subject, TopValue, UserId, ZoneName,
+    rules::{Violation, string},
 };
 use linnet_store::StatsError;
 
 use super::{
     super::{
         csv::{self, Cell},
-        error::{ApiError, field_error},
+        error::ApiError,
     },
     ApiState, Caller,
-    fields::{Bad, Fields, QueryFields, invalid, string},
+    fields::{Fields, QueryFields, query_number},
     format::{Accepted, Format},
 };
 
@@ -36,70 +35,70 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 /// The parameters of statistics, documented.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "documents the input; `Question` reads it")]
+#[expect(dead_code, reason = "documents the input; `StatsRequest` reads it")]
 pub(crate) struct StatsParams {
     /// The beginning: an RFC 3339 time, or a day of `tz` such as 2026-11-21. Default: 48 hours, 30
     /// days or 26 weeks before the end, by `interval`.
     #[param(format = "stats-from")]
     from: Option<String>,
-    /// The end, exclusive. Default: now.
+    /// The end, exclusive, in the same forms. Default: now.
     #[param(format = "stats-to")]
     to: Option<String>,
-    /// `hour`, `day` (default) or `week`; at most 2,000 of them.
+    /// `hour`, `day` (default) or `week`. The range may have at most 2,000 intervals.
     #[param(pattern = "^(hour|day|week)$")]
     interval: Option<String>,
-    /// An IANA time zone; default UTC.
+    /// An IANA time zone. Default: UTC.
     #[param(format = "time-zone")]
     tz: Option<String>,
-    /// Values of each list; default 10.
+    /// The most values of each list in `top`. Default: 10.
     #[param(minimum = 0, maximum = 100)]
     top: Option<i64>,
-    /// Only this list of `top`; in CSV, this list instead of the series.
+    /// Only this list of `top`. CSV then has this list instead of the series.
     #[param(
         pattern = "^(browser|os|device|country|language|referrer|utm_source|utm_medium|utm_campaign)$"
     )]
     dimension: Option<String>,
 }
 
-/// Clicks of a link, of a user's links, or of everything.
+/// Clicks of a link, of a user's links, or of all links.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Stats)]
 pub(crate) struct StatsBody {
-    /// The link, in the statistics of one.
+    /// The id of the link, in the statistics of one link.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>, nullable = false)]
     url_id: Option<LinkId>,
-    /// Whose links, in the statistics of many; null for everybody's.
+    /// The owner, in the statistics of many links; null for all users.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Option<i64>>)]
     user_id: Option<Option<UserId>>,
-    /// The beginning of the first hour that is counted.
+    /// The beginning of the first counted hour.
     from: DateTime<Utc>,
-    /// The end of the last hour that is counted.
+    /// The end of the last counted hour.
     to: DateTime<Utc>,
     /// `hour`, `day` or `week`.
     interval: &'static str,
     /// The time zone.
     tz: String,
-    /// Everything in the range.
+    /// The totals of the range.
     totals: Counts,
-    /// The same by interval, oldest first, without gaps.
+    /// The counts of each interval, oldest first, without gaps.
     series: Vec<Bucket>,
-    /// The most frequent values by dimension, most frequent first. They are kept by UTC day: those
-    /// of all days that the range touches are counted.
+    /// The most frequent values by dimension, most frequent first. They are counted by UTC day: all days that overlap with
+    /// the range count.
     #[schema(value_type = BTreeMap<String, Vec<TopValue>>)]
     top: BTreeMap<&'static str, Vec<TopValue>>,
 }
 
-/// What is asked, whomever it is about.
-struct Question {
+/// A request for statistics of any subject.
+struct StatsRequest {
     format: Format,
     dimension: Option<Dimension>,
     query: StatsQuery,
 }
 
-impl Question {
-    /// Reads the parameters, and lets `subject` read the rest.
+impl StatsRequest {
+    /// Reads the parameters. `subject` reads the others.
     fn read(
         query: QueryFields,
         accepted: Accepted,
@@ -122,8 +121,8 @@ impl Question {
         Ok(Self { format, dimension, query })
     }
 
-    /// Answers it; `what` is what is not there when the caller may not see it.
-    async fn answer(
+    /// The response. `what` names the resource of a 404.
+    async fn respond(
         self,
         state: &ApiState,
         caller: &Caller,
@@ -182,40 +181,39 @@ fn cells(bucket: Bucket) -> [Cell<'static>; 6] {
 
 impl From<StatsError> for ApiError {
     fn from(error: StatsError) -> Self {
-        let (field, code, message) = match error {
-            StatsError::Store(error) => return error.into(),
-            StatsError::UnknownZone => ("tz", "invalid", ZoneName::UNKNOWN.to_owned()),
-            StatsError::EmptyRange => ("from", "invalid", "must be before `to`".to_owned()),
+        match error {
+            StatsError::Store(error) => error.into(),
+            StatsError::UnknownZone => Self::invalid("tz", "invalid", ZoneName::UNKNOWN),
+            StatsError::EmptyRange => Self::invalid("from", "invalid", "must be before `to`"),
             StatsError::TooManyBuckets => {
-                ("interval", "out_of_range", format!("gives more than {MAX_BUCKETS} of them"))
+                let rule = format!("must divide the range into at most {MAX_BUCKETS} intervals");
+                Self::invalid("interval", "out_of_range", &rule)
             }
-        };
-        Self(Problem::invalid(vec![field_error(field, code, &message)]))
+        }
     }
 }
 
-fn interval(value: serde_json::Value) -> Result<Interval, Bad> {
-    Interval::parse(&string(value)?).map_err(invalid)
+fn interval(value: serde_json::Value) -> Result<Interval, Violation> {
+    Interval::parse(&string(value)?).map_err(Violation::invalid)
 }
 
-fn zone(value: serde_json::Value) -> Result<ZoneName, Bad> {
-    ZoneName::parse(&string(value)?).map_err(invalid)
+fn zone(value: serde_json::Value) -> Result<ZoneName, Violation> {
+    ZoneName::parse(&string(value)?).map_err(Violation::invalid)
 }
 
-fn dimension(value: serde_json::Value) -> Result<Dimension, Bad> {
+fn dimension(value: serde_json::Value) -> Result<Dimension, Violation> {
     Dimension::parse(&string(value)?).ok_or_else(|| {
         let names: Vec<_> = Dimension::all().map(Dimension::name).collect();
-        invalid(format!("must be one of {}", names.join(", ")))
+        Violation::invalid(format!("must be one of {}", names.join(", ")))
     })
 }
 
-fn top(value: serde_json::Value) -> Result<i64, Bad> {
-    let text = string(value)?;
-    let number = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
-    match number {
+fn top(value: serde_json::Value) -> Result<i64, Violation> {
+    let rule = || format!("must be a whole number from 0 to {MAX_TOP}");
+    match query_number(value)? {
         Some(number) if (0..=MAX_TOP).contains(&number) => Ok(number),
-        Some(_) => Err(("out_of_range", format!("must be between 0 and {MAX_TOP}"))),
-        None => Err(("invalid", "must be an integer".to_owned())),
+        Some(_) => Err(Violation::out_of_range(rule())),
+        None => Err(Violation::invalid(rule())),
     }
 }
 
@@ -226,17 +224,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_have_0_to_100_values() {
+    fn top_is_from_0_to_100() {
         for (text, wanted) in [("0", Some(0)), ("100", Some(100)), ("101", None), ("-1", None)] {
             assert_eq!(top(json!(text)).ok(), wanted, "{text}");
         }
         for bad in ["", "1.5", "+1", "01", "99999999999999999999"] {
-            assert_eq!(top(json!(bad)).map_err(|bad| bad.0), Err("invalid"), "{bad}");
+            assert_eq!(top(json!(bad)).map_err(|bad| bad.code), Err("invalid"), "{bad}");
         }
     }
 
     #[test]
-    fn the_documented_dimensions_are_those_that_there_are() {
+    fn documented_dimensions_equal_the_enum() {
         let names: Vec<_> = Dimension::all().map(Dimension::name).collect();
         let parameters = StatsParams::into_params(|| None);
         let parameter = parameters.iter().find(|parameter| parameter.name == "dimension").unwrap();

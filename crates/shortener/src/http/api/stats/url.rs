@@ -11,7 +11,7 @@ use super::{
         fields::QueryFields,
         format::{Accepted, FormatParams},
     },
-    Question, StatsBody, StatsParams,
+    StatsBody, StatsParams, StatsRequest,
 };
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
@@ -32,6 +32,6 @@ pub(crate) async fn get(
     accepted: Accepted,
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
-    let question = Question::read(query, accepted, |_| Subject::Link(id.0))?;
-    question.answer(&state, &caller, "link").await
+    let request = StatsRequest::read(query, accepted, |_| Subject::Link(id.0))?;
+    request.respond(&state, &caller, "link").await
 }

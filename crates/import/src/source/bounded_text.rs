@@ -1,32 +1,32 @@
-//! A piece of a file that is kept whole, if it is not too long.
+//! Collects a piece of a file up to the greatest length of a row.
 
 use super::MAX_ROW_BYTES;
 
-/// One byte more shows whether what is too long was only white space.
+/// One byte more than a row may have distinguishes a row that is too long from one followed by white space.
 const MOST_BYTES: usize = MAX_ROW_BYTES + 1;
 
-/// The beginning of a piece, and how long it is.
+/// The beginning of a piece, with the length of the whole piece.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct BoundedText {
     bytes: Vec<u8>,
     length: u64,
 }
 
-impl Kept {
+impl BoundedText {
     /// Begins another piece.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.length = 0;
     }
 
-    /// Goes on with the piece.
+    /// Appends to the piece.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         let room = MOST_BYTES - self.bytes.len();
         self.bytes.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
-    /// Takes white space away from the end.
+    /// Removes white space from the end.
     pub(super) fn trim_end(&mut self) {
         if self.length <= MOST_BYTES as u64 {
             self.bytes.truncate(self.bytes.trim_ascii_end().len());

@@ -1,10 +1,10 @@
-//! How many exports run at a time.
+//! Limits concurrent exports.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Exports of one process. Each keeps a connection, a transaction and much of a core busy.
+/// The most exports of one process. Each uses a connection, a transaction and much of a core.
 const MAX_EXPORTS: usize = 2;
 
 /// The exports of a process.
@@ -18,33 +18,33 @@ impl Default for Exports {
 }
 
 impl Exports {
-    /// Those of one worker, which keeps one of its connections for other requests.
-    pub fn of_worker(&self, connections: u32) -> ExportSlots {
+    /// The slots of one server thread, which keeps one of its connections for other requests.
+    pub fn of_thread(&self, connections: u32) -> ExportSlots {
         let connections = usize::try_from(connections).unwrap_or(usize::MAX);
         let own = connections.saturating_sub(1).clamp(1, MAX_EXPORTS);
-        ExportSlots { process: Arc::clone(&self.0), worker: Arc::new(Semaphore::new(own)) }
+        ExportSlots { process: Arc::clone(&self.0), thread: Arc::new(Semaphore::new(own)) }
     }
 }
 
-/// One worker's exports.
+/// The exports of one server thread.
 #[derive(Debug, Clone)]
 pub struct ExportSlots {
     process: Arc<Semaphore>,
-    worker: Arc<Semaphore>,
+    thread: Arc<Semaphore>,
 }
 
 /// Permission for one export, until it is dropped.
 #[derive(Debug)]
 pub(super) struct ExportSlot {
-    _worker: OwnedSemaphorePermit,
+    _thread: OwnedSemaphorePermit,
     _process: OwnedSemaphorePermit,
 }
 
 impl ExportSlots {
-    /// `None` when too many run already.
+    /// Takes a slot; `None` when all are in use.
     pub(super) fn take(&self) -> Option<ExportSlot> {
         Some(ExportSlot {
-            _worker: Arc::clone(&self.worker).try_acquire_owned().ok()?,
+            _thread: Arc::clone(&self.thread).try_acquire_owned().ok()?,
             _process: Arc::clone(&self.process).try_acquire_owned().ok()?,
         })
     }
@@ -55,15 +55,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_of_a_process_and_one_connection_stays_free() {
+    fn exports_are_limited_by_process_and_leave_a_connection_free() {
         let exports = Exports::default();
-        let (wide, narrow) = (exports.of_worker(6), exports.of_worker(2));
+        let (wide, narrow) = (exports.of_thread(6), exports.of_thread(2));
         let first = narrow.take();
         assert!(first.is_some());
-        assert!(narrow.take().is_none(), "its other connection stays free");
+        assert!(narrow.take().is_none(), "the last connection is for other requests");
         let second = wide.take();
         assert!(second.is_some());
-        assert!(wide.take().is_none(), "the process has two");
+        assert!(wide.take().is_none(), "the limit of the process");
         drop(second);
         assert!(wide.take().is_some());
         drop(first);

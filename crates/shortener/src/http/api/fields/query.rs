@@ -1,0 +1,116 @@
+//! The query string of a request, and the readers of its values.
+
+use std::rc::Rc;
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload};
+use linnet_domain::rules::{Boolean, Positive, Violation, string};
+use linnet_protocol::problem::Problem;
+use serde_json::{Map, Value};
+
+use super::{
+    super::super::error::{ApiError, field_error},
+    Fields, ONCE_RULE,
+};
+
+/// The parameters of the query string, as [`Fields`] of strings.
+#[derive(Debug)]
+pub(crate) struct QueryFields {
+    pub(in super::super) fields: Fields,
+    /// The parameters as sent, for `Link` headers.
+    pub(in super::super) pairs: Rc<[(String, String)]>,
+}
+
+impl FromRequest for QueryFields {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(Self::parse(request.query_string()))
+    }
+}
+
+impl QueryFields {
+    fn parse(query: &str) -> Result<Self, ApiError> {
+        // The parser below replaces invalid bytes with U+FFFD instead of failing.
+        if std::str::from_utf8(&percent_decoded(query)).is_err() {
+            let error = field_error("query", "invalid", "must be valid UTF-8");
+            return Err(Problem::invalid(vec![error]).into());
+        }
+        let pairs: Vec<(String, String)> =
+            url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let mut map = Map::new();
+        for (name, value) in &pairs {
+            if map.insert(name.clone(), Value::String(value.clone())).is_some() {
+                let error = field_error(name, "repeated", ONCE_RULE);
+                return Err(Problem::invalid(vec![error]).into());
+            }
+        }
+        Ok(Self { fields: Fields::new(map), pairs: pairs.into() })
+    }
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = match rest {
+            [b'%', high, low, ..] => {
+                char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16))
+            }
+            _ => None,
+        };
+        match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = rest.get(3..).unwrap_or_default();
+            }
+            None => {
+                decoded.push(first);
+                rest = after;
+            }
+        }
+    }
+    decoded
+}
+
+/// A whole number in its plain spelling: "+7" and "007" are not numbers.
+pub(in super::super) fn query_number(value: Value) -> Result<Option<i64>, Violation> {
+    let text = string(value)?;
+    Ok(text.parse::<i64>().ok().filter(|number| number.to_string() == text))
+}
+
+/// A whole number of at least 1.
+pub(in super::super) fn query_positive(value: Value) -> Result<i64, Violation> {
+    let number = query_number(value)?.filter(|number| *number > 0);
+    number.ok_or_else(|| Violation::invalid(Positive::RULE))
+}
+
+/// An id.
+pub(in super::super) fn query_id<I: TryFrom<i64>>(value: Value) -> Result<I, Violation> {
+    let number = query_positive(value)?;
+    I::try_from(number).map_err(|_| Violation::invalid(Positive::RULE))
+}
+
+/// `true` or `false`, in the spellings that clients use.
+pub(in super::super) fn query_boolean(value: Value) -> Result<bool, Violation> {
+    match string(value)?.as_str() {
+        "true" | "True" | "1" => Ok(true),
+        "false" | "False" | "0" => Ok(false),
+        _ => Err(Violation::invalid(Boolean::RULE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_that_is_not_utf_8_is_rejected() {
+        for bad in ["search=%ff", "%c3=1", "search=%c3%28", "a=1&b=%ed%a0%80"] {
+            assert!(QueryFields::parse(bad).is_err(), "{bad}");
+        }
+        for good in ["", "search=%C3%a4", "search=100%", "search=%zz", "a=%00"] {
+            assert!(QueryFields::parse(good).is_ok(), "{good}");
+        }
+    }
+}
