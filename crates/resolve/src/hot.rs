@@ -2,8 +2,8 @@
 //!
 //! All server threads share L1, and each read of it writes to shared memory: the lock of a shard, and
 //! the reference counts of the entry and of its target. With all load on one link, the processors pass
-//! those cache lines back and forth, which costs a tenth of the throughput. A thread's own copy of the
-//! entry needs one read of the code's epoch instead, which only a change of the link moves.
+//! those cache lines back and forth, which costs a tenth of the throughput. To use its own copy, a
+//! thread only reads the epoch of the code's slot, which is written only when a link of that slot changes.
 //!
 //! Invariant: a copy is used only while the epoch is the one from before L1 was read, and for at most
 //! [`RECHECK`]. After that L1 is read again, so its eviction order and its TTLs hold.
@@ -15,7 +15,9 @@ use std::{
 
 use super::l1::{L1Cache, L1Entry, Ticket};
 
+/// Most copies of one thread.
 const PLACES: usize = 64;
+/// Time after which a copy is read from L1 again.
 const RECHECK: Duration = Duration::from_secs(1);
 
 struct Hot {
@@ -26,12 +28,13 @@ struct Hot {
 
 #[derive(Default)]
 struct Place {
-    /// Hash of the last code that was looked up here and not found.
+    /// Hash of the last code that was looked up here without a usable copy.
     candidate: u64,
     hot: Option<Hot>,
 }
 
-/// A server thread's own copies. A code takes its place when it is looked up twice in a row there.
+/// A server thread's own copies. A code's hash determines its place. The code occupies it after two lookups in a row
+/// there.
 pub struct HotLinks {
     places: Vec<Place>,
 }
@@ -43,7 +46,7 @@ impl Default for HotLinks {
 }
 
 impl HotLinks {
-    /// The entry that is fresh at `now`, from here or from L1.
+    /// Returns the code's entry if it is fresh at `now`, from this thread's copies or from L1.
     #[inline]
     pub(super) fn get(
         &mut self,
@@ -66,7 +69,7 @@ impl HotLinks {
             place.candidate = hash;
             return local.get(code, now);
         }
-        // Taken before L1 is read, so that a change in between voids it.
+        // Take the ticket before L1 is read: a change in between then makes the copy unusable.
         let ticket = local.ticket_of_hash(hash);
         let entry = local.get(code, now)?;
         let copy = Arc::new(entry.unshared_copy());

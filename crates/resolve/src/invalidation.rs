@@ -28,7 +28,7 @@ pub struct InvalidationPublisher {
 }
 
 impl InvalidationPublisher {
-    /// After a create: caches may have a negative entry for the code.
+    /// Publishes a created link, because caches may have a negative entry for its code.
     pub async fn created(&self, link: &Link) {
         if self.publish(&link.short_code, &CacheEntry::from_link(link)).await.is_err() {
             let recorded =
@@ -40,18 +40,18 @@ impl InvalidationPublisher {
         }
     }
 
-    /// After an edit.
+    /// Publishes an edited link.
     pub async fn updated(&self, changed: &ChangedLink) {
         self.publish_and_settle(changed, &CacheEntry::from_link(&changed.link)).await;
     }
 
-    /// After a deletion.
+    /// Publishes a deleted link.
     pub async fn deleted(&self, changed: &ChangedLink) {
         let gone = CacheEntry { version: changed.link.version, resolution: Resolution::Negative };
         self.publish_and_settle(changed, &gone).await;
     }
 
-    /// After an API key was revoked or changed; `outbox_id` is the row that its statement wrote.
+    /// Publishes that an API key was revoked or changed. `outbox_id` is the row that the change's statement wrote.
     pub async fn key_revoked(&self, id: &str, outbox_id: OutboxId) {
         let message = Invalidation::Key { id: id.to_owned() }.encode();
         let published: Result<i64, _> =
@@ -61,7 +61,7 @@ impl InvalidationPublisher {
         }
     }
 
-    /// After a statement that changed many links: the outbox has a row for each.
+    /// Triggers the relay after a statement that changed many links and wrote an outbox row for each.
     pub async fn relay_outbox(&self) {
         self.outbox.relay_now().await;
     }
@@ -83,7 +83,7 @@ impl InvalidationPublisher {
     }
 
     async fn delete_outbox_row(&self, outbox_id: OutboxId) {
-        // The relay publishes a row that is left once more, which is idempotent.
+        // If this fails, the relay publishes the row again, which is harmless.
         if let Err(error) = self.store.delete_pending_invalidations(&[outbox_id]).await {
             tracing::debug!(%error, "outbox row not deleted");
         }

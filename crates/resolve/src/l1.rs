@@ -3,9 +3,9 @@
 //! A fill can race a change: it reads the old row, the change invalidates the code, and the fill then
 //! puts the old entry back for a whole TTL. Tickets prevent that:
 //! * A fill takes a [`Ticket`] before it reads anything. The ticket has the epoch of the code's slot.
-//! * An invalidation moves the epoch of the slot, then removes the code.
-//! * A fill whose ticket is out of date is not kept. Many codes share a slot, so some fills are dropped
-//!   needlessly; a stale entry is never kept.
+//! * An invalidation increments the epoch of the slot, then removes the code.
+//! * A fill is discarded if the slot's epoch has changed since its ticket. Many codes share a slot, so
+//!   some current entries are discarded too, but a stale entry is never kept.
 //! * TTLs count from the ticket, so a slow lookup does not lengthen them.
 
 use std::{
@@ -78,7 +78,7 @@ impl Tickets<'_> {
     /// The ticket of one code.
     pub(super) fn of(&self, code: &str) -> Ticket {
         let slot = self.cache.slot(code);
-        // An epoch that no slot has makes the ticket void.
+        // No slot reaches `u64::MAX`, so such a ticket is never current.
         let epoch = self.epochs.get(slot).copied().unwrap_or(u64::MAX);
         Ticket { slot, epoch, taken: self.taken }
     }
@@ -110,7 +110,7 @@ impl Weighter<Box<str>, Arc<L1Entry>> for ByBytes {
 }
 
 /// The cache; one for all server threads of a process. Links are bounded by bytes, negative entries by
-/// count, so random codes evict no link.
+/// count, so requests for random codes cannot evict links.
 pub struct L1Cache {
     links: Cache<Box<str>, Arc<L1Entry>, ByBytes>,
     negative: Cache<Box<str>, Arc<L1Entry>>,
@@ -122,7 +122,7 @@ pub struct L1Cache {
 }
 
 impl L1Cache {
-    /// An empty cache, with a stale bus.
+    /// An empty cache. The bus counts as stale until `went_live`.
     pub fn new(settings: &CacheSettings) -> Self {
         let expected = usize::try_from(settings.l1_bytes).unwrap_or(usize::MAX) / 256;
         Self {
@@ -136,14 +136,14 @@ impl L1Cache {
         }
     }
 
-    /// The entry that is fresh at `now`.
+    /// Returns the code's entry if it is fresh at `now`.
     #[inline]
     pub(super) fn get(&self, code: &str, now: Instant) -> Option<Arc<L1Entry>> {
         let entry = self.links.get(code).or_else(|| self.negative.get(code))?;
         entry.is_fresh(now).then_some(entry)
     }
 
-    /// Taken before a fill reads anything.
+    /// Takes a ticket. A fill takes it before it reads anything.
     pub(super) fn ticket(&self, code: &str) -> Ticket {
         self.ticket_of_hash(self.hash(code))
     }
@@ -159,14 +159,14 @@ impl L1Cache {
         self.hasher.hash_one(code)
     }
 
-    /// Taken before a fill of many codes reads anything.
+    /// Takes tickets for all codes. A fill of many codes takes them before it reads anything.
     pub(super) fn tickets(&self) -> Tickets<'_> {
         let epochs = (0..EPOCH_SLOTS).map(|slot| self.epoch(slot)).collect();
         Tickets { cache: self, epochs, taken: Instant::now() }
     }
 
-    /// Keeps the result of a fill unless an invalidation came in between. Returns it in both cases: the
-    /// request that looked it up began before the change.
+    /// Caches the result of a fill unless the code was invalidated after the ticket was taken. Returns the
+    /// entry in either case: the request began before the change, so the old target is a valid response.
     pub(super) fn fill(&self, code: &str, entry: CacheEntry, ticket: Ticket) -> Arc<L1Entry> {
         let is_negative = entry.resolution == Resolution::Negative;
         let live = self.bus_is_live();
@@ -178,26 +178,26 @@ impl L1Cache {
         }
         if is_negative {
             self.negative.insert(code.into(), Arc::clone(&cached));
-            // An expired entry of the link would hide the negative one.
+            // `get` reads links first, so an expired link would hide this entry.
             self.links.remove(code);
         } else {
             self.links.insert(code.into(), Arc::clone(&cached));
             self.negative.remove(code);
         }
-        // An invalidation between the check and the insertion moves the epoch before it removes the
-        // code: either it removes this entry, or the new epoch is visible here.
+        // An invalidation may have run between the check and the insertion. It increments the epoch before it
+        // removes the code: either it has removed this entry, or this check sees the new epoch.
         if !self.is_current(ticket) {
             self.remove(code);
         }
         cached
     }
 
-    /// Whether no invalidation has come since the ticket was taken.
+    /// Whether no code of the slot was invalidated after the ticket was taken.
     pub(super) fn is_current(&self, ticket: Ticket) -> bool {
         self.epoch(ticket.slot) == ticket.epoch
     }
 
-    /// Drops the entry of a code, and voids the tickets of its slot.
+    /// Drops the entry of a code, and makes all tickets of its slot out of date.
     pub fn invalidate(&self, code: &str) {
         if let Some(epoch) = self.epochs.get(self.slot(code)) {
             epoch.fetch_add(1, Ordering::AcqRel);
@@ -205,7 +205,7 @@ impl L1Cache {
         self.remove(code);
     }
 
-    /// Whether invalidations arrive.
+    /// Whether the invalidation bus is live.
     pub(super) fn bus_is_live(&self) -> bool {
         self.bus_is_live.load(Ordering::Acquire)
     }

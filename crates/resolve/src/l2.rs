@@ -91,7 +91,7 @@ impl L2Cache {
     }
 
     /// The script call of [`L2Cache::publish`], for many changes and for other kinds of connections.
-    /// Redis serves nothing else while it runs, so pass at most some hundred changes.
+    /// Redis executes nothing else while the script runs, so pass at most a few hundred changes.
     pub(super) fn publication<'a>(
         &self,
         changes: impl IntoIterator<Item = (&'a str, &'a CacheEntry)>,
@@ -115,7 +115,7 @@ impl L2Cache {
         call.key(l2_key(code)).arg(entry.encode()).arg(ttl_ms).arg(message);
     }
 
-    /// Spread by ± 10 %, so that entries that were cached together do not expire together.
+    /// The TTL of an entry, spread by ± 10 %, so that entries that were cached together do not expire together.
     fn ttl_of(&self, entry: &CacheEntry) -> Duration {
         match &entry.resolution {
             Resolution::Negative => self.negative_ttl,

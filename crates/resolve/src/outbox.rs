@@ -1,7 +1,8 @@
 //! The outbox relay: publishes changes that their own process could not publish.
 //!
-//! Every shortener polls the outbox, so a change reaches all processes even if the one that made it has
-//! died or is the only one without Redis. Publishing twice is idempotent, because versions decide.
+//! Every shortener polls the outbox, so a change reaches all processes even if the process that made it
+//! has died or has lost Redis. Publishing a change twice is harmless: a cache never replaces a version
+//! with a lower one.
 
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
@@ -15,18 +16,18 @@ use linnet_store::{InvalidationKind, PendingInvalidation, Store, StoreError};
 use super::{CacheEntry, CacheMetrics, L1Cache, L2Cache, Resolution};
 
 const POLL_EVERY: Duration = Duration::from_millis(200);
-/// The process that made a younger change is about to publish it.
+/// Age from which a row is relayed. A younger one is about to be published by the process that made it.
 const MIN_AGE: Duration = Duration::from_millis(150);
 const BATCH: i64 = 2_000;
-/// Entries in one script call.
+/// Most entries in one script call.
 const SCRIPT_CHUNK: usize = 200;
 /// Longest time for one batch. Beyond it a dependency hangs.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait of a new Redis connection for the outbox to be emptied. The wait ends at once while
-/// PostgreSQL is unreachable: nothing can have changed lately, and L2 is better than no redirect.
+/// PostgreSQL is unreachable: no change can be committed then, and L2 is better than no redirect.
 const RELAY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What the relay works with. It runs on the main runtime.
+/// The outbox relay before its start. It runs on the main runtime.
 pub struct Outbox {
     /// The database pool of the main runtime.
     pub store: Store,
@@ -36,7 +37,7 @@ pub struct Outbox {
     pub l1: Arc<L1Cache>,
     /// TTLs and keys of L2.
     pub l2: L2Cache,
-    /// Changes published from the outbox.
+    /// Counts relayed changes.
     pub metrics: Arc<CacheMetrics>,
 }
 
@@ -78,7 +79,7 @@ enum RelayError {
 }
 
 impl Outbox {
-    /// The handle, and the task; it never ends.
+    /// Returns the handle, and the task to spawn. The task ends when every handle is dropped.
     pub fn start(self) -> (OutboxRelay, impl Future<Output = ()> + Send + 'static) {
         let (sender, receiver) = mpsc::channel(64);
         (OutboxRelay(sender), self.run(receiver))

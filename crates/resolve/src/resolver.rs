@@ -1,4 +1,4 @@
-//! Looks a code up through the tiers.
+//! Looks codes up in L1, L2 and PostgreSQL, in this order.
 
 use std::{
     sync::Arc,
@@ -110,7 +110,7 @@ impl Resolver {
             }
         };
         // L2 is written before the callers get the result, so that the next process finds the entry
-        // there instead of asking PostgreSQL. After an invalidation it is not written: Redis may have
+        // there instead of querying PostgreSQL. After an invalidation it is not written: Redis may have
         // evicted the entry with the higher version that would reject this one.
         if self.l1.is_current(ticket)
             && let Err(error) = self.l2.fill(&self.redis, code, &entry).await

@@ -19,7 +19,7 @@ pub async fn warm_up(
         return 0;
     }
     let mut loaded = 0_u64;
-    // Taken before the query reads anything, so that a change during the query voids its fill.
+    // Take the tickets before the query: a link that changes during the query is then not cached.
     let tickets = l1.tickets();
     let load = store.most_clicked(i64::from(limit), |row| {
         let ticket = tickets.of(&row.short_code);

@@ -28,7 +28,7 @@ pub struct MissBudget {
     over_count: AtomicUsize,
 }
 
-/// Limit of `over`. Further clients are refused miss by miss.
+/// Most clients in `over`. A further client over its budget gets 429 only for misses.
 const MAX_OVER: usize = 10_000;
 
 impl MissBudget {
@@ -72,7 +72,7 @@ impl MissBudget {
         })
     }
 
-    /// Drops clients whose budget is whole again.
+    /// Drops clients whose budget is full again.
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut over = self.over();

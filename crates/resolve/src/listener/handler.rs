@@ -1,4 +1,4 @@
-//! The handler: from a path to a redirect.
+//! Handles the requests of the resolve listener: looks up the code, records the click, and responds.
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,7 +32,7 @@ use super::{MissBudget, ResolveMetrics, metrics::ResolveOutcome, pages};
 
 const SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
-/// What browsers sent before `Sec-Purpose`.
+/// The name of `Sec-Purpose` in older browsers.
 const PURPOSE: HeaderName = HeaderName::from_static("purpose");
 const RETRY_AFTER_UNAVAILABLE: HeaderValue = HeaderValue::from_static("1");
 
@@ -44,7 +44,7 @@ pub struct ResolveState {
     pub hot: RefCell<HotLinks>,
     /// The click buffer; `None` when clicks are not recorded.
     pub clicks: Option<ClickBuffer>,
-    /// Database connections that clicks on limited links may take.
+    /// Permits for clicks on links with `max_clicks`, so that they cannot occupy every database connection.
     pub limited: Semaphore,
     /// The process's budgets of misses.
     pub budget: Arc<MissBudget>,
@@ -56,11 +56,11 @@ pub struct ResolveState {
     pub agents: Arc<UserAgentParser>,
     /// Longest time that a browser may cache a permanent redirect, in seconds.
     pub permanent_max_age_s: u32,
-    /// The time for expiry and for clicks.
+    /// The clock for expiry and for the time of clicks.
     pub clock: Clock,
     /// One redirect in this many is logged; 0 logs none.
     pub log_sample: u32,
-    /// Redirects until the next one that is logged.
+    /// Responses until the next one that is logged.
     pub until_logged: Cell<u32>,
 }
 
@@ -85,7 +85,7 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// Why no link resolves. Visitors get the same page for all of them; only a metric tells them apart.
+/// Why a code has no redirect. Visitors get the same page in each case; only a metric distinguishes them.
 #[derive(Debug, Clone, Copy)]
 enum Missing {
     Unknown,
@@ -139,7 +139,7 @@ async fn resolve(
     if state.budget.any_over() {
         state.refuse_if_over(request)?;
     }
-    // The raw path: a percent-encoded path is no code.
+    // The path is compared as it was sent, so a percent-encoded code is not found.
     let code = request.uri().path().strip_prefix('/').unwrap_or_default();
     if !has_code_shape(code) {
         return Err(state.miss(request, Missing::Unknown));
@@ -167,7 +167,7 @@ async fn resolve(
     }
 }
 
-/// A link with `max_clicks`: PostgreSQL decides each click.
+/// Resolves a link with `max_clicks`: PostgreSQL counts each click, and rejects those beyond the limit.
 async fn limited(
     request: &HttpRequest,
     state: &ResolveState,
@@ -176,15 +176,15 @@ async fn limited(
 ) -> Result<HttpResponse, Refusal> {
     let store = &state.resolver.store;
     let is_click = !is_head && !state.is_bot(request);
-    let ask = async {
-        // Clicks on one link wait for its row. Without this limit they would take every connection.
+    let read = async {
+        // Clicks on the same link wait for the lock of its row. Without this limit, they would occupy every connection.
         let _permit = state.limited.acquire().await.map_err(|_| Refusal::Unavailable)?;
         // HEAD and bots read the link without using up a click.
         let click =
             if is_click { store.consume_click(code).await } else { store.peek_click(code).await };
         click.map_err(Refusal::from)
     };
-    let click = tokio::time::timeout(state.resolver.database_timeout, ask)
+    let click = tokio::time::timeout(state.resolver.database_timeout, read)
         .await
         .unwrap_or(Err(Refusal::Unavailable))?;
     let ConsumedClick { id, original_url, redirect_status } =

@@ -2,7 +2,7 @@
 //!
 //! Invariants of the hot path:
 //! * A link in L1 is served without an await, and without an allocation or a lock of ours.
-//! * Counting is two additions to bound instruments.
+//! * The metrics of a request are two additions to bound instruments.
 //! * Nothing that counts, logs or measures can make a redirect fail or wait.
 
 mod budget;

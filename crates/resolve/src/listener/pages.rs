@@ -1,4 +1,4 @@
-//! The pages that visitors get without a redirect. The text is fixed: it has nothing from the request.
+//! The pages that visitors get instead of a redirect. They are constant and contain nothing from the request.
 
 macro_rules! page {
     ($title:literal, $text:literal) => {
