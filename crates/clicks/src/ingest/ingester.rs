@@ -203,8 +203,8 @@ impl Ingester {
                 }
                 Err(error) => {
                     self.metrics.retries.add(1);
-                    let error = error_chain(&error);
-                    tracing::warn!(error, "group of click batches not written; retrying");
+                    let reason = error_chain(&error);
+                    tracing::warn!(reason, "group of click batches not written; retrying");
                     if backoff.wait_unless_cancelled(stop).await.is_break() {
                         return Ok(());
                     }

@@ -93,7 +93,7 @@ impl PublisherContext {
                 owner.spawn_critical("Redis client of clicks", connection);
                 Publisher::new(self, redis, token).run().await;
             });
-            // The handle may be gone.
+            // The handle may be dropped.
             let _ = finish.send(());
         })?;
         let token = stop.clone();

@@ -216,10 +216,7 @@ impl FrameReader {
         (&mut self.file).take(length.into()).read_to_end(&mut batch)?;
         let is_intact = batch.len() == length as usize && crc32fast::hash(&batch) == checksum;
         if !is_intact {
-            tracing::warn!(
-                offset = self.offset,
-                "damaged spool frame found; rest of its file skipped"
-            );
+            tracing::warn!(at = self.offset, "damaged spool frame found; rest of its file skipped");
         }
         Ok(is_intact.then_some((batch, clicks)))
     }
