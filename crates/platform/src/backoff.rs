@@ -1,4 +1,4 @@
-//! Waits between attempts that fail.
+//! Waits between failed attempts.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -20,7 +20,7 @@ impl Backoff {
         Self { first, longest, failures: 0 }
     }
 
-    /// Begins anew after a success.
+    /// Starts again at the first wait. Call it after a success.
     pub const fn reset(&mut self) {
         self.failures = 0;
     }

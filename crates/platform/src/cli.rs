@@ -1,4 +1,4 @@
-//! The frame of a program's command line: options, exit codes, and the run of a service.
+//! The command line that all programs share: options, exit codes, and running a service.
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
@@ -24,7 +24,7 @@ pub struct ProgramOptions {
     check_config: bool,
 }
 
-/// A program, by its name, which begins its messages on standard error.
+/// A program. Its name is the prefix of its messages on standard error.
 #[derive(Debug, Clone, Copy)]
 pub struct Program(pub &'static str);
 

@@ -17,7 +17,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The time.
+    /// The current time.
     #[inline]
     pub fn now(self) -> DateTime<Utc> {
         match self {

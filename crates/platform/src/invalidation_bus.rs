@@ -65,7 +65,7 @@ impl BusState {
     }
 }
 
-/// The state of the bus, and the task that runs it and never ends.
+/// Returns the state of the bus, and the task that runs it and never ends.
 ///
 /// `nonce` names this process's heartbeat channel and must be unique. `before_live` runs each time before the bus becomes
 /// live, and publishes the changes that Redis has missed.
@@ -125,8 +125,8 @@ impl Bus {
         let began = Instant::now();
         let mut heartbeats = pin!(publish_heartbeats(publisher, &self.heartbeat_channel, began));
         let mut stale = pin!(tokio::time::sleep(STALE_AFTER));
-        // Runs beside the heartbeats. If they waited for it they would be too old afterwards, and the bus would stay
-        // stale for as long as the preparation's dependencies are unavailable.
+        // The hook runs concurrently with the heartbeats. If it delayed them, they would be too old when it ends, and the
+        // bus would stay stale while a dependency of the hook is unavailable.
         let mut preparation: Option<Preparation> = None;
         loop {
             tokio::select! {

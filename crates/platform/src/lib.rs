@@ -1,7 +1,7 @@
 //! Everything a Linnet process needs to run, and nothing of the product.
 //!
-//! * [`backoff`]: waits between attempts that fail.
-//! * [`cli`]: the frame of a program's command line.
+//! * [`backoff`]: waits between failed attempts.
+//! * [`cli`]: the command line that all programs share.
 //! * [`client_network`]: groups client addresses for limits.
 //! * [`clock`]: the wall clock, passed to code whose result depends on it.
 //! * [`exit_code`]: the exit codes that supervisors distinguish.
@@ -16,7 +16,7 @@
 //! * [`server`]: the parts that every HTTP server has in common.
 //! * [`settings`]: layered configuration that reports every problem at once.
 //! * [`single_flight`]: coalesces concurrent calls for the same key.
-//! * [`testing`]: helpers for tests of more than one process.
+//! * [`testing`]: test helpers that several programs share.
 
 pub mod backoff;
 pub mod cli;

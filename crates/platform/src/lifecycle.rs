@@ -6,7 +6,7 @@
 //! 3. A second signal ends the process at once, with exit code 130.
 //!
 //! A critical task that ends before the drain also starts it, and the process exits with
-//! [`TASK_ENDED`](crate::exit_code::TASK_ENDED): a process that works in part is worse than one that restarts.
+//! [`TASK_ENDED`](crate::exit_code::TASK_ENDED): a restart is safer than a process that works only in part.
 
 use std::{
     future::Future,
@@ -30,7 +30,7 @@ pub struct Lifecycle(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     draining: CancellationToken,
-    /// The same as `draining`, for the redirect path: it reads this on every request, and a token takes a lock.
+    /// The state of `draining` for redirects, which read it on every request. Reading the token takes a lock.
     is_draining: AtomicBool,
     stopping: CancellationToken,
     task_ended: AtomicBool,

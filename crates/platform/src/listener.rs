@@ -161,7 +161,8 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
             "another process listens on this path",
         ));
     }
-    // Renamed over the path after its permissions are set: the path always exists, and never with the wrong mode.
+    // The socket is bound to a temporary path, which is renamed over the final one once its permissions are set. Clients
+    // never find the path missing or with the wrong mode.
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;

@@ -4,8 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks a mutex even if a thread panicked while holding it.
 ///
-/// Only for data that is valid after each statement of every critical section. There, poison would turn one panic into a
-/// failure of each later call.
+/// Use it only for data that is valid after each statement of every critical section. For such data, poisoning would only
+/// make every later call fail too.
 pub trait MutexExt<T: ?Sized> {
     /// Blocks until the lock is free, and ignores poison.
     fn lock_ignoring_poison(&self) -> MutexGuard<'_, T>;

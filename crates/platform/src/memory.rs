@@ -3,7 +3,7 @@
 /// Disables huge pages for this process. Call it first in `main`, before large allocations.
 ///
 /// mimalloc requests huge pages, and the first byte written to a 2 MiB block makes the whole block resident: 30 MiB for a
-/// process that uses 4. A kernel that refuses leaves only a larger process, so this does not fail.
+/// process that uses 4. If the kernel refuses, the process only uses more memory, so no error is returned.
 pub fn use_small_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }

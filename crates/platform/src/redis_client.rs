@@ -1,14 +1,14 @@
 //! A multiplexed Redis connection for one runtime, with its circuit breaker.
 //!
 //! Invariants:
-//! - The connection is the breaker: while there is none, a command fails after one atomic load and without I/O. A broken
+//! - The circuit breaker is open while there is no connection: a command fails after one atomic load, without I/O. A broken
 //!   connection opens the breaker at once, and so do [`TIMEOUTS_TO_OPEN`] timeouts in a row.
 //! - Redis that responds but refuses writes counts as unavailable, because its entries can no longer be corrected. A
 //!   connection is therefore probed with a write, before its first use and every [`PROBE_EVERY`].
 //! - A task of the same runtime reconnects, with jittered backoff. A connection that server threads shared would lose
 //!   requests when the thread that opened it stops.
-//! - The `before_use` hook runs before each new connection is used. A cache in Redis is corrected there for the changes
-//!   that Redis missed.
+//! - The `before_use` hook runs before each new connection is used. It applies the changes that Redis
+//!   missed to the cache in Redis.
 
 use std::{
     pin::Pin,
@@ -67,7 +67,8 @@ struct Shared {
 }
 
 impl RedisClient {
-    /// A client, and the task that connects it and never ends. Spawn the task in the runtime that uses the client.
+    /// Returns a client, and the task that keeps it connected. Spawn the task in the runtime that uses the client; it never
+    /// ends.
     pub fn new(
         settings: &RedisSettings,
         before_use: Option<BeforeUse>,
@@ -220,7 +221,7 @@ async fn watch(shared: &Arc<Shared>) {
         match tokio::time::timeout(PROBE_EVERY, lost).await {
             Ok(()) => return,
             Err(_) => {
-                // The result is in the breaker's state.
+                // `query` has recorded the result in the breaker.
                 let _: Result<redis::Value, _> = client.query(&probe).await;
                 if !client.is_up() {
                     return;

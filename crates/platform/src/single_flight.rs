@@ -92,7 +92,7 @@ where
         tokio::spawn(async move {
             let value = call.await;
             drop(registration);
-            // Every caller may have left.
+            // All callers may have been cancelled.
             let _ = sender.send(value);
         });
         Ok(result)

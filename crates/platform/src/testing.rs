@@ -1,4 +1,4 @@
-//! Helpers for tests of more than one process.
+//! Test helpers that several programs share.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,7 +63,7 @@ fn documented(document: &str) -> Vec<(&str, &str, &str, &str)> {
     document.lines().filter_map(row).collect()
 }
 
-/// A value as it is written in the environment; an empty one is a dash.
+/// The value as the document shows it: as in the environment, or a dash if it is empty.
 fn typed(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
