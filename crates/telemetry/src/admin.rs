@@ -1,6 +1,6 @@
 //! The routes of the admin listener, the same in every process: `/metrics`, `/livez` and `/readyz`.
 //!
-//! `/livez` checks no dependency, because a restart repairs none. `/readyz` checks the dependencies and decides whether the
+//! `/livez` checks no dependency, because a restart would not repair it. `/readyz` checks the dependencies and decides whether the
 //! process receives traffic. The listener must not be reachable from outside.
 
 use std::{sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ pub trait Readiness: Send + Sync {
 /// The result of [`Readiness::check`].
 #[derive(Debug, Clone, Serialize)]
 pub struct ReadinessReport {
-    /// Whether the process can serve traffic; true with degraded dependencies, too.
+    /// Whether the process can serve traffic, even with degraded dependencies.
     pub ready: bool,
     /// The deployed release, which distinguishes old and new processes in a rollout.
     pub release: String,
@@ -41,9 +41,9 @@ pub struct ReadinessReport {
 pub enum CheckState {
     /// It responds.
     Up,
-    /// It is unavailable, and the process serves without it; with the effect.
+    /// It is unavailable, and the process serves without it. The text names the effect.
     Degraded(String),
-    /// It is unavailable, and the process needs it; with the reason.
+    /// It is unavailable, and the process needs it. The text names the reason.
     Down(String),
 }
 

@@ -1,8 +1,8 @@
 //! The current request's id, trace and query totals, as a task-local context.
 //!
 //! Invariants:
-//! - The context exists while the request's handler or its streamed body is polled. A task that a handler spawns has it
-//!   only through [`in_current`].
+//! - The context exists while the request's handler or its streamed body is polled. A task that a handler spawns
+//!   inherits it only through [`in_current`].
 //! - Without a current request every function here does nothing.
 
 use std::{
@@ -154,7 +154,7 @@ impl Injector for TraceParentOnly {
     }
 }
 
-/// Keeps the current request, if any, for a future that another task polls.
+/// Wraps a future so that it keeps the current request, if any, when another task polls it.
 pub fn in_current<F: Future>(future: F) -> impl Future<Output = F::Output> + use<F> {
     match current() {
         Some(current) => Either::Left(current.scope(future)),
@@ -164,7 +164,7 @@ pub fn in_current<F: Future>(future: F) -> impl Future<Output = F::Output> + use
 
 /// Runs a database query, and adds it to the current request's `db.queries` and `db.time_ms`.
 ///
-/// A query whose future is dropped early counts too, because the server did the work. If spans are exported, the query is a
+/// A query whose future is dropped early counts too, because the server may have executed it. If spans are exported, the query is a
 /// span named `operation`.
 pub async fn observe_query<F: Future>(operation: &'static str, query: F) -> F::Output {
     let _timer = current().map(QueryTimer::start);

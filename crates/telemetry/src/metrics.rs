@@ -26,7 +26,7 @@ pub const LATENCY_BUCKETS_SECONDS: &[f64] =
 /// Label sets that one metric may have. The SDK allocates memory for all of them at start.
 pub const CARDINALITY_LIMIT: usize = 200;
 
-/// The same for the API's request durations: route × method × status.
+/// Label sets of the API's request durations: route × method × status.
 pub const REQUEST_CARDINALITY_LIMIT: usize = 1000;
 
 pub(crate) const REQUEST_DURATION: &str = "http.server.request.duration";

@@ -43,7 +43,7 @@ fn values() -> [Option<f64>; METRICS.len()] {
         stat.zip(procfs::boot_time_secs().ok())
             .map(|(stat, boot)| boot as f64 + seconds(stat.starttime)),
         stat.map(|stat| stat.num_threads as f64),
-        // `process` itself holds one.
+        // `process` itself holds one open file.
         process.fd_count().ok().map(|count| count.saturating_sub(1) as f64),
         process.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {
             LimitValue::Value(limit) => Some(limit as f64),

@@ -1,4 +1,4 @@
-//! Builds a process's telemetry at its start, and flushes it last.
+//! Builds a process's telemetry when it starts, and flushes it when everything else has stopped.
 
 use std::{io, sync::atomic::Ordering, time::Duration};
 
@@ -43,7 +43,7 @@ impl Telemetry {
     ) -> Result<Self, TelemetryError> {
         let filter = config::parse_filter(&settings.log_level).map_err(TelemetryError::Filter)?;
         let metrics = Metrics::new(service, settings.metrics)?;
-        // Before the span exporter is built, because that one counts dropped spans on the global meter.
+        // Set before the span exporter is built, which counts dropped spans on the global meter.
         global::set_meter_provider(metrics.provider.clone());
         let (spans, span_layer) = match settings.effective_otlp_endpoint() {
             Some(endpoint) => {
@@ -76,7 +76,7 @@ impl Telemetry {
         self.metrics.meter.clone()
     }
 
-    /// The owner of the metrics: they end with it.
+    /// The provider, which owns the metrics: they stop when it is dropped.
     pub(crate) fn meter_provider(&self) -> SdkMeterProvider {
         self.metrics.provider.clone()
     }
@@ -106,7 +106,7 @@ impl Drop for Telemetry {
     }
 }
 
-/// Without `hyper`: the spans of the exporter's own HTTP client would be exported, which creates more of them.
+/// Excludes `hyper`: exporting the spans of the exporter's own HTTP client would create more of them.
 fn exported_targets() -> Targets {
     Targets::new()
         .with_default(LevelFilter::INFO)

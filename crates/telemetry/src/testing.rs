@@ -35,7 +35,7 @@ pub fn telemetry() -> (Telemetry, MetricsReader) {
 #[derive(Clone)]
 pub struct MetricsReader {
     registry: Registry,
-    // Metrics end with their last owner, and a test may keep only the reader.
+    // The metrics stop when the provider is dropped, and a test may keep only the reader.
     _provider: SdkMeterProvider,
 }
 

@@ -78,7 +78,7 @@ impl<W: for<'a> MakeWriter<'a>> JsonLayer<W> {
 
 struct Object<'a> {
     line: &'a mut Vec<u8>,
-    /// The target of a record from the `log` crate; the event's own is the bridge's.
+    /// The target of a record from the `log` crate. The event itself has the target of the bridge between the crates.
     target: Option<String>,
     /// Whether the event has a `request_id` field.
     has_request_id: bool,

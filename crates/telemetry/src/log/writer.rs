@@ -1,6 +1,6 @@
 //! Writes log lines to standard output from a thread of its own, behind a bounded queue.
 //!
-//! A log reader that stops reading fills the pipe, and a write to a full pipe blocks. Requests must not block.
+//! When the log reader stops, the pipe fills, and a write to a full pipe blocks. Requests must not block.
 //!
 //! Invariants:
 //! - Logging never blocks: a line that finds the queue full is dropped.
@@ -37,14 +37,14 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// The subscriber's end.
+/// The end of the queue that the subscriber writes to.
 #[derive(Clone)]
 pub(crate) struct LogWriter {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
 }
 
-/// The owner's end, which flushes.
+/// The end of the queue that flushes it at shutdown.
 pub(crate) struct LogWriterHandle {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
@@ -190,7 +190,7 @@ mod tests {
     fn a_blocked_reader_drops_lines_and_never_blocks_logging() {
         let (release, blocked) = mpsc::channel();
         let (mut writer, handle) = LogWriter::start(Blocked(blocked)).unwrap();
-        // More than the queue and one write hold together.
+        // More lines than the queue and one write hold together.
         let sent = QUEUE_LINES * 2;
         let line = [b'x'; 1024];
         for _ in 0..sent {

@@ -1,4 +1,4 @@
-//! Wraps a response's body, to end the request's exchange with it.
+//! Wraps a response's body, so that the request's exchange ends when the body ends.
 
 use std::{
     error::Error as StdError,

@@ -1,7 +1,7 @@
 //! The middleware of API listeners, which gives each request an id, a trace, one log line and metrics.
 //!
-//! It wraps tracing-actix-web's logger, which creates the request's span, and adds the trace context of this OpenTelemetry
-//! version, the time to the *end* of a streamed body, and requests whose client leaves.
+//! It wraps tracing-actix-web's logger, which creates the request's span. It adds what that logger lacks: the trace context
+//! of this OpenTelemetry version, the time to the *end* of a streamed body, and requests whose client disconnects.
 //!
 //! Invariants:
 //! - Each request is logged and counted exactly once, however it ends, because `exchange::Exchange` does so when it is
@@ -131,7 +131,7 @@ where
     }
 }
 
-/// The client's valid `traceparent`. Two headers count as none.
+/// The client's `traceparent`; `None` if it is malformed or sent twice.
 fn traceparent_of(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(TRACEPARENT_HEADER);
     let only = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;

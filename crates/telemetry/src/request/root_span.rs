@@ -1,7 +1,7 @@
 //! Builds the request's span, as a child of the client's span.
 //!
-//! tracing-actix-web has no feature for this OpenTelemetry version, so its own builder ignores `traceparent`. Here the
-//! global propagator reads it. The parent must be set before the span is entered.
+//! tracing-actix-web has no feature for this OpenTelemetry version, so its own builder ignores `traceparent`. This
+//! builder reads it with the global propagator. The parent must be set before the span is entered.
 
 use std::sync::Arc;
 
