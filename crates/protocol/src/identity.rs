@@ -10,7 +10,7 @@ use linnet_domain::{Scope, Scopes, UserId};
 pub const USER_HEADER: &str = "x-linnet-user-id";
 /// The header with the public id of the API key; absent for an anonymous caller.
 pub const KEY_HEADER: &str = "x-linnet-key-id";
-/// The header with the scopes, separated by blanks.
+/// The header with the scopes, separated by spaces.
 pub const SCOPES_HEADER: &str = "x-linnet-scopes";
 /// The prefix of these headers. The gateway removes all of them from client requests.
 pub const HEADER_PREFIX: &str = "x-linnet-";

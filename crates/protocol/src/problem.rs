@@ -24,7 +24,7 @@ pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
 pub struct FieldError {
     /// The field's name in the body or the query; `body` for the body as a whole.
     pub field: String,
-    /// Stable, in snake_case.
+    /// Stable code of the rule, in snake_case.
     pub code: &'static str,
     /// Begins with the rule, such as "must be a whole number from 1 to 200".
     pub message: String,
@@ -115,7 +115,7 @@ impl Problem {
         Self::of(ProblemCode::Unavailable).detail(detail).retry_after(retry_after)
     }
 
-    /// 500; the log must have the cause under the request's id.
+    /// 500. The body has no cause, so log it within the request.
     pub fn internal() -> Self {
         Self::of(ProblemCode::Internal)
             .detail("The operator's log has the cause under this request id.")

@@ -27,7 +27,7 @@ fn codes_statuses_and_titles_match_the_snapshot() {
     assert_eq!(table, snapshot.lines().collect::<Vec<_>>());
 }
 
-/// Rows of other parties than gateway (`g`) and shortener (`s`) are nginx's own.
+/// Skips rows whose column *by* has neither gateway (`g`) nor shortener (`s`): only nginx returns these codes.
 #[test]
 fn api_md_lists_exactly_these_codes_with_their_statuses() {
     let document = read("docs/API.md");
@@ -43,7 +43,7 @@ fn api_md_lists_exactly_these_codes_with_their_statuses() {
     assert_eq!(documented, expected);
 }
 
-/// Status and code of a row with the columns status, code, by and when, if it is not nginx's alone.
+/// Status and code of a row with the columns status, code, by and when; `None` if only nginx returns the code.
 fn documented_code(line: &str) -> Option<(u16, String)> {
     let mut cells = line.split('|').skip(1).map(str::trim);
     let (status, code, by) = (cells.next()?, cells.next()?, cells.next()?);
