@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench fmt sqlx-prepare
+.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench profile fmt sqlx-prepare
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: ## Check code, prose, spelling, links, dependencies, scripts and all confi
 
 bench: ## Measure performance and compare it with the bars (ONLY=name QUICK=1)
 	@scripts/bench
+
+profile: ## Show where one part spends its time, or what it allocates (PART=resolve HEAP=yes)
+	@scripts/profile
 
 fmt: ## Format the Rust sources
 	@cargo fmt --all

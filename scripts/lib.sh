@@ -124,6 +124,15 @@ stop_process() {
   fi
 }
 
+# cargo_profile NAME: prints Cargo's profile for NAME, which is a directory in target. The two differ for `debug`.
+cargo_profile() {
+  case $1 in
+    local|release) printf '%s\n' "$1" ;;
+    debug)         printf 'dev\n' ;;
+    *)             die "PROFILE must be local, release or debug: '$1'" "$EX_USAGE" ;;
+  esac
+}
+
 random_hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
 # secret_file FILE BYTES: writes a random hexadecimal secret to FILE, mode 0600, unless the file exists.

@@ -211,13 +211,13 @@ class Stack:
         environment = self.environment | {"LINNET__WORKER__ADMIN_LISTEN": admin} | settings
         return self.processes.start(name, [self.binary("linnet-shortener"), "worker"], environment)
 
-    def start_gateway(self, name: str, shorteners: list[Shortener]) -> tuple[Process, str]:
+    def start_gateway(self, name: str, shorteners: list[Shortener], **settings: str) -> tuple[Process, str]:
         listen, admin = self.socket(name), f"127.0.0.1:{self.port()}"
         environment = self.environment | {
             "LINNET__GATEWAY__LISTEN": listen,
             "LINNET__GATEWAY__ADMIN_LISTEN": admin,
             "LINNET__UPSTREAM__SHORTENERS": ",".join(s.api for s in shorteners),
-        }
+        } | settings
         process = self.processes.start(name, [self.binary("linnet-gateway"), "serve"], environment)
         self.processes.wait_until(process, f"{name} to be ready", lambda: is_ok(admin, "/readyz"))
         return process, listen

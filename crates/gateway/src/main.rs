@@ -2,10 +2,17 @@
 
 use std::process::ExitCode;
 
+#[cfg(not(feature = "heap-profiling"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+#[cfg(feature = "heap-profiling")]
+#[global_allocator]
+static ALLOCATOR: linnet_profiling::HeapAllocator = linnet_profiling::HeapAllocator;
+
 fn main() -> ExitCode {
     linnet_platform::memory::use_small_pages();
+    #[cfg(feature = "profiling")]
+    let _recording = linnet_profiling::start();
     linnet_gateway::cli::main()
 }
