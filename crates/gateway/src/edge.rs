@@ -20,7 +20,7 @@ use linnet_platform::lifecycle::Lifecycle;
 
 use crate::config::CorsSettings;
 
-/// For responses that load no other resource. The pages set their own policies.
+/// The default security headers, for responses that load no other resource. The pages set their own policies.
 const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),

@@ -30,7 +30,7 @@ pub(crate) async fn unknown_path() -> HttpResponse {
     response(&Problem::not_found("Nothing exists at this path."))
 }
 
-/// 405; `allow` is the value of the header.
+/// 405; `allow` is the value of the `Allow` header.
 pub(crate) fn method_not_allowed(allow: &str) -> Problem {
     Problem::of(ProblemCode::MethodNotAllowed)
         .detail(format!("This path supports {allow}."))
@@ -48,7 +48,7 @@ pub(crate) fn bad_request() -> Problem {
     Problem::of(ProblemCode::BadRequest).detail("The method or path of the request is malformed.")
 }
 
-/// 408.
+/// 408 for a body that is incomplete at its deadline.
 pub(crate) fn body_timeout() -> Problem {
     Problem::of(ProblemCode::BodyTimeout).detail("The request body did not arrive in time.")
 }

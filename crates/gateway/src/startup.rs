@@ -44,7 +44,7 @@ use crate::{
 
 /// Timeout of a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for which a closing connection discards what its client still sends.
+/// Time for which a closing connection still reads and discards its client's data.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A gateway with bound listeners, not yet running.

@@ -38,7 +38,7 @@ pub(crate) enum KeyStatus {
 #[derive(Clone)]
 struct CachedKey {
     status: KeyStatus,
-    /// The public id as presented, which invalidations name.
+    /// The public id in the presented key. Invalidations contain this id.
     key_id: Box<str>,
     fresh_until: Instant,
 }

@@ -222,7 +222,7 @@ impl LimitSettings {
     }
 }
 
-/// Validation has rejected 0 before.
+/// The fallback is unreachable, because validation rejects 0.
 fn pair(rate: u32, burst: u32) -> (NonZeroU32, NonZeroU32) {
     (
         NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN),

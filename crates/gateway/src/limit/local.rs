@@ -1,4 +1,4 @@
-//! Rate limits of this process alone, for the time without Redis.
+//! Rate limits of this process alone, used while Redis is unavailable.
 //!
 //! Invariants:
 //! - The policy is the same as in Redis, so N gateways together allow up to N times the rate.
@@ -16,7 +16,7 @@ use governor::{
 
 use super::policy::{RateDecision, RatePolicy};
 
-/// Keys with a quota of their own, for each policy.
+/// Most keys with a quota of their own, for each policy.
 const MAX_KEYS: usize = 50_000;
 /// The key that all further keys share.
 const OVERFLOW_KEY: &str = "";

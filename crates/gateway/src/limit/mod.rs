@@ -4,7 +4,7 @@
 //! Invariants:
 //! - A request with a valid key counts by key. Every other request, a failed authentication
 //!   included, counts by address.
-//! - Redis's clock decides, so gateways need no synchronized clocks.
+//! - Quotas refill by Redis's clock, so gateways need no synchronized clocks.
 //! - A Redis key expires when its quota is full.
 
 mod local;

@@ -11,7 +11,7 @@ const QUOTA_HEADER: HeaderName = HeaderName::from_static("ratelimit");
 
 const MICROS_PER_MINUTE: u64 = 60_000_000;
 
-/// A burst of requests that refills evenly.
+/// The rate limit of one kind of client: a quota of `burst` requests that refills evenly.
 #[derive(Debug, Clone)]
 pub(crate) struct RatePolicy {
     name: &'static str,

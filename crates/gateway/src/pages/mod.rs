@@ -20,11 +20,11 @@ pub(crate) const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
 /// The landing page contains its style sheet and loads nothing.
 const LANDING_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
-/// The viewer loads its own scripts, sets inline styles, and calls the API.
+/// The viewer of the API reference loads its own scripts, sets inline styles, and calls the API.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// For pages that change only with a release.
+/// `Cache-Control` of pages that change only with a release.
 const CACHE_5_MIN: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// State of the pages' handlers; clones share it.

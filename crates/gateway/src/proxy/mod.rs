@@ -36,7 +36,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const SERVICE_TOKEN: HeaderName = HeaderName::from_static(ServiceSettings::TOKEN_HEADER);
 
-/// Forwards the request as `caller`, whose client has `address`.
+/// Forwards the request with the identity of `caller`. `address` is the client's address.
 ///
 /// A streamed request has an idle timeout instead of the request timeout.
 pub(crate) async fn forward(
@@ -58,7 +58,7 @@ pub(crate) async fn forward(
         }
         BodyMode::Streamed => request_body::stream(request.headers(), payload),
     };
-    // The response to an upload follows its end, which has no deadline.
+    // A shortener responds after the end of an upload, which has no deadline.
     let head_deadline = upload.is_none().then_some(deadline);
     let call = call(state, request, caller, address, body, head_deadline)?;
     let is_head = call.method == Method::HEAD;
@@ -147,7 +147,7 @@ fn respond(
     }
     let mut response = HttpResponse::new(status).set_body(body);
     headers::for_client(&parts.headers, response.headers_mut());
-    // actix-web adds a default type; a response without one must stay without.
+    // actix-web would add a default type, but the response must stay as the shortener sent it.
     if !parts.headers.contains_key(http::header::CONTENT_TYPE) {
         response.headers_mut().remove(CONTENT_TYPE);
     }

@@ -129,8 +129,8 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// Waits for `response` as long as chunks are forwarded. `None` if none was for `idle` and there
-    /// is no response.
+    /// Waits for `response` while chunks are forwarded. `None` if for `idle` no chunk was forwarded
+    /// and no response arrived.
     pub(super) async fn wait_for<F: Future>(
         &self,
         response: F,

@@ -154,7 +154,7 @@ async fn must_07_a_revocation_takes_effect_immediately() {
 
     shortener.state.revoked.store(true, Ordering::SeqCst);
     redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
-    // The TTL of 30 s is longer than this waits.
+    // The TTL is 30 s, so the entry does not expire within this test.
     eventually("the key is rejected", || async {
         gateway.client.get_as(KEY, "/api/v1/urls").await.status == 401
     })
@@ -176,7 +176,7 @@ async fn must_07_a_revocation_during_a_lookup_wins() {
 
     shortener.state.revoked.store(true, Ordering::SeqCst);
     redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
-    // An invalidation of a cached key, which takes effect after the first has arrived.
+    // Messages arrive in order: once the cache has dropped this second key, the first invalidation has arrived too.
     shortener.state.hold_lookups.store(false, Ordering::SeqCst);
     assert_eq!(gateway.client.get_as(REVOKED, "/api/v1/urls").await.status, 401);
     redis.publish(&Invalidation::Key { id: "Zz9xYz99".into() }).await;

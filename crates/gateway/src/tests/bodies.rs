@@ -168,7 +168,7 @@ async fn early_rejection_reaches_a_client_that_is_still_sending() {
             if kind.starts_with('t') {
                 bytes.extend_from_slice(b"800000\r\n");
             }
-            // More than all buffers on the way hold, and incomplete.
+            // An incomplete body that exceeds all buffers between client and shortener.
             bytes.resize(bytes.len() + 8_000_000, b'x');
             let response = raw_until(&gateway.address, &bytes, Some("\"code\":\"early\"")).await;
             assert!(response.starts_with("HTTP/1.1 403 "), "{kind}: {response}");

@@ -13,7 +13,7 @@ use super::support::{
     Gateway, KEY, Shortener, closed_address, eventually, no_redis, raw_until, settings,
 };
 
-/// The beginning of a health probe.
+/// The first bytes of a health probe.
 const PROBE: &[u8] = b"GET /internal/v1/health";
 
 /// A shortener that runs `handle` for each of its connections.

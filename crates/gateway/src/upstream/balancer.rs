@@ -32,7 +32,7 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Health by the latest probe or failed connect.
+    /// Whether the shortener is healthy, by its latest probe or failed connect.
     pub(crate) fn is_healthy(&self) -> bool {
         self.is_healthy.load(Ordering::Relaxed)
     }

@@ -26,13 +26,13 @@ pub(crate) enum BodyEvent {
 #[error("the client's body was truncated")]
 pub(crate) struct TruncatedBody;
 
-/// A request body. A call clones it for a possible retry; of the clones of a streamed body, only
-/// one is ever read.
+/// A request body. A call clones it for a possible retry. Only one clone of a streamed body is ever
+/// read.
 #[derive(Debug, Clone)]
 pub(crate) enum CallBody {
     /// Complete; empty after it was sent.
     Buffered(Bytes),
-    /// Claimed by the first attempt that has a connection.
+    /// Read by the first attempt that has a connection.
     Streamed(StreamBody),
 }
 

@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{config::UpstreamSettings, counters::Counters};
 
-/// Shorter than a shortener's drain, so that the gateway closes an idle connection first.
+/// Time after which an idle connection is closed. It is shorter than a shortener's drain, so that the
+/// gateway closes the connection first.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The HTTP client of one runtime; clones share the connections.

@@ -1,7 +1,7 @@
 //! Resolves the host names of shorteners, and detects when their addresses change.
 //!
-//! In a container network one name resolves to all replicas of a service, and replicas come and go
-//! while the gateway runs.
+//! In a container network, one name resolves to all replicas of a service. Replicas are added and
+//! removed while the gateway runs.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ impl Discovery {
                 }
                 name_count += 1;
                 let addresses = resolve(name).await;
-                // A failure may be that of the name server, so it keeps the last addresses.
+                // The name server itself may have failed, so an empty result keeps the last addresses.
                 if !addresses.is_empty() {
                     self.resolved.insert(name.clone(), addresses);
                 }

@@ -24,12 +24,12 @@ use super::{
 };
 use crate::config::UpstreamSettings;
 
-/// Interval between two tasks of one shortener, before jitter shortens it.
+/// Interval between two probes of one shortener, before jitter shortens it.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// Timeout of one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Consecutive timeouts that make a shortener unhealthy: one may be a busy machine. A refused
-/// connection or an error response does so immediately.
+/// Consecutive timeouts that make a shortener unhealthy. A single one may only mean that the machine
+/// is busy. A refused connection or an error response makes the shortener unhealthy immediately.
 const TIMEOUTS_TO_FAIL: u32 = 2;
 
 const PROBE_PATH: &str = "/internal/v1/health";
