@@ -30,14 +30,14 @@ use super::{
 
 /// Longest wait of a read for new batches. A stop may wait as long.
 const BLOCK: Duration = Duration::from_millis(500);
-/// Longest wait for a response of Redis, for scripts over a whole group too.
+/// Longest wait for a response of Redis, including scripts over a whole group.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most dead letters that are kept; the oldest are deleted first.
 const MAX_DEAD_LETTERS: u32 = 10_000;
 /// Most batches that are taken over at a time.
 const CLAIM_COUNT: u32 = 16;
-/// Age of a batch above which its group is written in parallel. In shorter bursts, redirects have priority: the stream has
-/// room.
+/// Age of a batch above which its group is written in parallel. Younger batches can wait in the stream, because redirects
+/// have priority.
 const PARALLEL_AFTER: Duration = Duration::from_secs(5);
 
 const fn new_backoff() -> Backoff {

@@ -47,7 +47,7 @@ impl From<VisitorsError> for IngestError {
 }
 
 impl IngestError {
-    /// Whether PostgreSQL rejects the clicks themselves, so that retries cannot succeed. An operator can fix any other error.
+    /// Whether PostgreSQL rejects the clicks themselves, so that retries cannot succeed. An operator can fix other errors.
     /// A duplicate key is temporary: another worker inserted the same roll-up at the same time, and the retry updates it.
     pub(super) fn is_permanent(&self) -> bool {
         match self {

@@ -34,12 +34,12 @@ use crate::{
 const MAX_BATCH: usize = 1_000;
 /// Time between two measurements of the stream's size.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
-/// A full stream has room again below this share of its limit. Otherwise it would be full again at once.
+/// Share of its limit below which a full stream accepts batches again. At the limit itself, it would be full again at once.
 const ROOM_PERCENT: u64 = 90;
 /// Most batches of the spool that are published between two flushes.
 const REPLAY_BATCHES: u32 = 32;
-/// Time after the stop in which clicks are published; later ones go to the spool, so that a slow Redis does not keep the
-/// process until it is killed.
+/// Time after the stop in which batches are published. Later ones go to the spool, so that a slow Redis does not delay the
+/// exit until the process is killed.
 const LAST_PUBLISH: Duration = Duration::from_secs(2);
 /// Longest wait for the last flush.
 const LAST_FLUSH: Duration = Duration::from_secs(6);
@@ -51,7 +51,7 @@ pub struct PublisherHandle {
 }
 
 impl PublisherHandle {
-    /// Flushes all buffers to the stream or the spool, and ends the thread. Call it once no server thread serves.
+    /// Flushes all buffers to the stream or the spool, and ends the thread. Call it after all server threads have stopped.
     pub async fn finish(self) {
         self.stop.cancel();
         if tokio::time::timeout(LAST_FLUSH, self.finished).await.is_err() {
@@ -268,7 +268,7 @@ impl Publisher {
     /// Publishes batches of the spool, oldest first.
     async fn replay(&mut self) {
         for _ in 0..REPLAY_BATCHES {
-            // Spooled batches outlive the process.
+            // At shutdown, spooled batches are left to the next process.
             if self.stop.is_cancelled() || !self.has_room().await {
                 break;
             }

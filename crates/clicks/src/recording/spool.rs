@@ -157,7 +157,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Syncs the current file to disk. Without it, a power cut may lose that file; the end of the process loses nothing.
+    /// Syncs the current file to disk, so that it survives a power failure. The end of the process alone loses no data.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.writing.as_ref().map_or(Ok(()), File::sync_data)
     }
