@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// The network that limits count as one client: an IPv4 address, or the /64 of an IPv6 address.
 ///
-/// A provider gives each subscriber at least a /64, so a limit on single IPv6 addresses would have no effect. An IPv4 address
-/// that is mapped into IPv6 counts as IPv4.
+/// A provider gives each subscriber at least a /64, so a limit on single IPv6 addresses would have no effect. An IPv4
+/// address that is mapped into IPv6 counts as IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 

@@ -1,7 +1,7 @@
 //! The routes of the admin listener, the same in every process: `/metrics`, `/livez` and `/readyz`.
 //!
-//! `/livez` checks no dependency, because a restart would not repair it. `/readyz` checks the dependencies and decides whether the
-//! process receives traffic. The listener must not be reachable from outside.
+//! `/livez` checks no dependency, because a restart would not repair it. `/readyz` checks the dependencies and decides
+//! whether the process receives traffic. The listener must not be reachable from outside.
 
 use std::{sync::Arc, time::Duration};
 

@@ -164,8 +164,8 @@ pub fn in_current<F: Future>(future: F) -> impl Future<Output = F::Output> + use
 
 /// Runs a database query, and adds it to the current request's `db.queries` and `db.time_ms`.
 ///
-/// A query whose future is dropped early counts too, because the server may have executed it. If spans are exported, the query is a
-/// span named `operation`.
+/// A query whose future is dropped early counts too, because the server may have executed it. If spans are exported,
+/// the query is a span named `operation`.
 pub async fn observe_query<F: Future>(operation: &'static str, query: F) -> F::Output {
     let _timer = current().map(QueryTimer::start);
     let span = tracing::debug_span!(

@@ -15,7 +15,8 @@ impl MaintenanceContext {
     /// Runs a task now, even if it is not due. While another process runs it, waits for at most `lock_timeout`.
     ///
     /// # Errors
-    /// [`RunError::RunsElsewhere`] if another process still runs the task after `lock_timeout`; otherwise the error of the run.
+    /// [`RunError::RunsElsewhere`] if another process still runs the task after `lock_timeout`; otherwise the error of the
+    /// run.
     pub async fn run_now(&self, task: &Task, lock_timeout: Duration) -> Result<Report, RunError> {
         let mut session = self.store.task_session(task.name, lock_timeout + task.timeout).await?;
         let deadline = Instant::now() + lock_timeout;
