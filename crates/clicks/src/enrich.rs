@@ -149,6 +149,7 @@ fn printable(text: &str, max: usize) -> String {
 mod tests {
     use super::*;
 
+    // Long because it lists one user agent for each class of device.
     #[test]
     fn user_agents_are_recognized() {
         let parser = UserAgentParser::default();

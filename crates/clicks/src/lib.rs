@@ -11,8 +11,6 @@
 //!
 //! `docs/ARCHITECTURE.md`, *Delivery of clicks*, lists the loss that each fault causes.
 
-#[cfg(test)]
-mod architecture_doc;
 mod batch;
 mod enrich;
 pub mod ingest;

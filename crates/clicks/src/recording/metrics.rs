@@ -11,7 +11,7 @@ use linnet_telemetry::metrics::{self, BoundCounter, BoundHistogram, KeyValue, Me
 const BATCH_SIZES: [f64; 8] = [1.0, 5.0, 20.0, 100.0, 300.0, 1_000.0, 2_000.0, 5_000.0];
 
 /// The instruments of recording.
-pub(crate) struct RecordingMetrics {
+pub(super) struct RecordingMetrics {
     /// Clicks appended to a buffer. Each is recorded later, or counted as dropped.
     pub(super) accepted: BoundCounter<u64>,
     /// Clicks added to the stream.
@@ -32,7 +32,7 @@ pub(crate) struct RecordingMetrics {
 
 impl RecordingMetrics {
     /// Registers the instruments. Counters start at 0, so `increase()` includes the first event.
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(super) fn new(meter: &Meter) -> Self {
         let spool_bytes = Arc::new(AtomicU64::new(0));
         let observed = Arc::clone(&spool_bytes);
         meter

@@ -17,7 +17,7 @@ use linnet_telemetry::metrics::Meter;
 use crate::{ClickSettings, UserAgentParser};
 
 use country::CountryDatabase;
-pub(crate) use metrics::RecordingMetrics;
+use metrics::RecordingMetrics;
 use publisher::PublisherContext;
 use visitor::{VisitorKeys, refresh_visitor_keys};
 

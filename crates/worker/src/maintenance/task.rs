@@ -1,4 +1,4 @@
-//! What defines a maintenance task: name, interval, time limit and function.
+//! The definition of a maintenance task: name, interval, time limit and function.
 
 use std::time::Duration;
 
