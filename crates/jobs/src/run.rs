@@ -151,7 +151,7 @@ impl JobRunner {
         }
     }
 
-    /// Waits for the reader, and renews the lease meanwhile; `None` if the lease is lost.
+    /// Waits for the reader's next chunk, and renews the lease during the wait; `None` if the lease is lost.
     async fn next_chunk<T>(
         &self,
         run: &JobRun,

@@ -1,7 +1,7 @@
 //! The resolve listener: `GET` and `HEAD` of a short link, and nothing that changes state.
 //!
 //! Invariants of the hot path:
-//! * A link in L1 is served without an await, and without an allocation or a lock of ours.
+//! * A link in L1 is served without an await, and this crate adds no allocation or lock.
 //! * The metrics of a request are two additions to bound instruments.
 //! * Nothing that counts, logs or measures can make a redirect fail or wait.
 

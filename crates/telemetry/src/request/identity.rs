@@ -24,7 +24,8 @@ fn is_acceptable(id: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// An error that an inner middleware returned. Its response is built outside of ours, so the id is added there.
+/// An error that an inner middleware returned. actix builds its response outside of this middleware, so this
+/// wrapper adds the id.
 #[derive(Debug)]
 pub(super) struct IdentifiedError {
     error: Error,
