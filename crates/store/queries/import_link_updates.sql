@@ -1,4 +1,5 @@
--- Changes links to the values of imported rows, with their events and outbox rows. Returns the ids of the changed links.
+-- Changes links to the values of imported rows, with their events and outbox rows. Returns the ids of the changed
+-- links.
 --
 -- $1        ids of the links
 -- $2        target URLs, which every row gives

@@ -9,11 +9,12 @@
 -- $8, $9  page size and offset
 -- $10     roll-up key of the visible owner (NULL if $4 is not a user)
 --
--- The filters leave at most two branches. Each follows an index in the order of the list and ends with the page, so a page
--- costs as much as it contains. Conditions on parameters alone disable whole branches, in a generic plan too.
+-- The filters leave at most two branches. Each follows an index in the order of the list and ends with the page, so a
+-- page costs as much as it contains. Conditions on parameters alone disable whole branches, in a generic plan too.
 --
 -- `hours` bounds the days in which clicks on an owner's links are looked up: from the first hour after the sort key to
--- the hour in which the roll-ups have enough clicks for the page. Without it, each link would be looked up in every day.
+-- the hour in which the roll-ups have enough clicks for the page. Without it, each link would be looked up in every
+-- day.
 WITH hours AS (
   SELECT first, COALESCE((SELECT hour
      FROM (SELECT hour, sum(clicks + bots + prefetches + heads) OVER (ORDER BY hour)

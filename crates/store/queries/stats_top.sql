@@ -5,8 +5,8 @@
 -- $4, $5, $6  dimensions: kind of value, part, and whether clicks without a value have a label
 -- $7          most values of each dimension
 --
--- `months` is the part of the range whose months are folded. The clicks without any value of a kind are the clicks of the
--- days minus those with a value; one statement computes both, so that they are of the same moment.
+-- `months` is the part of the range whose months are folded. The clicks without any value of a kind are the clicks of
+-- the days minus those with a value; one statement computes both, so that they are of the same moment.
 WITH folded AS (
   SELECT COALESCE(max(month) + interval '1 month', '-infinity') AS "end"
     FROM click_months

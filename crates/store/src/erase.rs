@@ -23,8 +23,8 @@ pub struct ErasureCounts {
 }
 
 impl Store {
-    /// Deletes the events and clicks of a user and of all its links, deleted ones included. [`Store::delete_user`] deletes
-    /// the user itself, before or after.
+    /// Deletes the events and clicks of a user and of all its links, deleted ones included. [`Store::delete_user`]
+    /// deletes the user itself, before or after.
     ///
     /// After an interruption, another call continues: the `created` events, from which the links are known, are deleted
     /// last.

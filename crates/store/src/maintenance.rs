@@ -1,8 +1,8 @@
 //! Locks and records of maintenance tasks.
 //!
 //! * The process that runs a task holds an advisory lock in a database session that does nothing else.
-//! * A session lock needs no open transaction, so no timeout of statements or idle transactions releases it. It ends with
-//!   the session, and so with the process.
+//! * A session lock needs no open transaction, so no timeout of statements or idle transactions releases it. It ends
+//!   with the session, and so with the process.
 //! * If a machine disappears, the server's keep-alive probes end the session, or at the latest `idle_session_timeout`.
 
 use std::time::Duration;

@@ -16,8 +16,8 @@ use super::{PostgresSettings, SHARDS, StoreError};
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
-/// Size of the pending list of the GIN index for `search`, in kB. The transaction that fills the list merges it into the
-/// index. With PostgreSQL's default of 4 MB the merge takes half a second of a core, and redirects wait for it.
+/// Size of the pending list of the GIN index for `search`, in kB. The transaction that fills the list merges it into
+/// the index. With PostgreSQL's default of 4 MB the merge takes half a second of a core, and redirects wait for it.
 const WORKER_PENDING_KB: u64 = 256;
 
 /// The use of a pool, which determines its share of `postgres.max_connections`.

@@ -107,8 +107,8 @@ impl Store {
         Ok(observe_query("update_user", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// Deletes a user with its links and keys, if visible. The relay publishes the invalidations. Returns whether the user
-    /// existed.
+    /// Deletes a user with its links and keys, if visible. The relay publishes the invalidations. Returns whether the
+    /// user existed.
     pub async fn delete_user(
         &self,
         id: UserId,

@@ -20,8 +20,8 @@ const ROWS_AT_ONCE: usize = 4_096;
 const DAYS_AT_ONCE: usize = 256;
 
 impl Store {
-    /// Writes a group in one transaction. Returns false without writing anything if another worker has already written a
-    /// shard of one of the batches.
+    /// Writes a group in one transaction. Returns false without writing anything if another worker has already written
+    /// a shard of one of the batches.
     pub async fn write_clicks(&self, group: &ClickGroup<'_>) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let inserted = sqlx::query!(
@@ -103,10 +103,10 @@ async fn write_rows(connection: &mut PgConnection, rows: &[ClickRow]) -> Result<
 
 /// Locks the roll-ups of these shards until the end of the transaction.
 ///
-/// * Every group contains the most clicked links. Without the lock, two groups would wait for each other row by row. The
-///   clicks themselves are written without it.
-/// * The day of a link is read and then replaced, so no other transaction may change it in between. It must be read by a
-///   later statement of the transaction, which at READ COMMITTED sees the data of the previous holder.
+/// * Every group contains the most clicked links. Without the lock, two groups would wait for each other row by row.
+///   The clicks themselves are written without it.
+/// * The day of a link is read and then replaced, so no other transaction may change it in between. It must be read by
+///   a later statement of the transaction, which at READ COMMITTED sees the data of the previous holder.
 /// * Workers of releases without shards take the shared lock exclusively.
 pub(crate) async fn lock_roll_ups(
     connection: &mut PgConnection,
@@ -172,8 +172,8 @@ async fn stored_link_days(
     Ok((places, stored))
 }
 
-// `MERGE` instead of `INSERT … ON CONFLICT`, which writes one WAL record more for each row. No concurrent transaction can
-// insert the same row, because of the locks of the shards.
+// `MERGE` instead of `INSERT … ON CONFLICT`, which writes one WAL record more for each row. No concurrent transaction
+// can insert the same row, because of the locks of the shards.
 
 async fn replace_link_days(
     connection: &mut PgConnection,

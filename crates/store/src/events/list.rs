@@ -27,8 +27,8 @@ struct EventRow {
 }
 
 impl Store {
-    /// One page of the visible events and clicks, in the order of time. A user sees the events that it caused and those of
-    /// its links. Clicks have no user, so a filter by user excludes them.
+    /// One page of the visible events and clicks, in the order of time. A user sees the events that it caused and those
+    /// of its links. Clicks have no user, so a filter by user excludes them.
     pub async fn list_events(
         &self,
         filter: &EventFilter,

@@ -33,8 +33,8 @@ impl Store {
         create_event_on(&mut connection, new, visible_to).await
     }
 
-    /// The event with this id, if it is visible: a user sees the events that it caused and those of its links. Clicks are
-    /// not found, because they have no index on the id.
+    /// The event with this id, if it is visible: a user sees the events that it caused and those of its links. Clicks
+    /// are not found, because they have no index on the id.
     pub async fn find_event(
         &self,
         id: EventId,

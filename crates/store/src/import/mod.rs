@@ -1,8 +1,9 @@
 //! Writing chunks of rows from files: users, links and events.
 //!
-//! * A chunk takes a few statements over arrays. Rows that violate no constraint are written; the others get an outcome.
-//! * A chunk with explicit ids moves the sequence past them, and never back. Otherwise the next row of the API would get
-//!   an id that is taken.
+//! * A chunk takes a few statements over arrays. Rows that violate no constraint are written; the others get an
+//!   outcome.
+//! * A chunk with explicit ids moves the sequence past them, and never back. Otherwise the next row of the API would
+//!   get an id that is taken.
 
 mod events;
 mod links;

@@ -59,7 +59,7 @@ pub enum AttemptEnd {
     Retry(Duration),
     /// The job moves to the dead-letter queue.
     Dead,
-    /// The job fails for good, because the upload cannot be read.
+    /// The job fails permanently, because the upload cannot be read.
     Refused,
 }
 
@@ -152,7 +152,8 @@ impl Store {
         Ok(observe_query("end_attempt", update.execute(&self.pool)).await?.rows_affected() > 0)
     }
 
-    /// Returns an unfinished job to its queue, so that another worker can continue it at once. The attempt does not count.
+    /// Returns an unfinished job to its queue, so that another worker can continue it at once. The attempt does not
+    /// count.
     pub async fn release_job(&self, run: &JobRun) -> Result<(), StoreError> {
         sqlx::query!(
             "UPDATE jobs SET state = 'queued', announced_at = NULL, worker = NULL,
@@ -168,8 +169,8 @@ impl Store {
     }
 }
 
-/// Starts an attempt of a job that is due or whose lease has expired. `None` if it is neither, or if the owner's limit is
-/// reached.
+/// Starts an attempt of a job that is due or whose lease has expired. `None` if it is neither, or if the owner's limit
+/// is reached.
 async fn start_attempt(
     connection: &mut PgConnection,
     id: JobId,
@@ -213,7 +214,8 @@ async fn start_attempt(
     }))
 }
 
-/// Marks a queued job as not announced, so that it is announced again when it is due. Returns whether the job is queued.
+/// Marks a queued job as not announced, so that it is announced again when it is due. Returns whether the job is
+/// queued.
 async fn reset_announcement(connection: &mut PgConnection, id: JobId) -> Result<bool, StoreError> {
     let reset = sqlx::query!(
         "UPDATE jobs SET announced_at = NULL WHERE id = $1 AND state = 'queued'",

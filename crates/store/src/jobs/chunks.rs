@@ -1,7 +1,7 @@
 //! Chunks: a worker writes the rows of a job in transactions that also record the progress.
 //!
-//! A [`ChunkTransaction`] first locks the job's row and checks that the job belongs to the worker. A worker that has lost
-//! its job therefore writes nothing more.
+//! A [`ChunkTransaction`] first locks the job's row and checks that the job belongs to the worker. A worker that has
+//! lost its job therefore writes nothing more.
 
 use std::time::Duration;
 

@@ -24,9 +24,9 @@ pub struct JobCounts {
 }
 
 impl Store {
-    /// Marks the due jobs as announced and returns them with their lanes. A job is due if it is queued, need not wait for a
-    /// retry and its owner has fewer than `per_user` running or announced jobs, or if its lease has expired. A job with an
-    /// expired lease is due again after `reannounce_after`.
+    /// Marks the due jobs as announced and returns them with their lanes. A job is due if it is queued, need not wait
+    /// for a retry and its owner has fewer than `per_user` running or announced jobs, or if its lease has expired. A
+    /// job with an expired lease is due again after `reannounce_after`.
     pub async fn due_jobs(
         &self,
         per_user: i64,
@@ -67,8 +67,8 @@ impl Store {
         Ok(query.fetch_one(&self.pool).await?)
     }
 
-    /// Marks the jobs of [`Store::count_unclaimed_announcements`] as not announced, because Redis has lost them. Returns
-    /// their number.
+    /// Marks the jobs of [`Store::count_unclaimed_announcements`] as not announced, because Redis has lost them.
+    /// Returns their number.
     pub async fn reset_announcements(&self, age: Duration) -> Result<u64, StoreError> {
         let query = sqlx::query!(
             "UPDATE jobs SET announced_at = NULL

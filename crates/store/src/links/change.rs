@@ -30,8 +30,8 @@ impl From<LinkRow> for ChangedLink {
 /// Runs the query macro `$query` for a statement that deletes the links with the ids that `$selection` selects, and
 /// inserts their `deleted` events and outbox rows.
 ///
-/// `$actor` is the user in the events, and `$details` is added to their details. `$rest` follows the CTE `deleted`, which
-/// contains the deleted links with the versions of the deletion, and the CTE `outbox` with `outbox_id` and
+/// `$actor` is the user in the events, and `$details` is added to their details. `$rest` follows the CTE `deleted`,
+/// which contains the deleted links with the versions of the deletion, and the CTE `outbox` with `outbox_id` and
 /// `outbox_version`.
 macro_rules! delete_links_statement {
     (

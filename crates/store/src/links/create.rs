@@ -30,9 +30,9 @@ pub enum LinkCreation {
 
 /// Runs the query macro `$query` for a statement that inserts links and their `created` events.
 ///
-/// `$insert` inserts into `urls`, without `ON CONFLICT`; a row whose code or id is taken is left out. `$event_time` is the
-/// time of the events. `$rest` continues after the insertion of the events, so that it can filter them. It reads the
-/// inserted links from the CTE `created`.
+/// `$insert` inserts into `urls`, without `ON CONFLICT`; a row whose code or id is taken is left out. `$event_time` is
+/// the time of the events. `$rest` continues after the insertion of the events, so that it can filter them. It reads
+/// the inserted links from the CTE `created`.
 macro_rules! create_links_statement {
     ($($query:ident)::+, $insert:literal, $event_time:literal, $($rest:tt)*) => {
         $($query)::+!(
@@ -60,8 +60,8 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Creates links with generated codes in one statement. `None` for each whose code or id is taken. If a link violates
-    /// another constraint, it is an error and no link is created.
+    /// Creates links with generated codes in one statement. `None` for each whose code or id is taken. If a link
+    /// violates another constraint, it is an error and no link is created.
     pub(super) async fn create_links(
         &self,
         links: &[NewLink],

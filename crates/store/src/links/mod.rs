@@ -68,7 +68,8 @@ impl From<LinkRow> for Link {
     }
 }
 
-/// `query_as!` for a [`LinkRow`]: the query before the columns, the outbox id with the query after it, and the arguments.
+/// `query_as!` for a [`LinkRow`]: the query before the columns, the outbox id with the query after it, and the
+/// arguments.
 macro_rules! link_query {
     (
         $before:literal $(+ $more_before:literal)*, $after:literal $(, $argument:expr)* $(,)?
