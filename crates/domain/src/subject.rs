@@ -7,7 +7,7 @@ use std::{
 
 use super::{LinkId, UserId};
 
-/// Whose clicks are counted.
+/// The owner of a set of roll-ups.
 ///
 /// Subjects are ordered by [`Subject::key`], the order in which writers lock rows of roll-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

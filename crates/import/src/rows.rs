@@ -14,7 +14,7 @@ use super::{
     values::{Values, id},
 };
 
-/// What validation depends on beside the row.
+/// The context of validation, beside the row itself.
 #[derive(Debug, Clone)]
 pub struct RowRules {
     /// The accepted target URLs.

@@ -16,16 +16,16 @@ const NEVER: i64 = i64::MAX;
 /// Digits of the largest `i64`.
 const DIGITS: usize = 19;
 
-/// What a code resolves to, with the version of its row; 0 without a row.
+/// The resolution of a code, with the version of its row; 0 without a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheEntry {
     /// Orders entries of one code.
     pub version: i64,
-    /// What the code resolves to.
+    /// The resolution.
     pub resolution: Resolution,
 }
 
-/// What a code resolves to.
+/// The result of resolving a code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
     /// A redirect that needs nothing else.

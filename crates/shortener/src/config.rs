@@ -183,7 +183,7 @@ impl Settings {
         TargetPolicy::new(&self.resolve.target_schemes, base_url, own_hosts)
     }
 
-    /// What maintenance tasks need.
+    /// The settings of maintenance tasks.
     pub fn maintenance(&self) -> MaintenanceSettings {
         MaintenanceSettings {
             links: self.links.clone(),
@@ -192,7 +192,7 @@ impl Settings {
         }
     }
 
-    /// What the worker process needs.
+    /// The settings of the worker process.
     pub fn worker_config(&self) -> Result<WorkerConfig, StartError> {
         Ok(WorkerConfig {
             worker: self.worker.clone(),

@@ -83,6 +83,30 @@ pub(crate) fn register_gauges(
     l1: &Arc<L1Cache>,
     bus: &BusState,
 ) {
+    register_connection_gauges(meter, resources);
+    let cache = Arc::clone(l1);
+    meter
+        .u64_observable_gauge("linnet_cache_l1_entries")
+        .with_description("Links in L1.")
+        .with_callback(move |observer| observer.observe(cache.size().0 as u64, &[]))
+        .build();
+    let cache = Arc::clone(l1);
+    meter
+        .u64_observable_gauge("linnet_cache_l1")
+        .with_unit("By")
+        .with_description("Size of L1, in bytes.")
+        .with_callback(move |observer| observer.observe(cache.size().1, &[]))
+        .build();
+    let bus = bus.clone();
+    meter
+        .u64_observable_gauge("linnet_invalidation_bus_live")
+        .with_description("1 while the invalidation bus is live, 0 while it is stale.")
+        .with_callback(move |observer| observer.observe(u64::from(bus.is_live()), &[]))
+        .build();
+}
+
+/// Database connections and Redis clients.
+fn register_connection_gauges(meter: &Meter, resources: &ThreadResources) {
     let pools = resources.clone();
     meter
         .u64_observable_gauge("linnet_db_connections")
@@ -120,24 +144,5 @@ pub(crate) fn register_gauges(
             observer.observe(up as u64, &[KeyValue::new("state", "up")]);
             observer.observe((all - up) as u64, &[KeyValue::new("state", "down")]);
         })
-        .build();
-    let cache = Arc::clone(l1);
-    meter
-        .u64_observable_gauge("linnet_cache_l1_entries")
-        .with_description("Links in L1.")
-        .with_callback(move |observer| observer.observe(cache.size().0 as u64, &[]))
-        .build();
-    let cache = Arc::clone(l1);
-    meter
-        .u64_observable_gauge("linnet_cache_l1")
-        .with_unit("By")
-        .with_description("Size of L1, in bytes.")
-        .with_callback(move |observer| observer.observe(cache.size().1, &[]))
-        .build();
-    let bus = bus.clone();
-    meter
-        .u64_observable_gauge("linnet_invalidation_bus_live")
-        .with_description("1 while the invalidation bus is live, 0 while it is stale.")
-        .with_callback(move |observer| observer.observe(u64::from(bus.is_live()), &[]))
         .build();
 }

@@ -12,7 +12,8 @@ use linnet_clicks::{ClickBuffers, LiveClicks, UserAgentParser};
 use linnet_domain::TargetPolicy;
 use linnet_jobs::JobService;
 use linnet_platform::{
-    clock::Clock, lifecycle::Lifecycle, listener::BoundSocket, redis_client::RedisClient, server::run_on,
+    clock::Clock, lifecycle::Lifecycle, listener::BoundSocket, redis_client::RedisClient,
+    server::run_on,
 };
 use linnet_resolve::{
     CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver,
@@ -34,7 +35,7 @@ use crate::{
 /// How long a closing connection may continue to send data, which is discarded.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What all server threads share.
+/// The state that all server threads share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) settings: Arc<Settings>,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use linnet_platform::{lock::MutexExt as _, redis_client::RedisClient};
 use linnet_store::Store;
 
-/// What a thread or task serves.
+/// The listener that a thread serves, or the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The resolve listener.

@@ -23,14 +23,7 @@ TAG = "linnet"
 # The dashboard variable that holds the uid of each source.
 VARIABLE_OF: dict[Source, str] = {"prometheus": "datasource", "loki": "loki"}
 
-HEIGHTS: dict[Kind, int] = {
-    "timeseries": 8,
-    "stat": 4,
-    "bargauge": 8,
-    "table": 8,
-    "logs": 14,
-    "state-timeline": 7,
-}
+HEIGHTS: dict[Kind, int] = {"timeseries": 8, "stat": 4, "bargauge": 8, "table": 8, "logs": 14, "state-timeline": 7}
 
 
 def datasource(source: Source) -> Json:

@@ -63,7 +63,7 @@ pub enum SourceError {
     Syntax {
         /// The line, counted from 1.
         line: u64,
-        /// What was found and what was expected.
+        /// The content that was found, and the one that was expected.
         message: String,
     },
     /// A position that is not from this file: the file is shorter.

@@ -1,16 +1,16 @@
 //! The data of a group of click batches, in the form in which it is written.
 
-use std::{num::NonZeroI32, ops::AddAssign};
+use std::num::NonZeroI32;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
 use linnet_domain::{ClickKind, LinkId, Subject, UserId};
 
-use super::LinkDays;
+use super::{KindCounts, LinkDays, ValueDelta};
 
 /// The shards of the roll-ups. A transaction writes the clicks and roll-ups of one or more shards, and a batch is done
-/// when all its shards are written. The stream must be drained before the number of shards changes, because a shard of a
-/// batch is recorded by its number.
+/// when all its shards are written. The stream must be drained before the number of shards changes, because a shard of
+/// a batch is recorded by its number.
 pub const SHARDS: [i16; 2] = [1, 2];
 
 /// The shard of a subject.
@@ -38,43 +38,6 @@ pub struct ClickRow {
     pub is_counted: bool,
 }
 
-/// Numbers of requests by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct KindCounts {
-    /// Clicks by people.
-    pub clicks: i64,
-    /// Requests by bots.
-    pub bots: i64,
-    /// Prefetches.
-    pub prefetches: i64,
-    /// `HEAD` requests.
-    pub heads: i64,
-}
-
-impl KindCounts {
-    /// The numbers for one request of this kind.
-    pub fn one(kind: ClickKind) -> Self {
-        let mut counts = Self::default();
-        let count = match kind {
-            ClickKind::Person => &mut counts.clicks,
-            ClickKind::Bot => &mut counts.bots,
-            ClickKind::Prefetch => &mut counts.prefetches,
-            ClickKind::Head => &mut counts.heads,
-        };
-        *count = 1;
-        counts
-    }
-}
-
-impl AddAssign for KindCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.clicks += other.clicks;
-        self.bots += other.bots;
-        self.prefetches += other.prefetches;
-        self.heads += other.heads;
-    }
-}
-
 /// An increment of a row of `click_hours`. Hours of links are in [`LinkDays`].
 #[derive(Debug, Clone, Copy)]
 pub struct HourDelta {
@@ -97,19 +60,6 @@ pub struct DayDelta {
     pub counts: KindCounts,
     /// Unique visitors of the whole day so far, which replace a lower number.
     pub visitors: i64,
-}
-
-/// An increment of a row of `click_days_by_value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ValueDelta {
-    /// A link, a user, or the whole service.
-    pub subject: Subject,
-    /// The UTC day.
-    pub day: NaiveDate,
-    /// An id of `click_values`.
-    pub value_id: i32,
-    /// The increment.
-    pub clicks: i64,
 }
 
 /// An increment of a link's counter.

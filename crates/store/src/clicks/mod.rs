@@ -1,12 +1,13 @@
 //! Ingestion of clicks: lookups before writing, and the writing of groups.
 
+mod counts;
 mod group;
 mod link_days;
 mod write;
 
+pub use counts::{KindCounts, ValueDelta};
 pub use group::{
-    ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDelta, SHARDS,
-    ValueDelta, shard_of,
+    ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, LinkDelta, SHARDS, shard_of,
 };
 pub use link_days::{LinkDay, LinkDays};
 pub(super) use write::lock_roll_ups;

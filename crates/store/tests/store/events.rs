@@ -19,6 +19,7 @@ struct Scene {
     links: Vec<LinkId>,
 }
 
+// Long because it writes one event of each kind, for each owner.
 async fn scene(pool: &PgPool) -> Scene {
     let store = Store::new(pool.clone());
     let (owner, other) = (create_user(&store, "owner").await, create_user(&store, "other").await);

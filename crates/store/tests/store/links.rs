@@ -174,7 +174,7 @@ async fn reuse_returns_a_plain_link_of_the_same_owner(pool: PgPool) {
     assert_eq!(made, 1);
     assert!(attempts.iter().all(Result::is_ok));
 
-    let user = create_user(&store, "somebody").await;
+    let user = create_user(&store, "other").await;
     let mut theirs = new_link(None);
     theirs.user_id = Some(user.id);
     let outcome = store.create_or_reuse_link(&theirs).await.unwrap();

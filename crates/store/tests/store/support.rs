@@ -1,4 +1,4 @@
-//! What the tests begin with.
+//! Helpers that create what a test begins with.
 
 use linnet_domain::{
     Email, Link, LinkAttributes, NewLink, NewUser, ShortCode, TargetPolicy, TargetUrl, User,

@@ -71,7 +71,7 @@ fn endless(format: Format, file: Endless) -> Result<Vec<(u64, &'static str)>, So
         all.push((line, code));
         assert!(cells.concat().len() <= MAX_CELL_BYTES && cells.len() <= MAX_COLUMNS + 1);
         if code == "too_long" {
-            assert!(cells.concat().len() > MAX_CELL_BYTES - 4, "what was there first is told");
+            assert!(cells.concat().len() > MAX_CELL_BYTES - 4, "the first cells are reported");
             assert!(cells.last().unwrap().ends_with('…'));
         }
         let capacity = rows.capacity();

@@ -52,7 +52,7 @@ fn row(line: u64, defect: &'static str, cells: &[&str]) -> Seen {
     (line, defect, cells.iter().map(ToString::to_string).collect())
 }
 
-/// What is wrong with the values of the only row's column.
+/// The defects of the values in the only row's column.
 fn value(
     text: impl AsRef<[u8]>,
     format: Format,

@@ -12,7 +12,7 @@ struct Made {
     rows: Vec<(Seen, Position)>,
 }
 
-/// Writes down lines as it goes on, by a rule of its own.
+/// Counts the lines that it writes, independently of the reader.
 #[derive(Default)]
 struct Pen(Vec<u8>);
 
@@ -61,7 +61,7 @@ fn csv(random: &mut StdRng) -> Made {
             && pen.0.ends_with(b"\r")
             && blank.starts_with('\n')
         {
-            // What was the row's end is one half of it now.
+            // The former end of the row is now its first half.
             let before: &mut Position = before;
             before.offset += 1;
         }

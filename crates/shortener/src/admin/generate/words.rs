@@ -1,4 +1,4 @@
-//! What generated visitors send. Each list begins with what is most frequent.
+//! Header values of generated visitors. Each list begins with the most frequent ones.
 
 /// Releases of each browser.
 const RELEASES: u32 = 24;
@@ -98,7 +98,7 @@ pub(super) const ORIGINS: [(&str, &str); 24] = [
     ("CA", "fr"),
 ];
 
-/// Hosts that lead here, before those of [`referrers`] that nobody knows.
+/// Well-known referrers. [`referrers`] adds unknown ones.
 const REFERRERS: [&str; 12] = [
     "google.com",
     "t.co",

@@ -60,7 +60,7 @@ impl Caller {
         self.identity.is_admin()
     }
 
-    /// What the caller may see and change.
+    /// The things that the caller may see and change.
     pub fn visibility(&self) -> Visibility {
         Visibility::of(self.is_admin(), self.identity.user_id)
     }

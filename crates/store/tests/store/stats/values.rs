@@ -3,6 +3,7 @@
 use super::*;
 
 /// This release stores days of links in another table than earlier releases.
+// Long because it writes the same clicks in both forms.
 #[sqlx::test(migrations = "../../migrations")]
 async fn days_of_links_give_the_same_statistics_as_separate_roll_ups(pool: PgPool) {
     let store = Store::new(pool.clone());
