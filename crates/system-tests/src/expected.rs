@@ -61,7 +61,7 @@ pub mod message {
 
     /// Row error for a row with another number of fields than the header.
     pub fn field_count(fields: usize, columns: usize) -> String {
-        format!("has {fields} fields, the header {columns}")
+        format!("must have {columns} fields, not {fields}")
     }
 
     /// Part of the output of `admin generate` about generated rows.

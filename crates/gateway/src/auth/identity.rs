@@ -55,8 +55,8 @@ impl Caller {
     /// Whether the caller has the scope.
     pub(crate) fn has_scope(&self, scope: Scope) -> bool {
         match self {
-            Self::Key(identity) => identity.scopes.allow(scope),
-            Self::Anonymous(scopes) => scopes.allow(scope),
+            Self::Key(identity) => identity.scopes.allows(scope),
+            Self::Anonymous(scopes) => scopes.allows(scope),
         }
     }
 
