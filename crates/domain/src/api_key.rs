@@ -75,7 +75,7 @@ impl KeyId {
 }
 
 impl ApiKeySecret {
-    /// Generates a key from the operating system's CSPRNG. An error is the CSPRNG's.
+    /// Generates a key from the operating system's CSPRNG. Fails only if the CSPRNG fails.
     pub fn generate() -> Result<Self, rand::rngs::SysError> {
         let mut id = String::with_capacity(ID_LENGTH);
         while id.len() < ID_LENGTH {
@@ -112,7 +112,7 @@ impl ApiKeySecret {
         &self.id
     }
 
-    /// The hash of the secret, which is stored in its place.
+    /// The hash of the secret, which is stored instead of the secret.
     pub fn hash(&self) -> SecretHash {
         SecretHash(Sha256::digest(self.secret.as_bytes()).into())
     }

@@ -28,7 +28,7 @@ impl ClickKind {
         }
     }
 
-    /// The kind of a request; `HEAD` wins over bot, and bot over prefetch.
+    /// The kind of a request; `HEAD` has precedence over bot, and bot over prefetch.
     pub fn of(is_head: bool, is_bot: bool, is_prefetch: bool) -> Self {
         if is_head {
             Self::Head

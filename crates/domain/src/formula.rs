@@ -1,7 +1,7 @@
 //! Protection against formula injection in CSV files.
 //!
-//! * Spreadsheets run a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break. Exported text that begins
-//!   so gets a leading apostrophe, which marks text in spreadsheets. An import removes it.
+//! * Spreadsheets run a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break. An export puts an
+//!   apostrophe before such text, which spreadsheets then show as text. An import removes the apostrophe.
 //! * Text with leading apostrophes before such a character gets one more, so that every text round-trips.
 
 use std::borrow::Cow;

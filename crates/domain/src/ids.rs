@@ -1,6 +1,6 @@
 //! Ids: one type for each kind of resource, so that a link's id cannot be used as a user's.
 //!
-//! * An id is a whole number of at least 1. Only the database itself could return another one.
+//! * An id is a whole number of at least 1. Numbers from the database are trusted to be positive.
 //! * An id and an optional id both take 8 bytes.
 //! * In JSON, in logs and in the database an id is the bare number.
 

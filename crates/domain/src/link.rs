@@ -19,7 +19,7 @@ pub struct Link {
     pub attributes: LinkAttributes,
     /// Recorded clicks.
     pub clicks: i64,
-    /// Increases with every change, across all links.
+    /// The version. Every change of any link gets a higher one.
     pub version: i64,
     /// When it was created.
     pub created_at: DateTime<Utc>,
@@ -32,7 +32,7 @@ pub struct Link {
 pub struct NewLink {
     /// The owner.
     pub user_id: Option<UserId>,
-    /// A chosen short code; `None` generates one.
+    /// The custom short code; `None` generates one.
     pub short_code: Option<ShortCode>,
     /// The target URL.
     pub target: TargetUrl,
@@ -65,12 +65,12 @@ impl From<LinkAttributePatch> for LinkPatch {
     }
 }
 
-/// The links that a list contains. `None` does not filter.
+/// A filter for lists of links; a `None` field matches every link.
 #[derive(Debug, Clone, Default)]
 pub struct LinkFilter {
     /// Links of this user.
     pub user_id: Option<UserId>,
-    /// Active or inactive links.
+    /// Whether matching links are active.
     pub is_active: Option<bool>,
     /// Links whose short code, target URL or title contains this text, in any case.
     pub search: Option<String>,

@@ -8,7 +8,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike, Utc};
 
-/// The most items of one page.
+/// The maximum number of items of one page.
 pub const MAX_PAGE_SIZE: i64 = 200;
 /// The highest page number: at most 100,000 items are skipped.
 pub const MAX_PAGE_NUMBER: i64 = 500;
@@ -60,7 +60,7 @@ impl SortKey for TimeSortKey {
         let (time, id) = text.strip_prefix("at:")?.split_once(':')?;
         let time = match time {
             "" => None,
-            // The database has fewer years than `chrono`.
+            // `chrono` accepts years that PostgreSQL rejects.
             micros => Some(
                 DateTime::from_timestamp_micros(micros.parse().ok()?)
                     .filter(|time| (0..=9999).contains(&time.year()))?,
@@ -99,9 +99,9 @@ impl<P: SortKey> Cursor<P> {
 /// The start of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStart<P = i64> {
-    /// After this key: a cursor's, or [`SortKey::START`].
+    /// The page begins after this key, which is a cursor's or [`SortKey::START`].
     After(P),
-    /// At this page number, from 1.
+    /// The page has this number, counted from 1.
     Number(i64),
 }
 
@@ -110,7 +110,7 @@ pub enum PageStart<P = i64> {
 pub struct Page<P = i64> {
     /// The start.
     pub position: PageStart<P>,
-    /// The most items, from 1 to [`MAX_PAGE_SIZE`].
+    /// The maximum number of items, from 1 to [`MAX_PAGE_SIZE`].
     pub size: i64,
 }
 

@@ -7,12 +7,12 @@ use serde::{Serialize, Serializer};
 pub enum RedirectStatus {
     /// 301: permanent.
     MovedPermanently,
-    /// 302, the default: the browser asks again on each visit.
+    /// 302, the default: the browser requests the short URL again on each visit.
     #[default]
     Found,
-    /// 307: as 302, and the method is kept.
+    /// 307: like 302, but the browser keeps the method.
     TemporaryRedirect,
-    /// 308: as 301, and the method is kept.
+    /// 308: like 301, but the browser keeps the method.
     PermanentRedirect,
 }
 
@@ -47,7 +47,7 @@ impl RedirectStatus {
     }
 }
 
-/// As its code.
+/// Serializes the status as its code.
 impl Serialize for RedirectStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u16(self.code())

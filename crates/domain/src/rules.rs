@@ -59,7 +59,7 @@ impl Violation {
 /// The values that a rule accepts, for documents and for exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueSchema {
-    /// Text of 1 to `max_chars` characters without control characters, not blank.
+    /// Text of 1 to `max_chars` characters that is not blank and has no control characters.
     Text {
         /// The greatest length, in characters.
         max_chars: usize,
@@ -133,7 +133,7 @@ impl Rule for Boolean {
         }
     }
 
-    /// In the spellings of databases, spreadsheets and Python.
+    /// Accepts the spellings of databases, spreadsheets and Python.
     fn from_text(text: &str) -> Result<bool, Violation> {
         match text.to_ascii_lowercase().as_str() {
             "true" | "t" | "1" | "yes" => Ok(true),
@@ -200,7 +200,7 @@ impl Rule for Time {
         if has_four_digit_year(time) { Ok(time) } else { Err(Violation::out_of_range(YEAR_RULE)) }
     }
 
-    /// Also in the spelling of databases and spreadsheets.
+    /// Also accepts the spelling of databases and spreadsheets.
     fn from_text(text: &str) -> Result<DateTime<Utc>, Violation> {
         let time = match DateTime::parse_from_rfc3339(text) {
             Ok(time) => time.with_timezone(&Utc),
@@ -224,7 +224,7 @@ pub fn string(value: Value) -> Result<String, Violation> {
     }
 }
 
-/// A JSON number that is whole. By JSON Schema, 1.0 is whole.
+/// A whole JSON number. JSON Schema also counts 1.0 as whole.
 pub fn integer(value: Value) -> Result<i64, Violation> {
     const EXPECTED: &str = "a whole number";
     match value {
@@ -237,7 +237,7 @@ pub fn integer(value: Value) -> Result<i64, Violation> {
     }
 }
 
-/// Only numbers that a double represents exactly: any other could stand for several integers.
+/// Accepts whole numbers up to 2⁵³, which a double represents exactly. A greater double stands for several integers.
 fn exact_integer(number: Option<f64>) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let number = number.filter(|number| number.fract() == 0.0 && number.abs() <= EXACT)?;

@@ -2,7 +2,7 @@
 //!
 //! * Generated codes are [`GENERATED_CODE_LENGTH`] characters of [`CODE_ALPHABET`] from the operating system's CSPRNG.
 //!   There are 56⁷ ≈ 1.7 × 10¹², so with a million links one guess in 1.7 million is a link.
-//! * The unique index of the database decides whether a code is free. Code must not query first.
+//! * The unique index of the database decides whether a code is free. Callers must not query first.
 
 use std::{fmt, ops::Deref};
 
@@ -118,7 +118,7 @@ impl ShortCode {
         Ok(Self(text.to_owned()))
     }
 
-    /// Generates a code from the operating system's CSPRNG. An error is the CSPRNG's.
+    /// Generates a code from the operating system's CSPRNG. Fails only if the CSPRNG fails.
     pub fn generate() -> Result<Self, rand::rngs::SysError> {
         // 224 = 4 × 56. The distribution is uniform because the other 32 values are rejected.
         const ACCEPT_BELOW: u8 = 224;
@@ -162,7 +162,7 @@ mod tests {
         assert!(RESERVED_CODES.is_sorted());
         for word in RESERVED_CODES {
             assert_eq!(*word, word.to_ascii_lowercase());
-            assert!(has_code_shape(word), "{word} could not be a code in any case");
+            assert!(has_code_shape(word), "the list needs no word that cannot be a code: {word}");
             for spelling in [(*word).to_owned(), word.to_ascii_uppercase()] {
                 assert_eq!(ShortCode::parse(&spelling), Err(ShortCodeError::Reserved));
             }
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn must_12_generated_codes_are_long_and_spread() {
         let codes: HashSet<_> = (0..10_000).map(|_| ShortCode::generate().unwrap()).collect();
-        assert_eq!(codes.len(), 10_000, "10,000 codes of 1.7e12 collide in one run of 34,000");
+        assert_eq!(codes.len(), 10_000, "one run in 34,000 has a duplicate by chance");
         let mut seen = [0_u32; 256];
         for code in &codes {
             assert_eq!(code.len(), GENERATED_CODE_LENGTH);

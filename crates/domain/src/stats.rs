@@ -1,6 +1,6 @@
 //! Click statistics: the query and its result.
 //!
-//! Statistics come from roll-ups, so an hour is the finest interval of counts, and a UTC day of visitors and values.
+//! Statistics come from roll-ups, which contain counts by hour, and visitors and values by UTC day.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use super::{Subject, ValueKind};
 
-/// The most buckets of a series: 83 days by hour, 5 years by day, 38 years by week.
+/// The maximum number of buckets of a series: 83 days by hour, 5 years by day, 38 years by week.
 pub const MAX_BUCKETS: i64 = 2_000;
-/// The most values of a list.
+/// The maximum number of values of a list.
 pub const MAX_TOP: i64 = 100;
-/// The default for the most values of a list.
+/// The default for [`StatsQuery::top`].
 pub const DEFAULT_TOP: i64 = 10;
 
 /// The length of a bucket. Weeks begin on Mondays.
@@ -127,9 +127,9 @@ pub struct StatsQuery {
     pub interval: Interval,
     /// The time zone that decides when days begin.
     pub zone: ZoneName,
-    /// The most values of each list, from 0 to [`MAX_TOP`].
+    /// The maximum number of values of each list, from 0 to [`MAX_TOP`].
     pub top: i64,
-    /// The dimensions to list values of.
+    /// The dimensions whose values are listed.
     pub dimensions: Vec<Dimension>,
 }
 
@@ -184,7 +184,7 @@ pub struct Stats {
     pub top: BTreeMap<&'static str, Vec<TopValue>>,
 }
 
-/// A property of clicks to list values of: one part of a [`ValueKind`].
+/// A property of clicks whose values statistics can list: one part of a [`ValueKind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dimension {
     /// The attribute that has this part.
@@ -212,7 +212,7 @@ impl Dimension {
         self.name
     }
 
-    /// The label for clicks without a value; `None` where they are not listed. Most links have no campaign.
+    /// The label for clicks without a value. `None` for campaigns: most links have none, so such clicks are not listed.
     pub const fn label_without_value(self) -> Option<&'static str> {
         match self.kind {
             ValueKind::Agent | ValueKind::Origin => Some("unknown"),
