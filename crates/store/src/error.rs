@@ -67,8 +67,8 @@ impl Constraint {
 /// constraint violation (23), program limit exceeded (54), such as the size of an index entry.
 const ROW_ERROR_CLASSES: [&str; 4] = ["21", "22", "23", "54"];
 
-/// Classes of `SQLSTATE` that end without a change here: connection exception (08), transaction rollback (40),
-/// insufficient resources (53), operator intervention (57), system error (58).
+/// Classes of `SQLSTATE` for transient errors, which a retry can resolve: connection exception (08), transaction
+/// rollback (40), insufficient resources (53), operator intervention (57), system error (58).
 const TRANSIENT_CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
 
 /// Other transient `SQLSTATE` codes: lock timeout (55P03), a server that has become read-only (25006), and sessions and

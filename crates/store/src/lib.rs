@@ -81,7 +81,7 @@ impl Store {
         (usize::try_from(size).unwrap_or(0).saturating_sub(self.pool.num_idle()), size)
     }
 
-    /// The most connections of the pool.
+    /// The maximum number of connections of the pool.
     pub fn max_connections(&self) -> u32 {
         self.pool.options().get_max_connections()
     }

@@ -26,7 +26,7 @@ pub struct TaskRecord {
     pub task: String,
     /// When the last successful run began.
     pub succeeded_at: Option<DateTime<Utc>>,
-    /// The time since then; `None` also if that is in the future of the clock.
+    /// The time since then; also `None` if `succeeded_at` is later than the server's current time.
     pub since_success: Option<Duration>,
     /// The time since the last run ended, or began if it has not ended.
     pub since_attempt: Option<Duration>,
@@ -206,7 +206,7 @@ impl TaskSession {
     /// Releases the lock and ends the session. If that fails, the session is dropped, and the server releases the lock.
     pub async fn close(mut self) {
         let closed = in_time(async {
-            // The server needs a moment to notice the end of a session, so the lock is released before.
+            // The server detects the end of a session with a delay, so the lock is released first.
             sqlx::query!("SELECT pg_advisory_unlock_all()").execute(&mut self.connection).await?;
             self.connection.close().await?;
             Ok(())

@@ -63,8 +63,8 @@ impl Store {
             .collect())
     }
 
-    /// Inserts the invalidation of a link's change after the change. For changes whose statement writes no outbox row,
-    /// when publishing has failed.
+    /// Inserts the invalidation of a link after its change. Callers use it when publishing has failed for a change
+    /// whose statement writes no outbox row.
     pub async fn add_pending_invalidation(
         &self,
         code: &str,

@@ -47,7 +47,7 @@ pub enum PoolRole {
 const BACKGROUND_CONNECTIONS: u32 = 2;
 
 impl PostgresSettings {
-    /// The most server threads of each listener for which the connections are enough.
+    /// The maximum number of server threads of each listener for which there are enough connections.
     pub fn max_server_threads(&self) -> usize {
         let resolve = self.max_connections.saturating_sub(BACKGROUND_CONNECTIONS) / 3;
         usize::try_from(resolve).unwrap_or(usize::MAX).max(1)
@@ -115,7 +115,7 @@ pub async fn migrate(settings: &PostgresSettings) -> Result<(), MigrateError> {
         .map_err(|_| MigrateError::Connect(sqlx::Error::PoolTimedOut))?
         .map_err(MigrateError::Connect)?;
     let mut migrator = sqlx::migrate!("../../migrations");
-    // Migrations only add, so that the previous release still works with this schema after a rollback.
+    // Migrations only add to the schema, so that the previous release still works with this schema after a rollback.
     migrator.set_ignore_missing(true);
     migrator.run(&mut connection).await?;
     Ok(())

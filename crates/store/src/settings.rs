@@ -15,7 +15,7 @@ pub struct PostgresSettings {
     /// `postgres://user:password@host:port/database`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
-    /// The most connections of one process, in all its pools.
+    /// The maximum number of connections of one process, in all its pools.
     pub max_connections: u32,
     /// The longest wait for a connection, including connecting, in milliseconds.
     pub acquire_timeout_ms: u64,

@@ -10,7 +10,7 @@ use super::{Store, StoreError, links::delete_links_statement};
 /// Deleting a user with many links takes longer than other statements.
 const DELETE_USER_TIMEOUT: &str = "SET LOCAL statement_timeout = '30s'";
 
-/// The first id of users that are created on the command line. Other users have ids of the sequence.
+/// The first id of users that are created on the command line. Other users have ids from the sequence.
 const OPERATOR_IDS: i64 = 1_000_000_000;
 
 /// `query_as!` for a [`User`]: the query before the columns, the query after them, and the arguments.

@@ -73,7 +73,7 @@ pub struct LinkDelta {
     pub last: DateTime<Utc>,
 }
 
-/// Batches of clicks with their roll-ups, or some shards of these. Each list is in the order of locking.
+/// Batches of clicks with their roll-ups, or some of their shards. Each list is in the order in which rows are locked.
 #[derive(Debug, Clone, Default)]
 pub struct ClickGroup<'a> {
     /// The ids of the batches.

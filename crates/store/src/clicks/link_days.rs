@@ -9,8 +9,8 @@ use super::{KindCounts, ValueDelta};
 /// Numbers per hour: the hour of the day (0 to 23), clicks by people, bots, prefetches, `HEAD` requests.
 const NUMBERS_PER_HOUR: usize = 5;
 
-/// The most values of a row. Further values are rows of `click_days_by_value`. A row with all hours and values takes
-/// 1.4 kB; PostgreSQL would move a row of more than 2 kB out of the page.
+/// The maximum number of values of a row. Further values are rows of `click_days_by_value`. A row with all hours and
+/// values takes 1.4 kB; PostgreSQL would move a row of more than 2 kB out of the page.
 const MAX_VALUES: usize = 64;
 
 /// The clicks on a link on a day.
@@ -56,7 +56,8 @@ impl<'a> LinkDay<'a> {
     }
 }
 
-/// A row with the ends of its lists in the lists of all rows. Its lists begin where those of the previous row end.
+/// A row, whose hours and values are ranges of the lists in [`LinkDays`]. Each range begins where that of the previous
+/// row ends.
 #[derive(Debug, Clone, Copy)]
 struct Row {
     url_id: LinkId,
@@ -66,7 +67,7 @@ struct Row {
     values_end: usize,
 }
 
-/// Days of many links. The lists of all rows are stored and sent to PostgreSQL as one list each.
+/// Days of many links. Each list has the hours or values of all rows, and PostgreSQL receives it as one array.
 #[derive(Debug, Clone, Default)]
 pub struct LinkDays {
     rows: Vec<Row>,

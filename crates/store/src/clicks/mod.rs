@@ -45,7 +45,7 @@ fn joined(value: &ClickValue) -> String {
 }
 
 impl Store {
-    /// The shards of these batches that are already written. A batch without any is left out.
+    /// The shards of these batches that are already written. A batch without a written shard is left out.
     pub async fn written_shards(
         &self,
         ids: &[Vec<u8>],

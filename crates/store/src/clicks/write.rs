@@ -146,7 +146,7 @@ async fn add_to_link_days(
     }
 }
 
-/// The stored ones of these days, each with its place in `days`, from 1, in ascending order.
+/// The rows that are already stored for these days, each with its index in `days` (from 1), in ascending order.
 async fn stored_link_days(
     connection: &mut PgConnection,
     days: &[LinkDay<'_>],
@@ -172,8 +172,8 @@ async fn stored_link_days(
     Ok((places, stored))
 }
 
-// `MERGE` instead of `INSERT … ON CONFLICT`, which writes one WAL record more for each row. No concurrent transaction
-// can insert the same row, because of the locks of the shards.
+// The statements below use `MERGE`, because `INSERT … ON CONFLICT` writes one more WAL record for each row. The locks
+// of the shards prevent concurrent insertions of the same row, which `MERGE` does not handle.
 
 async fn replace_link_days(
     connection: &mut PgConnection,

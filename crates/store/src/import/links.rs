@@ -73,7 +73,7 @@ async fn write(
     options: &WriteOptions,
 ) -> Result<Vec<RowOutcome>, StoreError> {
     let mut outcomes = vec![RowOutcome::Written; rows.len()];
-    // Indexes of the rows to write. After the first attempt, their generated codes or ids were taken.
+    // Indexes of the rows to write. After an attempt, the rows whose generated code or id was taken remain.
     let mut pending: Vec<usize> = (0..rows.len()).collect();
     for _ in 0..MAX_CODE_ATTEMPTS {
         let attempted: Vec<&ImportLink> =
@@ -112,8 +112,8 @@ async fn number<'a>(
     ids.into_iter().zip(rows).map(with_code).collect()
 }
 
-/// Inserts the rows that violate no constraint. Returns their ids. A link with an id of the sequence is new and gets a
-/// `created` event, as by `POST /urls`. The events of other links are imported.
+/// Inserts the rows that violate no constraint. Returns their ids. A link with an id from the sequence is new and gets
+/// a `created` event, like a link of `POST /urls`. The events of links with explicit ids are imported.
 async fn insert(
     connection: &mut PgConnection,
     rows: &[NumberedRow<'_>],
@@ -214,7 +214,7 @@ impl RowConflicts {
         }
     }
 
-    /// The existing link that the row means: the one with its code, or with its id if the row has no code.
+    /// The existing link that the row identifies by its code, or by its id if the row has no code.
     fn existing_link(&self, row: &ImportLink) -> Option<LinkId> {
         match row.short_code {
             _ if self.is_user_missing => None,

@@ -2,8 +2,8 @@
 //!
 //! * A chunk takes a few statements over arrays. Rows that violate no constraint are written; the others get an
 //!   outcome.
-//! * A chunk with explicit ids moves the sequence past them, and never back. Otherwise the next row of the API would
-//!   get an id that is taken.
+//! * A chunk with explicit ids moves the sequence past them, and never back. Otherwise the next row that the API
+//!   creates would get an id that is taken.
 
 mod events;
 mod links;
@@ -142,7 +142,7 @@ async fn advance_sequence(
     Ok(())
 }
 
-/// The rows that are not written. An id counts for one row only: a second row with the same id is not written.
+/// The rows that are not written. Of several rows with the same id, only the first is written.
 fn unwritten<R, I: Eq + Hash>(
     rows: impl Iterator<Item = R>,
     id_of: impl Fn(&R) -> I,

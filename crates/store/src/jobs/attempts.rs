@@ -35,7 +35,7 @@ pub struct JobRun {
     pub upload: String,
     /// Bytes of the upload that are processed.
     pub resume_offset: i64,
-    /// The line after them; 0 before the first row.
+    /// The line after these bytes; 0 before the first row.
     pub resume_line: i64,
     /// Attempts since the last progress, including this one.
     pub attempts: i32,

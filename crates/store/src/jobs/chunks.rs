@@ -20,7 +20,7 @@ use super::{
 pub struct ChunkProgress {
     /// Bytes of the upload that are processed.
     pub offset: i64,
-    /// The line after them.
+    /// The line after these bytes.
     pub line: i64,
     /// Rows that were written.
     pub written: i64,
@@ -83,7 +83,7 @@ impl ChunkTransaction {
         &mut self.transaction
     }
 
-    /// Records the progress and commits. The lease begins again.
+    /// Records the progress, renews the lease and commits.
     pub async fn commit(
         mut self,
         progress: ChunkProgress,

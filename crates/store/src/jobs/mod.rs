@@ -25,12 +25,12 @@ pub use attempts::{AttemptEnd, JobClaim, JobRun};
 pub use chunks::{ChunkProgress, ChunkTransaction};
 pub use queue::JobCounts;
 
-/// The most active jobs, which are those that are queued or running.
+/// The maximum numbers of active jobs, which are queued or running.
 #[derive(Debug, Clone, Copy)]
 pub struct JobLimits {
-    /// Of all owners.
+    /// Active jobs of all owners together.
     pub all: i64,
-    /// Of each owner. Jobs without an owner count together.
+    /// Active jobs of each owner. Jobs without an owner share one limit.
     pub per_user: i64,
 }
 
@@ -180,7 +180,7 @@ impl Store {
         Ok(deletion.execute(&self.pool).await?.rows_affected())
     }
 
-    /// Those of these uploads that an active or dead job needs.
+    /// Returns the uploads among `names` that an active or dead job needs.
     pub async fn needed_uploads(&self, names: &[String]) -> Result<HashSet<String>, StoreError> {
         let query = sqlx::query_scalar!(
             "SELECT upload FROM jobs WHERE upload = ANY($1)

@@ -18,9 +18,9 @@ use super::{
     LinkCreation,
 };
 
-/// The most links of one statement.
+/// The maximum number of links of one statement.
 const MAX_GROUP_LINKS: usize = 64;
-/// The most concurrent writers of one server thread: one collects rows while the other commits.
+/// The maximum number of concurrent writers of one server thread: one collects rows while the other commits.
 const MAX_WRITERS: usize = 2;
 
 type CreateResult = Result<LinkCreation, StoreError>;

@@ -1,7 +1,7 @@
 //! Click statistics, computed from roll-ups and never from single clicks.
 //!
-//! * PostgreSQL computes with time zones. One statement computes the range and checks the visibility. Then the series
-//!   and the lists of values run concurrently.
+//! * PostgreSQL does all arithmetic with time zones. One statement computes the range and checks the visibility. Then
+//!   the queries of the series and of the lists of values run concurrently.
 //! * An hour counts in the interval in which it begins. Days and weeks in UTC come from the roll-up by day, which has
 //!   one row instead of 24.
 //! * Visitors and values are kept by UTC day. Such a day counts in the interval of its noon, so that each day of a time

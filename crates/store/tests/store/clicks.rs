@@ -102,7 +102,7 @@ async fn roll_ups_of_earlier_releases_count(pool: PgPool) {
 fn generated(link: i64, group: i64) -> (Counts, Counts) {
     let small = |number: i64| i32::try_from(number).unwrap();
     let hours = (0..=(link + group) % 4).map(|n| (small((link * group + 5 * n) % 24), link + n));
-    // Some have no values, as days with bots only.
+    // Some days have no values, like days with only bots.
     let values =
         (0..(link * 7 + group) % 9).map(|n| (small(1 + (link + group * 3 + n) % 40), n + 1));
     (hours.collect(), values.collect())
@@ -116,7 +116,7 @@ async fn each_of_many_links_gets_its_own_hours_and_values(pool: PgPool) {
     for group in 1..=3_u8 {
         let mut link_days = LinkDays::default();
         let number = i64::from(group);
-        // More links than one statement reads. Each group has other links.
+        // There are more links than one statement reads, and each group has different links.
         for link in (1..=700_i64).filter(|link| link % number == 0 || link % 5 == 0) {
             let (hours, values) = generated(link, number);
             let sums = wanted.entry(link).or_default();

@@ -127,12 +127,12 @@ async fn pages_contain_events_and_clicks_in_the_order_of_time(pool: PgPool) {
     let (owner, other) = (Visibility::Owner(scene.owner), Visibility::Owner(scene.other));
     for (what, filter, visible_to, events, clicks) in [
         ("everything", EventFilter::default(), all, 72, 72),
-        ("the owner's, with events on a foreign link", EventFilter::default(), owner, 72, 48),
+        ("the owner's, with events on another user's link", EventFilter::default(), owner, 72, 48),
         ("the other's", EventFilter::default(), other, 24, 24),
         ("one link's", one(0), all, 24, 24),
         ("one link's, to its owner", one(0), owner, 24, 24),
-        ("own events on a foreign link", one(2), owner, 24, 0),
-        ("a foreign link's", one(0), other, 0, 0),
+        ("own events on another user's link", one(2), owner, 24, 0),
+        ("another user's link", one(0), other, 0, 0),
     ] {
         for size in [2, 7, 200] {
             let seen = scene.list_all(&filter, visible_to, size).await;
@@ -177,7 +177,7 @@ async fn filters_select_events_and_clicks(pool: PgPool) {
     assert_eq!(
         counts(&by(scene.owner), Visibility::Owner(scene.other)).await,
         (24, 0),
-        "events on the other's link"
+        "events that the owner caused on the other user's link"
     );
     assert_eq!(counts(&by(scene.other), Visibility::Owner(scene.owner)).await, (0, 0));
     assert_eq!(counts(&by(scene.owner), Visibility::Owner(scene.owner)).await, (72, 0));
