@@ -1,9 +1,12 @@
 //! Cache entries, and their text form in Redis.
 //!
-//! The text begins with the version in 19 decimal digits, so that text order is version order in every
-//! locale (Redis scripts compare strings by the locale's rules). A letter for the kind follows. A
-//! redirect then has its status in 3 digits, its expiry and its link's id in 19 digits each, and its
-//! target.
+//! The text has these parts, without separators:
+//!
+//! 1. The version in 19 decimal digits. Redis scripts compare strings by the rules of the locale, and
+//!    digits of a fixed length have the order of versions in every locale.
+//! 2. A letter for the kind: `R` (redirect), `L` (limited) or `N` (negative).
+//! 3. Only for a redirect: the status in 3 digits, the expiry and the link's id in 19 digits each, and
+//!    the target.
 
 use actix_web::http::{StatusCode, header::HeaderValue};
 
@@ -16,10 +19,10 @@ const NEVER: i64 = i64::MAX;
 /// Digits of the largest `i64`.
 const DIGITS: usize = 19;
 
-/// The resolution of a code, with the version of its row; 0 without a row.
+/// The resolution of a code, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheEntry {
-    /// Orders entries of one code.
+    /// The version of the link's row; 0 if the code has no row. Caches keep the entry with the higher version.
     pub version: i64,
     /// The resolution.
     pub resolution: Resolution,
@@ -28,9 +31,9 @@ pub struct CacheEntry {
 /// The result of resolving a code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    /// A redirect that needs nothing else.
+    /// A redirect that needs no query to PostgreSQL.
     Redirect(Redirect),
-    /// A link with `max_clicks`: PostgreSQL decides each click.
+    /// A link with `max_clicks`: PostgreSQL counts each click and decides whether to redirect it.
     Limited,
     /// No link, or an inactive one.
     Negative,
@@ -43,15 +46,15 @@ pub struct Redirect {
     pub location: HeaderValue,
     /// 301, 302, 307 or 308.
     pub status: StatusCode,
-    /// The link, for recording clicks.
+    /// The link's id, for recording clicks.
     pub url_id: LinkId,
     /// Expiry, in milliseconds since 1970.
     expires_at_ms: i64,
 }
 
 impl Redirect {
-    /// Returns `None` for a target that is no valid header value and for a status that is no redirect.
-    /// Validated rows have neither.
+    /// Returns `None` if the target is not a valid header value or the status is not a redirect. Neither
+    /// occurs in validated rows.
     pub fn new(
         target: &str,
         status: u16,
@@ -62,7 +65,7 @@ impl Redirect {
             url_id,
             location: HeaderValue::from_str(target).ok()?,
             status: StatusCode::from_u16(status).ok().filter(StatusCode::is_redirection)?,
-            // The text form has no sign, and a time before 1970 has passed as much as 1970 itself.
+            // The text form has no sign. An expiry before 1970 has the same effect as 1970: the link has expired.
             expires_at_ms: expires_at_ms.map_or(NEVER, |time| time.max(0)),
         })
     }
@@ -75,7 +78,7 @@ impl Redirect {
 
     /// A copy whose target shares no memory with this one.
     pub(super) fn unshared_copy(&self) -> Self {
-        // The bytes come from a header value, so they are a valid one.
+        // The bytes come from a valid header value.
         let location = HeaderValue::from_bytes(self.location.as_bytes());
         Self { location: location.unwrap_or_else(|_| self.location.clone()), ..self.clone() }
     }
@@ -143,7 +146,7 @@ impl CacheEntry {
         text
     }
 
-    /// The inverse of [`CacheEntry::encode`]; `None` for a text of another release.
+    /// The inverse of [`CacheEntry::encode`]; `None` for text that has another form, such as that of another release.
     pub fn decode(text: &[u8]) -> Option<Self> {
         let (version, rest) = take_number(text)?;
         let (kind, rest) = rest.split_first()?;
