@@ -21,9 +21,9 @@ pub struct Bounds {
     pub path: PathBuf,
     /// The format of its rows.
     pub format: RowFormat,
-    /// Where reading begins; the default is before the first row.
+    /// The position at which reading begins; by default before the first row.
     pub from: Position,
-    /// Rows of a chunk.
+    /// The maximum number of rows in a chunk.
     pub rows: usize,
 }
 
@@ -41,9 +41,9 @@ pub struct BadRow {
 /// Rows that are written together.
 #[derive(Debug)]
 pub struct Chunk<T> {
-    /// Before its first row.
+    /// The position before its first row.
     pub start: Position,
-    /// After its last row.
+    /// The position after its last row.
     pub end: Position,
     /// The valid rows, each with its line.
     pub rows: Vec<(u64, T)>,
@@ -51,7 +51,7 @@ pub struct Chunk<T> {
     pub bad: Vec<BadRow>,
     /// Unknown columns seen so far, which are ignored.
     pub unknown_columns: Vec<String>,
-    /// Whether the file ends with it.
+    /// Whether this is the last chunk of the file.
     pub is_last: bool,
 }
 
@@ -64,7 +64,7 @@ pub fn read_chunks<T: ImportRow>(
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = read_all(&bounds, &rules, &sender) {
-            // The receiver may be dropped.
+            // Sending fails only if the receiver was dropped.
             let _ = sender.blocking_send(Err(error));
         }
     });

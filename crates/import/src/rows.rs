@@ -112,7 +112,7 @@ impl ImportRow for ImportLink {
     }
 }
 
-/// The owner of a link. An administrator's empty cell is a link without an owner.
+/// The owner of a link. If an administrator's cell is empty, the link has no owner.
 fn owner(row: &Row<'_>, values: &mut Values<'_>, rules: &RowRules) -> Option<UserId> {
     let named = values.optional("user_id", id);
     if rules.by_admin && row.is_given("user_id") {
@@ -160,7 +160,7 @@ impl ImportRow for ImportEvent {
 
 fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Violation> {
     match serde_json::from_str(text) {
-        // PostgreSQL's jsonb has no NUL, and JSON writes it as an escape.
+        // PostgreSQL's jsonb cannot store NUL, which JSON text contains only as an escape.
         Ok(serde_json::Value::Object(_)) if text.contains("\\u0000") => {
             Err(Violation::invalid(NO_NUL_RULE))
         }

@@ -89,7 +89,7 @@ impl From<RowDefect> for RowProblem {
     }
 }
 
-/// The greatest id of a row: sequences continue after it and must not reach their end.
+/// The greatest id that a row may have. Sequences continue after it and must not reach their end.
 const MAX_ID: i64 = (1 << 53) - 1;
 
 /// A row's id.

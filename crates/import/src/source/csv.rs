@@ -1,8 +1,8 @@
 //! Reads CSV (RFC 4180) in the variants that spreadsheets write.
 //!
 //! * Records end with LF, CRLF or a CR alone. Blank lines are skipped, and quotes may appear anywhere.
-//! * The reader counts lines and bytes itself: the parser ends a record at the CR of a CRLF, and counts the LF to the
-//!   next record.
+//! * The reader counts lines and bytes itself: the parser ends a record at the CR of a CRLF, and treats the LF as
+//!   part of the next record.
 
 use std::io::{Read, Seek};
 
@@ -15,7 +15,7 @@ use super::{
 use linnet_domain::formula::unescape_formula;
 
 const TOO_MANY_FIELDS: &str = "too_many_fields";
-/// Initial bytes for a record; a longer record doubles them.
+/// The initial size of the buffer for a record, in bytes. A longer record doubles it.
 const FIRST_BYTES: usize = 16 * 1024;
 
 /// Reads records.
@@ -23,13 +23,13 @@ pub(super) struct CsvReader {
     parser: csv_core::Reader,
     /// The record's fields, unquoted, concatenated.
     fields: Vec<u8>,
-    /// Where in `fields` each one ends.
+    /// The end of each field in `fields`.
     ends: Vec<usize>,
-    /// How many of `ends` belong to the record.
+    /// The number of `ends` that belong to the record.
     count: usize,
     line: u64,
     defect: Option<RowDefect>,
-    /// Where in a record each known column is.
+    /// The index in a record of each known column.
     places: Vec<Option<usize>>,
     /// Fields of the header.
     width: usize,
@@ -46,7 +46,7 @@ pub(super) struct Record<'a> {
 struct Extent {
     /// Bytes in the file, without the line end.
     length: u64,
-    /// The file ends inside quotes.
+    /// Whether the file ends inside quotes.
     is_unclosed: bool,
 }
 
@@ -109,7 +109,7 @@ impl CsvReader {
         Ok(true)
     }
 
-    /// Reads a record, whatever its width; `false` at the end of the file.
+    /// Reads a record with any number of fields; `false` at the end of the file.
     fn parse<R: Read + Seek>(&mut self, input: &mut Input<R>) -> Result<bool, SourceError> {
         if !input.skip_while(|byte| matches!(byte, b'\r' | b'\n'))? {
             return Ok(false);
@@ -162,7 +162,7 @@ impl CsvReader {
                 ReadRecordResult::OutputFull | ReadRecordResult::InputEmpty => {}
             }
         };
-        // The field that the end of the file or a limit cut off.
+        // Keeps the field that the end of the file or a limit cut off.
         if (!is_ended || is_dropped)
             && let Some(end) = self.ends.get_mut(self.count)
         {
@@ -175,7 +175,7 @@ impl CsvReader {
 
     /// Whether the parser is inside quotes. Resets the parser.
     fn is_in_quotes(&mut self) -> bool {
-        // A line end ends a record everywhere else.
+        // Outside quotes, a line end always ends the record.
         let (result, _) = drop_bytes(&mut self.parser, b"\n");
         self.forget();
         result == ReadRecordResult::InputEmpty

@@ -5,9 +5,9 @@
 pub struct RowDefect {
     /// The column's name; empty for the row as a whole.
     pub column: &'static str,
-    /// Stable, in snake_case.
+    /// The code for programs: stable, in snake_case.
     pub code: &'static str,
-    /// For people. Begins with the rule, such as "must be valid UTF-8".
+    /// The message for people. It begins with the rule, such as "must be valid UTF-8".
     pub message: String,
 }
 
@@ -31,13 +31,13 @@ impl RowDefect {
 /// Why a file cannot be read, or reading cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Nothing but blank lines.
+    /// The file contains only blank lines.
     #[error("must not be empty")]
     Empty,
-    /// UTF-16 or UTF-32.
+    /// The file is UTF-16 or UTF-32.
     #[error("must be UTF-8, but looks like UTF-16")]
     WideEncoding,
-    /// The header is not UTF-8. In a row this is a defect of the row.
+    /// The header is not UTF-8. Invalid UTF-8 in a row is a defect of that row.
     #[error("must be valid UTF-8")]
     HeaderEncoding,
     /// The header is longer than a row may be.
@@ -55,10 +55,10 @@ pub enum SourceError {
     /// A known column appears more than once.
     #[error("must have the column `{0}` only once")]
     RepeatedColumn(&'static str),
-    /// JSON that is not an array.
+    /// The JSON is not an array.
     #[error("must be a JSON array of objects, which begins with `[`")]
     NotAnArray,
-    /// The JSON between two rows is broken, so nothing after it can be trusted.
+    /// The JSON between two rows is malformed, so the bounds of later rows are uncertain.
     #[error("must be valid JSON: line {line}: {message}")]
     Syntax {
         /// The line, counted from 1.
@@ -66,7 +66,7 @@ pub enum SourceError {
         /// The content that was found, and the one that was expected.
         message: String,
     },
-    /// A position that is not from this file: the file is shorter.
+    /// The position is beyond the end of the file, so it is not from this file.
     #[error("cannot continue at byte {offset}, which is not in the file")]
     Position {
         /// The byte at which reading should continue.
@@ -113,7 +113,7 @@ impl SourceError {
         }
     }
 
-    /// Whether the file is wrong; otherwise the server failed.
+    /// Whether the file caused the error; otherwise the server did.
     pub fn is_of_file(&self) -> bool {
         !matches!(self, Self::Position { .. } | Self::Io(_))
     }

@@ -16,7 +16,7 @@ pub(super) struct Names {
 pub(super) struct UnknownNames(Vec<String>);
 
 impl Names {
-    /// Objects have no header.
+    /// The names for objects, which have no header.
     pub(super) fn of_objects(columns: &Columns) -> Self {
         Self {
             known: columns.with_values().collect(),

@@ -15,9 +15,9 @@ pub(super) struct Input<R> {
     block: Box<[u8]>,
     /// The part of the block that has not been consumed.
     unread: std::ops::Range<usize>,
-    /// Where the unread part begins.
+    /// The position at which the unread part begins.
     place: Position,
-    /// The last consumed byte was a CR, so a following LF belongs to the same line end.
+    /// Whether the last consumed byte was a CR, so that a following LF belongs to the same line end.
     after_cr: bool,
 }
 
@@ -92,7 +92,7 @@ impl<R: Read + Seek> Input<R> {
         Ok(())
     }
 
-    /// Consumes bytes while `is_skipped`. Returns `false` if the file ends.
+    /// Consumes bytes while `is_skipped` accepts them. Returns `false` if the file ends.
     pub(super) fn skip_while(&mut self, is_skipped: impl Fn(u8) -> bool) -> io::Result<bool> {
         loop {
             let bytes = self.fill()?;
@@ -162,7 +162,7 @@ mod tests {
         input.finish_line_end().unwrap();
         assert_eq!(input.place(), Position { offset: 2, line: 2 });
         input.finish_line_end().unwrap();
-        assert_eq!(input.place(), Position { offset: 2, line: 2 }, "an LF of its own stays");
+        assert_eq!(input.place(), Position { offset: 2, line: 2 }, "an LF alone remains");
     }
 
     #[test]

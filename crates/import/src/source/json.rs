@@ -17,7 +17,7 @@ use super::{
 /// Reads elements.
 pub(super) struct ArrayReader {
     pub(super) objects: ObjectReader,
-    /// No element has been read.
+    /// Whether no element has been read yet.
     pub(super) is_first: bool,
 }
 
@@ -37,7 +37,7 @@ impl ArrayReader {
         }
     }
 
-    /// Reads the next element; `false` at the end of the array, if nothing is behind it.
+    /// Reads the next element; `false` at the end of the array. Text after the array is an error.
     pub(super) fn read<R: Read + Seek>(
         &mut self,
         input: &mut Input<R>,
@@ -100,7 +100,7 @@ impl ArrayReader {
 
 /// Finds the end of an element in successive pieces of the file.
 trait Extent {
-    /// How many of these bytes belong to the element, if it ends among them.
+    /// The number of these bytes that belong to the element; `None` if it continues after them.
     fn end(&mut self, bytes: &[u8]) -> Option<usize>;
 }
 
@@ -109,7 +109,7 @@ trait Extent {
 struct Nesting {
     depth: u64,
     in_string: bool,
-    /// The last byte was a `\`.
+    /// Whether the last byte was a `\` that escapes the next one.
     is_escaped: bool,
 }
 

@@ -28,15 +28,15 @@ use self::{csv::CsvReader, header::Names, input::Input, json::ArrayReader, ndjso
 pub use error::{RowDefect, SourceError};
 pub use row::Row;
 
-/// The most bytes of a row in the file, without its line end; a longer row is a defect.
+/// The maximum size of a row in the file, in bytes without its line end. A longer row is a defect.
 pub const MAX_ROW_BYTES: usize = 1024 * 1024;
-/// The most fields of a CSV record; more are a defect.
+/// The maximum number of fields of a CSV record. More are a defect.
 pub const MAX_COLUMNS: usize = 1_000;
-/// The most unknown columns that are reported.
+/// The maximum number of unknown columns that are reported.
 pub const MAX_UNKNOWN_COLUMNS: usize = 100;
-/// The most characters of a column's name that are reported.
+/// The maximum number of characters of a column's name that are reported.
 pub const MAX_NAME_CHARS: usize = 100;
-/// The most bytes of a row's cells together that are reported.
+/// The maximum number of bytes of all cells of a row that are reported.
 pub const MAX_CELL_BYTES: usize = 8 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -44,20 +44,20 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// A position between two rows where reading can continue. The default is before the first row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Bytes of the file before it.
+    /// The number of bytes of the file before the position.
     pub offset: u64,
-    /// The line it is on, counted from 1.
+    /// The line of the position, counted from 1.
     pub line: u64,
 }
 
 /// The known columns of a kind of row, in lower case.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Columns {
-    /// A CSV header must have them. An object without one is a bad row.
+    /// Required columns. A CSV file without one cannot be read; a JSON object without one is a bad row.
     pub required: &'static [&'static str],
-    /// They may be present.
+    /// Optional columns.
     pub optional: &'static [&'static str],
-    /// They are ignored without being reported as unknown.
+    /// Columns that are ignored and not reported as unknown.
     pub ignored: &'static [&'static str],
     /// The required or optional columns whose value may be a JSON object, which is returned as its text.
     pub objects: &'static [&'static str],
@@ -80,10 +80,10 @@ pub struct Rows<R> {
     input: Input<R>,
     reader: Reader,
     names: Names,
-    /// Before the first row.
+    /// The position before the first row.
     start: Position,
     position: Position,
-    /// The input is not at `position`.
+    /// Whether the input is at another position than `position`.
     needs_seek: bool,
 }
 
@@ -127,7 +127,7 @@ impl<R: Read + Seek> Rows<R> {
         Ok(())
     }
 
-    /// After the last row that was returned, initially before the first row.
+    /// The position after the last row that was returned; initially before the first row.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -191,7 +191,7 @@ impl<R: Read + Seek> Rows<R> {
 /// Skips a UTF-8 byte order mark, and rejects other encodings by their first bytes.
 fn skip_byte_order_mark<R: Read + Seek>(input: &mut Input<R>) -> Result<(), SourceError> {
     let first = input.fill_to(BYTE_ORDER_MARK.len())?;
-    // UTF-16 without a mark has a NUL there; no supported format has.
+    // UTF-16 without a mark has a NUL in these bytes. No supported format has one.
     let is_wide = first.starts_with(b"\xff\xfe")
         || first.starts_with(b"\xfe\xff")
         || first.iter().take(2).any(|byte| *byte == 0);

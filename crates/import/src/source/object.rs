@@ -18,7 +18,7 @@ pub(super) struct ObjectReader {
     pub(super) text: BoundedText,
     /// The line on which it begins.
     pub(super) line: u64,
-    /// Where in the text the value of each known column is.
+    /// The range in the text of each known column's value.
     values: Vec<Option<Range<usize>>>,
     defect: Option<RowDefect>,
     ignored: &'static [&'static str],
@@ -107,7 +107,7 @@ impl ObjectReader {
     }
 }
 
-/// Records where the values of known members are.
+/// Records the ranges of the values of known members.
 struct Members<'t, 's> {
     text: &'t str,
     known: &'s [&'static str],
@@ -227,7 +227,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The content of a JSON string; `None` for another value, or for half a surrogate pair.
+/// The content of a JSON string; `None` for another value, or for a lone surrogate.
 fn unquoted(json: &str) -> Option<Cow<'_, str>> {
     let text = json.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', text.as_bytes()).is_none() {
@@ -236,7 +236,7 @@ fn unquoted(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<String>(json).ok().map(Cow::Owned)
 }
 
-/// White space between JSON's tokens.
+/// Whether the byte is white space between JSON tokens.
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }

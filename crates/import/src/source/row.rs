@@ -51,7 +51,7 @@ impl Row<'_> {
         self.defect
     }
 
-    /// Whether the row has this known column: in CSV the header has it, in JSON the object, also with null.
+    /// Whether the row has this known column: the header of a CSV file has it, or the JSON object, even with null.
     pub fn is_given(&self, column: &str) -> bool {
         self.defect.is_none()
             && self.names.index(column).is_some_and(|index| match &self.content {

@@ -1,17 +1,17 @@
-//! Files that are made to exhaust who reads them.
+//! Files that are made to exhaust the memory of a reader.
 
 use super::*;
 
 const MANY: u64 = 100_000_000;
-/// Enough to be too long many times.
+/// Bytes of a file that exceeds every limit many times.
 const SOME: u64 = 5_000_000;
-/// Of a whole reader: a block of the file, a row, and where its fields end.
+/// The limit for the memory of a reader: a block of the file, a row, and the ends of its fields.
 const MOST_BYTES: usize = 3 * MAX_ROW_BYTES;
 
-/// A file that is made while it is read: a beginning, one text over and over, and an end.
+/// A file that is generated while it is read: a beginning, a text that is repeated, and an end.
 struct Endless {
     begin: &'static [u8],
-    /// The text so often that a reader gets much at once.
+    /// The text, repeated so often that one read returns many bytes.
     again: Vec<u8>,
     middle_bytes: u64,
     end: &'static [u8],
@@ -61,7 +61,7 @@ impl Seek for Endless {
     }
 }
 
-/// Reads it all; gives line, defect and the bytes of the cells of each row.
+/// Reads the whole file within the limits. Returns the line and the code of the defect of each row.
 fn endless(format: Format, file: Endless) -> Result<Vec<(u64, &'static str)>, SourceError> {
     let mut rows = Rows::open(file, format, &COLUMNS)?;
     let mut all = Vec::new();
@@ -75,7 +75,7 @@ fn endless(format: Format, file: Endless) -> Result<Vec<(u64, &'static str)>, So
             assert!(cells.last().unwrap().ends_with('…'));
         }
         let capacity = rows.capacity();
-        assert!(capacity < MOST_BYTES, "{capacity} bytes are held");
+        assert!(capacity < MOST_BYTES, "the reader has allocated {capacity} bytes");
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Where reading ended, and why.
+/// The number of rows before the error, and the error's line and message.
 fn end(text: &str) -> (usize, u64, String) {
     let mut rows = open(text, Format::Json).unwrap();
     let mut count = 0;
@@ -9,7 +9,7 @@ fn end(text: &str) -> (usize, u64, String) {
             Ok(Some(_)) => count += 1,
             Ok(None) => panic!("{text:?} was read to its end"),
             Err(SourceError::Syntax { line, message }) => {
-                assert!(rows.next().is_err(), "it stays wrong");
+                assert!(rows.next().is_err(), "the error is repeated");
                 return (count, line, message);
             }
             Err(other) => panic!("{text:?}: {other}"),
@@ -57,8 +57,8 @@ fn values_become_text() {
     }
     assert_eq!(of("null"), Ok(None));
     assert_eq!(of("\"null\""), Ok(Some("null".into())));
-    assert_eq!(of("\"\""), Ok(Some(String::new())), "an empty text is one");
-    assert_eq!(of("\"'=1\""), Ok(Some("'=1".into())), "no apostrophe protects anything here");
+    assert_eq!(of("\"\""), Ok(Some(String::new())), "an empty string is a value");
+    assert_eq!(of("\"'=1\""), Ok(Some("'=1".into())), "JSON has no protecting apostrophes");
     assert_eq!(of(r#""a\"\\\né\ud834\udd1e""#), Ok(Some("a\"\\\né𝄞".into())));
     assert_eq!(of(r#""\u0000""#), Err(("note", "invalid")));
     assert_eq!(of(r#""\ud834""#), Err(("note", "encoding")));
@@ -91,11 +91,11 @@ fn each_object_has_its_own_columns() {
     }
     assert!(!rows.has_column("clicks") && !rows.has_column("x"));
     let row = rows.next().unwrap().unwrap();
-    assert_eq!(row.value("id").unwrap().as_deref(), Some("7"), "the last one counts");
+    assert_eq!(row.value("id").unwrap().as_deref(), Some("7"), "the last `id` counts");
     assert!(row.is_given("id") && row.is_given("name") && !row.is_given("note"));
     assert_eq!(row.value("name").unwrap(), None);
     let row = rows.next().unwrap().unwrap();
-    assert!(!row.is_given("id"), "of the row before");
+    assert!(!row.is_given("id"), "the previous row had the column");
     assert_eq!(row.value("id").unwrap(), None);
     assert_eq!(rows.unknown_columns(), ["x", "ID"]);
 }

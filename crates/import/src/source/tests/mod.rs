@@ -17,7 +17,7 @@ const COLUMNS: Columns = Columns {
     objects: &["details"],
 };
 
-/// A row as it came: line, defect's code or nothing, cells.
+/// A row as it was read: line, code of the defect (empty without one), cells.
 type Seen = (u64, &'static str, Vec<String>);
 
 fn open(text: impl AsRef<[u8]>, format: Format) -> Result<Rows<Cursor<Vec<u8>>>, SourceError> {
@@ -40,7 +40,7 @@ fn read_on<R: Read + Seek>(rows: &mut Rows<R>) -> Vec<Seen> {
     while let Some(row) = rows.next().unwrap() {
         all.push(seen(&row));
     }
-    assert!(rows.next().unwrap().is_none(), "the end stays the end");
+    assert!(rows.next().unwrap().is_none(), "no row follows the end");
     all
 }
 
@@ -63,7 +63,7 @@ fn value(
     row.value(column).map(|text| text.map(Cow::into_owned))
 }
 
-/// A file that gives few bytes at a time, so that every place is an end of a block.
+/// A file that returns few bytes per read, so that a block ends at every position.
 struct Pieces<R> {
     file: R,
     size: usize,
@@ -118,7 +118,7 @@ fn a_blank_file_is_empty() {
     }
 }
 
-/// Fails once, after so many reads.
+/// Fails once, after this number of reads.
 struct Failing {
     file: Cursor<&'static [u8]>,
     reads_before: usize,

@@ -1,14 +1,14 @@
-//! Files of all kinds, made at random: what is read is what was written, and reading can be taken up
-//! behind every row.
+//! Random files in every format: the reader returns the rows that were written, and can resume after
+//! every row.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::*;
 
-/// A file, and what is in it.
+/// A file with the rows that it contains.
 struct Made {
     text: Vec<u8>,
-    /// Each row, and the offset and line behind it.
+    /// Each row with the position after it.
     rows: Vec<(Seen, Position)>,
 }
 
@@ -21,7 +21,7 @@ impl Pen {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    /// The line that the next byte is on, provided that it is no LF.
+    /// The line of the next byte, which must not be an LF.
     fn line(&self) -> u64 {
         let text = String::from_utf8_lossy(&self.0).replace("\r\n", "\n").replace('\r', "\n");
         1 + text.matches('\n').count() as u64
@@ -61,7 +61,7 @@ fn csv(random: &mut StdRng) -> Made {
             && pen.0.ends_with(b"\r")
             && blank.starts_with('\n')
         {
-            // The former end of the row is now its first half.
+            // The CR at the end of the row and this LF are one line end, so the row ends after the LF.
             let before: &mut Position = before;
             before.offset += 1;
         }
