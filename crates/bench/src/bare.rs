@@ -1,7 +1,8 @@
 //! `linnet-bench-bare LISTEN`: an actix handler that answers every path with the same redirect.
 //!
-//! It is the baseline for redirects: it has the framework, the allocator, the number of server threads and the kind of
-//! listener of the shortener's resolve listener, and nothing of the product. The ratio to it is the product's cost.
+//! It is the baseline for redirects. It has the same framework, allocator, number of server threads and kind of
+//! listener as the shortener's resolve listener, but no code of the product. The ratio between the two is the product's
+//! cost.
 
 use std::{env, time::Duration};
 

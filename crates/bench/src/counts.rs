@@ -7,13 +7,13 @@ use crate::http::Response;
 /// Responses by kind.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// A redirect; if targets are checked, to the right one.
+    /// Redirects; if targets are checked, only those to the right target.
     pub redirected: u64,
-    /// A redirect to another target.
+    /// Redirects to another target.
     pub wrong_target: u64,
-    /// Any other status.
+    /// Responses with any other status.
     pub other_status: u64,
-    /// No response.
+    /// Requests without a response.
     pub failed: u64,
 }
 

@@ -139,7 +139,7 @@ pub(crate) fn parse_head(received: &[u8], code: &str) -> io::Result<Option<Respo
         } else if name.eq_ignore_ascii_case("connection") {
             is_persistent = !value.trim().eq_ignore_ascii_case("close");
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            // No measured server uses it. Its body is not parsed, so the connection cannot be reused.
+            // The measured servers do not send it. A chunked body is not parsed, so the connection cannot be reused.
             is_persistent = false;
         }
     }

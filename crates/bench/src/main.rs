@@ -101,8 +101,8 @@ struct DrawReport {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The most by which a sleep may end late; 50 µs by default. Threads inherit it. If the write fails, latencies are
-    // slightly longer on all sides of a comparison.
+    // Limits how late a sleep may end to 1 µs; the default is 50 µs. Threads inherit the limit. If the write fails,
+    // latencies are slightly longer on all sides of a comparison.
     let _ = fs::write("/proc/self/timerslack_ns", "1000");
     match Arguments::parse().command {
         Command::Rows { links } => {

@@ -30,7 +30,7 @@ pub struct PaceSettings {
     pub rate: f64,
     /// Duration of the run, with its warm-up.
     pub duration: Duration,
-    /// Start of the run that is not measured: connections are opened and processor caches fill.
+    /// Duration of the first part of the run, which is not measured: connections open and processor caches fill.
     pub warm_up: Duration,
     /// Number of connections.
     pub connections: u32,
@@ -44,18 +44,18 @@ pub struct PaceReport {
     pub counts: Counts,
     /// Number of measured requests.
     pub measured: usize,
-    /// Requests that were due and not sent before the deadline.
+    /// Requests that were due but not sent before the deadline.
     pub unsent: u64,
     p50_ms: f64,
     p90_ms: f64,
     p99_ms: f64,
     p999_ms: f64,
     max_ms: f64,
-    /// Median delay between due and sent: the generator's own share.
+    /// Median delay between the time when a request was due and its sending: the generator's share of the latency.
     send_delay_p50_ms: f64,
 }
 
-/// Interval between checks for responses: the most that the generator adds to a latency.
+/// Interval between checks for responses, which is the maximum that the generator adds to a latency.
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
 /// Time that a run may continue after its last request was due.
 const GRACE: Duration = Duration::from_secs(10);
