@@ -25,10 +25,10 @@ use linnet_store::PostgresSettings;
 
 use crate::release::WORKER;
 
-/// Least `postgres.slow_statement_ms` of a worker: it writes tens of thousands of rows in a statement.
+/// Minimum `postgres.slow_statement_ms` of a worker, whose statements write tens of thousands of rows.
 const SLOW_WORK_MS: u64 = 2_000;
-/// Least `postgres.lock_timeout_ms` of a worker: groups of clicks queue for the roll-ups, and one that
-/// times out has to start again.
+/// Minimum `postgres.lock_timeout_ms` of a worker. Groups of clicks wait in turn for the locks of the
+/// roll-ups, and a worker repeats a whole group after a timeout.
 const WORK_LOCK_TIMEOUT_MS: u64 = 10_000;
 
 /// Every setting that `linnet-shortener` reads.
@@ -158,7 +158,7 @@ impl LoadSettings for Settings {
 }
 
 impl Settings {
-    /// [`ShortenerSettings::server_threads`], with 0 resolved.
+    /// [`ShortenerSettings::server_threads`], with 0 replaced by the number of cores that it stands for.
     pub fn server_threads(&self) -> usize {
         match self.shortener.server_threads {
             0 => std::thread::available_parallelism()
@@ -168,7 +168,7 @@ impl Settings {
         }
     }
 
-    /// [`Settings::postgres`] with the time-outs of a worker, whose statements are large and not urgent.
+    /// [`Settings::postgres`] with the timeouts of a worker, whose statements are large and not urgent.
     pub fn worker_postgres(&self) -> PostgresSettings {
         let mut postgres = self.postgres.clone();
         postgres.statement_timeout_ms = self.worker.statement_timeout_ms;
@@ -177,7 +177,7 @@ impl Settings {
         postgres
     }
 
-    /// Which targets are accepted.
+    /// The policy that accepts target URLs.
     pub fn target_policy(&self) -> Result<TargetPolicy, String> {
         let PublicSettings { base_url, own_hosts } = &self.public;
         TargetPolicy::new(&self.resolve.target_schemes, base_url, own_hosts)
@@ -204,7 +204,7 @@ impl Settings {
         })
     }
 
-    /// Loads and checks everything.
+    /// Loads and checks all settings.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
         load(file)
     }

@@ -1,9 +1,9 @@
-//! Linnet's shortener: the API, the command line, and the start-up that puts the crates together.
+//! Linnet's shortener: the API, the command line, and the startup that connects the crates.
 //!
 //! * [`http`]: the API and the internal routes.
-//! * [`admin`]: what the operator does from the command line.
-//! * [`preflight`]: finds what is wrong with an installation before anything serves.
-//! * [`config`]: every setting that the program reads.
+//! * [`admin`]: commands for operators.
+//! * [`preflight`]: checks an installation before the process serves.
+//! * [`config`]: the settings that the program reads.
 //! * [`startup`]: builds the process from the crates that do the work, and stops it in order.
 
 pub mod admin;

@@ -1,4 +1,4 @@
-//! Preflight: checks an installation before anything serves, and reports every problem at once.
+//! Preflight: checks an installation before the process serves, and reports every problem at once.
 
 use std::{
     fs::{self, OpenOptions},
@@ -73,12 +73,12 @@ pub async fn preflight(settings: &Settings) -> Result<(), PreflightError> {
 }
 
 impl Problem {
-    /// Whether the problem may pass by itself.
+    /// Whether the problem may end without a change by the operator.
     fn may_pass(&self) -> bool {
         match self {
             Self::Postgres(error) => {
                 match error.as_database_error().and_then(DatabaseError::code) {
-                    // Such as 57P03, while it starts. A missing database may be about to be created.
+                    // For example 57P03 while PostgreSQL starts, or a database that is not created yet.
                     Some(code) => !REFUSED.contains(&code.as_ref()),
                     None => true,
                 }

@@ -57,7 +57,8 @@ pub(crate) struct Shared {
     pub(crate) targets: TargetPolicy,
 }
 
-/// Applies what both listeners have in common. A macro, because the type of a server names its factory.
+/// Applies the settings that both listeners share. It is a macro, because the type of a server contains the type of its
+/// factory.
 macro_rules! configured {
     ($server:expr, $shared:expr) => {{
         let settings = &$shared.settings;
@@ -67,7 +68,7 @@ macro_rules! configured {
             .keep_alive(Duration::from_secs(settings.shortener.keep_alive_s))
             .client_request_timeout(Duration::from_millis(settings.shortener.head_timeout_ms))
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            // A client that closes its side is gone.
+            // A client that closes its sending side counts as disconnected.
             .h1_allow_half_closed(false)
             .shutdown_timeout(settings.shutdown.grace_s)
             .shutdown_signal($shared.lifecycle.stopping().cancelled_owned())
@@ -132,7 +133,7 @@ impl Shared {
 
     fn resolve_state(&self) -> ResolveState {
         let (store, redis) = self.open(Role::Resolve);
-        // Clicks on one limited link wait for its row, so one connection is kept for other links.
+        // Clicks on one limited link wait for the lock of its row. One connection remains for all other links.
         let limited = (store.max_connections() as usize).saturating_sub(1).max(1);
         ResolveState {
             limited: Semaphore::new(limited),

@@ -41,7 +41,7 @@ const BACKGROUND_REDIS_CONNECTIONS: usize = 2;
 
 /// Runs until the lifecycle ends. Needs an actix runtime.
 ///
-/// All listeners are bound before anything runs.
+/// All listeners are bound before any task starts.
 pub async fn serve(
     settings: Settings,
     telemetry: &Telemetry,
@@ -79,7 +79,7 @@ pub async fn serve(
     };
     let ended = first_ends_all(servers, &lifecycle).await;
     stop.abort();
-    // No listener serves any more, so the buffers have all clicks that there will be.
+    // All listeners have stopped, so the buffers receive no more clicks.
     if let Some(recording) = recording {
         recording.publisher.finish().await;
     }
@@ -91,14 +91,14 @@ pub async fn serve(
     exit_result(&lifecycle)
 }
 
-/// A process whose background tasks run, and that serves nothing yet.
+/// A process whose background tasks run, but whose listeners do not serve yet.
 struct Process {
     shared: Shared,
     recording: Option<ClickRecording>,
     admin_state: AdminState,
 }
 
-/// Starts the background tasks, and builds what the server threads share.
+/// Starts the background tasks, and builds the state that the server threads share.
 fn start(
     settings: Arc<Settings>,
     telemetry: &Telemetry,
@@ -159,7 +159,7 @@ fn start(
     Ok(Process { shared, recording, admin_state })
 }
 
-/// The caches of the process, with what keeps them true.
+/// The caches of the process, with the outbox relay and the invalidation bus that keep them fresh.
 struct Caches {
     l1: Arc<L1Cache>,
     l2: L2Cache,
@@ -205,15 +205,15 @@ async fn sweep(budget: Arc<MissBudget>) {
     }
 }
 
-/// Starts the warm-up, and returns the flag that is set when it ends. It is no owned task, because it
-/// ends by itself. The process is not ready before.
+/// Starts the warm-up and returns the flag that is set when it ends. The process is not ready before. The
+/// lifecycle does not own the task, because its time is limited.
 fn spawn_warm_up(settings: &Settings, store: Store, caches: &Caches) -> Arc<AtomicBool> {
     let is_warm = Arc::new(AtomicBool::new(false));
     let (l1, metrics) = (Arc::clone(&caches.l1), Arc::clone(&caches.metrics));
     let (settings, bus, done) = (settings.cache.clone(), caches.bus.clone(), Arc::clone(&is_warm));
     tokio::spawn(async move {
         let warm = async {
-            // The bus flushes L1 when it goes live, with everything that was loaded before.
+            // The bus flushes L1 when it becomes live, so entries that were loaded earlier would be lost.
             while !bus.is_live() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

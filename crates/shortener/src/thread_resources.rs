@@ -43,7 +43,7 @@ impl ThreadResources {
         self.lock().push(OpenResources { role, store: store.clone(), redis: redis.cloned() });
     }
 
-    /// Database connections of a role: in use, and open.
+    /// The numbers of database connections of a role: connections in use, and open connections.
     pub(crate) fn pool_use(&self, role: Role) -> (u64, u64) {
         let open = self.lock();
         let stores = open.iter().filter(|resources| resources.role == role);
@@ -52,14 +52,14 @@ impl ThreadResources {
             .fold((0, 0), |(used, all), (u, a)| (used + u as u64, all + u64::from(a)))
     }
 
-    /// Limit of the database connections of a role.
+    /// The maximum number of database connections of a role.
     pub(crate) fn pool_limit(&self, role: Role) -> u64 {
         let open = self.lock();
         let stores = open.iter().filter(|resources| resources.role == role);
         stores.map(|resources| u64::from(resources.store.max_connections())).sum()
     }
 
-    /// Redis clients: those that are up, and all.
+    /// The numbers of Redis clients: connected clients, and all clients.
     pub(crate) fn redis_clients(&self) -> (usize, usize) {
         let open = self.lock();
         let clients = || open.iter().filter_map(|resources| resources.redis.as_ref());

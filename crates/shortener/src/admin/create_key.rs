@@ -1,4 +1,4 @@
-//! `admin create-key`: the first key, and any other.
+//! `admin create-key`: creates an API key, such as the first one of an installation.
 
 use linnet_domain::Scope;
 
@@ -7,7 +7,7 @@ use linnet_store::{Constraint, Store, StoreError};
 
 use super::{AdminError, CreateKey};
 
-/// Prints the key, and nothing else, on standard output.
+/// Creates the key and prints only the key on standard output.
 #[expect(clippy::print_stdout, reason = "the key is this command's output")]
 pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), AdminError> {
     let bad = |argument, message: String| AdminError::Argument { argument, message };

@@ -173,7 +173,7 @@ pub enum AdminError {
     /// An argument is not valid.
     #[error("--{argument}: {message}")]
     Argument {
-        /// The subject.
+        /// The name of the argument.
         argument: &'static str,
         /// The reason.
         message: String,
@@ -181,13 +181,13 @@ pub enum AdminError {
     /// A database error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The operating system has no random numbers.
+    /// The random number generator of the operating system failed.
     #[error("the operating system has no random numbers")]
     Random(#[from] rand::rngs::SysError),
     /// A file cannot be read.
     #[error("cannot read {file}")]
     File {
-        /// The subject.
+        /// The file.
         file: PathBuf,
         /// The reason.
         source: std::io::Error,
@@ -195,7 +195,7 @@ pub enum AdminError {
     /// A file has no rows of this kind.
     #[error("{file}: {reason}")]
     Rows {
-        /// The subject.
+        /// The file.
         file: PathBuf,
         /// The reason.
         reason: SourceError,
@@ -203,10 +203,10 @@ pub enum AdminError {
     /// No job has this id.
     #[error("no job has the id {0}")]
     NoJob(JobId),
-    /// The state of the job does not allow this.
+    /// The state of the job does not allow the change.
     #[error("job {id} is {state}")]
     JobState {
-        /// The subject.
+        /// The job.
         id: JobId,
         /// Its state.
         state: &'static str,
@@ -228,7 +228,7 @@ pub enum AdminError {
 /// Runs a command.
 pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), AdminError> {
     let postgres = match command {
-        // These do the work of a worker, or wait for one.
+        // These commands do the work of a worker or wait for one, so they need its longer timeouts.
         AdminCommand::EraseUser(_) | AdminCommand::Generate(_) | AdminCommand::RunTask(_) => {
             settings.worker_postgres()
         }

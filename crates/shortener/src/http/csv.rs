@@ -72,7 +72,7 @@ impl<'a> Cell<'a> {
 pub(super) struct CsvWriter<W: AsyncWrite + Unpin>(AsyncWriter<W>);
 
 impl<W: AsyncWrite + Unpin> CsvWriter<W> {
-    /// Begins with the header.
+    /// Creates a writer and writes the header.
     pub(super) async fn new(output: W, names: &[&str]) -> csv_async::Result<Self> {
         let mut writer =
             AsyncWriterBuilder::new().terminator(Terminator::CRLF).create_writer(output);
@@ -94,7 +94,7 @@ impl<W: AsyncWrite + Unpin> CsvWriter<W> {
     }
 }
 
-/// A whole file in memory.
+/// Writes a whole file in memory.
 pub(super) async fn csv_of<const N: usize>(
     names: [&str; N],
     rows: impl IntoIterator<Item = [Cell<'_>; N]>,
@@ -112,7 +112,7 @@ pub(super) async fn csv_of<const N: usize>(
     })
 }
 
-/// Responds with a file for download. `name` has only letters, digits, `-` and `.`. No browser renders it as a page.
+/// Responds with a file for download. `name` has only letters, digits, `-` and `.`. Browsers do not render the file.
 pub(super) fn respond(mut response: HttpResponseBuilder, name: &str, csv: Vec<u8>) -> HttpResponse {
     name_file(&mut response, name, CONTENT_TYPE_CSV);
     response.body(csv)

@@ -48,12 +48,12 @@ pub async fn require_token<B: MessageBody + 'static>(
     next.call(request).await
 }
 
-/// The longest time of one request on the API listener.
+/// The time limit of one request on the API listener.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestTimeout(pub Duration);
 
-/// Ends requests that take too long with 503. PostgreSQL's own timeouts end statements; this one covers a server that
-/// does not respond at all.
+/// Responds with 503 to requests that take too long. PostgreSQL's own timeouts end statements; this limit is for a
+/// PostgreSQL server that does not respond at all.
 pub async fn limit_time<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,

@@ -9,7 +9,7 @@ use utoipa::{
     },
 };
 
-/// Text without control characters that is not blank.
+/// The pattern of text that is not blank and has no control characters.
 pub(super) const TEXT_PATTERN: &str =
     r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
 

@@ -59,7 +59,7 @@ impl Modify for Security {
     }
 }
 
-/// Documents each `PUT` as the `PATCH` of the same path, whose handler it calls.
+/// Documents each `PUT` like the `PATCH` of the same path, which has the same handler.
 struct PutIsPatch;
 
 impl Modify for PutIsPatch {
@@ -68,7 +68,7 @@ impl Modify for PutIsPatch {
             let Some(patch) = &item.patch else { continue };
             let id = patch.operation_id.as_deref().unwrap_or_default();
             let Some(resource) = id.strip_prefix("update_") else { continue };
-            // A bulk change is `PATCH` only.
+            // Bulk changes have no `PUT`.
             if item.get.is_some() {
                 let mut put = patch.clone();
                 put.operation_id = Some(format!("replace_{resource}"));

@@ -9,7 +9,7 @@ use linnet_domain::LinkId;
 
 use super::words;
 
-/// Shares of the hours of a UTC day, and of the days of a week from Monday on.
+/// Relative numbers of clicks in each hour of a UTC day, and on each weekday from Monday.
 const HOURS: [u64; 24] =
     [12, 8, 6, 5, 6, 10, 20, 35, 52, 64, 70, 72, 74, 72, 70, 68, 66, 64, 66, 68, 64, 52, 36, 22];
 const WEEKDAYS: [u64; 7] = [100, 104, 105, 103, 95, 62, 58];
@@ -18,24 +18,24 @@ const MS_PER_HOUR: u64 = 3_600_000;
 const BOTS: f64 = 0.12;
 const PREFETCHES: f64 = 0.02;
 const HEADS: f64 = 0.01;
-/// Visitors who opted out of statistics.
+/// The share of visitors who opted out of statistics.
 const OPTED_OUT: f64 = 0.03;
-/// Clicks of visitors who return on the same day, and of those the ones on the same link.
+/// The share of clicks by visitors who return on the same day, and the share of these clicks on the same link.
 const RETURNING: f64 = 0.3;
 const SAME_LINK: f64 = 0.5;
-/// Clicks without a referrer.
+/// The share of clicks without a referrer.
 const DIRECT: f64 = 0.45;
-/// Visitors who may return.
+/// The maximum number of visitors who may return.
 const REMEMBERED: usize = 4_096;
 
-/// An hour and its clicks.
+/// An hour with its number of clicks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hour {
     pub(super) start: DateTime<Utc>,
     pub(super) clicks: u64,
 }
 
-/// The hours of `days` days before `now`, the oldest first; together they have exactly `clicks`.
+/// The hours of the `days` days before `now`, oldest first. Their clicks total exactly `clicks`.
 pub(super) fn hours(now: DateTime<Utc>, days: u32, clicks: u64) -> impl Iterator<Item = Hour> {
     let end = now.duration_trunc(TimeDelta::hours(1)).unwrap_or(now);
     let count = days * 24;
@@ -68,7 +68,7 @@ struct Person {
     url_id: LinkId,
 }
 
-/// Draws clicks on links. Needs 8 bytes for each link, and some thousand visitors.
+/// Draws clicks on links. Its memory is 8 bytes for each link, and up to [`REMEMBERED`] visitors.
 pub(super) struct Draw {
     random: StdRng,
     links: Vec<LinkId>,
@@ -80,7 +80,7 @@ pub(super) struct Draw {
 }
 
 impl Draw {
-    /// `links` by rank.
+    /// `links` are in the order of popularity, the most popular first.
     pub(super) fn new(links: Vec<LinkId>, seed: u64) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
@@ -97,7 +97,7 @@ impl Draw {
     pub(super) fn click(&mut self, hour: DateTime<Utc>, batch: &mut BatchBuilder) -> LinkId {
         let day = hour.date_naive();
         if self.day != Some(day) {
-            // Unique visitors are counted by day.
+            // Unique visitors are counted by day, so visitors return only on the same day.
             self.people.clear();
             self.day = Some(day);
         }
@@ -172,7 +172,7 @@ impl Draw {
     }
 }
 
-/// Zipf's law: the rank k from 1 to `ranks` in proportion to 1 / k; `None` without ranks.
+/// Zipf's law: draws rank k, from 1 to `ranks`, in proportion to 1 / k. `None` if `ranks` is 0.
 fn zipf(ranks: usize) -> Option<Zipf<f64>> {
     Zipf::new(f64::from(u32::try_from(ranks).ok()?), 1.0).ok()
 }
@@ -187,7 +187,7 @@ fn index_of(rank: f64) -> usize {
     (rank as usize).saturating_sub(1)
 }
 
-/// A place in a list, the earlier the likelier: a tenth of the list has almost half of the draws.
+/// Draws an index of a list, in which lower indexes are more likely: the first tenth gets almost half of the draws.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -244,7 +244,7 @@ mod tests {
         };
         let start = u64::try_from(hour.timestamp_millis()).unwrap();
         assert!(made.clicks.iter().all(|c| (start..start + MS_PER_HOUR).contains(&c.at_ms)));
-        // H(1000) = 7.4855: the first link gets 0.1336 of them.
+        // H(1000) = 7.4855, so the first link gets a share of 0.1336.
         assert!((share(&|click| click.url_id == LinkId::MIN) - 0.1336).abs() < 0.02);
         assert!((share(&|click| click.country.is_none()) - BOTS).abs() < 0.02);
         assert!((share(&|click| click.is_head) - HEADS).abs() < 0.01);

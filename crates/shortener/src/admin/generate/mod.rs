@@ -1,8 +1,9 @@
 //! `admin generate`: generates links and clicks of the last days, to try the service.
 //!
-//! The clicks are batches as redirects record them, and are written as a worker writes them: raw rows,
-//! roll-ups and unique visitors are what the service itself would have written. They are drawn hour by
-//! hour, and groups end with their day, so memory does not grow with their number.
+//! * The clicks are in batches, as redirects record them. The code of the worker writes the batches, so
+//!   raw rows, roll-ups and unique visitors are the same as for real clicks.
+//! * Clicks are drawn hour by hour and each group ends with its day, so memory does not grow with their
+//!   number.
 
 mod draw;
 mod words;
@@ -31,9 +32,9 @@ use super::{
     terminal::{Progress, say},
 };
 
-/// Links in one statement.
+/// The number of links in one statement.
 const LINKS_AT_ONCE: u32 = 5_000;
-/// Clicks in one batch, the publisher's limit.
+/// The number of clicks in one batch, which is the publisher's limit.
 const BATCH_CLICKS: usize = 1_000;
 /// A month is folded a week after its end, so clicks of this many days are in no folded month.
 const MAX_STREAM_DAYS: u32 = 7;
@@ -90,7 +91,7 @@ pub(super) async fn run(
     store.unfold_click_months(start.date_naive()).await?;
     make_clicks(&mut sink, Draw::new(links, arguments.seed), now, arguments).await?;
     if !arguments.to_stream {
-        // A worker may have folded a month whose clicks were not complete.
+        // A worker may have folded a month before all its clicks were written.
         store.unfold_click_months(start.date_naive()).await?;
         while store.fold_click_month().await?.is_some() {}
     }
@@ -164,15 +165,15 @@ enum Destination {
     Stream(MultiplexedConnection),
 }
 
-/// Where batches go, in groups.
+/// Writes batches in groups to the database or the stream.
 struct Sink {
     destination: Destination,
     today: NaiveDate,
-    /// Batches of a group.
+    /// The maximum number of batches in a group.
     most: usize,
     ids: BatchIds,
     group: Vec<Vec<u8>>,
-    /// Links that were clicked on this day.
+    /// The links that were clicked on the current day.
     links: HashSet<LinkId>,
 }
 
@@ -192,7 +193,7 @@ impl Sink {
         self.take(builder).await?;
         self.write().await?;
         let links: Vec<Subject> = self.links.drain().map(Subject::Link).collect();
-        // Workers add no more clicks to such a day, and the keys of a year would fill Redis.
+        // Workers add no more clicks to a day that is over, and the keys of a whole year would fill Redis.
         let is_over = day + Days::new(1) < self.today;
         if is_over && let Destination::Database { redis: Some(redis), .. } = &mut self.destination {
             delete_visitor_counts(redis, day, &links).await?;

@@ -1,10 +1,10 @@
 //! Header values of generated visitors. Each list begins with the most frequent ones.
 
-/// Releases of each browser.
+/// The number of releases of each browser.
 const RELEASES: u32 = 24;
 
-/// Browsers by share. `MAJOR` and `MINOR` stand for the release: the newest major one, and how many
-/// minor ones it has.
+/// User agents of browsers, with the newest major release and the number of its minor releases. The
+/// release replaces `MAJOR` and `MINOR`.
 const BROWSERS: [(&str, u32, u32); 10] = [
     (
         "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Mobile Safari/537.36",
@@ -54,7 +54,7 @@ const BROWSERS: [(&str, u32, u32); 10] = [
     ),
 ];
 
-/// Programs that say what they are.
+/// User agents of bots.
 pub(super) const BOTS: [&str; 12] = [
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
     "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
@@ -70,7 +70,7 @@ pub(super) const BOTS: [&str; 12] = [
     "Go-http-client/2.0",
 ];
 
-/// Country and language.
+/// Countries, each with a language.
 pub(super) const ORIGINS: [(&str, &str); 24] = [
     ("US", "en"),
     ("DE", "de"),
@@ -115,12 +115,12 @@ const REFERRERS: [&str; 12] = [
 ];
 const BLOGS: u32 = 48;
 
-/// Sources and media of campaigns.
+/// Sources of campaigns, each with a medium.
 const SOURCES: [(&str, &str); 4] =
     [("newsletter", "email"), ("linkedin", "social"), ("google", "cpc"), ("poster", "print")];
 const SEASONS: [&str; 6] = ["spring", "summer", "autumn", "winter", "launch", "black%20friday"];
 
-/// People's user agents: some hundred.
+/// The user agents of people: each browser in each release, newest first.
 pub(super) fn browsers() -> Vec<String> {
     let release = |age: u32| {
         BROWSERS.iter().map(move |(agent, newest, minors)| {
@@ -132,13 +132,13 @@ pub(super) fn browsers() -> Vec<String> {
     (0..RELEASES).flat_map(release).collect()
 }
 
-/// Hosts that lead here.
+/// The referring hosts.
 pub(super) fn referrers() -> Vec<String> {
     let known = REFERRERS.into_iter().map(ToOwned::to_owned);
     known.chain((1..=BLOGS).map(|number| format!("blog-{number}.example"))).collect()
 }
 
-/// A target by number; every fourth belongs to a campaign.
+/// The target with this number. Every fourth target belongs to a campaign.
 pub(super) fn target(number: u32) -> String {
     let page = format!("https://www.example.com/articles/{number}");
     let at = usize::try_from(number / 4).unwrap_or_default();

@@ -17,7 +17,7 @@ use super::{
     urls::{UrlPatch, read_patch},
 };
 
-/// The most links of one request. Its statement must finish within `postgres.statement_timeout_ms`.
+/// The maximum number of links of one request. Its statement must finish within `postgres.statement_timeout_ms`.
 const MAX_IDS: usize = 1_000;
 
 /// A change of many links.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The most exports of one process. Each uses a connection, a transaction and much of a core.
+/// The maximum number of concurrent exports of one process. Each uses a connection, a transaction and much of a core.
 const MAX_EXPORTS: usize = 2;
 
 /// The exports of a process.

@@ -76,7 +76,7 @@ pub(crate) struct CreatedResponse {
 }
 
 impl CreatedResponse {
-    /// With `body` as JSON.
+    /// Creates a response with `body` as JSON.
     pub(super) fn new<T: Serialize>(
         status: StatusCode,
         location: String,

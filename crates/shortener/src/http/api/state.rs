@@ -60,7 +60,7 @@ impl Caller {
         self.identity.is_admin()
     }
 
-    /// The things that the caller may see and change.
+    /// The owners whose resources the caller may read and change.
     pub fn visibility(&self) -> Visibility {
         Visibility::of(self.is_admin(), self.identity.user_id)
     }

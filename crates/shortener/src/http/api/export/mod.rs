@@ -33,7 +33,7 @@ use super::{
 };
 use rows::RowWriter;
 
-/// Bytes of a chunk.
+/// The size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Room for the row that completes a chunk; few rows are longer.
 const ROW_BYTES: usize = 2 * 1024;
@@ -77,7 +77,7 @@ pub(crate) async fn get(
     let slot = state.exports.take().ok_or_else(|| {
         Problem::unavailable("Too many exports are running. Retry later.", RETRY_AFTER_BUSY)
     })?;
-    // A failure up to here still has a status of its own.
+    // A failure before this point still results in an error status.
     let export = state.store.begin_export(&filter, caller.visibility()).await?;
     let (sender, receiver) = mpsc::channel(WAITING_CHUNKS);
     actix_web::rt::spawn(run(export, format, sender, slot));
@@ -115,7 +115,7 @@ fn respond(format: ExportFormat) -> HttpResponseBuilder {
     response
 }
 
-/// A message from the task to the response. Without `End` or `Failed` as the last one, the client did not read.
+/// A message from the task to the response. If the last one is neither `End` nor `Failed`, the client has stalled.
 enum ExportMessage {
     Rows(Bytes),
     End,
@@ -132,7 +132,7 @@ enum ExportError {
     ClientStalled,
 }
 
-/// Aborts the connection.
+/// The error of a body, at which the server aborts the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("export aborted: {0}")]
 struct Aborted(&'static str);
@@ -151,7 +151,7 @@ async fn run(
     drop(slot);
     let last = match outcome {
         Ok(()) => ExportMessage::End,
-        // A client that reads nothing would not read the reason either.
+        // A stalled client would not read this message either.
         Err(ExportError::ClientStalled) => return,
         Err(failure) => ExportMessage::Failed(failure),
     };

@@ -20,7 +20,7 @@ pub(super) struct RowWriter {
 }
 
 impl RowWriter {
-    /// With room for `capacity` bytes. CSV begins with the header.
+    /// Creates a writer with room for `capacity` bytes. CSV begins with the header.
     pub(super) fn new(format: ExportFormat, capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity);
         if format == ExportFormat::Csv {
@@ -31,12 +31,12 @@ impl RowWriter {
         Self { format, bytes, capacity }
     }
 
-    /// Collected bytes.
+    /// The number of collected bytes.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Takes the collected bytes.
+    /// Removes and returns the collected bytes.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::replace(&mut self.bytes, Vec::with_capacity(self.capacity))
     }
@@ -95,7 +95,7 @@ fn push_quoted_time(row: &mut Vec<u8>, time: DateTime<Utc>) {
 fn push_time(row: &mut Vec<u8>, time: DateTime<Utc>) {
     let time = time.naive_utc();
     let Ok(year @ 0..=9999) = u32::try_from(time.year()) else {
-        // RFC 3339 and the API have no such years.
+        // The fast path below covers only years of four digits. The API accepts no other year.
         let text = time.and_utc().to_rfc3339_opts(SecondsFormat::Micros, true);
         row.extend_from_slice(text.as_bytes());
         return;

@@ -16,7 +16,7 @@ use super::{
     Fields,
 };
 
-/// The most bytes of an ordinary request's body. The gateway has the same limit.
+/// The maximum size of an ordinary request's body, in bytes. The gateway has the same limit.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// A JSON object as the body, with its bytes.

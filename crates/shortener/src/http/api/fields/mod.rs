@@ -23,7 +23,7 @@ pub(crate) use query::QueryFields;
 pub(super) use query::{query_boolean, query_id, query_number, query_positive};
 pub(super) use values::{id, ids, members, object};
 
-/// The most unknown fields that are reported, so that the response is not far larger than the body.
+/// The maximum number of unknown fields that are reported, so that the response is not far larger than the body.
 const MAX_UNKNOWN: usize = 20;
 
 /// The wording for a field that is present twice.
@@ -90,7 +90,7 @@ impl Fields {
         }
     }
 
-    /// Adds the errors of an object that is this one's field `name`.
+    /// Adds the errors of the object in the field `name` of this object.
     pub(super) fn absorb(&mut self, name: &str, mut inner: Self) {
         inner.add_unknown();
         self.errors.extend(inner.errors.into_iter().map(|mut error| {

@@ -20,9 +20,9 @@ use super::{
     options::Options,
 };
 
-/// The most bytes of a form's field beside the file.
+/// The maximum size of a form's field other than the file, in bytes.
 const MAX_FIELD_BYTES: usize = 1_000;
-/// The most fields of a form beside the file.
+/// The maximum number of fields of a form, not counting the file.
 const MAX_FIELDS: usize = 20;
 
 /// A received upload.

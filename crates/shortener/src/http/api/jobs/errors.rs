@@ -22,7 +22,7 @@ use super::{
     PATH, absent,
 };
 
-/// Rows of one read from the database.
+/// The number of rows of one read from the database.
 const PAGE: i64 = 500;
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {

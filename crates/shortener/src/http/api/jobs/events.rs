@@ -29,7 +29,7 @@ use super::{
 
 /// Time between two `progress` events: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// Bad rows of one read from the database.
+/// The number of bad rows of one read from the database.
 const PAGE: i64 = 200;
 /// Backoff after a failed read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -149,7 +149,7 @@ impl Events {
                 }
             }
             tokio::time::sleep_until(self.progress_at).await;
-            // The sender lives as long as its watchers.
+            // Waiting fails only without a sender, which lives as long as its watchers.
             let changed = tokio::time::timeout(HEARTBEAT, self.watched.job.changed());
             if changed.await.is_err() {
                 return ALIVE.to_owned();
@@ -172,7 +172,7 @@ impl Events {
             self.store.job_reports(self.job_id, self.seen, PAGE, 0).await.map_err(|error| {
                 tracing::debug!(%error, "bad rows of a watched job not read");
             })?;
-        // Later ones belong to the next state of the job.
+        // Later reports belong to the next state of the job.
         reports.retain(|report| report.event < job.last_event);
         let is_any = !reports.is_empty();
         self.reports = reports.into_iter();

@@ -7,7 +7,8 @@ use linnet_domain::{
     rules::{Rule, Time, Violation, string},
 };
 
-/// Days before 1970 have no clicks. A range that ends in 9999 could be rounded up to a year that RFC 3339 cannot write.
+/// The accepted years. Days before 1970 have no clicks. A range that ends in 9999 could be rounded up to a year that
+/// RFC 3339 cannot write.
 const YEARS: std::ops::Range<i32> = 1970..9999;
 
 /// RFC 3339 with a time zone, or `YYYY-MM-DD`.
