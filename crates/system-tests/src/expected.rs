@@ -1,6 +1,6 @@
 //! Metric names and messages that tests compare with the product's.
 //!
-//! * A renamed metric or a reworded message changes one line here and none in the tests.
+//! * After a rename of a metric or message, one line changes here and none in the tests.
 //! * Paths, fields, headers and problem codes are part of the API and remain in the tests.
 
 /// `application_name` of the PostgreSQL sessions that run maintenance tasks.

@@ -1,9 +1,9 @@
 //! Figures in `docs/ARCHITECTURE.md` and the decision records equal those of the code.
 //!
-//! - Settings are compared by their defaults, constants by the text of the sources: they stay private to their modules,
-//!   and a constant that was renamed or moved to another crate fails here.
+//! - Settings are compared by their defaults. Constants are compared by the text of the sources, because they are
+//!   private to their modules. A test fails when a constant is renamed or moved to another crate.
 //! - A phrase must be in its section word for word; line breaks count as blanks.
-//! - The table of maintenance tasks is compared by `crates/worker`, the order of crates by `scripts/lint modules`.
+//! - A test of `crates/worker` compares the table of maintenance tasks, and `scripts/lint modules` the order of crates.
 
 use std::{
     collections::BTreeSet,
@@ -48,7 +48,7 @@ fn constants_keep_the_bound_of_one_second() {
     assert!(duration("resolve", "STALE_TTL") < bound);
     // Cases 2 and 5: the bus becomes stale, and L1 is flushed.
     assert!(duration("platform", "STALE_AFTER") < bound);
-    // Case 4: the row's age, the next poll, and as much time again for two statements.
+    // Case 4: the row's age and the next poll, and the same time again for two statements.
     assert!((duration("resolve", "MIN_AGE") + duration("resolve", "POLL_EVERY")) * 2 < bound);
     // A single lost heartbeat does not make the bus stale.
     assert!(duration("platform", "HEARTBEAT_EVERY") * 2 < duration("platform", "STALE_AFTER"));
@@ -112,7 +112,7 @@ fn number_of_generated_codes_is_documented() {
     let trillions = letters.pow(length) as f64 / 1e12;
     Section::read(ARCHITECTURE, "### Outbox")
         .states(&format!("{trillions:.1} trillion ({letters}^{length})"));
-    // With a million links, one guess in so many millions hits.
+    // With a million links, one guess in this number of millions finds a link.
     Section::read("docs/adr/009-over-budget-is-429-for-hits-too.md", "## Consequences")
         .states(&format!("one guess in {trillions:.1} million hits"));
 }
@@ -136,7 +136,7 @@ fn delivery_table_names_registered_metrics_and_every_reason_of_a_drop() {
     }
     assert!(names.len() >= 6, "{names:?}");
     for name in names {
-        // The exporter appends unit and `_total`.
+        // The exporter appends the unit and `_total`.
         let registered = name.trim_end_matches("_total").trim_end_matches("_seconds");
         assert!(clicks.contains(&format!("\"{registered}\"")), "no code registers {name}");
     }

@@ -1,6 +1,6 @@
 //! `docs/GUARANTEES.md` names every `must_NN_` test in the row of its number, and no test that does not exist.
 //!
-//! A name may carry several numbers (`must_03_must_04_…`); the test is then in each of these rows.
+//! A name may contain several numbers (`must_03_must_04_…`); the test is then in each of these rows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Test names by the number of the guarantee that they show.
+/// Test names by the number of the guarantee that they test.
 type TestsByGuarantee = BTreeMap<u8, BTreeSet<String>>;
 
-/// The third cell of a row that no test shows.
+/// The third cell of a row without a test.
 const NOT_PROMISED: &str = "not yet promised";
 
 #[test]

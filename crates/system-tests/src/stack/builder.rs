@@ -64,7 +64,7 @@ impl Default for Builder {
             ("LINNET__SERVICE__TOKEN", "system-tests-0123456789abcdef0123456789"),
             ("LINNET__SHORTENER__SERVER_THREADS", "2"),
             ("LINNET__GATEWAY__SERVER_THREADS", "2"),
-            // Far above what tests reach. Tests of limits set their own.
+            // The limits are far above what tests reach. Tests of limits set their own.
             ("LINNET__LIMITS__KEY_PER_MINUTE", "60000000"),
             ("LINNET__LIMITS__KEY_BURST", "1000000"),
             ("LINNET__LIMITS__ADDRESS_PER_MINUTE", "60000000"),

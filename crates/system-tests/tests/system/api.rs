@@ -240,7 +240,7 @@ async fn keys_can_be_created_listed_renamed_and_revoked() {
     assert_eq!(walked.len(), 6);
     walked.sort_unstable();
     walked.dedup();
-    assert_eq!(walked.len(), 6, "a key on two pages");
+    assert_eq!(walked.len(), 6, "each key is on one page");
 
     assert_eq!(client.with_key(&secret).get("/api/v1/urls").send().await.status, 200);
     assert_eq!(client.delete(&path).send().await.status, 204);

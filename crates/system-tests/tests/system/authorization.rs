@@ -45,7 +45,7 @@ async fn must_15_host_header_changes_neither_links_nor_redirects() {
                         response.text
                     );
                 }
-                // Two `Host` headers are malformed, and so is none in HTTP/1.1.
+                // An HTTP/1.1 request without a `Host` header or with two of them is malformed.
                 Some(400) => {
                     assert!(host.len() == 2 || host.is_empty(), "{host:?}: {}", response.text);
                 }

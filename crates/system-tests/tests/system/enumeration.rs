@@ -26,12 +26,12 @@ async fn must_12_client_that_guesses_codes_gets_429() {
         }
         assert_eq!(response.status, 404);
         misses += 1;
-        assert!(misses < 60, "the budget has no end");
+        assert!(misses < 60, "the budget is never exhausted");
     };
     assert!(misses >= 20, "{misses} misses before 429");
     let wait: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
-    assert_eq!(client.get(&path).send().await.status, 429, "an existing code would stand out");
+    assert_eq!(client.get(&path).send().await.status, 429, "a 302 would reveal the code");
     within(Duration::from_secs(10), "the budget refills", || async {
         client.get(&path).send().await.status == 302
     })

@@ -93,7 +93,7 @@ async fn must_17_cached_links_resolve_without_postgresql_and_misses_get_503() {
             assert_eq!(stack.resolve_at(shortener, code).await.0, 302);
         }
     }
-    // Removed from L2 too, as if the entries had expired.
+    // The entries are also removed from L2, as if they had expired.
     let mut redis = RedisConnection::open(&stack).await;
     for code in &uncached {
         redis.command(&format!("DEL l:{code}")).await;

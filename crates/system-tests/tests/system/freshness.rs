@@ -52,7 +52,7 @@ async fn change(client: &Client, link: &Value, kind: ChangeKind) {
         }
         ChangeKind::Deactivate => client.patch(&path, &json!({"is_active": false})).send().await,
         ChangeKind::Delete => client.delete(&path).send().await,
-        // An expiry in the past.
+        // The expiry is in the past.
         ChangeKind::Limit => {
             client.patch(&path, &json!({"expires_at": "2020-01-01T00:00:00Z"})).send().await
         }
@@ -172,7 +172,7 @@ async fn must_07_resumed_redis_restores_no_stale_entry() {
         warm_caches(&stack, &code_of(&link)).await;
         links.push((link, kind));
     }
-    // Stopped, not killed, so Redis keeps its stale entries.
+    // Redis is stopped, not killed, so that it keeps its stale entries.
     stack.redis.signal(linnet_system_tests::Signal::STOP);
     for (link, kind) in &links {
         change(&stack.client(), link, *kind).await;

@@ -71,7 +71,7 @@ async fn data_set_is_imported_completely_and_every_code_resolves() {
         assert_codes_resolve(&stack, &urls).await;
         assert_fields_are_kept(&stack, &urls[urls.len() / 2], &events).await;
 
-        // A second import fails, because all users exist.
+        // A second import fails, because all users exist already.
         let users = path_text(&file("users"));
         let (status, out, error) = stack.cli(&["admin", "import", "--users", &users]).await;
         assert_ne!(status, 0, "{out}{error}");

@@ -105,7 +105,7 @@ async fn draining_process_is_live_but_not_ready_and_ends_at_a_second_signal() {
         .await;
         assert_eq!(process.admin_get("/livez").await.unwrap().status, 200);
         process.signal(Signal::TERM);
-        // Far less than the drain.
+        // This is far less than the drain.
         let status = process.wait_for_end(Duration::from_secs(5)).await;
         assert_ne!(status.code(), Some(0), "{} reports an incomplete shutdown", process.name());
     }

@@ -2,7 +2,7 @@
 //!
 //! * Requests go through nginx unless a comment gives the reason.
 //! * Each subject has a module. All modules are one program, which is linked once.
-//! * A test whose name contains `must_NN_` shows row NN of `docs/GUARANTEES.md`.
+//! * A test whose name contains `must_NN_` tests the guarantee in row NN of `docs/GUARANTEES.md`.
 
 mod api;
 mod authorization;

@@ -29,7 +29,7 @@ async fn must_19_thousand_concurrent_misses_of_one_code_cause_one_lookup() {
     // `exists` is a link that only PostgreSQL contains; `absent` does not exist.
     let body = json!({"original_url": "https://example.com/", "short_code": "exists"});
     stack.client().shorten(&body).await;
-    // Restarted without their contents, L1 and L2 are empty.
+    // The restarts empty L1 and L2.
     stack.redis.kill().await;
     stack.start_redis().await;
     stack.shorteners[0].stop().await;

@@ -91,7 +91,7 @@ async fn statistics_contain_totals_a_series_and_top_lists() {
     assert_eq!(stats["top"]["utm_source"], json!([]));
     assert_eq!(stats["top"].as_object().unwrap().len(), 9);
 
-    // All links of the owner, and all links.
+    // The statistics of the owner's links, and of all links.
     let own = client.get(&format!("/api/v1/stats?{query}")).send().await.json();
     assert_eq!((&own["user_id"], &own["totals"]), (&json!(user), &stats["totals"]));
     let all = stack.client().get(&format!("/api/v1/stats?{query}")).send().await.json();
@@ -100,7 +100,7 @@ async fn statistics_contain_totals_a_series_and_top_lists() {
     assert_eq!(named.json(), own);
     let head = client.head(&format!("/api/v1/stats?{query}")).send().await;
     assert_eq!((head.status, head.body.len()), (200, 0));
-    // Defaults without parameters.
+    // Without parameters, the defaults apply.
     assert_eq!(
         client.get("/api/v1/stats").send().await.json()["series"].as_array().unwrap().len(),
         30
@@ -239,7 +239,7 @@ async fn must_10_must_09_csv_contains_no_formula_and_is_downloaded() {
         assert_csv_file(&client.get(&path).send().await, &name);
     }
 
-    // Events with a formula as type, and with quotes and line breaks in the details.
+    // The events have a formula as type, and quotes and line breaks in the details.
     let details = json!({"text": "a,\"b\"\r\n=1+1"});
     let event = json!({"url_id": id, "event_type": "-1", "details": details});
     let event = client.post("/api/v1/events", &event).send().await.json();
@@ -256,7 +256,7 @@ async fn must_10_must_09_csv_contains_no_formula_and_is_downloaded() {
 
 /// Inserts five clicks on 2020-03-01, of which two are a person's, and their roll-ups.
 async fn insert_clicks(database: &mut PgConnection, link: i64, user: i64) {
-    // A day without a partition.
+    // No partition for the day exists yet.
     sqlx::raw_sql(
         "CREATE TABLE clicks_of_stats PARTITION OF clicks
          FOR VALUES FROM ('2020-03-01 00:00Z') TO ('2020-03-02 00:00Z');
@@ -343,7 +343,7 @@ async fn clicks_are_listed_as_events_and_cannot_be_forged() {
     rejected.problem(422);
     assert_eq!(rejected.problem_fields(), ["event_type"]);
     for (query, field) in [
-        // A cursor of lists that are ordered by id.
+        // This cursor is for lists in the order of ids.
         ("cursor=YWZ0ZXI6Mg", "cursor"),
         ("cursor=YXQ6OTk5OTk5OTk5OTk5OTk5OTk5OjE", "cursor"),
         ("from=2026-03-01", "from"),

@@ -153,7 +153,7 @@ async fn aborted_upload_imports_nothing() {
 async fn uploads_are_streamed_through_all_proxies() {
     let stack = builder().start().await;
     let (client, key) = (stack.client(), stack.admin_key.clone());
-    // Larger than nginx allows for other requests.
+    // The file is larger than nginx allows for other requests.
     let csv = links_csv("u", 120_000);
     assert!(csv.len() > 3 * 1024 * 1024);
     let head =

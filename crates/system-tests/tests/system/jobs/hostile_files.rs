@@ -9,7 +9,7 @@ use super::support::{
 };
 
 const MIB: usize = 1024 * 1024;
-/// Bound for the growth of a process's peak memory.
+/// Limit for the growth of a process's peak memory.
 const MAX_GROWTH_KIB: u64 = 48 * 1024;
 
 /// An entry of [`invalid_rows`]: line, column and code.

@@ -22,11 +22,12 @@ fn csv_with_invalid_rows() -> (String, Vec<i64>) {
     for n in 0..ROWS {
         let line = i64::try_from(n + 2).unwrap();
         match n % 1_000 {
-            // The code of a much earlier row, and below that of a row in the same chunk.
+            // The row has the code of a much earlier row.
             333 if n > 50_000 => {
                 csv.push_str(&format!("k{:06},https://example.com/\n", n - 50_000));
                 invalid.push(line);
             }
+            // The row has the code of a row in the same chunk.
             334 => {
                 csv.push_str(&format!("k{:06},https://example.com/\n", n - 2));
                 invalid.push(line);

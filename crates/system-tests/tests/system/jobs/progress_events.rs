@@ -98,7 +98,7 @@ async fn late_subscriber_gets_all_events_and_a_current_one_none() {
     let last = received.ids.last().unwrap().to_string();
     let nothing = client.get(&path).header("last-event-id", &last).send().await;
     assert_eq!(nothing.status, 204);
-    // An id of the future.
+    // No event has this id yet.
     let ahead = client.get(&path).header("last-event-id", "999999").send().await;
     assert_eq!(ahead.status, 204);
     for invalid in ["x", "-1", "1.5"] {

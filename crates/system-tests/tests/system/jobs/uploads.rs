@@ -34,7 +34,7 @@ async fn uploads_are_accepted_in_every_format_with_and_without_gzip() {
         ("f5-", "application/x-ndjson", "ndjson", lines("f5-")),
         ("f6-", "application/jsonl", "ndjson", gzip(lines("f6-"))),
         ("f9-", multipart.as_str(), "csv", whole_form),
-        // Several gzip members are one file.
+        // A gzip file may have several members.
         ("f10-", "text/csv", "csv", [gzip("short_code,orig"), gzip(&csv("f10-")[15..])].concat()),
     ];
     for (prefix, content_type, format, body) in cases {
@@ -64,7 +64,7 @@ async fn unsupported_media_types_are_rejected() {
         assert_eq!(response.problem(415)["code"], "unsupported_media_type", "{content_type}");
         assert_eq!(response.problem_fields(), ["body"]);
     }
-    // A malformed form.
+    // The form is malformed.
     for content_type in ["multipart/form-data", "multipart/form-data; boundary=absent"] {
         let response =
             client.request(Method::POST, URLS).body(content_type, links_csv("t", 1)).send().await;
@@ -123,7 +123,7 @@ async fn uploads_with_one_idempotency_key_create_one_job() {
     assert_eq!(count_jobs(&stack).await, 1);
     wait_until_no_uploads(&stack).await;
     assert_eq!(count_links_created_once(&mut stack.database().await, "i").await, 5);
-    // Concurrent uploads with one key.
+    // Concurrent uploads have the same key.
     let concurrent: Vec<_> = (0..5)
         .map(|_| {
             let request = upload(&client, URLS, links_csv("p", 5)).header("idempotency-key", "two");

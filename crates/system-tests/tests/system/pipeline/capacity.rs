@@ -149,5 +149,5 @@ async fn clicks_are_spooled_in_order_while_the_stream_is_full() {
     .fetch_one(&mut stack.database().await)
     .await
     .unwrap();
-    assert_eq!(out_of_order, 0, "clicks of a link have ids in the order of their times");
+    assert_eq!(out_of_order, 0, "the ids of a link's clicks are in the order of time");
 }

@@ -23,7 +23,7 @@ fn unreadable_batches(url_id: i64) -> Vec<Vec<u8>> {
     let cut = good(100);
     let mut other_version = good(101);
     other_version[0] = 99;
-    // Declared sizes of gigabytes.
+    // The declared sizes are gigabytes.
     let mut huge = vec![1; 17];
     huge.extend([0x80, 0x80, 0x80, 0x08, 0x80, 0x80, 0x80, 0x08]);
     vec![
@@ -34,7 +34,7 @@ fn unreadable_batches(url_id: i64) -> Vec<Vec<u8>> {
         cut[..20].to_vec(),
         other_version,
         huge,
-        // Readable, but rejected by PostgreSQL: a NUL, and a text too long for an index.
+        // Workers can read these batches, but PostgreSQL rejects a NUL and a text that is too long for an index.
         with_referrer(102, "a\0b".into()),
         with_referrer(103, format!("{:?}", (0..5_000).collect::<Vec<_>>())),
     ]
@@ -48,7 +48,7 @@ async fn unreadable_batches_become_dead_letters_and_the_others_are_recorded() {
     let mut redis = connect_redis(&stack).await;
     let good = |number| test_batch(number, vec![test_click(id, now_ms()); 10]).pack();
     let unreadable = unreadable_batches(id);
-    // Alternating, so that most groups contain both.
+    // Good and unreadable batches alternate, so that most groups contain both.
     let mut pipe = redis::pipe();
     pipe.atomic();
     pipe.cmd("XADD").arg(STREAM).arg("*").arg("other").arg("field").ignore();
@@ -96,9 +96,9 @@ async fn clicks_with_any_timestamp_are_recorded() {
         // The clock jumps back within a batch and between two batches.
         vec![now, now - HOUR, now - HOUR + 5, now],
         vec![now - HOUR, now - 2 * HOUR],
-        // Slightly and far in the future.
+        // Times slightly and far in the future.
         vec![now + HOUR / 2, now + 24 * HOUR, now + 1_000 * 24 * HOUR, u64::MAX, i64::MAX as u64],
-        // Older than the retention, and older than the link; each day gets its own partition.
+        // Times older than the retention and than the link. Each day gets its own partition.
         (1..20).map(|days| now - (80 + days) * 24 * HOUR).collect(),
         vec![0, 1, 86_400_000],
     ];
@@ -137,7 +137,7 @@ async fn duplicate_batch_counts_once() {
     let stack = builder()
         .shorteners(1)
         .workers(2)
-        // Longer than the test: a batch that is taken over would be another duplicate.
+        // The time is longer than the test, because a batch that is taken over would be another duplicate.
         .env("LINNET__WORKER__CLAIM_AFTER_MS", 60_000)
         .start()
         .await;
@@ -147,7 +147,7 @@ async fn duplicate_batch_counts_once() {
         (0..50).map(|n| test_batch(n, vec![test_click(1, now_ms()); 20]).pack()).collect();
     for _ in 0..3 {
         for packed in &packed {
-            // Duplicates are adjacent, and far apart because of the outer loop.
+            // This loop makes adjacent duplicates, and the outer loop makes distant ones.
             add_to_stream(&mut redis, packed).await;
             add_to_stream(&mut redis, packed).await;
         }

@@ -44,7 +44,7 @@ async fn shard_that_a_killed_worker_left_is_recorded_later() {
         let mut blocker = stack.database().await;
         lock_shard(&mut blocker, shard).await;
         let clicks = ids.map(|id| vec![test_click(id.unwrap(), now_ms()); EACH]).concat();
-        // Its entry id makes it years old, and shards of late batches are written concurrently.
+        // By its entry id the batch is years old. Workers write the shards of late batches concurrently.
         let _: String = redis::cmd("XADD")
             .arg(STREAM)
             .arg(format!("{shard}-1"))

@@ -18,7 +18,7 @@ const FLUSH_MS: u64 = 500;
 async fn must_17_stopping_shortener_publishes_every_click() {
     let mut stack = builder()
         .env("LINNET__SHUTDOWN__DRAIN_MS", 2_500)
-        // Long enough that buffers are full of clicks at shutdown.
+        // The interval is so long that buffers contain clicks at shutdown.
         .env("LINNET__CLICKS__FLUSH_MS", 5_000)
         .start()
         .await;
@@ -106,7 +106,7 @@ async fn must_17_killed_shortener_loses_only_unflushed_clicks() {
     let recorded = recorded_clicks(&mut stack.database().await).await;
     let redirected_at = redirected_at.lock().unwrap();
     let served = i64::try_from(redirected_at.len()).unwrap();
-    // One interval in the buffer, plus at worst the previous one in transit.
+    // A click waits for up to one interval in the buffer, and the batch of the previous interval may be in transit.
     let unsafe_for = Duration::from_millis(2 * FLUSH_MS);
     let at_risk = redirected_at.iter().filter(|at| **at + unsafe_for > killed).count();
     let lost = served - recorded;

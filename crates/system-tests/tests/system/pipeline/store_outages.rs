@@ -69,7 +69,7 @@ async fn must_17_flushed_redis_loses_only_the_clicks_in_the_stream() {
     let codes = create_links(&stack, 20).await;
     let load = start_visits(&stack, &codes);
     wait_for_clicks(&stack, 100).await;
-    // Once while a worker reads the stream, and once without a worker.
+    // Redis is flushed once while a worker reads the stream, and once without a worker.
     let first = stream_before(&stack, &["FLUSHALL"]).await;
     wait_for_clicks(&stack, 500).await;
     stack.workers[0].kill().await;
@@ -123,7 +123,7 @@ async fn must_17_database_that_rejects_statements_creates_no_dead_letters() {
     wait_for_clicks(&stack, 100).await;
     let mut database = stack.database().await;
     for (break_schema, repair_schema) in [
-        // Changes that an operator could make and undo.
+        // An operator could make and undo these changes.
         ("ALTER TABLE click_hours RENAME TO away", "ALTER TABLE away RENAME TO click_hours"),
         (
             "ALTER TABLE click_link_days RENAME TO away",

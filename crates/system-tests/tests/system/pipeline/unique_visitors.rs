@@ -46,7 +46,7 @@ async fn seven_hundred_unique_visitors_are_exact_even_after_redis_was_flushed() 
         assert!(responses.iter().all(|response| response.status == 302));
     };
     visit(&code, 0, 700).await;
-    // Repeated visits, and visits to another link.
+    // Visitors return, and visit another link.
     visit(&code, 0, 300).await;
     visit(&other_code, 600, 800).await;
     assert_clicks_exactly(&stack, 1_200).await;
@@ -61,7 +61,7 @@ async fn seven_hundred_unique_visitors_are_exact_even_after_redis_was_flushed() 
     assert_eq!(counts().await, [700, 200, 800, 800]);
 
     flush_redis(&stack).await;
-    // Fifty known visitors and ten new ones.
+    // Fifty of these visitors are known, and ten are new.
     visit(&code, 650, 710).await;
     assert_clicks_exactly(&stack, 1_260).await;
     assert_eq!(counts().await, [710, 200, 800, 800]);
