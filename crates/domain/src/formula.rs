@@ -2,7 +2,7 @@
 //!
 //! * Spreadsheets run a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break. An export puts an
 //!   apostrophe before such text, which spreadsheets then show as text. An import removes the apostrophe.
-//! * Text with leading apostrophes before such a character gets one more, so that every text round-trips.
+//! * If text has apostrophes before such a character, an export adds one more, so that every text round-trips.
 
 use std::borrow::Cow;
 

@@ -92,7 +92,7 @@ impl JobState {
     }
 }
 
-/// A queue of jobs. Small jobs have their own, so that they do not wait for large ones.
+/// A queue of jobs. Small jobs have their own lane, so that they do not wait for large jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// For small uploads.
@@ -115,7 +115,7 @@ pub struct NewJob {
     pub kind: JobKind,
     /// The owner.
     pub user_id: Option<UserId>,
-    /// Whether rows may name ids and any owner.
+    /// Whether rows may contain ids and name any owner.
     pub by_admin: bool,
     /// The format of the upload.
     pub format: RowFormat,

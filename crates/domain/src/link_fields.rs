@@ -1,8 +1,8 @@
-//! The fields of a link that a caller may set, beside its short code and its target: one table.
+//! The table of the link fields that a caller may set, other than the short code and the target.
 //!
 //! The API's create, patch and bulk patch, the columns of imports and exports, the OpenAPI schemas and the details of
-//! `updated` events derive from the table. The SQL statements in `linnet_store` name each column themselves, so that
-//! they are checked at compile time. CONTRIBUTING.md has the steps that add a field.
+//! `updated` events derive from the table. The SQL statements in `linnet_store` name each column, so that the
+//! compiler checks them. CONTRIBUTING.md has the steps that add a field.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub struct LinkField {
     pub exportable: bool,
 }
 
-/// One field of some input.
+/// The value of one field in an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldInput<T> {
     /// The input does not have the field, or its value is not valid. The source keeps the violation.
@@ -177,7 +177,7 @@ impl LinkField {
     }
 }
 
-/// A value as the details of an event have it.
+/// The form of a value in the details of an event.
 trait EventValue {
     fn event_value(&self) -> Value;
 }

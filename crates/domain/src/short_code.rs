@@ -19,7 +19,7 @@ const MIN_LENGTH: usize = 3;
 const MAX_LENGTH: usize = 64;
 
 /// Words that must not be codes, in any case: first path segments that nginx routes or that later routes may need,
-/// and files that browsers and crawlers request by themselves. Sorted, in lower case.
+/// and files that browsers and crawlers request by themselves. The list is sorted and in lower case.
 const RESERVED_CODES: &[&str] = &[
     "account",
     "admin",
