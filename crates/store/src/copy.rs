@@ -45,7 +45,7 @@ impl BinaryRows {
         self.bigint(value.timestamp_micros().saturating_sub(EPOCH_2000_US));
     }
 
-    /// Writes NULL, or the value with its writer.
+    /// Writes NULL for `None`, or the value with `write`.
     pub(super) fn nullable<T>(&mut self, value: Option<T>, write: impl Fn(&mut Self, T)) {
         match value {
             Some(value) => write(self, value),
@@ -125,7 +125,7 @@ impl<'a> BinaryReader<'a> {
     pub(super) fn number(&mut self) -> Result<i64, MalformedCopy> {
         let bytes = self.field()?.ok_or(MalformedCopy)?;
         let first = bytes.first().filter(|_| matches!(bytes.len(), 2 | 4 | 8));
-        // The bits above those of the number repeat its sign.
+        // The fold begins with the sign, which extends the number to 64 bits.
         let sign = if first.ok_or(MalformedCopy)? & 0x80 == 0 { 0 } else { -1 };
         Ok(bytes.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte)))
     }
@@ -144,7 +144,7 @@ impl<'a> BinaryReader<'a> {
         DateTime::from_timestamp_micros(micros).ok_or(MalformedCopy)
     }
 
-    /// Reads `None` for NULL, or the value with its reader.
+    /// Returns `None` for NULL, or reads the value with its reader.
     pub(super) fn nullable<T>(
         &mut self,
         read: impl Fn(&mut Self) -> Result<T, MalformedCopy>,
@@ -162,7 +162,7 @@ impl<'a> BinaryReader<'a> {
         self.field()?.and_then(|bytes| bytes.try_into().ok()).ok_or(MalformedCopy)
     }
 
-    /// `None` for NULL.
+    /// The bytes of the next field; `None` for NULL.
     fn field(&mut self) -> Result<Option<&'a [u8]>, MalformedCopy> {
         match i32::from_be_bytes(self.take()?) {
             -1 => Ok(None),

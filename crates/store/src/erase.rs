@@ -4,7 +4,7 @@ use linnet_domain::{LinkId, Subject, UserId};
 
 use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, columns::numbers};
 
-/// Rows per statement, so that other transactions can run in between.
+/// Rows per statement, so that other transactions can run between two statements.
 const CHUNK_ROWS: i64 = 5_000;
 /// Links per transaction that locks the roll-ups, because no worker can write roll-ups during it.
 const LOCKED_CHUNK_LINKS: usize = 100;

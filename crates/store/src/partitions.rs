@@ -1,4 +1,4 @@
-//! Daily partitions of `clicks`, and the deletion of click data that has outlived its use.
+//! Daily partitions of `clicks`, and the deletion of old click data.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -7,7 +7,7 @@ use super::{Store, StoreError, clicks::utc_day};
 
 /// Limits the wait for a lock that ingestion or a query holds. The next run tries again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
-/// How long ids of batches are kept: longer than a batch can wait in a stream or a spool between two deliveries.
+/// Retention of ids of batches, which is longer than a batch can wait in a stream or a spool between two deliveries.
 const BATCH_RETENTION: &str = "7 days";
 
 fn partition_name(day: NaiveDate) -> String {

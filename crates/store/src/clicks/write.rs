@@ -123,7 +123,8 @@ pub(crate) async fn lock_roll_ups(
     Ok(())
 }
 
-/// Adds days of links to the stored ones. Returns the values that overflow. Requires the locks of the shards.
+/// Adds days of links to the stored days. Returns the values that do not fit in a row. Requires the locks of the
+/// shards.
 async fn add_to_link_days(
     connection: &mut PgConnection,
     days: &LinkDays,

@@ -246,7 +246,7 @@ async fn find_conflicts(
     .await?)
 }
 
-/// Changes the visible ones of these links to the values of the rows, as `PATCH /urls/{id}` does. Returns their ids.
+/// Changes the visible links among these to the values of the rows, as `PATCH /urls/{id}` does. Returns their ids.
 async fn update(
     connection: &mut PgConnection,
     changes: &HashMap<LinkId, &ImportLink>,

@@ -23,7 +23,7 @@ pub struct JobRun {
     pub kind: JobKind,
     /// The owner.
     pub user_id: Option<UserId>,
-    /// Whether rows may name ids and any owner.
+    /// Whether rows may contain ids and name any owner.
     pub by_admin: bool,
     /// The format of the upload.
     pub format: RowFormat,
@@ -52,7 +52,7 @@ pub enum JobClaim {
     NotClaimable,
 }
 
-/// The end of an attempt without success.
+/// The way in which a failed attempt ends.
 #[derive(Debug, Clone, Copy)]
 pub enum AttemptEnd {
     /// Another attempt follows after this time.
@@ -73,7 +73,7 @@ impl Store {
         per_user: i64,
     ) -> Result<JobClaim, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // Claims for one owner run one after the other. Concurrent ones could exceed the limit.
+        // The lock serializes claims for one owner, because concurrent claims could exceed the limit.
         sqlx::query!(
             "SELECT pg_advisory_xact_lock(hashtextextended('linnet.jobs', COALESCE(user_id, 0)))
                FROM jobs WHERE id = $1",
@@ -152,7 +152,7 @@ impl Store {
         Ok(observe_query("end_attempt", update.execute(&self.pool)).await?.rows_affected() > 0)
     }
 
-    /// Returns an unfinished job to its queue, so that another worker can continue it at once. The attempt does not
+    /// Returns an unfinished job to its queue, so that another worker can continue it immediately. The attempt does not
     /// count.
     pub async fn release_job(&self, run: &JobRun) -> Result<(), StoreError> {
         sqlx::query!(

@@ -70,7 +70,7 @@ impl Store {
         Ok(self.update_links(&[id], visible_to, actor, patch).await?.pop())
     }
 
-    /// Changes the visible ones of these links, all or none. Returns them in any order.
+    /// Changes the links with these ids that are visible, all of them or none. Returns them in any order.
     pub async fn update_links(
         &self,
         ids: &[LinkId],
@@ -139,7 +139,8 @@ impl Store {
         Ok(self.delete_links(&[id], visible_to, actor).await?.pop())
     }
 
-    /// Deletes the visible ones of these links, all or none. Returns them in any order. Their events remain.
+    /// Deletes the links with these ids that are visible, all of them or none. Returns them in any order. Their events
+    /// remain.
     pub async fn delete_links(
         &self,
         ids: &[LinkId],
@@ -163,7 +164,7 @@ impl Store {
         Ok(rows.into_iter().map(ChangedLink::from).collect())
     }
 
-    /// The result of an empty patch: the visible ones of these links as they are.
+    /// The result of an empty patch: the visible links with these ids, unchanged.
     async fn unchanged_links(
         &self,
         ids: &[LinkId],
