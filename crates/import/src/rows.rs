@@ -14,14 +14,14 @@ use super::{
     values::{Values, id},
 };
 
-/// The context of validation, beside the row itself.
+/// The context in which rows are validated.
 #[derive(Debug, Clone)]
 pub struct RowRules {
     /// The accepted target URLs.
     pub targets: TargetPolicy,
-    /// Whether rows may have ids and name their owners. Without it ids are ignored.
+    /// Whether rows may have ids and name any owner. If not, ids are ignored.
     pub by_admin: bool,
-    /// The owner of links whose rows name none.
+    /// The owner of links whose rows name no owner.
     pub owner: Option<UserId>,
 }
 
@@ -34,7 +34,8 @@ pub trait ImportRow: WriteRows {
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>>;
 }
 
-/// Columns of the list of bad rows before those of the row. A corrected list can be uploaded as it is.
+/// The first columns of the list of bad rows, before the columns of the row. Imports ignore them, so a corrected list
+/// can be uploaded unchanged.
 pub const REPORT_COLUMNS: [&str; 4] = ["error_line", "error_column", "error_code", "error_message"];
 /// Columns of exports and of the list of bad rows that imports ignore.
 const IGNORED: &[&str] =
@@ -71,7 +72,7 @@ impl ImportRow for ImportUser {
     }
 }
 
-/// The columns of a link beside `original_url`.
+/// The optional columns of a link.
 static LINK_COLUMNS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let fields = LinkField::ALL.iter().filter(|field| field.importable).map(|field| field.name);
     let before = ["id", "user_id", "short_code"];
@@ -239,7 +240,7 @@ mod tests {
         assert_eq!(
             all[2].as_ref().unwrap().user_id,
             None,
-            "an empty cell of an administrator is no owner"
+            "an administrator's empty cell means no owner"
         );
     }
 

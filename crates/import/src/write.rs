@@ -78,7 +78,7 @@ pub async fn write_chunk<T: ImportRow>(
     Ok(result)
 }
 
-/// Writes each row alone, to find the one that breaks a rule of the schema that validation does not check.
+/// Writes each row separately, to find the row that violates a rule of the schema that validation does not check.
 async fn one_by_one<T: ImportRow>(
     connection: &mut PgConnection,
     rows: &[&T],

@@ -31,7 +31,7 @@ pub(super) struct CsvReader {
     defect: Option<RowDefect>,
     /// The index in a record of each known column.
     places: Vec<Option<usize>>,
-    /// Fields of the header.
+    /// The number of fields of the header.
     width: usize,
 }
 
@@ -90,7 +90,7 @@ impl CsvReader {
     /// Resets the parser for a record at another position.
     pub(super) fn forget(&mut self) {
         self.parser.reset();
-        // The first call would remove a byte order mark; this empty one leaves marks in records alone.
+        // The parser removes a byte order mark in its first call. This empty call keeps the marks of records.
         self.parser.read_record(&[], &mut [], &mut []);
     }
 

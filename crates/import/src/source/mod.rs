@@ -3,8 +3,8 @@
 //! * [`Rows`] reads a file in constant memory: one block, and one row of at most [`MAX_ROW_BYTES`]. Longer rows are
 //!   skipped without being stored.
 //! * Reading can continue from a [`Position`] between two rows, also in another process, with the same rows and lines.
-//! * A [`Row`] is not validated. A bad row has a [`RowDefect`] and its cells, and the rows after it are correct. When they
-//!   cannot be trusted, reading ends with a [`SourceError`].
+//! * A [`Row`] is not validated. A bad row has a [`RowDefect`] and its cells, and the rows after it are correct. If
+//!   the bounds of later rows are uncertain, reading ends with a [`SourceError`].
 
 mod bounded_text;
 mod cells;

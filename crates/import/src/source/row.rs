@@ -60,8 +60,9 @@ impl Row<'_> {
             })
     }
 
-    /// A known column's text; `None` for a missing column, an empty CSV field, and JSON's null. JSON numbers are returned
-    /// as they are written, and booleans as `true` or `false`. Text contains no NUL. A defect of the row is the error.
+    /// A known column's text; `None` for a missing column, an empty CSV field, and JSON's null. JSON numbers are
+    /// returned as they are written, and booleans as `true` or `false`. Text contains no NUL. A defect of the row is
+    /// the error.
     pub fn value(&self, column: &str) -> Result<Option<Cow<'_, str>>, RowDefect> {
         if let Some(defect) = self.defect {
             return Err(defect.clone());
