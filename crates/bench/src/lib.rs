@@ -1,4 +1,4 @@
-//! Data and load generators of `make bench`, beside wrk, pgbench and Locust.
+//! Data and load generators of `make bench`, which also uses wrk, pgbench and Locust.
 //!
 //! * [`links`]: links whose codes follow from their rank, so that the loader and the generators agree on them.
 //! * [`zipf`]: the popularity of links.

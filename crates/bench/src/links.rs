@@ -1,7 +1,7 @@
 //! Links by rank; rank 0 is the most popular one.
 //!
-//! The rank alone determines code and target. Codes have the length and the alphabet of generated ones, so that they
-//! cost as much as real ones.
+//! The rank alone determines code and target. Codes have the length and the alphabet of generated codes, so that a
+//! lookup costs as much as for a real code.
 
 use std::io::{self, Write};
 
