@@ -37,7 +37,7 @@ pub(super) async fn find_or_create(store: &Store, new: NewUser) -> Result<User, 
         return Ok(user);
     }
     match store.create_operator(&new).await {
-        // Another process created the user in between.
+        // Another process created the user after the lookup.
         Err(error @ StoreError::Conflict(Constraint::EmailTaken)) => {
             store.find_user_by_email(new.email.as_str()).await?.ok_or_else(|| error.into())
         }

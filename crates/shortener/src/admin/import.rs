@@ -17,7 +17,7 @@ use super::{
     terminal::{Progress, say},
 };
 
-/// Bad rows that are reported one by one. Further ones are only counted.
+/// The maximum number of bad rows that are reported individually. Further bad rows are only counted.
 const MAX_REPORTED: u64 = 1_000;
 
 /// Imports the files, in the order in which rows refer to each other.

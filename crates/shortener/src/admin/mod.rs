@@ -1,4 +1,4 @@
-//! Commands for operators. They work whether or not the service runs.
+//! Commands for operators. They do not need a running service.
 
 mod create_key;
 mod erase_user;

@@ -160,8 +160,8 @@ impl Creator<'_> {
     }
 }
 
-/// Responds to a `POST` to `route` with the response of `create`, or with the stored response of the same key. The created
-/// resource is committed when this returns.
+/// Responds to a `POST` to `route` with the response of `create`, or with the stored response of the same key. The
+/// created resource is committed when this returns.
 pub(super) async fn once(
     state: &ApiState,
     caller: &Caller,

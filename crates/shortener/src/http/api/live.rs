@@ -44,7 +44,7 @@ pub(crate) async fn live(
             RETRY_AFTER_UNAVAILABLE,
         )
     })?;
-    // Watching begins before the lookup of earlier clicks, so that none is lost in between.
+    // The subscription begins before the lookup of earlier clicks, so that no click is lost between the two.
     let watch = live.subscribe(link.id).ok_or_else(|| {
         Problem::unavailable("Too many streams are open. Retry later.", RETRY_AFTER_UNAVAILABLE)
     })?;

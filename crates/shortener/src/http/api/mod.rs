@@ -1,8 +1,8 @@
 //! The handlers of `/api/v1`, one file per resource.
 //!
 //! * The gateway has authenticated the caller and checked its scopes.
-//! * Every query takes the caller's [`Caller::visibility`], so that a resource of another user and an absent one have the
-//!   same response.
+//! * Every query takes the caller's [`Caller::visibility`], so that a resource of another user and an absent one have
+//!   the same response.
 
 pub(super) mod api_keys;
 pub(super) mod bulk;

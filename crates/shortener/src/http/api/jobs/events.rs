@@ -1,7 +1,8 @@
 //! `GET /api/v1/jobs/{id}/events`: streams a job's events.
 //!
 //! * The events of a job are numbered: each bad row has a number, and so has each change of the job.
-//! * The number is the event's id. A client that resumes at any process receives the events after it, in order and once.
+//! * The number is the event's id. A client that resumes at any process receives the events after it, in order and
+//!   once.
 //! * Of several changes of the job, a client receives the latest.
 
 use std::sync::Arc;
