@@ -1,4 +1,4 @@
-//! A TCP proxy between one process and Redis, which disconnects this process alone.
+//! A TCP proxy between one process and Redis, which can disconnect only this process.
 //!
 //! It has its own thread and runtime, so a test that blocks does not delay it.
 

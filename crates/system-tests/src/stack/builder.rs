@@ -134,7 +134,7 @@ impl Builder {
         self
     }
 
-    /// Starts a proxy between each process and Redis, which can disconnect this process alone.
+    /// Starts a proxy between each process and Redis, which can disconnect only this process.
     #[must_use]
     pub fn proxied_redis(mut self) -> Self {
         self.proxied_redis = true;

@@ -1,7 +1,6 @@
 //! Every process serves a change within a second.
 //!
-//! The tests count the second from the response to the change, which follows the commit by the time that
-//! the response takes.
+//! The tests measure the second from the response to the change, which arrives shortly after the commit.
 
 use std::time::{Duration, Instant};
 

@@ -31,7 +31,7 @@ async fn small_jobs_finish_while_a_huge_one_runs() {
         assert_eq!(wait_for_job_end(&client, id).await["rows_written"], 2);
     }
     let halfway = wait_for_rows_read(&client, huge, 1).await;
-    // Small jobs do not block the huge one either.
+    // Small jobs do not block the huge job either.
     wait_for_rows_read(&client, huge, halfway["rows_read"].as_i64().unwrap() + 1).await;
     assert_eq!(cancel(&client, huge).await.status, 200);
     assert_eq!(count_links_created_once(&mut stack.database().await, "s").await, 60);
@@ -106,7 +106,7 @@ async fn cancelled_queued_job_never_runs() {
     assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
     assert_eq!(cancel(&client, id).await.problem(409)["code"], "wrong_state");
     stack.workers[0].start();
-    // A later job has ended, so the worker would have run this one before.
+    // The worker runs a later job, so it would have run the cancelled job before.
     let later = import(&client, links_csv("l", 10)).await;
     assert_eq!(wait_for_job_end(&client, later).await["rows_written"], 10);
     assert_eq!(get_job(&client, id).await, cancelled.json());
@@ -130,7 +130,7 @@ async fn cancelled_running_job_keeps_the_rows_that_it_wrote() {
     wait_until_no_uploads(&stack).await;
     assert_eq!(count_links_created_once(&mut stack.database().await, "r").await, written);
     assert_eq!(get_job(&client, id).await, cancelled.json());
-    // The worker runs other jobs.
+    // The worker continues with other jobs.
     let later = import(&client, links_csv("l", 10)).await;
     assert_eq!(wait_for_job_end(&client, later).await["rows_written"], 10);
 }
