@@ -158,7 +158,7 @@ impl LoadSettings for Settings {
 }
 
 impl Settings {
-    /// [`ShortenerSettings::server_threads`], with 0 replaced by the number of cores that it stands for.
+    /// [`ShortenerSettings::server_threads`], with 0 replaced by the number that it stands for.
     pub fn server_threads(&self) -> usize {
         match self.shortener.server_threads {
             0 => std::thread::available_parallelism()
