@@ -56,7 +56,7 @@ fn documented(document: &str) -> Vec<(&str, &str, &str, &str)> {
         let mut cells = str::split(line, '|').map(|cell| cell.trim().trim_matches('`')).skip(1);
         let (key, variable, default) = (cells.next()?, cells.next()?, cells.next()?);
         let (section, _) = key.split_once('.')?;
-        let is_word = |c: char| c.is_ascii_lowercase() || "._".contains(c);
+        let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c);
         let is_key = line.starts_with("| `") && key.chars().all(is_word);
         is_key.then_some((section, key, variable, default))
     };
