@@ -178,7 +178,10 @@ async fn malformed_json_is_reported_by_line() {
             .await;
     assert_eq!((&job["state"], &job["is_dead"]), (&json!("failed"), &json!(false)), "{job}");
     assert_eq!(job["error"]["code"], "malformed_json");
-    assert!(job["error"]["message"].as_str().unwrap().starts_with("line 4: "), "{job}");
+    assert!(
+        job["error"]["message"].as_str().unwrap().starts_with("must be valid JSON: line 4: "),
+        "{job}"
+    );
     let written = row_counts(&job)[1];
     let made = count_links_created_once(&mut stack.database().await, "j").await;
     assert_eq!(made, 2 + written, "rows committed before the error");
