@@ -11,6 +11,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use serde_json::Value;
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 /// Longest wait for a whole response, unless [`Request::timeout`] sets another.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -225,6 +226,16 @@ impl Response {
         let errors = problem["errors"].as_array().cloned().unwrap_or_default();
         errors.iter().filter_map(|error| error["field"].as_str().map(ToOwned::to_owned)).collect()
     }
+}
+
+/// Reads the status line and the headers of a response to a request that was written by hand.
+pub async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let byte = tokio::time::timeout(TIMEOUT, stream.read_u8()).await;
+        head.push(byte.expect("a head in time").expect("a head"));
+    }
+    String::from_utf8(head).expect("a textual head")
 }
 
 /// Sends `GET` through a Unix socket. Returns `None` without a response.

@@ -11,7 +11,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     body::BodySize,
     dev::Payload,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{ConnectionType, StatusCode, header::CONTENT_TYPE},
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, uri::PathAndQuery};
@@ -141,6 +141,7 @@ fn respond(
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let body_timeout =
         if is_event_stream { BodyTimeout::Idle(STREAM_IDLE_TIMEOUT) } else { body_timeout };
+    let is_early = upload.as_ref().is_some_and(Upload::is_incomplete);
     let mut body = ProxiedBody::new(incoming, size, body_timeout, upload);
     if is_event_stream {
         body = body.ending_with(state.lifecycle.stopping().cancelled_owned());
@@ -150,6 +151,9 @@ fn respond(
     // actix-web would add a default type, but the response must stay as the shortener sent it.
     if !parts.headers.contains_key(http::header::CONTENT_TYPE) {
         response.headers_mut().remove(CONTENT_TYPE);
+    }
+    if is_early {
+        response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response.map_into_boxed_body()
 }

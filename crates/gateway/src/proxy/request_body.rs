@@ -146,6 +146,11 @@ impl Upload {
             }
         }
     }
+
+    /// Whether the client may still be sending.
+    pub(super) fn is_incomplete(&self) -> bool {
+        !self.task.is_finished()
+    }
 }
 
 impl Drop for Upload {

@@ -126,7 +126,12 @@ async fn send_pieces<E>(
     sender: mpsc::Sender<Piece>,
 ) -> Result<(), UploadError> {
     loop {
-        let piece = match tokio::time::timeout(IDLE_TIMEOUT, body.next()).await {
+        let next = tokio::select! {
+            // The writer has returned an error. The client may send nothing more until it sees the response.
+            () = sender.closed() => return Ok(()),
+            next = tokio::time::timeout(IDLE_TIMEOUT, body.next()) => next,
+        };
+        let piece = match next {
             Err(_) => return Err(UploadError::TimedOut),
             Ok(Some(Err(_))) => return Err(UploadError::Incomplete),
             Ok(Some(Ok(bytes))) => Piece::Data(bytes),
@@ -246,6 +251,16 @@ mod tests {
             }
         }
         assert_eq!(files(&settings), 0);
+    }
+
+    #[tokio::test]
+    async fn rejection_does_not_wait_for_more_of_the_body() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let large = stream::iter([Ok::<_, io::Error>(bytes::Bytes::from(vec![b'a'; 10_001]))]);
+        let received = receive(&settings, large.chain(stream::pending()));
+        let refused = tokio::time::timeout(IDLE_TIMEOUT / 2, received).await.expect("a response");
+        assert!(matches!(refused, Err(UploadError::TooLarge { limit: 10_000 })));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linnet_system_tests::{Client, Response, Stack, stack::Postgres, within};
+use linnet_system_tests::{Client, Response, Stack, client::read_head, stack::Postgres, within};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -229,12 +229,8 @@ async fn begin_export(stack: &Stack) -> (TcpStream, String) {
         stack.admin_key
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let byte = tokio::time::timeout(TIMEOUT, stream.read_u8()).await;
-        head.push(byte.expect("a head in time").expect("a head"));
-    }
-    (stream, String::from_utf8(head).unwrap())
+    let head = read_head(&mut stream).await;
+    (stream, head)
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl FromRequest for IdempotencyKey {
             (Some(value), None) => value
                 .to_str()
                 .ok()
-                .filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()))
+                .filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.contains('\t'))
                 .map(|key| Self(Some(key.to_owned())))
                 .ok_or("must be 1 to 255 printable ASCII characters"),
             (Some(_), Some(_)) => Err(ONCE_RULE),

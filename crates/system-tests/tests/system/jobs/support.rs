@@ -267,10 +267,21 @@ pub(super) async fn follow_events(
 
 /// Opens a connection and sends the head and a part of the body of an upload.
 pub(super) async fn begin_upload(client: &Client, key: &str, head: &str, body: &[u8]) -> TcpStream {
+    begin_request(client, URLS, key, head, body).await
+}
+
+/// Opens a connection and sends the head and a part of the body of a `POST`.
+pub(super) async fn begin_request(
+    client: &Client,
+    path: &str,
+    key: &str,
+    head: &str,
+    body: &[u8],
+) -> TcpStream {
     let mut stream = TcpStream::connect(client.address()).await.unwrap();
     let host = BASE_URL.trim_start_matches("http://");
     let head = format!(
-        "POST {URLS} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n{head}\r\n"
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n{head}\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(body).await.unwrap();

@@ -1,12 +1,12 @@
 //! Formats, media types, sizes, idempotency and concurrency of uploads.
 
-use linnet_system_tests::client::Method;
+use linnet_system_tests::client::{Method, read_head};
 use serde_json::{Value, json};
 
 use super::support::{
-    JOB_TIMEOUT, URLS, accepted_job_id, builder, count_jobs, count_links_created_once, gzip,
-    json_rows, links_csv, multipart_form, row_counts, upload, wait_for_job_end,
-    wait_until_no_uploads,
+    JOB_TIMEOUT, URLS, accepted_job_id, begin_request, builder, count_jobs,
+    count_links_created_once, gzip, json_rows, links_csv, multipart_form, row_counts, upload,
+    wait_for_job_end, wait_until_no_uploads,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,6 +98,28 @@ async fn too_large_uploads_are_rejected_compressed_and_uncompressed() {
     for body in [fits.clone().into_bytes(), gzip(fits.replace('f', "g"))] {
         let request = client.request(Method::POST, URLS).body("text/csv", body);
         accepted_job_id(&request.send().await);
+    }
+}
+
+/// The rest of the body would be read as the next request, so no client may reuse the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn response_before_the_end_of_a_request_closes_the_connection() {
+    let stack = builder().env("LINNET__JOBS__UPLOAD_BYTES", 300_000).start().await;
+    let rows = links_csv("x", 20_000);
+    let cases = [
+        (413, URLS, "Content-Type: text/csv\r\nContent-Length: 10000000\r\n"),
+        (413, URLS, "Content-Type: text/csv\r\nTransfer-Encoding: chunked\r\n"),
+        (415, URLS, "Content-Type: text/plain\r\nContent-Length: 10000000\r\n"),
+        (413, "/api/v1/urls", "Content-Type: application/json\r\nContent-Length: 1900000\r\n"),
+    ];
+    for (status, path, head) in cases {
+        let chunk = format!("{:x}\r\n{rows}\r\n", rows.len());
+        let body = if head.contains("chunked") { &chunk } else { &rows };
+        let key = &stack.admin_key;
+        let mut stream = begin_request(&stack.client(), path, key, head, body.as_bytes()).await;
+        let response = read_head(&mut stream).await.to_ascii_lowercase();
+        assert!(response.starts_with(&format!("http/1.1 {status} ")), "{response}");
+        assert!(response.contains("\r\nconnection: close\r\n"), "{response}");
     }
 }
 
