@@ -9,7 +9,7 @@ FIGURES = ("creates_pgbench", "creates", "creates_ratio", "creates_failed_reques
 
 CONNECTIONS = 32
 
-# The statement of `insert_link` in crates/store/src/links.rs, with values computed here instead of bound.
+# The statement of `insert_link` in crates/store/src/links/create.rs, with values computed here instead of bound.
 INSERT = r"""
 \set n random(1, 1000000000000000)
 WITH made AS (
