@@ -35,6 +35,14 @@ check() {
   esac
 }
 
+# Files are in quotes in the configuration, so their paths may have blanks and letters of any script.
+check_file() {
+  case $2 in
+    *[\"\$\\]* | *"
+"*) bad "$1 contains a character that is not allowed: $2" ;;
+  esac
+}
+
 # each FORMAT LIST: prints the format once for each element of a comma-separated list.
 each() (
   format=$1
@@ -64,9 +72,11 @@ if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
 fi
 
 for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS API_RATE API_BURST \
-  RESOLVE_RATE RESOLVE_BURST RESOLVE_LOG_SAMPLE ACCESS_LOG ERROR_LEVEL TMP STATUS_LISTEN GRAFANA RESOLVER; do
+  RESOLVE_RATE RESOLVE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL STATUS_LISTEN GRAFANA RESOLVER; do
   eval "check LINNET_NGINX_$name \"\$LINNET_NGINX_$name\""
 done
+check_file LINNET_NGINX_ACCESS_LOG "$LINNET_NGINX_ACCESS_LOG"
+check_file LINNET_NGINX_TMP "$LINNET_NGINX_TMP"
 
 LINNET_NGINX_RESOLVE_SERVERS=$(each '    server %s max_fails=0;' "$LINNET_NGINX_RESOLVE")
 LINNET_NGINX_GATEWAY_SERVERS=$(each '    server %s max_fails=0;' "$LINNET_NGINX_GATEWAY")

@@ -7,13 +7,10 @@ deploy=$LINNET_ROOT/deploy
 secrets=${LINNET_SECRETS:-$deploy/secrets}
 export LINNET_SECRETS=$secrets LINNET_LOG_SOCKET=$deploy/run/logs/fluent.sock
 export LINNET_HOST=${LINNET_HOST:-${HOST:-127.0.0.1}} LINNET_PORT=${LINNET_PORT:-${PORT:-8080}}
-case $LINNET_HOST in
-  0.0.0.0|127.*) shown_host=localhost ;;
-  *)             shown_host=$LINNET_HOST ;;
-esac
-export LINNET_BASE_URL=${LINNET_BASE_URL:-http://$shown_host:$LINNET_PORT}
-local_url=http://127.0.0.1:$LINNET_PORT
-if [[ $LINNET_HOST != 0.0.0.0 && $LINNET_HOST != 127.* ]]; then local_url=http://$LINNET_HOST:$LINNET_PORT; fi
+public_address "$LINNET_HOST"
+# Compose's `ports` take an IPv6 address in brackets.
+export LINNET_HOST=$listen_host LINNET_BASE_URL=${LINNET_BASE_URL:-http://$shown_host:$LINNET_PORT}
+local_url=http://$local_host:$LINNET_PORT
 
 # PROFILES=monitoring,tracing
 IFS=', ' read -r -a profiles <<< "${PROFILES:-}"

@@ -6,6 +6,13 @@
 # - A wait has a deadline and names what it waited for.
 # - A process is stopped by its pid, checked against its start time, never by its name.
 
+# Variables of the caller that would redirect a client of PostgreSQL or Redis, or change what a tool prints. PG_PORT and
+# REDIS_PORT are options of scripts.
+while IFS= read -r name; do
+  case $name in PG_*|REDIS_PORT) ;; PG*|REDIS*) unset "$name" ;; esac
+done < <(compgen -e)
+unset name CDPATH GREP_OPTIONS POSIXLY_CORRECT COMPOSE_FILE COMPOSE_PROFILES COMPOSE_PROJECT_NAME COMPOSE_ENV_FILES
+
 LINNET_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 # Exit codes of sysexits(3), as in the binaries.
@@ -147,15 +154,31 @@ show_tail() {
   tail -n "${2:-25}" "$1" | sed 's/^/    | /' >&2
 }
 
-# socket_folder DIR: prints a directory for unix sockets that nginx's worker processes can enter and whose path is short
-# enough. This is DIR if possible, otherwise a directory elsewhere to which DIR becomes a link.
+# nginx_group: prints the group of nginx's worker processes, if this user may give files to it.
+nginx_group() {
+  is_root || return 0
+  local user
+  for user in www-data nginx nobody; do
+    if id -u "$user" >/dev/null 2>&1; then id -g "$user"; return 0; fi
+  done
+}
+
+# share_sockets DIR: only this user and nginx's worker processes can enter DIR, and sockets in it belong to nginx's group.
+share_sockets() {
+  local group; group=$(nginx_group)
+  if [[ -n $group ]]; then chgrp "$group" "$1"; chmod 2750 "$1"; else chmod 700 "$1"; fi
+}
+
+# socket_folder DIR: prints a directory for unix sockets that only this user and nginx's worker processes can enter, and
+# whose path is short and plain enough. This is DIR if possible, otherwise a directory elsewhere to which DIR becomes a
+# link.
 socket_folder() {
   local dir=$1 key outside
   mkdir -p "$(dirname "$dir")"
   # A socket's path has at most 107 bytes, its file name included.
-  if (( ${#dir} <= 80 )) && [[ ! -L $dir ]]; then
-    mkdir -p "$dir"; chmod 711 "$dir"
-    if ! is_root || setpriv --reuid nobody --clear-groups test -x "$dir" 2>/dev/null; then
+  if (( ${#dir} <= 80 )) && [[ $dir =~ ^[0-9A-Za-z/._-]+$ && ! -L $dir ]]; then
+    mkdir -p "$dir"; share_sockets "$dir"
+    if ! is_root || setpriv --reuid nobody --regid "$(nginx_group)" --clear-groups test -x "$dir" 2>/dev/null; then
       printf '%s\n' "$dir"
       return 0
     fi
@@ -164,10 +187,34 @@ socket_folder() {
   key=$(printf '%s' "$dir" | sha256sum | cut -c 1-12)
   if is_root; then outside=/run/linnet-$key; else outside=${XDG_RUNTIME_DIR:-/tmp}/linnet-$(id -u)-$key; fi
   # Another user's directory of that name must not get our sockets.
-  mkdir -m 711 "$outside" 2>/dev/null || [[ -O $outside && ! -L $outside ]] || return 1
+  mkdir -m 700 "$outside" 2>/dev/null || [[ -O $outside && ! -L $outside ]] || return 1
+  share_sockets "$outside"
   ln -sfn "$outside" "$dir"
   printf '%s\n' "$outside"
 }
+
+# public_address HOST: sets listen_host (for nginx), shown_host (in URLs) and local_host (for requests of this machine). HOST
+# is an IP address or a name that resolves to one.
+public_address() {
+  local host=${1#[} found; host=${host%]}
+  if [[ $host != *:* && ! $host =~ ^[0-9]+(\.[0-9]+){3}$ ]]; then
+    found=$(getent ahostsv4 "$host" | awk '{ print $1; exit }') || true
+    [[ -n $found ]] || die "HOST=$1 is neither an IP address nor a name that resolves to one; choose another with: HOST=127.0.0.1" "$EX_USAGE"
+    listen_host=$found shown_host=$host local_host=$found
+    return 0
+  fi
+  if ! getent ahostsv6 "$host" >/dev/null; then die "HOST=$1 is not an IP address" "$EX_USAGE"; fi
+  case $host in
+    0.0.0.0) listen_host=$host shown_host=localhost local_host=127.0.0.1 ;;
+    127.*)   listen_host=$host shown_host=localhost local_host=$host ;;
+    ::)      listen_host='[::]' shown_host=localhost local_host='[::1]' ;;
+    *:*)     listen_host="[$host]" shown_host="[$host]" local_host="[$host]" ;;
+    *)       listen_host=$host shown_host=$host local_host=$host ;;
+  esac
+}
+
+# The scripts call only servers of this machine, so neither a proxy nor ~/.curlrc applies.
+curl() { command curl -q --noproxy '*' "$@"; }
 
 # http_ok URL [SOCKET]: succeeds if a GET returns 2xx within 2 s.
 http_ok() { curl -fsS -m 2 -o /dev/null ${2:+--unix-socket "$2"} "$1" 2>/dev/null; }

@@ -45,13 +45,18 @@ local function of_text(line)
   return known(line:match("level=\"?(%a+)")) or known(line:match("%[%s*(%a+)%s*%]"))
 end
 
+-- A panic writes text to standard error, past the log.
+local function of_panic(line)
+  return line:match("^thread .* panicked at") and "error" or nil
+end
+
 local function level_of(service, record, line)
   local level = known(record["level"]) or known(record["lvl"])
   if level then return level end
   if service == "postgres" then return of_postgres(line) or "info" end
   if service == "redis" then return of_redis(line) or "info" end
   -- Only JSON lines have a status.
-  return of_status(record["status"]) or of_text(line) or "info"
+  return of_status(record["status"]) or of_panic(line) or of_text(line) or "info"
 end
 
 -- Returns nil for an empty id.

@@ -73,6 +73,13 @@ class Linnet(unittest.TestCase):
             self.assertEqual(set(result), {"log", "service", "level", "color"})
 
 
+class Panics(unittest.TestCase):
+    def test_a_panic_in_text_is_an_error(self) -> None:
+        for line in ("thread 'main' panicked at src/main.rs:1:2:", "thread 'actix-rt|system:0' (77) panicked at 'x', a.rs:3"):
+            self.assertEqual(level(line, "shortener"), "error")
+        self.assertEqual(level("no thread panicked at noon", "shortener"), "info")
+
+
 class Nginx(unittest.TestCase):
     def test_access_log_level_is_derived_from_the_status(self) -> None:
         line = '{"time":"2026-11-21T19:00:00+00:00","service":"nginx","request_id":"abc","status":%d,"duration_s":0.001}'

@@ -95,9 +95,11 @@ class FluentBit(unittest.TestCase):
             ("service/http_server", "perhaps"),
             ("pipeline/inputs/0/unix_paht", "/x"),
             ("pipeline/inputs/0/name", "tail"),
-            ("pipeline/filters/1/script", None),
-            ("pipeline/filters/1/code", "function normalize() end"),
-            ("pipeline/filters/0/key", "log"),
+            ("pipeline/filters/2/script", None),
+            ("pipeline/filters/2/code", "function normalize() end"),
+            ("pipeline/filters/1/key", "log"),
+            ("pipeline/filters/0/mode", "parser"),
+            ("pipeline/filters/0/emitter_storage.type", None),
             # Additional labels, and a label with the wrong value.
             ("pipeline/outputs/0/labels", "service=$service, request_id=$request_id"),
             ("pipeline/outputs/0/labels", "service=$level"),
@@ -113,7 +115,7 @@ class FluentBit(unittest.TestCase):
 
     def test_the_lua_script_defines_the_configured_function(self) -> None:
         document = yaml.safe_load((MONITORING / "fluent-bit/fluent-bit.yaml").read_text(encoding="utf-8"))
-        lua = document["pipeline"]["filters"][1]
+        lua = document["pipeline"]["filters"][2]
         script = (MONITORING / "fluent-bit" / lua["script"]).read_text(encoding="utf-8")
         self.assertIn(f"function {lua['call']}(tag, timestamp, record)", script)
         # The output removes every field that the script adds.

@@ -85,7 +85,8 @@ class Stack:
 
     def start_databases(self) -> None:
         self.pg_port, self.redis_port = self.port(), self.port()
-        environment = self.environment | {"LINNET_PG_MAX_CONNECTIONS": "200", "LINNET_REDIS_MAXMEMORY": "512mb"}
+        environment = self.environment | {"LINNET_PG_MAX_CONNECTIONS": "200", "LINNET_REDIS_MAXMEMORY": "512mb",
+                                          "LINNET_REDIS_OPEN": "1"}
         folder = self.folder / "postgres"
         self.postgres = self.processes.start("postgres", [SERVICE, "postgres", str(folder), str(self.pg_port)], environment,
                                              stop_signal=signal.SIGINT)

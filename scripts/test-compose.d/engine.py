@@ -141,7 +141,7 @@ def post_csv(rows: str, *, check: bool = True) -> tuple[int, str]:
 
 def redis_cli(*words: str) -> str:
     password = (SECRETS / "redis_password").read_text()
-    return run("docker", "exec", "-e", f"REDISCLI_AUTH={password}", containers("redis")[0], "redis-cli", *words).stdout
+    return run("docker", "exec", "-e", f"REDISCLI_AUTH={password}", containers("redis")[0], "redis-cli", "--user", "operator", *words).stdout
 
 
 def sql(statement: str) -> str:

@@ -20,6 +20,7 @@ use linnet_platform::{
     server::{StartError, bind, exit_result, first_ends_all, run_on, serve_admin},
 };
 use linnet_protocol::{
+    address_hash::AddressHasher,
     invalidation::CHANNEL,
     routes::{ROUTES, Route},
 };
@@ -134,7 +135,10 @@ impl Application {
             ),
             upstreams,
             counters,
-            limits: Arc::new(RateLimits::new(&settings.limits)),
+            limits: Arc::new(RateLimits::new(
+                &settings.limits,
+                AddressHasher::new(&settings.service),
+            )),
             service_token,
             lifecycle,
             settings: Arc::new(settings),

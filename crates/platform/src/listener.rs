@@ -105,7 +105,8 @@ impl RetireHandle {
 
 impl Listener {
     /// Binds the address. The unix socket of a dead process is replaced; for that of a live process the error is
-    /// [`io::ErrorKind::AddrInUse`]. Every user that can enter the directory of a unix socket may connect to it.
+    /// [`io::ErrorKind::AddrInUse`]. Only the owner and the group of a unix socket may connect to it. The group is
+    /// that of its directory if the directory has the set-group-ID bit.
     pub fn bind(address: &Address) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp(text) => BoundSocket::Tcp(bind_tcp(text)?),
@@ -168,7 +169,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(&temporary)?)?;
     socket.listen(BACKLOG)?;
-    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o666))?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o660))?;
     std::fs::rename(&temporary, path)?;
     Ok(socket.into())
 }

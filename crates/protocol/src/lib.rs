@@ -1,5 +1,6 @@
 //! The contract between gateway and shortener, and their common error format.
 //!
+//! * [`address_hash`]: the keyed hash that stands for a client's address.
 //! * [`identity`]: the caller of a request, as headers.
 //! * [`invalidation`]: the messages on the invalidation bus.
 //! * [`key_lookup`]: the request and response that verify an API key.
@@ -7,6 +8,7 @@
 //! * [`routes`]: every API route with its methods and their scopes.
 //! * [`settings`]: the settings sections that both programs read.
 
+pub mod address_hash;
 pub mod identity;
 pub mod invalidation;
 pub mod key_lookup;

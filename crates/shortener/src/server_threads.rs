@@ -15,6 +15,7 @@ use linnet_platform::{
     clock::Clock, lifecycle::Lifecycle, listener::BoundSocket, redis_client::RedisClient,
     server::run_on,
 };
+use linnet_protocol::address_hash::AddressHasher;
 use linnet_resolve::{
     CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver,
     listener::{self, MissBudget, ResolveMetrics, ResolveState},
@@ -95,6 +96,7 @@ pub(crate) fn serve_api(shared: &Shared, socket: BoundSocket) -> io::Result<Serv
             .app_data(web::Data::new(thread.api_state()))
             .app_data(web::Data::new(thread.lifecycle.clone()))
             .app_data(web::Data::new(thread.settings.service.clone()))
+            .app_data(web::Data::new(AddressHasher::new(&thread.settings.service)))
             .app_data(web::Data::new(RequestTimeout(thread.settings.shortener.request_timeout())))
             .app_data(web::PayloadConfig::new(api::MAX_BODY_BYTES))
             .wrap(from_fn(limit_time))

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};
 
-use super::{Store, StoreError, links::delete_links_statement};
+use super::{Constraint, Store, StoreError, links::delete_links_statement};
 
 /// Deleting a user with many links takes longer than other statements.
 const DELETE_USER_TIMEOUT: &str = "SET LOCAL statement_timeout = '30s'";
@@ -37,13 +37,15 @@ impl Store {
         let query = user_query!(
             "INSERT INTO users (id, username, email)
              SELECT COALESCE(max(id) + 1, $3), $1, $2 FROM users WHERE id >= $3
-             RETURNING",
+             ON CONFLICT (lower(email)) DO NOTHING RETURNING",
             "",
             new.username,
             new.email.as_str(),
             OPERATOR_IDS
         );
-        Ok(observe_query("create_operator", query.fetch_one(&self.pool)).await?)
+        observe_query("create_operator", query.fetch_optional(&self.pool))
+            .await?
+            .ok_or(StoreError::Conflict(Constraint::EmailTaken))
     }
 
     /// The user with this id, if visible.
@@ -159,10 +161,14 @@ pub(super) async fn create_user_on(
     new: &NewUser,
 ) -> Result<User, StoreError> {
     let query = user_query!(
-        "INSERT INTO users (username, email) VALUES ($1, $2) RETURNING",
+        "INSERT INTO users (username, email) VALUES ($1, $2)
+         ON CONFLICT (lower(email)) DO NOTHING RETURNING",
         "",
         new.username,
         new.email.as_str()
     );
-    Ok(observe_query("create_user", query.fetch_one(connection)).await?)
+    // PostgreSQL would log the address in the error of a violated constraint.
+    observe_query("create_user", query.fetch_optional(connection))
+        .await?
+        .ok_or(StoreError::Conflict(Constraint::EmailTaken))
 }

@@ -82,12 +82,17 @@ fn service(
     })
 }
 
-/// Starts a Redis with its files in `folder`.
-pub fn redis(folder: &Path, port: u16) -> Process {
+/// Starts a Redis with its files in `folder`. Besides the users of `scripts/redis-acl.sh` it accepts clients without a
+/// password, which are the tests themselves.
+pub fn redis(folder: &Path, port: u16, env: &BTreeMap<String, String>) -> Process {
     let home = folder.join("redis");
     let args = vec!["redis".into(), path_text(&home), port.to_string()];
-    let env = BTreeMap::from([("LINNET_REDIS_MAXMEMORY".into(), "128mb".into())]);
-    service("redis", args, env, Signal::TERM, folder.join("redis.log"))
+    let mut all = BTreeMap::from([
+        ("LINNET_REDIS_MAXMEMORY".to_owned(), "128mb".to_owned()),
+        ("LINNET_REDIS_OPEN".to_owned(), "1".to_owned()),
+    ]);
+    all.extend(env.clone());
+    service("redis", args, all, Signal::TERM, folder.join("redis.log"))
 }
 
 /// Starts a PostgreSQL with its files in `folder`.

@@ -17,6 +17,7 @@ use linnet_telemetry::{AdminState, ServiceInfo, Telemetry, metrics::Meter};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::{
+    append_only_file,
     maintenance::{MaintenanceContext, MaintenanceMetrics, MaintenanceSettings, Scheduler},
     readiness::WorkerReadiness,
     settings::WorkerSettings,
@@ -119,6 +120,7 @@ fn start_work(
 ) -> RunningWork {
     let monitor = StreamMonitor::new(redis.clone(), meter, Clock::System);
     lifecycle.spawn_critical("stream monitor", monitor.run());
+    lifecycle.spawn_critical("append-only file", append_only_file::rewrite(config.redis.clone()));
     let context = MaintenanceContext {
         store: store.clone(),
         settings: config.maintenance.clone(),

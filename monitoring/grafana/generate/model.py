@@ -14,8 +14,8 @@ Json = dict[str, Any]
 Kind = Literal["timeseries", "stat", "bargauge", "table", "logs", "state-timeline"]
 Source = Literal["prometheus", "loki"]
 
-# The dashboard schema of Grafana 12. Newer versions of Grafana migrate it on load.
-SCHEMA_VERSION = 41
+# The dashboard schema of Grafana 12.3. Newer versions of Grafana migrate it on load.
+SCHEMA_VERSION = 42
 COLUMNS = 24
 RUNBOOKS = "https://github.com/linnet-url/linnet/blob/main/docs/runbooks"
 TAG = "linnet"
@@ -217,7 +217,7 @@ class Panel:
                 "valueMode": "color",
             }
         if self.kind == "table":
-            return {"cellHeight": "sm", "showHeader": True, "footer": {"show": False, "reducer": ["sum"], "fields": ""}}
+            return {"cellHeight": "sm", "showHeader": True}
         if self.kind == "logs":
             return {
                 "dedupStrategy": "none",

@@ -9,8 +9,9 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +23,9 @@ const MAX_SLOTS: u32 = 64;
 const HEADER_LEN: usize = 12;
 /// Longest valid batch, in bytes.
 const MAX_FRAME: u32 = 32 * 1024 * 1024;
+/// User agents in the files are not for other users of the machine.
+const FILE_MODE: u32 = 0o640;
+const DIRECTORY_MODE: u32 = 0o750;
 const LOCK: &str = "lock";
 const SUFFIX: &str = "spool";
 
@@ -66,12 +70,18 @@ struct FrameReader {
 impl Spool {
     /// Locks a free folder below `folder`, with the batches in it. `capacity` is in bytes.
     pub(super) fn open(folder: &Path, capacity: u64) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        let mut directories = DirBuilder::new();
+        directories.recursive(true).mode(DIRECTORY_MODE);
+        directories.create(folder)?;
         for slot in 0..MAX_SLOTS {
             let folder = folder.join(slot.to_string());
-            fs::create_dir_all(&folder)?;
-            let lock =
-                File::options().create(true).write(true).truncate(false).open(folder.join(LOCK))?;
+            directories.create(&folder)?;
+            let lock = File::options()
+                .create(true)
+                .write(true)
+                .truncate(false)
+                .mode(FILE_MODE)
+                .open(folder.join(LOCK))?;
             if lock.try_lock().is_ok() {
                 return Self::with_lock(folder, lock, capacity);
             }
@@ -150,7 +160,7 @@ impl Spool {
     fn begin_segment(&mut self) -> io::Result<()> {
         self.sync()?;
         let path = self.folder.join(format!("{:016}.{SUFFIX}", self.next_number));
-        let file = File::options().create_new(true).append(true).open(&path)?;
+        let file = File::options().create_new(true).append(true).mode(FILE_MODE).open(&path)?;
         self.next_number += 1;
         self.segments.push_back(Segment { path, bytes: 0 });
         self.writing = Some(file);

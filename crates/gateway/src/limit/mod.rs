@@ -17,7 +17,8 @@ use std::{
 };
 
 use actix_web::http::header::HeaderMap;
-use linnet_platform::{client_network::ClientNetwork, redis_client::RedisClient};
+use linnet_platform::redis_client::RedisClient;
+use linnet_protocol::address_hash::AddressHasher;
 use redis::Script;
 
 use crate::{config::LimitSettings, counters::Counters};
@@ -38,17 +39,13 @@ pub(crate) enum RateKey<'a> {
 }
 
 impl RateKey<'_> {
-    /// The Redis key; all addresses of a [`ClientNetwork`] share one.
-    fn redis_key(self) -> String {
+    /// The Redis key. It contains the keyed hash of a [`ClientNetwork`](linnet_platform::client_network::ClientNetwork),
+    /// because an append-only file outlives the request.
+    fn redis_key(self, addresses: &AddressHasher) -> String {
         match self {
             Self::Key(id) => format!("linnet:rate:k:{id}"),
             Self::Address(None) => "linnet:rate:a:-".to_owned(),
-            Self::Address(Some(address)) => match ClientNetwork::from(address).first_address() {
-                IpAddr::V4(address) => format!("linnet:rate:a:{address}"),
-                IpAddr::V6(address) => {
-                    format!("linnet:rate:a:{:x}", address.to_bits() >> 64)
-                }
-            },
+            Self::Address(Some(address)) => format!("linnet:rate:a:{}", addresses.hash(address)),
         }
     }
 }
@@ -58,14 +55,15 @@ pub(crate) struct RateLimits {
     key: RatePolicy,
     address: RatePolicy,
     local: Arc<[LocalRateLimiter; 2]>,
+    addresses: AddressHasher,
 }
 
 impl RateLimits {
-    pub(crate) fn new(settings: &LimitSettings) -> Self {
+    pub(crate) fn new(settings: &LimitSettings, addresses: AddressHasher) -> Self {
         let key = RatePolicy::new("key", settings.key());
         let address = RatePolicy::new("address", settings.address());
         let local = Arc::new([LocalRateLimiter::new(&key), LocalRateLimiter::new(&address)]);
-        Self { key, address, local }
+        Self { key, address, local, addresses }
     }
 
     /// The limiters that [`sweep`] maintains.
@@ -143,7 +141,7 @@ impl RateLimiter {
 
     async fn decide(&self, rate_key: RateKey<'_>, cost: u8) -> AppliedLimit<'_> {
         let (policy, local) = self.limits.of(rate_key);
-        let redis_key = rate_key.redis_key();
+        let redis_key = rate_key.redis_key(&self.limits.addresses);
         let decision = self.decide_in_redis(&redis_key, policy, cost).await;
         let is_local = decision.is_none();
         // Loaded first: server threads share this cache line, and it rarely changes.
@@ -189,15 +187,20 @@ impl RateLimiter {
 
 #[cfg(test)]
 mod tests {
+    use linnet_protocol::settings::ServiceSettings;
+
     use super::*;
 
     #[test]
-    fn addresses_of_one_client_share_a_quota() {
-        let key = |address: &str| RateKey::Address(address.parse().ok()).redis_key();
+    fn must_31_the_redis_key_of_an_address_does_not_contain_it() {
+        let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
+        let addresses = AddressHasher::new(&settings);
+        let key = |address: &str| RateKey::Address(address.parse().ok()).redis_key(&addresses);
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
-        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
-        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_ne!(key("192.0.2.1"), RateKey::Address(None).redis_key());
+        assert_ne!(key("192.0.2.1"), RateKey::Address(None).redis_key(&addresses));
+        for (address, part) in [("192.0.2.1", "192.0.2"), ("2001:db8::1", "20010db8")] {
+            assert!(!key(address).contains(part), "{}", key(address));
+        }
     }
 }

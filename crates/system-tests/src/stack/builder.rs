@@ -12,7 +12,7 @@ use crate::{
     client::Client,
     process::Process,
     redis_proxy::RedisProxy,
-    services::{Database, local, path_text},
+    services::{Database, local, path_text, workspace},
 };
 
 use super::{
@@ -55,6 +55,7 @@ pub struct Builder {
     upload_disk: Option<&'static str>,
     env: BTreeMap<String, String>,
     nginx_env: BTreeMap<String, String>,
+    redis_env: BTreeMap<String, String>,
 }
 
 impl Default for Builder {
@@ -96,6 +97,7 @@ impl Default for Builder {
             upload_disk: None,
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             nginx_env: BTreeMap::new(),
+            redis_env: BTreeMap::new(),
         }
     }
 }
@@ -170,12 +172,19 @@ impl Builder {
         self
     }
 
+    /// Sets a variable for `scripts/service redis`.
+    #[must_use]
+    pub fn redis_env(mut self, key: &str, value: impl ToString) -> Self {
+        self.redis_env.insert(key.into(), value.to_string());
+        self
+    }
+
     /// Starts all processes and waits until they are ready.
     pub async fn start(self) -> Stack {
         let folder = short_folder();
         let path = folder.path();
         let (postgres, database, database_url) = self.start_postgres(path).await;
-        let (redis, redis_port) = start_redis(path).await;
+        let (redis, redis_port) = start_redis(path, &self.redis_env).await;
         let mut env = self.env.clone();
         env.insert("LINNET__POSTGRES__URL".into(), database_url.clone());
         // Each process creates its own folder in the spool folder.
@@ -188,7 +197,7 @@ impl Builder {
         let api = sockets(path, "a", self.shorteners);
         env.insert("LINNET__UPSTREAM__SHORTENERS".into(), api.join(","));
         // For the command line. `Kind::spec` sets another URL for each process.
-        env.insert("LINNET__REDIS__URL".into(), redis_url(redis_port));
+        env.insert("LINNET__REDIS__URL".into(), redis_url(path, SHORTENER.redis_role, redis_port));
         let (shorteners, shortener_redis) =
             self.spawn(&SHORTENER, self.shorteners, path, &env, redis_port);
         let (gateways, gateway_redis) = self.spawn(&GATEWAY, self.gateways, path, &env, redis_port);
@@ -255,7 +264,8 @@ impl Builder {
                 port = proxy.port();
                 proxies.push(proxy);
             }
-            let mut spec = kind.spec(folder, number, env, &redis_url(port));
+            let mut spec =
+                kind.spec(folder, number, env, &redis_url(folder, kind.redis_role, port));
             if let Some(size) = self.upload_disk
                 && kind.has_upload_disk
             {
@@ -282,12 +292,28 @@ impl Builder {
     }
 }
 
-/// A folder that servers of other users can enter, with a path short enough for Unix sockets.
+/// A folder that servers of other users can enter, with a path short enough for Unix sockets. As root, files in it belong
+/// to nginx's group, so that its worker processes can connect to the sockets.
 fn short_folder() -> TempDir {
     let parent = std::env::temp_dir();
     let parent = if parent.as_os_str().len() < 60 { parent } else { PathBuf::from("/tmp") };
     let folder = tempfile::Builder::new().prefix("lnt-").tempdir_in(parent).expect("a folder");
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))
+    let group = nginx_group();
+    if let Some(group) = group {
+        std::os::unix::fs::chown(folder.path(), None, Some(group)).expect("the folder's group");
+    }
+    let mode = if group.is_some() { 0o2711 } else { 0o711 };
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode))
         .expect("the folder's permissions");
     folder
+}
+
+/// The group of nginx's worker processes, if this process may give files to it.
+fn nginx_group() -> Option<u32> {
+    let script = ". \"$1/scripts/lib.sh\" && nginx_group";
+    let output = std::process::Command::new("bash")
+        .args(["-c", script, "bash", &path_text(&workspace())])
+        .output()
+        .expect("bash");
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }

@@ -12,6 +12,8 @@ pub(super) struct Kind {
     name: &'static str,
     program: &'static str,
     command: &'static str,
+    /// The user of Redis.
+    pub(super) redis_role: &'static str,
     /// The variable of the admin listener and the prefix of its socket's name.
     admin: (&'static str, &'static str),
     /// Variables that differ between processes of the kind.
@@ -24,6 +26,7 @@ pub(super) const SHORTENER: Kind = Kind {
     name: "linnet-shortener",
     program: "linnet-shortener",
     command: "serve",
+    redis_role: "shortener",
     admin: ("LINNET__SHORTENER__ADMIN_LISTEN", "sa"),
     env: shortener_env,
     has_upload_disk: true,
@@ -33,6 +36,7 @@ pub(super) const GATEWAY: Kind = Kind {
     name: "linnet-gateway",
     program: "linnet-gateway",
     command: "serve",
+    redis_role: "gateway",
     admin: ("LINNET__GATEWAY__ADMIN_LISTEN", "ga"),
     env: |folder, number| vec![("LINNET__GATEWAY__LISTEN", socket(folder, "g", number))],
     has_upload_disk: false,
@@ -42,6 +46,7 @@ pub(super) const WORKER: Kind = Kind {
     name: "linnet-worker",
     program: "linnet-shortener",
     command: "worker",
+    redis_role: "worker",
     admin: ("LINNET__WORKER__ADMIN_LISTEN", "wa"),
     env: |_, _| Vec::new(),
     has_upload_disk: false,
@@ -94,6 +99,15 @@ fn socket(folder: &Path, name: &str, number: usize) -> String {
     format!("unix:{}", path_text(&folder.join(format!("{name}{number}"))))
 }
 
-pub(super) fn redis_url(port: u16) -> String {
+/// The URL of Redis without a password, which only the Redis of tests accepts.
+pub(super) fn open_redis_url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}/0")
+}
+
+/// The URL of Redis for a role of `scripts/redis-acl.sh`.
+pub(super) fn redis_url(folder: &Path, role: &str, port: u16) -> String {
+    let file = folder.join("redis").join(format!("{role}-password"));
+    let password =
+        std::fs::read_to_string(&file).expect("the password that `scripts/service` wrote");
+    format!("redis://{role}:{password}@127.0.0.1:{port}/0")
 }

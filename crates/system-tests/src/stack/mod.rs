@@ -102,6 +102,11 @@ impl Stack {
         self.redis_port
     }
 
+    /// The URL of Redis for a role of `scripts/redis-acl.sh`.
+    pub fn redis_url(&self, role: &str) -> String {
+        kind::redis_url(self.folder(), role, self.redis_port)
+    }
+
     /// Waits until every process is ready and nginx forwards requests.
     pub async fn wait_until_ready(&self) {
         within(START_TIMEOUT, "every process to be ready", || async {
@@ -271,7 +276,7 @@ pub fn describe(stack: &Stack) -> Value {
         "admin_key": stack.admin_key,
         "admin_id": stack.admin_id,
         "database_url": stack.database_url,
-        "redis_url": kind::redis_url(stack.redis_port),
+        "redis_url": kind::open_redis_url(stack.redis_port),
         "folder": stack.folder().display().to_string(),
     })
 }

@@ -55,8 +55,8 @@ macro_rules! on_free_port {
     }};
 }
 
-pub(super) async fn start_redis(folder: &Path) -> (Process, u16) {
-    on_free_port!("Redis", |port| services::redis(folder, port), redis_responds)
+pub(super) async fn start_redis(folder: &Path, env: &BTreeMap<String, String>) -> (Process, u16) {
+    on_free_port!("Redis", |port| services::redis(folder, port, env), redis_responds)
 }
 
 pub(super) async fn start_own_postgres(folder: &Path) -> (Process, String) {

@@ -25,6 +25,8 @@ mod logs;
 mod maintenance;
 mod malformed_requests;
 mod pipeline;
+mod privacy;
+mod redis_roles;
 mod short_codes;
 mod stampede;
 mod stats;

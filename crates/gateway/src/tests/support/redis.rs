@@ -90,6 +90,7 @@ fn launch(dir: &Path, port: u16) -> Child {
         .arg("redis")
         .arg(dir)
         .arg(port.to_string())
+        .env("LINNET_REDIS_OPEN", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()

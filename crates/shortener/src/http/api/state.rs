@@ -5,8 +5,8 @@ use std::{
     str::FromStr,
 };
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload};
-use linnet_protocol::identity::Identity;
+use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use linnet_protocol::{address_hash::AddressHasher, identity::Identity};
 
 use linnet_clicks::LiveClicks;
 use linnet_domain::{TargetPolicy, UserId, Visibility, rules::Positive};
@@ -41,7 +41,7 @@ pub struct ApiState {
 #[derive(Debug, Clone)]
 pub struct Caller {
     identity: Identity,
-    address: Option<String>,
+    address_hash: Option<String>,
 }
 
 impl Caller {
@@ -76,11 +76,11 @@ impl Caller {
         }
     }
 
-    /// The owner of the caller's idempotency keys: its user, otherwise its address.
+    /// The owner of the caller's idempotency keys: its user, otherwise the keyed hash of its address.
     pub fn idempotency_owner(&self) -> String {
-        match (self.identity.user_id, &self.address) {
+        match (self.identity.user_id, &self.address_hash) {
             (Some(id), _) => format!("user:{id}"),
-            (None, Some(address)) => format!("address:{address}"),
+            (None, Some(hash)) => format!("address:{hash}"),
             (None, None) => "anonymous".to_owned(),
         }
     }
@@ -92,11 +92,13 @@ impl FromRequest for Caller {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let headers = request.headers();
-        let address = headers.get("x-real-ip").and_then(|value| value.to_str().ok());
-        ready(Ok(Self {
-            identity: Identity::from_headers(headers),
-            address: address.map(ToOwned::to_owned),
-        }))
+        let identity = Identity::from_headers(headers);
+        // Only a caller without a user needs it.
+        let address_hash = identity.user_id.is_none().then(|| {
+            let address = headers.get("x-real-ip")?.to_str().ok()?.parse().ok()?;
+            Some(request.app_data::<web::Data<AddressHasher>>()?.hash(address))
+        });
+        ready(Ok(Self { identity, address_hash: address_hash.flatten() }))
     }
 }
 

@@ -1,0 +1,207 @@
+//! Tests PRIVACY.md: a marked address, user agent and e-mail address are stored in the named places only.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use linnet_system_tests::{Client, Postgres, Stack, client::Method, eventually};
+use serde_json::json;
+use sqlx::Row as _;
+
+/// Documentation addresses (RFC 5737, RFC 3849). Their networks may be logged: 203.0.113.0 and 2001:db8:4b1d.
+const ADDRESSES: [&str; 2] = ["203.0.113.77", "2001:db8:4b1d:77:a:b:c:d"];
+/// The addresses, in forms in which a program could store them. No form is part of the network's.
+const ADDRESS_FORMS: [&str; 6] =
+    ["203.0.113.77", "cb00714d", "CB00714D", "2001:db8:4b1d:77", "20010db84b1d0077", "3405803853"];
+/// The mark comes first: batches are compressed, and later text may be a reference to earlier one.
+const AGENT: &str =
+    "MarkedAgent Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+const AGENT_MARK: &str = "MarkedAgent";
+const EMAIL: &str = "marked.person@privacy.test";
+const EMAIL_MARK: &str = "marked.person";
+
+/// A place where marked data was found: a file of the stack, or a table.
+type Places = BTreeSet<String>;
+
+/// Sends every kind of request from one address.
+async fn send_marked_requests(stack: &Stack, address: &str) {
+    let marked = |client: &Client, method: Method, path: &str| {
+        let request = client.request(method, path).header("x-forwarded-for", address);
+        request.user_agent(AGENT)
+    };
+    let (admin, visitor) = (stack.client(), stack.client().anonymous());
+    let invalid =
+        stack.client().with_key("lnt_zzzzzzzz_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz");
+    let get = |client: &Client, path: &str| marked(client, Method::GET, path).send();
+
+    let link = json!({"original_url": "https://example.com/", "title": "t"}).to_string();
+    for key in ["one", "two"] {
+        let create = marked(&admin, Method::POST, "/api/v1/urls").header("idempotency-key", key);
+        let created = create.body("application/json", link.clone()).send().await;
+        assert!([200, 201].contains(&created.status), "{}", created.text());
+        let anonymous =
+            marked(&visitor, Method::POST, "/api/v1/urls").header("idempotency-key", key);
+        let created = anonymous.body("application/json", link.clone()).send().await;
+        assert!([200, 201, 401].contains(&created.status), "{}", created.text());
+        let code = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
+        let path = format!("/{}", code["short_code"].as_str().unwrap());
+        for _ in 0..5 {
+            assert_eq!(get(&visitor, &path).await.status, 302);
+        }
+    }
+    // Failures are logged in more detail than successes.
+    for path in ["/unknown77", "/%ff", "/api/v1/nothing", "/api/v1/urls?limit=x", "/metrics"] {
+        for client in [&admin, &visitor, &invalid] {
+            assert!(get(client, path).await.status >= 400, "{path}");
+        }
+    }
+    let malformed = marked(&admin, Method::POST, "/api/v1/urls").body("application/json", "{");
+    assert!(malformed.send().await.status >= 400);
+    let oversized = marked(&admin, Method::POST, "/api/v1/urls");
+    assert_eq!(oversized.body("application/json", vec![b' '; 3 << 20]).send().await.status, 413);
+}
+
+/// Uses the e-mail address in every request that takes one, also where it violates a constraint.
+async fn send_marked_email(stack: &Stack) {
+    let admin = stack.client();
+    let user = json!({"username": "m", "email": EMAIL});
+    let upper = json!({"username": "m", "email": EMAIL.to_uppercase()});
+    let create = |body: &serde_json::Value, key: &str| {
+        admin.post("/api/v1/users", body).header("idempotency-key", key).send()
+    };
+    assert_eq!(create(&user, "first").await.status, 201);
+    assert_eq!(create(&user, "second").await.status, 409);
+    assert_eq!(admin.post("/api/v1/users", &upper).send().await.status, 409);
+    let (other, _) = stack.create_user("other", &["urls:read"]).await;
+    let path = format!("/api/v1/users/{other}");
+    assert_eq!(admin.patch(&path, &json!({"email": EMAIL})).send().await.status, 409);
+    for path in ["/api/v1/users/bulk", "/api/v1/users/bulk?on_conflict=update"] {
+        let rows = format!("username,email\na,{EMAIL}\nb,other.{EMAIL}\nc,{EMAIL_MARK}\n");
+        let response = admin.request(Method::POST, path).body("text/csv", rows).send().await;
+        assert_eq!(response.status, 202, "{}", response.text());
+        let job = format!("/api/v1/jobs/{}", response.json()["job"]["id"]);
+        eventually(Duration::from_secs(20), "the import ends", || async {
+            let job = admin.get(&job).send().await.json();
+            (job["state"] == "succeeded").then_some(())
+        })
+        .await;
+    }
+    let command = ["admin", "create-key", "--username", "x", "--email", EMAIL];
+    let (_, _, _) = stack.cli(&command).await;
+}
+
+/// All files below `folder`, through links to directories of Redis and nginx.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        // PostgreSQL's data is compared as a dump. Everything else is searched.
+        if path.ends_with("postgres") {
+            continue;
+        }
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+}
+
+fn contains(bytes: &[u8], mark: &str) -> bool {
+    bytes.windows(mark.len()).any(|window| window == mark.as_bytes())
+}
+
+/// Every place that contains one of the marks.
+async fn places_of(stack: &Stack, marks: &[&str]) -> Places {
+    let mut places = Places::new();
+    let mut paths = vec![stack.folder().join("postgres.log")];
+    files(stack.folder(), &mut paths);
+    for path in paths {
+        let Ok(bytes) = fs::read(&path) else { continue };
+        if marks.iter().any(|mark| contains(&bytes, mark)) {
+            let name =
+                path.strip_prefix(stack.folder()).unwrap_or(&path).to_string_lossy().into_owned();
+            places.insert(if name.contains("appendonly") {
+                "append-only file".into()
+            } else {
+                name
+            });
+        }
+    }
+    let mut database = stack.database().await;
+    let tables = "SELECT table_name::text FROM information_schema.tables
+                   WHERE table_schema = 'public' AND table_type = 'BASE TABLE'";
+    for table in sqlx::query(tables).fetch_all(&mut database).await.unwrap() {
+        let table: String = table.get(0);
+        let rows = sqlx::AssertSqlSafe(format!("SELECT t::text FROM \"{table}\" AS t"));
+        for row in sqlx::query(rows).fetch_all(&mut database).await.unwrap() {
+            let row: String = row.get(0);
+            if marks.iter().any(|mark| row.contains(mark)) {
+                places.insert(format!("table {table}"));
+            }
+        }
+    }
+    places
+}
+
+async fn redis_keys(stack: &Stack) -> Vec<String> {
+    let client = redis::Client::open(stack.redis_url("operator")).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("KEYS").arg("*").query_async(&mut redis).await.unwrap()
+}
+
+fn names(places: &[&str]) -> Places {
+    places.iter().map(|&place| place.to_owned()).collect()
+}
+
+#[tokio::test]
+async fn must_31_personal_data_is_found_only_where_the_privacy_page_names_it() {
+    let mut stack = Stack::builder()
+        .postgres(Postgres::Own)
+        .workers(1)
+        .redis_env("LINNET_REDIS_APPENDONLY", "yes")
+        .nginx_env("LINNET_NGINX_TRUSTED_PROXIES", "127.0.0.1")
+        // The default. Other tests set `error`.
+        .nginx_env("LINNET_NGINX_ERROR_LEVEL", "alert")
+        .env("LINNET__TELEMETRY__REDIRECT_LOG_SAMPLE", 1)
+        .env("LINNET__GATEWAY__ANONYMOUS", "create")
+        // Keys of rates live until their quota is full.
+        .env("LINNET__LIMITS__ADDRESS_PER_MINUTE", 60)
+        .env("LINNET__LIMITS__ADDRESS_BURST", 1_000)
+        .start()
+        .await;
+    for address in ADDRESSES {
+        send_marked_requests(&stack, address).await;
+    }
+    send_marked_email(&stack).await;
+    let keys = redis_keys(&stack).await;
+    assert!(keys.iter().any(|key| key.starts_with("linnet:rate:a:")), "{keys:?}");
+    // While Redis is down, clicks go to the spool, and failures of it to the logs.
+    stack.redis.kill().await;
+    send_marked_requests(&stack, ADDRESSES[0]).await;
+    eventually(Duration::from_secs(10), "clicks are spooled", || async {
+        let places = places_of(&stack, &[AGENT_MARK]).await;
+        places.iter().any(|place| place.starts_with("spool/")).then_some(())
+    })
+    .await;
+    stack.start_redis().await;
+    stack.wait_until_ready().await;
+    eventually(Duration::from_secs(20), "the spool is published", || async {
+        let places = places_of(&stack, &[AGENT_MARK]).await;
+        (!places.iter().any(|place| place.starts_with("spool/"))).then_some(())
+    })
+    .await;
+
+    assert_eq!(places_of(&stack, &ADDRESS_FORMS).await, Places::new(), "addresses");
+    let agents = places_of(&stack, &[AGENT_MARK]).await;
+    assert_eq!(agents, names(&["append-only file"]), "user agents");
+    let emails = places_of(&stack, &[EMAIL_MARK, &EMAIL_MARK.to_uppercase()]).await;
+    let named = names(&["table idempotency_keys", "table job_row_errors", "table users"]);
+    assert!(emails.is_subset(&named), "e-mail addresses: {emails:?}");
+    assert!(emails.contains("table users"), "the test finds nothing: {emails:?}");
+    // The search itself works: the log contains what it may.
+    let networks = places_of(&stack, &["203.0.113.0"]).await;
+    assert_eq!(networks, names(&["nginx/logs/access.log"]), "networks");
+}

@@ -1,0 +1,37 @@
+# shellcheck shell=bash
+# The users of Redis, for `scripts/service redis` and the containers. Source it after lib.sh; it runs nothing.
+#
+# Each role reaches only its own keys, channels and commands. A process that is taken over, or a password that leaks,
+# therefore changes no link of another role's data:
+#   gateway    rate limits and the invalidation bus
+#   shortener  links, clicks, jobs and the invalidation bus; also the command line
+#   worker     the same, and unique visitors
+#   exporter   reads figures
+#   operator   everything: scripts/oncall and health checks
+# `default`, the user without a name, is off.
+
+# In the order of the arguments of redis_acl.
+# shellcheck disable=SC2034 # scripts that source this file use it
+redis_roles=(gateway shortener worker exporter operator)
+
+# redis_acl DIR: prints the ACL file for the passwords in DIR/ROLE-password, which exist. Only hashes appear in it.
+redis_acl() {
+  local role hash rules
+  # Of CLIENT only what names and identifies the own connection.
+  local base='resetchannels -@all +@connection -@dangerous'
+  local bus='&linnet:changes &linnet:changes:heartbeat:* +publish +subscribe +unsubscribe'
+  local probe='~linnet:probe +set'
+  local scripts='+eval +evalsha +script|load +script|exists'
+  local data='~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* +@read +@write -@dangerous +info'
+  for role in "${redis_roles[@]}"; do
+    case $role in
+      gateway)   rules="$base $bus $probe $scripts ~linnet:rate:* +get +expire +pexpire +time" ;;
+      shortener) rules="$base $bus $probe $scripts $data" ;;
+      worker)    rules="$base $bus $probe $scripts $data ~linnet:v:* +bgrewriteaof" ;;
+      exporter)  rules="$base %R~linnet:clicks %R~linnet:clicks:* %R~linnet:jobs:* +info +xinfo +xlen +type +config|get +slowlog|len +slowlog|get +latency|latest +latency|histogram" ;;
+      operator)  rules='~* &* +@all' ;;
+    esac
+    hash=$(printf '%s' "$(<"$1/$role-password")" | sha256sum | cut -c 1-64)
+    printf 'user %s on #%s %s\n' "$role" "$hash" "$rules"
+  done
+}
