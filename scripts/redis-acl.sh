@@ -4,8 +4,8 @@
 # Each role reaches only its own keys, channels and commands. A process that is taken over, or a password that leaks,
 # therefore changes no link of another role's data:
 #   gateway    rate limits and the invalidation bus
-#   shortener  links, clicks, jobs and the invalidation bus; also the command line
-#   worker     the same, and unique visitors
+#   shortener  links, clicks, jobs, unique visitors and the invalidation bus; also the command line
+#   worker     the same, and rewriting the append-only file
 #   exporter   reads figures
 #   operator   everything: scripts/oncall and health checks
 # `default`, the user without a name, is off.
@@ -22,12 +22,12 @@ redis_acl() {
   local bus='&linnet:changes &linnet:changes:heartbeat:* +publish +subscribe +unsubscribe'
   local probe='~linnet:probe +set'
   local scripts='+eval +evalsha +script|load +script|exists'
-  local data='~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* +@read +@write -@dangerous +info'
+  local data='~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* +@read +@write -@dangerous +info'
   for role in "${redis_roles[@]}"; do
     case $role in
       gateway)   rules="$base $bus $probe $scripts ~linnet:rate:* +get +expire +pexpire +time" ;;
       shortener) rules="$base $bus $probe $scripts $data" ;;
-      worker)    rules="$base $bus $probe $scripts $data ~linnet:v:* +bgrewriteaof" ;;
+      worker)    rules="$base $bus $probe $scripts $data +bgrewriteaof" ;;
       exporter)  rules="$base %R~linnet:clicks %R~linnet:clicks:* %R~linnet:jobs:* +info +xinfo +xlen +type +config|get +slowlog|len +slowlog|get +latency|latest +latency|histogram" ;;
       operator)  rules='~* &* +@all' ;;
     esac

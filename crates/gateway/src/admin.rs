@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, future::BoxFuture};
-use linnet_platform::{invalidation_bus::BusState, lifecycle::Lifecycle};
+use linnet_platform::{
+    invalidation_bus::BusState, lifecycle::Lifecycle, redis_client::RedisClient,
+};
 use linnet_telemetry::{CheckState, Readiness, ReadinessReport};
 
 use crate::{release::RELEASE, upstream::Upstreams};
@@ -14,6 +16,7 @@ use crate::{release::RELEASE, upstream::Upstreams};
 /// most 1 s.
 pub(crate) struct GatewayReadiness {
     pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) redis: RedisClient,
     pub(crate) bus: BusState,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -33,14 +36,17 @@ impl GatewayReadiness {
         } else {
             CheckState::Down("no shortener is healthy".into())
         };
-        let redis = if self.bus.is_live() {
+        let redis = match self.redis.fault() {
+            None => CheckState::Up,
+            Some(fault) => CheckState::Degraded(format!("{fault}; rates are counted locally")),
+        };
+        let bus = if self.bus.is_live() {
             CheckState::Up
         } else {
-            CheckState::Degraded(
-                "rates are counted locally; keys are cached for at most 1 s".into(),
-            )
+            CheckState::Degraded("stale: keys are cached for at most 1 s".into())
         };
-        let mut checks = vec![("shortener", shortener), ("redis", redis)];
+        let mut checks =
+            vec![("shortener", shortener), ("redis", redis), ("invalidation_bus", bus)];
         if is_draining {
             checks.push(("draining", CheckState::Down("the process is draining".into())));
         }

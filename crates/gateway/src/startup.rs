@@ -55,6 +55,7 @@ pub struct Application {
     admin_listener: Listener,
     admin_state: AdminState,
     bus_task: BackgroundTask,
+    redis_task: BackgroundTask,
 }
 
 type BackgroundTask = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -86,6 +87,7 @@ impl Application {
     }
 
     /// [`Application::build`] with a route table, to which tests add their own routes.
+    // Long because it builds every shared part once, in the order of their dependencies.
     pub(crate) fn build_with(
         settings: Settings,
         telemetry: &Telemetry,
@@ -108,8 +110,12 @@ impl Application {
             .map_err(StartError::setting("redis.url"))?;
         metrics::register(&meter, &counters, &upstreams, bus.clone());
 
+        // A client of its own, because those of the server threads belong to their runtimes.
+        let (redis, redis_task) =
+            RedisClient::new(&settings.redis, None).map_err(StartError::setting("redis.url"))?;
         let readiness = GatewayReadiness {
             upstreams: Arc::clone(&upstreams),
+            redis,
             bus,
             lifecycle: lifecycle.clone(),
         };
@@ -143,7 +149,8 @@ impl Application {
             lifecycle,
             settings: Arc::new(settings),
         };
-        Ok(Self { shared, listener, admin_listener, admin_state, bus_task: Box::pin(bus_task) })
+        let (bus_task, redis_task) = (Box::pin(bus_task), Box::pin(redis_task));
+        Ok(Self { shared, listener, admin_listener, admin_state, bus_task, redis_task })
     }
 
     /// Address of the API and the web pages.
@@ -175,7 +182,7 @@ impl Application {
             "gateway starting"
         );
 
-        start_background_tasks(&shared, self.bus_task);
+        start_background_tasks(&shared, self.bus_task, self.redis_task);
         let (socket, retire) = self.listener.split();
         let (admin_socket, retire_admin) = self.admin_listener.split();
         let server = serve(shared, socket)?;
@@ -196,9 +203,14 @@ impl Application {
     }
 }
 
-fn start_background_tasks(shared: &SharedState, bus_task: BackgroundTask) {
+fn start_background_tasks(
+    shared: &SharedState,
+    bus_task: BackgroundTask,
+    redis_task: BackgroundTask,
+) {
     let SharedState { lifecycle, settings, .. } = shared;
     lifecycle.spawn_critical("invalidation bus", bus_task);
+    lifecycle.spawn_critical("Redis client", redis_task);
     lifecycle.spawn_critical("rate limit sweep", sweep(shared.limits.local()));
     let (upstream, service) = (settings.upstream.clone(), settings.service.clone());
     lifecycle

@@ -53,6 +53,34 @@ pub enum RedisUnavailable {
     CommandFailed(#[from] RedisError),
 }
 
+/// Why a client does not use Redis, for readiness. Every process reports the same words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RedisFault {
+    /// Redis responds and refuses writes. The text is its error code, such as `OOM`.
+    #[error("refuses writes: {0}")]
+    RefusesWrites(String),
+    /// Redis refuses the user, or a command of its role.
+    #[error("refuses the user: {0}")]
+    RefusesUser(String),
+    /// Redis accepts connections and does not respond in time.
+    #[error("does not respond")]
+    TimedOut,
+    /// No connection can be opened, or it broke.
+    #[error("unreachable")]
+    Unreachable,
+}
+
+impl From<&RedisError> for RedisFault {
+    fn from(error: &RedisError) -> Self {
+        match error.code() {
+            Some(code) if WRITE_REFUSALS.contains(&code) => Self::RefusesWrites(code.to_owned()),
+            Some(code @ ("NOAUTH" | "NOPERM" | "WRONGPASS")) => Self::RefusesUser(code.to_owned()),
+            _ if error.is_timeout() => Self::TimedOut,
+            _ => Self::Unreachable,
+        }
+    }
+}
+
 /// Runs before a new connection is used.
 pub type BeforeUse = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
@@ -64,6 +92,8 @@ struct Shared {
     connection: ArcSwapOption<MultiplexedConnection>,
     timeouts: AtomicU32,
     lost: Notify,
+    /// The cause of the last failed connect or opened breaker.
+    fault: ArcSwapOption<RedisFault>,
 }
 
 impl RedisClient {
@@ -77,6 +107,7 @@ impl RedisClient {
             connection: ArcSwapOption::empty(),
             timeouts: AtomicU32::new(0),
             lost: Notify::new(),
+            fault: ArcSwapOption::empty(),
         });
         let connector = Connector {
             client: client(settings)?,
@@ -91,6 +122,14 @@ impl RedisClient {
     /// Whether the circuit breaker is closed.
     pub fn is_up(&self) -> bool {
         self.0.connection.load().is_some()
+    }
+
+    /// Why the circuit breaker is open; `None` while it is closed.
+    pub fn fault(&self) -> Option<RedisFault> {
+        if self.is_up() {
+            return None;
+        }
+        Some(self.0.fault.load().as_deref().cloned().unwrap_or(RedisFault::Unreachable))
     }
 
     /// Sends one command.
@@ -152,6 +191,7 @@ impl RedisClient {
 
 impl Shared {
     fn open_breaker(&self, error: &RedisError) {
+        self.fault.store(Some(Arc::new(RedisFault::from(error))));
         if self.connection.swap(None).is_some() {
             tracing::warn!(%error, "Redis circuit breaker opened");
             self.lost.notify_one();
@@ -182,6 +222,7 @@ async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
     loop {
         match connector.connect().await {
             Err(error) => {
+                shared.fault.store(Some(Arc::new(RedisFault::from(&error))));
                 if !is_failing {
                     tracing::warn!(%error, "Redis unreachable; retrying");
                     is_failing = true;
@@ -228,5 +269,35 @@ async fn watch(shared: &Arc<Shared>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    fn server_error(reply: &str) -> RedisError {
+        redis::parse_redis_value(format!("-{reply}\r\n").as_bytes())
+            .and_then(Value::extract_error)
+            .unwrap_err()
+    }
+
+    #[test]
+    fn a_fault_names_the_code_with_which_redis_refuses_writes() {
+        for (reply, words) in [
+            ("OOM command not allowed when used memory > 'maxmemory'.", "refuses writes: OOM"),
+            ("READONLY You can't write against a read only replica.", "refuses writes: READONLY"),
+            ("MISCONF Redis is configured to save RDB snapshots", "refuses writes: MISCONF"),
+            ("NOAUTH Authentication required.", "refuses the user: NOAUTH"),
+            ("NOPERM this user has no permissions", "refuses the user: NOPERM"),
+        ] {
+            assert_eq!(RedisFault::from(&server_error(reply)).to_string(), words);
+        }
+        let refused = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(RedisFault::from(&refused), RedisFault::Unreachable);
+        let timed_out = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        assert_eq!(RedisFault::from(&timed_out), RedisFault::TimedOut);
     }
 }

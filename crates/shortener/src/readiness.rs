@@ -43,9 +43,13 @@ impl Readiness for ShortenerReadiness {
                 Ok(Err(error)) => CheckState::Down(error.to_string()),
                 Err(_) => CheckState::Down("timed out".into()),
             };
-            let redis = match self.resources.redis_clients() {
-                (up, all) if up == all && all > 0 => CheckState::Up,
-                (up, all) => CheckState::Degraded(format!("{up} of {all} Redis clients are up")),
+            let redis = match (self.resources.redis_clients(), self.resources.redis_fault()) {
+                ((up, all), None) if up == all && all > 0 => CheckState::Up,
+                ((0, 0), _) => CheckState::Degraded("no client has started".into()),
+                ((up, all), fault) => {
+                    let fault = fault.map(|fault| fault.to_string()).unwrap_or_default();
+                    CheckState::Degraded(format!("{fault} ({up} of {all} clients are connected)"))
+                }
             };
             let bus = if self.bus.is_live() {
                 CheckState::Up

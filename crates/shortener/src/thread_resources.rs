@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use linnet_platform::{lock::MutexExt as _, redis_client::RedisClient};
+use linnet_platform::{
+    lock::MutexExt as _,
+    redis_client::{RedisClient, RedisFault},
+};
 use linnet_store::Store;
 
 /// The listener that a thread serves, or the background.
@@ -64,6 +67,11 @@ impl ThreadResources {
         let open = self.lock();
         let clients = || open.iter().filter_map(|resources| resources.redis.as_ref());
         (clients().filter(|client| client.is_up()).count(), clients().count())
+    }
+
+    /// Why a Redis client is not connected; `None` if all are.
+    pub(crate) fn redis_fault(&self) -> Option<RedisFault> {
+        self.lock().iter().find_map(|resources| resources.redis.as_ref()?.fault())
     }
 
     /// Closes all database pools.

@@ -3,7 +3,7 @@
 //! `/livez` checks no dependency, because a restart would not repair it. `/readyz` checks the dependencies and decides
 //! whether the process receives traffic. The listener must not be reachable from outside.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, web};
 use futures::future::BoxFuture;
@@ -47,6 +47,19 @@ pub enum CheckState {
     Down(String),
 }
 
+impl CheckState {
+    /// The names of all states.
+    const NAMES: [&str; 3] = ["up", "degraded", "down"];
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Degraded(_) => "degraded",
+            Self::Down(_) => "down",
+        }
+    }
+}
+
 fn checks_by_name<S: Serializer>(
     checks: &[(&'static str, CheckState)],
     serializer: S,
@@ -79,10 +92,34 @@ pub fn admin_routes(cfg: &mut web::ServiceConfig, state: AdminState) {
 
 async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
     match TextEncoder::new().encode_to_string(&state.registry.gather()) {
-        Ok(text) => HttpResponse::Ok().content_type(METRICS_CONTENT_TYPE).body(text),
+        Ok(mut text) => {
+            write_readiness(&mut text, &report(&state, READINESS_TIMEOUT).await);
+            HttpResponse::Ok().content_type(METRICS_CONTENT_TYPE).body(text)
+        }
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "metrics not rendered");
             HttpResponse::InternalServerError().finish()
+        }
+    }
+}
+
+/// Appends the result of `/readyz` in the text format, because Prometheus does not scrape that path.
+fn write_readiness(text: &mut String, report: &ReadinessReport) {
+    text.push_str(concat!(
+        "# HELP linnet_ready 1 if the process can serve traffic, otherwise 0.\n",
+        "# TYPE linnet_ready gauge\n",
+    ));
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "linnet_ready {}", u8::from(report.ready));
+    text.push_str(concat!(
+        "# HELP linnet_readiness_check State of each check of /readyz: 1 for the current state, otherwise 0.\n",
+        "# TYPE linnet_readiness_check gauge\n",
+    ));
+    for (check, current) in &report.checks {
+        for state in CheckState::NAMES {
+            let value = u8::from(current.name() == state);
+            let labels = format!("check=\"{check}\",state=\"{state}\"");
+            let _ = writeln!(text, "linnet_readiness_check{{{labels}}} {value}");
         }
     }
 }
@@ -190,8 +227,21 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn metrics_contain_the_readiness_and_each_check() {
+        let body = get("/metrics", Some(report(false))).await.2;
+        for line in [
+            "linnet_ready 0",
+            r#"linnet_readiness_check{check="postgresql",state="up"} 1"#,
+            r#"linnet_readiness_check{check="postgresql",state="down"} 0"#,
+            r#"linnet_readiness_check{check="redis",state="degraded"} 1"#,
+        ] {
+            assert!(body.lines().any(|found| found == line), "{line}: {body}");
+        }
+    }
+
+    #[actix_web::test]
     async fn metrics_are_in_the_text_format() {
-        let (status, content_type, body) = get("/metrics", None).await;
+        let (status, content_type, body) = get("/metrics", Some(report(true))).await;
         assert_eq!((status, content_type.as_str()), (StatusCode::OK, METRICS_CONTENT_TYPE));
         assert!(body.contains("# TYPE build_info gauge\nbuild_info{"), "{body}");
     }

@@ -26,7 +26,10 @@ impl Readiness for WorkerReadiness {
                 Ok(Err(error)) => CheckState::Down(error.to_string()),
                 Err(_) => down("timed out"),
             };
-            let redis = if self.redis.is_up() { CheckState::Up } else { down("unreachable") };
+            let redis = match self.redis.fault() {
+                None => CheckState::Up,
+                Some(fault) => CheckState::Down(fault.to_string()),
+            };
             let working =
                 if self.lifecycle.is_draining() { down("draining") } else { CheckState::Up };
             let checks = vec![("postgresql", postgresql), ("redis", redis), ("working", working)];

@@ -179,6 +179,14 @@ CALLERS = Row(
             least=0,
         ),
         Panel(
+            "Refused redirects",
+            "429 at the resolve listener: clients that request many unknown codes. It uses no error budget.",
+            "reqps",
+            (Query(rate("linnet_resolve_responses_total", 'outcome="too_many_misses"'), "unknown codes"),),
+            least=0,
+            runbook="flood",
+        ),
+        Panel(
             "Key cache hit ratio",
             "Share of requests whose key was cached. Low: many different keys, or the invalidation bus is stale.",
             "percentunit",

@@ -110,6 +110,14 @@ MEMORY = Row(
             more="linnet-clicks",
         ),
         Panel(
+            "Entries of the click stream",
+            "By Redis's exporter, which also reports while no worker runs. It grows while workers are down or frozen.",
+            "short",
+            (Query('max(redis_stream_length{stream="linnet:clicks"})', "entries"),),
+            least=0,
+            runbook="worker-down",
+        ),
+        Panel(
             "Keyspace hit ratio",
             "Share of reads that found their key. It drops after a restart and recovers as caches fill.",
             "percentunit",
