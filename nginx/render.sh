@@ -114,7 +114,13 @@ fi
 LINNET_NGINX_GRAFANA_LOCATION=''
 if [ -n "$LINNET_NGINX_GRAFANA" ]; then
   # A variable in proxy_pass makes nginx resolve the name for each request, so it starts without Grafana.
+  # Grafana has no part in the limits of the API. Logins are rare, so few requests of one address are enough.
+  LINNET_NGINX_LIMIT_ZONES="$LINNET_NGINX_LIMIT_ZONES
+limit_conn_zone \$linnet_limit_key zone=linnet_grafana_connections:1m;
+limit_req_zone \$linnet_limit_key zone=linnet_grafana:1m rate=50r/s;"
   LINNET_NGINX_GRAFANA_LOCATION="location ^~ /grafana/ {
+        limit_conn linnet_grafana_connections 32;
+        limit_req zone=linnet_grafana burst=200 nodelay;
         resolver $LINNET_NGINX_RESOLVER valid=5s ipv6=off;
         set \$linnet_grafana $LINNET_NGINX_GRAFANA;
         # Live panels use web sockets.

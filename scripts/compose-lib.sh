@@ -22,6 +22,12 @@ for profile in "${profiles[@]}"; do
     *) die "unknown profile '$profile'; choose from: monitoring, tracing" "$EX_USAGE" ;;
   esac
 done
+# Grafana's login is not public unless asked for.
+case ${GRAFANA:-} in
+  '') ;;
+  public) export LINNET_NGINX_GRAFANA=grafana:3000 ;;
+  *) die "GRAFANA must be \`public\` or empty: $GRAFANA" "$EX_USAGE" ;;
+esac
 # With LOGS=loki Docker sends the logs to Fluent Bit of the profile `monitoring`.
 case ${LOGS:-} in
   '') ;;

@@ -25,7 +25,7 @@ def system_tests_pass_through_nginx(_figure) -> None:
 def all_replicas_receive_requests(_figure) -> None:
     compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=3", "--scale", "worker=2", "shortener", "worker", "gateway",
             "nginx", files=receiver_files())
-    addresses = {address_of(one, "edge") for one in containers("shortener")}
+    addresses = {address_of(one, "redirects") for one in containers("shortener")}
     require(len(addresses) == 3 and len(containers("worker")) == 2, "not all replicas run")
     shorten("scaled")
     key = admin_key()

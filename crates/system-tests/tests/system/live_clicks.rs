@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use linnet_system_tests::{Client, EventStream, Signal, Stack, within};
+use linnet_system_tests::{
+    Client, EventStream, Signal, Stack,
+    services::{free_port, local},
+    within,
+};
 use serde_json::json;
 
 /// The referrer of the next event, which must be a click.
@@ -85,4 +89,80 @@ async fn old_event_id_yields_a_gap_and_invalid_ids_are_rejected() {
         other.get(&path).send().await.status == 404
     })
     .await;
+}
+
+/// An nginx with default settings in front of the stack, as an operator adds it for TLS. Dropping it stops it.
+struct PlainNginx {
+    port: u16,
+    child: std::process::Child,
+    _folder: tempfile::TempDir,
+}
+
+impl PlainNginx {
+    async fn start(stack: &Stack) -> Self {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        let (path, address) = (folder.path().display(), stack.client().address());
+        let config = format!(
+            "daemon off; pid {path}/pid; error_log stderr; events {{}}
+             http {{
+                 access_log off; gzip on; gzip_proxied any; gzip_types *; gzip_min_length 0;
+                 client_body_temp_path {path}/b; proxy_temp_path {path}/p; fastcgi_temp_path {path}/f;
+                 uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;
+                 server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{address}; }} }}
+             }}"
+        );
+        std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
+        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"];
+        let program = program.into_iter().find(|path| std::path::Path::new(path).exists());
+        let child = std::process::Command::new(program.unwrap_or("nginx"))
+            .arg("-c")
+            .arg(folder.path().join("nginx.conf"))
+            .spawn()
+            .unwrap();
+        let nginx = Self { port, child, _folder: folder };
+        let client = nginx.client(stack);
+        within(Duration::from_secs(10), "the second nginx to respond", || async {
+            client.get("/health").try_send().await.is_ok_and(|response| response.status == 200)
+        })
+        .await;
+        nginx
+    }
+
+    fn client(&self, stack: &Stack) -> Client {
+        Client::new(local(self.port)).with_key(&stack.admin_key)
+    }
+}
+
+impl Drop for PlainNginx {
+    fn drop(&mut self) {
+        // The master process stops its worker processes.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn event_streams_pass_a_second_nginx_with_default_settings() {
+    let stack = Stack::builder().workers(1).start().await;
+    let nginx = PlainNginx::start(&stack).await;
+    let (client, key) = (nginx.client(&stack), stack.admin_key.clone());
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let code = link["short_code"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/urls/{}/live", link["id"]);
+    // `open` waits for the head of the response, which needs the first byte of the body behind a proxy.
+    let opened =
+        tokio::time::timeout(Duration::from_secs(5), EventStream::open(&client, &key, &path, None));
+    let mut events = opened.await.expect("the head of the response within 5 s");
+    let delivered = tokio::select! {
+        referrer = next_referrer(&mut events) => referrer,
+        () = async { loop {
+            visit(&stack.client(), &code, "proxied.example").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        } } => unreachable!(),
+        () = tokio::time::sleep(Duration::from_secs(8)) => panic!("no click passed the proxy"),
+    };
+    assert_eq!(delivered, "proxied.example");
+    let response = client.get("/api/v1/urls").send().await;
+    assert_eq!(response.header("x-accel-buffering"), None, "only streams need it");
 }

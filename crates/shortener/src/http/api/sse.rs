@@ -57,6 +57,8 @@ pub(super) fn respond(events: impl Events) -> HttpResponse {
     });
     HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
-        .insert_header((CACHE_CONTROL, "no-store"))
+        // A proxy with default settings would collect or compress events.
+        .insert_header((CACHE_CONTROL, "no-store, no-transform"))
+        .insert_header(("x-accel-buffering", "no"))
         .streaming(body)
 }

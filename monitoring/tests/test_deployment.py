@@ -1,0 +1,97 @@
+"""deploy/compose.yaml and the versions that several files name: networks, exposure, Rust."""
+
+from __future__ import annotations
+
+import re
+import unittest
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(text("deploy/compose.yaml"))
+    return document
+
+
+def members(network: str) -> set[str]:
+    return {name for name, service in compose()["services"].items() if network in service["networks"]}
+
+
+class Networks(unittest.TestCase):
+    def test_gateways_trust_only_the_subnet_that_nginx_shares_with_them(self) -> None:
+        document = compose()
+        self.assertEqual(members("web"), {"nginx", "gateway"})
+        (subnet,) = document["networks"]["web"]["ipam"]["config"]
+        self.assertEqual(document["services"]["gateway"]["environment"]["LINNET__GATEWAY__TRUSTED_PEERS"], subnet["subnet"])
+
+    def test_each_edge_has_a_network(self) -> None:
+        self.assertEqual(members("redirects"), {"nginx", "shortener"})
+        self.assertEqual(members("api"), {"gateway", "shortener"})
+        self.assertEqual(members("nginx-status"), {"nginx", "nginx-exporter"})
+        self.assertEqual(members("dashboards"), {"nginx", "grafana"})
+        self.assertEqual(members("data-exporter"), {"postgres", "postgres-exporter"})
+        self.assertEqual(members("cache-exporter"), {"redis", "redis-exporter"})
+        self.assertEqual(members("cache-gateway"), {"redis", "gateway"})
+        self.assertEqual(members("front"), {"nginx"})
+        self.assertEqual(members("out"), {"alertmanager"})
+        public = {name for name, network in compose()["networks"].items() if not (network or {}).get("internal")}
+        self.assertEqual(public, {"front", "out"})
+
+    def test_logs_and_dashboards_share_no_network_with_linnet(self) -> None:
+        product = {"gateway", "shortener", "worker", "redis", "postgres"}
+        for network in compose()["networks"]:
+            if members(network) & {"grafana", "loki", "alertmanager", "fluent-bit"}:
+                self.assertEqual(members(network) & product, set(), network)
+
+
+class Exposure(unittest.TestCase):
+    def test_only_nginx_publishes_a_port(self) -> None:
+        self.assertEqual([name for name, service in compose()["services"].items() if "ports" in service], ["nginx"])
+
+    def test_grafana_is_public_only_if_asked_for(self) -> None:
+        self.assertEqual(compose()["services"]["nginx"]["environment"]["LINNET_NGINX_GRAFANA"], "${LINNET_NGINX_GRAFANA:-}")
+        self.assertIn("limit_req zone=linnet_grafana", text("nginx/render.sh"))
+
+    def test_no_script_makes_a_directory_writable_for_all(self) -> None:
+        for path in sorted((ROOT / "scripts").glob("*")):
+            if path.is_file():
+                self.assertNotRegex(path.read_text(encoding="utf-8"), r"chmod (0?777|a\+w|o\+w)", path.name)
+
+    def test_images_have_a_version(self) -> None:
+        for name, service in compose()["services"].items():
+            self.assertRegex(service["image"], r":[^:@]*[0-9]|:development}$", name)
+
+
+class Rust(unittest.TestCase):
+    def test_every_file_names_the_same_version(self) -> None:
+        channel = re.search(r'channel = "([0-9.]+)"', text("rust-toolchain.toml"))
+        assert channel is not None
+        minor = ".".join(channel[1].split(".")[:2])
+        self.assertIn(f'rust-version = "{minor}"', text("Cargo.toml"))
+        for path in (".github/workflows/ci.yml", ".github/workflows/release.yml"):
+            self.assertIn(f'RUST_TOOLCHAIN: "{channel[1]}"', text(path))
+        for path in ("deploy/Dockerfile", "deploy/compose.yaml", "scripts/compose-lib.sh"):
+            self.assertEqual(set(re.findall(r"rust:([0-9.]+)-slim", text(path))), {minor}, path)
+
+
+class Units(unittest.TestCase):
+    def test_every_unit_of_linnet_is_sandboxed(self) -> None:
+        units = sorted((ROOT / "deploy/systemd").glob("linnet-*.service"))
+        self.assertEqual([unit.stem for unit in units], ["linnet-gateway", "linnet-migrate", "linnet-shortener", "linnet-worker"])
+        for unit in units:
+            lines = set(unit.read_text(encoding="utf-8").splitlines())
+            for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "PrivateUsers=yes",
+                         "SystemCallFilter=@system-service", "MemoryDenyWriteExecute=yes", "UMask=0027"):
+                self.assertIn(line, lines, unit.name)
+
+
+if __name__ == "__main__":
+    unittest.main()
