@@ -12,7 +12,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -119,6 +119,8 @@ pub struct L1Cache {
     bus_is_live: AtomicBool,
     ttl: Duration,
     negative_ttl: Duration,
+    /// A version that the sequence in PostgreSQL has reached; 0 until the first check.
+    reached_version: AtomicI64,
 }
 
 impl L1Cache {
@@ -133,7 +135,18 @@ impl L1Cache {
             bus_is_live: AtomicBool::new(false),
             ttl: Duration::from_millis(settings.l1_ttl_ms),
             negative_ttl: Duration::from_millis(settings.l1_negative_ttl_ms),
+            reached_version: AtomicI64::new(0),
         }
+    }
+
+    /// Whether the sequence is known to have reached this version.
+    pub(super) fn has_reached(&self, version: i64) -> bool {
+        version <= self.reached_version.load(Ordering::Relaxed)
+    }
+
+    /// Records the last version of the sequence.
+    pub(super) fn record_reached(&self, last_version: i64) {
+        self.reached_version.fetch_max(last_version, Ordering::Relaxed);
     }
 
     /// Returns the code's entry if it is fresh at `now`.

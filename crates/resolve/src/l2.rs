@@ -34,6 +34,18 @@ static WRITE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// Removes an entry that still has the version that was read, in its 19 digits.
+static REMOVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        if redis.call('GETRANGE', KEYS[1], 0, 18) == ARGV[1] then
+            return redis.call('DEL', KEYS[1])
+        end
+        return 0
+        ",
+    )
+});
+
 /// TTLs of L2, and the commands that read and write it.
 #[derive(Debug, Clone)]
 pub struct L2Cache {
@@ -75,6 +87,19 @@ impl L2Cache {
     ) -> Result<(), RedisUnavailable> {
         let mut call = begin();
         self.add(&mut call, code, entry, "");
+        let _: i64 = redis.script(&call).await?;
+        Ok(())
+    }
+
+    /// Removes an entry unless its version has changed since it was read.
+    pub(super) async fn remove(
+        &self,
+        redis: &RedisClient,
+        code: &str,
+        version: i64,
+    ) -> Result<(), RedisUnavailable> {
+        let mut call = REMOVE.prepare_invoke();
+        call.key(l2_key(code)).arg(format!("{version:019}"));
         let _: i64 = redis.script(&call).await?;
         Ok(())
     }

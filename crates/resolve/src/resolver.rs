@@ -79,15 +79,39 @@ impl Resolver {
         // While the bus is stale, L2 may lack changes that could not be published.
         if self.l1.bus_is_live() {
             match self.l2.get(&self.redis, code).await {
-                Ok(Some(entry)) => {
+                Ok(Some(entry)) if self.is_credible(code, &entry).await => {
                     self.metrics.shared.add(1);
                     return Ok(self.l1.fill(code, entry, ticket));
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(error) => self.record_redis_error(&error),
             }
         }
         self.look_up_in_database(code, ticket).await
+    }
+
+    /// Whether an entry of L2 has a version that the sequence in PostgreSQL has reached. Otherwise another program has written
+    /// it: no change of Linnet could replace it, because a lower version never does. Such an entry is removed. While
+    /// PostgreSQL is unavailable, entries of L2 are used, because they are all there is.
+    async fn is_credible(&self, code: &str, entry: &CacheEntry) -> bool {
+        if self.l1.has_reached(entry.version) {
+            return true;
+        }
+        let last = tokio::time::timeout(self.database_timeout, self.store.last_version());
+        let Ok(Ok(last)) = last.await else { return true };
+        self.l1.record_reached(last);
+        if entry.version <= last {
+            return true;
+        }
+        tracing::error!(
+            version = entry.version,
+            last,
+            "L2 entry with an impossible version removed"
+        );
+        if let Err(error) = self.l2.remove(&self.redis, code, entry.version).await {
+            self.record_redis_error(&error);
+        }
+        false
     }
 
     async fn look_up_in_database(

@@ -77,6 +77,12 @@ impl Store {
         Ok(observe_query("resolve", query.fetch_optional(&self.pool)).await?)
     }
 
+    /// The last version that a change of a link has taken.
+    pub async fn last_version(&self) -> Result<i64, StoreError> {
+        let query = sqlx::query_scalar!(r#"SELECT last_value AS "last!" FROM url_version_seq"#);
+        Ok(observe_query("last_version", query.fetch_one(&self.pool)).await?)
+    }
+
     /// The links with these codes, in any state and any order. Codes without a link are left out.
     pub async fn find_many_for_resolve(
         &self,

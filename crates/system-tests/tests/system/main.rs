@@ -24,6 +24,7 @@ mod live_clicks;
 mod logs;
 mod maintenance;
 mod malformed_requests;
+mod metrics_format;
 mod pipeline;
 mod privacy;
 mod redis_roles;

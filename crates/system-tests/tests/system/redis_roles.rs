@@ -111,3 +111,67 @@ async fn sockets_spool_and_logs_are_not_for_other_users() {
         assert_eq!(mode & 0o007, 0, "{}: {mode:o}", path.display());
     }
 }
+
+#[tokio::test]
+async fn entry_with_a_version_beyond_the_sequence_is_neither_used_nor_kept() {
+    let stack = Stack::builder().shorteners(2).start().await;
+    let link = stack.client().shorten(&json!({"original_url": "https://example.com/true"})).await;
+    let code = link["short_code"].as_str().unwrap();
+    let target = |path: &str| (302, Some(format!("https://example.com/{path}")));
+    assert_eq!(stack.resolve_at(0, code).await, target("true"));
+    let key = format!("l:{code}");
+    let client = redis::Client::open(stack.redis_url("shortener")).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let entry: String = redis::cmd("GET").arg(&key).query_async(&mut redis).await.unwrap();
+    let forged = format!("{}{}", i64::MAX, entry[19..].replace("/true", "/evil"));
+    assert!(forged.contains("/evil"), "{entry}");
+    let set = redis::cmd("SET").arg(&key).arg(forged).arg("EX").arg(600).to_owned();
+    let _: () = set.query_async(&mut redis).await.unwrap();
+
+    assert_eq!(stack.resolve_at(1, code).await, target("true"));
+    let entry: String = redis::cmd("GET").arg(&key).query_async(&mut redis).await.unwrap();
+    assert!(!entry.contains("/evil"), "{entry}");
+    // An edit replaces whatever is there.
+    let path = format!("/api/v1/urls/{}", link["id"]);
+    let edit = json!({"original_url": "https://example.com/edited"});
+    assert_eq!(stack.client().patch(&path, &edit).send().await.status, 200);
+    for shortener in [0, 1] {
+        eventually(Duration::from_secs(1), "the edit takes effect", || async {
+            (stack.resolve_at(shortener, code).await == target("edited")).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn every_process_reports_that_redis_refuses_writes() {
+    let stack = Stack::builder().workers(1).start().await;
+    let client = redis::Client::open(stack.redis_url("operator")).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut config = async |key: &str, value: &str| {
+        let set = redis::cmd("CONFIG").arg("SET").arg(key).arg(value).to_owned();
+        let _: () = set.query_async(&mut redis).await.unwrap();
+    };
+    config("maxmemory-policy", "noeviction").await;
+    config("maxmemory", "1").await;
+    let processes = || stack.gateways.iter().chain(&stack.shorteners).chain(&stack.workers);
+    for process in processes() {
+        let what = format!("{} reports OOM", process.name());
+        eventually(Duration::from_secs(10), &what, || async {
+            let ready = process.admin_get("/readyz").await?.text();
+            let metrics = process.admin_get("/metrics").await?.text();
+            let counts = metrics.contains("linnet_readiness_check{check=\"redis\",state=\"up\"} 0");
+            (ready.contains("refuses writes: OOM") && counts).then_some(())
+        })
+        .await;
+    }
+    config("maxmemory", "100mb").await;
+    for process in processes() {
+        let what = format!("{} uses Redis again", process.name());
+        eventually(Duration::from_secs(10), &what, || async {
+            let metrics = process.admin_get("/metrics").await?.text();
+            metrics.contains("linnet_readiness_check{check=\"redis\",state=\"up\"} 1").then_some(())
+        })
+        .await;
+    }
+}
