@@ -3,7 +3,7 @@
 //! Input is untrusted: any bytes, any length. Output is short and printable.
 
 use isbot::Bots;
-use url::Url;
+use url::{Host, Url};
 use woothee::{parser::Parser, woothee::VALUE_UNKNOWN};
 
 use linnet_domain::{ClickValue, ValueKind};
@@ -104,7 +104,16 @@ pub(crate) fn referrer_host(referrer: &[u8]) -> String {
     let Ok(url) = Url::parse(&format!("https://{authority}/")) else { return String::new() };
     let host = url.host_str().unwrap_or_default();
     let host = host.strip_prefix("www.").unwrap_or(host);
-    if host.len() <= MAX_HOST { host.to_owned() } else { String::new() }
+    let is_name = matches!(url.host(), Some(Host::Ipv6(_))) || is_host_name(host);
+    if is_name && host.len() <= MAX_HOST { host.to_owned() } else { String::new() }
+}
+
+/// Whether the text is a host name or an IPv4 address. A URL may have other characters in its host, such as `;` and `=`.
+fn is_host_name(host: &str) -> bool {
+    host.split('.').all(|label| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        !label.is_empty() && !label.starts_with('-') && label.bytes().all(is_allowed)
+    })
 }
 
 /// The ISO 639 code of the first language in `Accept-Language`: 2 or 3 letters in lower case; empty if there is none.
@@ -227,6 +236,14 @@ mod tests {
             (b"https://\xff\xfe/", ""),
             (b"", ""),
             (b"https://", ""),
+            (b"https://x;=1+1/", ""),
+            (b"https://=cmd/", ""),
+            (b"https://+1.example/", ""),
+            (b"https://-1.example/", ""),
+            (b"https://a,b/", ""),
+            (b"https://a..b/", ""),
+            (b"https://192.0.2.1:80/", "192.0.2.1"),
+            (b"https://a_b.example/", "a_b.example"),
         ] {
             assert_eq!(referrer_host(referrer), host, "{}", String::from_utf8_lossy(referrer));
         }

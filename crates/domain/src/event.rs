@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{EventId, LinkId, UserId};
+use super::{EventDetails, EventId, LinkId, UserId};
 
 /// An event in the history of a link.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -23,7 +23,7 @@ pub struct Event {
     pub timestamp: DateTime<Utc>,
     /// Details; always an object.
     #[schema(value_type = Object)]
-    pub details: serde_json::Value,
+    pub details: EventDetails,
 }
 
 /// An event to create for a client.
@@ -36,7 +36,7 @@ pub struct NewEvent {
     /// The type.
     pub event_type: EventType,
     /// Details.
-    pub details: serde_json::Map<String, serde_json::Value>,
+    pub details: EventDetails,
 }
 
 /// A filter for lists of events; a `None` field matches every event.

@@ -2,25 +2,70 @@
 //!
 //! * Spreadsheets run a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break. An export puts an
 //!   apostrophe before such text, which spreadsheets then show as text. An import removes the apostrophe.
-//! * If text has apostrophes before such a character, an export adds one more, so that every text round-trips.
+//! * A spreadsheet of another region splits at semicolons or tabs, ignores the quotes around our cells, and begins a row
+//!   at each line break. So a formula after one of these within a cell gets an apostrophe too. After a comma it does
+//!   not: programs that split at commas respect the quotes, and addresses of maps contain `,-`.
+//! * If text has apostrophes or quotes before such a character, an export adds one more, so that every text round-trips.
 
 use std::borrow::Cow;
 
-const STARTERS: [char; 7] = ['=', '+', '-', '@', '\t', '\r', '\n'];
+/// The characters with which a formula begins.
+const STARTERS: [char; 4] = ['=', '+', '-', '@'];
+/// The characters after which some program begins another cell. At the beginning of a cell they count as starters too.
+const SEPARATORS: [char; 4] = [';', '\t', '\r', '\n'];
+/// The characters that programs remove from the beginning of a cell.
+const MARKS: [char; 2] = ['\'', '"'];
 
-fn is_formula_like(text: &str) -> bool {
-    text.trim_start_matches('\'').starts_with(STARTERS)
+/// Whether a program could take the text for a formula, if a cell begins with it.
+fn is_formula_like(text: &str, is_first: bool) -> bool {
+    let rest = text.trim_start_matches(MARKS);
+    rest.starts_with(STARTERS) || (is_first && rest.starts_with(['\t', '\r', '\n']))
+}
+
+/// The places at which a program could begin a cell, each with whether it is the first one.
+fn places(text: &str) -> impl Iterator<Item = (usize, bool)> {
+    let after = text.match_indices(SEPARATORS).map(|(at, separator)| (at + separator.len(), false));
+    std::iter::once((0, true)).chain(after)
 }
 
 /// The cell for a text.
 pub fn escape_formula(text: &str) -> Cow<'_, str> {
-    if is_formula_like(text) { format!("'{text}").into() } else { text.into() }
+    let is_dangerous =
+        |(at, is_first): &(usize, bool)| text.get(*at..).is_some_and(|rest| is_formula_like(rest, *is_first));
+    let mut places = places(text).filter(is_dangerous).peekable();
+    if places.peek().is_none() {
+        return text.into();
+    }
+    let mut cell = String::with_capacity(text.len() + 1);
+    let mut done = 0;
+    for (at, _) in places {
+        cell.push_str(text.get(done..at).unwrap_or_default());
+        cell.push('\'');
+        done = at;
+    }
+    cell.push_str(text.get(done..).unwrap_or_default());
+    cell.into()
 }
 
-/// The text of a cell: the inverse of [`escape_formula`]. A cell that another program wrote without the apostrophe
-/// is returned unchanged.
-pub fn unescape_formula(cell: &str) -> &str {
-    cell.strip_prefix('\'').filter(|text| is_formula_like(text)).unwrap_or(cell)
+/// The text of a cell: the inverse of [`escape_formula`]. A cell that another program wrote without apostrophes is
+/// returned unchanged.
+pub fn unescape_formula(cell: &str) -> Cow<'_, str> {
+    let is_protected = |(at, is_first): &(usize, bool)| {
+        let rest = cell.get(*at..).and_then(|rest| rest.strip_prefix('\''));
+        rest.is_some_and(|rest| is_formula_like(rest, *is_first))
+    };
+    let mut places = places(cell).filter(is_protected).peekable();
+    if places.peek().is_none() {
+        return cell.into();
+    }
+    let mut text = String::with_capacity(cell.len());
+    let mut done = 0;
+    for (at, _) in places {
+        text.push_str(cell.get(done..at).unwrap_or_default());
+        done = at + 1;
+    }
+    text.push_str(cell.get(done..).unwrap_or_default());
+    text.into()
 }
 
 #[cfg(test)]
@@ -34,9 +79,9 @@ mod tests {
             ("+49", "'+49"),
             ("-1", "'-1"),
             ("@SUM(A1)", "'@SUM(A1)"),
-            ("\t=1", "'\t=1"),
-            ("\r=1", "'\r=1"),
-            ("\n=1", "'\n=1"),
+            ("\t=1", "'\t'=1"),
+            ("\r=1", "'\r'=1"),
+            ("\n=1", "'\n'=1"),
             ("'=1", "''=1"),
             ("", ""),
             ("'", "'"),
@@ -44,6 +89,14 @@ mod tests {
             ("a=1", "a=1"),
             (" =1", " =1"),
             ("é", "é"),
+            ("\"=1", "'\"=1"),
+            ("a;=1+1", "a;'=1+1"),
+            ("a;\"=1\";b", "a;'\"=1\";b"),
+            ("a\t@x\n-1\r+1", "a\t'@x\n'-1\r'+1"),
+            ("=1;=2", "'=1;'=2"),
+            ("a;'=1", "a;''=1"),
+            ("a;b=1\n\nc", "a;b=1\n\nc"),
+            ("https://maps.example/@47.3,-122.4,15z", "https://maps.example/@47.3,-122.4,15z"),
         ] {
             assert_eq!(escape_formula(text), cell, "{text:?}");
             assert_eq!(unescape_formula(cell), text, "{cell:?}");
@@ -60,7 +113,7 @@ mod tests {
 
     #[test]
     fn every_text_round_trips() {
-        let characters = ['\'', '=', '+', '-', '@', '\t', '\r', '\n', 'a', ' ', 'é', ',', '"'];
+        let characters = ['\'', '=', '+', '-', '@', '\t', '\r', '\n', 'a', ' ', 'é', ';', '"'];
         let mut texts = vec![String::new()];
         for length in 0..4 {
             let longer = |text: &String| characters.map(|next| format!("{text}{next}"));
@@ -70,7 +123,11 @@ mod tests {
         assert_eq!(texts.len(), 1 + 13 + 13 * 13 + 13 * 13 * 13 + 13 * 13 * 13 * 13);
         for text in texts {
             let cell = escape_formula(&text);
-            assert!(!cell.starts_with(STARTERS), "{cell:?} is a formula");
+            for piece in cell.split(SEPARATORS) {
+                let piece = piece.trim_start_matches('"');
+                assert!(!piece.starts_with(STARTERS), "{cell:?} has a formula");
+            }
+            assert!(!cell.starts_with(['\t', '\r', '\n']), "{cell:?} is a formula");
             assert_eq!(unescape_formula(&cell), text);
         }
     }

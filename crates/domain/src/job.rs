@@ -133,6 +133,8 @@ pub struct NewJob {
     pub columns: Vec<String>,
     /// The columns that are ignored.
     pub unknown_columns: Vec<String>,
+    /// The columns in which the word `null` clears the field.
+    pub null_columns: Vec<String>,
 }
 
 /// The error of a job or of its last attempt.

@@ -3,11 +3,13 @@
 mod api_key;
 mod click;
 mod event;
+mod event_details;
 pub mod formula;
 mod ids;
 mod job;
 mod link;
 mod link_fields;
+mod link_search;
 mod page;
 mod redirect_status;
 pub mod rules;
@@ -23,6 +25,7 @@ mod visibility;
 pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
 pub use click::{ClickKind, ClickValue, ValueKind};
 pub use event::{Event, EventFilter, EventType, NewEvent};
+pub use event_details::{EventDetails, ONCE_RULE};
 pub use ids::{EventId, InvalidId, JobId, LinkId, OutboxId, UserId};
 pub use job::{
     Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
@@ -30,6 +33,7 @@ pub use job::{
 };
 pub use link::{Link, LinkFilter, LinkPatch, NewLink};
 pub use link_fields::{FieldInput, FieldSource, LinkAttributePatch, LinkAttributes, LinkField};
+pub use link_search::{LinkSearch, LinkSearchError};
 pub use page::{
     Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, PageStart, ParseCursorError, SortKey, TimeSortKey,
 };

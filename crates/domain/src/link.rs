@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{LinkAttributePatch, LinkAttributes, LinkId, ShortCode, TargetUrl, UserId};
+use super::{
+    LinkAttributePatch, LinkAttributes, LinkId, LinkSearch, ShortCode, TargetUrl, UserId,
+};
 
 /// A link.
 #[derive(Debug, Clone)]
@@ -41,9 +43,10 @@ pub struct NewLink {
 }
 
 impl NewLink {
-    /// Whether the link has a generated short code and no limits, so that an existing link can be returned instead.
-    pub fn is_plain(&self) -> bool {
-        self.short_code.is_none()
+    /// Whether an existing link can be returned instead: the link has an owner, a generated short code and no limits.
+    pub fn is_reusable(&self) -> bool {
+        self.user_id.is_some()
+            && self.short_code.is_none()
             && self.attributes.is_active
             && self.attributes.expires_at.is_none()
             && self.attributes.max_clicks.is_none()
@@ -73,5 +76,5 @@ pub struct LinkFilter {
     /// Whether matching links are active.
     pub is_active: Option<bool>,
     /// Links whose short code, target URL or title contains this text, in any case.
-    pub search: Option<String>,
+    pub search: Option<LinkSearch>,
 }

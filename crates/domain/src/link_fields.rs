@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     RedirectStatus,
-    rules::{Boolean, Positive, Rule, Text, Time, ValueSchema},
+    rules::{Boolean, FutureTime, Positive, Rule, Text, ValueSchema},
 };
 
 /// The declaration of one field.
@@ -151,9 +151,9 @@ link_fields! {
         importable: true,
         exportable: true,
     }
-    /// The time after which the link no longer redirects.
+    /// The time after which the link no longer redirects. A new value is in the future.
     expires_at: Option<DateTime<Utc>> {
-        rule: Time,
+        rule: FutureTime,
         default: None,
         clearable: true,
         importable: true,

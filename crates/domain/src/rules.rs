@@ -86,6 +86,12 @@ pub trait Rule {
 
     /// Reads a cell of a file.
     fn from_text(text: &str) -> Result<Self::Value, Violation>;
+
+    /// Checks a value against the time of the request. The error is the wording of the rule.
+    fn check(value: &Self::Value, now: DateTime<Utc>) -> Result<(), &'static str> {
+        let _ = (value, now);
+        Ok(())
+    }
 }
 
 /// Text of 1 to `MAX_CHARS` characters.
@@ -103,6 +109,27 @@ pub struct Positive;
 /// A time in a year that RFC 3339 can write.
 #[derive(Debug)]
 pub struct Time;
+
+/// A [`Time`] in the future.
+#[derive(Debug)]
+pub struct FutureTime;
+
+impl Rule for FutureTime {
+    type Value = DateTime<Utc>;
+    const SCHEMA: ValueSchema = Time::SCHEMA;
+
+    fn from_json(value: Value) -> Result<DateTime<Utc>, Violation> {
+        Time::from_json(value)
+    }
+
+    fn from_text(text: &str) -> Result<DateTime<Utc>, Violation> {
+        Time::from_text(text)
+    }
+
+    fn check(value: &DateTime<Utc>, now: DateTime<Utc>) -> Result<(), &'static str> {
+        if *value > now { Ok(()) } else { Err("must be in the future") }
+    }
+}
 
 impl<const MAX_CHARS: usize> Rule for Text<MAX_CHARS> {
     type Value = String;

@@ -1,14 +1,16 @@
 //! The gateway's own problems: every error response that did not come from a shortener.
 
 use actix_web::{
-    HttpResponse, ResponseError as _,
+    HttpRequest, HttpResponse, ResponseError as _,
     http::header::{ALLOW, HeaderName, HeaderValue},
+    web,
 };
 use linnet_domain::Scope;
 use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 
 use crate::{
     auth::{Caller, CredentialError, LookupError},
+    proxy,
     upstream::UpstreamError,
 };
 
@@ -25,8 +27,13 @@ pub(crate) fn response(problem: &Problem) -> HttpResponse {
     response
 }
 
-/// 404 for a path that has no route.
-pub(crate) async fn unknown_path() -> HttpResponse {
+/// 404 for a path that has no route. A body is not read.
+pub(crate) async fn unknown_path(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    proxy::without_body(request.headers(), not_found(), payload.into_inner())
+}
+
+/// [`unknown_path`] for a request without a body.
+pub(crate) fn not_found() -> HttpResponse {
     response(&Problem::not_found("Nothing exists at this path."))
 }
 
@@ -57,6 +64,14 @@ pub(crate) fn body_timeout() -> Problem {
 pub(crate) fn body_broken() -> Problem {
     Problem::of(ProblemCode::BodyBroken)
         .detail("The request body ended early, or its encoding is not valid.")
+}
+
+/// 503 for a body that does not fit beside those in progress.
+pub(crate) fn too_many_bodies() -> Problem {
+    Problem::unavailable(
+        format!("Too many request bodies are in progress; retry after {RETRY_AFTER_S} s."),
+        RETRY_AFTER_S,
+    )
 }
 
 /// 429; `retry_after_s` in seconds.

@@ -12,6 +12,7 @@ use actix_web::{
 use http::HeaderValue;
 use linnet_domain::Scope;
 use linnet_platform::{
+    byte_budget::ByteBudget,
     clock::Clock,
     invalidation_bus::{self, InvalidationSink},
     lifecycle::Lifecycle,
@@ -37,6 +38,7 @@ use crate::{
     metrics,
     pages::{self, Pages},
     problems,
+    proxy::BodyOwner,
     release::SERVICE,
     routing,
     thread_state::ThreadState,
@@ -73,6 +75,7 @@ struct SharedState {
     upstreams: Arc<Upstreams>,
     counters: Arc<Counters>,
     limits: Arc<RateLimits>,
+    bodies: ByteBudget<BodyOwner>,
     service_token: HeaderValue,
 }
 
@@ -145,6 +148,7 @@ impl Application {
                 &settings.limits,
                 AddressHasher::new(&settings.service),
             )),
+            bodies: settings.limits.body_budget(),
             service_token,
             lifecycle,
             settings: Arc::new(settings),
@@ -291,5 +295,6 @@ fn thread_state(shared: &SharedState) -> ThreadState {
         trusted_peers: settings.gateway.trusted_peers.as_slice().into(),
         request_timeout: settings.gateway.request_timeout(),
         body_limit: settings.limits.body_bytes,
+        bodies: shared.bodies.clone(),
     }
 }

@@ -6,12 +6,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use linnet_domain::Scopes;
-use linnet_platform::lifecycle::Lifecycle;
+use linnet_platform::{byte_budget::ByteBudget, lifecycle::Lifecycle};
 
 use crate::{
     auth::KeyAuthenticator,
     config::{Anonymous, Network},
     limit::RateLimiter,
+    proxy::BodyOwner,
     upstream::UpstreamClient,
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct ThreadState {
     pub(crate) all_scopes: Scopes,
     pub(crate) trusted_peers: Arc<[Network]>,
     pub(crate) request_timeout: Duration,
-    /// Largest body of a route that does not stream, in bytes.
+    /// Largest JSON body, in bytes, for routes whose own limit is higher.
     pub(crate) body_limit: usize,
+    /// Bounds the bodies in progress; of the process.
+    pub(crate) bodies: ByteBudget<BodyOwner>,
 }

@@ -2,10 +2,11 @@
 
 use std::sync::LazyLock;
 
+use chrono::{DateTime, Utc};
 use linnet_domain::{
-    Email, EventType, JobKind, LinkAttributePatch, LinkField, RowProblem, ShortCode, TargetPolicy,
+    Email, EventDetails, EventType, JobKind, LinkAttributePatch, LinkField, RowProblem, ShortCode, TargetPolicy,
     User, UserId, bounded_text,
-    rules::{NO_NUL_RULE, Rule, Time, Violation},
+    rules::{Rule, Time, Violation},
 };
 use linnet_store::{ImportEvent, ImportLink, ImportUser, WriteRows};
 
@@ -23,6 +24,10 @@ pub struct RowRules {
     pub by_admin: bool,
     /// The owner of links whose rows name no owner.
     pub owner: Option<UserId>,
+    /// The columns of text in which the word `null` clears the field.
+    pub null_columns: Vec<String>,
+    /// The time with which expiries are compared.
+    pub now: DateTime<Utc>,
 }
 
 /// A kind of row.
@@ -60,7 +65,7 @@ impl ImportRow for ImportUser {
     }
 
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>> {
-        let mut values = Values::new(row);
+        let mut values = Values::new(row, rules);
         let id = if rules.by_admin { values.optional("id", id) } else { None };
         let username = values.required("username", |text| {
             bounded_text(text, User::MAX_USERNAME).map_err(Violation::invalid)
@@ -90,7 +95,7 @@ impl ImportRow for ImportLink {
     }
 
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>> {
-        let mut values = Values::new(row);
+        let mut values = Values::new(row, rules);
         let id = if rules.by_admin { values.optional("id", id) } else { None };
         let user_id = owner(row, &mut values, rules);
         let short_code = values
@@ -136,15 +141,15 @@ impl ImportRow for ImportEvent {
         }
     }
 
-    fn read(row: &Row<'_>, _: &RowRules) -> Result<Self, Vec<RowProblem>> {
-        let mut values = Values::new(row);
+    fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>> {
+        let mut values = Values::new(row, rules);
         let number = values.required("id", id);
         let url_id = values.optional("url_id", id);
         let user_id = values.optional("user_id", id);
         let event_type = values
             .required("event_type", |text| EventType::parse(text).map_err(Violation::invalid));
         let timestamp = values.required("timestamp", Time::from_text);
-        let details = values.optional("details", object).unwrap_or_default();
+        let details = values.optional("details", EventDetails::from_text).unwrap_or_default();
         let event = (|| {
             Some(Self {
                 id: number?,
@@ -152,22 +157,10 @@ impl ImportRow for ImportEvent {
                 user_id,
                 event_type: event_type?.as_str().to_owned(),
                 timestamp: timestamp?,
-                details: details.into(),
+                details,
             })
         })();
         values.finish(event)
-    }
-}
-
-fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Violation> {
-    match serde_json::from_str(text) {
-        // PostgreSQL's jsonb cannot store NUL, which JSON text contains only as an escape.
-        Ok(serde_json::Value::Object(_)) if text.contains("\\u0000") => {
-            Err(Violation::invalid(NO_NUL_RULE))
-        }
-        Ok(serde_json::Value::Object(map)) => Ok(map),
-        Ok(_) => Err(Violation::invalid("must be a JSON object")),
-        Err(error) => Err(Violation::invalid(format!("must be valid JSON: {error}"))),
     }
 }
 
@@ -179,9 +172,13 @@ mod tests {
     use crate::source::Rows;
     use linnet_domain::{LinkId, RowFormat};
 
+    fn now() -> DateTime<Utc> {
+        "2026-11-27T12:00:00Z".parse().unwrap()
+    }
+
     fn read<T: ImportRow>(text: &str, by_admin: bool) -> Vec<Result<T, Vec<RowProblem>>> {
         let targets = TargetPolicy::new(&["https".into()], "http://localhost:8080", &[]).unwrap();
-        let rules = RowRules { targets, by_admin, owner: UserId::new(7) };
+        let rules = RowRules { targets, by_admin, owner: UserId::new(7), null_columns: vec!["title".to_owned()], now: now() };
         let mut source = Rows::open(Cursor::new(text), RowFormat::Csv, &T::columns()).unwrap();
         let mut rows = Vec::new();
         while let Some(row) = source.next().unwrap() {
@@ -218,12 +215,34 @@ mod tests {
     }
 
     #[test]
-    fn empty_cells_clear_a_field_only_if_it_can_be_cleared() {
-        let rows =
-            read::<ImportLink>("original_url,title,is_active\nhttps://example.com,,\n", false);
-        let attributes = &rows[0].as_ref().unwrap().attributes;
-        let title_cleared = LinkAttributePatch { title: Some(None), ..Default::default() };
-        assert_eq!(*attributes, title_cleared);
+    fn empty_cells_leave_fields_as_they_are_and_null_clears_them_where_that_is_an_option() {
+        let rows = read::<ImportLink>(
+            "original_url,title,max_clicks,is_active\n\
+             https://example.com,,,\n\
+             https://example.com,null,,\n\
+             https://example.com,Null,,\n\
+             https://example.com,,null,\n",
+            false,
+        );
+        let attributes = |row: usize| rows[row].as_ref().unwrap().attributes.clone();
+        assert_eq!(attributes(0), LinkAttributePatch::default());
+        let cleared = LinkAttributePatch { title: Some(None), ..Default::default() };
+        assert_eq!(attributes(1), cleared);
+        assert_eq!(attributes(2).title, Some(Some("Null".to_owned())));
+        assert_eq!(columns(&rows[3]), ["max_clicks"], "the option does not name this column");
+    }
+
+    #[test]
+    fn an_expiry_of_a_row_is_in_the_future() {
+        let rows = read::<ImportLink>(
+            "original_url,expires_at\n\
+             https://example.com,2026-11-27 12:00:01\n\
+             https://example.com,2026-11-27T12:00:00Z\n",
+            false,
+        );
+        assert!(rows[0].is_ok());
+        let problems = rows[1].as_ref().unwrap_err();
+        assert_eq!(problems[0].message, "must be in the future");
     }
 
     #[test]
@@ -254,7 +273,7 @@ mod tests {
              4,,,deleted,2025-09-28 22:57:23,\n",
             true,
         );
-        assert_eq!(rows[0].as_ref().unwrap().details["a"], 1);
+        assert_eq!(rows[0].as_ref().unwrap().details.as_str(), "{\"a\":1}");
         assert!(rows[1].is_err());
         assert!(rows[2].is_err());
         assert!(rows[3].is_ok());

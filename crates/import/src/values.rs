@@ -5,17 +5,21 @@ use linnet_domain::{
     rules::{Rule, Violation},
 };
 
-use super::source::{Row, RowDefect};
+use super::{
+    rows::RowRules,
+    source::{Row, RowDefect},
+};
 
 /// The values of one row.
 pub(super) struct Values<'a> {
     row: &'a Row<'a>,
+    rules: &'a RowRules,
     problems: Vec<RowProblem>,
 }
 
 impl<'a> Values<'a> {
-    pub(super) fn new(row: &'a Row<'a>) -> Self {
-        Self { row, problems: Vec::new() }
+    pub(super) fn new(row: &'a Row<'a>, rules: &'a RowRules) -> Self {
+        Self { row, rules, problems: Vec::new() }
     }
 
     /// A value that must be present.
@@ -47,6 +51,12 @@ impl<'a> Values<'a> {
         }
     }
 
+    fn is_null(&self, column: &str) -> bool {
+        let may_be_word = self.rules.null_columns.iter().any(|name| name == column);
+        self.row.is_null(column)
+            || (may_be_word && matches!(self.row.value(column), Ok(Some(text)) if text == "null"))
+    }
+
     /// Adds a problem of a column.
     pub(super) fn problem(&mut self, column: &str, violation: Violation) {
         self.problems.push(RowProblem {
@@ -66,16 +76,22 @@ impl<'a> Values<'a> {
 }
 
 impl FieldSource for Values<'_> {
-    /// An empty cell of a present column clears the field if it can be cleared.
+    /// An empty cell leaves the field as it is. JSON's null clears it, and the word `null` in one of
+    /// [`RowRules::null_columns`].
     fn read<R: Rule>(&mut self, field: &LinkField) -> FieldInput<R::Value> {
         if !field.importable {
             return FieldInput::Absent;
         }
-        match self.optional(field.name, R::from_text) {
-            Some(value) => FieldInput::Value(value),
-            None if field.clearable && self.row.is_given(field.name) => FieldInput::Cleared,
-            None => FieldInput::Absent,
+        if field.clearable && self.is_null(field.name) {
+            return FieldInput::Cleared;
         }
+        let now = self.rules.now;
+        let value = self.optional(field.name, |text| {
+            let value = R::from_text(text)?;
+            R::check(&value, now).map_err(Violation::invalid)?;
+            Ok(value)
+        });
+        value.map_or(FieldInput::Absent, FieldInput::Value)
     }
 }
 

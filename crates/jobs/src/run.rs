@@ -2,6 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
+use chrono::Utc;
 use linnet_platform::{
     backoff::{Backoff, jittered},
     redis_client::RedisClient,
@@ -123,8 +124,13 @@ impl JobRunner {
             from: Position { offset: number(run.resume_offset), line: number(run.resume_line) },
             rows: self.settings.chunk_rows,
         };
-        let rules =
-            RowRules { targets: self.targets.clone(), by_admin: run.by_admin, owner: run.user_id };
+        let rules = RowRules {
+            targets: self.targets.clone(),
+            by_admin: run.by_admin,
+            owner: run.user_id,
+            null_columns: run.null_columns.clone(),
+            now: Utc::now(),
+        };
         let mut chunks = read_chunks::<T>(bounds.clone(), rules);
         let mut throttle = Throttle::new(self.settings.throttle_percent, self.settings.lease() / 3);
         loop {

@@ -1,6 +1,7 @@
 //! Everything a Linnet process needs to run, and nothing of the product.
 //!
 //! * [`backoff`]: waits between failed attempts.
+//! * [`byte_budget`]: bounds the bytes that requests hold.
 //! * [`cli`]: the command line that all programs share.
 //! * [`client_network`]: groups client addresses for limits.
 //! * [`clock`]: the wall clock, passed to code whose result depends on it.
@@ -19,6 +20,7 @@
 //! * [`testing`]: test helpers that several programs share.
 
 pub mod backoff;
+pub mod byte_budget;
 pub mod cli;
 pub mod client_network;
 pub mod clock;

@@ -14,6 +14,27 @@ pub enum BodyMode {
     Streamed,
 }
 
+/// The body that a method reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestBody {
+    /// None. RFC 9110 gives the content of `GET`, `HEAD` and `DELETE` no meaning, so a body that is present is neither
+    /// read nor forwarded.
+    Ignored,
+    /// A JSON object.
+    Json {
+        /// The largest body, in bytes.
+        max_bytes: usize,
+    },
+    /// A file of rows, which has its own limits.
+    Upload,
+}
+
+/// The largest JSON body, in bytes. The longest valid one has a target and a title of the greatest length, with each
+/// character written as an escape.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// The largest JSON body with a list of ids, in bytes.
+pub const MAX_BULK_BODY_BYTES: usize = 1024 * 1024;
+
 /// A path with its methods.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -23,6 +44,8 @@ pub struct Route {
     pub methods: &'static [(Method, Scope)],
     /// How bodies are transferred.
     pub body_mode: BodyMode,
+    /// The bodies of methods that differ from the default; see [`Route::body`].
+    bodies: &'static [(Method, RequestBody)],
     /// Whether `gateway.anonymous = create` permits anonymous `POST` requests.
     pub creates_links: bool,
 }
@@ -32,6 +55,24 @@ impl Route {
     pub fn scope(&self, method: &Method) -> Option<Scope> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.methods.iter().find(|(known, _)| known == method).map(|(_, scope)| *scope)
+    }
+
+    /// The body that the method reads. Default: JSON of [`MAX_BODY_BYTES`] for `POST`, `PUT` and `PATCH`, none for
+    /// other methods.
+    pub fn body(&self, method: &Method) -> RequestBody {
+        let own = self.bodies.iter().find(|(known, _)| known == method).map(|(_, body)| *body);
+        own.unwrap_or_else(|| {
+            if [Method::POST, Method::PUT, Method::PATCH].contains(method) {
+                RequestBody::Json { max_bytes: MAX_BODY_BYTES }
+            } else {
+                RequestBody::Ignored
+            }
+        })
+    }
+
+    /// The route with this path, as actix names it.
+    pub fn of_path(path: &str) -> Option<&'static Self> {
+        ROUTES.iter().find(|route| route.path == path)
     }
 
     /// The value of the `Allow` header.
@@ -49,13 +90,20 @@ impl Route {
 
     /// A route with buffered bodies.
     pub const fn new(path: &'static str, methods: &'static [(Method, Scope)]) -> Self {
-        Self { path, methods, body_mode: BodyMode::Buffered, creates_links: false }
+        Self { path, methods, body_mode: BodyMode::Buffered, bodies: &[], creates_links: false }
     }
 
     /// Streams the route's bodies.
     #[must_use]
     pub const fn streamed(mut self) -> Self {
         self.body_mode = BodyMode::Streamed;
+        self
+    }
+
+    /// Sets the bodies of methods that differ from the default.
+    #[must_use]
+    pub const fn bodies(mut self, bodies: &'static [(Method, RequestBody)]) -> Self {
+        self.bodies = bodies;
         self
     }
 
@@ -77,7 +125,12 @@ pub static ROUTES: &[Route] = &[
             (Method::DELETE, Scope::UrlsWrite),
         ],
     )
-    .streamed(),
+    .streamed()
+    .bodies(&[
+        (Method::POST, RequestBody::Upload),
+        (Method::PATCH, RequestBody::Json { max_bytes: MAX_BULK_BODY_BYTES }),
+        (Method::DELETE, RequestBody::Json { max_bytes: MAX_BULK_BODY_BYTES }),
+    ]),
     Route::new("/api/v1/urls/export", &[(Method::GET, Scope::UrlsRead)]).streamed(),
     Route::new(
         "/api/v1/urls/{id}",
@@ -100,7 +153,9 @@ pub static ROUTES: &[Route] = &[
         "/api/v1/users",
         &[(Method::GET, Scope::UsersRead), (Method::POST, Scope::UsersWrite)],
     ),
-    Route::new("/api/v1/users/bulk", &[(Method::POST, Scope::JobsWrite)]).streamed(),
+    Route::new("/api/v1/users/bulk", &[(Method::POST, Scope::JobsWrite)])
+        .streamed()
+        .bodies(&[(Method::POST, RequestBody::Upload)]),
     Route::new(
         "/api/v1/users/{id}",
         &[
@@ -116,8 +171,10 @@ pub static ROUTES: &[Route] = &[
         "/api/v1/jobs/{id}",
         &[(Method::GET, Scope::UrlsRead), (Method::DELETE, Scope::JobsWrite)],
     ),
-    Route::new("/api/v1/jobs/{id}/cancel", &[(Method::POST, Scope::JobsWrite)]),
-    Route::new("/api/v1/jobs/{id}/replay", &[(Method::POST, Scope::JobsWrite)]),
+    Route::new("/api/v1/jobs/{id}/cancel", &[(Method::POST, Scope::JobsWrite)])
+        .bodies(&[(Method::POST, RequestBody::Ignored)]),
+    Route::new("/api/v1/jobs/{id}/replay", &[(Method::POST, Scope::JobsWrite)])
+        .bodies(&[(Method::POST, RequestBody::Ignored)]),
     Route::new("/api/v1/jobs/{id}/errors", &[(Method::GET, Scope::UrlsRead)]).streamed(),
     Route::new("/api/v1/jobs/{id}/events", &[(Method::GET, Scope::UrlsRead)]).streamed(),
     Route::new(
@@ -183,6 +240,36 @@ mod tests {
     #[test]
     fn allow_lists_the_methods_of_the_route() {
         assert_eq!(route("/api/v1/urls").allow(), "GET, HEAD, POST, OPTIONS");
+    }
+
+    #[test]
+    fn must_25_every_method_has_a_bound_for_its_body() {
+        let mut with_large_bodies = Vec::new();
+        for route in ROUTES {
+            for method in [Method::GET, Method::HEAD] {
+                assert_eq!(route.body(&method), RequestBody::Ignored, "{}", route.path);
+            }
+            for (method, _) in route.methods {
+                let what = format!("{method} {}", route.path);
+                match route.body(method) {
+                    RequestBody::Ignored => {
+                        let is_action = ["/cancel", "/replay"].iter().any(|e| what.ends_with(e));
+                        assert!(is_action || [Method::GET, Method::DELETE].contains(method), "{what}");
+                    }
+                    RequestBody::Json { max_bytes: MAX_BODY_BYTES } => {}
+                    RequestBody::Json { .. } | RequestBody::Upload => with_large_bodies.push(what),
+                }
+            }
+        }
+        assert_eq!(
+            with_large_bodies,
+            [
+                "POST /api/v1/urls/bulk",
+                "PATCH /api/v1/urls/bulk",
+                "DELETE /api/v1/urls/bulk",
+                "POST /api/v1/users/bulk",
+            ]
+        );
     }
 
     #[test]

@@ -4,12 +4,16 @@ use std::{path::Path, time::Duration};
 
 use linnet_platform::server::StartError;
 use linnet_platform::{
+    byte_budget::ByteBudget,
     listener::Address,
     settings::{
         Problems, RedisSettings, Settings as LoadSettings, SettingsError, ShutdownSettings, load,
     },
 };
-use linnet_protocol::settings::{PublicSettings, ServiceSettings};
+use linnet_protocol::{
+    routes::MAX_BULK_BODY_BYTES,
+    settings::{PublicSettings, ServiceSettings},
+};
 use linnet_telemetry::TelemetrySettings;
 use linnet_worker::{
     WorkerConfig, WorkerSettings,
@@ -84,7 +88,12 @@ pub struct ShortenerSettings {
     pub request_timeout_ms: u64,
     /// Connections of one server thread.
     pub max_connections: usize,
+    /// Bytes of all JSON bodies in progress. One user can take a quarter.
+    pub body_bytes: usize,
 }
+
+/// The part of [`ShortenerSettings::body_bytes`] that one user can take.
+const BODY_SHARE: usize = 4;
 
 impl Default for ShortenerSettings {
     fn default() -> Self {
@@ -98,6 +107,7 @@ impl Default for ShortenerSettings {
             head_timeout_ms: 10_000,
             request_timeout_ms: 30_000,
             max_connections: 8_192,
+            body_bytes: 8 * 1024 * 1024,
         }
     }
 }
@@ -121,6 +131,13 @@ impl ShortenerSettings {
             "shortener.max_connections",
             "must be at least 1",
         );
+        let least = BODY_SHARE * MAX_BULK_BODY_BYTES;
+        problems.require_within("shortener.body_bytes", self.body_bytes, least..=1024 * 1024 * 1024);
+    }
+
+    /// A budget of [`Self::body_bytes`].
+    pub fn body_budget(&self) -> ByteBudget<String> {
+        ByteBudget::new(self.body_bytes, self.body_bytes / BODY_SHARE)
     }
 
     /// [`Self::request_timeout_ms`] as a duration.

@@ -12,10 +12,10 @@ use linnet_clicks::{ClickBuffers, LiveClicks, UserAgentParser};
 use linnet_domain::TargetPolicy;
 use linnet_jobs::JobService;
 use linnet_platform::{
-    clock::Clock, lifecycle::Lifecycle, listener::BoundSocket, redis_client::RedisClient,
+    byte_budget::ByteBudget, clock::Clock, lifecycle::Lifecycle, listener::BoundSocket, redis_client::RedisClient,
     server::run_on,
 };
-use linnet_protocol::address_hash::AddressHasher;
+use linnet_protocol::{address_hash::AddressHasher, routes::MAX_BODY_BYTES};
 use linnet_resolve::{
     CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver,
     listener::{self, MissBudget, ResolveMetrics, ResolveState},
@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) live: Option<LiveClicks>,
     pub(crate) jobs: JobService,
     pub(crate) exports: Exports,
+    pub(crate) bodies: ByteBudget<String>,
     pub(crate) targets: TargetPolicy,
 }
 
@@ -98,7 +99,7 @@ pub(crate) fn serve_api(shared: &Shared, socket: BoundSocket) -> io::Result<Serv
             .app_data(web::Data::new(thread.settings.service.clone()))
             .app_data(web::Data::new(AddressHasher::new(&thread.settings.service)))
             .app_data(web::Data::new(RequestTimeout(thread.settings.shortener.request_timeout())))
-            .app_data(web::PayloadConfig::new(api::MAX_BODY_BYTES))
+            .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
             .wrap(from_fn(limit_time))
             .wrap(from_fn(require_token))
             .wrap(from_fn(close_while_draining))
@@ -175,6 +176,7 @@ impl Shared {
             exports: self.exports.of_thread(store.max_connections()),
             store,
             live: self.live.clone(),
+            bodies: self.bodies.clone(),
             jobs: self.jobs.clone(),
             targets: self.targets.clone(),
             base_url: self.settings.public.base_url.clone(),

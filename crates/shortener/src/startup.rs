@@ -153,6 +153,7 @@ fn start(
         agents,
         clicks: recording.as_ref().map(|recording| recording.buffers.clone()),
         exports: Exports::default(),
+        bodies: settings.shortener.body_budget(),
         targets: settings.target_policy().map_err(StartError::setting("public.own_hosts"))?,
         settings,
     };

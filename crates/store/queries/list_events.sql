@@ -8,6 +8,7 @@
 -- $7      event type (NULL: all)
 -- $8, $9  page size and offset
 -- $10     roll-up key of the visible owner (NULL if $4 is not a user)
+-- $11     most bytes of the details of all rows; the first row is returned in any case
 --
 -- The filters leave at most two branches. Each follows an index in the order of the list and ends with the page, so a
 -- page costs as much as it contains. Conditions on parameters alone disable whole branches, in a generic plan too.
@@ -111,14 +112,19 @@ WITH hours AS (
          agent_id, origin_id, referrer_id, campaign_id
     FROM click
    ORDER BY timestamp, id LIMIT $8 OFFSET $9
+), sized AS (
+  SELECT *, count(*) OVER () AS rows, row_number() OVER (ORDER BY timestamp, id) AS number,
+         sum(COALESCE(octet_length(details::text), 0)) OVER (ORDER BY timestamp, id) AS bytes
+    FROM page
 )
 -- Subqueries, because joins would read all values instead of a page's.
 SELECT id AS "id!: EventId", url_id AS "url_id: LinkId",
        user_id AS "user_id: UserId", event_type AS "event_type!",
-       timestamp AS "timestamp!", details AS "details?", kind AS "kind?",
+       timestamp AS "timestamp!", details AS "details?: EventDetails", rows AS "rows!", kind AS "kind?",
        (SELECT parts FROM click_values WHERE id = agent_id) AS agent,
        (SELECT parts FROM click_values WHERE id = origin_id) AS origin,
        (SELECT parts FROM click_values WHERE id = referrer_id) AS referrer,
        (SELECT parts FROM click_values WHERE id = campaign_id) AS campaign
-  FROM page
+  FROM sized
+ WHERE bytes <= $11::bigint OR number = 1
  ORDER BY timestamp, id

@@ -16,7 +16,7 @@ use linnet_domain::{LinkField, LinkFilter, Visibility, rules::ValueSchema};
 use super::{
     Store, StoreError,
     copy::{BinaryReader, MalformedCopy},
-    links::contains_pattern,
+    links::search_patterns,
 };
 
 /// The server cancels a longer export, because an open snapshot prevents the vacuuming of dead rows.
@@ -119,17 +119,22 @@ impl Store {
     ) -> Result<LinkExport, StoreError> {
         let mut connection = self.pool.acquire().await?;
         connection.close_on_drop();
+        let [text, encoded, host] = search_patterns(filter);
         let query = sqlx::query!(
             "SELECT set_config('statement_timeout', $1, true) AS timeout,
                     set_config('linnet.visible_to', $2, true) AS visible_to,
                     set_config('linnet.user_id', $3, true) AS user_id,
                     set_config('linnet.is_active', $4, true) AS is_active,
-                    set_config('linnet.search', $5, true) AS search",
+                    set_config('linnet.search', $5, true) AS search,
+                    set_config('linnet.encoded_search', $6, true) AS encoded_search,
+                    set_config('linnet.host_search', $7, true) AS host_search",
             MAX_DURATION,
             visible_to.owner_filter().map(|owner| owner.to_string()),
             filter.user_id.map(|id| id.to_string()),
             filter.is_active.map(|is_active| is_active.to_string()),
-            filter.search.as_deref().map(contains_pattern),
+            text,
+            encoded,
+            host,
         );
         sqlx::query("BEGIN READ ONLY").execute(&mut *connection).await?;
         observe_query("begin_export", query.fetch_one(&mut *connection)).await?;
@@ -184,11 +189,21 @@ fn copy_statement(filter: &LinkFilter, visible_to: Visibility) -> String {
     if filter.is_active.is_some() {
         conditions.push("is_active = current_setting('linnet.is_active')::boolean");
     }
+    let settings = ["search", "encoded_search", "host_search"];
+    let matches: Vec<String> = settings
+        .into_iter()
+        .zip(search_patterns(filter))
+        .filter(|(_, pattern)| pattern.is_some())
+        .map(|(setting, _)| {
+            format!(
+                r#"(short_code COLLATE "default" || ' ' || original_url || ' ' || COALESCE(title, ''))
+                   ILIKE current_setting('linnet.{setting}')"#
+            )
+        })
+        .collect();
+    let matches = format!("({})", matches.join(" OR "));
     if filter.search.is_some() {
-        conditions.push(
-            r#"(short_code COLLATE "default" || ' ' || original_url || ' ' || COALESCE(title, ''))
-               ILIKE current_setting('linnet.search')"#,
-        );
+        conditions.push(&matches);
     }
     let columns: Vec<_> = ExportColumn::all().iter().map(|column| column.name).collect();
     format!(

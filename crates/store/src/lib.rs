@@ -33,6 +33,7 @@ pub use clicks::{
 };
 pub use erase::ErasureCounts;
 pub use error::{Constraint, StoreError};
+pub use events::EventPage;
 pub use export::{ExportCell, ExportColumn, ExportedLink, LinkExport};
 pub use idempotency::{IdempotencyClaim, IdempotentTransaction, StoredResponse};
 pub use import::{

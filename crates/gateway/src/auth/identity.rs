@@ -14,6 +14,7 @@ const SCOPES: HeaderName = HeaderName::from_static(SCOPES_HEADER);
 #[derive(Debug)]
 pub(crate) struct KeyIdentity {
     key_id: Box<str>,
+    user_id: UserId,
     scopes: Scopes,
     user_header: HeaderValue,
     key_header: HeaderValue,
@@ -29,11 +30,17 @@ impl KeyIdentity {
     ) -> Result<Self, InvalidHeaderValue> {
         Ok(Self {
             key_id: key_id.into(),
+            user_id,
             scopes,
             user_header: user_id.get().into(),
             key_header: HeaderValue::from_str(key_id)?,
             scopes_header: HeaderValue::from_str(&scopes.to_string())?,
         })
+    }
+
+    /// The user who owns the key.
+    pub(crate) fn user_id(&self) -> UserId {
+        self.user_id
     }
 
     /// The public id of the key.

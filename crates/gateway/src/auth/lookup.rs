@@ -80,7 +80,6 @@ pub(super) async fn look_up(
             path: PathAndQuery::from_static(key_lookup::PATH),
             headers,
             body: CallBody::Buffered(Bytes::from(request)),
-            is_idempotent: true,
             deadline: Some(deadline),
         })
         .await?;

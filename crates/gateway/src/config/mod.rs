@@ -103,7 +103,7 @@ mod tests {
             ("LINNET__GATEWAY__TRUSTED_PEERS", "10.0.0.0/99"),
             ("LINNET__GATEWAY__REQUEST_TIMEOUT_MS", "0"),
             ("LINNET__UPSTREAM__SHORTENERS", ""),
-            ("LINNET__UPSTREAM__RETRY_BUDGET_PERCENT", "101"),
+            ("LINNET__LIMITS__BODY_BYTES_IN_PROGRESS", "1000"),
             ("LINNET__AUTH__CACHE_ENTRIES", "0"),
             ("LINNET__AUTH__NO_SUCH_KEY", "0"),
             ("LINNET__LIMITS__KEY_BURST", "0"),
@@ -124,11 +124,11 @@ mod tests {
                 "gateway.listen",
                 "gateway.request_timeout_ms",
                 "gateway.trusted_peers",
+                "limits.body_bytes_in_progress",
                 "limits.key_burst",
                 "public.base_url",
                 "service.token",
                 "telemetry.log_level",
-                "upstream.retry_budget_percent",
                 "upstream.shorteners",
             ]
         );

@@ -2,10 +2,11 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use linnet_platform::{listener::Address, settings::Problems};
+use linnet_platform::{byte_budget::ByteBudget, listener::Address, settings::Problems};
 use serde::{Deserialize, Serialize};
 
 use super::values::{Network, addresses, networks};
+use crate::proxy::{BodyOwner, STREAM_BYTES};
 
 /// Permissions of a client without an API key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +88,6 @@ pub struct UpstreamSettings {
     pub response_timeout_ms: u64,
     /// Idle connections of one server thread to one shortener.
     pub max_idle_per_host: usize,
-    /// Retries for each hundred calls. Retries after a failed connect are not counted.
-    pub retry_budget_percent: u32,
     /// Consecutive failed calls that open a shortener's circuit breaker.
     pub breaker_failures: u32,
     /// How long a circuit breaker stays open, in milliseconds, plus up to half of it as jitter.
@@ -102,7 +101,6 @@ impl Default for UpstreamSettings {
             connect_timeout_ms: 500,
             response_timeout_ms: 5_000,
             max_idle_per_host: 128,
-            retry_budget_percent: 10,
             breaker_failures: 5,
             breaker_open_ms: 1_000,
         }
@@ -124,11 +122,6 @@ impl UpstreamSettings {
             problems.require_within(key, value, 1..=max);
         }
         problems.require_within("upstream.max_idle_per_host", self.max_idle_per_host, 1..=100_000);
-        problems.require_within(
-            "upstream.retry_budget_percent",
-            self.retry_budget_percent,
-            0..=100,
-        );
         problems.require_within("upstream.breaker_failures", self.breaker_failures, 1..=1_000);
     }
 
@@ -182,9 +175,15 @@ pub struct LimitSettings {
     pub address_per_minute: u32,
     /// Burst of one client address without a valid key, in requests.
     pub address_burst: u32,
-    /// Largest request body, in bytes. Streaming routes have no such limit.
+    /// Largest request body, in bytes, for routes whose own limit is higher. Uploads have no such limit.
     pub body_bytes: usize,
+    /// Bytes of all request bodies in progress. One user, or one network without a key, can take an
+    /// eighth.
+    pub body_bytes_in_progress: usize,
 }
+
+/// The part of [`LimitSettings::body_bytes_in_progress`] that one user can take.
+const BODY_SHARE: usize = 8;
 
 impl Default for LimitSettings {
     fn default() -> Self {
@@ -194,6 +193,7 @@ impl Default for LimitSettings {
             address_per_minute: 120,
             address_burst: 60,
             body_bytes: 1_048_576,
+            body_bytes_in_progress: 8 * 1_048_576,
         }
     }
 }
@@ -209,6 +209,17 @@ impl LimitSettings {
             problems.require_within(key, value, 1..=60_000_000);
         }
         problems.require_within("limits.body_bytes", self.body_bytes, 1_024..=64 * 1_048_576);
+        problems.require_within(
+            "limits.body_bytes_in_progress",
+            self.body_bytes_in_progress,
+            BODY_SHARE * STREAM_BYTES..=1_024 * 1_048_576,
+        );
+    }
+
+    /// A budget of [`Self::body_bytes_in_progress`].
+    pub(crate) fn body_budget(&self) -> ByteBudget<BodyOwner> {
+        let bytes = self.body_bytes_in_progress;
+        ByteBudget::new(bytes, bytes / BODY_SHARE)
     }
 
     /// Rate per minute and burst of a key.

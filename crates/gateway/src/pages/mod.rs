@@ -27,6 +27,9 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 /// `Cache-Control` of pages that change only with a release.
 const CACHE_5_MIN: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
+/// `Vary` of pages, which nginx compresses for clients that accept it.
+const BY_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");
+
 /// State of the pages' handlers; clones share it.
 #[derive(Clone)]
 pub(crate) struct Pages {
@@ -71,6 +74,7 @@ async fn landing() -> HttpResponse {
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CONTENT_SECURITY_POLICY, LANDING_POLICY))
         .insert_header((header::CACHE_CONTROL, CACHE_5_MIN))
+        .insert_header((header::VARY, BY_ENCODING))
         .body(LANDING)
 }
 
@@ -95,6 +99,7 @@ async fn openapi(request: HttpRequest, pages: web::Data<Pages>) -> HttpResponse 
     let mut response = if is_current { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
         .insert_header((header::ETAG, etag))
+        .insert_header((header::VARY, BY_ENCODING))
         .insert_header((header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60")));
     if is_current {
         response.finish()
@@ -115,12 +120,13 @@ async fn docs(file: web::Path<String>, pages: web::Data<Pages>) -> HttpResponse 
             .content_type(page.content_type)
             .insert_header((header::CONTENT_SECURITY_POLICY, DOCS_POLICY))
             .insert_header((header::CACHE_CONTROL, CACHE_5_MIN))
+            .insert_header((header::VARY, BY_ENCODING))
             .insert_header((
                 HeaderName::from_static("cross-origin-opener-policy"),
                 HeaderValue::from_static("same-origin"),
             ))
             .body(page.bytes.into_owned()),
-        Ok(None) => problems::unknown_path().await,
+        Ok(None) => problems::not_found(),
         Err(error) => {
             tracing::error!(%error, "API reference page could not be rendered");
             problems::response(&Problem::internal())

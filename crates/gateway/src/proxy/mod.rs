@@ -16,7 +16,13 @@ use actix_web::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, uri::PathAndQuery};
 use hyper::body::{Body as _, Incoming};
-use linnet_protocol::{problem::Problem, routes::BodyMode, settings::ServiceSettings};
+use linnet_domain::UserId;
+use linnet_platform::client_network::ClientNetwork;
+use linnet_protocol::{
+    problem::Problem,
+    routes::{BodyMode, RequestBody, Route},
+    settings::ServiceSettings,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -29,6 +35,29 @@ use request_body::{STREAM_IDLE_TIMEOUT, Upload};
 use response_body::{BodyTimeout, ProxiedBody};
 
 pub(crate) use client_address::client_address;
+pub(crate) use request_body::without_body;
+
+/// What a streamed body counts in the budget, in bytes: the chunks between client and shortener, with
+/// the buffers of both connections.
+pub(crate) const STREAM_BYTES: usize = 128 * 1_024;
+
+/// Whose bodies share a part of the budget.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum BodyOwner {
+    /// All keys of one user.
+    User(UserId),
+    /// Clients without a key in one network; `None` if the address is unknown.
+    Network(Option<ClientNetwork>),
+}
+
+impl BodyOwner {
+    fn of(caller: &Caller, address: Option<IpAddr>) -> Self {
+        match caller {
+            Caller::Key(identity) => Self::User(identity.user_id()),
+            Caller::Anonymous(_) => Self::Network(address.map(ClientNetwork::from)),
+        }
+    }
+}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -45,40 +74,98 @@ pub(crate) async fn forward(
     mut payload: Payload,
     caller: &Caller,
     address: Option<IpAddr>,
-    body_mode: BodyMode,
-) -> Result<HttpResponse, Problem> {
+    route: &Route,
+) -> HttpResponse {
     let deadline = Instant::now() + state.request_timeout;
-    let (body, upload) = match body_mode {
-        BodyMode::Buffered => {
-            let limit = state.body_limit;
-            match request_body::read(request.headers(), &mut payload, limit, deadline).await {
-                Ok(bytes) => (CallBody::Buffered(bytes), None),
-                Err(problem) => return Ok(request_body::reject(&problem, payload)),
+    let headers = request.headers();
+    let mut reserved = state.bodies.reserve(BodyOwner::of(caller, address));
+    let body = match (route.body(request.method()), route.body_mode) {
+        (RequestBody::Ignored, _) => ClientBody::Unread(payload),
+        (RequestBody::Json { max_bytes }, BodyMode::Buffered) => {
+            let limit = max_bytes.min(state.body_limit);
+            let read =
+                request_body::read(headers, &mut payload, limit, deadline, &mut reserved).await;
+            match read {
+                Ok(bytes) => ClientBody::Read(bytes),
+                Err(problem) => {
+                    return without_body(headers, problems::response(&problem), payload);
+                }
             }
         }
-        BodyMode::Streamed => request_body::stream(request.headers(), payload),
+        (RequestBody::Json { max_bytes: limit }, BodyMode::Streamed)
+            if request_body::exceeds(headers, limit) =>
+        {
+            return without_body(headers, problems::response(&Problem::too_large(limit)), payload);
+        }
+        (RequestBody::Json { .. } | RequestBody::Upload, _) => {
+            let has_room =
+                !request_body::has_body(headers) || reserved.grow(STREAM_BYTES).is_ok();
+            if !has_room {
+                let problem = problems::too_many_bodies();
+                return without_body(headers, problems::response(&problem), payload);
+            }
+            ClientBody::Streamed(payload)
+        }
     };
-    // A shortener responds after the end of an upload, which has no deadline.
-    let head_deadline = upload.is_none().then_some(deadline);
-    let call = call(state, request, caller, address, body, head_deadline)?;
-    let is_head = call.method == Method::HEAD;
-    let result = state.client.call(call);
-    let result = match &upload {
-        None => result.await,
-        Some(upload) => upload
-            .wait_for(result, STREAM_IDLE_TIMEOUT)
-            .await
-            .unwrap_or(Err(UpstreamError::TimedOut)),
+    let (body, upload, unread) = match body {
+        ClientBody::Unread(payload) => (CallBody::Buffered(Bytes::new()), None, Some(payload)),
+        ClientBody::Read(bytes) => (CallBody::Buffered(bytes), None, None),
+        ClientBody::Streamed(payload) => {
+            let (body, upload) = request_body::stream(headers, payload, reserved);
+            (body, upload, None)
+        }
     };
-    let response = result.map_err(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "call to shortener failed");
-        problems::from_upstream(&error)
-    })?;
-    let body_timeout = match body_mode {
-        BodyMode::Buffered => BodyTimeout::Deadline(deadline),
-        BodyMode::Streamed => BodyTimeout::Idle(STREAM_IDLE_TIMEOUT),
-    };
-    Ok(respond(state, response, is_head, body_timeout, upload))
+    let exchange = Exchange { state, request, caller, address, route, deadline };
+    let response = exchange.run(body, upload).await;
+    let response = response.unwrap_or_else(|problem| problems::response(&problem));
+    match unread {
+        Some(payload) => without_body(headers, response, payload),
+        None => response,
+    }
+}
+
+/// The body of a client, as its route treats it.
+enum ClientBody {
+    Unread(Payload),
+    Read(Bytes),
+    Streamed(Payload),
+}
+
+/// A request whose body is decided.
+struct Exchange<'a> {
+    state: &'a ThreadState,
+    request: &'a HttpRequest,
+    caller: &'a Caller,
+    address: Option<IpAddr>,
+    route: &'a Route,
+    deadline: Instant,
+}
+
+impl Exchange<'_> {
+    async fn run(self, body: CallBody, upload: Option<Upload>) -> Result<HttpResponse, Problem> {
+        let Self { state, request, caller, address, route, deadline } = self;
+        // A shortener responds after the end of an upload, which has no deadline.
+        let head_deadline = upload.is_none().then_some(deadline);
+        let call = call(state, request, caller, address, body, head_deadline)?;
+        let is_head = call.method == Method::HEAD;
+        let result = state.client.call(call);
+        let result = match &upload {
+            None => result.await,
+            Some(upload) => upload
+                .wait_for(result, STREAM_IDLE_TIMEOUT)
+                .await
+                .unwrap_or(Err(UpstreamError::TimedOut)),
+        };
+        let response = result.map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "call to shortener failed");
+            problems::from_upstream(&error)
+        })?;
+        let body_timeout = match route.body_mode {
+            BodyMode::Buffered => BodyTimeout::Deadline(deadline),
+            BodyMode::Streamed => BodyTimeout::Idle(STREAM_IDLE_TIMEOUT),
+        };
+        Ok(respond(state, response, is_head, body_timeout, upload))
+    }
 }
 
 fn call(
@@ -110,9 +197,7 @@ fn call(
     if let Some(Ok(address)) = address.map(|address| value(address.to_string())) {
         headers.insert(REAL_IP, address);
     }
-    let is_idempotent = matches!(method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE)
-        || headers.contains_key("idempotency-key");
-    Ok(Call { method, path, headers, body, is_idempotent, deadline })
+    Ok(Call { method, path, headers, body, deadline })
 }
 
 fn respond(

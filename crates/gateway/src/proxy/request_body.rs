@@ -21,7 +21,8 @@ use actix_web::{
     },
 };
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
+use linnet_platform::byte_budget::Reservation;
 use linnet_protocol::problem::Problem;
 use tokio::{
     sync::mpsc,
@@ -29,6 +30,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+use super::BodyOwner;
 use crate::{
     problems,
     upstream::{BodyEvent, CallBody, StreamBody},
@@ -43,23 +45,30 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-fn has_body(headers: &HeaderMap) -> bool {
+/// Whether the request announces a body.
+pub(super) fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING)
         || content_length(headers).is_some_and(|length| length > 0)
 }
 
+/// Whether the request announces a body of more than `limit` bytes.
+pub(super) fn exceeds(headers: &HeaderMap, limit: usize) -> bool {
+    content_length(headers).is_some_and(|length| length > limit as u64)
+}
+
 /// Reads the whole body: 413 above `limit` bytes, 408 if it is incomplete at `deadline`, 400 if it
-/// ends early.
+/// ends early, 503 if it does not fit into the budget.
 pub(super) async fn read(
     headers: &HeaderMap,
     payload: &mut Payload,
     limit: usize,
     deadline: Instant,
+    reserved: &mut Reservation<BodyOwner>,
 ) -> Result<Bytes, Problem> {
     if !has_body(headers) {
         return Ok(Bytes::new());
     }
-    if content_length(headers).is_some_and(|length| length > limit as u64) {
+    if exceeds(headers, limit) {
         return Err(Problem::too_large(limit));
     }
     let mut first = Bytes::new();
@@ -78,6 +87,10 @@ pub(super) async fn read(
         if first.len() + rest.len() + chunk.len() > limit {
             return Err(Problem::too_large(limit));
         }
+        reserved.grow(chunk.len()).map_err(|error| {
+            tracing::debug!(%error, "request body rejected");
+            problems::too_many_bodies()
+        })?;
         // Most bodies are a single chunk, which is not copied.
         if first.is_empty() && rest.is_empty() {
             first = chunk;
@@ -91,15 +104,33 @@ pub(super) async fn read(
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
-/// Responds without reading the rest of the body, and closes the connection.
+/// A response that does not wait for the rest of the request's body. The connection is closed after it
+/// unless the body has arrived already.
 ///
 /// The response owns the payload: actix-web reads a dropped payload to its end before it sends the
 /// response. With the payload alive it sends the response first, then discards what arrives for a
 /// short time, and closes the connection.
-pub(super) fn reject(problem: &Problem, payload: Payload) -> HttpResponse {
-    let mut response = problems::response(problem);
+pub(crate) fn without_body(
+    headers: &HeaderMap,
+    mut response: HttpResponse,
+    mut payload: Payload,
+) -> HttpResponse {
+    if !has_body(headers) || has_arrived(&mut payload) {
+        return response;
+    }
     response.head_mut().set_connection_type(ConnectionType::Close);
     response.map_body(|_, body| BoxBody::new(BodyWithPayload { body, _payload: payload }))
+}
+
+/// Discards what has arrived. Returns whether that was the end.
+fn has_arrived(payload: &mut Payload) -> bool {
+    loop {
+        match payload.next().now_or_never() {
+            Some(Some(Ok(_))) => {}
+            Some(None) => return true,
+            Some(Some(Err(_))) | None => return false,
+        }
+    }
 }
 
 struct BodyWithPayload {
@@ -126,6 +157,7 @@ impl MessageBody for BodyWithPayload {
 pub(super) struct Upload {
     task: JoinHandle<()>,
     forwarded_chunks: Arc<AtomicU64>,
+    _reserved: Reservation<BodyOwner>,
 }
 
 impl Upload {
@@ -161,7 +193,11 @@ impl Drop for Upload {
 
 /// Forwards the body as it arrives. The upload must outlive the call and its response: a shortener
 /// may respond while it reads.
-pub(super) fn stream(headers: &HeaderMap, payload: Payload) -> (CallBody, Option<Upload>) {
+pub(super) fn stream(
+    headers: &HeaderMap,
+    payload: Payload,
+    reserved: Reservation<BodyOwner>,
+) -> (CallBody, Option<Upload>) {
     if !has_body(headers) {
         return (CallBody::Buffered(Bytes::new()), None);
     }
@@ -170,7 +206,7 @@ pub(super) fn stream(headers: &HeaderMap, payload: Payload) -> (CallBody, Option
     let forwarded_chunks = Arc::new(AtomicU64::new(0));
     let task = actix_web::rt::spawn(forward_chunks(payload, sender, Arc::clone(&forwarded_chunks)));
     let body = StreamBody::new(receiver, length);
-    (CallBody::Streamed(body), Some(Upload { task, forwarded_chunks }))
+    (CallBody::Streamed(body), Some(Upload { task, forwarded_chunks, _reserved: reserved }))
 }
 
 /// Returning without [`BodyEvent::End`] truncates the body.
@@ -207,6 +243,7 @@ async fn forward_chunks(
 #[cfg(test)]
 mod tests {
     use futures::stream;
+    use linnet_platform::byte_budget::ByteBudget;
     use linnet_protocol::problem_code::ProblemCode;
 
     use super::*;
@@ -218,6 +255,10 @@ mod tests {
             actix_web::http::header::HeaderValue::from_static("chunked"),
         );
         headers
+    }
+
+    fn reserved() -> Reservation<BodyOwner> {
+        ByteBudget::new(1_000, 500).reserve(BodyOwner::Network(None))
     }
 
     /// An endless payload, and the number of chunks that were read from it.
@@ -234,7 +275,7 @@ mod tests {
     #[actix_web::test]
     async fn upload_is_read_no_faster_than_the_shortener_reads() {
         let (payload, read_chunks) = endless();
-        let (body, upload) = stream(&chunked(), payload);
+        let (body, upload) = stream(&chunked(), payload, reserved());
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
         }
@@ -246,7 +287,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn response_is_awaited_while_the_upload_makes_progress() {
         let (_body, upload) =
-            tokio::task::LocalSet::new().run_until(async { stream(&chunked(), endless().0) }).await;
+            tokio::task::LocalSet::new().run_until(async { stream(&chunked(), endless().0, reserved()) }).await;
         let upload = upload.unwrap();
         let chunks = Arc::clone(&upload.forwarded_chunks);
         let idle = Duration::from_secs(10);
@@ -268,7 +309,7 @@ mod tests {
             let chunks = stream::iter(["abc", "defg", "hij"].map(|chunk| Ok(Bytes::from(chunk))));
             let chunks = Box::pin(chunks) as Pin<Box<dyn futures::Stream<Item = _>>>;
             let mut payload = Payload::from(chunks);
-            let body = read(&chunked(), &mut payload, limit, deadline).await;
+            let body = read(&chunked(), &mut payload, limit, deadline, &mut reserved()).await;
             match body {
                 Ok(bytes) => assert!(fits && bytes == "abcdefghij"),
                 Err(problem) => assert!(!fits && problem.code() == ProblemCode::TooLarge),

@@ -5,6 +5,7 @@
 //! - A request without a valid key is charged to its address before it gets a response, so the
 //!   address limit bounds how fast keys can be guessed.
 //! - An invalid key is 401 in every `gateway.anonymous` mode: the request never counts as anonymous.
+//! - A rejection never waits for the request's body.
 //! - Every response to an allowed method has the `RateLimit` headers.
 
 mod access;
@@ -41,10 +42,12 @@ async fn handle(route: &'static Route, request: HttpRequest, payload: Payload) -
         return problems::response(&Problem::internal());
     };
     let Some(scope) = route.scope(request.method()) else {
-        return reject_method(route, request.method());
+        let response = reject_method(route, request.method());
+        return proxy::without_body(request.headers(), response, payload);
     };
     if request.headers().len() > MAX_HEADERS {
-        return problems::response(&problems::too_many_headers(MAX_HEADERS));
+        let response = problems::response(&problems::too_many_headers(MAX_HEADERS));
+        return proxy::without_body(request.headers(), response, payload);
     }
     forward(state, route, scope, &request, payload).await
 }
@@ -59,14 +62,17 @@ async fn forward(
     let peer = request.peer_addr().map(|peer| peer.ip());
     let address = proxy::client_address(peer, request.headers(), &state.trusted_peers);
     let access = access::check(state, route, request, address).await;
-    let result = match access.caller {
-        Ok(caller) if caller.has_scope(scope) => {
-            proxy::forward(state, request, payload, &caller, address, route.body_mode).await
-        }
+    let rejection = match access.caller {
+        Ok(caller) if caller.has_scope(scope) => Ok(caller),
         Ok(caller) => Err(problems::missing_scope(&caller, scope)),
         Err(problem) => Err(problem),
     };
-    let mut response = result.unwrap_or_else(|problem| problems::response(&problem));
+    let mut response = match rejection {
+        Ok(caller) => proxy::forward(state, request, payload, &caller, address, route).await,
+        Err(problem) => {
+            proxy::without_body(request.headers(), problems::response(&problem), payload)
+        }
+    };
     access.limit.write_headers(response.headers_mut());
     response
 }

@@ -7,10 +7,11 @@ use futures::{SinkExt as _, channel::mpsc};
 use http::Method;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use linnet_protocol::routes::{MAX_BULK_BODY_BYTES, ROUTES, RequestBody, Route};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::{
-    Client, Gateway, KEY, Shortener, UploadEnd, eventually, in_time, no_redis, raw, raw_until,
+    Client, Gateway, KEY, REVOKED, Shortener, UploadEnd, eventually, in_time, no_redis, raw, raw_until,
     settings,
 };
 
@@ -187,4 +188,103 @@ async fn response_to_head_has_no_body() {
     assert_eq!((head.status, head.body.len()), (200, 0), "{head:?}");
     assert!(full.header("content-length").parse::<usize>().unwrap() > 0);
     assert_eq!(full.header("content-type"), "application/json");
+}
+
+/// A request whose body of 1 MB never ends.
+fn stalled(method: &Method, path: &str, key: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n\
+         content-length: 1000000\r\n\r\n{}",
+        " ".repeat(1_000)
+    )
+}
+
+#[actix_web::test]
+async fn must_25_only_routes_with_bodies_wait_for_one() {
+    let shortener = Shortener::start();
+    let gateway = gateway(&shortener).await;
+    let methods = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+    ];
+    let paths = ROUTES.iter().map(|route| route.path).chain(["/api/v1/no-such", "/no-such"]);
+    let mut tried = 0;
+    for path in paths {
+        let route = Route::of_path(path);
+        for method in &methods {
+            let known = actix_web::http::Method::from_bytes(method.as_str().as_bytes()).unwrap();
+            let body = route
+                .filter(|route| route.scope(&known).is_some())
+                .map(|route| route.body(&known));
+            let large = RequestBody::Json { max_bytes: MAX_BULK_BODY_BYTES };
+            if body == Some(RequestBody::Upload) || body == Some(large) {
+                continue;
+            }
+            for key in [KEY, REVOKED] {
+                let path = path.replace("{id}", "5");
+                let what = format!("{method} {path} {key}");
+                let response = raw(&gateway.address, stalled(method, &path, key).as_bytes()).await;
+                let status: u16 = response[9..12].parse().unwrap();
+                let is_read = matches!(body, Some(RequestBody::Json { .. }));
+                let expected: &[u16] = match (route, key) {
+                    (None, _) => &[404],
+                    (Some(_), _) if method == Method::OPTIONS => &[204],
+                    (Some(_), _) if body.is_none() => &[405],
+                    (Some(_), REVOKED) => &[401],
+                    // The key has the scopes of links only.
+                    (Some(_), _) if is_read => &[413, 403],
+                    (Some(_), _) => &[200, 403],
+                };
+                assert!(expected.contains(&status), "{what}: {response}");
+                assert!(!response.contains("transfer-encoding") || status != 413, "{what}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 200, "{tried}");
+}
+
+#[actix_web::test]
+async fn must_26_bodies_in_progress_of_one_user_leave_room_for_others() {
+    let shortener = Shortener::start();
+    let mut settings = settings(&no_redis(), &[&shortener]);
+    settings.gateway.anonymous = crate::config::Anonymous::Open;
+    // One user can take 128 KiB.
+    settings.limits.body_bytes_in_progress = 1_048_576;
+    let gateway = Gateway::start(settings).await;
+    let mut held = Vec::new();
+    let start = async |key: &str| {
+        let head = format!(
+            "POST /api/v1/urls HTTP/1.1\r\nhost: x\r\n{key}content-length: 60000\r\n\r\n{}",
+            "x".repeat(50_000)
+        );
+        let mut stream = tokio::net::TcpStream::connect(&gateway.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    };
+    let large = vec![b'x'; 40_000];
+    let own = format!("x-api-key: {KEY}\r\n");
+    for _ in 0..2 {
+        held.push(start(&own).await);
+    }
+    eventually("two bodies are in progress", || async {
+        gateway.client.post_as(KEY, "/api/v1/urls", &large).await.status == 503
+    })
+    .await;
+    let rejected = gateway.client.post_as(KEY, "/api/v1/urls", &large).await;
+    assert_eq!((rejected.status, rejected.header("retry-after")), (503, "1"));
+    let other = gateway.client.call(Method::POST, "/api/v1/urls", &[], &large).await;
+    assert_eq!(other.status, 200, "another client");
+    assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200, "without a body");
+    drop(held);
+    eventually("the bodies are released", || async {
+        gateway.client.post_as(KEY, "/api/v1/urls", &large).await.status == 200
+    })
+    .await;
 }

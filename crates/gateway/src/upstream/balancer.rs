@@ -14,7 +14,6 @@ use linnet_platform::listener::Address;
 
 use super::{
     breaker::{BreakerState, CircuitBreaker, Permit},
-    budget::RetryBudget,
     connector::authority_of,
 };
 use crate::config::UpstreamSettings;
@@ -65,7 +64,6 @@ pub(crate) struct Upstreams {
     current: ArcSwap<Vec<Arc<Upstream>>>,
     next: AtomicUsize,
     /// Shared by all calls.
-    pub(super) retry_budget: RetryBudget,
     breaker_failures: u32,
     breaker_open_for: Duration,
 }
@@ -76,7 +74,6 @@ impl Upstreams {
         let upstreams = Self {
             current: ArcSwap::default(),
             next: AtomicUsize::new(0),
-            retry_budget: RetryBudget::new(settings.retry_budget_percent),
             breaker_failures: settings.breaker_failures,
             breaker_open_for: Duration::from_millis(settings.breaker_open_ms),
         };

@@ -1,9 +1,10 @@
 //! Calls shorteners over the connections of one runtime, and retries failed calls.
 //!
 //! Retry rules:
-//! - A failed connect is retried for any method, because no shortener has received the call. It is
-//!   not charged to the retry budget: it puts no load on a shortener.
-//! - A broken connection is retried if the call is idempotent and the budget has a retry.
+//! - A failed connect is retried for any method, because no shortener has received the call. The HTTP
+//!   client itself does the same if an idle connection closes before it wrote a byte of the call.
+//! - A broken connection is never retried, even if the call is idempotent: the call may be what broke
+//!   the shortener, and would break the next one.
 //! - A timeout is never retried: the shortener may still process the call.
 //! - A call has at most two attempts.
 
@@ -45,8 +46,6 @@ pub(crate) struct Call {
     /// Without hop-by-hop headers.
     pub(crate) headers: HeaderMap,
     pub(crate) body: CallBody,
-    /// Whether repeating the call has the same effect as making it once.
-    pub(crate) is_idempotent: bool,
     /// Deadline of the response's head. `None` waits without a limit; the response timeout of the
     /// settings applies only together with a deadline.
     pub(crate) deadline: Option<Instant>,
@@ -87,32 +86,19 @@ impl UpstreamClient {
 
     /// Makes the call and waits for the head of its response.
     pub(crate) async fn call(&self, call: Call) -> Result<Response<Incoming>, UpstreamError> {
-        self.upstreams.retry_budget.deposit();
         let first = self.upstreams.admit(None).ok_or(UpstreamError::NoneAvailable)?;
         let tried_index = first.upstream.index;
         let error = match self.attempt(first, call.clone()).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        if !self.may_retry(&call, &error) {
+        if !matches!(error, UpstreamError::Unreachable(_)) || !call.body.is_replayable() {
             return Err(error);
         }
         let Some(second) = self.upstreams.admit(Some(tried_index)) else { return Err(error) };
         Counters::increment(&self.counters.retries);
         tracing::debug!(error = &error as &dyn std::error::Error, "retrying call to shortener");
         self.attempt(second, call).await
-    }
-
-    fn may_retry(&self, call: &Call, error: &UpstreamError) -> bool {
-        match error {
-            UpstreamError::Unreachable(_) => call.body.is_replayable(),
-            UpstreamError::Broken(_) => {
-                call.is_idempotent
-                    && call.body.is_replayable()
-                    && self.upstreams.retry_budget.withdraw()
-            }
-            UpstreamError::NoneAvailable | UpstreamError::TimedOut => false,
-        }
     }
 
     async fn attempt(

@@ -14,7 +14,6 @@
 mod balancer;
 mod body;
 mod breaker;
-mod budget;
 mod client;
 mod connector;
 mod discovery;

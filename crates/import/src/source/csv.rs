@@ -4,7 +4,10 @@
 //! * The reader counts lines and bytes itself: the parser ends a record at the CR of a CRLF, and treats the LF as
 //!   part of the next record.
 
-use std::io::{Read, Seek};
+use std::{
+    borrow::Cow,
+    io::{Read, Seek},
+};
 
 use csv_core::ReadRecordResult;
 
@@ -247,7 +250,7 @@ impl<'a> Record<'a> {
         &self,
         column: usize,
         name: &'static str,
-    ) -> Result<Option<&'a str>, RowDefect> {
+    ) -> Result<Option<Cow<'a, str>>, RowDefect> {
         let field = self.index(column).and_then(|at| self.field(at)).unwrap_or_default();
         if field.is_empty() {
             return Ok(None);
@@ -262,9 +265,11 @@ impl<'a> Record<'a> {
     pub(super) fn write_cells(&self, cells: &mut Cells) {
         for field in self.fields() {
             // The writer of the cell adds the protecting apostrophe again.
-            let cell =
-                std::str::from_utf8(field).map_or(field, |text| unescape_formula(text).as_bytes());
-            if !cells.push(cell) {
+            let cell = match std::str::from_utf8(field) {
+                Ok(text) => unescape_formula(text),
+                Err(_) => String::from_utf8_lossy(field),
+            };
+            if !cells.push(cell.as_bytes()) {
                 break;
             }
         }

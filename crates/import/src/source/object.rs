@@ -186,6 +186,11 @@ impl<'a> Object<'a> {
         self.values.get(column).is_some_and(Option::is_some)
     }
 
+    /// Whether the object has the known column with null.
+    pub(super) fn is_null(&self, column: usize) -> bool {
+        self.json(column) == Some("null")
+    }
+
     /// The text of a known column; `None` for null.
     pub(super) fn value(
         &self,

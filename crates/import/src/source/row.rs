@@ -60,6 +60,15 @@ impl Row<'_> {
             })
     }
 
+    /// Whether the row is a JSON object with null for this known column. A CSV file has no null.
+    pub fn is_null(&self, column: &str) -> bool {
+        self.defect.is_none()
+            && self.names.index(column).is_some_and(|index| match &self.content {
+                Content::Record(_) => false,
+                Content::Object(object) => object.is_null(index),
+            })
+    }
+
     /// A known column's text; `None` for a missing column, an empty CSV field, and JSON's null. JSON numbers are
     /// returned as they are written, and booleans as `true` or `false`. Text contains no NUL. A defect of the row is
     /// the error.
@@ -73,7 +82,7 @@ impl Row<'_> {
             return Ok(None);
         };
         let value = match &self.content {
-            Content::Record(record) => record.value(index, name)?.map(Cow::Borrowed),
+            Content::Record(record) => record.value(index, name)?,
             Content::Object(object) => object.value(index, name)?,
         };
         match value {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::Settings;
+use chrono::Utc;
 use linnet_domain::{RowFormat, Visibility};
 use linnet_import::{
     BadRow, Bounds, ImportRow, RowRules, read_chunks,
@@ -33,7 +34,13 @@ pub(super) async fn run(
         settings,
         store,
         redis: redis_connection::pool(&settings.redis, 1).ok(),
-        rules: RowRules { targets, by_admin: true, owner: None },
+        rules: RowRules {
+            targets,
+            by_admin: true,
+            owner: None,
+            null_columns: Vec::new(),
+            now: Utc::now(),
+        },
         options: WriteOptions {
             on_conflict: arguments.on_conflict,
             visible_to: Visibility::All,

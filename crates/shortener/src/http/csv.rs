@@ -164,9 +164,9 @@ mod tests {
         assert_eq!(line("+49", 0).await, "'+49,0\r\n");
         assert_eq!(line("-1", 0).await, "'-1,0\r\n", "a number in quotes is text");
         assert_eq!(line("@SUM(A1)", 0).await, "'@SUM(A1),0\r\n");
-        assert_eq!(line("\t=1", 0).await, "'\t=1,0\r\n");
-        assert_eq!(line("\r=1", 0).await, "\"'\r=1\",0\r\n");
-        assert_eq!(line("\n=1", 0).await, "\"'\n=1\",0\r\n");
+        assert_eq!(line("\t=1", 0).await, "'\t'=1,0\r\n");
+        assert_eq!(line("\r=1", 0).await, "\"'\r'=1\",0\r\n");
+        assert_eq!(line("\n=1", 0).await, "\"'\n'=1\",0\r\n");
         assert_eq!(line("=\"a\",b", 0).await, "\"'=\"\"a\"\",b\",0\r\n");
         assert_eq!(line("'=1", 0).await, "''=1,0\r\n", "otherwise it would read back as =1");
         assert_eq!(line("a=1", -7).await, "a=1,-7\r\n", "numbers have no apostrophe");

@@ -99,7 +99,8 @@ fn status_reference(description: &str) -> Ref {
     reference
 }
 
-fn input(schema: ValueSchema, is_nullable: bool, description: &str) -> RefOr<Schema> {
+/// The schema of the accepted values of a rule.
+pub(super) fn input(schema: ValueSchema, is_nullable: bool, description: &str) -> RefOr<Schema> {
     let (kind, format) = kind_of(schema);
     let object = of_type(kind, format, is_nullable).description(Some(description));
     let object = match schema {
@@ -122,7 +123,7 @@ fn kind_of(schema: ValueSchema) -> (Type, Option<KnownFormat>) {
     }
 }
 
-fn of_type(kind: Type, format: Option<KnownFormat>, is_nullable: bool) -> ObjectBuilder {
+pub(super) fn of_type(kind: Type, format: Option<KnownFormat>, is_nullable: bool) -> ObjectBuilder {
     let kind =
         if is_nullable { SchemaType::from_iter([kind, Type::Null]) } else { SchemaType::new(kind) };
     ObjectBuilder::new().schema_type(kind).format(format.map(SchemaFormat::KnownFormat))

@@ -4,11 +4,23 @@ use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
-    ClickKind, Event, EventFilter, EventId, LinkId, Page, Subject, TimeSortKey, UserId, ValueKind,
-    Visibility,
+    ClickKind, Event, EventDetails, EventFilter, EventId, LinkId, Page, Subject, TimeSortKey, UserId,
+    ValueKind, Visibility,
 };
 
 use super::super::{Store, StoreError};
+
+/// The most bytes of details in one page, so that a page of the largest details needs little memory.
+const MAX_PAGE_BYTES: i64 = 1024 * 1024;
+
+/// One page of events.
+#[derive(Debug)]
+pub struct EventPage {
+    /// The events, in the order of time.
+    pub events: Vec<Event>,
+    /// Whether the page ends before its size, because its details would have exceeded 1 MiB.
+    pub is_cut: bool,
+}
 
 /// An event, or a click with its attributes.
 struct EventRow {
@@ -18,7 +30,9 @@ struct EventRow {
     event_type: String,
     timestamp: DateTime<Utc>,
     /// `None` for a click.
-    details: Option<serde_json::Value>,
+    details: Option<EventDetails>,
+    /// The rows of the page before it is cut.
+    rows: i64,
     kind: Option<i16>,
     agent: Option<Vec<String>>,
     origin: Option<Vec<String>>,
@@ -28,13 +42,14 @@ struct EventRow {
 
 impl Store {
     /// One page of the visible events and clicks, in the order of time. A user sees the events that it caused and those
-    /// of its links. Clicks have no user, so a filter by user excludes them.
+    /// of its links. Clicks have no user, so a filter by user excludes them. A page ends before its size when its
+    /// details exceed 1 MiB, but has at least one event.
     pub async fn list_events(
         &self,
         filter: &EventFilter,
         visible_to: Visibility,
         page: Page<TimeSortKey>,
-    ) -> Result<Vec<Event>, StoreError> {
+    ) -> Result<EventPage, StoreError> {
         let start = TimeSortKey { time: filter.from, id: 0 }.max(page.after());
         let query = sqlx::query_file_as!(
             EventRow,
@@ -48,29 +63,40 @@ impl Store {
             filter.event_type,
             page.size,
             page.offset(),
-            visible_to.owner().map(|user_id| Subject::User(user_id).key())
+            visible_to.owner().map(|user_id| Subject::User(user_id).key()),
+            MAX_PAGE_BYTES
         );
         let rows = observe_query("list_events", query.fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().map(Event::from).collect())
+        let whole = rows.first().map_or(0, |row| row.rows);
+        let is_cut = i64::try_from(rows.len()).is_ok_and(|count| count < whole);
+        let events = rows.into_iter().map(Event::try_from).collect::<Result<_, _>>();
+        Ok(EventPage { events: events.map_err(StoreError::Failed)?, is_cut })
     }
 }
 
-impl From<EventRow> for Event {
-    fn from(row: EventRow) -> Self {
+impl TryFrom<EventRow> for Event {
+    type Error = sqlx::Error;
+
+    fn try_from(row: EventRow) -> Result<Self, sqlx::Error> {
         let values = [
             (ValueKind::Agent, row.agent),
             (ValueKind::Origin, row.origin),
             (ValueKind::Referrer, row.referrer),
             (ValueKind::Campaign, row.campaign),
         ];
-        Self {
+        let details = match row.details {
+            Some(details) => details,
+            None => EventDetails::from_value(&click_details(row.kind, values))
+                .map_err(|error| sqlx::Error::Decode(error.into()))?,
+        };
+        Ok(Self {
             id: row.id,
             url_id: row.url_id,
             user_id: row.user_id,
             event_type: row.event_type,
             timestamp: row.timestamp,
-            details: row.details.unwrap_or_else(|| click_details(row.kind, values)),
-        }
+            details,
+        })
     }
 }
 

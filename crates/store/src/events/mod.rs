@@ -2,10 +2,12 @@
 
 mod list;
 
+pub use list::EventPage;
+
 use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
-use linnet_domain::{Event, EventId, LinkId, NewEvent, UserId, Visibility};
+use linnet_domain::{Event, EventDetails, EventId, LinkId, NewEvent, UserId, Visibility};
 
 use super::{Constraint, Store, StoreError};
 
@@ -15,7 +17,8 @@ macro_rules! event_query {
         sqlx::query_as!(
             Event,
             $before + r#" id AS "id: EventId", url_id AS "url_id: LinkId",
-                user_id AS "user_id: UserId", event_type, timestamp, details "# + $after,
+                user_id AS "user_id: UserId", event_type, timestamp,
+                details AS "details: EventDetails" "# + $after,
             $($argument),*
         )
     };
@@ -76,7 +79,7 @@ pub(super) async fn create_event_on(
         new.url_id.get(),
         new.user_id.map(UserId::get),
         new.event_type.as_str(),
-        serde_json::Value::Object(new.details.clone()),
+        &new.details as &EventDetails,
         visible_to.owner_filter()
     );
     Ok(observe_query("create_event", query.fetch_optional(connection)).await?)

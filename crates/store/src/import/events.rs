@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use sqlx::PgConnection;
 
-use linnet_domain::{EventId, LinkId, UserId};
+use linnet_domain::{EventDetails, EventId, LinkId, UserId};
 
 use super::{
     super::{
@@ -29,8 +29,8 @@ pub struct ImportEvent {
     pub event_type: String,
     /// When it happened.
     pub timestamp: DateTime<Utc>,
-    /// Details; an object.
-    pub details: serde_json::Value,
+    /// Details.
+    pub details: EventDetails,
 }
 
 impl WriteRows for ImportEvent {
@@ -82,7 +82,7 @@ async fn insert(
         &column(rows, |row| row.user_id.map(UserId::get)) as &[Option<i64>],
         &column(rows, |row| row.event_type.clone()),
         &column(rows, |row| row.timestamp),
-        &column(rows, |row| row.details.clone())
+        &column(rows, |row| row.details.clone()) as &[EventDetails]
     )
     .fetch_all(connection)
     .await?;

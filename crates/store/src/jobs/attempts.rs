@@ -31,6 +31,8 @@ pub struct JobRun {
     pub on_conflict: OnConflict,
     /// Whether rows are only checked.
     pub dry_run: bool,
+    /// The columns in which the word `null` clears the field.
+    pub null_columns: Vec<String>,
     /// The file name in the upload directory.
     pub upload: String,
     /// Bytes of the upload that are processed.
@@ -190,7 +192,7 @@ async fn start_attempt(
                     AND other.lease_until >= clock_timestamp()
                     AND other.user_id IS NOT DISTINCT FROM jobs.user_id) < $4
          RETURNING kind, user_id AS "user_id: UserId", by_admin, format, on_conflict, dry_run,
-                   upload, resume_offset, resume_line, attempts"#,
+                   null_columns, upload, resume_offset, resume_line, attempts"#,
         id.get(),
         worker,
         lease.as_secs_f64(),
@@ -207,6 +209,7 @@ async fn start_attempt(
         format: RowFormat::parse(&row.format).unwrap_or(RowFormat::Csv),
         on_conflict: OnConflict::parse(&row.on_conflict).unwrap_or_default(),
         dry_run: row.dry_run,
+        null_columns: row.null_columns,
         upload: row.upload,
         resume_offset: row.resume_offset,
         resume_line: row.resume_line,

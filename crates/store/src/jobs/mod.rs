@@ -214,8 +214,9 @@ pub(super) async fn create_job_on(
 ) -> Result<Option<Job>, StoreError> {
     let query = job_query!(
         "INSERT INTO jobs (kind, user_id, by_admin, format, on_conflict, dry_run, upload,
-                           upload_bytes, is_large, columns, unknown_columns, announced_at)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now()
+                           upload_bytes, is_large, columns, unknown_columns, announced_at,
+                           null_columns)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now(), $14
           WHERE (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')) < $12
             AND (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')
                     AND user_id IS NOT DISTINCT FROM $2) < $13
@@ -233,7 +234,8 @@ pub(super) async fn create_job_on(
         &new.columns,
         &new.unknown_columns,
         limits.all,
-        limits.per_user
+        limits.per_user,
+        &new.null_columns
     );
     let row = observe_query("create_job", query.fetch_optional(connection)).await?;
     Ok(row.map(Job::from))

@@ -76,7 +76,8 @@ impl Store {
         Ok(codes.iter().map(|code| created.remove(code)).collect())
     }
 
-    /// Creates a link, or returns an existing link of the same owner with the same target URL and without limits.
+    /// Creates a link, or returns an existing one of the same owner that has the same target URL and status, no limits,
+    /// and the title if one is given. Links without an owner belong to unknown people and are never returned.
     /// Concurrent calls with the same owner and target wait for each other.
     pub async fn create_or_reuse_link(&self, new: &NewLink) -> Result<LinkCreation, StoreError> {
         let mut transaction = self.pool.begin().await?;
@@ -137,7 +138,9 @@ pub(in super::super) async fn create_or_reuse_link_on(
     connection: &mut PgConnection,
     new: &NewLink,
 ) -> Result<LinkCreation, StoreError> {
-    let owner = new.user_id.map(UserId::get);
+    let Some(owner) = new.user_id.map(UserId::get) else {
+        return create_link_on(connection, new).await;
+    };
     sqlx::query!(
         "SELECT pg_advisory_xact_lock(hashtextextended($1, COALESCE($2::bigint, 0)))",
         new.target.as_str(),
@@ -151,9 +154,12 @@ pub(in super::super) async fn create_or_reuse_link_on(
             WHERE hashtextextended(original_url, 0) = hashtextextended($1, 0)
               AND COALESCE(user_id, 0) = COALESCE($2::bigint, 0)
               AND original_url = $1 AND is_active AND expires_at IS NULL AND max_clicks IS NULL
+              AND redirect_status = $3 AND ($4::text IS NULL OR title = $4)
             ORDER BY id LIMIT 1"#,
         new.target.as_str(),
         owner,
+        status_code(new.attributes.redirect_status),
+        new.attributes.title.as_deref(),
     );
     if let Some(row) = observe_query("reuse_link", query.fetch_optional(&mut *connection)).await? {
         return Ok(LinkCreation::Reused(row.into()));

@@ -112,7 +112,7 @@ impl Store {
         visible_to: Visibility,
         page: Page,
     ) -> Result<Vec<Link>, StoreError> {
-        let pattern = filter.search.as_deref().map(contains_pattern);
+        let [text, encoded, host] = search_patterns(filter);
         let query = link_query!(
             "SELECT",
             r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
@@ -121,15 +121,21 @@ impl Store {
                   AND ($3::bigint IS NULL OR user_id = $3)
                   AND ($4::boolean IS NULL OR is_active = $4)
                   AND ($5::text IS NULL OR (short_code COLLATE "default" || ' ' || original_url
-                       || ' ' || COALESCE(title, '')) ILIKE $5)
+                       || ' ' || COALESCE(title, '')) ILIKE $5
+                    OR (short_code COLLATE "default" || ' ' || original_url
+                       || ' ' || COALESCE(title, '')) ILIKE $8
+                    OR (short_code COLLATE "default" || ' ' || original_url
+                       || ' ' || COALESCE(title, '')) ILIKE $9)
                 ORDER BY id LIMIT $6 OFFSET $7"#,
             page.after(),
             visible_to.owner_filter(),
             filter.user_id.map(UserId::get),
             filter.is_active,
-            pattern,
+            text,
             page.size,
             page.offset(),
+            encoded,
+            host,
         );
         let rows = observe_query("list_links", query.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(Link::from).collect())
@@ -147,8 +153,15 @@ pub(super) fn status_code(status: RedirectStatus) -> i16 {
     i16::try_from(status.code()).unwrap_or(302)
 }
 
+/// The patterns of the spellings of a search.
+pub(super) fn search_patterns(filter: &LinkFilter) -> [Option<String>; 3] {
+    let Some(search) = &filter.search else { return [None, None, None] };
+    [Some(&search.text), search.encoded.as_ref(), search.host.as_ref()]
+        .map(|text| text.map(|text| contains_pattern(text)))
+}
+
 /// A `LIKE` pattern for rows that contain `text` literally.
-pub(super) fn contains_pattern(text: &str) -> String {
+fn contains_pattern(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len() + 2);
     pattern.push('%');
     for c in text.chars() {

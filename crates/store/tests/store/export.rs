@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use linnet_domain::{Link, LinkFilter, LinkId, Page, UserId, Visibility};
+use linnet_domain::{Link, LinkFilter, LinkId, LinkSearch, Page, UserId, Visibility};
 use linnet_store::{ExportCell, ExportColumn, Store, StoreError};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -102,7 +102,7 @@ async fn must_16_export_contains_exactly_the_listed_links(pool: PgPool) {
         new.attributes.title = Some(format!("100%_sure' OR 'a'='a {n}"));
         create(&store, &new).await;
     }
-    let search = |text: &str| Some(text.to_owned());
+    let search = |text: &str| LinkSearch::parse(text).ok();
     let filters = [
         LinkFilter::default(),
         LinkFilter { user_id: Some(one.id), ..LinkFilter::default() },

@@ -28,6 +28,7 @@ fn new_job(user_id: Option<UserId>) -> NewJob {
         is_large: false,
         columns: vec!["original_url".to_owned()],
         unknown_columns: vec![],
+        null_columns: vec!["title".to_owned()],
     }
 }
 

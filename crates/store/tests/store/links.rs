@@ -1,5 +1,6 @@
 use linnet_domain::{
-    EventFilter, LinkAttributePatch, LinkFilter, LinkId, LinkPatch, Page, PageStart, Visibility,
+    EventFilter, LinkAttributePatch, LinkFilter, LinkId, LinkPatch, LinkSearch, Page, PageStart,
+    RedirectStatus, Visibility,
 };
 use linnet_store::{LinkCreation, Store};
 use sqlx::PgPool;
@@ -33,10 +34,11 @@ async fn every_change_writes_an_event_and_an_outbox_row(pool: PgPool) {
     let gone = store.delete_link(link.id, Visibility::All, None).await.unwrap().unwrap();
     assert!(gone.link.version > changed.link.version);
     let events =
-        store.list_events(&EventFilter::default(), Visibility::All, Page::default()).await.unwrap();
+        store.list_events(&EventFilter::default(), Visibility::All, Page::default()).await.unwrap().events;
     let types: Vec<_> = events.iter().map(|event| event.event_type.as_str()).collect();
     assert_eq!(types, ["created", "updated", "deleted"]);
-    assert_eq!(events[1].details["original_url"], "https://example.org/");
+    let details = serde_json::to_value(&events[1].details).unwrap();
+    assert_eq!(details["original_url"], "https://example.org/");
     assert_eq!(count(&pool, "SELECT count(*) FROM cache_invalidations").await, 2);
 }
 
@@ -154,7 +156,7 @@ async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
     create(&store, &new_link(None)).await;
 
     let found = async |text: &str| {
-        let filter = LinkFilter { search: Some(text.into()), ..LinkFilter::default() };
+        let filter = LinkFilter { search: LinkSearch::parse(text).ok(), ..LinkFilter::default() };
         store.list_links(&filter, Visibility::All, Page::default()).await.unwrap().len()
     };
     assert_eq!(found("needle").await, 3);
@@ -166,7 +168,9 @@ async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
 #[sqlx::test(migrations = "../../migrations")]
 async fn reuse_returns_a_plain_link_of_the_same_owner(pool: PgPool) {
     let store = Store::new(pool);
-    let new = new_link(None);
+    let owner = create_user(&store, "owner").await;
+    let mut new = new_link(None);
+    new.user_id = Some(owner.id);
     let attempts =
         futures::future::join_all((0..20).map(|_| store.create_or_reuse_link(&new))).await;
     let made =
@@ -179,6 +183,75 @@ async fn reuse_returns_a_plain_link_of_the_same_owner(pool: PgPool) {
     theirs.user_id = Some(user.id);
     let outcome = store.create_or_reuse_link(&theirs).await.unwrap();
     assert!(matches!(outcome, LinkCreation::New(_)), "another owner's link is not reused");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_16_a_link_without_an_owner_is_not_reused(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut new = new_link(None);
+    new.attributes.title = Some("A stranger's title".to_owned());
+    for _ in 0..2 {
+        let outcome = store.create_or_reuse_link(&new).await.unwrap();
+        assert!(matches!(outcome, LinkCreation::New(_)), "{outcome:?}");
+        new.attributes.title = None;
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn reuse_returns_a_link_with_the_requested_title_and_status(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut new = new_link(None);
+    new.user_id = Some(create_user(&store, "owner").await.id);
+    let mut reuse = async |title: Option<&str>, status| {
+        new.attributes.title = title.map(ToOwned::to_owned);
+        new.attributes.redirect_status = status;
+        match store.create_or_reuse_link(&new).await.unwrap() {
+            LinkCreation::New(link) => (true, link.id.get()),
+            LinkCreation::Reused(link) => (false, link.id.get()),
+            LinkCreation::CodeTaken => unreachable!(),
+        }
+    };
+    let (found, permanent) = (RedirectStatus::Found, RedirectStatus::PermanentRedirect);
+    let (is_new, first) = reuse(None, found).await;
+    assert!(is_new);
+    let (is_new, second) = reuse(None, permanent).await;
+    assert!(is_new && second != first);
+    let (is_new, titled) = reuse(Some("A"), found).await;
+    assert!(is_new);
+    assert!(reuse(Some("B"), found).await.0);
+    assert_eq!(reuse(Some("A"), found).await, (false, titled));
+    assert_eq!(reuse(None, permanent).await, (false, second));
+    assert_eq!(reuse(None, found).await, (false, first));
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn search_finds_targets_by_what_people_type(pool: PgPool) {
+    let store = Store::new(pool);
+    for (title, original) in [
+        (None, "https://bücher.example/"),
+        (None, "https://example.com/東京"),
+        (None, "https://example.com/?q=東京"),
+        (Some("東京の地図"), "https://example.com/map"),
+        (None, "https://example.com/other"),
+    ] {
+        let mut new = new_link(None);
+        new.target = target(original);
+        new.attributes.title = title.map(ToOwned::to_owned);
+        create(&store, &new).await;
+    }
+    for (text, count) in [
+        ("東京", 3),
+        ("bücher", 1),
+        ("büche", 0),
+        ("bücher.example", 1),
+        ("https://Bücher.example", 1),
+        ("example.com/東京", 1),
+        ("地図", 1),
+    ] {
+        let filter = LinkFilter { search: LinkSearch::parse(text).ok(), ..LinkFilter::default() };
+        let links = store.list_links(&filter, Visibility::All, Page::default()).await.unwrap();
+        assert_eq!(links.len(), count, "{text}");
+    }
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -222,9 +295,8 @@ async fn must_16_a_user_sees_its_own_events_and_those_of_its_links(pool: PgPool)
             .unwrap();
     }
     let seen = async |user| {
-        let events =
-            store.list_events(&EventFilter::default(), user, Page::default()).await.unwrap();
-        events.iter().map(|event| event.id.get()).collect::<Vec<_>>()
+        let page = store.list_events(&EventFilter::default(), user, Page::default()).await.unwrap();
+        page.events.iter().map(|event| event.id.get()).collect::<Vec<_>>()
     };
     assert_eq!(seen(Visibility::All).await, [1, 2, 3, 4, 5]);
     assert_eq!(seen(Visibility::Owner(owner.id)).await, [1, 3, 4]);

@@ -9,7 +9,7 @@ use std::{future::Future, sync::LazyLock, time::Duration};
 use actix_web::http::Method;
 use linnet_domain::Scope;
 use linnet_platform::{lifecycle::Lifecycle, listener::Address};
-use linnet_protocol::routes::{ROUTES, Route};
+use linnet_protocol::routes::{ROUTES, RequestBody, Route};
 use linnet_telemetry::testing::{MetricsReader, telemetry};
 
 pub(super) use self::{
@@ -24,8 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The product's routes, and one that echoes a stream.
 static TEST_ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
-    let mut routes =
-        vec![Route::new("/api/v1/test-stream", &[(Method::POST, Scope::UrlsWrite)]).streamed()];
+    let stream = Route::new("/api/v1/test-stream", &[(Method::POST, Scope::UrlsWrite)]);
+    let mut routes = vec![stream.streamed().bodies(&[(Method::POST, RequestBody::Upload)])];
     routes.extend(ROUTES.iter().cloned());
     routes
 });

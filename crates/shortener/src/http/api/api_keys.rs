@@ -4,19 +4,26 @@ use actix_web::{HttpResponse, http::header::LOCATION, web};
 use chrono::{DateTime, Utc};
 use linnet_domain::{Scope, Scopes};
 use linnet_protocol::problem::Problem;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde::Serialize;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ArrayBuilder, ObjectBuilder, Ref, RefOr, Schema, Type},
+};
 
 use linnet_domain::{
-    ApiKey, ApiKeySecret, KeyId, Page, UserId, bounded_text,
-    rules::{Rule, Time, Violation, string},
+    ApiKey, ApiKeySecret, KeyId, Page, UserId,
+    rules::{FutureTime, Text, Violation, string},
 };
 use linnet_store::Constraint;
 
 use super::{
     super::error::ApiError,
     ApiState, Caller,
-    fields::{JsonObject, QueryFields, id, query_id},
+    fields::{
+        Id, JsonBody, Node, QueryFields, Shape,
+        declare::{BodyRule, Change, Optional, ReadContext, Required, body},
+        query_id,
+    },
     list::{CursorParam, ListParams, ListQuery},
 };
 
@@ -52,70 +59,68 @@ pub(crate) struct ApiKeyCreated {
 }
 
 /// A scope's name.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "documents the input")]
-pub(crate) enum ScopeName {
-    /// Read own links and events.
-    #[schema(rename = "urls:read")]
-    UrlsRead,
-    /// Create, change and delete own links.
-    #[schema(rename = "urls:write")]
-    UrlsWrite,
-    /// Read the own user and its keys.
-    #[schema(rename = "users:read")]
-    UsersRead,
-    /// Change the own user and its keys.
-    #[schema(rename = "users:write")]
-    UsersWrite,
-    /// Start and cancel jobs.
-    #[schema(rename = "jobs:write")]
-    JobsWrite,
-    /// Everything, for all users.
-    #[schema(rename = "admin")]
-    Admin,
+pub(crate) struct ScopeName;
+
+impl PartialSchema for ScopeName {
+    fn schema() -> RefOr<Schema> {
+        let names = Scope::ALL.iter().map(|scope| scope.as_str());
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A scope's name."))
+            .enum_values(Some(names))
+            .into()
+    }
 }
 
-/// An API key to create.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
-)]
-pub(crate) struct ApiKeyCreate {
-    /// A label.
-    #[schema(
-        min_length = 1,
-        max_length = 100,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    name: String,
-    /// The scopes; each must be allowed by the caller's own key.
-    #[schema(min_items = 1, max_items = 6, value_type = Vec<ScopeName>)]
-    scopes: Vec<String>,
-    /// When it expires.
-    expires_at: Option<DateTime<Utc>>,
-    /// The owner; only administrators may name another user.
-    #[schema(minimum = 1)]
-    user_id: Option<i64>,
+impl ToSchema for ScopeName {}
+
+/// A list of scopes.
+pub(crate) struct ScopeList;
+
+impl BodyRule for ScopeList {
+    type Value = Scopes;
+    const SHAPE: Shape = Shape::List { max_items: Scope::ALL.len() };
+
+    fn read(node: Node, _: &ReadContext<'_>) -> Result<Scopes, Violation> {
+        scopes(node.into_value())
+    }
+
+    fn schema(_: bool, description: &str) -> RefOr<Schema> {
+        let array = ArrayBuilder::new()
+            .description(Some(description))
+            .items(Ref::from_schema_name(ScopeName::name()))
+            .min_items(Some(1))
+            .max_items(Some(Scope::ALL.len()));
+        RefOr::T(Schema::Array(array.build()))
+    }
+
+    fn referenced() -> Vec<(String, RefOr<Schema>)> {
+        vec![(ScopeName::name().into_owned(), ScopeName::schema())]
+    }
 }
 
-/// A change of an API key: any subset of the fields.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
-)]
-pub(crate) struct ApiKeyPatch {
-    /// The new label.
-    #[schema(
-        nullable = false,
-        min_length = 1,
-        max_length = 100,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    name: Option<String>,
+type KeyName = Text<{ ApiKey::MAX_NAME }>;
+
+body! {
+    /// An API key to create.
+    pub(crate) struct ApiKeyCreate as "ApiKeyCreate" {
+        /// A label.
+        name: Required<KeyName>,
+        /// The scopes; each must be allowed by the caller's own key.
+        scopes: Required<ScopeList>,
+        /// When it expires; in the future.
+        expires_at: Optional<FutureTime>,
+        /// The owner; only administrators may name another user.
+        user_id: Optional<Id<UserId>>,
+    }
+}
+
+body! {
+    /// A change of an API key: any subset of the fields.
+    pub(crate) struct ApiKeyPatch as "ApiKeyPatch" {
+        /// The new label.
+        name: Change<KeyName>,
+    }
 }
 
 impl From<ApiKey> for ApiKeyBody {
@@ -156,14 +161,9 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 pub(crate) async fn create(
     state: web::Data<ApiState>,
     caller: Caller,
-    body: JsonObject,
+    body: JsonBody<ApiKeyCreate>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut fields = body.fields;
-    let name = fields.required("name", name);
-    let scopes = fields.required("scopes", scopes);
-    let expires_at = fields.optional("expires_at", Time::from_json);
-    let user_id = fields.optional("user_id", id);
-    let (name, scopes) = fields.finish_with(name.zip(scopes))?;
+    let ApiKeyCreate { name, scopes, expires_at, user_id } = body.fields;
     if !caller.identity().scopes.covers(scopes) {
         return Err(ApiError::forbidden(
             "scopes: a key may only have scopes that the key of the caller has.",
@@ -223,13 +223,10 @@ pub(crate) async fn update(
     state: web::Data<ApiState>,
     caller: Caller,
     id: web::Path<String>,
-    body: JsonObject,
+    body: JsonBody<ApiKeyPatch>,
 ) -> Result<HttpResponse, ApiError> {
     let id = key_id(&id)?;
-    let mut fields = body.fields;
-    let name = fields.change("name", name);
-    fields.finish()?;
-    let key = match name {
+    let key = match body.fields.name {
         Some(name) => state.store.rename_key(id.as_str(), caller.visibility(), &name).await?,
         None => state.store.find_key(id.as_str(), caller.visibility()).await?,
     };
@@ -255,10 +252,6 @@ pub(crate) async fn revoke(
 
 fn key_id(text: &str) -> Result<KeyId, ApiError> {
     KeyId::parse(text).map_err(|_| ApiError::invalid("id", "invalid", "must be 8 of `0-9A-Za-z`"))
-}
-
-fn name(value: serde_json::Value) -> Result<String, Violation> {
-    bounded_text(&string(value)?, ApiKey::MAX_NAME).map_err(Violation::invalid)
 }
 
 fn scopes(value: serde_json::Value) -> Result<Scopes, Violation> {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use actix_web::{HttpResponse, http::StatusCode, web};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use linnet_domain::LinkId;
@@ -12,40 +12,35 @@ use linnet_store::ChangedLink;
 use super::{
     super::error::ApiError,
     ApiState, Caller,
-    fields::{Fields, JsonObject, ids, members},
+    fields::{
+        Ids, JsonBody,
+        declare::{Required, RequiredBody, body},
+    },
     import::import_urls,
-    urls::{UrlPatch, read_patch},
+    urls::UrlPatch,
 };
 
 /// The maximum number of links of one request. Its statement must finish within `postgres.statement_timeout_ms`.
 const MAX_IDS: usize = 1_000;
 
-/// A change of many links.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
-)]
-pub(crate) struct UrlBulkPatch {
-    /// The ids of the links, each once.
-    #[schema(schema_with = different_ids)]
-    ids: Vec<i64>,
-    /// The change, the same for each link.
-    change: UrlPatch,
+type LinkIds = Ids<LinkId, MAX_IDS>;
+
+body! {
+    /// A change of many links.
+    pub(crate) struct UrlBulkPatch as "UrlBulkPatch" {
+        /// The ids of the links, each once.
+        ids: Required<LinkIds>,
+        /// The change, the same for each link.
+        change: RequiredBody<UrlPatch>,
+    }
 }
 
-/// A deletion of many links.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
-)]
-pub(crate) struct UrlBulkDelete {
-    /// The ids of the links, each once.
-    #[schema(schema_with = different_ids)]
-    ids: Vec<i64>,
+body! {
+    /// A deletion of many links.
+    pub(crate) struct UrlBulkDelete as "UrlBulkDelete" {
+        /// The ids of the links, each once.
+        ids: Required<LinkIds>,
+    }
 }
 
 /// The result of a bulk change.
@@ -84,16 +79,10 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 pub(crate) async fn update(
     state: web::Data<ApiState>,
     caller: Caller,
-    body: JsonObject,
+    body: JsonBody<UrlBulkPatch>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut fields = body.fields;
-    let ids = read_ids(&mut fields);
-    let patch = fields.required("change", members).map(|mut change| {
-        let patch = read_patch(&mut change, &state.targets);
-        fields.absorb("change", change);
-        patch
-    });
-    let (ids, patch) = fields.finish_with(ids.zip(patch))?;
+    let UrlBulkPatch { ids, change } = body.fields;
+    let patch = change.into();
     let changed =
         state.store.update_links(&ids, caller.visibility(), caller.user_id(), &patch).await?;
     Ok(respond(&state, &ids, &changed, StatusCode::OK).await)
@@ -107,17 +96,11 @@ pub(crate) async fn update(
 pub(crate) async fn delete(
     state: web::Data<ApiState>,
     caller: Caller,
-    body: JsonObject,
+    body: JsonBody<UrlBulkDelete>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut fields = body.fields;
-    let ids = read_ids(&mut fields);
-    let ids = fields.finish_with(ids)?;
+    let ids = body.fields.ids;
     let deleted = state.store.delete_links(&ids, caller.visibility(), caller.user_id()).await?;
     Ok(respond(&state, &ids, &deleted, StatusCode::NO_CONTENT).await)
-}
-
-fn read_ids(fields: &mut Fields) -> Option<Vec<LinkId>> {
-    fields.required("ids", |value| ids(value, MAX_IDS))
 }
 
 /// Publishes the invalidations before the response, so that the client reads its own change.
@@ -135,19 +118,4 @@ async fn respond(
     let results =
         ids.iter().map(|&id| UrlBulkResult { id, status: status_of(id).as_u16() }).collect();
     HttpResponse::Ok().json(UrlBulkAnswer { count: found.len(), results })
-}
-
-fn different_ids() -> utoipa::openapi::schema::Array {
-    use utoipa::openapi::{ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
-    let id = ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-        .minimum(Some(1));
-    ArrayBuilder::new()
-        .description(Some("The ids of the links, each once."))
-        .items(id)
-        .min_items(Some(1))
-        .max_items(Some(MAX_IDS))
-        .unique_items(true)
-        .build()
 }

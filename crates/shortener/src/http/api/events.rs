@@ -2,23 +2,26 @@
 
 use actix_web::{
     HttpResponse,
-    http::{StatusCode, header::LINK},
+    http::StatusCode,
     web,
 };
 use chrono::SecondsFormat;
-use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
 use linnet_domain::{
     Event, EventFilter, EventId, EventType, LinkId, NewEvent, TimeSortKey, UserId,
     rules::{Rule, Time, Violation, string},
 };
-use linnet_store::Constraint;
+use linnet_store::{Constraint, EventPage};
 
 use super::{
     super::{csv, error::ApiError},
     ApiState, Caller, IdGuard,
-    fields::{JsonObject, QueryFields, id, object, query_id},
+    fields::{
+        Details, Id, JsonBody, Node, QueryFields,
+        declare::{BodyRule, Optional, ReadContext, Required, body},
+        query_id,
+    },
     format::{Accepted, Format, FormatParams},
     idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
     list::{ListParams, ListQuery, TimeCursorParam},
@@ -26,26 +29,39 @@ use super::{
 
 const PATH: &str = "/api/v1/events";
 
-/// An event of a client.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
-)]
-pub(crate) struct EventCreate {
-    /// The id of an existing link.
-    #[schema(minimum = 1)]
-    url_id: i64,
-    /// The id of an existing user; only administrators may name another user.
-    #[schema(minimum = 1)]
-    user_id: Option<i64>,
-    /// 1 to 64 of `[0-9A-Za-z_.:-]`, but not `click`: Linnet records clicks itself.
-    #[schema(min_length = 1, max_length = 64, pattern = "^(?!click$)[0-9A-Za-z_.:-]{1,64}$")]
-    event_type: String,
-    /// Further data. Default: `{}`.
-    #[schema(value_type = Option<Object>)]
-    details: Option<serde_json::Value>,
+body! {
+    /// An event of a client.
+    pub(crate) struct EventCreate as "EventCreate" {
+        /// The id of an existing link.
+        url_id: Required<Id<LinkId>>,
+        /// The id of an existing user; only administrators may name another user.
+        user_id: Optional<Id<UserId>>,
+        /// 1 to 64 of `[0-9A-Za-z_.:-]`, but not `click`: Linnet records clicks itself.
+        event_type: Required<OwnEventType>,
+        /// Further data: at most 16 KiB as compact JSON, nested at most 32 levels deep. Default: `{}`.
+        details: Optional<Details>,
+    }
+}
+
+/// The type of a client's own event.
+pub(crate) struct OwnEventType;
+
+impl BodyRule for OwnEventType {
+    type Value = EventType;
+
+    fn read(node: Node, _: &ReadContext<'_>) -> Result<EventType, Violation> {
+        EventType::parse_own(&string(node.into_value())?).map_err(Violation::invalid)
+    }
+
+    fn schema(_: bool, description: &str) -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(description))
+            .min_length(Some(1))
+            .max_length(Some(64))
+            .pattern(Some("^(?!click$)[0-9A-Za-z_.:-]{1,64}$"))
+            .into()
+    }
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
@@ -67,17 +83,12 @@ pub(crate) async fn create(
     state: web::Data<ApiState>,
     caller: Caller,
     key: IdempotencyKey,
-    body: JsonObject,
+    body: JsonBody<EventCreate>,
 ) -> Result<HttpResponse, ApiError> {
-    let JsonObject { mut fields, raw } = body;
-    let url_id = fields.required("url_id", id);
-    let user_id = fields.optional("user_id", id);
-    let event_type = fields.required("event_type", own_event_type);
-    let details = fields.optional("details", object).unwrap_or_default();
-    let (url_id, event_type) = fields.finish_with(url_id.zip(event_type))?;
+    let EventCreate { url_id, user_id, event_type, details } = body.fields;
     let user_id = caller.owner(user_id)?;
-    let new = NewEvent { url_id, user_id, event_type, details };
-    idempotency::once(&state, &caller, "POST /events", key, &raw, async |creator| {
+    let new = NewEvent { url_id, user_id, event_type, details: details.unwrap_or_default() };
+    idempotency::once(&state, &caller, key, &body.hash, async |creator| {
         created(creator.create_event(&new, caller.visibility()).await?)
     })
     .await
@@ -89,7 +100,7 @@ fn created(event: Option<Event>) -> Result<CreatedResponse, ApiError> {
 }
 
 /// Lists events and clicks in the order of time. `event_type=click` selects clicks. Another type, or `user_id`, excludes
-/// clicks, which are anonymous.
+/// clicks, which are anonymous. A page has fewer items than `limit` when their details exceed 1 MiB; follow `Link`.
 #[utoipa::path(get, path = "/api/v1/events", operation_id = "list_events", tag = "events",
     params(("url_id" = Option<i64>, Query, minimum = 1),
         ("user_id" = Option<i64>, Query, minimum = 1),
@@ -118,15 +129,13 @@ pub(crate) async fn list(
         };
         (accepted.read(fields), filter)
     })?;
-    let events = state.store.list_events(&filter, caller.visibility(), list.page).await?;
+    let EventPage { events, is_cut } =
+        state.store.list_events(&filter, caller.visibility(), list.page).await?;
     let moment = |last: &Event| TimeSortKey { time: Some(last.timestamp), id: last.id.get() };
     match format {
-        Format::Json => Ok(list.respond(PATH, &events, moment)),
+        Format::Json => Ok(list.begin(PATH, &events, is_cut, moment).json(events)),
         Format::Csv => {
-            let mut response = HttpResponse::Ok();
-            if let Some(next) = list.next(PATH, &events, moment) {
-                response.insert_header((LINK, next));
-            }
+            let response = list.begin(PATH, &events, is_cut, moment);
             let names = ["id", "url_id", "user_id", "event_type", "timestamp", "details"];
             let csv = csv::csv_of(names, events.into_iter().map(cells)).await?;
             Ok(csv::respond(response, "events.csv", csv))
@@ -141,7 +150,7 @@ fn cells(event: Event) -> [csv::Cell<'static>; 6] {
         event.user_id.map(UserId::get).into(),
         event.event_type.into(),
         event.timestamp.to_rfc3339_opts(SecondsFormat::AutoSi, true).into(),
-        event.details.to_string().into(),
+        event.details.as_str().to_owned().into(),
     ]
 }
 
@@ -160,8 +169,4 @@ pub(crate) async fn get(
 
 fn event_type(value: serde_json::Value) -> Result<EventType, Violation> {
     EventType::parse(&string(value)?).map_err(Violation::invalid)
-}
-
-fn own_event_type(value: serde_json::Value) -> Result<EventType, Violation> {
-    EventType::parse_own(&string(value)?).map_err(Violation::invalid)
 }

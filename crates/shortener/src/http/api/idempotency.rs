@@ -27,6 +27,7 @@ use super::{super::error::ApiError, ApiState, Caller, fields::ONCE_RULE};
 pub(super) const HEADER: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const MAX_KEY_BYTES: usize = 255;
+const KEY_RULE: &str = "must be 1 to 255 printable ASCII characters, with or without quotes around them";
 
 /// The header, documented.
 #[derive(IntoParams)]
@@ -34,19 +35,24 @@ const MAX_KEY_BYTES: usize = 255;
 #[expect(dead_code, reason = "documents the input; `IdempotencyKey` reads it")]
 pub(crate) struct IdempotencyParams {
     /// A repeated request within 24 h returns the first response; another request with the same key is rejected.
+    /// `"abc"` and `abc` are the same key.
     #[param(
         rename = "Idempotency-Key",
         nullable = false,
         min_length = 1,
         max_length = 255,
-        pattern = "^[!-~]([ -~]*[!-~])?$"
+        pattern = r#"^([!#-~]([ -~]*[!-~])?|"([ !#-\[\]-~]|\\["\\])+")$"#
     )]
     idempotency_key: Option<String>,
 }
 
-/// The key of the request, if it has one.
+/// The key of the request, if it has one, with the parts of the request that its body does not contain.
 #[derive(Debug)]
-pub(crate) struct IdempotencyKey(Option<String>);
+pub(crate) struct IdempotencyKey {
+    key: Option<String>,
+    /// Method, path and query.
+    target: String,
+}
 
 impl FromRequest for IdempotencyKey {
     type Error = ApiError;
@@ -55,17 +61,41 @@ impl FromRequest for IdempotencyKey {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let mut values = request.headers().get_all(HEADER);
         let key = match (values.next(), values.next()) {
-            (None, _) => Ok(Self(None)),
-            (Some(value), None) => value
-                .to_str()
-                .ok()
-                .filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.contains('\t'))
-                .map(|key| Self(Some(key.to_owned())))
-                .ok_or("must be 1 to 255 printable ASCII characters"),
+            (None, _) => Ok(None),
+            (Some(value), None) => {
+                value.to_str().ok().and_then(parse_key).map(Some).ok_or(KEY_RULE)
+            }
             (Some(_), Some(_)) => Err(ONCE_RULE),
         };
-        ready(key.map_err(|rule| ApiError::invalid("Idempotency-Key", "invalid", rule)))
+        let target = format!("{} {}", request.method(), request.uri());
+        ready(
+            key.map(|key| Self { key, target })
+                .map_err(|rule| ApiError::invalid("Idempotency-Key", "invalid", rule)),
+        )
     }
+}
+
+/// The key in its two spellings: a string of RFC 8941, such as `"abc"`, and the same without quotes.
+fn parse_key(value: &str) -> Option<String> {
+    let value = value.trim();
+    let key = if value.starts_with('"') { unquoted(value)? } else { value.to_owned() };
+    let is_printable = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    (is_printable && (1..=MAX_KEY_BYTES).contains(&key.len())).then_some(key)
+}
+
+/// The text of a string of RFC 8941. Parameters after it are ignored, as the RFC requires.
+fn unquoted(value: &str) -> Option<String> {
+    let mut key = String::with_capacity(value.len());
+    let mut characters = value.strip_prefix('"')?.chars();
+    loop {
+        match characters.next()? {
+            '"' => break,
+            '\\' => key.push(characters.next().filter(|next| matches!(next, '"' | '\\'))?),
+            other => key.push(other),
+        }
+    }
+    let rest = characters.as_str().trim_start();
+    (rest.is_empty() || rest.starts_with(';')).then_some(key)
 }
 
 /// The response to a `POST` that created or found a resource.
@@ -160,19 +190,18 @@ impl Creator<'_> {
     }
 }
 
-/// Responds to a `POST` to `route` with the response of `create`, or with the stored response of the same key. The
-/// created resource is committed when this returns.
+/// Responds to a `POST` with the response of `create`, or with the stored response of the same key. `body` stands for
+/// everything in the body that changes the result. The created resource is committed when this returns.
 pub(super) async fn once(
     state: &ApiState,
     caller: &Caller,
-    route: &str,
     key: IdempotencyKey,
     body: &[u8],
     create: impl AsyncFnOnce(&mut Creator<'_>) -> Result<CreatedResponse, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut creator = match &key.0 {
+    let mut creator = match &key.key {
         None => Creator::Plain(state),
-        Some(key) => match begin(&state.store, caller, route, key, body).await? {
+        Some(name) => match begin(&state.store, caller, &key.target, name, body).await? {
             Ok(first) => Creator::Keyed(first),
             Err(replayed) => return Ok(replayed),
         },
@@ -188,12 +217,12 @@ pub(super) async fn once(
 async fn begin(
     store: &Store,
     caller: &Caller,
-    route: &str,
+    target: &str,
     key: &str,
     body: &[u8],
 ) -> Result<Result<IdempotentTransaction, HttpResponse>, ApiError> {
     let mut hash = Sha256::new();
-    hash.update(route.as_bytes());
+    hash.update(target.as_bytes());
     hash.update([0]);
     hash.update(body);
     let claim = store.begin_idempotent(&caller.idempotency_owner(), key, &hash.finalize()).await?;
@@ -217,4 +246,37 @@ fn replay(stored: StoredResponse) -> HttpResponse {
         .insert_header((REPLAYED, HeaderValue::from_static("true")))
         .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
         .body(stored.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_key_is_the_same_as_the_bare_one() {
+        for (value, key) in [
+            ("abc", Some("abc")),
+            ("\"abc\"", Some("abc")),
+            ("  \"abc\" ", Some("abc")),
+            ("\"abc\";a=1", Some("abc")),
+            ("\"abc\" ; a", Some("abc")),
+            (r#""a\"b\\c""#, Some(r#"a"b\c"#)),
+            ("a\"b", Some("a\"b")),
+            ("a b", Some("a b")),
+            ("\"", None),
+            ("\"\"", None),
+            ("\"abc", None),
+            ("\"abc\"d", None),
+            (r#""a\x""#, None),
+            ("", None),
+            ("   ", None),
+            ("a\tb", None),
+            ("\"a\tb\"", None),
+        ] {
+            assert_eq!(parse_key(value).as_deref(), key, "{value}");
+        }
+        let longest = "x".repeat(MAX_KEY_BYTES);
+        assert_eq!(parse_key(&format!("\"{longest}\"")), Some(longest.clone()));
+        assert_eq!(parse_key(&format!("{longest}x")), None);
+    }
 }

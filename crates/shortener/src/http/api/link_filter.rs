@@ -1,16 +1,12 @@
 //! The filters of lists and exports of links.
 
 use linnet_domain::{
-    LinkFilter, bounded_text,
+    LinkFilter, LinkSearch,
     rules::{Violation, string},
 };
 use utoipa::IntoParams;
 
 use super::fields::{Fields, query_boolean, query_id};
-
-/// The database's index finds groups of three characters.
-const MIN_SEARCH_CHARS: usize = 3;
-const MAX_SEARCH_CHARS: usize = 200;
 
 /// The filters, documented.
 #[derive(IntoParams)]
@@ -22,9 +18,10 @@ pub(crate) struct LinkFilterParams {
     user_id: Option<i64>,
     /// Only active, or only inactive links.
     is_active: Option<bool>,
-    /// Only links whose short code, target URL or title contains this text, in any case.
+    /// Only links whose short code, target URL or title contains this text, in any case. A host name in another script,
+    /// and other characters outside ASCII, are found in the target as they are typed.
     #[param(
-        min_length = 3,
+        min_length = 2,
         max_length = 200,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     )]
@@ -40,11 +37,6 @@ pub(super) fn read_filter(fields: &mut Fields) -> LinkFilter {
     }
 }
 
-fn search(value: serde_json::Value) -> Result<String, Violation> {
-    let text = bounded_text(&string(value)?, MAX_SEARCH_CHARS).map_err(Violation::invalid)?;
-    if text.chars().count() < MIN_SEARCH_CHARS {
-        let rule = format!("must be at least {MIN_SEARCH_CHARS} characters");
-        return Err(Violation::invalid(rule));
-    }
-    Ok(text)
+fn search(value: serde_json::Value) -> Result<LinkSearch, Violation> {
+    LinkSearch::parse(&string(value)?).map_err(Violation::invalid)
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use actix_web::{
-    HttpResponse,
+    HttpResponse, HttpResponseBuilder,
     http::header::{HeaderValue, LINK},
 };
 use serde::Serialize;
@@ -127,33 +127,48 @@ impl<P: SortKey> ListQuery<P> {
         items: &[T],
         point_of: impl FnOnce(&T) -> P,
     ) -> HttpResponse {
-        let mut response = HttpResponse::Ok();
-        if let Some(next) = self.next(path, items, point_of) {
-            response.insert_header((LINK, next));
-        }
-        response.json(items)
+        self.begin(path, items, false, point_of).json(items)
     }
 
-    /// The `Link` to the next page, when this one is full.
-    pub(super) fn next<T>(
+    /// A response with a link to the next page, when this one is full or `is_cut`.
+    pub(super) fn begin<T>(
         &self,
         path: &str,
         items: &[T],
+        is_cut: bool,
+        point_of: impl FnOnce(&T) -> P,
+    ) -> HttpResponseBuilder {
+        let mut response = HttpResponse::Ok();
+        if let Some(next) = self.next(path, items, is_cut, point_of) {
+            response.insert_header((LINK, next));
+        }
+        response
+    }
+
+    fn next<T>(
+        &self,
+        path: &str,
+        items: &[T],
+        is_cut: bool,
         point_of: impl FnOnce(&T) -> P,
     ) -> Option<HeaderValue> {
         let full = i64::try_from(items.len()).is_ok_and(|count| count == self.page.size);
-        let last = items.last().filter(|_| full)?;
+        let last = items.last().filter(|_| full || is_cut)?;
         let next = match self.page.position {
-            PageStart::After(_) => ("cursor", Cursor { after: point_of(last) }.encode()),
-            PageStart::Number(number) => ("page", (number + 1).to_string()),
+            PageStart::Number(number) if !is_cut => ("page", (number + 1).to_string()),
+            // The next number would begin after the items that were cut off.
+            PageStart::Number(_) | PageStart::After(_) => {
+                ("cursor", Cursor { after: point_of(last) }.encode())
+            }
         };
         HeaderValue::from_str(&self.link(path, &next)).ok()
     }
 
-    /// The same query with one parameter replaced.
+    /// The same query with another position.
     fn link(&self, path: &str, next: &(&str, String)) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        for (name, value) in self.pairs.iter().filter(|(name, _)| name != next.0) {
+        let is_position = |name: &str| name == "cursor" || name == "page";
+        for (name, value) in self.pairs.iter().filter(|(name, _)| !is_position(name)) {
             query.append_pair(name, value);
         }
         query.append_pair(next.0, &next.1);

@@ -24,7 +24,6 @@ pub(super) mod urls;
 pub(super) mod users;
 
 pub use export_slots::{ExportSlots, Exports};
-pub use fields::MAX_BODY_BYTES;
 pub(crate) use list::{CursorText, TimeCursorText};
 pub use state::{ApiState, Caller, IdGuard};
 

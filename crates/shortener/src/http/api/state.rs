@@ -6,6 +6,7 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use linnet_platform::byte_budget::ByteBudget;
 use linnet_protocol::{address_hash::AddressHasher, identity::Identity};
 
 use linnet_clicks::LiveClicks;
@@ -31,6 +32,8 @@ pub struct ApiState {
     pub jobs: JobService,
     /// Limits concurrent exports.
     pub exports: ExportSlots,
+    /// Bounds the bytes of the bodies in progress, by the owner of [`Caller::idempotency_owner`].
+    pub bodies: ByteBudget<String>,
     /// The accepted target URLs.
     pub targets: TargetPolicy,
     /// The origin of short URLs, without a trailing slash.
@@ -45,6 +48,18 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Reads the headers of the gateway.
+    pub fn of(request: &HttpRequest) -> Self {
+        let headers = request.headers();
+        let identity = Identity::from_headers(headers);
+        // Only a caller without a user needs it.
+        let address_hash = identity.user_id.is_none().then(|| {
+            let address = headers.get("x-real-ip")?.to_str().ok()?.parse().ok()?;
+            Some(request.app_data::<web::Data<AddressHasher>>()?.hash(address))
+        });
+        Self { identity, address_hash: address_hash.flatten() }
+    }
+
     /// The caller's own user.
     pub fn user_id(&self) -> Option<UserId> {
         self.identity.user_id
@@ -91,14 +106,7 @@ impl FromRequest for Caller {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let headers = request.headers();
-        let identity = Identity::from_headers(headers);
-        // Only a caller without a user needs it.
-        let address_hash = identity.user_id.is_none().then(|| {
-            let address = headers.get("x-real-ip")?.to_str().ok()?.parse().ok()?;
-            Some(request.app_data::<web::Data<AddressHasher>>()?.hash(address))
-        });
-        ready(Ok(Self { identity, address_hash: address_hash.flatten() }))
+        ready(Ok(Self::of(request)))
     }
 }
 

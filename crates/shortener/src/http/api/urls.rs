@@ -2,20 +2,19 @@
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use linnet_domain::{
-    Link, LinkAttributePatch, LinkAttributes, LinkId, LinkPatch, NewLink, ShortCode, TargetPolicy,
-    TargetUrl, UserId,
-    rules::{Boolean, Rule, Violation, string},
-};
+use linnet_domain::{Link, LinkAttributes, LinkId, LinkPatch, NewLink, UserId, rules::Boolean};
 use linnet_store::{Constraint, LinkCreation};
 
 use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
-    fields::{CreateBody, Fields, JsonObject, PatchBody, QueryFields, id},
+    fields::{
+        CustomCode, Id, JsonBody, QueryFields, Target,
+        declare::{Change, Optional, Required, body},
+    },
     idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
     link_filter::{LinkFilterParams, read_filter},
     list::{CursorParam, ListParams, ListQuery},
@@ -65,40 +64,35 @@ impl UrlBody {
     }
 }
 
-/// A link to create. Only `original_url` is required.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = UrlCreate)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `read_new` reads it, and `LinkSchemas` adds the other fields"
-)]
-pub(crate) struct UrlCreate {
-    /// An absolute URL with an allowed scheme and a host, without credentials.
-    #[schema(format = "uri", max_length = 8192, example = "https://example.com/a/long/path")]
-    original_url: String,
-    /// A chosen short code; without one, a code of 7 characters is generated. Reserved words are rejected.
-    #[schema(min_length = 3, max_length = 64, pattern = "^[0-9A-Za-z_-]{3,64}$")]
-    short_code: Option<String>,
-    /// The owner; only administrators may name another user.
-    #[schema(minimum = 1)]
-    user_id: Option<i64>,
-    /// Returns the owner's existing link for the same target, if there is one. Links with a chosen short code or with
-    /// limits are never reused, and such a request always creates a link.
-    reuse: Option<bool>,
+body! {
+    /// A link to create. Only `original_url` is required.
+    pub(crate) struct UrlCreate as "UrlCreate" {
+        /// An absolute URL with an allowed scheme and a host, without credentials.
+        original_url: Required<Target>,
+        /// A chosen short code; without one, a code of 7 characters is generated. Reserved words are rejected.
+        short_code: Optional<CustomCode>,
+        /// The owner; only administrators may name another user.
+        user_id: Optional<Id<UserId>>,
+        /// Returns the owner's existing link that has the same target and redirect status, and the title if one is
+        /// given. Without such a link, with a chosen short code, with limits, or without an owner, a link is created.
+        reuse: Optional<Boolean>,
+    }
+    with attributes from CreateBody
 }
 
-/// A change of a link: any subset of the fields. Null clears a field that can be null.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `read_patch` reads it, and `LinkSchemas` adds the other fields"
-)]
-pub(crate) struct UrlPatch {
-    /// The new target URL.
-    #[schema(nullable = false, format = "uri", max_length = 8192)]
-    original_url: Option<String>,
+body! {
+    /// A change of a link: any subset of the fields. Null clears a field that can be null.
+    pub(crate) struct UrlPatch as "UrlPatch" {
+        /// The new target URL.
+        original_url: Change<Target>,
+    }
+    with attributes from PatchBody
+}
+
+impl From<UrlPatch> for LinkPatch {
+    fn from(body: UrlPatch) -> Self {
+        Self { target: body.original_url, attributes: body.attributes }
+    }
 }
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
@@ -129,20 +123,18 @@ pub(crate) async fn create(
     state: web::Data<ApiState>,
     caller: Caller,
     key: IdempotencyKey,
-    body: JsonObject,
+    body: JsonBody<UrlCreate>,
 ) -> Result<HttpResponse, ApiError> {
-    let JsonObject { mut fields, raw } = body;
-    let user_id = fields.optional("user_id", id);
-    let reuse = fields.optional("reuse", Boolean::from_json).unwrap_or(false);
-    let new = read_new(&mut fields, &state.targets);
-    let mut new = fields.finish_with(new)?;
-    new.user_id = caller.owner(user_id)?;
-    let reuse = reuse && new.is_plain();
+    let UrlCreate { original_url, short_code, user_id, reuse, attributes } = body.fields;
+    let user_id = caller.owner(user_id)?;
+    let new =
+        NewLink { user_id, short_code, target: original_url, attributes: attributes.or_default() };
+    let reuse = reuse.unwrap_or(false) && new.is_reusable();
     // No cache has a negative entry for a code that was generated just now.
     let may_be_cached = new.short_code.is_some();
 
     let mut created = None;
-    let response = idempotency::once(&state, &caller, "POST /urls", key, &raw, async |creator| {
+    let response = idempotency::once(&state, &caller, key, &body.hash, async |creator| {
         let (made, link) = made(&state, creator.create_link(new, reuse).await?)?;
         created = link;
         Ok(made)
@@ -210,11 +202,9 @@ pub(crate) async fn update(
     state: web::Data<ApiState>,
     caller: Caller,
     id: IdGuard<LinkId>,
-    body: JsonObject,
+    body: JsonBody<UrlPatch>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut fields = body.fields;
-    let patch = read_patch(&mut fields, &state.targets);
-    fields.finish()?;
+    let patch = body.fields.into();
     let changed =
         state.store.update_link(id.0, caller.visibility(), caller.user_id(), &patch).await?;
     let changed = changed.ok_or_else(|| ApiError::not_found("link"))?;
@@ -235,26 +225,4 @@ pub(crate) async fn delete(
     let gone = gone.ok_or_else(|| ApiError::not_found("link"))?;
     state.announcer.deleted(&gone).await;
     Ok(HttpResponse::NoContent().finish())
-}
-
-/// Reads a new link without its owner.
-fn read_new(fields: &mut Fields, targets: &TargetPolicy) -> Option<NewLink> {
-    let short_code = fields.optional("short_code", |value| {
-        ShortCode::parse(&string(value)?).map_err(Violation::invalid)
-    });
-    let attributes = LinkAttributePatch::read(&mut CreateBody(fields)).or_default();
-    let target = fields.required("original_url", |value| target(value, targets))?;
-    Some(NewLink { user_id: None, short_code, target, attributes })
-}
-
-/// Reads a change of a link.
-pub(super) fn read_patch(fields: &mut Fields, targets: &TargetPolicy) -> LinkPatch {
-    LinkPatch {
-        target: fields.change("original_url", |value| target(value, targets)),
-        attributes: LinkAttributePatch::read(&mut PatchBody(fields)),
-    }
-}
-
-fn target(value: serde_json::Value, targets: &TargetPolicy) -> Result<TargetUrl, Violation> {
-    targets.parse(&string(value)?).map_err(Violation::invalid)
 }

@@ -1,65 +1,42 @@
 //! `/api/v1/users`: users.
 
 use actix_web::{HttpResponse, http::StatusCode, web};
-use serde::Deserialize;
-use utoipa::ToSchema;
-
-use linnet_domain::{
-    Email, NewUser, User, UserId, UserPatch, bounded_text,
-    rules::{Violation, string},
-};
+use linnet_domain::{NewUser, User, UserId, UserPatch, rules::Text};
 
 use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
-    fields::{JsonObject, QueryFields},
+    fields::{
+        EmailAddress, JsonBody, QueryFields,
+        declare::{Change, Required, body},
+    },
     idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
     list::{CursorParam, ListParams, ListQuery},
 };
 
 const PATH: &str = "/api/v1/users";
 
-/// A user to create.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
-)]
-pub(crate) struct UserCreate {
-    /// A label, not necessarily unique.
-    #[schema(
-        min_length = 1,
-        max_length = 100,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    username: String,
-    /// The e-mail address, unique in any case.
-    #[schema(format = Email, max_length = 254)]
-    email: String,
+body! {
+    /// A user to create.
+    pub(crate) struct UserCreate as "UserCreate" {
+        /// A label, not necessarily unique.
+        username: Required<Username>,
+        /// The e-mail address, unique in any case.
+        email: Required<EmailAddress>,
+    }
 }
 
-/// A change of a user: any subset of the fields.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = UserPatch)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "documents the input; `Fields` reads it, to report all errors at once"
-)]
-pub(crate) struct UserPatchBody {
-    /// The new label.
-    #[schema(
-        nullable = false,
-        min_length = 1,
-        max_length = 100,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    username: Option<String>,
-    /// The new e-mail address.
-    #[schema(nullable = false, format = Email, max_length = 254)]
-    email: Option<String>,
+body! {
+    /// A change of a user: any subset of the fields.
+    pub(crate) struct UserPatchBody as "UserPatch" {
+        /// The new label.
+        username: Change<Username>,
+        /// The new e-mail address.
+        email: Change<EmailAddress>,
+    }
 }
+
+type Username = Text<{ User::MAX_USERNAME }>;
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
@@ -87,17 +64,14 @@ pub(crate) async fn create(
     state: web::Data<ApiState>,
     caller: Caller,
     key: IdempotencyKey,
-    body: JsonObject,
+    body: JsonBody<UserCreate>,
 ) -> Result<HttpResponse, ApiError> {
-    let JsonObject { mut fields, raw } = body;
-    let username = fields.required("username", username);
-    let email = fields.required("email", email);
-    let new = username.zip(email).map(|(username, email)| NewUser { username, email });
-    let new = fields.finish_with(new)?;
+    let UserCreate { username, email } = body.fields;
+    let new = NewUser { username, email };
     if !caller.is_admin() {
         return Err(ApiError::forbidden("Only an administrator may create users."));
     }
-    idempotency::once(&state, &caller, "POST /users", key, &raw, async |creator| {
+    idempotency::once(&state, &caller, key, &body.hash, async |creator| {
         created(&creator.create_user(&new).await?)
     })
     .await
@@ -143,14 +117,10 @@ pub(crate) async fn update(
     state: web::Data<ApiState>,
     caller: Caller,
     id: IdGuard<UserId>,
-    body: JsonObject,
+    body: JsonBody<UserPatchBody>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut fields = body.fields;
-    let patch = UserPatch {
-        username: fields.change("username", username),
-        email: fields.change("email", email),
-    };
-    fields.finish()?;
+    let UserPatchBody { username, email } = body.fields;
+    let patch = UserPatch { username, email };
     let user = state.store.update_user(id.0, caller.visibility(), &patch).await?;
     Ok(HttpResponse::Ok().json(user.ok_or_else(|| ApiError::not_found("user"))?))
 }
@@ -169,12 +139,4 @@ pub(crate) async fn delete(
     }
     state.announcer.relay_outbox().await;
     Ok(HttpResponse::NoContent().finish())
-}
-
-fn username(value: serde_json::Value) -> Result<String, Violation> {
-    bounded_text(&string(value)?, User::MAX_USERNAME).map_err(Violation::invalid)
-}
-
-fn email(value: serde_json::Value) -> Result<Email, Violation> {
-    Email::parse(&string(value)?).map_err(Violation::invalid)
 }

@@ -3,60 +3,110 @@
 use actix_web::{
     FromRequest, HttpRequest,
     dev::Payload,
-    http::{StatusCode, header::CONTENT_TYPE},
-    web::Bytes,
+    http::header::{CONTENT_LENGTH, CONTENT_TYPE},
+    web::{self, BytesMut},
 };
-use futures::future::LocalBoxFuture;
+use chrono::Utc;
+use futures::{StreamExt as _, future::LocalBoxFuture};
 use linnet_domain::rules::Violation;
-use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
-use serde_json::Value;
+use linnet_platform::byte_budget::Reservation;
+use linnet_protocol::{
+    problem::Problem,
+    problem_code::ProblemCode,
+    routes::{MAX_BODY_BYTES, RequestBody, Route},
+};
+use sha2::{Digest as _, Sha256};
 
 use super::{
-    super::super::error::{ApiError, body_error, field_error},
-    Fields,
+    super::{
+        super::error::{ApiError, RETRY_AFTER_UNAVAILABLE, body_error, field_error},
+        ApiState, Caller,
+    },
+    declare::{Body, ReadContext},
+    json::read_body,
 };
 
-/// The maximum size of an ordinary request's body, in bytes. The gateway has the same limit.
-pub const MAX_BODY_BYTES: usize = 1024 * 1024;
-
-/// A JSON object as the body, with its bytes.
-#[derive(Debug)]
-pub(crate) struct JsonObject {
-    /// The fields.
-    pub(in super::super) fields: Fields,
-    /// The body as sent, for `Idempotency-Key`.
-    pub(in super::super) raw: Bytes,
+/// A body that was read and checked.
+pub(crate) struct JsonBody<B> {
+    /// Its fields.
+    pub(in super::super) fields: B,
+    /// The hash of its bytes, for `Idempotency-Key`.
+    pub(in super::super) hash: [u8; 32],
+    /// Held until the response, because the fields are as large as the body at most.
+    _reserved: Reservation<String>,
 }
 
-impl FromRequest for JsonObject {
+impl<B: Body + 'static> FromRequest for JsonBody<B> {
     type Error = ApiError;
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let content_type = check_content_type(request);
-        let body = Bytes::from_request(request, payload);
+        let state = request.app_data::<web::Data<ApiState>>().cloned();
+        let owner = Caller::of(request).idempotency_owner();
+        let max_bytes = limit_of(request);
+        let declared = request.headers().get(CONTENT_LENGTH);
+        let declared = declared.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let payload = payload.take();
         Box::pin(async move {
             content_type?;
-            // The app's payload limit is MAX_BODY_BYTES.
-            let raw = body.await.map_err(|error| {
-                if error.as_response_error().status_code() == StatusCode::PAYLOAD_TOO_LARGE {
-                    Problem::too_large(MAX_BODY_BYTES)
-                } else {
-                    malformed("must arrive completely")
-                }
-            })?;
-            let value = serde_json::from_slice(&raw)
-                .map_err(|error| malformed(&format!("must be valid JSON: {error}")))?;
-            match value {
-                Value::Object(map) => Ok(Self { fields: Fields::new(map), raw }),
-                other => {
-                    let violation = Violation::wrong_type("a JSON object", &other);
-                    let error = field_error("body", violation.code, &violation.message);
-                    Err(Problem::invalid(vec![error]).into())
-                }
+            let state = state.ok_or_else(Problem::internal)?;
+            if declared.is_some_and(|bytes| bytes > max_bytes) {
+                return Err(Problem::too_large(max_bytes).into());
             }
+            let mut reserved = state.bodies.reserve(owner);
+            let raw = receive(payload, max_bytes, &mut reserved).await?;
+            let hash = Sha256::digest(&raw).into();
+            let context = ReadContext { targets: &state.targets, now: Utc::now() };
+            let fields = parse(&raw, &context)?;
+            Ok(Self { fields, hash, _reserved: reserved })
         })
     }
+}
+
+/// The largest body of the route, from the table that the gateway has too.
+fn limit_of(request: &HttpRequest) -> usize {
+    let route = request.match_pattern().and_then(|path| Route::of_path(&path));
+    match route.map(|route| route.body(request.method())) {
+        Some(RequestBody::Json { max_bytes }) => max_bytes,
+        _ => MAX_BODY_BYTES,
+    }
+}
+
+async fn receive(
+    mut payload: Payload,
+    max_bytes: usize,
+    reserved: &mut Reservation<String>,
+) -> Result<BytesMut, ApiError> {
+    let mut raw = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| {
+            tracing::debug!(%error, "request body ended early");
+            malformed("must arrive completely")
+        })?;
+        if raw.len() + chunk.len() > max_bytes {
+            return Err(Problem::too_large(max_bytes).into());
+        }
+        reserved.grow(chunk.len()).map_err(|error| {
+            tracing::debug!(%error, "request body rejected");
+            let detail = "Too many request bodies are in progress. Retry later.";
+            Problem::unavailable(detail, RETRY_AFTER_UNAVAILABLE)
+        })?;
+        raw.extend_from_slice(&chunk);
+    }
+    Ok(raw)
+}
+
+fn parse<B: Body>(raw: &[u8], context: &ReadContext<'_>) -> Result<B, ApiError> {
+    let object = read_body(raw, B::member)
+        .map_err(|error| malformed(&format!("must be valid JSON: {error}")))?;
+    let mut fields = object.map_err(|other| {
+        let violation = Violation::wrong_type("a JSON object", &other);
+        let error = field_error("body", violation.code, &violation.message);
+        Problem::invalid(vec![error])
+    })?;
+    let body = B::read(&mut fields, context);
+    fields.finish_with(body)
 }
 
 fn malformed(rule: &str) -> Problem {

@@ -1,13 +1,19 @@
 //! Reads a JSON object or a query string field by field, so that one response reports every error.
 //!
-//! * Each field is taken by name. The fields that remain are unknown, and an unknown field is an error: ignoring a
-//!   misspelled field would be worse than rejecting it.
+//! * Each field is taken by name. An unknown field is an error: ignoring a misspelled field would be worse than
+//!   rejecting it.
+//! * A body is declared once, by [`declare::body!`]; its reader and its OpenAPI schema derive from the declaration.
 //! * [ADR 008](../../../../../../docs/adr/008-fields-one-by-one.md) explains why `serde` does not read bodies.
 
 mod body;
+pub(super) mod declare;
+mod json;
 mod query;
 mod values;
 
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
 use linnet_domain::{
     FieldInput, FieldSource, LinkField,
     rules::{Rule, Violation},
@@ -17,28 +23,59 @@ use serde_json::{Map, Value};
 
 use super::super::error::{ApiError, field_error};
 
-pub(crate) use body::JsonObject;
-pub use body::MAX_BODY_BYTES;
+pub(crate) use body::JsonBody;
+pub(crate) use json::{Member, Node, Shape};
+pub(crate) use linnet_domain::ONCE_RULE;
 pub(crate) use query::QueryFields;
-pub(super) use query::{query_boolean, query_id, query_number, query_positive};
-pub(super) use values::{id, ids, members, object};
+pub(super) use query::{query_boolean, query_id, query_number, query_positive, text_or_null};
+pub(super) use values::{CustomCode, Details, EmailAddress, Id, Ids, Target};
 
 /// The maximum number of unknown fields that are reported, so that the response is not far larger than the body.
 const MAX_UNKNOWN: usize = 20;
-
-/// The wording for a field that is present twice.
-pub(super) const ONCE_RULE: &str = "must be given only once";
+/// The maximum length of a reported name, in characters.
+const MAX_NAME_CHARS: usize = 100;
 
 /// The fields of one object, and the errors found so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fields {
-    map: Map<String, Value>,
+    known: BTreeMap<String, Node>,
     errors: Vec<FieldError>,
+    /// Unknown and repeated names, and at most [`MAX_UNKNOWN`] of them.
+    surplus: Vec<FieldError>,
 }
 
 impl Fields {
     pub(super) fn new(map: Map<String, Value>) -> Self {
-        Self { map, errors: Vec::new() }
+        let known = map.into_iter().map(|(name, value)| (name, Node::Value(value))).collect();
+        Self { known, ..Self::default() }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.known.contains_key(name)
+    }
+
+    fn insert(&mut self, name: &str, node: Node) {
+        self.known.insert(name.to_owned(), node);
+    }
+
+    fn add_unknown(&mut self, name: &str) {
+        self.add_surplus(name, "unknown", "must be a known field");
+    }
+
+    fn add_repeated(&mut self, name: &str) {
+        self.add_surplus(name, "repeated", ONCE_RULE);
+    }
+
+    fn add_surplus(&mut self, name: &str, code: &'static str, rule: &str) {
+        if self.surplus.len() < MAX_UNKNOWN {
+            let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+            self.surplus.push(field_error(&name, code, rule));
+        }
+    }
+
+    /// The value of a field.
+    pub(super) fn take(&mut self, name: &str) -> Option<Node> {
+        self.known.remove(name)
     }
 
     /// A field that may be absent or null.
@@ -47,108 +84,110 @@ impl Fields {
         name: &str,
         read: impl FnOnce(Value) -> Result<T, Violation>,
     ) -> Option<T> {
-        match self.map.remove(name) {
+        match self.take(name).map(Node::into_value) {
             None | Some(Value::Null) => None,
             Some(value) => self.read(name, value, read),
         }
     }
 
-    /// A field that must be present.
-    pub(super) fn required<T>(
-        &mut self,
-        name: &str,
-        read: impl FnOnce(Value) -> Result<T, Violation>,
-    ) -> Option<T> {
-        match self.map.remove(name) {
-            None => {
-                self.add_error(name, &Violation::required());
-                None
-            }
-            Some(value) => self.read(name, value, read),
-        }
-    }
-
     /// A field of a patch: absent keeps the value, null is an error.
-    pub(super) fn change<T>(
+    fn change<T>(
         &mut self,
         name: &str,
         read: impl FnOnce(Value) -> Result<T, Violation>,
     ) -> Option<T> {
-        let value = self.map.remove(name)?;
+        let value = self.take(name)?.into_value();
         self.read(name, value, read)
     }
 
     /// A field of a patch: absent keeps the value, null clears it.
-    pub(super) fn change_or_clear<T>(
+    fn change_or_clear<T>(
         &mut self,
         name: &str,
         read: impl FnOnce(Value) -> Result<T, Violation>,
     ) -> Option<Option<T>> {
-        match self.map.remove(name)? {
+        match self.take(name)?.into_value() {
             Value::Null => Some(None),
             value => self.read(name, value, read).map(Some),
         }
     }
 
     /// Adds the errors of the object in the field `name` of this object.
-    pub(super) fn absorb(&mut self, name: &str, mut inner: Self) {
-        inner.add_unknown();
-        self.errors.extend(inner.errors.into_iter().map(|mut error| {
+    fn absorb(&mut self, name: &str, inner: Self) {
+        self.errors.extend(inner.into_errors().into_iter().map(|mut error| {
             error.field = format!("{name}.{}", error.field);
             error
         }));
     }
 
     /// Returns all errors, unknown fields included.
-    pub(super) fn finish(mut self) -> Result<(), ApiError> {
-        self.add_unknown();
-        if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors).into()) }
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        let errors = self.into_errors();
+        if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors).into()) }
     }
 
     /// [`Fields::finish`], then the required values, which are present when there are no errors.
-    pub(super) fn finish_with<T>(self, values: Option<T>) -> Result<T, ApiError> {
+    fn finish_with<T>(self, values: Option<T>) -> Result<T, ApiError> {
         self.finish()?;
         values.ok_or_else(|| Problem::internal().into())
     }
 
-    fn add_unknown(&mut self) {
-        let unknown = self.map.keys().take(MAX_UNKNOWN);
-        let errors = unknown.map(|name| field_error(name, "unknown", "must be a known field"));
-        self.errors.extend(errors);
+    /// Fields that no reader took are unknown.
+    fn into_errors(mut self) -> Vec<FieldError> {
+        for name in std::mem::take(&mut self.known).into_keys() {
+            self.add_unknown(&name);
+        }
+        self.errors.append(&mut self.surplus);
+        self.errors
     }
 
     fn add_error(&mut self, name: &str, violation: &Violation) {
         self.errors.push(field_error(name, violation.code, &violation.message));
     }
 
-    fn read<T>(
+    fn read<T, V>(
         &mut self,
         name: &str,
-        value: Value,
-        read: impl FnOnce(Value) -> Result<T, Violation>,
+        value: V,
+        read: impl FnOnce(V) -> Result<T, Violation>,
     ) -> Option<T> {
         read(value).map_err(|violation| self.add_error(name, &violation)).ok()
     }
 }
 
+/// Reads a value by a rule of the domain.
+fn read_rule<R: Rule>(value: Value, now: DateTime<Utc>) -> Result<R::Value, Violation> {
+    let value = R::from_json(value)?;
+    R::check(&value, now).map_err(Violation::out_of_range)?;
+    Ok(value)
+}
+
 /// The body of a create, in which null is the same as absent.
-pub(super) struct CreateBody<'a>(pub(super) &'a mut Fields);
+pub(crate) struct CreateBody<'a> {
+    pub(super) fields: &'a mut Fields,
+    pub(super) now: DateTime<Utc>,
+}
 
 impl FieldSource for CreateBody<'_> {
     fn read<R: Rule>(&mut self, field: &LinkField) -> FieldInput<R::Value> {
-        self.0.optional(field.name, R::from_json).map_or(FieldInput::Absent, FieldInput::Value)
+        let value = self.fields.optional(field.name, |value| read_rule::<R>(value, self.now));
+        value.map_or(FieldInput::Absent, FieldInput::Value)
     }
 }
 
 /// The body of a patch, in which null clears a field that can be cleared and is an error in any other.
-pub(super) struct PatchBody<'a>(pub(super) &'a mut Fields);
+pub(crate) struct PatchBody<'a> {
+    pub(super) fields: &'a mut Fields,
+    pub(super) now: DateTime<Utc>,
+}
 
 impl FieldSource for PatchBody<'_> {
     fn read<R: Rule>(&mut self, field: &LinkField) -> FieldInput<R::Value> {
+        let read = |value| read_rule::<R>(value, self.now);
         let value = if field.clearable {
-            self.0.change_or_clear(field.name, R::from_json)
+            self.fields.change_or_clear(field.name, read)
         } else {
-            self.0.change(field.name, R::from_json).map(Some)
+            self.fields.change(field.name, read).map(Some)
         };
         match value {
             None => FieldInput::Absent,
@@ -178,13 +217,12 @@ mod tests {
     #[test]
     fn all_errors_are_reported_at_once_with_their_fields() {
         let mut fields = fields(json!({"name": 7, "is_active": "yes", "no_such": 1}));
-        assert_eq!(fields.required("name", string), None);
+        assert_eq!(fields.change("name", string), None);
         assert_eq!(fields.optional("is_active", Boolean::from_json), None);
-        assert_eq!(fields.required("email", string), None);
-        assert_eq!(fields.errors.len(), 3);
+        assert_eq!(fields.errors.len(), 2);
         let error = fields.finish().unwrap_err();
         assert_eq!(error.0.status(), 422);
-        assert!(error.0.to_string().contains("4 fields"), "{error}");
+        assert!(error.0.to_string().contains("3 fields"), "{error}");
     }
 
     #[test]
@@ -206,23 +244,44 @@ mod tests {
 
     #[test]
     fn null_in_a_create_is_absent_and_in_a_patch_clears_or_is_an_error() {
+        let now = Utc::now();
         let body = json!({"title": null, "is_active": null, "max_clicks": 3});
         let mut create = fields(body.clone());
-        let new = LinkAttributePatch::read(&mut CreateBody(&mut create));
+        let new = LinkAttributePatch::read(&mut CreateBody { fields: &mut create, now });
         create.finish().unwrap();
         let limited = LinkAttributePatch { max_clicks: Some(Some(3)), ..Default::default() };
         assert_eq!(new, limited);
         let mut patch = fields(body);
-        let read = LinkAttributePatch::read(&mut PatchBody(&mut patch));
+        let read = LinkAttributePatch::read(&mut PatchBody { fields: &mut patch, now });
         assert_eq!((read.title, read.is_active), (Some(None), None));
         let error = patch.finish().unwrap_err().0.to_string();
         assert!(error.contains("is_active: must be true or false, not null"), "{error}");
     }
 
     #[test]
+    fn an_expiry_is_in_the_future() {
+        let now: DateTime<Utc> = "2026-11-27T12:00:00Z".parse().unwrap();
+        for (time, is_valid) in [
+            ("2026-11-27T12:00:01Z", true),
+            ("2026-11-27T12:00:00Z", false),
+            ("2026-11-27T11:59:59Z", false),
+            ("2026-11-27T13:59:59+02:00", false),
+            ("1970-01-01T00:00:00Z", false),
+        ] {
+            let body = json!({ "expires_at": time });
+            let mut create = fields(body.clone());
+            LinkAttributePatch::read(&mut CreateBody { fields: &mut create, now });
+            assert_eq!(create.finish().is_ok(), is_valid, "{time}");
+            let mut patch = fields(body);
+            LinkAttributePatch::read(&mut PatchBody { fields: &mut patch, now });
+            assert_eq!(patch.finish().is_ok(), is_valid, "{time}");
+        }
+    }
+
+    #[test]
     fn errors_of_a_nested_object_have_its_name() {
-        let mut outer = fields(json!({"change": {"title": 7, "no_such": 1}}));
-        let mut inner = outer.required("change", members).unwrap();
+        let mut outer = Fields::default();
+        let mut inner = fields(json!({"title": 7, "no_such": 1}));
         assert_eq!(inner.optional("title", string), None);
         outer.absorb("change", inner);
         let named: Vec<_> = outer.errors.iter().map(|error| error.field.as_str()).collect();

@@ -1,18 +1,19 @@
 //! The query string of a request, and the readers of its values.
 
-use std::rc::Rc;
+use std::{collections::HashSet, rc::Rc};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use linnet_domain::rules::{Boolean, Positive, Violation, string};
 use linnet_protocol::problem::Problem;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     super::super::error::{ApiError, field_error},
-    Fields, ONCE_RULE,
+    Fields, json::Node,
 };
 
-/// The parameters of the query string, as [`Fields`] of strings.
+/// The parameters of the query string, as [`Fields`] of strings. An empty one, as forms send it, is the same as an
+/// absent one.
 #[derive(Debug)]
 pub(crate) struct QueryFields {
     pub(in super::super) fields: Fields,
@@ -38,15 +39,22 @@ impl QueryFields {
         }
         let pairs: Vec<(String, String)> =
             url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let mut map = Map::new();
+        let mut fields = Fields::default();
+        let mut names = HashSet::new();
         for (name, value) in &pairs {
-            if map.insert(name.clone(), Value::String(value.clone())).is_some() {
-                let error = field_error(name, "repeated", ONCE_RULE);
-                return Err(Problem::invalid(vec![error]).into());
+            if names.insert(name) {
+                fields.insert(name, Node::Value(text_or_null(value)));
+            } else {
+                fields.add_repeated(name);
             }
         }
-        Ok(Self { fields: Fields::new(map), pairs: pairs.into() })
+        Ok(Self { fields, pairs: pairs.into() })
     }
+}
+
+/// A value of a query or a form; null is the same as absent.
+pub(in super::super) fn text_or_null(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { text.into() }
 }
 
 fn percent_decoded(text: &str) -> Vec<u8> {
@@ -103,6 +111,20 @@ pub(in super::super) fn query_boolean(value: Value) -> Result<bool, Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_parameters_are_absent_and_unknown_ones_are_errors() {
+        let mut query = QueryFields::parse("search=&limit=5&user_id=").unwrap();
+        assert_eq!(query.fields.optional("search", string), None);
+        assert_eq!(query.fields.optional("user_id", query_positive), None);
+        assert_eq!(query.fields.optional("limit", query_positive), Some(5));
+        assert!(query.fields.finish().is_ok());
+        for bad in ["no_such=", "no_such", "search=a&search=", "search=&search=", "search=&search=a"] {
+            let mut query = QueryFields::parse(bad).unwrap();
+            query.fields.optional("search", string);
+            assert!(query.fields.finish().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_query_that_is_not_utf_8_is_rejected() {

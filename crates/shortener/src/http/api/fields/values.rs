@@ -1,41 +1,73 @@
-//! Readers of JSON values that only the API has: ids, lists of ids, and objects.
+//! The rules for values that only the API has: ids, lists of ids, targets, codes, addresses, and details.
 
-use std::{collections::HashSet, fmt::Display, hash::Hash};
+use std::{collections::HashSet, fmt::Display, hash::Hash, marker::PhantomData};
 
-use linnet_domain::rules::{NO_NUL_RULE, Positive, Rule, Violation};
-use serde_json::{Map, Value};
+use linnet_domain::{
+    Email, EventDetails, MAX_TARGET_BYTES, ShortCode, TargetUrl,
+    rules::{Positive, Rule, Violation, string},
+};
+use serde_json::{Value, json};
+use utoipa::openapi::{
+    ArrayBuilder, KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type,
+    schema::SchemaType,
+};
 
-use super::Fields;
+use super::{
+    super::super::link_schemas::of_type,
+    Node, Shape,
+    declare::{BodyRule, ReadContext},
+};
 
 /// An id.
-pub(in super::super) fn id<I: TryFrom<i64>>(value: Value) -> Result<I, Violation> {
+pub(crate) struct Id<I>(PhantomData<I>);
+
+impl<I: TryFrom<i64>> BodyRule for Id<I> {
+    type Value = I;
+
+    fn read(node: Node, _: &ReadContext<'_>) -> Result<I, Violation> {
+        id(node.into_value())
+    }
+
+    fn schema(is_nullable: bool, description: &str) -> RefOr<Schema> {
+        of_type(Type::Integer, Some(KnownFormat::Int64), is_nullable)
+            .minimum(Some(1))
+            .description(Some(description))
+            .into()
+    }
+}
+
+fn id<I: TryFrom<i64>>(value: Value) -> Result<I, Violation> {
     let number = Positive::from_json(value)?;
     I::try_from(number).map_err(|_| Violation::out_of_range(Positive::RULE))
 }
 
-/// An object without NUL in its strings.
-pub(in super::super) fn object(value: Value) -> Result<Map<String, Value>, Violation> {
-    match value {
-        Value::Object(map)
-            if !map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) =>
-        {
-            Ok(map)
-        }
-        Value::Object(_) => Err(Violation::invalid(NO_NUL_RULE)),
-        other => Err(Violation::wrong_type("an object", &other)),
+/// 1 to `MAX` different ids.
+pub(crate) struct Ids<I, const MAX: usize>(PhantomData<I>);
+
+impl<I, const MAX: usize> BodyRule for Ids<I, MAX>
+where
+    I: TryFrom<i64> + Copy + Eq + Hash + Display,
+{
+    type Value = Vec<I>;
+    const SHAPE: Shape = Shape::List { max_items: MAX };
+
+    fn read(node: Node, _: &ReadContext<'_>) -> Result<Vec<I>, Violation> {
+        ids(node.into_value(), MAX)
+    }
+
+    fn schema(_: bool, description: &str) -> RefOr<Schema> {
+        let id = of_type(Type::Integer, Some(KnownFormat::Int64), false).minimum(Some(1));
+        let array = ArrayBuilder::new()
+            .description(Some(description))
+            .items(id)
+            .min_items(Some(1))
+            .max_items(Some(MAX))
+            .unique_items(true);
+        RefOr::T(Schema::Array(array.build()))
     }
 }
 
-/// An object whose fields are read one by one.
-pub(in super::super) fn members(value: Value) -> Result<Fields, Violation> {
-    match value {
-        Value::Object(map) => Ok(Fields::new(map)),
-        other => Err(Violation::wrong_type("an object", &other)),
-    }
-}
-
-/// 1 to `max` different ids.
-pub(in super::super) fn ids<I>(value: Value, max: usize) -> Result<Vec<I>, Violation>
+fn ids<I>(value: Value, max: usize) -> Result<Vec<I>, Violation>
 where
     I: TryFrom<i64> + Copy + Eq + Hash + Display,
 {
@@ -44,8 +76,7 @@ where
         other => return Err(Violation::wrong_type("an array", &other)),
     };
     if items.is_empty() || items.len() > max {
-        let rule = format!("must have from 1 to {max} ids, not {}", items.len());
-        return Err(Violation::out_of_range(rule));
+        return Err(Violation::out_of_range(format!("must have from 1 to {max} ids")));
     }
     let mut ids = Vec::with_capacity(items.len());
     let mut seen = HashSet::with_capacity(items.len());
@@ -63,19 +94,93 @@ where
     Ok(ids)
 }
 
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+/// A target URL that the installation accepts.
+pub(crate) struct Target;
+
+impl BodyRule for Target {
+    type Value = TargetUrl;
+
+    fn read(node: Node, context: &ReadContext<'_>) -> Result<TargetUrl, Violation> {
+        context.targets.parse(&string(node.into_value())?).map_err(Violation::invalid)
     }
+
+    fn schema(is_nullable: bool, description: &str) -> RefOr<Schema> {
+        text(is_nullable, description)
+            .format(Some(SchemaFormat::Custom("uri".to_owned())))
+            .max_length(Some(MAX_TARGET_BYTES))
+            .examples([json!("https://example.com/a/long/path")])
+            .into()
+    }
+}
+
+/// A chosen short code.
+pub(crate) struct CustomCode;
+
+impl BodyRule for CustomCode {
+    type Value = ShortCode;
+
+    fn read(node: Node, _: &ReadContext<'_>) -> Result<ShortCode, Violation> {
+        ShortCode::parse(&string(node.into_value())?).map_err(Violation::invalid)
+    }
+
+    fn schema(is_nullable: bool, description: &str) -> RefOr<Schema> {
+        text(is_nullable, description)
+            .min_length(Some(3))
+            .max_length(Some(64))
+            .pattern(Some("^[0-9A-Za-z_-]{3,64}$"))
+            .into()
+    }
+}
+
+/// An e-mail address.
+pub(crate) struct EmailAddress;
+
+impl BodyRule for EmailAddress {
+    type Value = Email;
+
+    fn read(node: Node, _: &ReadContext<'_>) -> Result<Email, Violation> {
+        Email::parse(&string(node.into_value())?).map_err(Violation::invalid)
+    }
+
+    fn schema(is_nullable: bool, description: &str) -> RefOr<Schema> {
+        text(is_nullable, description)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Email)))
+            .max_length(Some(254))
+            .into()
+    }
+}
+
+/// The details of an event.
+pub(crate) struct Details;
+
+impl BodyRule for Details {
+    type Value = EventDetails;
+    const SHAPE: Shape = Shape::Details;
+
+    fn read(node: Node, _: &ReadContext<'_>) -> Result<EventDetails, Violation> {
+        match node {
+            Node::Details(details) => details,
+            other => Err(Violation::wrong_type("an object", &other.into_value())),
+        }
+    }
+
+    fn schema(is_nullable: bool, description: &str) -> RefOr<Schema> {
+        of_type(Type::Object, None, is_nullable).description(Some(description)).into()
+    }
+}
+
+fn text(is_nullable: bool, description: &str) -> ObjectBuilder {
+    let kind = if is_nullable {
+        SchemaType::from_iter([Type::String, Type::Null])
+    } else {
+        SchemaType::new(Type::String)
+    };
+    ObjectBuilder::new().schema_type(kind).description(Some(description))
 }
 
 #[cfg(test)]
 mod tests {
     use linnet_domain::LinkId;
-    use serde_json::json;
 
     use super::*;
 
@@ -95,12 +200,5 @@ mod tests {
         ] {
             assert_eq!(ids::<LinkId>(bad.clone(), 3).unwrap_err().code, code, "{bad}");
         }
-    }
-
-    #[test]
-    fn an_object_has_no_nul_at_any_depth() {
-        assert!(object(json!({"a": [{"b": "\0"}]})).is_err());
-        assert!(object(json!({"\0": 1})).is_err());
-        assert!(object(json!({"a": [{"b": "c"}]})).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use actix_multipart::{Field, Multipart, MultipartError};
 use actix_web::{HttpRequest, http::header::CONTENT_TYPE, web};
 use futures::StreamExt;
 use linnet_protocol::problem_code::ProblemCode;
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use linnet_domain::RowFormat;
 use linnet_jobs::{
@@ -15,7 +15,7 @@ use linnet_jobs::{
 use super::{
     super::{
         super::error::{ApiError, body_error},
-        fields::{Fields, ONCE_RULE},
+        fields::{Fields, ONCE_RULE, text_or_null},
     },
     options::Options,
 };
@@ -81,7 +81,7 @@ async fn receive_form(mut form: Multipart, settings: &JobSettings) -> Result<Bod
                 return Err(ApiError::invalid(&name, "repeated", &rule));
             }
             let value = read_value(&name, field).await?;
-            values.insert(name, Value::String(value));
+            values.insert(name, text_or_null(&value));
         }
     }
     let mut fields = Fields::new(values);

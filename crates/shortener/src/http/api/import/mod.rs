@@ -148,17 +148,17 @@ impl UploadRequest {
         let options = options.and(std::mem::take(&mut body.options))?;
         let new = self.new_job(&body, &options).await?;
         let mut created = None;
-        let route = format!("POST {} {}", self.request.path(), self.request.query_string());
-        let hash = &body.upload.hash;
-        let response =
-            idempotency::once(&self.state, &self.caller, &route, self.key, hash, async |creator| {
-                let job = creator.create_job(&new, jobs.settings.limits()).await?;
-                let job = job.ok_or_else(too_many)?;
-                let location = format!("/api/v1/jobs/{}", job.id);
-                created = Some(job.clone());
-                CreatedResponse::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
-            })
-            .await?;
+        // A form has another boundary each time, so what it means is compared instead of its bytes.
+        let request = format!("{:?} {options:?} {:?}", body.format, body.upload.hash);
+        let (state, caller, request) = (&self.state, &self.caller, request.as_bytes());
+        let response = idempotency::once(state, caller, self.key, request, async |creator| {
+            let job = creator.create_job(&new, jobs.settings.limits()).await?;
+            let job = job.ok_or_else(too_many)?;
+            let location = format!("/api/v1/jobs/{}", job.id);
+            created = Some(job.clone());
+            CreatedResponse::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
+        })
+        .await?;
         // A replayed response needs no second file.
         let Some(job) = created else { return Ok(response) };
         body.upload.keep();
@@ -192,6 +192,7 @@ impl UploadRequest {
             is_large: upload.bytes > self.state.jobs.settings.small_bytes,
             columns,
             unknown_columns,
+            null_columns: options.null_columns.clone(),
         })
     }
 }

@@ -10,7 +10,7 @@ use linnet_protocol::problem::Problem;
 use utoipa::IntoParams;
 
 use linnet_domain::{
-    OnConflict,
+    LinkField, OnConflict,
     rules::{Violation, string},
 };
 
@@ -32,6 +32,10 @@ pub(crate) struct BulkParams {
     /// The handling of rows whose code, id or e-mail address is taken. `fail` (default): they are bad rows.
     #[param(value_type = Option<OnConflict>)]
     on_conflict: Option<String>,
+    /// The columns in which the word `null` clears the field, such as `title,max_clicks`. An empty cell leaves the field
+    /// as it is. In JSON, null itself clears it.
+    #[param(pattern = "^[a-z_]+(,[a-z_]+)*$")]
+    null_columns: Option<String>,
 }
 
 /// The header, documented.
@@ -45,16 +49,19 @@ pub(crate) struct PreferParams {
 }
 
 /// The options of the query or of the form.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     dry_run: Option<bool>,
     on_conflict: Option<OnConflict>,
+    null_columns: Option<Vec<String>>,
 }
 
 /// The options of query and form together, with defaults.
+#[derive(Debug)]
 pub(super) struct ImportOptions {
     pub(super) dry_run: bool,
     pub(super) on_conflict: OnConflict,
+    pub(super) null_columns: Vec<String>,
 }
 
 impl Options {
@@ -70,6 +77,7 @@ impl Options {
         Self {
             dry_run: fields.optional("dry_run", query_boolean),
             on_conflict: fields.optional("on_conflict", on_conflict),
+            null_columns: fields.optional("null_columns", null_columns),
         }
     }
 
@@ -77,11 +85,14 @@ impl Options {
     pub(super) fn and(self, form: Self) -> Result<ImportOptions, ApiError> {
         let mut errors = Vec::new();
         let message = "must be given only once, in the query or in the form";
-        if self.dry_run.is_some() && form.dry_run.is_some() {
-            errors.push(field_error("dry_run", "repeated", message));
-        }
-        if self.on_conflict.is_some() && form.on_conflict.is_some() {
-            errors.push(field_error("on_conflict", "repeated", message));
+        for (name, is_repeated) in [
+            ("dry_run", self.dry_run.is_some() && form.dry_run.is_some()),
+            ("on_conflict", self.on_conflict.is_some() && form.on_conflict.is_some()),
+            ("null_columns", self.null_columns.is_some() && form.null_columns.is_some()),
+        ] {
+            if is_repeated {
+                errors.push(field_error(name, "repeated", message));
+            }
         }
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
@@ -89,6 +100,7 @@ impl Options {
         Ok(ImportOptions {
             dry_run: self.dry_run.or(form.dry_run).unwrap_or(false),
             on_conflict: self.on_conflict.or(form.on_conflict).unwrap_or_default(),
+            null_columns: self.null_columns.or(form.null_columns).unwrap_or_default(),
         })
     }
 }
@@ -96,6 +108,21 @@ impl Options {
 fn on_conflict(value: serde_json::Value) -> Result<OnConflict, Violation> {
     OnConflict::parse(&string(value)?)
         .ok_or_else(|| Violation::invalid("must be skip, update or fail"))
+}
+
+fn null_columns(value: serde_json::Value) -> Result<Vec<String>, Violation> {
+    let clearable: Vec<&str> = LinkField::ALL
+        .iter()
+        .filter(|field| field.importable && field.clearable)
+        .map(|field| field.name)
+        .collect();
+    let names: Vec<String> =
+        string(value)?.split(',').map(|name| name.trim().to_lowercase()).collect();
+    if names.iter().all(|name| clearable.contains(&name.as_str())) {
+        Ok(names)
+    } else {
+        Err(Violation::invalid(format_args!("must be a list of {}", clearable.join(", "))))
+    }
 }
 
 /// `Prefer: wait=N` (RFC 7240). As the RFC requires, unknown preferences are ignored.
@@ -129,8 +156,18 @@ impl FromRequest for Prefer {
 #[cfg(test)]
 mod tests {
     use actix_web::test::TestRequest;
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn null_columns_are_columns_that_can_be_cleared() {
+        let columns = null_columns(json!("title, Max_Clicks"));
+        assert_eq!(columns, Ok(vec!["title".to_owned(), "max_clicks".to_owned()]));
+        for bad in ["is_active", "original_url", "title,", "no_such", ","] {
+            assert!(null_columns(json!(bad)).is_err(), "{bad}");
+        }
+    }
 
     #[actix_web::test]
     async fn wait_is_read_among_preferences_and_limited() {

@@ -1,0 +1,99 @@
+//! The text by which links are searched.
+//!
+//! Targets are stored normalized: the host in its ASCII form, and other characters of the path and the query
+//! percent-encoded. People type what they read, so a search has a spelling for each.
+
+use url::{Host, Url};
+
+use super::{TextError, bounded_text};
+
+/// A text of 2 to 200 characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSearch {
+    /// As it was typed; codes and titles contain this spelling.
+    pub text: String,
+    /// Percent-encoded, as paths and queries contain it; `None` if it is the same.
+    pub encoded: Option<String>,
+    /// The ASCII form of a host, or of whole labels of one; `None` if it is the same or the text is no host.
+    pub host: Option<String>,
+}
+
+/// Why a text is not searched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LinkSearchError {
+    /// Blank, too long, or with control characters.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A single character.
+    #[error("must be at least {} characters", LinkSearch::MIN_CHARS)]
+    TooShort,
+}
+
+impl LinkSearch {
+    /// The fewest characters.
+    pub const MIN_CHARS: usize = 2;
+    /// The most characters.
+    pub const MAX_CHARS: usize = 200;
+
+    /// Checks a text, and finds its spellings.
+    pub fn parse(text: &str) -> Result<Self, LinkSearchError> {
+        let text = bounded_text(text, Self::MAX_CHARS)?;
+        if text.chars().count() < Self::MIN_CHARS {
+            return Err(LinkSearchError::TooShort);
+        }
+        let (encoded, host) =
+            if text.is_ascii() { (None, None) } else { (encoded(&text), ascii_host(&text)) };
+        Ok(Self { text, encoded, host })
+    }
+}
+
+fn encoded(text: &str) -> Option<String> {
+    let mut url = Url::parse("http://host/").ok()?;
+    // A fragment leaves ASCII as it is, apart from spaces and quotes. These are rare beside other characters.
+    url.set_fragment(Some(text));
+    url.fragment().map(ToOwned::to_owned).filter(|encoded| encoded != text)
+}
+
+/// Converts only the part between the scheme and the path, each of which may be absent.
+fn ascii_host(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://").map_or((None, text), |(s, rest)| (Some(s), rest));
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(h, path)| (h, Some(path)));
+    let Ok(Host::Domain(domain)) = Host::parse(host) else { return None };
+    let scheme = scheme.map_or_else(String::new, |scheme| format!("{scheme}://"));
+    let path = path.map_or_else(String::new, |path| {
+        format!("/{}", encoded(path).unwrap_or_else(|| path.to_owned()))
+    });
+    Some(format!("{scheme}{domain}{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spellings(text: &str) -> (Option<String>, Option<String>) {
+        let search = LinkSearch::parse(text).unwrap();
+        (search.encoded, search.host)
+    }
+
+    #[test]
+    fn a_text_has_the_spellings_that_targets_have() {
+        assert_eq!(spellings("ab"), (None, None));
+        let (encoded, host) = spellings("東京");
+        assert_eq!(encoded.as_deref(), Some("%E6%9D%B1%E4%BA%AC"));
+        assert_eq!(host.as_deref(), Some("xn--1lqs71d"));
+        let (_, host) = spellings("Bücher.example/Straße");
+        assert_eq!(host.as_deref(), Some("xn--bcher-kva.example/Stra%C3%9Fe"));
+        let (_, host) = spellings("https://bücher.example");
+        assert_eq!(host.as_deref(), Some("https://xn--bcher-kva.example"));
+        assert_eq!(spellings("ü b").1, None);
+    }
+
+    #[test]
+    fn short_and_blank_texts_are_rejected() {
+        assert_eq!(LinkSearch::parse("a"), Err(LinkSearchError::TooShort));
+        assert_eq!(LinkSearch::parse("東"), Err(LinkSearchError::TooShort));
+        assert!(LinkSearch::parse("  ").is_err());
+        assert!(LinkSearch::parse(&"x".repeat(201)).is_err());
+        assert_eq!(LinkSearchError::TooShort.to_string(), "must be at least 2 characters");
+    }
+}
