@@ -351,9 +351,8 @@ mod tests {
             let expanding = format!("{{\"a\":[{}0]}}", format!("{number},").repeat(100));
             assert_eq!(code(&expanding), "too_long", "{number}");
         }
-        let nested = |depth: usize| {
-            format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1))
-        };
+        let nested =
+            |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
         assert!(EventDetails::from_text(&nested(EventDetails::MAX_DEPTH)).is_ok());
         assert_eq!(code(&nested(EventDetails::MAX_DEPTH + 1)), "too_deep");
         assert!(EventDetails::stored(&of_length(longest + 1)).is_ok());

@@ -30,8 +30,9 @@ fn places(text: &str) -> impl Iterator<Item = (usize, bool)> {
 
 /// The cell for a text.
 pub fn escape_formula(text: &str) -> Cow<'_, str> {
-    let is_dangerous =
-        |(at, is_first): &(usize, bool)| text.get(*at..).is_some_and(|rest| is_formula_like(rest, *is_first));
+    let is_dangerous = |(at, is_first): &(usize, bool)| {
+        text.get(*at..).is_some_and(|rest| is_formula_like(rest, *is_first))
+    };
     let mut places = places(text).filter(is_dangerous).peekable();
     if places.peek().is_none() {
         return text.into();

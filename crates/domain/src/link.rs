@@ -2,9 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{
-    LinkAttributePatch, LinkAttributes, LinkId, LinkSearch, ShortCode, TargetUrl, UserId,
-};
+use super::{LinkAttributePatch, LinkAttributes, LinkId, LinkSearch, ShortCode, TargetUrl, UserId};
 
 /// A link.
 #[derive(Debug, Clone)]

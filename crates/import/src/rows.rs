@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
 use linnet_domain::{
-    Email, EventDetails, EventType, JobKind, LinkAttributePatch, LinkField, RowProblem, ShortCode, TargetPolicy,
-    User, UserId, bounded_text,
+    Email, EventDetails, EventType, JobKind, LinkAttributePatch, LinkField, RowProblem, ShortCode,
+    TargetPolicy, User, UserId, bounded_text,
     rules::{Rule, Time, Violation},
 };
 use linnet_store::{ImportEvent, ImportLink, ImportUser, WriteRows};
@@ -178,7 +178,13 @@ mod tests {
 
     fn read<T: ImportRow>(text: &str, by_admin: bool) -> Vec<Result<T, Vec<RowProblem>>> {
         let targets = TargetPolicy::new(&["https".into()], "http://localhost:8080", &[]).unwrap();
-        let rules = RowRules { targets, by_admin, owner: UserId::new(7), null_columns: vec!["title".to_owned()], now: now() };
+        let rules = RowRules {
+            targets,
+            by_admin,
+            owner: UserId::new(7),
+            null_columns: vec!["title".to_owned()],
+            now: now(),
+        };
         let mut source = Rows::open(Cursor::new(text), RowFormat::Csv, &T::columns()).unwrap();
         let mut rows = Vec::new();
         while let Some(row) = source.next().unwrap() {

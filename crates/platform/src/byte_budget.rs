@@ -108,7 +108,10 @@ impl<K: Eq + Hash + Clone> Drop for Reservation<K> {
 impl<K> fmt::Debug for ByteBudget<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { total, share, .. } = &*self.0;
-        f.debug_struct("ByteBudget").field("total", total).field("share", share).finish_non_exhaustive()
+        f.debug_struct("ByteBudget")
+            .field("total", total)
+            .field("share", share)
+            .finish_non_exhaustive()
     }
 }
 

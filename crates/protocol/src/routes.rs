@@ -254,7 +254,10 @@ mod tests {
                 match route.body(method) {
                     RequestBody::Ignored => {
                         let is_action = ["/cancel", "/replay"].iter().any(|e| what.ends_with(e));
-                        assert!(is_action || [Method::GET, Method::DELETE].contains(method), "{what}");
+                        assert!(
+                            is_action || [Method::GET, Method::DELETE].contains(method),
+                            "{what}"
+                        );
                     }
                     RequestBody::Json { max_bytes: MAX_BODY_BYTES } => {}
                     RequestBody::Json { .. } | RequestBody::Upload => with_large_bodies.push(what),

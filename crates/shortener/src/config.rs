@@ -132,7 +132,11 @@ impl ShortenerSettings {
             "must be at least 1",
         );
         let least = BODY_SHARE * MAX_BULK_BODY_BYTES;
-        problems.require_within("shortener.body_bytes", self.body_bytes, least..=1024 * 1024 * 1024);
+        problems.require_within(
+            "shortener.body_bytes",
+            self.body_bytes,
+            least..=1024 * 1024 * 1024,
+        );
     }
 
     /// A budget of [`Self::body_bytes`].

@@ -12,8 +12,8 @@ use linnet_clicks::{ClickBuffers, LiveClicks, UserAgentParser};
 use linnet_domain::TargetPolicy;
 use linnet_jobs::JobService;
 use linnet_platform::{
-    byte_budget::ByteBudget, clock::Clock, lifecycle::Lifecycle, listener::BoundSocket, redis_client::RedisClient,
-    server::run_on,
+    byte_budget::ByteBudget, clock::Clock, lifecycle::Lifecycle, listener::BoundSocket,
+    redis_client::RedisClient, server::run_on,
 };
 use linnet_protocol::{address_hash::AddressHasher, routes::MAX_BODY_BYTES};
 use linnet_resolve::{

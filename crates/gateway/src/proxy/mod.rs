@@ -98,8 +98,7 @@ pub(crate) async fn forward(
             return without_body(headers, problems::response(&Problem::too_large(limit)), payload);
         }
         (RequestBody::Json { .. } | RequestBody::Upload, _) => {
-            let has_room =
-                !request_body::has_body(headers) || reserved.grow(STREAM_BYTES).is_ok();
+            let has_room = !request_body::has_body(headers) || reserved.grow(STREAM_BYTES).is_ok();
             if !has_room {
                 let problem = problems::too_many_bodies();
                 return without_body(headers, problems::response(&problem), payload);

@@ -286,8 +286,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn response_is_awaited_while_the_upload_makes_progress() {
-        let (_body, upload) =
-            tokio::task::LocalSet::new().run_until(async { stream(&chunked(), endless().0, reserved()) }).await;
+        let (_body, upload) = tokio::task::LocalSet::new()
+            .run_until(async { stream(&chunked(), endless().0, reserved()) })
+            .await;
         let upload = upload.unwrap();
         let chunks = Arc::clone(&upload.forwarded_chunks);
         let idle = Duration::from_secs(10);

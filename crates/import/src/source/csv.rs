@@ -1,6 +1,7 @@
 //! Reads CSV (RFC 4180) in the variants that spreadsheets write.
 //!
 //! * Records end with LF, CRLF or a CR alone. Blank lines are skipped, and quotes may appear anywhere.
+//! * Fields are separated by commas, semicolons or tabs; the header decides.
 //! * The reader counts lines and bytes itself: the parser ends a record at the CR of a CRLF, and treats the LF as
 //!   part of the next record.
 
@@ -12,8 +13,8 @@ use std::{
 use csv_core::ReadRecordResult;
 
 use super::{
-    Columns, MAX_COLUMNS, MAX_ROW_BYTES, RowDefect, SourceError, cells::Cells, header::Names,
-    input::Input,
+    Columns, FORMAT_BYTES, MAX_COLUMNS, MAX_ROW_BYTES, RowDefect, SourceError, cells::Cells,
+    header::Names, input::Input, sniff,
 };
 use linnet_domain::formula::unescape_formula;
 
@@ -59,8 +60,10 @@ impl CsvReader {
         input: &mut Input<R>,
         columns: &Columns,
     ) -> Result<(Self, Names), SourceError> {
+        let (delimiter, skipped) = sniff::delimiter(input.fill_to(FORMAT_BYTES)?, columns);
+        input.take(skipped);
         let mut reader = Self {
-            parser: csv_core::Reader::new(),
+            parser: csv_core::ReaderBuilder::new().delimiter(delimiter).build(),
             fields: vec![0; FIRST_BYTES],
             ends: vec![0; MAX_COLUMNS + 1],
             count: 0,
@@ -97,13 +100,20 @@ impl CsvReader {
         self.parser.read_record(&[], &mut [], &mut []);
     }
 
-    /// Reads the next record; `false` at the end of the file.
+    /// Reads the next record; `false` at the end of the file. Spreadsheets write a blank row as `,,`, so a record without
+    /// text is skipped like a blank line.
     pub(super) fn read<R: Read + Seek>(
         &mut self,
         input: &mut Input<R>,
     ) -> Result<bool, SourceError> {
-        if !self.parse(input)? {
-            return Ok(false);
+        loop {
+            if !self.parse(input)? {
+                return Ok(false);
+            }
+            let has_text = self.record().ends.last().is_some_and(|end| *end > 0);
+            if has_text || self.defect.is_some() {
+                break;
+            }
         }
         if self.defect.is_none() && self.count != self.width {
             let message = format!("must have {} fields, not {}", self.width, self.count);

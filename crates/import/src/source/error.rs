@@ -37,6 +37,9 @@ pub enum SourceError {
     /// The file is UTF-16 or UTF-32.
     #[error("must be UTF-8, but looks like UTF-16")]
     WideEncoding,
+    /// The file has another format, such as "a ZIP archive".
+    #[error("must be CSV, a JSON array or NDJSON, but is {0}")]
+    OtherFormat(&'static str),
     /// The header is not UTF-8. Invalid UTF-8 in a row is a defect of that row.
     #[error("must be valid UTF-8")]
     HeaderEncoding,
@@ -83,6 +86,7 @@ impl SourceError {
         match self {
             Self::Empty => "empty_file",
             Self::WideEncoding | Self::HeaderEncoding => "encoding",
+            Self::OtherFormat(_) => "unsupported_format",
             Self::HeaderTooLong => "header_too_long",
             Self::TooManyColumns => "too_many_columns",
             Self::HeaderQuote => "unclosed_quote",
@@ -106,6 +110,7 @@ impl SourceError {
             | Self::RepeatedColumn(_) => "header",
             Self::Empty
             | Self::WideEncoding
+            | Self::OtherFormat(_)
             | Self::NotAnArray
             | Self::Syntax { .. }
             | Self::Position { .. }

@@ -16,6 +16,7 @@ mod json;
 mod ndjson;
 mod object;
 mod row;
+mod sniff;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use self::{csv::CsvReader, header::Names, input::Input, json::ArrayReader, ndjso
 
 pub use error::{RowDefect, SourceError};
 pub use row::Row;
+pub use sniff::{FORMAT_BYTES, format_of};
 
 /// The maximum size of a row in the file, in bytes without its line end. A longer row is a defect.
 pub const MAX_ROW_BYTES: usize = 1024 * 1024;
@@ -190,7 +192,10 @@ impl<R: Read + Seek> Rows<R> {
 
 /// Skips a UTF-8 byte order mark, and rejects other encodings by their first bytes.
 fn skip_byte_order_mark<R: Read + Seek>(input: &mut Input<R>) -> Result<(), SourceError> {
-    let first = input.fill_to(BYTE_ORDER_MARK.len())?;
+    let first = input.fill_to(FORMAT_BYTES)?;
+    if let Some(name) = sniff::other_format(first) {
+        return Err(SourceError::OtherFormat(name));
+    }
     // UTF-16 without a mark has a NUL in these bytes. No supported format has one.
     let is_wide = first.starts_with(b"\xff\xfe")
         || first.starts_with(b"\xfe\xff")

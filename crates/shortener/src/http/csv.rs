@@ -94,13 +94,19 @@ impl<W: AsyncWrite + Unpin> CsvWriter<W> {
     }
 }
 
+/// The beginning of a file: empty, or a byte order mark, by which Excel recognizes UTF-8.
+pub(super) fn begin(bom: bool) -> Vec<u8> {
+    if bom { "\u{feff}".into() } else { Vec::new() }
+}
+
 /// Writes a whole file in memory.
 pub(super) async fn csv_of<const N: usize>(
     names: [&str; N],
     rows: impl IntoIterator<Item = [Cell<'_>; N]>,
+    bom: bool,
 ) -> Result<Vec<u8>, ApiError> {
     let write = async {
-        let mut writer = CsvWriter::new(Vec::new(), &names).await?;
+        let mut writer = CsvWriter::new(begin(bom), &names).await?;
         for row in rows {
             writer.row(row).await?;
         }
@@ -153,7 +159,7 @@ mod tests {
     use super::*;
 
     async fn line(text: &str, number: i64) -> String {
-        let csv = csv_of(["text", "number"], [[text.into(), number.into()]]).await.unwrap();
+        let csv = csv_of(["text", "number"], [[text.into(), number.into()]], false).await.unwrap();
         let csv = String::from_utf8(csv).unwrap();
         csv.strip_prefix("text,number\r\n").unwrap().to_owned()
     }
@@ -178,8 +184,10 @@ mod tests {
         assert_eq!(line("a\"b", 1).await, "\"a\"\"b\",1\r\n");
         assert_eq!(line("a\r\nb", 1).await, "\"a\r\nb\",1\r\n");
         assert_eq!(line("Zürich ☃", 1).await, "Zürich ☃,1\r\n");
-        let csv = csv_of(["a", "b"], [[Cell::Empty, None.into()]]).await.unwrap();
+        let csv = csv_of(["a", "b"], [[Cell::Empty, None.into()]], false).await.unwrap();
         assert_eq!(csv, b"a,b\r\n,\r\n");
+        let csv = csv_of(["a"], [["é".into()]], true).await.unwrap();
+        assert_eq!(csv, "\u{feff}a\r\né\r\n".as_bytes());
     }
 
     #[actix_web::test]

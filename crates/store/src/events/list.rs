@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
-    ClickKind, Event, EventDetails, EventFilter, EventId, LinkId, Page, Subject, TimeSortKey, UserId,
-    ValueKind, Visibility,
+    ClickKind, Event, EventDetails, EventFilter, EventId, LinkId, Page, Subject, TimeSortKey,
+    UserId, ValueKind, Visibility,
 };
 
 use super::super::{Store, StoreError};

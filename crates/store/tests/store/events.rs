@@ -149,7 +149,8 @@ async fn pages_contain_events_and_clicks_in_the_order_of_time(pool: PgPool) {
     // The same page by number.
     let moments_of_all = moments(&scene.list_all(&EventFilter::default(), owner, 200).await);
     let third = Page { position: PageStart::Number(3), size: 10 };
-    let third = scene.store.list_events(&EventFilter::default(), owner, third).await.unwrap().events;
+    let third =
+        scene.store.list_events(&EventFilter::default(), owner, third).await.unwrap().events;
     assert_eq!(moments(&third), moments_of_all[20..30]);
 }
 
@@ -215,12 +216,7 @@ async fn a_click_is_listed_as_an_event_without_a_user(pool: PgPool) {
 async fn must_25_a_page_of_large_details_ends_early_and_loses_no_event(pool: PgPool) {
     let scene = scene(&pool).await;
     // As an older release accepted them: 15 events of 600 kB, and one of 2 MB, which has a page of its own.
-    sqlx::query(
-        "DELETE FROM events",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
+    sqlx::query("DELETE FROM events").execute(&pool).await.unwrap();
     sqlx::query(
         "INSERT INTO events (url_id, event_type, timestamp, details)
          SELECT $1, 'large', '2026-03-01 00:00Z'::timestamptz + n * interval '1 minute',

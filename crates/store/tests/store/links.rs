@@ -33,8 +33,11 @@ async fn every_change_writes_an_event_and_an_outbox_row(pool: PgPool) {
 
     let gone = store.delete_link(link.id, Visibility::All, None).await.unwrap().unwrap();
     assert!(gone.link.version > changed.link.version);
-    let events =
-        store.list_events(&EventFilter::default(), Visibility::All, Page::default()).await.unwrap().events;
+    let events = store
+        .list_events(&EventFilter::default(), Visibility::All, Page::default())
+        .await
+        .unwrap()
+        .events;
     let types: Vec<_> = events.iter().map(|event| event.event_type.as_str()).collect();
     assert_eq!(types, ["created", "updated", "deleted"]);
     let details = serde_json::to_value(&events[1].details).unwrap();

@@ -51,9 +51,10 @@ async fn change(client: &Client, link: &Value, kind: ChangeKind) {
         }
         ChangeKind::Deactivate => client.patch(&path, &json!({"is_active": false})).send().await,
         ChangeKind::Delete => client.delete(&path).send().await,
-        // The expiry is in the past.
+        // The expiry is well within the bound.
         ChangeKind::Limit => {
-            client.patch(&path, &json!({"expires_at": "2020-01-01T00:00:00Z"})).send().await
+            let soon = chrono::Utc::now() + chrono::Duration::milliseconds(300);
+            client.patch(&path, &json!({ "expires_at": soon })).send().await
         }
     };
     assert!(response.status < 300, "{kind:?}: {} {}", response.status, response.text());

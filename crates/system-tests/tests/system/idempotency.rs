@@ -26,6 +26,12 @@ async fn repeated_key_replays_the_first_response() {
     mismatch.problem(422);
     assert_eq!(mismatch.problem_fields(), ["Idempotency-Key"]);
 
+    // A quoted key is the same key, and the query is a part of the request.
+    let quoted = post("\"k-1\"").send().await;
+    assert_eq!((quoted.status, &quoted.body), (201, &first.body));
+    let elsewhere = client.post("/api/v1/urls?a=b", &body).header("idempotency-key", "k-1");
+    elsewhere.send().await.problem(422);
+
     // Each user has their own keys.
     let (_, other) = stack.create_user("other", &["urls:write"]).await;
     let theirs = other.post("/api/v1/urls", &body).header("idempotency-key", "k-1").send().await;

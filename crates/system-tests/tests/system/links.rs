@@ -48,6 +48,13 @@ async fn same_target_gets_two_codes_unless_reuse_is_requested() {
     assert_eq!(again.json()["id"], first["id"], "the oldest link is reused");
     assert!(again.header("location").is_some());
 
+    let permanent = json!({"original_url": "https://example.com/same", "reuse": true,
+        "redirect_status": 308});
+    let made = client.post("/api/v1/urls", &permanent).send().await;
+    assert_eq!((made.status, made.json()["redirect_status"].clone()), (201, json!(308)));
+    let again = client.post("/api/v1/urls", &permanent).send().await;
+    assert_eq!((again.status, again.json()["id"].clone()), (200, made.json()["id"].clone()));
+
     let (_, other) = stack.create_user("other", &["urls:read", "urls:write"]).await;
     let theirs = other.post("/api/v1/urls", &reuse).send().await;
     assert_eq!(theirs.status, 201, "another user's link is not reused");
@@ -108,14 +115,15 @@ async fn must_12_unresolvable_codes_get_identical_responses() {
     let code = |link: &serde_json::Value| link["short_code"].as_str().unwrap().to_owned();
     let target = "https://example.com/";
     let inactive = client.shorten(&json!({"original_url": target, "is_active": false})).await;
-    let expired = client
-        .shorten(&json!({"original_url": target, "expires_at": "2020-01-01T00:00:00Z"}))
-        .await;
+    let soon = Utc::now() + chrono::Duration::seconds(1);
+    let expired = client.shorten(&json!({"original_url": target, "expires_at": soon})).await;
     let used_up = client.shorten(&json!({"original_url": target, "max_clicks": 1})).await;
     assert_eq!(client.resolve(&code(&used_up)).await.0, 302);
     let deleted = client.shorten(&json!({"original_url": target})).await;
     assert_eq!(client.delete(&format!("/api/v1/urls/{}", deleted["id"])).send().await.status, 204);
 
+    let left = soon - Utc::now();
+    tokio::time::sleep(left.to_std().unwrap_or_default()).await;
     let unknown = client.get("/unknown1").send().await;
     assert_eq!(unknown.status, 404);
     for link in [inactive, expired, used_up, deleted] {

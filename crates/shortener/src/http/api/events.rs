@@ -1,10 +1,6 @@
 //! `/api/v1/events`: events, which are created and read but never changed. Lists contain clicks, too.
 
-use actix_web::{
-    HttpResponse,
-    http::StatusCode,
-    web,
-};
+use actix_web::{HttpResponse, http::StatusCode, middleware::from_fn, web};
 use chrono::SecondsFormat;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
@@ -22,7 +18,7 @@ use super::{
         declare::{BodyRule, Optional, ReadContext, Required, body},
         query_id,
     },
-    format::{Accepted, Format, FormatParams},
+    format::{Accepted, Format, FormatParams, vary_by_accept},
     idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
     list::{ListParams, ListQuery, TimeCursorParam},
 };
@@ -67,6 +63,7 @@ impl BodyRule for OwnEventType {
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::resource("/events")
+            .wrap(from_fn(vary_by_accept))
             .route(web::get().to(list))
             .route(web::head().to(list))
             .route(web::post().to(create)),
@@ -134,10 +131,10 @@ pub(crate) async fn list(
     let moment = |last: &Event| TimeSortKey { time: Some(last.timestamp), id: last.id.get() };
     match format {
         Format::Json => Ok(list.begin(PATH, &events, is_cut, moment).json(events)),
-        Format::Csv => {
+        Format::Csv { bom } => {
             let response = list.begin(PATH, &events, is_cut, moment);
             let names = ["id", "url_id", "user_id", "event_type", "timestamp", "details"];
-            let csv = csv::csv_of(names, events.into_iter().map(cells)).await?;
+            let csv = csv::csv_of(names, events.into_iter().map(cells), bom).await?;
             Ok(csv::respond(response, "events.csv", csv))
         }
     }

@@ -3,25 +3,40 @@
 use std::future::{Ready, ready};
 
 use actix_web::{
-    FromRequest, HttpRequest,
-    dev::Payload,
-    http::header::{Accept, Header},
+    Error, FromRequest, HttpRequest,
+    body::MessageBody,
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::header::{Accept, Header, HeaderValue, VARY},
+    middleware::Next,
 };
 use linnet_domain::rules::{Violation, string};
 use utoipa::IntoParams;
 
-use super::{super::error::ApiError, fields::Fields};
+use super::{
+    super::error::ApiError,
+    fields::{Fields, query_boolean},
+};
 
 /// The format of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
+    Json,
+    Csv {
+        /// Whether the file begins with a byte order mark.
+        bom: bool,
+    },
+}
+
+/// What `format` and `Accept` choose between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
     Json,
     Csv,
 }
 
 /// The format that `Accept` prefers. A header that cannot be parsed is ignored.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Accepted(Format);
+pub(crate) struct Accepted(Kind);
 
 /// The parameter, documented.
 #[derive(IntoParams)]
@@ -31,21 +46,37 @@ pub(crate) struct FormatParams {
     /// `json` or `csv`. Default: by `Accept`.
     #[param(pattern = "^(json|csv)$")]
     format: Option<String>,
+    /// Whether CSV begins with a byte order mark, by which Excel recognizes UTF-8.
+    bom: Option<bool>,
 }
 
 impl Accepted {
-    /// Reads `format`, which overrides `Accept`.
+    /// Reads `format`, which overrides `Accept`, and `bom`.
     pub(super) fn read(self, fields: &mut Fields) -> Format {
-        fields.optional("format", format).unwrap_or(self.0)
+        let bom = fields.optional("bom", query_boolean).unwrap_or(false);
+        match fields.optional("format", format).unwrap_or(self.0) {
+            Kind::Json => Format::Json,
+            Kind::Csv => Format::Csv { bom },
+        }
     }
 }
 
-fn format(value: serde_json::Value) -> Result<Format, Violation> {
+fn format(value: serde_json::Value) -> Result<Kind, Violation> {
     match string(value)?.as_str() {
-        "json" => Ok(Format::Json),
-        "csv" => Ok(Format::Csv),
+        "json" => Ok(Kind::Json),
+        "csv" => Ok(Kind::Csv),
         _ => Err(Violation::invalid("must be json or csv")),
     }
+}
+
+/// Middleware for resources whose response depends on `Accept`: each response says so, errors included.
+pub(super) async fn vary_by_accept<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let mut response = next.call(request).await?;
+    response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
+    Ok(response)
 }
 
 impl FromRequest for Accepted {
@@ -55,11 +86,11 @@ impl FromRequest for Accepted {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let ranked = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
         let first = ranked.iter().find_map(|media| match media.essence_str() {
-            "text/csv" => Some(Format::Csv),
-            "application/json" | "application/*" | "*/*" => Some(Format::Json),
+            "text/csv" => Some(Kind::Csv),
+            "application/json" | "application/*" | "*/*" => Some(Kind::Json),
             _ => None,
         });
-        ready(Ok(Self(first.unwrap_or(Format::Json))))
+        ready(Ok(Self(first.unwrap_or(Kind::Json))))
     }
 }
 
@@ -69,6 +100,8 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
+
+    const CSV: Format = Format::Csv { bom: false };
 
     async fn accepted(accept: Option<&str>, format: Option<&str>) -> Format {
         let mut request = TestRequest::get();
@@ -89,15 +122,15 @@ mod tests {
             (None, Format::Json),
             (Some("*/*"), Format::Json),
             (Some("text/html, */*;q=0.8"), Format::Json),
-            (Some("text/csv"), Format::Csv),
-            (Some("text/csv, application/json;q=0.5"), Format::Csv),
+            (Some("text/csv"), CSV),
+            (Some("text/csv, application/json;q=0.5"), CSV),
             (Some("text/csv;q=0.5, application/json"), Format::Json),
             (Some(";;;"), Format::Json),
         ] {
             assert_eq!(accepted(accept, None).await, wanted, "{accept:?}");
         }
         assert_eq!(accepted(Some("text/csv"), Some("json")).await, Format::Json);
-        assert_eq!(accepted(Some("application/json"), Some("csv")).await, Format::Csv);
+        assert_eq!(accepted(Some("application/json"), Some("csv")).await, CSV);
     }
 
     #[test]

@@ -27,7 +27,8 @@ use super::{super::error::ApiError, ApiState, Caller, fields::ONCE_RULE};
 pub(super) const HEADER: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const MAX_KEY_BYTES: usize = 255;
-const KEY_RULE: &str = "must be 1 to 255 printable ASCII characters, with or without quotes around them";
+const KEY_RULE: &str =
+    "must be 1 to 255 printable ASCII characters, with or without quotes around them";
 
 /// The header, documented.
 #[derive(IntoParams)]

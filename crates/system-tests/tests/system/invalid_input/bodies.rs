@@ -167,3 +167,76 @@ async fn fields_of_the_wrong_type_or_size_are_named() {
     }
     assert!(tried > 400, "only {tried} bodies were tried");
 }
+
+#[tokio::test]
+async fn must_25_repeated_members_are_named_and_large_bodies_rejected_on_every_route() {
+    let stack = Stack::start().await;
+    let api = Api::load(&stack).await;
+    for operation in api.operations() {
+        let Some(schema) = &operation.body else { continue };
+        let what = format!("{} {}", operation.method, operation.path);
+        let valid = api.valid_body(&operation).to_string();
+        for field in schema["properties"].as_object().unwrap().keys() {
+            let rest = valid.trim_start_matches('{');
+            let comma = if rest == "}" { "" } else { "," };
+            let body = format!("{{\"{field}\":null,\"{field}\":null{comma}{rest}");
+            let response = api.request(&operation).body("application/json", body).send().await;
+            response.problem(422);
+            let errors = response.json()["errors"].clone();
+            let is_repeated = |error: &Value| {
+                error["field"] == *field && error["code"] == "repeated"
+            };
+            assert!(errors.as_array().unwrap().iter().any(is_repeated), "{what} {field}: {errors}");
+        }
+        let limit = if operation.path.ends_with("/bulk") { 1024 * 1024 } else { 64 * 1024 };
+        let hostile = format!("{{{}\"\":0}}", "\"\":0,".repeat(limit / 5));
+        let response =
+            api.request(&operation).body("application/json", hostile).try_send().await;
+        let response = response.unwrap_or_else(|error| panic!("{what}: {error}"));
+        response.problem(413);
+        let unknown = format!("{{{}\"\":0}}", "\"\":0,".repeat(limit / 5 - 10));
+        let response =
+            api.request(&operation).body("application/json", unknown).send().await;
+        response.problem(422);
+        assert!(response.json()["errors"].as_array().unwrap().len() < 30, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn must_25_events_with_the_largest_details_can_be_listed() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let event = |details: Value| {
+        client.post(
+            "/api/v1/events",
+            &json!({"url_id": link["id"], "event_type": "x", "details": details}),
+        )
+    };
+    let hostile = json!({ "a": vec![json!({"": 0}); 5_000] });
+    let rejected = event(hostile).send().await;
+    rejected.problem(422);
+    assert_eq!(rejected.problem_fields(), ["details"]);
+    let largest = json!({ "a": vec![json!({"": 0}); 1_600] });
+    for _ in 0..100 {
+        let made = event(largest.clone()).send().await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
+    let mut path = "/api/v1/events?event_type=x&limit=200".to_owned();
+    let (mut seen, mut pages) = (0, 0);
+    loop {
+        let page = client.get(&path).send().await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        assert!(page.body.len() < 2 * 1024 * 1024);
+        seen += page.json().as_array().unwrap().len();
+        pages += 1;
+        let Some(link) = page.header("link") else { break };
+        path = link.split(['<', '>']).nth(1).unwrap().to_owned();
+    }
+    assert_eq!(seen, 100);
+    assert!(pages > 1, "the details have more than 1 MiB");
+    for (path, vary) in [("/api/v1/events", "accept"), ("/openapi.json", "accept-encoding")] {
+        let response = client.get(path).send().await;
+        assert_eq!(response.header("vary"), Some(vary), "{path}");
+    }
+}

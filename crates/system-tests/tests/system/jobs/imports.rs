@@ -57,3 +57,117 @@ async fn accepted_job_reports_its_invalid_rows() {
         )
     );
 }
+
+/// A form as `curl -F file=@NAME` sends it: the type of the file is unknown.
+fn form(name: &str, content: &[u8], fields: &[(&str, &str)]) -> (String, Vec<u8>) {
+    let boundary = "----linnet-form-9c2e";
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend_from_slice(
+            format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            )
+            .as_bytes(),
+        );
+    }
+    body.extend_from_slice(
+        format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    body.extend_from_slice(content);
+    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    (format!("multipart/form-data; boundary={boundary}"), body)
+}
+
+#[tokio::test]
+async fn format_and_delimiter_of_a_file_are_recognized() {
+    let stack = Stack::builder().workers(1).start().await;
+    let client = stack.client();
+    let json = r#"{"original_url":"https://example.com/1","short_code":"CODE"}"#;
+    let array = format!("[{json}]");
+    let files: [(&str, &[u8]); 7] = [
+        ("links.json", array.as_bytes()),
+        ("links.ndjson", json.as_bytes()),
+        ("links", json.as_bytes()),
+        ("links.csv", b"original_url;short_code\r\nhttps://example.com/1;CODE\r\n;\r\n;\r\n"),
+        ("links.tsv", b"original_url\tshort_code\r\nhttps://example.com/1\tCODE\r\n"),
+        ("excel.csv", b"\xef\xbb\xbfsep=;\r\noriginal_url;short_code\r\nhttps://example.com/1;CODE"),
+        ("blank.csv", b"original_url,short_code\r\n,\r\nhttps://example.com/1,CODE\r\n,\r\n"),
+    ];
+    for (index, (name, content)) in files.into_iter().enumerate() {
+        let code = format!("sniffed-{index}");
+        let content = String::from_utf8_lossy(content).replace("CODE", &code);
+        let (content_type, body) = form(name, content.as_bytes(), &[]);
+        let request = client.request(http::Method::POST, "/api/v1/urls/bulk");
+        let response = request.body(&content_type, body).header("prefer", "wait=30").send().await;
+        assert_eq!(response.status, 200, "{name}: {}", response.text());
+        let job = &response.json()["job"];
+        assert_eq!((&job["rows_written"], &job["rows_read"]), (&json!(1), &json!(1)), "{job}");
+        assert_eq!(client.resolve(&code).await.0, 302, "{name}");
+    }
+    for (name, content, word) in [
+        ("links.xlsx", &b"PK\x03\x04\x14\x00[Content_Types].xml"[..], "Excel"),
+        ("links.zip", b"PK\x03\x04\x14\x00links.csv", "ZIP"),
+        ("links.csv", b"\xff\xfeo\0r\0i\0", "UTF-16"),
+    ] {
+        let (content_type, body) = form(name, content, &[]);
+        let request = client.request(http::Method::POST, "/api/v1/urls/bulk");
+        let response = request.body(&content_type, body).send().await;
+        response.problem(422);
+        assert!(response.text().contains(word), "{name}: {}", response.text());
+    }
+}
+
+#[tokio::test]
+async fn update_leaves_empty_cells_and_clears_null() {
+    let stack = Stack::builder().workers(1).start().await;
+    let client = stack.client();
+    let body = json!({"original_url": "https://example.com/", "short_code": "kept", "title": "T",
+        "max_clicks": 5});
+    let id = client.shorten(&body).await["id"].clone();
+    let path = format!("/api/v1/urls/{id}");
+    let csv = |title: &str| {
+        format!("original_url,short_code,title,max_clicks\nhttps://example.com/,kept,{title},\n")
+    };
+    for (title, options, expected) in [
+        ("", &[("on_conflict", "update")][..], json!("T")),
+        ("null", &[("on_conflict", "update")][..], json!("null")),
+        ("null", &[("on_conflict", "update"), ("null_columns", "title")][..], json!(null)),
+    ] {
+        let (content_type, body) = form("links.csv", csv(title).as_bytes(), options);
+        let request = client.request(http::Method::POST, "/api/v1/urls/bulk");
+        let response = request.body(&content_type, body).header("prefer", "wait=30").send().await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        let link = client.get(&path).send().await.json();
+        assert_eq!((&link["title"], &link["max_clicks"]), (&expected, &json!(5)), "{link}");
+    }
+    let json = r#"[{"original_url":"https://example.com/","short_code":"kept","max_clicks":null}]"#;
+    let (content_type, body) = form("links.json", json.as_bytes(), &[("on_conflict", "update")]);
+    let request = client.request(http::Method::POST, "/api/v1/urls/bulk");
+    let response = request.body(&content_type, body).header("prefer", "wait=30").send().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(client.get(&path).send().await.json()["max_clicks"], json!(null));
+}
+
+#[tokio::test]
+async fn idempotency_key_of_an_upload_covers_its_options_and_format() {
+    let stack = Stack::builder().workers(1).start().await;
+    let client = stack.client();
+    let csv = b"original_url\nhttps://example.com/1\n";
+    let post = |name: &str, fields: &[(&str, &str)], query: &str| {
+        let (content_type, body) = form(name, csv, fields);
+        let request = client.request(http::Method::POST, &format!("/api/v1/urls/bulk{query}"));
+        request.body(&content_type, body).header("idempotency-key", "k").send()
+    };
+    let first = post("a.csv", &[("dry_run", "true")], "").await;
+    assert_eq!(first.status, 202, "{}", first.text());
+    let again = post("b.csv", &[("dry_run", "true")], "").await;
+    assert_eq!((again.status, &again.body), (202, &first.body));
+    post("a.csv", &[("dry_run", "false")], "").await.problem(422);
+    post("a.csv", &[], "").await.problem(422);
+    post("a.csv", &[("dry_run", "true"), ("on_conflict", "skip")], "").await.problem(422);
+    post("a.csv", &[("dry_run", "true")], "?on_conflict=skip").await.problem(422);
+}

@@ -28,7 +28,7 @@ use super::{
     super::{csv, error::ApiError},
     ApiState, Caller,
     export_slots::ExportSlot,
-    fields::QueryFields,
+    fields::{QueryFields, query_boolean},
     link_filter::{LinkFilterParams, read_filter},
 };
 use rows::RowWriter;
@@ -49,7 +49,10 @@ const CONTENT_TYPE_NDJSON: &str = "application/x-ndjson";
 /// The format of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExportFormat {
-    Csv,
+    Csv {
+        /// Whether the file begins with a byte order mark.
+        bom: bool,
+    },
     Ndjson,
 }
 
@@ -65,6 +68,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
 /// the connection is aborted.
 #[utoipa::path(get, path = "/api/v1/urls/export", operation_id = "export_urls", tag = "urls",
     params(("format" = Option<String>, Query, description = "`csv` (default) or `ndjson`", pattern = "^(csv|ndjson)$"),
+        ("bom" = Option<bool>, Query, description = "Whether CSV begins with a byte order mark, by which Excel recognizes UTF-8"),
         LinkFilterParams),
     responses((status = 200, description = "The file", content(
         (String = "text/csv"), (String = "application/x-ndjson")))))]
@@ -91,7 +95,11 @@ async fn head(query: QueryFields) -> Result<HttpResponse, ApiError> {
 
 fn read(query: QueryFields) -> Result<(ExportFormat, LinkFilter), ApiError> {
     let mut fields = query.fields;
-    let format = fields.optional("format", format).unwrap_or(ExportFormat::Csv);
+    let bom = fields.optional("bom", query_boolean).unwrap_or(false);
+    let format = match fields.optional("format", format).unwrap_or(ExportFormat::Csv { bom }) {
+        ExportFormat::Csv { .. } => ExportFormat::Csv { bom },
+        ExportFormat::Ndjson => ExportFormat::Ndjson,
+    };
     let filter = read_filter(&mut fields);
     fields.finish()?;
     Ok((format, filter))
@@ -99,7 +107,7 @@ fn read(query: QueryFields) -> Result<(ExportFormat, LinkFilter), ApiError> {
 
 fn format(value: serde_json::Value) -> Result<ExportFormat, Violation> {
     match string(value)?.as_str() {
-        "csv" => Ok(ExportFormat::Csv),
+        "csv" => Ok(ExportFormat::Csv { bom: false }),
         "ndjson" => Ok(ExportFormat::Ndjson),
         _ => Err(Violation::invalid("must be csv or ndjson")),
     }
@@ -107,7 +115,7 @@ fn format(value: serde_json::Value) -> Result<ExportFormat, Violation> {
 
 fn respond(format: ExportFormat) -> HttpResponseBuilder {
     let (name, content_type) = match format {
-        ExportFormat::Csv => ("urls.csv", csv::CONTENT_TYPE_CSV),
+        ExportFormat::Csv { .. } => ("urls.csv", csv::CONTENT_TYPE_CSV),
         ExportFormat::Ndjson => ("urls.ndjson", CONTENT_TYPE_NDJSON),
     };
     let mut response = HttpResponse::Ok();

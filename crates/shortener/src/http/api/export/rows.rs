@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 
-use crate::http::csv::push_text;
+use crate::http::csv::{begin, push_text};
 use linnet_store::{ExportCell, ExportColumn};
 
 use super::ExportFormat;
@@ -23,7 +23,8 @@ impl RowWriter {
     /// Creates a writer with room for `capacity` bytes. CSV begins with the header.
     pub(super) fn new(format: ExportFormat, capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity);
-        if format == ExportFormat::Csv {
+        if let ExportFormat::Csv { bom } = format {
+            bytes.extend_from_slice(&begin(bom));
             let names: Vec<_> = ExportColumn::all().iter().map(|column| column.name).collect();
             bytes.extend_from_slice(names.join(",").as_bytes());
             bytes.extend_from_slice(b"\r\n");
@@ -44,7 +45,7 @@ impl RowWriter {
     /// Adds a link. Writing to a vector does not fail in practice.
     pub(super) fn push(&mut self, link: &[ExportCell<'_>]) -> io::Result<()> {
         match self.format {
-            ExportFormat::Csv => push_csv(&mut self.bytes, link),
+            ExportFormat::Csv { .. } => push_csv(&mut self.bytes, link),
             ExportFormat::Ndjson => push_json(&mut self.bytes, link),
         }
     }
@@ -185,7 +186,7 @@ mod tests {
         let names: Vec<&str> = ExportColumn::all().iter().map(|column| column.name).collect();
         let cell = |name: &&str| cells.iter().find(|(other, _)| other == name).map(|cell| cell.1);
         let row: Vec<&str> = names.iter().map(|name| cell(name).unwrap_or_default()).collect();
-        let csv = written(ExportFormat::Csv, &[example()]);
+        let csv = written(ExportFormat::Csv { bom: false }, &[example()]);
         assert_eq!(csv, format!("{}\r\n{}\r\n", names.join(","), row.join(",")));
         assert!(csv.starts_with("id,user_id,short_code,original_url,"), "{csv}");
         assert!(csv.contains(",clicks,created_at,updated_at\r\n7,,'-abc,"), "{csv}");

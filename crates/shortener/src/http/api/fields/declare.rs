@@ -17,7 +17,8 @@ use utoipa::{
 };
 
 use super::{
-    super::super::link_schemas::input, Fields, Member, Shape,
+    super::super::link_schemas::input,
+    Fields, Member, Shape,
     json::{FindMember, Node},
     read_rule,
 };
@@ -118,7 +119,11 @@ impl<R: BodyRule> BodyField for Required<R> {
     const SHAPE: Shape = R::SHAPE;
     const IS_REQUIRED: bool = true;
 
-    fn read(fields: &mut Fields, name: &'static str, context: &ReadContext<'_>) -> Option<R::Value> {
+    fn read(
+        fields: &mut Fields,
+        name: &'static str,
+        context: &ReadContext<'_>,
+    ) -> Option<R::Value> {
         match fields.take(name) {
             None => {
                 fields.add_error(name, &Violation::required());

@@ -64,7 +64,10 @@ impl Node {
 }
 
 /// Reads a body. The inner value is not an object if it is a [`Value`].
-pub(super) fn read_body(bytes: &[u8], find: FindMember) -> serde_json::Result<Result<Fields, Value>> {
+pub(super) fn read_body(
+    bytes: &[u8],
+    find: FindMember,
+) -> serde_json::Result<Result<Fields, Value>> {
     let mut input = serde_json::Deserializer::from_slice(bytes);
     let node = Seed(Shape::Object(find)).deserialize(&mut input)?;
     input.end()?;
@@ -282,7 +285,8 @@ mod tests {
         assert_eq!(value(r#"{"object": 7}"#, "object"), json!(7));
         assert_eq!(value(r#"{"details": {"a": 7}}"#, "details"), json!({}));
         assert_eq!(value(r#"{"details": null}"#, "details"), json!(null));
-        let Some(Node::Object(mut inner)) = read(r#"{"object": {"text": 1}}"#).take("object") else {
+        let Some(Node::Object(mut inner)) = read(r#"{"object": {"text": 1}}"#).take("object")
+        else {
             panic!("an object")
         };
         assert_eq!(inner.take("text").unwrap().into_value(), json!(1));

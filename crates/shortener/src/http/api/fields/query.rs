@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{
     super::super::error::{ApiError, field_error},
-    Fields, json::Node,
+    Fields,
+    json::Node,
 };
 
 /// The parameters of the query string, as [`Fields`] of strings. An empty one, as forms send it, is the same as an
@@ -119,7 +120,9 @@ mod tests {
         assert_eq!(query.fields.optional("user_id", query_positive), None);
         assert_eq!(query.fields.optional("limit", query_positive), Some(5));
         assert!(query.fields.finish().is_ok());
-        for bad in ["no_such=", "no_such", "search=a&search=", "search=&search=", "search=&search=a"] {
+        for bad in
+            ["no_such=", "no_such", "search=a&search=", "search=&search=", "search=&search=a"]
+        {
             let mut query = QueryFields::parse(bad).unwrap();
             query.fields.optional("search", string);
             assert!(query.fields.finish().is_err(), "{bad}");

@@ -8,8 +8,7 @@ use linnet_domain::{
 };
 use serde_json::{Value, json};
 use utoipa::openapi::{
-    ArrayBuilder, KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type,
-    schema::SchemaType,
+    ArrayBuilder, KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type, schema::SchemaType,
 };
 
 use super::{

@@ -28,7 +28,10 @@ const MAX_FIELDS: usize = 20;
 /// A received upload.
 pub(super) struct Body {
     pub(super) upload: Upload,
-    pub(super) format: RowFormat,
+    /// The format that the media type names.
+    pub(super) format: Option<RowFormat>,
+    /// The name of the file in a form, from which an unnamed format is guessed; otherwise empty.
+    pub(super) name: String,
     /// The options in a form's fields.
     pub(super) options: Options,
 }
@@ -36,7 +39,10 @@ pub(super) struct Body {
 /// The format that a media type without parameters selects.
 fn format_of(media_type: &str) -> Option<RowFormat> {
     Some(match media_type.trim().to_ascii_lowercase().as_str() {
-        "text/csv" | "application/csv" | "application/vnd.ms-excel" => RowFormat::Csv,
+        "text/csv"
+        | "text/tab-separated-values"
+        | "application/csv"
+        | "application/vnd.ms-excel" => RowFormat::Csv,
         "application/json" => RowFormat::Json,
         "application/x-ndjson"
         | "application/ndjson"
@@ -44,6 +50,11 @@ fn format_of(media_type: &str) -> Option<RowFormat> {
         | "application/x-jsonlines" => RowFormat::NdJson,
         _ => return None,
     })
+}
+
+/// Whether a media type says nothing about the format, so that the file decides.
+fn is_unspecific(media_type: &str) -> bool {
+    media_type.trim().eq_ignore_ascii_case("application/octet-stream")
 }
 
 /// Writes the body into the upload directory.
@@ -57,9 +68,12 @@ pub(super) async fn receive(
     if media_type.trim().eq_ignore_ascii_case("multipart/form-data") {
         return receive_form(Multipart::new(request.headers(), payload), settings).await;
     }
-    let Some(format) = format_of(media_type) else { return Err(unsupported()) };
+    let format = format_of(media_type);
+    if format.is_none() && !is_unspecific(media_type) {
+        return Err(unsupported());
+    }
     let upload = upload::receive(settings, payload).await?;
-    Ok(Body { upload, format, options: Options::default() })
+    Ok(Body { upload, format, name: String::new(), options: Options::default() })
 }
 
 async fn receive_form(mut form: Multipart, settings: &JobSettings) -> Result<Body, ApiError> {
@@ -87,9 +101,9 @@ async fn receive_form(mut form: Multipart, settings: &JobSettings) -> Result<Bod
     let mut fields = Fields::new(values);
     let options = Options::of(&mut fields);
     fields.finish()?;
-    let (upload, format) =
+    let (upload, format, name) =
         file.ok_or_else(|| ApiError::invalid("file", "required", "must be present"))?;
-    Ok(Body { upload, format, options })
+    Ok(Body { upload, format, name, options })
 }
 
 async fn next_field(form: &mut Multipart) -> Result<Option<Field>, ApiError> {
@@ -102,14 +116,16 @@ async fn next_field(form: &mut Multipart) -> Result<Option<Field>, ApiError> {
     }
 }
 
-/// A file is CSV unless its part has another media type.
+/// The file, the format that the media type of its part names, and its name.
 async fn receive_file(
     field: Field,
     settings: &JobSettings,
-) -> Result<(Upload, RowFormat), ApiError> {
+) -> Result<(Upload, Option<RowFormat>, String), ApiError> {
     let format = field.content_type().and_then(|media_type| format_of(media_type.essence_str()));
+    let name = field.content_disposition().and_then(|disposition| disposition.get_filename());
+    let name = name.unwrap_or_default().to_owned();
     let upload = upload::receive(settings, field).await?;
-    Ok((upload, format.unwrap_or(RowFormat::Csv)))
+    Ok((upload, format, name))
 }
 
 async fn read_value(name: &str, mut field: Field) -> Result<String, ApiError> {
@@ -136,7 +152,7 @@ fn of_form(error: &MultipartError) -> ApiError {
 }
 
 fn unsupported() -> ApiError {
-    let rule = "must have the Content-Type multipart/form-data, text/csv, application/json or \
-                application/x-ndjson";
+    let rule = "must have the Content-Type multipart/form-data, text/csv, application/json, \
+                application/x-ndjson or application/octet-stream";
     body_error(ProblemCode::UnsupportedMediaType, rule).into()
 }

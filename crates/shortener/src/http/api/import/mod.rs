@@ -3,7 +3,7 @@
 mod body;
 mod options;
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{fs::File, io::Read as _, path::Path, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use linnet_domain::{Job, JobKind, Lane, NewJob, RowFormat, Scope};
 use linnet_import::{
     columns_of,
-    source::{Rows, SourceError},
+    source::{FORMAT_BYTES, Rows, SourceError, format_of},
 };
 use linnet_jobs::{publish_notice, upload::UploadError};
 
@@ -69,7 +69,8 @@ macro_rules! upload_endpoint {
         #[utoipa::path(post, path = $path, tag = $tag,
             params(BulkParams, PreferParams, IdempotencyParams),
             request_body(content((inline(Vec<serde_json::Value>) = "application/json"),
-                (String = "application/x-ndjson"), (String = "text/csv"), (UploadForm = "multipart/form-data"))),
+                (String = "application/x-ndjson"), (String = "text/csv"),
+                (String = "application/octet-stream"), (UploadForm = "multipart/form-data"))),
             responses((status = 202, description = "The job", body = BulkAnswer,
                 headers(("Location" = String, description = "The path of the job"))),
                 (status = 200, description = "The job, which finished within `Prefer: wait`", body = BulkAnswer),
@@ -95,7 +96,8 @@ upload_endpoint! {
     /// Imports users in a job.
     ///
     /// Columns: `username` and `email`; optional `id` and `created_at`. The body is a CSV file (`multipart/form-data` with
-    /// the field `file`, or `text/csv`), a JSON array, or NDJSON. Each may be compressed with gzip.
+    /// the field `file`, or `text/csv`), a JSON array, or NDJSON. Each may be compressed with gzip. The delimiter of CSV
+    /// (comma, semicolon or tab) is recognized, and so is the format of `application/octet-stream`.
     import_users, "/api/v1/users/bulk", "users", JobKind::ImportUsers, |caller| {
         if caller.is_admin() {
             Ok(())
@@ -110,7 +112,8 @@ upload_endpoint! {
     ///
     /// Columns: `original_url`; optional `short_code`, `user_id`, `created_at`, `updated_at` and the other fields of
     /// `UrlCreate`, for administrators also `id`. The body is a CSV file (`multipart/form-data` with the field `file`, or
-    /// `text/csv`), a JSON array, or NDJSON. Each may be compressed with gzip.
+    /// `text/csv`), a JSON array, or NDJSON. Each may be compressed with gzip. The delimiter of CSV (comma, semicolon or
+    /// tab) is recognized, and so is the format of `application/octet-stream`.
     import_urls, "/api/v1/urls/bulk", "urls", JobKind::ImportUrls, |caller| {
         // The gateway has checked the scope `jobs:write`.
         if caller.is_admin() || caller.identity().scopes.allows(Scope::UrlsWrite) {
@@ -149,7 +152,7 @@ impl UploadRequest {
         let new = self.new_job(&body, &options).await?;
         let mut created = None;
         // A form has another boundary each time, so what it means is compared instead of its bytes.
-        let request = format!("{:?} {options:?} {:?}", body.format, body.upload.hash);
+        let request = format!("{:?} {options:?} {:?}", new.format, body.upload.hash);
         let (state, caller, request) = (&self.state, &self.caller, request.as_bytes());
         let response = idempotency::once(state, caller, self.key, request, async |creator| {
             let job = creator.create_job(&new, jobs.settings.limits()).await?;
@@ -173,10 +176,16 @@ impl UploadRequest {
     }
 
     async fn new_job(&self, body: &Body, options: &ImportOptions) -> Result<NewJob, ApiError> {
-        let (upload, format, kind) = (&body.upload, body.format, self.kind);
-        let path = upload.path().to_owned();
-        let columns = web::block(move || read_columns(&path, format, kind)).await;
-        let (columns, unknown_columns) = columns.map_err(|error| {
+        let (upload, named, kind) = (&body.upload, body.format, self.kind);
+        let (path, name) = (upload.path().to_owned(), body.name.clone());
+        let columns = web::block(move || {
+            let format = match named {
+                Some(format) => format,
+                None => guess_format(&path, &name)?,
+            };
+            read_columns(&path, format, kind).map(|columns| (format, columns))
+        });
+        let (format, (columns, unknown_columns)) = columns.await.map_err(|error| {
             tracing::error!(%error, "columns of an upload not read");
             Problem::internal()
         })??;
@@ -222,6 +231,20 @@ fn too_many() -> ApiError {
         .detail("Too many unfinished jobs. Create this one when others have finished.")
         .retry_after(10)
         .into()
+}
+
+/// The format of a file that was sent without one.
+fn guess_format(path: &Path, name: &str) -> Result<RowFormat, ApiError> {
+    let mut first = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(FORMAT_BYTES as u64).read_to_end(&mut first));
+    match read {
+        Ok(_) => Ok(format_of(name, &first)),
+        Err(error) => {
+            tracing::error!(%error, "beginning of an upload not read");
+            Err(Problem::internal().into())
+        }
+    }
 }
 
 /// The columns of a file, and those of them that are unknown and ignored.

@@ -2,6 +2,7 @@
 
 use actix_web::{
     HttpResponse,
+    middleware::from_fn,
     web::{self, Bytes},
 };
 use futures::stream;
@@ -16,7 +17,7 @@ use super::{
         super::error::ApiError,
         ApiState, Caller, IdGuard,
         fields::QueryFields,
-        format::{Accepted, Format, FormatParams},
+        format::{Accepted, Format, FormatParams, vary_by_accept},
         list::{CursorParam, ListParams, ListQuery},
     },
     PATH, absent,
@@ -27,7 +28,10 @@ const PAGE: i64 = 500;
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
-        web::resource("/jobs/{id}/errors").route(web::get().to(list)).route(web::head().to(list)),
+        web::resource("/jobs/{id}/errors")
+            .wrap(from_fn(vary_by_accept))
+            .route(web::get().to(list))
+            .route(web::head().to(list)),
     );
 }
 
@@ -56,17 +60,17 @@ pub(crate) async fn list(
                 state.store.job_reports(job.id, page.after(), page.size, page.offset()).await?;
             Ok(list.respond(&path, &reports, |last| last.event))
         }
-        Format::Csv => {
+        Format::Csv { bom } => {
             let columns = state.store.job_columns(job.id).await?;
-            Ok(csv_of_all(state.store.clone(), job.id, &columns))
+            Ok(csv_of_all(state.store.clone(), job.id, &columns, bom))
         }
     }
 }
 
 /// Streams all bad rows as CSV.
-fn csv_of_all(store: Store, job_id: JobId, columns: &[String]) -> HttpResponse {
+fn csv_of_all(store: Store, job_id: JobId, columns: &[String], bom: bool) -> HttpResponse {
     let names = REPORT_COLUMNS.into_iter().chain(columns.iter().map(String::as_str));
-    let mut header = Vec::new();
+    let mut header = csv::begin(bom);
     push_line(&mut header, names);
     let body = stream::try_unfold((0, Some(header)), move |(after, header)| {
         let store = store.clone();

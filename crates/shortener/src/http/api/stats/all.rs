@@ -1,6 +1,6 @@
 //! `GET /api/v1/stats`: the clicks of all links of a user, or of all users.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, middleware::from_fn, web};
 
 use linnet_domain::Subject;
 
@@ -9,13 +9,18 @@ use super::{
         super::error::ApiError,
         ApiState, Caller,
         fields::{QueryFields, query_id},
-        format::{Accepted, FormatParams},
+        format::{Accepted, FormatParams, vary_by_accept},
     },
     StatsBody, StatsParams, StatsRequest,
 };
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(web::resource("/stats").route(web::get().to(get)).route(web::head().to(get)));
+    cfg.service(
+        web::resource("/stats")
+            .wrap(from_fn(vary_by_accept))
+            .route(web::get().to(get))
+            .route(web::head().to(get)),
+    );
 }
 
 /// Counts the clicks of all links of the caller; for administrators, of all users or of `user_id`.

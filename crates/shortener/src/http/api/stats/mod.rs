@@ -132,7 +132,7 @@ impl StatsRequest {
         let counted = counted.ok_or_else(|| ApiError::not_found(what))?;
         match self.format {
             Format::Json => Ok(HttpResponse::Ok().json(self.body(counted))),
-            Format::Csv => self.csv(counted).await,
+            Format::Csv { bom } => self.csv(counted, bom).await,
         }
     }
 
@@ -148,7 +148,7 @@ impl StatsRequest {
         StatsBody { url_id, user_id, from, to, interval, tz, totals, series, top }
     }
 
-    async fn csv(self, stats: Stats) -> Result<HttpResponse, ApiError> {
+    async fn csv(self, stats: Stats, bom: bool) -> Result<HttpResponse, ApiError> {
         let list = self.dimension.map_or("stats", Dimension::name);
         let file = match self.query.subject {
             Subject::Link(id) => format!("url-{id}-{list}.csv"),
@@ -157,11 +157,11 @@ impl StatsRequest {
         };
         let csv = if self.dimension.is_some() {
             let values = stats.top.into_values().flatten();
-            csv::csv_of(["value", "clicks"], values.map(|v| [v.value.into(), v.clicks.into()]))
-                .await
+            let rows = values.map(|v| [v.value.into(), v.clicks.into()]);
+            csv::csv_of(["value", "clicks"], rows, bom).await
         } else {
             let names = ["start", "clicks", "unique_visitors", "bots", "prefetches", "heads"];
-            csv::csv_of(names, stats.series.into_iter().map(cells)).await
+            csv::csv_of(names, stats.series.into_iter().map(cells), bom).await
         }?;
         Ok(csv::respond(HttpResponse::Ok(), &file, csv))
     }

@@ -1,6 +1,6 @@
 //! `GET /api/v1/urls/{id}/stats`: one link's clicks.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, middleware::from_fn, web};
 
 use linnet_domain::{LinkId, Subject};
 
@@ -9,14 +9,17 @@ use super::{
         super::error::ApiError,
         ApiState, Caller, IdGuard,
         fields::QueryFields,
-        format::{Accepted, FormatParams},
+        format::{Accepted, FormatParams, vary_by_accept},
     },
     StatsBody, StatsParams, StatsRequest,
 };
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
-        web::resource("/urls/{id}/stats").route(web::get().to(get)).route(web::head().to(get)),
+        web::resource("/urls/{id}/stats")
+            .wrap(from_fn(vary_by_accept))
+            .route(web::get().to(get))
+            .route(web::head().to(get)),
     );
 }
 

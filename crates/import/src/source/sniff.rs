@@ -1,0 +1,157 @@
+//! Recognizes the format of a file by its name and its first bytes, and the delimiter of a CSV file by its header.
+
+use linnet_domain::RowFormat as Format;
+
+use super::{BYTE_ORDER_MARK, Columns, object::is_blank};
+
+/// The number of first bytes that [`format_of`] needs at most.
+pub const FORMAT_BYTES: usize = 4 * 1024;
+
+/// The delimiters, in the order in which an ambiguous header selects one.
+const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
+
+/// The format of a file whose sender has not named it. A name that ends in `.csv` or `.tsv` is believed; otherwise a
+/// JSON file begins with `[`, and NDJSON with `{`.
+pub fn format_of(name: &str, first: &[u8]) -> Format {
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    let has_ending = |ending: &[&str]| ending.iter().any(|ending| name.ends_with(ending));
+    if has_ending(&[".csv", ".tsv"]) {
+        return Format::Csv;
+    }
+    let first = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first);
+    match first.iter().find(|byte| !is_blank(**byte)) {
+        Some(b'[') => Format::Json,
+        Some(b'{') => Format::NdJson,
+        _ if has_ending(&[".json"]) => Format::Json,
+        _ if has_ending(&[".ndjson", ".jsonl"]) => Format::NdJson,
+        _ => Format::Csv,
+    }
+}
+
+/// The name of a format that is not supported; `None` if the first bytes are of none that is known.
+pub(super) fn other_format(first: &[u8]) -> Option<&'static str> {
+    let contains = |text: &[u8]| memchr::memmem::find(first, text).is_some();
+    if first.starts_with(b"PK\x03\x04") || first.starts_with(b"PK\x05\x06") {
+        let is_workbook = contains(b"xl/") || contains(b"[Content_Types].xml");
+        return Some(if is_workbook {
+            "an Excel workbook; save it as CSV"
+        } else {
+            "a ZIP archive; send the file that is in it"
+        });
+    }
+    [
+        (&b"\x1f\x8b"[..], "compressed with gzip more than once"),
+        (b"\xd0\xcf\x11\xe0", "an old Excel workbook; save it as CSV"),
+        (b"BZh", "compressed with bzip2; use gzip"),
+        (b"\xfd7zXZ", "compressed with xz; use gzip"),
+        (b"\x28\xb5\x2f\xfd", "compressed with zstd; use gzip"),
+        (b"%PDF", "a PDF document"),
+    ]
+    .into_iter()
+    .find(|(mark, _)| first.starts_with(mark))
+    .map(|(_, name)| name)
+}
+
+/// The delimiter with which the header has the most known columns, and the length of a line `sep=;` before the header,
+/// which Excel writes.
+pub(super) fn delimiter(first: &[u8], columns: &Columns) -> (u8, usize) {
+    let blank = first.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let text = first.get(blank..).unwrap_or_default();
+    if let [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', delimiter, b'\r' | b'\n', ..] = text
+        && DELIMITERS.contains(delimiter)
+    {
+        return (*delimiter, blank + b"sep=;".len());
+    }
+    let known: Vec<&str> = columns.with_values().chain(columns.ignored.iter().copied()).collect();
+    let score = |delimiter: u8| {
+        let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+        let (mut fields, mut ends) = (vec![0; text.len().min(MAX_HEADER_BYTES)], vec![0; 1_000]);
+        let text = text.get(..MAX_HEADER_BYTES).unwrap_or(text);
+        let (_, _, written, mut count) = reader.read_record(text, &mut fields, &mut ends);
+        // A header without a line end has its last field in the output, without its end.
+        if let Some(end) = ends.get_mut(count)
+            && written > 0
+        {
+            *end = written;
+            count += 1;
+        }
+        let mut begin = 0;
+        let cells = ends.iter().take(count).map(|end| {
+            let cell = fields.get(begin..*end).unwrap_or_default();
+            begin = *end;
+            String::from_utf8_lossy(cell).trim().to_lowercase()
+        });
+        cells.filter(|cell| known.contains(&cell.as_str())).count()
+    };
+    let best = DELIMITERS.map(|delimiter| (score(delimiter), delimiter));
+    // Of equal scores, the first delimiter wins.
+    let best = best.into_iter().reduce(|best, next| if next.0 > best.0 { next } else { best });
+    (best.map_or(b',', |(_, delimiter)| delimiter), 0)
+}
+
+/// The part of a header that decides its delimiter, in bytes.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn format_is_recognized_by_name_and_first_bytes() {
+        for (name, first, format) in [
+            ("links.json", "[{}]", Format::Json),
+            ("links.json.gz", " \n[", Format::Json),
+            ("links.json", "{\"a\":1}\n{}", Format::NdJson),
+            ("links.ndjson", "x", Format::NdJson),
+            ("LINKS.JSONL", "", Format::NdJson),
+            ("links.csv", "[a],b", Format::Csv),
+            ("links", "\u{feff}[", Format::Json),
+            ("", "\u{feff}{", Format::NdJson),
+            ("", "original_url\n", Format::Csv),
+            ("links.txt", "original_url;title", Format::Csv),
+            ("", "", Format::Csv),
+        ] {
+            assert_eq!(format_of(name, first.as_bytes()), format, "{name} {first}");
+        }
+    }
+
+    #[test]
+    fn delimiter_is_the_one_with_the_most_known_columns() {
+        let columns = Columns {
+            required: &["original_url"],
+            optional: &["title", "short_code"],
+            ..Columns::default()
+        };
+        for (header, expected) in [
+            ("original_url,title\n", (b',', 0)),
+            ("original_url;title\n", (b';', 0)),
+            ("original_url\ttitle", (b'\t', 0)),
+            ("Title;\"original_url\";note, more\r\n", (b';', 0)),
+            ("\"a;b\",original_url,title\n", (b',', 0)),
+            ("original_url\n", (b',', 0)),
+            ("a;b\n", (b',', 0)),
+            ("sep=;\r\na;b\n", (b';', 5)),
+            ("\nsep=\t\na\tb\n", (b'\t', 6)),
+            ("sep=|\n", (b',', 0)),
+            ("", (b',', 0)),
+        ] {
+            assert_eq!(delimiter(header.as_bytes(), &columns), expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn other_formats_are_named() {
+        for (first, name) in [
+            (&b"PK\x03\x04....[Content_Types].xml"[..], "Excel"),
+            (b"PK\x03\x04....links.csv", "ZIP"),
+            (b"\x1f\x8b\x08", "gzip"),
+            (b"\xd0\xcf\x11\xe0\xa1", "Excel"),
+        ] {
+            assert!(other_format(first).is_some_and(|found| found.contains(name)), "{name}");
+        }
+        for first in [&b""[..], b"PK,original_url", b"original_url", b"[", b"\xef\xbb\xbf"] {
+            assert_eq!(other_format(first), None);
+        }
+    }
+}
