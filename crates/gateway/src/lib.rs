@@ -11,6 +11,7 @@
 
 mod admin;
 mod auth;
+mod body_budget;
 pub mod cli;
 pub mod config;
 mod counters;

@@ -1,16 +1,14 @@
 //! The gateway's own problems: every error response that did not come from a shortener.
 
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError as _,
+    HttpResponse, ResponseError as _,
     http::header::{ALLOW, HeaderName, HeaderValue},
-    web,
 };
 use linnet_domain::Scope;
 use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 
 use crate::{
     auth::{Caller, CredentialError, LookupError},
-    proxy,
     upstream::UpstreamError,
 };
 
@@ -27,12 +25,7 @@ pub(crate) fn response(problem: &Problem) -> HttpResponse {
     response
 }
 
-/// 404 for a path that has no route. A body is not read.
-pub(crate) async fn unknown_path(request: HttpRequest, payload: web::Payload) -> HttpResponse {
-    proxy::without_body(request.headers(), not_found(), payload.into_inner())
-}
-
-/// [`unknown_path`] for a request without a body.
+/// 404 for a path that has no route.
 pub(crate) fn not_found() -> HttpResponse {
     response(&Problem::not_found("Nothing exists at this path."))
 }

@@ -31,14 +31,13 @@ use secrecy::ExposeSecret as _;
 use crate::{
     admin::GatewayReadiness,
     auth::{KeyAuthenticator, KeyCache},
+    body_budget::{BodyOwner, body_budget},
     config::{Anonymous, Settings},
     counters::Counters,
     edge::{Edge, edge},
     limit::{RateLimiter, RateLimits, sweep},
     metrics,
     pages::{self, Pages},
-    problems,
-    proxy::BodyOwner,
     release::SERVICE,
     routing,
     thread_state::ThreadState,
@@ -148,7 +147,7 @@ impl Application {
                 &settings.limits,
                 AddressHasher::new(&settings.service),
             )),
-            bodies: settings.limits.body_budget(),
+            bodies: body_budget(settings.limits.body_bytes_in_progress),
             service_token,
             lifecycle,
             settings: Arc::new(settings),
@@ -263,7 +262,7 @@ fn app(
         .wrap(shared.requests.clone())
         .configure(|cfg| routing::configure(cfg, routes))
         .configure(pages::configure)
-        .default_service(web::to(problems::unknown_path))
+        .default_service(web::to(routing::unknown_path))
 }
 
 fn thread_state(shared: &SharedState) -> ThreadState {

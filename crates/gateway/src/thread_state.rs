@@ -10,9 +10,9 @@ use linnet_platform::{byte_budget::ByteBudget, lifecycle::Lifecycle};
 
 use crate::{
     auth::KeyAuthenticator,
+    body_budget::BodyOwner,
     config::{Anonymous, Network},
     limit::RateLimiter,
-    proxy::BodyOwner,
     upstream::UpstreamClient,
 };
 

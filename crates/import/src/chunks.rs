@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use linnet_domain::{RowFormat, RowProblem};
 
 use super::{
-    rows::{ImportRow, RowRules},
+    row_rules::RowRules,
+    rows::ImportRow,
     source::{Position, Rows, SourceError},
 };
 

@@ -5,11 +5,13 @@
 //! * [`read_chunks`] reads a file in chunks, ahead of the caller that writes them; [`write_chunk`] writes one.
 
 mod chunks;
+mod row_rules;
 mod rows;
 pub mod source;
 mod values;
 mod write;
 
 pub use chunks::{BadRow, Bounds, Chunk, read_chunks};
-pub use rows::{ImportRow, REPORT_COLUMNS, RowRules, columns_of};
+pub use row_rules::RowRules;
+pub use rows::{ImportRow, REPORT_COLUMNS, columns_of};
 pub use write::{Written, write_chunk};

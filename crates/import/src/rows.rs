@@ -2,33 +2,18 @@
 
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Utc};
 use linnet_domain::{
     Email, EventDetails, EventType, JobKind, LinkAttributePatch, LinkField, RowProblem, ShortCode,
-    TargetPolicy, User, UserId, bounded_text,
+    User, UserId, bounded_text,
     rules::{Rule, Time, Violation},
 };
 use linnet_store::{ImportEvent, ImportLink, ImportUser, WriteRows};
 
 use super::{
+    row_rules::RowRules,
     source::{Columns, Row},
     values::{Values, id},
 };
-
-/// The context in which rows are validated.
-#[derive(Debug, Clone)]
-pub struct RowRules {
-    /// The accepted target URLs.
-    pub targets: TargetPolicy,
-    /// Whether rows may have ids and name any owner. If not, ids are ignored.
-    pub by_admin: bool,
-    /// The owner of links whose rows name no owner.
-    pub owner: Option<UserId>,
-    /// The columns of text in which the word `null` clears the field.
-    pub null_columns: Vec<String>,
-    /// The time with which expiries are compared.
-    pub now: DateTime<Utc>,
-}
 
 /// A kind of row.
 pub trait ImportRow: WriteRows {
@@ -168,9 +153,11 @@ impl ImportRow for ImportEvent {
 mod tests {
     use std::io::Cursor;
 
+    use chrono::{DateTime, Utc};
+
     use super::*;
     use crate::source::Rows;
-    use linnet_domain::{LinkId, RowFormat};
+    use linnet_domain::{LinkId, RowFormat, TargetPolicy};
 
     fn now() -> DateTime<Utc> {
         "2026-11-27T12:00:00Z".parse().unwrap()

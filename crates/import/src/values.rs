@@ -6,7 +6,7 @@ use linnet_domain::{
 };
 
 use super::{
-    rows::RowRules,
+    row_rules::RowRules,
     source::{Row, RowDefect},
 };
 

@@ -2,11 +2,11 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use linnet_platform::{byte_budget::ByteBudget, listener::Address, settings::Problems};
+use linnet_platform::{listener::Address, settings::Problems};
 use serde::{Deserialize, Serialize};
 
 use super::values::{Network, addresses, networks};
-use crate::proxy::{BodyOwner, STREAM_BYTES};
+use crate::body_budget::{SHARE, STREAM_BYTES};
 
 /// Permissions of a client without an API key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,9 +182,6 @@ pub struct LimitSettings {
     pub body_bytes_in_progress: usize,
 }
 
-/// The part of [`LimitSettings::body_bytes_in_progress`] that one user can take.
-const BODY_SHARE: usize = 8;
-
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
@@ -212,14 +209,8 @@ impl LimitSettings {
         problems.require_within(
             "limits.body_bytes_in_progress",
             self.body_bytes_in_progress,
-            BODY_SHARE * STREAM_BYTES..=1_024 * 1_048_576,
+            SHARE * STREAM_BYTES..=1_024 * 1_048_576,
         );
-    }
-
-    /// A budget of [`Self::body_bytes_in_progress`].
-    pub(crate) fn body_budget(&self) -> ByteBudget<BodyOwner> {
-        let bytes = self.body_bytes_in_progress;
-        ByteBudget::new(bytes, bytes / BODY_SHARE)
     }
 
     /// Rate per minute and burst of a key.

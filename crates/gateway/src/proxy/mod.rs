@@ -16,7 +16,6 @@ use actix_web::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, uri::PathAndQuery};
 use hyper::body::{Body as _, Incoming};
-use linnet_domain::UserId;
 use linnet_platform::client_network::ClientNetwork;
 use linnet_protocol::{
     problem::Problem,
@@ -27,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::{
     auth::Caller,
+    body_budget::{BodyOwner, STREAM_BYTES},
     problems,
     thread_state::ThreadState,
     upstream::{Call, CallBody, UpstreamError},
@@ -37,33 +37,19 @@ use response_body::{BodyTimeout, ProxiedBody};
 pub(crate) use client_address::client_address;
 pub(crate) use request_body::without_body;
 
-/// What a streamed body counts in the budget, in bytes: the chunks between client and shortener, with
-/// the buffers of both connections.
-pub(crate) const STREAM_BYTES: usize = 128 * 1_024;
-
-/// Whose bodies share a part of the budget.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum BodyOwner {
-    /// All keys of one user.
-    User(UserId),
-    /// Clients without a key in one network; `None` if the address is unknown.
-    Network(Option<ClientNetwork>),
-}
-
-impl BodyOwner {
-    fn of(caller: &Caller, address: Option<IpAddr>) -> Self {
-        match caller {
-            Caller::Key(identity) => Self::User(identity.user_id()),
-            Caller::Anonymous(_) => Self::Network(address.map(ClientNetwork::from)),
-        }
-    }
-}
-
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const SERVICE_TOKEN: HeaderName = HeaderName::from_static(ServiceSettings::TOKEN_HEADER);
+
+/// The owner of the body.
+fn body_owner(caller: &Caller, address: Option<IpAddr>) -> BodyOwner {
+    match caller {
+        Caller::Key(identity) => BodyOwner::User(identity.user_id()),
+        Caller::Anonymous(_) => BodyOwner::Network(address.map(ClientNetwork::from)),
+    }
+}
 
 /// Forwards the request with the identity of `caller`. `address` is the client's address.
 ///
@@ -78,7 +64,7 @@ pub(crate) async fn forward(
 ) -> HttpResponse {
     let deadline = Instant::now() + state.request_timeout;
     let headers = request.headers();
-    let mut reserved = state.bodies.reserve(BodyOwner::of(caller, address));
+    let mut reserved = state.bodies.reserve(body_owner(caller, address));
     let body = match (route.body(request.method()), route.body_mode) {
         (RequestBody::Ignored, _) => ClientBody::Unread(payload),
         (RequestBody::Json { max_bytes }, BodyMode::Buffered) => {

@@ -30,8 +30,8 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::BodyOwner;
 use crate::{
+    body_budget::BodyOwner,
     problems,
     upstream::{BodyEvent, CallBody, StreamBody},
 };

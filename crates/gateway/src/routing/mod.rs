@@ -37,6 +37,11 @@ pub(crate) fn configure(cfg: &mut web::ServiceConfig, routes: &'static [Route]) 
     }
 }
 
+/// 404 for a path that has no route. A body is not read.
+pub(crate) async fn unknown_path(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    proxy::without_body(request.headers(), problems::not_found(), payload.into_inner())
+}
+
 async fn handle(route: &'static Route, request: HttpRequest, payload: Payload) -> HttpResponse {
     let Some(state) = request.app_data::<web::Data<ThreadState>>() else {
         return problems::response(&Problem::internal());

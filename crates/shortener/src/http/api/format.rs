@@ -27,7 +27,7 @@ pub(super) enum Format {
     },
 }
 
-/// What `format` and `Accept` choose between.
+/// The choice of `format` and `Accept`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Json,
@@ -69,7 +69,7 @@ fn format(value: serde_json::Value) -> Result<Kind, Violation> {
     }
 }
 
-/// Middleware for resources whose response depends on `Accept`: each response says so, errors included.
+/// Middleware for resources whose response depends on `Accept`: adds `Vary` to each response, errors included.
 pub(super) async fn vary_by_accept<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,

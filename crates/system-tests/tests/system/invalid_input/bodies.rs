@@ -183,20 +183,17 @@ async fn must_25_repeated_members_are_named_and_large_bodies_rejected_on_every_r
             let response = api.request(&operation).body("application/json", body).send().await;
             response.problem(422);
             let errors = response.json()["errors"].clone();
-            let is_repeated = |error: &Value| {
-                error["field"] == *field && error["code"] == "repeated"
-            };
+            let is_repeated =
+                |error: &Value| error["field"] == *field && error["code"] == "repeated";
             assert!(errors.as_array().unwrap().iter().any(is_repeated), "{what} {field}: {errors}");
         }
         let limit = if operation.path.ends_with("/bulk") { 1024 * 1024 } else { 64 * 1024 };
         let hostile = format!("{{{}\"\":0}}", "\"\":0,".repeat(limit / 5));
-        let response =
-            api.request(&operation).body("application/json", hostile).try_send().await;
+        let response = api.request(&operation).body("application/json", hostile).try_send().await;
         let response = response.unwrap_or_else(|error| panic!("{what}: {error}"));
         response.problem(413);
         let unknown = format!("{{{}\"\":0}}", "\"\":0,".repeat(limit / 5 - 10));
-        let response =
-            api.request(&operation).body("application/json", unknown).send().await;
+        let response = api.request(&operation).body("application/json", unknown).send().await;
         response.problem(422);
         assert!(response.json()["errors"].as_array().unwrap().len() < 30, "{what}");
     }

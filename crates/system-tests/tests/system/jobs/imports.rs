@@ -94,7 +94,10 @@ async fn format_and_delimiter_of_a_file_are_recognized() {
         ("links", json.as_bytes()),
         ("links.csv", b"original_url;short_code\r\nhttps://example.com/1;CODE\r\n;\r\n;\r\n"),
         ("links.tsv", b"original_url\tshort_code\r\nhttps://example.com/1\tCODE\r\n"),
-        ("excel.csv", b"\xef\xbb\xbfsep=;\r\noriginal_url;short_code\r\nhttps://example.com/1;CODE"),
+        (
+            "excel.csv",
+            b"\xef\xbb\xbfsep=;\r\noriginal_url;short_code\r\nhttps://example.com/1;CODE",
+        ),
         ("blank.csv", b"original_url,short_code\r\n,\r\nhttps://example.com/1,CODE\r\n,\r\n"),
     ];
     for (index, (name, content)) in files.into_iter().enumerate() {

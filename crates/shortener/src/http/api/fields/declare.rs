@@ -1,6 +1,6 @@
 //! Declares bodies: one struct from which the reader and the OpenAPI schema derive.
 //!
-//! * A field is `name: Presence<Rule>`. The presence says what an absent field and null mean, the rule which values are
+//! * A field is `name: Presence<Rule>`. The presence defines what an absent field and null mean, the rule which values are
 //!   accepted.
 //! * [`Body::member`] lists what the body knows. Nothing else is built in memory.
 
@@ -23,7 +23,7 @@ use super::{
     read_rule,
 };
 
-/// What rules compare values with.
+/// The context in which rules check values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadContext<'a> {
     /// The accepted target URLs.

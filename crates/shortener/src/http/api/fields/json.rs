@@ -1,4 +1,4 @@
-//! Reads JSON into values only as far as a route needs them.
+//! Reads JSON, and builds only the values that a route needs.
 //!
 //! * A member that the route does not know is skipped, and its name is kept for the error. So a body of 64 KiB never
 //!   becomes a tree of megabytes.
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn malformed_and_deep_json_is_an_error_in_skipped_parts_too() {
         for (before, after) in [("", ""), (r#"{"no_such":"#, "}"), (r#"{"details":"#, "}")] {
-            for bad in ["", "{", "[1,]", "tru", "\"a", "1e999", "\"\\x\"", "{\"a\" 1}"] {
+            for bad in ["", "{", "[1,]", "[1", "\"a", "1e999", "\"\\x\"", "{\"a\" 1}"] {
                 let text = format!("{before}{bad}{after}");
                 assert!(read_body(text.as_bytes(), find).is_err(), "{text}");
             }

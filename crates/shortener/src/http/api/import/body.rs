@@ -52,7 +52,7 @@ fn format_of(media_type: &str) -> Option<RowFormat> {
     })
 }
 
-/// Whether a media type says nothing about the format, so that the file decides.
+/// Whether a media type leaves the format open, so that the file decides.
 fn is_unspecific(media_type: &str) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/octet-stream")
 }

@@ -1,0 +1,25 @@
+//! The budget of request bodies in progress, and the owners that share it.
+
+use linnet_domain::UserId;
+use linnet_platform::{byte_budget::ByteBudget, client_network::ClientNetwork};
+
+/// The charge of a streamed body, in bytes: the chunks between client and shortener, with the buffers
+/// of both connections.
+pub(crate) const STREAM_BYTES: usize = 128 * 1_024;
+
+/// The part of the budget that one owner can take.
+pub(crate) const SHARE: usize = 8;
+
+/// The owner of bodies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum BodyOwner {
+    /// All keys of one user.
+    User(UserId),
+    /// Clients without a key in one network; `None` if the address is unknown.
+    Network(Option<ClientNetwork>),
+}
+
+/// A budget of so many bytes.
+pub(crate) fn body_budget(bytes: usize) -> ByteBudget<BodyOwner> {
+    ByteBudget::new(bytes, bytes / SHARE)
+}
