@@ -5,10 +5,10 @@ use linnet_platform::{byte_budget::ByteBudget, client_network::ClientNetwork};
 
 /// The charge of a streamed body, in bytes: the chunks between client and shortener, with the buffers
 /// of both connections.
-pub(crate) const STREAM_BYTES: usize = 128 * 1_024;
+pub(crate) const STREAM_BYTES: usize = 64 * 1_024;
 
 /// The part of the budget that one owner can take.
-pub(crate) const SHARE: usize = 8;
+const SHARE: usize = 8;
 
 /// The owner of bodies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -6,7 +6,6 @@ use linnet_platform::{listener::Address, settings::Problems};
 use serde::{Deserialize, Serialize};
 
 use super::values::{Network, addresses, networks};
-use crate::body_budget::{SHARE, STREAM_BYTES};
 
 /// Permissions of a client without an API key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,7 +208,7 @@ impl LimitSettings {
         problems.require_within(
             "limits.body_bytes_in_progress",
             self.body_bytes_in_progress,
-            SHARE * STREAM_BYTES..=1_024 * 1_048_576,
+            1_048_576..=1_024 * 1_048_576,
         );
     }
 

@@ -157,7 +157,6 @@ impl MessageBody for BodyWithPayload {
 pub(super) struct Upload {
     task: JoinHandle<()>,
     forwarded_chunks: Arc<AtomicU64>,
-    _reserved: Reservation<BodyOwner>,
 }
 
 impl Upload {
@@ -204,9 +203,14 @@ pub(super) fn stream(
     let (sender, receiver) = mpsc::channel(BUFFERED_CHUNKS);
     let length = content_length(headers).filter(|_| !headers.contains_key(TRANSFER_ENCODING));
     let forwarded_chunks = Arc::new(AtomicU64::new(0));
-    let task = actix_web::rt::spawn(forward_chunks(payload, sender, Arc::clone(&forwarded_chunks)));
+    let forwarding = forward_chunks(payload, sender, Arc::clone(&forwarded_chunks));
+    let task = actix_web::rt::spawn(async move {
+        forwarding.await;
+        // The response may take much longer than the body.
+        drop(reserved);
+    });
     let body = StreamBody::new(receiver, length);
-    (CallBody::Streamed(body), Some(Upload { task, forwarded_chunks, _reserved: reserved }))
+    (CallBody::Streamed(body), Some(Upload { task, forwarded_chunks }))
 }
 
 /// Returning without [`BodyEvent::End`] truncates the body.
