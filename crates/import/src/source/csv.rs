@@ -13,8 +13,8 @@ use std::{
 use csv_core::ReadRecordResult;
 
 use super::{
-    Columns, FORMAT_BYTES, MAX_COLUMNS, MAX_ROW_BYTES, RowDefect, SourceError, cells::Cells,
-    header::Names, input::Input, sniff,
+    Columns, MAX_COLUMNS, MAX_ROW_BYTES, RowDefect, SourceError, cells::Cells, header::Names,
+    input::Input, sniff,
 };
 use linnet_domain::formula::unescape_formula;
 
@@ -60,7 +60,7 @@ impl CsvReader {
         input: &mut Input<R>,
         columns: &Columns,
     ) -> Result<(Self, Names), SourceError> {
-        let (delimiter, skipped) = sniff::delimiter(input.fill_to(FORMAT_BYTES)?, columns);
+        let (delimiter, skipped) = sniff::delimiter(sniff::first_line(input)?, columns);
         input.take(skipped);
         let mut reader = Self {
             parser: csv_core::ReaderBuilder::new().delimiter(delimiter).build(),

@@ -192,7 +192,10 @@ impl<R: Read + Seek> Rows<R> {
 
 /// Skips a UTF-8 byte order mark, and rejects other encodings by their first bytes.
 fn skip_byte_order_mark<R: Read + Seek>(input: &mut Input<R>) -> Result<(), SourceError> {
-    let first = input.fill_to(FORMAT_BYTES)?;
+    let mut first = input.fill_to(sniff::MARK_BYTES)?;
+    if sniff::is_archive(first) {
+        first = input.fill_to(FORMAT_BYTES)?;
+    }
     if let Some(name) = sniff::other_format(first) {
         return Err(SourceError::OtherFormat(name));
     }

@@ -1,8 +1,10 @@
 //! Recognizes the format of a file by its name and its first bytes, and the delimiter of a CSV file by its header.
 
+use std::io::{self, Read, Seek};
+
 use linnet_domain::RowFormat as Format;
 
-use super::{BYTE_ORDER_MARK, Columns, object::is_blank};
+use super::{BYTE_ORDER_MARK, Columns, input::Input, object::is_blank};
 
 /// The number of first bytes that [`format_of`] needs at most.
 pub const FORMAT_BYTES: usize = 4 * 1024;
@@ -29,10 +31,34 @@ pub fn format_of(name: &str, first: &[u8]) -> Format {
     }
 }
 
+/// The number of first bytes that distinguish the formats other than those in a ZIP archive.
+pub(super) const MARK_BYTES: usize = 5;
+
+/// Whether the file is a ZIP archive, as an Excel workbook is.
+pub(super) fn is_archive(first: &[u8]) -> bool {
+    first.starts_with(b"PK\x03\x04") || first.starts_with(b"PK\x05\x06")
+}
+
+/// The beginning of the file up to the end of its first line that is not blank, and what was read with it. Reads no
+/// more than that, up to [`FORMAT_BYTES`].
+pub(super) fn first_line<R: Read + Seek>(input: &mut Input<R>) -> io::Result<&[u8]> {
+    let mut needed = 1;
+    loop {
+        let bytes = input.fill_to(needed)?;
+        let text = bytes.trim_ascii_start();
+        let is_whole = memchr::memchr2(b'\r', b'\n', text).is_some();
+        if is_whole || bytes.len() < needed || needed >= FORMAT_BYTES {
+            break;
+        }
+        needed = bytes.len() + 1;
+    }
+    input.fill()
+}
+
 /// The name of a format that is not supported; `None` if the first bytes are of none that is known.
 pub(super) fn other_format(first: &[u8]) -> Option<&'static str> {
     let contains = |text: &[u8]| memchr::memmem::find(first, text).is_some();
-    if first.starts_with(b"PK\x03\x04") || first.starts_with(b"PK\x05\x06") {
+    if is_archive(first) {
         let is_workbook = contains(b"xl/") || contains(b"[Content_Types].xml");
         return Some(if is_workbook {
             "an Excel workbook; save it as CSV"
