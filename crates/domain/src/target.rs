@@ -3,7 +3,7 @@
 //! The `url` crate parses a target by the WHATWG rules, as browsers do. The target is stored in that crate's
 //! serialization, so browsers get exactly the URL that was checked: ASCII, with the host in lower case and punycode.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
 use url::{Host, Url};
@@ -54,30 +54,90 @@ pub enum TargetError {
 pub struct TargetPolicy {
     schemes: Vec<String>,
     own_hosts: BTreeSet<String>,
+    /// Whether the service is on the visitor's own machine, so that each of its local names and addresses leads to it.
+    is_local: bool,
 }
 
-/// A host in the form that is compared: lower case, punycode, no trailing dot.
+/// Why a name in `own_hosts` is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must list host names or addresses only, without scheme, port, path or wildcard: {0:?}")]
+struct OwnHostError(String);
+
+/// A host in the form that is compared: lower case, punycode, no trailing dot. An IPv4 address that is written as an
+/// IPv6 address is the IPv4 address.
 fn canonical_host(host: &Host<&str>) -> String {
-    host.to_string().trim_end_matches('.').to_owned()
+    match host {
+        Host::Ipv6(address) => match embedded_v4(*address) {
+            Some(address) => address.to_string(),
+            None => host.to_string(),
+        },
+        Host::Domain(_) | Host::Ipv4(_) => host.to_string().trim_end_matches('.').to_owned(),
+    }
+}
+
+/// The IPv4 address in a mapped (`::ffff:0:0/96`), translated (`64:ff9b::/96`) or compatible (`::/96`) address.
+fn embedded_v4(address: std::net::Ipv6Addr) -> Option<std::net::Ipv4Addr> {
+    let [prefix @ .., high, low] = address.segments();
+    let is_embedded = match prefix {
+        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => true,
+        // `::` and `::1` are no IPv4 addresses.
+        [0, 0, 0, 0, 0, 0] => high != 0,
+        _ => false,
+    };
+    is_embedded.then(|| (u32::from(high) << 16 | u32::from(low)).into())
+}
+
+/// Whether a canonical host is the machine on which it is resolved. A connection to an unspecified address goes there
+/// too.
+fn is_local(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    match address {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.octets()[0] == 0,
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unspecified(),
+        Err(_) => {
+            host == "localhost"
+                || host.ends_with(".localhost")
+                || host == "localhost.localdomain"
+                || matches!(host, "ip6-localhost" | "ip6-loopback")
+        }
+    }
+}
+
+/// The canonical form of a name in `own_hosts`.
+fn own_host(text: &str) -> Result<String, OwnHostError> {
+    let refused = || OwnHostError(text.to_owned());
+    // An IPv6 address needs no brackets here.
+    let host = match text.parse::<std::net::Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => text.to_owned(),
+    };
+    let is_address = host.starts_with('[') && host.ends_with(']');
+    let has_other_part = host.chars().any(|c| "/\\?#@*%".contains(c) || c.is_whitespace());
+    if host.is_empty()
+        || host.starts_with('.')
+        || has_other_part
+        || (!is_address && host.contains(':'))
+    {
+        return Err(refused());
+    }
+    let url = Url::parse(&format!("http://{host}/")).map_err(|_| refused())?;
+    let host = canonical_host(&url.host().ok_or_else(refused)?);
+    if host.is_empty() { Err(refused()) } else { Ok(host) }
 }
 
 impl TargetPolicy {
     /// A policy that allows `schemes` and refuses the host of `base_url` and `own_hosts`. The error contains the
     /// base URL or host that is invalid.
     pub fn new(schemes: &[String], base_url: &str, own_hosts: &[String]) -> Result<Self, String> {
-        let base = std::iter::once(base_url.to_owned());
-        let others = own_hosts.iter().map(|host| format!("http://{host}"));
-        let mut own_hosts = BTreeSet::new();
-        for origin in base.chain(others) {
-            let url = Url::parse(&origin).map_err(|e| format!("{origin}: {e}"))?;
-            let host = url.host().ok_or_else(|| format!("{origin}: no host"))?;
-            own_hosts.insert(canonical_host(&host));
+        let url = Url::parse(base_url).map_err(|e| format!("{base_url}: {e}"))?;
+        let base = url.host().ok_or_else(|| format!("{base_url}: no host"))?;
+        let mut hosts = BTreeSet::from([canonical_host(&base)]);
+        for host in own_hosts {
+            hosts.insert(own_host(host).map_err(|error| error.to_string())?);
         }
-        if own_hosts.contains("localhost") {
-            own_hosts.extend(["127.0.0.1".to_owned(), "[::1]".to_owned()]);
-        }
+        let is_local = hosts.iter().any(|host| is_local(host));
         let schemes = schemes.iter().map(|scheme| scheme.to_ascii_lowercase()).collect();
-        Ok(Self { schemes, own_hosts })
+        Ok(Self { schemes, own_hosts: hosts, is_local })
     }
 
     /// Checks and normalizes a target URL.
@@ -104,7 +164,7 @@ impl TargetPolicy {
         if host.is_empty() {
             return Err(TargetError::Host);
         }
-        if self.own_hosts.contains(&host) {
+        if self.own_hosts.contains(&host) || (self.is_local && is_local(&host)) {
             return Err(TargetError::OwnHost);
         }
         let stored = String::from(url);
@@ -181,6 +241,112 @@ mod tests {
         }
         assert!(policy().parse("https://other-lnt.example/").is_ok());
         assert!(policy().parse("https://lnt.example.org/").is_ok());
+    }
+
+    #[test]
+    fn must_04_no_link_to_any_spelling_of_a_local_address() {
+        for base in
+            ["http://localhost:8080", "http://127.0.0.1", "http://[::1]:1", "http://go.localhost"]
+        {
+            let policy = TargetPolicy::new(&["http".into()], base, &[]).unwrap();
+            for bad in [
+                "localhost",
+                "LOCALHOST.",
+                "a.localhost",
+                "a.b.localhost.",
+                "127.0.0.1",
+                "127.0.0.2",
+                "127.1",
+                "127.255.255.254",
+                "0",
+                "0.0.0.0",
+                "0x7f.0.0.1",
+                "0x7f000001",
+                "2130706433",
+                "017700000001",
+                "0177.0.0.01",
+                "[::1]",
+                "[::]",
+                "[::ffff:127.0.0.1]",
+                "[::ffff:7f00:2]",
+                "[::ffff:0:0]",
+                "[::127.0.0.1]",
+                "[64:ff9b::127.0.0.1]",
+                "[0:0:0:0:0:0:0:1]",
+                "１２７.0.0.1",
+                "127。0。0。1",
+                "localhost.localdomain",
+                "%6cocalhost",
+            ] {
+                let target = format!("http://{bad}:8080/abc");
+                assert_eq!(policy.parse(&target), Err(TargetError::OwnHost), "{base}: {bad}");
+            }
+            for good in [
+                "example.com",
+                "localhost.example.com",
+                "mylocalhost",
+                "128.0.0.1",
+                "[2001:db8::1]",
+            ] {
+                assert!(policy.parse(&format!("http://{good}/")).is_ok(), "{base}: {good}");
+            }
+        }
+        let addresses = ["192.0.2.7".into(), "2001:db8::7".into(), "[2001:db8::8]".into()];
+        let policy =
+            TargetPolicy::new(&["http".into()], "https://lnt.example", &addresses).unwrap();
+        for bad in [
+            "192.0.2.7",
+            "[::ffff:192.0.2.7]",
+            "[64:ff9b::c000:207]",
+            "3221225991",
+            "[2001:db8::7]",
+            "[2001:db8:0:0::0007]",
+            "[2001:DB8::8]",
+        ] {
+            assert_eq!(policy.parse(&format!("http://{bad}/")), Err(TargetError::OwnHost), "{bad}");
+        }
+        // Elsewhere, a local address is the visitor's machine.
+        assert!(policy.parse("http://127.0.0.1:3000/").is_ok());
+    }
+
+    #[test]
+    fn must_04_own_hosts_that_protect_nothing_are_refused() {
+        let new = |host: &str| {
+            TargetPolicy::new(&["https".into()], "https://lnt.example", &[host.to_owned()])
+        };
+        for bad in [
+            "https://go.example.com",
+            "http://x",
+            "//go.example.com",
+            "go.example.com/",
+            "go.example.com/a",
+            "go.example.com:443",
+            "*.example.com",
+            ".example.com",
+            "user@go.example.com",
+            "a b",
+            " go.example.com",
+            "go.example.com?",
+            "go.example.com#x",
+            "",
+            ".",
+            "a\\b",
+            "[::1",
+            "go%2eexample",
+        ] {
+            assert!(new(bad).is_err(), "{bad:?}");
+        }
+        for good in [
+            "go.example.com",
+            "GO.example.com.",
+            "bücher.example",
+            "localhost",
+            "192.0.2.1",
+            "::1",
+            "[::1]",
+        ] {
+            assert!(new(good).is_ok(), "{good:?}");
+        }
     }
 
     #[test]
