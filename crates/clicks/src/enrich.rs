@@ -2,19 +2,17 @@
 //!
 //! Input is untrusted: any bytes, any length. Output is short and printable.
 
-use isbot::Bots;
 use url::{Host, Url};
 use woothee::{parser::Parser, woothee::VALUE_UNKNOWN};
 
 use linnet_domain::{ClickValue, ValueKind};
 
+use crate::{bots::Bots, recording::MAX_AGENT};
+
 /// Longest part of a campaign, in characters.
 const MAX_PART: usize = 100;
 /// Longest host name (RFC 1035).
 const MAX_HOST: usize = 253;
-
-/// User agents of link previews that `isbot` does not recognize.
-const PREVIEWS: [&str; 1] = ["^whatsapp/"];
 
 /// The result of parsing a user agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,16 +31,15 @@ pub struct UserAgentParser {
 
 impl Default for UserAgentParser {
     fn default() -> Self {
-        let mut bots = Bots::default();
-        bots.append(&PREVIEWS);
-        Self { bots, browsers: Parser::new() }
+        Self { bots: Bots::default(), browsers: Parser::new() }
     }
 }
 
 impl UserAgentParser {
-    /// Whether a user agent is a bot's. Browsers always send one, so a missing user agent counts as a bot.
-    pub fn is_bot(&self, agent: Option<&str>) -> bool {
-        agent.is_none_or(|agent| self.bots.is_bot(agent))
+    /// Whether a `User-Agent` header is a bot's. Browsers always send one, so an empty one counts as a bot. The result
+    /// is that of [`UserAgentParser::parse`] for the click, which keeps only a prefix of the header.
+    pub fn is_bot(&self, header: &[u8]) -> bool {
+        self.bots.is_bot(&agent_text(header.get(..MAX_AGENT).unwrap_or(header)))
     }
 
     /// Parses a user agent.
@@ -58,7 +55,7 @@ impl UserAgentParser {
         let os = os_family(&os);
         let parts = vec![browser, os, device];
         ParsedUserAgent {
-            is_bot: category == "crawler" || self.is_bot(Some(agent)),
+            is_bot: self.bots.is_bot(agent),
             value: ClickValue { kind: ValueKind::Agent, parts },
         }
     }
@@ -205,7 +202,7 @@ mod tests {
                 "macOS",
                 "desktop",
             ),
-            ("unknown software", "", "", ""),
+            ("Mozilla/5.0 (Haiku) Strange/1 Odd/2 (x; y)", "", "", ""),
         ] {
             let parsed = parser.parse(agent);
             assert_eq!(parsed.value.parts, [browser, os, device], "{agent}");
@@ -219,7 +216,23 @@ mod tests {
         ] {
             assert!(parser.parse(bot).is_bot, "{bot}");
         }
-        assert!(parser.is_bot(None));
+        assert!(parser.is_bot(b""));
+        // Limits and statistics decide alike, also for headers that are cut or not text.
+        let long = [
+            b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 ",
+            &[b'x'; 900][..],
+        ];
+        let odd = [
+            b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 ",
+            &b"\xc3\xa4\xff"[..],
+        ];
+        for header in
+            [long.concat(), odd.concat(), [&long.concat()[..], b" Googlebot/2.1"].concat()]
+        {
+            let kept = agent_text(&header[..header.len().min(MAX_AGENT)]);
+            assert_eq!(parser.is_bot(&header), parser.parse(&kept).is_bot);
+            assert!(!parser.is_bot(&header));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! `docs/ARCHITECTURE.md`, *Delivery of clicks*, lists the loss that each fault causes.
 
 mod batch;
+mod bots;
 mod enrich;
 pub mod ingest;
 pub mod recording;
