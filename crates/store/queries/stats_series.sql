@@ -1,34 +1,33 @@
 -- The series of a statistics query: one row for each interval, also for intervals without clicks.
 --
--- $1, $2   first and last interval, in local time
--- $3, $4   interval and time zone
--- $5       whether UTC days are enough
--- $6       roll-up key of the subject
--- $7, $8   range of hours, the end exclusive
--- $9, $10  range of UTC days, the end exclusive
+-- $1       starts of the intervals, ascending
+-- $2       whether visitors are counted
+-- $3       whether UTC days are enough
+-- $4       roll-up key of the subject
+-- $5, $6   range of hours, the end exclusive
+-- $7, $8   range of UTC days, the end exclusive
 --
--- The visitors of a UTC day are counted in the interval of the day's noon.
+-- An hour is counted in the interval in which it begins, and the visitors of a UTC day in the interval of its noon.
+-- width_bucket is the number of starts at or before an instant.
 WITH counted AS (
-  SELECT generate_series($1::timestamp, $2::timestamp, ('1 ' || $3::text)::interval)
-           AS local,
-         0::bigint AS clicks, 0::bigint AS visitors, 0::bigint AS bots,
+  SELECT place::int AS place, 0::bigint AS clicks, 0::bigint AS visitors, 0::bigint AS bots,
          0::bigint AS prefetches, 0::bigint AS heads
+    FROM generate_subscripts($1::timestamptz[], 1) AS place
   UNION ALL
-  SELECT date_trunc($3, day::timestamp), clicks, 0, bots, prefetches, heads
+  SELECT width_bucket(day::timestamp AT TIME ZONE 'UTC', $1), clicks, 0, bots, prefetches, heads
     FROM click_totals_by_day
-   WHERE $5 AND subject = $6 AND day >= $9 AND day < $10
+   WHERE $3 AND subject = $4 AND day >= $7 AND day < $8
   UNION ALL
-  SELECT date_trunc($3, hour AT TIME ZONE $4::text), clicks, 0, bots, prefetches, heads
+  SELECT width_bucket(hour, $1), clicks, 0, bots, prefetches, heads
     FROM click_totals_by_hour
-   WHERE NOT $5::boolean AND subject = $6 AND hour >= $7 AND hour < $8
-     AND day >= ($7 AT TIME ZONE 'UTC')::date AND day <= ($8 AT TIME ZONE 'UTC')::date
+   WHERE NOT $3::boolean AND subject = $4 AND hour >= $5 AND hour < $6
+     AND day >= ($5 AT TIME ZONE 'UTC')::date AND day <= ($6 AT TIME ZONE 'UTC')::date
   UNION ALL
-  SELECT date_trunc($3, (day + time '12:00') AT TIME ZONE 'UTC' AT TIME ZONE $4),
-         0, visitors, 0, 0, 0
+  SELECT width_bucket((day + time '12:00') AT TIME ZONE 'UTC', $1), 0, visitors, 0, 0, 0
     FROM click_totals_by_day
-   WHERE $3 <> 'hour' AND subject = $6 AND day >= $9 AND day < $10
+   WHERE $2::boolean AND subject = $4 AND day >= $7 AND day < $8
 )
-SELECT local AT TIME ZONE $4 AS "start!", sum(clicks)::bigint AS "clicks!",
+SELECT ($1::timestamptz[])[place] AS "start!", sum(clicks)::bigint AS "clicks!",
        sum(visitors)::bigint AS "visitors!", sum(bots)::bigint AS "bots!",
        sum(prefetches)::bigint AS "prefetches!", sum(heads)::bigint AS "heads!"
-  FROM counted GROUP BY local ORDER BY local
+  FROM counted GROUP BY place ORDER BY place

@@ -1,7 +1,7 @@
 //! Click statistics, computed from roll-ups and never from single clicks.
 //!
-//! * PostgreSQL does all arithmetic with time zones. One statement computes the range and checks the visibility. Then
-//!   the queries of the series and of the lists of values run concurrently.
+//! * [`StatsQuery::range`] does all arithmetic with time zones, so PostgreSQL gets only instants. One statement checks
+//!   the visibility. Then the queries of the series and of the lists of values run concurrently.
 //! * An hour counts in the interval in which it begins. Days and weeks in UTC come from the roll-up by day, which has
 //!   one row instead of 24.
 //! * Visitors and values are kept by UTC day. Such a day counts in the interval of its noon, so that each day of a time
@@ -12,53 +12,25 @@ mod months;
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
-    Bucket, Counts, Dimension, Interval, LinkId, MAX_BUCKETS, RangeBound, Stats, StatsQuery,
-    TopValue, UserId, Visibility,
+    Bucket, Counts, Dimension, Interval, LinkId, RangeError, Stats, StatsQuery, StatsRange,
+    Subject, TopValue, UserId, Visibility,
 };
 
 use super::{Store, StoreError};
 
-/// PostgreSQL's error for an unknown time zone: `invalid_parameter_value`.
-const UNKNOWN_ZONE: &str = "22023";
-
 /// Why statistics cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum StatsError {
-    /// The time zone does not exist.
-    #[error("the time zone does not exist")]
-    UnknownZone,
-    /// The range does not end after its start.
-    #[error("the range is empty")]
-    EmptyRange,
-    /// The range has more than [`MAX_BUCKETS`] intervals.
-    #[error("the range has too many intervals")]
-    TooManyBuckets,
+    /// The query has no range.
+    #[error(transparent)]
+    Range(#[from] RangeError),
     /// A database error.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// The range of a query in terms of roll-ups.
-struct StatsRange {
-    from: DateTime<Utc>,
-    to: DateTime<Utc>,
-    is_empty: bool,
-    /// The start of the first bucket in local time.
-    first: NaiveDateTime,
-    /// The start of the last bucket in local time.
-    last: NaiveDateTime,
-    buckets: i64,
-    /// The first UTC day that counts.
-    first_day: NaiveDate,
-    /// The day after the last UTC day that counts.
-    end_day: NaiveDate,
-    /// Whether roll-ups by UTC day are enough.
-    is_whole_days: bool,
-    is_visible: bool,
 }
 
 impl Store {
@@ -68,14 +40,9 @@ impl Store {
         query: &StatsQuery,
         visible_to: Visibility,
     ) -> Result<Option<Stats>, StatsError> {
-        let range = self.stats_range(query, visible_to).await?;
-        if range.is_empty {
-            return Err(StatsError::EmptyRange);
-        }
-        if range.buckets > MAX_BUCKETS {
-            return Err(StatsError::TooManyBuckets);
-        }
-        if !range.is_visible {
+        let (now, is_visible) = self.stats_subject(query.subject, visible_to).await?;
+        let range = query.range(now)?;
+        if !is_visible {
             return Ok(None);
         }
         let (series, (visitors, top)) =
@@ -95,34 +62,25 @@ impl Store {
         Ok(Some(Stats { from: range.from, to: range.to, totals, series, top: lists }))
     }
 
-    /// Computes the range. The start is rounded down to an hour of the time zone, and the end up.
-    async fn stats_range(
+    /// The time by the database's clock, and whether the caller may read the subject.
+    async fn stats_subject(
         &self,
-        query: &StatsQuery,
+        subject: Subject,
         visible_to: Visibility,
-    ) -> Result<StatsRange, StatsError> {
-        let statement = sqlx::query_file_as!(
-            StatsRange,
-            "queries/stats_range.sql",
-            query.zone.as_str(),
-            query.from.and_then(RangeBound::time),
-            query.from.and_then(RangeBound::date),
-            query.to.and_then(RangeBound::time),
-            query.to.and_then(RangeBound::date),
-            query.interval.name(),
-            query.interval.default_buckets(),
-            query.subject.link_id().map(LinkId::get),
-            query.subject.user_id().map(UserId::get),
+    ) -> Result<(DateTime<Utc>, bool), StoreError> {
+        let query = sqlx::query!(
+            r#"SELECT now() AS "now!",
+                 CASE WHEN $1::bigint IS NOT NULL THEN EXISTS (SELECT FROM urls
+                        WHERE id = $1 AND ($3::bigint IS NULL OR user_id = $3))
+                      WHEN $2::bigint IS NOT NULL THEN EXISTS (SELECT FROM users
+                        WHERE id = $2 AND ($3 IS NULL OR id = $3))
+                      ELSE $3 IS NULL END AS "is_visible!""#,
+            subject.link_id().map(LinkId::get),
+            subject.user_id().map(UserId::get),
             visible_to.owner_filter()
         );
-        observe_query("stats_range", statement.fetch_one(&self.pool)).await.map_err(|error| {
-            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-            if code.as_deref() == Some(UNKNOWN_ZONE) {
-                StatsError::UnknownZone
-            } else {
-                StoreError::from(error).into()
-            }
-        })
+        let row = observe_query("stats_subject", query.fetch_one(&self.pool)).await?;
+        Ok((row.now, row.is_visible))
     }
 
     /// The series without gaps.
@@ -132,13 +90,10 @@ impl Store {
         range: &StatsRange,
     ) -> Result<Vec<Bucket>, StoreError> {
         let is_hourly = query.interval == Interval::Hour;
-        let zone = if is_hourly { "UTC" } else { query.zone.as_str() };
         let statement = sqlx::query_file!(
             "queries/stats_series.sql",
-            range.first,
-            range.last,
-            query.interval.name(),
-            zone,
+            &range.starts,
+            !is_hourly,
             range.is_whole_days,
             query.subject.key(),
             range.from,

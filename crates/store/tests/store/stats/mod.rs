@@ -6,8 +6,8 @@ mod values;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use linnet_domain::{
-    Counts, Dimension, Interval, LinkId, RangeBound, Stats, StatsQuery, Subject, TopValue, UserId,
-    Visibility, ZoneName,
+    Counts, Dimension, Interval, LinkId, RangeBound, RangeError, Stats, StatsQuery, Subject,
+    TopValue, UserId, Visibility, Zone,
 };
 use linnet_store::{StatsError, Store};
 use sqlx::PgPool;
@@ -28,7 +28,7 @@ fn query(from: &str, to: &str, interval: Interval, zone: &str) -> StatsQuery {
         from: Some(date(from)),
         to: Some(date(to)),
         interval,
-        zone: ZoneName::parse(zone).expect("a zone"),
+        zone: Zone::parse(zone).expect("a zone"),
         top: 10,
         dimensions: Dimension::all().collect(),
     }

@@ -12,8 +12,8 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use linnet_domain::{
-    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, LinkId, MAX_BUCKETS, MAX_TOP, Stats,
-    StatsQuery, Subject, TopValue, UserId, ZoneName,
+    Bucket, Counts, DEFAULT_TOP, Dimension, Interval, LinkId, MAX_BUCKETS, MAX_TOP, RangeError,
+    Stats, StatsQuery, Subject, TopValue, UserId, Zone,
     rules::{Violation, string},
 };
 use linnet_store::StatsError;
@@ -183,9 +183,10 @@ impl From<StatsError> for ApiError {
     fn from(error: StatsError) -> Self {
         match error {
             StatsError::Store(error) => error.into(),
-            StatsError::UnknownZone => Self::invalid("tz", "invalid", ZoneName::UNKNOWN),
-            StatsError::EmptyRange => Self::invalid("from", "invalid", "must be before `to`"),
-            StatsError::TooManyBuckets => {
+            StatsError::Range(RangeError::Empty) => {
+                Self::invalid("from", "invalid", "must be before `to`")
+            }
+            StatsError::Range(RangeError::TooManyBuckets) => {
                 let rule = format!("must divide the range into at most {MAX_BUCKETS} intervals");
                 Self::invalid("interval", "out_of_range", &rule)
             }
@@ -197,8 +198,8 @@ fn interval(value: serde_json::Value) -> Result<Interval, Violation> {
     Interval::parse(&string(value)?).map_err(Violation::invalid)
 }
 
-fn zone(value: serde_json::Value) -> Result<ZoneName, Violation> {
-    ZoneName::parse(&string(value)?).map_err(Violation::invalid)
+fn zone(value: serde_json::Value) -> Result<Zone, Violation> {
+    Zone::parse(&string(value)?).map_err(Violation::invalid)
 }
 
 fn dimension(value: serde_json::Value) -> Result<Dimension, Violation> {

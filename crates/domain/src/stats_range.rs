@@ -1,0 +1,228 @@
+//! The range of a query for statistics, and the edges of its buckets.
+
+use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Utc};
+
+use super::{Interval, MAX_BUCKETS, RangeBound, StatsQuery, Zone};
+
+/// A range in terms of roll-ups. Its buckets partition it: each begins where the one before ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatsRange {
+    /// The start of the first hour that counts.
+    pub from: DateTime<Utc>,
+    /// The end of the last hour that counts.
+    pub to: DateTime<Utc>,
+    /// The starts of the buckets, ascending. The first one may be before `from`.
+    pub starts: Vec<DateTime<Utc>>,
+    /// The first UTC day that counts.
+    pub first_day: NaiveDate,
+    /// The day after the last UTC day that counts.
+    pub end_day: NaiveDate,
+    /// Whether roll-ups by UTC day are enough.
+    pub is_whole_days: bool,
+}
+
+/// Why a query has no range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// It does not end after its start.
+    #[error("the range is empty")]
+    Empty,
+    /// It has more than [`MAX_BUCKETS`] buckets.
+    #[error("the range has too many intervals")]
+    TooManyBuckets,
+}
+
+/// The shortest time that PostgreSQL distinguishes.
+const MOMENT: TimeDelta = TimeDelta::microseconds(1);
+
+impl StatsQuery {
+    /// The range. A start that is a time is rounded down to an hour of the time zone, and an end up.
+    pub fn range(&self, now: DateTime<Utc>) -> Result<StatsRange, RangeError> {
+        let utc = Zone::default();
+        // Hours are UTC hours in every time zone.
+        let zone = if self.interval == Interval::Hour { &utc } else { &self.zone };
+        let given = |bound| match bound {
+            RangeBound::Time(time) => time,
+            RangeBound::Date(date) => self.zone.day_start(date),
+        };
+        let to = self.to.map_or(now, given);
+        let last = to - MOMENT;
+        let from = self.from.map_or_else(|| self.default_start(zone, last), given);
+        if from >= to {
+            return Err(RangeError::Empty);
+        }
+        // A day that begins within an hour of the clock is not extended into the day before.
+        let (first_day, last_day) = (zone.day_of(from), zone.day_of(last));
+        let (first_start, end) = (zone.day_start(first_day), zone.day_start(next(last_day, 1)));
+        let from = zone.hour_start(from).max(first_start);
+        let to = zone.hour_start(last + TimeDelta::hours(1)).min(end).max(to);
+        Ok(StatsRange {
+            starts: self.starts(zone, from, to - MOMENT)?,
+            first_day: day_by_noon(first_start),
+            end_day: day_by_noon(end),
+            is_whole_days: zone.is_utc()
+                && self.interval != Interval::Hour
+                && from == first_start
+                && (to == end || to >= now),
+            from,
+            to,
+        })
+    }
+
+    /// The start of a query without one, whose last moment is `last`.
+    fn default_start(&self, zone: &Zone, last: DateTime<Utc>) -> DateTime<Utc> {
+        let back = u64::try_from(self.interval.default_buckets() - 1).unwrap_or(0);
+        let day = zone.day_of(last);
+        let days_before =
+            |day: NaiveDate, days| day.checked_sub_days(Days::new(days)).unwrap_or(day);
+        match self.interval {
+            Interval::Hour => {
+                let hours = TimeDelta::hours(i64::try_from(back).unwrap_or(0));
+                zone.hour_start(last).checked_sub_signed(hours).unwrap_or(last)
+            }
+            Interval::Day => zone.day_start(days_before(day, back)),
+            Interval::Week => zone.day_start(days_before(monday(day), 7 * back)),
+        }
+    }
+
+    /// The starts of the buckets from that of `from` to that of `last`.
+    fn starts(
+        &self,
+        zone: &Zone,
+        from: DateTime<Utc>,
+        last: DateTime<Utc>,
+    ) -> Result<Vec<DateTime<Utc>>, RangeError> {
+        let mut starts = Vec::new();
+        let mut push = |start: DateTime<Utc>| {
+            // A date that the zone has skipped has no bucket.
+            if starts.last() != Some(&start) {
+                starts.push(start);
+            }
+            let is_within = i64::try_from(starts.len()).is_ok_and(|count| count <= MAX_BUCKETS);
+            if is_within { Ok(()) } else { Err(RangeError::TooManyBuckets) }
+        };
+        if self.interval == Interval::Hour {
+            let mut start = zone.hour_start(from);
+            while start <= last {
+                push(start)?;
+                start += TimeDelta::hours(1);
+            }
+            return Ok(starts);
+        }
+        let (mut day, step) = match self.interval {
+            Interval::Week => (monday(zone.day_of(from)), 7),
+            Interval::Hour | Interval::Day => (zone.day_of(from), 1),
+        };
+        loop {
+            let start = zone.day_start(day);
+            if start > last {
+                return Ok(starts);
+            }
+            push(start)?;
+            day = next(day, step);
+        }
+    }
+}
+
+fn monday(day: NaiveDate) -> NaiveDate {
+    let since = u64::from(day.weekday().num_days_from_monday());
+    day.checked_sub_days(Days::new(since)).unwrap_or(day)
+}
+
+fn next(day: NaiveDate, days: u64) -> NaiveDate {
+    day.checked_add_days(Days::new(days)).unwrap_or(NaiveDate::MAX)
+}
+
+/// The first UTC day whose noon is at or after an instant.
+fn day_by_noon(at: DateTime<Utc>) -> NaiveDate {
+    (at + TimeDelta::hours(12) - MOMENT).date_naive()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Subject;
+
+    fn query(from: &str, to: &str, interval: Interval, zone: &str) -> StatsQuery {
+        let bound = |text: &str| match text.parse() {
+            Ok(date) => RangeBound::Date(date),
+            Err(_) => RangeBound::Time(text.parse().unwrap()),
+        };
+        StatsQuery {
+            subject: Subject::Service,
+            from: Some(bound(from)),
+            to: Some(bound(to)),
+            interval,
+            zone: Zone::parse(zone).unwrap(),
+            top: 10,
+            dimensions: Vec::new(),
+        }
+    }
+
+    fn now() -> DateTime<Utc> {
+        "2026-11-27T10:20:30Z".parse().unwrap()
+    }
+
+    #[test]
+    fn day_with_a_repeated_midnight_is_whole_and_alone() {
+        let range =
+            |from, to| query(from, to, Interval::Day, "Atlantic/Azores").range(now()).unwrap();
+        assert_eq!(range("2026-10-24", "2026-10-25").starts.len(), 1);
+        let day = range("2026-10-25", "2026-10-26");
+        assert_eq!(day.starts.len(), 1);
+        assert_eq!(day.to - day.from, TimeDelta::hours(25));
+    }
+
+    #[test]
+    fn buckets_of_every_zone_partition_the_range_around_each_change_of_ten_years() {
+        for zone in chrono_tz::TZ_VARIANTS {
+            for year in 2019..=2029 {
+                let bounds = (format!("{year}-01-01"), format!("{}-01-01", year + 1));
+                for interval in [Interval::Day, Interval::Week] {
+                    let whole = query(&bounds.0, &bounds.1, interval, zone.name());
+                    let range = whole.range(now()).unwrap();
+                    assert!(range.starts.is_sorted_by(|a, b| a < b), "{zone} {year}");
+                    assert!(range.starts[0] <= range.from, "{zone} {year}");
+                    assert!(*range.starts.last().unwrap() < range.to, "{zone} {year}");
+                    if interval == Interval::Day {
+                        assert_eq!(range.starts[0], range.from, "{zone} {year}");
+                        for pair in range.starts.windows(2) {
+                            // Stations in Antarctica change their clocks by three hours.
+                            let hours = (pair[1] - pair[0]).num_hours();
+                            assert!((20..=28).contains(&hours), "{zone} {year}: {hours} hours");
+                        }
+                        let days = (range.end_day - range.first_day).num_days();
+                        let buckets = i64::try_from(range.starts.len()).unwrap();
+                        // Noon in UTC is about midnight in some zones.
+                        assert!((days - buckets).abs() <= 1, "{zone} {year}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_rounded_to_hours_of_the_zone_within_the_day() {
+        let range = |from, to, zone| query(from, to, Interval::Day, zone).range(now()).unwrap();
+        let kolkata = range("2026-03-02T10:20:00Z", "2026-03-02T12:20:00Z", "Asia/Kolkata");
+        assert_eq!(kolkata.from, "2026-03-02T09:30:00Z".parse::<DateTime<Utc>>().unwrap());
+        assert_eq!(kolkata.to, "2026-03-02T12:30:00Z".parse::<DateTime<Utc>>().unwrap());
+        let whole = range("2026-03-02", "2026-03-05", "UTC");
+        assert!(whole.is_whole_days);
+        assert_eq!(
+            (whole.first_day.to_string(), whole.end_day.to_string()),
+            ("2026-03-02".into(), "2026-03-05".into())
+        );
+        assert!(!range("2026-03-02T01:00:00Z", "2026-03-05T00:00:00Z", "UTC").is_whole_days);
+    }
+
+    #[test]
+    fn empty_and_endless_ranges_are_rejected() {
+        let range = |from, to, interval| query(from, to, interval, "UTC").range(now());
+        assert_eq!(range("2026-03-02", "2026-03-02", Interval::Day), Err(RangeError::Empty));
+        assert_eq!(range("2026-03-03", "2026-03-02", Interval::Day), Err(RangeError::Empty));
+        for (from, interval) in [("1970-01-01", Interval::Hour), ("1970-01-01", Interval::Week)] {
+            assert_eq!(range(from, "9998-12-31", interval), Err(RangeError::TooManyBuckets));
+        }
+    }
+}
