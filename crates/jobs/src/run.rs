@@ -189,7 +189,11 @@ impl JobRunner {
         let mut backoff = new_backoff();
         loop {
             let error = match self.write(run, chunk, bounds).await {
-                Err(error @ StoreError::Unavailable(_)) if began.elapsed() < CHUNK_BUDGET => error,
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Locked(_)))
+                    if began.elapsed() < CHUNK_BUDGET =>
+                {
+                    error
+                }
                 Err(error) => return Err(error.into()),
                 Ok(is_held) => {
                     self.metrics.chunk_duration.record(began.elapsed().as_secs_f64());

@@ -46,6 +46,7 @@ problem_codes! {
     BodyTimeout: REQUEST_TIMEOUT, "body_timeout", "Request timeout";
     Taken: CONFLICT, "taken", "Conflict";
     WrongState: CONFLICT, "wrong_state", "Conflict";
+    Locked: CONFLICT, "locked", "Conflict";
     TooLarge: PAYLOAD_TOO_LARGE, "too_large", "Payload too large";
     UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type";
     Invalid: UNPROCESSABLE_ENTITY, "invalid", "Validation failed";

@@ -8,6 +8,9 @@ pub enum StoreError {
     /// The database cannot be reached, is starting or stopping, or did not answer in time. A retry may succeed.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
+    /// Other transactions hold a row or table for longer than the statement may wait. The database works.
+    #[error("another transaction holds the row")]
+    Locked(#[source] sqlx::Error),
     /// The input violates a constraint of the schema.
     #[error("the input violates a constraint: {0:?}")]
     Conflict(Constraint),
@@ -71,9 +74,12 @@ const ROW_ERROR_CLASSES: [&str; 4] = ["21", "22", "23", "54"];
 /// rollback (40), insufficient resources (53), operator intervention (57), system error (58).
 const TRANSIENT_CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
 
-/// Other transient `SQLSTATE` codes: lock timeout (55P03), a server that has become read-only (25006), and sessions and
-/// transactions that were ended because they were idle (25P03, 25P04).
-const TRANSIENT_CODES: [&str; 4] = ["55P03", "25006", "25P03", "25P04"];
+/// Other transient `SQLSTATE` codes: a server that has become read-only (25006), and sessions and transactions that
+/// were ended because they were idle (25P03, 25P04).
+const TRANSIENT_CODES: [&str; 3] = ["25006", "25P03", "25P04"];
+
+/// `SQLSTATE` codes of a wait for another transaction: lock timeout and deadlock.
+const LOCKED_CODES: [&str; 2] = ["55P03", "40P01"];
 
 impl StoreError {
     /// Whether the rows caused the error, so that a retry would fail too. A missing table, a missing permission or a
@@ -84,7 +90,7 @@ impl StoreError {
             Self::Failed(sqlx::Error::Database(database)) => {
                 database.code().is_some_and(|code| has_class(&code, &ROW_ERROR_CLASSES))
             }
-            Self::Failed(_) | Self::Unavailable(_) => false,
+            Self::Failed(_) | Self::Unavailable(_) | Self::Locked(_) => false,
         }
     }
 
@@ -105,6 +111,8 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => {
                 if let Some(constraint) = violated_constraint(database.as_ref()) {
                     Self::Conflict(constraint)
+                } else if database.code().is_some_and(|code| LOCKED_CODES.contains(&&*code)) {
+                    Self::Locked(error)
                 } else if database.code().is_some_and(|code| is_transient(&code)) {
                     Self::Unavailable(error)
                 } else {

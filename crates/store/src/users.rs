@@ -7,10 +7,12 @@ use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};
 
 use super::{Constraint, Store, StoreError, links::delete_links_statement};
 
-/// Deleting a user with many links takes longer than other statements.
-const DELETE_USER_TIMEOUT: &str = "SET LOCAL statement_timeout = '30s'";
+/// Deleting a user with many links takes longer than other statements, and waits for the chunk that a cancelled import
+/// is writing.
+const DELETE_USER_TIMEOUTS: &str =
+    "SELECT set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true)";
 
-/// The first id of users that are created on the command line. Other users have ids from the sequence.
+/// The lowest id of users that are created on the command line.
 const OPERATOR_IDS: i64 = 1_000_000_000;
 
 /// `query_as!` for a [`User`]: the query before the columns, the query after them, and the arguments.
@@ -32,20 +34,30 @@ impl Store {
     }
 
     /// Creates a user with an id of at least [`OPERATOR_IDS`], so that a user who is created before a data set is
-    /// imported does not take an id of the data set.
+    /// imported does not take an id of the data set. The sequence is moved there: it is the only source of new ids.
     pub async fn create_operator(&self, new: &NewUser) -> Result<User, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // Of two concurrent calls, the second one must see the sequence of the first.
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtext('users_id_seq'))")
+            .execute(&mut *transaction)
+            .await?;
         let query = user_query!(
-            "INSERT INTO users (id, username, email)
-             SELECT COALESCE(max(id) + 1, $3), $1, $2 FROM users WHERE id >= $3
+            "WITH next AS MATERIALIZED (SELECT nextval('users_id_seq') AS id), new AS MATERIALIZED (
+               SELECT CASE WHEN id >= $3 THEN id
+                      ELSE setval('users_id_seq',
+                          GREATEST($3, (SELECT max(users.id) + 1 FROM users))) END AS id
+                 FROM next
+             )
+             INSERT INTO users (id, username, email) SELECT id, $1, $2 FROM new
              ON CONFLICT (lower(email)) DO NOTHING RETURNING",
             "",
             new.username,
             new.email.as_str(),
             OPERATOR_IDS
         );
-        observe_query("create_operator", query.fetch_optional(&self.pool))
-            .await?
-            .ok_or(StoreError::Conflict(Constraint::EmailTaken))
+        let user = observe_query("create_operator", query.fetch_optional(&mut *transaction)).await?;
+        transaction.commit().await?;
+        user.ok_or(StoreError::Conflict(Constraint::EmailTaken))
     }
 
     /// The user with this id, if visible.
@@ -117,8 +129,22 @@ impl Store {
         visible_to: Visibility,
         actor: Option<UserId>,
     ) -> Result<bool, StoreError> {
+        // A transaction of its own: the user's imports see it, stop after their chunk, and give the user's row free.
         let mut transaction = self.pool.begin().await?;
-        sqlx::query(DELETE_USER_TIMEOUT).execute(&mut *transaction).await?;
+        sqlx::query(DELETE_USER_TIMEOUTS).execute(&mut *transaction).await?;
+        sqlx::query!(
+            "UPDATE jobs SET state = 'cancelled', finished_at = now(), last_event = last_event + 1,
+                    worker = NULL, lease_until = NULL
+              WHERE user_id = $1 AND ($2::bigint IS NULL OR user_id = $2)
+                AND state IN ('queued', 'running')",
+            id.get(),
+            visible_to.owner_filter()
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query(DELETE_USER_TIMEOUTS).execute(&mut *transaction).await?;
         // The lock prevents new links and keys of this user until the commit.
         let found = sqlx::query_scalar!(
             "SELECT id FROM users WHERE id = $1 AND ($2::bigint IS NULL OR id = $2) FOR UPDATE",
