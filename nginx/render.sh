@@ -10,9 +10,13 @@
 #   LINNET_NGINX_LISTEN_OPTIONS    (reuseport backlog=4096)
 #   LINNET_NGINX_TRUSTED_PROXIES   address ranges whose X-Forwarded-For and X-Forwarded-Proto are trusted (none)
 #   LINNET_NGINX_UNLIMITED         address ranges exempt from all limits (127.0.0.0/8,::1/128: the machine itself)
+#                                  An address in the following is an IPv4 address or an IPv6 /64
 #   LINNET_NGINX_CONNECTIONS_PER_ADDRESS  concurrent requests to /api/ from one address, event streams included (512)
+#   LINNET_NGINX_CONNECTIONS_PER_SITE  the same from one IPv6 /48 (2048)
 #   LINNET_NGINX_API_RATE          rate of requests to /api/ from one address (200r/s); `off` disables the limit
 #   LINNET_NGINX_API_BURST         its burst (400)
+#   LINNET_NGINX_API_SITE_RATE     rate of requests to /api/ from one IPv6 /48 (800r/s)
+#   LINNET_NGINX_API_SITE_BURST    its burst (1600)
 #   LINNET_NGINX_RESOLVE_RATE      the same for redirects, with the limit of concurrent requests. Off by default: the
 #                                  limiter's lock costs 2 µs of a redirect's 20 µs, many visitors share an address, and
 #                                  the shortener limits misses itself
@@ -60,7 +64,9 @@ each() (
 : "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport backlog=4096}"
 : "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
 : "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"
+: "${LINNET_NGINX_CONNECTIONS_PER_SITE:=2048}"
 : "${LINNET_NGINX_API_RATE:=200r/s}" "${LINNET_NGINX_API_BURST:=400}"
+: "${LINNET_NGINX_API_SITE_RATE:=800r/s}" "${LINNET_NGINX_API_SITE_BURST:=1600}"
 : "${LINNET_NGINX_RESOLVE_RATE:=off}" "${LINNET_NGINX_RESOLVE_BURST:=2000}"
 : "${LINNET_NGINX_RESOLVE_LOG_SAMPLE:=1%}"
 : "${LINNET_NGINX_ACCESS_LOG:=/dev/stdout}" "${LINNET_NGINX_ERROR_LEVEL:=alert}" "${LINNET_NGINX_TMP:=/tmp}"
@@ -71,7 +77,8 @@ if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
   [ -r "$LINNET_NGINX_TEMPLATE" ] || LINNET_NGINX_TEMPLATE=/etc/nginx/linnet.conf.template
 fi
 
-for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS API_RATE API_BURST \
+for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE \
+  API_RATE API_BURST API_SITE_RATE API_SITE_BURST \
   RESOLVE_RATE RESOLVE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL STATUS_LISTEN GRAFANA RESOLVER; do
   eval "check LINNET_NGINX_$name \"\$LINNET_NGINX_$name\""
 done
@@ -90,11 +97,15 @@ real_ip_header X-Forwarded-For;
 real_ip_recursive on;"
 fi
 
-connections="limit_conn linnet_connections $LINNET_NGINX_CONNECTIONS_PER_ADDRESS;"
+connections="limit_conn linnet_connections $LINNET_NGINX_CONNECTIONS_PER_ADDRESS;
+        limit_conn linnet_site_connections $LINNET_NGINX_CONNECTIONS_PER_SITE;"
 LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_API_LIMIT=$connections LINNET_NGINX_RESOLVE_LIMIT=''
 if [ "$LINNET_NGINX_API_RATE" != off ]; then
-  LINNET_NGINX_LIMIT_ZONES="limit_req_zone \$linnet_limit_key zone=linnet_api:10m rate=$LINNET_NGINX_API_RATE;"
-  LINNET_NGINX_API_LIMIT="$connections limit_req zone=linnet_api burst=$LINNET_NGINX_API_BURST nodelay;"
+  LINNET_NGINX_LIMIT_ZONES="limit_req_zone \$linnet_limit_key zone=linnet_api:10m rate=$LINNET_NGINX_API_RATE;
+limit_req_zone \$linnet_site_key zone=linnet_api_site:2m rate=$LINNET_NGINX_API_SITE_RATE;"
+  LINNET_NGINX_API_LIMIT="$connections
+        limit_req zone=linnet_api burst=$LINNET_NGINX_API_BURST nodelay;
+        limit_req zone=linnet_api_site burst=$LINNET_NGINX_API_SITE_BURST nodelay;"
 fi
 if [ "$LINNET_NGINX_RESOLVE_RATE" != off ]; then
   LINNET_NGINX_LIMIT_ZONES="$LINNET_NGINX_LIMIT_ZONES

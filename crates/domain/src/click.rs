@@ -8,7 +8,7 @@ pub enum ClickKind {
     Person = 0,
     /// A request by a bot, or without a user agent.
     Bot = 1,
-    /// A browser's prefetch (`Sec-Purpose: prefetch`).
+    /// A browser's prefetch, prerender or preview, see [`is_speculative`].
     Prefetch = 2,
     /// A `HEAD` request.
     Head = 3,
@@ -28,7 +28,8 @@ impl ClickKind {
         }
     }
 
-    /// The kind of a request; `HEAD` has precedence over bot, and bot over prefetch.
+    /// The kind of a request; `HEAD` has precedence over bot, and bot over prefetch. Limits, statistics and live
+    /// streams all decide with this function whether a person visits.
     pub fn of(is_head: bool, is_bot: bool, is_prefetch: bool) -> Self {
         if is_head {
             Self::Head
@@ -41,10 +42,30 @@ impl ClickKind {
         }
     }
 
+    /// Whether the request uses up a click of a link with `max_clicks`.
+    pub const fn uses_up_a_click(self) -> bool {
+        matches!(self, Self::Person)
+    }
+
     /// The kind with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
+}
+
+/// The request headers by which a browser announces that it fetches before a person has asked, in lower case: the
+/// current one, its name in older browsers, and those of Firefox and Safari.
+pub const PURPOSE_HEADERS: [&str; 4] = ["sec-purpose", "purpose", "x-moz", "x-purpose"];
+
+/// Whether the value of one of [`PURPOSE_HEADERS`] announces a prefetch, a prerender or a preview. The value is any
+/// bytes; it may be a list with parameters, such as `prefetch;prerender`.
+pub fn is_speculative(value: &[u8]) -> bool {
+    let tokens = value.split(|byte| matches!(byte, b';' | b',' | b' ' | b'\t' | b'='));
+    tokens.into_iter().any(|token| {
+        [&b"prefetch"[..], b"prerender", b"preview"]
+            .iter()
+            .any(|purpose| token.eq_ignore_ascii_case(purpose))
+    })
 }
 
 /// An attribute that many clicks share, such as a browser. An unknown part is empty.
@@ -87,5 +108,41 @@ impl ValueKind {
     /// The number in the database.
     pub const fn number(self) -> i16 {
         self as i16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn must_30_prefetch_prerender_and_preview_are_no_person() {
+        for value in [
+            "prefetch",
+            "prerender",
+            "preview",
+            "Prefetch",
+            "prefetch;prerender",
+            "prefetch; anonymous-client-ip",
+            "prerender, prefetch",
+            " prefetch ",
+            "navigate;prefetch",
+        ] {
+            assert!(is_speculative(value.as_bytes()), "{value}");
+        }
+        for value in ["", "navigate", "prefetched", "livebookmarks", "no-prefetch", "\u{fffd}"] {
+            assert!(!is_speculative(value.as_bytes()), "{value}");
+        }
+        assert!(!is_speculative(b"\xff\xfe"));
+    }
+
+    #[test]
+    fn must_30_only_a_person_uses_up_a_click() {
+        for (is_head, is_bot, is_prefetch) in
+            [(true, false, false), (false, true, false), (false, false, true), (true, true, true)]
+        {
+            assert!(!ClickKind::of(is_head, is_bot, is_prefetch).uses_up_a_click());
+        }
+        assert!(ClickKind::of(false, false, false).uses_up_a_click());
     }
 }

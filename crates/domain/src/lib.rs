@@ -16,14 +16,16 @@ pub mod rules;
 mod scope;
 mod short_code;
 mod stats;
+mod stats_range;
 mod subject;
 mod target;
 mod text;
 mod user;
 mod visibility;
+mod zone;
 
 pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
-pub use click::{ClickKind, ClickValue, ValueKind};
+pub use click::{ClickKind, ClickValue, PURPOSE_HEADERS, ValueKind, is_speculative};
 pub use event::{Event, EventFilter, EventType, NewEvent};
 pub use event_details::{EventDetails, ONCE_RULE};
 pub use ids::{EventId, InvalidId, JobId, LinkId, OutboxId, UserId};
@@ -40,14 +42,17 @@ pub use page::{
 pub use redirect_status::RedirectStatus;
 pub use scope::{Scope, Scopes};
 pub use short_code::{
-    CODE_ALPHABET, GENERATED_CODE_LENGTH, ShortCode, ShortCodeError, has_code_shape,
+    CODE_ALPHABET, GENERATED_CODE_LENGTH, MAX_CODE_LENGTH, ShortCode, ShortCodeError,
+    has_code_shape,
 };
 pub use stats::{
     Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeBound, Stats,
-    StatsQuery, TopValue, ZoneName,
+    StatsQuery, TopValue,
 };
+pub use stats_range::{RangeError, StatsRange};
 pub use subject::Subject;
 pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
 pub use text::{TextError, bounded_text};
 pub use user::{Email, EmailError, NewUser, User, UserPatch};
 pub use visibility::Visibility;
+pub use zone::Zone;

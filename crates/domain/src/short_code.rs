@@ -16,7 +16,7 @@ pub const GENERATED_CODE_LENGTH: usize = 7;
 /// The length of the shortest code, in characters.
 const MIN_LENGTH: usize = 3;
 /// The length of the longest code, in characters.
-const MAX_LENGTH: usize = 64;
+pub const MAX_CODE_LENGTH: usize = 64;
 
 /// Words that must not be codes, in any case: first path segments that nginx routes or that later routes may need,
 /// and files that browsers and crawlers request by themselves. The list is sorted and in lower case.
@@ -27,6 +27,9 @@ const RESERVED_CODES: &[&str] = &[
     "api-docs",
     "app",
     "apple-touch-icon",
+    "apple-touch-icon-120x120",
+    "apple-touch-icon-120x120-precomposed",
+    "apple-touch-icon-precomposed",
     "assets",
     "auth",
     "dashboard",
@@ -84,7 +87,7 @@ pub struct ShortCode(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShortCodeError {
     /// Too short or too long.
-    #[error("must be {MIN_LENGTH} to {MAX_LENGTH} characters")]
+    #[error("must be {MIN_LENGTH} to {MAX_CODE_LENGTH} characters")]
     Length,
     /// A character outside `[0-9A-Za-z_-]`.
     #[error("must contain only 0-9, A-Z, a-z, _ and -")]
@@ -98,14 +101,14 @@ pub enum ShortCodeError {
 /// It does not allocate, for the resolve path.
 #[inline]
 pub fn has_code_shape(text: &str) -> bool {
-    (MIN_LENGTH..=MAX_LENGTH).contains(&text.len())
+    (MIN_LENGTH..=MAX_CODE_LENGTH).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 impl ShortCode {
     /// Checks a custom code.
     pub fn parse(text: &str) -> Result<Self, ShortCodeError> {
-        if !(MIN_LENGTH..=MAX_LENGTH).contains(&text.chars().count()) {
+        if !(MIN_LENGTH..=MAX_CODE_LENGTH).contains(&text.chars().count()) {
             return Err(ShortCodeError::Length);
         }
         if !has_code_shape(text) {

@@ -5,8 +5,8 @@
 //! 1. The version in 19 decimal digits. Redis scripts compare strings by the rules of the locale, and
 //!    digits of a fixed length have the order of versions in every locale.
 //! 2. A letter for the kind: `R` (redirect), `L` (limited) or `N` (negative).
-//! 3. Only for a redirect: the status in 3 digits, the expiry and the link's id in 19 digits each, and
-//!    the target.
+//! 3. For a redirect: the status in 3 digits, the expiry and the link's id in 19 digits each, and the
+//!    target. For a negative entry of a row: a letter for the reason.
 
 use actix_web::http::{StatusCode, header::HeaderValue};
 
@@ -35,8 +35,44 @@ pub enum Resolution {
     Redirect(Redirect),
     /// A link with `max_clicks`: PostgreSQL counts each click and decides whether to redirect it.
     Limited,
-    /// No link, or an inactive one.
-    Negative,
+    /// No redirect.
+    Negative(Absence),
+}
+
+/// Why a code has no redirect. Visitors get the same page in each case, on the same path and after the same
+/// time; only a metric and the budget of misses distinguish them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// No link has the code.
+    Unknown,
+    /// The link is inactive, or was just deleted.
+    Inactive,
+    /// The link has expired.
+    Expired,
+    /// All `max_clicks` are used up.
+    UsedUp,
+}
+
+impl Absence {
+    /// The letter in the text form; `None` for the code of no link.
+    const fn letter(self) -> Option<u8> {
+        match self {
+            Self::Unknown => None,
+            Self::Inactive => Some(b'I'),
+            Self::Expired => Some(b'E'),
+            Self::UsedUp => Some(b'U'),
+        }
+    }
+
+    /// The reason of a text form: its version, and the bytes after `N`. Earlier releases wrote no letter.
+    fn read(version: i64, rest: &[u8]) -> Self {
+        match rest {
+            b"E" => Self::Expired,
+            b"U" => Self::UsedUp,
+            _ if version == 0 => Self::Unknown,
+            _ => Self::Inactive,
+        }
+    }
 }
 
 /// A redirect, ready to be sent.
@@ -91,12 +127,19 @@ impl Redirect {
 
 impl CacheEntry {
     /// The entry of a code without a row.
-    pub const NEGATIVE: Self = Self { version: 0, resolution: Resolution::Negative };
+    pub const NEGATIVE: Self =
+        Self { version: 0, resolution: Resolution::Negative(Absence::Unknown) };
 
     /// The entry of a row.
     pub fn from_row(row: &ResolveRow) -> Self {
+        // A link that has ended is a negative entry from the start, so that its visitors wait as long as those of
+        // a code without a link.
         let resolution = if !row.is_active {
-            Resolution::Negative
+            Resolution::Negative(Absence::Inactive)
+        } else if row.has_expired {
+            Resolution::Negative(Absence::Expired)
+        } else if row.is_used_up {
+            Resolution::Negative(Absence::UsedUp)
         } else if row.is_limited {
             Resolution::Limited
         } else {
@@ -109,7 +152,7 @@ impl CacheEntry {
     /// The entry of a link that was just written.
     pub fn from_link(link: &Link) -> Self {
         let resolution = if !link.attributes.is_active {
-            Resolution::Negative
+            Resolution::Negative(Absence::Inactive)
         } else if link.attributes.max_clicks.is_some() {
             Resolution::Limited
         } else {
@@ -127,14 +170,17 @@ impl CacheEntry {
     ) -> Resolution {
         let expires_at_ms = expires_at.map(|time| time.timestamp_millis());
         Redirect::new(target, status, expires_at_ms, id)
-            .map_or(Resolution::Negative, Resolution::Redirect)
+            .map_or(Resolution::Negative(Absence::Inactive), Resolution::Redirect)
     }
 
     /// The text form.
     pub fn encode(&self) -> Vec<u8> {
         let mut text = format!("{:019}", self.version).into_bytes();
         match &self.resolution {
-            Resolution::Negative => text.push(b'N'),
+            Resolution::Negative(absence) => {
+                text.push(b'N');
+                text.extend(absence.letter());
+            }
             Resolution::Limited => text.push(b'L'),
             Resolution::Redirect(redirect) => {
                 let status = redirect.status.as_u16();
@@ -151,7 +197,7 @@ impl CacheEntry {
         let (version, rest) = take_number(text)?;
         let (kind, rest) = rest.split_first()?;
         let resolution = match kind {
-            b'N' => Resolution::Negative,
+            b'N' => Resolution::Negative(Absence::read(version, rest)),
             b'L' => Resolution::Limited,
             b'R' => {
                 let (status, rest) = rest.split_at_checked(3)?;
@@ -187,14 +233,25 @@ mod tests {
     fn entries_round_trip() {
         let limited = CacheEntry { version: i64::MAX, resolution: Resolution::Limited };
         let dated = [i64::MIN, -1, 0, 1_700_000_000_000].map(|time| redirect(Some(time)));
-        for entry in dated.into_iter().chain([redirect(None), limited, CacheEntry::NEGATIVE]) {
+        let negative = [Absence::Inactive, Absence::Expired, Absence::UsedUp]
+            .map(|absence| CacheEntry { version: 9, resolution: Resolution::Negative(absence) });
+        let others = [redirect(None), limited, CacheEntry::NEGATIVE];
+        for entry in dated.into_iter().chain(others).chain(negative) {
             assert_eq!(CacheEntry::decode(&entry.encode()), Some(entry));
         }
     }
 
     #[test]
+    fn negative_entries_of_the_previous_release_are_understood() {
+        let read = |text: &str| CacheEntry::decode(text.as_bytes()).unwrap().resolution;
+        assert_eq!(read("0000000000000000000N"), Resolution::Negative(Absence::Unknown));
+        assert_eq!(read("0000000000000000007N"), Resolution::Negative(Absence::Inactive));
+    }
+
+    #[test]
     fn text_order_is_version_order() {
-        let text = |version| CacheEntry { version, resolution: Resolution::Negative }.encode();
+        let negative = Resolution::Negative(Absence::Inactive);
+        let text = |version| CacheEntry { version, resolution: negative.clone() }.encode();
         for (low, high) in [(0, 1), (9, 10), (15, 16), (255, 256), (1 << 40, i64::MAX)] {
             assert!(text(low) < text(high), "{low} {high}");
         }

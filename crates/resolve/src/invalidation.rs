@@ -10,7 +10,7 @@ use linnet_platform::redis_client::{RedisClient, RedisUnavailable};
 use linnet_protocol::invalidation::{CHANNEL, Invalidation};
 use linnet_store::{ChangedLink, Store};
 
-use super::{CacheEntry, L1Cache, L2Cache, OutboxRelay, Resolution};
+use super::{Absence, CacheEntry, L1Cache, L2Cache, OutboxRelay, Resolution};
 
 /// The publisher of one API server thread.
 #[derive(Clone)]
@@ -47,7 +47,8 @@ impl InvalidationPublisher {
 
     /// Publishes a deleted link.
     pub async fn deleted(&self, changed: &ChangedLink) {
-        let gone = CacheEntry { version: changed.link.version, resolution: Resolution::Negative };
+        let resolution = Resolution::Negative(Absence::Inactive);
+        let gone = CacheEntry { version: changed.link.version, resolution };
         self.publish_and_settle(changed, &gone).await;
     }
 

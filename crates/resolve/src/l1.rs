@@ -103,7 +103,7 @@ impl Weighter<Box<str>, Arc<L1Entry>> for ByBytes {
     fn weight(&self, code: &Box<str>, cached: &Arc<L1Entry>) -> u64 {
         let target = match &cached.entry.resolution {
             Resolution::Redirect(redirect) => redirect.heap_bytes(),
-            Resolution::Limited | Resolution::Negative => 0,
+            Resolution::Limited | Resolution::Negative(_) => 0,
         };
         (ENTRY_OVERHEAD + code.len() + target) as u64
     }
@@ -181,7 +181,7 @@ impl L1Cache {
     /// Caches the result of a fill unless the code was invalidated after the ticket was taken. Returns the
     /// entry in either case: the request began before the change, so the old target is a valid response.
     pub(super) fn fill(&self, code: &str, entry: CacheEntry, ticket: Ticket) -> Arc<L1Entry> {
-        let is_negative = entry.resolution == Resolution::Negative;
+        let is_negative = matches!(entry.resolution, Resolution::Negative(_));
         let live = self.bus_is_live();
         let ttl = if is_negative { self.negative_ttl } else { self.ttl };
         let ttl = if live { spread(ttl, ticket.slot) } else { ttl.min(STALE_TTL) };

@@ -10,16 +10,20 @@ use redis::{Script, ScriptInvocation};
 use super::{CacheEntry, CacheSettings, Resolution};
 
 /// Writes each entry unless Redis has one of the same or a higher version, and publishes its
-/// invalidation. `GETRANGE` reads the 19 digits of the version that is there. Invalidations are
-/// published even if Redis refuses the write, so that L1 is correct in every process.
+/// invalidation. `GETRANGE` reads the 19 digits of the version and the kind of the entry that is there.
+/// Of the same version, a negative entry replaces another one: a link expires, and uses up its clicks,
+/// without a change of its row. Invalidations are published even if Redis refuses the write, so that L1
+/// is correct in every process.
 static WRITE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local result = 0
         for i, key in ipairs(KEYS) do
             local entry, ttl, message = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
-            local current = redis.call('GETRANGE', key, 0, 18)
-            if current == '' or current < string.sub(entry, 1, 19) then
+            local current = redis.call('GETRANGE', key, 0, 19)
+            local old, new = string.sub(current, 1, 19), string.sub(entry, 1, 19)
+            local has_ended = string.sub(entry, 20, 20) == 'N' and string.sub(current, 20, 20) ~= 'N'
+            if old == '' or old < new or (old == new and has_ended) then
                 local reply = redis.pcall('SET', key, entry, 'PX', ttl)
                 if type(reply) == 'table' and reply.err then
                     result = reply
@@ -143,7 +147,7 @@ impl L2Cache {
     /// The TTL of an entry, spread by ± 10 %, so that entries that were cached together do not expire together.
     fn ttl_of(&self, entry: &CacheEntry) -> Duration {
         match &entry.resolution {
-            Resolution::Negative => self.negative_ttl,
+            Resolution::Negative(_) => self.negative_ttl,
             Resolution::Redirect(_) | Resolution::Limited => {
                 self.ttl.mul_f64(rand::rng().random_range(0.9..=1.1))
             }

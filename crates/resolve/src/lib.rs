@@ -21,7 +21,7 @@ mod resolver;
 mod settings;
 mod warmup;
 
-pub use entry::{CacheEntry, Redirect, Resolution};
+pub use entry::{Absence, CacheEntry, Redirect, Resolution};
 pub use hot::HotLinks;
 pub use in_flight::{InFlightLookups, LookupError};
 pub use invalidation::InvalidationPublisher;

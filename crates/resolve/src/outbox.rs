@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use linnet_store::{InvalidationKind, PendingInvalidation, Store, StoreError};
 
-use super::{CacheEntry, CacheMetrics, L1Cache, L2Cache, Resolution};
+use super::{Absence, CacheEntry, CacheMetrics, L1Cache, L2Cache, Resolution};
 
 const POLL_EVERY: Duration = Duration::from_millis(200);
 /// Age from which a row is relayed. A younger one is about to be published by the process that made it.
@@ -152,7 +152,8 @@ impl Outbox {
         let codes: Vec<String> = links.keys().cloned().collect();
         // The current rows, which may have later changes already.
         let rows = self.store.find_many_for_resolve(&codes).await?;
-        let negative = |version| CacheEntry { version, resolution: Resolution::Negative };
+        let resolution = Resolution::Negative(Absence::Inactive);
+        let negative = |version| CacheEntry { version, resolution: resolution.clone() };
         let mut entries: HashMap<String, CacheEntry> =
             links.into_iter().map(|(code, version)| (code, negative(version))).collect();
         for row in rows {

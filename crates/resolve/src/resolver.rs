@@ -10,7 +10,8 @@ use linnet_platform::redis_client::{RedisClient, RedisUnavailable};
 use linnet_store::{Store, StoreError};
 
 use super::{
-    CacheEntry, CacheMetrics, HotLinks, InFlightLookups, L1Cache, L2Cache, LookupError,
+    Absence, CacheEntry, CacheMetrics, HotLinks, InFlightLookups, L1Cache, L2Cache, LookupError,
+    Resolution,
     l1::{L1Entry, Ticket},
 };
 
@@ -33,6 +34,10 @@ pub struct Resolver {
     /// Longest database lookup, including the wait for a connection.
     pub database_timeout: Duration,
 }
+
+/// When a link was read that has ended since.
+#[derive(Debug, Clone, Copy)]
+pub struct EndTicket(Ticket);
 
 /// An entry of L1, shared by reference count.
 #[derive(Debug, Clone)]
@@ -68,6 +73,38 @@ impl Resolver {
             self.metrics.coalesced.add(1);
         }
         result.map(Resolved)
+    }
+
+    /// Takes a ticket for [`Resolver::remember_end`], before the link is found to have ended.
+    pub fn ticket_of(&self, code: &str) -> EndTicket {
+        EndTicket(self.l1.ticket(code))
+    }
+
+    /// Caches that the link of a cached entry has ended, so that its next visitors are answered on the path of
+    /// codes without a link, and after the same time. An edit, which raises the version, replaces this.
+    pub async fn remember_end(
+        &self,
+        code: &str,
+        version: i64,
+        absence: Absence,
+        EndTicket(ticket): EndTicket,
+    ) {
+        let cached = self.l1.get(code, Instant::now());
+        let is_same = cached.is_some_and(|cached| {
+            cached.entry.version == version
+                && !matches!(cached.entry.resolution, Resolution::Negative(_))
+        });
+        // Another visitor has cached it, or an edit has replaced the entry.
+        if !is_same {
+            return;
+        }
+        let entry = CacheEntry { version, resolution: Resolution::Negative(absence) };
+        self.l1.fill(code, entry.clone(), ticket);
+        if self.l1.is_current(ticket)
+            && let Err(error) = self.l2.fill(&self.redis, code, &entry).await
+        {
+            self.record_redis_error(&error);
+        }
     }
 
     async fn look_up(&self, code: &str) -> Result<Arc<L1Entry>, LookupError> {
@@ -156,6 +193,9 @@ fn log_database(error: &StoreError) {
     match error {
         StoreError::Unavailable(source) => {
             tracing::warn!(error = %source, "database lookup failed: PostgreSQL cannot be reached");
+        }
+        StoreError::Locked(source) => {
+            tracing::warn!(error = %source, "database lookup failed: the link is locked");
         }
         StoreError::Conflict(_) | StoreError::Failed(_) => {
             let error: &dyn std::error::Error = error;

@@ -139,7 +139,7 @@ impl Shared {
         // Clicks on one limited link wait for the lock of its row. One connection remains for all other links.
         let limited = (store.max_connections() as usize).saturating_sub(1).max(1);
         ResolveState {
-            limited: Semaphore::new(limited),
+            limited: Arc::new(Semaphore::new(limited)),
             resolver: Resolver {
                 l1: Arc::clone(&self.l1),
                 in_flight: self.in_flight.clone(),

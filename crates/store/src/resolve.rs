@@ -9,6 +9,7 @@ use linnet_domain::LinkId;
 use super::{Store, StoreError};
 
 /// The columns of a link that a redirect needs.
+#[expect(clippy::struct_excessive_bools, reason = "independent columns of a row")]
 #[derive(Debug, Clone)]
 pub struct ResolveRow {
     /// The link's id.
@@ -23,6 +24,10 @@ pub struct ResolveRow {
     pub redirect_status: i16,
     /// The expiry.
     pub expires_at: Option<DateTime<Utc>>,
+    /// Whether the link has expired, by the database's clock.
+    pub has_expired: bool,
+    /// Whether all clicks of a link with a click limit are used up.
+    pub is_used_up: bool,
     /// Whether the link has a click limit, so that the database must count every click.
     pub is_limited: bool,
     /// The version; caches keep the higher one.
@@ -46,7 +51,9 @@ macro_rules! resolve_query {
         sqlx::query_as!(
             ResolveRow,
             r#"SELECT id AS "id: LinkId", short_code, original_url, is_active, redirect_status,
-                      expires_at, max_clicks IS NOT NULL AS "is_limited!", version
+                      expires_at, max_clicks IS NOT NULL AS "is_limited!", version,
+                      COALESCE(expires_at <= now(), false) AS "has_expired!",
+                      COALESCE(clicks >= max_clicks, false) AS "is_used_up!"
                  FROM urls WHERE "#
                 + $condition,
             $argument
@@ -103,7 +110,17 @@ impl Store {
         Ok(observe_query("consume_click", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// The result of [`Store::consume_click`] without counting a click, for `HEAD` requests and bots.
+    /// Gives back a click of [`Store::consume_click`] for which no redirect was sent.
+    pub async fn return_click(&self, id: LinkId) -> Result<(), StoreError> {
+        let query = sqlx::query!(
+            "UPDATE urls SET clicks = clicks - 1 WHERE id = $1 AND clicks > 0",
+            id.get()
+        );
+        observe_query("return_click", query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// The result of [`Store::consume_click`] without counting a click, for all that are no person's click.
     pub async fn peek_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
         let query = limited_link_query!(
             r#"SELECT id AS "id: LinkId", original_url, redirect_status FROM urls"#,

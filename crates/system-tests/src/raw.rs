@@ -35,7 +35,17 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> RawResponse {
 
 /// Sends `GET` with `Connection: close` and an unchecked request target.
 pub async fn get(address: SocketAddr, target: &[u8], headers: &[&str]) -> RawResponse {
-    let mut request = b"GET ".to_vec();
+    send(address, "GET", target, headers).await
+}
+
+/// Sends the head of a request with this method, `Connection: close` and an unchecked request target.
+pub async fn send(
+    address: SocketAddr,
+    method: &str,
+    target: &[u8],
+    headers: &[&str],
+) -> RawResponse {
+    let mut request = format!("{method} ").into_bytes();
     request.extend_from_slice(target);
     request.extend_from_slice(b" HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|line| line.to_ascii_lowercase().starts_with("host:")) {

@@ -17,20 +17,23 @@ pub enum ResolveOutcome {
     UsedUp,
     /// The client is over its budget of misses.
     TooManyMisses,
-    /// A method other than `GET` and `HEAD`.
+    /// A prefetch of a link with `max_clicks`, which only a person may use up.
+    PrefetchRefused,
+    /// A method other than `GET` and `HEAD`, for a link whose status does not keep the method.
     BadMethod,
     /// PostgreSQL cannot be reached, or too many lookups are in flight.
     Unavailable,
 }
 
 impl ResolveOutcome {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Redirected,
         Self::Unknown,
         Self::Inactive,
         Self::Expired,
         Self::UsedUp,
         Self::TooManyMisses,
+        Self::PrefetchRefused,
         Self::BadMethod,
         Self::Unavailable,
     ];
@@ -43,26 +46,29 @@ impl ResolveOutcome {
             Self::Expired => "expired",
             Self::UsedUp => "used_up",
             Self::TooManyMisses => "too_many_misses",
+            Self::PrefetchRefused => "prefetch_refused",
             Self::BadMethod => "bad_method",
             Self::Unavailable => "unavailable",
         }
     }
 
-    /// The status code of the outcome in the duration metric; 302 for every redirect.
-    const fn status(self) -> &'static str {
+    /// The status code of the outcome in the duration metric; 302 for every redirect, `None` if it is not timed.
+    const fn status(self) -> Option<&'static str> {
         match self {
-            Self::Redirected => "302",
-            Self::Unknown | Self::Inactive | Self::Expired | Self::UsedUp => "404",
-            Self::TooManyMisses => "429",
-            Self::BadMethod => "405",
-            Self::Unavailable => "503",
+            Self::Redirected => Some("302"),
+            Self::Unknown | Self::Inactive | Self::Expired | Self::UsedUp => Some("404"),
+            Self::TooManyMisses => Some("429"),
+            Self::BadMethod => Some("405"),
+            Self::Unavailable => Some("503"),
+            // Its 503 is an answer to the browser and no failure, so it must not use up an error budget.
+            Self::PrefetchRefused => None,
         }
     }
 }
 
 /// The instruments of the process, by outcome.
 pub struct ResolveMetrics {
-    outcomes: [(BoundCounter<u64>, BoundHistogram<f64>); 8],
+    outcomes: [(BoundCounter<u64>, Option<BoundHistogram<f64>>); 9],
 }
 
 impl ResolveMetrics {
@@ -78,13 +84,14 @@ impl ResolveMetrics {
             "Time from the head of a request to its response, in seconds.",
         );
         let outcomes = ResolveOutcome::ALL.map(|outcome| {
-            let labels = [
-                KeyValue::new("http.route", "/{code}"),
-                KeyValue::new("http.request.method", "GET"),
-                KeyValue::new("http.response.status_code", outcome.status()),
-            ];
-            let outcome = KeyValue::new("outcome", outcome.name());
-            (responses.bind(&[outcome]), duration.bind(&labels))
+            let duration = outcome.status().map(|status| {
+                duration.bind(&[
+                    KeyValue::new("http.route", "/{code}"),
+                    KeyValue::new("http.request.method", "GET"),
+                    KeyValue::new("http.response.status_code", status),
+                ])
+            });
+            (responses.bind(&[KeyValue::new("outcome", outcome.name())]), duration)
         });
         Self { outcomes }
     }
@@ -94,7 +101,9 @@ impl ResolveMetrics {
     pub fn record(&self, outcome: ResolveOutcome, seconds: f64) {
         if let Some((responses, duration)) = self.outcomes.get(outcome as usize) {
             responses.add(1);
-            duration.record(seconds);
+            if let Some(duration) = duration {
+                duration.record(seconds);
+            }
         }
     }
 }

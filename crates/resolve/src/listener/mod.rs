@@ -1,4 +1,4 @@
-//! The resolve listener: `GET` and `HEAD` of a short link, and nothing that changes state.
+//! The resolve listener: redirects short links, and changes no state.
 //!
 //! Invariants of the hot path:
 //! * A link in L1 is served without an await, and this crate adds no allocation or lock.
@@ -7,8 +7,11 @@
 
 mod budget;
 mod handler;
+mod limited;
 mod metrics;
 mod pages;
+mod request;
+mod response;
 mod settings;
 
 pub use budget::MissBudget;

@@ -31,6 +31,12 @@ pub(super) const TOO_MANY: &str = page!(
     "Your network requested many links that do not exist. Try again in a minute."
 );
 
+/// For a prefetch of a link with `max_clicks`. Browsers show no response to a prefetch.
+pub(super) const PREFETCH: &str = page!(
+    "Not prefetched",
+    "Each visit of this link counts, so it opens only when you follow it yourself."
+);
+
 /// For 503.
 pub(super) const UNAVAILABLE: &str = page!(
     "Service unavailable",

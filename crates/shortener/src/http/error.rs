@@ -29,6 +29,12 @@ impl From<StoreError> for ApiError {
                 let detail = "PostgreSQL cannot be reached. Retry later.";
                 Self(Problem::unavailable(detail, RETRY_AFTER_UNAVAILABLE))
             }
+            StoreError::Locked(source) => {
+                tracing::warn!(error = %source, "lock not obtained in time");
+                let detail = "Other requests or jobs are changing the same resource. Retry later.";
+                let problem = Problem::of(ProblemCode::Locked).detail(detail);
+                Self(problem.retry_after(RETRY_AFTER_UNAVAILABLE))
+            }
             StoreError::Conflict(constraint) => constraint.into(),
             StoreError::Failed(_) => {
                 let error: &dyn std::error::Error = &error;

@@ -71,6 +71,50 @@ async fn must_05_limit_is_exact_while_redis_crashes_and_restarts() {
 }
 
 #[tokio::test]
+async fn must_30_only_a_person_uses_up_a_click_and_gets_in_after_any_other() {
+    let stack = Stack::builder().shorteners(2).start().await;
+    let (client, visitor) = (stack.client(), stack.client().anonymous());
+    for (name, value) in [
+        ("sec-purpose", "prefetch"),
+        ("sec-purpose", "prefetch;prerender"),
+        ("sec-purpose", "prefetch;anonymous-client-ip"),
+        ("Sec-Purpose", "PREFETCH"),
+        ("purpose", "prefetch"),
+        ("purpose", "preview"),
+        ("x-moz", "prefetch"),
+        ("x-purpose", "preview"),
+    ] {
+        let (id, code) = create_limited_link(&stack, 1).await;
+        let path = format!("/{code}");
+        for _ in 0..2 {
+            let refused = visitor.get(&path).header(name, value).send().await;
+            assert_eq!(refused.status, 503, "{name}: {value}");
+            assert_eq!(refused.header("cache-control"), Some("no-store"));
+            assert_eq!(refused.header("location"), None);
+            assert_eq!(visitor.head(&path).header(name, value).send().await.status, 302);
+        }
+        let link = client.get(&format!("/api/v1/urls/{id}")).send().await.json();
+        assert_eq!(link["clicks"], 0, "{name}: {value}");
+        assert_eq!(visitor.get(&path).send().await.status, 302, "the person after {name}");
+        assert_eq!(visitor.get(&path).header(name, value).send().await.status, 404);
+    }
+    // A link without a limit answers a prefetch.
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let path = format!("/{}", link["short_code"].as_str().unwrap());
+    let prefetch = visitor.get(&path).header("sec-purpose", "prefetch;prerender").send().await;
+    assert_eq!(prefetch.status, 302);
+    // Refused prefetches are counted, and are no errors.
+    let metrics = stack.shortener_metrics(0).await;
+    let metrics_1 = stack.shortener_metrics(1).await;
+    let sum = |name: &str, labels: &[(&str, &str)]| {
+        metrics.sum(name, labels) + metrics_1.sum(name, labels)
+    };
+    assert_eq!(sum("linnet_resolve_responses", &[("outcome", "prefetch_refused")]), 16.0);
+    let name = "http_server_request_duration_seconds_count";
+    assert_eq!(sum(name, &[("http_response_status_code", "503")]), 0.0);
+}
+
+#[tokio::test]
 async fn must_05_head_requests_and_bots_use_up_no_clicks() {
     let stack = Stack::builder().shorteners(2).start().await;
     let (id, code) = create_limited_link(&stack, 1).await;

@@ -49,6 +49,52 @@ async fn must_12_visits_to_existing_links_are_not_limited() {
 }
 
 #[tokio::test]
+async fn must_12_only_guesses_use_up_the_budget() {
+    let stack = with_budget(5).start().await;
+    let (client, visitor) = (stack.client(), stack.client().anonymous());
+    let target = "https://example.com/";
+    let code = |link: serde_json::Value| link["short_code"].as_str().unwrap().to_owned();
+    let soon = chrono::Utc::now() + chrono::TimeDelta::seconds(2);
+    let valid = code(client.shorten(&json!({"original_url": target})).await);
+    let expired = code(client.shorten(&json!({"original_url": target, "expires_at": soon})).await);
+    let inactive = client.shorten(&json!({"original_url": target, "is_active": false})).await;
+    let used_up = code(client.shorten(&json!({"original_url": target, "max_clicks": 1})).await);
+    assert_eq!(client.resolve(&used_up).await.0, 302);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut paths = vec![expired, code(inactive), used_up];
+    for odd in [
+        "ab",
+        "a.b",
+        "abc/def",
+        "robots.txt",
+        "favicon.ico",
+        "apple-touch-icon.png",
+        "apple-touch-icon-precomposed.png",
+        "apple-touch-icon-152x152.png",
+        "wp-login.php",
+        ".env",
+        ".well-known/security.txt",
+        "sitemap.xml",
+        "%00abc",
+        "a%20b",
+    ] {
+        paths.push(odd.to_owned());
+    }
+    for path in &paths {
+        for _ in 0..20 {
+            let status = visitor.get(&format!("/{path}")).send().await.status;
+            assert!([200, 204, 400, 404].contains(&status), "/{path}: {status}");
+        }
+        assert_eq!(visitor.resolve(&valid).await.0, 302, "after /{path}");
+    }
+    for file in ["favicon.ico", "robots.txt", "apple-touch-icon.png"] {
+        let response = visitor.get(&format!("/{file}")).send().await;
+        assert!([200, 204].contains(&response.status), "{file}");
+        assert_eq!(response.header("cache-control"), Some("public, max-age=86400"), "{file}");
+    }
+}
+
+#[tokio::test]
 async fn must_14_forged_addresses_give_a_visitor_no_new_budget() {
     let stack = with_budget(10).start().await;
     let address = stack.client().address();

@@ -138,7 +138,7 @@ async fn must_12_unresolvable_codes_get_identical_responses() {
         assert_eq!(without_date(&response.headers), without_date(&unknown.headers), "{link}");
     }
     // A path that cannot be a code gets the same response.
-    for path in ["/ab", "/a.b", "/abc/def", "/%61bc", "/robots.txt", "/favicon.ico"] {
+    for path in ["/ab", "/a.b", "/abc/def", "/%61bc", "/sitemap.xml", "/favicon.svg"] {
         assert_eq!(client.get(path).send().await.body, unknown.body, "{path}");
     }
 }

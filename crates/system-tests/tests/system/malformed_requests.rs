@@ -20,7 +20,7 @@ const MALFORMED_PATHS: [&[u8]; 50] = [
     b"/abc\x7f",
     b"//",
     b"//abc",
-    b"/abc/",
+    b"/abc//",
     b"/abc//",
     b"/../",
     b"/../abc",

@@ -1,0 +1,109 @@
+//! Redirects links with `max_clicks`: PostgreSQL counts each click, and rejects those beyond the limit.
+//!
+//! Invariants:
+//! * Only a person's visit uses up a click ([`ClickKind::uses_up_a_click`]).
+//! * A click is used up only if its redirect is sent: it is given back if the visitor no longer waits.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{CACHE_CONTROL, HeaderValue, LOCATION},
+};
+use linnet_domain::ClickKind;
+use linnet_store::{ConsumedClick, Store, StoreError};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{
+    handler::{ResolveState, Visit},
+    response::{Refusal, keeps_method},
+};
+use crate::{Absence, Redirect};
+
+/// Redirects a link that L1 has as limited, in this version.
+pub(super) async fn redirect_limited(
+    request: &HttpRequest,
+    state: &ResolveState,
+    code: &str,
+    version: i64,
+    visit: Visit,
+) -> Result<HttpResponse, Refusal> {
+    let kind = state.kind_of(request, visit);
+    let ticket = state.resolver.ticket_of(code);
+    let database_timeout = state.resolver.database_timeout;
+    let found = tokio::time::timeout(database_timeout, read(state, code, visit, kind)).await;
+    let found = found.unwrap_or(Err(Refusal::Unavailable))?;
+    let Some(click) = found else {
+        // In either case the row has not changed: an edit would have raised the version.
+        state.resolver.remember_end(code, version, Absence::UsedUp, ticket).await;
+        return Err(Refusal::NotFound(Absence::UsedUp));
+    };
+    let redirect = redirect_of(&click).ok_or(Refusal::NotFound(Absence::Inactive))?;
+    state.record_click(request, click.id, visit, kind.uses_up_a_click());
+    Ok(HttpResponse::build(redirect.status)
+        .insert_header((LOCATION, redirect.location))
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .finish())
+}
+
+/// The link, with one click less if a person visits it; `None` if it has none left.
+async fn read(
+    state: &ResolveState,
+    code: &str,
+    visit: Visit,
+    kind: ClickKind,
+) -> Result<Option<ConsumedClick>, Refusal> {
+    let store = &state.resolver.store;
+    if !kind.uses_up_a_click() || visit == Visit::Other {
+        let permit = state.limited.acquire().await.map_err(|_| Refusal::Unavailable)?;
+        let found = store.peek_click(code).await?;
+        drop(permit);
+        let Some(click) = found else { return Ok(None) };
+        if visit == Visit::Other && !redirect_of(&click).is_some_and(|to| keeps_method(to.status)) {
+            return Err(Refusal::BadMethod);
+        }
+        if kind == ClickKind::Prefetch {
+            return Err(Refusal::Prefetch);
+        }
+        if !kind.uses_up_a_click() {
+            return Ok(Some(click));
+        }
+    }
+    let (sender, receiver) = oneshot::channel();
+    let consume = consume(store.clone(), Arc::clone(&state.limited), code.to_owned(), sender);
+    // A task of its own, because a visitor who leaves ends the request, but not the statement.
+    actix_web::rt::spawn(consume);
+    receiver.await.map_err(|_| Refusal::Unavailable)?.map_err(Refusal::from)
+}
+
+/// Uses up a click and reports it. If the visitor has left or waited too long, the click is given back.
+async fn consume(
+    store: Store,
+    permits: Arc<Semaphore>,
+    code: String,
+    sender: oneshot::Sender<Result<Option<ConsumedClick>, StoreError>>,
+) {
+    // Clicks on the same link wait for the lock of its row. Without this limit, they would occupy every connection.
+    let Ok(_permit) = permits.acquire().await else { return };
+    if sender.is_closed() {
+        return;
+    }
+    let used = store.consume_click(&code).await;
+    // A row that no release writes: its target is no valid header.
+    let is_usable = !matches!(&used, Ok(Some(click)) if redirect_of(click).is_none());
+    let unsent = match used {
+        used if is_usable => sender.send(used).err(),
+        used => Some(used),
+    };
+    if let Some(Ok(Some(click))) = unsent
+        && let Err(error) = store.return_click(click.id).await
+    {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "unused click not given back");
+    }
+}
+
+fn redirect_of(click: &ConsumedClick) -> Option<Redirect> {
+    let status = u16::try_from(click.redirect_status).unwrap_or(302);
+    Redirect::new(&click.original_url, status, None, click.id)
+}
