@@ -7,8 +7,10 @@ use woothee::{parser::Parser, woothee::VALUE_UNKNOWN};
 
 use linnet_domain::{ClickValue, ValueKind};
 
-use crate::{bots::Bots, recording::MAX_AGENT};
+use crate::bots::Bots;
 
+/// Longest prefix of a user agent that is kept, in bytes. The longest real user agents, of in-app browsers, have about 400.
+pub(crate) const MAX_AGENT: usize = 512;
 /// Longest part of a campaign, in characters.
 const MAX_PART: usize = 100;
 /// Longest host name (RFC 1035).

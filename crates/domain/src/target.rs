@@ -243,6 +243,7 @@ mod tests {
         assert!(policy().parse("https://lnt.example.org/").is_ok());
     }
 
+    // Long because it lists the spellings.
     #[test]
     fn must_04_no_link_to_any_spelling_of_a_local_address() {
         for base in

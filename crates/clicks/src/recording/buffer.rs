@@ -14,14 +14,12 @@ use linnet_domain::LinkId;
 use linnet_platform::lock::MutexExt as _;
 use tokio::sync::Notify;
 
-use crate::ClickSettings;
+use crate::{ClickSettings, enrich::MAX_AGENT};
 
 use super::metrics::RecordingMetrics;
 
 /// Clicks in a buffer at which the publisher wakes before its interval ends.
 const WAKE_AT: u32 = 1_000;
-/// Longest prefix of a user agent that is kept, in bytes. The longest real user agents, of in-app browsers, have about 400.
-pub(crate) const MAX_AGENT: usize = 512;
 /// Longest prefix of a referrer that is kept, in bytes: the scheme and the longest host name.
 const MAX_REFERRER: usize = 264;
 /// Longest prefix of `Accept-Language` that is kept, in bytes. The preferred language is at its beginning.

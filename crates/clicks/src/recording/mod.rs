@@ -21,7 +21,6 @@ use metrics::RecordingMetrics;
 use publisher::PublisherContext;
 use visitor::{VisitorKeys, refresh_visitor_keys};
 
-pub(crate) use buffer::MAX_AGENT;
 pub use buffer::{ClickBuffer, ClickBuffers, ClickObservation};
 pub use live::{LiveClick, LiveClickId, LiveClickSubscription, LiveClicks, ParseLiveClickIdError};
 pub use publisher::PublisherHandle;

@@ -1,75 +1,22 @@
 //! Handles the requests of the resolve listener: looks up the code, records the click, and responds.
 
-use std::{
-    cell::{Cell, RefCell},
-    sync::Arc,
-    time::Instant,
-};
+use std::time::Instant;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{
-        Method, StatusCode,
-        header::{ACCEPT_LANGUAGE, HeaderName, REFERER, USER_AGENT},
-    },
+    http::{ConnectionType, Method},
     web,
 };
-use linnet_platform::{clock::Clock, lifecycle::Lifecycle};
-use linnet_telemetry::{request::RequestLine, trace_headers::trace_id_from_traceparent};
-use tokio::sync::Semaphore;
-
-use crate::{Absence, HotLinks, Resolution, Resolved, Resolver};
-use linnet_clicks::{ClickBuffer, ClickObservation, UserAgentParser};
-use linnet_domain::{ClickKind, LinkId, MAX_CODE_LENGTH, has_code_shape};
+use linnet_domain::MAX_CODE_LENGTH;
 
 use super::{
-    MissBudget, ResolveMetrics,
     limited::redirect_limited,
     metrics::ResolveOutcome,
-    request::{address_of, client_of, code_of, header_bytes, is_prefetch},
+    request::code_of,
     response::{Refusal, keeps_method, redirect_to, refuse, remaining_s},
+    state::{ResolveState, Visit},
 };
-
-const SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
-
-/// The state of one server thread.
-pub struct ResolveState {
-    /// The cache tiers.
-    pub resolver: Resolver,
-    /// The thread's own copies of the hottest links.
-    pub hot: RefCell<HotLinks>,
-    /// The click buffer; `None` when clicks are not recorded.
-    pub clicks: Option<ClickBuffer>,
-    /// Permits for clicks on links with `max_clicks`, so that they cannot occupy every database connection.
-    pub limited: Arc<Semaphore>,
-    /// The process's budgets of misses.
-    pub budget: Arc<MissBudget>,
-    /// The process's instruments.
-    pub metrics: Arc<ResolveMetrics>,
-    /// Whether the process drains.
-    pub lifecycle: Lifecycle,
-    /// Detects bots by their user agent. One for the process, because its pattern is large.
-    pub agents: Arc<UserAgentParser>,
-    /// Longest time that a browser may cache a permanent redirect, in seconds.
-    pub permanent_max_age_s: u32,
-    /// The clock for expiry and for the time of clicks.
-    pub clock: Clock,
-    /// One redirect in this many is logged; 0 logs none.
-    pub log_sample: u32,
-    /// Responses until the next one that is logged.
-    pub until_logged: Cell<u32>,
-}
-
-/// How a request visits a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Visit {
-    /// `GET`.
-    Get,
-    /// `HEAD`.
-    Head,
-    /// Another method, which only a redirect with 307 or 308 answers. The body is not read.
-    Other,
-}
+use crate::{Absence, Resolution, Resolved};
 
 /// Serves every request of the resolve listener.
 pub async fn serve(request: HttpRequest, state: web::Data<ResolveState>) -> HttpResponse {
@@ -84,7 +31,7 @@ pub async fn serve(request: HttpRequest, state: web::Data<ResolveState>) -> Http
         Err(refusal) => refuse(refusal),
     };
     if state.lifecycle.is_draining() {
-        response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+        response.head_mut().set_connection_type(ConnectionType::Close);
     }
     state.metrics.record(outcome, began.elapsed().as_secs_f64());
     state.log(&request, outcome, response.status(), began);
@@ -130,95 +77,4 @@ async fn resolve(
         // The code of a link that has ended is no guess: it is printed somewhere.
         Resolution::Negative(absence) => Err(Refusal::NotFound(*absence)),
     }
-}
-
-impl ResolveState {
-    /// Charges the request for the code of no link to its client, and returns the refusal.
-    fn guess(&self, request: &HttpRequest) -> Refusal {
-        match client_of(request).map(|client| self.budget.take(client)) {
-            Some(Err(seconds)) => Refusal::TooManyMisses(seconds),
-            Some(Ok(())) | None => Refusal::NotFound(Absence::Unknown),
-        }
-    }
-
-    /// Refuses a client that is over its budget, for any code.
-    #[cold]
-    fn refuse_if_over(&self, request: &HttpRequest) -> Result<(), Refusal> {
-        match client_of(request).and_then(|client| self.budget.wait_of(client)) {
-            Some(seconds) => Err(Refusal::TooManyMisses(seconds)),
-            None => Ok(()),
-        }
-    }
-
-    /// The kind of a visit.
-    pub(super) fn kind_of(&self, request: &HttpRequest, visit: Visit) -> ClickKind {
-        let is_bot = self.agents.is_bot(header_bytes(request, &USER_AGENT));
-        ClickKind::of(visit == Visit::Head, is_bot, is_prefetch(request))
-    }
-
-    /// Copies the click into the buffer, without waiting. `is_counted` means that it used up one of the
-    /// link's `max_clicks`.
-    #[inline]
-    pub(super) fn record_click(
-        &self,
-        request: &HttpRequest,
-        url_id: LinkId,
-        visit: Visit,
-        is_counted: bool,
-    ) {
-        let Some(clicks) = &self.clicks else { return };
-        clicks.push(&ClickObservation {
-            at_ms: self.clock.now_ms(),
-            url_id,
-            is_head: visit == Visit::Head,
-            is_prefetch: is_prefetch(request),
-            is_counted,
-            has_opted_out: header_bytes(request, &SEC_GPC) == b"1",
-            client: address_of(request),
-            agent: header_bytes(request, &USER_AGENT),
-            referrer: header_bytes(request, &REFERER),
-            language: header_bytes(request, &ACCEPT_LANGUAGE),
-        });
-    }
-
-    /// Logs every error, and one redirect or miss in `log_sample`.
-    #[inline]
-    fn log(
-        &self,
-        request: &HttpRequest,
-        outcome: ResolveOutcome,
-        status: StatusCode,
-        began: Instant,
-    ) {
-        if outcome != ResolveOutcome::Unavailable {
-            let left = self.until_logged.get();
-            if self.log_sample == 0 || left > 1 {
-                self.until_logged.set(left.saturating_sub(1));
-                return;
-            }
-            self.until_logged.set(self.log_sample);
-        }
-        write_log(request, status, began);
-    }
-}
-
-#[cold]
-fn write_log(request: &HttpRequest, status: StatusCode, began: Instant) {
-    let header =
-        |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    // A client may send an id of any length; only a short one is logged.
-    let request_id =
-        Some(header("x-request-id")).filter(|id| has_code_shape(id)).unwrap_or_default();
-    let trace_id = trace_id_from_traceparent(header("traceparent")).unwrap_or_default();
-    RequestLine {
-        request_id,
-        trace_id,
-        method: request.method().as_str(),
-        route: "/{code}",
-        status: status.as_u16(),
-        duration: began.elapsed(),
-        queries: None,
-        failure: None,
-    }
-    .log();
 }

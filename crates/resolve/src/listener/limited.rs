@@ -15,8 +15,8 @@ use linnet_store::{ConsumedClick, Store, StoreError};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    handler::{ResolveState, Visit},
     response::{Refusal, keeps_method},
+    state::{ResolveState, Visit},
 };
 use crate::{Absence, Redirect};
 

@@ -13,8 +13,10 @@ mod pages;
 mod request;
 mod response;
 mod settings;
+mod state;
 
 pub use budget::MissBudget;
-pub use handler::{ResolveState, serve};
+pub use handler::serve;
 pub use metrics::ResolveMetrics;
 pub use settings::ResolveSettings;
+pub use state::ResolveState;

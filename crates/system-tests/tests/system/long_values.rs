@@ -1,4 +1,4 @@
-//! What the API accepts, every layer carries: the longest targets, titles and codes, with the longest request headers.
+//! Every layer carries the longest targets, titles and codes that the API accepts, with the longest request headers.
 
 use linnet_system_tests::{Stack, client::BROWSER};
 use serde_json::{Value, json};

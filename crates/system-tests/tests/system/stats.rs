@@ -135,6 +135,7 @@ async fn must_16_statistics_of_another_user_are_not_found() {
     }
 }
 
+// Long because it lists the invalid values.
 #[tokio::test]
 async fn invalid_parameters_are_named() {
     let stack = Stack::start().await;
