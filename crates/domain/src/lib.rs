@@ -51,7 +51,7 @@ pub use stats::{
 };
 pub use stats_range::{RangeError, StatsRange};
 pub use subject::Subject;
-pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
+pub use target::{HostError, MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl, host_name};
 pub use text::{TextError, bounded_text};
 pub use user::{Email, EmailError, NewUser, User, UserPatch};
 pub use visibility::Visibility;

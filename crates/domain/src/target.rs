@@ -58,10 +58,10 @@ pub struct TargetPolicy {
     is_local: bool,
 }
 
-/// Why a name in `own_hosts` is refused.
+/// Why a host name or address is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must list host names or addresses only, without scheme, port, path or wildcard: {0:?}")]
-struct OwnHostError(String);
+pub struct HostError(String);
 
 /// A host in the form that is compared: lower case, punycode, no trailing dot. An IPv4 address that is written as an
 /// IPv6 address is the IPv4 address.
@@ -103,9 +103,10 @@ fn is_local(host: &str) -> bool {
     }
 }
 
-/// The canonical form of a name in `own_hosts`.
-fn own_host(text: &str) -> Result<String, OwnHostError> {
-    let refused = || OwnHostError(text.to_owned());
+/// The canonical form of a host name or address that is given alone, as in `own_hosts`: lower case, punycode, no
+/// trailing dot, brackets around an IPv6 address.
+pub fn host_name(text: &str) -> Result<String, HostError> {
+    let refused = || HostError(text.to_owned());
     // An IPv6 address needs no brackets here.
     let host = match text.parse::<std::net::Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
@@ -133,7 +134,7 @@ impl TargetPolicy {
         let base = url.host().ok_or_else(|| format!("{base_url}: no host"))?;
         let mut hosts = BTreeSet::from([canonical_host(&base)]);
         for host in own_hosts {
-            hosts.insert(own_host(host).map_err(|error| error.to_string())?);
+            hosts.insert(host_name(host).map_err(|error| error.to_string())?);
         }
         let is_local = hosts.iter().any(|host| is_local(host));
         let schemes = schemes.iter().map(|scheme| scheme.to_ascii_lowercase()).collect();

@@ -95,10 +95,14 @@ async fn one_by_one<T: ImportRow>(
             Err(error) if error.refuses_rows() => {
                 attempt.rollback().await?;
                 tracing::warn!(%error, "database refused a row");
+                let (column, code, message) = match error {
+                    StoreError::Conflict(rule) => (rule.field(), rule.code(), rule.message()),
+                    _ => ("", "refused", "must satisfy the rules of the database"),
+                };
                 outcomes.push(RowOutcome::Bad(RowProblem {
-                    column: String::new(),
-                    code: "refused".to_owned(),
-                    message: "must satisfy the rules of the database".to_owned(),
+                    column: column.to_owned(),
+                    code: code.to_owned(),
+                    message: message.to_owned(),
                 }));
             }
             Err(error) => return Err(error),

@@ -227,6 +227,8 @@ impl Settings {
 
     /// Loads and checks all settings.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
-        load(file)
+        let mut settings: Self = load(file)?;
+        settings.postgres.hold_codes_days = settings.links.hold_codes_days;
+        Ok(settings)
     }
 }

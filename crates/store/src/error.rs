@@ -28,6 +28,8 @@ pub enum Constraint {
     CodeTaken,
     /// Another row has the id.
     IdTaken,
+    /// The target's host is banned.
+    HostBanned,
     /// The user does not exist.
     UserMissing,
     /// The link does not exist.
@@ -41,6 +43,7 @@ impl Constraint {
             Self::EmailTaken => "email",
             Self::CodeTaken => "short_code",
             Self::IdTaken => "id",
+            Self::HostBanned => "original_url",
             Self::UserMissing => "user_id",
             Self::LinkMissing => "url_id",
         }
@@ -50,6 +53,7 @@ impl Constraint {
     pub const fn code(self) -> &'static str {
         match self {
             Self::EmailTaken | Self::CodeTaken | Self::IdTaken => "taken",
+            Self::HostBanned => "invalid",
             Self::UserMissing | Self::LinkMissing => "not_found",
         }
     }
@@ -60,6 +64,7 @@ impl Constraint {
             Self::EmailTaken => "must be unique; another user has this address",
             Self::CodeTaken => "must be unique; another link has this code",
             Self::IdTaken => "must be unique; another row has this id",
+            Self::HostBanned => "must not be on a banned host",
             Self::UserMissing => "must be an existing user",
             Self::LinkMissing => "must be an existing link",
         }
@@ -130,6 +135,7 @@ fn violated_constraint(error: &dyn sqlx::error::DatabaseError) -> Option<Constra
         ErrorKind::UniqueViolation if name == "users_email_key" => Some(Constraint::EmailTaken),
         ErrorKind::UniqueViolation if name == "urls_short_code_key" => Some(Constraint::CodeTaken),
         ErrorKind::UniqueViolation if name.ends_with("_pkey") => Some(Constraint::IdTaken),
+        ErrorKind::CheckViolation if name == "urls_host_banned" => Some(Constraint::HostBanned),
         ErrorKind::ForeignKeyViolation if name.contains("user_id") => Some(Constraint::UserMissing),
         _ => None,
     }

@@ -25,6 +25,7 @@ mod pool;
 mod resolve;
 mod settings;
 mod stats;
+mod takedowns;
 mod users;
 
 pub use clicks::{

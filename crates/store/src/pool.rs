@@ -81,6 +81,7 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
             ("lock_timeout", settings.lock_timeout_ms),
             ("idle_in_transaction_session_timeout", settings.idle_in_transaction_timeout_ms),
         ])
+        .options([("linnet.hold_codes_days", settings.hold_codes_days)])
         .log_statements(LevelFilter::Off)
         .log_slow_statements(LevelFilter::Warn, slow);
     if let PoolRole::Worker { .. } = role {

@@ -27,6 +27,9 @@ pub struct PostgresSettings {
     pub idle_in_transaction_timeout_ms: u64,
     /// Statements that take longer are logged as warnings, in milliseconds.
     pub slow_statement_ms: u64,
+    /// `links.hold_codes_days`, which triggers of the schema read from each connection.
+    #[serde(skip)]
+    pub hold_codes_days: u32,
 }
 
 impl Default for PostgresSettings {
@@ -39,6 +42,7 @@ impl Default for PostgresSettings {
             lock_timeout_ms: 1_000,
             idle_in_transaction_timeout_ms: 5_000,
             slow_statement_ms: 100,
+            hold_codes_days: 90,
         }
     }
 }

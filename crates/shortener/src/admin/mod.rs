@@ -6,6 +6,7 @@ mod generate;
 mod import;
 mod jobs;
 mod run_task;
+mod takedowns;
 mod terminal;
 
 use std::path::PathBuf;
@@ -37,6 +38,36 @@ pub enum AdminCommand {
     /// Runs a maintenance task now, in this process, and prints its result. Workers also run every task on
     /// its schedule.
     RunTask(RunTask),
+    /// Takes a link down. Only `restore-link` activates it again; its code is never free again.
+    TakeDown {
+        /// The link's short code.
+        code: String,
+    },
+    /// Ends a takedown and activates the link.
+    RestoreLink {
+        /// The link's short code.
+        code: String,
+    },
+    /// Bans a host with its subdomains from targets, and takes down the links to it.
+    BanHost {
+        /// The host name or address.
+        host: String,
+    },
+    /// Ends the ban of a host. Its links stay taken down.
+    UnbanHost {
+        /// The host name or address.
+        host: String,
+    },
+    /// Bans a short code: no new link gets it.
+    BanCode {
+        /// The short code.
+        code: String,
+    },
+    /// Frees a short code that is banned, or held for the owner of a deleted link.
+    ReleaseCode {
+        /// The short code.
+        code: String,
+    },
 }
 
 /// Arguments of `admin create-key`.
@@ -242,6 +273,12 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         AdminCommand::Jobs(command) => jobs::run(settings, &store, &command).await,
         AdminCommand::Generate(arguments) => generate::run(settings, &store, &arguments).await,
         AdminCommand::RunTask(arguments) => run_task::run(settings, &store, &arguments).await,
+        command @ (AdminCommand::TakeDown { .. }
+        | AdminCommand::RestoreLink { .. }
+        | AdminCommand::BanHost { .. }
+        | AdminCommand::UnbanHost { .. }
+        | AdminCommand::BanCode { .. }
+        | AdminCommand::ReleaseCode { .. }) => takedowns::run(&store, &command).await,
     };
     store.close().await;
     result

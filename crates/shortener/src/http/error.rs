@@ -51,6 +51,7 @@ impl From<Constraint> for ApiError {
             Constraint::EmailTaken | Constraint::CodeTaken | Constraint::IdTaken => {
                 ProblemCode::Taken
             }
+            Constraint::HostBanned => ProblemCode::Invalid,
             Constraint::UserMissing | Constraint::LinkMissing => ProblemCode::NotFound,
         };
         Self(of_field(code, constraint.field(), constraint.message()))

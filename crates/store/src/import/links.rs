@@ -207,7 +207,8 @@ impl RowConflicts {
     fn constraint(&self, row: &ImportLink) -> Constraint {
         if self.is_user_missing {
             Constraint::UserMissing
-        } else if row.short_code.is_some() && self.code_owner.is_some() {
+        } else if row.short_code.is_some() && (self.code_owner.is_some() || !self.is_id_taken) {
+            // Without an owner, the code is held or banned.
             Constraint::CodeTaken
         } else {
             Constraint::IdTaken

@@ -1,4 +1,6 @@
-use linnet_domain::{Email, LinkAttributePatch, LinkId, OnConflict, ShortCode, UserId, Visibility};
+use linnet_domain::{
+    Email, LinkAttributePatch, LinkId, NewUser, OnConflict, ShortCode, UserId, Visibility,
+};
 use linnet_store::{ImportLink, ImportUser, RowOutcome, Store, WriteOptions, WriteRows};
 use sqlx::PgPool;
 
@@ -127,4 +129,29 @@ async fn must_16_import_conflicts_update_only_visible_links(pool: PgPool) {
         .await
         .unwrap();
     assert_eq!((outcome, name.as_str()), (vec!["+".to_owned()], "ADA"));
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn ids_of_created_rows_do_not_collide_with_imported_ids(pool: PgPool) {
+    let store = Store::new(pool);
+    let options = options(OnConflict::Fail);
+    let operator = |n: i64| NewUser {
+        username: "operator".to_owned(),
+        email: Email::parse(&format!("operator{n}@example.com")).unwrap(),
+    };
+    let first = store.create_operator(&operator(0)).await.unwrap();
+    for (n, id) in (1..).zip([7, 999_999_998, 999_999_999, 2_000_000_000, 1_000_000_000_000]) {
+        let row = user(id, "imported", &format!("imported{n}@example.com"));
+        assert_eq!(write(&store, &[row], &options).await, ["+"], "{id}");
+        for created in 0..3 {
+            create_user(&store, &format!("created{n}-{created}")).await;
+        }
+        let next = store.create_operator(&operator(n)).await.unwrap();
+        assert!(next.id > first.id);
+        let row = link(Some(id), None, Some(&format!("imported{n}")));
+        assert_eq!(write(&store, &[row], &options).await, ["+"], "{id}");
+        for _ in 0..3 {
+            assert!(create(&store, &new_link(None)).await.id.get() < 1 << 50);
+        }
+    }
 }

@@ -75,3 +75,19 @@ async fn most_clicked_returns_active_links_only(pool: PgPool) {
     codes.sort_unstable();
     assert_eq!(codes, ["hot", "warm"]);
 }
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_05_a_click_without_a_redirect_is_given_back(pool: PgPool) {
+    let store = Store::new(pool);
+    let mut new = new_link(Some("limited"));
+    new.attributes.max_clicks = Some(1);
+    let link = create(&store, &new).await;
+    for _ in 0..3 {
+        assert!(store.consume_click("limited").await.unwrap().is_some());
+        assert!(store.consume_click("limited").await.unwrap().is_none());
+        store.return_click(link.id).await.unwrap();
+    }
+    store.return_click(link.id).await.unwrap();
+    assert!(store.consume_click("limited").await.unwrap().is_some(), "the count is never negative");
+    assert!(store.consume_click("limited").await.unwrap().is_none());
+}

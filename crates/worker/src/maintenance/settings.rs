@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 pub struct LinkSettings {
     /// Days after its expiry at which a link is deleted; 0 keeps expired links.
     pub delete_expired_after_days: u32,
+    /// Days for which the code of a deleted or expired link is held for its owner; 0 frees it at once.
+    pub hold_codes_days: u32,
 }
 
 impl Default for LinkSettings {
     fn default() -> Self {
-        Self { delete_expired_after_days: 90 }
+        Self { delete_expired_after_days: 90, hold_codes_days: 90 }
     }
 }
 
@@ -26,6 +28,7 @@ impl LinkSettings {
             self.delete_expired_after_days,
             0..=36_500,
         );
+        problems.require_within("links.hold_codes_days", self.hold_codes_days, 0..=36_500);
     }
 }
 

@@ -142,7 +142,10 @@ async fn fold_months(context: &MaintenanceContext) -> Result<Report, RunError> {
 }
 
 async fn delete_expired_links(context: &MaintenanceContext) -> Result<Report, RunError> {
-    let days = context.settings.links.delete_expired_after_days;
+    let settings = &context.settings.links;
+    let held = settings.hold_codes_days;
+    in_batches(|| context.store.delete_released_codes(held, LINKS_PER_BATCH)).await?;
+    let days = settings.delete_expired_after_days;
     if days == 0 {
         return Ok(Report::default());
     }

@@ -13,4 +13,5 @@ mod progress_events;
 mod queue;
 mod row_rules;
 mod support;
+mod takedowns;
 mod uploads;

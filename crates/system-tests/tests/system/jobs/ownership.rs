@@ -4,8 +4,8 @@ use linnet_system_tests::client::Method;
 use serde_json::json;
 
 use super::support::{
-    IMPORTER, URLS, USERS, accepted_job_id, builder, import, invalid_rows, links_csv, upload,
-    wait_for_job_end,
+    IMPORTER, URLS, USERS, accepted_job_id, builder, import, invalid_rows, links_csv,
+    query_count, upload, wait_for_job_end, wait_for_rows_read,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,4 +90,17 @@ async fn must_16_imported_rows_can_neither_name_another_user_nor_change_their_li
     assert_eq!(mine[0]["short_code"], "mine");
     assert_ne!(mine[0]["id"], bobs["id"], "the id from the row");
     assert_eq!(bob.get("/api/v1/urls").send().await.json().as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn deleting_a_user_cancels_its_running_import_first() {
+    let stack = builder().start().await;
+    let (id, owner) = stack.create_user("importer", &IMPORTER).await;
+    let job = import(&owner, links_csv("gone", 60_000)).await;
+    wait_for_rows_read(&owner, job, 1).await;
+    let deleted = stack.client().delete(&format!("/api/v1/users/{id}")).send().await;
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+    let mut database = stack.database().await;
+    assert_eq!(query_count(&mut database, "SELECT count(*) FROM urls").await, 0);
+    assert_eq!(query_count(&mut database, "SELECT count(*) FROM jobs").await, 0);
 }
