@@ -15,6 +15,10 @@ pub struct JobSettings {
     pub upload_dir: PathBuf,
     /// Largest upload, compressed or decompressed, in bytes. nginx accepts at most 1 GiB.
     pub upload_bytes: u64,
+    /// Most bytes of decompressed content for each byte of a compressed upload, beyond the first MiB.
+    pub expansion: u64,
+    /// Bytes of the decompressed uploads of one user's queued and running jobs.
+    pub bytes_per_user: u64,
     /// Space that uploads leave free on the disk of the upload area, in bytes.
     pub free_bytes: u64,
     /// Most concurrent uploads of one process.
@@ -48,7 +52,10 @@ impl Default for JobSettings {
         Self {
             upload_dir: "/var/lib/linnet/uploads".into(),
             upload_bytes: 1024 * 1024 * 1024,
-            free_bytes: 256 * 1024 * 1024,
+            expansion: 100,
+            bytes_per_user: 2 * 1024 * 1024 * 1024,
+            // More than PostgreSQL's `max_wal_size` on the same disk: 1 GB in containers, 2 GB natively.
+            free_bytes: 2_560 * 1024 * 1024,
             uploads: 8,
             small_bytes: 1024 * 1024,
             running_per_user: 2,
@@ -72,6 +79,8 @@ impl JobSettings {
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         for (key, value, min, max) in [
             ("jobs.upload_bytes", self.upload_bytes, 1_024, gib),
+            ("jobs.expansion", self.expansion, 1, 100_000),
+            ("jobs.bytes_per_user", self.bytes_per_user, 1_024, 1024 * gib),
             ("jobs.free_bytes", self.free_bytes, 0, 1024 * 1024 * gib),
             ("jobs.uploads", number(self.uploads), 1, 1_000),
             ("jobs.small_bytes", self.small_bytes, 0, gib),
@@ -102,7 +111,11 @@ impl JobSettings {
 
     /// The limits of queued and running jobs.
     pub fn limits(&self) -> JobLimits {
-        JobLimits { all: self.active.into(), per_user: self.active_per_user.into() }
+        JobLimits {
+            all: self.active.into(),
+            per_user: self.active_per_user.into(),
+            bytes_per_user: i64::try_from(self.bytes_per_user).unwrap_or(i64::MAX),
+        }
     }
 
     /// Wait before the next attempt after this number of attempts, before jitter. At most 10 min.

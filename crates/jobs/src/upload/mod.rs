@@ -3,7 +3,8 @@
 //! - A thread decompresses the body and writes it to disk as it arrives. The request is read no faster than the thread
 //!   writes.
 //! - A file is synced to disk before its job exists. An incomplete file is removed.
-//! - The size limit applies to the body and to the decompressed content, so a decompression bomb is rejected.
+//! - The size limit applies to the body and to the decompressed content, and the content is limited by the body's size,
+//!   so a decompression bomb is rejected.
 
 mod writer;
 
@@ -41,6 +42,12 @@ pub enum UploadError {
     TooLarge {
         /// The limit, in bytes.
         limit: u64,
+    },
+    /// The decompressed content is too large for the body.
+    #[error("the upload expands to more than {factor} times its size")]
+    Expands {
+        /// `jobs.expansion`.
+        factor: u64,
     },
     /// The disk of the upload area has less than `jobs.free_bytes` free.
     #[error("the disk of the upload area has too little free space")]
@@ -249,6 +256,30 @@ mod tests {
                 let refused = receive_pieces(&settings, &body, size).await;
                 assert!(matches!(refused, Err(UploadError::TooLarge { limit: 10_000 })));
             }
+        }
+        assert_eq!(files(&settings), 0);
+    }
+
+    #[tokio::test]
+    async fn must_26_content_is_limited_by_the_size_of_the_body() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = JobSettings { upload_bytes: 1 << 30, ..settings(dir.path()) };
+        let bomb = gzip(&vec![b'a'; 20_000_000]);
+        let nested = gzip(&vec![b'a'; 1_000_000]).repeat(20);
+        for body in [bomb, nested] {
+            for size in [1_000, 1_000_000] {
+                let refused = receive_pieces(&settings, &body, size).await;
+                assert!(
+                    matches!(refused, Err(UploadError::Expands { factor: 100 })),
+                    "{refused:?}"
+                );
+            }
+        }
+        // The first MiB may be of any content, and text does not expand by a hundred.
+        let text: String =
+            (0..200_000).map(|n| format!("code{n},https://example.com/{n}\n")).collect();
+        for content in [vec![b'a'; 1_000_000], text.into_bytes()] {
+            assert!(receive_pieces(&settings, &gzip(&content), 1_000).await.is_ok());
         }
         assert_eq!(files(&settings), 0);
     }

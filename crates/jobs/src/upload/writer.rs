@@ -17,6 +17,8 @@ use super::{Piece, Upload, UploadError};
 
 /// Bytes between two checks of the free space.
 const CHECK_SPACE_EVERY: u64 = 8 * 1024 * 1024;
+/// Content that an upload of any size may have, in bytes.
+const FREE_EXPANSION: u64 = 1024 * 1024;
 pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Blocks until the last piece is written and synced to disk.
@@ -32,6 +34,8 @@ pub(super) fn write_upload(
         dir: settings.upload_dir.clone(),
         written: 0,
         limit: settings.upload_bytes,
+        expansion: settings.expansion,
+        allowed: u64::MAX,
         keep_free: settings.free_bytes,
         space_checked_at: None,
     };
@@ -48,7 +52,10 @@ pub(super) fn write_upload(
                     return Err(UploadError::TooLarge { limit: settings.upload_bytes });
                 }
                 hash.update(&bytes);
-                sink = sink.write(&bytes).map_err(upload_error)?;
+                let allowed = received.saturating_mul(settings.expansion);
+                sink = sink
+                    .write(&bytes, allowed.saturating_add(FREE_EXPANSION))
+                    .map_err(upload_error)?;
             }
         }
     }
@@ -68,31 +75,33 @@ enum UploadSink {
 }
 
 impl UploadSink {
-    fn write(self, bytes: &[u8]) -> io::Result<Self> {
+    /// Writes a piece. `allowed` is the most content of the body so far, if it is compressed.
+    fn write(self, bytes: &[u8], allowed: u64) -> io::Result<Self> {
         match self {
             Self::Undecided(mut first, output) => {
                 first.extend_from_slice(bytes);
                 if first.len() < GZIP_MAGIC.len() {
                     return Ok(Self::Undecided(first, output));
                 }
-                Self::decide(&first, output)
+                Self::decide(&first, output, allowed)
             }
             Self::Plain(mut output) => {
                 output.write_all(bytes)?;
                 Ok(Self::Plain(output))
             }
             Self::Gzip(mut decoder) => {
+                decoder.get_mut().allowed = allowed;
                 decoder.write_all(bytes)?;
                 Ok(Self::Gzip(decoder))
             }
         }
     }
 
-    fn decide(first: &[u8], output: BoundedFile) -> io::Result<Self> {
+    fn decide(first: &[u8], output: BoundedFile, allowed: u64) -> io::Result<Self> {
         if first.starts_with(&GZIP_MAGIC) {
-            Self::Gzip(Box::new(MultiGzDecoder::new(output))).write(first)
+            Self::Gzip(Box::new(MultiGzDecoder::new(output))).write(first, allowed)
         } else {
-            Self::Plain(output).write(first)
+            Self::Plain(output).write(first, allowed)
         }
     }
 
@@ -117,6 +126,9 @@ struct BoundedFile {
     dir: PathBuf,
     written: u64,
     limit: u64,
+    expansion: u64,
+    /// Most bytes for the compressed body so far.
+    allowed: u64,
     keep_free: u64,
     /// Size at which the free space was last checked.
     space_checked_at: Option<u64>,
@@ -127,6 +139,8 @@ struct BoundedFile {
 enum BoundError {
     #[error("too large")]
     TooLarge(u64),
+    #[error("expands too much")]
+    Expands(u64),
     #[error("the disk is full")]
     DiskFull,
 }
@@ -135,6 +149,9 @@ impl Write for BoundedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.written + bytes.len() as u64 > self.limit {
             return Err(io::Error::other(BoundError::TooLarge(self.limit)));
+        }
+        if self.written + bytes.len() as u64 > self.allowed {
+            return Err(io::Error::other(BoundError::Expands(self.expansion)));
         }
         let is_check_due =
             self.space_checked_at.is_none_or(|at| self.written - at >= CHECK_SPACE_EVERY);
@@ -161,6 +178,7 @@ fn upload_error(error: io::Error) -> UploadError {
     };
     match error.get_ref().and_then(|inner| inner.downcast_ref::<BoundError>()) {
         Some(BoundError::TooLarge(limit)) => return UploadError::TooLarge { limit: *limit },
+        Some(BoundError::Expands(factor)) => return UploadError::Expands { factor: *factor },
         Some(BoundError::DiskFull) => return UploadError::DiskFull,
         None => {}
     }

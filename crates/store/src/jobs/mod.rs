@@ -32,6 +32,8 @@ pub struct JobLimits {
     pub all: i64,
     /// Active jobs of each owner. Jobs without an owner share one limit.
     pub per_user: i64,
+    /// Bytes of the uploads of each owner's active jobs.
+    pub bytes_per_user: i64,
 }
 
 /// The result of changing a job.
@@ -220,6 +222,9 @@ pub(super) async fn create_job_on(
           WHERE (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')) < $12
             AND (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')
                     AND user_id IS NOT DISTINCT FROM $2) < $13
+            AND (SELECT COALESCE(sum(upload_bytes), 0) FROM jobs
+                  WHERE state IN ('queued', 'running')
+                    AND user_id IS NOT DISTINCT FROM $2) + $8 <= $15::bigint
          RETURNING",
         "",
         new.kind.as_str(),
@@ -235,7 +240,8 @@ pub(super) async fn create_job_on(
         &new.unknown_columns,
         limits.all,
         limits.per_user,
-        &new.null_columns
+        &new.null_columns,
+        limits.bytes_per_user
     );
     let row = observe_query("create_job", query.fetch_optional(connection)).await?;
     Ok(row.map(Job::from))

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 
 use crate::support::{count, create_user};
 
-const LIMITS: JobLimits = JobLimits { all: 1_000, per_user: 1_000 };
+const LIMITS: JobLimits = JobLimits { all: 1_000, per_user: 1_000, bytes_per_user: i64::MAX };
 const LEASE: Duration = Duration::from_mins(10);
 /// A lease that has expired.
 const NO_LEASE: Duration = Duration::ZERO;
@@ -357,7 +357,7 @@ async fn lost_announcements_are_counted_and_reset(pool: PgPool) {
 async fn active_jobs_are_limited_per_owner_and_in_total(pool: PgPool) {
     let store = Store::new(pool);
     let ada = create_user(&store, "ada").await.id;
-    let limits = JobLimits { all: 3, per_user: 2 };
+    let limits = JobLimits { all: 3, per_user: 2, bytes_per_user: i64::MAX };
     let make = async |user_id| store.create_job(&new_job(user_id), limits).await.unwrap();
     assert!(make(Some(ada)).await.is_some());
     let second = make(Some(ada)).await.expect("room").id;
@@ -366,4 +366,22 @@ async fn active_jobs_are_limited_per_owner_and_in_total(pool: PgPool) {
     assert!(make(None).await.is_none(), "the total limit is reached");
     store.cancel_job(second, Visibility::All).await.unwrap();
     assert!(make(None).await.is_some());
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_26_uploads_of_active_jobs_are_limited_in_bytes_per_owner(pool: PgPool) {
+    let store = Store::new(pool);
+    let (ada, bob) = (create_user(&store, "ada").await.id, create_user(&store, "bob").await.id);
+    let limits = JobLimits { all: 100, per_user: 100, bytes_per_user: 250 };
+    let make = async |user_id, upload_bytes| {
+        let job = NewJob { upload_bytes, ..new_job(user_id) };
+        store.create_job(&job, limits).await.unwrap()
+    };
+    assert!(make(Some(ada), 251).await.is_none());
+    let first = make(Some(ada), 150).await.expect("room").id;
+    assert!(make(Some(ada), 101).await.is_none(), "the owner's bytes are used up");
+    assert!(make(Some(ada), 100).await.is_some());
+    assert!(make(Some(bob), 250).await.is_some(), "each owner has its own");
+    store.cancel_job(first, Visibility::All).await.unwrap();
+    assert!(make(Some(ada), 150).await.is_some());
 }

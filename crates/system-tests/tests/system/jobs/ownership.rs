@@ -4,8 +4,8 @@ use linnet_system_tests::client::Method;
 use serde_json::json;
 
 use super::support::{
-    IMPORTER, URLS, USERS, accepted_job_id, builder, import, invalid_rows, links_csv,
-    query_count, upload, wait_for_job_end, wait_for_rows_read,
+    IMPORTER, URLS, USERS, accepted_job_id, builder, import, invalid_rows, links_csv, query_count,
+    upload, wait_for_job_end, wait_for_rows_read,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -274,7 +274,7 @@ impl From<UploadError> for ApiError {
         let code = match error {
             UploadError::Incomplete => ProblemCode::BodyBroken,
             UploadError::TimedOut => ProblemCode::BodyTimeout,
-            UploadError::TooLarge { .. } => ProblemCode::TooLarge,
+            UploadError::TooLarge { .. } | UploadError::Expands { .. } => ProblemCode::TooLarge,
             UploadError::InvalidGzip => return Self::invalid("file", "invalid", &text),
             UploadError::DiskFull => {
                 tracing::error!("upload directory full");
