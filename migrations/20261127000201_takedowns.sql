@@ -1,7 +1,7 @@
 SET LOCAL lock_timeout = '5s';
 
 -- When an administrator took the link down. Only `linnet-shortener admin restore-link` clears it. While it is set, the
--- trigger below keeps the link inactive, whoever changes it and by whatever statement.
+-- trigger below keeps the link inactive, whichever statement changes it.
 ALTER TABLE urls ADD COLUMN taken_down_at timestamptz;
 
 -- Hosts that no target may have. A host covers its subdomains. In lower case and punycode, as in targets.
@@ -10,8 +10,8 @@ CREATE TABLE banned_hosts (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Codes of links that are gone. A banned code belongs to nobody any more; any other one is held for its former owner,
--- so that nobody else inherits printed codes. The maintenance task `expired-links` deletes rows that hold nothing.
+-- Codes of deleted links. No link gets a banned code; any other one is held for its former owner, so that no other user
+-- inherits printed codes. The maintenance task `expired-links` deletes rows that hold nothing.
 CREATE TABLE held_codes (
     short_code  text        COLLATE "C" PRIMARY KEY,
     -- The former owner. There is no foreign key: the code is held when the user is gone, too.
@@ -76,13 +76,13 @@ CREATE TRIGGER urls_obey_bans
 CREATE FUNCTION urls_hold_codes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO held_codes (short_code, user_id, is_banned)
-  SELECT short_code, user_id, taken_down_at IS NOT NULL FROM gone
+  SELECT short_code, user_id, taken_down_at IS NOT NULL FROM removed
   ON CONFLICT (short_code) DO UPDATE SET user_id = EXCLUDED.user_id, released_at = now(),
     is_banned = held_codes.is_banned OR EXCLUDED.is_banned;
   RETURN NULL;
 END
 $$;
-CREATE TRIGGER urls_hold_codes AFTER DELETE ON urls REFERENCING OLD TABLE AS gone
+CREATE TRIGGER urls_hold_codes AFTER DELETE ON urls REFERENCING OLD TABLE AS removed
   FOR EACH STATEMENT EXECUTE FUNCTION urls_hold_codes();
 
 -- One source of new ids: the sequence continues after users that were created on the command line.

@@ -55,7 +55,8 @@ impl Store {
             new.email.as_str(),
             OPERATOR_IDS
         );
-        let user = observe_query("create_operator", query.fetch_optional(&mut *transaction)).await?;
+        let user =
+            observe_query("create_operator", query.fetch_optional(&mut *transaction)).await?;
         transaction.commit().await?;
         user.ok_or(StoreError::Conflict(Constraint::EmailTaken))
     }
