@@ -151,6 +151,10 @@ impl ShortenerSettings {
 }
 
 impl LoadSettings for Settings {
+    fn derive(&mut self) {
+        self.postgres.hold_codes_days = self.links.hold_codes_days;
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.shortener.validate(problems);
         self.resolve.validate(problems);
@@ -227,8 +231,6 @@ impl Settings {
 
     /// Loads and checks all settings.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
-        let mut settings: Self = load(file)?;
-        settings.postgres.hold_codes_days = settings.links.hold_codes_days;
-        Ok(settings)
+        load(file)
     }
 }

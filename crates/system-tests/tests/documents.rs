@@ -96,12 +96,14 @@ fn cache_sections_state_the_figures_of_the_code() {
     reconnecting.states(&format!("at most {}", shown(duration("resolve", "RELAY_TIMEOUT"))));
 }
 
-/// The Lua script of L2 reads the version that an entry begins with.
+/// The Lua script of L2 reads the version that an entry begins with, and the letter after it.
 #[test]
 fn script_of_l2_reads_as_many_digits_as_an_entry_has() {
     let digits = number("resolve", "DIGITS");
     let script = sources("resolve").join("\n");
-    assert!(script.contains(&format!("'GETRANGE', key, 0, {}", digits - 1)));
+    assert!(script.contains(&format!("'GETRANGE', key, 0, {digits}")));
+    assert!(script.contains(&format!("string.sub(current, 1, {digits})")));
+    assert!(script.contains(&format!("string.sub(entry, {0}, {0})", digits + 1)));
     assert!(script.contains(&format!("string.sub(entry, 1, {digits})")));
 }
 

@@ -31,6 +31,9 @@ const ALL_SECTIONS: &[&str] = &[
 
 /// A process's settings: a struct with one field for each section it reads.
 pub trait Settings: Default + Serialize + DeserializeOwned {
+    /// Derives settings from those of other sections, before they are checked.
+    fn derive(&mut self) {}
+
     /// Checks ranges, and values that depend on each other.
     fn validate(&self, problems: &mut Problems);
 }
@@ -146,7 +149,8 @@ fn load_layers<T: Settings>(
     }
     layers.add_environment(environment, &mut problems);
 
-    let settings: T = deserialize(layers.values, &mut problems);
+    let mut settings: T = deserialize(layers.values, &mut problems);
+    settings.derive();
     settings.validate(&mut problems);
     if problems.0.is_empty() { Ok(settings) } else { Err(SettingsError { problems: problems.0 }) }
 }

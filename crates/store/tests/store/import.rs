@@ -140,7 +140,7 @@ async fn ids_of_created_rows_do_not_collide_with_imported_ids(pool: PgPool) {
         email: Email::parse(&format!("operator{n}@example.com")).unwrap(),
     };
     let first = store.create_operator(&operator(0)).await.unwrap();
-    for (n, id) in (1..).zip([7, 999_999_998, 999_999_999, 2_000_000_000, 1_000_000_000_000]) {
+    for (n, id) in (1..).zip([7, 999_999_998, 2_000_000_000, 1_000_000_000_000]) {
         let row = user(id, "imported", &format!("imported{n}@example.com"));
         assert_eq!(write(&store, &[row], &options).await, ["+"], "{id}");
         for created in 0..3 {
