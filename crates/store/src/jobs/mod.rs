@@ -218,13 +218,13 @@ pub(super) async fn create_job_on(
         "INSERT INTO jobs (kind, user_id, by_admin, format, on_conflict, dry_run, upload,
                            upload_bytes, is_large, columns, unknown_columns, announced_at,
                            null_columns)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now(), $14
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8::bigint, $9, $10, $11, now(), $14
           WHERE (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')) < $12
             AND (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')
                     AND user_id IS NOT DISTINCT FROM $2) < $13
             AND (SELECT COALESCE(sum(upload_bytes), 0) FROM jobs
                   WHERE state IN ('queued', 'running')
-                    AND user_id IS NOT DISTINCT FROM $2) + $8 <= $15::bigint
+                    AND user_id IS NOT DISTINCT FROM $2) + $8::bigint <= $15::bigint
          RETURNING",
         "",
         new.kind.as_str(),
