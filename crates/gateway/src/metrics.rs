@@ -6,7 +6,7 @@ use linnet_platform::invalidation_bus::BusState;
 use linnet_telemetry::metrics::{KeyValue, Meter};
 
 use crate::{
-    counters::Counters,
+    counters::{Counters, LimitReason},
     upstream::{Upstream, Upstreams},
 };
 
@@ -73,14 +73,14 @@ fn register_counters(meter: &Meter, counters: &Arc<Counters>) {
 }
 
 fn register_limited(meter: &Meter, counters: Arc<Counters>) {
-    let keys = [KeyValue::new("kind", "key")];
-    let addresses = [KeyValue::new("kind", "address")];
     meter
         .u64_observable_counter("linnet_gateway_limited")
-        .with_description("Requests rejected by a rate limit, by the kind of limit.")
+        .with_description("Responses 429, by the limit that was exceeded.")
         .with_callback(move |observer| {
-            observer.observe(counters.limited_keys.load(Ordering::Relaxed), &keys);
-            observer.observe(counters.limited_addresses.load(Ordering::Relaxed), &addresses);
+            for reason in LimitReason::ALL {
+                let labels = [KeyValue::new("reason", reason.as_str())];
+                observer.observe(counters.limited_count(reason), &labels);
+            }
         })
         .build();
 }

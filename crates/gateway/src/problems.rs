@@ -5,10 +5,14 @@ use actix_web::{
     http::header::{ALLOW, HeaderName, HeaderValue},
 };
 use linnet_domain::Scope;
-use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
+use linnet_protocol::{
+    problem::{PROBLEM_HEADER, Problem},
+    problem_code::ProblemCode,
+};
 
 use crate::{
     auth::{Caller, CredentialError, LookupError},
+    limit::AppliedLimit,
     upstream::UpstreamError,
 };
 
@@ -22,6 +26,7 @@ const RETRY_AFTER_S: u64 = 1;
 pub(crate) fn response(problem: &Problem) -> HttpResponse {
     let mut response = problem.error_response();
     response.headers_mut().insert(ORIGIN, HeaderValue::from_static("gateway"));
+    response.headers_mut().remove(PROBLEM_HEADER);
     response
 }
 
@@ -67,16 +72,27 @@ pub(crate) fn too_many_bodies() -> Problem {
     )
 }
 
-/// 429; `retry_after_s` in seconds.
-pub(crate) fn rate_limited(retry_after_s: u64) -> Problem {
+/// 429 for a request over a limit.
+pub(crate) fn rate_limited(limit: &AppliedLimit<'_>) -> Problem {
+    let retry_after_s = limit.retry_after_s();
+    let policies = limit.violated_policies();
     Problem::of(ProblemCode::RateLimited)
-        .detail(format!("Retry after {retry_after_s} s."))
+        .detail(format!(
+            "The quota of the policy `{}` is exhausted. Retry after {retry_after_s} s.",
+            policies.join("`, `")
+        ))
         .retry_after(retry_after_s)
+        .violated_policies(policies)
 }
 
 /// 401 for a request without a key.
 pub(crate) fn key_required() -> Problem {
     Problem::unauthorized("Send an API key as `Authorization: Bearer …` or `X-Api-Key: …`.")
+}
+
+/// 401 for an upload whose key has ended before the upload did.
+pub(crate) fn key_ended() -> Problem {
+    Problem::unauthorized("The API key was revoked or expired during the request.")
 }
 
 /// 401 for a key that no shortener accepts.
@@ -110,7 +126,7 @@ pub(crate) fn from_credentials(error: CredentialError) -> Problem {
 pub(crate) fn from_lookup(error: &LookupError) -> Problem {
     match error {
         LookupError::Upstream(error) => from_upstream(error),
-        LookupError::Response(_) | LookupError::Aborted(_) => Problem::unavailable(
+        LookupError::Response(_) | LookupError::Aborted(_) | LookupError::Overtaken => Problem::unavailable(
             format!("The API key cannot be verified; retry after {RETRY_AFTER_S} s."),
             RETRY_AFTER_S,
         ),

@@ -30,7 +30,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     admin::GatewayReadiness,
-    auth::{KeyAuthenticator, KeyCache},
+    auth::{self, KeyAuthenticator, KeyCache},
     body_budget::{BodyOwner, body_budget},
     config::{Anonymous, Settings},
     counters::Counters,
@@ -185,7 +185,7 @@ impl Application {
             "gateway starting"
         );
 
-        start_background_tasks(&shared, self.bus_task, self.redis_task);
+        start_background_tasks(&shared, self.bus_task, self.redis_task)?;
         let (socket, retire) = self.listener.split();
         let (admin_socket, retire_admin) = self.admin_listener.split();
         let server = serve(shared, socket)?;
@@ -210,14 +210,26 @@ fn start_background_tasks(
     shared: &SharedState,
     bus_task: BackgroundTask,
     redis_task: BackgroundTask,
-) {
+) -> io::Result<()> {
     let SharedState { lifecycle, settings, .. } = shared;
-    lifecycle.spawn_critical("invalidation bus", bus_task);
+    // Nothing that the process does delays a revocation there.
+    lifecycle.spawn_critical_thread("invalidation", || bus_task)?;
     lifecycle.spawn_critical("Redis client", redis_task);
+    lifecycle.spawn_critical(
+        "lease verification",
+        auth::keep(Arc::clone(&shared.authenticator), upstream_client(shared)),
+    );
     lifecycle.spawn_critical("rate limit sweep", sweep(shared.limits.local()));
     let (upstream, service) = (settings.upstream.clone(), settings.service.clone());
     lifecycle
         .spawn_critical("health probe", probe(upstream, service, Arc::clone(&shared.upstreams)));
+    Ok(())
+}
+
+/// A client of the current runtime.
+fn upstream_client(shared: &SharedState) -> UpstreamClient {
+    let (upstreams, counters) = (Arc::clone(&shared.upstreams), Arc::clone(&shared.counters));
+    UpstreamClient::new(&shared.settings.upstream, upstreams, counters)
 }
 
 fn serve(shared: SharedState, socket: BoundSocket) -> io::Result<Server> {
@@ -280,12 +292,9 @@ fn thread_state(shared: &SharedState) -> ThreadState {
         }
     };
     ThreadState {
-        client: UpstreamClient::new(
-            &settings.upstream,
-            Arc::clone(&shared.upstreams),
-            Arc::clone(&shared.counters),
-        ),
+        client: upstream_client(shared),
         limiter: RateLimiter::new(Arc::clone(&shared.limits), redis, Arc::clone(&shared.counters)),
+        counters: Arc::clone(&shared.counters),
         authenticator: Arc::clone(&shared.authenticator),
         lifecycle: shared.lifecycle.clone(),
         service_token: shared.service_token.clone(),

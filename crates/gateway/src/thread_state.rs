@@ -12,6 +12,7 @@ use crate::{
     auth::KeyAuthenticator,
     body_budget::BodyOwner,
     config::{Anonymous, Network},
+    counters::Counters,
     limit::RateLimiter,
     upstream::UpstreamClient,
 };
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) struct ThreadState {
     pub(crate) client: UpstreamClient,
     pub(crate) limiter: RateLimiter,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) authenticator: Arc<KeyAuthenticator>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) service_token: HeaderValue,

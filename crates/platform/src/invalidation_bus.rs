@@ -10,7 +10,9 @@
 //!   has arrived.
 //! - The bus is stale from the start, and when no heartbeat younger than [`STALE_AFTER`] has returned. A heartbeat carries
 //!   the time at which it was sent: a subscription that lags counts as stale.
-//! - A cache is flushed at each change of state, and while the bus is stale it keeps an entry for 1 s at most. That
+//! - Each returned heartbeat extends [`BusState`], a deadline that every read of a cache compares with its own clock. A bus
+//!   whose task is delayed therefore becomes stale on time, whatever the process is doing.
+//! - A cache is flushed at each change of state, and while the bus is stale it uses an entry for 1 s at most. That
 //!   lifetime and [`STALE_AFTER`] bound the age of a stale response.
 
 use std::{
@@ -18,7 +20,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -48,24 +50,62 @@ const RECONNECT_EVERY: Duration = Duration::from_millis(200);
 pub trait InvalidationSink: Send + Sync + 'static {
     /// Drops the entries that the message invalidates. Returns whether the message was valid.
     fn receive(&self, message: &str) -> bool;
-    /// The bus is stale: drops every entry, and keeps new ones for 1 s at most until the bus is live.
-    fn went_stale(&self);
-    /// The bus is live: drops every entry, because those from the stale period may be wrong.
-    fn went_live(&self);
+    /// Drops every entry, and discards lookups in flight: the state of the bus changes.
+    fn flush(&self);
+    /// The state that reads of this cache compare.
+    fn bus_state(&self) -> &BusState;
 }
 
-/// Whether this process's bus is live; clones share the state.
-#[derive(Debug, Clone, Default)]
-pub struct BusState(Arc<AtomicBool>);
+/// The time until which this process's bus is live; clones share it.
+///
+/// It ends by itself. No task has to run for a reader to see that the bus is stale.
+#[derive(Debug, Clone)]
+pub struct BusState(Arc<LiveUntil>);
 
-impl BusState {
-    /// True while heartbeats return in time.
-    pub fn is_live(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+#[derive(Debug)]
+struct LiveUntil {
+    base: std::time::Instant,
+    /// In nanoseconds after `base`; 0 while the bus is stale.
+    nanos: AtomicU64,
+}
+
+impl Default for BusState {
+    /// The state of a stale bus.
+    fn default() -> Self {
+        Self(Arc::new(LiveUntil { base: std::time::Instant::now(), nanos: AtomicU64::new(0) }))
     }
 }
 
-/// Returns the state of the bus, and the task that runs it and never ends.
+impl BusState {
+    /// Whether the bus is live now.
+    pub fn is_live(&self) -> bool {
+        self.is_live_at(std::time::Instant::now())
+    }
+
+    /// Whether the bus is live at `now`.
+    #[inline]
+    pub fn is_live_at(&self, now: std::time::Instant) -> bool {
+        self.nanos(now) < self.0.nanos.load(Ordering::Acquire)
+    }
+
+    /// The bus is live until `until`.
+    pub fn extend(&self, until: std::time::Instant) {
+        self.0.nanos.store(self.nanos(until), Ordering::Release);
+    }
+
+    /// The bus is stale.
+    pub fn end(&self) {
+        self.0.nanos.store(0, Ordering::Release);
+    }
+
+    /// More than 500 years fit.
+    fn nanos(&self, at: std::time::Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.0.base).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Returns the state of the bus, and the task that runs it and never ends. Run the task on a thread that nothing else
+/// delays.
 ///
 /// `nonce` names this process's heartbeat channel and must be unique. `before_live` runs each time before the bus becomes
 /// live, and publishes the changes that Redis has missed.
@@ -76,7 +116,7 @@ pub fn bus(
     sink: Arc<dyn InvalidationSink>,
     before_live: Option<BeforeUse>,
 ) -> RedisResult<(BusState, impl Future<Output = ()> + Send + 'static)> {
-    let state = BusState::default();
+    let state = sink.bus_state().clone();
     let bus = Bus {
         channel,
         client: client(settings)?,
@@ -101,7 +141,6 @@ struct Bus {
 
 impl Bus {
     async fn run(self) {
-        self.sink.went_stale();
         loop {
             match timeout(self.connect_timeout, self.subscribe()).await {
                 Ok(Ok((subscription, publisher))) => self.listen(subscription, publisher).await,
@@ -128,6 +167,8 @@ impl Bus {
         // The hook runs concurrently with the heartbeats. If it delayed them, they would be too old when it ends, and the
         // bus would stay stale while a dependency of the hook is unavailable.
         let mut preparation: Option<Preparation> = None;
+        let mut is_live = false;
+        let mut live_until = began;
         loop {
             tokio::select! {
                 message = messages.next() => match message {
@@ -136,7 +177,10 @@ impl Bus {
                         let fresh_until = began + sent.unwrap_or_default() + STALE_AFTER;
                         if fresh_until > Instant::now() {
                             stale.as_mut().reset(fresh_until);
-                            if !self.state.is_live() {
+                            live_until = fresh_until;
+                            if is_live {
+                                self.state.extend(live_until.into_std());
+                            } else {
                                 preparation.get_or_insert_with(|| self.prepare());
                             }
                         }
@@ -146,15 +190,17 @@ impl Bus {
                 },
                 () = finished(&mut preparation), if preparation.is_some() => {
                     preparation = None;
-                    self.set_live();
+                    is_live = true;
+                    self.set_live(live_until);
                 }
                 () = &mut heartbeats => break,
                 () = &mut stale => break,
             }
         }
-        if self.state.0.swap(false, Ordering::Relaxed) {
+        if is_live {
+            self.state.end();
+            self.sink.flush();
             tracing::warn!("invalidation bus stale; entries live 1 s at most");
-            self.sink.went_stale();
         }
     }
 
@@ -165,9 +211,10 @@ impl Bus {
         }
     }
 
-    fn set_live(&self) {
-        self.sink.went_live();
-        self.state.0.store(true, Ordering::Relaxed);
+    /// Entries from the stale period may be wrong, so they are dropped first.
+    fn set_live(&self, until: Instant) {
+        self.sink.flush();
+        self.state.extend(until.into_std());
         tracing::info!("invalidation bus live");
     }
 
@@ -200,5 +247,24 @@ async fn publish_heartbeats(mut publisher: MultiplexedConnection, channel: &str,
         if sent.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn must_28_bus_state_ends_by_itself() {
+        let (state, now) = (BusState::default(), std::time::Instant::now());
+        assert!(!state.is_live_at(now), "a new bus is stale");
+        let until = now + STALE_AFTER;
+        state.extend(until);
+        assert!(state.is_live_at(now));
+        assert!(!state.is_live_at(until), "no task had to run");
+        state.extend(until + STALE_AFTER);
+        assert!(state.clone().is_live_at(until));
+        state.end();
+        assert!(!state.is_live_at(now));
     }
 }

@@ -115,6 +115,26 @@ impl Lifecycle {
         })
     }
 
+    /// The same as [`Lifecycle::spawn_critical`], on a thread and runtime of its own, which no other task can delay. The
+    /// thread ends with the process.
+    pub fn spawn_critical_thread<F, Fut>(&self, name: &'static str, task: F) -> std::io::Result<()>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = ()>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            runtime.block_on(task());
+            // A panic drops the sender too.
+            drop(end);
+        })?;
+        self.spawn_critical(name, async {
+            let _ = ended.await;
+        });
+        Ok(())
+    }
+
     /// Waits for the drain, calls `retire`, waits for `drain`, and then begins the grace period.
     pub async fn run_until_stopping(&self, drain: Duration, retire: impl FnOnce()) {
         self.0.draining.cancelled().await;
@@ -132,6 +152,16 @@ mod tests {
     async fn a_critical_task_that_ends_drains_the_process() {
         let lifecycle = Lifecycle::new();
         lifecycle.spawn_critical("short-lived", async {});
+        tokio::time::timeout(Duration::from_secs(5), lifecycle.draining().cancelled())
+            .await
+            .expect("the drain begins");
+        assert!(lifecycle.task_ended());
+    }
+
+    #[tokio::test]
+    async fn a_critical_thread_that_panics_drains_the_process() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.spawn_critical_thread("short-lived", || async { panic!("expected") }).unwrap();
         tokio::time::timeout(Duration::from_secs(5), lifecycle.draining().cancelled())
             .await
             .expect("the drain begins");

@@ -19,6 +19,12 @@ use crate::problem_code::ProblemCode;
 /// The media type of a problem.
 pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
 
+/// The header with the code of a shortener's problem, for the gateway. Clients do not get it.
+pub const PROBLEM_HEADER: &str = "x-linnet-problem";
+
+/// The registered type of problems about quotas, of draft-ietf-httpapi-ratelimit-headers-10.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
 /// One rule that a field of the input breaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
@@ -37,12 +43,19 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    violated_policies: Vec<&'static str>,
 }
 
 impl Problem {
     /// A problem with the code's status and title.
     pub fn of(code: ProblemCode) -> Self {
-        Self { code, detail: String::new(), errors: Vec::new(), headers: Vec::new() }
+        Self {
+            code,
+            detail: String::new(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+            violated_policies: Vec::new(),
+        }
     }
 
     /// Sets the detail: one sentence with the specifics and the way out. It must not contain a secret or the text of an
@@ -57,6 +70,13 @@ impl Problem {
     #[must_use]
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
+        self
+    }
+
+    /// Names the quota policies that the request exceeds, as in the `RateLimit-Policy` header.
+    #[must_use]
+    pub fn violated_policies(mut self, policies: Vec<&'static str>) -> Self {
+        self.violated_policies = policies;
         self
     }
 
@@ -154,21 +174,29 @@ impl ResponseError for Problem {
             request_id: Option<String>,
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'a [FieldError],
+            #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
+            violated_policies: &'a [&'static str],
         }
         let body = Body {
-            r#type: format!("urn:linnet:problem:{}", self.code.as_str()),
+            r#type: if self.violated_policies.is_empty() {
+                format!("urn:linnet:problem:{}", self.code.as_str())
+            } else {
+                QUOTA_EXCEEDED.to_owned()
+            },
             title: self.code.title(),
             status: self.status().as_u16(),
             detail: &self.detail,
             code: self.code.as_str(),
             request_id: linnet_telemetry::context::request_id(),
             errors: &self.errors,
+            violated_policies: &self.violated_policies,
         };
         let mut response = HttpResponse::build(self.status());
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.clone()));
         }
         response.insert_header((CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM)));
+        response.insert_header((PROBLEM_HEADER, self.code.as_str()));
         response.json(body)
     }
 }

@@ -45,12 +45,14 @@ problem_codes! {
     MethodNotAllowed: METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed";
     BodyTimeout: REQUEST_TIMEOUT, "body_timeout", "Request timeout";
     Taken: CONFLICT, "taken", "Conflict";
+    TooManyKeys: CONFLICT, "too_many_keys", "Too many API keys";
     WrongState: CONFLICT, "wrong_state", "Conflict";
     Locked: CONFLICT, "locked", "Conflict";
     TooLarge: PAYLOAD_TOO_LARGE, "too_large", "Payload too large";
     UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type";
     Invalid: UNPROCESSABLE_ENTITY, "invalid", "Validation failed";
     RateLimited: TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded";
+    TooManyConcurrent: TOO_MANY_REQUESTS, "too_many_concurrent", "Too many concurrent requests";
     TooManyJobs: TOO_MANY_REQUESTS, "too_many_jobs", "Too many jobs";
     TooManyHeaders: REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "Too many headers";
     Internal: INTERNAL_SERVER_ERROR, "internal", "Internal error";

@@ -60,7 +60,7 @@ impl HotLinks {
         if let Some(hot) = &place.hot
             && *hot.code == *code
             && local.is_current(hot.ticket)
-            && hot.entry.is_fresh(now)
+            && local.is_fresh(&hot.entry, now)
             && now.saturating_duration_since(hot.ticket.taken()) < RECHECK
         {
             return Some(Arc::clone(&hot.entry));
@@ -98,7 +98,7 @@ mod tests {
     /// An L1 with one link, looked up until it is hot.
     fn hot_link() -> (L1Cache, HotLinks) {
         let local = L1Cache::new(&CacheSettings::default());
-        local.went_live();
+        local.bus_state().extend(Instant::now() + Duration::from_hours(2));
         let mut hot = HotLinks::default();
         local.fill("abc", entry(1), local.ticket("abc"));
         for _ in 0..4 {
@@ -117,8 +117,17 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(version(&mut hot, &local, "abc"), Some(2));
         }
-        local.went_stale();
-        assert_eq!(version(&mut hot, &local, "abc"), None, "a stale bus flushes it too");
+        local.flush();
+        assert_eq!(version(&mut hot, &local, "abc"), None, "a change of the bus flushes it too");
+    }
+
+    #[test]
+    fn must_28_a_hot_link_is_not_used_when_the_bus_has_become_stale() {
+        let (local, mut hot) = hot_link();
+        let now = Instant::now();
+        local.bus_state().extend(now + Duration::from_millis(500));
+        let late = now + Duration::from_millis(950);
+        assert!(hot.get(&local, "abc", late).is_none(), "nothing has flushed the cache");
     }
 
     #[test]

@@ -7,17 +7,20 @@
 //! * A fill is discarded if the slot's epoch has changed since its ticket. Many codes share a slot, so
 //!   some current entries are discarded too, but a stale entry is never kept.
 //! * TTLs count from the ticket, so a slow lookup does not lengthen them.
+//!
+//! Each read compares its own clock with the deadline in [`BusState`]: past it, an entry is used for
+//! [`STALE_TTL`] at most. No task has to run for that.
 
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use linnet_platform::invalidation_bus::InvalidationSink;
+use linnet_platform::invalidation_bus::{BusState, InvalidationSink};
 use linnet_protocol::invalidation::Invalidation;
 use quick_cache::{Weighter, sync::Cache};
 
@@ -35,11 +38,14 @@ const ENTRY_OVERHEAD: usize = 200;
 pub(super) struct L1Entry {
     pub(super) entry: CacheEntry,
     fresh_until: Instant,
+    /// Until then the entry is used although the bus is stale.
+    fresh_without_bus_until: Instant,
 }
 
 impl L1Entry {
-    pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        self.fresh_until > now
+    fn new(entry: CacheEntry, taken: Instant, ttl: Duration) -> Self {
+        let fresh_without_bus_until = taken + ttl.min(STALE_TTL);
+        Self { entry, fresh_until: taken + ttl, fresh_without_bus_until }
     }
 
     /// A copy that shares no memory with this one.
@@ -49,7 +55,7 @@ impl L1Entry {
             other => other.clone(),
         };
         let entry = CacheEntry { version: self.entry.version, resolution };
-        Self { entry, fresh_until: self.fresh_until }
+        Self { entry, ..*self }
     }
 }
 
@@ -116,7 +122,7 @@ pub struct L1Cache {
     negative: Cache<Box<str>, Arc<L1Entry>>,
     epochs: Box<[AtomicU64]>,
     hasher: RandomState,
-    bus_is_live: AtomicBool,
+    bus: BusState,
     ttl: Duration,
     negative_ttl: Duration,
     /// A version that the sequence in PostgreSQL has reached; 0 until the first check.
@@ -124,7 +130,7 @@ pub struct L1Cache {
 }
 
 impl L1Cache {
-    /// An empty cache. The bus counts as stale until `went_live`.
+    /// An empty cache, whose bus is stale.
     pub fn new(settings: &CacheSettings) -> Self {
         let expected = usize::try_from(settings.l1_bytes).unwrap_or(usize::MAX) / 256;
         Self {
@@ -132,7 +138,7 @@ impl L1Cache {
             negative: Cache::new(settings.l1_negative_entries),
             epochs: (0..EPOCH_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
-            bus_is_live: AtomicBool::new(false),
+            bus: BusState::default(),
             ttl: Duration::from_millis(settings.l1_ttl_ms),
             negative_ttl: Duration::from_millis(settings.l1_negative_ttl_ms),
             reached_version: AtomicI64::new(0),
@@ -153,7 +159,14 @@ impl L1Cache {
     #[inline]
     pub(super) fn get(&self, code: &str, now: Instant) -> Option<Arc<L1Entry>> {
         let entry = self.links.get(code).or_else(|| self.negative.get(code))?;
-        entry.is_fresh(now).then_some(entry)
+        self.is_fresh(&entry, now).then_some(entry)
+    }
+
+    /// Whether the entry may be used at `now`.
+    #[inline]
+    pub(super) fn is_fresh(&self, entry: &L1Entry, now: Instant) -> bool {
+        now < entry.fresh_without_bus_until
+            || (now < entry.fresh_until && self.bus.is_live_at(now))
     }
 
     /// Takes a ticket. A fill takes it before it reads anything.
@@ -182,10 +195,8 @@ impl L1Cache {
     /// entry in either case: the request began before the change, so the old target is a valid response.
     pub(super) fn fill(&self, code: &str, entry: CacheEntry, ticket: Ticket) -> Arc<L1Entry> {
         let is_negative = matches!(entry.resolution, Resolution::Negative(_));
-        let live = self.bus_is_live();
         let ttl = if is_negative { self.negative_ttl } else { self.ttl };
-        let ttl = if live { spread(ttl, ticket.slot) } else { ttl.min(STALE_TTL) };
-        let cached = Arc::new(L1Entry { entry, fresh_until: ticket.taken + ttl });
+        let cached = Arc::new(L1Entry::new(entry, ticket.taken, spread(ttl, ticket.slot)));
         if !self.is_current(ticket) {
             return cached;
         }
@@ -220,7 +231,7 @@ impl L1Cache {
 
     /// Whether the invalidation bus is live.
     pub(super) fn bus_is_live(&self) -> bool {
-        self.bus_is_live.load(Ordering::Acquire)
+        self.bus.is_live()
     }
 
     /// Number of links, and their size in bytes.
@@ -259,14 +270,12 @@ impl InvalidationSink for L1Cache {
         invalidation.is_some()
     }
 
-    fn went_stale(&self) {
-        self.bus_is_live.store(false, Ordering::Release);
+    fn flush(&self) {
         self.clear();
     }
 
-    fn went_live(&self) {
-        self.clear();
-        self.bus_is_live.store(true, Ordering::Release);
+    fn bus_state(&self) -> &BusState {
+        &self.bus
     }
 }
 
@@ -278,7 +287,7 @@ mod tests {
 
     fn cache() -> L1Cache {
         let cache = L1Cache::new(&CacheSettings::default());
-        cache.went_live();
+        cache.bus.extend(Instant::now() + Duration::from_hours(1));
         cache
     }
 
@@ -308,15 +317,27 @@ mod tests {
         let cache = cache();
         cache.fill("abc", entry(1), cache.ticket("abc"));
         let before_stale = cache.ticket("def");
-        cache.went_stale();
+        cache.bus.end();
+        cache.flush();
         assert!(!is_cached(&cache, "abc"));
         cache.fill("def", entry(1), before_stale);
         assert!(!is_cached(&cache, "def"), "a fill from before the bus went stale is not kept");
         cache.fill("ghi", entry(1), cache.ticket("ghi"));
         assert!(is_cached(&cache, "ghi"));
         assert!(cache.get("ghi", Instant::now() + Duration::from_millis(950)).is_none());
-        cache.went_live();
+        cache.flush();
         assert!(!is_cached(&cache, "ghi"), "entries cached while the bus was stale are dropped");
+    }
+
+    #[test]
+    fn must_28_no_entry_is_older_than_a_second_when_the_bus_task_does_not_run() {
+        let cache = cache();
+        cache.fill("abc", entry(1), cache.ticket("abc"));
+        let live_until = Instant::now() + Duration::from_millis(1_500);
+        cache.bus.extend(live_until);
+        let before = live_until.checked_sub(Duration::from_millis(1)).unwrap();
+        assert!(cache.get("abc", before).is_some(), "the bus is live");
+        assert!(cache.get("abc", live_until).is_none(), "nothing has flushed the cache");
     }
 
     #[test]

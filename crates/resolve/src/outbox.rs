@@ -27,11 +27,11 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// PostgreSQL is unreachable: no change can be committed then, and L2 is better than no redirect.
 const RELAY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The outbox relay before its start. It runs on the main runtime.
+/// The outbox relay before its start. It runs on a thread of its own, which no other task can delay.
 pub struct Outbox {
-    /// The database pool of the main runtime.
+    /// The database pool of its thread.
     pub store: Store,
-    /// The Redis pool of the main runtime.
+    /// The Redis pool of its thread.
     pub redis: deadpool_redis::Pool,
     /// L1 of this process.
     pub l1: Arc<L1Cache>,

@@ -167,7 +167,7 @@ impl LoadSettings for Settings {
         problems.require(
             self.shortener.server_threads <= self.postgres.max_server_threads(),
             "shortener.server_threads",
-            "must leave each thread a connection: postgres.max_connections of at least 3 for each and 2 more",
+            "must leave each thread a connection: postgres.max_connections of at least 3 for each and 3 more",
         );
         self.redis.validate(problems);
         self.public.validate(problems);

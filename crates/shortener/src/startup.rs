@@ -111,7 +111,7 @@ fn start(
     let store = Store::new(pool);
     resources.add(Role::Background, &store, None);
 
-    let caches = start_caches(&settings, &store, CacheMetrics::new(&meter).into(), lifecycle)?;
+    let caches = start_caches(&settings, &resources, CacheMetrics::new(&meter).into(), lifecycle)?;
     let agents = Arc::new(UserAgentParser::default());
     let recording = ClickRecording::start(
         &settings.clicks,
@@ -169,17 +169,22 @@ struct Caches {
     metrics: Arc<CacheMetrics>,
 }
 
-/// Builds L1 and L2, and starts the outbox relay and the invalidation bus.
+/// Builds L1 and L2, and starts the outbox relay and the invalidation bus on a thread of their own. Nothing that the
+/// process does delays them there.
 fn start_caches(
     settings: &Settings,
-    store: &Store,
+    resources: &ThreadResources,
     metrics: Arc<CacheMetrics>,
     lifecycle: &Lifecycle,
 ) -> Result<Caches, StartError> {
     let l1 = Arc::new(L1Cache::new(&settings.cache));
     let l2 = L2Cache::new(&settings.cache);
+    let pool = connect_lazy(&settings.postgres, PoolRole::Outbox)
+        .map_err(StartError::setting("postgres.url"))?;
+    let store = Store::new(pool);
+    resources.add(Role::Background, &store, None);
     let outbox = Outbox {
-        store: store.clone(),
+        store,
         redis: redis_connection::pool(&settings.redis, BACKGROUND_REDIS_CONNECTIONS)
             .map_err(StartError::setting("redis.url"))?,
         l1: Arc::clone(&l1),
@@ -187,14 +192,18 @@ fn start_caches(
         metrics: Arc::clone(&metrics),
     };
     let (relay, outbox) = outbox.start();
-    lifecycle.spawn_critical("outbox relay", outbox);
-
     let sink: Arc<dyn InvalidationSink> = Arc::<L1Cache>::clone(&l1);
     let nonce = format!("shortener:{:032x}", rand::random::<u128>());
     let (bus_state, bus) =
         invalidation_bus::bus(&settings.redis, CHANNEL, &nonce, sink, Some(relay.before_use()))
             .map_err(StartError::setting("redis.url"))?;
-    lifecycle.spawn_critical("invalidation bus", bus);
+    lifecycle.spawn_critical_thread("invalidation", || async {
+        // Neither ends before the other: an end drains the process.
+        tokio::select! {
+            () = outbox => {}
+            () = bus => {}
+        }
+    })?;
     Ok(Caches { l1, l2, outbox: relay, bus: bus_state, metrics })
 }
 

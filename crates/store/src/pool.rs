@@ -35,6 +35,8 @@ pub enum PoolRole {
     },
     /// Background tasks: two connections.
     Background,
+    /// The outbox relay, on a thread of its own: one connection.
+    Outbox,
     /// The worker process, background tasks included.
     Worker {
         /// Consumers of clicks. Each needs a connection per shard.
@@ -45,21 +47,25 @@ pub enum PoolRole {
 }
 
 const BACKGROUND_CONNECTIONS: u32 = 2;
+const OUTBOX_CONNECTIONS: u32 = 1;
+/// Connections of a shortener that its server threads do not use.
+const RESERVED_CONNECTIONS: u32 = BACKGROUND_CONNECTIONS + OUTBOX_CONNECTIONS;
 
 impl PostgresSettings {
     /// The maximum number of server threads of each listener for which there are enough connections.
     pub fn max_server_threads(&self) -> usize {
-        let resolve = self.max_connections.saturating_sub(BACKGROUND_CONNECTIONS) / 3;
+        let resolve = self.max_connections.saturating_sub(RESERVED_CONNECTIONS) / 3;
         usize::try_from(resolve).unwrap_or(usize::MAX).max(1)
     }
 }
 
 impl PoolRole {
     fn connections(self, max: u32) -> u32 {
-        let shared = max.saturating_sub(BACKGROUND_CONNECTIONS);
+        let shared = max.saturating_sub(RESERVED_CONNECTIONS);
         let resolve = shared / 3;
         let (share, server_threads) = match self {
             Self::Background => return BACKGROUND_CONNECTIONS,
+            Self::Outbox => return OUTBOX_CONNECTIONS,
             Self::Worker { consumers, jobs } => {
                 let shards = u32::try_from(SHARDS.len()).unwrap_or(u32::MAX);
                 return BACKGROUND_CONNECTIONS + consumers * shards + jobs;
@@ -145,7 +151,8 @@ mod tests {
                 let resolve = PoolRole::Resolve { server_threads }.connections(max);
                 let api = PoolRole::Api { server_threads }.connections(max);
                 let server_threads = u32::try_from(server_threads).unwrap();
-                let all = PoolRole::Background.connections(max) + server_threads * (resolve + api);
+                let own = PoolRole::Background.connections(max) + PoolRole::Outbox.connections(max);
+                let all = own + server_threads * (resolve + api);
                 assert!(all <= max, "{all} of {max} for {server_threads} server_threads");
             }
         }

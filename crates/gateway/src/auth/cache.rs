@@ -4,27 +4,28 @@
 //! - An entry's key is the SHA-256 of the whole API key; the API key itself is never stored.
 //! - An invalidation removes the entries of its key and raises the epoch. A lookup that began in an
 //!   earlier epoch is not cached, so its result cannot undo a revocation.
-//! - TTLs begin with the lookup, not with its response. While the invalidation bus is stale they are
-//!   at most [`STALE_TTL`].
+//! - TTLs begin with the lookup, not with its response.
+//! - Each read compares its own clock with the deadline in [`BusState`]. Past it, an entry is used for
+//!   [`STALE_TTL`] at most. No task has to run for that.
 //! - No entry outlives the expiry of its API key.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use linnet_platform::invalidation_bus::InvalidationSink;
+use linnet_platform::invalidation_bus::{BusState, InvalidationSink};
 use linnet_protocol::invalidation::Invalidation;
 use quick_cache::sync::Cache;
 
-use super::{credentials::KeyHash, identity::KeyIdentity};
+use super::{credentials::KeyHash, identity::KeyIdentity, lease::Leases};
 use crate::config::AuthSettings;
 
-/// Longest TTL while the invalidation bus is stale.
-const STALE_TTL: Duration = Duration::from_secs(1);
+/// Longest use of an entry while the invalidation bus is stale.
+pub(super) const STALE_TTL: Duration = Duration::from_secs(1);
 
 /// Whether an API key is valid.
 #[derive(Debug, Clone)]
@@ -35,11 +36,16 @@ pub(crate) enum KeyStatus {
     Invalid,
 }
 
+/// A cached result of a key lookup.
 #[derive(Clone)]
-struct CachedKey {
-    status: KeyStatus,
+pub(super) struct CachedKey {
+    pub(super) status: KeyStatus,
     /// The public id in the presented key. Invalidations contain this id.
     key_id: Box<str>,
+    /// The start of the lookup.
+    pub(super) verified_at: Instant,
+    /// When the API key expires; `None` if it does not.
+    pub(super) expires_at: Option<Instant>,
     fresh_until: Instant,
 }
 
@@ -54,28 +60,46 @@ pub(super) struct LookupStart {
 /// The key cache of the process.
 pub(crate) struct KeyCache {
     entries: Cache<KeyHash, CachedKey>,
+    /// Keys whose latest lookup found them valid. An entry has no lifetime and authenticates nothing.
+    known_good: Cache<KeyHash, ()>,
     epoch: AtomicU64,
-    is_live: AtomicBool,
+    bus: BusState,
+    leases: Arc<Leases>,
     ttl: Duration,
     negative_ttl: Duration,
 }
 
 impl KeyCache {
-    /// An empty cache. The invalidation bus counts as stale until it reports that it is live.
+    /// An empty cache, whose bus is stale.
     pub(crate) fn new(settings: &AuthSettings) -> Self {
+        let bus = BusState::default();
         Self {
             entries: Cache::new(settings.cache_entries),
+            known_good: Cache::new(settings.cache_entries),
             epoch: AtomicU64::new(0),
-            is_live: AtomicBool::new(false),
+            leases: Leases::new(bus.clone()),
+            bus,
             ttl: Duration::from_millis(settings.cache_ttl_ms),
             negative_ttl: Duration::from_millis(settings.negative_ttl_ms),
         }
     }
 
-    /// The cached status of a key, if it is fresh.
-    pub(super) fn get(&self, hash: &KeyHash, now: Instant) -> Option<KeyStatus> {
+    /// The cached result of a key's lookup, if it is fresh.
+    pub(super) fn get(&self, hash: &KeyHash, now: Instant) -> Option<CachedKey> {
         let entry = self.entries.get(hash)?;
-        (now < entry.fresh_until).then_some(entry.status)
+        let is_fresh = now < entry.fresh_until
+            && (now < entry.verified_at + STALE_TTL || self.bus.is_live_at(now));
+        is_fresh.then_some(entry)
+    }
+
+    /// Whether the key's latest lookup found it valid.
+    pub(super) fn is_known_good(&self, hash: &KeyHash) -> bool {
+        self.known_good.get(hash).is_some()
+    }
+
+    /// The leases of long responses, which end with their keys.
+    pub(super) fn leases(&self) -> &Arc<Leases> {
+        &self.leases
     }
 
     /// Must be called before the lookup is sent.
@@ -94,25 +118,32 @@ impl KeyCache {
         expires_in: Option<Duration>,
     ) {
         let ttl = match status {
-            KeyStatus::Valid(_) => self.ttl,
-            KeyStatus::Invalid => self.negative_ttl,
+            KeyStatus::Valid(_) => {
+                self.known_good.insert(hash, ());
+                self.ttl
+            }
+            KeyStatus::Invalid => {
+                self.known_good.remove(&hash);
+                self.negative_ttl
+            }
         };
-        let ttl = if self.is_live.load(Ordering::SeqCst) { ttl } else { ttl.min(STALE_TTL) };
-        let fresh_until = start.at + expires_in.map_or(ttl, |expires_in| expires_in.min(ttl));
         if self.epoch.load(Ordering::SeqCst) != start.epoch {
             return;
         }
-        self.entries.insert(hash, CachedKey { status, key_id: key_id.into(), fresh_until });
+        let entry = CachedKey {
+            status,
+            key_id: key_id.into(),
+            verified_at: start.at,
+            // An expiry beyond the range of the clock does not matter.
+            expires_at: expires_in.and_then(|expires_in| start.at.checked_add(expires_in)),
+            fresh_until: start.at + expires_in.map_or(ttl, |expires_in| expires_in.min(ttl)),
+        };
+        self.entries.insert(hash, entry);
         // An invalidation between the check and the insert may have missed the entry, but it raised
         // the epoch first.
         if self.epoch.load(Ordering::SeqCst) != start.epoch {
             self.entries.remove(&hash);
         }
-    }
-
-    fn flush(&self) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.entries.clear();
     }
 }
 
@@ -122,18 +153,20 @@ impl InvalidationSink for KeyCache {
         if let Some(Invalidation::Key { id }) = &invalidation {
             self.epoch.fetch_add(1, Ordering::SeqCst);
             self.entries.retain(|_, entry| *entry.key_id != **id);
+            // After the entries: a lease that begins meanwhile reads the cache after its registration.
+            self.leases.end(id);
         }
         invalidation.is_some()
     }
 
-    fn went_stale(&self) {
-        self.is_live.store(false, Ordering::SeqCst);
-        self.flush();
+    fn flush(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.entries.clear();
+        self.leases.require_verification();
     }
 
-    fn went_live(&self) {
-        self.is_live.store(true, Ordering::SeqCst);
-        self.flush();
+    fn bus_state(&self) -> &BusState {
+        &self.bus
     }
 }
 
@@ -148,7 +181,7 @@ mod tests {
 
     fn live_cache() -> KeyCache {
         let cache = KeyCache::new(&AuthSettings::default());
-        cache.went_live();
+        cache.bus.extend(Instant::now() + Duration::from_hours(1));
         cache
     }
 
@@ -187,11 +220,33 @@ mod tests {
     fn stale_bus_flushes_the_cache_and_shortens_ttls() {
         let (cache, now) = (live_cache(), Instant::now());
         cache.insert(cache.start_lookup(now), HASH, ID, valid(), None);
-        cache.went_stale();
+        cache.bus.end();
+        cache.flush();
         assert!(cache.get(&HASH, now).is_none());
         cache.insert(cache.start_lookup(now), HASH, ID, valid(), None);
         assert!(cache.get(&HASH, just_before(now + STALE_TTL)).is_some());
         assert!(cache.get(&HASH, now + STALE_TTL).is_none());
+    }
+
+    #[test]
+    fn must_28_no_entry_is_older_than_a_second_when_the_bus_task_does_not_run() {
+        let (cache, now) = (live_cache(), Instant::now());
+        cache.insert(cache.start_lookup(now), HASH, ID, valid(), None);
+        let live_until = now + Duration::from_millis(1_500);
+        cache.bus.extend(live_until);
+        assert!(cache.get(&HASH, just_before(live_until)).is_some(), "the bus is live");
+        assert!(cache.get(&HASH, live_until).is_none(), "nothing has flushed the cache");
+    }
+
+    #[test]
+    fn key_stays_known_good_until_a_lookup_rejects_it() {
+        let (cache, now) = (live_cache(), Instant::now());
+        assert!(!cache.is_known_good(&HASH));
+        cache.insert(cache.start_lookup(now), HASH, ID, valid(), None);
+        cache.flush();
+        assert!(cache.is_known_good(&HASH));
+        cache.insert(cache.start_lookup(now), HASH, ID, KeyStatus::Invalid, None);
+        assert!(!cache.is_known_good(&HASH));
     }
 
     #[test]
@@ -210,8 +265,8 @@ mod tests {
         let (cache, now) = (live_cache(), Instant::now());
         cache.insert(cache.start_lookup(now), HASH, ID, KeyStatus::Invalid, None);
         let negative_ttl = Duration::from_secs(5);
-        let before = just_before(now + negative_ttl);
-        assert!(matches!(cache.get(&HASH, before), Some(KeyStatus::Invalid)));
+        let before = cache.get(&HASH, just_before(now + negative_ttl)).unwrap();
+        assert!(matches!(before.status, KeyStatus::Invalid));
         assert!(cache.get(&HASH, now + negative_ttl).is_none());
     }
 

@@ -38,6 +38,9 @@ pub(crate) enum LookupError {
     /// The server thread that made the lookup has stopped.
     #[error("key lookup was aborted")]
     Aborted(#[from] SingleFlightError),
+    /// Invalidations arrived during each of several lookups.
+    #[error("key lookups were overtaken by invalidations")]
+    Overtaken,
 }
 
 impl LookupError {

@@ -7,6 +7,7 @@
 mod cache;
 mod credentials;
 mod identity;
+mod lease;
 mod lookup;
 
 use std::{sync::Arc, time::Instant};
@@ -20,9 +21,10 @@ use crate::{counters::Counters, upstream::UpstreamClient};
 pub(crate) use cache::{KeyCache, KeyStatus};
 pub(crate) use credentials::{CredentialError, PresentedKey, find_key};
 pub(crate) use identity::Caller;
+pub(crate) use lease::{Lease, keep};
 pub(crate) use lookup::LookupError;
 
-use credentials::KeyHash;
+pub(crate) use credentials::KeyHash;
 use lookup::VerifiedKey;
 
 /// Key and epoch: a request after an invalidation starts a new lookup.
@@ -53,12 +55,17 @@ impl KeyAuthenticator {
 
     /// The key's status from the cache.
     pub(crate) fn cached(&self, hash: &KeyHash) -> Option<KeyStatus> {
-        let status = self.cache.get(hash, Instant::now());
+        let status = self.cache.get(hash, Instant::now()).map(|cached| cached.status);
         Counters::increment(match status {
             Some(_) => &self.counters.auth_hits,
             None => &self.counters.auth_misses,
         });
         status
+    }
+
+    /// Whether the key's latest lookup found it valid, however long ago.
+    pub(crate) fn is_known_good(&self, hash: &KeyHash) -> bool {
+        self.cache.is_known_good(hash)
     }
 
     /// The key's status from a shortener. Joins an in-flight lookup of the same key.

@@ -170,6 +170,10 @@ pub struct LimitSettings {
     pub key_per_minute: u32,
     /// Burst of one API key, in requests.
     pub key_burst: u32,
+    /// Average rate of one user, over all keys, in requests per minute.
+    pub user_per_minute: u32,
+    /// Burst of one user, over all keys, in requests.
+    pub user_burst: u32,
     /// Average rate of one client address without a valid key, in requests per minute.
     pub address_per_minute: u32,
     /// Burst of one client address without a valid key, in requests.
@@ -186,6 +190,8 @@ impl Default for LimitSettings {
         Self {
             key_per_minute: 600,
             key_burst: 100,
+            user_per_minute: 600,
+            user_burst: 100,
             address_per_minute: 120,
             address_burst: 60,
             body_bytes: 1_048_576,
@@ -199,6 +205,8 @@ impl LimitSettings {
         for (key, value) in [
             ("limits.key_per_minute", self.key_per_minute),
             ("limits.key_burst", self.key_burst),
+            ("limits.user_per_minute", self.user_per_minute),
+            ("limits.user_burst", self.user_burst),
             ("limits.address_per_minute", self.address_per_minute),
             ("limits.address_burst", self.address_burst),
         ] {
@@ -215,6 +223,11 @@ impl LimitSettings {
     /// Rate per minute and burst of a key.
     pub fn key(&self) -> (NonZeroU32, NonZeroU32) {
         pair(self.key_per_minute, self.key_burst)
+    }
+
+    /// Rate per minute and burst of a user.
+    pub fn user(&self) -> (NonZeroU32, NonZeroU32) {
+        pair(self.user_per_minute, self.user_burst)
     }
 
     /// Rate per minute and burst of an address.

@@ -1,21 +1,38 @@
--- GCRA: one number per key, the theoretical arrival time (tat), in microseconds of this server's clock.
--- KEYS[1]: the key. ARGV: 1 microseconds in which one request refills, 2 burst, 3 cost (0 only peeks).
--- Returns {allowed, remaining, microseconds until a request is allowed, microseconds until full}.
+-- GCRA: one number per quota, the theoretical arrival time (tat), in microseconds of this server's clock.
+-- KEYS: one to several quotas of one request, with the same hash tag. It is charged to all of them or to none.
+-- ARGV: 1 cost (-1 gives one request back), then for each quota: microseconds in which one request refills, burst.
+-- Returns for each quota four numbers: allowed, remaining, microseconds until a request is allowed, microseconds until
+-- the quota has one more request.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local interval = tonumber(ARGV[1])
-local tolerance = interval * tonumber(ARGV[2])
-local cost = tonumber(ARGV[3])
+local cost = tonumber(ARGV[1])
 
-local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
--- A peek decides about one further request.
-local next_tat = tat + interval * math.max(cost, 1)
-local wait = next_tat - tolerance - now
-if wait > 0 then
-  return {0, 0, math.ceil(wait), math.ceil(tat - now)}
+local quotas, is_allowed = {}, true
+for n, key in ipairs(KEYS) do
+  local interval = tonumber(ARGV[2 * n])
+  local quota = {key = key, interval = interval, tolerance = interval * tonumber(ARGV[2 * n + 1])}
+  quota.tat = math.max(tonumber(redis.call('GET', key) or 0), now)
+  quota.wait = quota.tat + interval * cost - quota.tolerance - now
+  is_allowed = is_allowed and quota.wait <= 0
+  quotas[n] = quota
 end
-if cost > 0 then
-  tat = next_tat
-  redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000))
+
+local reply = {}
+for _, quota in ipairs(quotas) do
+  if is_allowed then
+    quota.tat = math.max(quota.tat + quota.interval * cost, now)
+    if quota.tat > now then
+      redis.call('SET', quota.key, string.format('%.0f', quota.tat), 'PX', math.ceil((quota.tat - now) / 1000))
+    else
+      redis.call('DEL', quota.key)
+    end
+  end
+  local left = math.max(quota.tolerance - (quota.tat - now), 0)
+  local more = quota.tat > now and quota.interval - left % quota.interval or 0
+  if quota.tat - now > quota.tolerance then more = quota.tat - now - quota.tolerance + quota.interval end
+  reply[#reply + 1] = quota.wait <= 0 and 1 or 0
+  reply[#reply + 1] = math.floor(left / quota.interval)
+  reply[#reply + 1] = math.ceil(math.max(quota.wait, 0))
+  reply[#reply + 1] = math.ceil(more)
 end
-return {1, math.floor((tolerance - (tat - now)) / interval), 0, math.ceil(tat - now)}
+return reply

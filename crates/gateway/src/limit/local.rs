@@ -64,15 +64,14 @@ impl LocalRateLimiter {
                     is_allowed: true,
                     remaining,
                     retry_after: Duration::ZERO,
-                    reset: self.interval * (self.burst - remaining),
+                    more_after: self.interval,
                 }
             }
-            Err(rejection) => RateDecision {
-                is_allowed: false,
-                remaining: 0,
-                retry_after: rejection.wait_time_from(self.clock.now()),
-                reset: self.interval * self.burst,
-            },
+            Err(rejection) => {
+                let retry_after = rejection.wait_time_from(self.clock.now());
+                let more_after = retry_after;
+                RateDecision { is_allowed: false, remaining: 0, retry_after, more_after }
+            }
         }
     }
 
@@ -83,7 +82,7 @@ impl LocalRateLimiter {
 }
 
 /// Evicts keys with a full quota every [`SWEEP_EVERY`]; never returns.
-pub(crate) async fn sweep(limiters: std::sync::Arc<[LocalRateLimiter; 2]>) {
+pub(crate) async fn sweep(limiters: std::sync::Arc<[LocalRateLimiter; 3]>) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
         ticks.tick().await;
@@ -96,9 +95,10 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::counters::LimitReason;
 
     fn policy(burst: u32) -> RatePolicy {
-        RatePolicy::new("p", (NonZeroU32::new(1).unwrap(), NonZeroU32::new(burst).unwrap()))
+        RatePolicy::new("p", LimitReason::Key, (NonZeroU32::new(1).unwrap(), NonZeroU32::new(burst).unwrap()))
     }
 
     #[test]

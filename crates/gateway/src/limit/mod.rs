@@ -1,9 +1,10 @@
-//! Rate limits by API key or client address: GCRA in Redis for all gateways together, or in this
+//! Rate limits by API key, user and client address: GCRA in Redis for all gateways together, or in this
 //! process while Redis is unavailable.
 //!
 //! Invariants:
-//! - A request with a valid key counts by key. Every other request, a failed authentication
-//!   included, counts by address.
+//! - A request with a valid key counts by key and by the key's user, so a user's keys share one
+//!   allowance. Every other request, a failed authentication included, counts by address.
+//! - A request is charged to all of its quotas or, if one of them is exhausted, to none.
 //! - Quotas refill by Redis's clock, so gateways need no synchronized clocks.
 //! - A Redis key expires when its quota is full.
 
@@ -17,11 +18,15 @@ use std::{
 };
 
 use actix_web::http::header::HeaderMap;
+use linnet_domain::UserId;
 use linnet_platform::redis_client::RedisClient;
 use linnet_protocol::address_hash::AddressHasher;
 use redis::Script;
 
-use crate::{config::LimitSettings, counters::Counters};
+use crate::{
+    config::LimitSettings,
+    counters::{Counters, LimitReason},
+};
 use local::LocalRateLimiter;
 use policy::{RateDecision, RatePolicy};
 
@@ -29,77 +34,112 @@ pub(crate) use local::sweep;
 
 const SCRIPT: &str = include_str!("gcra.lua");
 
-/// The key or address that a request counts against.
+/// What a request counts against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RateKey<'a> {
-    /// An API key, by its public id.
-    Key(&'a str),
+    /// An API key, by its public id, and its user.
+    Key {
+        /// The public id.
+        id: &'a str,
+        /// The owner.
+        user: UserId,
+    },
     /// A client address. All unknown addresses share one quota.
     Address(Option<IpAddr>),
 }
 
-impl RateKey<'_> {
-    /// The Redis key. It contains the keyed hash of a [`ClientNetwork`](linnet_platform::client_network::ClientNetwork),
-    /// because an append-only file outlives the request.
-    fn redis_key(self, addresses: &AddressHasher) -> String {
-        match self {
-            Self::Key(id) => format!("linnet:rate:k:{id}"),
-            Self::Address(None) => "linnet:rate:a:-".to_owned(),
-            Self::Address(Some(address)) => format!("linnet:rate:a:{}", addresses.hash(address)),
-        }
+/// A quota: its policy, the limiter that replaces Redis, and its Redis key.
+struct QuotaKey<'a> {
+    policy: &'a RatePolicy,
+    local: &'a LocalRateLimiter,
+    redis_key: String,
+}
+
+/// The Redis key of an address. It contains the keyed hash of a
+/// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork), because an append-only file outlives the request.
+fn address_key(address: Option<IpAddr>, addresses: &AddressHasher) -> String {
+    match address {
+        None => "linnet:rate:a:-".to_owned(),
+        Some(address) => format!("linnet:rate:a:{}", addresses.hash(address)),
     }
 }
 
 /// The policies and their local limiters; one for the process.
 pub(crate) struct RateLimits {
     key: RatePolicy,
+    user: RatePolicy,
     address: RatePolicy,
-    local: Arc<[LocalRateLimiter; 2]>,
+    local: Arc<[LocalRateLimiter; 3]>,
     addresses: AddressHasher,
 }
 
 impl RateLimits {
     pub(crate) fn new(settings: &LimitSettings, addresses: AddressHasher) -> Self {
-        let key = RatePolicy::new("key", settings.key());
-        let address = RatePolicy::new("address", settings.address());
-        let local = Arc::new([LocalRateLimiter::new(&key), LocalRateLimiter::new(&address)]);
-        Self { key, address, local, addresses }
+        let key = RatePolicy::new("key", LimitReason::Key, settings.key());
+        let user = RatePolicy::new("user", LimitReason::User, settings.user());
+        let address = RatePolicy::new("address", LimitReason::Address, settings.address());
+        let local = Arc::new([&key, &user, &address].map(LocalRateLimiter::new));
+        Self { key, user, address, local, addresses }
     }
 
     /// The limiters that [`sweep`] maintains.
-    pub(crate) fn local(&self) -> Arc<[LocalRateLimiter; 2]> {
+    pub(crate) fn local(&self) -> Arc<[LocalRateLimiter; 3]> {
         Arc::clone(&self.local)
     }
 
-    fn of(&self, rate_key: RateKey<'_>) -> (&RatePolicy, &LocalRateLimiter) {
-        let [key, address] = &*self.local;
+    fn quotas(&self, rate_key: RateKey<'_>) -> Vec<QuotaKey<'_>> {
+        let [key, user, address] = &*self.local;
         match rate_key {
-            RateKey::Key(_) => (&self.key, key),
-            RateKey::Address(_) => (&self.address, address),
+            // The hash tag keeps both on one node of a Redis Cluster.
+            RateKey::Key { id, user: owner } => vec![
+                QuotaKey {
+                    policy: &self.key,
+                    local: key,
+                    redis_key: format!("linnet:rate:k:{{{owner}}}:{id}"),
+                },
+                QuotaKey {
+                    policy: &self.user,
+                    local: user,
+                    redis_key: format!("linnet:rate:u:{{{owner}}}"),
+                },
+            ],
+            RateKey::Address(client) => vec![QuotaKey {
+                policy: &self.address,
+                local: address,
+                redis_key: address_key(client, &self.addresses),
+            }],
         }
     }
 }
 
-/// A decision about a request, with the policy that it follows.
+/// The decision about a request, with the policies that were applied.
 pub(crate) struct AppliedLimit<'a> {
-    decision: RateDecision,
-    policy: &'a RatePolicy,
+    quotas: Vec<(RateDecision, &'a RatePolicy)>,
 }
 
 impl AppliedLimit<'_> {
-    /// Whether the request is within its rate.
+    /// Whether the request is within every rate.
     pub(crate) fn is_allowed(&self) -> bool {
-        self.decision.is_allowed
+        self.quotas.iter().all(|(decision, _)| decision.is_allowed)
     }
 
     /// The value of `Retry-After` in seconds, at least 1.
     pub(crate) fn retry_after_s(&self) -> u64 {
-        self.decision.retry_after_s()
+        self.quotas.iter().map(|(decision, _)| decision.retry_after_s()).max().unwrap_or(1)
     }
 
-    /// Adds `RateLimit` and `RateLimit-Policy`.
+    /// The names of the policies whose quota is exhausted.
+    pub(crate) fn violated_policies(&self) -> Vec<&'static str> {
+        self.violated().map(RatePolicy::name).collect()
+    }
+
+    fn violated(&self) -> impl Iterator<Item = &RatePolicy> {
+        self.quotas.iter().filter(|(decision, _)| !decision.is_allowed).map(|(_, policy)| *policy)
+    }
+
+    /// Adds `RateLimit` and `RateLimit-Policy`, each with an item for every policy.
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
-        self.decision.write_headers(self.policy, headers);
+        policy::write_headers(&self.quotas, headers);
     }
 }
 
@@ -123,57 +163,61 @@ impl RateLimiter {
 
     /// Counts one request and decides whether it is allowed.
     pub(crate) async fn charge(&self, rate_key: RateKey<'_>) -> AppliedLimit<'_> {
-        let limit = self.decide(rate_key, 1).await;
-        if !limit.is_allowed() {
-            Counters::increment(match rate_key {
-                RateKey::Key(_) => &self.counters.limited_keys,
-                RateKey::Address(_) => &self.counters.limited_addresses,
-            });
+        let limit = self.decide(rate_key).await;
+        if let Some(policy) = limit.violated().next() {
+            self.counters.limited(policy.reason());
         }
         limit
     }
 
-    /// Decides whether a request would be allowed, without counting it. Without Redis the request
-    /// is counted, because local quotas cannot be read without charging them.
-    pub(crate) async fn peek(&self, rate_key: RateKey<'_>) -> AppliedLimit<'_> {
-        self.decide(rate_key, 0).await
+    /// Counts the lookup of an unknown key. [`Self::give_back`] undoes it when the key is valid.
+    pub(crate) async fn charge_lookup(&self, address: Option<IpAddr>) -> AppliedLimit<'_> {
+        let limit = self.decide(RateKey::Address(address)).await;
+        if !limit.is_allowed() {
+            self.counters.limited(LimitReason::Lookup);
+        }
+        limit
     }
 
-    async fn decide(&self, rate_key: RateKey<'_>, cost: u8) -> AppliedLimit<'_> {
-        let (policy, local) = self.limits.of(rate_key);
-        let redis_key = rate_key.redis_key(&self.limits.addresses);
-        let decision = self.decide_in_redis(&redis_key, policy, cost).await;
-        let is_local = decision.is_none();
+    /// Gives one request back. Without Redis the quota refills by itself.
+    pub(crate) async fn give_back(&self, address: Option<IpAddr>) {
+        let quotas = self.limits.quotas(RateKey::Address(address));
+        self.decide_in_redis(&quotas, -1).await;
+    }
+
+    async fn decide(&self, rate_key: RateKey<'_>) -> AppliedLimit<'_> {
+        let quotas = self.limits.quotas(rate_key);
+        let decisions = self.decide_in_redis(&quotas, 1).await;
+        let is_local = decisions.is_none();
         // Loaded first: server threads share this cache line, and it rarely changes.
         if self.counters.is_limiting_locally.load(Ordering::Relaxed) != is_local {
             self.counters.is_limiting_locally.store(is_local, Ordering::Relaxed);
         }
-        let decision = decision.unwrap_or_else(|| {
+        let decisions = decisions.unwrap_or_else(|| {
             Counters::increment(&self.counters.local_limits);
-            local.charge(&redis_key)
+            quotas.iter().map(|quota| quota.local.charge(&quota.redis_key)).collect()
         });
-        AppliedLimit { decision, policy }
+        let policies = quotas.iter().map(|quota| quota.policy);
+        AppliedLimit { quotas: decisions.into_iter().zip(policies).collect() }
     }
 
     /// `None` if Redis is unavailable.
     async fn decide_in_redis(
         &self,
-        redis_key: &str,
-        policy: &RatePolicy,
-        cost: u8,
-    ) -> Option<RateDecision> {
+        quotas: &[QuotaKey<'_>],
+        cost: i8,
+    ) -> Option<Vec<RateDecision>> {
         let redis = self.redis.as_ref().filter(|redis| redis.is_up())?;
-        let mut invocation = self.script.key(redis_key);
-        let interval_us = u64::try_from(policy.interval().as_micros()).unwrap_or(u64::MAX);
-        invocation.arg(interval_us).arg(policy.burst().get()).arg(cost);
-        let reply: Result<(u8, u32, u64, u64), _> = redis.script(&invocation).await;
+        let mut invocation = self.script.prepare_invoke();
+        invocation.arg(cost);
+        for quota in quotas {
+            let interval_us =
+                u64::try_from(quota.policy.interval().as_micros()).unwrap_or(u64::MAX);
+            invocation.key(&quota.redis_key).arg(interval_us).arg(quota.policy.burst().get());
+        }
+        let reply: Result<Vec<u64>, _> = redis.script(&invocation).await;
         match reply {
-            Ok((allowed, remaining, retry_after_us, reset_us)) => Some(RateDecision {
-                is_allowed: allowed == 1,
-                remaining,
-                retry_after: Duration::from_micros(retry_after_us),
-                reset: Duration::from_micros(reset_us),
-            }),
+            Ok(numbers) => numbers.chunks_exact(4).map(decision).collect(),
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
@@ -183,6 +227,17 @@ impl RateLimiter {
             }
         }
     }
+}
+
+/// A decision from the script's four numbers.
+fn decision(numbers: &[u64]) -> Option<RateDecision> {
+    let [allowed, remaining, retry_after_us, more_after_us] = *numbers else { return None };
+    Some(RateDecision {
+        is_allowed: allowed == 1,
+        remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+        retry_after: Duration::from_micros(retry_after_us),
+        more_after: Duration::from_micros(more_after_us),
+    })
 }
 
 #[cfg(test)]
@@ -195,10 +250,10 @@ mod tests {
     fn must_31_the_redis_key_of_an_address_does_not_contain_it() {
         let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
         let addresses = AddressHasher::new(&settings);
-        let key = |address: &str| RateKey::Address(address.parse().ok()).redis_key(&addresses);
+        let key = |address: &str| address_key(address.parse().ok(), &addresses);
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_ne!(key("192.0.2.1"), RateKey::Address(None).redis_key(&addresses));
+        assert_ne!(key("192.0.2.1"), address_key(None, &addresses));
         for (address, part) in [("192.0.2.1", "192.0.2"), ("2001:db8::1", "20010db8")] {
             assert!(!key(address).contains(part), "{}", key(address));
         }

@@ -4,6 +4,8 @@ use std::{num::NonZeroU32, time::Duration};
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::counters::LimitReason;
+
 /// The policy, as in <https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/>.
 const POLICY_HEADER: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// The remaining quota, as in the same draft.
@@ -15,18 +17,32 @@ const MICROS_PER_MINUTE: u64 = 60_000_000;
 #[derive(Debug, Clone)]
 pub(crate) struct RatePolicy {
     name: &'static str,
+    reason: LimitReason,
     per_minute: NonZeroU32,
     burst: NonZeroU32,
-    header: HeaderValue,
+    header: String,
 }
 
 impl RatePolicy {
     /// `name` appears in the response headers.
-    pub(crate) fn new(name: &'static str, (per_minute, burst): (NonZeroU32, NonZeroU32)) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        reason: LimitReason,
+        (per_minute, burst): (NonZeroU32, NonZeroU32),
+    ) -> Self {
         let refill = interval(per_minute).saturating_mul(burst.get());
-        let text = format!("\"{name}\";q={burst};w={}", seconds_rounded_up(refill));
-        let header = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
-        Self { name, per_minute, burst, header }
+        let header = format!("\"{name}\";q={burst};w={}", seconds_rounded_up(refill));
+        Self { name, reason, per_minute, burst, header }
+    }
+
+    /// The name in headers and problems.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The label under which rejections are counted.
+    pub(crate) fn reason(&self) -> LimitReason {
+        self.reason
     }
 
     /// Time in which one request refills; at least 1 µs.
@@ -57,8 +73,8 @@ pub(crate) struct RateDecision {
     pub(crate) remaining: u32,
     /// Time until a request is allowed; zero if this one is.
     pub(crate) retry_after: Duration,
-    /// Time until the quota is full.
-    pub(crate) reset: Duration,
+    /// Time until the quota has one more request; zero if it is full.
+    pub(crate) more_after: Duration,
 }
 
 impl RateDecision {
@@ -66,19 +82,21 @@ impl RateDecision {
     pub(crate) fn retry_after_s(&self) -> u64 {
         seconds_rounded_up(self.retry_after).max(1)
     }
+}
 
-    /// Adds `RateLimit` and `RateLimit-Policy`.
-    pub(crate) fn write_headers(&self, policy: &RatePolicy, headers: &mut HeaderMap) {
-        let quota = format!(
-            "\"{}\";r={};t={}",
-            policy.name,
-            self.remaining,
-            seconds_rounded_up(self.reset)
-        );
-        if let Ok(quota) = HeaderValue::from_maybe_shared(bytes::Bytes::from(quota)) {
-            headers.insert(QUOTA_HEADER, quota);
-            headers.insert(POLICY_HEADER, policy.header.clone());
-        }
+/// Adds `RateLimit` and `RateLimit-Policy`, each a list with an item for every policy.
+pub(super) fn write_headers(quotas: &[(RateDecision, &RatePolicy)], headers: &mut HeaderMap) {
+    let quota = quotas.iter().map(|(decision, policy)| {
+        let more_after_s = seconds_rounded_up(decision.more_after);
+        format!("\"{}\";r={};t={more_after_s}", policy.name, decision.remaining)
+    });
+    let policies = quotas.iter().map(|(_, policy)| policy.header.as_str());
+    let value = |text: String| HeaderValue::from_maybe_shared(bytes::Bytes::from(text));
+    let quota = value(quota.collect::<Vec<_>>().join(", "));
+    let policies = value(policies.collect::<Vec<_>>().join(", "));
+    if let (Ok(quota), Ok(policies)) = (quota, policies) {
+        headers.insert(QUOTA_HEADER, quota);
+        headers.insert(POLICY_HEADER, policies);
     }
 }
 
@@ -88,7 +106,7 @@ mod tests {
 
     fn policy(per_minute: u32, burst: u32) -> RatePolicy {
         let number = |n| NonZeroU32::new(n).unwrap();
-        RatePolicy::new("default", (number(per_minute), number(burst)))
+        RatePolicy::new("default", LimitReason::Key, (number(per_minute), number(burst)))
     }
 
     #[test]
@@ -98,12 +116,15 @@ mod tests {
             is_allowed: true,
             remaining: 42,
             retry_after: Duration::ZERO,
-            reset: Duration::from_micros(5_800_001),
+            more_after: Duration::from_micros(5_800_001),
         };
         let mut headers = HeaderMap::new();
-        decision.write_headers(&policy, &mut headers);
-        assert_eq!(headers.get("ratelimit-policy").unwrap(), "\"default\";q=100;w=10");
-        assert_eq!(headers.get("ratelimit").unwrap(), "\"default\";r=42;t=6");
+        let quotas = [(decision, &policy), (RateDecision { remaining: 7, ..decision }, &policy)];
+        write_headers(&quotas, &mut headers);
+        let item = "\"default\";q=100;w=10";
+        assert_eq!(headers.get("ratelimit-policy").unwrap(), &format!("{item}, {item}"));
+        let expected = "\"default\";r=42;t=6, \"default\";r=7;t=6";
+        assert_eq!(headers.get("ratelimit").unwrap(), expected);
     }
 
     #[test]
@@ -112,7 +133,7 @@ mod tests {
             is_allowed: false,
             remaining: 0,
             retry_after: Duration::from_micros(micros),
-            reset: Duration::ZERO,
+            more_after: Duration::ZERO,
         };
         assert_eq!(after(1).retry_after_s(), 1);
         assert_eq!(after(1_000_001).retry_after_s(), 2);

@@ -18,15 +18,16 @@ use http::{HeaderName, HeaderValue, Method, Response, uri::PathAndQuery};
 use hyper::body::{Body as _, Incoming};
 use linnet_platform::client_network::ClientNetwork;
 use linnet_protocol::{
-    problem::Problem,
+    problem::{PROBLEM_HEADER, Problem},
     routes::{BodyMode, RequestBody, Route},
     settings::ServiceSettings,
 };
 use tokio::time::Instant;
 
 use crate::{
-    auth::Caller,
+    auth::{Caller, Lease},
     body_budget::{BodyOwner, STREAM_BYTES},
+    counters::LimitReason,
     problems,
     thread_state::ThreadState,
     upstream::{Call, CallBody, UpstreamError},
@@ -51,17 +52,26 @@ fn body_owner(caller: &Caller, address: Option<IpAddr>) -> BodyOwner {
     }
 }
 
-/// Forwards the request with the identity of `caller`. `address` is the client's address.
+/// The client of a request.
+pub(crate) struct Client<'a> {
+    pub(crate) caller: &'a Caller,
+    /// The client's address.
+    pub(crate) address: Option<IpAddr>,
+    /// A streamed exchange ends with it; `None` for a caller without a key.
+    pub(crate) lease: Option<Lease>,
+}
+
+/// Forwards the request with the identity of the client's caller.
 ///
 /// A streamed request has an idle timeout instead of the request timeout.
 pub(crate) async fn forward(
     state: &ThreadState,
     request: &HttpRequest,
     mut payload: Payload,
-    caller: &Caller,
-    address: Option<IpAddr>,
+    client: Client<'_>,
     route: &Route,
 ) -> HttpResponse {
+    let Client { caller, address, lease } = client;
     let deadline = Instant::now() + state.request_timeout;
     let headers = request.headers();
     let mut reserved = state.bodies.reserve(body_owner(caller, address));
@@ -101,7 +111,7 @@ pub(crate) async fn forward(
         }
     };
     let exchange = Exchange { state, request, caller, address, route, deadline };
-    let response = exchange.run(body, upload).await;
+    let response = exchange.run(body, upload, lease).await;
     let response = response.unwrap_or_else(|problem| problems::response(&problem));
     match unread {
         Some(payload) => without_body(headers, response, payload),
@@ -127,19 +137,37 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn run(self, body: CallBody, upload: Option<Upload>) -> Result<HttpResponse, Problem> {
+    async fn run(
+        self,
+        body: CallBody,
+        upload: Option<Upload>,
+        mut lease: Option<Lease>,
+    ) -> Result<HttpResponse, Problem> {
         let Self { state, request, caller, address, route, deadline } = self;
         // A shortener responds after the end of an upload, which has no deadline.
         let head_deadline = upload.is_none().then_some(deadline);
         let call = call(state, request, caller, address, body, head_deadline)?;
         let is_head = call.method == Method::HEAD;
-        let result = state.client.call(call);
-        let result = match &upload {
+        let result = async {
+            let result = state.client.call(call);
+            match &upload {
+                None => result.await,
+                Some(upload) => upload
+                    .wait_for(result, STREAM_IDLE_TIMEOUT)
+                    .await
+                    .unwrap_or(Err(UpstreamError::TimedOut)),
+            }
+        };
+        let result = match &mut lease {
             None => result.await,
-            Some(upload) => upload
-                .wait_for(result, STREAM_IDLE_TIMEOUT)
-                .await
-                .unwrap_or(Err(UpstreamError::TimedOut)),
+            Some(lease) => tokio::select! {
+                biased;
+                () = lease.ended() => {
+                    let response = problems::response(&problems::key_ended());
+                    return Ok(request_body::closing(response, upload));
+                }
+                result = result => result,
+            },
         };
         let response = result.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "call to shortener failed");
@@ -149,7 +177,7 @@ impl Exchange<'_> {
             BodyMode::Buffered => BodyTimeout::Deadline(deadline),
             BodyMode::Streamed => BodyTimeout::Idle(STREAM_IDLE_TIMEOUT),
         };
-        Ok(respond(state, response, is_head, body_timeout, upload))
+        Ok(respond(state, response, is_head, body_timeout, upload, lease))
     }
 }
 
@@ -191,8 +219,13 @@ fn respond(
     is_head: bool,
     body_timeout: BodyTimeout,
     upload: Option<Upload>,
+    lease: Option<Lease>,
 ) -> HttpResponse {
     let (parts, incoming) = response.into_parts();
+    if parts.status == http::StatusCode::TOO_MANY_REQUESTS {
+        let code = parts.headers.get(PROBLEM_HEADER).and_then(|code| code.to_str().ok());
+        state.counters.limited(LimitReason::of_problem(code.unwrap_or_default()));
+    }
     let status = StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let content_length = || {
         let length = parts.headers.get(http::header::CONTENT_LENGTH)?;
@@ -212,7 +245,7 @@ fn respond(
     let body_timeout =
         if is_event_stream { BodyTimeout::Idle(STREAM_IDLE_TIMEOUT) } else { body_timeout };
     let is_early = upload.as_ref().is_some_and(Upload::is_incomplete);
-    let mut body = ProxiedBody::new(incoming, size, body_timeout, upload);
+    let mut body = ProxiedBody::new(incoming, size, body_timeout, upload).ending_with_lease(lease);
     if is_event_stream {
         body = body.ending_with(state.lifecycle.stopping().cancelled_owned());
     }

@@ -112,12 +112,17 @@ pub(super) async fn read(
 /// short time, and closes the connection.
 pub(crate) fn without_body(
     headers: &HeaderMap,
-    mut response: HttpResponse,
+    response: HttpResponse,
     mut payload: Payload,
 ) -> HttpResponse {
     if !has_body(headers) || has_arrived(&mut payload) {
         return response;
     }
+    closing(response, payload)
+}
+
+/// Closes the connection after the response, which owns the payload or the upload that reads it.
+pub(super) fn closing<P: Unpin + 'static>(mut response: HttpResponse, payload: P) -> HttpResponse {
     response.head_mut().set_connection_type(ConnectionType::Close);
     response.map_body(|_, body| BoxBody::new(BodyWithPayload { body, _payload: payload }))
 }
@@ -133,12 +138,12 @@ fn has_arrived(payload: &mut Payload) -> bool {
     }
 }
 
-struct BodyWithPayload {
+struct BodyWithPayload<P> {
     body: BoxBody,
-    _payload: Payload,
+    _payload: P,
 }
 
-impl MessageBody for BodyWithPayload {
+impl<P: Unpin> MessageBody for BodyWithPayload<P> {
     type Error = Box<dyn std::error::Error>;
 
     fn size(&self) -> BodySize {

@@ -17,12 +17,19 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::request_body::Upload;
+use crate::auth::Lease;
 
 /// The body did not arrive in time. The head is already sent, so the connection is closed to show
 /// that the body is incomplete.
 #[derive(Debug, thiserror::Error)]
 #[error("shortener did not send the response body in time")]
 struct BodyTimedOut;
+
+/// The key that authorized the response has ended. The connection is closed to show that the body is
+/// incomplete.
+#[derive(Debug, thiserror::Error)]
+#[error("API key of the response was revoked or expired")]
+struct LeaseEnded;
 
 /// The timeout of a response body.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +47,7 @@ pub(crate) struct ProxiedBody {
     timeout: BodyTimeout,
     timer: Option<Pin<Box<Sleep>>>,
     stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    lease: Option<Lease>,
     _upload: Option<Upload>,
 }
 
@@ -52,12 +60,19 @@ impl ProxiedBody {
         timeout: BodyTimeout,
         upload: Option<Upload>,
     ) -> Self {
-        Self { incoming, size, timeout, timer: None, stopping: None, _upload: upload }
+        Self { incoming, size, timeout, timer: None, stopping: None, lease: None, _upload: upload }
     }
 
     /// Completes the body when the process stops. For event streams, whose clients reconnect.
     pub(crate) fn ending_with(mut self, stopping: WaitForCancellationFutureOwned) -> Self {
         self.stopping = Some(Box::pin(stopping));
+        self
+    }
+
+    /// Ends the body with the lease. An event stream ends cleanly, and its client finds the reason when
+    /// it reconnects. Every other body is cut off.
+    pub(crate) fn ending_with_lease(mut self, lease: Option<Lease>) -> Self {
+        self.lease = lease;
         self
     }
 
@@ -91,6 +106,11 @@ impl MessageBody for ProxiedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        // First: not one more byte is sent after the end.
+        if self.lease.as_mut().is_some_and(|lease| lease.poll_ended(cx).is_ready()) {
+            let is_event_stream = self.stopping.is_some();
+            return Poll::Ready((!is_event_stream).then(|| Err(LeaseEnded.into())));
+        }
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(None) => return Poll::Ready(None),

@@ -7,7 +7,7 @@ use linnet_domain::Scope;
 use linnet_protocol::{problem::Problem, routes::Route};
 
 use crate::{
-    auth::{self, Caller, KeyStatus},
+    auth::{self, Caller, KeyHash, KeyStatus, Lease, PresentedKey},
     config::Anonymous,
     limit::{AppliedLimit, RateKey},
     problems,
@@ -20,13 +20,29 @@ pub(super) struct Access<'a> {
     pub(super) limit: AppliedLimit<'a>,
 }
 
+/// A lease on the key of an allowed request; `None` for a caller without a key.
+pub(super) async fn lease(
+    state: &ThreadState,
+    request: &HttpRequest,
+) -> Result<Option<Lease>, Problem> {
+    let Ok(Some(key)) = auth::find_key(request.headers(), request.query_string()) else {
+        return Ok(None);
+    };
+    let lease = state.authenticator.lease(&state.client, key, key.hash()).await;
+    match lease {
+        Ok(Some(lease)) => Ok(Some(lease)),
+        Ok(None) => Err(problems::invalid_key()),
+        Err(error) => Err(problems::from_lookup(&error)),
+    }
+}
+
 impl<'a> Access<'a> {
     /// A request over its limit is 429, whatever its credentials are.
     fn new(limit: AppliedLimit<'a>, caller: Result<Caller, Problem>) -> Self {
         let caller = if limit.is_allowed() {
             caller
         } else {
-            Err(problems::rate_limited(limit.retry_after_s()))
+            Err(problems::rate_limited(&limit))
         };
         Self { caller, limit }
     }
@@ -52,28 +68,61 @@ pub(super) async fn check<'a>(
         }
     };
     let hash = key.hash();
-    let status = if let Some(status) = state.authenticator.cached(&hash) {
-        status
-    } else {
-        // An address over its limit gets no lookup, because each unknown key costs one.
-        let limit = state.limiter.peek(by_address).await;
-        if !limit.is_allowed() {
-            let problem = problems::rate_limited(limit.retry_after_s());
-            return Access { caller: Err(problem), limit };
-        }
-        match state.authenticator.look_up(&state.client, key, hash).await {
-            Ok(status) => status,
-            Err(error) => return Access::new(limit, Err(problems::from_lookup(&error))),
-        }
+    let (status, paid) = match state.authenticator.cached(&hash) {
+        Some(status) => (status, None),
+        None => match look_up(state, key, hash, address).await {
+            Ok(found) => found,
+            Err(access) => return access,
+        },
     };
     match status {
         KeyStatus::Invalid => {
-            let limit = state.limiter.charge(by_address).await;
+            let limit = match paid {
+                Some(limit) => limit,
+                None => state.limiter.charge(by_address).await,
+            };
             Access::new(limit, Err(problems::invalid_key()))
         }
         KeyStatus::Valid(identity) => {
-            let limit = state.limiter.charge(RateKey::Key(identity.key_id())).await;
+            if paid.is_some() {
+                state.limiter.give_back(address).await;
+            }
+            let rate_key = RateKey::Key { id: identity.key_id(), user: identity.user_id() };
+            let limit = state.limiter.charge(rate_key).await;
             Access::new(limit, Ok(Caller::Key(identity)))
+        }
+    }
+}
+
+/// Looks an uncached key up, and returns what the lookup was charged to.
+///
+/// Each unknown key costs a lookup, so it is charged to the address first: any number of concurrent
+/// requests causes no more lookups than the address may make. A key that was valid before is not
+/// charged: others at its address may have used up the quota with invalid keys.
+async fn look_up<'a>(
+    state: &'a ThreadState,
+    key: PresentedKey<'_>,
+    hash: KeyHash,
+    address: Option<IpAddr>,
+) -> Result<(KeyStatus, Option<AppliedLimit<'a>>), Access<'a>> {
+    let paid = if state.authenticator.is_known_good(&hash) {
+        None
+    } else {
+        let limit = state.limiter.charge_lookup(address).await;
+        if !limit.is_allowed() {
+            let problem = problems::rate_limited(&limit);
+            return Err(Access { caller: Err(problem), limit });
+        }
+        Some(limit)
+    };
+    match state.authenticator.look_up(&state.client, key, hash).await {
+        Ok(status) => Ok((status, paid)),
+        Err(error) => {
+            let limit = match paid {
+                Some(limit) => limit,
+                None => state.limiter.charge(RateKey::Address(address)).await,
+            };
+            Err(Access { caller: Err(problems::from_lookup(&error)), limit })
         }
     }
 }

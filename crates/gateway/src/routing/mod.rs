@@ -6,6 +6,7 @@
 //!   address limit bounds how fast keys can be guessed.
 //! - An invalid key is 401 in every `gateway.anonymous` mode: the request never counts as anonymous.
 //! - A rejection never waits for the request's body.
+//! - A response that lasts holds a lease on its key, and ends with it.
 //! - Every response to an allowed method has the `RateLimit` headers.
 
 mod access;
@@ -20,7 +21,10 @@ use actix_web::{
     web,
 };
 use linnet_domain::Scope;
-use linnet_protocol::{problem::Problem, routes::Route};
+use linnet_protocol::{
+    problem::Problem,
+    routes::{BodyMode, Route},
+};
 
 use crate::{problems, proxy, thread_state::ThreadState};
 
@@ -67,13 +71,19 @@ async fn forward(
     let peer = request.peer_addr().map(|peer| peer.ip());
     let address = proxy::client_address(peer, request.headers(), &state.trusted_peers);
     let access = access::check(state, route, request, address).await;
-    let rejection = match access.caller {
-        Ok(caller) if caller.has_scope(scope) => Ok(caller),
+    let admitted = match access.caller {
+        Ok(caller) if caller.has_scope(scope) => match route.body_mode {
+            BodyMode::Buffered => Ok((caller, None)),
+            BodyMode::Streamed => access::lease(state, request).await.map(|lease| (caller, lease)),
+        },
         Ok(caller) => Err(problems::missing_scope(&caller, scope)),
         Err(problem) => Err(problem),
     };
-    let mut response = match rejection {
-        Ok(caller) => proxy::forward(state, request, payload, &caller, address, route).await,
+    let mut response = match admitted {
+        Ok((caller, lease)) => {
+            let client = proxy::Client { caller: &caller, address, lease };
+            proxy::forward(state, request, payload, client, route).await
+        }
         Err(problem) => {
             proxy::without_body(request.headers(), problems::response(&problem), payload)
         }

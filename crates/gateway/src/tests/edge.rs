@@ -67,7 +67,7 @@ async fn must_24_metrics_are_on_the_admin_listener_only_and_labels_are_bounded()
         "linnet_gateway_breaker_state{upstream=\"0\"} 0",
         "linnet_gateway_auth_cache_hits_total 49",
         "linnet_gateway_auth_cache_misses_total 1",
-        "linnet_gateway_limited_total{kind=\"key\"} 0",
+        "linnet_gateway_limited_total{reason=\"key\"} 0",
         "linnet_gateway_limit_fallback 1",
         "linnet_gateway_invalidation_bus_live 0",
     ] {

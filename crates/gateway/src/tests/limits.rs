@@ -35,20 +35,26 @@ async fn two_gateways_with_redis_allow_exactly_one_burst() {
     assert_eq!(statuses(&one, KEY, 3).await, [200; 3]);
     let last = two.client.get_as(KEY, "/api/v1/urls").await;
     assert_eq!(last.status, 200);
-    assert_eq!(last.header("ratelimit-policy"), "\"key\";q=5;w=300");
+    assert_eq!(last.header("ratelimit-policy"), "\"key\";q=5;w=300, \"user\";q=10000;w=10");
     assert!(last.header("ratelimit").starts_with("\"key\";r=1;t="), "{last:?}");
+    assert!(last.header("ratelimit").contains(", \"user\";r=999"), "{last:?}");
     assert_eq!(two.client.get_as(KEY, "/api/v1/urls").await.status, 200);
 
     let rejected = one.client.get_as(KEY, "/api/v1/urls").await;
     assert_eq!((rejected.status, rejected.problem().as_str()), (429, "rate_limited"));
     assert!(rejected.header("ratelimit").starts_with("\"key\";r=0;t="), "{rejected:?}");
+    let problem = rejected.json();
+    assert_eq!(problem["violated-policies"], serde_json::json!(["key"]));
+    let quota_exceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+    assert_eq!(problem["type"], quota_exceeded);
+    assert!(problem["detail"].as_str().unwrap().contains("`key`"), "{problem}");
     let wait: u64 = rejected.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
-    assert_eq!(one.metrics.value("linnet_gateway_limited_total", &[("kind", "key")]), Some(1.0));
+    assert_eq!(one.metrics.value("linnet_gateway_limited_total", &[("reason", "key")]), Some(1.0));
     assert_eq!(one.metric("linnet_gateway_local_limits_total"), counted_locally);
 
     let keys = redis.keys().await;
-    assert!(keys.iter().any(|(name, _)| name == "linnet:rate:k:Ab3xYz01"), "{keys:?}");
+    assert!(keys.iter().any(|(name, _)| name == "linnet:rate:k:{7}:Ab3xYz01"), "{keys:?}");
     assert!(keys.iter().all(|(_, ttl)| *ttl > 0 && *ttl <= 300_000), "{keys:?}");
 }
 
@@ -109,4 +115,99 @@ async fn gateway_counts_locally_while_redis_is_unavailable() {
     })
     .await;
     gateway.uses_redis().await;
+}
+
+/// A valid key of the same user as [`KEY`].
+fn sibling_key(number: u8) -> String {
+    KEY.replace("Yz01", &format!("Yz{number:02}"))
+}
+
+#[actix_web::test]
+async fn must_26_all_keys_of_a_user_share_one_allowance() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    for url in [&redis.url, &no_redis()] {
+        let mut settings = tight(url, &shortener);
+        settings.limits.user_per_minute = 1;
+        settings.limits.user_burst = 8;
+        settings.limits.address_burst = 1_000;
+        let gateway = Gateway::start(settings).await;
+        if *url == redis.url {
+            gateway.uses_redis().await;
+        }
+        let mut allowed = 0;
+        let mut rejected = None;
+        for round in 0..2 {
+            for number in 0..12 {
+                let response = gateway.client.get_as(&sibling_key(number), "/api/v1/urls").await;
+                match response.status {
+                    200 => allowed += 1,
+                    _ => rejected = Some((round, response)),
+                }
+            }
+        }
+        assert_eq!(allowed, 8, "12 keys have one allowance");
+        let (_, rejected) = rejected.unwrap();
+        assert_eq!((rejected.status, rejected.problem().as_str()), (429, "rate_limited"));
+        assert_eq!(rejected.json()["violated-policies"], serde_json::json!(["user"]));
+        let counted = gateway.metrics.value("linnet_gateway_limited_total", &[("reason", "user")]);
+        assert_eq!(counted, Some(16.0));
+    }
+}
+
+#[actix_web::test]
+async fn must_26_concurrent_unknown_keys_cause_no_more_lookups_than_their_address_may_make() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    for url in [&redis.url, &no_redis()] {
+        let before = shortener.lookups();
+        let mut settings = tight(url, &shortener);
+        settings.limits.address_burst = 60;
+        let gateway = Gateway::start(settings).await;
+        if *url == redis.url {
+            gateway.uses_redis().await;
+        }
+        let calls = (0..400_u32).map(|n| {
+            let client = gateway.client.clone();
+            let key = REVOKED.replace("0123456789", &format!("{n:010}"));
+            async move { client.get_as(&key, "/api/v1/urls").await.status }
+        });
+        let statuses = futures::future::join_all(calls).await;
+        let lookups = shortener.lookups() - before;
+        assert!(lookups <= 60, "{lookups} lookups");
+        let limited = statuses.iter().filter(|status| **status == 429).count();
+        assert_eq!(limited as u64 + lookups, 400, "{statuses:?}");
+        let labels = [("reason", "lookup")];
+        let counted = gateway.metrics.value("linnet_gateway_limited_total", &labels);
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let limited = limited as f64;
+        assert_eq!(counted, Some(limited), "each 429 is counted");
+    }
+}
+
+#[actix_web::test]
+async fn must_26_valid_key_is_served_while_others_at_its_address_send_invalid_ones() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let mut settings = tight(&redis.url, &shortener);
+    settings.auth.cache_ttl_ms = 1;
+    let gateway = Gateway::start(settings).await;
+    gateway.uses_redis().await;
+    assert_eq!(statuses(&gateway, KEY, 1).await, [200]);
+    assert_eq!(statuses(&gateway, REVOKED, 4).await, [401, 401, 401, 429]);
+    assert_eq!(statuses(&gateway, KEY, 3).await, [200; 3], "the key is known to be good");
+    let unknown = sibling_key(2);
+    assert_eq!(statuses(&gateway, &unknown, 1).await, [429], "this key is not");
+}
+
+#[actix_web::test]
+async fn lookup_of_a_valid_key_is_given_back_to_its_address() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(tight(&redis.url, &shortener)).await;
+    gateway.uses_redis().await;
+    for number in 0..10 {
+        assert_eq!(statuses(&gateway, &sibling_key(number), 1).await, [200]);
+    }
+    assert_eq!(statuses(&gateway, REVOKED, 4).await, [401, 401, 401, 429]);
 }

@@ -5,6 +5,7 @@
 mod auth;
 mod bodies;
 mod edge;
+mod leases;
 mod limits;
 mod resilience;
 mod route_table;

@@ -52,6 +52,8 @@ pub(super) fn settings(redis_url: &str, shorteners: &[&Shortener]) -> Settings {
     settings.service.token = TOKEN.to_owned().into();
     settings.limits.key_per_minute = 60_000;
     settings.limits.key_burst = 10_000;
+    settings.limits.user_per_minute = 60_000;
+    settings.limits.user_burst = 10_000;
     settings.limits.address_per_minute = 60_000;
     settings.limits.address_burst = 10_000;
     settings.shutdown.drain_ms = 50;

@@ -7,6 +7,7 @@ use std::sync::{
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use linnet_platform::listener::{Address, BoundSocket, Listener};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::TOKEN;
 
-/// A valid key with the scopes `urls:read urls:write`.
+/// A valid key with the scopes `urls:read urls:write`. The user has one for each end of the public id.
 pub(in crate::tests) const KEY: &str = "lnt_Ab3xYz01_0123456789abcdefghijklmnopqrstuvwxyzABCDEF-";
 /// A key that the fake does not know.
 pub(in crate::tests) const REVOKED: &str =
@@ -27,6 +28,8 @@ pub(in crate::tests) struct State {
     pub(in crate::tests) calls: AtomicU64,
     /// Whether [`KEY`] is revoked.
     pub(in crate::tests) revoked: AtomicBool,
+    /// The expiry of [`KEY`].
+    pub(in crate::tests) expires_at: Mutex<Option<DateTime<Utc>>>,
     /// Whether lookups wait for a permit.
     pub(in crate::tests) hold_lookups: AtomicBool,
     pub(in crate::tests) lookup_permits: PermitBox,
@@ -75,6 +78,7 @@ impl Shortener {
                 .route("/internal/v1/health", web::get().to(health))
                 .route("/internal/v1/keys/lookup", web::post().to(lookup))
                 .route("/api/v1/urls/{id}", web::get().to(by_id))
+                .route("/api/v1/urls/{id}/live", web::get().to(live))
                 .route("/api/v1/test-stream", web::to(stream))
                 .default_service(web::to(echo))
         })
@@ -116,16 +120,17 @@ async fn health(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
 
 async fn lookup(state: web::Data<State>, request: web::Json<Value>) -> HttpResponse {
     state.lookups.fetch_add(1, Ordering::SeqCst);
-    let is_valid = request["key"] == KEY && !state.revoked.load(Ordering::SeqCst);
+    let key = request["key"].as_str().unwrap_or_default();
+    let is_valid = key.starts_with("lnt_Ab3xYz") && !state.revoked.load(Ordering::SeqCst);
     if state.hold_lookups.load(Ordering::SeqCst) {
         state.lookup_permits.0.acquire().await.unwrap().forget();
     }
     if is_valid {
         HttpResponse::Ok().json(json!({
-            "key_id": "Ab3xYz01",
+            "key_id": &key[4..12],
             "user_id": 7,
             "scopes": ["urls:read", "urls:write"],
-            "expires_at": null,
+            "expires_at": *state.expires_at.lock().unwrap(),
         }))
     } else {
         HttpResponse::NotFound().finish()
@@ -172,6 +177,11 @@ impl Drop for Dropped {
     fn drop(&mut self) {
         self.0.stream_dropped.store(true, Ordering::SeqCst);
     }
+}
+
+async fn live(state: web::Data<State>) -> HttpResponse {
+    state.calls.fetch_add(1, Ordering::SeqCst);
+    events(&state)
 }
 
 /// Sends one event immediately, and the second on [`State::next_event`]; never ends.

@@ -1,0 +1,139 @@
+//! Long responses end with the key that authorized them.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use chrono::Utc;
+use futures::SinkExt as _;
+use http::Method;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use linnet_protocol::invalidation::Invalidation;
+
+use super::support::{Gateway, KEY, Redis, Shortener, eventually, full, in_time, no_redis, settings};
+
+/// The promise, and time for a slow machine.
+const WITHIN: Duration = Duration::from_millis(1_000);
+
+/// Opens an event stream and reads its first event.
+async fn open(gateway: &Gateway) -> Incoming {
+    let mut request = gateway.client.request(Method::GET, "/api/v1/urls/5/live", full(b""));
+    request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
+    let response = gateway.client.send(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    let first = in_time("the first event", body.frame()).await.unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), "data: 1\n\n");
+    body
+}
+
+async fn ends_cleanly(body: &mut Incoming) {
+    assert!(in_time("the end of the stream", body.frame()).await.is_none());
+}
+
+#[actix_web::test]
+async fn must_27_event_stream_ends_when_its_key_is_revoked() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
+    gateway.uses_redis().await;
+    let mut streams = vec![open(&gateway).await, open(&gateway).await];
+    let lookups = shortener.lookups();
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(shortener.lookups(), lookups, "a live bus needs no lookups");
+
+    shortener.state.revoked.store(true, Ordering::SeqCst);
+    let revoked_at = Instant::now();
+    redis.publish(&Invalidation::Key { id: "Zz9xYz99".into() }).await;
+    redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
+    for stream in &mut streams {
+        ends_cleanly(stream).await;
+    }
+    assert!(revoked_at.elapsed() < WITHIN, "{:?}", revoked_at.elapsed());
+    eventually("the calls are cancelled", || async {
+        shortener.state.stream_dropped.load(Ordering::SeqCst)
+    })
+    .await;
+    assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 401);
+}
+
+#[actix_web::test]
+async fn must_27_event_stream_ends_without_redis_when_its_key_is_revoked() {
+    let shortener = Shortener::start();
+    let gateway = Gateway::start(settings(&no_redis(), &[&shortener])).await;
+    let mut stream = open(&gateway).await;
+    let remains = tokio::time::timeout(Duration::from_millis(2_500), stream.frame()).await;
+    assert!(remains.is_err(), "a valid key keeps its stream: {remains:?}");
+    shortener.state.revoked.store(true, Ordering::SeqCst);
+    let revoked_at = Instant::now();
+    ends_cleanly(&mut stream).await;
+    assert!(revoked_at.elapsed() < WITHIN, "{:?}", revoked_at.elapsed());
+}
+
+#[actix_web::test]
+async fn must_27_event_stream_ends_at_the_expiry_of_its_key() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
+    gateway.uses_redis().await;
+    let expires_at = Utc::now() + Duration::from_millis(1_500);
+    *shortener.state.expires_at.lock().unwrap() = Some(expires_at);
+    let mut stream = open(&gateway).await;
+    ends_cleanly(&mut stream).await;
+    let late = Utc::now() - expires_at;
+    assert!(late >= chrono::Duration::milliseconds(-50), "{late}");
+    assert!(late.to_std().unwrap_or_default() < WITHIN, "{late}");
+}
+
+#[actix_web::test]
+async fn must_27_upload_and_other_bodies_are_cut_off_when_their_key_is_revoked() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
+    gateway.uses_redis().await;
+    let (mut sender, receiver) = futures::channel::mpsc::channel(0);
+    let body = StreamBody::new(receiver).boxed();
+    let mut request = gateway.client.request(Method::POST, "/api/v1/test-stream", body);
+    request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
+    let client = gateway.client.clone();
+    let response = actix_web::rt::spawn(async move { client.send(request).await.unwrap() });
+    sender.send(Ok(Frame::data(Bytes::from("one")))).await.unwrap();
+    let mut body = response.await.unwrap().into_body();
+    in_time("an echo", body.frame()).await.unwrap().unwrap();
+
+    shortener.state.revoked.store(true, Ordering::SeqCst);
+    redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
+    let revoked_at = Instant::now();
+    let end = in_time("the end of the body", body.frame()).await;
+    assert!(matches!(end, Some(Err(_))), "an incomplete body must not look complete: {end:?}");
+    assert!(revoked_at.elapsed() < WITHIN, "{:?}", revoked_at.elapsed());
+}
+
+#[actix_web::test]
+async fn must_27_upload_without_a_response_gets_401_when_its_key_is_revoked() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
+    gateway.uses_redis().await;
+    // A route that responds after the end of its body.
+    let (mut sender, receiver) = futures::channel::mpsc::channel(0);
+    let body = StreamBody::new(receiver).boxed();
+    let mut request = gateway.client.request(Method::PATCH, "/api/v1/urls/bulk", body);
+    request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
+    let client = gateway.client.clone();
+    let response = actix_web::rt::spawn(async move { client.send(request).await.unwrap() });
+    sender.send(Ok(Frame::data(Bytes::from("one")))).await.unwrap();
+    eventually("the key is looked up", || async { shortener.lookups() == 1 }).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    shortener.state.revoked.store(true, Ordering::SeqCst);
+    redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;
+    let revoked_at = Instant::now();
+    let response = in_time("a response", response).await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert!(revoked_at.elapsed() < WITHIN, "{:?}", revoked_at.elapsed());
+    drop(sender);
+}
