@@ -24,7 +24,7 @@ use std::sync::Arc;
 use linnet_platform::{lifecycle::Lifecycle, redis_client::RedisClient, settings::RedisSettings};
 use linnet_telemetry::metrics::Meter;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::Notify,
     task::{AbortHandle, JoinHandle},
 };
 
@@ -47,8 +47,6 @@ pub struct JobService {
     pub settings: Arc<JobSettings>,
     /// Updates of watched jobs.
     pub updates: JobUpdates,
-    /// Permits for concurrent uploads.
-    pub upload_slots: Arc<Semaphore>,
 }
 
 impl JobService {
@@ -59,7 +57,6 @@ impl JobService {
         Self {
             settings: Arc::new(settings.clone()),
             updates,
-            upload_slots: Arc::new(Semaphore::new(settings.uploads)),
         }
     }
 }

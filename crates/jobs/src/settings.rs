@@ -23,6 +23,10 @@ pub struct JobSettings {
     pub free_bytes: u64,
     /// Most concurrent uploads of one process.
     pub uploads: usize,
+    /// Most concurrent uploads of one user in one process.
+    pub uploads_per_user: usize,
+    /// Least rate of an upload, in bytes per second, over 30 s.
+    pub upload_min_bytes_per_s: u64,
     /// Largest upload of a small job, in bytes.
     pub small_bytes: u64,
     /// Most concurrently running jobs of one user.
@@ -57,6 +61,8 @@ impl Default for JobSettings {
             // More than PostgreSQL's `max_wal_size` on the same disk: 1 GB in containers, 2 GB natively.
             free_bytes: 2_560 * 1024 * 1024,
             uploads: 8,
+            uploads_per_user: 2,
+            upload_min_bytes_per_s: 1_024,
             small_bytes: 1024 * 1024,
             running_per_user: 2,
             active_per_user: 2_000,
@@ -83,6 +89,8 @@ impl JobSettings {
             ("jobs.bytes_per_user", self.bytes_per_user, 1_024, 1024 * gib),
             ("jobs.free_bytes", self.free_bytes, 0, 1024 * 1024 * gib),
             ("jobs.uploads", number(self.uploads), 1, 1_000),
+            ("jobs.uploads_per_user", number(self.uploads_per_user), 1, 1_000),
+            ("jobs.upload_min_bytes_per_s", self.upload_min_bytes_per_s, 1, 1_048_576),
             ("jobs.small_bytes", self.small_bytes, 0, gib),
             ("jobs.running_per_user", self.running_per_user.into(), 1, 1_000),
             ("jobs.active_per_user", self.active_per_user.into(), 1, 1_000_000),

@@ -17,6 +17,7 @@
 //! * [`server`]: the parts that every HTTP server has in common.
 //! * [`settings`]: layered configuration that reports every problem at once.
 //! * [`single_flight`]: coalesces concurrent calls for the same key.
+//! * [`slot_pool`]: bounded slots, of which each owner has a share.
 //! * [`testing`]: test helpers that several programs share.
 
 pub mod backoff;
@@ -36,4 +37,5 @@ pub mod redis_connection;
 pub mod server;
 pub mod settings;
 pub mod single_flight;
+pub mod slot_pool;
 pub mod testing;

@@ -90,6 +90,20 @@ pub struct ShortenerSettings {
     pub max_connections: usize,
     /// Bytes of all JSON bodies in progress. One user can take a quarter.
     pub body_bytes: usize,
+    /// Most concurrent streams of clicks.
+    pub live_streams: usize,
+    /// Most of them of one user.
+    pub live_streams_per_user: usize,
+    /// Most concurrent streams of jobs' events.
+    pub job_streams: usize,
+    /// Most of them of one user.
+    pub job_streams_per_user: usize,
+    /// Most concurrent exports.
+    pub exports: usize,
+    /// Most of them of one user.
+    pub exports_per_user: usize,
+    /// Most API keys of one user that are neither revoked nor expired.
+    pub keys_per_user: u32,
 }
 
 /// The part of [`ShortenerSettings::body_bytes`] that one user can take.
@@ -108,6 +122,13 @@ impl Default for ShortenerSettings {
             request_timeout_ms: 30_000,
             max_connections: 8_192,
             body_bytes: 8 * 1024 * 1024,
+            live_streams: 1_000,
+            live_streams_per_user: 100,
+            job_streams: 2_000,
+            job_streams_per_user: 100,
+            exports: 2,
+            exports_per_user: 1,
+            keys_per_user: 50,
         }
     }
 }
@@ -126,6 +147,17 @@ impl ShortenerSettings {
         ] {
             problems.require_within(key, value, 1..=max);
         }
+        for (key, value, max) in [
+            ("shortener.live_streams", self.live_streams, 1_000),
+            ("shortener.live_streams_per_user", self.live_streams_per_user, 1_000),
+            ("shortener.job_streams", self.job_streams, 2_000),
+            ("shortener.job_streams_per_user", self.job_streams_per_user, 2_000),
+            ("shortener.exports", self.exports, 64),
+            ("shortener.exports_per_user", self.exports_per_user, 64),
+        ] {
+            problems.require_within(key, value, 1..=max);
+        }
+        problems.require_within("shortener.keys_per_user", self.keys_per_user, 1..=100_000);
         problems.require(
             self.max_connections > 0,
             "shortener.max_connections",

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use crate::{
     config::Settings,
     http::{
-        api::{self, ApiState, Exports},
+        api::{self, ApiState, Slots},
         internal::{self, RequestTimeout, close_while_draining, limit_time, require_token},
     },
     thread_resources::{Role, ThreadResources},
@@ -54,8 +54,8 @@ pub(crate) struct Shared {
     pub(crate) clicks: Option<ClickBuffers>,
     pub(crate) live: Option<LiveClicks>,
     pub(crate) jobs: JobService,
-    pub(crate) exports: Exports,
     pub(crate) bodies: ByteBudget<String>,
+    pub(crate) slots: Slots,
     pub(crate) targets: TargetPolicy,
 }
 
@@ -173,7 +173,9 @@ impl Shared {
                 outbox: self.outbox.clone(),
             },
             creates: GroupedCreates::new(store.clone()),
-            exports: self.exports.of_thread(store.max_connections()),
+            exports: self.slots.exports_of_thread(store.max_connections()),
+            slots: self.slots.clone(),
+            keys_per_user: self.settings.shortener.keys_per_user,
             store,
             live: self.live.clone(),
             bodies: self.bodies.clone(),

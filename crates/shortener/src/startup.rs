@@ -27,7 +27,7 @@ use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry};
 
 use crate::{
     config::Settings,
-    http::api::Exports,
+    http::api::Slots,
     readiness::{ShortenerReadiness, register_gauges},
     release::SERVICE,
     server_threads::{Shared, serve_api, serve_resolve},
@@ -152,8 +152,8 @@ fn start(
         live: recording.as_ref().map(|recording| recording.live.clone()),
         agents,
         clicks: recording.as_ref().map(|recording| recording.buffers.clone()),
-        exports: Exports::default(),
         bodies: settings.shortener.body_budget(),
+        slots: Slots::new(&settings.shortener, &settings.jobs, &meter),
         targets: settings.target_policy().map_err(StartError::setting("public.own_hosts"))?,
         settings,
     };

@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use linnet_domain::{Scope, Scopes};
 use linnet_telemetry::context::observe_query;
+use sqlx::PgConnection;
 
 use linnet_domain::{ApiKey, ApiKeySecret, OutboxId, Page, UserId, Visibility};
 
-use super::{Store, StoreError};
+use super::{Constraint, Store, StoreError};
 
 /// The owner and the permissions of a presented key.
 #[derive(Debug, Clone)]
@@ -17,6 +18,52 @@ pub struct KeyOwner {
     pub scopes: Scopes,
     /// The expiry.
     pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A key to create.
+#[derive(Debug, Clone, Copy)]
+pub struct NewKey<'a> {
+    /// The owner.
+    pub user_id: UserId,
+    /// The label.
+    pub name: &'a str,
+    /// The permissions.
+    pub scopes: Scopes,
+    /// The expiry. A key without one expires with its maker.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The public id of the key that creates this one; `None` for the operator's command line.
+    pub maker: Option<&'a str>,
+    /// Most living keys of the owner; `None` for no limit.
+    pub most_living: Option<u32>,
+}
+
+/// Why a key was not created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRefusal {
+    /// The owner has this many living keys.
+    #[error("the owner has {limit} living keys")]
+    TooMany {
+        /// The limit.
+        limit: u32,
+    },
+    /// The maker was revoked or has expired.
+    #[error("the key that creates this one was revoked or has expired")]
+    MakerEnded,
+    /// The key would expire after its maker.
+    #[error("the key would expire after its maker, which expires at {limit}")]
+    OutlivesMaker {
+        /// The expiry of the maker.
+        limit: DateTime<Utc>,
+    },
+}
+
+/// A revoked key.
+#[derive(Debug, Clone)]
+pub struct RevokedKey {
+    /// The public id.
+    pub id: String,
+    /// The outbox row of its invalidation.
+    pub outbox_id: OutboxId,
 }
 
 struct KeyRow {
@@ -63,25 +110,65 @@ impl Store {
     pub async fn create_key(
         &self,
         secret: &ApiKeySecret,
-        user_id: UserId,
-        name: &str,
-        scopes: Scopes,
-        expires_at: Option<DateTime<Utc>>,
-    ) -> Result<ApiKey, StoreError> {
-        let scopes: Vec<String> = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+        new: &NewKey<'_>,
+    ) -> Result<Result<ApiKey, KeyRefusal>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // The lock makes concurrent creates of one user wait, so that each counts the keys of the others.
+        let owner = sqlx::query_scalar!(
+            "SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE",
+            new.user_id.get()
+        );
+        if owner.fetch_optional(&mut *transaction).await?.is_none() {
+            return Err(StoreError::Conflict(Constraint::UserMissing));
+        }
+        let mut expires_at = new.expires_at;
+        if let Some(maker) = new.maker {
+            // The lock makes a concurrent revocation of the maker wait, so that it finds the new key.
+            let maker_expires_at = sqlx::query_scalar!(
+                "SELECT expires_at FROM api_keys
+                  WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+                    FOR SHARE",
+                maker
+            )
+            .fetch_optional(&mut *transaction)
+            .await?;
+            match (maker_expires_at, expires_at) {
+                (None, _) => return Ok(Err(KeyRefusal::MakerEnded)),
+                (Some(Some(limit)), Some(at)) if at > limit => {
+                    return Ok(Err(KeyRefusal::OutlivesMaker { limit }));
+                }
+                (Some(limit), at) => expires_at = at.or(limit),
+            }
+        }
+        if let Some(limit) = new.most_living {
+            let living = sqlx::query_scalar!(
+                r#"SELECT count(*) AS "count!" FROM api_keys
+                    WHERE user_id = $1 AND revoked_at IS NULL
+                      AND (expires_at IS NULL OR expires_at > now())"#,
+                new.user_id.get()
+            );
+            if living.fetch_one(&mut *transaction).await? >= i64::from(limit) {
+                return Ok(Err(KeyRefusal::TooMany { limit }));
+            }
+        }
+        let scopes: Vec<String> =
+            new.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
         let hash = secret.hash();
         let query = key_query!(
-            "INSERT INTO api_keys (id, user_id, name, secret_hash, scopes, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6) RETURNING",
+            "INSERT INTO api_keys (id, user_id, name, secret_hash, scopes, expires_at, parent_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING",
             "",
             secret.id().as_str(),
-            user_id.get(),
-            name,
+            new.user_id.get(),
+            new.name,
             hash.as_bytes(),
             &scopes,
-            expires_at
+            expires_at,
+            new.maker
         );
-        Ok(observe_query("create_key", query.fetch_one(&self.pool)).await?.into())
+        let key = observe_query("create_key", query.fetch_one(&mut *transaction)).await?;
+        transaction.commit().await?;
+        Ok(Ok(key.into()))
     }
 
     /// The owner of the key, if the key is valid. The secret's hash is compared in constant time.
@@ -159,23 +246,61 @@ impl Store {
         Ok(row.map(ApiKey::from))
     }
 
-    /// Revokes a key, if visible. Returns the outbox row, or `None` if the key does not exist.
+    /// Revokes a key, if visible, and every key that it made, directly or through other keys. Returns them with their
+    /// outbox rows; none if the key does not exist.
     pub async fn revoke_key(
         &self,
         id: &str,
         visible_to: Visibility,
-    ) -> Result<Option<OutboxId>, StoreError> {
-        let query = sqlx::query_scalar!(
-            r#"WITH revoked AS (
-                 UPDATE api_keys SET revoked_at = now()
-                  WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
-                  RETURNING id
-               )
-               INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM revoked
-               RETURNING id AS "id: OutboxId""#,
+    ) -> Result<Vec<RevokedKey>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // Waits for keys that this key is making, so that the statements below find them.
+        let found = sqlx::query_scalar!(
+            "SELECT id FROM api_keys
+              WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
+                FOR UPDATE",
             id,
             visible_to.owner_filter()
         );
-        Ok(observe_query("revoke_key", query.fetch_optional(&self.pool)).await?)
+        if found.fetch_optional(&mut *transaction).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let revoked =
+            observe_query("revoke_key", revoke_below(&mut transaction, &[id.to_owned()])).await?;
+        transaction.commit().await?;
+        Ok(revoked)
+    }
+}
+
+/// Revokes these keys and every key below them.
+///
+/// A key may be created below one of them while a statement runs. The statement waits for that transaction, and the next
+/// one finds the key, so this repeats until it finds none.
+pub(super) async fn revoke_below(
+    connection: &mut PgConnection,
+    roots: &[String],
+) -> Result<Vec<RevokedKey>, sqlx::Error> {
+    let mut revoked = Vec::new();
+    loop {
+        let found = sqlx::query_as!(
+            RevokedKey,
+            r#"WITH RECURSIVE below AS (
+                 SELECT id FROM api_keys WHERE id = ANY($1)
+                 UNION SELECT child.id FROM api_keys child JOIN below ON child.parent_id = below.id
+               ), revoked AS (
+                 UPDATE api_keys SET revoked_at = now()
+                  WHERE id IN (SELECT id FROM below) AND revoked_at IS NULL
+                  RETURNING id
+               )
+               INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM revoked
+               RETURNING subject AS id, id AS "outbox_id: OutboxId""#,
+            roots
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        if found.is_empty() {
+            return Ok(revoked);
+        }
+        revoked.extend(found);
     }
 }

@@ -43,7 +43,7 @@ pub use import::{
 pub use jobs::{
     AttemptEnd, ChunkProgress, ChunkTransaction, JobChange, JobClaim, JobCounts, JobLimits, JobRun,
 };
-pub use keys::KeyOwner;
+pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LinkCreation};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};
 
-use super::{Constraint, Store, StoreError, links::delete_links_statement};
+use super::{Constraint, Store, StoreError, keys::revoke_below, links::delete_links_statement};
 
 /// Deleting a user with many links takes longer than other statements, and waits for the chunk that a cancelled import
 /// is writing.
@@ -167,6 +167,14 @@ impl Store {
             actor.map(UserId::get)
         );
         links.fetch_one(&mut *transaction).await?;
+        // Waits for keys that the user's keys are making for other users, so that they are found and revoked.
+        let own_keys = sqlx::query_scalar!(
+            "SELECT id FROM api_keys WHERE user_id = $1 ORDER BY id FOR UPDATE",
+            id.get()
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        revoke_below(&mut transaction, &own_keys).await?;
         sqlx::query!(
             "WITH deleted AS (DELETE FROM api_keys WHERE user_id = $1 RETURNING id)
              INSERT INTO cache_invalidations (kind, subject) SELECT 'key', id FROM deleted",

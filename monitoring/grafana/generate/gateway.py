@@ -172,10 +172,10 @@ CALLERS = Row(
     "API keys and rate limits",
     (
         Panel(
-            "Rate-limited requests",
-            "By API key, or by address for clients without a valid key. A plateau: a client ignores `Retry-After`.",
+            "Rejected requests (429)",
+            "By the limit that was exceeded. `lookup`: unknown keys. A plateau: a client ignores `Retry-After`.",
             "reqps",
-            (Query(rate("linnet_gateway_limited_total", "", "kind"), "{{kind}}"),),
+            (Query(rate("linnet_gateway_limited_total", "", "reason"), "{{reason}}"),),
             least=0,
         ),
         Panel(

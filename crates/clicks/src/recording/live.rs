@@ -50,12 +50,24 @@ const READ_BATCHES: u32 = 64;
 /// Most reads of [`READ_BATCHES`] for one reconnecting client.
 const MAX_REPLAY_READS: u32 = 50;
 
-/// A click as clients see it. Unknown values are omitted.
-#[derive(Debug, Clone, Serialize)]
+/// A click as clients see it. All watchers of its link share it.
+#[derive(Debug)]
 pub struct LiveClick {
     /// Its event id.
-    #[serde(skip)]
     pub id: LiveClickId,
+    data: String,
+}
+
+impl LiveClick {
+    /// The click as JSON.
+    pub fn data(&self) -> &str {
+        &self.data
+    }
+}
+
+/// The JSON of a click. Unknown values are omitted.
+#[derive(Serialize)]
+struct LiveClickData {
     timestamp: DateTime<Utc>,
     kind: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -73,13 +85,18 @@ pub struct LiveClick {
 }
 
 struct Subscriber {
-    url_id: LinkId,
-    clicks: mpsc::Sender<LiveClick>,
+    clicks: mpsc::Sender<Arc<LiveClick>>,
     skipped: Arc<AtomicU64>,
 }
 
+#[derive(Default)]
+struct Subscribers {
+    count: usize,
+    by_link: HashMap<LinkId, HashMap<u64, Subscriber>>,
+}
+
 struct Shared {
-    subscribers: Mutex<HashMap<u64, Subscriber>>,
+    subscribers: Mutex<Subscribers>,
     next_number: AtomicU64,
     subscribed: Notify,
     user_agents: Arc<UserAgentParser>,
@@ -92,9 +109,10 @@ pub struct LiveClicks(Arc<Shared>);
 /// A subscription to a link's clicks. It ends when it is dropped.
 pub struct LiveClickSubscription {
     live: LiveClicks,
+    url_id: LinkId,
     number: u64,
     /// The clicks, in the order of the stream.
-    pub clicks: mpsc::Receiver<LiveClick>,
+    pub clicks: mpsc::Receiver<Arc<LiveClick>>,
     skipped: Arc<AtomicU64>,
 }
 
@@ -107,7 +125,14 @@ impl LiveClickSubscription {
 
 impl Drop for LiveClickSubscription {
     fn drop(&mut self) {
-        self.live.subscribers().remove(&self.number);
+        let mut subscribers = self.live.subscribers();
+        if let Some(of_link) = subscribers.by_link.get_mut(&self.url_id) {
+            of_link.remove(&self.number);
+            if of_link.is_empty() {
+                subscribers.by_link.remove(&self.url_id);
+            }
+            subscribers.count -= 1;
+        }
     }
 }
 
@@ -127,14 +152,15 @@ impl LiveClicks {
         let skipped = Arc::new(AtomicU64::new(0));
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
         let mut subscribers = self.subscribers();
-        if subscribers.len() >= MAX_SUBSCRIPTIONS {
+        if subscribers.count >= MAX_SUBSCRIPTIONS {
             return None;
         }
-        let subscriber = Subscriber { url_id, clicks: sender, skipped: Arc::clone(&skipped) };
-        subscribers.insert(number, subscriber);
+        let subscriber = Subscriber { clicks: sender, skipped: Arc::clone(&skipped) };
+        subscribers.by_link.entry(url_id).or_default().insert(number, subscriber);
+        subscribers.count += 1;
         drop(subscribers);
         self.0.subscribed.notify_one();
-        Some(LiveClickSubscription { live: self.clone(), number, clicks, skipped })
+        Some(LiveClickSubscription { live: self.clone(), url_id, number, clicks, skipped })
     }
 
     /// Returns a link's clicks after `last` that are still in the stream, and whether they are complete: false if the entry
@@ -156,7 +182,11 @@ impl LiveClicks {
             from = format!("({}", newest.id);
             for (id, batch) in entries.ids.iter().filter_map(read_entry) {
                 is_complete |= id.is_same_entry(last);
-                clicks.extend(self.live_clicks(id, &batch, |click| click.url_id == url_id));
+                let of_link = batch.clicks.iter().zip(0_u32..);
+                let of_link = of_link.filter(|(click, _)| click.url_id == url_id);
+                clicks.extend(of_link.filter_map(|(click, position)| {
+                    self.live_click(id.at(position), &batch, click)
+                }));
             }
         }
         clicks.retain(|click| click.id > last);
@@ -166,7 +196,7 @@ impl LiveClicks {
     /// Reads the stream while a subscription exists. Never returns.
     pub(super) async fn run(self, settings: RedisSettings) {
         loop {
-            if self.subscribers().is_empty() {
+            if self.subscribers().count == 0 {
                 self.0.subscribed.notified().await;
                 continue;
             }
@@ -185,7 +215,7 @@ impl LiveClicks {
         let newest: StreamRangeReply = newest.query_async(&mut redis).await?;
         let mut last =
             newest.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone());
-        while !self.subscribers().is_empty() {
+        while self.subscribers().count > 0 {
             let block = u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX);
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(READ_BATCHES).arg("BLOCK").arg(block);
@@ -193,7 +223,7 @@ impl LiveClicks {
             let reply: Option<StreamReadReply> = read.query_async(&mut redis).await?;
             for entry in reply.unwrap_or_default().keys.into_iter().flat_map(|key| key.ids) {
                 if let Some((id, batch)) = read_entry(&entry) {
-                    self.deliver(id, &batch);
+                    self.deliver(id, &batch).await;
                 }
                 last = entry.id;
             }
@@ -201,25 +231,23 @@ impl LiveClicks {
         Ok(())
     }
 
-    fn deliver(&self, id: LiveClickId, batch: &Batch) {
-        let subscribers = self.subscribers();
-        for subscriber in subscribers.values() {
-            for click in self.live_clicks(id, batch, |click| click.url_id == subscriber.url_id) {
-                if subscriber.clicks.try_send(click).is_err() {
-                    subscriber.skipped.fetch_add(1, Ordering::Relaxed);
+    /// Parses each watched click once, whatever the number of its watchers. Other tasks run between two clicks.
+    async fn deliver(&self, id: LiveClickId, batch: &Batch) {
+        for (click, position) in batch.clicks.iter().zip(0_u32..) {
+            if !self.subscribers().by_link.contains_key(&click.url_id) {
+                continue;
+            }
+            let Some(live) = self.live_click(id.at(position), batch, click) else { continue };
+            let live = Arc::new(live);
+            if let Some(of_link) = self.subscribers().by_link.get(&click.url_id) {
+                for subscriber in of_link.values() {
+                    if subscriber.clicks.try_send(Arc::clone(&live)).is_err() {
+                        subscriber.skipped.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
+            tokio::task::yield_now().await;
         }
-    }
-
-    fn live_clicks<'a>(
-        &'a self,
-        id: LiveClickId,
-        batch: &'a Batch,
-        is_wanted: impl Fn(&PackedClick) -> bool + 'a,
-    ) -> impl Iterator<Item = LiveClick> + 'a {
-        let clicks = batch.clicks.iter().zip(0_u32..).filter(move |(click, _)| is_wanted(click));
-        clicks.filter_map(move |(click, position)| self.live_click(id.at(position), batch, click))
     }
 
     fn live_click(&self, id: LiveClickId, batch: &Batch, click: &PackedClick) -> Option<LiveClick> {
@@ -233,8 +261,7 @@ impl LiveClicks {
         let kind = ClickKind::of(click.is_head, is_bot, click.is_prefetch);
         let mut parts = agent.map(|agent| agent.value.parts).unwrap_or_default().into_iter();
         let owned = |index| text(index).unwrap_or_default().to_owned();
-        Some(LiveClick {
-            id,
+        let data = LiveClickData {
             timestamp: DateTime::from_timestamp_millis(at)?,
             kind: kind.name(),
             browser: parts.next().unwrap_or_default(),
@@ -243,10 +270,11 @@ impl LiveClicks {
             country: owned(click.country),
             language: owned(click.language),
             referrer: owned(click.referrer),
-        })
+        };
+        Some(LiveClick { id, data: serde_json::to_string(&data).ok()? })
     }
 
-    fn subscribers(&self) -> MutexGuard<'_, HashMap<u64, Subscriber>> {
+    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
         self.0.subscribers.lock_ignoring_poison()
     }
 }

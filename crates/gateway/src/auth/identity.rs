@@ -47,7 +47,6 @@ impl KeyIdentity {
     pub(crate) fn key_id(&self) -> &str {
         &self.key_id
     }
-
 }
 
 /// The caller of a request.

@@ -37,6 +37,14 @@ pub enum UploadError {
     /// No data arrived for [`IDLE_TIMEOUT`].
     #[error("the upload sent no data for {} s", IDLE_TIMEOUT.as_secs())]
     TimedOut,
+    /// The body is slower than its least rate.
+    #[error("the upload sent less than {bytes_per_s} bytes/s for {window_s} s")]
+    TooSlow {
+        /// The least rate, in bytes per second.
+        bytes_per_s: u64,
+        /// The time over which it is measured, in seconds.
+        window_s: u64,
+    },
     /// The body or its decompressed content is too large.
     #[error("the upload or its decompressed content exceeds {limit} bytes")]
     TooLarge {

@@ -3,7 +3,7 @@
 use linnet_domain::Scope;
 
 use linnet_domain::{ApiKey, ApiKeySecret, Email, NewUser, User, bounded_text};
-use linnet_store::{Constraint, Store, StoreError};
+use linnet_store::{Constraint, NewKey, Store, StoreError};
 
 use super::{AdminError, CreateKey};
 
@@ -26,7 +26,18 @@ pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), Admi
     let email = Email::parse(&arguments.email).map_err(|error| bad("email", error.to_string()))?;
     let user = find_or_create(store, NewUser { username, email }).await?;
     let secret = ApiKeySecret::generate()?;
-    store.create_key(&secret, user.id, &name, scopes, None).await?;
+    let new = NewKey {
+        user_id: user.id,
+        name: &name,
+        scopes,
+        expires_at: None,
+        maker: None,
+        most_living: None,
+    };
+    store
+        .create_key(&secret, &new)
+        .await?
+        .map_err(|refusal| bad("name", refusal.to_string()))?;
     println!("{}", secret.reveal());
     Ok(())
 }

@@ -68,6 +68,8 @@ impl Default for Builder {
             // The limits are far above what tests reach. Tests of limits set their own.
             ("LINNET__LIMITS__KEY_PER_MINUTE", "60000000"),
             ("LINNET__LIMITS__KEY_BURST", "1000000"),
+            ("LINNET__LIMITS__USER_PER_MINUTE", "60000000"),
+            ("LINNET__LIMITS__USER_BURST", "1000000"),
             ("LINNET__LIMITS__ADDRESS_PER_MINUTE", "60000000"),
             ("LINNET__LIMITS__ADDRESS_BURST", "1000000"),
             ("LINNET__RESOLVE__MISSES_PER_MINUTE", "60000000"),

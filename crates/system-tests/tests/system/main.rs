@@ -30,6 +30,7 @@ mod pipeline;
 mod privacy;
 mod redirects;
 mod redis_roles;
+mod shares;
 mod short_codes;
 mod stampede;
 mod stats;

@@ -1,9 +1,9 @@
 //! `/api/v1/api-keys`: API keys. Only the response that creates a key has its secret.
 
 use actix_web::{HttpResponse, http::header::LOCATION, web};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use linnet_domain::{Scope, Scopes};
-use linnet_protocol::problem::Problem;
+use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 use serde::Serialize;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -14,7 +14,7 @@ use linnet_domain::{
     ApiKey, ApiKeySecret, KeyId, Page, UserId,
     rules::{FutureTime, Text, Violation, string},
 };
-use linnet_store::Constraint;
+use linnet_store::{Constraint, KeyRefusal, NewKey};
 
 use super::{
     super::error::ApiError,
@@ -175,7 +175,18 @@ pub(crate) async fn create(
         tracing::error!(%error, "random number generator failed");
         Problem::internal()
     })?;
-    let key = state.store.create_key(&secret, owner, &name, scopes, expires_at).await?;
+    if expires_at.is_some_and(|at| at <= Utc::now()) {
+        return Err(ApiError::invalid("expires_at", "past", "must be in the future"));
+    }
+    let new = NewKey {
+        user_id: owner,
+        name: &name,
+        scopes,
+        expires_at,
+        maker: caller.identity().key_id.as_deref(),
+        most_living: Some(state.keys_per_user),
+    };
+    let key = state.store.create_key(&secret, &new).await?.map_err(refused)?;
     Ok(HttpResponse::Created()
         .insert_header((LOCATION, format!("{PATH}/{}", key.id)))
         .json(ApiKeyCreated { key: secret.reveal(), body: key.into() }))
@@ -234,7 +245,8 @@ pub(crate) async fn update(
     Ok(HttpResponse::Ok().json(ApiKeyBody::from(key)))
 }
 
-/// Revokes an API key permanently. It is rejected everywhere within a second.
+/// Revokes an API key permanently, with every key that it created. They are rejected everywhere within a second, and their
+/// streams, exports and uploads end.
 #[utoipa::path(delete, path = "/api/v1/api-keys/{id}", operation_id = "delete_api_key", tag = "api-keys",
     params(("id" = String, Path, pattern = "^[0-9A-Za-z]{8}$")),
     responses((status = 204, description = "Revoked")))]
@@ -245,9 +257,31 @@ pub(crate) async fn revoke(
 ) -> Result<HttpResponse, ApiError> {
     let id = key_id(&id)?;
     let revoked = state.store.revoke_key(id.as_str(), caller.visibility()).await?;
-    let outbox_id = revoked.ok_or_else(|| ApiError::not_found("key"))?;
-    state.announcer.key_revoked(id.as_str(), outbox_id).await;
+    if revoked.is_empty() {
+        return Err(ApiError::not_found("key"));
+    }
+    for key in revoked {
+        state.announcer.key_revoked(&key.id, key.outbox_id).await;
+    }
     Ok(HttpResponse::NoContent().finish())
+}
+
+fn refused(refusal: KeyRefusal) -> ApiError {
+    match refusal {
+        KeyRefusal::TooMany { limit } => Problem::of(ProblemCode::TooManyKeys)
+            .detail(format!(
+                "A user may have {limit} API keys that are neither revoked nor expired. Revoke one first."
+            ))
+            .into(),
+        KeyRefusal::MakerEnded => {
+            Problem::unauthorized("The API key is unknown, revoked or expired.").into()
+        }
+        KeyRefusal::OutlivesMaker { limit } => {
+            let limit = limit.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+            let rule = format!("must be at most {limit}, when the key of this request expires");
+            ApiError::invalid("expires_at", "too_late", &rule)
+        }
+    }
 }
 
 fn key_id(text: &str) -> Result<KeyId, ApiError> {

@@ -1,7 +1,7 @@
 //! `GET /api/v1/urls/{id}/live`: streams a link's clicks as server-sent events.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use linnet_platform::lifecycle::Lifecycle;
+use linnet_platform::{lifecycle::Lifecycle, slot_pool::Slot};
 use linnet_protocol::problem::Problem;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +11,7 @@ use linnet_domain::LinkId;
 use super::{
     super::error::{ApiError, RETRY_AFTER_UNAVAILABLE},
     ApiState, Caller, IdGuard,
+    slots::{Owner, refused},
     sse::{self, ALIVE, HEARTBEAT, RECONNECT, RETRY},
 };
 
@@ -44,6 +45,8 @@ pub(crate) async fn live(
             RETRY_AFTER_UNAVAILABLE,
         )
     })?;
+    let slot = state.slots.live_streams.take(caller.user_id());
+    let slot = slot.map_err(|refusal| refused(refusal, "streams of clicks"))?;
     // The subscription begins before the lookup of earlier clicks, so that no click is lost between the two.
     let watch = live.subscribe(link.id).ok_or_else(|| {
         Problem::unavailable("Too many streams are open. Retry later.", RETRY_AFTER_UNAVAILABLE)
@@ -68,6 +71,7 @@ pub(crate) async fn live(
         seen,
         stopping: lifecycle.stopping(),
         has_ended: false,
+        _slot: slot,
     };
     Ok(sse::respond(events))
 }
@@ -79,6 +83,7 @@ struct Events {
     seen: Option<LiveClickId>,
     stopping: CancellationToken,
     has_ended: bool,
+    _slot: Slot<Owner>,
 }
 
 impl sse::Events for Events {
@@ -113,7 +118,7 @@ impl sse::Events for Events {
 }
 
 fn event(click: &LiveClick) -> String {
-    sse::event(click.id, "click", click)
+    sse::event_of_text(click.id, "click", click.data())
 }
 
 fn gap() -> String {

@@ -8,7 +8,6 @@ pub(super) mod api_keys;
 pub(super) mod bulk;
 pub(super) mod events;
 pub(super) mod export;
-mod export_slots;
 mod fields;
 mod format;
 mod idempotency;
@@ -17,14 +16,15 @@ pub(super) mod jobs;
 mod link_filter;
 mod list;
 pub(super) mod live;
+mod slots;
 mod sse;
 mod state;
 pub(super) mod stats;
 pub(super) mod urls;
 pub(super) mod users;
 
-pub use export_slots::{ExportSlots, Exports};
 pub(crate) use list::{CursorText, TimeCursorText};
+pub use slots::Slots;
 pub use state::{ApiState, Caller, IdGuard};
 
 use actix_web::{HttpRequest, HttpResponse, http::Method, web};

@@ -26,6 +26,11 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// An event with an id, from which a client can resume.
 pub(super) fn event(id: impl std::fmt::Display, name: &str, data: &impl Serialize) -> String {
     let data = serde_json::to_string(data).unwrap_or_else(|_| "{}".to_owned());
+    event_of_text(id, name, &data)
+}
+
+/// The same as [`event`], with data that is JSON already.
+pub(super) fn event_of_text(id: impl std::fmt::Display, name: &str, data: &str) -> String {
     format!("id: {id}\nevent: {name}\ndata: {data}\n\n")
 }
 

@@ -15,7 +15,7 @@ use linnet_jobs::JobService;
 use linnet_resolve::InvalidationPublisher;
 use linnet_store::{GroupedCreates, Store};
 
-use super::{super::error::ApiError, export_slots::ExportSlots};
+use super::{super::error::ApiError, slots::{ExportSlots, Slots}};
 
 /// The dependencies of one server thread.
 #[derive(Clone)]
@@ -34,6 +34,10 @@ pub struct ApiState {
     pub exports: ExportSlots,
     /// Bounds the bytes of the bodies in progress, by the owner of [`Caller::idempotency_owner`].
     pub bodies: ByteBudget<String>,
+    /// Slots of streams and uploads.
+    pub slots: Slots,
+    /// Most living keys of one user.
+    pub keys_per_user: u32,
     /// The accepted target URLs.
     pub targets: TargetPolicy,
     /// The origin of short URLs, without a trailing slash.

@@ -15,7 +15,6 @@ use actix_web::{
     web::{self, Bytes},
 };
 use futures::stream;
-use linnet_protocol::problem::Problem;
 use tokio::sync::mpsc;
 
 use linnet_domain::{
@@ -27,9 +26,9 @@ use linnet_store::{LinkExport, StoreError};
 use super::{
     super::{csv, error::ApiError},
     ApiState, Caller,
-    export_slots::ExportSlot,
     fields::{QueryFields, query_boolean},
     link_filter::{LinkFilterParams, read_filter},
+    slots::{ExportSlot, refused},
 };
 use rows::RowWriter;
 
@@ -41,8 +40,6 @@ const ROW_BYTES: usize = 2 * 1024;
 const WAITING_CHUNKS: usize = 2;
 /// The longest time in which the client reads nothing or the database sends nothing.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// `Retry-After` in seconds when too many exports run.
-const RETRY_AFTER_BUSY: u64 = 5;
 
 const CONTENT_TYPE_NDJSON: &str = "application/x-ndjson";
 
@@ -78,9 +75,7 @@ pub(crate) async fn get(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (format, filter) = read(query)?;
-    let slot = state.exports.take().ok_or_else(|| {
-        Problem::unavailable("Too many exports are running. Retry later.", RETRY_AFTER_BUSY)
-    })?;
+    let slot = state.exports.take(caller.user_id()).map_err(|refusal| refused(refusal, "exports"))?;
     // A failure before this point still results in an error status.
     let export = state.store.begin_export(&filter, caller.visibility()).await?;
     let (sender, receiver) = mpsc::channel(WAITING_CHUNKS);

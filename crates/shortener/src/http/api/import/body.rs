@@ -17,6 +17,7 @@ use super::{
         super::error::{ApiError, body_error},
         fields::{Fields, ONCE_RULE, text_or_null},
     },
+    least_rate::{LeastRate, WINDOW},
     options::Options,
 };
 
@@ -57,10 +58,24 @@ fn is_unspecific(media_type: &str) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/octet-stream")
 }
 
-/// Writes the body into the upload directory.
+/// Writes the body into the upload directory. Fails when it is slower than its least rate.
 pub(super) async fn receive(
     request: &HttpRequest,
     payload: web::Payload,
+    settings: &JobSettings,
+) -> Result<Body, ApiError> {
+    let bytes_per_s = settings.upload_min_bytes_per_s;
+    let (payload, is_too_slow) = LeastRate::new(payload, bytes_per_s);
+    let received = receive_payload(request, payload, settings).await;
+    if is_too_slow.get() {
+        return Err(UploadError::TooSlow { bytes_per_s, window_s: WINDOW.as_secs() }.into());
+    }
+    received
+}
+
+async fn receive_payload(
+    request: &HttpRequest,
+    payload: LeastRate<web::Payload>,
     settings: &JobSettings,
 ) -> Result<Body, ApiError> {
     let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -1,6 +1,7 @@
 //! `POST …/bulk`: creates a job from an uploaded file.
 
 mod body;
+mod least_rate;
 mod options;
 
 use std::{fs::File, io::Read as _, path::Path, time::Duration};
@@ -23,10 +24,11 @@ use linnet_import::{
 use linnet_jobs::{publish_notice, upload::UploadError};
 
 use super::{
-    super::error::{ApiError, RETRY_AFTER_UNAVAILABLE},
+    super::error::ApiError,
     ApiState, Caller,
     fields::QueryFields,
     idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
+    slots::refused,
 };
 
 use body::Body;
@@ -143,10 +145,8 @@ impl UploadRequest {
     ) -> Result<HttpResponse, ApiError> {
         let options = Options::read(query)?;
         let jobs = &self.state.jobs;
-        let Ok(_slot) = jobs.upload_slots.try_acquire() else {
-            let detail = "Too many uploads are running. Retry later.";
-            return Err(Problem::unavailable(detail, RETRY_AFTER_UNAVAILABLE).into());
-        };
+        let slot = self.state.slots.uploads.take(self.caller.user_id());
+        let _slot = slot.map_err(|refusal| refused(refusal, "uploads"))?;
         let mut body = body::receive(&self.request, payload, &jobs.settings).await?;
         let options = options.and(std::mem::take(&mut body.options))?;
         let new = self.new_job(&body, &options).await?;
@@ -273,7 +273,7 @@ impl From<UploadError> for ApiError {
         let text = error.to_string();
         let code = match error {
             UploadError::Incomplete => ProblemCode::BodyBroken,
-            UploadError::TimedOut => ProblemCode::BodyTimeout,
+            UploadError::TimedOut | UploadError::TooSlow { .. } => ProblemCode::BodyTimeout,
             UploadError::TooLarge { .. } | UploadError::Expands { .. } => ProblemCode::TooLarge,
             UploadError::InvalidGzip => return Self::invalid("file", "invalid", &text),
             UploadError::DiskFull => {

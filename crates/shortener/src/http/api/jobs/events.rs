@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use linnet_platform::lifecycle::Lifecycle;
+use linnet_platform::{lifecycle::Lifecycle, slot_pool::Slot};
 use linnet_protocol::problem::Problem;
 use serde::Serialize;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use super::{
     super::{
         super::error::{ApiError, RETRY_AFTER_UNAVAILABLE},
         ApiState, Caller, IdGuard,
+        slots::{Owner, refused},
         sse::{self, ALIVE, HEARTBEAT, RECONNECT, RETRY},
     },
     absent,
@@ -64,6 +65,8 @@ pub(crate) async fn watch(
     if !job.state.is_active() && seen == job.last_event {
         return Ok(HttpResponse::NoContent().finish());
     }
+    let slot = state.slots.job_streams.take(caller.user_id());
+    let slot = slot.map_err(|refusal| refused(refusal, "streams of jobs"))?;
     let watched = state.jobs.updates.subscribe(job).ok_or_else(|| {
         Problem::unavailable("Too many streams are open. Retry later.", RETRY_AFTER_UNAVAILABLE)
     })?;
@@ -77,6 +80,7 @@ pub(crate) async fn watch(
         reports: Vec::new().into_iter(),
         progress_at: Instant::now(),
         phase: Phase::First,
+        _slot: slot,
     }))
 }
 
@@ -106,6 +110,7 @@ struct Events {
     /// The earliest time of the next `progress` event.
     progress_at: Instant,
     phase: Phase,
+    _slot: Slot<Owner>,
 }
 
 impl sse::Events for Events {
