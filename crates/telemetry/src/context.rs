@@ -174,6 +174,7 @@ pub async fn observe_query<F: Future>(operation: &'static str, query: F) -> F::O
         otel.name = operation,
         otel.kind = "client",
         db.operation.name = operation,
+        db.system.name = "postgresql",
     );
     query.instrument(span).await
 }

@@ -63,12 +63,22 @@ async fn tracestate_is_forwarded_only_with_the_trace_that_it_belongs_to() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
     let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    for (traceparent, is_forwarded) in [(valid, true), ("00-nonsense-01", false)] {
-        let headers =
-            [("x-api-key", KEY), ("traceparent", traceparent), ("tracestate", "vendor=1")];
+    let other = "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b7-01";
+    for (traceparents, is_forwarded) in [
+        (&[valid][..], true),
+        (&[], false),
+        (&["00-nonsense-01"], false),
+        (&["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-"], false),
+        (&["00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"], false),
+        (&["00-00000000000000000000000000000000-00f067aa0ba902b7-01"], false),
+        (&["00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"], false),
+        (&[valid, other], false),
+    ] {
+        let mut headers = vec![("x-api-key", KEY), ("tracestate", "vendor=1")];
+        headers.extend(traceparents.iter().map(|value| ("traceparent", *value)));
         let response = gateway.client.call(Method::GET, "/api/v1/urls", &headers, b"").await;
         let tracestate = &response.json()["headers"]["tracestate"];
-        assert_eq!(tracestate == "vendor=1", is_forwarded, "{traceparent}: {tracestate}");
+        assert_eq!(tracestate == "vendor=1", is_forwarded, "{traceparents:?}: {tracestate}");
     }
 }
 

@@ -85,11 +85,16 @@ impl ResolveMetrics {
         );
         let outcomes = ResolveOutcome::ALL.map(|outcome| {
             let duration = outcome.status().map(|status| {
-                duration.bind(&[
+                let mut labels = vec![
                     KeyValue::new("http.route", "/{code}"),
                     KeyValue::new("http.request.method", "GET"),
                     KeyValue::new("http.response.status_code", status),
-                ])
+                    KeyValue::new("url.scheme", "http"),
+                ];
+                if status.starts_with('5') {
+                    labels.push(KeyValue::new("error.type", status));
+                }
+                duration.bind(&labels)
             });
             (responses.bind(&[KeyValue::new("outcome", outcome.name())]), duration)
         });

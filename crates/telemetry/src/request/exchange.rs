@@ -23,6 +23,11 @@ use crate::{
 /// The status that proxies log for a client that left before its response was complete.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// The route in the log of a request that no route matches.
+const UNMATCHED: &str = "unmatched";
+/// The scheme of every request: TLS ends before this process.
+pub(super) const SCHEME: &str = "http";
+
 /// The metrics of API requests, named after the semantic conventions.
 pub(super) struct Instruments {
     /// From the request's head to the end of the response's body.
@@ -56,7 +61,8 @@ pub(super) struct Exchange {
     instruments: Arc<Instruments>,
     context: Arc<RequestContext>,
     method: &'static str,
-    route: String,
+    /// The matched pattern; `None` if no route matches.
+    route: Option<String>,
     started: Instant,
     status: Option<StatusCode>,
     end: ExchangeEnd,
@@ -77,7 +83,7 @@ impl Exchange {
         request: &ServiceRequest,
     ) -> Self {
         let method = method_label(request.method());
-        instruments.active.add(1, &[KeyValue::new("http.request.method", method)]);
+        instruments.active.add(1, &active_labels(method));
         Self {
             instruments: Arc::clone(instruments),
             context: Arc::clone(context),
@@ -121,7 +127,7 @@ impl Exchange {
     fn log(&self, status: u16, failure: Option<&str>, duration: Duration) {
         let request_id = self.context.request_id.as_str();
         let trace_id = self.context.trace_id().unwrap_or_default();
-        let (method, route) = (self.method, self.route.as_str());
+        let (method, route) = (self.method, self.route.as_deref().unwrap_or(UNMATCHED));
         let queries = self.context.queries();
         let query_time = self.context.query_time();
         RequestLine {
@@ -156,21 +162,33 @@ impl Drop for Exchange {
         let elapsed = self.started.elapsed();
         let (status, failure) = self.status_and_failure();
         self.log(status, failure, elapsed);
-        self.instruments.active.add(-1, &[KeyValue::new("http.request.method", self.method)]);
-        self.instruments.duration.record(
-            elapsed.as_secs_f64(),
-            &[
-                KeyValue::new("http.request.method", self.method),
-                KeyValue::new("http.response.status_code", i64::from(status)),
-                KeyValue::new("http.route", std::mem::take(&mut self.route)),
-            ],
-        );
+        self.instruments.active.add(-1, &active_labels(self.method));
+        let error_type = error_type(status, &self.end);
+        let mut labels = Vec::with_capacity(5);
+        labels.push(KeyValue::new("http.request.method", self.method));
+        labels.push(KeyValue::new("http.response.status_code", i64::from(status)));
+        labels.push(KeyValue::new("url.scheme", SCHEME));
+        labels.extend(self.route.take().map(|route| KeyValue::new("http.route", route)));
+        labels.extend(error_type.map(|error| KeyValue::new("error.type", error)));
+        self.instruments.duration.record(elapsed.as_secs_f64(), &labels);
     }
 }
 
-/// The matched pattern, never the path, because clients choose paths.
-pub(super) fn route_label(request: &ServiceRequest) -> String {
-    request.match_pattern().unwrap_or_else(|| "unmatched".to_owned())
+fn active_labels(method: &'static str) -> [KeyValue; 2] {
+    [KeyValue::new("http.request.method", method), KeyValue::new("url.scheme", SCHEME)]
+}
+
+/// The status code of a server error, or what ended a response after its head.
+fn error_type(status: u16, end: &ExchangeEnd) -> Option<String> {
+    match end {
+        ExchangeEnd::BodyFailed(_) => Some("response_body".to_owned()),
+        ExchangeEnd::Open | ExchangeEnd::Complete => (status >= 500).then(|| status.to_string()),
+    }
+}
+
+/// The matched pattern, never the path, because clients choose paths. `None` if no route matches.
+pub(super) fn route_label(request: &ServiceRequest) -> Option<String> {
+    request.match_pattern()
 }
 
 /// The method, if it is a known one: a client may send any word.

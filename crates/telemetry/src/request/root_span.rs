@@ -17,7 +17,7 @@ use tracing_actix_web::RootSpanBuilder;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
-    exchange::{method_label, route_label},
+    exchange::{SCHEME, method_label, route_label},
     traceparent_of,
 };
 use crate::context::{RequestContext, TraceIds};
@@ -33,11 +33,13 @@ impl RootSpanBuilder for RequestSpan {
         let span = tracing::info_span!(
             target: "linnet_telemetry",
             "request",
-            otel.name = format_args!("{method} {route}"),
+            otel.name = route.as_ref().map_or_else(|| method.to_owned(), |route| format!("{method} {route}")),
             otel.kind = "server",
             otel.status_code = Empty,
             http.request.method = method,
             http.route = route,
+            url.scheme = SCHEME,
+            error.type = Empty,
             http.response.status_code = Empty,
             request_id = context.as_ref().map(|context| context.request_id.as_str()),
         );
@@ -72,6 +74,7 @@ impl RootSpanBuilder for RequestSpan {
         span.record("http.response.status_code", status.as_u16());
         if status.is_server_error() {
             span.record("otel.status_code", "ERROR");
+            span.record("error.type", status.as_str());
         }
     }
 }
