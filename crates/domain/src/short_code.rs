@@ -55,6 +55,7 @@ const RESERVED_CODES: &[&str] = &[
     "ping",
     "preview",
     "privacy",
+    "problems",
     "prometheus",
     "readyz",
     "robots",

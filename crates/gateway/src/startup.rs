@@ -96,6 +96,7 @@ impl Application {
         lifecycle: Lifecycle,
         routes: &'static [Route],
     ) -> Result<Self, StartError> {
+        linnet_protocol::problem::set_types_url(settings.public.problem_types_url());
         let listener = bind(&settings.gateway.listen)?;
         let admin_listener = bind(&settings.gateway.admin_listen)?;
 

@@ -2,7 +2,7 @@
 //!
 //! Each process maps its errors to a [`Problem`] in one place, and only this module turns a problem into a response.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -24,6 +24,21 @@ pub const PROBLEM_HEADER: &str = "x-linnet-problem";
 
 /// The registered type of problems about quotas, of draft-ietf-httpapi-ratelimit-headers-10.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+/// The URL before the code in a problem's type; the gateway's own pages unless [`set_types_url`] was called.
+static TYPES_URL: OnceLock<String> = OnceLock::new();
+
+/// Sets the URL under which the types of problems are described, without a trailing slash. The first call of the process
+/// counts.
+pub fn set_types_url(url: String) {
+    // A test starts several gateways in one process.
+    let _ = TYPES_URL.set(url);
+}
+
+/// The type of problems with this code: the URL of its description.
+fn type_url(code: ProblemCode) -> String {
+    format!("{}/{}", TYPES_URL.get().map_or("/problems", String::as_str), code.as_str())
+}
 
 /// One rule that a field of the input breaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -179,7 +194,7 @@ impl ResponseError for Problem {
         }
         let body = Body {
             r#type: if self.violated_policies.is_empty() {
-                format!("urn:linnet:problem:{}", self.code.as_str())
+                type_url(self.code)
             } else {
                 QUOTA_EXCEEDED.to_owned()
             },
@@ -220,6 +235,7 @@ mod tests {
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["status"], 422);
         assert_eq!(body["code"], "invalid");
+        assert_eq!(body["type"], "/problems/invalid");
         assert_eq!(body["errors"][0]["field"], "original_url");
     }
 

@@ -1,9 +1,9 @@
-//! The stable codes of problems, each with its status and its title.
+//! The stable codes of problems, each with its status, its title, and when it occurs.
 
 use actix_web::http::StatusCode;
 
 macro_rules! problem_codes {
-    ($($name:ident: $status:ident, $code:literal, $title:literal;)+) => {
+    ($($name:ident: $status:ident, $code:literal, $title:literal, $when:literal;)+) => {
         /// The code of a problem. Clients branch on it, so it is stable; `docs/API.md` lists when each occurs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ProblemCode {
@@ -24,6 +24,11 @@ macro_rules! problem_codes {
                 match self { $(Self::$name => StatusCode::$status,)+ }
             }
 
+            /// When the problem occurs, as in `docs/API.md`.
+            pub const fn when(self) -> &'static str {
+                match self { $(Self::$name => $when,)+ }
+            }
+
             /// The title, the same in every problem with this code.
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)+ }
@@ -33,31 +38,58 @@ macro_rules! problem_codes {
 }
 
 problem_codes! {
-    BadRequest: BAD_REQUEST, "bad_request", "Bad request";
-    BodyBroken: BAD_REQUEST, "body_broken", "Unreadable body";
-    ConflictingKeys: BAD_REQUEST, "conflicting_keys", "Conflicting API keys";
-    KeyInUrl: BAD_REQUEST, "key_in_url", "API key in the URL";
-    MalformedForm: BAD_REQUEST, "malformed_form", "Malformed form";
-    MalformedJson: BAD_REQUEST, "malformed_json", "Malformed JSON";
-    Unauthorized: UNAUTHORIZED, "unauthorized", "Unauthorized";
-    Forbidden: FORBIDDEN, "forbidden", "Forbidden";
-    NotFound: NOT_FOUND, "not_found", "Not found";
-    MethodNotAllowed: METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed";
-    BodyTimeout: REQUEST_TIMEOUT, "body_timeout", "Request timeout";
-    Taken: CONFLICT, "taken", "Conflict";
-    TooManyKeys: CONFLICT, "too_many_keys", "Too many API keys";
-    WrongState: CONFLICT, "wrong_state", "Conflict";
-    Locked: CONFLICT, "locked", "Conflict";
-    TooLarge: PAYLOAD_TOO_LARGE, "too_large", "Payload too large";
-    UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type";
-    Invalid: UNPROCESSABLE_ENTITY, "invalid", "Validation failed";
-    RateLimited: TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded";
-    TooManyConcurrent: TOO_MANY_REQUESTS, "too_many_concurrent", "Too many concurrent requests";
-    TooManyJobs: TOO_MANY_REQUESTS, "too_many_jobs", "Too many jobs";
-    TooManyHeaders: REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "Too many headers";
-    Internal: INTERNAL_SERVER_ERROR, "internal", "Internal error";
-    BadGateway: BAD_GATEWAY, "bad_gateway", "Bad gateway";
-    Unavailable: SERVICE_UNAVAILABLE, "unavailable", "Service unavailable";
-    UpstreamTimeout: GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timeout";
-    InsufficientStorage: INSUFFICIENT_STORAGE, "insufficient_storage", "Insufficient storage";
+    BadRequest: BAD_REQUEST, "bad_request", "Bad request",
+        "the request is malformed";
+    BodyBroken: BAD_REQUEST, "body_broken", "Unreadable body",
+        "the body ended early, or its encoding is wrong";
+    ConflictingKeys: BAD_REQUEST, "conflicting_keys", "Conflicting API keys",
+        "two different keys in one request";
+    KeyInUrl: BAD_REQUEST, "key_in_url", "API key in the URL",
+        "the query has a parameter for a key";
+    MalformedForm: BAD_REQUEST, "malformed_form", "Malformed form",
+        "an upload's form is not valid";
+    MalformedJson: BAD_REQUEST, "malformed_json", "Malformed JSON",
+        "the body is not JSON";
+    Unauthorized: UNAUTHORIZED, "unauthorized", "Unauthorized",
+        "no key, or one that is malformed, unknown, revoked or expired; with `WWW-Authenticate`";
+    Forbidden: FORBIDDEN, "forbidden", "Forbidden",
+        "the key lacks the scope, or only an administrator may do this";
+    NotFound: NOT_FOUND, "not_found", "Not found",
+        "no such path, or a method that nginx does not know; the resource does not exist or belongs to another user; something that the body refers to does not exist (`errors` names it)";
+    MethodNotAllowed: METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed",
+        "with `Allow`";
+    BodyTimeout: REQUEST_TIMEOUT, "body_timeout", "Request timeout",
+        "the body arrived too slowly";
+    Taken: CONFLICT, "taken", "Conflict",
+        "the code or e-mail address is in use";
+    TooManyKeys: CONFLICT, "too_many_keys", "Too many API keys",
+        "the user has 50 keys that are neither revoked nor expired (`shortener.keys_per_user`)";
+    WrongState: CONFLICT, "wrong_state", "Conflict",
+        "the job has finished and cannot be cancelled, or is not dead and cannot be replayed";
+    Locked: CONFLICT, "locked", "Conflict",
+        "other requests or jobs are changing the same resource; with `Retry-After`";
+    TooLarge: PAYLOAD_TOO_LARGE, "too_large", "Payload too large",
+        "the body is larger than 64 KiB, or with a list of ids than 1 MiB; an upload is larger than 1 GiB as sent or uncompressed (`jobs.upload_bytes`), or expands to more than 100 times its size (`jobs.expansion`)";
+    UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",
+        "the `Content-Type` is not `application/json`, or for an upload none of [these](#bulk-imports)";
+    Invalid: UNPROCESSABLE_ENTITY, "invalid", "Validation failed",
+        "the body, query, path or a header is not valid; `errors` lists it all";
+    RateLimited: TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded",
+        "with `Retry-After`; the gateway's has `violated-policies`";
+    TooManyConcurrent: TOO_MANY_REQUESTS, "too_many_concurrent", "Too many concurrent requests",
+        "the user has its share of uploads, exports or streams open; with `Retry-After`";
+    TooManyJobs: TOO_MANY_REQUESTS, "too_many_jobs", "Too many jobs",
+        "other jobs must finish first; with `Retry-After`";
+    TooManyHeaders: REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "Too many headers",
+        "more than 72 headers";
+    Internal: INTERNAL_SERVER_ERROR, "internal", "Internal error",
+        "a defect; the log has its cause";
+    BadGateway: BAD_GATEWAY, "bad_gateway", "Bad gateway",
+        "the connection to the shortener broke; its result is unknown";
+    Unavailable: SERVICE_UNAVAILABLE, "unavailable", "Service unavailable",
+        "PostgreSQL or every shortener is unavailable, or too many uploads, exports or streams at a time; with `Retry-After`";
+    UpstreamTimeout: GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timeout",
+        "the shortener did not respond in time; its result is unknown";
+    InsufficientStorage: INSUFFICIENT_STORAGE, "insufficient_storage", "Insufficient storage",
+        "no disk space for an upload (`jobs.free_bytes`)";
 }

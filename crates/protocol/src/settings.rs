@@ -14,11 +14,18 @@ pub struct PublicSettings {
     /// Other host names of this installation. Links to them are rejected, because they would loop.
     #[serde(deserialize_with = "linnet_platform::settings::comma_list")]
     pub own_hosts: Vec<String>,
+    /// Where the types of problems are described: their URLs without the code. Empty means `/problems` under `base_url`,
+    /// which the gateway serves.
+    pub problem_types_url: String,
 }
 
 impl Default for PublicSettings {
     fn default() -> Self {
-        Self { base_url: "http://localhost:8080".into(), own_hosts: Vec::new() }
+        Self {
+            base_url: "http://localhost:8080".into(),
+            own_hosts: Vec::new(),
+            problem_types_url: String::new(),
+        }
     }
 }
 
@@ -36,6 +43,25 @@ impl PublicSettings {
             "public.base_url",
             "must be http(s)://host[:port] without a path or trailing slash",
         );
+        let url = &self.problem_types_url;
+        let has_scheme = url.starts_with("https://") || url.starts_with("http://");
+        problems.require(
+            url.is_empty()
+                || (has_scheme
+                    && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>".contains(&byte))
+                    && !url.ends_with('/')),
+            "public.problem_types_url",
+            "must be empty, or http(s)://… without a query and without a trailing slash",
+        );
+    }
+
+    /// The URL of the types of problems, without the code.
+    pub fn problem_types_url(&self) -> String {
+        if self.problem_types_url.is_empty() {
+            format!("{}/problems", self.base_url)
+        } else {
+            self.problem_types_url.clone()
+        }
     }
 }
 

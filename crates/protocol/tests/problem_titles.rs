@@ -43,6 +43,19 @@ fn api_md_lists_exactly_these_codes_with_their_statuses() {
     assert_eq!(documented, expected);
 }
 
+/// The pages of the gateway say the same.
+#[test]
+fn api_md_says_when_each_problem_occurs() {
+    let document = read("docs/API.md");
+    for code in ProblemCode::ALL {
+        let is_row = |line: &&str| {
+            documented_code(line).is_some_and(|(_, documented)| documented == code.as_str())
+        };
+        let row = document.lines().find(is_row).expect("a row");
+        assert_eq!(row.split('|').nth(4).map(str::trim), Some(code.when()), "{}", code.as_str());
+    }
+}
+
 /// Status and code of a row with the columns status, code, by and when; `None` if only nginx returns the code.
 fn documented_code(line: &str) -> Option<(u16, String)> {
     let mut cells = line.split('|').skip(1).map(str::trim);

@@ -236,7 +236,7 @@ impl Settings {
 
     /// The policy that accepts target URLs.
     pub fn target_policy(&self) -> Result<TargetPolicy, String> {
-        let PublicSettings { base_url, own_hosts } = &self.public;
+        let PublicSettings { base_url, own_hosts, .. } = &self.public;
         TargetPolicy::new(&self.resolve.target_schemes, base_url, own_hosts)
     }
 

@@ -48,6 +48,7 @@ pub async fn serve(
     lifecycle: Lifecycle,
 ) -> Result<(), StartError> {
     let settings = Arc::new(settings);
+    linnet_protocol::problem::set_types_url(settings.public.problem_types_url());
     let (resolve, retire_resolve) = bind(&settings.shortener.resolve_listen)?.split();
     let (api, retire_api) = bind(&settings.shortener.api_listen)?.split();
     let (admin, retire_admin) = bind(&settings.shortener.admin_listen)?.split();

@@ -164,3 +164,20 @@ async fn must_15_the_host_header_has_no_effect_on_the_gateway() {
         assert!(!response.to_lowercase().contains("evil"), "{host}: {response}");
     }
 }
+
+#[actix_web::test]
+async fn type_of_every_problem_leads_to_its_page() {
+    let (_shortener, gateway) = gateway().await;
+    let problem = gateway.client.get("/api/v1/nothing").await.json();
+    let (_, path) = problem["type"].as_str().unwrap().split_at("http://localhost:8080".len());
+    assert_eq!(path, "/problems/not_found");
+    for code in linnet_protocol::problem_code::ProblemCode::ALL {
+        let page = gateway.client.get(&format!("/problems/{}", code.as_str())).await;
+        assert_eq!(page.status, 200);
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+        let text = String::from_utf8(page.body.to_vec()).unwrap();
+        assert!(text.contains(code.title()) && text.contains(code.as_str()), "{text}");
+    }
+    assert_eq!(gateway.client.get("/problems/").await.status, 200);
+    assert_eq!(gateway.client.get("/problems/no_such").await.status, 404);
+}

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "documents `linnet_protocol::problem::Problem`")]
 pub(super) struct Problem {
-    /// `urn:linnet:problem:` and the code.
+    /// The URL of a page about the code, or the registered type `quota-exceeded`.
     r#type: String,
     /// The title of the code.
     title: String,

@@ -80,7 +80,7 @@ async fn malformed_ids_are_named() {
             let status = response.status.unwrap_or_else(|| panic!("{what}: no response"));
             assert!((400..500).contains(&status), "{what}: {}", response.text);
             // nginx itself rejects a NUL and `..` in a path.
-            let is_by_nginx = status == 400 && !response.text.contains("urn:linnet:problem");
+            let is_by_nginx = status == 400 && !response.text.contains("/problems/");
             let is_problem = response.text.contains("application/problem+json");
             assert!(is_by_nginx || is_problem, "{what}: {}", response.text);
             assert!(
