@@ -187,6 +187,20 @@ CALLERS = Row(
             runbook="flood",
         ),
         Panel(
+            "Open streams, uploads and exports",
+            "Slots that requests hold in all shorteners. A plateau: users reach their share or the limit of a process.",
+            "none",
+            (Query("sum by (kind) (linnet_slots_held)", "{{kind}}"),),
+            least=0,
+        ),
+        Panel(
+            "Rejected streams, uploads and exports",
+            "By kind and limit. `user`: 429, one user is at its share. `process`: 503, all slots are in use.",
+            "ops",
+            (Query(rate("linnet_slots_refused_total", "", "kind, limit"), "{{kind}}: {{limit}}"),),
+            least=0,
+        ),
+        Panel(
             "Key cache hit ratio",
             "Share of requests whose key was cached. Low: many different keys, or the invalidation bus is stale.",
             "percentunit",
