@@ -126,10 +126,12 @@ pub(crate) fn from_credentials(error: CredentialError) -> Problem {
 pub(crate) fn from_lookup(error: &LookupError) -> Problem {
     match error {
         LookupError::Upstream(error) => from_upstream(error),
-        LookupError::Response(_) | LookupError::Aborted(_) | LookupError::Overtaken => Problem::unavailable(
-            format!("The API key cannot be verified; retry after {RETRY_AFTER_S} s."),
-            RETRY_AFTER_S,
-        ),
+        LookupError::Response(_) | LookupError::Aborted(_) | LookupError::Overtaken => {
+            Problem::unavailable(
+                format!("The API key cannot be verified; retry after {RETRY_AFTER_S} s."),
+                RETRY_AFTER_S,
+            )
+        }
     }
 }
 

@@ -54,10 +54,7 @@ impl JobService {
     pub fn start(settings: &JobSettings, store: Store, lifecycle: &Lifecycle) -> Self {
         let updates = JobUpdates::default();
         lifecycle.spawn_critical("job updates", updates.clone().run(store));
-        Self {
-            settings: Arc::new(settings.clone()),
-            updates,
-        }
+        Self { settings: Arc::new(settings.clone()), updates }
     }
 }
 

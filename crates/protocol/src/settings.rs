@@ -48,7 +48,9 @@ impl PublicSettings {
         problems.require(
             url.is_empty()
                 || (has_scheme
-                    && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>".contains(&byte))
+                    && url
+                        .bytes()
+                        .all(|byte| byte.is_ascii_graphic() && !b"?#\"<>".contains(&byte))
                     && !url.ends_with('/')),
             "public.problem_types_url",
             "must be empty, or http(s)://… without a query and without a trailing slash",

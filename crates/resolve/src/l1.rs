@@ -165,8 +165,7 @@ impl L1Cache {
     /// Whether the entry may be used at `now`.
     #[inline]
     pub(super) fn is_fresh(&self, entry: &L1Entry, now: Instant) -> bool {
-        now < entry.fresh_without_bus_until
-            || (now < entry.fresh_until && self.bus.is_live_at(now))
+        now < entry.fresh_without_bus_until || (now < entry.fresh_until && self.bus.is_live_at(now))
     }
 
     /// Takes a ticket. A fill takes it before it reads anything.

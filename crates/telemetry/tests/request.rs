@@ -217,10 +217,7 @@ async fn labels_have_no_values_that_clients_choose() {
             .to_request();
         read_body(call_service(&app, request).await).await;
     }
-    let labels = [
-        ("http_request_method", "_OTHER"),
-        ("http_response_status_code", "404"),
-    ];
+    let labels = [("http_request_method", "_OTHER"), ("http_response_status_code", "404")];
     assert_eq!(reader.value(COUNT, &labels), Some(50.0));
     let text = reader.text();
     assert_eq!(text.lines().filter(|line| line.starts_with(COUNT)).count(), 1, "{text}");
@@ -399,7 +396,7 @@ async fn metrics_have_exactly_the_attributes_of_the_semantic_conventions() {
             let text = reader.text();
             let series = text.lines().find(|line| line.starts_with(metric)).unwrap();
             let (_, labels) = series.split_once('{').unwrap();
-            let (labels, _) = labels.split_once('}').unwrap();
+            let (labels, _) = labels.rsplit_once('}').unwrap();
             let mut found: Vec<&str> = labels
                 .split(',')
                 .filter_map(|label| label.split_once('='))

@@ -164,8 +164,7 @@ impl Lease {
         }
         if let Some(expires_at) = self.expires_at {
             let at = tokio::time::Instant::from_std(expires_at);
-            let expiry =
-                self.expiry.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            let expiry = self.expiry.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             return expiry.as_mut().poll(cx);
         }
         Poll::Pending

@@ -98,7 +98,11 @@ mod tests {
     use crate::counters::LimitReason;
 
     fn policy(burst: u32) -> RatePolicy {
-        RatePolicy::new("p", LimitReason::Key, (NonZeroU32::new(1).unwrap(), NonZeroU32::new(burst).unwrap()))
+        RatePolicy::new(
+            "p",
+            LimitReason::Key,
+            (NonZeroU32::new(1).unwrap(), NonZeroU32::new(burst).unwrap()),
+        )
     }
 
     #[test]

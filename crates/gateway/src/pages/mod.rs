@@ -67,9 +67,13 @@ pub(crate) fn configure(cfg: &mut web::ServiceConfig) {
     cfg.service(web::resource("/").get(landing).route(web::head().to(landing)))
         .service(web::resource("/health").get(health).route(web::head().to(health)))
         .service(web::resource("/openapi.json").get(openapi).route(web::head().to(openapi)))
-        .service(web::resource("/problems/").get(problem::index).route(web::head().to(problem::index)))
         .service(
-            web::resource("/problems/{code}").get(problem::page).route(web::head().to(problem::page)),
+            web::resource("/problems/").get(problem::index).route(web::head().to(problem::index)),
+        )
+        .service(
+            web::resource("/problems/{code}")
+                .get(problem::page)
+                .route(web::head().to(problem::page)),
         )
         .service(web::resource("/docs").get(docs_folder).route(web::head().to(docs_folder)))
         .service(web::resource("/docs/{file:[^/]*}").get(docs).route(web::head().to(docs)));

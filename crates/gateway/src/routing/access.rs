@@ -39,11 +39,7 @@ pub(super) async fn lease(
 impl<'a> Access<'a> {
     /// A request over its limit is 429, whatever its credentials are.
     fn new(limit: AppliedLimit<'a>, caller: Result<Caller, Problem>) -> Self {
-        let caller = if limit.is_allowed() {
-            caller
-        } else {
-            Err(problems::rate_limited(&limit))
-        };
+        let caller = if limit.is_allowed() { caller } else { Err(problems::rate_limited(&limit)) };
         Self { caller, limit }
     }
 }

@@ -13,7 +13,9 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use linnet_protocol::invalidation::Invalidation;
 
-use super::support::{Gateway, KEY, Redis, Shortener, eventually, full, in_time, no_redis, settings};
+use super::support::{
+    Gateway, KEY, Redis, Shortener, eventually, full, in_time, no_redis, settings,
+};
 
 /// The promise.
 const WITHIN: Duration = Duration::from_secs(1);

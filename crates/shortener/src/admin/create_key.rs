@@ -34,10 +34,7 @@ pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), Admi
         maker: None,
         most_living: None,
     };
-    store
-        .create_key(&secret, &new)
-        .await?
-        .map_err(|refusal| bad("name", refusal.to_string()))?;
+    store.create_key(&secret, &new).await?.map_err(|refusal| bad("name", refusal.to_string()))?;
     println!("{}", secret.reveal());
     Ok(())
 }

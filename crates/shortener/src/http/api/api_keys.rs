@@ -175,9 +175,6 @@ pub(crate) async fn create(
         tracing::error!(%error, "random number generator failed");
         Problem::internal()
     })?;
-    if expires_at.is_some_and(|at| at <= Utc::now()) {
-        return Err(ApiError::invalid("expires_at", "past", "must be in the future"));
-    }
     let new = NewKey {
         user_id: owner,
         name: &name,

@@ -145,7 +145,11 @@ mod tests {
         let first = narrow.take(user(1)).unwrap();
         assert_eq!(wide.take(user(1)).unwrap_err(), SlotRefusal::Share { share: 1 });
         let last = narrow.take(user(2));
-        assert_eq!(last.unwrap_err(), SlotRefusal::All, "the last connection is for other requests");
+        assert_eq!(
+            last.unwrap_err(),
+            SlotRefusal::All,
+            "the last connection is for other requests"
+        );
         let second = wide.take(user(2)).unwrap();
         assert_eq!(wide.take(user(3)).unwrap_err(), SlotRefusal::All, "the limit of the process");
         drop(second);

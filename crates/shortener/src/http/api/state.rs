@@ -15,7 +15,10 @@ use linnet_jobs::JobService;
 use linnet_resolve::InvalidationPublisher;
 use linnet_store::{GroupedCreates, Store};
 
-use super::{super::error::ApiError, slots::{ExportSlots, Slots}};
+use super::{
+    super::error::ApiError,
+    slots::{ExportSlots, Slots},
+};
 
 /// The dependencies of one server thread.
 #[derive(Clone)]

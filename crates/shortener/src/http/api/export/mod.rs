@@ -75,7 +75,8 @@ pub(crate) async fn get(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (format, filter) = read(query)?;
-    let slot = state.exports.take(caller.user_id()).map_err(|refusal| refused(refusal, "exports"))?;
+    let slot =
+        state.exports.take(caller.user_id()).map_err(|refusal| refused(refusal, "exports"))?;
     // A failure before this point still results in an error status.
     let export = state.store.begin_export(&filter, caller.visibility()).await?;
     let (sender, receiver) = mpsc::channel(WAITING_CHUNKS);
