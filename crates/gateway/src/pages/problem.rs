@@ -22,7 +22,7 @@ pub(super) async fn page(code: web::Path<String>) -> HttpResponse {
             );
             respond(code.title(), &body)
         }
-        None => problems::unknown_path().await,
+        None => problems::not_found(),
     }
 }
 

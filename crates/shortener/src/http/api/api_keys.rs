@@ -108,7 +108,7 @@ body! {
         name: Required<KeyName>,
         /// The scopes; each must be allowed by the caller's own key.
         scopes: Required<ScopeList>,
-        /// When it expires; in the future.
+        /// When it expires: in the future, and not after the key of the request. Absent, it expires with that key.
         expires_at: Optional<FutureTime>,
         /// The owner; only administrators may name another user.
         user_id: Optional<Id<UserId>>,
