@@ -8,6 +8,7 @@
 //! * [`exit_code`]: the exit codes that supervisors distinguish.
 //! * [`healthcheck`]: checks whether a running process is ready.
 //! * [`invalidation_bus`]: messages that invalidate caches, with a bound on staleness.
+//! * [`least_rate`]: ends request bodies that arrive too slowly.
 //! * [`lifecycle`]: signals, draining, and critical background tasks.
 //! * [`listener`]: TCP and unix-socket listeners that can be retired without losing a connection.
 //! * [`lock`]: locks mutexes that a panic has poisoned.
@@ -28,6 +29,7 @@ pub mod clock;
 pub mod exit_code;
 pub mod healthcheck;
 pub mod invalidation_bus;
+pub mod least_rate;
 pub mod lifecycle;
 pub mod listener;
 pub mod lock;

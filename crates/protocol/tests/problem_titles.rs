@@ -43,9 +43,9 @@ fn api_md_lists_exactly_these_codes_with_their_statuses() {
     assert_eq!(documented, expected);
 }
 
-/// The pages of the gateway say the same.
+/// The pages of the gateway have the same text.
 #[test]
-fn api_md_says_when_each_problem_occurs() {
+fn api_md_states_when_each_problem_occurs() {
     let document = read("docs/API.md");
     for code in ProblemCode::ALL {
         let is_row = |line: &&str| {

@@ -105,6 +105,28 @@ macro_rules! key_query {
     };
 }
 
+/// The end of a key that `maker` creates: no later than the maker's.
+async fn end_within_maker(
+    connection: &mut PgConnection,
+    maker: &str,
+    expires_at: Option<DateTime<Utc>>,
+) -> Result<Result<Option<DateTime<Utc>>, KeyRefusal>, StoreError> {
+    // The lock makes a concurrent revocation of the maker wait, so that it finds the new key.
+    let maker_expires_at = sqlx::query_scalar!(
+        "SELECT expires_at FROM api_keys
+          WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+            FOR SHARE",
+        maker
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(match (maker_expires_at, expires_at) {
+        (None, _) => Err(KeyRefusal::MakerEnded),
+        (Some(Some(limit)), Some(at)) if at > limit => Err(KeyRefusal::OutlivesMaker { limit }),
+        (Some(limit), at) => Ok(at.or(limit)),
+    })
+}
+
 impl Store {
     /// Creates a key from its id and the hash of its secret.
     pub async fn create_key(
@@ -121,25 +143,13 @@ impl Store {
         if owner.fetch_optional(&mut *transaction).await?.is_none() {
             return Err(StoreError::Conflict(Constraint::UserMissing));
         }
-        let mut expires_at = new.expires_at;
-        if let Some(maker) = new.maker {
-            // The lock makes a concurrent revocation of the maker wait, so that it finds the new key.
-            let maker_expires_at = sqlx::query_scalar!(
-                "SELECT expires_at FROM api_keys
-                  WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-                    FOR SHARE",
-                maker
-            )
-            .fetch_optional(&mut *transaction)
-            .await?;
-            match (maker_expires_at, expires_at) {
-                (None, _) => return Ok(Err(KeyRefusal::MakerEnded)),
-                (Some(Some(limit)), Some(at)) if at > limit => {
-                    return Ok(Err(KeyRefusal::OutlivesMaker { limit }));
-                }
-                (Some(limit), at) => expires_at = at.or(limit),
-            }
-        }
+        let expires_at = match new.maker {
+            None => new.expires_at,
+            Some(maker) => match end_within_maker(&mut transaction, maker, new.expires_at).await? {
+                Ok(expires_at) => expires_at,
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+        };
         if let Some(limit) = new.most_living {
             let living = sqlx::query_scalar!(
                 r#"SELECT count(*) AS "count!" FROM api_keys

@@ -122,15 +122,9 @@ impl Store {
         Ok(observe_query("update_user", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// Deletes a user with its links and keys, if visible. The relay publishes the invalidations. Returns whether the
-    /// user existed.
-    pub async fn delete_user(
-        &self,
-        id: UserId,
-        visible_to: Visibility,
-        actor: Option<UserId>,
-    ) -> Result<bool, StoreError> {
-        // A transaction of its own: the user's imports see it, stop after their chunk, and give the user's row free.
+    /// Cancels the user's jobs in a transaction of its own: imports see it, stop after their chunk, and give the user's
+    /// row free.
+    async fn cancel_jobs_of(&self, id: UserId, visible_to: Visibility) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query(DELETE_USER_TIMEOUTS).execute(&mut *transaction).await?;
         sqlx::query!(
@@ -144,6 +138,18 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Deletes a user with its links and keys, if visible. The relay publishes the invalidations. Returns whether the
+    /// user existed.
+    pub async fn delete_user(
+        &self,
+        id: UserId,
+        visible_to: Visibility,
+        actor: Option<UserId>,
+    ) -> Result<bool, StoreError> {
+        self.cancel_jobs_of(id, visible_to).await?;
         let mut transaction = self.pool.begin().await?;
         sqlx::query(DELETE_USER_TIMEOUTS).execute(&mut *transaction).await?;
         // The lock prevents new links and keys of this user until the commit.

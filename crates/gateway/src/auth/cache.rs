@@ -21,11 +21,12 @@ use linnet_platform::invalidation_bus::{BusState, InvalidationSink};
 use linnet_protocol::invalidation::Invalidation;
 use quick_cache::sync::Cache;
 
-use super::{credentials::KeyHash, identity::KeyIdentity, lease::Leases};
+use super::{
+    credentials::KeyHash,
+    identity::KeyIdentity,
+    lease::{Leases, STALE_TTL},
+};
 use crate::config::AuthSettings;
-
-/// Longest use of an entry while the invalidation bus is stale.
-pub(super) const STALE_TTL: Duration = Duration::from_secs(1);
 
 /// Whether an API key is valid.
 #[derive(Debug, Clone)]

@@ -20,33 +20,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt as _;
 use linnet_platform::{invalidation_bus::BusState, lock::MutexExt as _};
-use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::{MissedTickBehavior, Sleep};
+use secrecy::SecretString;
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{
-    KeyAuthenticator, KeyStatus, LookupError, PresentedKey,
-    cache::{CachedKey, STALE_TTL},
-    credentials::KeyHash,
-};
-use crate::upstream::UpstreamClient;
+use super::credentials::{KeyHash, PresentedKey};
 
-/// Interval at which [`keep`] looks for keys to verify.
-const CHECK_EVERY: Duration = Duration::from_millis(150);
+/// Longest use of a verification while the invalidation bus is stale.
+pub(super) const STALE_TTL: Duration = Duration::from_secs(1);
 /// Age of a verification at which the next one begins while the bus is stale. With the interval and the time of a lookup
 /// it stays below [`STALE_TTL`].
 const VERIFY_AFTER: Duration = Duration::from_millis(400);
-/// Most lookups for a new lease. A lookup that an invalidation overtakes is not cached, and is repeated.
-const LOOKUPS: u32 = 3;
-/// Most concurrent verifications.
-const CONCURRENT_VERIFICATIONS: usize = 32;
 
 /// A key with leases.
-struct LeasedKey {
-    key: SecretString,
-    key_id: Box<str>,
+pub(super) struct LeasedKey {
+    pub(super) key: SecretString,
+    pub(super) key_id: Box<str>,
     end: CancellationToken,
     /// The latest verification.
     verified: Mutex<Verification>,
@@ -125,8 +115,13 @@ impl Leases {
     }
 
     /// The number of changes of the bus. A verification that begins afterwards counts from here.
-    fn changes(&self) -> u64 {
+    pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Whether `key` may be used at `now`.
+    pub(super) fn is_usable(&self, key: &LeasedKey, now: Instant) -> bool {
+        self.is_verified(key, now, STALE_TTL)
     }
 
     fn is_verified(&self, key: &LeasedKey, now: Instant, within: Duration) -> bool {
@@ -136,7 +131,7 @@ impl Leases {
     }
 
     /// The keys that must be verified now.
-    fn unverified(&self, now: Instant) -> Vec<(KeyHash, Arc<LeasedKey>)> {
+    pub(super) fn unverified(&self, now: Instant) -> Vec<(KeyHash, Arc<LeasedKey>)> {
         let keys = self.keys.lock_ignoring_poison();
         let unverified =
             keys.iter().filter(|(_, holders)| !self.is_verified(&holders.key, now, VERIFY_AFTER));
@@ -145,19 +140,23 @@ impl Leases {
 }
 
 impl Lease {
-    /// Records the status that was read after the registration. Returns `None` unless it is valid.
-    fn confirm(mut self, changes: u64, cached: &CachedKey) -> Option<Self> {
-        let KeyStatus::Valid(_) = cached.status else { return None };
-        self.key.record(changes, cached.verified_at);
-        self.expires_at = cached.expires_at;
-        Some(self)
+    /// Records the verification that was read after the registration.
+    pub(super) fn confirm(
+        mut self,
+        changes: u64,
+        at: Instant,
+        expires_at: Option<Instant>,
+    ) -> Self {
+        self.key.record(changes, at);
+        self.expires_at = expires_at;
+        self
     }
 
     /// Ready when the lease has ended.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         if self.expires_at.is_some_and(|expires_at| expires_at <= now)
-            || !self.leases.is_verified(&self.key, now, STALE_TTL)
+            || !self.leases.is_usable(&self.key, now)
             || self.ended.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(());
@@ -192,67 +191,10 @@ impl Drop for Lease {
 }
 
 impl LeasedKey {
-    fn record(&self, changes: u64, at: Instant) {
+    pub(super) fn record(&self, changes: u64, at: Instant) {
         let mut verified = self.verified.lock_ignoring_poison();
         if verified.changes == u64::MAX || at >= verified.at {
             *verified = Verification { at, changes };
         }
-    }
-}
-
-impl KeyAuthenticator {
-    /// A lease on a key; `None` if the key is not valid.
-    pub(crate) async fn lease(
-        self: &Arc<Self>,
-        client: &UpstreamClient,
-        key: PresentedKey<'_>,
-        hash: KeyHash,
-    ) -> Result<Option<Lease>, Arc<LookupError>> {
-        let lease = self.cache.leases().register(key, hash);
-        for _ in 0..LOOKUPS {
-            let changes = lease.leases.changes();
-            if let Some(cached) = self.cache.get(&hash, Instant::now()) {
-                return Ok(lease.confirm(changes, &cached));
-            }
-            self.look_up(client, key, hash).await?;
-        }
-        Err(Arc::new(LookupError::Overtaken))
-    }
-
-    /// Verifies a leased key, and ends its leases if it is no longer valid.
-    async fn verify(self: &Arc<Self>, client: &UpstreamClient, hash: KeyHash, key: &LeasedKey) {
-        let leases = self.cache.leases();
-        let changes = leases.changes();
-        let Some(presented) = PresentedKey::parse(key.key.expose_secret()) else { return };
-        match self.look_up(client, presented, hash).await {
-            Ok(KeyStatus::Valid(_)) => {
-                // The entry has the start of the lookup, which may have been another request's.
-                if let Some(cached) = self.cache.get(&hash, Instant::now()) {
-                    key.record(changes, cached.verified_at);
-                }
-            }
-            Ok(KeyStatus::Invalid) => leases.end(&key.key_id),
-            Err(_) if leases.is_verified(key, Instant::now(), STALE_TTL) => {}
-            Err(_) => {
-                tracing::warn!("long responses ended: their key cannot be verified");
-                leases.end(&key.key_id);
-            }
-        }
-    }
-}
-
-/// Verifies the keys of leases while the invalidation bus is stale. Never returns.
-pub(crate) async fn keep(authenticator: Arc<KeyAuthenticator>, client: UpstreamClient) {
-    let mut ticks = tokio::time::interval(CHECK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let unverified = authenticator.cache.leases().unverified(Instant::now());
-        let (authenticator, client) = (&authenticator, &client);
-        futures::stream::iter(unverified)
-            .for_each_concurrent(CONCURRENT_VERIFICATIONS, |(hash, key)| async move {
-                authenticator.verify(client, hash, &key).await;
-            })
-            .await;
     }
 }

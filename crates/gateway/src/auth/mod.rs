@@ -8,6 +8,7 @@ mod cache;
 mod credentials;
 mod identity;
 mod lease;
+mod lease_verification;
 mod lookup;
 
 use std::{sync::Arc, time::Instant};
@@ -21,7 +22,8 @@ use crate::{counters::Counters, upstream::UpstreamClient};
 pub(crate) use cache::{KeyCache, KeyStatus};
 pub(crate) use credentials::{CredentialError, PresentedKey, find_key};
 pub(crate) use identity::Caller;
-pub(crate) use lease::{Lease, keep};
+pub(crate) use lease::Lease;
+pub(crate) use lease_verification::keep;
 pub(crate) use lookup::LookupError;
 
 pub(crate) use credentials::KeyHash;

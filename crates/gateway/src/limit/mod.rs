@@ -34,7 +34,7 @@ pub(crate) use local::sweep;
 
 const SCRIPT: &str = include_str!("gcra.lua");
 
-/// What a request counts against.
+/// The owner of the allowance that a request uses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RateKey<'a> {
     /// An API key, by its public id, and its user.

@@ -207,7 +207,7 @@ async fn must_16_key_that_a_key_creates_ends_with_it() {
     assert_eq!(one.client.get("/api/v1/urls").send().await.status, 200);
 }
 
-/// What ends a user's long responses.
+/// The event that ends a user's long responses.
 #[derive(Debug, Clone, Copy)]
 enum End {
     KeyRevoked,

@@ -3,56 +3,9 @@
 /// The number of releases of each browser.
 const RELEASES: u32 = 24;
 
-/// User agents of browsers, with the newest major release and the number of its minor releases. The
-/// release replaces `MAJOR` and `MINOR`.
-const BROWSERS: [(&str, u32, u32); 10] = [
-    (
-        "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Mobile Safari/537.36",
-        142,
-        1,
-    ),
-    (
-        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Safari/537.36",
-        142,
-        1,
-    ),
-    (
-        "Mozilla/5.0 (iPhone; CPU iPhone OS MAJOR_MINOR like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/MAJOR.MINOR Mobile/15E148 Safari/604.1",
-        18,
-        6,
-    ),
-    (
-        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/MAJOR.MINOR Safari/605.1.15",
-        18,
-        6,
-    ),
-    (
-        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Safari/537.36 Edg/MAJOR.0.0.0",
-        142,
-        1,
-    ),
-    (
-        "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:MAJOR.0) Gecko/20100101 Firefox/MAJOR.0",
-        144,
-        1,
-    ),
-    (
-        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Safari/537.36",
-        142,
-        1,
-    ),
-    (
-        "Mozilla/5.0 (iPad; CPU OS MAJOR_MINOR like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/MAJOR.MINOR Mobile/15E148 Safari/604.1",
-        18,
-        6,
-    ),
-    ("Mozilla/5.0 (X11; Linux x86_64; rv:MAJOR.0) Gecko/20100101 Firefox/MAJOR.0", 144, 1),
-    (
-        "Mozilla/5.0 (Linux; Android 14; SM-X700) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/MAJOR.0.0.0 Safari/537.36",
-        142,
-        1,
-    ),
-];
+/// Browsers, one in each line: the newest major release, the number of its minor releases, and the user agent, in which
+/// the release replaces `MAJOR` and `MINOR`.
+const BROWSERS: &str = include_str!("browsers.tsv");
 
 /// User agents of bots.
 pub(super) const BOTS: [&str; 12] = [
@@ -98,21 +51,9 @@ pub(super) const ORIGINS: [(&str, &str); 24] = [
     ("CA", "fr"),
 ];
 
-/// Well-known referrers. [`referrers`] adds unknown ones.
-const REFERRERS: [&str; 12] = [
-    "google.com",
-    "t.co",
-    "facebook.com",
-    "linkedin.com",
-    "bing.com",
-    "reddit.com",
-    "news.ycombinator.com",
-    "instagram.com",
-    "duckduckgo.com",
-    "youtube.com",
-    "mail.google.com",
-    "teams.microsoft.com",
-];
+/// Well-known referrers, by frequency. [`referrers`] adds unknown ones.
+const REFERRERS: &str = "google.com t.co facebook.com linkedin.com bing.com reddit.com news.ycombinator.com \
+    instagram.com duckduckgo.com youtube.com mail.google.com teams.microsoft.com";
 const BLOGS: u32 = 48;
 
 /// Sources of campaigns, each with a medium.
@@ -123,10 +64,14 @@ const SEASONS: [&str; 6] = ["spring", "summer", "autumn", "winter", "launch", "b
 /// The user agents of people: each browser in each release, newest first.
 pub(super) fn browsers() -> Vec<String> {
     let release = |age: u32| {
-        BROWSERS.iter().map(move |(agent, newest, minors)| {
+        BROWSERS.lines().filter_map(move |line| {
+            let mut columns = line.split('\t');
+            let newest: u32 = columns.next()?.parse().ok()?;
+            let minors: u32 = columns.next()?.parse().ok()?;
+            let agent = columns.next()?;
             let major = newest - age / minors;
             let minor = minors - 1 - age % minors;
-            agent.replace("MAJOR", &major.to_string()).replace("MINOR", &minor.to_string())
+            Some(agent.replace("MAJOR", &major.to_string()).replace("MINOR", &minor.to_string()))
         })
     };
     (0..RELEASES).flat_map(release).collect()
@@ -134,7 +79,7 @@ pub(super) fn browsers() -> Vec<String> {
 
 /// The referring hosts.
 pub(super) fn referrers() -> Vec<String> {
-    let known = REFERRERS.into_iter().map(ToOwned::to_owned);
+    let known = REFERRERS.split_whitespace().map(ToOwned::to_owned);
     known.chain((1..=BLOGS).map(|number| format!("blog-{number}.example"))).collect()
 }
 

@@ -11,13 +11,13 @@ use linnet_jobs::{
     JobSettings,
     upload::{self, Upload, UploadError},
 };
+use linnet_platform::least_rate::{LeastRate, WINDOW};
 
 use super::{
     super::{
         super::error::{ApiError, body_error},
         fields::{Fields, ONCE_RULE, text_or_null},
     },
-    least_rate::{LeastRate, WINDOW},
     options::Options,
 };
 

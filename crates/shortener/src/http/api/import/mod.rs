@@ -1,7 +1,6 @@
 //! `POST …/bulk`: creates a job from an uploaded file.
 
 mod body;
-mod least_rate;
 mod options;
 
 use std::{fs::File, io::Read as _, path::Path, time::Duration};

@@ -1,6 +1,6 @@
-//! Ends an upload that is too slow, so that nobody can hold a slot with a few bytes.
+//! Ends a body that arrives too slowly, so that no client can hold a slot with a few bytes.
 //!
-//! Only time in which the process waits for the client counts: a busy disk makes no upload slow.
+//! Only time in which the process waits for the client counts: a busy disk makes no body slow.
 
 use std::{
     cell::Cell,
@@ -15,10 +15,10 @@ use futures::Stream;
 use tokio::time::{Instant, Sleep};
 
 /// The time over which the rate is measured.
-pub(super) const WINDOW: Duration = Duration::from_secs(30);
+pub const WINDOW: Duration = Duration::from_secs(30);
 
 /// A body that fails when it is slower than its least rate.
-pub(super) struct LeastRate<S> {
+pub struct LeastRate<S> {
     body: S,
     bytes_per_window: u64,
     bytes: u64,
@@ -31,7 +31,7 @@ pub(super) struct LeastRate<S> {
 
 impl<S> LeastRate<S> {
     /// Returns the body, and whether it has failed because it was too slow.
-    pub(super) fn new(body: S, bytes_per_s: u64) -> (Self, Rc<Cell<bool>>) {
+    pub fn new(body: S, bytes_per_s: u64) -> (Self, Rc<Cell<bool>>) {
         let is_too_slow = Rc::new(Cell::new(false));
         let body = Self {
             body,
