@@ -235,7 +235,8 @@ async fn begin_export(stack: &Stack) -> (TcpStream, String) {
 
 #[tokio::test]
 async fn concurrent_exports_are_limited_and_a_failed_one_is_visibly_incomplete() {
-    let mut stack = Stack::builder().postgres(Postgres::Own).start().await;
+    let builder = Stack::builder().postgres(Postgres::Own);
+    let mut stack = builder.env("LINNET__SHORTENER__EXPORTS_PER_USER", 2).start().await;
     // Far larger than all buffers between PostgreSQL and the client.
     insert_links(&stack, 10_000, 8_000).await;
     let (mut first, head) = begin_export(&stack).await;
