@@ -89,6 +89,7 @@ async fn must_06_concurrent_imports_of_one_code_create_one_link() {
         .workers(2)
         .env("LINNET__JOBS__RUNNING_PER_USER", 8)
         .env("LINNET__JOBS__UPLOADS", 10)
+        .env("LINNET__JOBS__UPLOADS_PER_USER", 10)
         .start()
         .await;
     let client = stack.client();

@@ -124,7 +124,7 @@ async fn response_before_the_end_of_a_request_closes_the_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_with_one_idempotency_key_create_one_job() {
-    let stack = builder().start().await;
+    let stack = builder().env("LINNET__JOBS__UPLOADS_PER_USER", 5).start().await;
     let client = stack.client();
     let send = async |csv: String, path: &str, key: &str| {
         upload(&client, path, csv).header("idempotency-key", key).send().await
