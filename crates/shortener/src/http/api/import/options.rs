@@ -34,7 +34,7 @@ pub(crate) struct BulkParams {
     on_conflict: Option<String>,
     /// The columns in which the word `null` clears the field, such as `title,max_clicks`. An empty cell leaves the field
     /// as it is. In JSON, null itself clears it.
-    #[param(pattern = "^[a-z_]+(,[a-z_]+)*$")]
+    #[param(pattern = "^(title|expires_at|max_clicks)(,(title|expires_at|max_clicks))*$")]
     null_columns: Option<String>,
 }
 
@@ -116,8 +116,7 @@ fn null_columns(value: serde_json::Value) -> Result<Vec<String>, Violation> {
         .filter(|field| field.importable && field.clearable)
         .map(|field| field.name)
         .collect();
-    let names: Vec<String> =
-        string(value)?.split(',').map(|name| name.trim().to_lowercase()).collect();
+    let names: Vec<String> = string(value)?.split(',').map(ToOwned::to_owned).collect();
     if names.iter().all(|name| clearable.contains(&name.as_str())) {
         Ok(names)
     } else {
@@ -162,9 +161,11 @@ mod tests {
 
     #[test]
     fn null_columns_are_columns_that_can_be_cleared() {
-        let columns = null_columns(json!("title, Max_Clicks"));
+        let columns = null_columns(json!("title,max_clicks"));
         assert_eq!(columns, Ok(vec!["title".to_owned(), "max_clicks".to_owned()]));
-        for bad in ["is_active", "original_url", "title,", "no_such", ","] {
+        for bad in
+            ["title, max_clicks", "Title", "is_active", "original_url", "title,", "no_such", ","]
+        {
             assert!(null_columns(json!(bad)).is_err(), "{bad}");
         }
     }
