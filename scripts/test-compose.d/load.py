@@ -49,7 +49,7 @@ def all_replicas_receive_requests(_figure) -> None:
 def served_requests(address: str) -> tuple[float, float]:
     """Redirects and API calls that a shortener has served."""
     text = http("/metrics", site=f"http://{address}:9082")[1]
-    route = re.compile(r'^http_server_request_duration_seconds_count\{[^}]*http_route="([^"]+)"\} (\S+)$', re.M)
+    route = re.compile(r'^http_server_request_duration_seconds_count\{[^}]*http_route="([^"]+)"[^}]*\} (\S+)$', re.M)
     counts = [(found[1], float(found[2])) for found in route.finditer(text)]
     return (sum(count for path, count in counts if path == "/{code}"),
             sum(count for path, count in counts if path == "/api/v1/urls"))
