@@ -106,18 +106,20 @@ async fn must_26_user_at_its_share_of_uploads_affects_no_other_user() {
     let upload = |client: &Client| {
         client.request(http::Method::POST, "/api/v1/urls/bulk").body("text/csv", ROWS).send()
     };
+    // A request beside them could take the slot of one of them.
     within(Duration::from_secs(10), "the uploads to begin", || async {
-        upload(&one.client).await.status == 429
+        let held = [("kind", "uploads")];
+        stack.shortener_metrics(0).await.sum("linnet_slots_held", &held) >= 2.0
     })
     .await;
     assert_share_is_used_up(&upload(&one.client).await);
     assert_eq!(upload(&two.client).await.status, 202);
     let metrics = stack.gateways[0].metrics().await;
     let labels = [("reason", "too_many_concurrent")];
-    assert!(metrics.sum("linnet_gateway_limited_total", &labels) >= 2.0);
+    assert!(metrics.sum("linnet_gateway_limited_total", &labels) >= 1.0);
     let metrics = stack.shortener_metrics(0).await;
     let labels = [("kind", "uploads"), ("limit", "user")];
-    assert!(metrics.sum("linnet_slots_refused_total", &labels) >= 2.0);
+    assert!(metrics.sum("linnet_slots_refused_total", &labels) >= 1.0);
     drop(held);
     within(Duration::from_secs(10), "the slots to be given back", || async {
         upload(&one.client).await.status == 202
