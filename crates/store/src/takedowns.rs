@@ -12,21 +12,37 @@ use super::{Store, StoreError};
 const SCAN_TIMEOUTS: &str =
     "SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '10s', true)";
 
+/// `query_scalar!` that changes links, records an event for each, and queues the invalidations: the assignments, the
+/// condition, the type of the event, and the arguments.
+macro_rules! takedown_query {
+    ($change:literal, $condition:literal, $event:literal, $argument:expr) => {
+        sqlx::query_scalar!(
+            "WITH changed AS (UPDATE urls SET version = nextval('url_version_seq'), updated_at = now(), "
+                + $change
+                + " WHERE "
+                + $condition
+                + r#" RETURNING id, short_code, version
+             ), event AS (
+               INSERT INTO events (url_id, event_type) SELECT id, "#
+                + $event
+                + r#" FROM changed
+             ), outbox AS (
+               INSERT INTO cache_invalidations (kind, subject, version)
+               SELECT 'link', short_code, version FROM changed
+             )
+             SELECT id AS "id!: LinkId" FROM changed"#,
+            $argument
+        )
+    };
+}
+
 impl Store {
     /// Takes a link down. `None` if no link has the code.
     pub async fn take_down(&self, code: &str) -> Result<Option<LinkId>, StoreError> {
-        let query = sqlx::query_scalar!(
-            r#"WITH changed AS (
-                 UPDATE urls SET taken_down_at = COALESCE(taken_down_at, now()),
-                        version = nextval('url_version_seq'), updated_at = now()
-                  WHERE short_code = $1 RETURNING id, short_code, version
-               ), event AS (
-                 INSERT INTO events (url_id, event_type) SELECT id, 'taken_down' FROM changed
-               ), outbox AS (
-                 INSERT INTO cache_invalidations (kind, subject, version)
-                 SELECT 'link', short_code, version FROM changed
-               )
-               SELECT id AS "id!: LinkId" FROM changed"#,
+        let query = takedown_query!(
+            "taken_down_at = COALESCE(taken_down_at, now())",
+            "short_code = $1",
+            "'taken_down'",
             code
         );
         Ok(observe_query("take_down", query.fetch_optional(&self.pool)).await?)
@@ -34,19 +50,10 @@ impl Store {
 
     /// Ends a takedown and activates the link. `None` if no link with this code is taken down.
     pub async fn restore_link(&self, code: &str) -> Result<Option<LinkId>, StoreError> {
-        let query = sqlx::query_scalar!(
-            r#"WITH changed AS (
-                 UPDATE urls SET taken_down_at = NULL, is_active = true,
-                        version = nextval('url_version_seq'), updated_at = now()
-                  WHERE short_code = $1 AND taken_down_at IS NOT NULL
-                 RETURNING id, short_code, version
-               ), event AS (
-                 INSERT INTO events (url_id, event_type) SELECT id, 'restored' FROM changed
-               ), outbox AS (
-                 INSERT INTO cache_invalidations (kind, subject, version)
-                 SELECT 'link', short_code, version FROM changed
-               )
-               SELECT id AS "id!: LinkId" FROM changed"#,
+        let query = takedown_query!(
+            "taken_down_at = NULL, is_active = true",
+            "short_code = $1 AND taken_down_at IS NOT NULL",
+            "'restored'",
             code
         );
         Ok(observe_query("restore_link", query.fetch_optional(&self.pool)).await?)

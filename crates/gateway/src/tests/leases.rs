@@ -8,10 +8,11 @@ use std::{
 use bytes::Bytes;
 use chrono::Utc;
 use futures::SinkExt as _;
-use http::Method;
+use http::{Method, Response};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use linnet_protocol::invalidation::Invalidation;
+use tokio::task::JoinHandle;
 
 use super::support::{
     Gateway, KEY, Redis, Shortener, eventually, full, in_time, no_redis, settings,
@@ -30,6 +31,24 @@ async fn open(gateway: &Gateway) -> Incoming {
     let first = in_time("the first event", body.frame()).await.unwrap().unwrap();
     assert_eq!(first.into_data().unwrap(), "data: 1\n\n");
     body
+}
+
+type BodySender = futures::channel::mpsc::Sender<std::io::Result<Frame<Bytes>>>;
+
+/// Sends the first chunk of an upload. The body ends when the sender is dropped.
+async fn begin_upload(
+    gateway: &Gateway,
+    method: Method,
+    path: &str,
+) -> (BodySender, JoinHandle<Response<Incoming>>) {
+    let (mut sender, receiver) = futures::channel::mpsc::channel(0);
+    let body = StreamBody::new(receiver).boxed();
+    let mut request = gateway.client.request(method, path, body);
+    request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
+    let client = gateway.client.clone();
+    let response = actix_web::rt::spawn(async move { client.send(request).await.unwrap() });
+    sender.send(Ok(Frame::data(Bytes::from("one")))).await.unwrap();
+    (sender, response)
 }
 
 async fn ends_cleanly(body: &mut Incoming) {
@@ -96,13 +115,7 @@ async fn must_27_upload_and_other_bodies_are_cut_off_when_their_key_is_revoked()
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
     gateway.uses_redis().await;
-    let (mut sender, receiver) = futures::channel::mpsc::channel(0);
-    let body = StreamBody::new(receiver).boxed();
-    let mut request = gateway.client.request(Method::POST, "/api/v1/test-stream", body);
-    request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
-    let client = gateway.client.clone();
-    let response = actix_web::rt::spawn(async move { client.send(request).await.unwrap() });
-    sender.send(Ok(Frame::data(Bytes::from("one")))).await.unwrap();
+    let (_sender, response) = begin_upload(&gateway, Method::POST, "/api/v1/test-stream").await;
     let mut body = response.await.unwrap().into_body();
     in_time("an echo", body.frame()).await.unwrap().unwrap();
 
@@ -121,15 +134,9 @@ async fn must_27_upload_without_a_response_gets_401_when_its_key_is_revoked() {
     let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
     gateway.uses_redis().await;
     // A route that responds after the end of its body.
-    let (mut sender, receiver) = futures::channel::mpsc::channel(0);
-    let body = StreamBody::new(receiver).boxed();
-    let mut request = gateway.client.request(Method::PATCH, "/api/v1/urls/bulk", body);
-    request.headers_mut().insert("x-api-key", KEY.parse().unwrap());
-    let client = gateway.client.clone();
-    let response = actix_web::rt::spawn(async move { client.send(request).await.unwrap() });
-    sender.send(Ok(Frame::data(Bytes::from("one")))).await.unwrap();
-    eventually("the key is looked up", || async { shortener.lookups() == 1 }).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (sender, response) = begin_upload(&gateway, Method::PATCH, "/api/v1/urls/bulk").await;
+    let calls = || shortener.state.calls.load(Ordering::SeqCst);
+    eventually("the shortener receives the upload", || async { calls() == 1 }).await;
 
     shortener.state.revoked.store(true, Ordering::SeqCst);
     redis.publish(&Invalidation::Key { id: "Ab3xYz01".into() }).await;

@@ -137,20 +137,25 @@ async fn lookup(state: web::Data<State>, request: web::Json<Value>) -> HttpRespo
     }
 }
 
-/// Responds with the request that arrived.
-async fn echo(request: HttpRequest, state: web::Data<State>, body: Bytes) -> HttpResponse {
+/// Responds with the request that arrived. The call counts from its head on.
+async fn echo(
+    request: HttpRequest,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> Result<HttpResponse, actix_web::Error> {
     state.calls.fetch_add(1, Ordering::SeqCst);
+    let body = payload.to_bytes().await?;
     let headers: serde_json::Map<String, Value> = request
         .headers()
         .iter()
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").into()))
         .collect();
-    HttpResponse::Ok().insert_header(("x-linnet-inside", "1")).json(json!({
+    Ok(HttpResponse::Ok().insert_header(("x-linnet-inside", "1")).json(json!({
         "method": request.method().as_str(),
         "path": request.uri().path_and_query().unwrap().as_str(),
         "headers": headers,
         "body": String::from_utf8_lossy(&body),
-    }))
+    })))
 }
 
 /// Some ids select a failure.
