@@ -12,7 +12,7 @@ use std::{
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
-use crate::{client, metrics::Metrics};
+use crate::{client, memory_group::MemoryGroup, metrics::Metrics};
 
 /// Longest wait for a process to end after its stop signal.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,6 +34,8 @@ pub struct Spec {
     pub log: PathBuf,
     /// The Unix socket of the admin listener, if the process has one.
     pub admin: Option<PathBuf>,
+    /// The limit in bytes of the process's memory control group, if it has one.
+    pub memory_limit: Option<u64>,
 }
 
 /// A child process, running or ended. Dropping it stops the process.
@@ -41,12 +43,15 @@ pub struct Spec {
 pub struct Process {
     spec: Spec,
     child: Option<Child>,
+    // Dropped last: the group can be removed when the process has ended.
+    memory_group: Option<MemoryGroup>,
 }
 
 impl Process {
     /// Starts a process.
     pub fn spawn(spec: Spec) -> Self {
-        let mut process = Self { spec, child: None };
+        let memory_group = spec.memory_limit.map(MemoryGroup::create);
+        let mut process = Self { spec, child: None, memory_group };
         process.start();
         process
     }
@@ -56,14 +61,19 @@ impl Process {
         assert!(!self.is_running(), "{} is already running", self.spec.name);
         let log =
             File::options().create(true).append(true).open(&self.spec.log).expect("a log file");
-        let mut command = Command::new(&self.spec.program);
+        let Spec { program, args, .. } = &self.spec;
+        let (program, args) = match &self.memory_group {
+            Some(group) => group.wrap(program, args),
+            None => (program.clone(), args.clone()),
+        };
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("LINNET_")) {
                 command.env_remove(&name);
             }
         }
         let child = command
-            .args(&self.spec.args)
+            .args(args)
             .envs(&self.spec.env)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle of the log"))
@@ -91,6 +101,11 @@ impl Process {
     /// The process id while the process runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// The process's memory control group, if it has one.
+    pub fn memory_group(&self) -> Option<&MemoryGroup> {
+        self.memory_group.as_ref()
     }
 
     /// The peak resident memory since the process started, in KiB.

@@ -70,6 +70,7 @@ fn service(
     env: BTreeMap<String, String>,
     stop_signal: Signal,
     log: PathBuf,
+    memory_limit: Option<u64>,
 ) -> Process {
     Process::spawn(Spec {
         name: name.to_owned(),
@@ -79,6 +80,7 @@ fn service(
         stop_signal,
         log,
         admin: None,
+        memory_limit,
     })
 }
 
@@ -92,7 +94,7 @@ pub fn redis(folder: &Path, port: u16, env: &BTreeMap<String, String>) -> Proces
         ("LINNET_REDIS_OPEN".to_owned(), "1".to_owned()),
     ]);
     all.extend(env.clone());
-    service("redis", args, all, Signal::TERM, folder.join("redis.log"))
+    service("redis", args, all, Signal::TERM, folder.join("redis.log"), None)
 }
 
 /// Starts a PostgreSQL with its files in `folder`.
@@ -106,7 +108,7 @@ pub fn postgres(folder: &Path, port: u16) -> Process {
         ("LINNET_PG_OPTIONS".into(), "synchronous_commit=on full_page_writes=on".into()),
     ]);
     // `SIGINT` ends open sessions; `SIGTERM` would wait for them.
-    service("postgres", args, env, Signal::INT, folder.join("postgres.log"))
+    service("postgres", args, env, Signal::INT, folder.join("postgres.log"), None)
 }
 
 /// The URL that a PostgreSQL of [`postgres`] writes to its folder; `None` until then.
@@ -115,13 +117,15 @@ pub fn postgres_url(folder: &Path) -> Option<String> {
     Some(url.trim().to_owned())
 }
 
-/// Starts nginx with its files in `folder`, in front of these resolve listeners and gateways.
+/// Starts nginx with its files in `folder`, in front of these resolve listeners and gateways, with at most
+/// `memory_limit` bytes.
 pub fn nginx(
     folder: &Path,
     port: u16,
     resolve: &[String],
     gateways: &[String],
     env: &BTreeMap<String, String>,
+    memory_limit: Option<u64>,
 ) -> Process {
     let mut all = BTreeMap::from([
         ("LINNET_NGINX_RESOLVE".to_owned(), resolve.join(",")),
@@ -134,7 +138,7 @@ pub fn nginx(
     ]);
     all.extend(env.clone());
     let args = vec!["nginx".into(), path_text(&folder.join("nginx"))];
-    service("nginx", args, all, Signal::QUIT, folder.join("nginx.log"))
+    service("nginx", args, all, Signal::QUIT, folder.join("nginx.log"), memory_limit)
 }
 
 /// A new database in a running server; dropping it deletes the database.

@@ -43,6 +43,20 @@ pub enum Postgres {
     Own,
 }
 
+/// Limits in bytes of the memory of each process of a kind; `None` sets none. They need
+/// [`MemoryGroup::is_available`](crate::MemoryGroup::is_available).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MemoryLimits {
+    /// nginx with its worker processes.
+    pub nginx: Option<u64>,
+    /// Each gateway.
+    pub gateway: Option<u64>,
+    /// Each shortener.
+    pub shortener: Option<u64>,
+    /// Each worker.
+    pub worker: Option<u64>,
+}
+
 /// The configuration of a stack.
 #[derive(Debug, Clone)]
 pub struct Builder {
@@ -56,6 +70,7 @@ pub struct Builder {
     env: BTreeMap<String, String>,
     nginx_env: BTreeMap<String, String>,
     redis_env: BTreeMap<String, String>,
+    memory_limits: MemoryLimits,
 }
 
 impl Default for Builder {
@@ -100,6 +115,7 @@ impl Default for Builder {
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             nginx_env: BTreeMap::new(),
             redis_env: BTreeMap::new(),
+            memory_limits: MemoryLimits::default(),
         }
     }
 }
@@ -181,6 +197,13 @@ impl Builder {
         self
     }
 
+    /// Runs each process in a memory control group of its own.
+    #[must_use]
+    pub fn memory_limits(mut self, limits: MemoryLimits) -> Self {
+        self.memory_limits = limits;
+        self
+    }
+
     /// Starts all processes and waits until they are ready.
     pub async fn start(self) -> Stack {
         let folder = short_folder();
@@ -200,11 +223,15 @@ impl Builder {
         env.insert("LINNET__UPSTREAM__SHORTENERS".into(), api.join(","));
         // For the command line. `Kind::spec` sets another URL for each process.
         env.insert("LINNET__REDIS__URL".into(), redis_url(path, SHORTENER.redis_role, redis_port));
+        let limits = self.memory_limits;
         let (shorteners, shortener_redis) =
-            self.spawn(&SHORTENER, self.shorteners, path, &env, redis_port);
-        let (gateways, gateway_redis) = self.spawn(&GATEWAY, self.gateways, path, &env, redis_port);
-        let (workers, worker_redis) = self.spawn(&WORKER, self.workers, path, &env, redis_port);
-        let (nginx, port) = start_nginx(path, &resolve, &listen, &self.nginx_env).await;
+            self.spawn((&SHORTENER, self.shorteners, limits.shortener), path, &env, redis_port);
+        let (gateways, gateway_redis) =
+            self.spawn((&GATEWAY, self.gateways, limits.gateway), path, &env, redis_port);
+        let (workers, worker_redis) =
+            self.spawn((&WORKER, self.workers, limits.worker), path, &env, redis_port);
+        let (nginx, port) =
+            start_nginx(path, &resolve, &listen, &self.nginx_env, self.memory_limits.nginx).await;
 
         let client = Client::new(local(port)).with_key(&admin_key);
         let mut stack = Stack {
@@ -249,11 +276,10 @@ impl Builder {
         run(env, &create_key).await.trim().to_owned()
     }
 
-    /// Starts processes of one kind, each with its own proxy to Redis if the stack has proxies.
+    /// Starts processes of one kind, each with its memory limit and its own proxy to Redis if the stack has proxies.
     fn spawn(
         &self,
-        kind: &Kind,
-        count: usize,
+        (kind, count, memory_limit): (&Kind, usize, Option<u64>),
         folder: &Path,
         env: &BTreeMap<String, String>,
         redis_port: u16,
@@ -268,6 +294,7 @@ impl Builder {
             }
             let mut spec =
                 kind.spec(folder, number, env, &redis_url(folder, kind.redis_role, port));
+            spec.memory_limit = memory_limit;
             if let Some(size) = self.upload_disk
                 && kind.has_upload_disk
             {

@@ -85,6 +85,7 @@ impl Kind {
             env,
             stop_signal: Signal::TERM,
             admin: Some(folder.join(format!("{admin_prefix}{number}"))),
+            memory_limit: None,
         }
     }
 }

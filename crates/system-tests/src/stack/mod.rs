@@ -26,7 +26,7 @@ use crate::{
     wait::within,
 };
 
-pub use builder::{BASE_URL, Builder, Postgres};
+pub use builder::{BASE_URL, Builder, MemoryLimits, Postgres};
 use servers::redis_responds;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);

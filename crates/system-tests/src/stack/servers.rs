@@ -76,8 +76,9 @@ pub(super) async fn start_nginx(
     resolve: &[String],
     gateways: &[String],
     env: &BTreeMap<String, String>,
+    memory_limit: Option<u64>,
 ) -> (Process, u16) {
-    let start = |port| services::nginx(folder, port, resolve, gateways, env);
+    let start = |port| services::nginx(folder, port, resolve, gateways, env, memory_limit);
     on_free_port!("nginx", start, |port| async move {
         Client::new(local(port)).get("/metrics").try_send().await.is_ok()
     })

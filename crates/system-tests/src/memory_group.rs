@@ -1,0 +1,166 @@
+//! Runs a process in a memory control group of its own, like a container with `mem_limit`.
+//!
+//! * Control groups of version 2 are used where they have the memory controller, otherwise version 1. Both need root.
+//! * The limit holds for the process and its children together, with the kernel's memory for them, and without swap.
+//! * A process that exceeds it is killed by the kernel, which [`MemoryGroup::oom_kills`] counts.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::services::{nonce, path_text};
+
+/// Enters the group and replaces the shell with the program, which keeps the process id.
+const ENTER: &str = "echo $$ > \"$1\" && shift && exec \"$@\"";
+
+/// The files of a version of control groups.
+#[derive(Debug, Clone, Copy)]
+struct Version {
+    parent: &'static str,
+    /// The limit. A group without it has no memory controller.
+    limit: &'static str,
+    /// The limit with swap, which is the same number in version 1, and 0 in version 2. Kernels without swap lack it.
+    swap: (&'static str, Option<u64>),
+    current: &'static str,
+    peak: &'static str,
+    /// A list of counters, with `oom_kill`.
+    events: &'static str,
+}
+
+const VERSIONS: [Version; 2] = [
+    Version {
+        parent: "/sys/fs/cgroup",
+        limit: "memory.max",
+        swap: ("memory.swap.max", Some(0)),
+        current: "memory.current",
+        peak: "memory.peak",
+        events: "memory.events",
+    },
+    Version {
+        parent: "/sys/fs/cgroup/memory",
+        limit: "memory.limit_in_bytes",
+        swap: ("memory.memsw.limit_in_bytes", None),
+        current: "memory.usage_in_bytes",
+        peak: "memory.max_usage_in_bytes",
+        events: "memory.oom_control",
+    },
+];
+
+/// A memory control group. Dropping it removes it, once its processes have ended.
+#[derive(Debug)]
+pub struct MemoryGroup {
+    folder: PathBuf,
+    version: Version,
+    limit: u64,
+}
+
+impl MemoryGroup {
+    /// Whether this machine lets this user create groups. Prints the reason if not, for tests that then do nothing.
+    pub fn is_available() -> bool {
+        match Self::try_create(1 << 30) {
+            Ok(_) => true,
+            Err(error) => {
+                eprintln!("SKIPPED: no memory control group can be created (run as root): {error}");
+                false
+            }
+        }
+    }
+
+    /// Creates a group with a limit in bytes.
+    pub fn create(limit: u64) -> Self {
+        Self::try_create(limit).expect("a memory control group; check `is_available` first")
+    }
+
+    fn try_create(limit: u64) -> io::Result<Self> {
+        let mut last = io::Error::from(io::ErrorKind::Unsupported);
+        for version in VERSIONS {
+            let parent = Path::new(version.parent);
+            // In version 2, children have only the controllers that their parent passes on.
+            let _ = fs::write(parent.join("cgroup.subtree_control"), "+memory");
+            let folder = parent.join(format!("linnet-test-{}", nonce()));
+            if let Err(error) = fs::create_dir(&folder) {
+                last = error;
+                continue;
+            }
+            let group = Self { folder, version, limit };
+            match group.set_limit(limit) {
+                Ok(()) => return Ok(group),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn set_limit(&self, bytes: u64) -> io::Result<()> {
+        fs::write(self.folder.join(self.version.limit), bytes.to_string())?;
+        let (swap, value) = self.version.swap;
+        if self.folder.join(swap).exists() {
+            fs::write(self.folder.join(swap), value.unwrap_or(bytes).to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The limit in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The program and arguments that run `program` in this group, with the same process id.
+    pub fn wrap(&self, program: &Path, args: &[String]) -> (PathBuf, Vec<String>) {
+        let procs = path_text(&self.folder.join("cgroup.procs"));
+        let start = ["-c".to_owned(), ENTER.to_owned(), "sh".to_owned(), procs, path_text(program)];
+        ("sh".into(), start.into_iter().chain(args.iter().cloned()).collect())
+    }
+
+    /// The bytes in use now, with page cache and the kernel's memory.
+    pub fn current_bytes(&self) -> u64 {
+        self.number(self.version.current)
+    }
+
+    /// The most bytes that were in use at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.number(self.version.peak)
+    }
+
+    /// How many processes the kernel has killed because of the limit.
+    pub fn oom_kills(&self) -> u64 {
+        let events = self.read(self.version.events);
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.parse().ok()).expect("a number of killed processes")
+    }
+
+    /// The ids of the group's processes.
+    pub fn pids(&self) -> Vec<u32> {
+        let mut pids: Vec<u32> =
+            self.read("cgroup.procs").lines().filter_map(|line| line.parse().ok()).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    fn number(&self, file: &str) -> u64 {
+        self.read(file).trim().parse().unwrap_or_else(|_| panic!("{file} is not a number"))
+    }
+
+    fn read(&self, file: &str) -> String {
+        let path = self.folder.join(file);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Children of a killed process may outlive it. Nothing in the group may remain, or it could not be removed.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            for pid in self.pids() {
+                let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        eprintln!("{} could not be removed", self.folder.display());
+    }
+}
