@@ -5,12 +5,11 @@
 //! * A process that exceeds it is killed by the kernel, which [`MemoryGroup::oom_kills`] counts.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
 };
-
-use crate::services::{nonce, path_text};
 
 /// Enters the group and replaces the shell with the program, which keeps the process id.
 const ENTER: &str = "echo $$ > \"$1\" && shift && exec \"$@\"";
@@ -19,7 +18,9 @@ const ENTER: &str = "echo $$ > \"$1\" && shift && exec \"$@\"";
 #[derive(Debug, Clone, Copy)]
 struct Version {
     parent: &'static str,
-    /// The limit. A group without it has no memory controller.
+    /// A file of the parent that names the memory controller.
+    controllers: &'static str,
+    /// The limit.
     limit: &'static str,
     /// The limit with swap, which is the same number in version 1, and 0 in version 2. Kernels without swap lack it.
     swap: (&'static str, Option<u64>),
@@ -32,6 +33,7 @@ struct Version {
 const VERSIONS: [Version; 2] = [
     Version {
         parent: "/sys/fs/cgroup",
+        controllers: "cgroup.controllers",
         limit: "memory.max",
         swap: ("memory.swap.max", Some(0)),
         current: "memory.current",
@@ -40,6 +42,7 @@ const VERSIONS: [Version; 2] = [
     },
     Version {
         parent: "/sys/fs/cgroup/memory",
+        controllers: "memory.stat",
         limit: "memory.limit_in_bytes",
         swap: ("memory.memsw.limit_in_bytes", None),
         current: "memory.usage_in_bytes",
@@ -77,9 +80,18 @@ impl MemoryGroup {
         let mut last = io::Error::from(io::ErrorKind::Unsupported);
         for version in VERSIONS {
             let parent = Path::new(version.parent);
+            // The folder can be the root of both versions, where new files would be ordinary files.
+            let controllers = fs::read_to_string(parent.join(version.controllers));
+            let has_memory = match version.controllers {
+                "cgroup.controllers" => controllers.is_ok_and(|names| names.contains("memory")),
+                _ => controllers.is_ok(),
+            };
+            if !has_memory {
+                continue;
+            }
             // In version 2, children have only the controllers that their parent passes on.
             let _ = fs::write(parent.join("cgroup.subtree_control"), "+memory");
-            let folder = parent.join(format!("linnet-test-{}", nonce()));
+            let folder = parent.join(format!("linnet-test-{:016x}", rand::random::<u64>()));
             if let Err(error) = fs::create_dir(&folder) {
                 last = error;
                 continue;
@@ -94,12 +106,18 @@ impl MemoryGroup {
     }
 
     fn set_limit(&self, bytes: u64) -> io::Result<()> {
-        fs::write(self.folder.join(self.version.limit), bytes.to_string())?;
+        self.write(self.version.limit, bytes)?;
         let (swap, value) = self.version.swap;
         if self.folder.join(swap).exists() {
-            fs::write(self.folder.join(swap), value.unwrap_or(bytes).to_string())?;
+            self.write(swap, value.unwrap_or(bytes))?;
         }
         Ok(())
+    }
+
+    /// Writes to a file that the kernel has made.
+    fn write(&self, file: &str, bytes: u64) -> io::Result<()> {
+        let path = self.folder.join(file);
+        fs::File::options().write(true).open(path)?.write_all(bytes.to_string().as_bytes())
     }
 
     /// The limit in bytes.
@@ -109,8 +127,14 @@ impl MemoryGroup {
 
     /// The program and arguments that run `program` in this group, with the same process id.
     pub fn wrap(&self, program: &Path, args: &[String]) -> (PathBuf, Vec<String>) {
-        let procs = path_text(&self.folder.join("cgroup.procs"));
-        let start = ["-c".to_owned(), ENTER.to_owned(), "sh".to_owned(), procs, path_text(program)];
+        let procs = self.folder.join("cgroup.procs").display().to_string();
+        let start = [
+            "-c".to_owned(),
+            ENTER.to_owned(),
+            "sh".to_owned(),
+            procs,
+            program.display().to_string(),
+        ];
         ("sh".into(), start.into_iter().chain(args.iter().cloned()).collect())
     }
 
