@@ -5,9 +5,6 @@
 //! * Clicks are drawn hour by hour and each group ends with its day, so memory does not grow with their
 //!   number.
 
-mod draw;
-mod words;
-
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
@@ -24,9 +21,9 @@ use linnet_clicks::{
 };
 use linnet_domain::{Email, LinkId, NewUser, ShortCode, Subject, UserId};
 use linnet_platform::clock::Clock;
+use linnet_sample::Draw;
 use linnet_store::Store;
 
-use self::draw::Draw;
 use super::{
     AdminError, Generate, create_key,
     terminal::{Progress, say},
@@ -117,7 +114,7 @@ async fn make_links(
         }
         let mut links = Vec::new();
         for number in made..count.min(made + LINKS_AT_ONCE) {
-            let target = targets.parse(&words::target(number));
+            let target = targets.parse(&linnet_sample::target(number));
             links.push((ShortCode::generate()?, target.map_err(|error| bad(error.to_string()))?));
         }
         // A code that is taken is generated again.
@@ -139,7 +136,7 @@ async fn make_clicks(
     let mut builder = BatchBuilder::default();
     let mut done = 0;
     let mut last_day: Option<NaiveDate> = None;
-    for hour in draw::hours(now, arguments.days, arguments.clicks) {
+    for hour in linnet_sample::hours(now, arguments.days, arguments.clicks) {
         let day = hour.start.date_naive();
         if let Some(last) = last_day.replace(day).filter(|last| *last != day) {
             sink.end_day(&mut builder, last).await?;

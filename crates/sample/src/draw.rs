@@ -7,7 +7,7 @@ use rand_distr::Zipf;
 use linnet_clicks::{BatchBuilder, PackedClick};
 use linnet_domain::LinkId;
 
-use super::words;
+use crate::words;
 
 /// Relative numbers of clicks in each hour of a UTC day, and on each weekday from Monday.
 const HOURS: [u64; 24] =
@@ -30,13 +30,15 @@ const REMEMBERED: usize = 4_096;
 
 /// An hour with its number of clicks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hour {
-    pub(super) start: DateTime<Utc>,
-    pub(super) clicks: u64,
+pub struct Hour {
+    /// Its first instant.
+    pub start: DateTime<Utc>,
+    /// The number of its clicks.
+    pub clicks: u64,
 }
 
 /// The hours of the `days` days before `now`, oldest first. Their clicks total exactly `clicks`.
-pub(super) fn hours(now: DateTime<Utc>, days: u32, clicks: u64) -> impl Iterator<Item = Hour> {
+pub fn hours(now: DateTime<Utc>, days: u32, clicks: u64) -> impl Iterator<Item = Hour> {
     let end = now.duration_trunc(TimeDelta::hours(1)).unwrap_or(now);
     let count = days * 24;
     let starts = (1..=count).rev().map(move |back| end - TimeDelta::hours(back.into()));
@@ -69,7 +71,7 @@ struct Person {
 }
 
 /// Draws clicks on links. Its memory is 8 bytes for each link, and up to [`REMEMBERED`] visitors.
-pub(super) struct Draw {
+pub struct Draw {
     random: StdRng,
     links: Vec<LinkId>,
     popularity: Option<Zipf<f64>>,
@@ -81,7 +83,7 @@ pub(super) struct Draw {
 
 impl Draw {
     /// `links` are in the order of popularity, the most popular first.
-    pub(super) fn new(links: Vec<LinkId>, seed: u64) -> Self {
+    pub fn new(links: Vec<LinkId>, seed: u64) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
             popularity: zipf(links.len()),
@@ -94,7 +96,7 @@ impl Draw {
     }
 
     /// Adds a click of this hour to the batch, and returns its link.
-    pub(super) fn click(&mut self, hour: DateTime<Utc>, batch: &mut BatchBuilder) -> LinkId {
+    pub fn click(&mut self, hour: DateTime<Utc>, batch: &mut BatchBuilder) -> LinkId {
         let day = hour.date_naive();
         if self.day != Some(day) {
             // Unique visitors are counted by day, so visitors return only on the same day.

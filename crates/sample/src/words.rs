@@ -8,7 +8,7 @@ const RELEASES: u32 = 24;
 const BROWSERS: &str = include_str!("browsers.tsv");
 
 /// User agents of bots.
-pub(super) const BOTS: [&str; 12] = [
+pub(crate) const BOTS: [&str; 12] = [
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
     "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
     "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
@@ -24,7 +24,7 @@ pub(super) const BOTS: [&str; 12] = [
 ];
 
 /// Countries, each with a language.
-pub(super) const ORIGINS: [(&str, &str); 24] = [
+pub(crate) const ORIGINS: [(&str, &str); 24] = [
     ("US", "en"),
     ("DE", "de"),
     ("GB", "en"),
@@ -62,7 +62,7 @@ const SOURCES: [(&str, &str); 4] =
 const SEASONS: [&str; 6] = ["spring", "summer", "autumn", "winter", "launch", "black%20friday"];
 
 /// The user agents of people: each browser in each release, newest first.
-pub(super) fn browsers() -> Vec<String> {
+pub(crate) fn browsers() -> Vec<String> {
     let release = |age: u32| {
         BROWSERS.lines().filter_map(move |line| {
             let mut columns = line.split('\t');
@@ -78,13 +78,13 @@ pub(super) fn browsers() -> Vec<String> {
 }
 
 /// The referring hosts.
-pub(super) fn referrers() -> Vec<String> {
+pub(crate) fn referrers() -> Vec<String> {
     let known = REFERRERS.split_whitespace().map(ToOwned::to_owned);
     known.chain((1..=BLOGS).map(|number| format!("blog-{number}.example"))).collect()
 }
 
 /// The target with this number. Every fourth target belongs to a campaign.
-pub(super) fn target(number: u32) -> String {
+pub fn target(number: u32) -> String {
     let page = format!("https://www.example.com/articles/{number}");
     let at = usize::try_from(number / 4).unwrap_or_default();
     let campaign = SOURCES.get(at % SOURCES.len()).zip(SEASONS.get(at % SEASONS.len()));
