@@ -167,4 +167,45 @@ mod tests {
             assert!(ApiKeySecret::parse(bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn key_ids_are_eight_letters_and_digits() {
+        for good in ["Ab3xYz01", "00000000"] {
+            assert_eq!(KeyId::parse(good).unwrap().as_str(), good);
+        }
+        // The last one has eight bytes.
+        for bad in ["", "Ab3xYz0", "Ab3xYz012", "Ab3xYz0_", "Ab3xYz0 ", "Ab3xYz\u{e9}"] {
+            assert_eq!(KeyId::parse(bad), Err(ParseApiKeyError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn generated_ids_use_every_letter_equally_often() {
+        let mut seen = [0_u32; 256];
+        for _ in 0..2_000 {
+            let key = ApiKeySecret::generate().unwrap();
+            assert_eq!(key.id().as_str().len(), ID_LENGTH);
+            key.id().as_str().bytes().for_each(|b| seen[usize::from(b)] += 1);
+        }
+        // 16,000 characters of 62: 258 each with a standard deviation of 16. The bounds are 8 deviations away.
+        for letter in ID_ALPHABET {
+            let count = seen[usize::from(*letter)];
+            assert!((130..=386).contains(&count), "{} occurs {count} times", char::from(*letter));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_43_characters_of_base64url() {
+        let id = "lnt_Ab3xYz01_";
+        for secret in ["a", "Z", "0", "-", "_"] {
+            let text = format!("{id}{}", secret.repeat(43));
+            assert_eq!(ApiKeySecret::parse(&text).unwrap().reveal(), text);
+        }
+        for wrong in [".", "=", "+", "/", " ", "\0", "\u{e9}"] {
+            let text = format!("{id}{}{wrong}", "a".repeat(43 - wrong.len()));
+            assert!(ApiKeySecret::parse(&text).is_err(), "{wrong:?}");
+        }
+        let key = ApiKeySecret::parse(&format!("{id}{}", "a".repeat(43))).unwrap();
+        assert_eq!(format!("{key:?}"), "ApiKeySecret(lnt_Ab3xYz01_[redacted])");
+    }
 }

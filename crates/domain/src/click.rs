@@ -145,4 +145,42 @@ mod tests {
         }
         assert!(ClickKind::of(false, false, false).uses_up_a_click());
     }
+
+    #[test]
+    fn kinds_have_a_number_and_a_name() {
+        let names = ["person", "bot", "prefetch", "head"];
+        for (number, (kind, name)) in (0..).zip(ClickKind::ALL.into_iter().zip(names)) {
+            assert_eq!((kind as u8, kind.name()), (number, name));
+            assert_eq!(ClickKind::from_number(number), Some(kind));
+        }
+        assert_eq!(ClickKind::from_number(4), None);
+        assert_eq!(ClickKind::from_number(u8::MAX), None);
+    }
+
+    #[test]
+    fn kind_of_a_request_follows_the_precedence() {
+        for (is_head, is_bot, is_prefetch, kind) in [
+            (true, true, true, ClickKind::Head),
+            (true, false, false, ClickKind::Head),
+            (false, true, true, ClickKind::Bot),
+            (false, false, true, ClickKind::Prefetch),
+            (false, false, false, ClickKind::Person),
+        ] {
+            assert_eq!(ClickKind::of(is_head, is_bot, is_prefetch), kind);
+        }
+    }
+
+    #[test]
+    fn attributes_have_their_number_and_their_parts() {
+        let numbers = ValueKind::ALL.map(ValueKind::number);
+        assert_eq!(numbers, [1, 2, 3, 4]);
+        let parts = ValueKind::ALL.map(|kind| kind.parts().join(" "));
+        let expected = [
+            "browser os device",
+            "country language",
+            "referrer",
+            "utm_source utm_medium utm_campaign",
+        ];
+        assert_eq!(parts, expected);
+    }
 }

@@ -86,3 +86,27 @@ impl EventType {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_1_to_64_characters() {
+        for good in ["a", "a.b:c_d-E9", &"x".repeat(64)] {
+            assert_eq!(EventType::parse(good).unwrap().as_str(), good);
+            assert_eq!(EventType::parse_own(good).unwrap().as_str(), good);
+        }
+        for bad in ["", &"x".repeat(65), "a b", "a/b", "\u{e9}", "a\0"] {
+            assert!(EventType::parse(bad).is_err(), "{bad:?}");
+            assert!(EventType::parse_own(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn clients_create_no_clicks() {
+        assert!(EventType::parse_own("click").unwrap_err().starts_with("must not be click"));
+        assert!(EventType::parse("click").is_ok());
+        assert!(EventType::parse_own("clicks").is_ok());
+    }
+}

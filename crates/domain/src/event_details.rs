@@ -357,4 +357,36 @@ mod tests {
         assert_eq!(code(&nested(EventDetails::MAX_DEPTH + 1)), "too_deep");
         assert!(EventDetails::stored(&of_length(longest + 1)).is_ok());
     }
+
+    #[test]
+    fn must_25_nothing_is_built_after_a_violation() {
+        for input in [
+            format!("{{\"a\":\"{}\",\"b\":1}}", "x".repeat(30)),
+            format!("{{\"a\":[{}0]}}", "0,".repeat(500)),
+            format!("{{\"a\":1,\"a\":\"{}\"}}", "x".repeat(30)),
+        ] {
+            let mut text = Text {
+                json: String::new(),
+                bytes: 0,
+                max_bytes: 20,
+                max_depth: 9,
+                violation: None,
+            };
+            let part = Part { text: &mut text, depth: 0, separator: None };
+            part.deserialize(&mut serde_json::Deserializer::from_str(&input)).unwrap();
+            assert!(text.violation.is_some() && text.json.len() <= 20, "{input}");
+        }
+        assert_eq!(EventDetails::MAX_BYTES, 16_384);
+    }
+
+    #[test]
+    fn objects_of_the_database_and_the_service_are_kept() {
+        assert_eq!(EventDetails::stored("{\"a\": [1, 2]}").unwrap().as_str(), "{\"a\":[1,2]}");
+        let value = serde_json::json!({"a": 1});
+        assert_eq!(EventDetails::from_value(&value).unwrap().as_str(), "{\"a\":1}");
+        assert!(EventDetails::stored("[]").is_err());
+        let bytes = serde::de::value::BytesDeserializer::<serde_json::Error>::new(b"{}");
+        let error = EventDetails::read(bytes).unwrap_err().to_string();
+        assert_eq!(error, "invalid type: byte array, expected a JSON value");
+    }
 }

@@ -233,3 +233,46 @@ pub struct RowReport {
     /// The row as it was uploaded.
     pub cells: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queued_and_running_jobs_are_active() {
+        for (state, is_active) in [
+            (JobState::Queued, true),
+            (JobState::Running, true),
+            (JobState::Succeeded, false),
+            (JobState::Failed, false),
+            (JobState::Cancelled, false),
+        ] {
+            assert_eq!(state.is_active(), is_active, "{state:?}");
+            assert_eq!(JobState::parse(state.as_str()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        assert_eq!(JobState::parse("Queued"), None);
+    }
+
+    #[test]
+    fn large_jobs_have_their_own_lane() {
+        assert_eq!(Lane::of(false), Lane::Small);
+        assert_eq!(Lane::of(true), Lane::Large);
+    }
+
+    #[test]
+    fn texts_in_the_database_are_those_of_the_api() {
+        for kind in [JobKind::ImportUsers, JobKind::ImportUrls] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+            assert_eq!(JobKind::parse(kind.as_str()), Some(kind));
+        }
+        for rule in [OnConflict::Fail, OnConflict::Skip, OnConflict::Update] {
+            assert_eq!(serde_json::to_value(rule).unwrap(), rule.as_str());
+            assert_eq!(OnConflict::parse(rule.as_str()), Some(rule));
+        }
+        for format in [RowFormat::Csv, RowFormat::Json, RowFormat::NdJson] {
+            assert_eq!(serde_json::to_value(format).unwrap(), format.as_str());
+            assert_eq!(RowFormat::parse(format.as_str()), Some(format));
+        }
+    }
+}

@@ -76,3 +76,40 @@ pub struct LinkFilter {
     /// Links whose short code, target URL or title contains this text, in any case.
     pub search: Option<LinkSearch>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TargetPolicy;
+
+    #[test]
+    fn only_a_plain_link_of_an_owner_is_reused() {
+        let policy = TargetPolicy::new(&["https".into()], "https://lnt.example", &[]).unwrap();
+        let plain = NewLink {
+            user_id: UserId::new(7),
+            short_code: None,
+            target: policy.parse("https://example.com/").unwrap(),
+            attributes: LinkAttributes::default(),
+        };
+        assert!(plain.is_reusable());
+        let titled = LinkAttributes { title: Some("a".into()), ..LinkAttributes::default() };
+        assert!(NewLink { attributes: titled, ..plain.clone() }.is_reusable());
+        assert!(!NewLink { user_id: None, ..plain.clone() }.is_reusable());
+        let code = ShortCode::parse("abc").ok();
+        assert!(!NewLink { short_code: code, ..plain.clone() }.is_reusable());
+        for attributes in [
+            LinkAttributes { is_active: false, ..LinkAttributes::default() },
+            LinkAttributes { expires_at: Some(DateTime::UNIX_EPOCH), ..LinkAttributes::default() },
+            LinkAttributes { max_clicks: Some(1), ..LinkAttributes::default() },
+        ] {
+            assert!(!NewLink { attributes, ..plain.clone() }.is_reusable());
+        }
+    }
+
+    #[test]
+    fn a_patch_of_attributes_keeps_the_target() {
+        let attributes = LinkAttributePatch { is_active: Some(false), ..Default::default() };
+        let patch = LinkPatch::from(attributes.clone());
+        assert_eq!((patch.target, patch.attributes), (None, attributes));
+    }
+}

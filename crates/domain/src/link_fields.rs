@@ -252,4 +252,35 @@ mod tests {
             assert_eq!(field.default_value().is_none(), field.clearable, "{}", field.name);
         }
     }
+
+    #[test]
+    fn details_of_a_patch_are_its_new_values() {
+        let patch = LinkAttributePatch {
+            title: Some(Some("Ops".into())),
+            is_active: Some(false),
+            redirect_status: Some(RedirectStatus::PermanentRedirect),
+            expires_at: Some("2027-01-31T12:00:00Z".parse().ok()),
+            max_clicks: Some(Some(7)),
+        };
+        let expected = json!({
+            "title": "Ops",
+            "is_active": false,
+            "redirect_status": 308,
+            "expires_at": "2027-01-31T12:00:00+00:00",
+            "max_clicks": 7,
+        });
+        assert_eq!(Value::Object(patch.details()), expected);
+        assert_eq!(LinkAttributePatch::default().details(), Map::new());
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference() {
+        let default = |name: &str| {
+            let field = LinkField::ALL.iter().find(|field| field.name == name).unwrap();
+            field.default_value()
+        };
+        assert_eq!(default("is_active"), Some(json!(true)));
+        assert_eq!(default("redirect_status"), Some(json!(302)));
+        assert_eq!(default("title"), None);
+    }
 }

@@ -189,4 +189,27 @@ mod tests {
             assert_eq!(Cursor::<TimeSortKey>::parse(&text), Err(ParseCursorError), "{bad}");
         }
     }
+
+    #[test]
+    fn a_page_begins_after_its_key_or_at_its_number() {
+        let first = Page::<i64>::default();
+        assert_eq!((first.after(), first.offset(), first.size), (0, 0, 50));
+        let keyed = Page { position: PageStart::After(7_i64), size: 20 };
+        assert_eq!((keyed.after(), keyed.offset()), (7, 0));
+        for (number, offset) in [(1, 0), (2, 20), (MAX_PAGE_NUMBER, 9_980)] {
+            let page = Page::<i64> { position: PageStart::Number(number), size: 20 };
+            assert_eq!((page.after(), page.offset()), (0, offset));
+        }
+        let start = Page::<TimeSortKey>::default().after();
+        assert_eq!(start, TimeSortKey { time: None, id: 0 });
+    }
+
+    #[test]
+    fn keys_of_cursors_are_never_before_the_start() {
+        for (text, key) in [("after:0", Some(0)), ("after:-1", None), ("after:1", Some(1))] {
+            assert_eq!(<i64 as SortKey>::read(text), key, "{text}");
+        }
+        let id = |text: &str| TimeSortKey::read(text).map(|key| key.id);
+        assert_eq!((id("at::0"), id("at::-1"), id("at::2")), (Some(0), None, Some(2)));
+    }
 }

@@ -66,4 +66,14 @@ mod tests {
         }
         assert_eq!(RedirectStatus::from_code(303), None);
     }
+
+    #[test]
+    fn only_301_and_308_are_permanent() {
+        for (code, is_permanent) in [(301, true), (302, false), (307, false), (308, true)] {
+            let status = RedirectStatus::from_code(code).unwrap();
+            assert_eq!(status.is_permanent(), is_permanent, "{code}");
+            assert_eq!(serde_json::to_value(status).unwrap(), code);
+        }
+        assert_eq!(RedirectStatus::default().code(), 302);
+    }
 }

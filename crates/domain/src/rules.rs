@@ -334,4 +334,34 @@ mod tests {
             "must be a whole number, not a string"
         );
     }
+
+    #[test]
+    fn a_wrong_type_names_what_was_found() {
+        for (value, found) in [
+            (json!(null), "null"),
+            (json!(true), "a boolean"),
+            (json!(1), "a number"),
+            (json!(1.5), "1.5"),
+            (json!("a"), "a string"),
+            (json!([]), "an array"),
+            (json!({}), "an object"),
+        ] {
+            let message = Violation::wrong_type("x", &value).message;
+            assert_eq!(message, format!("must be x, not {found}"));
+        }
+    }
+
+    #[test]
+    fn a_future_time_is_after_the_request() {
+        let at = |text: &str| FutureTime::from_text(text).unwrap();
+        let now = at("2027-01-31T12:00:00Z");
+        for (time, is_accepted) in [
+            ("2027-01-31T11:59:59.999999Z", false),
+            ("2027-01-31T12:00:00Z", false),
+            ("2027-01-31T12:00:00.000001Z", true),
+        ] {
+            assert_eq!(FutureTime::check(&at(time), now).is_ok(), is_accepted, "{time}");
+            assert!(Time::check(&at(time), now).is_ok());
+        }
+    }
 }

@@ -118,4 +118,44 @@ mod tests {
         assert!(admin.covers(rest));
         assert!(!rest.covers(admin));
     }
+
+    #[test]
+    fn must_16_a_scope_allows_itself_only() {
+        for scope in Scope::ALL {
+            assert_eq!(Scope::parse(scope.as_str()), Some(scope));
+            let set: Scopes = [scope].into_iter().collect();
+            for other in Scope::ALL {
+                let is_allowed = scope == other || scope == Scope::Admin;
+                assert_eq!(set.allows(other), is_allowed, "{scope:?} {other:?}");
+            }
+            assert!(!Scopes::default().allows(scope));
+            assert_eq!(set.iter().collect::<Vec<_>>(), [scope]);
+        }
+        assert_eq!(Scope::parse("Admin"), None);
+    }
+
+    #[test]
+    fn every_set_round_trips_as_text() {
+        for bits in 0_u8..64 {
+            let members = Scope::ALL.into_iter().enumerate();
+            let set: Scopes =
+                members.filter(|(bit, _)| bits & (1 << bit) != 0).map(|(_, scope)| scope).collect();
+            assert_eq!(u32::try_from(set.iter().count()), Ok(bits.count_ones()));
+            assert_eq!(Scopes::parse(&set.to_string()), Some(set));
+            assert_eq!(format!("{set:?}"), format!("Scopes({set})"));
+        }
+    }
+
+    #[test]
+    fn a_set_covers_its_subsets() {
+        let set = |text: &str| Scopes::parse(text).unwrap();
+        assert!(set("urls:read urls:write").covers(set("urls:read")));
+        assert!(!set("urls:read").covers(set("urls:read urls:write")));
+        assert!(set("").covers(set("")));
+    }
+
+    #[test]
+    fn a_scope_that_is_named_twice_counts_once() {
+        assert_eq!(Scopes::parse("urls:read urls:read"), Scopes::parse("urls:read"));
+    }
 }

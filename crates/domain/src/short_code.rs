@@ -203,4 +203,20 @@ mod tests {
             assert!((970..=1530).contains(&count), "{} occurs {count} times", char::from(*letter));
         }
     }
+
+    #[test]
+    fn a_code_is_its_text() {
+        let code = ShortCode::parse("Ab-_9").unwrap();
+        assert_eq!((&*code, code.to_string().as_str()), ("Ab-_9", "Ab-_9"));
+    }
+
+    #[test]
+    fn shape_is_3_to_64_characters_of_the_alphabet() {
+        for good in ["abc", "a-b", "___", "api", &"x".repeat(64)] {
+            assert!(has_code_shape(good), "{good}");
+        }
+        for bad in ["", "ab", &"x".repeat(65), "a.b", "a\u{e9}b", "ab/"] {
+            assert!(!has_code_shape(bad), "{bad}");
+        }
+    }
 }

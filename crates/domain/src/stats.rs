@@ -207,4 +207,39 @@ mod tests {
         assert_eq!(Dimension::parse("utm_source").and_then(Dimension::label_without_value), None);
         assert_eq!(Dimension::parse("OS"), None);
     }
+
+    #[test]
+    fn intervals_have_a_name_and_a_default_length() {
+        for (name, buckets) in [("hour", 48), ("day", 30), ("week", 26)] {
+            let interval = Interval::parse(name).unwrap();
+            assert_eq!((interval.name(), interval.default_buckets()), (name, buckets));
+        }
+        assert_eq!(Interval::parse("Hour"), Err("must be hour, day or week"));
+    }
+
+    #[test]
+    fn a_bound_is_a_time_or_a_date() {
+        let (time, date) = (DateTime::<Utc>::UNIX_EPOCH, NaiveDate::MIN);
+        assert_eq!(
+            (RangeBound::Time(time).time(), RangeBound::Time(time).date()),
+            (Some(time), None)
+        );
+        assert_eq!(
+            (RangeBound::Date(date).time(), RangeBound::Date(date).date()),
+            (None, Some(date))
+        );
+    }
+
+    #[test]
+    fn labels_without_a_value_depend_on_the_attribute() {
+        for (name, label) in [
+            ("browser", Some("unknown")),
+            ("country", Some("unknown")),
+            ("referrer", Some("direct")),
+            ("utm_campaign", None),
+        ] {
+            let dimension = Dimension::parse(name).unwrap();
+            assert_eq!((dimension.name(), dimension.label_without_value()), (name, label));
+        }
+    }
 }

@@ -77,4 +77,24 @@ mod tests {
         subjects.sort_unstable();
         assert_eq!(subjects, [Subject::User(user), Subject::Service, Subject::Link(link)]);
     }
+
+    #[test]
+    fn a_subject_is_a_link_a_user_or_the_service() {
+        let (link, user) = (LinkId::new(7).unwrap(), UserId::new(8).unwrap());
+        for (subject, link_id, user_id) in [
+            (Subject::Link(link), Some(link), None),
+            (Subject::User(user), None, Some(user)),
+            (Subject::Service, None, None),
+        ] {
+            assert_eq!((subject.link_id(), subject.user_id()), (link_id, user_id));
+            assert_eq!(subject.partial_cmp(&subject), Some(Ordering::Equal));
+        }
+        let hash = |subject: Subject| {
+            let mut state = std::hash::DefaultHasher::new();
+            subject.hash(&mut state);
+            state.finish()
+        };
+        assert_ne!(hash(Subject::Link(link)), hash(Subject::User(user)));
+        assert_eq!(hash(Subject::Service), hash(Subject::Service));
+    }
 }

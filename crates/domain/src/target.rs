@@ -334,6 +334,7 @@ mod tests {
             ".",
             "a\\b",
             "[::1",
+            "[::1]:80",
             "go%2eexample",
         ] {
             assert!(new(bad).is_err(), "{bad:?}");
@@ -362,5 +363,21 @@ mod tests {
         assert_eq!(policy().parse(&long), Err(TargetError::TooLong));
         let grows = format!("https://example.com/{}", "ä".repeat(2_000));
         assert_eq!(policy().parse(&grows), Err(TargetError::TooLong));
+    }
+
+    #[test]
+    fn must_29_the_longest_target_is_accepted() {
+        let start = "https://example.com/";
+        let target = |length: usize| format!("{start}{}", "a".repeat(length - start.len()));
+        let longest = target(MAX_TARGET_BYTES);
+        assert_eq!(policy().parse(&longest).unwrap().as_str(), longest);
+        assert_eq!(policy().parse(&target(MAX_TARGET_BYTES + 1)), Err(TargetError::TooLong));
+        // Each blank becomes three bytes.
+        let blanks = |count: usize| {
+            let letters = "a".repeat(MAX_TARGET_BYTES - start.len() - 3 * count);
+            format!("{start}{}{letters}", " ".repeat(count))
+        };
+        assert_eq!(policy().parse(&blanks(9)).unwrap().as_str().len(), MAX_TARGET_BYTES);
+        assert_eq!(policy().parse(&(blanks(9) + "a")), Err(TargetError::TooLong));
     }
 }

@@ -39,4 +39,10 @@ mod tests {
         assert_eq!(bounded_text("äöüäöüäöüäö", 10), Err(TextError::TooLong(10)));
         assert_eq!(bounded_text("a\0b", 10), Err(TextError::Control));
     }
+
+    #[test]
+    fn length_is_counted_in_characters() {
+        assert_eq!(bounded_text("\u{e4}\u{f6}\u{fc}", 3).as_deref(), Ok("\u{e4}\u{f6}\u{fc}"));
+        assert_eq!(bounded_text("\u{e4}\u{f6}\u{fc}", 2), Err(TextError::TooLong(2)));
+    }
 }

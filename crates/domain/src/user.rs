@@ -101,4 +101,33 @@ mod tests {
         let long = format!("{}@example.com", "a".repeat(300));
         assert_eq!(Email::parse(&long), Err(EmailError::TooLong));
     }
+
+    #[test]
+    fn local_part_has_64_characters_and_the_address_254() {
+        let address = |local: usize, domain: usize| {
+            let text = format!("{}@{}", "a".repeat(local), "b".repeat(domain));
+            Email::parse(&text).map(|email| email.as_str() == text)
+        };
+        assert_eq!(address(64, 189), Ok(true));
+        assert_eq!(address(64, 190), Err(EmailError::TooLong));
+        assert_eq!(address(65, 10), Err(EmailError::Shape));
+        assert_eq!(address(1, 252), Ok(true));
+        assert_eq!(address(1, 253), Err(EmailError::TooLong));
+    }
+
+    #[test]
+    fn separators_quotes_and_blanks_are_no_part_of_an_address() {
+        for c in "@,;:<>()[]\\\" \t\u{a0}\u{7f}".chars() {
+            assert_eq!(
+                Email::parse(&format!("a{c}b@example.com")),
+                Err(EmailError::Shape),
+                "{c:?}"
+            );
+            assert_eq!(Email::parse(&format!("a@exam{c}ple.com")), Err(EmailError::Shape), "{c:?}");
+        }
+        for bad in ["a@.example.com", "a@example.com.", "a@example.com-", "a@exam_ple.com"] {
+            assert_eq!(Email::parse(bad), Err(EmailError::Shape), "{bad}");
+        }
+        assert!(Email::parse("a@mail-1.example.com").is_ok());
+    }
 }

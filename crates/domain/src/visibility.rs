@@ -60,4 +60,11 @@ mod tests {
             assert_eq!(visibility.owner_filter(), filter);
         }
     }
+
+    #[test]
+    fn only_a_user_is_the_owner() {
+        let user = UserId::new(7).unwrap();
+        assert_eq!(Visibility::Owner(user).owner(), Some(user));
+        assert_eq!((Visibility::All.owner(), Visibility::None.owner()), (None, None));
+    }
 }

@@ -23,3 +23,21 @@ pub(crate) enum BodyOwner {
 pub(crate) fn body_budget(bytes: usize) -> ByteBudget<BodyOwner> {
     ByteBudget::new(bytes, bytes / SHARE)
 }
+
+#[cfg(test)]
+mod tests {
+    use linnet_platform::byte_budget::BudgetExceeded;
+
+    use super::*;
+
+    #[test]
+    fn must_26_an_owner_takes_an_eighth_of_the_budget() {
+        let budget = body_budget(800);
+        let mut user = budget.reserve(BodyOwner::User(UserId::MIN));
+        assert_eq!(user.grow(101), Err(BudgetExceeded::Owner));
+        assert_eq!(user.grow(100), Ok(()));
+        let mut network = budget.reserve(BodyOwner::Network(None));
+        assert_eq!(network.grow(100), Ok(()));
+        assert_eq!(STREAM_BYTES, 65_536);
+    }
+}

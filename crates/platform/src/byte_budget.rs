@@ -145,4 +145,28 @@ mod tests {
         assert_eq!(budget.used(), 0);
         assert!(budget.0.used.lock().unwrap().by_owner.is_empty());
     }
+
+    #[test]
+    fn a_dropped_reservation_gives_back_what_it_holds_and_no_more() {
+        let budget = ByteBudget::new(100, 100);
+        let mut first = budget.reserve(1);
+        let mut second = budget.reserve(1);
+        assert_eq!((first.grow(10), first.grow(20), second.grow(5)), (Ok(()), Ok(()), Ok(())));
+        drop(budget.reserve(1));
+        assert_eq!(budget.used(), 35);
+        drop(first);
+        assert_eq!(budget.used(), 5);
+        assert_eq!(budget.0.used.lock().unwrap().by_owner.get(&1), Some(&5));
+        assert_eq!(second.grow(96), Err(BudgetExceeded::Owner));
+        assert_eq!(second.grow(usize::MAX), Err(BudgetExceeded::Owner), "no overflow");
+        assert_eq!(second.grow(95), Ok(()));
+    }
+
+    #[test]
+    fn debug_output_has_the_sizes_but_no_owner() {
+        let budget = ByteBudget::new(100, 40);
+        assert_eq!(format!("{budget:?}"), "ByteBudget { total: 100, share: 40, .. }");
+        let reservation = budget.reserve("a secret");
+        assert_eq!(format!("{reservation:?}"), "Reservation { bytes: 0, .. }");
+    }
 }

@@ -129,4 +129,22 @@ mod tests {
         assert_eq!(pool.held(), 0);
         assert!(pool.0.held.lock().unwrap().by_owner.is_empty(), "no entry remains");
     }
+
+    #[test]
+    fn refusals_are_counted_by_their_reason() {
+        let pool = SlotPool::new(3, 9);
+        let slots = [pool.take(1).unwrap(), pool.take(1).unwrap(), pool.take(1).unwrap()];
+        for _ in 0..3 {
+            assert_eq!(pool.take(1).unwrap_err(), SlotRefusal::All, "a share is at most all slots");
+        }
+        assert_eq!((pool.held(), pool.refused()), (3, (0, 3)));
+        drop(slots);
+        let pool = SlotPool::new(9, 1);
+        let slot = pool.take(1).unwrap();
+        for _ in 0..2 {
+            assert!(pool.take(1).is_err());
+        }
+        assert_eq!((pool.held(), pool.refused()), (1, (2, 0)));
+        drop(slot);
+    }
 }

@@ -87,4 +87,12 @@ mod tests {
             assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit()), "{text}");
         }
     }
+
+    /// The values are those of Python's `hmac`.
+    #[test]
+    fn a_hash_is_the_same_in_every_release() {
+        assert_eq!(hash("192.0.2.1"), "18fe32a54cc251daddc86e3b9c24c7f6");
+        assert_eq!(hash("2001:db8:1:2::3"), "56378e2b9f72a70da04e4aa11fa2663a");
+        assert_eq!(format!("{:?}", hasher("0123456789abcdef0123456789abcdef")), "AddressHasher");
+    }
 }

@@ -42,3 +42,51 @@ impl Identity {
         self.scopes.allows(Scope::Admin)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    fn identity(headers: &[(&'static str, &'static [u8])]) -> Identity {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
+        }
+        Identity::from_headers(&map)
+    }
+
+    #[test]
+    fn identity_is_that_of_the_headers() {
+        let user = identity(&[
+            (USER_HEADER, b"7"),
+            (KEY_HEADER, b"Ab3xYz01"),
+            (SCOPES_HEADER, b"urls:read urls:write"),
+        ]);
+        assert_eq!(user.user_id, UserId::new(7));
+        assert_eq!(user.key_id.as_deref(), Some("Ab3xYz01"));
+        assert_eq!(user.scopes.to_string(), "urls:read urls:write");
+        assert!(!user.is_admin());
+        let admin = identity(&[(USER_HEADER, b"1"), (SCOPES_HEADER, b"admin")]);
+        assert!(admin.is_admin());
+    }
+
+    #[test]
+    fn must_16_absent_and_malformed_headers_grant_nothing() {
+        assert_eq!(identity(&[]), Identity::default());
+        for value in [&b""[..], b"0", b"-1", b"x", b"7 ", b"\xff"] {
+            assert_eq!(identity(&[(USER_HEADER, value)]).user_id, None, "{value:?}");
+        }
+        for value in [&b""[..], b"root", b"admin root", b"admin,urls:read", b"ADMIN", b"\xff"] {
+            let scopes = identity(&[(SCOPES_HEADER, value)]).scopes;
+            assert_eq!(scopes, Scopes::default(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn gateway_removes_every_identity_header_by_its_prefix() {
+        for name in [USER_HEADER, KEY_HEADER, SCOPES_HEADER] {
+            assert!(name.starts_with(HEADER_PREFIX), "{name}");
+        }
+    }
+}

@@ -64,4 +64,12 @@ mod tests {
             assert_eq!(Invalidation::decode(message), None, "{message}");
         }
     }
+
+    #[test]
+    fn messages_and_keys_have_the_form_that_other_releases_read() {
+        let link = Invalidation::Link { code: "abc".into(), version: 42 };
+        assert_eq!(link.encode(), "l 42 abc");
+        assert_eq!(Invalidation::Key { id: "Ab3xYz01".into() }.encode(), "k Ab3xYz01");
+        assert_eq!(l2_key("abc"), "l:abc");
+    }
 }

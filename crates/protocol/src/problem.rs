@@ -245,4 +245,75 @@ mod tests {
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers().get(RETRY_AFTER).unwrap(), "2");
     }
+
+    async fn body(problem: &Problem) -> serde_json::Value {
+        let body = to_bytes(problem.error_response().into_body()).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    fn error(field: &str) -> FieldError {
+        FieldError { field: field.into(), code: "required", message: "must be present".into() }
+    }
+
+    // Long because it lists the constructors.
+    #[actix_web::test]
+    async fn each_constructor_has_its_status_code_and_detail() {
+        let detail = "A detail.";
+        for (problem, status, code, expected) in [
+            (Problem::not_found(detail), 404, ProblemCode::NotFound, detail),
+            (Problem::unauthorized(detail), 401, ProblemCode::Unauthorized, detail),
+            (Problem::forbidden(detail), 403, ProblemCode::Forbidden, detail),
+            (Problem::unavailable(detail, 2), 503, ProblemCode::Unavailable, detail),
+            (
+                Problem::too_large(7),
+                413,
+                ProblemCode::TooLarge,
+                "A request body may have at most 7 bytes.",
+            ),
+            (
+                Problem::internal(),
+                500,
+                ProblemCode::Internal,
+                "The operator's log has the cause under this request id.",
+            ),
+            (
+                Problem::invalid(vec![error("title")]),
+                422,
+                ProblemCode::Invalid,
+                "title: must be present.",
+            ),
+            (
+                Problem::invalid(vec![error("title"), error("email")]),
+                422,
+                ProblemCode::Invalid,
+                "2 fields are not valid.",
+            ),
+        ] {
+            let response = problem.error_response();
+            assert_eq!((problem.code(), problem.status().as_u16()), (code, status));
+            assert_eq!(
+                (problem.status_code(), response.status()),
+                (problem.status(), problem.status())
+            );
+            assert_eq!(response.headers().get(PROBLEM_HEADER).unwrap(), code.as_str());
+            let body = body(&problem).await;
+            assert_eq!((&body["detail"], &body["title"]), (&expected.into(), &code.title().into()));
+            assert_eq!(problem.to_string(), format!("{status} {}: {expected}", code.as_str()));
+        }
+    }
+
+    #[actix_web::test]
+    async fn headers_errors_and_violated_policies_are_in_the_response() {
+        let challenge = Problem::unauthorized("A detail.").error_response();
+        assert_eq!(challenge.headers().get(WWW_AUTHENTICATE).unwrap(), "Bearer realm=\"linnet\"");
+        let limited = Problem::of(ProblemCode::RateLimited)
+            .violated_policies(vec!["key", "user"])
+            .errors(vec![error("body")])
+            .retry_after(3);
+        assert_eq!(limited.error_response().headers().get(RETRY_AFTER).unwrap(), "3");
+        let body = body(&limited).await;
+        assert_eq!(body["type"], QUOTA_EXCEEDED);
+        assert_eq!(body["violated-policies"], serde_json::json!(["key", "user"]));
+        assert_eq!(body["errors"][0]["field"], "body");
+    }
 }

@@ -281,11 +281,37 @@ mod tests {
         paths.sort_unstable();
         paths.dedup();
         assert_eq!(paths.len(), ROUTES.len());
+        for path in paths {
+            assert_eq!(Route::of_path(path).map(|route| route.path), Some(path));
+        }
+        assert!(Route::of_path("/api/v1").is_none());
     }
 
     #[test]
     fn only_link_creation_may_be_anonymous() {
         let open: Vec<_> = ROUTES.iter().filter(|r| r.creates_links).map(|r| r.path).collect();
         assert_eq!(open, ["/api/v1/urls"]);
+    }
+
+    #[test]
+    fn defaults_of_a_route_are_buffered_json_and_no_anonymous_creation() {
+        const METHODS: &[(Method, Scope)] = &[(Method::POST, Scope::UrlsWrite)];
+        const BODIES: &[(Method, RequestBody)] = &[(Method::POST, RequestBody::Upload)];
+        let plain = Route::new("/x", METHODS);
+        assert_eq!((plain.body_mode, plain.creates_links), (BodyMode::Buffered, false));
+        for (method, body) in [
+            (Method::POST, RequestBody::Json { max_bytes: 65_536 }),
+            (Method::PUT, RequestBody::Json { max_bytes: 65_536 }),
+            (Method::PATCH, RequestBody::Json { max_bytes: 65_536 }),
+            (Method::GET, RequestBody::Ignored),
+            (Method::DELETE, RequestBody::Ignored),
+        ] {
+            assert_eq!(plain.body(&method), body, "{method}");
+        }
+        assert_eq!(MAX_BULK_BODY_BYTES, 1_048_576);
+        let upload = plain.streamed().bodies(BODIES);
+        assert_eq!(upload.body_mode, BodyMode::Streamed);
+        assert_eq!(upload.body(&Method::POST), RequestBody::Upload);
+        assert_eq!(upload.allow(), "POST, OPTIONS");
     }
 }

@@ -98,3 +98,86 @@ impl ServiceSettings {
         self.token.expose_secret().as_bytes().ct_eq(presented).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems_of(validate: impl FnOnce(&mut Problems)) -> Vec<String> {
+        let mut problems = Problems::default();
+        validate(&mut problems);
+        problems.keys().map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn base_url_is_an_origin() {
+        let problems = |base_url: &str| {
+            let settings = PublicSettings { base_url: base_url.into(), ..Default::default() };
+            problems_of(|problems| settings.validate(problems))
+        };
+        for good in ["http://localhost:8080", "https://lnt.example", "https://[::1]:1"] {
+            assert_eq!(problems(good), [""; 0], "{good}");
+        }
+        for bad in [
+            "",
+            "lnt.example",
+            "ftp://lnt.example",
+            "http://",
+            "https://",
+            "https://lnt.example/",
+            "https://lnt.example/x",
+            "https://lnt.example?x",
+            "https://lnt.example#x",
+            "https://u@lnt.example",
+            "https://lnt .example",
+        ] {
+            assert_eq!(problems(bad), ["public.base_url"], "{bad}");
+        }
+    }
+
+    #[test]
+    fn types_of_problems_are_described_under_a_url() {
+        let settings = |url: &str| PublicSettings {
+            base_url: "https://lnt.example".into(),
+            problem_types_url: url.into(),
+            ..Default::default()
+        };
+        for (given, url) in [
+            ("", "https://lnt.example/problems"),
+            ("http://docs.example", "http://docs.example"),
+            ("https://docs.example/a/b", "https://docs.example/a/b"),
+        ] {
+            assert_eq!(problems_of(|problems| settings(given).validate(problems)), [""; 0]);
+            assert_eq!(settings(given).problem_types_url(), url);
+        }
+        for bad in [
+            "docs.example",
+            "ftp://docs.example",
+            "https://docs.example/",
+            "https://docs.example/?a",
+            "https://docs.example/#a",
+            "https://docs.example/a b",
+            "https://docs.example/\"",
+            "https://docs.example/<",
+            "https://docs.example/\u{e9}",
+        ] {
+            let keys = problems_of(|problems| settings(bad).validate(problems));
+            assert_eq!(keys, ["public.problem_types_url"], "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_has_32_printable_characters() {
+        let settings = |token: &str| ServiceSettings { token: token.into() };
+        let problems = |token: &str| problems_of(|problems| settings(token).validate(problems));
+        assert_eq!(problems(&"x".repeat(32)), [""; 0]);
+        for bad in [&"x".repeat(31), &" ".repeat(32), &format!("{}\u{e9}", "x".repeat(32)), ""] {
+            assert_eq!(problems(bad), ["service.token"], "{bad}");
+        }
+        let settings = settings("0123456789abcdef0123456789abcdef");
+        assert!(settings.accepts(b"0123456789abcdef0123456789abcdef"));
+        for wrong in [&b"0123456789abcdef0123456789abcdeF"[..], b"0123456789abcdef", b""] {
+            assert!(!settings.accepts(wrong));
+        }
+    }
+}

@@ -221,6 +221,8 @@ fn take_number(text: &[u8]) -> Option<(i64, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use linnet_domain::LinkAttributes;
+
     use super::*;
 
     fn redirect(expires_at: Option<i64>) -> CacheEntry {
@@ -265,6 +267,97 @@ mod tests {
         }
         for odd in ["", "zzzzzzzzzzzzzzzzzzzN", "0000000000000000001X", "0000000000000000001R200"] {
             assert_eq!(CacheEntry::decode(odd.as_bytes()), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_has_the_expiry_that_it_was_given() {
+        let expiry = |given| {
+            let redirect = Redirect::new("https://a.example/", 302, given, LinkId::MIN).unwrap();
+            redirect.expires_at_ms()
+        };
+        assert_eq!(expiry(None), None);
+        assert_eq!(expiry(Some(1_700_000_000_000)), Some(1_700_000_000_000));
+        assert_eq!(expiry(Some(-5)), Some(0), "the text form has no sign");
+    }
+
+    #[test]
+    fn a_target_or_a_status_that_cannot_be_sent_makes_no_redirect() {
+        for (target, status) in
+            [("a\nb", 302), ("https://a.example/", 200), ("https://a.example/", 99)]
+        {
+            assert_eq!(Redirect::new(target, status, None, LinkId::MIN), None, "{target} {status}");
+        }
+    }
+
+    #[test]
+    fn an_unshared_copy_is_equal_and_has_its_own_target() {
+        let redirect = Redirect::new("https://a.example/", 302, Some(9), LinkId::MIN).unwrap();
+        let copy = redirect.unshared_copy();
+        assert_eq!(copy, redirect);
+        assert_ne!(copy.location.as_bytes().as_ptr(), redirect.location.as_bytes().as_ptr());
+        assert_eq!(redirect.heap_bytes(), "https://a.example/".len());
+    }
+
+    fn row() -> ResolveRow {
+        ResolveRow {
+            id: LinkId::MIN,
+            short_code: "abc".into(),
+            original_url: "https://a.example/".into(),
+            is_active: true,
+            redirect_status: 308,
+            expires_at: None,
+            has_expired: false,
+            is_used_up: false,
+            is_limited: false,
+            version: 7,
+        }
+    }
+
+    #[test]
+    fn entry_of_a_row_follows_from_its_state() {
+        let negative = Resolution::Negative;
+        let inactive = ResolveRow { is_active: false, has_expired: true, ..row() };
+        let expired = ResolveRow { has_expired: true, is_used_up: true, ..row() };
+        let used_up = ResolveRow { is_used_up: true, is_limited: true, ..row() };
+        let limited = ResolveRow { is_limited: true, ..row() };
+        let unsendable = ResolveRow { original_url: "\n".into(), ..row() };
+        let redirect = Redirect::new("https://a.example/", 308, None, LinkId::MIN).unwrap();
+        for (row, resolution) in [
+            (inactive, negative(Absence::Inactive)),
+            (expired, negative(Absence::Expired)),
+            (used_up, negative(Absence::UsedUp)),
+            (limited, Resolution::Limited),
+            (unsendable, negative(Absence::Inactive)),
+            (row(), Resolution::Redirect(redirect)),
+        ] {
+            assert_eq!(CacheEntry::from_row(&row), CacheEntry { version: 7, resolution });
+        }
+    }
+
+    #[test]
+    fn entry_of_a_written_link_is_that_of_its_row() {
+        let link = |attributes| Link {
+            id: LinkId::MIN,
+            user_id: None,
+            short_code: "abc".into(),
+            original_url: "https://a.example/".into(),
+            attributes,
+            clicks: 0,
+            version: 7,
+            created_at: DateTime::UNIX_EPOCH,
+            updated_at: DateTime::UNIX_EPOCH,
+        };
+        let status = linnet_domain::RedirectStatus::PermanentRedirect;
+        let plain = LinkAttributes { redirect_status: status, ..Default::default() };
+        let limited = LinkAttributes { max_clicks: Some(1), ..Default::default() };
+        let inactive = LinkAttributes { is_active: false, ..limited.clone() };
+        for (attributes, row) in [
+            (plain, row()),
+            (limited, ResolveRow { is_limited: true, ..row() }),
+            (inactive, ResolveRow { is_active: false, ..row() }),
+        ] {
+            assert_eq!(CacheEntry::from_link(&link(attributes)), CacheEntry::from_row(&row));
         }
     }
 }

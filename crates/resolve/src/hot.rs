@@ -136,4 +136,48 @@ mod tests {
         let late = Instant::now() + Duration::from_hours(1);
         assert!(hot.get(&local, "abc", late).is_none());
     }
+
+    /// Whether the thread's own copy is used, not L1's entry.
+    fn is_copied(hot: &mut HotLinks, local: &L1Cache, now: Instant) -> bool {
+        let entry = hot.get(local, "abc", now).unwrap();
+        !Arc::ptr_eq(&entry, &local.get("abc", now).unwrap())
+    }
+
+    #[test]
+    fn a_copy_is_used_for_its_recheck_time_only() {
+        let (local, mut hot) = hot_link();
+        let copied = hot.places.iter().find_map(|place| place.hot.as_ref()).unwrap();
+        let taken = copied.ticket.taken();
+        assert!(is_copied(&mut hot, &local, taken));
+        let last = (taken + RECHECK).checked_sub(Duration::from_nanos(1)).unwrap();
+        assert!(is_copied(&mut hot, &local, last));
+        assert!(!is_copied(&mut hot, &local, taken + RECHECK), "L1 is read again");
+    }
+
+    #[test]
+    fn a_code_becomes_hot_at_its_second_lookup_in_a_row() {
+        let local = L1Cache::new(&CacheSettings::default());
+        let mut hot = HotLinks::default();
+        local.fill("abc", entry(1), local.ticket("abc"));
+        let copies = |hot: &HotLinks| hot.places.iter().filter(|place| place.hot.is_some()).count();
+        for expected in [0, 1, 1] {
+            assert_eq!(version(&mut hot, &local, "abc"), Some(1));
+            assert_eq!(copies(&hot), expected);
+        }
+    }
+
+    #[test]
+    fn codes_spread_over_the_places_and_never_get_the_entry_of_another() {
+        let local = L1Cache::new(&CacheSettings::default());
+        let mut hot = HotLinks::default();
+        for number in 0..1_000 {
+            let code = format!("x{number}");
+            local.fill(&code, entry(number), local.ticket(&code));
+            for _ in 0..3 {
+                assert_eq!(version(&mut hot, &local, &code), Some(number));
+            }
+        }
+        let used = hot.places.iter().filter(|place| place.hot.is_some()).count();
+        assert!(used > PLACES / 2, "{used}");
+    }
 }

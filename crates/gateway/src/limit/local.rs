@@ -124,4 +124,33 @@ mod tests {
         assert_eq!(allowed, 11, "ten quotas of their own, one shared");
         assert!(limiter.limiter.len() <= 11);
     }
+
+    #[test]
+    fn allowed_request_states_when_the_quota_has_one_more() {
+        let limiter = LocalRateLimiter::new(&policy(3));
+        let allowed = limiter.charge("a");
+        assert_eq!(
+            (allowed.retry_after, allowed.more_after),
+            (Duration::ZERO, Duration::from_mins(1))
+        );
+        assert_eq!(limiter.max_keys, MAX_KEYS);
+    }
+
+    #[test]
+    fn only_keys_with_a_full_quota_are_evicted() {
+        let limiter = LocalRateLimiter::new(&policy(3));
+        limiter.charge("used");
+        limiter.evict_full_quotas();
+        assert_eq!(limiter.limiter.len(), 1);
+        let fast = RatePolicy::new(
+            "p",
+            LimitReason::Key,
+            (NonZeroU32::new(60_000_000).unwrap(), NonZeroU32::new(1).unwrap()),
+        );
+        let limiter = LocalRateLimiter::new(&fast);
+        limiter.charge("full again");
+        std::thread::sleep(Duration::from_millis(2));
+        limiter.evict_full_quotas();
+        assert_eq!(limiter.limiter.len(), 0);
+    }
 }

@@ -258,4 +258,61 @@ mod tests {
             assert!(!key(address).contains(part), "{}", key(address));
         }
     }
+
+    fn limits() -> RateLimits {
+        let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
+        RateLimits::new(&LimitSettings::default(), AddressHasher::new(&settings))
+    }
+
+    #[test]
+    fn must_26_a_key_is_charged_with_its_user_and_an_address_alone() {
+        let limits = limits();
+        let user = UserId::new(7).unwrap();
+        let keys = |key| -> Vec<_> {
+            let quotas = limits.quotas(key);
+            quotas.into_iter().map(|quota| (quota.policy.name(), quota.redis_key)).collect()
+        };
+        assert_eq!(
+            keys(RateKey::Key { id: "Ab3xYz01", user }),
+            [
+                ("key", "linnet:rate:k:{7}:Ab3xYz01".into()),
+                ("user", "linnet:rate:u:{7}".to_owned())
+            ]
+        );
+        assert_eq!(keys(RateKey::Address(None)), [("address", "linnet:rate:a:-".to_owned())]);
+        assert_eq!(limits.local().len(), 3);
+    }
+
+    #[test]
+    fn a_decision_has_the_four_numbers_of_the_script() {
+        let expected = RateDecision {
+            is_allowed: true,
+            remaining: 2,
+            retry_after: Duration::from_micros(3),
+            more_after: Duration::from_micros(4),
+        };
+        assert_eq!(decision(&[1, 2, 3, 4]), Some(expected));
+        assert_eq!(decision(&[0, 2, 3, 4]), Some(RateDecision { is_allowed: false, ..expected }));
+        assert_eq!(decision(&[2, 2, 3, 4]).map(|found| found.is_allowed), Some(false));
+        assert_eq!((decision(&[1, 2, 3]), decision(&[])), (None, None));
+    }
+
+    #[test]
+    fn a_request_is_allowed_if_every_quota_allows_it() {
+        let limits = limits();
+        let allowed = decision(&[1, 2, 0, 4]).unwrap();
+        let rejected = decision(&[0, 0, 2_000_001, 2_000_001]).unwrap();
+        let applied =
+            |key, user| AppliedLimit { quotas: vec![(key, &limits.key), (user, &limits.user)] };
+        let both = applied(allowed, allowed);
+        assert!(both.is_allowed());
+        assert_eq!((both.violated_policies(), both.retry_after_s()), (vec![], 1));
+        let user = applied(allowed, rejected);
+        assert!(!user.is_allowed());
+        assert_eq!((user.violated_policies(), user.retry_after_s()), (vec!["user"], 3));
+        assert!(!applied(rejected, allowed).is_allowed());
+        let mut headers = HeaderMap::new();
+        user.write_headers(&mut headers);
+        assert_eq!(headers.get("ratelimit").unwrap(), "\"key\";r=2;t=1, \"user\";r=0;t=3");
+    }
 }

@@ -143,4 +143,31 @@ mod tests {
     fn highest_rate_has_an_interval_above_zero() {
         assert_eq!(policy(60_000_000, 1).interval(), Duration::from_micros(1));
     }
+
+    #[test]
+    fn interval_and_window_follow_from_the_rate() {
+        for (per_minute, burst, micros, window) in [(60, 10, 1_000_000, 10), (7, 1, 8_571_428, 9)] {
+            let policy = policy(per_minute, burst);
+            assert_eq!(policy.interval(), Duration::from_micros(micros));
+            assert_eq!(policy.header, format!("\"default\";q={burst};w={window}"));
+            assert_eq!((policy.name(), policy.burst().get()), ("default", burst));
+            assert_eq!(policy.reason(), LimitReason::Key);
+        }
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_to_the_next_whole_one() {
+        for (nanos, seconds) in
+            [(0, 0), (1, 1), (999_999_999, 1), (1_000_000_000, 1), (1_000_000_001, 2)]
+        {
+            assert_eq!(seconds_rounded_up(Duration::from_nanos(nanos)), seconds, "{nanos}");
+        }
+        let now = RateDecision {
+            is_allowed: true,
+            remaining: 1,
+            retry_after: Duration::ZERO,
+            more_after: Duration::ZERO,
+        };
+        assert_eq!(now.retry_after_s(), 1, "at least one second");
+    }
 }

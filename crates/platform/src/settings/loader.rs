@@ -43,6 +43,11 @@ pub trait Settings: Default + Serialize + DeserializeOwned {
 pub struct Problems(Vec<(String, String)>);
 
 impl Problems {
+    /// The keys with a problem, as `section.key`.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(key, _)| key.as_str())
+    }
+
     /// Adds a problem with `key` (`section.key`).
     pub fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.0.push((key.into(), message.into()));

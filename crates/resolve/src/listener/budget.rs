@@ -119,4 +119,47 @@ mod tests {
         assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
         assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
     }
+
+    #[test]
+    fn wait_is_reported_in_whole_seconds_until_one_miss_is_allowed() {
+        let settings =
+            ResolveSettings { misses_burst: 1, misses_per_minute: 1, ..Default::default() };
+        let budget = MissBudget::new(&settings);
+        let a = client("192.0.2.1");
+        assert_eq!(budget.take(a), Ok(()));
+        // A minute, minus the time since the first miss.
+        let wait = budget.take(a).unwrap_err();
+        assert!((2..=60).contains(&wait), "{wait}");
+        assert!(budget.wait_of(a).is_some_and(|left| (2..=wait).contains(&left)));
+    }
+
+    #[test]
+    fn sweep_drops_only_clients_whose_wait_is_over() {
+        let budget = MissBudget::new(&ResolveSettings::default());
+        let (a, b) = (client("192.0.2.1"), client("192.0.2.2"));
+        let now = Instant::now();
+        budget.over().extend([(a, now), (b, now + Duration::from_hours(1))]);
+        assert_eq!(budget.wait_of(a), None);
+        budget.sweep();
+        assert!(budget.any_over());
+        assert_eq!(budget.over().keys().copied().collect::<Vec<_>>(), [b]);
+        budget.over().clear();
+        budget.sweep();
+        assert!(!budget.any_over());
+    }
+
+    #[test]
+    fn number_of_clients_that_wait_is_bounded() {
+        let settings =
+            ResolveSettings { misses_burst: 1, misses_per_minute: 1, ..Default::default() };
+        let budget = MissBudget::new(&settings);
+        for number in 0..=10_000_u32 {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
+            let client = ClientNetwork::from(std::net::IpAddr::from(address));
+            assert_eq!(budget.take(client), Ok(()));
+            assert!(budget.take(client).is_err());
+        }
+        assert_eq!((budget.over().len(), MAX_OVER), (10_000, 10_000));
+        assert_eq!(budget.over_count.load(Ordering::Relaxed), 10_000);
+    }
 }
