@@ -234,3 +234,17 @@ native_targets() { sed -nE 's/^    file_sd_configs: .*targets\/([a-z-]+)\.yml.*/
 # native_alertmanager WEBHOOK: prints the configuration for an Alertmanager before 0.28, which cannot read the address
 # from a file.
 native_alertmanager() { sed -E "s|webhook_url_file: .*|webhook_url: $1|" "$LINNET_ROOT/monitoring/alertmanager/alertmanager.yml"; }
+
+# cargo_tool CRATE VERSION: installs a program of crates.io once, below ~/.cache/linnet/tools, and prints its folder.
+cargo_tool() {
+  local root=${XDG_CACHE_HOME:-$HOME/.cache}/linnet/tools/$1-$2 build
+  if [[ ! -e $root/.crates.toml ]]; then
+    info "installing $1 $2 in $root (once, some minutes)"
+    build=$(mktemp -d "${TMPDIR:-/tmp}/linnet-$1.XXXXXX")
+    # The debug profile builds in half the time, and these programs mostly wait for others.
+    cargo install --locked --debug --quiet --root "$root" --target-dir "$build" "$1@$2" >&2 \
+      || { rm -rf -- "$build"; die "$1 $2 could not be installed" "$EX_UNAVAILABLE"; }
+    rm -rf -- "$build"
+  fi
+  printf '%s\n' "$root/bin"
+}

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The checks of scripts/lint for files that no compiler reads: YAML, GitHub workflows, Dockerfiles and Compose files.
+# The checks of scripts/lint for files that no compiler reads: YAML, GitHub workflows, Dockerfiles, Compose files and systemd
+# units.
 #
 # A check fails when its linter cannot be installed. Skipping it silently would report success for files that were never
 # checked.
@@ -57,5 +58,23 @@ check_containers() {
   find_files '*compose*.yml' '*compose*.yaml'
   "$linters/check-jsonschema" --builtin-schema vendor.compose-spec "${files[@]}" || status=1
   info "${#files[@]} compose files"
+  return "$status"
+}
+
+# From 0 (closed) to 10 (open). A unit without a sandbox has 9.6.
+check_units() {
+  "$LINNET_ROOT/scripts/install-packages" systemd-analyze
+  local unit report status=0
+  local -a files
+  find_files 'deploy/systemd/*.service'
+  for unit in "${files[@]}"; do
+    # The report on the standard output names the rating and what raises it.
+    if ! report=$(systemd-analyze --no-pager --offline=true --threshold=20 security "$unit" 2>&1); then
+      printf '%s\n' "$report" >&2
+      fail "$unit: rated worse than 2.0"
+      status=1
+    fi
+  done
+  info "${#files[@]} units"
   return "$status"
 }

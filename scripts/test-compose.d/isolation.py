@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+import tempfile
 from pathlib import Path
 
-from engine import PORT, Failed, containers, inspect, require, run, service_of
+from engine import PORT, SCRATCH, Failed, containers, inspect, require, run, service_of
 
 MEGABYTE = 1_000_000
 
@@ -26,7 +27,21 @@ def images_are_small_and_labeled(figure) -> None:
             key for key, value in labels.items() if value}
         require(not missing, f"{name} lacks the labels {missing}")
         version = run("docker", "run", "--rm", os.environ[f"LINNET_{name.upper()}_IMAGE"], "--version").stdout
+        crates = crates_in(os.environ[f"LINNET_{name.upper()}_IMAGE"], f"/linnet-{name}")
+        require({"actix-web", f"linnet-{name}"} <= crates, f"the program in the image {name} lists {len(crates)} crates")
         require(labels["version"] in version, f"{name} --version prints {version.strip()}, but the image has the version {labels['version']}")
+
+
+def crates_in(image: str, program: str) -> set[str]:
+    """The crates that the program lists for scanners. The image has no shell, so a container that never runs is read."""
+    container = run("docker", "create", image).stdout.strip()
+    try:
+        with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+            run("docker", "cp", f"{container}:{program}", f"{folder}/program")
+            lines = run("scripts/audit-data", f"{folder}/program").stdout.splitlines()
+    finally:
+        run("docker", "rm", container)
+    return {line.split()[0] for line in lines}
 
 
 def only_nginx_publishes_a_port(_figure) -> None:
