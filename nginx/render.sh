@@ -21,6 +21,7 @@
 #                                  limiter's lock costs 2 µs of a redirect's 20 µs, many visitors share an address, and
 #                                  the shortener limits misses itself
 #   LINNET_NGINX_RESOLVE_BURST     its burst (2000)
+#   LINNET_NGINX_RESOLVE_SITE_RATE, LINNET_NGINX_RESOLVE_SITE_BURST  the same from one IPv6 /48 (four times the above)
 #   LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of successful redirects that is logged (1%)
 #   LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
 #   LINNET_NGINX_STATUS_LISTEN     address of /stub_status for the metrics exporter (none); keep it private
@@ -68,6 +69,15 @@ each() (
 : "${LINNET_NGINX_API_RATE:=200r/s}" "${LINNET_NGINX_API_BURST:=400}"
 : "${LINNET_NGINX_API_SITE_RATE:=800r/s}" "${LINNET_NGINX_API_SITE_BURST:=1600}"
 : "${LINNET_NGINX_RESOLVE_RATE:=off}" "${LINNET_NGINX_RESOLVE_BURST:=2000}"
+if [ "$LINNET_NGINX_RESOLVE_RATE" = off ]; then
+  LINNET_NGINX_RESOLVE_SITE_RATE=off LINNET_NGINX_RESOLVE_SITE_BURST=''
+else
+  case ${LINNET_NGINX_RESOLVE_RATE%%r/*}$LINNET_NGINX_RESOLVE_BURST in
+    '' | *[!0-9]*) bad "LINNET_NGINX_RESOLVE_RATE and LINNET_NGINX_RESOLVE_BURST must be like 500r/s and 2000" ;;
+  esac
+  : "${LINNET_NGINX_RESOLVE_SITE_RATE:=$(( ${LINNET_NGINX_RESOLVE_RATE%%r/*} * 4 ))r/${LINNET_NGINX_RESOLVE_RATE##*/}}"
+  : "${LINNET_NGINX_RESOLVE_SITE_BURST:=$(( LINNET_NGINX_RESOLVE_BURST * 4 ))}"
+fi
 : "${LINNET_NGINX_RESOLVE_LOG_SAMPLE:=1%}"
 : "${LINNET_NGINX_ACCESS_LOG:=/dev/stdout}" "${LINNET_NGINX_ERROR_LEVEL:=alert}" "${LINNET_NGINX_TMP:=/tmp}"
 : "${LINNET_NGINX_STATUS_LISTEN:=}" "${LINNET_NGINX_GRAFANA:=}" "${LINNET_NGINX_RESOLVER:=127.0.0.11}"
@@ -79,7 +89,7 @@ fi
 
 for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE \
   API_RATE API_BURST API_SITE_RATE API_SITE_BURST \
-  RESOLVE_RATE RESOLVE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL STATUS_LISTEN GRAFANA RESOLVER; do
+  RESOLVE_RATE RESOLVE_BURST RESOLVE_SITE_RATE RESOLVE_SITE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL STATUS_LISTEN GRAFANA RESOLVER; do
   eval "check LINNET_NGINX_$name \"\$LINNET_NGINX_$name\""
 done
 check_file LINNET_NGINX_ACCESS_LOG "$LINNET_NGINX_ACCESS_LOG"
@@ -109,8 +119,11 @@ limit_req_zone \$linnet_site_key zone=linnet_api_site:2m rate=$LINNET_NGINX_API_
 fi
 if [ "$LINNET_NGINX_RESOLVE_RATE" != off ]; then
   LINNET_NGINX_LIMIT_ZONES="$LINNET_NGINX_LIMIT_ZONES
-limit_req_zone \$linnet_limit_key zone=linnet_resolve:10m rate=$LINNET_NGINX_RESOLVE_RATE;"
-  LINNET_NGINX_RESOLVE_LIMIT="$connections limit_req zone=linnet_resolve burst=$LINNET_NGINX_RESOLVE_BURST nodelay;"
+limit_req_zone \$linnet_limit_key zone=linnet_resolve:10m rate=$LINNET_NGINX_RESOLVE_RATE;
+limit_req_zone \$linnet_site_key zone=linnet_resolve_site:2m rate=$LINNET_NGINX_RESOLVE_SITE_RATE;"
+  LINNET_NGINX_RESOLVE_LIMIT="$connections
+        limit_req zone=linnet_resolve burst=$LINNET_NGINX_RESOLVE_BURST nodelay;
+        limit_req zone=linnet_resolve_site burst=$LINNET_NGINX_RESOLVE_SITE_BURST nodelay;"
 fi
 
 LINNET_NGINX_STATUS_SERVER=''

@@ -1,0 +1,107 @@
+"""scripts/up with a stand-in for Docker: the caller's environment and folder do not matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+
+# Records its arguments and the variables by which a caller could redirect Compose, PostgreSQL or curl.
+DOCKER = """#!/usr/bin/env python3
+import json, os, sys
+names = ("COMPOSE", "PG", "REDIS", "LINNET_HOST", "LINNET_PORT", "LINNET_BASE_URL", "LINNET_SECRETS", "LINNET_LOG_SOCKET")
+record = {"arguments": sys.argv[1:], "environment": {k: v for k, v in os.environ.items() if k.startswith(names)}}
+with open(os.environ["DOCKER_LOG"], "a") as log:
+    log.write(json.dumps(record) + "\\n")
+if "create-key" in sys.argv:
+    print("lnt_aaaaaaaa_secret")
+"""
+CURL = """#!/bin/sh
+for argument; do :; done
+printf '%s\\n' "$argument" >> "$CURL_LOG"
+"""
+
+
+class Up(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="ü x ")))
+        for part in ("scripts", "deploy", "nginx", "monitoring"):
+            ignored = shutil.ignore_patterns("secrets", "run", "tests")
+            shutil.copytree(ROOT / part, self.folder / part, ignore=ignored, symlinks=True)
+        tools = self.folder / "tools"
+        tools.mkdir()
+        for name, text in (("docker", DOCKER), ("curl", CURL)):
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+
+    def up(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = os.environ | {
+            "PATH": f"{self.folder}/tools:{os.environ['PATH']}", "BUILD": "no", "PORT": "38080",
+            "DOCKER_LOG": str(self.folder / "docker.log"), "CURL_LOG": str(self.folder / "curl.log"),
+        } | environment
+        command = [str(self.folder / "scripts/up")]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False, cwd="/")
+
+    def calls(self) -> list[dict]:
+        return [json.loads(line) for line in (self.folder / "docker.log").read_text().splitlines()]
+
+    def compose_calls(self) -> list[dict]:
+        return [call for call in self.calls() if call["arguments"][:2] == ["compose", "-f"]]
+
+    def test_folder_with_a_blank_and_letters_is_one_argument(self) -> None:
+        done = self.up()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        calls = self.compose_calls()
+        self.assertTrue(any("up" in call["arguments"] for call in calls), calls)
+        for call in calls:
+            self.assertEqual(call["arguments"][2], str(self.folder.resolve() / "deploy/compose.yaml"))
+        key = self.folder / "deploy/secrets/admin_key"
+        self.assertEqual(key.read_text(), "lnt_aaaaaaaa_secret\n")
+        self.assertEqual(key.stat().st_mode & 0o777, 0o600)
+
+    def test_variables_of_the_caller_do_not_reach_compose(self) -> None:
+        odd = {
+            "COMPOSE_FILE": "/x", "COMPOSE_PROFILES": "tracing", "COMPOSE_PROJECT_NAME": "x", "COMPOSE_ENV_FILES": "/x",
+            "PGSSLMODE": "require", "PGHOST": "x", "REDISCLI_AUTH": "x", "CDPATH": "/tmp", "POSIXLY_CORRECT": "1",
+            "GREP_OPTIONS": "-v", "http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9",
+        }
+        done = self.up(**odd)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for call in self.compose_calls():
+            self.assertEqual(call["environment"].keys() & odd.keys(), set(), call["arguments"])
+
+    def test_each_kind_of_address_is_published_and_shown(self) -> None:
+        for host, published, shown in (
+            ("::1", "[::1]", "http://[::1]:38080"),
+            ("0.0.0.0", "0.0.0.0", "http://localhost:38080"),
+            ("127.0.0.1", "127.0.0.1", "http://localhost:38080"),
+        ):
+            done = self.up(HOST=host)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            environment = self.compose_calls()[-1]["environment"]
+            self.assertEqual((environment["LINNET_HOST"], environment["LINNET_BASE_URL"]), (published, shown))
+
+    def test_messages_name_the_cause(self) -> None:
+        for variables, message in (
+            ({"PORT": "0"}, "PORT=0"), ({"PORT": "x"}, "PORT=x"), ({"HOST": "no-such-host.invalid"}, "HOST=no-such-host.invalid"),
+            ({"PROFILES": "metrics"}, "unknown profile 'metrics'"), ({"GRAFANA": "yes"}, "GRAFANA"), ({"LOGS": "x"}, "LOGS"),
+        ):
+            done = self.up(**variables)
+            self.assertEqual(done.returncode, 64, done.stderr)
+            self.assertIn(message, done.stderr)
+
+    def test_directory_of_the_log_socket_cannot_be_listed_by_other_users(self) -> None:
+        self.assertEqual(self.up().returncode, 0)
+        mode = (self.folder / "deploy/run/logs").stat().st_mode & 0o7777
+        self.assertIn(mode, (0o700, 0o1733))
+        self.assertEqual(mode & 0o004, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
