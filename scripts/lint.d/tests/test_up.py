@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
@@ -48,10 +49,10 @@ class Up(unittest.TestCase):
         command = [str(self.folder / "scripts/up")]
         return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False, cwd="/")
 
-    def calls(self) -> list[dict]:
+    def calls(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "docker.log").read_text().splitlines()]
 
-    def compose_calls(self) -> list[dict]:
+    def compose_calls(self) -> list[dict[str, Any]]:
         return [call for call in self.calls() if call["arguments"][:2] == ["compose", "-f"]]
 
     def test_folder_with_a_blank_and_letters_is_one_argument(self) -> None:
