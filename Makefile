@@ -25,7 +25,7 @@ up: ## Build and start everything in containers (PORT=8080 HOST=127.0.0.1 PROFIL
 down: ## Stop and remove the containers of `make up` (VOLUMES=yes deletes their data)
 	@scripts/down
 
-budget: ## Show the containers' memory limits and check their total
+budget: ## Show what each container may use and what its settings allow, and check both
 	@scripts/budget
 
 monitor: ## Run Prometheus and Alertmanager for `make run` until Ctrl-C

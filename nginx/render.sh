@@ -10,6 +10,9 @@
 #   LINNET_NGINX_LISTEN_OPTIONS    (reuseport backlog=4096)
 #   LINNET_NGINX_TRUSTED_PROXIES   address ranges whose X-Forwarded-For and X-Forwarded-Proto are trusted (none)
 #   LINNET_NGINX_UNLIMITED         address ranges exempt from all limits (127.0.0.0/8,::1/128: the machine itself)
+#   LINNET_NGINX_WORKER_CONNECTIONS  connections of one worker process, those to upstreams included (1664)
+#   LINNET_NGINX_GATEWAY_REQUESTS  concurrent requests to /api/ of all clients, event streams included (1024)
+#   LINNET_NGINX_VERSION           nginx's version, such as 1.30.1 (that of the nginx in PATH)
 #                                  An address in the following is an IPv4 address or an IPv6 /64
 #   LINNET_NGINX_CONNECTIONS_PER_ADDRESS  concurrent requests to /api/ from one address, event streams included (512)
 #   LINNET_NGINX_CONNECTIONS_PER_SITE  the same from one IPv6 /48 (2048)
@@ -66,6 +69,7 @@ each() (
 : "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
 : "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"
 : "${LINNET_NGINX_CONNECTIONS_PER_SITE:=2048}"
+: "${LINNET_NGINX_WORKER_CONNECTIONS:=1664}" "${LINNET_NGINX_GATEWAY_REQUESTS:=1024}"
 : "${LINNET_NGINX_API_RATE:=200r/s}" "${LINNET_NGINX_API_BURST:=400}"
 : "${LINNET_NGINX_API_SITE_RATE:=800r/s}" "${LINNET_NGINX_API_SITE_BURST:=1600}"
 : "${LINNET_NGINX_RESOLVE_RATE:=off}" "${LINNET_NGINX_RESOLVE_BURST:=2000}"
@@ -87,7 +91,7 @@ if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
   [ -r "$LINNET_NGINX_TEMPLATE" ] || LINNET_NGINX_TEMPLATE=/etc/nginx/linnet.conf.template
 fi
 
-for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE \
+for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS WORKER_CONNECTIONS GATEWAY_REQUESTS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE \
   API_RATE API_BURST API_SITE_RATE API_SITE_BURST \
   RESOLVE_RATE RESOLVE_BURST RESOLVE_SITE_RATE RESOLVE_SITE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL STATUS_LISTEN GRAFANA RESOLVER; do
   eval "check LINNET_NGINX_$name \"\$LINNET_NGINX_$name\""
@@ -109,22 +113,32 @@ fi
 
 connections="limit_conn linnet_connections $LINNET_NGINX_CONNECTIONS_PER_ADDRESS;
         limit_conn linnet_site_connections $LINNET_NGINX_CONNECTIONS_PER_SITE;"
-LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_API_LIMIT=$connections LINNET_NGINX_RESOLVE_LIMIT=''
+gateway="limit_conn linnet_gateway_requests $LINNET_NGINX_GATEWAY_REQUESTS;"
+LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_RESOLVE_LIMIT=''
+LINNET_NGINX_API_LIMIT="$connections
+        $gateway"
 if [ "$LINNET_NGINX_API_RATE" != off ]; then
-  LINNET_NGINX_LIMIT_ZONES="limit_req_zone \$linnet_limit_key zone=linnet_api:10m rate=$LINNET_NGINX_API_RATE;
-limit_req_zone \$linnet_site_key zone=linnet_api_site:2m rate=$LINNET_NGINX_API_SITE_RATE;"
-  LINNET_NGINX_API_LIMIT="$connections
+  LINNET_NGINX_LIMIT_ZONES="limit_req_zone \$linnet_limit_key zone=linnet_api:4m rate=$LINNET_NGINX_API_RATE;
+limit_req_zone \$linnet_site_key zone=linnet_api_site:1m rate=$LINNET_NGINX_API_SITE_RATE;"
+  LINNET_NGINX_API_LIMIT="$LINNET_NGINX_API_LIMIT
         limit_req zone=linnet_api burst=$LINNET_NGINX_API_BURST nodelay;
         limit_req zone=linnet_api_site burst=$LINNET_NGINX_API_SITE_BURST nodelay;"
 fi
 if [ "$LINNET_NGINX_RESOLVE_RATE" != off ]; then
   LINNET_NGINX_LIMIT_ZONES="$LINNET_NGINX_LIMIT_ZONES
-limit_req_zone \$linnet_limit_key zone=linnet_resolve:10m rate=$LINNET_NGINX_RESOLVE_RATE;
-limit_req_zone \$linnet_site_key zone=linnet_resolve_site:2m rate=$LINNET_NGINX_RESOLVE_SITE_RATE;"
+limit_req_zone \$linnet_limit_key zone=linnet_resolve:4m rate=$LINNET_NGINX_RESOLVE_RATE;
+limit_req_zone \$linnet_site_key zone=linnet_resolve_site:1m rate=$LINNET_NGINX_RESOLVE_SITE_RATE;"
   LINNET_NGINX_RESOLVE_LIMIT="$connections
         limit_req zone=linnet_resolve burst=$LINNET_NGINX_RESOLVE_BURST nodelay;
         limit_req zone=linnet_resolve_site burst=$LINNET_NGINX_RESOLVE_SITE_BURST nodelay;"
 fi
+
+# A head of thousands of short headers takes ten times its size. Older versions cannot limit their number.
+: "${LINNET_NGINX_VERSION:=$(nginx -v 2>&1 | sed -n 's|.*nginx/||p')}"
+case $LINNET_NGINX_VERSION in
+  '' | 0.* | 1.[0-9].* | 1.[12][0-9].*) LINNET_NGINX_MAX_HEADERS='# max_headers needs nginx 1.30.' ;;
+  *)                                    LINNET_NGINX_MAX_HEADERS='max_headers 100;' ;;
+esac
 
 LINNET_NGINX_STATUS_SERVER=''
 if [ -n "$LINNET_NGINX_STATUS_LISTEN" ]; then
@@ -141,9 +155,11 @@ if [ -n "$LINNET_NGINX_GRAFANA" ]; then
   # Grafana has no part in the limits of the API. Logins are rare, so few requests of one address are enough.
   LINNET_NGINX_LIMIT_ZONES="$LINNET_NGINX_LIMIT_ZONES
 limit_conn_zone \$linnet_limit_key zone=linnet_grafana_connections:1m;
+limit_conn_zone \$server_name zone=linnet_grafana_requests:64k;
 limit_req_zone \$linnet_limit_key zone=linnet_grafana:1m rate=50r/s;"
   LINNET_NGINX_GRAFANA_LOCATION="location ^~ /grafana/ {
         limit_conn linnet_grafana_connections 32;
+        limit_conn linnet_grafana_requests 64;
         limit_req zone=linnet_grafana burst=200 nodelay;
         resolver $LINNET_NGINX_RESOLVER valid=5s ipv6=off;
         set \$linnet_grafana $LINNET_NGINX_GRAFANA;
@@ -161,11 +177,12 @@ export LINNET_NGINX_STATUS_SERVER LINNET_NGINX_GRAFANA_LOCATION
 export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \
   LINNET_NGINX_UNLIMITED_GEO LINNET_NGINX_REAL_IP LINNET_NGINX_LIMIT_ZONES LINNET_NGINX_API_LIMIT LINNET_NGINX_RESOLVE_LIMIT \
   LINNET_NGINX_RESOLVE_LOG_SAMPLE LINNET_NGINX_ACCESS_LOG LINNET_NGINX_ERROR_LEVEL \
-  LINNET_NGINX_TMP
+  LINNET_NGINX_TMP LINNET_NGINX_MAX_HEADERS
 
 # Only the names in braces are substituted; nginx's own $variables stay.
 # shellcheck disable=SC2016 # the pattern matches the name, not its value
 names=$(grep -o '\${LINNET_NGINX_[A-Z_]*}' "$LINNET_NGINX_TEMPLATE" | sort -u | tr '\n' ' ')
 mkdir -p "$(dirname "$LINNET_NGINX_OUT")"
+printf 'worker_connections %s;\n' "$LINNET_NGINX_WORKER_CONNECTIONS" > "$(dirname "$LINNET_NGINX_OUT")/events.inc"
 envsubst "$names" < "$LINNET_NGINX_TEMPLATE" > "$LINNET_NGINX_OUT.new"
 mv -f "$LINNET_NGINX_OUT.new" "$LINNET_NGINX_OUT"

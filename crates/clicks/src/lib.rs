@@ -25,5 +25,6 @@ pub use recording::{
     ClickBuffer, ClickBuffers, ClickObservation, ClickRecording, LiveClick, LiveClickId,
     LiveClickSubscription, LiveClicks,
 };
+pub use recording::{LIVE_READ_BYTES, LIVE_STREAM_BYTES, MAX_BATCH_BYTES, buffer_bytes};
 pub use settings::ClickSettings;
 pub use stream::{DEAD_LETTERS, FIELD, GROUP, STREAM};

@@ -10,7 +10,7 @@ use linnet_platform::{
 
 use crate::{
     Application,
-    config::Settings,
+    config::{MEMORY_KEY, Settings},
     release::{RELEASE, SERVICE},
 };
 
@@ -33,13 +33,19 @@ enum Command {
     Serve,
     /// Checks that the admin listener of a running gateway reports ready; exits with 0 or 1.
     Healthcheck,
+    /// Prints the most memory that the settings allow, term by term.
+    Budget,
 }
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let Arguments { options, command } = Arguments::parse();
     PROGRAM.run(&options, |settings: Settings| match command.unwrap_or_default() {
-        Command::Serve => serve(settings),
+        Command::Serve => {
+            let (budget, limit) = (settings.memory_budget(), settings.gateway.memory_bytes);
+            PROGRAM.within_memory(&budget, MEMORY_KEY, limit, || serve(settings))
+        }
+        Command::Budget => PROGRAM.print(&settings.memory_budget()),
         Command::Healthcheck => PROGRAM.end(healthcheck(&settings.gateway.admin_listen)),
     })
 }

@@ -17,6 +17,7 @@ pub mod config;
 mod counters;
 mod edge;
 mod limit;
+mod memory;
 mod metrics;
 mod pages;
 mod problems;

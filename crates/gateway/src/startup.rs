@@ -2,10 +2,11 @@
 
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
+use actix_server::Server;
 use actix_web::{
-    App, HttpServer,
+    App,
     body::MessageBody,
-    dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse},
+    dev::{ServiceFactory, ServiceRequest, ServiceResponse},
     middleware::from_fn,
     web,
 };
@@ -18,7 +19,10 @@ use linnet_platform::{
     lifecycle::Lifecycle,
     listener::{Address, BoundSocket, Listener},
     redis_client::RedisClient,
-    server::{StartError, bind, exit_result, first_ends_all, run_on, serve_admin},
+    server::{
+        ServerOptions, StartError, bind, exit_result, first_ends_all, serve as serve_on,
+        serve_admin,
+    },
 };
 use linnet_protocol::{
     address_hash::AddressHasher,
@@ -236,22 +240,15 @@ fn upstream_client(shared: &SharedState) -> UpstreamClient {
 fn serve(shared: SharedState, socket: BoundSocket) -> io::Result<Server> {
     let settings = Arc::clone(&shared.settings);
     let lifecycle = shared.lifecycle.clone();
-    let threads = match settings.gateway.server_threads {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        threads => threads,
+    let options = ServerOptions {
+        threads: settings.server_threads(),
+        max_connections: settings.gateway.max_connections,
+        keep_alive: Duration::from_secs(settings.gateway.keep_alive_s),
+        head_timeout: HEAD_TIMEOUT,
+        disconnect_timeout: DISCONNECT_TIMEOUT,
+        grace_s: settings.shutdown.grace_s,
     };
-    // Each server thread calls the factory once, in its own runtime.
-    let server = HttpServer::new(move || app(shared.clone()))
-        .workers(threads)
-        .max_connections(settings.gateway.max_connections)
-        .keep_alive(Duration::from_secs(settings.gateway.keep_alive_s))
-        .client_request_timeout(HEAD_TIMEOUT)
-        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-        // A client that closes its write side has disconnected: its event stream must end.
-        .h1_allow_half_closed(false)
-        .shutdown_timeout(settings.shutdown.grace_s)
-        .shutdown_signal(lifecycle.stopping().cancelled_owned());
-    run_on(server, socket)
+    serve_on(&options, move || app(shared.clone()), socket, &lifecycle)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the returned app would borrow a reference")]

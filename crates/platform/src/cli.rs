@@ -9,8 +9,9 @@ use linnet_telemetry::{ServiceInfo, Telemetry, TelemetrySettings, error_chain};
 use crate::{
     exit_code,
     lifecycle::Lifecycle,
+    memory_budget::{MemoryBudget, control_group_limit},
     server::StartError,
-    settings::{Settings, load},
+    settings::{Problems, Settings, load},
 };
 
 /// The options of every program.
@@ -54,6 +55,37 @@ impl Program {
                 ExitCode::FAILURE
             }
         }
+    }
+
+    /// Runs a service only if its budget fits the limit of its control group. A limit that is set (`set_limit` above 0) was
+    /// checked with the other settings. Without either there is no check.
+    pub fn within_memory(
+        self,
+        budget: &MemoryBudget,
+        key: &str,
+        set_limit: u64,
+        serve: impl FnOnce() -> ExitCode,
+    ) -> ExitCode {
+        let mut problems = Problems::default();
+        if set_limit == 0
+            && let Some(limit) = control_group_limit()
+        {
+            budget.check(key, limit, &mut problems);
+        }
+        match problems.into_result() {
+            Ok(()) => serve(),
+            Err(error) => {
+                self.report(&error);
+                ExitCode::from(exit_code::BAD_CONFIGURATION)
+            }
+        }
+    }
+
+    /// Prints the budget of a process.
+    #[expect(clippy::print_stdout, reason = "the command's output")]
+    pub fn print(self, budget: &MemoryBudget) -> ExitCode {
+        println!("{budget}");
+        ExitCode::SUCCESS
     }
 
     /// Runs a service with its telemetry until it ends or a signal stops it.

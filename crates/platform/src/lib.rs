@@ -12,6 +12,7 @@
 //! * [`lifecycle`]: signals, draining, and critical background tasks.
 //! * [`listener`]: TCP and unix-socket listeners that can be retired without losing a connection.
 //! * [`lock`]: locks mutexes that a panic has poisoned.
+//! * [`memory_budget`]: computes the most memory that a process can use.
 //! * [`memory`]: keeps resident memory close to what is used.
 //! * [`redis_client`]: a multiplexed Redis connection that is its own circuit breaker.
 //! * [`redis_connection`]: Redis connections for background tasks.
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod client_network;
 pub mod clock;
 pub mod exit_code;
+mod head_limit;
 pub mod healthcheck;
 pub mod invalidation_bus;
 pub mod least_rate;
@@ -34,6 +36,7 @@ pub mod lifecycle;
 pub mod listener;
 pub mod lock;
 pub mod memory;
+pub mod memory_budget;
 pub mod redis_client;
 pub mod redis_connection;
 pub mod server;

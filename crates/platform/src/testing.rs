@@ -73,3 +73,16 @@ fn typed(value: &Value) -> String {
     };
     if text.is_empty() { "—".into() } else { text }
 }
+
+/// The numbers that `deploy/compose.yaml` sets for Linnet's processes, by variable.
+pub fn container_numbers() -> std::collections::BTreeMap<String, String> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/compose.yaml");
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let numbers = text.lines().filter_map(|line| {
+        let (name, value) = line.trim().split_once(": ")?;
+        let value = value.strip_prefix('"')?.strip_suffix('"')?;
+        let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        (name.starts_with("LINNET__") && is_number).then(|| (name.to_owned(), value.to_owned()))
+    });
+    numbers.collect()
+}

@@ -16,7 +16,7 @@ use std::{
 use super::l1::{L1Cache, L1Entry, Ticket};
 
 /// Most copies of one thread.
-const PLACES: usize = 64;
+pub const PLACES: usize = 64;
 /// Time after which a copy is read from L1 again.
 const RECHECK: Duration = Duration::from_secs(1);
 

@@ -22,7 +22,7 @@ mod settings;
 mod warmup;
 
 pub use entry::{Absence, CacheEntry, Redirect, Resolution};
-pub use hot::HotLinks;
+pub use hot::{HotLinks, PLACES as HOT_LINKS};
 pub use in_flight::{InFlightLookups, LookupError};
 pub use invalidation::InvalidationPublisher;
 pub use l1::L1Cache;

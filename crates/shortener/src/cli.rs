@@ -10,7 +10,7 @@ use linnet_platform::{
 
 use crate::{
     admin::{self, AdminCommand},
-    config::Settings,
+    config::{MEMORY_KEYS, Settings},
     preflight,
     release::{RELEASE, SERVICE, WORKER},
     startup,
@@ -43,6 +43,12 @@ enum Command {
     /// Commands for operators.
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Prints the most memory that the settings allow, term by term.
+    Budget {
+        /// Prints that of the worker instead.
+        #[arg(long)]
+        worker: bool,
+    },
     /// Checks that the running shortener is ready, through its admin listener. Exits with 0 or 1.
     Healthcheck {
         /// Checks the worker instead.
@@ -56,17 +62,15 @@ pub fn main() -> ExitCode {
     let Arguments { options, command } = Arguments::parse();
     PROGRAM.run(&options, |settings: Settings| match command.unwrap_or_default() {
         Command::Serve => {
-            let telemetry = settings.telemetry.clone();
-            PROGRAM.serve(SERVICE, &telemetry, async |telemetry, lifecycle| {
-                startup::serve(settings, telemetry, lifecycle).await
-            })
+            let (budget, limit) = (settings.memory_budget(), settings.shortener.memory_bytes);
+            PROGRAM.within_memory(&budget, MEMORY_KEYS[0], limit, || serve(settings))
         }
         Command::Worker => {
-            let telemetry = settings.telemetry.clone();
-            PROGRAM.serve(WORKER, &telemetry, async |telemetry, lifecycle| {
-                linnet_worker::run(settings.worker_config()?, telemetry, lifecycle).await
-            })
+            let (budget, limit) = (settings.worker_memory_budget(), settings.worker.memory_bytes);
+            PROGRAM.within_memory(&budget, MEMORY_KEYS[1], limit, || work(&settings))
         }
+        Command::Budget { worker: false } => PROGRAM.print(&settings.memory_budget()),
+        Command::Budget { worker: true } => PROGRAM.print(&settings.worker_memory_budget()),
         Command::Preflight => PROGRAM.end(block_on(preflight::preflight(&settings))),
         Command::Migrate => PROGRAM.end(block_on(linnet_store::migrate(&settings.postgres))),
         Command::Admin(command) => PROGRAM.end(block_on(admin::run(&settings, command))),
@@ -76,5 +80,19 @@ pub fn main() -> ExitCode {
         Command::Healthcheck { worker: true } => {
             PROGRAM.end(healthcheck(&settings.worker.admin_listen))
         }
+    })
+}
+
+fn serve(settings: Settings) -> ExitCode {
+    let telemetry = settings.telemetry.clone();
+    PROGRAM.serve(SERVICE, &telemetry, async |telemetry, lifecycle| {
+        startup::serve(settings, telemetry, lifecycle).await
+    })
+}
+
+fn work(settings: &Settings) -> ExitCode {
+    let telemetry = settings.telemetry.clone();
+    PROGRAM.serve(WORKER, &telemetry, async |telemetry, lifecycle| {
+        linnet_worker::run(settings.worker_config(WORKER)?, telemetry, lifecycle).await
     })
 }

@@ -8,7 +8,6 @@
 
 pub mod admin;
 pub mod cli;
-pub mod config;
 pub mod http;
 pub mod preflight;
 mod readiness;
@@ -16,3 +15,5 @@ pub mod release;
 mod server_threads;
 pub mod startup;
 mod thread_resources;
+
+pub use linnet_settings as config;

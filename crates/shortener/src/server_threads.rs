@@ -7,13 +7,18 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
+use actix_server::Server;
+use actix_web::{App, middleware::from_fn, web};
 use linnet_clicks::{ClickBuffers, LiveClicks, UserAgentParser};
 use linnet_domain::TargetPolicy;
 use linnet_jobs::JobService;
 use linnet_platform::{
-    byte_budget::ByteBudget, clock::Clock, lifecycle::Lifecycle, listener::BoundSocket,
-    redis_client::RedisClient, server::run_on,
+    byte_budget::ByteBudget,
+    clock::Clock,
+    lifecycle::Lifecycle,
+    listener::BoundSocket,
+    redis_client::RedisClient,
+    server::{ServerOptions, serve},
 };
 use linnet_protocol::{address_hash::AddressHasher, routes::MAX_BODY_BYTES};
 use linnet_resolve::{
@@ -29,6 +34,7 @@ use crate::{
     http::{
         api::{self, ApiState, Slots},
         internal::{self, RequestTimeout, close_while_draining, limit_time, require_token},
+        response_budget::{LargeResponses, bound_responses},
     },
     thread_resources::{Role, ThreadResources},
 };
@@ -55,51 +61,48 @@ pub(crate) struct Shared {
     pub(crate) live: Option<LiveClicks>,
     pub(crate) jobs: JobService,
     pub(crate) bodies: ByteBudget<String>,
+    pub(crate) responses: ByteBudget<String>,
     pub(crate) slots: Slots,
     pub(crate) targets: TargetPolicy,
 }
 
-/// Applies the settings that both listeners share. It is a macro, because the type of a server contains the type of its
-/// factory.
-macro_rules! configured {
-    ($server:expr, $shared:expr) => {{
-        let settings = &$shared.settings;
-        $server
-            .workers(settings.server_threads())
-            .max_connections(settings.shortener.max_connections)
-            .keep_alive(Duration::from_secs(settings.shortener.keep_alive_s))
-            .client_request_timeout(Duration::from_millis(settings.shortener.head_timeout_ms))
-            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            // A client that closes its sending side counts as disconnected.
-            .h1_allow_half_closed(false)
-            .shutdown_timeout(settings.shutdown.grace_s)
-            .shutdown_signal($shared.lifecycle.stopping().cancelled_owned())
-    }};
+/// How both listeners serve their connections.
+fn options(settings: &Settings) -> ServerOptions {
+    ServerOptions {
+        threads: settings.server_threads(),
+        max_connections: settings.shortener.max_connections,
+        keep_alive: Duration::from_secs(settings.shortener.keep_alive_s),
+        head_timeout: Duration::from_millis(settings.shortener.head_timeout_ms),
+        disconnect_timeout: DISCONNECT_TIMEOUT,
+        grace_s: settings.shutdown.grace_s,
+    }
 }
 
 /// The server of the resolve listener.
 pub(crate) fn serve_resolve(shared: &Shared, socket: BoundSocket) -> io::Result<Server> {
     let thread = shared.clone();
     // The factory runs once on each server thread, in its own runtime.
-    let server = HttpServer::new(move || {
+    let app = move || {
         App::new()
             .app_data(web::Data::new(thread.resolve_state()))
             .default_service(web::to(listener::serve))
-    });
-    run_on(configured!(server, shared), socket)
+    };
+    serve(&options(&shared.settings), app, socket, &shared.lifecycle)
 }
 
 /// The server of the API listener.
 pub(crate) fn serve_api(shared: &Shared, socket: BoundSocket) -> io::Result<Server> {
     let thread = shared.clone();
-    let server = HttpServer::new(move || {
+    let app = move || {
         App::new()
             .app_data(web::Data::new(thread.api_state()))
+            .app_data(web::Data::new(LargeResponses(thread.responses.clone())))
             .app_data(web::Data::new(thread.lifecycle.clone()))
             .app_data(web::Data::new(thread.settings.service.clone()))
             .app_data(web::Data::new(AddressHasher::new(&thread.settings.service)))
             .app_data(web::Data::new(RequestTimeout(thread.settings.shortener.request_timeout())))
             .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
+            .wrap(from_fn(bound_responses))
             .wrap(from_fn(limit_time))
             .wrap(from_fn(require_token))
             .wrap(from_fn(close_while_draining))
@@ -107,8 +110,8 @@ pub(crate) fn serve_api(shared: &Shared, socket: BoundSocket) -> io::Result<Serv
             .configure(api::routes)
             .configure(internal::routes)
             .default_service(web::to(api::unknown_path))
-    });
-    run_on(configured!(server, shared), socket)
+    };
+    serve(&options(&shared.settings), app, socket, &shared.lifecycle)
 }
 
 impl Shared {

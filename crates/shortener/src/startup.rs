@@ -100,6 +100,7 @@ struct Process {
 }
 
 /// Starts the background tasks, and builds the state that the server threads share.
+// Long because it builds every shared part once, in the order of their dependencies.
 fn start(
     settings: Arc<Settings>,
     telemetry: &Telemetry,
@@ -154,6 +155,7 @@ fn start(
         agents,
         clicks: recording.as_ref().map(|recording| recording.buffers.clone()),
         bodies: settings.shortener.body_budget(),
+        responses: settings.shortener.response_budget(),
         slots: Slots::new(&settings.shortener, &settings.jobs, &meter),
         targets: settings.target_policy().map_err(StartError::setting("public.own_hosts"))?,
         settings,

@@ -30,5 +30,7 @@ pub use load::{Load, OutcomeCounts};
 pub use memory_group::MemoryGroup;
 pub use metrics::Metrics;
 pub use process::{Process, Signal};
-pub use stack::{Builder, MemoryLimits, Postgres, Stack};
+pub use stack::{
+    Builder, CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits, Postgres, Stack,
+};
 pub use wait::{eventually, within};

@@ -15,6 +15,7 @@ use std::{
 use linnet_domain::{CODE_ALPHABET, GENERATED_CODE_LENGTH};
 use linnet_platform::{exit_code, settings::ShutdownSettings};
 use linnet_resolve::CacheSettings;
+use linnet_system_tests::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS};
 
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 
@@ -189,6 +190,28 @@ fn startup_and_shutdown_state_the_figures_of_the_code() {
     let telemetry =
         duration("telemetry", "SPAN_FLUSH_TIMEOUT") + duration("telemetry", "LOG_FLUSH_TIMEOUT");
     shutdown.states(&format!("logs and spans are flushed (at most {})", shown(telemetry)));
+}
+
+/// Tests that run processes in the containers' limits use what `deploy/compose.yaml` sets.
+#[test]
+fn limits_and_settings_of_containers_are_those_of_the_compose_file() {
+    let compose = fs::read_to_string(root().join("deploy/compose.yaml")).unwrap();
+    for (key, value) in CONTAINER_SETTINGS.iter().chain(&CONTAINER_NGINX[1..]) {
+        assert!(compose.contains(&format!("{key}: \"{value}\"\n")), "{key}");
+    }
+    assert!(compose.contains(&format!("worker_processes {};", CONTAINER_NGINX[0].1)));
+    let limits = CONTAINER_LIMITS;
+    for (service, bytes) in [
+        ("nginx", limits.nginx),
+        ("gateway", limits.gateway),
+        ("shortener", limits.shortener),
+        ("worker", limits.worker),
+    ] {
+        let group = format!("cgroup_parent: linnet-{service}.slice\n    mem_limit: ");
+        let (_, rest) = compose.split_once(&group).expect("the service's limit");
+        let mib: u64 = rest.split_once('m').and_then(|(mib, _)| mib.parse().ok()).expect("MiB");
+        assert_eq!(bytes, Some(mib * 1024 * 1024), "{service}");
+    }
 }
 
 #[test]

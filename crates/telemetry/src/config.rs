@@ -64,6 +64,11 @@ impl TelemetrySettings {
         problems
     }
 
+    /// Whether spans are exported.
+    pub fn exports_spans(&self) -> bool {
+        self.effective_otlp_endpoint().is_some()
+    }
+
     /// The collector's base address: the setting, or else the environment variable.
     pub fn effective_otlp_endpoint(&self) -> Option<String> {
         self.otlp_endpoint

@@ -66,6 +66,7 @@ pub use admin::{AdminState, CheckState, Readiness, ReadinessReport, admin_routes
 pub use config::{LogFormat, TelemetrySettings};
 pub use error::TelemetryError;
 pub use error_chain::error_chain;
+pub use log::QUEUE_LINES as QUEUED_LOG_LINES;
 pub use metrics::LATENCY_BUCKETS_SECONDS;
 pub use request::RequestTelemetry;
 pub use service::ServiceInfo;

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct WorkerSettings {
     /// Admin listener: metrics and health. `host:port` or `unix:/path`.
     pub admin_listen: Address,
+    /// Memory of the worker, in bytes, which the other settings must fit. 0 means that of its control
+    /// group.
+    pub memory_bytes: u64,
     /// Consumers of clicks, which prepare and write groups concurrently. Each needs two database connections.
     pub consumers: u32,
     /// Most batches that are written together. A batch has up to 1,000 clicks.
@@ -26,6 +29,7 @@ impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             admin_listen: Address::Tcp("127.0.0.1:9083".into()),
+            memory_bytes: 0,
             consumers: 2,
             group_batches: 24,
             claim_after_ms: 15_000,

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Most cached user agents.
-const CACHED_USER_AGENTS: usize = 10_000;
+pub(super) const CACHED_USER_AGENTS: usize = 10_000;
 /// A click whose time is further in the future is recorded with the current time.
 const MAX_AHEAD: TimeDelta = TimeDelta::hours(1);
 

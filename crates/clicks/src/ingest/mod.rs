@@ -24,7 +24,7 @@ pub use batch_enricher::{BatchEnricher, SharedBatchEnricher};
 pub use group::WriteMode;
 pub use ingester::{Ingester, connect};
 pub use metrics::IngestMetrics;
-pub use settings::IngestSettings;
+pub use settings::{DIRECTORY_BYTES, IngestSettings, USER_AGENT_CACHE_BYTES, group_bytes};
 pub use stream_monitor::StreamMonitor;
 pub use visitors::delete_visitor_counts;
 pub use writer::{IngestError, Writer};

@@ -11,7 +11,7 @@ use linnet_domain::ClickValue;
 use linnet_store::{Store, StoreError};
 
 /// Most cached values.
-const CAPACITY: usize = 20_000;
+pub(super) const CAPACITY: usize = 20_000;
 /// Most values of one kind that get an id. Beyond it, clicks are recorded without the new value. Clients control referrers
 /// and user agents, so without a limit they could fill the table.
 const MAX_VALUES_OF_KIND: i64 = 100_000;

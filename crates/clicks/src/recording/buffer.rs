@@ -29,6 +29,16 @@ const KEEP_CAPACITY: usize = 512 * 1024;
 
 /// Length of a click's fixed-length record, in bytes.
 const HEADER_LEN: usize = 8 + 8 + 1 + 16 + 2 + 2 + 1;
+/// Bytes for each click of a buffer's capacity. Clicks of browsers are shorter, so that only a flood of the longest ones
+/// fills a buffer with fewer clicks.
+const USUAL_CLICK_BYTES: usize = 320;
+/// Most bytes of one buffered click.
+pub(super) const MAX_CLICK_BYTES: usize = HEADER_LEN + MAX_AGENT + MAX_REFERRER + MAX_LANGUAGE;
+
+/// Most bytes of one thread's buffer. The publisher has as much again while it drains one.
+pub fn buffer_bytes(settings: &ClickSettings) -> u64 {
+    u64::from(settings.buffer_clicks) * USUAL_CLICK_BYTES as u64 + MAX_CLICK_BYTES as u64
+}
 
 const IS_HEAD: u8 = 1;
 const IS_PREFETCH: u8 = 2;
@@ -72,6 +82,7 @@ struct BufferedClicks {
 struct SharedBuffer {
     clicks: Mutex<BufferedClicks>,
     capacity: u32,
+    capacity_bytes: usize,
     wake: Arc<Notify>,
 }
 
@@ -87,7 +98,8 @@ impl ClickBuffer {
     #[inline]
     pub fn push(&self, observation: &ClickObservation<'_>) {
         let mut clicks = self.shared.lock();
-        if clicks.count >= self.shared.capacity {
+        if clicks.count >= self.shared.capacity || clicks.bytes.len() >= self.shared.capacity_bytes
+        {
             drop(clicks);
             self.metrics.dropped_buffer_full.add(1);
             return;
@@ -136,6 +148,7 @@ impl ClickBuffers {
         let shared = Arc::new(SharedBuffer {
             clicks: Mutex::default(),
             capacity: self.capacity,
+            capacity_bytes: self.capacity as usize * USUAL_CLICK_BYTES,
             wake: Arc::clone(&self.wake),
         });
         self.all.lock_ignoring_poison().push(Arc::clone(&shared));

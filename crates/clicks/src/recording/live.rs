@@ -29,7 +29,7 @@ use redis::{
     streams::{StreamId, StreamRangeReply, StreamReadReply},
 };
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use linnet_domain::{ClickKind, LinkId};
 
@@ -40,15 +40,19 @@ pub use id::{LiveClickId, ParseLiveClickIdError};
 /// Most subscriptions of one process.
 const MAX_SUBSCRIPTIONS: usize = 1_000;
 /// Clicks that wait for a slow subscriber. Further clicks are skipped and counted.
-const QUEUED_CLICKS: usize = 256;
+const QUEUED_CLICKS: usize = 128;
 /// Longest wait of a read for new entries.
 const BLOCK: Duration = Duration::from_millis(500);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Batches of one read.
-const READ_BATCHES: u32 = 64;
+const READ_BATCHES: u32 = 8;
+/// Bytes of batches that are read and unpacked at once: 100 to 300 bytes for each of a batch's 1,000 clicks.
+pub const LIVE_READ_BYTES: u64 = READ_BATCHES as u64 * 300 * 1_000;
+/// Bytes of one stream: its queue of clicks, which it shares at best with other streams of the link, and its task.
+pub const LIVE_STREAM_BYTES: u64 = QUEUED_CLICKS as u64 * 480 + 4 * 1024;
 /// Most reads of [`READ_BATCHES`] for one reconnecting client.
-const MAX_REPLAY_READS: u32 = 50;
+const MAX_REPLAY_READS: u32 = 400;
 
 /// A click as clients see it. All watchers of its link share it.
 #[derive(Debug)]
@@ -99,6 +103,8 @@ struct Shared {
     subscribers: Mutex<Subscribers>,
     next_number: AtomicU64,
     subscribed: Notify,
+    /// One permit, for the replay that reads the stream.
+    replays: Semaphore,
     user_agents: Arc<UserAgentParser>,
 }
 
@@ -142,6 +148,7 @@ impl LiveClicks {
             subscribers: Mutex::default(),
             next_number: AtomicU64::new(0),
             subscribed: Notify::new(),
+            replays: Semaphore::new(1),
             user_agents,
         }))
     }
@@ -163,17 +170,19 @@ impl LiveClicks {
         Some(LiveClickSubscription { live: self.clone(), url_id, number, clicks, skipped })
     }
 
-    /// Returns a link's clicks after `last` that are still in the stream, and whether they are complete: false if the entry
-    /// of `last` has been trimmed.
+    /// Returns a link's clicks after `last` that are still in the stream, at most as many as a stream's queue holds, and
+    /// whether they are complete: false if there were more, or if the entry of `last` has been trimmed.
     pub async fn since(
         &self,
         redis: &RedisClient,
         url_id: LinkId,
         last: LiveClickId,
     ) -> Result<(Vec<LiveClick>, bool), RedisUnavailable> {
+        // Each replay holds what it reads, so that only one at a time reads. None fails before the process ends.
+        let _turn = self.0.replays.acquire().await;
         let mut from = last.entry_id();
         let mut clicks = Vec::new();
-        let mut is_complete = false;
+        let (mut is_complete, mut is_truncated) = (false, false);
         for _ in 0..MAX_REPLAY_READS {
             let mut range = redis::cmd("XRANGE");
             range.arg(STREAM).arg(&from).arg("+").arg("COUNT").arg(READ_BATCHES);
@@ -187,10 +196,13 @@ impl LiveClicks {
                 clicks.extend(of_link.filter_map(|(click, position)| {
                     self.live_click(id.at(position), &batch, click)
                 }));
+                clicks.retain(|click| click.id > last);
+                let surplus = clicks.len().saturating_sub(QUEUED_CLICKS);
+                clicks.drain(..surplus);
+                is_truncated |= surplus > 0;
             }
         }
-        clicks.retain(|click| click.id > last);
-        Ok((clicks, is_complete))
+        Ok((clicks, is_complete && !is_truncated))
     }
 
     /// Reads the stream while a subscription exists. Never returns.

@@ -21,9 +21,12 @@ use metrics::RecordingMetrics;
 use publisher::PublisherContext;
 use visitor::{VisitorKeys, refresh_visitor_keys};
 
-pub use buffer::{ClickBuffer, ClickBuffers, ClickObservation};
-pub use live::{LiveClick, LiveClickId, LiveClickSubscription, LiveClicks, ParseLiveClickIdError};
-pub use publisher::PublisherHandle;
+pub use buffer::{ClickBuffer, ClickBuffers, ClickObservation, buffer_bytes};
+pub use live::{
+    LIVE_READ_BYTES, LIVE_STREAM_BYTES, LiveClick, LiveClickId, LiveClickSubscription, LiveClicks,
+    ParseLiveClickIdError,
+};
+pub use publisher::{MAX_BATCH_BYTES, PublisherHandle};
 
 /// The running tasks that record a serving process's clicks.
 pub struct ClickRecording {

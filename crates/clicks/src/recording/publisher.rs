@@ -17,7 +17,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    buffer::{ClickBuffers, ClickObservation, ObservationReader},
+    buffer::{ClickBuffers, ClickObservation, MAX_CLICK_BYTES, ObservationReader},
     country::CountryDatabase,
     metrics::RecordingMetrics,
     spool::{Spool, SpoolError},
@@ -32,6 +32,8 @@ use crate::{
 
 /// Most clicks in a batch.
 const MAX_BATCH: usize = 1_000;
+/// Most bytes of a batch that is packed: its clicks, and as much for their packed form.
+pub const MAX_BATCH_BYTES: u64 = 2 * (MAX_BATCH * MAX_CLICK_BYTES) as u64;
 /// Time between two measurements of the stream's size.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
 /// Share of its limit below which a full stream accepts batches again. At the limit itself, it would be full again at once.

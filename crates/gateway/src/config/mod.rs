@@ -13,6 +13,9 @@ pub use sections::{
 };
 pub use values::{Network, ParseNetworkError};
 
+/// The setting of the process's memory.
+pub const MEMORY_KEY: &str = "gateway.memory_bytes";
+
 /// All settings of the gateway.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -53,6 +56,20 @@ impl linnet_platform::settings::Settings for Settings {
         for (key, message) in self.telemetry.validate() {
             let key = if key.contains('.') { key.to_owned() } else { format!("telemetry.{key}") };
             problems.add(key, message);
+        }
+        if self.gateway.memory_bytes > 0 {
+            let limit = self.gateway.memory_bytes;
+            self.memory_budget().check(MEMORY_KEY, limit, problems);
+        }
+    }
+}
+
+impl Settings {
+    /// `gateway.server_threads`, with 0 replaced by the number that it stands for.
+    pub fn server_threads(&self) -> usize {
+        match self.gateway.server_threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
         }
     }
 }

@@ -39,6 +39,9 @@ pub struct GatewaySettings {
     pub keep_alive_s: u64,
     /// Connections for each server thread.
     pub max_connections: usize,
+    /// Memory of the process, in bytes, which the other settings must fit. 0 means that of its control
+    /// group.
+    pub memory_bytes: u64,
     /// Longest time from a request's head to the end of its response, in milliseconds. Event
     /// streams, exports and bulk uploads have an idle timeout instead.
     pub request_timeout_ms: u64,
@@ -54,6 +57,7 @@ impl Default for GatewaySettings {
             trusted_peers: Vec::new(),
             keep_alive_s: 75,
             max_connections: 10_000,
+            memory_bytes: 0,
             request_timeout_ms: 10_000,
         }
     }

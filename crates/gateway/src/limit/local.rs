@@ -17,7 +17,7 @@ use governor::{
 use super::policy::{RateDecision, RatePolicy};
 
 /// Most keys with a quota of their own, for each policy.
-const MAX_KEYS: usize = 50_000;
+pub(crate) const MAX_KEYS: usize = 5_000;
 /// The key that all further keys share.
 const OVERFLOW_KEY: &str = "";
 /// Interval at which keys with a full quota are evicted.

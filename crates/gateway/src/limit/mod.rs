@@ -30,7 +30,7 @@ use crate::{
 use local::LocalRateLimiter;
 use policy::{RateDecision, RatePolicy};
 
-pub(crate) use local::sweep;
+pub(crate) use local::{MAX_KEYS as LOCAL_KEYS, sweep};
 
 const SCRIPT: &str = include_str!("gcra.lua");
 

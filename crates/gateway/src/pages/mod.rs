@@ -2,14 +2,16 @@
 
 mod problem;
 
-use std::sync::Arc;
+use std::{borrow::Cow, convert::Infallible, iter, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    body::{MessageBody, SizedStream},
     http::header::{self, HeaderName, HeaderValue},
     web,
 };
-use linnet_platform::lifecycle::Lifecycle;
+use futures::stream;
+use linnet_platform::{lifecycle::Lifecycle, server::PIECE_BYTES};
 use linnet_protocol::problem::Problem;
 use sha2::{Digest as _, Sha256};
 use utoipa_swagger_ui::Config;
@@ -114,8 +116,19 @@ async fn openapi(request: HttpRequest, pages: web::Data<Pages>) -> HttpResponse 
     if is_current {
         response.finish()
     } else {
-        response.content_type("application/json").body(OPENAPI)
+        response
+            .content_type("application/json")
+            .body(in_pieces(web::Bytes::from_static(OPENAPI.as_bytes())))
     }
+}
+
+/// A body that a client can read slowly: clients share its bytes, and a connection holds only a piece of them.
+fn in_pieces(mut left: web::Bytes) -> impl MessageBody {
+    let length = left.len() as u64;
+    let pieces = iter::from_fn(move || {
+        (!left.is_empty()).then(|| Ok::<_, Infallible>(left.split_to(left.len().min(PIECE_BYTES))))
+    });
+    SizedStream::new(length, stream::iter(pieces))
 }
 
 async fn docs_folder() -> HttpResponse {
@@ -135,7 +148,11 @@ async fn docs(file: web::Path<String>, pages: web::Data<Pages>) -> HttpResponse 
                 HeaderName::from_static("cross-origin-opener-policy"),
                 HeaderValue::from_static("same-origin"),
             ))
-            .body(page.bytes.into_owned()),
+            .body(in_pieces(match page.bytes {
+                Cow::Borrowed(bytes) => web::Bytes::from_static(bytes),
+                // Only the viewer's settings.
+                Cow::Owned(bytes) => web::Bytes::from(bytes),
+            })),
         Ok(None) => problems::not_found(),
         Err(error) => {
             tracing::error!(%error, "API reference page could not be rendered");

@@ -96,6 +96,9 @@ pub(super) async fn read(
             first = chunk;
         } else {
             if rest.is_empty() {
+                // Growing would double it. Memory that no byte is written to is not used.
+                let announced = content_length(headers).and_then(|length| length.try_into().ok());
+                rest.reserve(announced.map_or(0, |length: usize| length.min(limit)));
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&chunk);

@@ -68,6 +68,9 @@ pub(crate) enum UpstreamError {
     TimedOut,
 }
 
+/// Most bytes of a response that are read before the client has read them. A head is as long as nginx accepts.
+pub(crate) const MAX_READ_BYTES: usize = 12 * 1024;
+
 impl UpstreamClient {
     /// Must be called in the runtime that uses the client.
     pub(crate) fn new(
@@ -80,6 +83,7 @@ impl UpstreamClient {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(settings.max_idle_per_host)
+            .http1_max_buf_size(MAX_READ_BYTES)
             .build(connector);
         Self { http, upstreams, counters, response_timeout: settings.response_timeout() }
     }

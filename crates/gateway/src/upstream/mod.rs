@@ -21,7 +21,7 @@ mod health;
 
 pub(crate) use balancer::{Upstream, Upstreams};
 pub(crate) use body::{BodyEvent, CallBody, StreamBody};
-pub(crate) use client::{Call, UpstreamClient, UpstreamError};
+pub(crate) use client::{Call, MAX_READ_BYTES, UpstreamClient, UpstreamError};
 pub(crate) use health::probe;
 
 #[cfg(test)]

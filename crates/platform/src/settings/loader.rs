@@ -53,6 +53,11 @@ impl Problems {
         self.0.push((key.into(), message.into()));
     }
 
+    /// Whether there is no problem.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds a problem unless `condition` holds.
     pub fn require(&mut self, condition: bool, key: &str, message: &str) {
         if !condition {
@@ -70,6 +75,13 @@ impl Problems {
         if !range.contains(&value) {
             self.add(key, format!("must be from {} to {}", range.start(), range.end()));
         }
+    }
+}
+
+impl Problems {
+    /// An error with all problems, if there are any.
+    pub fn into_result(self) -> Result<(), SettingsError> {
+        if self.0.is_empty() { Ok(()) } else { Err(SettingsError { problems: self.0 }) }
     }
 }
 
@@ -157,7 +169,7 @@ fn load_layers<T: Settings>(
     let mut settings: T = deserialize(layers.values, &mut problems);
     settings.derive();
     settings.validate(&mut problems);
-    if problems.0.is_empty() { Ok(settings) } else { Err(SettingsError { problems: problems.0 }) }
+    problems.into_result().map(|()| settings)
 }
 
 /// Values by `section.key`; a later layer overwrites an earlier one.

@@ -7,3 +7,4 @@ pub mod internal;
 mod link_schemas;
 pub mod openapi;
 mod problem_schema;
+pub mod response_budget;

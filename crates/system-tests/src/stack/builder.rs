@@ -16,7 +16,9 @@ use crate::{
 };
 
 use super::{
-    Stack, disks,
+    Stack,
+    containers::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits},
+    disks,
     kind::{GATEWAY, Kind, SHORTENER, WORKER, redis_url, sockets},
     run,
     servers::{start_nginx, start_own_postgres, start_redis},
@@ -41,20 +43,6 @@ pub enum Postgres {
     Shared,
     /// A new server, which the test may stop. The product's own timeouts apply.
     Own,
-}
-
-/// Limits in bytes of the memory of each process of a kind; `None` sets none. They need
-/// [`MemoryGroup::is_available`](crate::MemoryGroup::is_available).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MemoryLimits {
-    /// nginx with its worker processes.
-    pub nginx: Option<u64>,
-    /// Each gateway.
-    pub gateway: Option<u64>,
-    /// Each shortener.
-    pub shortener: Option<u64>,
-    /// Each worker.
-    pub worker: Option<u64>,
 }
 
 /// The configuration of a stack.
@@ -202,6 +190,18 @@ impl Builder {
     pub fn memory_limits(mut self, limits: MemoryLimits) -> Self {
         self.memory_limits = limits;
         self
+    }
+
+    /// Runs each process with the memory limit and the settings of its container.
+    #[must_use]
+    pub fn containers(mut self) -> Self {
+        for (key, value) in CONTAINER_SETTINGS {
+            self.env.insert((*key).into(), (*value).into());
+        }
+        for (key, value) in CONTAINER_NGINX {
+            self.nginx_env.insert((*key).into(), (*value).into());
+        }
+        self.memory_limits(CONTAINER_LIMITS)
     }
 
     /// Starts all processes and waits until they are ready.

@@ -1,6 +1,7 @@
 //! Runs all processes of one installation.
 
 mod builder;
+mod containers;
 mod disks;
 mod kind;
 mod servers;
@@ -26,7 +27,8 @@ use crate::{
     wait::within,
 };
 
-pub use builder::{BASE_URL, Builder, MemoryLimits, Postgres};
+pub use builder::{BASE_URL, Builder, Postgres};
+pub use containers::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits};
 use servers::redis_responds;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);

@@ -25,6 +25,7 @@ mod logs;
 mod long_values;
 mod maintenance;
 mod malformed_requests;
+mod memory;
 mod metrics_format;
 mod pipeline;
 mod privacy;

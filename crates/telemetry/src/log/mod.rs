@@ -4,4 +4,5 @@ mod json;
 mod writer;
 
 pub(crate) use json::JsonLayer;
+pub use writer::QUEUE_LINES;
 pub(crate) use writer::{LogWriter, LogWriterHandle};

@@ -23,7 +23,7 @@ use std::{
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that the queue holds: a few megabytes, at some hundred bytes each.
-const QUEUE_LINES: usize = 8192;
+pub const QUEUE_LINES: usize = 4096;
 
 /// Bytes after which a write starts without waiting for more lines.
 const WRITE_BYTES: usize = 64 * 1024;

@@ -1,4 +1,9 @@
-//! The settings of `linnet-shortener`: its own section, and those of the crates that it runs.
+//! The settings of `linnet-shortener`, which is the shortener and the worker, and the memory that they allow.
+//!
+//! * [`Settings`] has a section for each crate that reads settings. It checks values that depend on each other.
+//! * [`Settings::memory_budget`] and [`Settings::worker_memory_budget`] compute the most memory of each process.
+
+mod memory;
 
 use std::{path::Path, time::Duration};
 
@@ -14,7 +19,7 @@ use linnet_protocol::{
     routes::MAX_BULK_BODY_BYTES,
     settings::{PublicSettings, ServiceSettings},
 };
-use linnet_telemetry::TelemetrySettings;
+use linnet_telemetry::{ServiceInfo, TelemetrySettings};
 use linnet_worker::{
     WorkerConfig, WorkerSettings,
     maintenance::{LinkSettings, MaintenanceSettings},
@@ -26,8 +31,6 @@ use linnet_domain::TargetPolicy;
 use linnet_jobs::JobSettings;
 use linnet_resolve::{CacheSettings, listener::ResolveSettings};
 use linnet_store::PostgresSettings;
-
-use crate::release::WORKER;
 
 /// Minimum `postgres.slow_statement_ms` of a worker, whose statements write tens of thousands of rows.
 const SLOW_WORK_MS: u64 = 2_000;
@@ -90,6 +93,11 @@ pub struct ShortenerSettings {
     pub max_connections: usize,
     /// Bytes of all JSON bodies in progress. One user can take a quarter.
     pub body_bytes: usize,
+    /// Bytes of large responses that clients have not read yet. One user can take half.
+    pub response_bytes: usize,
+    /// Memory of the shortener, in bytes, which the other settings must fit. 0 means that of its control
+    /// group.
+    pub memory_bytes: u64,
     /// Most concurrent streams of clicks.
     pub live_streams: usize,
     /// Most of them of one user.
@@ -109,6 +117,13 @@ pub struct ShortenerSettings {
 /// The part of [`ShortenerSettings::body_bytes`] that one user can take.
 const BODY_SHARE: usize = 4;
 
+/// The part of [`ShortenerSettings::response_bytes`] that one user can take.
+const RESPONSE_SHARE: usize = 2;
+/// Bytes of the largest page: 200 links with targets of 8 KiB, or 500 bad rows of 8 KiB.
+const LARGEST_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+/// The settings of the processes' memory.
+pub const MEMORY_KEYS: [&str; 2] = ["shortener.memory_bytes", "worker.memory_bytes"];
+
 impl Default for ShortenerSettings {
     fn default() -> Self {
         let address = |port: u16| Address::Tcp(format!("127.0.0.1:{port}"));
@@ -122,6 +137,8 @@ impl Default for ShortenerSettings {
             request_timeout_ms: 30_000,
             max_connections: 8_192,
             body_bytes: 8 * 1024 * 1024,
+            response_bytes: 16 * 1024 * 1024,
+            memory_bytes: 0,
             live_streams: 1_000,
             live_streams_per_user: 100,
             job_streams: 2_000,
@@ -163,12 +180,22 @@ impl ShortenerSettings {
             "shortener.max_connections",
             "must be at least 1",
         );
+        problems.require_within(
+            "shortener.response_bytes",
+            self.response_bytes,
+            RESPONSE_SHARE * LARGEST_RESPONSE_BYTES..=1024 * 1024 * 1024,
+        );
         let least = BODY_SHARE * MAX_BULK_BODY_BYTES;
         problems.require_within(
             "shortener.body_bytes",
             self.body_bytes,
             least..=1024 * 1024 * 1024,
         );
+    }
+
+    /// A budget of [`Self::response_bytes`].
+    pub fn response_budget(&self) -> ByteBudget<String> {
+        ByteBudget::new(self.response_bytes, self.response_bytes / RESPONSE_SHARE)
     }
 
     /// A budget of [`Self::body_bytes`].
@@ -211,6 +238,15 @@ impl LoadSettings for Settings {
         if let Err(error) = self.target_policy() {
             problems.add("public.own_hosts", error);
         }
+        let budgets = [
+            (MEMORY_KEYS[0], self.shortener.memory_bytes, self.memory_budget()),
+            (MEMORY_KEYS[1], self.worker.memory_bytes, self.worker_memory_budget()),
+        ];
+        for (key, limit, budget) in budgets {
+            if limit > 0 {
+                budget.check(key, limit, problems);
+            }
+        }
     }
 }
 
@@ -249,15 +285,15 @@ impl Settings {
         }
     }
 
-    /// The settings of the worker process.
-    pub fn worker_config(&self) -> Result<WorkerConfig, StartError> {
+    /// The settings of the worker process, whose telemetry has the name of `service`.
+    pub fn worker_config(&self, service: ServiceInfo) -> Result<WorkerConfig, StartError> {
         Ok(WorkerConfig {
             worker: self.worker.clone(),
             redis: self.redis.clone(),
             postgres: self.worker_postgres(),
             maintenance: self.maintenance(),
             targets: self.target_policy().map_err(StartError::setting("public.own_hosts"))?,
-            service: WORKER,
+            service,
         })
     }
 

@@ -1,0 +1,47 @@
+"""Prints the services of a Compose file as JSON, as `docker compose config` does, for machines without Docker.
+
+It supports what deploy/compose.yaml uses: merge keys, `${NAME:-default}`, and sizes such as `96m`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def substitute(value: Any) -> Any:
+    """Replaces variables in all texts."""
+    if isinstance(value, dict):
+        return {key: substitute(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [substitute(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: os.environ.get(m[1]) or m[2] or "", value)
+    return value
+
+
+def in_bytes(size: str) -> str:
+    """Returns the bytes of a size as Compose prints them."""
+    return str(int(size[:-1]) * UNITS[size[-1]])
+
+
+def main() -> None:
+    """Prints the services."""
+    document = substitute(yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    for service in document["services"].values():
+        service["mem_limit"] = in_bytes(service["mem_limit"])
+        environment = service.get("environment") or {}
+        service["environment"] = {name: str(value) for name, value in environment.items()}
+    json.dump({"services": document["services"]}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
