@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench profile fmt sqlx-prepare
+.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench profile fmt sqlx-prepare mutants
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,3 +51,6 @@ fmt: ## Format the Rust sources
 
 sqlx-prepare: ## Rewrite .sqlx/ from the queries and migrations
 	@scripts/sqlx-prepare
+
+mutants: ## Change a crate in small ways and list what its tests do not notice (CRATE=domain FILE=l1.rs SHARD=0/8)
+	@scripts/mutants
