@@ -130,3 +130,48 @@ impl BatchIds {
         (u128::from(self.process) << 64 | u128::from(self.next)).to_be_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builder_stores_each_text_once_and_starts_anew() {
+        let mut builder = BatchBuilder::default();
+        assert_eq!(
+            ["a", "", "b", "a"].map(|text| builder.intern(text)),
+            [Some(0), None, Some(1), Some(0)]
+        );
+        let click = PackedClick {
+            at_ms: 7,
+            url_id: LinkId::MIN,
+            is_head: false,
+            is_prefetch: false,
+            is_counted: false,
+            visitor: None,
+            agent: Some(1),
+            referrer: None,
+            language: None,
+            country: None,
+        };
+        builder.push(click);
+        assert_eq!(builder.click_count(), 1);
+        let batch = builder.finish([9; 16]);
+        assert_eq!((batch.id, batch.clicks.len()), ([9; 16], 1));
+        assert_eq!(batch.texts, ["a", "b"]);
+        assert_eq!((builder.click_count(), builder.intern("b")), (0, Some(0)));
+    }
+
+    #[test]
+    fn ids_of_a_process_differ_in_their_second_half_only() {
+        let mut ids = BatchIds::default();
+        let (first, second) = (ids.next_id(), ids.next_id());
+        assert_eq!(first[..8], second[..8]);
+        assert_eq!(
+            (first[8..].to_vec(), second[8..].to_vec()),
+            (vec![0, 0, 0, 0, 0, 0, 0, 1], vec![0, 0, 0, 0, 0, 0, 0, 2])
+        );
+        assert_ne!(first[..8], BatchIds::new().next_id()[..8]);
+        assert_eq!(ids.process.to_be_bytes(), first[..8]);
+    }
+}
