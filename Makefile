@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench profile fmt sqlx-prepare mutants
+.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench profile fmt sqlx-prepare mutants drill
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ budget: ## Show what each container may use and what its settings allow, and che
 
 monitor: ## Run Prometheus and Alertmanager for `make run` until Ctrl-C
 	@scripts/monitor
+
+drill: ## Inject a fault and check that an alert and its runbook lead to it (FAULT=name|all|list SEED=number)
+	@scripts/drill
 
 test: ## Run all lints and tests, with private servers
 	@scripts/test

@@ -27,6 +27,8 @@
 #   LINNET_NGINX_RESOLVE_SITE_RATE, LINNET_NGINX_RESOLVE_SITE_BURST  the same from one IPv6 /48 (four times the above)
 #   LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of successful redirects that is logged (1%)
 #   LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
+#   LINNET_NGINX_REFUSALS          where nginx reports its own 429s, which only it sees: the gateway's refusals_listen,
+#                                  `host:port` (UDP) or `unix:/path.sock` (none: they are not counted)
 #   LINNET_NGINX_STATUS_LISTEN     address of /stub_status for the metrics exporter (none); keep it private
 #   LINNET_NGINX_GRAFANA           Grafana's `host:port` for /grafana/ (none); nginx also runs while Grafana is down
 #   LINNET_NGINX_RESOLVER          name server for Grafana's host name (127.0.0.11)
@@ -84,6 +86,7 @@ else
 fi
 : "${LINNET_NGINX_RESOLVE_LOG_SAMPLE:=1%}"
 : "${LINNET_NGINX_ACCESS_LOG:=/dev/stdout}" "${LINNET_NGINX_ERROR_LEVEL:=alert}" "${LINNET_NGINX_TMP:=/tmp}"
+: "${LINNET_NGINX_REFUSALS:=}"
 : "${LINNET_NGINX_STATUS_LISTEN:=}" "${LINNET_NGINX_GRAFANA:=}" "${LINNET_NGINX_RESOLVER:=127.0.0.11}"
 : "${LINNET_NGINX_OUT:=/etc/nginx/conf.d/linnet.conf}"
 if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
@@ -93,7 +96,7 @@ fi
 
 for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS WORKER_CONNECTIONS GATEWAY_REQUESTS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE \
   API_RATE API_BURST API_SITE_RATE API_SITE_BURST \
-  RESOLVE_RATE RESOLVE_BURST RESOLVE_SITE_RATE RESOLVE_SITE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL STATUS_LISTEN GRAFANA RESOLVER; do
+  RESOLVE_RATE RESOLVE_BURST RESOLVE_SITE_RATE RESOLVE_SITE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL REFUSALS STATUS_LISTEN GRAFANA RESOLVER; do
   eval "check LINNET_NGINX_$name \"\$LINNET_NGINX_$name\""
 done
 check_file LINNET_NGINX_ACCESS_LOG "$LINNET_NGINX_ACCESS_LOG"
@@ -140,6 +143,11 @@ case $LINNET_NGINX_VERSION in
   *)                                    LINNET_NGINX_MAX_HEADERS='max_headers 100;' ;;
 esac
 
+LINNET_NGINX_REFUSAL_LOG=''
+if [ -n "$LINNET_NGINX_REFUSALS" ]; then
+  case $LINNET_NGINX_REFUSALS in *[,\ ]*) bad "LINNET_NGINX_REFUSALS must be one address: $LINNET_NGINX_REFUSALS" ;; esac
+  LINNET_NGINX_REFUSAL_LOG="access_log syslog:server=$LINNET_NGINX_REFUSALS,nohostname,tag=linnet linnet_refused if=\$linnet_refused;"
+fi
 LINNET_NGINX_STATUS_SERVER=''
 if [ -n "$LINNET_NGINX_STATUS_LISTEN" ]; then
   LINNET_NGINX_STATUS_SERVER="server {
@@ -173,7 +181,7 @@ limit_req_zone \$linnet_limit_key zone=linnet_grafana:1m rate=50r/s;"
     location = /grafana { return 308 /grafana/; }"
 fi
 
-export LINNET_NGINX_STATUS_SERVER LINNET_NGINX_GRAFANA_LOCATION
+export LINNET_NGINX_REFUSAL_LOG LINNET_NGINX_STATUS_SERVER LINNET_NGINX_GRAFANA_LOCATION
 export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \
   LINNET_NGINX_UNLIMITED_GEO LINNET_NGINX_REAL_IP LINNET_NGINX_LIMIT_ZONES LINNET_NGINX_API_LIMIT LINNET_NGINX_RESOLVE_LIMIT \
   LINNET_NGINX_RESOLVE_LOG_SAMPLE LINNET_NGINX_ACCESS_LOG LINNET_NGINX_ERROR_LEVEL \

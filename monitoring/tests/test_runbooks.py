@@ -21,6 +21,36 @@ def pages() -> Iterator[tuple[str, str]]:
         yield path.name, path.read_text(encoding="utf-8")
 
 
+# An action that only containers have, and the forms that the same passage must have.
+CONTAINERS = re.compile(r"\bdocker |\bmake up\b|deploy/(compose|linnet\.env|secrets)|containers:", re.IGNORECASE)
+UNITS = re.compile(r"\b[Uu]nits?\b|systemctl|journalctl|/etc/linnet")
+RUN = re.compile(r"make run|make monitor|\.run/")
+# In the line below a heading: the alert exists only with containers.
+CONTAINERS_ONLY = "Containers only"
+
+
+def passages(text: str) -> Iterator[str]:
+    """The passages of a page: a code block with the line before it, a table's row, or a paragraph."""
+    for block in re.split(r"(?ms)((?:^[^\n|]+\n\n)?^ *```sh\n.*?^ *```$)", text):
+        if "```sh" in block:
+            yield block
+        else:
+            for paragraph in block.split("\n\n"):
+                yield from paragraph.splitlines() if paragraph.lstrip().startswith("|") else [paragraph]
+
+
+def without_other_forms(text: str) -> list[str]:
+    """The passages of a page that have an action for containers and lack that for units or for `make run`."""
+    found = []
+    for section in re.split(r"(?m)^(?=## )", text):
+        if CONTAINERS_ONLY in "".join(section.splitlines(keepends=True)[:3]):
+            continue
+        alone = [one for one in passages(section) if CONTAINERS.search(one) and not (UNITS.search(one) and RUN.search(one))]
+        # Blocks for units may follow under a line of their own: "Containers:", "Units:".
+        found += [one for one in alone if not (one.startswith("Containers:\n\n```") and "\nUnits:\n\n```" in section)]
+    return found
+
+
 def queries() -> Iterator[tuple[str, str]]:
     for name, text in pages():
         for expr in re.findall(r"scripts/oncall query '([^']+)'", text):
@@ -39,6 +69,20 @@ class Runbooks(unittest.TestCase):
                     places = [section.find(part) for part in PARTS]
                     self.assertNotIn(-1, places)
                     self.assertEqual(places, sorted(places))
+
+    def test_every_action_has_a_form_for_containers_units_and_make_run(self) -> None:
+        for name, text in pages():
+            with self.subTest(name):
+                self.assertEqual(without_other_forms(text), [])
+
+    def test_an_action_for_containers_alone_is_found(self) -> None:
+        row = "| a cause | `docker restart NAME` |"
+        block = "```sh\ndocker ps\nscripts/oncall status\n```"
+        self.assertEqual(without_other_forms(f"## One\n\n{row}\n"), [row])
+        self.assertEqual(len(without_other_forms(f"## One\n\n{block}\n")), 1)
+        self.assertEqual(len(without_other_forms("## One\n\nContainers: `make up`; units: restart.\n")), 1)
+        self.assertEqual(without_other_forms("| a | `make up`; units: `systemctl …`; `make run`: again |\n"), [])
+        self.assertEqual(without_other_forms(f"## One\n\nTicket. Containers only: two.\n\n{row}\n"), [])
 
     def test_subcommands_of_oncall_exist(self) -> None:
         usage = ONCALL.read_text(encoding="utf-8").split("set -euo pipefail")[0]

@@ -83,6 +83,14 @@ class Grafana(unittest.TestCase):
                         self.assertNotIn("footer", part["options"], f"{path.name}: {part['title']}")
 
 
+class Alertmanager(unittest.TestCase):
+    def test_a_burning_error_budget_silences_no_ticket(self) -> None:
+        """In a drill the budget of the API burned, and the ticket about the gateway's leak was silent."""
+        rules = document("alertmanager/alertmanager.yml")["inhibit_rules"]
+        rule = next(rule for rule in rules if rule.get("equal") == ["service"])
+        self.assertEqual(rule["source_matchers"], ['severity = "page"', 'alertname !~ "ErrorBudgetBurn.+"'])
+
+
 class Tempo(unittest.TestCase):
     def test_no_ring_listens_outside_the_container(self) -> None:
         """By default Tempo gossips on all interfaces and exits on a machine without a private address."""

@@ -21,19 +21,21 @@ check_spelling() {
   "$linters/typos" --config "$LINNET_ROOT/_typos.toml" --format brief --sort
 }
 
-# The checks above: types, and tests in which each of them fails.
+# The checks above and `make drill`: types, and tests, in which each check fails.
 check_lints() (
-  local python work status=0
+  local python work folder status=0
   python=$("$LINNET_ROOT/scripts/python-tools")/python
   work=$(mktemp -d "${TMPDIR:-/tmp}/linnet-lint.XXXXXX")
   # shellcheck disable=SC2064 # expand the folder's name now
   trap "rm -rf -- '$work'" EXIT
-  cd "$LINNET_ROOT/scripts/lint.d" || return 1
-  MYPYPATH=. "$python" -m mypy --strict --no-error-summary --cache-dir "$work/mypy" ./*.py tests/*.py || status=1
-  if ! PYTHONPATH=. python3 -B -m unittest discover --start-directory tests > "$work/out" 2>&1; then
-    cat "$work/out" >&2
-    status=1
-  fi
-  info "$(grep -E '^Ran ' "$work/out" || true)"
+  for folder in lint.d drill.d; do
+    cd "$LINNET_ROOT/scripts/$folder" || return 1
+    MYPYPATH=. "$python" -m mypy --strict --no-error-summary --cache-dir "$work/mypy" ./*.py tests/*.py || status=1
+    if ! PYTHONPATH=. python3 -B -m unittest discover --start-directory tests > "$work/out" 2>&1; then
+      cat "$work/out" >&2
+      status=1
+    fi
+    info "$folder: $(grep -E '^Ran ' "$work/out" || true)"
+  done
   return "$status"
 )

@@ -23,7 +23,7 @@ pub(crate) struct Counters {
     pub(crate) is_limiting_locally: AtomicBool,
 }
 
-/// Why a request got 429. Every 429 of the gateway is counted under exactly one.
+/// Why a request got 429. Every 429 of the gateway, and of nginx in front of it, is counted under exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LimitReason {
     /// The rate of a key.
@@ -40,10 +40,14 @@ pub(crate) enum LimitReason {
     TooManyJobs,
     /// Another limit of a shortener.
     Other,
+    /// nginx's limit of requests a second from one address or network.
+    NginxRate,
+    /// nginx's limit of concurrent requests from one address or network.
+    NginxConnections,
 }
 
 impl LimitReason {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Key,
         Self::User,
         Self::Address,
@@ -51,6 +55,8 @@ impl LimitReason {
         Self::TooManyConcurrent,
         Self::TooManyJobs,
         Self::Other,
+        Self::NginxRate,
+        Self::NginxConnections,
     ];
 
     /// The label in metrics.
@@ -63,6 +69,8 @@ impl LimitReason {
             Self::TooManyConcurrent => "too_many_concurrent",
             Self::TooManyJobs => "too_many_jobs",
             Self::Other => "other",
+            Self::NginxRate => "nginx_rate",
+            Self::NginxConnections => "nginx_connections",
         }
     }
 
@@ -70,6 +78,12 @@ impl LimitReason {
     pub(crate) fn of_problem(code: &str) -> Self {
         let by_shortener = [Self::TooManyConcurrent, Self::TooManyJobs];
         by_shortener.into_iter().find(|reason| reason.as_str() == code).unwrap_or(Self::Other)
+    }
+
+    /// The reason that nginx reports for a 429 of its own, by its label.
+    pub(crate) fn of_nginx(label: &str) -> Option<Self> {
+        let by_nginx = [Self::NginxRate, Self::NginxConnections];
+        by_nginx.into_iter().find(|reason| reason.as_str() == label)
     }
 }
 

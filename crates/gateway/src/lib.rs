@@ -22,6 +22,7 @@ mod metrics;
 mod pages;
 mod problems;
 mod proxy;
+mod refusals;
 mod release;
 mod routing;
 mod startup;

@@ -42,6 +42,7 @@ use crate::{
     limit::{RateLimiter, RateLimits, sweep},
     metrics,
     pages::{self, Pages},
+    refusals::RefusalSocket,
     release::SERVICE,
     routing,
     thread_state::ThreadState,
@@ -61,6 +62,7 @@ pub struct Application {
     admin_state: AdminState,
     bus_task: BackgroundTask,
     redis_task: BackgroundTask,
+    refusals: Option<RefusalSocket>,
 }
 
 type BackgroundTask = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -103,6 +105,9 @@ impl Application {
         linnet_protocol::problem::set_types_url(settings.public.problem_types_url());
         let listener = bind(&settings.gateway.listen)?;
         let admin_listener = bind(&settings.gateway.admin_listen)?;
+        let refusals = settings.gateway.refusals_listen.as_ref().map(RefusalSocket::bind);
+        let refusals =
+            refusals.transpose().map_err(StartError::setting("gateway.refusals_listen"))?;
 
         let meter = telemetry.meter();
         let counters = Arc::new(Counters::default());
@@ -158,7 +163,7 @@ impl Application {
             settings: Arc::new(settings),
         };
         let (bus_task, redis_task) = (Box::pin(bus_task), Box::pin(redis_task));
-        Ok(Self { shared, listener, admin_listener, admin_state, bus_task, redis_task })
+        Ok(Self { shared, listener, admin_listener, admin_state, bus_task, redis_task, refusals })
     }
 
     /// Address of the API and the web pages.
@@ -191,6 +196,9 @@ impl Application {
         );
 
         start_background_tasks(&shared, self.bus_task, self.redis_task)?;
+        if let Some(socket) = self.refusals {
+            lifecycle.spawn_critical("refusals", socket.count(Arc::clone(&shared.counters))?);
+        }
         let (socket, retire) = self.listener.split();
         let (admin_socket, retire_admin) = self.admin_listener.split();
         let server = serve(shared, socket)?;

@@ -87,6 +87,7 @@ pub(crate) fn register_gauges(
     l1: &Arc<L1Cache>,
     bus: &BusState,
 ) {
+    linnet_store::register_timeouts(meter);
     register_connection_gauges(meter, resources);
     let cache = Arc::clone(l1);
     meter

@@ -2,6 +2,8 @@
 
 use sqlx::error::ErrorKind;
 
+use crate::timeouts;
+
 /// A failed database operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -107,6 +109,7 @@ impl StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        timeouts::count(&error);
         match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)

@@ -26,6 +26,7 @@ mod resolve;
 mod settings;
 mod stats;
 mod takedowns;
+mod timeouts;
 mod users;
 
 pub use clicks::{
@@ -51,6 +52,7 @@ pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::PostgresSettings;
 pub use stats::StatsError;
+pub use timeouts::register_timeouts;
 
 use sqlx::{PgPool, Postgres, Transaction};
 

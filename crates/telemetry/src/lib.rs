@@ -48,11 +48,13 @@
 //! ```
 
 pub mod admin;
+mod clock;
 pub mod config;
 pub mod context;
 mod error;
 mod error_chain;
 mod log;
+mod memory_limit;
 pub mod metrics;
 mod otlp;
 mod process;

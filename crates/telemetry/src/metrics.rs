@@ -17,7 +17,9 @@ pub use opentelemetry::{
     },
 };
 
-use crate::{error::TelemetryError, process::ProcessCollector, service::ServiceInfo};
+use crate::{
+    clock::ClockCollector, error::TelemetryError, process::ProcessCollector, service::ServiceInfo,
+};
 
 /// Bucket boundaries for response times, in seconds: 0.5 ms to 10 s.
 pub const LATENCY_BUCKETS_SECONDS: &[f64] =
@@ -69,6 +71,7 @@ impl Metrics {
         }
         let provider = provider.build();
         registry.register(Box::new(ProcessCollector::new()?))?;
+        registry.register(Box::new(ClockCollector::new()?))?;
         registry.register(Box::new(build_info(service)?))?;
         let meter = provider.meter(METER_NAME);
         Ok(Self { provider, meter, registry })

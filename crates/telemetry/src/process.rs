@@ -11,8 +11,10 @@ use prometheus::{
     proto::{Counter, Gauge, Metric, MetricFamily, MetricType},
 };
 
+use crate::memory_limit::memory_limit_bytes;
+
 /// Name, help and type, in the order of [`values`].
-const METRICS: [(&str, &str, MetricType); 7] = [
+const METRICS: [(&str, &str, MetricType); 8] = [
     ("process_resident_memory_bytes", "Resident memory, in bytes.", MetricType::GAUGE),
     ("process_virtual_memory_bytes", "Virtual memory, in bytes.", MetricType::GAUGE),
     (
@@ -28,6 +30,11 @@ const METRICS: [(&str, &str, MetricType); 7] = [
     ("process_threads", "Number of threads.", MetricType::GAUGE),
     ("process_open_fds", "Number of open file descriptors.", MetricType::GAUGE),
     ("process_max_fds", "Limit of open file descriptors.", MetricType::GAUGE),
+    (
+        "linnet_process_memory_limit_bytes",
+        "Memory limit of the process's control group, in bytes. Absent without one.",
+        MetricType::GAUGE,
+    ),
 ];
 
 #[expect(clippy::cast_precision_loss, reason = "sizes and times are far below 2^52")]
@@ -49,6 +56,7 @@ fn values() -> [Option<f64>; METRICS.len()] {
             LimitValue::Value(limit) => Some(limit as f64),
             LimitValue::Unlimited => None,
         }),
+        memory_limit_bytes().map(|bytes| bytes as f64),
     ]
 }
 
@@ -82,7 +90,7 @@ impl Collector for ProcessCollector {
     }
 }
 
-fn family(name: &str, help: &str, kind: MetricType, value: f64) -> MetricFamily {
+pub(crate) fn family(name: &str, help: &str, kind: MetricType, value: f64) -> MetricFamily {
     let mut metric = Metric::default();
     if kind == MetricType::COUNTER {
         let mut counter = Counter::default();
@@ -108,8 +116,9 @@ mod tests {
 
     #[test]
     fn every_value_is_present_and_plausible() {
-        let [resident, virtual_memory, cpu, start, threads, open, max] =
-            values().map(Option::unwrap);
+        // The limit of the control group is optional.
+        let [resident, virtual_memory, cpu, start, threads, open, max, _] =
+            values().map(Option::unwrap_or_default);
         assert!(resident > 100_000.0 && virtual_memory > resident, "{resident} {virtual_memory}");
         assert!((0.0..10_000.0).contains(&cpu), "{cpu}");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();

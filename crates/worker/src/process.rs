@@ -64,6 +64,7 @@ pub async fn run(
     let (redis, connection) =
         RedisClient::new(&config.redis, None).map_err(StartError::setting("redis.url"))?;
     lifecycle.spawn_critical("Redis client", connection);
+    linnet_store::register_timeouts(&telemetry.meter());
     let work = start_work(&config, &store, &redis, &telemetry.meter(), &lifecycle);
 
     let release = config.service.release;

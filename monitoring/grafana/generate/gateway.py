@@ -173,7 +173,7 @@ CALLERS = Row(
     (
         Panel(
             "Rejected requests (429)",
-            "By the limit that was exceeded. `lookup`: unknown keys. A plateau: a client ignores `Retry-After`.",
+            "By the limit that was exceeded. `lookup`: unknown keys; `nginx_…`: refused by nginx. A plateau: a client ignores `Retry-After`.",
             "reqps",
             (Query(rate("linnet_gateway_limited_total", "", "reason"), "{{reason}}"),),
             least=0,

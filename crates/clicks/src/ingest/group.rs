@@ -39,6 +39,11 @@ fn by_link(clicks: &[ClickRow]) -> impl Iterator<Item = &[ClickRow]> {
     clicks.chunk_by(|one, next| one.url_id == next.url_id)
 }
 
+/// The clicks of the link that has the most in these sorted clicks.
+pub(super) fn clicks_of_top_link(clicks: &[ClickRow]) -> usize {
+    by_link(clicks).map(<[_]>::len).max().unwrap_or(0)
+}
+
 /// The clicks of each day of a link.
 fn by_day(clicks: &[ClickRow]) -> impl Iterator<Item = &[ClickRow]> {
     clicks.chunk_by(|one, next| day_of(one) == day_of(next))
@@ -323,6 +328,15 @@ mod tests {
         assert_eq!(sevens.map(|v| v.clicks).sum::<i64>(), 4, "people only");
         let links: Vec<_> = group.totals.links.iter().map(|l| (l.url_id.get(), l.clicks)).collect();
         assert_eq!(links, [(1, 3), (2, 0)], "max_clicks has counted link 2 already");
+    }
+
+    #[test]
+    fn top_link_has_the_most_clicks() {
+        let one = |id| click("2026-11-21T00:00:00Z", id, ClickKind::Person, 1);
+        let mut clicks = [one(2), one(1), one(3), one(2), one(20), one(2), one(1)];
+        sort(&mut clicks);
+        assert_eq!(clicks_of_top_link(&clicks), 3);
+        assert_eq!(clicks_of_top_link(&[]), 0);
     }
 
     #[test]

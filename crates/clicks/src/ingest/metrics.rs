@@ -10,6 +10,9 @@ const GROUP_SIZES: [f64; 8] = [1.0, 10.0, 100.0, 1_000.0, 5_000.0, 10_000.0, 25_
 /// The instruments of ingestion.
 pub struct IngestMetrics {
     ingested: [BoundCounter<u64>; 4],
+    /// Clicks of the link with the most clicks in each group. Its share of the written clicks reveals a hot link without
+    /// a label that names it.
+    pub(super) top_link: BoundCounter<u64>,
     /// Repeated batches that were already written.
     pub(super) duplicates: BoundCounter<u64>,
     /// Batches moved to the dead letters.
@@ -42,6 +45,10 @@ impl IngestMetrics {
         Self {
             ingested: ClickKind::ALL
                 .map(|kind| ingested.bind(&[KeyValue::new("kind", kind.name())])),
+            top_link: counter(
+                "linnet_clicks_top_link",
+                "Clicks of the link with the most clicks in each group of batches.",
+            ),
             duplicates: counter(
                 "linnet_clicks_duplicate_batches",
                 "Repeated batches that were already written.",

@@ -142,6 +142,7 @@ impl Writer {
         if written > 0 {
             #[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
             self.metrics.group_size.record(rows.len() as f64);
+            self.metrics.top_link.add(group::clicks_of_top_link(&rows) as u64);
         }
         Ok(written)
     }

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use linnet_platform::{listener::Address, settings::Problems};
 use serde::{Deserialize, Serialize};
 
-use super::values::{Network, addresses, networks};
+use super::values::{Network, addresses, networks, optional_address};
 
 /// Permissions of a client without an API key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,10 @@ pub struct GatewaySettings {
     pub listen: Address,
     /// Address of `/metrics`, `/livez` and `/readyz`; keep it private.
     pub admin_listen: Address,
+    /// Address at which nginx reports the requests that it refuses: `host:port` (UDP) or `unix:/path`
+    /// (datagrams). Without it, they are not counted.
+    #[serde(deserialize_with = "optional_address")]
+    pub refusals_listen: Option<Address>,
     /// Server threads; 0 means one for each core.
     pub server_threads: usize,
     /// Permissions of a client without an API key.
@@ -52,6 +56,7 @@ impl Default for GatewaySettings {
         Self {
             listen: Address::Tcp("127.0.0.1:8081".into()),
             admin_listen: Address::Tcp("127.0.0.1:9081".into()),
+            refusals_listen: None,
             server_threads: 0,
             anonymous: Anonymous::Off,
             trusted_peers: Vec::new(),

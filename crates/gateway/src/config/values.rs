@@ -12,6 +12,14 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(
     parsed_list(deserializer)
 }
 
+/// Deserializes an address; empty text is none.
+pub(super) fn optional_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Address>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+}
+
 /// Deserializes a list of networks; the same forms as [`comma_list`].
 pub(super) fn networks<'de, D: Deserializer<'de>>(
     deserializer: D,

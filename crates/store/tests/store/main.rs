@@ -19,3 +19,4 @@ mod links;
 mod outbox;
 mod stats;
 mod support;
+mod timeouts;

@@ -161,3 +161,40 @@ async fn must_14_address_from_a_trusted_proxy_counts() {
         "the last address before the proxy does not count: {statuses:?}"
     );
 }
+
+#[tokio::test]
+async fn refusals_of_nginx_are_counted_by_reason() {
+    let refusals = format!("127.0.0.1:{}", linnet_system_tests::services::free_port());
+    let stack = Stack::builder()
+        .env("LINNET__GATEWAY__REFUSALS_LISTEN", &refusals)
+        .nginx_env("LINNET_NGINX_REFUSALS", &refusals)
+        // The machine itself is exempt from the limits by default.
+        .nginx_env("LINNET_NGINX_TRUSTED_PROXIES", "127.0.0.1")
+        .nginx_env("LINNET_NGINX_API_RATE", "1r/s")
+        .nginx_env("LINNET_NGINX_API_BURST", "5")
+        .nginx_env("LINNET_NGINX_RESOLVE_RATE", "1r/s")
+        .nginx_env("LINNET_NGINX_RESOLVE_BURST", "5")
+        .start()
+        .await;
+    let address = stack.client().address();
+    let header = "X-Forwarded-For: 203.0.113.9";
+    let mut refused = 0.0;
+    for path in ["/api/v1/urls", "/unknown1"] {
+        for _ in 0..20 {
+            let response = raw::get(address, path.as_bytes(), &[header]).await;
+            if response.status == Some(429) {
+                refused += 1.0;
+            }
+        }
+    }
+    assert!(refused >= 20.0, "nginx refused {refused} of 40 requests");
+    let counted = || async {
+        let labels = [("reason", "nginx_rate")];
+        stack.gateways[0].metrics().await.sum("linnet_gateway_limited_total", &labels)
+    };
+    within(Duration::from_secs(10), "every refusal to be counted", || async {
+        counted().await >= refused
+    })
+    .await;
+    assert!((counted().await - refused).abs() < 0.5, "a request that was not refused is counted");
+}
