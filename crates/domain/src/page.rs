@@ -92,7 +92,9 @@ impl<P: SortKey> Cursor<P> {
     pub fn parse(text: &str) -> Result<Self, ParseCursorError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| ParseCursorError)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| ParseCursorError)?;
-        P::read(text).map(|after| Self { after }).ok_or(ParseCursorError)
+        let cursor = P::read(text).map(|after| Self { after }).ok_or(ParseCursorError)?;
+        // A number has other spellings, such as `+5` and `05`, which no `Link` header contains.
+        if cursor.after.write() == text { Ok(cursor) } else { Err(ParseCursorError) }
     }
 }
 
@@ -148,7 +150,11 @@ mod tests {
             let cursor = Cursor { after: id };
             assert_eq!(Cursor::parse(&cursor.encode()), Ok(cursor));
         }
-        for bad in ["", "1", "====", "YWZ0ZXI6", "YWZ0ZXI6LTE", "ü"] {
+        let other_spellings =
+            ["after:+42", "after:042", "after:-0", "at:+1:7", "at:1:07", "at:-0:7"]
+                .map(|text| URL_SAFE_NO_PAD.encode(text));
+        let malformed = ["", "1", "====", "YWZ0ZXI6", "YWZ0ZXI6LTE", "ü"];
+        for bad in malformed.into_iter().chain(other_spellings.iter().map(String::as_str)) {
             assert_eq!(Cursor::<i64>::parse(bad), Err(ParseCursorError), "{bad}");
             assert_eq!(Cursor::<TimeSortKey>::parse(bad), Err(ParseCursorError), "{bad}");
         }

@@ -116,6 +116,7 @@ pub fn host_name(text: &str) -> Result<String, HostError> {
     let has_other_part = host.chars().any(|c| "/\\?#@*%".contains(c) || c.is_whitespace());
     if host.is_empty()
         || host.starts_with('.')
+        || host.contains("..")
         || has_other_part
         || (!is_address && host.contains(':'))
     {
@@ -325,6 +326,9 @@ mod tests {
             "go.example.com:443",
             "*.example.com",
             ".example.com",
+            "example..com",
+            "example.com..",
+            "2..",
             "user@go.example.com",
             "a b",
             " go.example.com",

@@ -198,7 +198,7 @@ impl CacheEntry {
         let (kind, rest) = rest.split_first()?;
         let resolution = match kind {
             b'N' => Resolution::Negative(Absence::read(version, rest)),
-            b'L' => Resolution::Limited,
+            b'L' if rest.is_empty() => Resolution::Limited,
             b'R' => {
                 let (status, rest) = rest.split_at_checked(3)?;
                 let status = std::str::from_utf8(status).ok()?.parse().ok()?;
@@ -216,6 +216,10 @@ impl CacheEntry {
 
 fn take_number(text: &[u8]) -> Option<(i64, &[u8])> {
     let (digits, rest) = text.split_at_checked(DIGITS)?;
+    // The order of texts is that of versions only without signs.
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
     Some((std::str::from_utf8(digits).ok()?.parse().ok()?, rest))
 }
 
@@ -265,9 +269,19 @@ mod tests {
         for cut in 0..61 {
             assert_eq!(CacheEntry::decode(&whole[..cut]), None, "{cut}");
         }
-        for odd in ["", "zzzzzzzzzzzzzzzzzzzN", "0000000000000000001X", "0000000000000000001R200"] {
+        for odd in [
+            "",
+            "zzzzzzzzzzzzzzzzzzzN",
+            "0000000000000000001X",
+            "0000000000000000001R200",
+            "0000000000000000001Lx",
+            "-000000000000000001L",
+            "+000000000000000001L",
+        ] {
             assert_eq!(CacheEntry::decode(odd.as_bytes()), None, "{odd}");
         }
+        let signed = String::from_utf8(whole).unwrap().replace("R307922", "R307+22");
+        assert_eq!(CacheEntry::decode(signed.as_bytes()), None, "{signed}");
     }
 
     #[test]
