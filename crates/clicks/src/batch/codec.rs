@@ -22,6 +22,10 @@ const VERSION: u8 = 1;
 const HEADER_LEN: usize = 1 + 16;
 /// Largest decompressed size that is accepted, in bytes. Batches of the publisher are far smaller.
 const MAX_UNPACKED: usize = 16 * 1024 * 1024;
+/// Most clicks that are accepted. The publisher sends 1,000.
+const MAX_CLICKS: usize = 16_000;
+/// Most texts of a click: user agent, referrer, language and country.
+const TEXTS_OF_CLICK: usize = 4;
 /// Smallest decompressed size of a click, in bytes: seven columns of at least one byte, and the visitor.
 const MIN_CLICK: usize = 7 + 8;
 
@@ -89,7 +93,7 @@ impl Batch {
         let id = read_id(&mut packed)?;
         let count = packed.size()?;
         let length = packed.size()?;
-        if length > MAX_UNPACKED || count > length / MIN_CLICK {
+        if length > MAX_UNPACKED || count > MAX_CLICKS || count > length / MIN_CLICK {
             return Err(BatchError::Damaged("impossible size"));
         }
         let rest = lz4_flex::block::decompress(packed.0, length)
@@ -97,7 +101,7 @@ impl Batch {
         let mut rest = Reader(&rest);
         let first = rest.number()?;
         let texts = rest.size()?;
-        if texts > length {
+        if texts > count * TEXTS_OF_CLICK {
             return Err(BatchError::Damaged("impossible size"));
         }
         let texts = (0..texts).map(|_| rest.text()).collect::<Result<Vec<_>, _>>()?;
@@ -267,6 +271,29 @@ mod tests {
             assert_eq!(Batch::packed_click_count(&packed), batch.clicks.len() as u64);
         }
         assert_eq!(batch().texts, ["agent 0", "news.example", "de", "agent 1", "agent 2"]);
+    }
+
+    /// A batch whose bytes are these after decompression.
+    fn packed(clicks: u64, rest: &[u8]) -> Vec<u8> {
+        let mut packed = vec![VERSION];
+        packed.extend([0; 16]);
+        put_varint(&mut packed, clicks);
+        put_varint(&mut packed, rest.len() as u64);
+        packed.extend(lz4_flex::block::compress(rest));
+        packed
+    }
+
+    #[test]
+    fn must_25_a_damaged_batch_of_many_texts_or_clicks_is_not_built() {
+        for (clicks, texts, rest) in
+            [(0, 1, 20), (1, 5, 1_000), (1, 4_000_000, 8_000_000), (MAX_CLICKS + 1, 0, 8_000_000)]
+        {
+            let mut content = vec![1];
+            put_varint(&mut content, texts);
+            content.resize(rest, 0);
+            let error = Batch::unpack(&packed(clicks as u64, &content));
+            assert_eq!(error, Err(BatchError::Damaged("impossible size")), "{clicks} {texts}");
+        }
     }
 
     #[test]
