@@ -109,11 +109,14 @@ fn merge<'a>(found: &mut Option<&'a str>, value: &'a str) -> Result<(), Credenti
 }
 
 fn has_key_parameter(query: &str) -> bool {
-    !query.is_empty()
-        && query.split('&').any(|pair| {
-            let name = pair.split('=').next().unwrap_or(pair);
-            QUERY_PARAMETERS.iter().any(|parameter| name.eq_ignore_ascii_case(parameter))
-        })
+    let is_for_key =
+        |name: &str| QUERY_PARAMETERS.iter().any(|parameter| name.eq_ignore_ascii_case(parameter));
+    if query.contains('%') {
+        // `%61pi_key` is the same name.
+        url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_for_key(&name))
+    } else {
+        query.split('&').any(|pair| is_for_key(pair.split('=').next().unwrap_or(pair)))
+    }
 }
 
 #[cfg(test)]
@@ -158,14 +161,23 @@ mod tests {
 
     #[test]
     fn must_16_a_key_in_the_url_is_rejected() {
-        for query in ["api_key=x", "a=b&key=x", "access_token=", "TOKEN=x", "token"] {
+        for query in [
+            "api_key=x",
+            "a=b&key=x",
+            "access_token=",
+            "TOKEN=x",
+            "token",
+            "%61pi_key=x",
+            "api%5Fkey=x",
+            "a=%20&%74oken",
+        ] {
             assert_eq!(
                 find_in(&[("x-api-key", KEY)], query),
                 Err(CredentialError::InUrl),
                 "{query}"
             );
         }
-        assert!(find_in(&[], "search=key&user_id=token&tokens=1").is_ok());
+        assert!(find_in(&[], "search=key&user_id=token&tokens=1&a=%26token%3D1").is_ok());
     }
 
     #[test]
