@@ -21,6 +21,8 @@ use super::JobSettings;
 
 use writer::write_upload;
 
+pub use writer::Unpacker;
+
 /// Most pieces of a body that wait for the disk.
 const PIECES_IN_FLIGHT: usize = 4;
 /// Longest time without data within an upload.

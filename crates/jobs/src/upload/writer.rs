@@ -29,37 +29,27 @@ pub(super) fn write_upload(
 ) -> Result<Upload, UploadError> {
     fs::create_dir_all(&settings.upload_dir)?;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&upload.path)?;
-    let output = BoundedFile {
+    let output = SpaceChecked {
         file: BufWriter::with_capacity(256 * 1024, file),
         dir: settings.upload_dir.clone(),
         written: 0,
-        limit: settings.upload_bytes,
-        expansion: settings.expansion,
-        allowed: u64::MAX,
         keep_free: settings.free_bytes,
-        space_checked_at: None,
+        checked_at: None,
     };
-    let mut sink = UploadSink::Undecided(Vec::new(), output);
+    let mut unpacker = Unpacker::new(output, settings.upload_bytes, settings.expansion);
     let mut hash = Sha256::new();
-    let mut received = 0_u64;
     loop {
         match pieces.blocking_recv() {
             None => return Err(UploadError::Incomplete),
             Some(Piece::End) => break,
             Some(Piece::Data(bytes)) => {
-                received += bytes.len() as u64;
-                if received > settings.upload_bytes {
-                    return Err(UploadError::TooLarge { limit: settings.upload_bytes });
-                }
                 hash.update(&bytes);
-                let allowed = received.saturating_mul(settings.expansion);
-                sink = sink
-                    .write(&bytes, allowed.saturating_add(FREE_EXPANSION))
-                    .map_err(upload_error)?;
+                unpacker = unpacker.write(&bytes)?;
             }
         }
     }
-    let (file, bytes) = sink.finish().map_err(upload_error)?;
+    let (output, bytes) = unpacker.finish()?;
+    let file = output.file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_data()?;
     File::open(&settings.upload_dir)?.sync_all()?;
     upload.bytes = bytes;
@@ -67,14 +57,47 @@ pub(super) fn write_upload(
     Ok(upload)
 }
 
-/// Decompresses the body if its first two bytes are those of gzip, and writes it unchanged otherwise.
-enum UploadSink {
-    Undecided(Vec<u8>, BoundedFile),
-    Plain(BoundedFile),
-    Gzip(Box<MultiGzDecoder<BoundedFile>>),
+/// Decompresses an upload, and bounds both its size and that of its content.
+pub struct Unpacker<W: Write> {
+    sink: Sink<W>,
+    received: u64,
+    max_bytes: u64,
+    expansion: u64,
 }
 
-impl UploadSink {
+impl<W: Write> Unpacker<W> {
+    /// Writes the content to `output`. Both the upload and its content have at most `max_bytes`, and the content has
+    /// at most `expansion` times the bytes of the upload and a MiB.
+    pub fn new(output: W, max_bytes: u64, expansion: u64) -> Self {
+        let output = Bounded { output, written: 0, limit: max_bytes, expansion, allowed: u64::MAX };
+        Self { sink: Sink::Undecided(Vec::new(), output), received: 0, max_bytes, expansion }
+    }
+
+    /// Writes a piece of the upload.
+    pub fn write(self, bytes: &[u8]) -> Result<Self, UploadError> {
+        let received = self.received + bytes.len() as u64;
+        if received > self.max_bytes {
+            return Err(UploadError::TooLarge { limit: self.max_bytes });
+        }
+        let allowed = received.saturating_mul(self.expansion).saturating_add(FREE_EXPANSION);
+        let sink = self.sink.write(bytes, allowed).map_err(upload_error)?;
+        Ok(Self { sink, received, ..self })
+    }
+
+    /// Ends the upload. Returns the output and the bytes of the content.
+    pub fn finish(self) -> Result<(W, u64), UploadError> {
+        self.sink.finish().map_err(upload_error)
+    }
+}
+
+/// Decompresses the body if its first two bytes are those of gzip, and writes it unchanged otherwise.
+enum Sink<W: Write> {
+    Undecided(Vec<u8>, Bounded<W>),
+    Plain(Bounded<W>),
+    Gzip(Box<MultiGzDecoder<Bounded<W>>>),
+}
+
+impl<W: Write> Sink<W> {
     /// Writes a piece. `allowed` is the most content of the body so far, if it is compressed.
     fn write(self, bytes: &[u8], allowed: u64) -> io::Result<Self> {
         match self {
@@ -97,7 +120,7 @@ impl UploadSink {
         }
     }
 
-    fn decide(first: &[u8], output: BoundedFile, allowed: u64) -> io::Result<Self> {
+    fn decide(first: &[u8], output: Bounded<W>, allowed: u64) -> io::Result<Self> {
         if first.starts_with(&GZIP_MAGIC) {
             Self::Gzip(Box::new(MultiGzDecoder::new(output))).write(first, allowed)
         } else {
@@ -105,7 +128,7 @@ impl UploadSink {
         }
     }
 
-    fn finish(self) -> io::Result<(File, u64)> {
+    fn finish(self) -> io::Result<(W, u64)> {
         let output = match self {
             Self::Undecided(first, mut output) => {
                 output.write_all(&first)?;
@@ -114,27 +137,21 @@ impl UploadSink {
             Self::Plain(output) => output,
             Self::Gzip(decoder) => decoder.finish()?,
         };
-        let written = output.written;
-        let file = output.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok((file, written))
+        Ok((output.output, output.written))
     }
 }
 
-/// A file of bounded size, on a disk that keeps some space free.
-struct BoundedFile {
-    file: BufWriter<File>,
-    dir: PathBuf,
+/// An output of bounded size.
+struct Bounded<W> {
+    output: W,
     written: u64,
     limit: u64,
     expansion: u64,
     /// Most bytes for the compressed body so far.
     allowed: u64,
-    keep_free: u64,
-    /// Size at which the free space was last checked.
-    space_checked_at: Option<u64>,
 }
 
-/// Errors of [`BoundedFile`], inside an [`io::Error`] because the decoder only passes those on.
+/// Errors of outputs, inside an [`io::Error`] because the decoder only passes those on.
 #[derive(Debug, thiserror::Error)]
 enum BoundError {
     #[error("too large")]
@@ -145,7 +162,7 @@ enum BoundError {
     DiskFull,
 }
 
-impl Write for BoundedFile {
+impl<W: Write> Write for Bounded<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.written + bytes.len() as u64 > self.limit {
             return Err(io::Error::other(BoundError::TooLarge(self.limit)));
@@ -153,14 +170,35 @@ impl Write for BoundedFile {
         if self.written + bytes.len() as u64 > self.allowed {
             return Err(io::Error::other(BoundError::Expands(self.expansion)));
         }
-        let is_check_due =
-            self.space_checked_at.is_none_or(|at| self.written - at >= CHECK_SPACE_EVERY);
+        let count = self.output.write(bytes)?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// A file on a disk that keeps some space free.
+struct SpaceChecked {
+    file: BufWriter<File>,
+    dir: PathBuf,
+    written: u64,
+    keep_free: u64,
+    /// Size at which the free space was last checked.
+    checked_at: Option<u64>,
+}
+
+impl Write for SpaceChecked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_check_due = self.checked_at.is_none_or(|at| self.written - at >= CHECK_SPACE_EVERY);
         if is_check_due {
             let disk = rustix::fs::statvfs(&self.dir)?;
             if disk.f_bavail.saturating_mul(disk.f_frsize) < self.keep_free {
                 return Err(io::Error::other(BoundError::DiskFull));
             }
-            self.space_checked_at = Some(self.written);
+            self.checked_at = Some(self.written);
         }
         let count = self.file.write(bytes)?;
         self.written += count as u64;
