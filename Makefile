@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench profile fmt sqlx-prepare mutants drill
+.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench profile fmt sqlx-prepare mutants drill fuzz
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: ## Run all lints and tests, with private servers
 
 test-compose: ## Test the containers from outside
 	@scripts/test-compose
+
+fuzz: ## Search for inputs that break a parser (TARGET=path SECONDS=600 RUNS=10000000 KEEP=yes)
+	@FUZZ_SECONDS='$(SECONDS)' scripts/fuzz
 
 lint: ## Check code, prose, spelling, links, dependencies, scripts and all configuration (scripts/lint CHECK…)
 	@scripts/lint

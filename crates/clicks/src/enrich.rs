@@ -10,7 +10,7 @@ use linnet_domain::{ClickValue, ValueKind};
 use crate::bots::Bots;
 
 /// Longest prefix of a user agent that is kept, in bytes. The longest real user agents, of in-app browsers, have about 400.
-pub(crate) const MAX_AGENT: usize = 512;
+pub const MAX_AGENT: usize = 512;
 /// Longest part of a campaign, in characters.
 const MAX_PART: usize = 100;
 /// Longest host name (RFC 1035).
@@ -92,7 +92,7 @@ fn os_family(os: &str) -> String {
 }
 
 /// The host of a `Referer` in lower case, without `www.`; empty if there is no valid one.
-pub(crate) fn referrer_host(referrer: &[u8]) -> String {
+pub fn referrer_host(referrer: &[u8]) -> String {
     let text = String::from_utf8_lossy(referrer);
     // The buffer cuts long referrers, so anything after the host may be incomplete.
     let Some((scheme, rest)) = text.split_once("://") else { return String::new() };
@@ -116,7 +116,7 @@ fn is_host_name(host: &str) -> bool {
 }
 
 /// The ISO 639 code of the first language in `Accept-Language`: 2 or 3 letters in lower case; empty if there is none.
-pub(crate) fn language(header: &[u8]) -> String {
+pub fn language(header: &[u8]) -> String {
     let first = header.split(|byte| b",;".contains(byte)).next().unwrap_or_default();
     let primary = first.split(|byte| b"-_".contains(byte)).next().unwrap_or_default();
     let primary = primary.trim_ascii();
@@ -128,7 +128,7 @@ pub(crate) fn language(header: &[u8]) -> String {
 }
 
 /// The printable characters of a user agent.
-pub(crate) fn agent_text(agent: &[u8]) -> String {
+pub fn agent_text(agent: &[u8]) -> String {
     printable(&String::from_utf8_lossy(agent), usize::MAX)
 }
 

@@ -20,7 +20,9 @@ mod settings;
 mod stream;
 
 pub use batch::{Batch, BatchBuilder, BatchError, BatchId, BatchIds, PackedBatch, PackedClick};
-pub use enrich::{ParsedUserAgent, UserAgentParser, campaign};
+pub use enrich::{
+    MAX_AGENT, ParsedUserAgent, UserAgentParser, agent_text, campaign, language, referrer_host,
+};
 pub use recording::{
     ClickBuffer, ClickBuffers, ClickObservation, ClickRecording, LiveClick, LiveClickId,
     LiveClickSubscription, LiveClicks,

@@ -16,6 +16,7 @@ pub mod cli;
 pub mod config;
 mod counters;
 mod edge;
+pub mod fuzzing;
 mod limit;
 mod memory;
 mod metrics;

@@ -161,6 +161,11 @@ impl Problem {
         self.code.status()
     }
 
+    /// The rules that fields break.
+    pub fn errors_by_field(&self) -> &[FieldError] {
+        &self.errors
+    }
+
     /// The stable code.
     pub fn code(&self) -> ProblemCode {
         self.code

@@ -28,7 +28,7 @@ use crate::{
     counters::{Counters, LimitReason},
 };
 use local::LocalRateLimiter;
-use policy::{RateDecision, RatePolicy};
+pub(crate) use policy::{RateDecision, RatePolicy, write_headers};
 
 pub(crate) use local::{MAX_KEYS as LOCAL_KEYS, sweep};
 

@@ -85,7 +85,7 @@ impl RateDecision {
 }
 
 /// Adds `RateLimit` and `RateLimit-Policy`, each a list with an item for every policy.
-pub(super) fn write_headers(quotas: &[(RateDecision, &RatePolicy)], headers: &mut HeaderMap) {
+pub(crate) fn write_headers(quotas: &[(RateDecision, &RatePolicy)], headers: &mut HeaderMap) {
     let quota = quotas.iter().map(|(decision, policy)| {
         let more_after_s = seconds_rounded_up(decision.more_after);
         format!("\"{}\";r={};t={more_after_s}", policy.name, decision.remaining)

@@ -181,6 +181,16 @@ impl Exchange<'_> {
     }
 }
 
+/// The client's headers that a shortener receives, and the headers that identify the caller.
+pub(crate) fn forwarded_headers(
+    incoming: &actix_web::http::header::HeaderMap,
+    caller: &Caller,
+) -> http::HeaderMap {
+    let mut headers = headers::for_upstream(incoming);
+    caller.write_headers(&mut headers);
+    headers
+}
+
 fn call(
     state: &ThreadState,
     request: &HttpRequest,
@@ -194,8 +204,7 @@ fn call(
     let path = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(path.as_bytes()));
     let (Ok(method), Ok(path)) = (method, path) else { return Err(problems::bad_request()) };
 
-    let mut headers = headers::for_upstream(request.headers());
-    caller.write_headers(&mut headers);
+    let mut headers = forwarded_headers(request.headers(), caller);
     headers.insert(SERVICE_TOKEN, state.service_token.clone());
     let value = |text: String| HeaderValue::from_maybe_shared(Bytes::from(text));
     if let Some(Ok(id)) = linnet_telemetry::context::request_id().map(value) {

@@ -18,5 +18,6 @@ mod state;
 pub use budget::MissBudget;
 pub use handler::serve;
 pub use metrics::ResolveMetrics;
+pub use request::{CodeBuffer, code_of};
 pub use settings::ResolveSettings;
 pub use state::ResolveState;

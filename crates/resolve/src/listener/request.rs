@@ -10,12 +10,12 @@ use linnet_domain::{MAX_CODE_LENGTH, PURPOSE_HEADERS, has_code_shape, is_specula
 use linnet_platform::client_network::ClientNetwork;
 
 /// Space for a code that was percent-encoded.
-pub(super) type CodeBuffer = [u8; MAX_CODE_LENGTH];
+pub type CodeBuffer = [u8; MAX_CODE_LENGTH];
 
 /// The code in a path; `None` if no code can be there. By RFC 3986, a path whose unreserved characters are
 /// percent-encoded is the same path. One slash at the end is ignored. Nothing is allocated.
 #[inline]
-pub(super) fn code_of<'a>(path: &'a str, buffer: &'a mut CodeBuffer) -> Option<&'a str> {
+pub fn code_of<'a>(path: &'a str, buffer: &'a mut CodeBuffer) -> Option<&'a str> {
     let code = path.strip_prefix('/')?;
     if has_code_shape(code) { Some(code) } else { decode(code, buffer) }
 }

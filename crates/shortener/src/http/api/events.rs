@@ -14,7 +14,7 @@ use super::{
     super::{csv, error::ApiError},
     ApiState, Caller, IdGuard,
     fields::{
-        Details, Id, JsonBody, Node, QueryFields,
+        Details, Fields, Id, JsonBody, Node, QueryFields,
         declare::{BodyRule, Optional, ReadContext, Required, body},
         query_id,
     },
@@ -96,6 +96,18 @@ fn created(event: Option<Event>) -> Result<CreatedResponse, ApiError> {
     CreatedResponse::new(StatusCode::CREATED, format!("{PATH}/{}", event.id), &event)
 }
 
+/// Reads the filters of the list.
+pub(super) fn read_filter(fields: &mut Fields) -> EventFilter {
+    let event_type = fields.optional("event_type", event_type);
+    EventFilter {
+        url_id: fields.optional("url_id", query_id),
+        user_id: fields.optional("user_id", query_id),
+        event_type: event_type.map(|event_type| event_type.as_str().to_owned()),
+        from: fields.optional("from", Time::from_json),
+        to: fields.optional("to", Time::from_json),
+    }
+}
+
 /// Lists events and clicks in the order of time. `event_type=click` selects clicks. Another type, or `user_id`, excludes
 /// clicks, which are anonymous. A page has fewer items than `limit` when their details exceed 1 MiB; follow `Link`.
 #[utoipa::path(get, path = "/api/v1/events", operation_id = "list_events", tag = "events",
@@ -115,15 +127,7 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (list, (format, filter)) = ListQuery::read(query, |fields| {
-        let filter = EventFilter {
-            url_id: fields.optional("url_id", query_id),
-            user_id: fields.optional("user_id", query_id),
-            event_type: fields
-                .optional("event_type", event_type)
-                .map(|event_type| event_type.as_str().to_owned()),
-            from: fields.optional("from", Time::from_json),
-            to: fields.optional("to", Time::from_json),
-        };
+        let filter = read_filter(fields);
         (accepted.read(fields), filter)
     })?;
     let EventPage { events, is_cut } =

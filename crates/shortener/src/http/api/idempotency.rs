@@ -55,6 +55,13 @@ pub(crate) struct IdempotencyKey {
     target: String,
 }
 
+impl IdempotencyKey {
+    /// The key without the quotes around it.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+}
+
 impl FromRequest for IdempotencyKey {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
@@ -200,7 +207,7 @@ pub(super) async fn once(
     body: &[u8],
     create: impl AsyncFnOnce(&mut Creator<'_>) -> Result<CreatedResponse, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut creator = match &key.key {
+    let mut creator = match key.key() {
         None => Creator::Plain(state),
         Some(name) => match begin(&state.store, caller, &key.target, name, body).await? {
             Ok(first) => Creator::Keyed(first),

@@ -10,6 +10,7 @@ pub(super) mod events;
 pub(super) mod export;
 mod fields;
 mod format;
+pub mod fuzzing;
 mod idempotency;
 pub(super) mod import;
 pub(super) mod jobs;

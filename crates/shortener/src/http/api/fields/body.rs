@@ -6,9 +6,9 @@ use actix_web::{
     http::header::{CONTENT_LENGTH, CONTENT_TYPE},
     web::{self, BytesMut},
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, future::LocalBoxFuture};
-use linnet_domain::rules::Violation;
+use linnet_domain::{TargetPolicy, rules::Violation};
 use linnet_platform::byte_budget::Reservation;
 use linnet_protocol::{
     problem::Problem,
@@ -57,8 +57,7 @@ impl<B: Body + 'static> FromRequest for JsonBody<B> {
             let mut reserved = state.bodies.reserve(owner);
             let raw = receive(payload, max_bytes, &mut reserved).await?;
             let hash = Sha256::digest(&raw).into();
-            let context = ReadContext { targets: &state.targets, now: Utc::now() };
-            let fields = parse(&raw, &context)?;
+            let fields = parse_body(&raw, &state.targets, Utc::now())?;
             Ok(Self { fields, hash, _reserved: reserved })
         })
     }
@@ -97,7 +96,12 @@ async fn receive(
     Ok(raw)
 }
 
-fn parse<B: Body>(raw: &[u8], context: &ReadContext<'_>) -> Result<B, ApiError> {
+/// Reads a whole body. `now` is the time of the request.
+pub(in super::super) fn parse_body<B: Body>(
+    raw: &[u8],
+    targets: &TargetPolicy,
+    now: DateTime<Utc>,
+) -> Result<B, ApiError> {
     let object = read_body(raw, B::member)
         .map_err(|error| malformed(&format!("must be valid JSON: {error}")))?;
     let mut fields = object.map_err(|other| {
@@ -105,7 +109,7 @@ fn parse<B: Body>(raw: &[u8], context: &ReadContext<'_>) -> Result<B, ApiError> 
         let error = field_error("body", violation.code, &violation.message);
         Problem::invalid(vec![error])
     })?;
-    let body = B::read(&mut fields, context);
+    let body = B::read(&mut fields, &ReadContext { targets, now });
     fields.finish_with(body)
 }
 

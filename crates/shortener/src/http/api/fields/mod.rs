@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 use super::super::error::{ApiError, field_error};
 
 pub(crate) use body::JsonBody;
+pub(super) use body::parse_body;
 pub(crate) use json::{Member, Node, Shape};
 pub(crate) use linnet_domain::ONCE_RULE;
 pub(crate) use query::QueryFields;

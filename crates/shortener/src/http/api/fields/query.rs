@@ -32,7 +32,8 @@ impl FromRequest for QueryFields {
 }
 
 impl QueryFields {
-    fn parse(query: &str) -> Result<Self, ApiError> {
+    /// Reads a query string.
+    pub(in super::super) fn parse(query: &str) -> Result<Self, ApiError> {
         // The parser below replaces invalid bytes with U+FFFD instead of failing.
         if std::str::from_utf8(&percent_decoded(query)).is_err() {
             let error = field_error("query", "invalid", "must be valid UTF-8");

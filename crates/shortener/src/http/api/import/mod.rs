@@ -31,7 +31,8 @@ use super::{
 };
 
 use body::Body;
-use options::{BulkParams, ImportOptions, Options, Prefer, PreferParams};
+use options::{BulkParams, ImportOptions, PreferParams};
+pub(super) use options::{Options, Prefer};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 

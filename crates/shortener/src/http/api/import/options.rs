@@ -50,7 +50,7 @@ pub(crate) struct PreferParams {
 
 /// The options of the query or of the form.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Options {
+pub(in super::super) struct Options {
     dry_run: Option<bool>,
     on_conflict: Option<OnConflict>,
     null_columns: Option<Vec<String>>,
@@ -58,7 +58,7 @@ pub(super) struct Options {
 
 /// The options of query and form together, with defaults.
 #[derive(Debug)]
-pub(super) struct ImportOptions {
+pub(in super::super) struct ImportOptions {
     pub(super) dry_run: bool,
     pub(super) on_conflict: OnConflict,
     pub(super) null_columns: Vec<String>,
@@ -66,7 +66,7 @@ pub(super) struct ImportOptions {
 
 impl Options {
     /// Reads a query string.
-    pub(super) fn read(query: QueryFields) -> Result<Self, ApiError> {
+    pub(in super::super) fn read(query: QueryFields) -> Result<Self, ApiError> {
         let mut fields = query.fields;
         let options = Self::of(&mut fields);
         fields.finish()?;
@@ -82,7 +82,7 @@ impl Options {
     }
 
     /// Merges the options of the form. An option may be in only one of the two places.
-    pub(super) fn and(self, form: Self) -> Result<ImportOptions, ApiError> {
+    pub(in super::super) fn and(self, form: Self) -> Result<ImportOptions, ApiError> {
         let mut errors = Vec::new();
         let message = "must be given only once, in the query or in the form";
         for (name, is_repeated) in [
@@ -130,7 +130,7 @@ pub(crate) struct Prefer(Option<Duration>);
 
 impl Prefer {
     /// The preferred wait, up to [`MAX_WAIT`].
-    pub(super) fn wait(self) -> Option<Duration> {
+    pub(in super::super) fn wait(self) -> Option<Duration> {
         self.0
     }
 }

@@ -91,7 +91,7 @@ pub(crate) struct StatsBody {
 }
 
 /// A request for statistics of any subject.
-struct StatsRequest {
+pub(super) struct StatsRequest {
     format: Format,
     dimension: Option<Dimension>,
     query: StatsQuery,
@@ -99,7 +99,7 @@ struct StatsRequest {
 
 impl StatsRequest {
     /// Reads the parameters. `subject` reads the others.
-    fn read(
+    pub(super) fn read(
         query: QueryFields,
         accepted: Accepted,
         subject: impl FnOnce(&mut Fields) -> Subject,
@@ -119,6 +119,11 @@ impl StatsRequest {
         };
         fields.finish()?;
         Ok(Self { format, dimension, query })
+    }
+
+    /// The query that the parameters describe.
+    pub(super) fn into_query(self) -> StatsQuery {
+        self.query
     }
 
     /// The response. `what` names the resource of a 404.
