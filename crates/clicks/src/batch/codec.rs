@@ -394,11 +394,17 @@ mod tests {
         assert_eq!(declared(2, 30, &[1; 30]), Err(TRUNCATED));
         assert_eq!(declared(3, 30, &[1; 30]), impossible);
         assert_eq!(declared(2, 29, &[1; 29]), impossible);
-        // The first number is the time, the second the number of texts.
-        assert_eq!(declared(0, 3, &[0, 3, 9]), Err(TRUNCATED));
-        assert_eq!(declared(0, 3, &[0, 4, 9]), impossible);
+        // The first number is the time, the second the number of texts. A click has four at most.
+        let with_texts = |clicks, first: &[u8]| {
+            let mut content = first.to_vec();
+            content.resize(15, 0);
+            declared(clicks, 15, &content)
+        };
+        assert_eq!(with_texts(0, &[0, 1, 9]), impossible);
+        assert_eq!(with_texts(1, &[0, 4, 9]), Err(TRUNCATED));
+        assert_eq!(with_texts(1, &[0, 5, 9]), impossible);
         assert_eq!(
-            declared(0, 4, &[0, 1, 1, 0xff]),
+            with_texts(1, &[0, 1, 1, 0xff]),
             Err(BatchError::Damaged("a text is not UTF-8"))
         );
         assert_eq!(PackedBatch::from_bytes(&[]).map(|packed| packed.id), Err(TRUNCATED));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use linnet_platform::settings::{Settings, SettingsError, load_from};
+use linnet_shortener::release::WORKER;
 
 use crate::memory::bounded;
 
@@ -30,7 +31,7 @@ pub(super) fn settings(input: &[u8]) {
     if let Ok(settings) = checked::<linnet_shortener::config::Settings>(&environment) {
         assert!(settings.server_threads() >= 1);
         settings.target_policy().expect("a valid policy");
-        settings.worker_config().expect("valid settings of a worker");
+        settings.worker_config(WORKER).expect("valid settings of a worker");
         drop((settings.shortener.body_budget(), settings.maintenance()));
     }
     drop(checked::<linnet_gateway::config::Settings>(&environment));

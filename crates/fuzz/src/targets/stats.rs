@@ -75,15 +75,15 @@ pub(super) fn list_query(input: &[u8]) {
         }
         Err(error) => assert_names_fields(&error.0),
     }
-    let last = TimeSortKey { time: DateTime::from_timestamp_micros(number), id: number };
-    match read_event_list(query, last) {
+    let after = TimeSortKey { time: DateTime::from_timestamp_micros(number), id: number };
+    match read_event_list(query, after) {
         Ok(list) => {
             assert_page(list.page.size, list.page.position);
             let again = read_event_list(&next_query(list.next.as_ref()), TimeSortKey::START);
             let again = again.expect("a page of the list");
             assert_eq!(format!("{:?}", again.filter), format!("{:?}", list.filter));
-            assert_eq!(again.page.position, PageStart::After(last));
-            assert_eq!(Cursor::parse(&Cursor { after: last }.encode()), Ok(Cursor { after: last }));
+            assert_eq!(again.page.position, PageStart::After(after));
+            assert_eq!(Cursor::parse(&Cursor { after }.encode()), Ok(Cursor { after }));
         }
         Err(error) => assert_names_fields(&error.0),
     }
