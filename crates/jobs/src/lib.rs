@@ -36,7 +36,7 @@ use lane::LaneWorker;
 use metrics::JobMetrics;
 use run::JobRunner;
 
-pub use queue::{notice_command, publish_notice};
+pub use queue::publish_notice;
 pub use settings::JobSettings;
 pub use updates::{JobSubscription, JobUpdates};
 

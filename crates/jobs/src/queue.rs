@@ -50,7 +50,7 @@ pub(super) struct JobNotice {
 }
 
 /// The command that adds a notice to the stream of its lane.
-pub fn notice_command(lane: Lane, job_id: JobId) -> Cmd {
+fn notice_command(lane: Lane, job_id: JobId) -> Cmd {
     let mut add = redis::cmd("XADD");
     add.arg(stream_of(lane)).arg("MAXLEN").arg("~").arg(MAX_LENGTH).arg("*").arg(FIELD);
     add.arg(job_id.get());

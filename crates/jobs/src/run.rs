@@ -217,7 +217,7 @@ impl JobRunner {
     ) -> Result<bool, StoreError> {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let (offset, line) = (number(chunk.end.offset), number(chunk.end.line));
-        let begun = self.store.begin_chunk(run, self.settings.row_errors).await?;
+        let begun = self.store.begin_chunk(run, self.settings.report_limits()).await?;
         let Some(mut transaction) = begun else {
             // The last chunk may have been committed although PostgreSQL's response was lost.
             return Ok(chunk.is_last && self.store.job_has_succeeded(run.id).await?);

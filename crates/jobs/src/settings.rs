@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use linnet_platform::{backoff::doubled, settings::Problems};
 use serde::{Deserialize, Serialize};
 
-use linnet_store::JobLimits;
+use linnet_store::{JobLimits, ReportLimits};
 
 /// Section `jobs`: bulk jobs. Shorteners and workers must have the same values and share the upload area.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub struct JobSettings {
     pub throttle_percent: u32,
     /// Most bad rows that are stored for one job. Further ones are only counted.
     pub row_errors: usize,
+    /// Bytes of the bad rows that are stored for all jobs of one user.
+    pub row_error_bytes_per_user: u64,
     /// Retention of ended jobs, in days.
     pub retention_days: u32,
 }
@@ -73,6 +75,7 @@ impl Default for JobSettings {
             chunk_rows: 250,
             throttle_percent: 30,
             row_errors: 100_000,
+            row_error_bytes_per_user: 256 * 1024 * 1024,
             retention_days: 30,
         }
     }
@@ -101,6 +104,7 @@ impl JobSettings {
             ("jobs.chunk_rows", number(self.chunk_rows), 1, 20_000),
             ("jobs.throttle_percent", self.throttle_percent.into(), 1, 100),
             ("jobs.row_errors", number(self.row_errors), 0, 10_000_000),
+            ("jobs.row_error_bytes_per_user", self.row_error_bytes_per_user, 0, 1024 * gib),
             ("jobs.retention_days", self.retention_days.into(), 1, 36_500),
         ] {
             problems.require_within(key, value, min..=max);
@@ -123,7 +127,14 @@ impl JobSettings {
             all: self.active.into(),
             per_user: self.active_per_user.into(),
             bytes_per_user: i64::try_from(self.bytes_per_user).unwrap_or(i64::MAX),
+            running_per_user: self.running_per_user.into(),
         }
+    }
+
+    /// The limits of stored bad rows.
+    pub fn report_limits(&self) -> ReportLimits {
+        let bytes = i64::try_from(self.row_error_bytes_per_user).unwrap_or(i64::MAX);
+        ReportLimits { per_job: self.row_errors, bytes_per_user: bytes }
     }
 
     /// Wait before the next attempt after this number of attempts, before jitter. At most 10 min.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
+use linnet_domain::{Event, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 
-use super::{JobLimits, LinkCreation, Store, StoreError, events, jobs, links, users};
+use super::{CreatedJob, JobLimits, LinkCreation, Store, StoreError, events, jobs, links, users};
 
 /// How long a response is kept.
 const RETENTION: Duration = Duration::from_hours(24);
@@ -133,7 +133,7 @@ impl IdempotentTransaction {
         &mut self,
         new: &NewJob,
         limits: JobLimits,
-    ) -> Result<Option<Job>, StoreError> {
+    ) -> Result<Option<CreatedJob>, StoreError> {
         jobs::create_job_on(self.connection(), new, limits).await
     }
 

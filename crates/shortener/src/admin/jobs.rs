@@ -1,12 +1,11 @@
 //! `admin jobs`: lists, shows, cancels and replays bulk jobs.
 
 use crate::config::Settings;
-use linnet_domain::{Job, JobFilter, JobId, Lane, Page, PageStart, SortKey, Visibility};
-use linnet_jobs::{notice_command, upload};
-use linnet_platform::redis_connection;
+use linnet_domain::{Job, JobFilter, JobId, Page, PageStart, SortKey, Visibility};
+use linnet_jobs::upload;
 use linnet_store::{JobChange, Store};
 
-use super::{AdminError, Jobs, ListJobs, terminal::say};
+use super::{AdminError, Jobs, ListJobs};
 
 /// Runs a subcommand.
 pub(super) async fn run(
@@ -24,11 +23,7 @@ pub(super) async fn run(
             upload::remove(&settings.jobs.upload_dir.join(name));
             job
         }
-        Jobs::Replay { id } => {
-            let (job, lane) = done(*id, store.replay_job(*id, Visibility::All).await?)?;
-            announce(settings, lane, job.id).await;
-            job
-        }
+        Jobs::Replay { id } => done(*id, store.replay_job(*id, Visibility::All).await?)?,
     };
     show(&job);
     Ok(())
@@ -81,15 +76,5 @@ fn done<T>(id: JobId, change: JobChange<T>) -> Result<T, AdminError> {
             let state = if job.is_dead { "dead" } else { job.state.as_str() };
             Err(AdminError::JobState { id, state })
         }
-    }
-}
-
-async fn announce(settings: &Settings, lane: Lane, id: JobId) {
-    let announced = async {
-        let mut connection = redis_connection::pool(&settings.redis, 1).ok()?.get().await.ok()?;
-        notice_command(lane, id).query_async::<String>(&mut *connection).await.ok()
-    };
-    if announced.await.is_none() {
-        say("Redis cannot be reached: the job starts when it recovers");
     }
 }

@@ -15,6 +15,9 @@ use super::{
     reports::insert_reports,
 };
 
+/// A bad row: line, problems, and the cells as they were uploaded.
+pub type BadRow = (i64, Vec<RowProblem>, Vec<String>);
+
 /// The result of a chunk.
 #[derive(Debug, Default)]
 pub struct ChunkProgress {
@@ -26,12 +29,21 @@ pub struct ChunkProgress {
     pub written: i64,
     /// Rows that were ignored because they exist already.
     pub skipped: i64,
-    /// The bad rows: line, problems, and the row as it was uploaded.
-    pub bad: Vec<(i64, Vec<RowProblem>, Vec<String>)>,
+    /// The bad rows.
+    pub bad: Vec<BadRow>,
     /// Ignored columns that are known so far.
     pub unknown_columns: Vec<String>,
     /// Whether this was the last chunk.
     pub is_last: bool,
+}
+
+/// Limits of the reports of bad rows. Further bad rows are only counted.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportLimits {
+    /// Most reports of one job.
+    pub per_job: usize,
+    /// Most bytes of the reports of all jobs of one owner. Jobs without an owner share one limit.
+    pub bytes_per_user: i64,
 }
 
 /// A transaction of the worker to which a job belongs.
@@ -43,15 +55,15 @@ pub struct ChunkTransaction {
     reached: (i64, i64),
     /// The number of reports that may still be stored.
     free_reports: usize,
+    report_bytes_per_user: i64,
 }
 
 impl Store {
-    /// Begins a chunk. `None` if the job no longer belongs to the worker. At most `max_reports` reports of a job are
-    /// stored; further bad rows are only counted.
+    /// Begins a chunk. `None` if the job no longer belongs to the worker.
     pub async fn begin_chunk(
         &self,
         run: &JobRun,
-        max_reports: usize,
+        limits: ReportLimits,
     ) -> Result<Option<ChunkTransaction>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let row = sqlx::query!(
@@ -67,7 +79,10 @@ impl Store {
             job_id: run.id,
             last_event: row.last_event,
             reached: (row.resume_offset, row.resume_line),
-            free_reports: max_reports.saturating_sub(usize::try_from(row.rows_failed).unwrap_or(0)),
+            free_reports: limits
+                .per_job
+                .saturating_sub(usize::try_from(row.rows_failed).unwrap_or(0)),
+            report_bytes_per_user: limits.bytes_per_user,
         }))
     }
 }
@@ -90,25 +105,13 @@ impl ChunkTransaction {
         lease: Duration,
     ) -> Result<(), StoreError> {
         let failed = i64::try_from(progress.bad.len()).unwrap_or(i64::MAX);
-        let mut event = self.last_event;
-        let reports: Vec<RowReport> = progress
-            .bad
-            .into_iter()
-            .take(self.free_reports)
-            .map(|(line, errors, cells)| {
-                event += 1;
-                RowReport { event, line, errors, cells }
-            })
-            .collect();
-        if !reports.is_empty() {
-            insert_reports(&mut self.transaction, self.job_id, &reports).await?;
-        }
+        let (event, report_bytes) = self.insert_reports(progress.bad).await?;
         sqlx::query!(
             "UPDATE jobs SET resume_offset = $2, resume_line = $3,
                     rows_read = rows_read + $4 + $5 + $6, rows_written = rows_written + $4,
                     rows_skipped = rows_skipped + $5, rows_failed = rows_failed + $6,
                     unknown_columns = $7, attempts = 0, error_code = NULL, error_message = NULL,
-                    last_event = $8, lease_until = clock_timestamp() + make_interval(secs => $9),
+                    last_event = $8, report_bytes = report_bytes + $11, lease_until = clock_timestamp() + make_interval(secs => $9),
                     state = CASE WHEN $10 THEN 'succeeded' ELSE state END,
                     finished_at = CASE WHEN $10 THEN clock_timestamp() END
               WHERE id = $1",
@@ -121,11 +124,50 @@ impl ChunkTransaction {
             &progress.unknown_columns,
             event + 1,
             lease.as_secs_f64(),
-            progress.is_last
+            progress.is_last,
+            report_bytes
         )
         .execute(&mut *self.transaction)
         .await?;
         self.transaction.commit().await?;
         Ok(())
     }
+
+    /// Stores the bad rows that fit the limits. Returns the last event's number and the bytes that were stored.
+    async fn insert_reports(&mut self, bad: Vec<BadRow>) -> Result<(i64, i64), StoreError> {
+        let mut event = self.last_event;
+        if bad.is_empty() || self.free_reports == 0 {
+            return Ok((event, 0));
+        }
+        let stored = sqlx::query_scalar!(
+            r#"SELECT COALESCE(sum(report_bytes), 0)::bigint AS "sum!" FROM jobs
+                WHERE report_bytes > 0 AND COALESCE(user_id, 0) = (
+                      SELECT COALESCE(user_id, 0) FROM jobs WHERE id = $1)"#,
+            self.job_id.get()
+        )
+        .fetch_one(&mut *self.transaction)
+        .await?;
+        let (mut bytes, mut reports) = (0, Vec::new());
+        for (line, errors, cells) in bad.into_iter().take(self.free_reports) {
+            let size = report_size(&errors, &cells);
+            if stored + bytes + size > self.report_bytes_per_user {
+                break;
+            }
+            bytes += size;
+            event += 1;
+            reports.push(RowReport { event, line, errors, cells });
+        }
+        if !reports.is_empty() {
+            insert_reports(&mut self.transaction, self.job_id, &reports).await?;
+        }
+        Ok((event, bytes))
+    }
+}
+
+/// Bytes of a report: its text, and a fixed part for its row and index entry.
+fn report_size(errors: &[RowProblem], cells: &[String]) -> i64 {
+    const ROW_BYTES: usize = 64;
+    let errors = errors.iter().map(|e| e.column.len() + e.code.len() + e.message.len());
+    let bytes = errors.chain(cells.iter().map(String::len)).sum::<usize>() + ROW_BYTES;
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -14,7 +14,7 @@ use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
 use linnet_domain::{
-    Job, JobFilter, JobId, JobKind, JobState, Lane, NewJob, Page, UserId, Visibility,
+    Job, JobFilter, JobId, JobKind, JobState, NewJob, Page, UserId, Visibility,
 };
 
 use super::{Store, StoreError, columns::numbers};
@@ -22,7 +22,7 @@ use super::{Store, StoreError, columns::numbers};
 use rows::{JobRow, job_query};
 
 pub use attempts::{AttemptEnd, JobClaim, JobRun};
-pub use chunks::{ChunkProgress, ChunkTransaction};
+pub use chunks::{BadRow, ChunkProgress, ChunkTransaction, ReportLimits};
 pub use queue::JobCounts;
 
 /// The maximum numbers of active jobs, which are queued or running.
@@ -34,6 +34,17 @@ pub struct JobLimits {
     pub per_user: i64,
     /// Bytes of the uploads of each owner's active jobs.
     pub bytes_per_user: i64,
+    /// Running jobs of each owner. The queue in Redis holds as many notices for an owner's jobs of one lane.
+    pub running_per_user: i64,
+}
+
+/// A job that was created.
+#[derive(Debug)]
+pub struct CreatedJob {
+    /// The job.
+    pub job: Job,
+    /// Whether to publish a notice now. The dispatcher publishes it later for a job that waits for its owner's others.
+    pub is_announced: bool,
 }
 
 /// The result of changing a job.
@@ -53,7 +64,7 @@ impl Store {
         &self,
         new: &NewJob,
         limits: JobLimits,
-    ) -> Result<Option<Job>, StoreError> {
+    ) -> Result<Option<CreatedJob>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         create_job_on(&mut connection, new, limits).await
     }
@@ -131,16 +142,16 @@ impl Store {
         self.change_result(cancelled, id, visible_to).await
     }
 
-    /// Returns a dead job to its queue. It continues after its last chunk. Returns it with its lane.
+    /// Returns a dead job to its queue, where the dispatcher finds it. It continues after its last chunk.
     pub async fn replay_job(
         &self,
         id: JobId,
         visible_to: Visibility,
-    ) -> Result<JobChange<(Job, Lane)>, StoreError> {
+    ) -> Result<JobChange<Job>, StoreError> {
         let query = job_query!(
             "UPDATE jobs SET state = 'queued', attempts = 0, dead_at = NULL, finished_at = NULL,
                     error_code = NULL, error_message = NULL, run_after = now(),
-                    announced_at = now(), last_event = last_event + 1
+                    announced_at = NULL, last_event = last_event + 1
               WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2) AND dead_at IS NOT NULL
               RETURNING",
             "",
@@ -148,11 +159,7 @@ impl Store {
             visible_to.owner_filter()
         );
         let row = observe_query("replay_job", query.fetch_optional(&self.pool)).await?;
-        let replayed = row.map(|row| {
-            let lane = Lane::of(row.is_large);
-            (Job::from(row), lane)
-        });
-        self.change_result(replayed, id, visible_to).await
+        self.change_result(row.map(Job::from), id, visible_to).await
     }
 
     /// Deletes a finished job with its reports. Returns the file name of its upload.
@@ -209,16 +216,24 @@ impl Store {
 }
 
 /// [`Store::create_job`] on a given connection.
+///
+/// Lanes run notices in the order of their arrival. So that many jobs of one owner do not precede another owner's job,
+/// no more of them are announced than may run; each one that ends is followed by a notice behind those of others.
 pub(super) async fn create_job_on(
     connection: &mut PgConnection,
     new: &NewJob,
     limits: JobLimits,
-) -> Result<Option<Job>, StoreError> {
+) -> Result<Option<CreatedJob>, StoreError> {
     let query = job_query!(
         "INSERT INTO jobs (kind, user_id, by_admin, format, on_conflict, dry_run, upload,
                            upload_bytes, is_large, columns, unknown_columns, announced_at,
                            null_columns)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8::bigint, $9, $10, $11, now(), $14
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8::bigint, $9, $10, $11,
+                CASE WHEN (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')
+                              AND user_id IS NOT DISTINCT FROM $2
+                              AND ((state = 'running' AND lease_until >= clock_timestamp())
+                                   OR (announced_at IS NOT NULL AND is_large = $9))) < $16
+                     THEN now() END, $14
           WHERE (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')) < $12
             AND (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')
                     AND user_id IS NOT DISTINCT FROM $2) < $13
@@ -241,8 +256,9 @@ pub(super) async fn create_job_on(
         limits.all,
         limits.per_user,
         &new.null_columns,
-        limits.bytes_per_user
+        limits.bytes_per_user,
+        limits.running_per_user
     );
     let row = observe_query("create_job", query.fetch_optional(connection)).await?;
-    Ok(row.map(Job::from))
+    Ok(row.map(|row| CreatedJob { is_announced: row.announced_at.is_some(), job: row.into() }))
 }

@@ -24,31 +24,40 @@ pub struct JobCounts {
 }
 
 impl Store {
-    /// Marks the due jobs as announced and returns them with their lanes. A job is due if it is queued, need not wait
-    /// for a retry and its owner has fewer than `per_user` running or announced jobs, or if its lease has expired. A
-    /// job with an expired lease is due again after `reannounce_after`.
+    /// Marks the due jobs as announced and returns them with their lanes, the owners in turns. A job is due if it is
+    /// queued, need not wait for a retry, and its owner has fewer than `per_user` jobs that run or are announced in its
+    /// lane; or if its lease has expired. A job with an expired lease is due again after `reannounce_after`.
     pub async fn due_jobs(
         &self,
         per_user: i64,
         reannounce_after: Duration,
     ) -> Result<Vec<(JobId, Lane)>, StoreError> {
+        // The comparison with 0, which is no id, can be hashed: with many owners, a nested loop takes seconds.
         let query = sqlx::query!(
             r#"WITH load AS (
-               SELECT user_id, count(*) AS running FROM jobs
+               SELECT user_id, count(*) FILTER (WHERE state = 'running') AS running,
+                      count(*) FILTER (WHERE state = 'queued' AND is_large) AS large,
+                      count(*) FILTER (WHERE state = 'queued' AND NOT is_large) AS small
+                 FROM jobs
                 WHERE (state = 'running' AND lease_until >= clock_timestamp())
                    OR (state = 'queued' AND announced_at IS NOT NULL) GROUP BY user_id
              ), due AS (
-               SELECT id, user_id, row_number() OVER (PARTITION BY user_id ORDER BY id) AS place
+               SELECT id, user_id, is_large,
+                      row_number() OVER (PARTITION BY user_id, is_large ORDER BY id) AS place
                  FROM jobs
                 WHERE (state = 'queued' AND announced_at IS NULL AND run_after <= now())
                    OR (state = 'running' AND lease_until < clock_timestamp()
                        AND (announced_at IS NULL
                             OR announced_at < clock_timestamp() - make_interval(secs => $2)))
+             ), announced AS (
+               UPDATE jobs SET announced_at = clock_timestamp()
+                 FROM due LEFT JOIN load ON COALESCE(load.user_id, 0) = COALESCE(due.user_id, 0)
+                WHERE jobs.id = due.id AND due.place <= $1
+                  AND due.place <= $1 - COALESCE(load.running, 0)
+                      - COALESCE(CASE WHEN due.is_large THEN load.large ELSE load.small END, 0)
+               RETURNING jobs.id, jobs.is_large, due.place
              )
-             UPDATE jobs SET announced_at = clock_timestamp()
-               FROM due LEFT JOIN load ON load.user_id IS NOT DISTINCT FROM due.user_id
-              WHERE jobs.id = due.id AND due.place <= $1 - COALESCE(load.running, 0)
-             RETURNING jobs.id AS "id: JobId", jobs.is_large"#,
+             SELECT id AS "id: JobId", is_large FROM announced ORDER BY place, id"#,
             per_user,
             reannounce_after.as_secs_f64()
         );

@@ -15,7 +15,7 @@ pub(super) struct JobRow {
     pub(super) dry_run: bool,
     pub(super) upload: String,
     pub(super) upload_bytes: i64,
-    pub(super) is_large: bool,
+    pub(super) announced_at: Option<DateTime<Utc>>,
     pub(super) resume_offset: i64,
     pub(super) rows_read: i64,
     pub(super) rows_written: i64,
@@ -38,7 +38,7 @@ macro_rules! job_query {
         sqlx::query_as!(
             JobRow,
             $before + r#" id AS "id: JobId", kind, state, user_id AS "user_id: UserId", format,
-                on_conflict, dry_run, upload, upload_bytes, is_large, resume_offset, rows_read,
+                on_conflict, dry_run, upload, upload_bytes, announced_at, resume_offset, rows_read,
                 rows_written, rows_skipped, rows_failed, unknown_columns, attempts, error_code,
                 error_message, dead_at, last_event, created_at, started_at, finished_at "# + $after,
             $($argument),*

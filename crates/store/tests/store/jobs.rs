@@ -4,18 +4,20 @@ use linnet_domain::{
     Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
     UserId, Visibility,
 };
-use linnet_store::{AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, Store};
+use linnet_store::{AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, ReportLimits, Store};
 use sqlx::PgPool;
 
 use crate::support::{count, create_user};
 
-const LIMITS: JobLimits = JobLimits { all: 1_000, per_user: 1_000, bytes_per_user: i64::MAX };
-const LEASE: Duration = Duration::from_mins(10);
+pub(crate) const LIMITS: JobLimits =
+    JobLimits { all: 1_000, per_user: 1_000, bytes_per_user: i64::MAX, running_per_user: NO_LIMIT };
+pub(crate) const LEASE: Duration = Duration::from_mins(10);
 /// A lease that has expired.
 const NO_LEASE: Duration = Duration::ZERO;
 const NO_LIMIT: i64 = 1_000;
+pub(crate) const REPORTS: ReportLimits = ReportLimits { per_job: 100, bytes_per_user: i64::MAX };
 
-fn new_job(user_id: Option<UserId>) -> NewJob {
+pub(crate) fn new_job(user_id: Option<UserId>) -> NewJob {
     NewJob {
         kind: JobKind::ImportUrls,
         user_id,
@@ -33,10 +35,10 @@ fn new_job(user_id: Option<UserId>) -> NewJob {
 }
 
 async fn create(store: &Store, user_id: Option<UserId>) -> JobId {
-    store.create_job(&new_job(user_id), LIMITS).await.unwrap().expect("room for a job").id
+    store.create_job(&new_job(user_id), LIMITS).await.unwrap().expect("room for a job").job.id
 }
 
-async fn claim(store: &Store, id: JobId, worker: &str, lease: Duration) -> Box<JobRun> {
+pub(crate) async fn claim(store: &Store, id: JobId, worker: &str, lease: Duration) -> Box<JobRun> {
     match store.claim_job(id, worker, lease, NO_LIMIT).await.unwrap() {
         JobClaim::Claimed(run) => run,
         other => panic!("not claimed: {other:?}"),
@@ -56,7 +58,7 @@ async fn reset_announcements(pool: &PgPool) {
     sqlx::query("UPDATE jobs SET announced_at = NULL").execute(pool).await.unwrap();
 }
 
-fn progress(to: i64, written: i64, bad: &[i64], is_last: bool) -> ChunkProgress {
+pub(crate) fn progress(to: i64, written: i64, bad: &[i64], is_last: bool) -> ChunkProgress {
     let problem = || RowProblem {
         column: "original_url".to_owned(),
         code: "invalid".to_owned(),
@@ -149,7 +151,7 @@ async fn a_job_with_an_expired_lease_is_reassigned_and_its_former_worker_writes_
     let former = claim(&store, id, "former", NO_LEASE).await;
     assert_eq!((former.resume_offset, former.resume_line), (0, 0));
     let mut chunk =
-        store.begin_chunk(&former, 100).await.unwrap().expect("the job belongs to the worker");
+        store.begin_chunk(&former, REPORTS).await.unwrap().expect("the job belongs to the worker");
     write_a_link(chunk.connection(), "first").await;
     chunk.commit(progress(100, 1, &[3], false), NO_LEASE).await.unwrap();
 
@@ -168,7 +170,7 @@ async fn a_job_with_an_expired_lease_is_reassigned_and_its_former_worker_writes_
     let taken = store.claim_job(id, "third", LEASE, NO_LIMIT).await.unwrap();
     assert!(matches!(taken, JobClaim::NotClaimable), "{taken:?}");
 
-    assert!(store.begin_chunk(&former, 100).await.unwrap().is_none());
+    assert!(store.begin_chunk(&former, REPORTS).await.unwrap().is_none());
     assert!(!store.renew_job_lease(&former, LEASE).await.unwrap());
     assert!(!store.end_attempt(&former, AttemptEnd::Dead, &error()).await.unwrap());
     store.release_job(&former).await.unwrap();
@@ -178,7 +180,7 @@ async fn a_job_with_an_expired_lease_is_reassigned_and_its_former_worker_writes_
     // A chunk that began in time delays another claim until it commits, and then renews the lease.
     assert!(store.renew_job_lease(&successor, NO_LEASE).await.unwrap());
     let mut slow =
-        store.begin_chunk(&successor, 100).await.unwrap().expect("the job belongs to the worker");
+        store.begin_chunk(&successor, REPORTS).await.unwrap().expect("the job belongs to the worker");
     write_a_link(slow.connection(), "second").await;
     let waiting = tokio::spawn({
         let store = store.clone();
@@ -188,7 +190,7 @@ async fn a_job_with_an_expired_lease_is_reassigned_and_its_former_worker_writes_
     let claimed = waiting.await.unwrap();
     match claimed {
         JobClaim::NotClaimable => {
-            assert!(store.begin_chunk(&successor, 100).await.unwrap().is_some());
+            assert!(store.begin_chunk(&successor, REPORTS).await.unwrap().is_some());
         }
         other => panic!("the commit renewed the lease: {other:?}"),
     }
@@ -202,15 +204,15 @@ async fn a_dropped_chunk_is_rolled_back(pool: PgPool) {
     let id = create(&store, None).await;
     let run = claim(&store, id, "w", LEASE).await;
     let mut chunk =
-        store.begin_chunk(&run, 100).await.unwrap().expect("the job belongs to the worker");
+        store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
     assert_eq!(chunk.reached(), (0, 0));
     write_a_link(chunk.connection(), "gone").await;
     drop(chunk);
     let mut chunk =
-        store.begin_chunk(&run, 100).await.unwrap().expect("the job belongs to the worker");
+        store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
     write_a_link(chunk.connection(), "gone").await;
     chunk.commit(progress(50, 1, &[], false), LEASE).await.unwrap();
-    let chunk = store.begin_chunk(&run, 100).await.unwrap().expect("the job belongs to the worker");
+    let chunk = store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
     assert_eq!(chunk.reached(), (50, 5));
     assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 1);
 }
@@ -221,9 +223,10 @@ async fn bad_rows_have_consecutive_event_numbers_up_to_the_limit_of_reports(pool
     let id = create(&store, None).await;
     let run = claim(&store, id, "w", LEASE).await;
     let begun = job(&store, id).await.last_event;
-    let chunk = store.begin_chunk(&run, 4).await.unwrap().expect("the job belongs to the worker");
+    let four = ReportLimits { per_job: 4, ..REPORTS };
+    let chunk = store.begin_chunk(&run, four).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(100, 0, &[2, 3, 4], false), LEASE).await.unwrap();
-    let chunk = store.begin_chunk(&run, 4).await.unwrap().expect("the job belongs to the worker");
+    let chunk = store.begin_chunk(&run, four).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(200, 0, &[5, 6, 7], true), LEASE).await.unwrap();
     let ended = job(&store, id).await;
     assert_eq!((ended.state, ended.rows_failed), (JobState::Succeeded, 6));
@@ -253,7 +256,7 @@ async fn a_failed_attempt_is_retried_or_dead_or_refused(pool: PgPool) {
 
     let run = claim(&store, id, "w", LEASE).await;
     assert_eq!(run.attempts, 2);
-    let chunk = store.begin_chunk(&run, 100).await.unwrap().expect("the job belongs to the worker");
+    let chunk = store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(70, 7, &[], false), LEASE).await.unwrap();
     assert_eq!(job(&store, id).await.attempts, 0, "progress resets the attempts");
     assert!(store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
@@ -267,11 +270,11 @@ async fn a_failed_attempt_is_retried_or_dead_or_refused(pool: PgPool) {
         store.replay_job(id, Visibility::Owner(stranger)).await.unwrap(),
         JobChange::NotFound
     );
-    let JobChange::Done((replayed, lane)) = store.replay_job(id, Visibility::All).await.unwrap()
-    else {
+    let JobChange::Done(replayed) = store.replay_job(id, Visibility::All).await.unwrap() else {
         panic!("the job is dead")
     };
-    assert_eq!((replayed.state, replayed.is_dead, lane), (JobState::Queued, false, Lane::Small));
+    assert_eq!((replayed.state, replayed.is_dead), (JobState::Queued, false));
+    assert_eq!(store.due_jobs(1, LEASE).await.unwrap(), [(id, Lane::Small)]);
     assert_eq!((replayed.error, replayed.rows_read), (None, 7));
     assert!(matches!(
         store.replay_job(id, Visibility::All).await.unwrap(),
@@ -310,7 +313,7 @@ async fn must_16_only_the_owner_cancels_a_job_and_its_worker_loses_it(pool: PgPo
         panic!("the job is hers")
     };
     assert_eq!(cancelled.state, JobState::Cancelled);
-    assert!(store.begin_chunk(&run, 100).await.unwrap().is_none());
+    assert!(store.begin_chunk(&run, REPORTS).await.unwrap().is_none());
     assert!(!store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());
     let claimed = store.claim_job(id, "w", LEASE, NO_LIMIT).await.unwrap();
     assert!(matches!(claimed, JobClaim::NotClaimable), "{claimed:?}");
@@ -332,7 +335,7 @@ async fn a_released_job_is_due_at_once_and_the_attempt_does_not_count(pool: PgPo
     let seen = job(&store, id).await;
     assert_eq!((seen.state, seen.attempts), (JobState::Queued, 0));
     assert_eq!(store.due_jobs(NO_LIMIT, LEASE).await.unwrap().len(), 1);
-    assert!(store.begin_chunk(&run, 100).await.unwrap().is_none());
+    assert!(store.begin_chunk(&run, REPORTS).await.unwrap().is_none());
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -357,10 +360,10 @@ async fn lost_announcements_are_counted_and_reset(pool: PgPool) {
 async fn active_jobs_are_limited_per_owner_and_in_total(pool: PgPool) {
     let store = Store::new(pool);
     let ada = create_user(&store, "ada").await.id;
-    let limits = JobLimits { all: 3, per_user: 2, bytes_per_user: i64::MAX };
+    let limits = JobLimits { all: 3, per_user: 2, ..LIMITS };
     let make = async |user_id| store.create_job(&new_job(user_id), limits).await.unwrap();
     assert!(make(Some(ada)).await.is_some());
-    let second = make(Some(ada)).await.expect("room").id;
+    let second = make(Some(ada)).await.expect("room").job.id;
     assert!(make(Some(ada)).await.is_none(), "the limit of the owner is reached");
     assert!(make(None).await.is_some());
     assert!(make(None).await.is_none(), "the total limit is reached");
@@ -372,13 +375,13 @@ async fn active_jobs_are_limited_per_owner_and_in_total(pool: PgPool) {
 async fn must_26_uploads_of_active_jobs_are_limited_in_bytes_per_owner(pool: PgPool) {
     let store = Store::new(pool);
     let (ada, bob) = (create_user(&store, "ada").await.id, create_user(&store, "bob").await.id);
-    let limits = JobLimits { all: 100, per_user: 100, bytes_per_user: 250 };
+    let limits = JobLimits { bytes_per_user: 250, ..LIMITS };
     let make = async |user_id, upload_bytes| {
         let job = NewJob { upload_bytes, ..new_job(user_id) };
         store.create_job(&job, limits).await.unwrap()
     };
     assert!(make(Some(ada), 251).await.is_none());
-    let first = make(Some(ada), 150).await.expect("room").id;
+    let first = make(Some(ada), 150).await.expect("room").job.id;
     assert!(make(Some(ada), 101).await.is_none(), "the owner's bytes are used up");
     assert!(make(Some(ada), 100).await.is_some());
     assert!(make(Some(bob), 250).await.is_some(), "each owner has its own");

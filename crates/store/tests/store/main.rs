@@ -12,6 +12,7 @@ mod events;
 mod export;
 mod idempotency;
 mod import;
+mod job_turns;
 mod jobs;
 mod keys;
 mod limits;

@@ -15,9 +15,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
-use linnet_domain::{Event, Job, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
+use linnet_domain::{Event, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 use linnet_store::{
-    IdempotencyClaim, IdempotentTransaction, JobLimits, LinkCreation, Store, StoreError,
+    CreatedJob, IdempotencyClaim, IdempotentTransaction, JobLimits, LinkCreation, Store, StoreError,
     StoredResponse,
 };
 
@@ -178,7 +178,7 @@ impl Creator<'_> {
         &mut self,
         new: &NewJob,
         limits: JobLimits,
-    ) -> Result<Option<Job>, StoreError> {
+    ) -> Result<Option<CreatedJob>, StoreError> {
         match self {
             Self::Plain(state) => state.store.create_job(new, limits).await,
             Self::Keyed(first) => first.create_job(new, limits).await,

@@ -10,7 +10,7 @@ use linnet_domain::{
     Job, JobFilter, JobId, JobKind, JobState,
     rules::{Violation, string},
 };
-use linnet_jobs::{publish_notice, upload};
+use linnet_jobs::upload;
 use linnet_store::JobChange;
 
 use super::{
@@ -145,12 +145,7 @@ pub(crate) async fn replay(
     id: IdGuard<JobId>,
 ) -> Result<HttpResponse, ApiError> {
     match state.store.replay_job(id.0, caller.visibility()).await? {
-        JobChange::Done((job, lane)) => {
-            if let Err(error) = publish_notice(&state.announcer.redis, lane, job.id).await {
-                tracing::debug!(%error, "job announcement failed; the dispatcher will find the job");
-            }
-            Ok(HttpResponse::Accepted().json(job))
-        }
+        JobChange::Done(job) => Ok(HttpResponse::Accepted().json(job)),
         JobChange::WrongState(job) => Err(wrong_state(&job, "only a dead job can be replayed")),
         JobChange::NotFound => Err(absent()),
     }
