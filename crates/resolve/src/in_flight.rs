@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use linnet_platform::single_flight::{SingleFlight, SingleFlightError};
+use linnet_platform::{
+    byte_budget::ByteBudget,
+    client_network::ClientNetwork,
+    single_flight::{SingleFlight, SingleFlightError},
+};
 
 use super::l1::L1Entry;
 
@@ -12,30 +16,55 @@ pub enum LookupError {
     /// PostgreSQL cannot be reached, and no cache has the code.
     #[error("PostgreSQL cannot be reached")]
     Unavailable,
-    /// `resolve.max_in_flight_lookups` lookups are in flight.
+    /// `resolve.max_in_flight_lookups` lookups are in flight, or the client has started its share of them.
     #[error("too many lookups are in flight")]
     Overloaded,
 }
 
 pub(super) type LookupResult = Result<Arc<L1Entry>, LookupError>;
 
+/// One client's share of the lookups in flight. While the database is slow, a client that requests many codes at once
+/// leaves room for others. Joining a lookup takes nothing.
+const SHARE: usize = 8;
+
+/// A client; `None` without an address.
+type Client = Option<ClientNetwork>;
+
 /// The lookups in flight, by code. Clones share them: one set for all server threads of a process.
 #[derive(Clone)]
-pub struct InFlightLookups(Arc<SingleFlight<Box<str>, LookupResult>>);
+pub struct InFlightLookups {
+    flights: Arc<SingleFlight<Box<str>, LookupResult>>,
+    /// Counts the lookups that each client has started.
+    started: ByteBudget<Client>,
+}
 
 impl InFlightLookups {
-    /// At most `limit` lookups are in flight at a time.
+    /// At most `limit` lookups are in flight at a time, an eighth of them started by one client.
     pub fn new(limit: usize) -> Self {
-        Self(SingleFlight::new(limit))
+        let share = (limit / SHARE).max(1);
+        Self { flights: SingleFlight::new(limit), started: ByteBudget::new(limit, share) }
     }
 
     /// Waits for the lookup of `code` that is in flight, or starts one with `look_up`.
-    pub(super) async fn run<F, Fut>(&self, code: &str, look_up: F) -> LookupResult
+    pub(super) async fn run<F, Fut>(&self, code: &str, client: Client, look_up: F) -> LookupResult
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = LookupResult> + Send + 'static,
     {
-        self.0.run(code.into(), look_up).await?
+        let start = || {
+            let mut share = self.started.reserve(client);
+            let granted = share.grow(1);
+            let look_up = granted.is_ok().then(look_up);
+            async move {
+                // Held until the result is there.
+                let _share = share;
+                match look_up {
+                    Some(look_up) => look_up.await,
+                    None => Err(LookupError::Overloaded),
+                }
+            }
+        };
+        self.flights.run(code.into(), start).await?
     }
 }
 
@@ -74,7 +103,7 @@ mod tests {
                     gate.wait().await;
                     Ok(negative_entry())
                 };
-                lookups.run("abc", look_up).await
+                lookups.run("abc", None, look_up).await
             }));
         }
         gate.wait().await;
@@ -82,7 +111,45 @@ mod tests {
             assert!(task.await.unwrap().is_ok());
         }
         assert_eq!(count.load(Ordering::Relaxed), 1);
-        assert!(lookups.0.is_empty());
+        assert!(lookups.flights.is_empty());
+        assert_eq!(lookups.started.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn must_26_client_with_its_share_of_lookups_leaves_room_for_others() {
+        let client = |last| Some(ClientNetwork::from(std::net::IpAddr::from([192, 0, 2, last])));
+        let lookups = InFlightLookups::new(16);
+        let mut held = Vec::new();
+        let mut gates = Vec::new();
+        for code in ["one", "two"] {
+            let (gate, opened) = tokio::sync::oneshot::channel::<()>();
+            gates.push(gate);
+            let look_up = || async move {
+                let _ = opened.await;
+                Ok(negative_entry())
+            };
+            let lookups = lookups.clone();
+            held.push(tokio::spawn(async move { lookups.run(code, client(1), look_up).await }));
+        }
+        while lookups.started.used() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let look_up = || async { Ok(negative_entry()) };
+        let refused = lookups.run("three", client(1), look_up).await;
+        assert!(matches!(refused, Err(LookupError::Overloaded)), "a third lookup of the client");
+        assert!(lookups.run("three", client(2), look_up).await.is_ok(), "another client");
+        // The client may wait for lookups that are in flight.
+        let joined = tokio::spawn({
+            let lookups = lookups.clone();
+            async move { lookups.run("one", client(1), look_up).await }
+        });
+        gates.clear();
+        assert!(joined.await.unwrap().is_ok());
+        for lookup in held {
+            assert!(lookup.await.unwrap().is_ok());
+        }
+        assert!(lookups.run("three", client(1), look_up).await.is_ok(), "its share is free again");
+        assert_eq!(lookups.started.used(), 0);
     }
 
     #[test]

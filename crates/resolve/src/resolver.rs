@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use linnet_platform::redis_client::{RedisClient, RedisUnavailable};
+use linnet_platform::{
+    client_network::ClientNetwork,
+    redis_client::{RedisClient, RedisUnavailable},
+};
 
 use linnet_store::{Store, StoreError};
 
@@ -60,15 +63,20 @@ impl Resolver {
         Some(Resolved(entry))
     }
 
-    /// Looks the code up in L2, then in PostgreSQL, or joins the lookup of it that is in flight.
-    pub async fn resolve(&self, code: &str) -> Result<Resolved, LookupError> {
+    /// Looks the code up in L2, then in PostgreSQL, or joins the lookup of it that is in flight. `client` is charged for
+    /// a lookup that it starts, until it ends.
+    pub async fn resolve(
+        &self,
+        code: &str,
+        client: Option<ClientNetwork>,
+    ) -> Result<Resolved, LookupError> {
         let mut began = false;
         let look_up = || {
             began = true;
             let (resolver, code) = (self.clone(), Box::<str>::from(code));
             async move { resolver.look_up(&code).await }
         };
-        let result = self.in_flight.run(code, look_up).await;
+        let result = self.in_flight.run(code, client, look_up).await;
         if !began {
             self.metrics.coalesced.add(1);
         }

@@ -12,7 +12,7 @@ use linnet_domain::MAX_CODE_LENGTH;
 use super::{
     limited::redirect_limited,
     metrics::ResolveOutcome,
-    request::code_of,
+    request::{client_of, code_of},
     response::{Refusal, keeps_method, redirect_to, refuse, remaining_s},
     state::{ResolveState, Visit},
 };
@@ -56,7 +56,7 @@ async fn resolve(
     let local = state.resolver.resolve_local(&mut state.hot.borrow_mut(), code, began);
     let resolved: Resolved = match local {
         Some(resolved) => resolved,
-        None => state.resolver.resolve(code).await?,
+        None => state.resolver.resolve(code, client_of(request)).await?,
     };
     let version = resolved.entry().version;
     match &resolved.entry().resolution {
