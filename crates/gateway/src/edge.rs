@@ -71,6 +71,7 @@ impl Edge {
     fn add_headers(
         &self,
         origin: Option<HeaderValue>,
+        is_options: bool,
         response: &mut ServiceResponse<impl MessageBody>,
     ) {
         let head = response.response_mut().head_mut();
@@ -85,6 +86,10 @@ impl Edge {
         }
         if !self.origins.is_empty() {
             headers.append(header::VARY, HeaderValue::from_static("origin"));
+            if is_options {
+                let by_method = HeaderValue::from_static("access-control-request-method");
+                headers.append(header::VARY, by_method);
+            }
         }
         if let Some(origin) = origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -100,6 +105,7 @@ pub(crate) async fn edge<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let origin = edge.allowed_origin(request.headers());
+    let is_options = request.method() == Method::OPTIONS;
     let mut response = if origin.is_some() && is_preflight(&request) {
         let preflight = HttpResponse::NoContent()
             .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS))
@@ -110,7 +116,7 @@ pub(crate) async fn edge<B: MessageBody + 'static>(
     } else {
         next.call(request).await?.map_into_left_body()
     };
-    edge.add_headers(origin, &mut response);
+    edge.add_headers(origin, is_options, &mut response);
     Ok(response)
 }
 

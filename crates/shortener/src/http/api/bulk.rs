@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use actix_web::{HttpResponse, http::StatusCode, web};
+use actix_web::{HttpResponse, http::StatusCode, middleware::from_fn, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +16,7 @@ use super::{
         Ids, JsonBody,
         declare::{Required, RequiredBody, body},
     },
+    format::vary_by_prefer,
     import::import_urls,
     urls::UrlPatch,
 };
@@ -65,6 +66,7 @@ pub(crate) struct UrlBulkResult {
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::resource("/urls/bulk")
+            .wrap(from_fn(vary_by_prefer))
             .route(web::post().to(import_urls))
             .route(web::patch().to(update))
             .route(web::delete().to(delete)),

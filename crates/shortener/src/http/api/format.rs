@@ -79,6 +79,16 @@ pub(super) async fn vary_by_accept<B: MessageBody + 'static>(
     Ok(response)
 }
 
+/// Like [`vary_by_accept`], for resources whose response depends on `Prefer`.
+pub(super) async fn vary_by_prefer<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let mut response = next.call(request).await?;
+    response.headers_mut().append(VARY, HeaderValue::from_static("prefer"));
+    Ok(response)
+}
+
 impl FromRequest for Accepted {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;

@@ -6,3 +6,4 @@
 mod api;
 mod bodies;
 mod requests;
+mod stalled_bodies;

@@ -8,6 +8,7 @@ use std::{fs::File, io::Read as _, path::Path, time::Duration};
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header::HeaderName},
+    middleware::from_fn,
     web,
 };
 use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
@@ -21,11 +22,13 @@ use linnet_import::{
     source::{FORMAT_BYTES, Rows, SourceError, format_of},
 };
 use linnet_jobs::{publish_notice, upload::UploadError};
+use linnet_store::CreatedJob;
 
 use super::{
     super::error::ApiError,
     ApiState, Caller,
     fields::QueryFields,
+    format::vary_by_prefer,
     idempotency::{self, CreatedResponse, IdempotencyKey, IdempotencyParams},
     slots::refused,
 };
@@ -37,7 +40,11 @@ pub(super) use options::{Options, Prefer};
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(web::resource("/users/bulk").route(web::post().to(import_users)));
+    cfg.service(
+        web::resource("/users/bulk")
+            .wrap(from_fn(vary_by_prefer))
+            .route(web::post().to(import_users)),
+    );
 }
 
 /// A job, in the response to the request that created it.
@@ -156,17 +163,19 @@ impl UploadRequest {
         let (state, caller, request) = (&self.state, &self.caller, request.as_bytes());
         let response = idempotency::once(state, caller, self.key, request, async |creator| {
             let job = creator.create_job(&new, jobs.settings.limits()).await?;
-            let job = job.ok_or_else(too_many)?;
+            let CreatedJob { job, is_announced } = job.ok_or_else(too_many)?;
             let location = format!("/api/v1/jobs/{}", job.id);
-            created = Some(job.clone());
+            created = Some((job.clone(), is_announced));
             CreatedResponse::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
         })
         .await?;
         // A replayed response needs no second file.
-        let Some(job) = created else { return Ok(response) };
+        let Some((job, is_announced)) = created else { return Ok(response) };
         body.upload.keep();
         let lane = Lane::of(new.is_large);
-        if let Err(error) = publish_notice(&self.state.announcer.redis, lane, job.id).await {
+        if is_announced
+            && let Err(error) = publish_notice(&self.state.announcer.redis, lane, job.id).await
+        {
             tracing::debug!(%error, "job announcement failed; the dispatcher will find the job");
         }
         match self.prefer.wait() {
