@@ -4,12 +4,17 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use linnet_system_tests::{Client, Postgres, Stack, client::Method, eventually};
 use serde_json::json;
 use sqlx::Row as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 /// Documentation addresses (RFC 5737, RFC 3849). Their networks may be logged: 203.0.113.0 and 2001:db8:4b1d.
 const ADDRESSES: [&str; 2] = ["203.0.113.77", "2001:db8:4b1d:77:a:b:c:d"];
@@ -20,6 +25,10 @@ const ADDRESS_FORMS: [&str; 6] =
 const AGENT: &str =
     "MarkedAgent Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const AGENT_MARK: &str = "MarkedAgent";
+/// Data that is stored nowhere: path and query of the referring page, the query of a short link, cookies, trace state.
+const UNSTORED: [&str; 5] =
+    ["MarkedPath", "MarkedQuery", "MarkedLinkQuery", "MarkedCookie", "MarkedTraceState"];
+const REFERRER: &str = "https://referrer.example/MarkedPath?x=MarkedQuery#MarkedPath";
 const EMAIL: &str = "marked.person@privacy.test";
 const EMAIL_MARK: &str = "marked.person";
 
@@ -30,6 +39,9 @@ type Places = BTreeSet<String>;
 async fn send_marked_requests(stack: &Stack, address: &str) {
     let marked = |client: &Client, method: Method, path: &str| {
         let request = client.request(method, path).header("x-forwarded-for", address);
+        let request = request.header("referer", REFERRER).header("cookie", "c=MarkedCookie");
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let request = request.header("traceparent", trace).header("tracestate", "x=MarkedTraceState");
         request.user_agent(AGENT)
     };
     let (admin, visitor) = (stack.client(), stack.client().anonymous());
@@ -49,7 +61,8 @@ async fn send_marked_requests(stack: &Stack, address: &str) {
         let code = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
         let path = format!("/{}", code["short_code"].as_str().unwrap());
         for _ in 0..5 {
-            assert_eq!(get(&visitor, &path).await.status, 302);
+            let visited = format!("{path}?email=MarkedLinkQuery");
+            assert_eq!(get(&visitor, &visited).await.status, 302);
         }
     }
     // Failures are logged in more detail than successes.
@@ -91,6 +104,48 @@ async fn send_marked_email(stack: &Stack) {
     }
     let command = ["admin", "create-key", "--username", "x", "--email", EMAIL];
     let (_, _, _) = stack.cli(&command).await;
+}
+
+/// Marked data in what users store on purpose: details of events, and a job that is rejected.
+async fn send_marked_events(client: &Client) {
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let event = json!({"url_id": link["id"], "event_type": "x", "details": {"mark": "MarkedDetails"}});
+    assert_eq!(client.post("/api/v1/events", &event).send().await.status, 201);
+    let path = format!("/api/v1/events?url_id={}", link["id"]);
+    assert!(client.get(&path).send().await.text().contains("MarkedDetails"));
+    let export = client.get("/api/v1/urls/export").send().await;
+    assert_eq!(export.status, 200);
+}
+
+/// Receives traces. Returns the endpoint, and everything that arrives.
+async fn start_collector() -> (String, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let received = Arc::<Mutex<Vec<u8>>>::default();
+    let bytes = Arc::clone(&received);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let bytes = Arc::clone(&bytes);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 * 1024];
+                loop {
+                    // A request has ended when the client waits.
+                    let pause = Duration::from_millis(100);
+                    match tokio::time::timeout(pause, stream.read(&mut buffer)).await {
+                        Ok(Ok(count @ 1..)) => bytes.lock().unwrap().extend(&buffer[..count]),
+                        Ok(_) => return,
+                        Err(_) => {
+                            let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                            let _ = stream.write_all(response).await;
+                            // The next request, or the end of the connection.
+                            let _ = stream.readable().await;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (endpoint, received)
 }
 
 /// All files below `folder`, through links to directories of Redis and nginx.
@@ -146,6 +201,18 @@ async fn places_of(stack: &Stack, marks: &[&str]) -> Places {
     places
 }
 
+async fn assert_traces_contain_no_mark(traces: &Mutex<Vec<u8>>) {
+    eventually(Duration::from_secs(20), "traces arrive", || async {
+        contains(&traces.lock().unwrap(), "/api/v1/urls").then_some(())
+    })
+    .await;
+    let traces = traces.lock().unwrap();
+    let others = [AGENT_MARK, EMAIL_MARK, "MarkedDetails"];
+    for mark in ADDRESS_FORMS.iter().chain(&UNSTORED).chain(&others) {
+        assert!(!contains(&traces, mark), "traces contain {mark}");
+    }
+}
+
 async fn redis_keys(stack: &Stack) -> Vec<String> {
     let client = redis::Client::open(stack.redis_url("operator")).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
@@ -158,8 +225,10 @@ fn names(places: &[&str]) -> Places {
 
 #[tokio::test]
 async fn must_31_personal_data_is_found_only_where_the_privacy_page_names_it() {
+    let (endpoint, traces) = start_collector().await;
     let mut stack = Stack::builder()
         .postgres(Postgres::Own)
+        .env("LINNET__TELEMETRY__OTLP_ENDPOINT", endpoint)
         .workers(1)
         .redis_env("LINNET_REDIS_APPENDONLY", "yes")
         .nginx_env("LINNET_NGINX_TRUSTED_PROXIES", "127.0.0.1")
@@ -176,6 +245,7 @@ async fn must_31_personal_data_is_found_only_where_the_privacy_page_names_it() {
         send_marked_requests(&stack, address).await;
     }
     send_marked_email(&stack).await;
+    send_marked_events(&stack.client()).await;
     let keys = redis_keys(&stack).await;
     assert!(keys.iter().any(|key| key.starts_with("linnet:rate:a:")), "{keys:?}");
     // While Redis is down, clicks go to the spool, and failures of it to the logs.
@@ -201,6 +271,10 @@ async fn must_31_personal_data_is_found_only_where_the_privacy_page_names_it() {
     let named = names(&["table idempotency_keys", "table job_row_errors", "table users"]);
     assert!(emails.is_subset(&named), "e-mail addresses: {emails:?}");
     assert!(emails.contains("table users"), "the test finds nothing: {emails:?}");
+    assert_eq!(places_of(&stack, &UNSTORED).await, Places::new(), "what is stored nowhere");
+    let details = places_of(&stack, &["MarkedDetails"]).await;
+    assert_eq!(details, names(&["table events"]), "details of events");
+    assert_traces_contain_no_mark(&traces).await;
     // The search itself works: the log contains what it may.
     let networks = places_of(&stack, &["203.0.113.0"]).await;
     assert_eq!(networks, names(&["nginx/logs/access.log"]), "networks");
