@@ -86,6 +86,8 @@ ids! {
     JobId;
     /// The id of an event or a click; both come from one sequence.
     EventId;
+    /// The id of a ban of a host or of a short code.
+    BanId;
     /// The id of an outbox row, which is a change that is not yet published to the caches.
     OutboxId;
 }

@@ -1,6 +1,7 @@
 //! The types and rules of links, users, API keys, events, clicks and jobs. No I/O, no async.
 
 mod api_key;
+mod ban;
 mod click;
 mod event;
 mod event_details;
@@ -25,10 +26,11 @@ mod visibility;
 mod zone;
 
 pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
+pub use ban::{BannedCode, BannedHost, MAX_REASON};
 pub use click::{ClickKind, ClickValue, PURPOSE_HEADERS, ValueKind, is_speculative};
 pub use event::{Event, EventFilter, EventType, NewEvent};
 pub use event_details::{EventDetails, ONCE_RULE};
-pub use ids::{EventId, InvalidId, JobId, LinkId, OutboxId, UserId};
+pub use ids::{BanId, EventId, InvalidId, JobId, LinkId, OutboxId, UserId};
 pub use job::{
     Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
     RowReport,

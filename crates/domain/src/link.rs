@@ -25,6 +25,10 @@ pub struct Link {
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
+    /// When an administrator took it down; until the takedown ends, it is inactive.
+    pub taken_down_at: Option<DateTime<Utc>>,
+    /// Why it is taken down.
+    pub takedown_reason: Option<String>,
 }
 
 /// A link to create.

@@ -141,6 +141,10 @@ pub static ROUTES: &[Route] = &[
             (Method::DELETE, Scope::UrlsWrite),
         ],
     ),
+    Route::new(
+        "/api/v1/urls/{id}/takedown",
+        &[(Method::PUT, Scope::Admin), (Method::DELETE, Scope::Admin)],
+    ),
     Route::new("/api/v1/urls/{id}/stats", &[(Method::GET, Scope::UrlsRead)]),
     Route::new("/api/v1/urls/{id}/live", &[(Method::GET, Scope::UrlsRead)]).streamed(),
     Route::new("/api/v1/stats", &[(Method::GET, Scope::UrlsRead)]),
@@ -190,6 +194,16 @@ pub static ROUTES: &[Route] = &[
             (Method::DELETE, Scope::UsersWrite),
         ],
     ),
+    Route::new(
+        "/api/v1/banned-hosts",
+        &[(Method::GET, Scope::Admin), (Method::POST, Scope::Admin)],
+    ),
+    Route::new("/api/v1/banned-hosts/{id}", &[(Method::DELETE, Scope::Admin)]),
+    Route::new(
+        "/api/v1/banned-codes",
+        &[(Method::GET, Scope::Admin), (Method::POST, Scope::Admin)],
+    ),
+    Route::new("/api/v1/banned-codes/{id}", &[(Method::DELETE, Scope::Admin)]),
 ];
 
 #[cfg(test)]
@@ -209,7 +223,7 @@ mod tests {
         assert_eq!(urls.scope(&Method::DELETE), None);
         let reading = [Scope::UrlsRead, Scope::UsersRead];
         for route in ROUTES {
-            for (method, scope) in route.methods {
+            for (method, scope) in route.methods.iter().filter(|(_, s)| *s != Scope::Admin) {
                 assert_eq!(
                     reading.contains(scope),
                     *method == Method::GET,

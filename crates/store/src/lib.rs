@@ -6,6 +6,7 @@
 //! * A query with a [`Visibility`](linnet_domain::Visibility) treats invisible rows as missing.
 //! * A missing row is `None`. [`StoreError`] is for failures.
 
+mod bans;
 mod clicks;
 mod columns;
 mod copy;
@@ -25,7 +26,6 @@ mod pool;
 mod resolve;
 mod settings;
 mod stats;
-mod takedowns;
 mod timeouts;
 mod users;
 
@@ -42,7 +42,8 @@ pub use import::{
     ImportEvent, ImportLink, ImportUser, RowOutcome, WriteFuture, WriteOptions, WriteRows,
 };
 pub use jobs::{
-    AttemptEnd, ChunkProgress, ChunkTransaction, JobChange, JobClaim, JobCounts, JobLimits, JobRun,
+    AttemptEnd, BadRow, ChunkProgress, ChunkTransaction, CreatedJob, JobChange, JobClaim, JobCounts,
+    JobLimits, JobRun, ReportLimits,
 };
 pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LinkCreation};

@@ -28,6 +28,9 @@ schemathesis.openapi.format(
     ),
 )
 
+# Hosts to ban, which are not those of the targets above.
+schemathesis.openapi.format("host", st.integers(min_value=0, max_value=99).map(lambda n: f"h{n}.banned.example"))
+
 # A cursor of a list that is ordered by id.
 schemathesis.openapi.format(
     "cursor",

@@ -42,6 +42,9 @@ pub enum AdminCommand {
     TakeDown {
         /// The link's short code.
         code: String,
+        /// Why; the owner of a link can read it.
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Ends a takedown and activates the link.
     RestoreLink {
@@ -52,6 +55,9 @@ pub enum AdminCommand {
     BanHost {
         /// The host name or address.
         host: String,
+        /// Why; the owner of a link can read it.
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Ends the ban of a host. Its links stay taken down.
     UnbanHost {
@@ -62,6 +68,9 @@ pub enum AdminCommand {
     BanCode {
         /// The short code.
         code: String,
+        /// Why; the owner of a link can read it.
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Frees a short code that is banned, or held for the owner of a deleted link.
     ReleaseCode {

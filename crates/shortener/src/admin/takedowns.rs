@@ -1,6 +1,9 @@
 //! `admin take-down` and its relatives: takedowns of links, bans of hosts and codes.
 
-use linnet_domain::{ShortCode, host_name};
+use linnet_domain::{
+    MAX_REASON, ShortCode, host_name,
+    rules::{Rule, Text},
+};
 use linnet_store::Store;
 
 use super::{AdminCommand, AdminError, terminal::say};
@@ -8,31 +11,37 @@ use super::{AdminCommand, AdminError, terminal::say};
 /// Runs one of the commands; every other command does nothing.
 pub(super) async fn run(store: &Store, command: &AdminCommand) -> Result<(), AdminError> {
     match command {
-        AdminCommand::TakeDown { code } => {
-            let id = store.take_down(code).await?;
+        AdminCommand::TakeDown { code, reason } => {
+            let id = store.link_id_of_code(code).await?;
             let id = id.ok_or_else(|| argument("code", &"no link has this code"))?;
+            store.take_down(id, None, read_reason(reason.as_deref())?).await?;
             say(&format!("link {id}: taken down"));
         }
         AdminCommand::RestoreLink { code } => {
-            let id = store.restore_link(code).await?;
-            let id = id.ok_or_else(|| argument("code", &"no link with this code is taken down"))?;
-            say(&format!("link {id}: active again"));
+            let restored = match store.link_id_of_code(code).await? {
+                Some(id) => store.restore_link(id, None).await?,
+                None => None,
+            };
+            let restored = restored
+                .ok_or_else(|| argument("code", &"no link with this code is taken down"))?;
+            say(&format!("link {}: active again", restored.link.id));
         }
-        AdminCommand::BanHost { host } => {
+        AdminCommand::BanHost { host, reason } => {
             let host = host_name(host).map_err(|error| argument("host", &error))?;
-            let links = store.ban_host(&host).await?;
+            let ban = store.ban_host(&host, None, read_reason(reason.as_deref())?).await?;
+            let links = store.take_down_links_to(&ban, None).await?;
             say(&format!("{host}: banned, {links} link(s) taken down"));
         }
         AdminCommand::UnbanHost { host } => {
             let host = host_name(host).map_err(|error| argument("host", &error))?;
-            if !store.unban_host(&host).await? {
+            if !store.unban_host_named(&host).await? {
                 return Err(argument("host", &"is not banned"));
             }
             say(&format!("{host}: no longer banned; its links stay taken down"));
         }
-        AdminCommand::BanCode { code } => {
+        AdminCommand::BanCode { code, reason } => {
             let code = ShortCode::parse(code).map_err(|error| argument("code", &error))?;
-            store.ban_code(&code).await?;
+            store.ban_code(&code, None, read_reason(reason.as_deref())?).await?;
             say(&format!("{code}: banned"));
         }
         AdminCommand::ReleaseCode { code } => {
@@ -44,6 +53,12 @@ pub(super) async fn run(store: &Store, command: &AdminCommand) -> Result<(), Adm
         _ => {}
     }
     Ok(())
+}
+
+fn read_reason(reason: Option<&str>) -> Result<Option<&str>, AdminError> {
+    let Some(text) = reason else { return Ok(None) };
+    Text::<MAX_REASON>::from_text(text).map_err(|error| argument("reason", &error.message))?;
+    Ok(Some(text))
 }
 
 fn argument(argument: &'static str, message: &dyn std::fmt::Display) -> AdminError {

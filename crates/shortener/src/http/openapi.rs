@@ -15,7 +15,7 @@ use utoipa::{
 use super::{
     api::{
         CursorText, TimeCursorText, api_keys, bulk, events, export, import, jobs, live, stats,
-        urls, users,
+        takedowns, urls, users,
     },
     link_schemas::LinkSchemas,
     problem_schema::{FieldError, Problem},
@@ -34,6 +34,8 @@ use super::{
         events::list, events::create, events::get,
         api_keys::list, api_keys::create, api_keys::get, api_keys::update,
         api_keys::revoke,
+        takedowns::take_down, takedowns::restore, takedowns::list_hosts, takedowns::ban_host,
+        takedowns::unban_host, takedowns::list_codes, takedowns::ban_code, takedowns::unban_code,
     ),
     components(schemas(Problem, FieldError, CursorText, TimeCursorText)),
     modifiers(&LinkSchemas, &PutIsPatch, &Security, &Problems),

@@ -42,7 +42,7 @@ macro_rules! delete_links_statement {
                DELETE FROM urls USING selected WHERE urls.id = selected.id
                RETURNING urls.id, user_id, short_code, original_url, title, is_active,
                  redirect_status, expires_at, max_clicks, clicks, created_at, updated_at,
-                 nextval('url_version_seq') AS version
+                 taken_down_at, takedown_reason, nextval('url_version_seq') AS version
              ), event AS (
                INSERT INTO events (url_id, user_id, event_type, details)
                SELECT id, " + $actor + ", 'deleted', jsonb_build_object(

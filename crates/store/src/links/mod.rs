@@ -7,6 +7,7 @@ mod change;
 mod create;
 mod expiry;
 mod grouped;
+mod takedowns;
 
 use chrono::{DateTime, Utc};
 use linnet_telemetry::context::observe_query;
@@ -23,6 +24,7 @@ pub use create::LinkCreation;
 pub use grouped::GroupedCreates;
 
 pub(super) use change::delete_links_statement;
+pub(super) use takedowns::take_down_links_of_host;
 pub(super) use create::{
     MAX_CODE_ATTEMPTS, create_link_on, create_links_statement, create_or_reuse_link_on,
 };
@@ -42,6 +44,8 @@ struct LinkRow {
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    taken_down_at: Option<DateTime<Utc>>,
+    takedown_reason: Option<String>,
     outbox_id: Option<OutboxId>,
 }
 
@@ -64,6 +68,8 @@ impl From<LinkRow> for Link {
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            taken_down_at: row.taken_down_at,
+            takedown_reason: row.takedown_reason,
         }
     }
 }
@@ -80,7 +86,7 @@ macro_rules! link_query {
                 short_code AS "short_code!", original_url AS "original_url!", title,
                 is_active AS "is_active!", redirect_status AS "redirect_status!", expires_at,
                 max_clicks, clicks AS "clicks!", version AS "version!", created_at AS "created_at!",
-                updated_at AS "updated_at!", "# + $after,
+                updated_at AS "updated_at!", taken_down_at, takedown_reason, "# + $after,
             $($argument),*
         )
     };

@@ -21,6 +21,7 @@ mod slots;
 mod sse;
 mod state;
 pub(super) mod stats;
+pub(super) mod takedowns;
 pub(super) mod urls;
 pub(super) mod users;
 
@@ -40,6 +41,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
             .configure(bulk::routes)
             .configure(import::routes)
             .configure(urls::routes)
+            .configure(takedowns::routes)
             .configure(jobs::routes)
             .configure(stats::routes)
             .configure(live::routes)

@@ -46,10 +46,16 @@ pub(crate) struct UrlBody {
     created_at: DateTime<Utc>,
     /// When it was last changed.
     updated_at: DateTime<Utc>,
+    /// When an administrator took it down; until the takedown ends, it is inactive.
+    #[schema(required)]
+    taken_down_at: Option<DateTime<Utc>>,
+    /// Why it is taken down.
+    #[schema(required)]
+    takedown_reason: Option<String>,
 }
 
 impl UrlBody {
-    fn new(link: Link, base_url: &str) -> Self {
+    pub(super) fn new(link: Link, base_url: &str) -> Self {
         Self {
             short_url: format!("{base_url}/{}", link.short_code),
             id: link.id,
@@ -60,6 +66,8 @@ impl UrlBody {
             clicks: link.clicks,
             created_at: link.created_at,
             updated_at: link.updated_at,
+            taken_down_at: link.taken_down_at,
+            takedown_reason: link.takedown_reason,
         }
     }
 }

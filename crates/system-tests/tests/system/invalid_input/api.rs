@@ -35,12 +35,18 @@ impl Api {
         let key = json!({"name": "invalid-input", "scopes": ["urls:read"]});
         let key = client.post("/api/v1/api-keys", &key).send().await.json();
         let job = client.post("/api/v1/urls/bulk", &json!([])).send().await.json();
+        let host = json!({"host": "banned.example"});
+        let host = client.post("/api/v1/banned-hosts", &host).send().await.json();
+        let code = json!({"short_code": "banned-code"});
+        let code = client.post("/api/v1/banned-codes", &code).send().await.json();
         let ids = vec![
             ("/api/v1/jobs/", job["job"]["id"].to_string()),
             ("/api/v1/urls/", link["id"].to_string()),
             ("/api/v1/users/", user["id"].to_string()),
             ("/api/v1/events/", event["id"].to_string()),
             ("/api/v1/api-keys/", key["id"].as_str().unwrap().to_owned()),
+            ("/api/v1/banned-hosts/", host["id"].to_string()),
+            ("/api/v1/banned-codes/", code["id"].to_string()),
         ];
         Self { client, document, ids }
     }
@@ -88,6 +94,9 @@ impl Api {
                 json!({"url_id": id, "event_type": "x"})
             }
             ("POST", "/api/v1/api-keys") => json!({"name": "x", "scopes": ["urls:read"]}),
+            ("PUT", "/api/v1/urls/{id}/takedown") => json!({"reason": "x"}),
+            ("POST", "/api/v1/banned-hosts") => json!({"host": "banned.example"}),
+            ("POST", "/api/v1/banned-codes") => json!({"short_code": "banned-code"}),
             ("PATCH", "/api/v1/urls/bulk") => json!({"ids": [i64::MAX], "change": {}}),
             ("DELETE", "/api/v1/urls/bulk") => json!({"ids": [i64::MAX]}),
             ("PUT" | "PATCH", "/api/v1/api-keys/{id}") => json!({"name": "x"}),

@@ -29,7 +29,7 @@ pub(crate) use json::{Member, Node, Shape};
 pub(crate) use linnet_domain::ONCE_RULE;
 pub(crate) use query::QueryFields;
 pub(super) use query::{query_boolean, query_id, query_number, query_positive, text_or_null};
-pub(super) use values::{CustomCode, Details, EmailAddress, Id, Ids, Target};
+pub(super) use values::{CustomCode, Details, EmailAddress, HostName, Id, Ids, Target};
 
 /// The maximum number of unknown fields that are reported, so that the response is not far larger than the body.
 const MAX_UNKNOWN: usize = 20;

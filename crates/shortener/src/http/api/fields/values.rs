@@ -4,6 +4,7 @@ use std::{collections::HashSet, fmt::Display, hash::Hash, marker::PhantomData};
 
 use linnet_domain::{
     Email, EventDetails, MAX_TARGET_BYTES, ShortCode, TargetUrl,
+    host_name,
     rules::{Positive, Rule, Violation, string},
 };
 use serde_json::{Value, json};
@@ -127,6 +128,25 @@ impl BodyRule for CustomCode {
             .min_length(Some(3))
             .max_length(Some(64))
             .pattern(Some("^[0-9A-Za-z_-]{3,64}$"))
+            .into()
+    }
+}
+
+/// A host name or an address without scheme, port and path.
+pub(crate) struct HostName;
+
+impl BodyRule for HostName {
+    type Value = String;
+
+    fn read(node: Node, _: &ReadContext<'_>) -> Result<String, Violation> {
+        host_name(&string(node.into_value())?).map_err(Violation::invalid)
+    }
+
+    fn schema(is_nullable: bool, description: &str) -> RefOr<Schema> {
+        text(is_nullable, description)
+            .format(Some(SchemaFormat::Custom("host".to_owned())))
+            .min_length(Some(1))
+            .max_length(Some(253))
             .into()
     }
 }
