@@ -28,7 +28,6 @@ mod malformed_requests;
 mod memory;
 mod metrics_format;
 mod negotiation;
-mod nginx_limits;
 mod pipeline;
 mod privacy;
 mod redirects;
