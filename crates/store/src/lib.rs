@@ -42,8 +42,8 @@ pub use import::{
     ImportEvent, ImportLink, ImportUser, RowOutcome, WriteFuture, WriteOptions, WriteRows,
 };
 pub use jobs::{
-    AttemptEnd, BadRow, ChunkProgress, ChunkTransaction, CreatedJob, JobChange, JobClaim, JobCounts,
-    JobLimits, JobRun, ReportLimits,
+    AttemptEnd, BadRow, ChunkProgress, ChunkTransaction, CreatedJob, JobChange, JobClaim,
+    JobCounts, JobLimits, JobRun, ReportLimits,
 };
 pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LinkCreation};

@@ -25,7 +25,8 @@ fn defaults() -> BTreeMap<String, String> {
         let names = quoted(cells[0]);
         let values = cells.iter().skip(1).map(|cell| quoted(cell));
         // The default follows the environment variable, if the row has a column for it.
-        let default = values.filter(|texts| !texts.iter().any(|t| t.starts_with("LINNET__"))).next();
+        let default =
+            values.filter(|texts| !texts.iter().any(|t| t.starts_with("LINNET__"))).next();
         found.extend(names.into_iter().zip(default.unwrap_or_default()));
     }
     found
@@ -62,9 +63,10 @@ fn table_of_quotas_lists_every_limit_of_a_user() {
     let quotas = quotas();
     for setting in defaults().keys() {
         let name = setting.to_lowercase();
-        let is_quota = ["per_user", "per_address", "_per_site", ".user_", ".key_", ".address_", ".misses_"]
-            .iter()
-            .any(|part| name.contains(part));
+        let is_quota =
+            ["per_user", "per_address", "_per_site", ".user_", ".key_", ".address_", ".misses_"]
+                .iter()
+                .any(|part| name.contains(part));
         assert!(!is_quota || quotas.contains_key(setting), "{setting} is missing");
     }
 }

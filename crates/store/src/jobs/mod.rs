@@ -13,9 +13,7 @@ use std::collections::HashSet;
 use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
-use linnet_domain::{
-    Job, JobFilter, JobId, JobKind, JobState, NewJob, Page, UserId, Visibility,
-};
+use linnet_domain::{Job, JobFilter, JobId, JobKind, JobState, NewJob, Page, UserId, Visibility};
 
 use super::{Store, StoreError, columns::numbers};
 

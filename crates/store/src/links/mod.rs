@@ -24,10 +24,10 @@ pub use create::LinkCreation;
 pub use grouped::GroupedCreates;
 
 pub(super) use change::delete_links_statement;
-pub(super) use takedowns::take_down_links_of_host;
 pub(super) use create::{
     MAX_CODE_ATTEMPTS, create_link_on, create_links_statement, create_or_reuse_link_on,
 };
+pub(super) use takedowns::take_down_links_of_host;
 
 /// A row of `urls`, with its outbox row if it was changed.
 struct LinkRow {

@@ -175,7 +175,11 @@ async fn must_26_stored_row_errors_of_all_jobs_of_a_user_are_limited_in_bytes(po
     }
     assert_eq!(stored, [2, 1, 0, 2, 3, 0]);
     // A job that is deleted gives its room back.
-    sqlx::query("DELETE FROM jobs WHERE user_id = $1").bind(ada.get()).execute(&pool).await.unwrap();
+    sqlx::query("DELETE FROM jobs WHERE user_id = $1")
+        .bind(ada.get())
+        .execute(&pool)
+        .await
+        .unwrap();
     let id = store.create_job(&new_job(Some(ada)), LIMITS).await.unwrap().unwrap().job.id;
     let run = claim(&store, id, "w", LEASE).await;
     let chunk = store.begin_chunk(&run, limits).await.unwrap().unwrap();

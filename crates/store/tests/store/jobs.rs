@@ -4,7 +4,9 @@ use linnet_domain::{
     Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
     UserId, Visibility,
 };
-use linnet_store::{AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, ReportLimits, Store};
+use linnet_store::{
+    AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, ReportLimits, Store,
+};
 use sqlx::PgPool;
 
 use crate::support::{count, create_user};
@@ -179,8 +181,11 @@ async fn a_job_with_an_expired_lease_is_reassigned_and_its_former_worker_writes_
 
     // A chunk that began in time delays another claim until it commits, and then renews the lease.
     assert!(store.renew_job_lease(&successor, NO_LEASE).await.unwrap());
-    let mut slow =
-        store.begin_chunk(&successor, REPORTS).await.unwrap().expect("the job belongs to the worker");
+    let mut slow = store
+        .begin_chunk(&successor, REPORTS)
+        .await
+        .unwrap()
+        .expect("the job belongs to the worker");
     write_a_link(slow.connection(), "second").await;
     let waiting = tokio::spawn({
         let store = store.clone();
@@ -212,7 +217,8 @@ async fn a_dropped_chunk_is_rolled_back(pool: PgPool) {
         store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
     write_a_link(chunk.connection(), "gone").await;
     chunk.commit(progress(50, 1, &[], false), LEASE).await.unwrap();
-    let chunk = store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
+    let chunk =
+        store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
     assert_eq!(chunk.reached(), (50, 5));
     assert_eq!(count(&pool, "SELECT count(*) FROM urls").await, 1);
 }
@@ -224,9 +230,11 @@ async fn bad_rows_have_consecutive_event_numbers_up_to_the_limit_of_reports(pool
     let run = claim(&store, id, "w", LEASE).await;
     let begun = job(&store, id).await.last_event;
     let four = ReportLimits { per_job: 4, ..REPORTS };
-    let chunk = store.begin_chunk(&run, four).await.unwrap().expect("the job belongs to the worker");
+    let chunk =
+        store.begin_chunk(&run, four).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(100, 0, &[2, 3, 4], false), LEASE).await.unwrap();
-    let chunk = store.begin_chunk(&run, four).await.unwrap().expect("the job belongs to the worker");
+    let chunk =
+        store.begin_chunk(&run, four).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(200, 0, &[5, 6, 7], true), LEASE).await.unwrap();
     let ended = job(&store, id).await;
     assert_eq!((ended.state, ended.rows_failed), (JobState::Succeeded, 6));
@@ -256,7 +264,8 @@ async fn a_failed_attempt_is_retried_or_dead_or_refused(pool: PgPool) {
 
     let run = claim(&store, id, "w", LEASE).await;
     assert_eq!(run.attempts, 2);
-    let chunk = store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
+    let chunk =
+        store.begin_chunk(&run, REPORTS).await.unwrap().expect("the job belongs to the worker");
     chunk.commit(progress(70, 7, &[], false), LEASE).await.unwrap();
     assert_eq!(job(&store, id).await.attempts, 0, "progress resets the attempts");
     assert!(store.end_attempt(&run, AttemptEnd::Dead, &error()).await.unwrap());

@@ -14,7 +14,10 @@ const HEADERS: &[(&str, &[&str])] = &[
     ("origin", &["https://app.example", "https://evil.example"]),
     ("prefer", &["respond-async", "wait=5", "return=minimal"]),
     ("access-control-request-method", &["PATCH"]),
-    ("user-agent", &["Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "curl/8"]),
+    (
+        "user-agent",
+        &["Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "curl/8"],
+    ),
 ];
 
 /// Headers that differ between equal responses.
@@ -72,7 +75,8 @@ async fn paths(client: &Client) -> Vec<(Method, String)> {
     }
     let code = |link: &Value| format!("/{}", link["short_code"].as_str().unwrap());
     let pages = ["/", "/docs", "/docs/no-such", "/health", "/openapi.json", "/problems/not_found"];
-    let unknown = ["/api", "/api/v1/no-such", "/api/v2/urls", "/no-such-code", "/favicon.ico", "/a.b"];
+    let unknown =
+        ["/api", "/api/v1/no-such", "/api/v2/urls", "/no-such-code", "/favicon.ico", "/a.b"];
     let codes = [code(&link), code(&limited), code(&link) + "/"];
     for path in pages.iter().chain(&unknown).map(|path| (*path).to_owned()).chain(codes) {
         found.extend(methods().map(|method| (method, path.clone())));
@@ -82,10 +86,8 @@ async fn paths(client: &Client) -> Vec<(Method, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_response_names_the_headers_that_select_it() {
-    let stack = Stack::builder()
-        .env("LINNET__CORS__ALLOWED_ORIGINS", "https://app.example")
-        .start()
-        .await;
+    let stack =
+        Stack::builder().env("LINNET__CORS__ALLOWED_ORIGINS", "https://app.example").start().await;
     let client = stack.client();
     let mut wrong = Vec::new();
     let mut selected = std::collections::BTreeSet::new();
@@ -105,7 +107,10 @@ async fn every_response_names_the_headers_that_select_it() {
                 selected.insert(*header);
                 for response in [&plain, &other] {
                     if !varies_by(response, header) {
-                        wrong.push(format!("{method} {path} with {header}: {value}: {:?}", response.headers));
+                        wrong.push(format!(
+                            "{method} {path} with {header}: {value}: {:?}",
+                            response.headers
+                        ));
                     }
                 }
             }
@@ -124,7 +129,8 @@ async fn upload_and_preflight_responses_name_the_headers_that_select_them() {
     let stack = Stack::builder().env("LINNET__CORS__ALLOWED_ORIGINS", origin).start().await;
     let client = stack.client();
     for path in ["/api/v1/urls/bulk", "/api/v1/users/bulk"] {
-        let rows = if path.contains("urls") { "original_url\nhttps://example.com/\n" } else { "x\n" };
+        let rows =
+            if path.contains("urls") { "original_url\nhttps://example.com/\n" } else { "x\n" };
         for prefer in [None, Some("wait=10"), Some("respond-async")] {
             let mut upload = client.request(Method::POST, path).body("text/csv", rows);
             if let Some(prefer) = prefer {

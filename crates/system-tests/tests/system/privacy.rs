@@ -41,7 +41,8 @@ async fn send_marked_requests(stack: &Stack, address: &str) {
         let request = client.request(method, path).header("x-forwarded-for", address);
         let request = request.header("referer", REFERRER).header("cookie", "c=MarkedCookie");
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let request = request.header("traceparent", trace).header("tracestate", "x=MarkedTraceState");
+        let request =
+            request.header("traceparent", trace).header("tracestate", "x=MarkedTraceState");
         request.user_agent(AGENT)
     };
     let (admin, visitor) = (stack.client(), stack.client().anonymous());
@@ -109,7 +110,8 @@ async fn send_marked_email(stack: &Stack) {
 /// Marked data in what users store on purpose: details of events, and a job that is rejected.
 async fn send_marked_events(client: &Client) {
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
-    let event = json!({"url_id": link["id"], "event_type": "x", "details": {"mark": "MarkedDetails"}});
+    let event =
+        json!({"url_id": link["id"], "event_type": "x", "details": {"mark": "MarkedDetails"}});
     assert_eq!(client.post("/api/v1/events", &event).send().await.status, 201);
     let path = format!("/api/v1/events?url_id={}", link["id"]);
     assert!(client.get(&path).send().await.text().contains("MarkedDetails"));

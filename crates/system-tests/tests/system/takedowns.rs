@@ -68,7 +68,10 @@ async fn must_20_administrator_takes_links_down_and_restores_them_through_the_ap
 
     let up = admin.delete(&takedown).send().await;
     assert_eq!((up.status, &up.json()["taken_down_at"]), (200, &json!(null)), "{}", up.text());
-    assert_eq!((&up.json()["is_active"], &up.json()["takedown_reason"]), (&json!(true), &json!(null)));
+    assert_eq!(
+        (&up.json()["is_active"], &up.json()["takedown_reason"]),
+        (&json!(true), &json!(null))
+    );
     resolves_everywhere(&stack, code(&link), 302).await;
     admin.delete(&takedown).send().await.problem(404);
     admin.put("/api/v1/urls/987654321/takedown", &reason).send().await.problem(404);
@@ -79,7 +82,9 @@ async fn must_20_administrator_takes_links_down_and_restores_them_through_the_ap
         found.unwrap_or_else(|| panic!("no event {name}: {events}")).clone()
     };
     let taken = by_type("taken_down");
-    assert!(["phishing, ticket 7", "malware"].contains(&taken["details"]["reason"].as_str().unwrap()));
+    assert!(
+        ["phishing, ticket 7", "malware"].contains(&taken["details"]["reason"].as_str().unwrap())
+    );
     assert_eq!(taken["user_id"], stack.admin_id);
     assert_eq!(by_type("restored")["user_id"], stack.admin_id);
 }
@@ -103,7 +108,12 @@ async fn must_20_banned_host_covers_every_spelling_and_subdomain() {
         ),
         (
             "192.0.2.7",
-            &["http://192.0.2.7/", "http://3221225991/", "http://0xc0.0.2.7:81/", "http://192.0.519/"],
+            &[
+                "http://192.0.2.7/",
+                "http://3221225991/",
+                "http://0xc0.0.2.7:81/",
+                "http://192.0.519/",
+            ],
             &["http://192.0.2.70/", "http://1.192.0.2/"],
         ),
         (
@@ -114,7 +124,11 @@ async fn must_20_banned_host_covers_every_spelling_and_subdomain() {
         (
             "evil.example",
             &["https://evil.example", "https://a.b.evil.example./x", "https://EVIL。example/"],
-            &["https://notevil.example/", "https://evil.example.org/", "https://x.example/evil.example"],
+            &[
+                "https://notevil.example/",
+                "https://evil.example.org/",
+                "https://x.example/evil.example",
+            ],
         ),
     ];
     for (host, banned, other) in cases {
@@ -134,7 +148,10 @@ async fn must_20_banned_host_covers_every_spelling_and_subdomain() {
             resolves_everywhere(&stack, code(link), 404).await;
             let path = format!("/api/v1/urls/{}", link["id"]);
             let shown = owner.get(&path).send().await.json();
-            assert_eq!((&shown["is_active"], &shown["takedown_reason"]), (&json!(false), &json!("malware")));
+            assert_eq!(
+                (&shown["is_active"], &shown["takedown_reason"]),
+                (&json!(false), &json!("malware"))
+            );
             owner.post("/api/v1/urls", &json!({"original_url": target})).send().await.problem(422);
             // A takedown cannot end before the ban.
             admin.delete(&format!("{path}/takedown")).send().await.problem(422);
@@ -156,7 +173,9 @@ async fn must_20_banned_host_covers_every_spelling_and_subdomain() {
         assert_eq!(admin.delete(&takedown).send().await.status, 200);
         resolves_everywhere(&stack, code(&links[0]), 302).await;
     }
-    for host in ["", "https://evil.example/", "evil.example:80", "a b", "u@evil.example", "*.example", "."] {
+    for host in
+        ["", "https://evil.example/", "evil.example:80", "a b", "u@evil.example", "*.example", "."]
+    {
         let refused = admin.post(HOSTS, &json!({"host": host})).send().await;
         refused.problem(422);
         assert_eq!(refused.problem_fields(), ["host"], "{host:?}");
@@ -182,7 +201,8 @@ async fn must_20_banned_codes_and_hosts_are_listed_and_only_for_administrators()
             let page = admin.get(&path).send().await;
             found.extend(page.json().as_array().unwrap().clone());
             let link = page.header("link").map(str::to_owned);
-            next = link.and_then(|link| Some(link.split_once('<')?.1.split_once('>')?.0.to_owned()));
+            next =
+                link.and_then(|link| Some(link.split_once('<')?.1.split_once('>')?.0.to_owned()));
         }
         let listed: Vec<&str> = found.iter().map(|ban| ban[field].as_str().unwrap()).collect();
         assert_eq!(listed, names);
@@ -191,7 +211,9 @@ async fn must_20_banned_codes_and_hosts_are_listed_and_only_for_administrators()
         }
     }
     // Until its ban ends, no user gets a code, not even its former owner or an administrator.
-    let link = owner.shorten(&json!({"original_url": "https://example.com/", "short_code": "printed"})).await;
+    let link = owner
+        .shorten(&json!({"original_url": "https://example.com/", "short_code": "printed"}))
+        .await;
     assert_eq!(owner.delete(&format!("/api/v1/urls/{}", link["id"])).send().await.status, 204);
     let ban = json!({"short_code": "printed", "reason": "abuse"});
     let ban = accepted(&admin, Method::POST, CODES, &ban, 201).await;
@@ -202,9 +224,12 @@ async fn must_20_banned_codes_and_hosts_are_listed_and_only_for_administrators()
     assert_eq!(admin.delete(&format!("{CODES}/{}", ban["id"])).send().await.status, 204);
     owner.shorten(&body).await;
     // The code of a link that is deleted while it is taken down is banned with the reason.
-    let link = owner.shorten(&json!({"original_url": "https://example.com/", "short_code": "gone-1"})).await;
+    let link = owner
+        .shorten(&json!({"original_url": "https://example.com/", "short_code": "gone-1"}))
+        .await;
     let path = format!("/api/v1/urls/{}", link["id"]);
-    accepted(&admin, Method::PUT, &format!("{path}/takedown"), &json!({"reason": "scam"}), 200).await;
+    accepted(&admin, Method::PUT, &format!("{path}/takedown"), &json!({"reason": "scam"}), 200)
+        .await;
     assert_eq!(owner.delete(&path).send().await.status, 204);
     let bans = admin.get(CODES).send().await.json();
     let last = bans.as_array().unwrap().last().unwrap();

@@ -17,8 +17,8 @@ use utoipa::IntoParams;
 
 use linnet_domain::{Event, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 use linnet_store::{
-    CreatedJob, IdempotencyClaim, IdempotentTransaction, JobLimits, LinkCreation, Store, StoreError,
-    StoredResponse,
+    CreatedJob, IdempotencyClaim, IdempotentTransaction, JobLimits, LinkCreation, Store,
+    StoreError, StoredResponse,
 };
 
 use super::{super::error::ApiError, ApiState, Caller, fields::ONCE_RULE};

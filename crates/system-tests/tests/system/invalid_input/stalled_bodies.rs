@@ -56,16 +56,25 @@ async fn must_25_no_route_waits_for_a_body_that_it_does_not_read() {
     let document: Value = stack.client().get("/openapi.json").send().await.json();
     let operations = document["paths"].as_object().unwrap();
     let other = [
-        "/", "/docs", "/docs/x", "/health", "/openapi.json", "/problems/not_found", "/api",
-        "/api/v1/no-such", "/api/v2/urls", "/no-such-code", "/favicon.ico", "/a/b",
+        "/",
+        "/docs",
+        "/docs/x",
+        "/health",
+        "/openapi.json",
+        "/problems/not_found",
+        "/api",
+        "/api/v1/no-such",
+        "/api/v2/urls",
+        "/no-such-code",
+        "/favicon.ico",
+        "/a/b",
     ];
     let paths = operations.keys().map(String::as_str).chain(other);
     let mut tried = 0;
     for path in paths {
         for method in METHODS {
-            let is_upload = method == "POST"
-                && operations.get(path).is_some()
-                && path.ends_with("/bulk");
+            let is_upload =
+                method == "POST" && operations.get(path).is_some() && path.ends_with("/bulk");
             if is_upload {
                 continue;
             }

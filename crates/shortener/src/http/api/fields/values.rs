@@ -3,8 +3,7 @@
 use std::{collections::HashSet, fmt::Display, hash::Hash, marker::PhantomData};
 
 use linnet_domain::{
-    Email, EventDetails, MAX_TARGET_BYTES, ShortCode, TargetUrl,
-    host_name,
+    Email, EventDetails, MAX_TARGET_BYTES, ShortCode, TargetUrl, host_name,
     rules::{Positive, Rule, Violation, string},
 };
 use serde_json::{Value, json};
