@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use serde::Serialize;
 
 use super::{Subject, ValueKind, Zone};
@@ -41,6 +41,15 @@ impl Interval {
             Self::Hour => "hour",
             Self::Day => "day",
             Self::Week => "week",
+        }
+    }
+
+    /// The name of a bucket for people: the date of a day or of a week's Monday, or the time of an hour on the zone's clock
+    /// with its offset, which distinguishes the hours that the clocks repeat.
+    pub fn label(self, zone: &Zone, start: DateTime<Utc>) -> String {
+        match self {
+            Self::Day | Self::Week => zone.day_of(start).to_string(),
+            Self::Hour => zone.local_time(start).to_rfc3339_opts(SecondsFormat::Secs, false),
         }
     }
 
@@ -118,12 +127,11 @@ pub struct Counts {
 }
 
 /// One interval of a series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     /// The start of the interval.
     pub start: DateTime<Utc>,
     /// The numbers of clicks in the interval.
-    #[serde(flatten)]
     pub counts: Counts,
 }
 
@@ -192,6 +200,36 @@ impl Dimension {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_local_dates_and_times() {
+        let label = |zone: &str, interval, at: &str| {
+            interval.label(&Zone::parse(zone).unwrap(), at.parse().unwrap())
+        };
+        let berlin = "Europe/Berlin";
+        assert_eq!(label(berlin, Interval::Day, "2026-10-24T22:00:00Z"), "2026-10-25");
+        assert_eq!(label(berlin, Interval::Week, "2026-10-18T22:00:00Z"), "2026-10-19");
+        // The clocks go back from 3:00 to 2:00.
+        assert_eq!(
+            label(berlin, Interval::Hour, "2026-10-25T00:00:00Z"),
+            "2026-10-25T02:00:00+02:00"
+        );
+        assert_eq!(
+            label(berlin, Interval::Hour, "2026-10-25T01:00:00Z"),
+            "2026-10-25T02:00:00+01:00"
+        );
+        // Midnight is skipped, and repeated.
+        assert_eq!(label("America/Santiago", Interval::Day, "2026-09-06T04:00:00Z"), "2026-09-06");
+        assert_eq!(label("Atlantic/Azores", Interval::Day, "2026-10-25T00:00:00Z"), "2026-10-25");
+        assert_eq!(
+            label("Asia/Kolkata", Interval::Hour, "2026-01-01T00:30:00Z"),
+            "2026-01-01T06:00:00+05:30"
+        );
+        assert_eq!(
+            label("UTC", Interval::Hour, "2026-01-01T00:00:00Z"),
+            "2026-01-01T00:00:00+00:00"
+        );
+    }
 
     #[test]
     fn every_part_of_every_attribute_is_a_dimension() {

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Days, FixedOffset, NaiveDate, Offset as _, TimeDelta, Utc};
 use jiff::{
     Timestamp,
     civil::{Date, Time},
@@ -82,6 +82,11 @@ impl Zone {
         date
     }
 
+    /// The time on the zone's clock.
+    pub(crate) fn local_time(&self, at: DateTime<Utc>) -> DateTime<FixedOffset> {
+        at.with_timezone(&FixedOffset::east_opt(self.offset_s(at)).unwrap_or_else(|| Utc.fix()))
+    }
+
     /// The start of the hour on the zone's clock in which an instant is.
     pub(crate) fn hour_start(&self, at: DateTime<Utc>) -> DateTime<Utc> {
         let local = at.timestamp() + i64::from(self.offset_s(at));
@@ -120,7 +125,7 @@ fn from_jiff(at: Timestamp) -> DateTime<Utc> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{Offset as _, TimeZone as _};
+    use chrono::TimeZone as _;
 
     use super::*;
 

@@ -358,3 +358,38 @@ async fn clicks_are_listed_as_events_and_cannot_be_forged() {
         assert_eq!(response.problem_fields(), [field], "{query}");
     }
 }
+
+#[tokio::test]
+async fn intervals_have_labels_of_the_time_zone_that_is_given() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let range = "from=2026-10-24&to=2026-10-26&tz=Europe/Berlin";
+    for path in
+        [format!("/api/v1/urls/{}/stats?{range}", link["id"]), format!("/api/v1/stats?{range}")]
+    {
+        let stats = client.get(&path).send().await.json();
+        let series = stats["series"].as_array().unwrap();
+        let labels: Vec<_> = series.iter().map(|bucket| &bucket["label"]).collect();
+        assert_eq!(labels, ["2026-10-24", "2026-10-25"], "{stats}");
+        assert_eq!(series[0]["start"], "2026-10-23T22:00:00Z");
+        let csv = client.get(&format!("{path}&format=csv&bom=true")).send().await;
+        assert_eq!(
+            csv.text().lines().collect::<Vec<_>>(),
+            [
+                "\u{feff}start,clicks,unique_visitors,bots,prefetches,heads,label",
+                "2026-10-23T22:00:00Z,0,0,0,0,0,2026-10-24",
+                "2026-10-24T22:00:00Z,0,0,0,0,0,2026-10-25",
+            ]
+        );
+        let week = client.get(&format!("{path}&interval=week")).send().await.json();
+        assert_eq!(week["series"][0]["label"], "2026-10-19");
+        let hours = client.get(&format!("{path}&interval=hour")).send().await.json();
+        let hours = hours["series"].as_array().unwrap();
+        assert_eq!(hours.len(), 49);
+        assert_eq!(hours[26]["label"], "2026-10-25T02:00:00+02:00");
+        assert_eq!(hours[27]["label"], "2026-10-25T02:00:00+01:00");
+        let utc = client.get(&path.replace("&tz=Europe/Berlin", "")).send().await.json();
+        assert!(utc["series"][0].get("label").is_none(), "{utc}");
+    }
+}

@@ -83,15 +83,32 @@ pub(crate) struct StatsBody {
     /// The totals of the range.
     totals: Counts,
     /// The counts of each interval, oldest first, without gaps.
-    series: Vec<Bucket>,
+    series: Vec<LabeledBucket>,
     /// The most frequent values by dimension, most frequent first. They are counted by UTC day: all days that overlap with
     /// the range count.
     #[schema(value_type = BTreeMap<String, Vec<TopValue>>)]
     top: BTreeMap<&'static str, Vec<TopValue>>,
 }
 
+/// One interval of a series.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Bucket)]
+pub(crate) struct LabeledBucket {
+    /// The start of the interval.
+    start: DateTime<Utc>,
+    /// With `tz`: the date of the day or of the week's Monday in this time zone, or the local time of the hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    label: Option<String>,
+    /// The numbers of clicks in the interval.
+    #[serde(flatten)]
+    counts: Counts,
+}
+
 /// A request for statistics of any subject.
 pub(super) struct StatsRequest {
+    /// Whether the parameter `tz` is given, so that intervals have local labels.
+    has_labels: bool,
     format: Format,
     dimension: Option<Dimension>,
     query: StatsQuery,
@@ -108,17 +125,19 @@ impl StatsRequest {
         let format = accepted.read(&mut fields);
         let dimension = fields.optional("dimension", dimension);
         let interval = fields.optional("interval", interval).unwrap_or(Interval::Day);
+        let zone = fields.optional("tz", zone);
+        let has_labels = zone.is_some();
         let query = StatsQuery {
             subject: subject(&mut fields),
             from: fields.optional("from", range::end),
             to: fields.optional("to", range::end),
             interval,
-            zone: fields.optional("tz", zone).unwrap_or_default(),
+            zone: zone.unwrap_or_default(),
             top: fields.optional("top", top).unwrap_or(DEFAULT_TOP),
             dimensions: dimension.map_or_else(|| Dimension::all().collect(), |one| vec![one]),
         };
         fields.finish()?;
-        Ok(Self { format, dimension, query })
+        Ok(Self { has_labels, format, dimension, query })
     }
 
     /// The query that the parameters describe.
@@ -141,8 +160,15 @@ impl StatsRequest {
         }
     }
 
+    fn labeled(&self, bucket: Bucket) -> LabeledBucket {
+        let Bucket { start, counts } = bucket;
+        let label = self.has_labels.then(|| self.query.interval.label(&self.query.zone, start));
+        LabeledBucket { start, label, counts }
+    }
+
     fn body(self, stats: Stats) -> StatsBody {
         let Stats { from, to, totals, series, top } = stats;
+        let series = series.into_iter().map(|bucket| self.labeled(bucket)).collect();
         let (url_id, user_id) = match self.query.subject {
             Subject::Link(id) => (Some(id), None),
             Subject::User(id) => (None, Some(Some(id))),
@@ -164,16 +190,27 @@ impl StatsRequest {
             let values = stats.top.into_values().flatten();
             let rows = values.map(|v| [v.value.into(), v.clicks.into()]);
             csv::csv_of(["value", "clicks"], rows, bom).await
+        } else if self.has_labels {
+            let names =
+                ["start", "clicks", "unique_visitors", "bots", "prefetches", "heads", "label"];
+            let rows = stats.series.into_iter().map(|bucket| {
+                let bucket = self.labeled(bucket);
+                let [start, clicks, visitors, bots, prefetches, heads] = cells(&bucket);
+                let label = bucket.label.map_or(Cell::Empty, Cell::from);
+                [start, clicks, visitors, bots, prefetches, heads, label]
+            });
+            csv::csv_of(names, rows, bom).await
         } else {
             let names = ["start", "clicks", "unique_visitors", "bots", "prefetches", "heads"];
-            csv::csv_of(names, stats.series.into_iter().map(cells), bom).await
+            let rows = stats.series.into_iter().map(|bucket| cells(&self.labeled(bucket)));
+            csv::csv_of(names, rows, bom).await
         }?;
         Ok(csv::respond(HttpResponse::Ok(), &file, csv))
     }
 }
 
-fn cells(bucket: Bucket) -> [Cell<'static>; 6] {
-    let Bucket { start, counts } = bucket;
+fn cells(bucket: &LabeledBucket) -> [Cell<'static>; 6] {
+    let LabeledBucket { start, counts, .. } = bucket;
     [
         start.to_rfc3339_opts(chrono::SecondsFormat::Secs, true).into(),
         counts.clicks.into(),
