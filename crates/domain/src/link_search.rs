@@ -16,6 +16,9 @@ pub struct LinkSearch {
     pub encoded: Option<String>,
     /// The ASCII form of a host, or of whole labels of one; `None` if it is the same or the text is no host.
     pub host: Option<String>,
+    /// A part of an internationalized host as people read it, possibly with a scheme and path; `None` if the text is
+    /// ASCII: then the ASCII form contains it.
+    pub readable: Option<String>,
 }
 
 /// Why a text is not searched for.
@@ -41,9 +44,11 @@ impl LinkSearch {
         if text.chars().count() < Self::MIN_CHARS {
             return Err(LinkSearchError::TooShort);
         }
-        let (encoded, host) =
-            if text.is_ascii() { (None, None) } else { (encoded(&text), ascii_host(&text)) };
-        Ok(Self { text, encoded, host })
+        if text.is_ascii() {
+            return Ok(Self { text, encoded: None, host: None, readable: None });
+        }
+        let (encoded, host, readable) = (encoded(&text), ascii_host(&text), readable_host(&text));
+        Ok(Self { text, encoded, host, readable })
     }
 }
 
@@ -54,16 +59,31 @@ fn encoded(text: &str) -> Option<String> {
     url.fragment().map(ToOwned::to_owned).filter(|encoded| encoded != text)
 }
 
-/// Converts only the part between the scheme and the path, each of which may be absent.
 fn ascii_host(text: &str) -> Option<String> {
+    with_host(text, |host| match Host::parse(host) {
+        Ok(Host::Domain(domain)) => Some(domain),
+        _ => None,
+    })
+}
+
+/// The host in the form of decoded punycode: in lower case and normalized, as that of every target.
+fn readable_host(text: &str) -> Option<String> {
+    with_host(text, |host| match idna::domain_to_unicode(host) {
+        (readable, Ok(())) if !readable.is_ascii() => Some(readable),
+        _ => None,
+    })
+}
+
+/// Converts only the part between the scheme and the path, each of which may be absent.
+fn with_host(text: &str, convert: impl FnOnce(&str) -> Option<String>) -> Option<String> {
     let (scheme, rest) = text.split_once("://").map_or((None, text), |(s, rest)| (Some(s), rest));
     let (host, path) = rest.split_once('/').map_or((rest, None), |(h, path)| (h, Some(path)));
-    let Ok(Host::Domain(domain)) = Host::parse(host) else { return None };
+    let host = convert(host)?;
     let scheme = scheme.map_or_else(String::new, |scheme| format!("{scheme}://"));
     let path = path.map_or_else(String::new, |path| {
         format!("/{}", encoded(path).unwrap_or_else(|| path.to_owned()))
     });
-    Some(format!("{scheme}{domain}{path}"))
+    Some(format!("{scheme}{host}{path}"))
 }
 
 #[cfg(test)]
@@ -86,6 +106,17 @@ mod tests {
         let (_, host) = spellings("https://bücher.example");
         assert_eq!(host.as_deref(), Some("https://xn--bcher-kva.example"));
         assert_eq!(spellings("ü b").1, None);
+    }
+
+    #[test]
+    fn a_part_of_an_internationalized_host_is_searched_in_its_readable_form() {
+        let readable = |text: &str| LinkSearch::parse(text).unwrap().readable;
+        assert_eq!(readable("MÜNCH").as_deref(), Some("münch"));
+        assert_eq!(readable("mu\u{308}nch").as_deref(), Some("münch"), "normalized");
+        assert_eq!(readable("ünchen.de/Straße").as_deref(), Some("ünchen.de/Stra%C3%9Fe"));
+        assert_eq!(readable("https://bü").as_deref(), Some("https://bü"));
+        assert_eq!(readable("munch"), None);
+        assert_eq!(readable("example.com/straße"), None, "the host is ASCII");
     }
 
     #[test]

@@ -6,9 +6,9 @@
 
 use std::{io, sync::LazyLock, time::Duration};
 
+use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use linnet_telemetry::context::observe_query;
 use sqlx::{Postgres, pool::PoolConnection};
 
 use linnet_domain::{LinkField, LinkFilter, Visibility, rules::ValueSchema};
@@ -119,7 +119,7 @@ impl Store {
     ) -> Result<LinkExport, StoreError> {
         let mut connection = self.pool.acquire().await?;
         connection.close_on_drop();
-        let [text, encoded, host] = search_patterns(filter);
+        let [text, encoded, host, readable] = search_patterns(filter);
         let query = sqlx::query!(
             "SELECT set_config('statement_timeout', $1, true) AS timeout,
                     set_config('linnet.visible_to', $2, true) AS visible_to,
@@ -127,7 +127,8 @@ impl Store {
                     set_config('linnet.is_active', $4, true) AS is_active,
                     set_config('linnet.search', $5, true) AS search,
                     set_config('linnet.encoded_search', $6, true) AS encoded_search,
-                    set_config('linnet.host_search', $7, true) AS host_search",
+                    set_config('linnet.host_search', $7, true) AS host_search,
+                    set_config('linnet.readable_search', $8, true) AS readable_search",
             MAX_DURATION,
             visible_to.owner_filter().map(|owner| owner.to_string()),
             filter.user_id.map(|id| id.to_string()),
@@ -135,6 +136,7 @@ impl Store {
             text,
             encoded,
             host,
+            readable,
         );
         sqlx::query("BEGIN READ ONLY").execute(&mut *connection).await?;
         observe_query("begin_export", query.fetch_one(&mut *connection)).await?;
@@ -189,17 +191,20 @@ fn copy_statement(filter: &LinkFilter, visible_to: Visibility) -> String {
     if filter.is_active.is_some() {
         conditions.push("is_active = current_setting('linnet.is_active')::boolean");
     }
-    let settings = ["search", "encoded_search", "host_search"];
+    let text =
+        r#"(short_code COLLATE "default" || ' ' || original_url || ' ' || COALESCE(title, ''))"#;
+    let readable = "original_url LIKE '%://%xn--%' AND target_for_people(original_url)";
+    let settings = [
+        ("search", text),
+        ("encoded_search", text),
+        ("host_search", text),
+        ("readable_search", readable),
+    ];
     let matches: Vec<String> = settings
         .into_iter()
         .zip(search_patterns(filter))
         .filter(|(_, pattern)| pattern.is_some())
-        .map(|(setting, _)| {
-            format!(
-                r#"(short_code COLLATE "default" || ' ' || original_url || ' ' || COALESCE(title, ''))
-                   ILIKE current_setting('linnet.{setting}')"#
-            )
-        })
+        .map(|((setting, text), _)| format!("({text} ILIKE current_setting('linnet.{setting}'))"))
         .collect();
     let matches = format!("({})", matches.join(" OR "));
     if filter.search.is_some() {

@@ -9,12 +9,12 @@ mod expiry;
 mod grouped;
 mod takedowns;
 
+use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
-use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
-    Link, LinkAttributes, LinkFilter, LinkId, OutboxId, Page, RedirectStatus, ShortCode, UserId,
-    Visibility,
+    Link, LinkAttributes, LinkFilter, LinkId, LinkSearch, OutboxId, Page, RedirectStatus,
+    ShortCode, UserId, Visibility,
 };
 
 use super::{Store, StoreError};
@@ -118,7 +118,7 @@ impl Store {
         visible_to: Visibility,
         page: Page,
     ) -> Result<Vec<Link>, StoreError> {
-        let [text, encoded, host] = search_patterns(filter);
+        let [text, encoded, host, readable] = search_patterns(filter);
         let query = link_query!(
             "SELECT",
             r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
@@ -131,7 +131,8 @@ impl Store {
                     OR (short_code COLLATE "default" || ' ' || original_url
                        || ' ' || COALESCE(title, '')) ILIKE $8
                     OR (short_code COLLATE "default" || ' ' || original_url
-                       || ' ' || COALESCE(title, '')) ILIKE $9)
+                       || ' ' || COALESCE(title, '')) ILIKE $9
+                    OR (original_url LIKE '%://%xn--%' AND target_for_people(original_url) ILIKE $10))
                 ORDER BY id LIMIT $6 OFFSET $7"#,
             page.after(),
             visible_to.owner_filter(),
@@ -142,6 +143,7 @@ impl Store {
             page.offset(),
             encoded,
             host,
+            readable,
         );
         let rows = observe_query("list_links", query.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(Link::from).collect())
@@ -160,9 +162,10 @@ pub(super) fn status_code(status: RedirectStatus) -> i16 {
 }
 
 /// The patterns of the spellings of a search.
-pub(super) fn search_patterns(filter: &LinkFilter) -> [Option<String>; 3] {
-    let Some(search) = &filter.search else { return [None, None, None] };
-    [Some(&search.text), search.encoded.as_ref(), search.host.as_ref()]
+pub(super) fn search_patterns(filter: &LinkFilter) -> [Option<String>; 4] {
+    let Some(search) = &filter.search else { return [None, None, None, None] };
+    let LinkSearch { text, encoded, host, readable } = search;
+    [Some(text), encoded.as_ref(), host.as_ref(), readable.as_ref()]
         .map(|text| text.map(|text| contains_pattern(text)))
 }
 

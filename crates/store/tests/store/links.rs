@@ -1,5 +1,5 @@
 use linnet_domain::{
-    EventFilter, LinkAttributePatch, LinkFilter, LinkId, LinkPatch, LinkSearch, Page, PageStart,
+    EventFilter, LinkAttributePatch, LinkFilter, LinkId, LinkPatch, Page, PageStart,
     RedirectStatus, Visibility,
 };
 use linnet_store::{LinkCreation, Store};
@@ -146,29 +146,6 @@ async fn pages_are_complete_and_do_not_overlap(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
-    let store = Store::new(pool);
-    let mut new = new_link(Some("needle-1"));
-    create(&store, &new).await;
-    new = new_link(None);
-    new.attributes.title = Some("50%_off NEEDLE".into());
-    create(&store, &new).await;
-    new = new_link(None);
-    new.target = target("https://example.com/needle");
-    create(&store, &new).await;
-    create(&store, &new_link(None)).await;
-
-    let found = async |text: &str| {
-        let filter = LinkFilter { search: LinkSearch::parse(text).ok(), ..LinkFilter::default() };
-        store.list_links(&filter, Visibility::All, Page::default()).await.unwrap().len()
-    };
-    assert_eq!(found("needle").await, 3);
-    assert_eq!(found("%_off").await, 1);
-    assert_eq!(found("%_o").await, 1);
-    assert_eq!(found("50\\").await, 0);
-}
-
-#[sqlx::test(migrations = "../../migrations")]
 async fn reuse_returns_a_plain_link_of_the_same_owner(pool: PgPool) {
     let store = Store::new(pool);
     let owner = create_user(&store, "owner").await;
@@ -225,36 +202,6 @@ async fn reuse_returns_a_link_with_the_requested_title_and_status(pool: PgPool) 
     assert_eq!(reuse(Some("A"), found).await, (false, titled));
     assert_eq!(reuse(None, permanent).await, (false, second));
     assert_eq!(reuse(None, found).await, (false, first));
-}
-
-#[sqlx::test(migrations = "../../migrations")]
-async fn search_finds_targets_by_what_people_type(pool: PgPool) {
-    let store = Store::new(pool);
-    for (title, original) in [
-        (None, "https://bücher.example/"),
-        (None, "https://example.com/東京"),
-        (None, "https://example.com/?q=東京"),
-        (Some("東京の地図"), "https://example.com/map"),
-        (None, "https://example.com/other"),
-    ] {
-        let mut new = new_link(None);
-        new.target = target(original);
-        new.attributes.title = title.map(ToOwned::to_owned);
-        create(&store, &new).await;
-    }
-    for (text, count) in [
-        ("東京", 3),
-        ("bücher", 1),
-        ("büche", 0),
-        ("bücher.example", 1),
-        ("https://Bücher.example", 1),
-        ("example.com/東京", 1),
-        ("地図", 1),
-    ] {
-        let filter = LinkFilter { search: LinkSearch::parse(text).ok(), ..LinkFilter::default() };
-        let links = store.list_links(&filter, Visibility::All, Page::default()).await.unwrap();
-        assert_eq!(links.len(), count, "{text}");
-    }
 }
 
 #[sqlx::test(migrations = "../../migrations")]
