@@ -212,6 +212,7 @@ impl ShortenerSettings {
 impl LoadSettings for Settings {
     fn derive(&mut self) {
         self.postgres.hold_codes_days = self.links.hold_codes_days;
+        self.postgres.limit_settle_ms = self.links.limit_settle_ms;
     }
 
     fn validate(&self, problems: &mut Problems) {

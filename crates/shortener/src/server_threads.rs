@@ -42,6 +42,9 @@ use crate::{
 /// How long a closing connection may continue to send data, which is discarded.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Most visitors of a server thread who wait until a new click limit has settled; further ones get 503.
+const MAX_SETTLING: usize = 256;
+
 /// The state that all server threads share.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -143,6 +146,7 @@ impl Shared {
         let limited = (store.max_connections() as usize).saturating_sub(1).max(1);
         ResolveState {
             limited: Arc::new(Semaphore::new(limited)),
+            settling: Semaphore::new(MAX_SETTLING),
             resolver: Resolver {
                 l1: Arc::clone(&self.l1),
                 in_flight: self.in_flight.clone(),

@@ -87,7 +87,10 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
             ("lock_timeout", settings.lock_timeout_ms),
             ("idle_in_transaction_session_timeout", settings.idle_in_transaction_timeout_ms),
         ])
-        .options([("linnet.hold_codes_days", settings.hold_codes_days)])
+        .options([
+            ("linnet.hold_codes_days", settings.hold_codes_days),
+            ("linnet.limit_settle_ms", settings.limit_settle_ms),
+        ])
         .log_statements(LevelFilter::Off)
         .log_slow_statements(LevelFilter::Warn, slow);
     if let PoolRole::Worker { .. } = role {

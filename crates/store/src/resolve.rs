@@ -1,8 +1,10 @@
 //! Queries of the resolve path: one prepared statement for each lookup.
 
+use std::time::Duration;
+
+use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use linnet_telemetry::context::observe_query;
 
 use linnet_domain::LinkId;
 
@@ -62,7 +64,7 @@ macro_rules! resolve_query {
 }
 
 /// `query_as!` for a [`ConsumedClick`] of the link with the code `$1`, if it has clicks left: the statement before the
-/// condition, the statement after it, and the code.
+/// condition, the statement after it, and the code. A limit that has just been set must settle first.
 macro_rules! limited_link_query {
     ($before:literal, $after:literal, $code:expr) => {
         sqlx::query_as!(
@@ -99,15 +101,31 @@ impl Store {
         Ok(observe_query("resolve_many", query.fetch_all(&self.pool)).await?)
     }
 
-    /// Counts a click on a link with a click limit. `None` if the link has no click left or does not resolve. The row
-    /// lock makes the count exact for concurrent calls of all processes.
+    /// Counts a click on a link with a click limit. `None` if the link has no click left, does not resolve, or its limit
+    /// must settle ([`Store::limit_settles_in`]). The row lock makes the count exact for concurrent calls of all
+    /// processes.
     pub async fn consume_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
         let query = limited_link_query!(
             "UPDATE urls SET clicks = clicks + 1, last_clicked_at = now()",
-            r#"RETURNING id AS "id: LinkId", original_url, redirect_status"#,
+            r#"AND (limit_counts_from IS NULL OR limit_counts_from <= now())
+               RETURNING id AS "id: LinkId", original_url, redirect_status"#,
             code
         );
         Ok(observe_query("consume_click", query.fetch_optional(&self.pool)).await?)
+    }
+
+    /// The time until clicks on a link count against a limit that it did not have before (`links.limit_settle_ms`). Clicks
+    /// from before are on their way to the row meanwhile. `None` if the link's limit has settled or is used up already.
+    pub async fn limit_settles_in(&self, code: &str) -> Result<Option<Duration>, StoreError> {
+        let query = sqlx::query_scalar!(
+            r#"SELECT extract(epoch FROM limit_counts_from - now())::float8 AS "seconds!"
+                 FROM urls
+                WHERE short_code = $1 AND is_active AND clicks < max_clicks
+                  AND limit_counts_from > now()"#,
+            code
+        );
+        let seconds = observe_query("limit_settles_in", query.fetch_optional(&self.pool)).await?;
+        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
     }
 
     /// Gives back a click of [`Store::consume_click`] for which no redirect was sent.

@@ -39,6 +39,9 @@ impl Default for PostgresSettings {
             max_connections: 20,
             acquire_timeout_ms: 1_000,
             statement_timeout_ms: 2_000,
+    /// `links.limit_settle_ms`, which a trigger reads as well.
+    #[serde(skip)]
+    pub limit_settle_ms: u32,
             lock_timeout_ms: 1_000,
             idle_in_transaction_timeout_ms: 5_000,
             slow_statement_ms: 100,
@@ -53,6 +56,7 @@ impl PostgresSettings {
 
     /// Checks the URL and the ranges.
     pub fn validate(&self, problems: &mut Problems) {
+            limit_settle_ms: 2_000,
         let url = self.url.expose_secret();
         if let Err(error) = PgConnectOptions::from_str(url) {
             problems.add("postgres.url", error.to_string());

@@ -2,9 +2,11 @@
 //!
 //! Invariants:
 //! * Only a person's visit uses up a click ([`ClickKind::uses_up_a_click`]).
+//! * A link that had no limit before counts against it after `links.limit_settle_ms`. The clicks that were on their way have
+//!   been counted by then, so they use up the limit too. Visitors wait for that.
 //! * A click is used up only if its redirect is sent: it is given back if the visitor no longer waits.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -30,9 +32,16 @@ pub(super) async fn redirect_limited(
 ) -> Result<HttpResponse, Refusal> {
     let kind = state.kind_of(request, visit);
     let ticket = state.resolver.ticket_of(code);
-    let database_timeout = state.resolver.database_timeout;
-    let found = tokio::time::timeout(database_timeout, read(state, code, visit, kind)).await;
-    let found = found.unwrap_or(Err(Refusal::Unavailable))?;
+    let mut found = in_time(state, read(state, code, visit, kind)).await?;
+    if found.is_none()
+        && kind.uses_up_a_click()
+        && let Some(wait) = in_time(state, settles_in(state, code)).await?
+    {
+        let permit = state.settling.try_acquire().map_err(|_| Refusal::Unavailable)?;
+        tokio::time::sleep(wait).await;
+        drop(permit);
+        found = in_time(state, read(state, code, visit, kind)).await?;
+    }
     let Some(click) = found else {
         // In either case the row has not changed: an edit would have raised the version.
         state.resolver.remember_end(code, version, Absence::UsedUp, ticket).await;
@@ -44,6 +53,19 @@ pub(super) async fn redirect_limited(
         .insert_header((LOCATION, redirect.location))
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .finish())
+}
+
+/// The result, unless PostgreSQL takes too long.
+async fn in_time<T>(
+    state: &ResolveState,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let result = tokio::time::timeout(state.resolver.database_timeout, work).await;
+    result.unwrap_or(Err(Refusal::Unavailable))
+}
+
+async fn settles_in(state: &ResolveState, code: &str) -> Result<Option<Duration>, Refusal> {
+    Ok(state.resolver.store.limit_settles_in(code).await?)
 }
 
 /// The link, with one click less if a person visits it; `None` if it has none left.

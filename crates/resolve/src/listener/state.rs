@@ -39,6 +39,8 @@ pub struct ResolveState {
     pub clicks: Option<ClickBuffer>,
     /// Permits for clicks on links with `max_clicks`, so that they cannot occupy every database connection.
     pub limited: Arc<Semaphore>,
+    /// Permits for visitors who wait until a new limit has settled.
+    pub settling: Semaphore,
     /// The process's budgets of misses.
     pub budget: Arc<MissBudget>,
     /// The process's instruments.

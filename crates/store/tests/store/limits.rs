@@ -56,6 +56,35 @@ async fn peeking_counts_no_click_and_other_limits_apply(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
+async fn must_05_clicks_count_against_a_new_limit_after_it_has_settled(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let link = create(&store, &new_link(Some("limited"))).await;
+    let limit = |max_clicks| {
+        LinkPatch::from(LinkAttributePatch {
+            max_clicks: Some(max_clicks),
+            ..LinkAttributePatch::default()
+        })
+    };
+    store.update_link(link.id, Visibility::All, None, &limit(Some(5))).await.unwrap();
+    assert!(store.consume_click("limited").await.unwrap().is_none());
+    let wait = store.limit_settles_in("limited").await.unwrap().unwrap();
+    assert!(wait <= Duration::from_secs(2));
+    // The clicks from before arrive, and use the limit up.
+    sqlx::query("UPDATE urls SET clicks = clicks + 5").execute(&pool).await.unwrap();
+    assert_eq!(store.limit_settles_in("limited").await.unwrap(), None);
+    assert!(store.consume_click("limited").await.unwrap().is_none());
+
+    // A change of the limit takes effect at once, because each click has been counted at once.
+    sqlx::query("UPDATE urls SET limit_counts_from = now()").execute(&pool).await.unwrap();
+    store.update_link(link.id, Visibility::All, None, &limit(Some(6))).await.unwrap();
+    assert_eq!(store.limit_settles_in("limited").await.unwrap(), None);
+    assert!(store.consume_click("limited").await.unwrap().is_some());
+    assert!(store.consume_click("limited").await.unwrap().is_none());
+    store.update_link(link.id, Visibility::All, None, &limit(None)).await.unwrap();
+    assert!(store.consume_click("limited").await.unwrap().is_some(), "without a limit");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
 async fn most_clicked_returns_active_links_only(pool: PgPool) {
     let store = Store::new(pool);
     for (code, clicks) in [("cold", 0), ("hot", 3), ("warm", 1)] {

@@ -141,3 +141,36 @@ async fn must_05_head_requests_and_bots_use_up_no_clicks() {
     assert_eq!(client.head(&path).send().await.status, 404, "`HEAD` after the last click");
     assert_eq!(client.get(&path).user_agent(bots[0]).send().await.status, 404);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_05_a_new_limit_counts_the_clicks_that_are_on_their_way() {
+    let stack = Stack::builder()
+        .shorteners(2)
+        .workers(1)
+        // Unoptimized processes on a busy machine record clicks late.
+        .env("LINNET__LINKS__LIMIT_SETTLE_MS", 8_000)
+        .start()
+        .await;
+    let client = stack.client();
+    for (number, is_bulk) in [false, true].into_iter().enumerate() {
+        let body = json!({"original_url": format!("https://example.com/{number}")});
+        let link = client.shorten(&body).await;
+        let (id, code) = (&link["id"], link["short_code"].as_str().unwrap());
+        let (redirected, ..) = visit_concurrently(&stack, code).await;
+        assert_eq!(redirected, VISITORS);
+        // Within a second of the clicks, so most are not in the row yet.
+        let change = json!({"max_clicks": VISITORS + 3});
+        let response = if is_bulk {
+            let body = json!({"ids": [id], "change": change});
+            client.patch("/api/v1/urls/bulk", &body).send().await
+        } else {
+            client.patch(&format!("/api/v1/urls/{id}"), &change).send().await
+        };
+        assert_eq!(response.status, 200, "{}", response.text());
+        let mut statuses = Vec::new();
+        for _ in 0..5 {
+            statuses.push(client.anonymous().get(&format!("/{code}")).send().await.status);
+        }
+        assert_eq!(statuses, [302, 302, 302, 404, 404]);
+    }
+}

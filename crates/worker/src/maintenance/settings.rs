@@ -12,11 +12,14 @@ pub struct LinkSettings {
     pub delete_expired_after_days: u32,
     /// Days for which the code of a deleted or expired link is held for its owner; 0 frees it at once.
     pub hold_codes_days: u32,
+    /// Time until clicks count against the limit of a link that had none before, in milliseconds. Clicks that are on their
+    /// way arrive meanwhile.
+    pub limit_settle_ms: u32,
 }
 
 impl Default for LinkSettings {
     fn default() -> Self {
-        Self { delete_expired_after_days: 90, hold_codes_days: 90 }
+        Self { delete_expired_after_days: 90, hold_codes_days: 90, limit_settle_ms: 2_000 }
     }
 }
 
@@ -29,6 +32,7 @@ impl LinkSettings {
             0..=36_500,
         );
         problems.require_within("links.hold_codes_days", self.hold_codes_days, 0..=36_500);
+        problems.require_within("links.limit_settle_ms", self.limit_settle_ms, 0..=10_000);
     }
 }
 
