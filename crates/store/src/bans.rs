@@ -4,7 +4,7 @@
 //! gets a code that is held or banned.
 
 use linnet_domain::{BanId, BannedCode, BannedHost, Page, UserId};
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 
 use super::{Store, StoreError, links::take_down_links_of_host};
 

@@ -1,8 +1,8 @@
 //! API keys. A revoked key is invisible to every query; its row remains as an audit record.
 
+use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
 use linnet_domain::{Scope, Scopes};
-use linnet_telemetry::context::observe_query;
 use sqlx::PgConnection;
 
 use linnet_domain::{ApiKey, ApiKeySecret, OutboxId, Page, UserId, Visibility};

@@ -20,6 +20,7 @@ mod jobs;
 mod keys;
 mod links;
 mod maintenance;
+mod observe;
 mod outbox;
 mod partitions;
 mod pool;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 
 use linnet_domain::OutboxId;
 

@@ -1,6 +1,6 @@
 //! Users.
 
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 use sqlx::PgConnection;
 
 use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};

@@ -6,6 +6,7 @@
 //! - Without a current request every function here does nothing.
 
 use std::{
+    borrow::Cow,
     future::Future,
     sync::{
         Arc, OnceLock,
@@ -16,7 +17,7 @@ use std::{
 
 use futures::future::Either;
 use opentelemetry::{global, propagation::Injector, trace::TraceContextExt as _};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::trace_headers::TraceParent;
@@ -168,15 +169,52 @@ pub fn in_current<F: Future>(future: F) -> impl Future<Output = F::Output> + use
 /// the query is a span named `operation`.
 pub async fn observe_query<F: Future>(operation: &'static str, query: F) -> F::Output {
     let _timer = current().map(QueryTimer::start);
-    let span = tracing::debug_span!(
+    query.instrument(query_span(operation)).await
+}
+
+/// The same as [`observe_query`]. The span of a query that fails has the reason.
+pub async fn observe_fallible_query<T, E>(
+    operation: &'static str,
+    query: impl Future<Output = Result<T, E>>,
+    failure_of: impl FnOnce(&E) -> QueryFailure,
+) -> Result<T, E> {
+    let _timer = current().map(QueryTimer::start);
+    let span = query_span(operation);
+    let result = query.instrument(span.clone()).await;
+    if let Err(error) = &result
+        && !span.is_disabled()
+    {
+        let QueryFailure { error_type, status_code } = failure_of(error);
+        span.record("error.type", &*error_type);
+        span.record("otel.status_code", "ERROR");
+        if let Some(code) = status_code {
+            span.record("db.response.status_code", code);
+        }
+    }
+    result
+}
+
+/// Why a query failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryFailure {
+    /// One of few values: the database's code, or a word.
+    pub error_type: Cow<'static, str>,
+    /// The database's code (`SQLSTATE`), if it responded.
+    pub status_code: Option<String>,
+}
+
+fn query_span(operation: &'static str) -> tracing::Span {
+    tracing::debug_span!(
         target: "linnet_telemetry",
         "query",
         otel.name = operation,
         otel.kind = "client",
+        otel.status_code = Empty,
         db.operation.name = operation,
         db.system.name = "postgresql",
-    );
-    query.instrument(span).await
+        db.response.status_code = Empty,
+        error.type = Empty,
+    )
 }
 
 struct QueryTimer {

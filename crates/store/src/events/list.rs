@@ -1,7 +1,7 @@
 //! Events and clicks in the order of time.
 
+use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
-use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
     ClickKind, Event, EventDetails, EventFilter, EventId, LinkId, Page, Subject, TimeSortKey,

@@ -4,7 +4,7 @@ mod list;
 
 pub use list::EventPage;
 
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 use sqlx::PgConnection;
 
 use linnet_domain::{Event, EventDetails, EventId, LinkId, NewEvent, UserId, Visibility};

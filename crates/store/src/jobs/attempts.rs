@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 use sqlx::PgConnection;
 
 use linnet_domain::{JobError, JobId, JobKind, OnConflict, RowFormat, UserId};

@@ -10,7 +10,7 @@ mod rows;
 
 use std::collections::HashSet;
 
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 use sqlx::PgConnection;
 
 use linnet_domain::{Job, JobFilter, JobId, JobKind, JobState, NewJob, Page, UserId, Visibility};

@@ -1,6 +1,6 @@
 //! Reports of bad rows.
 
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 use sqlx::{PgConnection, types::Json};
 
 use linnet_domain::{JobId, RowProblem, RowReport};

@@ -3,7 +3,7 @@
 //! Rows are locked in the order of their ids before any of them changes, so that two callers with the same links wait
 //! for each other and cannot deadlock.
 
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 
 use linnet_domain::{Link, LinkId, LinkPatch, OutboxId, TargetUrl, UserId, Visibility};
 

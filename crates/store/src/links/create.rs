@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
-use linnet_telemetry::context::observe_query;
 use sqlx::{PgConnection, PgExecutor};
 
 use linnet_domain::{Link, LinkId, NewLink, OutboxId, ShortCode, TargetUrl, UserId};

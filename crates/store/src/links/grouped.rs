@@ -7,8 +7,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::observe::observe_query;
 use linnet_platform::lock::MutexExt as _;
-use linnet_telemetry::context::observe_query;
 use tokio::sync::oneshot;
 
 use linnet_domain::NewLink;

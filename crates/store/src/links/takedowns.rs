@@ -4,7 +4,7 @@
 //! after its deletion.
 
 use linnet_domain::{LinkId, OutboxId, UserId};
-use linnet_telemetry::context::observe_query;
+use crate::observe::observe_query;
 use sqlx::PgExecutor;
 
 use super::{

@@ -12,8 +12,8 @@ mod months;
 
 use std::collections::BTreeMap;
 
+use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
-use linnet_telemetry::context::observe_query;
 
 use linnet_domain::{
     Bucket, Counts, Dimension, Interval, LinkId, RangeError, Stats, StatsQuery, StatsRange,

@@ -1,7 +1,7 @@
 //! Folding the values of past months, so that statistics of long ranges read one row instead of thirty.
 
+use crate::observe::observe_query;
 use chrono::NaiveDate;
-use linnet_telemetry::context::observe_query;
 
 use linnet_domain::Subject;
 

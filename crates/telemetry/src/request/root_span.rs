@@ -39,6 +39,9 @@ impl RootSpanBuilder for RequestSpan {
             http.request.method = method,
             http.route = route,
             url.scheme = SCHEME,
+            // Only of a path that has a route: that of the API contains ids, any other path whatever a client sends. The
+            // query is left out; it may contain a stream token.
+            url.path = route_label(request).map(|_| request.path()),
             error.type = Empty,
             http.response.status_code = Empty,
             request_id = context.as_ref().map(|context| context.request_id.as_str()),
