@@ -119,6 +119,9 @@ pub(crate) fn from_credentials(error: CredentialError) -> Problem {
         CredentialError::Conflicting => Problem::of(ProblemCode::ConflictingKeys)
             .detail("The request carries two different API keys; send one."),
         CredentialError::Malformed => Problem::unauthorized("The API key is malformed."),
+        CredentialError::StreamToken => Problem::unauthorized(
+            "The stream token is malformed, expired, or for another path. Create one with `POST /api/v1/stream-tokens`.",
+        ),
     }
 }
 

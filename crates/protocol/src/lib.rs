@@ -7,6 +7,7 @@
 //! * [`problem`] and [`problem_code`]: the body of every error response, and the table of its codes.
 //! * [`routes`]: every API route with its methods and their scopes.
 //! * [`settings`]: the settings sections that both programs read.
+//! * [`stream_token`]: short-lived credentials in the URLs of event streams.
 
 pub mod address_hash;
 pub mod identity;
@@ -16,3 +17,4 @@ pub mod problem;
 pub mod problem_code;
 pub mod routes;
 pub mod settings;
+pub mod stream_token;

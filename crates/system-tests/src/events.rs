@@ -33,7 +33,8 @@ pub struct Event {
 }
 
 impl EventStream {
-    /// Opens a stream that begins after the event `last`. Returns the status line if the status is not 200.
+    /// Opens a stream that begins after the event `last`. An empty key sends none. Returns the status line if the status is
+    /// not 200.
     pub async fn try_open(
         client: &Client,
         key: &str,
@@ -43,9 +44,10 @@ impl EventStream {
         let error = |error: std::io::Error| error.to_string();
         let mut stream = TcpStream::connect(client.address()).await.map_err(error)?;
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        let key =
+            if key.is_empty() { String::new() } else { format!("Authorization: Bearer {key}\r\n") };
         // A response to HTTP/1.0 has no chunk sizes, which could split a line.
-        let head =
-            format!("GET {path} HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{last}\r\n");
+        let head = format!("GET {path} HTTP/1.0\r\nHost: x\r\n{key}{last}\r\n");
         stream.write_all(head.as_bytes()).await.map_err(error)?;
         let mut events = Self { lines: BufReader::new(stream), id: String::new() };
         let status = events.line().await.ok_or("no response")?;

@@ -1,6 +1,17 @@
 //! Finds the API key in a request, and rejects malformed keys without a lookup.
 
-use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actix_web::{
+    HttpRequest,
+    http::{
+        Method,
+        header::{AUTHORIZATION, HeaderMap},
+    },
+};
+use chrono::{DateTime, Utc};
+use linnet_protocol::{
+    settings::ServiceSettings,
+    stream_token::{PARAMETER, StreamToken},
+};
 use sha2::{Digest as _, Sha256};
 
 const KEY_HEADER: &str = "x-api-key";
@@ -15,10 +26,12 @@ const QUERY_PARAMETERS: [&str; 4] = ["api_key", "key", "access_token", "token"];
 /// The SHA-256 of a whole API key.
 pub(crate) type KeyHash = [u8; 32];
 
-/// A well-formed API key, which may be invalid.
+/// A well-formed API key, or a well-formed stream token in its place. Either may be invalid.
 #[derive(Clone, Copy)]
 pub(crate) struct PresentedKey<'a> {
     text: &'a str,
+    id: &'a str,
+    token: Option<StreamToken<'a>>,
 }
 
 impl std::fmt::Debug for PresentedKey<'_> {
@@ -39,6 +52,9 @@ pub(crate) enum CredentialError {
     /// Not the form of a key, or not the scheme `Bearer`.
     #[error("malformed API key")]
     Malformed,
+    /// A stream token that does not open this path now.
+    #[error("invalid stream token")]
+    StreamToken,
 }
 
 impl<'a> PresentedKey<'a> {
@@ -50,12 +66,32 @@ impl<'a> PresentedKey<'a> {
         let is_well_formed = id.bytes().all(|byte| byte.is_ascii_alphanumeric())
             && secret.len() == SECRET_LENGTH
             && secret.bytes().all(is_base64url);
-        is_well_formed.then_some(Self { text })
+        is_well_formed.then_some(Self { text, id, token: None })
     }
 
-    /// The public id.
+    fn of_token(text: &'a str) -> Option<Self> {
+        let token = StreamToken::parse(text)?;
+        Some(Self { text, id: token.key_id(), token: Some(token) })
+    }
+
+    /// The public id of the key, or of the key that made the token.
     pub(crate) fn id(&self) -> &'a str {
-        self.text.get(PREFIX.len()..PREFIX.len() + ID_LENGTH).unwrap_or_default()
+        self.id
+    }
+
+    /// Whether a stream token may open the request's path now; true for an API key, which has no such limits.
+    pub(crate) fn opens(
+        &self,
+        request: &HttpRequest,
+        service: &ServiceSettings,
+        now: DateTime<Utc>,
+    ) -> bool {
+        self.token.is_none_or(|token| {
+            request.method() == Method::GET
+                && request.path() == token.stream().path()
+                && !token.has_expired(now)
+                && token.is_authentic(service)
+        })
     }
 
     /// The whole key. Send it to a shortener only.
@@ -69,14 +105,15 @@ impl<'a> PresentedKey<'a> {
     }
 }
 
-/// The request's key, if it has one. An empty header counts as absent, and a repeated key as one.
+/// The request's key or stream token, if it has one. An empty header counts as absent, and a repeated key as one.
 pub(crate) fn find_key<'a>(
     headers: &'a HeaderMap,
-    query: &str,
+    query: &'a str,
 ) -> Result<Option<PresentedKey<'a>>, CredentialError> {
     if has_key_parameter(query) {
         return Err(CredentialError::InUrl);
     }
+    let token = stream_token(query)?;
     let mut found: Option<&str> = None;
     for value in headers.get_all(AUTHORIZATION) {
         let value = value.to_str().map_err(|_| CredentialError::Malformed)?.trim();
@@ -95,7 +132,26 @@ pub(crate) fn find_key<'a>(
             merge(&mut found, value)?;
         }
     }
-    found.map(|text| PresentedKey::parse(text).ok_or(CredentialError::Malformed)).transpose()
+    let key = found.map(|text| PresentedKey::parse(text).ok_or(CredentialError::Malformed));
+    match (key.transpose()?, token) {
+        (Some(_), Some(_)) => Err(CredentialError::Conflicting),
+        (key, token) => Ok(key.or(token)),
+    }
+}
+
+/// The token in the query. Its text needs no percent-encoding, so another spelling is malformed.
+fn stream_token(query: &str) -> Result<Option<PresentedKey<'_>>, CredentialError> {
+    let mut tokens = query.split('&').filter_map(|pair| {
+        let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+        (name == PARAMETER).then_some(text)
+    });
+    match (tokens.next(), tokens.next()) {
+        (None, _) => Ok(None),
+        (Some(text), None) => {
+            PresentedKey::of_token(text).map(Some).ok_or(CredentialError::StreamToken)
+        }
+        (Some(_), Some(_)) => Err(CredentialError::StreamToken),
+    }
 }
 
 fn merge<'a>(found: &mut Option<&'a str>, value: &'a str) -> Result<(), CredentialError> {
@@ -121,7 +177,11 @@ fn has_key_parameter(query: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
+    use actix_web::{
+        http::header::{HeaderName, HeaderValue},
+        test::TestRequest,
+    };
+    use linnet_protocol::stream_token::{Stream, mint};
 
     use super::*;
 
@@ -178,6 +238,65 @@ mod tests {
             );
         }
         assert!(find_in(&[], "search=key&user_id=token&tokens=1&a=%26token%3D1").is_ok());
+    }
+
+    #[test]
+    fn a_stream_token_is_accepted_in_the_query_only_and_alone() {
+        let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
+        let stream = Stream::of_path("/api/v1/urls/7/live").unwrap();
+        let (token, _) = mint(&settings, "Ab3xYz01", stream, Utc::now());
+        let query = format!("stream_token={token}");
+        assert_eq!(find_in(&[], &query), Ok(Some(token.clone())));
+        assert_eq!(find_in(&[], &format!("a=b&{query}&c")), Ok(Some(token.clone())));
+        assert_eq!(find_in(&[("x-api-key", KEY)], &query), Err(CredentialError::Conflicting));
+        for bad in [
+            "stream_token".to_owned(),
+            "stream_token=".to_owned(),
+            format!("stream_token={KEY}"),
+            format!("{query}&{query}"),
+            format!("{query}x"),
+            query.replace('_', "%5F").replace("stream%5F", "stream_"),
+        ] {
+            assert_eq!(find_in(&[], &bad), Err(CredentialError::StreamToken), "{bad}");
+        }
+        assert_eq!(find_in(&[("x-api-key", &token)], ""), Err(CredentialError::Malformed));
+        let bearer = format!("Bearer {token}");
+        assert_eq!(find_in(&[("authorization", &bearer)], ""), Err(CredentialError::Malformed));
+        for parameter in ["token", "key", "access_token"] {
+            let query = format!("{parameter}={token}");
+            assert_eq!(find_in(&[], &query), Err(CredentialError::InUrl), "{parameter}");
+        }
+    }
+
+    #[test]
+    fn a_stream_token_opens_its_path_until_it_expires() {
+        let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
+        let other = ServiceSettings { token: "another token of 32 characters .".into() };
+        let now: DateTime<Utc> = "2026-11-27T10:00:00Z".parse().unwrap();
+        let path = "/api/v1/urls/7/live";
+        let (token, expires_at) = mint(&settings, "Ab3xYz01", Stream::of_path(path).unwrap(), now);
+        let key = PresentedKey::of_token(&token).unwrap();
+        let opens = |request: TestRequest, service: &ServiceSettings, now| {
+            key.opens(&request.to_http_request(), service, now)
+        };
+        assert!(opens(TestRequest::get().uri(path), &settings, now));
+        assert!(!opens(TestRequest::get().uri(path), &settings, expires_at));
+        assert!(!opens(TestRequest::get().uri(path), &other, now));
+        assert!(!opens(TestRequest::with_uri(path).method(Method::HEAD), &settings, now));
+        for path in [
+            "/api/v1/urls/8/live",
+            "/api/v1/urls/7",
+            "/api/v1/urls/7/stats",
+            "/api/v1/jobs/7/events",
+        ] {
+            assert!(!opens(TestRequest::get().uri(path), &settings, now), "{path}");
+        }
+        let key = PresentedKey::parse(KEY).unwrap();
+        assert!(key.opens(
+            &TestRequest::delete().uri("/x").to_http_request(),
+            &settings,
+            expires_at
+        ));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod lookup;
 
 use std::{sync::Arc, time::Instant};
 
+use actix_web::HttpRequest;
 use linnet_platform::{clock::Clock, single_flight::SingleFlight};
 use linnet_protocol::settings::ServiceSettings;
 use secrecy::SecretString;
@@ -63,6 +64,11 @@ impl KeyAuthenticator {
             None => &self.counters.auth_misses,
         });
         status
+    }
+
+    /// Whether the key, or stream token, may open the request's path now.
+    pub(crate) fn opens(&self, key: PresentedKey<'_>, request: &HttpRequest) -> bool {
+        key.opens(request, &self.service, self.clock.now())
     }
 
     /// Whether the key's latest lookup found it valid, however long ago.

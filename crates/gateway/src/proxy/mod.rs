@@ -21,6 +21,7 @@ use linnet_protocol::{
     problem::{PROBLEM_HEADER, Problem},
     routes::{BodyMode, RequestBody, Route},
     settings::ServiceSettings,
+    stream_token::PARAMETER,
 };
 use tokio::time::Instant;
 
@@ -201,7 +202,7 @@ fn call(
 ) -> Result<Call, Problem> {
     let method = Method::from_bytes(request.method().as_str().as_bytes());
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let path = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(path.as_bytes()));
+    let path = PathAndQuery::from_maybe_shared(without_stream_token(path));
     let (Ok(method), Ok(path)) = (method, path) else { return Err(problems::bad_request()) };
 
     let mut headers = forwarded_headers(request.headers(), caller);
@@ -220,6 +221,18 @@ fn call(
         headers.insert(REAL_IP, address);
     }
     Ok(Call { method, path, headers, body, deadline })
+}
+
+/// A path and query without its stream token, which only the gateway reads.
+fn without_stream_token(path: &str) -> Bytes {
+    match path.split_once('?') {
+        Some((path, query)) if query.contains(PARAMETER) => {
+            let is_other = |pair: &&str| pair.split('=').next() != Some(PARAMETER);
+            let others: Vec<_> = query.split('&').filter(is_other).collect();
+            format!("{path}?{}", others.join("&")).into()
+        }
+        _ => Bytes::copy_from_slice(path.as_bytes()),
+    }
 }
 
 fn respond(

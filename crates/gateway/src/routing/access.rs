@@ -7,7 +7,7 @@ use linnet_domain::Scope;
 use linnet_protocol::{problem::Problem, routes::Route};
 
 use crate::{
-    auth::{self, Caller, KeyHash, KeyStatus, Lease, PresentedKey},
+    auth::{self, Caller, CredentialError, KeyHash, KeyStatus, Lease, PresentedKey},
     config::Anonymous,
     limit::{AppliedLimit, RateKey},
     problems,
@@ -53,7 +53,11 @@ pub(super) async fn check<'a>(
 ) -> Access<'a> {
     let by_address = RateKey::Address(address);
     let key = match auth::find_key(request.headers(), request.query_string()) {
-        Ok(Some(key)) => key,
+        Ok(Some(key)) if state.authenticator.opens(key, request) => key,
+        Ok(Some(_)) => {
+            let problem = problems::from_credentials(CredentialError::StreamToken);
+            return Access::new(state.limiter.charge(by_address).await, Err(problem));
+        }
         Ok(None) => {
             let caller = anonymous(state, route, request.method());
             return Access::new(state.limiter.charge(by_address).await, caller);

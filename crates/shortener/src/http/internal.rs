@@ -12,10 +12,11 @@ use linnet_protocol::{
     key_lookup::{KeyLookupRequest, KeyLookupResponse},
     problem::Problem,
     settings::ServiceSettings,
+    stream_token::{self, StreamToken},
 };
 use std::time::Duration;
 
-use linnet_domain::ApiKeySecret;
+use linnet_domain::{ApiKeySecret, Visibility};
 
 use super::{
     api::{self, ApiState},
@@ -91,10 +92,23 @@ pub async fn close_while_draining<B: MessageBody + 'static>(
 
 async fn look_up_key(
     state: web::Data<ApiState>,
+    service: web::Data<ServiceSettings>,
     body: web::Bytes,
 ) -> Result<HttpResponse, ApiError> {
     let not_found = || ApiError::not_found("key");
     let request: KeyLookupRequest<'_> = serde_json::from_slice(&body).map_err(|_| not_found())?;
+    if request.key.starts_with(stream_token::PREFIX) {
+        // An expired token too: the gateway verifies open streams with the token that opened them.
+        let token = StreamToken::parse(&request.key).filter(|token| token.is_authentic(&service));
+        let id = token.ok_or_else(not_found)?.key_id().to_owned();
+        let key = state.store.find_key(&id, Visibility::All).await?.ok_or_else(not_found)?;
+        return Ok(HttpResponse::Ok().json(KeyLookupResponse {
+            key_id: key.id,
+            user_id: key.user_id,
+            scopes: key.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            expires_at: key.expires_at,
+        }));
+    }
     let key = ApiKeySecret::parse(&request.key).map_err(|_| not_found())?;
     let owner = state.store.authenticate(&key).await?.ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(KeyLookupResponse {

@@ -15,7 +15,7 @@ use utoipa::{
 use super::{
     api::{
         CursorText, TimeCursorText, api_keys, bulk, events, export, import, jobs, live, stats,
-        takedowns, urls, users,
+        stream_tokens, takedowns, urls, users,
     },
     link_schemas::LinkSchemas,
     problem_schema::{FieldError, Problem},
@@ -26,7 +26,7 @@ use super::{
     info(title = "Linnet", description = "Short links: create, resolve, measure.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
         urls::list, urls::create, urls::get, urls::update, urls::delete,
-        export::get, bulk::update, bulk::delete, stats::url::get, stats::all::get, live::live,
+        export::get, bulk::update, bulk::delete, stats::url::get, stats::all::get, live::live, stream_tokens::create,
         users::list, users::create, users::get, users::update, users::delete,
         import::import_urls, import::import_users,
         jobs::list, jobs::dead, jobs::get, jobs::cancel, jobs::replay, jobs::delete,

@@ -36,5 +36,6 @@ mod shares;
 mod short_codes;
 mod stampede;
 mod stats;
+mod stream_tokens;
 mod takedowns;
 mod targets;

@@ -21,6 +21,7 @@ mod slots;
 mod sse;
 mod state;
 pub(super) mod stats;
+pub(super) mod stream_tokens;
 pub(super) mod takedowns;
 pub(super) mod urls;
 pub(super) mod users;
@@ -45,6 +46,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
             .configure(jobs::routes)
             .configure(stats::routes)
             .configure(live::routes)
+            .configure(stream_tokens::routes)
             .configure(users::routes)
             .configure(events::routes)
             .configure(api_keys::routes),
