@@ -35,6 +35,13 @@ case ${LOGS:-} in
   *) die "LOGS must be \`loki\` or empty: $LOGS" "$EX_USAGE" ;;
 esac
 
+# With STORES=external PostgreSQL and Redis are servers elsewhere.
+case ${STORES:-} in
+  '') ;;
+  external) files+=(-f "$deploy/compose.external.yaml") ;;
+  *) die "STORES must be \`external\` or empty: $STORES" "$EX_USAGE" ;;
+esac
+
 need_docker() {
   type -P docker >/dev/null || die "docker not found; install Docker Engine with Compose v2 (https://docs.docker.com/engine/install/)" "$EX_UNAVAILABLE"
   docker compose version >/dev/null 2>&1 || die "Docker Compose v2 not found; install docker-compose-plugin" "$EX_UNAVAILABLE"

@@ -20,6 +20,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use linnet_tls::TlsFault;
 use redis::{
     Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult,
     aio::{ConnectionLike as _, MultiplexedConnection},
@@ -65,6 +66,9 @@ pub enum RedisFault {
     /// Redis accepts connections and does not respond in time.
     #[error("does not respond")]
     TimedOut,
+    /// The TLS handshake failed, for example because of the server's certificate.
+    #[error("{0}")]
+    Tls(TlsFault),
     /// No connection can be opened, or it broke.
     #[error("unreachable")]
     Unreachable,
@@ -76,7 +80,7 @@ impl From<&RedisError> for RedisFault {
             Some(code) if WRITE_REFUSALS.contains(&code) => Self::RefusesWrites(code.to_owned()),
             Some(code @ ("NOAUTH" | "NOPERM" | "WRONGPASS")) => Self::RefusesUser(code.to_owned()),
             _ if error.is_timeout() => Self::TimedOut,
-            _ => Self::Unreachable,
+            _ => TlsFault::find(error).map_or(Self::Unreachable, Self::Tls),
         }
     }
 }
@@ -222,11 +226,12 @@ async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
     loop {
         match connector.connect().await {
             Err(error) => {
-                shared.fault.store(Some(Arc::new(RedisFault::from(&error))));
+                let fault = RedisFault::from(&error);
                 if !is_failing {
-                    tracing::warn!(%error, "Redis unreachable; retrying");
+                    tracing::warn!(%error, %fault, "Redis unreachable; retrying");
                     is_failing = true;
                 }
+                shared.fault.store(Some(Arc::new(fault)));
                 backoff.wait().await;
             }
             Ok(connection) => {

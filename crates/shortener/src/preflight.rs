@@ -1,20 +1,20 @@
 //! Preflight: checks an installation before the process serves, and reports every problem at once.
 
 use std::{
+    fmt::Display,
     fs::{self, OpenOptions},
     io,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
-use secrecy::ExposeSecret;
-use sqlx::{Connection, PgConnection, error::DatabaseError, postgres::PgConnectOptions};
+use linnet_tls::TlsFault;
+use sqlx::{Connection, PgConnection, error::DatabaseError};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Settings;
 use linnet_platform::redis_connection::connect;
-use linnet_store::PostgresSettings;
+use linnet_store::{PostgresSettings, tls_fault};
 
 /// Longest wait for a server that was started together with this process.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -34,17 +34,22 @@ pub struct PreflightError(Vec<Problem>);
 enum Problem {
     #[error("{key}: {} is not writable: {source}", .folder.display())]
     Folder { key: &'static str, folder: PathBuf, source: io::Error },
-    #[error("postgres.url: {0}")]
+    #[error("postgres.url: {}", with_reason(tls_fault(.0), .0))]
     Postgres(sqlx::Error),
     #[error("postgres.url: no connection within {} s", CONNECT_TIMEOUT.as_secs())]
     PostgresTimeout,
-    #[error("redis.url: {0}")]
+    #[error("redis.url: {}", with_reason(TlsFault::find(.0), .0))]
     Redis(#[from] redis::RedisError),
     #[error(
         "redis.url: the maxmemory-policy `{0}` evicts queued clicks and jobs; \
          set volatile-lru or noeviction"
     )]
     Evicts(String),
+}
+
+/// The reason in words, with the error in brackets.
+fn with_reason(fault: Option<TlsFault>, error: &impl Display) -> String {
+    fault.map_or_else(|| error.to_string(), |fault| format!("{fault} ({error})"))
 }
 
 fn lines(problems: &[Problem]) -> String {
@@ -77,6 +82,9 @@ impl Problem {
     fn may_pass(&self) -> bool {
         match self {
             Self::Postgres(error) => {
+                if tls_fault(error).is_some() {
+                    return false;
+                }
                 match error.as_database_error().and_then(DatabaseError::code) {
                     // For example 57P03 while PostgreSQL starts, or a database that is not created yet.
                     Some(code) => !REFUSED.contains(&code.as_ref()),
@@ -84,7 +92,10 @@ impl Problem {
                 }
             }
             Self::PostgresTimeout => true,
-            Self::Redis(error) => error.kind() != redis::ErrorKind::AuthenticationFailed,
+            Self::Redis(error) => {
+                error.kind() != redis::ErrorKind::AuthenticationFailed
+                    && TlsFault::find(error).is_none()
+            }
             Self::Folder { .. } | Self::Evicts(_) => false,
         }
     }
@@ -113,8 +124,7 @@ fn try_folder(folder: &Path) -> io::Result<()> {
 }
 
 async fn try_postgres(settings: &PostgresSettings) -> Result<(), Problem> {
-    let options =
-        PgConnectOptions::from_str(settings.url.expose_secret()).map_err(Problem::Postgres)?;
+    let options = settings.connect_options().map_err(Problem::Postgres)?;
     let connected = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
     let connection = connected.map_err(|_| Problem::PostgresTimeout)?.map_err(Problem::Postgres)?;
     connection.close().await.map_err(Problem::Postgres)

@@ -40,7 +40,7 @@ impl Readiness for ShortenerReadiness {
         async {
             let postgresql = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
                 Ok(Ok(())) => CheckState::Up,
-                Ok(Err(error)) => CheckState::Down(error.to_string()),
+                Ok(Err(error)) => CheckState::Down(error.with_reason()),
                 Err(_) => CheckState::Down("timed out".into()),
             };
             let redis = match (self.resources.redis_clients(), self.resources.redis_fault()) {

@@ -1,5 +1,6 @@
 //! Database errors, by what callers can do about them.
 
+use linnet_tls::TlsFault;
 use sqlx::error::ErrorKind;
 
 use crate::timeouts;
@@ -101,9 +102,29 @@ impl StoreError {
         }
     }
 
+    /// The error for readiness, with the reason if the TLS handshake failed.
+    pub fn with_reason(&self) -> String {
+        let fault = match self {
+            Self::Unavailable(error) | Self::Failed(error) => tls_fault(error),
+            Self::Locked(_) | Self::Conflict(_) => None,
+        };
+        fault.map_or_else(|| self.to_string(), |fault| format!("{self}: {fault}"))
+    }
+
     /// Whether a concurrent transaction has inserted the same row.
     pub fn is_duplicate_key(&self) -> bool {
         matches!(self, Self::Failed(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+}
+
+/// Why the TLS handshake with the server failed, if it did.
+pub fn tls_fault(error: &sqlx::Error) -> Option<TlsFault> {
+    match error {
+        // PostgreSQL declines the request for TLS.
+        sqlx::Error::Tls(reason) if reason.to_string() == "server does not support TLS" => {
+            Some(TlsFault::PlainServer)
+        }
+        _ => TlsFault::find(error),
     }
 }
 

@@ -35,7 +35,7 @@ pub use clicks::{
     LinkDelta, LinkFacts, SHARDS, ValueDelta, shard_of,
 };
 pub use erase::ErasureCounts;
-pub use error::{Constraint, StoreError};
+pub use error::{Constraint, StoreError, tls_fault};
 pub use events::EventPage;
 pub use export::{ExportCell, ExportColumn, ExportedLink, LinkExport};
 pub use idempotency::{IdempotencyClaim, IdempotentTransaction, StoredResponse};

@@ -1,13 +1,9 @@
 //! Connection pools and schema migrations.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
 use log::LevelFilter;
-use secrecy::ExposeSecret;
-use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 
 use super::{PostgresSettings, SHARDS, StoreError};
 
@@ -80,7 +76,8 @@ impl PoolRole {
 /// A pool that connects on first use, so that a process can start while the database is unavailable.
 pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPool, StoreError> {
     let slow = Duration::from_millis(settings.slow_statement_ms);
-    let mut options = PgConnectOptions::from_str(settings.url.expose_secret())?
+    let mut options = settings
+        .connect_options()?
         .application_name("linnet-shortener")
         .options([
             ("statement_timeout", settings.statement_timeout_ms),
@@ -115,7 +112,8 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
 
 /// Migrates the schema to this release. Concurrent calls of several processes are safe.
 pub async fn migrate(settings: &PostgresSettings) -> Result<(), MigrateError> {
-    let options = PgConnectOptions::from_str(settings.url.expose_secret())
+    let options = settings
+        .connect_options()
         .map_err(MigrateError::Connect)?
         .application_name("linnet-migrate")
         .log_statements(LevelFilter::Off);

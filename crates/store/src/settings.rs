@@ -1,20 +1,29 @@
 //! Section `postgres` of the settings.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use url::Url;
 
-use linnet_platform::settings::{Problems, redacted};
+use linnet_platform::settings::{Problems, optional_path, redacted};
+use linnet_tls::CaFile;
 
 /// Section `postgres`. It bounds every wait for the database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresSettings {
-    /// `postgres://user:password@host:port/database`.
+    /// `postgres://user:password@host:port/database`. `?sslmode=` selects TLS.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
+    /// CAs to trust besides those of browsers, in PEM format. `sslmode` is `verify-full` then, if the URL has none.
+    #[serde(deserialize_with = "optional_path")]
+    pub ca_file: Option<PathBuf>,
     /// The maximum number of connections of one process, in all its pools.
     pub max_connections: u32,
     /// The longest wait for a connection, including connecting, in milliseconds.
@@ -30,22 +39,24 @@ pub struct PostgresSettings {
     /// `links.hold_codes_days`, which triggers of the schema read from each connection.
     #[serde(skip)]
     pub hold_codes_days: u32,
+    /// `links.limit_settle_ms`, which a trigger reads as well.
+    #[serde(skip)]
+    pub limit_settle_ms: u32,
 }
 
 impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             url: "postgres://linnet@127.0.0.1:5432/linnet".into(),
+            ca_file: None,
             max_connections: 20,
             acquire_timeout_ms: 1_000,
             statement_timeout_ms: 2_000,
-    /// `links.limit_settle_ms`, which a trigger reads as well.
-    #[serde(skip)]
-    pub limit_settle_ms: u32,
             lock_timeout_ms: 1_000,
             idle_in_transaction_timeout_ms: 5_000,
             slow_statement_ms: 100,
             hold_codes_days: 90,
+            limit_settle_ms: 2_000,
         }
     }
 }
@@ -56,10 +67,10 @@ impl PostgresSettings {
 
     /// Checks the URL and the ranges.
     pub fn validate(&self, problems: &mut Problems) {
-            limit_settle_ms: 2_000,
         let url = self.url.expose_secret();
-        if let Err(error) = PgConnectOptions::from_str(url) {
-            problems.add("postgres.url", error.to_string());
+        match PgConnectOptions::from_str(url) {
+            Err(error) => problems.add("postgres.url", error.to_string()),
+            Ok(_) => self.validate_tls(problems),
         }
         // sqlx accepts every scheme, and connecting would then fail for as long as the process runs.
         problems.require(
@@ -86,5 +97,144 @@ impl PostgresSettings {
     /// [`Self::acquire_timeout_ms`] as a duration.
     pub fn acquire_timeout(&self) -> Duration {
         Duration::from_millis(self.acquire_timeout_ms)
+    }
+    fn validate_tls(&self, problems: &mut Problems) {
+        let mode = self.parameter(&["sslmode", "ssl-mode"]);
+        problems.require(
+            // sqlx never encrypts with `allow`.
+            mode.as_deref() != Some("allow"),
+            "postgres.url",
+            "sslmode must be disable, prefer, require, verify-ca or verify-full",
+        );
+        let is_verified = mode.as_deref().is_none_or(|mode| mode.starts_with("verify-"));
+        problems.require(
+            self.ca_file.is_none() || is_verified,
+            "postgres.ca_file",
+            "must be empty unless sslmode is verify-ca or verify-full, because no certificate is verified otherwise",
+        );
+        if let Some(Err(error)) = self.ca_file.as_deref().map(CaFile::read) {
+            problems.add("postgres.ca_file", error.to_string());
+        }
+        if let Some(Err(error)) = self.url_ca_file().as_deref().map(CaFile::read) {
+            problems.add("postgres.url", format!("sslrootcert {error}"));
+        }
+        problems.require(
+            self.ca_file.is_none() || self.parameter(&ROOT_CERTIFICATE).is_none(),
+            "postgres.ca_file",
+            "must be empty if postgres.url has sslrootcert",
+        );
+    }
+
+    /// A parameter of the URL by any of its names.
+    fn parameter(&self, names: &[&str]) -> Option<String> {
+        let url = Url::parse(self.url.expose_secret()).ok()?;
+        let found = url.query_pairs().filter(|(name, _)| names.contains(&name.as_ref())).last();
+        found.map(|(_, value)| value.into_owned())
+    }
+
+    /// The file of `sslrootcert`. As in libpq, `system` stands for the public CAs.
+    fn url_ca_file(&self) -> Option<PathBuf> {
+        let path = self.parameter(&ROOT_CERTIFICATE)?;
+        (path != SYSTEM_ROOTS).then(|| Path::new(&path).to_owned())
+    }
+
+    /// How to connect, from the URL and the CA file; libpq's variables in the environment do not choose the TLS mode.
+    pub fn connect_options(&self) -> Result<PgConnectOptions, sqlx::Error> {
+        let mut options = PgConnectOptions::from_str(self.url.expose_secret())?;
+        if self.parameter(&["sslmode", "ssl-mode"]).is_none() {
+            options = options.ssl_mode(match self.ca_file {
+                Some(_) => PgSslMode::VerifyFull,
+                None => PgSslMode::Prefer,
+            });
+        }
+        // Read now, so that a change of the file affects no running process.
+        let ca_file = self.ca_file.clone().or_else(|| self.url_ca_file());
+        let roots = match ca_file.as_deref().map(CaFile::read).transpose() {
+            Ok(roots) => roots.map(|roots| roots.pem().to_vec()),
+            Err(error) => return Err(sqlx::Error::Configuration(error.into())),
+        };
+        Ok(options.ssl_root_cert_from_pem(roots.unwrap_or_default()))
+    }
+}
+
+/// The names of the parameter for a CA file.
+const ROOT_CERTIFICATE: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
+const SYSTEM_ROOTS: &str = "system";
+
+#[cfg(test)]
+mod tests {
+    use linnet_platform::settings::load_from;
+
+    use super::*;
+
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Only {
+        postgres: PostgresSettings,
+    }
+
+    impl linnet_platform::settings::Settings for Only {
+        fn validate(&self, problems: &mut Problems) {
+            self.postgres.validate(problems);
+        }
+    }
+
+    fn problems(query: &str, ca_file: &str) -> String {
+        let environment = [
+            (
+                "LINNET__POSTGRES__URL".to_owned(),
+                format!("postgres://linnet@db.example/linnet{query}"),
+            ),
+            ("LINNET__POSTGRES__CA_FILE".to_owned(), ca_file.to_owned()),
+        ];
+        match load_from::<Only>(None, &environment.into()) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn tls_modes_are_those_of_libpq_without_allow() {
+        for mode in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
+            assert_eq!(problems(&format!("?sslmode={mode}"), ""), "");
+        }
+        for mode in ["allow", "verify_full", "on", ""] {
+            let problems = problems(&format!("?sslmode={mode}"), "");
+            assert!(problems.contains("postgres.url"), "{mode}: {problems}");
+        }
+    }
+
+    #[test]
+    fn a_ca_file_is_checked_wherever_it_is_named() {
+        let found = problems("?sslmode=verify-full", "/nonexistent/ca.pem");
+        assert!(
+            found.contains("postgres.ca_file") && found.contains("must be a readable file"),
+            "{found}"
+        );
+        let found = problems("?sslmode=verify-full&sslrootcert=/nonexistent/ca.pem", "");
+        assert!(
+            found.contains("postgres.url") && found.contains("sslrootcert must be a readable file"),
+            "{found}"
+        );
+        assert_eq!(problems("?sslmode=verify-full&sslrootcert=system", ""), "");
+        // Both files, and a mode that verifies nothing: all problems at once.
+        let found = problems("?sslmode=require&sslrootcert=/nonexistent/a", "/nonexistent/b");
+        assert!(found.contains("4 problem(s)"), "{found}");
+    }
+
+    #[test]
+    fn without_a_mode_a_ca_file_means_full_verification() {
+        let settings = |url: &str| PostgresSettings { url: url.into(), ..Default::default() };
+        let mode = |settings: &PostgresSettings| {
+            format!("{:?}", settings.connect_options().unwrap().get_ssl_mode())
+        };
+        assert_eq!(mode(&settings("postgres://db.example/x")), "Prefer");
+        assert_eq!(mode(&settings("postgres://db.example/x?sslmode=disable")), "Disable");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pem = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap().cert.pem();
+        std::fs::write(file.path(), pem).unwrap();
+        let mut settings = settings("postgres://db.example/x");
+        settings.ca_file = Some(file.path().to_owned());
+        assert_eq!(mode(&settings), "VerifyFull");
     }
 }

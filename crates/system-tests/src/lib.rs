@@ -11,6 +11,7 @@
 //! * Processes stay in the test's process group, so that a test runner can end all of them.
 //! * [`expected`] contains the metric names and messages that several tests compare.
 
+pub mod certificates;
 pub mod client;
 pub mod events;
 pub mod expected;

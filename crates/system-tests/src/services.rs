@@ -98,15 +98,16 @@ pub fn redis(folder: &Path, port: u16, env: &BTreeMap<String, String>) -> Proces
 }
 
 /// Starts a PostgreSQL with its files in `folder`.
-pub fn postgres(folder: &Path, port: u16) -> Process {
+pub fn postgres(folder: &Path, port: u16, more: &BTreeMap<String, String>) -> Process {
     let home = folder.join("postgres");
     let args = vec!["postgres".into(), path_text(&home), port.to_string()];
-    let env = BTreeMap::from([
+    let mut env = BTreeMap::from([
         ("LINNET_PG_UNSAFE".into(), "1".into()),
         ("LINNET_PG_SHARED_BUFFERS".into(), "32MB".into()),
         // Tests kill it and expect every acknowledged commit afterwards.
         ("LINNET_PG_OPTIONS".into(), "synchronous_commit=on full_page_writes=on".into()),
     ]);
+    env.extend(more.clone());
     // `SIGINT` ends open sessions; `SIGTERM` would wait for them.
     service("postgres", args, env, Signal::INT, folder.join("postgres.log"), None)
 }

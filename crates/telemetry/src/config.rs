@@ -1,10 +1,16 @@
 //! The settings section `telemetry`.
 
+use std::path::PathBuf;
+
+use linnet_tls::CaFile;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// The OpenTelemetry specification's variable for the collector's address.
 pub const OTLP_ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// The OpenTelemetry specification's variable for the collector's CA file.
+pub const OTLP_CERTIFICATE_VARIABLE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -31,9 +37,12 @@ pub struct TelemetrySettings {
     pub query_warn_count: u32,
     /// Whether the product's metrics are recorded. If not, `/metrics` has those of the process only.
     pub metrics: bool,
-    /// Base address of an OTLP/HTTP collector, `http://` only: for TLS, run a collector beside the process. The default is
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`; without either no spans are created.
+    /// Base address of an OTLP/HTTP collector, `http://` or `https://`. The default is `OTEL_EXPORTER_OTLP_ENDPOINT`;
+    /// without either no spans are created.
     pub otlp_endpoint: Option<String>,
+    /// The CAs to trust with `https://`, in PEM format. The default is `OTEL_EXPORTER_OTLP_CERTIFICATE`, else the CAs of
+    /// browsers.
+    pub otlp_ca_file: Option<PathBuf>,
 }
 
 impl Default for TelemetrySettings {
@@ -45,6 +54,7 @@ impl Default for TelemetrySettings {
             query_warn_count: 20,
             metrics: true,
             otlp_endpoint: None,
+            otlp_ca_file: None,
         }
     }
 }
@@ -61,12 +71,31 @@ impl TelemetrySettings {
         {
             problems.push(("otlp_endpoint", message));
         }
+        self.check_ca_file(&mut problems);
         problems
     }
 
     /// Whether spans are exported.
     pub fn exports_spans(&self) -> bool {
         self.effective_otlp_endpoint().is_some()
+    }
+
+    fn check_ca_file(&self, problems: &mut Vec<(&'static str, String)>) {
+        let Some(path) = self.effective_otlp_ca_file() else { return };
+        if self.effective_otlp_endpoint().is_some_and(|endpoint| !endpoint.starts_with("https:")) {
+            let message = "must be empty unless otlp_endpoint begins with https://";
+            problems.push(("otlp_ca_file", message.to_owned()));
+        }
+        if let Err(error) = CaFile::read(&path) {
+            problems.push(("otlp_ca_file", error.to_string()));
+        }
+    }
+
+    /// The CA file for the collector: the setting, or else the environment variable.
+    pub fn effective_otlp_ca_file(&self) -> Option<PathBuf> {
+        let path = self.otlp_ca_file.clone();
+        path.or_else(|| std::env::var_os(OTLP_CERTIFICATE_VARIABLE).map(PathBuf::from))
+            .filter(|path| !path.as_os_str().is_empty())
     }
 
     /// The collector's base address: the setting, or else the environment variable.
@@ -96,8 +125,9 @@ pub(crate) fn parse_filter(directives: &str) -> Result<EnvFilter, String> {
 
 fn check_endpoint(endpoint: &str) -> Result<(), String> {
     let uri: http::Uri = endpoint.parse().map_err(|error| format!("must be a URL: {error}"))?;
-    if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
-        return Err("must be http://host:port".to_owned());
+    let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+    if !has_scheme || uri.host().is_none_or(str::is_empty) {
+        return Err("must be http://host:port or https://host:port".to_owned());
     }
     Ok(())
 }
@@ -114,10 +144,29 @@ mod tests {
     fn every_problem_is_reported_at_once() {
         let settings = TelemetrySettings {
             log_level: "infoo".to_owned(),
-            otlp_endpoint: Some("https://collector:4318".to_owned()),
+            otlp_endpoint: Some("grpc://collector:4317".to_owned()),
+            otlp_ca_file: Some("/nonexistent/ca.pem".into()),
             ..TelemetrySettings::default()
         };
-        assert_eq!(keys(&settings), ["log_level", "otlp_endpoint"]);
+        assert_eq!(keys(&settings), ["log_level", "otlp_endpoint", "otlp_ca_file", "otlp_ca_file"]);
+    }
+
+    #[test]
+    fn a_ca_file_needs_an_encrypted_endpoint() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pem = rcgen::generate_simple_self_signed(["collector".to_owned()]).unwrap().cert.pem();
+        std::fs::write(file.path(), pem).unwrap();
+        let mut settings = TelemetrySettings {
+            otlp_endpoint: Some("https://collector:4318".to_owned()),
+            otlp_ca_file: Some(file.path().to_owned()),
+            ..TelemetrySettings::default()
+        };
+        assert_eq!(keys(&settings), [] as [&str; 0]);
+        settings.otlp_endpoint = Some("http://collector:4318".to_owned());
+        assert_eq!(keys(&settings), ["otlp_ca_file"]);
+        // As Compose passes an unset variable.
+        settings.otlp_ca_file = Some("".into());
+        assert_eq!(keys(&settings), [] as [&str; 0]);
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub enum TelemetryError {
     /// The span exporter could not be built.
     #[error("could not build the span exporter")]
     SpanExporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The CA file for the collector cannot be used.
+    #[error("telemetry.otlp_ca_file: {0}")]
+    CaFile(#[from] linnet_tls::CaFileError),
     /// The span exporter's runtime could not be started.
     #[error("could not start the span exporter")]
     Runtime(#[source] io::Error),

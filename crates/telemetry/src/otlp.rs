@@ -4,13 +4,21 @@
 //! client therefore owns a small runtime and runs each export on it, on that thread. No server thread's runtime is used,
 //! and a shutdown cannot deadlock.
 
-use std::{pin::Pin, time::Duration};
+use std::{
+    error::Error,
+    path::Path,
+    pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use linnet_tls::{CaFile, CaFileError, TlsFault};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
@@ -23,7 +31,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{error::TelemetryError, service::ServiceInfo};
+use crate::{error::TelemetryError, error_chain, service::ServiceInfo};
 
 /// Timeout of one attempt to export.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,11 +42,12 @@ const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// from `OTEL_TRACES_SAMPLER`.
 pub(crate) fn tracer_provider(
     endpoint: &str,
+    ca_file: Option<&Path>,
     service: ServiceInfo,
 ) -> Result<(SdkTracerProvider, SdkTracer), TelemetryError> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
-        .with_http_client(BlockingClient::new()?)
+        .with_http_client(BlockingClient::new(ca_file)?)
         .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
         .with_timeout(EXPORT_TIMEOUT)
         .build()?;
@@ -55,19 +64,52 @@ pub(crate) fn tracer_provider(
 /// An HTTP/1.1 client. The exporter's own client also has HTTP/2, which adds a megabyte to the program.
 #[derive(Debug)]
 struct BlockingClient {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// Whether the last export failed. A failure is logged once, until an export succeeds.
+    is_failing: AtomicBool,
     // Optional only so that `drop` can take it: dropping a runtime blocks, which is forbidden in async code, but it may be
     // shut down in the background.
     runtime: Option<Runtime>,
 }
 
 impl BlockingClient {
-    fn new() -> Result<Self, TelemetryError> {
+    fn new(ca_file: Option<&Path>) -> Result<Self, TelemetryError> {
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(TelemetryError::Runtime)?;
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Self { client, runtime: Some(runtime) })
+        let client = Client::builder(TokioExecutor::new()).build(connector(ca_file)?);
+        Ok(Self { client, is_failing: AtomicBool::new(false), runtime: Some(runtime) })
     }
+
+    fn log_change(&self, result: &Result<Response<Bytes>, HttpError>) {
+        let failure = match result {
+            Ok(response) if response.status().is_success() => None,
+            Ok(response) => Some(format!("status {}", response.status())),
+            Err(error) => Some(describe(&**error)),
+        };
+        let was_failing = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
+        match failure {
+            Some(error) if !was_failing => tracing::warn!(error, "span export failed; retrying"),
+            None if was_failing => tracing::info!("span export recovered"),
+            _ => {}
+        }
+    }
+}
+
+/// Connects with and without TLS, as the endpoint's scheme demands. It verifies certificate and host name.
+fn connector(ca_file: Option<&Path>) -> Result<HttpsConnector<HttpConnector>, CaFileError> {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match ca_file {
+        None => builder.with_webpki_roots(),
+        Some(path) => builder.with_tls_config(CaFile::read(path)?.client_config()),
+    };
+    Ok(builder.https_or_http().enable_http1().wrap_connector(http))
+}
+
+/// The reason in words if TLS failed, and otherwise the error with its causes.
+fn describe(error: &(dyn Error + 'static)) -> String {
+    TlsFault::find(error).map_or_else(|| error_chain(error), |fault| fault.to_string())
 }
 
 impl BlockingClient {
@@ -99,7 +141,10 @@ impl HttpClient for BlockingClient {
         Box::pin(async move {
             match &self.runtime {
                 Some(runtime) => {
-                    runtime.block_on(async { timeout(EXPORT_TIMEOUT, self.send(request)).await? })
+                    let result = runtime
+                        .block_on(async { timeout(EXPORT_TIMEOUT, self.send(request)).await? });
+                    self.log_change(&result);
+                    result
                 }
                 None => Err("the exporter has stopped".into()),
             }

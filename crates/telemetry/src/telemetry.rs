@@ -47,7 +47,9 @@ impl Telemetry {
         global::set_meter_provider(metrics.provider.clone());
         let (spans, span_layer) = match settings.effective_otlp_endpoint() {
             Some(endpoint) => {
-                let (provider, tracer) = otlp::tracer_provider(&endpoint, service)?;
+                let ca_file = settings.effective_otlp_ca_file();
+                let (provider, tracer) =
+                    otlp::tracer_provider(&endpoint, ca_file.as_deref(), service)?;
                 let layer = tracing_opentelemetry::layer().with_tracer(tracer);
                 (Some(provider), Some(layer.with_filter(exported_targets())))
             }

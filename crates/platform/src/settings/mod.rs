@@ -12,4 +12,4 @@ mod values;
 
 pub use loader::{Problems, Settings, SettingsError, known_keys, load, load_from};
 pub use sections::{RedisSettings, ShutdownSettings};
-pub use values::{comma_list, non_empty, redacted};
+pub use values::{comma_list, non_empty, optional_path, redacted};

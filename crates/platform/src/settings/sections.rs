@@ -1,19 +1,24 @@
 //! The sections that every process reads.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use linnet_tls::CaFile;
+use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::{Problems, redacted};
+use super::{Problems, optional_path, redacted};
 
 /// Section `redis`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host:port/db`.
+    /// `redis://[user:password@]host:port/db`, or `rediss://…` for TLS.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
+    /// The CAs to trust with `rediss://`, in PEM format. Without a file, those of browsers.
+    #[serde(deserialize_with = "optional_path")]
+    pub ca_file: Option<PathBuf>,
     /// Timeout for opening a connection, in milliseconds.
     pub connect_timeout_ms: u64,
     /// Timeout for the response to a command, in milliseconds.
@@ -24,6 +29,7 @@ impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379/0".into(),
+            ca_file: None,
             connect_timeout_ms: 500,
             response_timeout_ms: 250,
         }
@@ -31,10 +37,25 @@ impl Default for RedisSettings {
 }
 
 impl RedisSettings {
-    /// Checks the URL and the ranges.
+    /// Checks the URL, the CA file and the ranges.
     pub fn validate(&self, problems: &mut Problems) {
-        if let Err(error) = redis::Client::open(self.url.expose_secret()) {
-            problems.add("redis.url", error.to_string());
+        let url = self.url.expose_secret();
+        match url.into_connection_info() {
+            Err(error) => problems.add("redis.url", error.to_string()),
+            Ok(info) => match info.addr() {
+                ConnectionAddr::TcpTls { insecure: true, .. } => {
+                    problems.add("redis.url", "must not end with #insecure; set redis.ca_file");
+                }
+                ConnectionAddr::TcpTls { .. } => {}
+                _ => problems.require(
+                    self.ca_file.is_none(),
+                    "redis.ca_file",
+                    "must be empty unless redis.url begins with rediss://",
+                ),
+            },
+        }
+        if let Some(Err(error)) = self.ca_file.as_deref().map(CaFile::read) {
+            problems.add("redis.ca_file", error.to_string());
         }
         for (key, value) in [
             ("redis.connect_timeout_ms", self.connect_timeout_ms),

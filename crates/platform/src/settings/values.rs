@@ -2,10 +2,10 @@
 
 use secrecy::SecretString;
 use serde::{
-    Deserializer, Serializer,
+    Deserialize as _, Deserializer, Serializer,
     de::{SeqAccess, Visitor},
 };
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 /// Reads a list from an array (file) or from comma-separated text (environment). Blank items are dropped.
 pub fn comma_list<'de, D>(deserializer: D) -> Result<Vec<String>, D::Error>
@@ -35,6 +35,14 @@ where
     }
 
     deserializer.deserialize_any(ListVisitor)
+}
+
+/// Reads a path. A blank one means "not set", because Compose passes unset variables as empty ones.
+pub fn optional_path<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.as_deref().and_then(non_empty).map(PathBuf::from))
 }
 
 /// Serializes a secret as `[redacted]`, so that settings can be displayed.

@@ -9,6 +9,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    certificates::Certificates,
     client::Client,
     process::Process,
     redis_proxy::RedisProxy,
@@ -21,7 +22,7 @@ use super::{
     disks,
     kind::{GATEWAY, Kind, SHORTENER, WORKER, redis_url, sockets},
     run,
-    servers::{start_nginx, start_own_postgres, start_redis},
+    servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
 };
 
 /// The origin of short URLs in tests. It appears only in responses; no server listens there.
@@ -55,6 +56,7 @@ pub struct Builder {
     proxied_redis: bool,
     import: Option<PathBuf>,
     upload_disk: Option<&'static str>,
+    tls: bool,
     env: BTreeMap<String, String>,
     nginx_env: BTreeMap<String, String>,
     redis_env: BTreeMap<String, String>,
@@ -100,6 +102,7 @@ impl Default for Builder {
             proxied_redis: false,
             import: None,
             upload_disk: None,
+            tls: false,
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             nginx_env: BTreeMap::new(),
             redis_env: BTreeMap::new(),
@@ -164,6 +167,14 @@ impl Builder {
         self
     }
 
+    /// Lets every process reach its own PostgreSQL and Redis with TLS only, and verify their certificates. Tests still
+    /// connect without TLS.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self.postgres(Postgres::Own)
+    }
+
     /// Sets a variable for shorteners, gateways and workers.
     #[must_use]
     pub fn env(mut self, key: &str, value: impl ToString) -> Self {
@@ -208,13 +219,15 @@ impl Builder {
     pub async fn start(self) -> Stack {
         let folder = short_folder();
         let path = folder.path();
-        let (postgres, database, database_url) = self.start_postgres(path).await;
-        let (redis, redis_port) = start_redis(path, &self.redis_env).await;
+        let tls = self.tls.then(|| Certificates::create(path.join("tls")));
+        let tls_env: BTreeMap<String, String> =
+            tls.iter().map(|tls| (TLS_DIR.to_owned(), path_text(tls.folder()))).collect();
+        let (postgres, database, database_url) = self.start_postgres(path, &tls_env).await;
+        let redis_env = self.redis_env.clone().into_iter().chain(tls_env).collect();
+        let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
+        let redis_at = redis_tls_port.map_or(("redis", redis_port), |port| ("rediss", port));
         let mut env = self.env.clone();
-        env.insert("LINNET__POSTGRES__URL".into(), database_url.clone());
-        // Each process creates its own folder in the spool folder.
-        env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&path.join("spool")));
-        env.insert("LINNET__JOBS__UPLOAD_DIR".into(), path_text(&path.join("uploads")));
+        insert_stores(&mut env, path, &database_url, tls.as_ref());
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);
@@ -222,14 +235,14 @@ impl Builder {
         let api = sockets(path, "a", self.shorteners);
         env.insert("LINNET__UPSTREAM__SHORTENERS".into(), api.join(","));
         // For the command line. `Kind::spec` sets another URL for each process.
-        env.insert("LINNET__REDIS__URL".into(), redis_url(path, SHORTENER.redis_role, redis_port));
+        env.insert("LINNET__REDIS__URL".into(), redis_url(path, SHORTENER.redis_role, redis_at));
         let limits = self.memory_limits;
         let (shorteners, shortener_redis) =
-            self.spawn((&SHORTENER, self.shorteners, limits.shortener), path, &env, redis_port);
+            self.spawn((&SHORTENER, self.shorteners, limits.shortener), path, &env, redis_at);
         let (gateways, gateway_redis) =
-            self.spawn((&GATEWAY, self.gateways, limits.gateway), path, &env, redis_port);
+            self.spawn((&GATEWAY, self.gateways, limits.gateway), path, &env, redis_at);
         let (workers, worker_redis) =
-            self.spawn((&WORKER, self.workers, limits.worker), path, &env, redis_port);
+            self.spawn((&WORKER, self.workers, limits.worker), path, &env, redis_at);
         let (nginx, port) =
             start_nginx(path, &resolve, &listen, &self.nginx_env, self.memory_limits.nginx).await;
 
@@ -248,6 +261,7 @@ impl Builder {
             admin_id: 0,
             client,
             redis_port,
+            tls,
             database_url,
             env,
             _database: database,
@@ -282,7 +296,7 @@ impl Builder {
         (kind, count, memory_limit): (&Kind, usize, Option<u64>),
         folder: &Path,
         env: &BTreeMap<String, String>,
-        redis_port: u16,
+        (scheme, redis_port): (&str, u16),
     ) -> (Vec<Process>, Vec<RedisProxy>) {
         let mut proxies = Vec::new();
         let processes = (0..count).map(|number| {
@@ -293,7 +307,7 @@ impl Builder {
                 proxies.push(proxy);
             }
             let mut spec =
-                kind.spec(folder, number, env, &redis_url(folder, kind.redis_role, port));
+                kind.spec(folder, number, env, &redis_url(folder, kind.redis_role, (scheme, port)));
             spec.memory_limit = memory_limit;
             if let Some(size) = self.upload_disk
                 && kind.has_upload_disk
@@ -306,7 +320,11 @@ impl Builder {
         (processes, proxies)
     }
 
-    async fn start_postgres(&self, folder: &Path) -> (Option<Process>, Option<Database>, String) {
+    async fn start_postgres(
+        &self,
+        folder: &Path,
+        env: &BTreeMap<String, String>,
+    ) -> (Option<Process>, Option<Database>, String) {
         match std::env::var("DATABASE_URL") {
             Ok(url) if self.postgres == Postgres::Shared => {
                 let database = Database::create(&url).await;
@@ -314,10 +332,28 @@ impl Builder {
                 (None, Some(database), url)
             }
             _ => {
-                let (server, url) = start_own_postgres(folder).await;
+                let (server, url) = start_own_postgres(folder, env).await;
                 (Some(server), None, url)
             }
         }
+    }
+}
+
+/// The variables for PostgreSQL, for the CA of both stores, and for the folders of files.
+fn insert_stores(
+    env: &mut BTreeMap<String, String>,
+    folder: &Path,
+    database_url: &str,
+    tls: Option<&Certificates>,
+) {
+    // Each process creates its own folder in the spool folder.
+    env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.join("spool")));
+    env.insert("LINNET__JOBS__UPLOAD_DIR".into(), path_text(&folder.join("uploads")));
+    let mode = if tls.is_some() { "?sslmode=verify-full" } else { "" };
+    env.insert("LINNET__POSTGRES__URL".into(), format!("{database_url}{mode}"));
+    if let Some(tls) = tls {
+        env.insert("LINNET__POSTGRES__CA_FILE".into(), tls.ca_file());
+        env.insert("LINNET__REDIS__CA_FILE".into(), tls.ca_file());
     }
 }
 

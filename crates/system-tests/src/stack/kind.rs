@@ -105,10 +105,10 @@ pub(super) fn open_redis_url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}/0")
 }
 
-/// The URL of Redis for a role of `scripts/redis-acl.sh`.
-pub(super) fn redis_url(folder: &Path, role: &str, port: u16) -> String {
+/// The URL of Redis for a role of `scripts/redis-acl.sh`, with the scheme `redis` or `rediss`.
+pub(super) fn redis_url(folder: &Path, role: &str, (scheme, port): (&str, u16)) -> String {
     let file = folder.join("redis").join(format!("{role}-password"));
     let password =
         std::fs::read_to_string(&file).expect("the password that `scripts/service` wrote");
-    format!("redis://{role}:{password}@127.0.0.1:{port}/0")
+    format!("{scheme}://{role}:{password}@127.0.0.1:{port}/0")
 }

@@ -18,6 +18,7 @@ use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
 use crate::{
+    certificates::Certificates,
     client::Client,
     expected::metric,
     metrics::Metrics,
@@ -62,6 +63,8 @@ pub struct Stack {
     pub admin_id: i64,
     client: Client,
     redis_port: u16,
+    /// With [`Builder::tls`].
+    tls: Option<Certificates>,
     database_url: String,
     env: BTreeMap<String, String>,
     _database: Option<Database>,
@@ -106,7 +109,17 @@ impl Stack {
 
     /// The URL of Redis for a role of `scripts/redis-acl.sh`.
     pub fn redis_url(&self, role: &str) -> String {
-        kind::redis_url(self.folder(), role, self.redis_port)
+        kind::redis_url(self.folder(), role, ("redis", self.redis_port))
+    }
+
+    /// With [`Builder::tls`]: the certificates of PostgreSQL and Redis.
+    pub fn certificates(&self) -> &Certificates {
+        self.tls.as_ref().expect("Builder::tls")
+    }
+
+    /// The variables of all processes.
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
     }
 
     /// Waits until every process is ready and nginx forwards requests.
@@ -162,6 +175,13 @@ impl Stack {
     /// standard error.
     pub async fn cli(&self, args: &[&str]) -> (i32, String, String) {
         run_with(&self.env, args).await
+    }
+
+    /// The same as [`Self::cli`], with other values of some variables.
+    pub async fn cli_with(&self, env: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
+        let mut all = self.env.clone();
+        all.extend(env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        run_with(&all, args).await
     }
 
     /// Kills PostgreSQL, like a crash.

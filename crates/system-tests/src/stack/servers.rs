@@ -17,6 +17,8 @@ use crate::{
 use super::START_TIMEOUT;
 
 const MAX_STARTS: usize = 5;
+/// The variable of `scripts/service` for the folder with the server's certificate.
+pub(super) const TLS_DIR: &str = "LINNET_TLS_DIR";
 
 pub(super) async fn redis_responds(port: u16) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -55,11 +57,31 @@ macro_rules! on_free_port {
     }};
 }
 
-pub(super) async fn start_redis(folder: &Path, env: &BTreeMap<String, String>) -> (Process, u16) {
-    on_free_port!("Redis", |port| services::redis(folder, port, env), redis_responds)
+/// Starts Redis, and with a TLS port if `env` names the certificate. Returns the ports without and with TLS.
+pub(super) async fn start_redis(
+    folder: &Path,
+    env: &BTreeMap<String, String>,
+) -> (Process, u16, Option<u16>) {
+    let mut tls_port = None;
+    let (redis, port) = on_free_port!(
+        "Redis",
+        |port| {
+            let mut env = env.clone();
+            if env.contains_key(TLS_DIR) {
+                tls_port = Some(free_port());
+                env.extend(tls_port.map(|port| ("LINNET_REDIS_TLS_PORT".into(), port.to_string())));
+            }
+            services::redis(folder, port, &env)
+        },
+        redis_responds
+    );
+    (redis, port, tls_port)
 }
 
-pub(super) async fn start_own_postgres(folder: &Path) -> (Process, String) {
+pub(super) async fn start_own_postgres(
+    folder: &Path,
+    env: &BTreeMap<String, String>,
+) -> (Process, String) {
     let responds = |_| async {
         match services::postgres_url(folder) {
             Some(url) => PgConnection::connect(&url).await.is_ok(),
@@ -67,7 +89,7 @@ pub(super) async fn start_own_postgres(folder: &Path) -> (Process, String) {
         }
     };
     let (server, _) =
-        on_free_port!("PostgreSQL", |port| services::postgres(folder, port), responds);
+        on_free_port!("PostgreSQL", |port| services::postgres(folder, port, env), responds);
     (server, services::postgres_url(folder).expect("the URL"))
 }
 

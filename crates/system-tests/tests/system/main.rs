@@ -39,3 +39,4 @@ mod stats;
 mod stream_tokens;
 mod takedowns;
 mod targets;
+mod tls;
