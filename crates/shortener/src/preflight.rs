@@ -9,6 +9,7 @@ use std::{
 };
 
 use linnet_tls::TlsFault;
+use secrecy::ExposeSecret as _;
 use sqlx::{Connection, PgConnection, error::DatabaseError};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -40,6 +41,9 @@ enum Problem {
     PostgresTimeout,
     #[error("redis.url: {}", with_reason(TlsFault::find(.0), .0))]
     Redis(#[from] redis::RedisError),
+    /// A Redis that expects no TLS waits for more bytes instead of refusing the handshake.
+    #[error("redis.url: {0}; check whether the server uses TLS, as rediss:// demands")]
+    RedisHandshake(redis::RedisError),
     #[error(
         "redis.url: the maxmemory-policy `{0}` evicts queued clicks and jobs; \
          set volatile-lru or noeviction"
@@ -91,7 +95,7 @@ impl Problem {
                     None => true,
                 }
             }
-            Self::PostgresTimeout => true,
+            Self::PostgresTimeout | Self::RedisHandshake(_) => true,
             Self::Redis(error) => {
                 error.kind() != redis::ErrorKind::AuthenticationFailed
                     && TlsFault::find(error).is_none()
@@ -131,7 +135,11 @@ async fn try_postgres(settings: &PostgresSettings) -> Result<(), Problem> {
 }
 
 async fn try_redis(settings: &Settings) -> Result<(), Problem> {
-    let mut redis = connect(&settings.redis, CONNECT_TIMEOUT).await?;
+    let has_tls = settings.redis.url.expose_secret().starts_with("rediss:");
+    let connected = connect(&settings.redis, CONNECT_TIMEOUT).await;
+    let mut redis = connected.map_err(|error| {
+        if has_tls && error.is_timeout() { Problem::RedisHandshake(error) } else { error.into() }
+    })?;
     let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await?;
     let policy = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
     match policy.map(str::trim) {

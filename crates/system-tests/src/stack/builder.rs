@@ -227,15 +227,13 @@ impl Builder {
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
         let redis_at = redis_tls_port.map_or(("redis", redis_port), |port| ("rediss", port));
         let mut env = self.env.clone();
-        insert_stores(&mut env, path, &database_url, tls.as_ref());
+        insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);
         let listen = sockets(path, "g", self.gateways);
         let api = sockets(path, "a", self.shorteners);
         env.insert("LINNET__UPSTREAM__SHORTENERS".into(), api.join(","));
-        // For the command line. `Kind::spec` sets another URL for each process.
-        env.insert("LINNET__REDIS__URL".into(), redis_url(path, SHORTENER.redis_role, redis_at));
         let limits = self.memory_limits;
         let (shorteners, shortener_redis) =
             self.spawn((&SHORTENER, self.shorteners, limits.shortener), path, &env, redis_at);
@@ -339,13 +337,16 @@ impl Builder {
     }
 }
 
-/// The variables for PostgreSQL, for the CA of both stores, and for the folders of files.
+/// The variables for both stores with their CA, and for the folders of files.
 fn insert_stores(
     env: &mut BTreeMap<String, String>,
     folder: &Path,
     database_url: &str,
+    redis_at: (&str, u16),
     tls: Option<&Certificates>,
 ) {
+    // For the command line. `Kind::spec` sets another URL for each process.
+    env.insert("LINNET__REDIS__URL".into(), redis_url(folder, SHORTENER.redis_role, redis_at));
     // Each process creates its own folder in the spool folder.
     env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.join("spool")));
     env.insert("LINNET__JOBS__UPLOAD_DIR".into(), path_text(&folder.join("uploads")));

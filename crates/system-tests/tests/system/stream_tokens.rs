@@ -32,7 +32,8 @@ async fn job_path(client: &Client) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_token_opens_the_stream_of_its_path() {
     let stack = Stack::builder().workers(1).start().await;
-    let (_, client) = stack.create_user("watcher", &["urls:write", "jobs:write"]).await;
+    let (_, client) =
+        stack.create_user("watcher", &["urls:read", "urls:write", "jobs:write"]).await;
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
     let path = format!("/api/v1/urls/{}/live", link["id"]);
     let token = token_for(&client, &path).await;
@@ -69,7 +70,7 @@ async fn a_stream_token_opens_the_stream_of_its_path() {
 #[tokio::test]
 async fn must_16_a_stream_token_opens_nothing_else() {
     let stack = Stack::start().await;
-    let (_, client) = stack.create_user("owner", &["urls:write", "users:read"]).await;
+    let (_, client) = stack.create_user("owner", &["urls:read", "urls:write", "users:read"]).await;
     let (path, other) = (live_path(&client).await, live_path(&client).await);
     let token = token_for(&client, &path).await;
     let text = token["token"].as_str().unwrap();
@@ -130,11 +131,12 @@ async fn must_16_a_stream_token_opens_nothing_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn must_27_a_stream_token_and_its_stream_end_with_the_key() {
     let stack = Stack::start().await;
-    let (_, client) = stack.create_user("owner", &["urls:write", "users:write"]).await;
+    let (_, client) = stack.create_user("owner", &["urls:read", "urls:write", "users:write"]).await;
     for expires in [false, true] {
         let at = chrono::Utc::now() + Duration::from_secs(4);
         let expiry = expires.then(|| at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
-        let body = json!({"name": "browser", "scopes": ["urls:write"], "expires_at": expiry});
+        let body =
+            json!({"name": "browser", "scopes": ["urls:read", "urls:write"], "expires_at": expiry});
         let key = client.post("/api/v1/api-keys", &body).send().await.json();
         let browser = client.with_key(key["key"].as_str().unwrap());
         let path = live_path(&browser).await;
@@ -154,7 +156,7 @@ async fn must_27_a_stream_token_and_its_stream_end_with_the_key() {
 #[tokio::test]
 async fn must_26_streams_of_tokens_count_against_the_share_of_the_user() {
     let stack = Stack::builder().env("LINNET__SHORTENER__LIVE_STREAMS_PER_USER", 2).start().await;
-    let (_, client) = stack.create_user("owner", &["urls:write"]).await;
+    let (_, client) = stack.create_user("owner", &["urls:read", "urls:write"]).await;
     let path = live_path(&client).await;
     let (first, second) = (token_for(&client, &path).await, token_for(&client, &path).await);
     let mut open = Vec::new();
