@@ -207,12 +207,13 @@ async fn must_32_a_server_without_tls_is_refused() {
     let stack = Stack::start().await;
     for mode in ["require", "verify-ca", "verify-full"] {
         let url = format!("{}?sslmode={mode}", stack.env()["LINNET__POSTGRES__URL"]);
-        let redis = stack.env()["LINNET__REDIS__URL"].replace("redis://", "rediss://");
-        let env = [("LINNET__POSTGRES__URL", url.as_str()), ("LINNET__REDIS__URL", &redis)];
-        let error = refusal(&stack, &env).await;
+        let error = refusal(&stack, &[("LINNET__POSTGRES__URL", &url)]).await;
         assert!(error.contains("postgres.url: the server does not use TLS"), "{error}");
-        assert!(error.contains("check whether the server uses TLS"), "{error}");
     }
+    // Once, because Redis lets the handshake time out, which preflight repeats.
+    let url = stack.env()["LINNET__REDIS__URL"].replace("redis://", "rediss://");
+    let error = refusal(&stack, &[("LINNET__REDIS__URL", &url)]).await;
+    assert!(error.contains("check whether the server uses TLS"), "{error}");
     // Without TLS in the settings, no certificate may be named: it would verify nothing.
     let endpoint = format!("http://127.0.0.1:{plain_port}");
     let env = [
