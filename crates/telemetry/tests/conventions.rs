@@ -1,7 +1,7 @@
 //! Names of attributes and metrics are those of OpenTelemetry's registry of semantic conventions, as published in the crate
 //! `opentelemetry-semantic-conventions`. The sources are read, so that a new name is checked too.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeSet, fs, path::Path};
 
