@@ -118,6 +118,11 @@ impl TlsFault {
             if let Some(error) = error.downcast_ref::<rustls::Error>() {
                 return Some(Self::from(error));
             }
+            // A shared error, as Redis errors have it, returns only the causes of the one that it holds.
+            let shared = error.downcast_ref::<Arc<dyn Error + Send + Sync>>();
+            if let Some(fault) = shared.and_then(|shared| Self::find(&**shared)) {
+                return Some(fault);
+            }
             // An I/O error hides the error that it wraps, and returns only the causes of that one.
             let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             if let Some(fault) = wrapped.and_then(|wrapped| Self::find(wrapped)) {
@@ -205,6 +210,8 @@ mod tests {
         assert_eq!(TlsFault::find(&io), Some(TlsFault::Expired));
         let outer = io::Error::other(io);
         assert_eq!(TlsFault::find(&outer), Some(TlsFault::Expired));
+        let shared: Arc<dyn Error + Send + Sync> = Arc::new(outer);
+        assert_eq!(TlsFault::find(&shared), Some(TlsFault::Expired));
         assert_eq!(TlsFault::find(&io::Error::from(io::ErrorKind::TimedOut)), None);
     }
 }

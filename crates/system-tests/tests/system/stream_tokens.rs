@@ -26,7 +26,7 @@ async fn job_path(client: &Client) -> String {
     let body = "original_url\r\nhttps://example.com/\r\n";
     let job = upload.body("text/csv", body).send().await;
     assert_eq!(job.status, 202, "{}", job.text());
-    format!("/api/v1/jobs/{}/events", job.json()["id"])
+    format!("/api/v1/jobs/{}/events", job.json()["job"]["id"])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
