@@ -361,6 +361,8 @@ mod tests {
             version: 7,
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
+            taken_down_at: None,
+            takedown_reason: None,
         };
         let status = linnet_domain::RedirectStatus::PermanentRedirect;
         let plain = LinkAttributes { redirect_status: status, ..Default::default() };

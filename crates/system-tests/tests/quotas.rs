@@ -23,10 +23,9 @@ fn defaults() -> BTreeMap<String, String> {
     for row in document("CONFIGURATION.md").lines().filter(|line| line.starts_with("| `")) {
         let cells = cells(row);
         let names = quoted(cells[0]);
-        let values = cells.iter().skip(1).map(|cell| quoted(cell));
+        let mut values = cells.iter().skip(1).map(|cell| quoted(cell));
         // The default follows the environment variable, if the row has a column for it.
-        let default =
-            values.filter(|texts| !texts.iter().any(|t| t.starts_with("LINNET__"))).next();
+        let default = values.find(|texts| !texts.iter().any(|t| t.starts_with("LINNET__")));
         found.extend(names.into_iter().zip(default.unwrap_or_default()));
     }
     found
