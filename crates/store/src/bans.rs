@@ -3,8 +3,8 @@
 //! Triggers of the schema enforce bans in every statement that writes links: no target has a banned host, and no link
 //! gets a code that is held or banned.
 
-use linnet_domain::{BanId, BannedCode, BannedHost, Page, UserId};
 use crate::observe::observe_query;
+use linnet_domain::{BanId, BannedCode, BannedHost, Page, UserId};
 
 use super::{Store, StoreError, links::take_down_links_of_host};
 

@@ -3,8 +3,8 @@
 //! Triggers of the schema keep a link inactive while it is taken down, whichever statement changes it, and hold its code
 //! after its deletion.
 
-use linnet_domain::{LinkId, OutboxId, UserId};
 use crate::observe::observe_query;
+use linnet_domain::{LinkId, OutboxId, UserId};
 use sqlx::PgExecutor;
 
 use super::{
