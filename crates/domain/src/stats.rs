@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn labels_are_local_dates_and_times() {
-        let label = |zone: &str, interval, at: &str| {
+        let label = |zone: &str, interval: Interval, at: &str| {
             interval.label(&Zone::parse(zone).unwrap(), at.parse().unwrap())
         };
         let berlin = "Europe/Berlin";

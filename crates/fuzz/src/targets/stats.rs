@@ -66,7 +66,7 @@ pub(super) fn list_query(input: &[u8]) {
     let number = i64::try_from(rest.len()).expect("short");
     match read_link_list(query, number) {
         Ok(list) => {
-            assert_page(list.page.size, list.page.position);
+            assert_page(list.page.size, &list.page.position);
             let next = next_query(list.next.as_ref());
             let again = read_link_list(&next, 0).expect("a page of the list");
             assert_eq!(format!("{:?}", again.filter), format!("{:?}", list.filter));
@@ -78,7 +78,7 @@ pub(super) fn list_query(input: &[u8]) {
     let after = TimeSortKey { time: DateTime::from_timestamp_micros(number), id: number };
     match read_event_list(query, after) {
         Ok(list) => {
-            assert_page(list.page.size, list.page.position);
+            assert_page(list.page.size, &list.page.position);
             let again = read_event_list(&next_query(list.next.as_ref()), TimeSortKey::START);
             let again = again.expect("a page of the list");
             assert_eq!(format!("{:?}", again.filter), format!("{:?}", list.filter));
@@ -92,10 +92,10 @@ pub(super) fn list_query(input: &[u8]) {
     }
 }
 
-fn assert_page<P>(size: i64, position: PageStart<P>) {
+fn assert_page<P>(size: i64, position: &PageStart<P>) {
     assert!((1..=MAX_PAGE_SIZE).contains(&size));
     if let PageStart::Number(number) = position {
-        assert!((1..=MAX_PAGE_NUMBER).contains(&number));
+        assert!((1..=MAX_PAGE_NUMBER).contains(number));
     }
 }
 
