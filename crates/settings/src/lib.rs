@@ -1,9 +1,11 @@
 //! The settings of `linnet-shortener`, which is the shortener and the worker, and the memory that they allow.
 //!
 //! * [`Settings`] has a section for each crate that reads settings. It checks values that depend on each other.
+//! * [`preflight`] checks an installation against its settings.
 //! * [`Settings::memory_budget`] and [`Settings::worker_memory_budget`] compute the most memory of each process.
 
 mod memory;
+pub mod preflight;
 
 use std::{path::Path, time::Duration};
 

@@ -10,8 +10,7 @@ use linnet_platform::{
 
 use crate::{
     admin::{self, AdminCommand},
-    config::{MEMORY_KEYS, Settings},
-    preflight,
+    config::{MEMORY_KEYS, Settings, preflight},
     release::{RELEASE, SERVICE, WORKER},
     startup,
 };

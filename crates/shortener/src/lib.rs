@@ -2,14 +2,12 @@
 //!
 //! * [`http`]: the API and the internal routes.
 //! * [`admin`]: commands for operators.
-//! * [`preflight`]: checks an installation before the process serves.
 //! * [`config`]: the settings that the program reads.
 //! * [`startup`]: builds the process from the crates that do the work, and stops it in order.
 
 pub mod admin;
 pub mod cli;
 pub mod http;
-pub mod preflight;
 mod readiness;
 pub mod release;
 mod server_threads;

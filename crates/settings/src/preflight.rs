@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::{Connection, PgConnection, error::DatabaseError};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::Settings;
+use crate::Settings;
 use linnet_platform::redis_connection::connect;
 use linnet_store::{PostgresSettings, tls_fault};
 
