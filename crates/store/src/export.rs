@@ -76,6 +76,8 @@ impl ExportColumn {
                 ExportColumn::new("clicks", CellKind::Number),
                 ExportColumn::new("created_at", CellKind::Time),
                 ExportColumn::new("updated_at", CellKind::Time),
+                ExportColumn::new("taken_down_at", CellKind::Time),
+                ExportColumn::new("takedown_reason", CellKind::Text),
             ]);
             columns
         });

@@ -93,6 +93,9 @@ impl Api {
                 let id: i64 = self.ids[1].1.parse().unwrap();
                 json!({"url_id": id, "event_type": "x"})
             }
+            ("POST", "/api/v1/stream-tokens") => {
+                json!({"path": format!("/api/v1/urls/{}/live", self.ids[1].1)})
+            }
             ("POST", "/api/v1/api-keys") => json!({"name": "x", "scopes": ["urls:read"]}),
             ("PUT", "/api/v1/urls/{id}/takedown") => json!({"reason": "x"}),
             ("POST", "/api/v1/banned-hosts") => json!({"host": "banned.example"}),

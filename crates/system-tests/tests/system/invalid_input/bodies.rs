@@ -102,9 +102,10 @@ fn is_valid(schema: &Value, value: &Value) -> bool {
             let length = text.chars().count() as u64;
             let bounded = length >= schema["minLength"].as_u64().unwrap_or(0)
                 && length <= schema["maxLength"].as_u64().unwrap_or(u64::MAX);
-            // A number is an address, and so a host.
-            let is_formatted = schema["format"].is_null()
-                || (schema["format"] == "host" && text.bytes().all(|b| b.is_ascii_digit()));
+            // A number is an address and a word is a name, and so both are hosts.
+            let is_label = length <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric());
+            let is_formatted =
+                schema["format"].is_null() || (schema["format"] == "host" && is_label);
             bounded && !text.trim().is_empty() && !text.contains('\0') && is_formatted
         }
         Value::Number(number) => {

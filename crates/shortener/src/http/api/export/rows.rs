@@ -189,7 +189,7 @@ mod tests {
         let csv = written(ExportFormat::Csv { bom: false }, &[example()]);
         assert_eq!(csv, format!("{}\r\n{}\r\n", names.join(","), row.join(",")));
         assert!(csv.starts_with("id,user_id,short_code,original_url,"), "{csv}");
-        assert!(csv.contains(",clicks,created_at,updated_at\r\n7,,'-abc,"), "{csv}");
+        assert!(csv.contains(",updated_at,taken_down_at,takedown_reason\r\n7,,'-abc,"), "{csv}");
     }
 
     #[test]
