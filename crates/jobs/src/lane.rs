@@ -103,7 +103,7 @@ impl LaneWorker {
         let removed = queue.remove(notice).await;
         if let JobClaim::Claimed(run) = claim {
             tracing::info!(job = run.id.get(), attempt = run.attempts, "job attempt started");
-            self.runner.run(&run, stop).await;
+            self.runner.run(*run, stop).await;
             self.attempt_ended.notify_one();
         }
         removed

@@ -1,6 +1,6 @@
 //! Runs one attempt of a job, from the position that earlier attempts reached.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::LazyLock, time::Duration};
 
 use chrono::Utc;
 use linnet_platform::{
@@ -16,12 +16,15 @@ use linnet_import::{
     source::{Position, SourceError},
     write_chunk,
 };
-use linnet_protocol::invalidation::l2_key;
+use linnet_protocol::invalidation::{DELETE_NEGATIVE_ENTRIES, l2_key};
 use linnet_store::{
     AttemptEnd, ChunkProgress, ImportLink, ImportUser, JobRun, Store, StoreError, WriteOptions,
 };
 
 use super::{JobMetrics, JobSettings, throttle::Throttle, upload};
+
+static DELETION: LazyLock<redis::Script> =
+    LazyLock::new(|| redis::Script::new(DELETE_NEGATIVE_ENTRIES));
 
 /// Time for which a chunk is retried while PostgreSQL is unreachable. After it, the attempt fails.
 const CHUNK_BUDGET: Duration = Duration::from_mins(5);
@@ -62,7 +65,8 @@ pub(super) struct JobRunner {
 
 impl JobRunner {
     /// Runs one attempt of a job that this worker has leased. Releases the job when `stop` is cancelled.
-    pub(super) async fn run(&self, run: &JobRun, stop: &CancellationToken) {
+    pub(super) async fn run(&self, mut run: JobRun, stop: &CancellationToken) {
+        let run = &mut run;
         let max_attempts = i32::try_from(self.settings.max_attempts).unwrap_or(i32::MAX);
         if run.attempts > max_attempts {
             // The workers of the earlier attempts died before they could record an error.
@@ -114,7 +118,7 @@ impl JobRunner {
 
     async fn import<T: ImportRow>(
         &self,
-        run: &JobRun,
+        run: &mut JobRun,
         stop: &CancellationToken,
     ) -> Result<AttemptResult, AttemptError> {
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
@@ -147,6 +151,8 @@ impl JobRunner {
                     AttemptResult::LeaseLost
                 });
             }
+            // As in the row: an attempt that fails from now on is the first one without progress.
+            run.attempts = 0;
             if chunk.is_last {
                 return Ok(AttemptResult::Completed);
             }
@@ -256,11 +262,11 @@ impl JobRunner {
         if codes.is_empty() {
             return;
         }
-        let mut unlink = redis::cmd("UNLINK");
+        let mut deletion = DELETION.prepare_invoke();
         for code in codes {
-            unlink.arg(l2_key(code));
+            deletion.key(l2_key(code));
         }
-        if let Err(error) = self.redis.query::<i64>(&unlink).await {
+        if let Err(error) = self.redis.script::<i64>(&deletion).await {
             // They expire after `cache.l2_negative_ttl_s`.
             tracing::debug!(%error, "negative entries of imported codes not deleted");
         }

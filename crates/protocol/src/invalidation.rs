@@ -8,6 +8,19 @@ pub fn l2_key(code: &str) -> String {
     format!("l:{code}")
 }
 
+/// A Redis script that deletes the negative entries among its keys ([`l2_key`]), after links with these codes were
+/// imported. The letter after the 19 digits of the version is `N` in a negative entry. Other entries stay: they belong to
+/// links that were changed since, and only an entry in L2 rejects a late fill with a lower version.
+pub const DELETE_NEGATIVE_ENTRIES: &str = r"
+    local deleted = 0
+    for _, key in ipairs(KEYS) do
+        if redis.call('GETRANGE', key, 19, 19) == 'N' then
+            deleted = deleted + redis.call('DEL', key)
+        end
+    end
+    return deleted
+";
+
 /// A change that makes cached entries stale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invalidation {

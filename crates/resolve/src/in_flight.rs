@@ -66,6 +66,35 @@ impl InFlightLookups {
         };
         self.flights.run(code.into(), start).await?
     }
+
+    /// [`InFlightLookups::run`] for a request that must see the changes from before its arrival. Returns the result, and
+    /// whether another request had started the lookup.
+    ///
+    /// A result that `answers` rejects is not used: the lookup began before such a change. The next lookup begins after
+    /// the arrival, so its result is used in any case.
+    pub(super) async fn run_for_arrival<F, Fut>(
+        &self,
+        code: &str,
+        client: Client,
+        look_up: F,
+        answers: impl Fn(&L1Entry) -> bool,
+    ) -> (LookupResult, bool)
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = LookupResult> + Send + 'static,
+    {
+        let mut joined = true;
+        let first = || {
+            joined = false;
+            look_up()
+        };
+        match self.run(code, client, first).await {
+            Ok(entry) if joined && !answers(&entry) => {
+                (self.run(code, client, look_up).await, joined)
+            }
+            result => (result, joined),
+        }
+    }
 }
 
 impl From<SingleFlightError> for LookupError {
@@ -150,6 +179,36 @@ mod tests {
         }
         assert!(lookups.run("three", client(1), look_up).await.is_ok(), "its share is free again");
         assert_eq!(lookups.started.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn must_07_a_request_that_joins_a_lookup_from_before_a_change_starts_the_next_one() {
+        let lookups = InFlightLookups::new(10);
+        let (old, new) = (negative_entry(), negative_entry());
+        let gate = Arc::new(Barrier::new(2));
+        let reads_old = || {
+            let (gate, old) = (gate.clone(), old.clone());
+            async move {
+                gate.wait().await;
+                Ok(old)
+            }
+        };
+        let reads_new = || {
+            let new = new.clone();
+            async move { Ok(new) }
+        };
+        let mut before = Box::pin(lookups.run_for_arrival("abc", None, reads_old, |_| false));
+        assert!(futures::poll!(&mut before).is_pending());
+        let is_new = |entry: &L1Entry| !std::ptr::eq(entry, Arc::as_ptr(&old));
+        let mut after = Box::pin(lookups.run_for_arrival("abc", None, reads_new, is_new));
+        assert!(futures::poll!(&mut after).is_pending(), "it joins the first lookup");
+        gate.wait().await;
+        let (result, joined) = before.await;
+        assert!(Arc::ptr_eq(&result.unwrap(), &old), "the request began before the change");
+        assert!(!joined);
+        let (result, joined) = after.await;
+        assert!(Arc::ptr_eq(&result.unwrap(), &new));
+        assert!(joined);
     }
 
     #[test]

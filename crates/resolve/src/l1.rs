@@ -1,21 +1,20 @@
 //! L1: the process's own cache.
 //!
-//! A fill can race a change: it reads the old row, the change invalidates the code, and the fill then
-//! puts the old entry back for a whole TTL. Tickets prevent that:
-//! * A fill takes a [`Ticket`] before it reads anything. The ticket has the epoch of the code's slot.
-//! * An invalidation increments the epoch of the slot, then removes the code.
-//! * A fill is discarded if the slot's epoch has changed since its ticket. Many codes share a slot, so
-//!   some current entries are discarded too, but a stale entry is never kept.
+//! * A fill takes a [`Ticket`] before it reads anything. The ticket has the time, and the epoch of the code's slot.
+//! * A fill is discarded if an invalidation has changed the epoch since ([`super::epochs`]). Many codes share a
+//!   slot, so some current entries are discarded too, but a stale entry is never kept.
 //! * TTLs count from the ticket, so a slow lookup does not lengthen them.
+//! * A request that joins a lookup uses its result only if it could have found it in the cache
+//!   ([`L1Cache::answers`]): the lookup may have begun before a change that the request must see.
 //!
 //! Each read compares its own clock with the deadline in [`BusState`]: past it, an entry is used for
-//! [`STALE_TTL`] at most. No task has to run for that.
+//! [`STALE_TTL`] at most, one from L2 for [`STALE_TTL_FROM_L2`]. No task has to run for that.
 
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -24,11 +23,17 @@ use linnet_platform::invalidation_bus::{BusState, InvalidationSink};
 use linnet_protocol::invalidation::Invalidation;
 use quick_cache::{Weighter, sync::Cache};
 
-use super::{CacheEntry, CacheSettings, Resolution};
+use super::{
+    CacheEntry, CacheSettings, Resolution,
+    epochs::{Epoch, Epochs},
+};
 
 const EPOCH_SLOTS: usize = 1_024;
 /// Longest TTL while the bus is stale. With the time to send a response it stays below 1 s.
 const STALE_TTL: Duration = Duration::from_millis(900);
+/// The same for an entry from L2. L2 lacks a change until it is published: usually for milliseconds, and for 400 ms if the
+/// outbox relay has to do it. The entry can be that much older than its ticket.
+const STALE_TTL_FROM_L2: Duration = Duration::from_millis(500);
 /// Memory of an entry besides its code and target, in bytes: the headers of two allocations, the entry,
 /// and the slot of the cache.
 const ENTRY_OVERHEAD: usize = 200;
@@ -37,15 +42,22 @@ const ENTRY_OVERHEAD: usize = 200;
 #[derive(Debug)]
 pub(super) struct L1Entry {
     pub(super) entry: CacheEntry,
+    /// The epoch from before the entry was read.
+    epoch: Epoch,
     fresh_until: Instant,
     /// Until then the entry is used although the bus is stale.
     fresh_without_bus_until: Instant,
 }
 
 impl L1Entry {
-    fn new(entry: CacheEntry, taken: Instant, ttl: Duration) -> Self {
-        let fresh_without_bus_until = taken + ttl.min(STALE_TTL);
-        Self { entry, fresh_until: taken + ttl, fresh_without_bus_until }
+    fn new(
+        entry: CacheEntry,
+        Ticket { epoch, taken }: Ticket,
+        ttl: Duration,
+        stale_ttl: Duration,
+    ) -> Self {
+        let fresh_without_bus_until = taken + ttl.min(stale_ttl);
+        Self { entry, epoch, fresh_until: taken + ttl, fresh_without_bus_until }
     }
 
     /// A copy that shares no memory with this one.
@@ -68,15 +80,14 @@ impl Ticket {
 /// When a fill began, by the clock and by the epoch of the code's slot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
-    slot: usize,
-    epoch: u64,
+    epoch: Epoch,
     taken: Instant,
 }
 
 /// Tickets for all codes, taken at one moment.
 pub(super) struct Tickets<'a> {
     cache: &'a L1Cache,
-    epochs: Vec<u64>,
+    epochs: Vec<Epoch>,
     taken: Instant,
 }
 
@@ -84,9 +95,8 @@ impl Tickets<'_> {
     /// The ticket of one code.
     pub(super) fn of(&self, code: &str) -> Ticket {
         let slot = self.cache.slot(code);
-        // No slot reaches `u64::MAX`, so such a ticket is never current.
-        let epoch = self.epochs.get(slot).copied().unwrap_or(u64::MAX);
-        Ticket { slot, epoch, taken: self.taken }
+        let epoch = self.epochs.get(slot).copied().unwrap_or_else(|| Epoch::never(slot));
+        Ticket { epoch, taken: self.taken }
     }
 }
 
@@ -120,7 +130,7 @@ impl Weighter<Box<str>, Arc<L1Entry>> for ByBytes {
 pub struct L1Cache {
     links: Cache<Box<str>, Arc<L1Entry>, ByBytes>,
     negative: Cache<Box<str>, Arc<L1Entry>>,
-    epochs: Box<[AtomicU64]>,
+    epochs: Epochs,
     hasher: RandomState,
     bus: BusState,
     ttl: Duration,
@@ -136,7 +146,7 @@ impl L1Cache {
         Self {
             links: Cache::with_weighter(expected, settings.l1_bytes, ByBytes),
             negative: Cache::new(settings.l1_negative_entries),
-            epochs: (0..EPOCH_SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            epochs: Epochs::new(EPOCH_SLOTS),
             hasher: RandomState::new(),
             bus: BusState::default(),
             ttl: Duration::from_millis(settings.l1_ttl_ms),
@@ -175,8 +185,7 @@ impl L1Cache {
 
     /// [`L1Cache::ticket`] of the code with this hash.
     pub(super) fn ticket_of_hash(&self, hash: u64) -> Ticket {
-        let slot = slot_of(hash);
-        Ticket { slot, epoch: self.epoch(slot), taken: Instant::now() }
+        Ticket { epoch: self.epochs.read(slot_of(hash)), taken: Instant::now() }
     }
 
     /// The hash of a code, which determines its slot.
@@ -186,46 +195,65 @@ impl L1Cache {
 
     /// Takes tickets for all codes. A fill of many codes takes them before it reads anything.
     pub(super) fn tickets(&self) -> Tickets<'_> {
-        let epochs = (0..EPOCH_SLOTS).map(|slot| self.epoch(slot)).collect();
+        let epochs = (0..EPOCH_SLOTS).map(|slot| self.epochs.read(slot)).collect();
         Tickets { cache: self, epochs, taken: Instant::now() }
     }
 
     /// Caches the result of a fill unless the code was invalidated after the ticket was taken. Returns the
     /// entry in either case: the request began before the change, so the old target is a valid response.
     pub(super) fn fill(&self, code: &str, entry: CacheEntry, ticket: Ticket) -> Arc<L1Entry> {
+        self.insert(code, entry, ticket, STALE_TTL)
+    }
+
+    /// [`L1Cache::fill`] with an entry that was read from L2.
+    pub(super) fn fill_from_l2(
+        &self,
+        code: &str,
+        entry: CacheEntry,
+        ticket: Ticket,
+    ) -> Arc<L1Entry> {
+        self.insert(code, entry, ticket, STALE_TTL_FROM_L2)
+    }
+
+    fn insert(
+        &self,
+        code: &str,
+        entry: CacheEntry,
+        ticket: Ticket,
+        stale_ttl: Duration,
+    ) -> Arc<L1Entry> {
         let is_negative = matches!(entry.resolution, Resolution::Negative(_));
         let ttl = if is_negative { self.negative_ttl } else { self.ttl };
-        let cached = Arc::new(L1Entry::new(entry, ticket.taken, spread(ttl, ticket.slot)));
-        if !self.is_current(ticket) {
-            return cached;
-        }
-        if is_negative {
-            self.negative.insert(code.into(), Arc::clone(&cached));
-            // `get` reads links first, so an expired link would hide this entry.
-            self.links.remove(code);
-        } else {
-            self.links.insert(code.into(), Arc::clone(&cached));
-            self.negative.remove(code);
-        }
-        // An invalidation may have run between the check and the insertion. It increments the epoch before it
-        // removes the code: either it has removed this entry, or this check sees the new epoch.
-        if !self.is_current(ticket) {
-            self.remove(code);
-        }
+        let cached =
+            Arc::new(L1Entry::new(entry, ticket, spread(ttl, ticket.epoch.slot), stale_ttl));
+        let insert = || {
+            if is_negative {
+                self.negative.insert(code.into(), Arc::clone(&cached));
+                // `get` reads links first, so an expired link would hide this entry.
+                self.links.remove(code);
+            } else {
+                self.links.insert(code.into(), Arc::clone(&cached));
+                self.negative.remove(code);
+            }
+        };
+        self.epochs.insert_if_current(ticket.epoch, insert);
         cached
     }
 
     /// Whether no code of the slot was invalidated after the ticket was taken.
     pub(super) fn is_current(&self, ticket: Ticket) -> bool {
-        self.epoch(ticket.slot) == ticket.epoch
+        self.epochs.is_current(ticket.epoch)
+    }
+
+    /// Whether the result of a lookup may answer a request that arrived with this ticket: no code of the slot was
+    /// invalidated between the two tickets, and the entry was fresh when the request arrived.
+    pub(super) fn answers(&self, entry: &L1Entry, arrival: Ticket) -> bool {
+        entry.epoch.is_at_least(arrival.epoch) && self.is_fresh(entry, arrival.taken)
     }
 
     /// Drops the entry of a code, and makes all tickets of its slot out of date.
     pub fn invalidate(&self, code: &str) {
-        if let Some(epoch) = self.epochs.get(self.slot(code)) {
-            epoch.fetch_add(1, Ordering::AcqRel);
-        }
-        self.remove(code);
+        self.epochs.invalidate(self.slot(code), || self.remove(code));
     }
 
     /// Whether the invalidation bus is live.
@@ -244,19 +272,14 @@ impl L1Cache {
     }
 
     fn clear(&self) {
-        for epoch in &self.epochs {
-            epoch.fetch_add(1, Ordering::AcqRel);
-        }
-        self.links.clear();
-        self.negative.clear();
+        self.epochs.invalidate_all(|| {
+            self.links.clear();
+            self.negative.clear();
+        });
     }
 
     fn slot(&self, code: &str) -> usize {
         slot_of(self.hash(code))
-    }
-
-    fn epoch(&self, slot: usize) -> u64 {
-        self.epochs.get(slot).map_or(0, |epoch| epoch.load(Ordering::Acquire))
     }
 }
 

@@ -9,17 +9,27 @@
 //! * Concurrent misses of one code share one lookup.
 
 mod entry;
+mod epochs;
 mod hot;
 mod in_flight;
 mod invalidation;
 mod l1;
 mod l2;
+mod l2_restart;
 pub mod listener;
 mod metrics;
 mod outbox;
 mod resolver;
 mod settings;
 mod warmup;
+
+/// The atomics and locks of [`epochs`].
+mod sync {
+    pub(super) use std::sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    };
+}
 
 pub use entry::{Absence, CacheEntry, Redirect, Resolution};
 pub use hot::{HotLinks, PLACES as HOT_LINKS};

@@ -13,7 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use linnet_store::{InvalidationKind, PendingInvalidation, Store, StoreError};
 
-use super::{Absence, CacheEntry, CacheMetrics, L1Cache, L2Cache, Resolution};
+use super::{
+    Absence, CacheEntry, CacheMetrics, L1Cache, L2Cache, Resolution,
+    l2_restart::empty_after_restart,
+};
 
 const POLL_EVERY: Duration = Duration::from_millis(200);
 /// Age from which a row is relayed. A younger one is about to be published by the process that made it.
@@ -90,7 +93,7 @@ impl Outbox {
             let request = tokio::time::timeout(jittered(POLL_EVERY), requests.recv()).await;
             match request {
                 Ok(Some(done)) => {
-                    if self.drain(Duration::ZERO).await {
+                    if self.prepare_l2().await && self.drain(Duration::ZERO).await {
                         // The caller may have timed out.
                         let _ = done.send(());
                     }
@@ -101,6 +104,27 @@ impl Outbox {
                     self.drain(MIN_AGE).await;
                 }
             }
+        }
+    }
+
+    /// Empties L2 if Redis has restarted; false if Redis cannot be reached.
+    async fn prepare_l2(&self) -> bool {
+        let emptied = async {
+            let mut redis = self.redis.get().await?;
+            Ok::<_, RelayError>(empty_after_restart(&mut redis).await?)
+        };
+        match tokio::time::timeout(RELAY_TIMEOUT, emptied).await {
+            Ok(Ok(0)) => true,
+            Ok(Ok(entries)) => {
+                tracing::info!(entries, "Redis has restarted; L2 emptied");
+                true
+            }
+            Ok(Err(error)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(error, "L2 not checked after a restart of Redis");
+                false
+            }
+            Err(_) => false,
         }
     }
 

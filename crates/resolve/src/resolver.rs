@@ -65,19 +65,22 @@ impl Resolver {
 
     /// Looks the code up in L2, then in PostgreSQL, or joins the lookup of it that is in flight. `client` is charged for
     /// a lookup that it starts, until it ends.
+    ///
+    /// A lookup that is joined may have read the row before a change that this request must see. Its result is then
+    /// not used.
     pub async fn resolve(
         &self,
         code: &str,
         client: Option<ClientNetwork>,
     ) -> Result<Resolved, LookupError> {
-        let mut began = false;
+        let arrival = self.l1.ticket(code);
         let look_up = || {
-            began = true;
             let (resolver, code) = (self.clone(), Box::<str>::from(code));
             async move { resolver.look_up(&code).await }
         };
-        let result = self.in_flight.run(code, client, look_up).await;
-        if !began {
+        let answers = |entry: &L1Entry| self.l1.answers(entry, arrival);
+        let (result, joined) = self.in_flight.run_for_arrival(code, client, look_up, answers).await;
+        if joined {
             self.metrics.coalesced.add(1);
         }
         result.map(Resolved)
@@ -126,7 +129,7 @@ impl Resolver {
             match self.l2.get(&self.redis, code).await {
                 Ok(Some(entry)) if self.is_credible(code, &entry).await => {
                     self.metrics.shared.add(1);
-                    return Ok(self.l1.fill(code, entry, ticket));
+                    return Ok(self.l1.fill_from_l2(code, entry, ticket));
                 }
                 Ok(_) => {}
                 Err(error) => self.record_redis_error(&error),

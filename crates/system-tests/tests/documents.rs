@@ -25,6 +25,7 @@ fn cache_consistency_table_has_the_constants_of_the_code() {
         ("heartbeat interval of the invalidation bus", "platform", "HEARTBEAT_EVERY"),
         ("heartbeat age at which the bus is stale", "platform", "STALE_AFTER"),
         ("longest life of an L1 entry while the bus is stale", "resolve", "STALE_TTL"),
+        ("the same for an entry that was read from L2", "resolve", "STALE_TTL_FROM_L2"),
         ("longest life of a cached API key while the bus is stale", "gateway", "STALE_TTL"),
         ("longest interval between two polls of the outbox", "resolve", "POLL_EVERY"),
         ("age at which the relay publishes an outbox row", "resolve", "MIN_AGE"),
@@ -47,6 +48,11 @@ fn constants_keep_the_bound_of_one_second() {
     let bound = Duration::from_secs(1);
     // Cases 3, 5 and 7: an entry that was read before the change, while the bus is stale.
     assert!(duration("resolve", "STALE_TTL") < bound);
+    // The same for an entry of L2, which lacks a change until a relay publishes it.
+    let unpublished = duration("resolve", "MIN_AGE") + duration("resolve", "POLL_EVERY");
+    assert!(
+        duration("resolve", "STALE_TTL_FROM_L2") + unpublished < duration("resolve", "STALE_TTL")
+    );
     // Cases 2 and 5: the bus becomes stale, and L1 is flushed.
     assert!(duration("platform", "STALE_AFTER") < bound);
     // Case 4: the row's age and the next poll, and the same time again for two statements.

@@ -88,7 +88,8 @@ fn an_invalidation_affects_few_other_codes() {
     cache.invalidate("x0");
     let current = tickets.iter().filter(|ticket| cache.is_current(**ticket)).count();
     assert!((900..1_000).contains(&current), "{current}");
-    let slots: std::collections::HashSet<_> = tickets.iter().map(|ticket| ticket.slot).collect();
+    let slots: std::collections::HashSet<_> =
+        tickets.iter().map(|ticket| ticket.epoch.slot).collect();
     assert!(slots.len() > EPOCH_SLOTS / 2 && slots.iter().all(|slot| *slot < EPOCH_SLOTS));
 }
 
@@ -130,7 +131,7 @@ fn entries_have_the_ttl_of_their_kind_from_the_ticket_on() {
     cache.bus.extend(Instant::now() + Duration::from_hours(1));
     for (code, kind, ttl_ms) in [("abc", entry(1), 10_000), ("x", CacheEntry::NEGATIVE, 5_000)] {
         let ticket = cache.ticket(code);
-        let ttl = spread(Duration::from_millis(ttl_ms), ticket.slot);
+        let ttl = spread(Duration::from_millis(ttl_ms), ticket.epoch.slot);
         let cached = cache.fill(code, kind, ticket);
         assert_eq!(cached.fresh_until, ticket.taken() + ttl);
         assert_eq!(cached.fresh_without_bus_until, ticket.taken() + STALE_TTL);
@@ -149,7 +150,7 @@ fn an_end_hides_the_link_and_tickets_of_all_codes_are_those_of_each() {
     let cache = cache();
     cache.invalidate("abc");
     let (all, one) = (cache.tickets().of("abc"), cache.ticket("abc"));
-    assert_eq!((all.slot, all.epoch), (one.slot, one.epoch));
+    assert_eq!(all.epoch, one.epoch);
     assert!(cache.is_current(all));
     cache.fill("abc", entry(1), one);
     cache.fill("abc", CacheEntry::NEGATIVE, one);
@@ -169,4 +170,34 @@ fn messages_about_links_invalidate_and_unknown_ones_are_refused() {
     assert!(!is_cached(&cache, "abc"));
     cache.bus_state().end();
     assert!(!cache.bus_is_live());
+}
+
+#[test]
+fn must_07_a_lookup_answers_only_requests_that_could_find_its_result_in_the_cache() {
+    let cache = cache();
+    let began = cache.ticket("abc");
+    let before_change = cache.ticket("abc");
+    cache.invalidate("abc");
+    let after_change = cache.ticket("abc");
+    let entry = cache.fill("abc", entry(1), began);
+    assert!(cache.answers(&entry, before_change));
+    assert!(!cache.answers(&entry, after_change), "the lookup may have read the old row");
+
+    cache.bus.end();
+    let began = cache.ticket("abc");
+    let entry = cache.fill("abc", entry.entry.clone(), began);
+    let late = Ticket { taken: began.taken + STALE_TTL, ..began };
+    assert!(cache.answers(&entry, began));
+    assert!(!cache.answers(&entry, late), "the change may not have been received");
+}
+
+#[test]
+fn must_07_an_entry_from_l2_lives_shorter_while_the_bus_is_stale() {
+    let cache = cache();
+    let ticket = cache.ticket("abc");
+    cache.fill_from_l2("abc", entry(1), ticket);
+    cache.bus.extend(ticket.taken + Duration::from_millis(100));
+    let after = |ms| cache.get("abc", ticket.taken + Duration::from_millis(ms)).is_some();
+    assert!(after(499));
+    assert!(!after(500), "L2 may have lacked a change that was 400 ms old");
 }

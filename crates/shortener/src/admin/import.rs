@@ -11,6 +11,7 @@ use linnet_import::{
     write_chunk,
 };
 use linnet_platform::redis_connection;
+use linnet_protocol::invalidation::{DELETE_NEGATIVE_ENTRIES, l2_key};
 use linnet_store::{ImportEvent, ImportLink, ImportUser, Store, WriteOptions};
 
 use super::{
@@ -131,11 +132,14 @@ impl Importer<'_> {
         if codes.is_empty() || self.options.dry_run {
             return;
         }
-        let keys: Vec<String> =
-            codes.iter().map(|code| linnet_protocol::invalidation::l2_key(code)).collect();
+        let script = redis::Script::new(DELETE_NEGATIVE_ENTRIES);
+        let mut deletion = script.prepare_invoke();
+        for code in codes {
+            deletion.key(l2_key(code));
+        }
         let dropped = async {
             let mut connection = self.redis.as_ref()?.get().await.ok()?;
-            redis::cmd("UNLINK").arg(&keys).query_async::<i64>(&mut *connection).await.ok()
+            deletion.invoke_async::<i64>(&mut *connection).await.ok()
         };
         if dropped.await.is_none() {
             let ttl = self.settings.cache.l2_negative_ttl_s;

@@ -195,6 +195,53 @@ async fn must_07_resumed_redis_restores_no_stale_entry() {
     }
 }
 
+/// After a power cut, a Redis with an append-only file lacks its last writes. It may have acknowledged them.
+#[tokio::test]
+async fn must_07_redis_that_restarts_without_its_last_writes_serves_no_stale_entry() {
+    let mut stack =
+        Stack::builder().shorteners(2).redis_env("LINNET_REDIS_APPENDONLY", "yes").start().await;
+    let home = stack.folder().join("redis/home");
+    let copy = |from: &str, to: &str| {
+        let script = format!("rm -rf {to} && cp -a {from} {to}");
+        let status =
+            std::process::Command::new("sh").args(["-c", &script]).current_dir(&home).status();
+        assert!(status.unwrap().success());
+    };
+    let mut links = Vec::new();
+    for kind in CHANGES {
+        let link = create_link(&stack).await;
+        warm_caches(&stack, &code_of(&link)).await;
+        links.push((link, kind));
+    }
+    copy("appendonlydir", "before");
+    for (link, kind) in &links {
+        change(&stack.client(), link, *kind).await;
+    }
+    let changed = Instant::now();
+    for (link, kind) in &links {
+        assert_takes_effect_everywhere(&stack, &code_of(link), *kind, "before the restart").await;
+    }
+    let database = tokio::sync::Mutex::new(stack.database().await);
+    within(Duration::from_secs(5), "every change to be published", || async {
+        let rows = "SELECT count(*) FROM cache_invalidations";
+        let mut database = database.lock().await;
+        sqlx::query_scalar::<_, i64>(rows).fetch_one(&mut *database).await.unwrap() == 0
+    })
+    .await;
+    stack.redis.kill().await;
+    copy("before", "appendonlydir");
+    stack.start_redis().await;
+    for shortener in 0..2 {
+        within(Duration::from_secs(10), "a live invalidation bus", || async {
+            stack.shortener_metrics(shortener).await.sum(metric::INVALIDATION_BUS_LIVE, &[]) > 0.0
+        })
+        .await;
+    }
+    for (link, kind) in &links {
+        assert_no_stale_response(&stack, &code_of(link), *kind, changed, "after the restart").await;
+    }
+}
+
 /// Redis responds but rejects writes when its memory is full, its disk fails or it is a replica.
 #[tokio::test]
 async fn must_07_redis_that_rejects_writes_serves_no_stale_entry() {
