@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-compose lint bench profile fmt sqlx-prepare mutants drill fuzz
+.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose lint bench profile fmt sqlx-prepare mutants drill fuzz
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ drill: ## Inject a fault and check that an alert and its runbook lead to it (FAU
 
 test: ## Run all lints and tests, with private servers
 	@scripts/test
+
+test-kill: ## Kill random processes under load and check that nothing acknowledged is lost (N=50 SEED= STATE=file)
+	@scripts/test-kill
 
 test-compose: ## Test the containers from outside
 	@scripts/test-compose

@@ -15,6 +15,7 @@ pub mod certificates;
 pub mod client;
 pub mod events;
 pub mod expected;
+pub mod kill_cycles;
 pub mod load;
 pub mod memory_group;
 pub mod metrics;

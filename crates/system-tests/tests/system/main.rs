@@ -18,6 +18,7 @@ mod idempotency;
 mod import;
 mod invalid_input;
 mod jobs;
+mod kill_cycles;
 mod lifecycle;
 mod links;
 mod live_clicks;
