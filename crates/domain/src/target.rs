@@ -104,9 +104,10 @@ fn is_local(host: &str) -> bool {
 }
 
 /// The canonical form of a host name or address that is given alone, as in `own_hosts`: lower case, punycode, no
-/// trailing dot, brackets around an IPv6 address.
+/// trailing dot, brackets around an IPv6 address; at most 253 bytes (RFC 1035, section 2.3.4).
 pub fn host_name(text: &str) -> Result<String, HostError> {
-    let refused = || HostError(text.to_owned());
+    const MAX_BYTES: usize = 253;
+    let refused = || HostError(text.chars().take(MAX_BYTES).collect());
     // An IPv6 address needs no brackets here.
     let host = match text.parse::<std::net::Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
@@ -124,7 +125,7 @@ pub fn host_name(text: &str) -> Result<String, HostError> {
     }
     let url = Url::parse(&format!("http://{host}/")).map_err(|_| refused())?;
     let host = canonical_host(&url.host().ok_or_else(refused)?);
-    if host.is_empty() { Err(refused()) } else { Ok(host) }
+    if host.is_empty() || host.len() > MAX_BYTES { Err(refused()) } else { Ok(host) }
 }
 
 impl TargetPolicy {
