@@ -85,6 +85,8 @@ fn as_exported(link: &Link) -> Value {
         "clicks": link.clicks,
         "created_at": link.created_at,
         "updated_at": link.updated_at,
+        "taken_down_at": link.taken_down_at,
+        "takedown_reason": link.takedown_reason,
     });
     let attributes = json!(link.attributes);
     link_json.as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
