@@ -241,3 +241,16 @@ async fn must_25_events_with_the_largest_details_can_be_listed() {
         assert_eq!(response.header("vary"), Some(vary), "{path}");
     }
 }
+
+/// PostgreSQL prints every digit of a number. Reading them back must neither change it nor overflow.
+#[tokio::test]
+async fn details_of_events_keep_the_largest_and_smallest_numbers() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let details = json!({"numbers": [f64::MAX, f64::MIN, f64::MIN_POSITIVE]});
+    let event = json!({"url_id": link["id"], "event_type": "x", "details": details});
+    let created = client.post("/api/v1/events", &event).send().await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    assert_eq!(created.json()["details"], details);
+}
