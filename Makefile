@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose lint bench profile fmt sqlx-prepare mutants drill fuzz
+.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose lint bench profile fmt sqlx-prepare mutants drill fuzz test-attack
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,8 @@ test: ## Run all lints and tests, with private servers
 
 test-kill: ## Kill random processes under load and check that nothing acknowledged is lost (N=50 SEED= STATE=file)
 	@scripts/test-kill
+test-attack: ## Attack processes that have the containers' memory (about 10 min; FORM=short)
+	@scripts/test-attack
 
 test-compose: ## Test the containers from outside
 	@scripts/test-compose

@@ -1,6 +1,10 @@
 //! An HTTP client that follows no redirect, retries nothing and returns whole responses.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use bytes::Bytes;
 pub use http::Method;
@@ -53,12 +57,7 @@ pub struct Response {
 impl Client {
     /// Creates a client without an API key.
     pub fn new(address: SocketAddr) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { http, address, key: None }
+        Self { http: connections(None), address, key: None }
     }
 
     /// This client with another API key.
@@ -69,6 +68,16 @@ impl Client {
     /// This client without an API key.
     pub fn anonymous(&self) -> Self {
         Self { key: None, ..self.clone() }
+    }
+
+    /// This client with connections of its own, from an address of this machine.
+    pub fn from_address(&self, address: IpAddr) -> Self {
+        Self { http: connections(Some(address)), ..self.clone() }
+    }
+
+    /// The API key, if the client has one.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// The server's address.
@@ -133,6 +142,14 @@ impl Client {
         let location = response.header("location").map(ToOwned::to_owned);
         (response.status, location)
     }
+}
+
+/// A pool of connections, which begin at this address of the machine.
+fn connections(from: Option<IpAddr>) -> legacy::Client<HttpConnector, Full<Bytes>> {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_local_address(from);
+    legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
 }
 
 impl Request {

@@ -36,6 +36,9 @@ const LONGER_TIMEOUTS: [&str; 4] = [
     "LINNET__RESOLVE__DATABASE_TIMEOUT_MS",
 ];
 
+/// Variables that [`Builder::product_defaults`] keeps.
+const NECESSARY: [&str; 2] = ["LINNET__PUBLIC__BASE_URL", "LINNET__SERVICE__TOKEN"];
+
 /// The PostgreSQL server that a stack uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Postgres {
@@ -112,6 +115,13 @@ impl Default for Builder {
 }
 
 impl Builder {
+    /// Removes the test's own limits and timeouts, so that the product's defaults apply.
+    #[must_use]
+    pub fn product_defaults(mut self) -> Self {
+        self.env.retain(|key, _| NECESSARY.contains(&key.as_str()));
+        self
+    }
+
     /// Sets the number of shorteners.
     #[must_use]
     pub fn shorteners(mut self, count: usize) -> Self {

@@ -35,6 +35,7 @@ mod redirects;
 mod redis_roles;
 mod shares;
 mod short_codes;
+mod stalled_processes;
 mod stampede;
 mod stats;
 mod stream_tokens;
