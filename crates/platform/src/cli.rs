@@ -4,12 +4,14 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use actix_web::rt::System;
 use clap::Args;
-use linnet_telemetry::{ServiceInfo, Telemetry, TelemetrySettings, error_chain};
+use linnet_telemetry::{
+    ServiceInfo, Telemetry, TelemetrySettings, control_group_limit, error_chain,
+};
 
 use crate::{
     exit_code,
     lifecycle::Lifecycle,
-    memory_budget::{MemoryBudget, control_group_limit},
+    memory_budget::MemoryBudget,
     server::StartError,
     settings::{Problems, Settings, load},
 };

@@ -3,15 +3,11 @@
 //! * A [`MemoryBudget`] is a list of terms: how many of something there can be, and how many bytes one takes.
 //! * Each process builds its list beside its settings, from the same values that bound the things at run time.
 //! * A process whose sum exceeds its limit does not start. The limit is a setting, otherwise that of the control group.
-//! * The sizes of things that libraries allocate were measured; `docs/ARCHITECTURE.md` names how.
-
-mod control_group;
+//! * `docs/ARCHITECTURE.md` names the sizes that were measured; the others are estimates.
 
 use std::fmt;
 
 use crate::settings::Problems;
-
-pub use control_group::control_group_limit;
 
 /// Bytes of a KiB, for sizes in terms.
 pub const KIB: u64 = 1024;

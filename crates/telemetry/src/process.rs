@@ -11,7 +11,7 @@ use prometheus::{
     proto::{Counter, Gauge, Metric, MetricFamily, MetricType},
 };
 
-use crate::memory_limit::memory_limit_bytes;
+use crate::control_group::control_group_limit;
 
 /// Name, help and type, in the order of [`values`].
 const METRICS: [(&str, &str, MetricType); 8] = [
@@ -56,7 +56,7 @@ fn values() -> [Option<f64>; METRICS.len()] {
             LimitValue::Value(limit) => Some(limit as f64),
             LimitValue::Unlimited => None,
         }),
-        memory_limit_bytes().map(|bytes| bytes as f64),
+        control_group_limit().map(|bytes| bytes as f64),
     ]
 }
 
