@@ -7,10 +7,10 @@ use linnet_platform::{byte_budget::ByteBudget, client_network::ClientNetwork};
 /// of both connections.
 pub(crate) const STREAM_BYTES: usize = 64 * 1_024;
 
-/// The part of the budget that one owner can take.
+/// One owner can take the budget divided by this.
 const SHARE: usize = 8;
 
-/// The owner of bodies.
+/// The owner to which request bodies are charged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum BodyOwner {
     /// All keys of one user.
@@ -19,7 +19,7 @@ pub(crate) enum BodyOwner {
     Network(Option<ClientNetwork>),
 }
 
-/// A budget of so many bytes.
+/// A budget of this many bytes for the process.
 pub(crate) fn body_budget(bytes: usize) -> ByteBudget<BodyOwner> {
     ByteBudget::new(bytes, bytes / SHARE)
 }

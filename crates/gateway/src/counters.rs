@@ -23,7 +23,7 @@ pub(crate) struct Counters {
     pub(crate) is_limiting_locally: AtomicBool,
 }
 
-/// Why a request got 429. Every 429 of the gateway, and of nginx in front of it, is counted under exactly one.
+/// Why a request got 429. Every 429 of the gateway, and of nginx in front of it, is counted under exactly one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LimitReason {
     /// The rate of a key.

@@ -1,5 +1,5 @@
-//! Middleware that adds security headers, CORS headers, and `Connection: close` while the process
-//! drains, to every response.
+//! Middleware that adds headers to every response: security headers, CORS headers and, while the process
+//! drains, `Connection: close`.
 //!
 //! Security headers are defaults: those that a page or a shortener has set are kept.
 

@@ -1,6 +1,6 @@
 //! Entry points for `crates/fuzz`: the readers and writers of headers, without a listener around them.
 //!
-//! The gateway itself does not call them. Each one calls what the gateway uses.
+//! The gateway does not call these functions. They call the functions that the gateway uses.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -21,8 +21,9 @@ pub fn key_of(headers: &header::HeaderMap, query: &str) -> Result<Option<(String
     Ok(key.map(|key| (key.id().to_owned(), key.expose().to_owned())))
 }
 
-/// The headers that a shortener receives from the gateway for a client's headers. A caller with a key is its public id,
-/// its user and its scopes; any other caller is anonymous with the scopes. `None` if the id is not valid in a header.
+/// The headers that a shortener receives from the gateway for a client's headers. `key` is the public id and the user
+/// of the caller's key; `None` is an anonymous caller. Both have `scopes`. Returns `None` if the id is not valid in a
+/// header.
 pub fn forwarded(
     incoming: &header::HeaderMap,
     key: Option<(&str, UserId)>,

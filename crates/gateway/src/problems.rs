@@ -90,7 +90,7 @@ pub(crate) fn key_required() -> Problem {
     Problem::unauthorized("Send an API key as `Authorization: Bearer …` or `X-Api-Key: …`.")
 }
 
-/// 401 for an upload whose key has ended before the upload did.
+/// 401 for a streamed request whose key was revoked or expired before the response began.
 pub(crate) fn key_ended() -> Problem {
     Problem::unauthorized("The API key was revoked or expired during the request.")
 }

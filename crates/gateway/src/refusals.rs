@@ -20,7 +20,7 @@ use linnet_platform::listener::Address;
 
 use crate::counters::{Counters, LimitReason};
 
-/// A datagram of nginx has about 50 bytes. Longer ones are cut and then not recognized.
+/// A datagram of nginx has about 50 bytes. Longer ones are truncated and lose their reason.
 const DATAGRAM_BYTES: usize = 256;
 /// Pause after a failed read, so that a broken socket does not occupy a core.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -51,7 +51,8 @@ impl RefusalSocket {
         }
     }
 
-    /// Counts datagrams until the future is dropped. Must be called in a runtime.
+    /// Counts datagrams until the future is dropped. Must be called in a Tokio runtime. Fails if the socket cannot be
+    /// registered there.
     pub(crate) fn count(
         self,
         counters: Arc<Counters>,
@@ -93,7 +94,7 @@ impl Reader {
     }
 }
 
-/// nginx finds the path always, because the socket is renamed over that of an earlier process.
+/// nginx always finds the path, because the new socket is renamed over that of an earlier process.
 fn bind_unix(path: &Path) -> io::Result<UnixDatagram> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let _ = std::fs::remove_file(&temporary);

@@ -122,7 +122,7 @@ impl Application {
             .map_err(StartError::setting("redis.url"))?;
         metrics::register(&meter, &counters, &upstreams, bus.clone());
 
-        // A client of its own, because those of the server threads belong to their runtimes.
+        // Readiness has its own client, because the clients of the server threads belong to their runtimes.
         let (redis, redis_task) =
             RedisClient::new(&settings.redis, None).map_err(StartError::setting("redis.url"))?;
         let readiness = GatewayReadiness {
@@ -225,7 +225,7 @@ fn start_background_tasks(
     redis_task: BackgroundTask,
 ) -> io::Result<()> {
     let SharedState { lifecycle, settings, .. } = shared;
-    // Nothing that the process does delays a revocation there.
+    // The bus has its own thread, so that no other work of the process delays a revocation.
     lifecycle.spawn_critical_thread("invalidation", || bus_task)?;
     lifecycle.spawn_critical("Redis client", redis_task);
     lifecycle.spawn_critical(

@@ -30,8 +30,8 @@ pub(crate) struct ThreadState {
     pub(crate) all_scopes: Scopes,
     pub(crate) trusted_peers: Arc<[Network]>,
     pub(crate) request_timeout: Duration,
-    /// Largest JSON body, in bytes, for routes whose own limit is higher.
+    /// Largest JSON body that is buffered, in bytes, for routes whose own limit is higher.
     pub(crate) body_limit: usize,
-    /// Bounds the bodies in progress; of the process.
+    /// The budget of bodies in progress, which all server threads share.
     pub(crate) bodies: ByteBudget<BodyOwner>,
 }

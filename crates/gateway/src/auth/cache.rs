@@ -5,8 +5,8 @@
 //! - An invalidation removes the entries of its key and raises the epoch. A lookup that began in an
 //!   earlier epoch is not cached, so its result cannot undo a revocation.
 //! - TTLs begin with the lookup, not with its response.
-//! - Each read compares its own clock with the deadline in [`BusState`]. Past it, an entry is used for
-//!   [`STALE_TTL`] at most. No task has to run for that.
+//! - Each read compares its own clock with the deadline in [`BusState`]. After the deadline, an entry is
+//!   used only until [`STALE_TTL`] after the start of its lookup, even if no task runs.
 //! - No entry outlives the expiry of its API key.
 
 use std::{
@@ -53,7 +53,8 @@ pub(super) struct CachedKey {
 /// The start of a key lookup.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LookupStart {
-    /// Requests after an invalidation must not share a lookup that began before it.
+    /// The epoch at the start. Requests after an invalidation have a later one, so they do not share
+    /// a lookup that began before it.
     pub(super) epoch: u64,
     at: Instant,
 }
@@ -61,7 +62,8 @@ pub(super) struct LookupStart {
 /// The key cache of the process.
 pub(crate) struct KeyCache {
     entries: Cache<KeyHash, CachedKey>,
-    /// Keys whose latest lookup found them valid. An entry has no lifetime and authenticates nothing.
+    /// Keys that were valid at their latest lookup. The next lookup of such a key is not charged to
+    /// the client's address. An entry never expires, and does not authenticate a request.
     known_good: Cache<KeyHash, ()>,
     epoch: AtomicU64,
     bus: BusState,
@@ -71,7 +73,7 @@ pub(crate) struct KeyCache {
 }
 
 impl KeyCache {
-    /// An empty cache, whose bus is stale.
+    /// An empty cache. Its invalidation bus is stale at first.
     pub(crate) fn new(settings: &AuthSettings) -> Self {
         let bus = BusState::default();
         Self {
@@ -98,7 +100,7 @@ impl KeyCache {
         self.known_good.get(hash).is_some()
     }
 
-    /// The leases of long responses, which end with their keys.
+    /// The leases of long responses. A lease ends with its key.
     pub(super) fn leases(&self) -> &Arc<Leases> {
         &self.leases
     }
@@ -135,7 +137,7 @@ impl KeyCache {
             status,
             key_id: key_id.into(),
             verified_at: start.at,
-            // An expiry beyond the range of the clock does not matter.
+            // An expiry beyond the range of `Instant` counts as none.
             expires_at: expires_in.and_then(|expires_in| start.at.checked_add(expires_in)),
             fresh_until: start.at + expires_in.map_or(ttl, |expires_in| expires_in.min(ttl)),
         };
@@ -154,7 +156,8 @@ impl InvalidationSink for KeyCache {
         if let Some(Invalidation::Key { id }) = &invalidation {
             self.epoch.fetch_add(1, Ordering::SeqCst);
             self.entries.retain(|_, entry| *entry.key_id != **id);
-            // After the entries: a lease that begins meanwhile reads the cache after its registration.
+            // Entries are removed first. A lease registers and then reads the cache, so a lease that
+            // begins meanwhile either finds no entry or is ended here.
             self.leases.end(id);
         }
         invalidation.is_some()

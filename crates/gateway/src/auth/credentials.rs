@@ -20,7 +20,7 @@ const PREFIX: &str = "lnt_";
 const ID_LENGTH: usize = 8;
 const SECRET_LENGTH: usize = 43;
 
-/// Query parameters that clients use for keys. They are rejected because URLs are logged and shared.
+/// Query parameters in which clients send keys. They are rejected, because URLs are logged and shared.
 const QUERY_PARAMETERS: [&str; 4] = ["api_key", "key", "access_token", "token"];
 
 /// The SHA-256 of a whole API key.
@@ -49,7 +49,7 @@ pub(crate) enum CredentialError {
     /// Two different keys.
     #[error("two different API keys")]
     Conflicting,
-    /// Not the form of a key, or not the scheme `Bearer`.
+    /// The text does not have the form of a key, or the scheme is not `Bearer`.
     #[error("malformed API key")]
     Malformed,
     /// A stream token that does not open this path now.
@@ -105,7 +105,8 @@ impl<'a> PresentedKey<'a> {
     }
 }
 
-/// The request's key or stream token, if it has one. An empty header counts as absent, and a repeated key as one.
+/// The request's key or stream token, if it has one. An empty header counts as absent. A key that is sent twice counts
+/// once.
 pub(crate) fn find_key<'a>(
     headers: &'a HeaderMap,
     query: &'a str,
@@ -139,7 +140,7 @@ pub(crate) fn find_key<'a>(
     }
 }
 
-/// The token in the query. Its text needs no percent-encoding, so another spelling is malformed.
+/// The token in the query. A token needs no percent-encoding, so a percent-encoded one is malformed.
 fn stream_token(query: &str) -> Result<Option<PresentedKey<'_>>, CredentialError> {
     let mut tokens = query.split('&').filter_map(|pair| {
         let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
@@ -168,7 +169,7 @@ fn has_key_parameter(query: &str) -> bool {
     let is_for_key =
         |name: &str| QUERY_PARAMETERS.iter().any(|parameter| name.eq_ignore_ascii_case(parameter));
     if query.contains('%') {
-        // `%61pi_key` is the same name.
+        // Decoded, because `%61pi_key` is `api_key`.
         url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_for_key(&name))
     } else {
         query.split('&').any(|pair| is_for_key(pair.split('=').next().unwrap_or(pair)))
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_than_that_of_a_key_are_malformed() {
+    fn text_without_the_form_of_a_key_is_malformed() {
         let long = format!("{KEY}x");
         let short = &KEY[..KEY.len() - 1];
         for bad in [

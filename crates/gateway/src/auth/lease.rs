@@ -1,11 +1,13 @@
 //! Leases: the right of a long response to continue.
 //!
-//! A response that lasts (events, exports, uploads) holds a lease on the key that authorized it, and ends with the lease.
+//! A long response (event stream, export, bulk upload) holds a lease on the key that authorized it. It ends with the
+//! lease.
 //!
 //! Invariants:
 //! - An invalidation of the key ends its leases on the thread of the invalidation bus.
-//! - While the bus is stale, and once after each of its changes, the key must have been verified within [`STALE_TTL`]. Each
-//!   reader compares its own clock, so a delayed task extends no lease.
+//! - While the bus is stale, a verification of the key is valid for [`STALE_TTL`]. While it is live, a verification
+//!   that began after the bus last changed its state stays valid. Each reader compares its own clock, so a delayed task
+//!   extends no lease.
 //! - A lease ends at the expiry of its key.
 
 use std::{
@@ -27,13 +29,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::credentials::{KeyHash, PresentedKey};
 
-/// Longest use of a verification while the invalidation bus is stale.
+/// Time for which a verification is valid while the invalidation bus is stale.
 pub(super) const STALE_TTL: Duration = Duration::from_secs(1);
-/// Age of a verification at which the next one begins while the bus is stale. With the interval and the time of a lookup
-/// it stays below [`STALE_TTL`].
+/// Age of a verification at which the next one begins while the bus is stale. The check runs every 150 ms, so 450 ms of
+/// [`STALE_TTL`] remain for the lookup.
 const VERIFY_AFTER: Duration = Duration::from_millis(400);
 
-/// A key with leases.
+/// A key on which at least one response holds a lease.
 pub(super) struct LeasedKey {
     pub(super) key: SecretString,
     pub(super) key_id: Box<str>,
@@ -45,7 +47,7 @@ pub(super) struct LeasedKey {
 #[derive(Debug, Clone, Copy)]
 struct Verification {
     at: Instant,
-    /// The number of changes of the bus before it.
+    /// [`Leases::changes`] when the verification began.
     changes: u64,
 }
 
@@ -57,12 +59,12 @@ struct Holders {
 /// The leases of the process.
 pub(super) struct Leases {
     keys: Mutex<HashMap<KeyHash, Holders>>,
-    /// The number of changes of the bus.
+    /// How often the bus has become live or stale.
     changes: AtomicU64,
     bus: BusState,
 }
 
-/// A lease; dropping it gives it back.
+/// A lease. Dropping it releases it.
 pub(crate) struct Lease {
     leases: Arc<Leases>,
     hash: KeyHash,
@@ -88,12 +90,13 @@ impl Leases {
         });
     }
 
-    /// Makes every verification from before this call insufficient once it is older than [`STALE_TTL`].
+    /// Limits every verification from before this call to [`STALE_TTL`]. Must be called when the bus becomes live or
+    /// stale.
     pub(super) fn require_verification(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Registers a lease. The caller reads the key's status afterwards, and drops the lease if it is not valid.
+    /// Registers a lease. The caller reads the key's status afterwards, and drops the lease if the key is not valid.
     pub(super) fn register(self: &Arc<Self>, key: PresentedKey<'_>, hash: KeyHash) -> Lease {
         let now = Instant::now();
         let key = {
@@ -114,7 +117,7 @@ impl Leases {
         Lease { leases: Arc::clone(self), hash, key, expires_at: None, ended, expiry: None }
     }
 
-    /// The number of changes of the bus. A verification that begins afterwards counts from here.
+    /// How often the bus has become live or stale. Must be read before a verification begins.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
     }
@@ -140,7 +143,8 @@ impl Leases {
 }
 
 impl Lease {
-    /// Records the verification that was read after the registration.
+    /// Records a verification that the caller read from the cache after the registration. `changes` is
+    /// [`Leases::changes`] before that read, `at` the start of the verification, `expires_at` the expiry of the key.
     pub(super) fn confirm(
         mut self,
         changes: u64,
@@ -178,7 +182,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut keys = self.leases.keys.lock_ignoring_poison();
-        // After an end, the same key may have a new entry, which this lease does not hold.
+        // If this lease was ended, the key may have a new entry, which counts later leases only.
         if let Some(holders) = keys.get_mut(&self.hash)
             && Arc::ptr_eq(&holders.key, &self.key)
         {

@@ -18,9 +18,9 @@ use crate::upstream::UpstreamClient;
 
 /// Interval at which [`keep`] looks for keys to verify.
 const CHECK_EVERY: Duration = Duration::from_millis(150);
-/// Most lookups for a new lease. A lookup that an invalidation overtakes is not cached, and is repeated.
+/// Maximum number of lookups for a new lease. A lookup that an invalidation overtakes is not cached, and is repeated.
 const LOOKUPS: u32 = 3;
-/// Most concurrent verifications.
+/// Maximum number of concurrent verifications.
 const CONCURRENT_VERIFICATIONS: usize = 32;
 
 impl KeyAuthenticator {
@@ -52,7 +52,7 @@ impl KeyAuthenticator {
         let Some(presented) = PresentedKey::parse(key.key.expose_secret()) else { return };
         match self.look_up(client, presented, hash).await {
             Ok(KeyStatus::Valid(_)) => {
-                // The entry has the start of the lookup, which may have been another request's.
+                // `look_up` may have joined a lookup of another request. The entry has the start of that lookup.
                 if let Some(cached) = self.cache.get(&hash, Instant::now()) {
                     key.record(changes, cached.verified_at);
                 }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{cache::KeyStatus, identity::KeyIdentity};
 use crate::upstream::{Call, CallBody, UpstreamClient, UpstreamError};
 
-/// Timeout of a lookup with its response body. Requests wait for it.
+/// Timeout of a lookup, including its response body. Requests wait for the lookup.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest response body, in bytes.
 const MAX_RESPONSE_BYTES: usize = 16 * 1_024;
@@ -105,7 +105,7 @@ async fn read(response: Response<Incoming>, deadline: Instant) -> Result<Bytes, 
 fn parse(body: &[u8], now: DateTime<Utc>) -> Result<VerifiedKey, LookupError> {
     let response: KeyLookupResponse =
         serde_json::from_slice(body).map_err(LookupError::response)?;
-    // A scope of a later release grants nothing here.
+    // An unknown scope, for example of a later release, grants nothing.
     let scopes = response.scopes.iter().filter_map(|name| Scope::parse(name)).collect();
     // `to_std` fails for an expiry in the past.
     let expires_in = response.expires_at.map(|at| (at - now).to_std().unwrap_or(Duration::ZERO));

@@ -13,7 +13,7 @@ pub use sections::{
 };
 pub use values::{Network, ParseNetworkError};
 
-/// The setting of the process's memory.
+/// The setting that limits the process's memory.
 pub const MEMORY_KEY: &str = "gateway.memory_bytes";
 
 /// All settings of the gateway.
@@ -65,7 +65,7 @@ impl linnet_platform::settings::Settings for Settings {
 }
 
 impl Settings {
-    /// `gateway.server_threads`, with 0 replaced by the number that it stands for.
+    /// The number of server threads: `gateway.server_threads`, or the number of cores if it is 0.
     pub fn server_threads(&self) -> usize {
         match self.gateway.server_threads {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

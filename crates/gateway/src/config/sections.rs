@@ -43,8 +43,8 @@ pub struct GatewaySettings {
     pub keep_alive_s: u64,
     /// Connections for each server thread.
     pub max_connections: usize,
-    /// Memory of the process, in bytes, which the other settings must fit. 0 means that of its control
-    /// group.
+    /// Memory of the process, in bytes. The other settings must fit into it. 0 means the limit of the
+    /// process's control group.
     pub memory_bytes: u64,
     /// Longest time from a request's head to the end of its response, in milliseconds. Event
     /// streams, exports and bulk uploads have an idle timeout instead.
@@ -149,9 +149,10 @@ impl UpstreamSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSettings {
     /// TTL of a valid key, in milliseconds; at most 1 s while the invalidation bus is stale. A
-    /// revocation takes effect within 1 s in both cases.
+    /// revocation takes effect within 1 s, whether the bus is live or stale.
     pub cache_ttl_ms: u64,
-    /// TTL of a key that is unknown, revoked or expired, in milliseconds; the same bound applies.
+    /// TTL of a key that is unknown, revoked or expired, in milliseconds; at most 1 s while the bus is
+    /// stale.
     pub negative_ttl_ms: u64,
     /// Cached keys, valid and invalid together.
     pub cache_entries: usize,
@@ -187,7 +188,8 @@ pub struct LimitSettings {
     pub address_per_minute: u32,
     /// Burst of one client address without a valid key, in requests.
     pub address_burst: u32,
-    /// Largest request body, in bytes, for routes whose own limit is higher. Uploads have no such limit.
+    /// Largest JSON body that the gateway buffers, in bytes, for routes whose own limit is higher. It does
+    /// not apply to streamed bodies: bulk changes have the limit of their route, and uploads none here.
     pub body_bytes: usize,
     /// Bytes of all request bodies in progress. One user, or one network without a key, can take an
     /// eighth.

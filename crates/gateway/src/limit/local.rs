@@ -16,7 +16,7 @@ use governor::{
 
 use super::policy::{RateDecision, RatePolicy};
 
-/// Most keys with a quota of their own, for each policy.
+/// Maximum number of keys that have their own quota, for each policy.
 pub(crate) const MAX_KEYS: usize = 5_000;
 /// The key that all further keys share.
 const OVERFLOW_KEY: &str = "";

@@ -4,7 +4,8 @@
 //! Invariants:
 //! - A request with a valid key counts by key and by the key's user, so a user's keys share one
 //!   allowance. Every other request, a failed authentication included, counts by address.
-//! - A request is charged to all of its quotas or, if one of them is exhausted, to none.
+//! - In Redis, a request is charged to all of its quotas or, if one of them is exhausted, to none. The local
+//!   limiters charge each quota that is not exhausted.
 //! - Quotas refill by Redis's clock, so gateways need no synchronized clocks.
 //! - A Redis key expires when its quota is full.
 
@@ -56,7 +57,8 @@ struct QuotaKey<'a> {
 }
 
 /// The Redis key of an address. It contains the keyed hash of a
-/// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork), because an append-only file outlives the request.
+/// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork), because Redis's append-only file outlives the
+/// request.
 fn address_key(address: Option<IpAddr>, addresses: &AddressHasher) -> String {
     match address {
         None => "linnet:rate:a:-".to_owned(),
@@ -179,7 +181,7 @@ impl RateLimiter {
         limit
     }
 
-    /// Gives one request back. Without Redis the quota refills by itself.
+    /// Returns one request to the quota of the address. Does nothing without Redis: the local quota refills by itself.
     pub(crate) async fn give_back(&self, address: Option<IpAddr>) {
         let quotas = self.limits.quotas(RateKey::Address(address));
         self.decide_in_redis(&quotas, -1).await;

@@ -45,7 +45,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const SERVICE_TOKEN: HeaderName = HeaderName::from_static(ServiceSettings::TOKEN_HEADER);
 
-/// The owner of the body.
+/// The owner to which the request's body is charged.
 fn body_owner(caller: &Caller, address: Option<IpAddr>) -> BodyOwner {
     match caller {
         Caller::Key(identity) => BodyOwner::User(identity.user_id()),
@@ -58,11 +58,11 @@ pub(crate) struct Client<'a> {
     pub(crate) caller: &'a Caller,
     /// The client's address.
     pub(crate) address: Option<IpAddr>,
-    /// A streamed exchange ends with it; `None` for a caller without a key.
+    /// A streamed exchange ends with this lease. `None` for a buffered route, and for a caller without a key.
     pub(crate) lease: Option<Lease>,
 }
 
-/// Forwards the request with the identity of the client's caller.
+/// Forwards the request with the identity of its caller.
 ///
 /// A streamed request has an idle timeout instead of the request timeout.
 pub(crate) async fn forward(
@@ -120,14 +120,14 @@ pub(crate) async fn forward(
     }
 }
 
-/// The body of a client, as its route treats it.
+/// The client's request body, in the form that its route requires.
 enum ClientBody {
     Unread(Payload),
     Read(Bytes),
     Streamed(Payload),
 }
 
-/// A request whose body is decided.
+/// One exchange with a shortener: the call and its response.
 struct Exchange<'a> {
     state: &'a ThreadState,
     request: &'a HttpRequest,

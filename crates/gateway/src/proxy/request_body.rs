@@ -96,7 +96,7 @@ pub(super) async fn read(
             first = chunk;
         } else {
             if rest.is_empty() {
-                // Growing would double it. Memory that no byte is written to is not used.
+                // Reserved once: growing would double the capacity. Only pages that are written become resident.
                 let announced = content_length(headers).and_then(|length| length.try_into().ok());
                 rest.reserve(announced.map_or(0, |length: usize| length.min(limit)));
                 rest.extend_from_slice(&std::mem::take(&mut first));
@@ -214,7 +214,7 @@ pub(super) fn stream(
     let forwarding = forward_chunks(payload, sender, Arc::clone(&forwarded_chunks));
     let task = actix_web::rt::spawn(async move {
         forwarding.await;
-        // The response may take much longer than the body.
+        // Released here, because the response may take much longer than the body.
         drop(reserved);
     });
     let body = StreamBody::new(receiver, length);

@@ -25,8 +25,8 @@ use crate::auth::Lease;
 #[error("shortener did not send the response body in time")]
 struct BodyTimedOut;
 
-/// The key that authorized the response has ended. The connection is closed to show that the body is
-/// incomplete.
+/// The key that authorized the response was revoked or has expired. The connection is closed to show
+/// that the body is incomplete.
 #[derive(Debug, thiserror::Error)]
 #[error("API key of the response was revoked or expired")]
 struct LeaseEnded;
@@ -106,7 +106,7 @@ impl MessageBody for ProxiedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        // First: not one more byte is sent after the end.
+        // Checked first, so that no byte is sent after the lease has ended.
         if self.lease.as_mut().is_some_and(|lease| lease.poll_ended(cx).is_ready()) {
             let is_event_stream = self.stopping.is_some();
             return Poll::Ready((!is_event_stream).then(|| Err(LeaseEnded.into())));

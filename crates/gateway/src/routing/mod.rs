@@ -6,7 +6,7 @@
 //!   address limit bounds how fast keys can be guessed.
 //! - An invalid key is 401 in every `gateway.anonymous` mode: the request never counts as anonymous.
 //! - A rejection never waits for the request's body.
-//! - A response that lasts holds a lease on its key, and ends with it.
+//! - A long response holds a lease on its key, and ends with the lease.
 //! - Every response to an allowed method has the `RateLimit` headers.
 
 mod access;
@@ -28,7 +28,7 @@ use linnet_protocol::{
 
 use crate::{problems, proxy, thread_state::ThreadState};
 
-/// The shortener's limit is higher, so the gateway rejects the request.
+/// Maximum number of headers of a request. The shortener accepts 96, which include those that the gateway adds.
 const MAX_HEADERS: usize = 72;
 
 /// Registers every route of `routes`.

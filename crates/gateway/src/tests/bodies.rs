@@ -190,8 +190,8 @@ async fn response_to_head_has_no_body() {
     assert_eq!(full.header("content-type"), "application/json");
 }
 
-/// How a body is announced whose end never arrives, with its beginning. Each begins with more than a JSON body may have,
-/// or announces it.
+/// The framing headers and the first bytes of bodies whose end never arrives. Each body exceeds the limit of a JSON
+/// body, by its `Content-Length` or by its first chunk.
 fn stalled_bodies() -> [(&'static str, String); 4] {
     let chunk = format!("11170\r\n{}\r\n", " ".repeat(70_000));
     [
@@ -275,14 +275,15 @@ async fn must_26_bodies_in_progress_of_one_user_leave_room_for_others() {
     // One user can take an eighth: 100,000 bytes.
     settings.limits.body_bytes_in_progress = 800_000;
     let gateway = Gateway::start(settings).await;
-    // One body is enough: of several that arrive at once, some would be rejected.
+    // A single body takes most of the share. Of several that arrive at once, some would be rejected.
     let head = format!(
         "POST /api/v1/urls HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: 65000\r\n\r\n{}",
         "x".repeat(60_000)
     );
     let held = std::cell::RefCell::new(None);
     let large = vec![b'x'; 50_000];
-    // The held body is sent anew each time: if it arrives beside the other one, it is the one that is rejected.
+    // Each attempt sends the held body again: if both bodies arrive together, the gateway may have rejected the held
+    // one.
     eventually("the body is in progress", || async {
         let mut stream = tokio::net::TcpStream::connect(&gateway.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();

@@ -18,7 +18,7 @@ use super::support::{
     Gateway, KEY, Redis, Shortener, eventually, full, in_time, no_redis, settings,
 };
 
-/// The promise.
+/// The guaranteed time from the end of a key to the end of its responses.
 const WITHIN: Duration = Duration::from_secs(1);
 
 /// Opens an event stream and reads its first event.

@@ -3,7 +3,7 @@
 use super::support::{Gateway, KEY, REVOKED, Redis, Shortener, eventually, no_redis, settings};
 use crate::config::Settings;
 
-/// A burst of five per key and three per address, which refill too slowly to matter in a test.
+/// Bursts of five requests per key and three per address. They refill too slowly to affect a test.
 fn tight(redis_url: &str, shortener: &Shortener) -> Settings {
     let mut settings = settings(redis_url, &[shortener]);
     settings.gateway.server_threads = 1;

@@ -62,8 +62,9 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     current: ArcSwap<Vec<Arc<Upstream>>>,
+    /// Where the next call begins its rotation.
     next: AtomicUsize,
-    /// Shared by all calls.
+    /// Settings of the circuit breakers, also of shorteners that are added later.
     breaker_failures: u32,
     breaker_open_for: Duration,
 }

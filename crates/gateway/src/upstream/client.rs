@@ -68,7 +68,8 @@ pub(crate) enum UpstreamError {
     TimedOut,
 }
 
-/// Most bytes of a response that are read before the client has read them. A head is as long as nginx accepts.
+/// Maximum size of the read buffer of one response, in bytes. It also limits the head of a response, to the size that
+/// nginx accepts.
 pub(crate) const MAX_READ_BYTES: usize = 12 * 1024;
 
 impl UpstreamClient {

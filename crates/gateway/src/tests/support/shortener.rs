@@ -15,7 +15,8 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::TOKEN;
 
-/// A valid key with the scopes `urls:read urls:write`. The user has one for each end of the public id.
+/// A valid key with the scopes `urls:read urls:write`. Every key whose public id begins with `Ab3xYz` is valid and
+/// belongs to the same user.
 pub(in crate::tests) const KEY: &str = "lnt_Ab3xYz01_0123456789abcdefghijklmnopqrstuvwxyzABCDEF-";
 /// A key that the fake does not know.
 pub(in crate::tests) const REVOKED: &str =
@@ -93,7 +94,7 @@ impl Shortener {
         Self { address, state }
     }
 
-    /// Names an address as a shortener's, without a server.
+    /// A shortener at this address, without a fake server.
     pub(in crate::tests) fn at(address: String) -> Self {
         Self { address, state: Arc::default() }
     }
@@ -137,7 +138,7 @@ async fn lookup(state: web::Data<State>, request: web::Json<Value>) -> HttpRespo
     }
 }
 
-/// Responds with the request that arrived. The call counts from its head on.
+/// Responds with the request that arrived. The call is counted when its head arrives.
 async fn echo(
     request: HttpRequest,
     state: web::Data<State>,
