@@ -59,7 +59,7 @@ impl<K: Eq + Hash + Clone> ByteBudget<K> {
         Self(Arc::new(Inner { total, share, used }))
     }
 
-    /// An empty reservation.
+    /// An empty reservation for this owner.
     pub fn reserve(&self, owner: K) -> Reservation<K> {
         Reservation { budget: self.clone(), owner, bytes: 0 }
     }
@@ -71,7 +71,7 @@ impl<K: Eq + Hash + Clone> ByteBudget<K> {
 }
 
 impl<K: Eq + Hash + Clone> Reservation<K> {
-    /// Adds bytes.
+    /// Adds `bytes` to the reservation. On an error, nothing is added.
     pub fn grow(&mut self, bytes: usize) -> Result<(), BudgetExceeded> {
         let Inner { total, share, used } = &*self.budget.0;
         let mut used = used.lock_ignoring_poison();

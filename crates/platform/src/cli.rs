@@ -22,7 +22,7 @@ pub struct ProgramOptions {
     /// A TOML file with settings. Variables `LINNET__SECTION__KEY` override it.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Validates the configuration, reports every problem, and exits (with 64 if there is one).
+    /// Validates the configuration, reports every problem, and exits (with 64 if there is a problem).
     #[arg(long, global = true)]
     check_config: bool,
 }
@@ -59,8 +59,9 @@ impl Program {
         }
     }
 
-    /// Runs a service only if its budget fits the limit of its control group. A limit that is set (`set_limit` above 0) was
-    /// checked with the other settings. Without either there is no check.
+    /// Runs a service only if its budget fits the memory limit of its control group; otherwise reports a problem with
+    /// `key` and exits with 64. `set_limit` is the limit from the settings, in bytes: if it is above 0, the settings
+    /// were already checked against it. Without a limit there is no check.
     pub fn within_memory(
         self,
         budget: &MemoryBudget,

@@ -7,8 +7,8 @@
 //! * Heads that arrive before the response to an earlier one wait in the kernel once they exceed the same limit.
 //! * A body is read in pieces of [`PIECE_BYTES`], so that the library's backpressure applies after each.
 //!
-//! The stream follows the framing of requests only for that. If it misjudges a malformed request, which the library rejects,
-//! then a limit applies earlier or later.
+//! The stream follows the framing of requests only to apply these limits. The library rejects malformed requests: if
+//! the stream misjudges one, a limit only applies earlier or later.
 
 mod framing;
 
@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Largest head of a request, in bytes. Nginx accepts 17 KiB, and the gateway adds less than 2 KiB.
 pub const HEAD_BYTES: usize = 20 * 1024;
-/// Most bytes that are read at once, and that a response holds beyond what the client has read.
+/// Maximum number of bytes that are read at once, and that a response buffers for a client that reads slowly.
 pub const PIECE_BYTES: usize = 8 * 1024;
 
 const REFUSAL: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
@@ -36,7 +36,7 @@ pub(crate) struct HeadLimited<T> {
     framing: Framing,
     /// Bytes of whole heads that have no response yet.
     unanswered: usize,
-    /// Bytes since the reader last had to wait.
+    /// Bytes that were read since the reader last had to wait.
     in_a_row: usize,
     /// The reader, while it waits for a response to be written.
     waiting: Option<Waker>,
@@ -99,7 +99,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeadLimited<T> {
         match this.framing.observe(new) {
             Ok(whole_heads) => this.unanswered += whole_heads,
             Err(HeadTooLarge) => {
-                // The library finds the end of the stream.
+                // For the library, an empty read is the end of the stream.
                 buffer.set_filled(before);
                 this.refuse(cx);
             }
@@ -153,7 +153,7 @@ mod tests {
         (HeadLimited::new(server), client)
     }
 
-    /// Reads until the stream has nothing more.
+    /// Reads until nothing arrives for 50 ms.
     async fn read_all(server: &mut HeadLimited<DuplexStream>) -> Vec<u8> {
         let mut all = Vec::new();
         let mut piece = vec![0; 8 * 1024];

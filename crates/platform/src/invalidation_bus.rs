@@ -50,9 +50,10 @@ const RECONNECT_EVERY: Duration = Duration::from_millis(200);
 pub trait InvalidationSink: Send + Sync + 'static {
     /// Drops the entries that the message invalidates. Returns whether the message was valid.
     fn receive(&self, message: &str) -> bool;
-    /// Drops every entry, and discards lookups in flight: the state of the bus changes.
+    /// Drops every entry, and discards the results of in-flight lookups. The bus calls it when it becomes live or
+    /// stale.
     fn flush(&self);
-    /// The state that reads of this cache compare.
+    /// The state that each read of this cache checks.
     fn bus_state(&self) -> &BusState;
 }
 
@@ -88,17 +89,17 @@ impl BusState {
         self.nanos(now) < self.0.nanos.load(Ordering::Acquire)
     }
 
-    /// The bus is live until `until`.
+    /// Makes the bus live until `until`.
     pub fn extend(&self, until: std::time::Instant) {
         self.0.nanos.store(self.nanos(until), Ordering::Release);
     }
 
-    /// The bus is stale.
+    /// Makes the bus stale.
     pub fn end(&self) {
         self.0.nanos.store(0, Ordering::Release);
     }
 
-    /// More than 500 years fit.
+    /// Nanoseconds from `base` to `at`. A `u64` holds more than 500 years.
     fn nanos(&self, at: std::time::Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.0.base).as_nanos()).unwrap_or(u64::MAX)
     }

@@ -1,6 +1,6 @@
 //! Ends a body that arrives too slowly, so that no client can hold a slot with a few bytes.
 //!
-//! Only time in which the process waits for the client counts: a busy disk makes no body slow.
+//! Only the time for which the process waits for the client counts, so a busy disk does not make a body slow.
 
 use std::{
     cell::Cell,
@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 /// The time over which the rate is measured.
 pub const WINDOW: Duration = Duration::from_secs(30);
 
-/// A body that fails when it is slower than its least rate.
+/// A body that fails when it is slower than its minimum rate.
 pub struct LeastRate<S> {
     body: S,
     bytes_per_window: u64,
@@ -30,7 +30,7 @@ pub struct LeastRate<S> {
 }
 
 impl<S> LeastRate<S> {
-    /// Returns the body, and whether it has failed because it was too slow.
+    /// Returns the body, and a flag that is set when the body fails because it is slower than `bytes_per_s`.
     pub fn new(body: S, bytes_per_s: u64) -> (Self, Rc<Cell<bool>>) {
         let is_too_slow = Rc::new(Cell::new(false));
         let body = Self {
@@ -45,7 +45,7 @@ impl<S> LeastRate<S> {
         (body, is_too_slow)
     }
 
-    /// Ends the window when its time has been waited for. Returns whether it had enough bytes.
+    /// Ends the window once the process has waited for [`WINDOW`]. Returns false if the window ends with too few bytes.
     fn is_fast_enough(&mut self, waited: Duration) -> bool {
         if waited < WINDOW {
             return true;

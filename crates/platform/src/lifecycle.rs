@@ -2,10 +2,10 @@
 //!
 //! 1. `SIGTERM` or `SIGINT` makes the process unready and retires its listeners' paths. For `shutdown.drain_ms` it still
 //!    accepts connections, and closes each after its response.
-//! 2. It stops accepting. Running requests get `shutdown.grace_s`, and streams end on [`Lifecycle::stopping`].
+//! 2. It stops accepting. Running requests may take `shutdown.grace_s`, and streams end on [`Lifecycle::stopping`].
 //! 3. A second signal ends the process at once, with exit code 130.
 //!
-//! A critical task that ends before the drain also starts it, and the process exits with
+//! A critical task that ends before the drain also starts the drain, and the process exits with
 //! [`TASK_ENDED`](crate::exit_code::TASK_ENDED): a restart is safer than a process that works only in part.
 
 use std::{

@@ -2,7 +2,8 @@
 //!
 //! * A [`MemoryBudget`] is a list of terms: how many of something there can be, and how many bytes one takes.
 //! * Each process builds its list beside its settings, from the same values that bound the things at run time.
-//! * A process whose sum exceeds its limit does not start. The limit is a setting, otherwise that of the control group.
+//! * A process whose sum exceeds its limit does not start. The limit is the setting if it is above 0, otherwise that of
+//!   the control group.
 //! * `docs/ARCHITECTURE.md` names the sizes that were measured; the others are estimates.
 
 use std::fmt;
@@ -14,7 +15,7 @@ pub const KIB: u64 = 1024;
 /// Bytes of a MiB.
 pub const MIB: u64 = 1024 * KIB;
 
-/// Bytes of an idle connection to a listener: two buffers of 8 KiB of which a page each is used, the task, and the kernel's
+/// Bytes of an idle connection to a listener: one resident page of each of its two buffers, the task, and the kernel's
 /// socket. Measured with 500 idle connections.
 pub const IDLE_CONNECTION_BYTES: u64 = 12 * KIB;
 /// Bytes of a connection to a Redis or PostgreSQL server with its buffers and statements.
@@ -23,7 +24,7 @@ pub const STORE_CONNECTION_BYTES: u64 = 96 * KIB;
 pub const LOG_BYTES: (u64, u64) = (linnet_telemetry::QUEUED_LOG_LINES as u64, 640);
 /// Spans that wait for their export (the SDK's `OTEL_BSP_MAX_QUEUE_SIZE`), with their average size.
 pub const SPAN_BYTES: (u64, u64) = (2_048, KIB);
-/// Share of a process's data that the allocator holds besides, in percent: free blocks that it has not returned.
+/// Memory that the allocator holds in addition, in percent of the process's data: free blocks that it has not returned.
 const ALLOCATOR_PERCENT: u64 = 10;
 
 /// One line of a budget.
@@ -56,7 +57,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Adds `count` things of `bytes_each`.
+    /// Adds a term: `count` items of `bytes_each` bytes.
     #[must_use]
     pub fn with(mut self, name: &'static str, count: usize, bytes_each: u64) -> Self {
         self.terms.push(Term { name, count: count as u64, bytes_each });

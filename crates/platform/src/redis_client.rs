@@ -60,7 +60,7 @@ pub enum RedisFault {
     /// Redis responds and refuses writes. The text is its error code, such as `OOM`.
     #[error("refuses writes: {0}")]
     RefusesWrites(String),
-    /// Redis refuses the user, or a command of its role.
+    /// Redis refuses the login, or a command that the user may not run.
     #[error("refuses the user: {0}")]
     RefusesUser(String),
     /// Redis accepts connections and does not respond in time.

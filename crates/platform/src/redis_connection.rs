@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use crate::settings::RedisSettings;
 
 /// A client with `TCP_NODELAY`, because the default delays small writes. With `rediss://` it trusts the CAs of
-/// `redis.ca_file`, or those of browsers; it verifies the host name, and never connects without TLS.
+/// `redis.ca_file`, or the public CAs that browsers trust. It verifies the host name, and never connects without TLS.
 pub fn client(settings: &RedisSettings) -> RedisResult<Client> {
     let info: ConnectionInfo = settings.url.expose_secret().into_connection_info()?;
     let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));

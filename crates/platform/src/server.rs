@@ -20,7 +20,7 @@ use crate::{
 
 pub use crate::head_limit::{HEAD_BYTES, PIECE_BYTES};
 
-/// Bytes of a response in the kernel's buffer for a client that reads slowly. The kernel doubles the number that is set.
+/// Bytes of a response in the kernel's buffer for a client that reads slowly. The kernel doubles the size that is set.
 pub const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Connections to the admin listener: of Prometheus, health checks, and an operator.
@@ -97,9 +97,9 @@ pub struct ServerOptions {
 
 /// Serves an application on a bound socket until the lifecycle stops. The factory runs once on each thread.
 ///
-/// The library's own server cannot bound a request's head or what it reads at once, so that this one wraps each connection
-/// ([`HEAD_BYTES`]). A client that closes its sending side counts as disconnected.
-// Long because the library's types cannot be named, so that no part can move into another function.
+/// The library's own server limits neither a request's head nor the bytes of one read, so this one wraps each
+/// connection ([`HEAD_BYTES`]). A client that closes its sending side counts as disconnected.
+// Long because the library's types cannot be named, so no part can move into another function.
 pub fn serve<F, I, S, B>(
     options: &ServerOptions,
     factory: F,
@@ -143,7 +143,7 @@ where
                     .h1_write_buffer_size(PIECE_BYTES)
                     .finish(map_config(app, |()| AppConfig::default()));
                 fn_service(|io: $socket| {
-                    // An error leaves the kernel's own limit.
+                    // After an error, the kernel's default size applies.
                     let _ = SockRef::from(&io).set_send_buffer_size(SEND_BUFFER_BYTES / 2);
                     let peer = $peer(&io);
                     ready(Ok((HeadLimited::new(io), Protocol::Http1, peer)))

@@ -1,8 +1,8 @@
 //! A bounded number of slots, of which each owner may hold a share.
 //!
 //! Invariants:
-//! - At most `all` slots are held, and at most `share` of them by one owner. One owner therefore cannot keep the others
-//!   from theirs.
+//! - At most `all` slots are held, and at most `share` of them by one owner. With a share below `all`, one owner cannot
+//!   use up all slots.
 //! - Nothing waits: a slot is taken or refused at once.
 //! - Memory is bounded by the slots that are held: an owner without a slot has no entry.
 
@@ -50,7 +50,7 @@ struct Held<K> {
     by_owner: HashMap<K, usize>,
 }
 
-/// A slot; dropping it gives it back.
+/// A slot. Dropping it returns it to the pool.
 #[derive(Debug)]
 pub struct Slot<K: Eq + Hash + Clone> {
     pool: SlotPool<K>,

@@ -1,7 +1,8 @@
 //! Metrics of the wall clock, which reveal a clock that is wrong or that was stepped.
 //!
 //! Invariant: the monotonic clock follows NTP's gradual corrections and never a step. The difference between both clocks
-//! therefore changes by exactly the steps of the wall clock, also when Prometheus runs on the same machine.
+//! therefore changes by exactly the steps of the wall clock. This detects a step even if Prometheus runs on the same
+//! machine and its own clock is stepped too.
 
 use std::{
     collections::HashMap,
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passing_time_is_no_step_and_a_step_of_either_sign_is() {
+    fn steps_of_either_sign_are_reported_and_passing_time_is_not() {
         let monotonic = Instant::now();
         let earlier = Reading { wall_s: 1_000.0, monotonic };
         let later = |wall_s| Reading { wall_s, monotonic: monotonic + Duration::from_mins(1) };

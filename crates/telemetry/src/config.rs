@@ -37,11 +37,11 @@ pub struct TelemetrySettings {
     pub query_warn_count: u32,
     /// Whether the product's metrics are recorded. If not, `/metrics` has those of the process only.
     pub metrics: bool,
-    /// Base address of an OTLP/HTTP collector, `http://` or `https://`. The default is `OTEL_EXPORTER_OTLP_ENDPOINT`;
-    /// without either no spans are created.
+    /// Base address of an OTLP/HTTP collector, `http://` or `https://`. The default is `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// If neither is set, no spans are created.
     pub otlp_endpoint: Option<String>,
-    /// The CAs to trust with `https://`, in PEM format. The default is `OTEL_EXPORTER_OTLP_CERTIFICATE`, else the CAs of
-    /// browsers.
+    /// The CAs to trust with `https://`, in PEM format. The default is `OTEL_EXPORTER_OTLP_CERTIFICATE`, else the
+    /// public CAs that browsers trust.
     pub otlp_ca_file: Option<PathBuf>,
 }
 
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(keys(&settings), [] as [&str; 0]);
         settings.otlp_endpoint = Some("http://collector:4318".to_owned());
         assert_eq!(keys(&settings), ["otlp_ca_file"]);
-        // As Compose passes an unset variable.
+        // Compose passes an unset variable as an empty one.
         settings.otlp_ca_file = Some("".into());
         assert_eq!(keys(&settings), [] as [&str; 0]);
     }

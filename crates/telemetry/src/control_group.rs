@@ -32,8 +32,8 @@ fn limit_below(root: &Path) -> Option<u64> {
         .min()
 }
 
-/// The lowest number in `file` of the group and of its parents. In a container, the group's path can be that of the host;
-/// then only the root of the mount exists, which is the container's group.
+/// The lowest number in `file` of the group and of its parents. In a container, `path` can be the group's path on the
+/// host. Then only the root of the mount exists, and it is the container's group.
 fn lowest(mount: &Path, path: &str, file: &str) -> Option<u64> {
     let mut folders: Vec<PathBuf> = vec![mount.to_owned()];
     for name in path.split('/').filter(|name| !name.is_empty() && *name != "..") {
@@ -42,7 +42,7 @@ fn lowest(mount: &Path, path: &str, file: &str) -> Option<u64> {
     }
     let limits = folders.iter().filter_map(|folder| {
         let text = fs::read_to_string(folder.join(file)).ok()?;
-        // Version 2 writes `max`, version 1 a number near 2^63.
+        // Without a limit, version 2 has `max` and version 1 a number near 2^63.
         text.trim().parse::<u64>().ok().filter(|bytes| *bytes < u64::MAX / 4)
     });
     limits.min()

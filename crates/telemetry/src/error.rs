@@ -1,4 +1,4 @@
-//! Errors that end a process's start.
+//! Errors of [`Telemetry::init`](crate::Telemetry::init), which end the start of a process.
 
 use std::io;
 

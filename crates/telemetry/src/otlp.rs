@@ -67,8 +67,8 @@ struct BlockingClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// Whether the last export failed. A failure is logged once, until an export succeeds.
     is_failing: AtomicBool,
-    // Optional only so that `drop` can take it: dropping a runtime blocks, which is forbidden in async code, but it may be
-    // shut down in the background.
+    // An option, so that `drop` can take the runtime and shut it down in the background. Dropping a runtime blocks,
+    // which async code must not do.
     runtime: Option<Runtime>,
 }
 
@@ -95,7 +95,7 @@ impl BlockingClient {
     }
 }
 
-/// Connects with and without TLS, as the endpoint's scheme demands. It verifies certificate and host name.
+/// Connects with or without TLS, by the scheme of the endpoint. With TLS it verifies the certificate and the host name.
 fn connector(ca_file: Option<&Path>) -> Result<HttpsConnector<HttpConnector>, CaFileError> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);

@@ -16,7 +16,7 @@ use tracing_subscriber::{Layer as _, fmt::MakeWriter, layer::SubscriberExt as _}
 
 use crate::{log::JsonLayer, service::ServiceInfo, telemetry::Telemetry};
 
-/// A new telemetry, and a reader of its metrics.
+/// Telemetry for one test, and a reader of its metrics.
 ///
 /// # Panics
 /// When the metrics exporter cannot be built.

@@ -1,5 +1,5 @@
 //! Names of attributes and metrics are those of OpenTelemetry's registry of semantic conventions, as published in the crate
-//! `opentelemetry-semantic-conventions`. The sources are read, so that a new name is checked too.
+//! `opentelemetry-semantic-conventions`. The test reads the source files, so it also checks names that are added later.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

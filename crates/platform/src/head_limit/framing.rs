@@ -2,7 +2,7 @@
 
 use super::HEAD_BYTES;
 
-/// Bytes of a line that are kept: more than `transfer-encoding:`, or `content-length:` with a number.
+/// Bytes that are kept of each line: enough for `transfer-encoding:`, and for `content-length:` with its number.
 const LINE_BYTES: usize = 48;
 
 /// A head has more than [`HEAD_BYTES`].
@@ -126,7 +126,7 @@ impl Framing {
                 return std::mem::take(&mut self.head_bytes);
             }
             Phase::Head => {
-                // Few headers begin with these letters.
+                // A cheap filter, because few headers begin with these letters.
                 if matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
                     if let Some(value) = value_of(line, b"content-length:") {
                         self.content_length = number(value, 10);

@@ -16,7 +16,7 @@ pub struct RedisSettings {
     /// `redis://[user:password@]host:port/db`, or `rediss://…` for TLS.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
-    /// The CAs to trust with `rediss://`, in PEM format. Without a file, those of browsers.
+    /// The CAs to trust with `rediss://`, in PEM format. Without a file, the public CAs that browsers trust.
     #[serde(deserialize_with = "optional_path")]
     pub ca_file: Option<PathBuf>,
     /// Timeout for opening a connection, in milliseconds.
@@ -80,7 +80,7 @@ impl RedisSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownSettings {
-    /// Time for which a draining process still accepts connections, in milliseconds. Longer than nginx's
+    /// Time for which a draining process still accepts connections, in milliseconds. Keep it longer than nginx's
     /// `keepalive_timeout` to upstreams (1 s), so that no idle connection is closed while a request is sent on it.
     pub drain_ms: u64,
     /// Grace period for running requests after that, in seconds.

@@ -41,7 +41,7 @@ where
             static LINE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(LINE_BYTES));
         }
         LINE.with(|line| {
-            // The buffer is borrowed already if a field's `Debug` logs, too.
+            // The buffer is already borrowed if the `Debug` implementation of a field logs an event itself.
             if let Ok(mut line) = line.try_borrow_mut() {
                 self.write(event, &mut line);
             } else {
