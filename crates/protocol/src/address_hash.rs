@@ -1,8 +1,8 @@
-//! Replaces a client's address by a keyed hash wherever one outlives a request.
+//! Replaces a client's address by a keyed hash wherever the address would outlive its request.
 //!
 //! * The key is derived from the service token, so all processes of an installation compute the same hash.
-//! * Addresses are few enough to try all of them. Without the token that is useless, and a new token makes every old hash
-//!   worthless.
+//! * There are few enough IPv4 addresses to hash all of them, but only a process with the token can compute the hashes.
+//!   After the token has changed, no address matches an old hash.
 
 use std::{fmt::Write as _, net::IpAddr};
 

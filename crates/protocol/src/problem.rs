@@ -28,8 +28,8 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 /// The URL before the code in a problem's type; the gateway's own pages unless [`set_types_url`] was called.
 static TYPES_URL: OnceLock<String> = OnceLock::new();
 
-/// Sets the URL under which the types of problems are described, without a trailing slash. The first call of the process
-/// counts.
+/// Sets the URL under which the types of problems are described, without a trailing slash. Only the first call in a
+/// process has an effect.
 pub fn set_types_url(url: String) {
     // A test starts several gateways in one process.
     let _ = TYPES_URL.set(url);
@@ -150,7 +150,7 @@ impl Problem {
         Self::of(ProblemCode::Unavailable).detail(detail).retry_after(retry_after)
     }
 
-    /// 500. The body has no cause, so log it within the request.
+    /// 500. The body does not contain the cause, so log the cause within the request.
     pub fn internal() -> Self {
         Self::of(ProblemCode::Internal)
             .detail("The operator's log has the cause under this request id.")

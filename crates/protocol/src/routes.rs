@@ -181,7 +181,7 @@ pub static ROUTES: &[Route] = &[
         .bodies(&[(Method::POST, RequestBody::Ignored)]),
     Route::new("/api/v1/jobs/{id}/errors", &[(Method::GET, Scope::UrlsRead)]).streamed(),
     Route::new("/api/v1/jobs/{id}/events", &[(Method::GET, Scope::UrlsRead)]).streamed(),
-    // It creates nothing that outlives a minute, and opens only what its key may read.
+    // The scope for reading is enough: a token expires after a minute, and opens only what its key may read.
     Route::new("/api/v1/stream-tokens", &[(Method::POST, Scope::UrlsRead)]),
     Route::new(
         "/api/v1/api-keys",

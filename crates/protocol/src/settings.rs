@@ -14,8 +14,8 @@ pub struct PublicSettings {
     /// Other host names of this installation. Links to them are rejected, because they would loop.
     #[serde(deserialize_with = "linnet_platform::settings::comma_list")]
     pub own_hosts: Vec<String>,
-    /// Where the types of problems are described: their URLs without the code. Empty means `/problems` under `base_url`,
-    /// which the gateway serves.
+    /// URL under which the types of problems are described; a slash and the code are appended. Empty means `/problems`
+    /// under `base_url`, which the gateway serves.
     pub problem_types_url: String,
 }
 

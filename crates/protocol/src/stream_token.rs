@@ -2,7 +2,8 @@
 //! headers.
 //!
 //! Invariants:
-//! - A token opens one path for [`LIFETIME`], and nothing else. The stream ends with the API key that made the token.
+//! - A token opens one path during its [`LIFETIME`], and nothing else. An open stream continues after that, and ends
+//!   with the API key that made the token.
 //! - It contains the id of that key, its own expiry and its stream, and a keyed hash of them. The hash's key is derived from
 //!   the service token, so no process stores tokens.
 //! - The text has only unreserved characters of URLs.
@@ -18,7 +19,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::settings::ServiceSettings;
 
-/// How long a token opens its stream.
+/// Time during which a token can open its stream.
 pub const LIFETIME: Duration = Duration::from_mins(1);
 /// The query parameter of event streams with a token.
 pub const PARAMETER: &str = "stream_token";
@@ -96,7 +97,7 @@ impl<'a> StreamToken<'a> {
             return None;
         }
         KeyId::parse(key_id).ok()?;
-        // The hash covers the spelling too, so a second one is a forgery.
+        // The hash covers the text as it is written, so another spelling of these numbers is not authentic.
         let (expires_at, stream) = (expires_at.parse().ok()?, Stream::of_code(stream)?);
         Some(Self { signed, hash, key_id, expires_at, stream })
     }
@@ -111,12 +112,12 @@ impl<'a> StreamToken<'a> {
         self.stream
     }
 
-    /// Whether the token opens its stream no longer.
+    /// Whether the token can no longer open its stream at `now`.
     pub fn has_expired(&self, now: DateTime<Utc>) -> bool {
         now.timestamp() >= self.expires_at
     }
 
-    /// Whether this installation made the token. Takes the same time for every forged one.
+    /// Whether this installation made the token. The comparison takes the same time for every forged hash.
     pub fn is_authentic(&self, settings: &ServiceSettings) -> bool {
         hash_of(settings, self.signed).as_bytes().ct_eq(self.hash.as_bytes()).into()
     }

@@ -2,7 +2,7 @@
 //!
 //! * [`Settings`] has a section for each crate that reads settings. It checks values that depend on each other.
 //! * [`preflight`] checks an installation against its settings.
-//! * [`Settings::memory_budget`] and [`Settings::worker_memory_budget`] compute the most memory of each process.
+//! * [`Settings::memory_budget`] and [`Settings::worker_memory_budget`] compute the maximum memory of each process.
 
 mod memory;
 pub mod preflight;
@@ -97,33 +97,33 @@ pub struct ShortenerSettings {
     pub body_bytes: usize,
     /// Bytes of large responses that clients have not read yet. One user can take half.
     pub response_bytes: usize,
-    /// Memory of the shortener, in bytes, which the other settings must fit. 0 means that of its control
-    /// group.
+    /// Memory of the shortener, in bytes. The other settings must fit into it. 0 means the limit of its
+    /// control group.
     pub memory_bytes: u64,
-    /// Most concurrent streams of clicks.
+    /// Maximum number of concurrent streams of clicks.
     pub live_streams: usize,
-    /// Most of them of one user.
+    /// Maximum number of concurrent streams of clicks of one user.
     pub live_streams_per_user: usize,
-    /// Most concurrent streams of jobs' events.
+    /// Maximum number of concurrent streams of job events.
     pub job_streams: usize,
-    /// Most of them of one user.
+    /// Maximum number of concurrent streams of job events of one user.
     pub job_streams_per_user: usize,
-    /// Most concurrent exports.
+    /// Maximum number of concurrent exports.
     pub exports: usize,
-    /// Most of them of one user.
+    /// Maximum number of concurrent exports of one user.
     pub exports_per_user: usize,
-    /// Most API keys of one user that are neither revoked nor expired.
+    /// Maximum number of API keys of one user that are neither revoked nor expired.
     pub keys_per_user: u32,
 }
 
-/// The part of [`ShortenerSettings::body_bytes`] that one user can take.
+/// One user can take [`ShortenerSettings::body_bytes`] divided by this.
 const BODY_SHARE: usize = 4;
 
-/// The part of [`ShortenerSettings::response_bytes`] that one user can take.
+/// One user can take [`ShortenerSettings::response_bytes`] divided by this.
 const RESPONSE_SHARE: usize = 2;
 /// Bytes of the largest page: 200 links with targets of 8 KiB, or 500 bad rows of 8 KiB.
 const LARGEST_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
-/// The settings of the processes' memory.
+/// The settings that limit the memory of the shortener and of the worker.
 pub const MEMORY_KEYS: [&str; 2] = ["shortener.memory_bytes", "worker.memory_bytes"];
 
 impl Default for ShortenerSettings {
@@ -229,7 +229,7 @@ impl LoadSettings for Settings {
         problems.require(
             self.shortener.server_threads <= self.postgres.max_server_threads(),
             "shortener.server_threads",
-            "must leave each thread a connection: postgres.max_connections of at least 3 for each and 3 more",
+            "must be at most (postgres.max_connections - 3) / 3, so that each thread has its connections",
         );
         self.redis.validate(problems);
         self.public.validate(problems);
@@ -254,7 +254,8 @@ impl LoadSettings for Settings {
 }
 
 impl Settings {
-    /// [`ShortenerSettings::server_threads`], with 0 replaced by the number that it stands for.
+    /// The number of server threads of each listener: [`ShortenerSettings::server_threads`], or if it is 0 one for each
+    /// core, at most as many as `postgres.max_connections` allows.
     pub fn server_threads(&self) -> usize {
         match self.shortener.server_threads {
             0 => std::thread::available_parallelism()

@@ -25,14 +25,15 @@ const BODY_COPIES: usize = 3;
 const JOB_STREAM_BYTES: u64 = 4 * KIB;
 /// A redirect in the kernel's buffer, with the longest target. The resolve listener has as many connections as the API's.
 const REDIRECT_BYTES: u64 = 9 * KIB;
-/// A client over its budget of misses, and one that is near it.
+/// Clients that the budget of misses tracks: those over their budget and those near it. Their number, and bytes of
+/// each.
 const CLIENT_BYTES: (usize, u64) = (20_000, 64);
 /// Pieces of an upload that wait for the disk, and the buffers that unpack and write it.
 const UPLOAD_BYTES: u64 = (4 + 1) * 32 * KIB + 128 * KIB;
-/// A lane's chunks, one written and one read ahead: 2 MiB of input each, their values, and the statement's arrays. Then a
-/// block of the file and a row of 1 MiB, twice.
+/// Two chunks of a lane, one being written and one read ahead: 2 MiB of input each, three times (the text, its values
+/// and the statement's arrays). Then two blocks of the file and two rows of 1 MiB.
 const LANE_BYTES: u64 = 2 * 3 * 2 * MIB + 3 * MIB;
-/// An export: four chunks of 64 KiB that wait, are written or are sent, and the rows from the database.
+/// An export: four chunks of 64 KiB (being written, waiting, being sent), and the rows from the database.
 const EXPORT_BYTES: u64 = 4 * 66 * KIB + 256 * KIB;
 /// Lanes of a worker.
 const LANES: usize = 2;

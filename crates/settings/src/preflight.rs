@@ -17,7 +17,7 @@ use crate::Settings;
 use linnet_platform::redis_connection::connect;
 use linnet_store::{PostgresSettings, tls_fault};
 
-/// Longest wait for a server that was started together with this process.
+/// Maximum wait for a server that was started together with this process.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_EVERY: Duration = Duration::from_millis(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ enum Problem {
     #[error("redis.url: {}", with_reason(TlsFault::find(.0), .0))]
     Redis(#[from] redis::RedisError),
     /// A Redis that expects no TLS waits for more bytes instead of refusing the handshake.
-    #[error("redis.url: {0}; check whether the server uses TLS, as rediss:// demands")]
+    #[error("redis.url: {0}; check whether the server uses TLS, as rediss:// requires")]
     RedisHandshake(redis::RedisError),
     #[error(
         "redis.url: the maxmemory-policy `{0}` evicts queued clicks and jobs; \

@@ -1,7 +1,7 @@
 //! CA files, and the reasons for which a TLS handshake fails, for every connection to PostgreSQL, Redis and the collector.
 //!
 //! Invariants:
-//! - A CA file is read and checked once, when a process starts. A certificate that changes needs a restart.
+//! - A CA file is read and checked once, when a process starts. A changed file takes effect after a restart.
 //! - `rustls` has one cryptographic provider (`ring`), so a configuration never depends on a process-wide choice.
 
 use std::{
@@ -118,12 +118,13 @@ impl TlsFault {
             if let Some(error) = error.downcast_ref::<rustls::Error>() {
                 return Some(Self::from(error));
             }
-            // A shared error, as Redis errors have it, returns only the causes of the one that it holds.
+            // An error in an `Arc`, as Redis errors contain it, returns only the causes of the inner error, not that
+            // error.
             let shared = error.downcast_ref::<Arc<dyn Error + Send + Sync>>();
             if let Some(fault) = shared.and_then(|shared| Self::find(&**shared)) {
                 return Some(fault);
             }
-            // An I/O error hides the error that it wraps, and returns only the causes of that one.
+            // An I/O error also returns only the causes of the error that it wraps.
             let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             if let Some(fault) = wrapped.and_then(|wrapped| Self::find(wrapped)) {
                 return Some(fault);
@@ -138,7 +139,7 @@ impl From<&rustls::Error> for TlsFault {
     fn from(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => match error {
-                // The signature is not that of a CA with the issuer's name: another CA has the same name.
+                // `BadSignature`: a trusted CA has the issuer's name, but another CA with the same name has signed.
                 CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownCa,
                 CertificateError::NotValidForName
                 | CertificateError::NotValidForNameContext { .. } => Self::OtherHost,
