@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{BanId, UserId};
 
-/// The most characters of the reason for a takedown or a ban.
+/// Maximum length of the reason for a takedown or a ban, in characters.
 pub const MAX_REASON: usize = 500;
 
 /// A host that no target may have. Its subdomains are banned with it.

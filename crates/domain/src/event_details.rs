@@ -27,8 +27,8 @@ impl EventDetails {
     /// The deepest nesting of an object that a client sends.
     pub const MAX_DEPTH: usize = 32;
 
-    /// Reads a JSON object, whose text PostgreSQL prints in at most [`Self::MAX_BYTES`]. The outer error is that of
-    /// the deserializer.
+    /// Reads a JSON object, which PostgreSQL must print in at most [`Self::MAX_BYTES`]. The outer error is that of the
+    /// deserializer. The inner one is the first rule that the object breaks.
     pub fn read<'de, D: Deserializer<'de>>(input: D) -> Result<Result<Self, Violation>, D::Error> {
         Self::read_within(input, Self::MAX_BYTES, Self::MAX_DEPTH)
     }
@@ -42,14 +42,14 @@ impl EventDetails {
         })
     }
 
-    /// Text from the database, which an older release may have written without these limits.
+    /// Reads text from the database, without limits of size and depth: an older release may have written it.
     pub fn stored(text: &str) -> Result<Self, serde_json::Error> {
         let mut input = serde_json::Deserializer::from_str(text);
         Self::read_within(&mut input, usize::MAX, usize::MAX)?
             .map_err(|violation| serde_json::Error::custom(violation.message))
     }
 
-    /// An object of the service itself, without limits.
+    /// Details that the service itself writes, without limits.
     pub fn from_value(value: &serde_json::Value) -> Result<Self, serde_json::Error> {
         Ok(Self(RawValue::from_string(value.to_string())?))
     }

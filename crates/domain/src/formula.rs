@@ -2,16 +2,17 @@
 //!
 //! * Spreadsheets run a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break. An export puts an
 //!   apostrophe before such text, which spreadsheets then show as text. An import removes the apostrophe.
-//! * A spreadsheet of another region splits at semicolons or tabs, ignores the quotes around our cells, and begins a row
-//!   at each line break. So a formula after one of these within a cell gets an apostrophe too. After a comma it does
-//!   not: programs that split at commas respect the quotes, and addresses of maps contain `,-`.
+//! * A spreadsheet with other regional settings splits at semicolons or tabs, ignores the quotes around our cells, and
+//!   begins a row at each line break. A formula after such a character within a cell therefore gets an apostrophe too.
+//!   A formula after a comma does not: programs that split at commas respect the quotes, and URLs of maps contain `,-`.
 //! * If text has apostrophes or quotes before such a character, an export adds one more, so that every text round-trips.
 
 use std::borrow::Cow;
 
 /// The characters with which a formula begins.
 const STARTERS: [char; 4] = ['=', '+', '-', '@'];
-/// The characters after which some program begins another cell. At the beginning of a cell they count as starters too.
+/// The characters after which some program begins another cell. At the beginning of a cell, all but `;` count as
+/// starters too.
 const SEPARATORS: [char; 4] = [';', '\t', '\r', '\n'];
 /// The characters that programs remove from the beginning of a cell.
 const MARKS: [char; 2] = ['\'', '"'];
@@ -28,7 +29,7 @@ fn places(text: &str) -> impl Iterator<Item = (usize, bool)> {
     std::iter::once((0, true)).chain(after)
 }
 
-/// The cell for a text.
+/// The text as a cell, with an apostrophe at each place where a program could find a formula.
 pub fn escape_formula(text: &str) -> Cow<'_, str> {
     let is_dangerous = |(at, is_first): &(usize, bool)| {
         text.get(*at..).is_some_and(|rest| is_formula_like(rest, *is_first))

@@ -1,7 +1,7 @@
 //! The text by which links are searched.
 //!
-//! Targets are stored normalized: the host in its ASCII form, and other characters of the path and the query
-//! percent-encoded. People type what they read, so a search has a spelling for each.
+//! Targets are stored normalized: the host in its ASCII form, and non-ASCII characters of the path and the query
+//! percent-encoded. People type the text that they read, so a search has each of these spellings.
 
 use url::{Host, Url};
 
@@ -14,7 +14,7 @@ pub struct LinkSearch {
     pub text: String,
     /// Percent-encoded, as paths and queries contain it; `None` if it is the same.
     pub encoded: Option<String>,
-    /// The ASCII form of a host, or of whole labels of one; `None` if it is the same or the text is no host.
+    /// The ASCII form of a host, or of whole labels of one; `None` if it is the same or the text is not a host.
     pub host: Option<String>,
     /// A part of an internationalized host as people read it, possibly with a scheme and path; `None` if the text is
     /// ASCII: then the ASCII form contains it.
@@ -33,9 +33,9 @@ pub enum LinkSearchError {
 }
 
 impl LinkSearch {
-    /// The fewest characters.
+    /// Minimum length, in characters.
     pub const MIN_CHARS: usize = 2;
-    /// The most characters.
+    /// Maximum length, in characters.
     pub const MAX_CHARS: usize = 200;
 
     /// Checks a text, and finds its spellings.
@@ -54,7 +54,7 @@ impl LinkSearch {
 
 fn encoded(text: &str) -> Option<String> {
     let mut url = Url::parse("http://host/").ok()?;
-    // A fragment leaves ASCII as it is, apart from spaces and quotes. These are rare beside other characters.
+    // Setting a fragment encodes few ASCII characters, such as spaces and quotes, which are rare in such texts.
     url.set_fragment(Some(text));
     url.fragment().map(ToOwned::to_owned).filter(|encoded| encoded != text)
 }

@@ -51,7 +51,7 @@ impl StatsQuery {
         if from >= to {
             return Err(RangeError::Empty);
         }
-        // A day that begins within an hour of the clock is not extended into the day before.
+        // A day can begin in the middle of a clock hour. Rounding must not extend it into the day before.
         let (first_day, last_day) = (zone.day_of(from), zone.day_of(last));
         let (first_start, end) = (zone.day_start(first_day), zone.day_start(next(last_day, 1)));
         let from = zone.hour_start(from).max(first_start);

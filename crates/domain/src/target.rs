@@ -80,7 +80,7 @@ fn embedded_v4(address: std::net::Ipv6Addr) -> Option<std::net::Ipv4Addr> {
     let [prefix @ .., high, low] = address.segments();
     let is_embedded = match prefix {
         [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => true,
-        // `::` and `::1` are no IPv4 addresses.
+        // `::` and `::1` are not IPv4 addresses.
         [0, 0, 0, 0, 0, 0] => high != 0,
         _ => false,
     };
@@ -309,7 +309,7 @@ mod tests {
         ] {
             assert_eq!(policy.parse(&format!("http://{bad}/")), Err(TargetError::OwnHost), "{bad}");
         }
-        // Elsewhere, a local address is the visitor's machine.
+        // If the service is not local, a local address is the visitor's own machine.
         assert!(policy.parse("http://127.0.0.1:3000/").is_ok());
     }
 

@@ -1,6 +1,6 @@
 //! Time zones: exactly the names of the IANA database, links and backward names included, with its rules.
 //!
-//! * The database is part of the program, so that the system's and PostgreSQL's zones and abbreviations play no part.
+//! * The database is part of the program. The zones and abbreviations of the system and of PostgreSQL have no effect.
 //! * A day begins at the earliest instant with its date. So days follow one another without a gap or an overlap, also
 //!   where the clocks change at midnight or a date is skipped.
 
@@ -34,7 +34,7 @@ impl Zone {
 
     /// The zone with this name, in any case.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        // The library's name for a zone that it could not find out.
+        // The library's name for a zone that it could not determine.
         if text.eq_ignore_ascii_case("Etc/Unknown") {
             return Err(Self::UNKNOWN);
         }
@@ -47,7 +47,7 @@ impl Zone {
         &self.name
     }
 
-    /// Whether the zone is UTC by its name.
+    /// Whether the name is `UTC`, in any case.
     pub fn is_utc(&self) -> bool {
         self.name.eq_ignore_ascii_case("UTC")
     }
@@ -57,7 +57,7 @@ impl Zone {
         let midnight = civil(date).to_datetime(Time::midnight());
         let start = match self.rules.to_ambiguous_timestamp(midnight).offset() {
             AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(midnight),
-            // The clocks go back later on this day, or at its end on the day before.
+            // Midnight occurs twice, because the clocks go back to or over it. The day begins at the first one.
             AmbiguousOffset::Fold { before, .. } => before.to_timestamp(midnight),
             // The clocks go forward over midnight: the day begins at the change, which is at or before the instant
             // that would be midnight by the old offset.
@@ -105,7 +105,7 @@ impl Zone {
     }
 }
 
-/// Years outside of the library's range are cut; ranges of statistics do not contain any.
+/// Years outside the library's range are clamped to it. Ranges of statistics contain no such year.
 fn civil(date: NaiveDate) -> Date {
     let part = |number: u32| i8::try_from(number).unwrap_or(1);
     let year = i16::try_from(date.year()).unwrap_or(i16::MAX).clamp(-9_998, 9_999);

@@ -4,7 +4,7 @@
 //! (`begin_chunk`, `commit`) and the decisions of `crates/jobs/src/run.rs` (`write`, `write_in_time`). A worker may
 //! freeze before any of its steps, because no step is forced.
 //!
-//! Every fault has a budget, so that each path ends, and a path that ends before its job is a violation.
+//! Each kind of fault has a budget, so every path ends. A path that ends while its job is unfinished is a violation.
 
 use stateright::{Model, Property};
 
@@ -67,11 +67,11 @@ pub enum Worker {
     HasChunk(u8),
     /// Holds the row's lock in the transaction of this chunk.
     InTransaction(u8),
-    /// A variant only: has committed the rows of this chunk, but not the position.
+    /// Only with [`Mistake::PositionAfterRows`]: has committed the rows of this chunk, but not the position.
     RowsCommitted(u8),
 }
 
-/// Everything.
+/// The state of the job and of all workers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     /// The row's state.
@@ -80,7 +80,7 @@ pub struct State {
     pub owner: Option<usize>,
     /// Whether `lease_until` has passed.
     pub is_expired: bool,
-    /// Chunks that are written, by the row.
+    /// Number of chunks that are written, according to the row.
     pub position: u8,
     /// Attempts since the last progress.
     pub attempts: u8,
@@ -107,7 +107,7 @@ pub enum Action {
     CommitWithoutResponse(usize),
     /// A worker's transaction is aborted, because its connection broke or it was idle for too long.
     Abort(usize),
-    /// A variant only: a worker commits the position after the rows.
+    /// Only with [`Mistake::PositionAfterRows`]: a worker commits the position after the rows.
     CommitPosition(usize),
     /// A worker's attempt fails. The job is retried or dead.
     Fail(usize),
@@ -126,7 +126,7 @@ pub enum Action {
 pub struct Leases {
     /// The rule that is missing.
     pub mistake: Option<Mistake>,
-    /// Faults at the beginning.
+    /// The budget of faults at the start.
     pub budget: Budget,
 }
 
@@ -156,7 +156,7 @@ impl Leases {
     fn claim(state: &mut State, worker: usize) {
         state.attempts += 1;
         if state.attempts > MAX_ATTEMPTS {
-            // The runner ends the attempt at once: the workers of the earlier ones died.
+            // The runner ends the attempt at once, because the workers of the earlier attempts died.
             (state.job, state.owner) = (JobState::Dead, None);
             return;
         }
@@ -168,7 +168,7 @@ impl Leases {
     fn begin(&self, state: &mut State, worker: usize, chunk: u8) {
         let is_own = state.job == JobState::Running && state.owner == Some(worker);
         state.workers[worker] = if !is_own && !self.has(Mistake::ChunkIgnoresTheLease) {
-            // Lost, or the commit of the last chunk had succeeded.
+            // The lease is lost, or an earlier try has committed the last chunk.
             Worker::Idle
         } else if state.position > chunk && !self.has(Mistake::RetryIgnoresThePosition) {
             // An earlier try has committed the chunk.
@@ -196,7 +196,7 @@ impl Leases {
         }
     }
 
-    /// The worker's own job goes back to the queue. Returns whether it was its own.
+    /// Returns the job to the queue if it still belongs to the worker. Returns whether it did.
     fn give_back(state: &mut State, worker: usize) -> bool {
         state.workers[worker] = Worker::Idle;
         let is_own = state.job == JobState::Running && state.owner == Some(worker);
@@ -263,7 +263,7 @@ impl Model for Leases {
         }
         let holder = state.owner.filter(|_| state.job == JobState::Running && !state.is_expired);
         if let Some(holder) = holder {
-            // A lease expires by itself when its worker has died, and else only as a fault.
+            // A lease expires by itself when its worker has died, and otherwise only as a fault.
             if state.workers[holder] == Worker::Idle || state.budget.expiries > 0 {
                 actions.push(Action::Expire);
             }

@@ -56,7 +56,7 @@ fn must_07_must_28_every_order_of_a_change_a_lookup_and_a_paused_process_is_seen
     assert_holds(protocol(1, 0, 1));
 }
 
-/// By name: `cargo nextest run -p linnet-models --run-ignored only`.
+/// Run it and the other ignored tests with `cargo nextest run -p linnet-models --run-ignored only`.
 #[test]
 #[ignore = "minutes, and gigabytes of memory"]
 fn must_07_every_order_of_two_changes_a_lookup_and_a_cut_is_seen_within_the_bound() {

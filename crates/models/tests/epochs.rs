@@ -1,8 +1,8 @@
 //! Checks the real code of L1's epochs with loom: every interleaving and every order of memory that its atomics allow.
 //!
-//! The file of `linnet-resolve` is compiled again here with loom's atomics. Its surroundings are mirrored: `L1` has one
-//! place in each of the two maps of `L1Cache`, whose shards have locks, as `quick_cache` has. A copy of a server
-//! thread (`crates/resolve/src/hot.rs`) is mirrored by `read_twice`.
+//! This test compiles `crates/resolve/src/epochs.rs` again, with loom's atomics. The code around it is modeled: `L1`
+//! has one slot in each of the two maps of `L1Cache`, each with a lock, as `quick_cache` has one for each shard.
+//! `read_twice` models the copy that a server thread keeps (`crates/resolve/src/hot.rs`).
 
 /// The atomics and locks of the module.
 mod sync {
@@ -33,7 +33,7 @@ enum Variant {
     CopyWithoutCheck,
 }
 
-/// The link with one place in L1; the version of the row stands for the row.
+/// One link and its slot in L1. A row is represented by its version.
 struct L1 {
     epochs: Epochs,
     links: Mutex<Option<u64>>,
@@ -45,7 +45,7 @@ struct L1 {
     variant: Variant,
 }
 
-/// Versions that are deletions have negative entries.
+/// Whether the change with this version deletes the link. L1 then has a negative entry.
 fn is_deletion(version: u64) -> bool {
     version == 2
 }
@@ -62,7 +62,7 @@ impl L1 {
         }
     }
 
-    /// As `L1Cache::get` reads them.
+    /// Reads both maps as `L1Cache::get` does.
     fn get(&self) -> Option<u64> {
         let link = *self.links.lock().unwrap();
         link.or_else(|| *self.negative.lock().unwrap())
@@ -73,7 +73,7 @@ impl L1 {
         *self.negative.lock().unwrap() = None;
     }
 
-    /// As `L1Cache::fill` inserts.
+    /// Inserts as `L1Cache::fill` does.
     fn insert(&self, version: u64) {
         if is_deletion(version) {
             *self.negative.lock().unwrap() = Some(version);
@@ -129,7 +129,7 @@ impl L1 {
     }
 }
 
-/// Two writers, two readers and a fill.
+/// Two writers, two readers and a fill, with at most `preemptions` preemptions.
 fn check(variant: Variant, preemptions: Option<usize>) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = preemptions;
@@ -150,7 +150,7 @@ fn check(variant: Variant, preemptions: Option<usize>) {
     });
 }
 
-/// One writer, one reader and a fill, without a bound.
+/// One writer, one reader and a fill, without a bound on preemptions.
 fn check_three(variant: Variant) {
     loom::model(move || {
         let l1 = Arc::new(L1::new(variant));
@@ -181,7 +181,7 @@ fn must_07_no_interleaving_with_three_preemptions_keeps_an_old_entry() {
     check(Variant::Correct, Some(3));
 }
 
-/// A flush races a fill like an invalidation.
+/// A flush can run concurrently with a fill, as an invalidation can.
 #[test]
 fn must_07_no_interleaving_of_a_flush_and_a_fill_keeps_an_old_entry() {
     loom::model(|| {
@@ -199,7 +199,7 @@ fn must_07_no_interleaving_of_a_flush_and_a_fill_keeps_an_old_entry() {
     });
 }
 
-/// A request that arrives after an acknowledged change takes no result of a lookup from before.
+/// A request that arrives after an acknowledged change does not use the result of a lookup that began before it.
 #[test]
 fn must_07_no_interleaving_lets_a_request_use_a_lookup_from_before_a_change() {
     loom::model(|| {
@@ -229,7 +229,7 @@ fn fill_without_the_lock_is_found() {
     check_three(Variant::FillWithoutLock);
 }
 
-/// A copy that was taken between the two would be used although the change is acknowledged.
+/// A copy that was taken between the increment and the removal would be used although the change is acknowledged.
 #[test]
 #[should_panic(expected = "the copy has version 0")]
 fn epoch_that_is_incremented_before_the_removal_is_found() {

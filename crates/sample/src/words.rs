@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agents_are_what_they_are_meant_to_be() {
+    fn browsers_are_recognized_as_browsers_and_bots_as_bots() {
         let parser = UserAgentParser::default();
         let browsers: HashSet<_> = browsers().into_iter().collect();
         assert_eq!(browsers.len(), 240);

@@ -6,7 +6,7 @@ use super::{
 };
 
 impl Coherence {
-    /// Whether every process that runs has received what was published, and has looked at the rows that are due.
+    /// Whether every running process has received all published messages, and its relay has read the rows that are due.
     pub(super) fn may_tick(&self, state: &State) -> bool {
         let due = state.changes.iter().enumerate().filter(|(_, age)| **age >= self.durations.relay);
         let due = due.fold(0, |mask, (index, _)| mask | 1 << (index + 2)) & state.outbox;

@@ -1,8 +1,8 @@
 //! How a change reaches every cache: one link, two processes, two writers, a lookup, and every order of their steps.
 //!
 //! Each process has an L1 entry, a subscription to the invalidation bus and an outbox relay; L2 and the outbox are
-//! shared. Each writer makes one change. Readers are properties: they hold in every state, as if both processes were
-//! read all the time. It mirrors
+//! shared. Each writer makes one change. Reads are not steps: a property checks in every state what a reader of each
+//! process would get. The model mirrors
 //!
 //! * `crates/resolve/src/l1.rs`: `fill`, `invalidate`, `is_fresh`, `answers` ([`Process::entry`], [`Process::lookup`]),
 //! * `resolver.rs`: `look_up`, `look_up_in_database`,
@@ -11,11 +11,12 @@
 //! * `l2.rs`: the script `WRITE`,
 //! * `platform/src/invalidation_bus.rs`: `listen` ([`Bus`]).
 //!
-//! Time is discrete. Ages saturate, so the number of states is finite and no horizon bounds the check. Time does not
-//! pass while a process that runs has a message to receive or a row to relay: what takes longer counts as a cut or as a
-//! frozen process. Heartbeats return in every tick. Writers and lookups may be arbitrarily slow, or never continue. A
-//! frozen process does nothing while time passes. A relay publishes all rows in one tick, so the model needs no
-//! relaying before a client is used: that rule is for outboxes with thousands of rows.
+//! Time is discrete. Ages saturate, so the number of states is finite, and the check covers runs of any length. Time
+//! does not pass while a running process has a message to receive or a row to relay: a process that needs longer counts
+//! as cut off or frozen. Heartbeats return in every tick. Writers and lookups may be arbitrarily slow, or never
+//! continue. A frozen process does nothing while time passes. A relay publishes all rows in one tick, so the hook of a
+//! new client only waits until the outbox is empty. The product's hook relays the rows itself, because an outbox can
+//! have thousands of them.
 
 mod actions;
 mod state;
@@ -34,21 +35,21 @@ pub const PROCESSES: usize = 2;
 pub enum Mistake {
     /// A lookup fills L1 although an invalidation has overtaken it.
     FillIgnoresTheEpoch,
-    /// The life of an entry counts from the end of its lookup.
+    /// The TTL of an entry counts from the end of its lookup.
     LifeCountsFromInsertion,
-    /// L2 takes any entry, also one with a lower version.
+    /// L2 accepts any entry, also one with a lower version.
     BlindWriteToL2,
     /// A writer deletes its outbox row before it publishes.
     RowDeletedBeforePublication,
     /// A relay deletes the rows that it has read before it publishes.
     RelayDeletesBeforePublication,
-    /// The outbox is not used: a change whose publication fails is forgotten.
+    /// The outbox is not used: a change whose publication fails is lost.
     NoOutbox,
     /// A reader relies on the task of the bus to flush L1, and does not compare the deadline.
     ReaderIgnoresTheDeadline,
     /// A bus that becomes live does not flush L1.
     NoFlushWhenLive,
-    /// While the bus is stale, an entry from L2 lives as long as one from PostgreSQL.
+    /// While the bus is stale, an entry from L2 has the same TTL as one from PostgreSQL.
     EntryOfL2LivesAsLong,
     /// A request that joins a lookup takes any result.
     JoinersTakeAnyResult,
@@ -62,15 +63,15 @@ pub enum Mistake {
 pub struct Durations {
     /// Age of the last heartbeat at which the bus is stale (500 ms).
     pub stale_after: u8,
-    /// Longest life of an entry while the bus is stale (900 ms).
+    /// TTL of an entry while the bus is stale (900 ms).
     pub stale_ttl: u8,
-    /// Longest time until a relay that runs has looked at a row (150 + 200 ms and two statements).
+    /// Longest time until a running relay has read a row (150 + 200 ms and two statements).
     pub relay: u8,
-    /// Time after a commit from which a reader must see it (1 s).
+    /// Time after a commit from which every reader must get the change (1 s).
     pub bound: u8,
 }
 
-/// Ticks of 250 ms; lives are rounded down, which no property depends on.
+/// Ticks of 250 ms. The TTL is rounded down to 750 ms, which no property depends on.
 pub const COARSE: Durations = Durations { stale_after: 2, stale_ttl: 3, relay: 2, bound: 4 };
 /// Ticks of 170 ms.
 pub const FINE: Durations = Durations { stale_after: 3, stale_ttl: 5, relay: 3, bound: 6 };
@@ -84,9 +85,9 @@ pub struct Coherence {
     pub durations: Durations,
     /// Writers, at most one in each process.
     pub writers: usize,
-    /// Connections that may break.
+    /// How often a connection to Redis may break.
     pub cuts: u8,
-    /// Processes that may be paused.
+    /// How often a process may be paused.
     pub freezes: u8,
 }
 
@@ -100,7 +101,7 @@ impl Coherence {
         process.bus == Bus::Live && in_time
     }
 
-    /// Whether an entry of this age may be used (`L1Cache::is_fresh`). The life of 10 min never ends here.
+    /// Whether an entry of this age may be used (`L1Cache::is_fresh`). The TTL of 10 min never ends in the model.
     fn is_fresh(&self, process: &Process, age: u8) -> bool {
         age < self.durations.stale_ttl || self.is_live(process)
     }

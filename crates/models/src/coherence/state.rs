@@ -5,7 +5,7 @@ use super::PROCESSES;
 /// A version of the link; 1 is the state before the changes.
 pub type Version = u8;
 
-/// An entry of L1 with its age since the ticket.
+/// An entry of L1. A lookup takes its ticket (the time and the epoch) before it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The version.
@@ -94,13 +94,13 @@ pub struct Process {
     pub is_client_ready: bool,
     /// The relay.
     pub relay: Relay,
-    /// Outbox rows that its relay has looked at.
+    /// Outbox rows that its relay has read.
     pub seen: u8,
     /// Whether the process is paused.
     pub is_frozen: bool,
 }
 
-/// Everything.
+/// The state of the whole installation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     /// Ages of the changes; saturate. The change with index 0 has version 2.
@@ -115,9 +115,9 @@ pub struct State {
     pub writers: Vec<Writer>,
     /// The processes.
     pub processes: [Process; PROCESSES],
-    /// Connections that may still break.
+    /// How often a connection may still break.
     pub cuts: u8,
-    /// Processes that may still be paused.
+    /// How often a process may still be paused.
     pub freezes: u8,
 }
 
