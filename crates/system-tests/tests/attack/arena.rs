@@ -24,7 +24,7 @@ const USERS: usize = 12;
 pub(crate) struct User {
     pub(crate) id: i64,
     pub(crate) key: String,
-    /// Requests with the key, from an address of the user's own.
+    /// A client with the key, from the user's own address.
     pub(crate) client: Client,
     /// The user's address.
     pub(crate) address: Ipv4Addr,
@@ -49,16 +49,16 @@ impl Arena {
             .product_defaults()
             .containers()
             .redis_env("LINNET_REDIS_MAXMEMORY", "40mb")
-            // Attackers are not the machine itself.
+            // By default, nginx does not limit the addresses of the machine itself, which the attackers use.
             .nginx_env("LINNET_NGINX_UNLIMITED", "")
             .nginx_env("LINNET_NGINX_RESOLVE_LOG_SAMPLE", "1%")
             .nginx_env("LINNET_NGINX_ERROR_LEVEL", "alert")
-            // Otherwise the gateway would keep most of the attack from the processes behind it.
+            // With the default rates, the gateway would reject most of an attack before it reaches other processes.
             .env("LINNET__LIMITS__KEY_PER_MINUTE", 60_000_000)
             .env("LINNET__LIMITS__KEY_BURST", 1_000_000)
             .env("LINNET__LIMITS__USER_PER_MINUTE", 60_000_000)
             .env("LINNET__LIMITS__USER_BURST", 1_000_000)
-            // The disk of the machine is not the subject.
+            // 256 MiB, so that a small disk of the test machine does not reject uploads.
             .env("LINNET__JOBS__FREE_BYTES", 268_435_456)
             .start()
             .await;
@@ -70,12 +70,12 @@ impl Arena {
         Self { stack, users, is_full }
     }
 
-    /// A number for the form that runs.
+    /// `full` at full size, otherwise `short`.
     pub(crate) fn scale(&self, full: usize, short: usize) -> usize {
         if self.is_full { full } else { short }
     }
 
-    /// How long connections are held.
+    /// How long connections are held: `full_s` seconds at full size, otherwise `short_s`.
     pub(crate) fn hold(&self, full_s: u64, short_s: u64) -> Duration {
         Duration::from_secs(if self.is_full { full_s } else { short_s })
     }
@@ -111,7 +111,7 @@ async fn user(stack: &Stack, number: usize) -> User {
     User { id, key, client, address, link }
 }
 
-/// An address of a group of attackers.
+/// The address of an attacker. Each group has its own addresses.
 pub(crate) fn attacker(group: u8, number: usize) -> Ipv4Addr {
     let [.., high, low] = (number + 1).to_be_bytes();
     Ipv4Addr::new(127, 10 + group, high, low)
@@ -151,7 +151,8 @@ where
     running.join_all().await;
 }
 
-/// Sends bytes; an error means that the server has closed the connection.
+/// Sends bytes. Returns whether the kernel accepted all of them within 10 s. If not, the server has closed the
+/// connection or reads nothing.
 pub(crate) async fn send(stream: &mut TcpStream, bytes: &[u8]) -> bool {
     let sent = tokio::time::timeout(Duration::from_secs(10), stream.write_all(bytes)).await;
     sent.is_ok_and(|sent| sent.is_ok())

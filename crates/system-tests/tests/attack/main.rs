@@ -1,11 +1,11 @@
-//! Attacks an installation in memory control groups of the containers' sizes, and shows that no visitor notices.
+//! Attacks an installation in memory control groups of the containers' sizes, and checks that visitors see no failure.
 //!
 //! * nginx, a gateway, two shorteners and a worker run with the settings and memory limits of `deploy/compose.yaml`, with
 //!   a PostgreSQL and a Redis of their own.
-//! * A [prober](prober) resolves 200 links and edits one link a second the whole time. It must see no failure, and no
-//!   target that was replaced more than a second before the request.
-//! * The attacks run one after the other. None may end a process.
-//! * `LINNET_ATTACK=full` runs each attack at its full size (`make test-attack`); otherwise each is scaled down.
+//! * A [prober](prober) sends 200 requests for links and one edit each second, during all attacks. It must get no
+//!   failure, and no target that was replaced more than a second before the request.
+//! * The attacks run one after the other. No attack may end a process.
+//! * `make test-attack` runs each attack at its full size (`LINNET_ATTACK=full`). Otherwise each is scaled down.
 //! * Requests come from addresses in 127.0.0.0/8, one for each attacker, and go through nginx.
 
 mod arena;
@@ -26,7 +26,7 @@ async fn attacks_within_the_memory_of_the_containers_affect_no_visitor() {
     }
     let arena = Arena::start().await;
     let mut report = Report::start(&arena).await;
-    // These fill caches and buffers, which processes keep.
+    // These two fill caches and buffers, which the processes keep.
     report
         .attack("large responses that are not read", attacks::connections::unread_responses(&arena))
         .await;

@@ -1,4 +1,4 @@
-//! The visitors and the user who must not notice an attack.
+//! Sends the requests of visitors and of a user, which no attack may affect.
 
 use std::{
     sync::{
@@ -12,18 +12,18 @@ use linnet_system_tests::{Client, Stack, client::Method};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-/// Links that are resolved.
+/// Number of links that are resolved.
 const LINKS: usize = 50;
-/// The time between two requests: 200 a second.
+/// Time between two requests: 200 requests a second.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// Requests between two edits: one edit a second.
 const REQUESTS_PER_EDIT: usize = 200;
-/// A request that takes longer has failed.
+/// Timeout of a request, which then counts as a failure.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Requests in flight. A machine that is too slow for the rate gets a lower one, instead of requests that wait for each
-/// other.
+/// Maximum number of requests in flight. Further ones are omitted: on a machine that is too slow for the rate, requests
+/// do not queue.
 const IN_FLIGHT: usize = 64;
-/// The promise: no target is served that was replaced longer ago than this.
+/// The guarantee: no target is served that was replaced longer ago than this.
 const BOUND: Duration = Duration::from_secs(1);
 
 /// Counts, failures and latencies of the prober's requests.
@@ -35,12 +35,12 @@ pub(crate) struct Seen {
     pub(crate) omitted: usize,
     pub(crate) failures: Vec<String>,
     pub(crate) stale: Vec<String>,
-    /// From when a request was due to the end of its response.
+    /// Time from when a request was due to the end of its response.
     pub(crate) latencies: Vec<Duration>,
 }
 
 impl Seen {
-    /// The latency that this share of requests does not exceed.
+    /// The latency that `percent` percent of the requests do not exceed.
     pub(crate) fn quantile(&self, percent: usize) -> Duration {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
@@ -54,7 +54,7 @@ impl Seen {
 struct Link {
     id: i64,
     code: String,
-    /// When the response to the edit of each revision arrived; `None` for an edit without one.
+    /// When the response to the edit of each revision arrived; `None` for an edit without a successful response.
     edits: Vec<Option<Instant>>,
 }
 
@@ -63,7 +63,7 @@ impl Link {
         format!("https://example.com/{}/{revision}", self.code)
     }
 
-    /// The oldest revision that a response to a request of this time may have.
+    /// The oldest revision that the response to a request sent at `sent` may have.
     fn oldest(&self, sent: Instant) -> usize {
         let is_due = |edit: &Option<Instant>| edit.is_some_and(|edit| edit + BOUND < sent);
         self.edits.iter().rposition(is_due).unwrap_or(0)

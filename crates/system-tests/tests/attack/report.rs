@@ -13,24 +13,24 @@ use crate::{
     watch::{self, Memory, Watch, mib},
 };
 
-/// Memory must shrink to what it was and this share.
+/// At the end, resident memory may exceed that before the attacks by this many percent.
 const BACK_WITHIN_PERCENT: u64 = 10;
-/// Within this time after the last attack.
+/// Maximum time after the last attack until memory has shrunk to that.
 const BACK_AFTER: Duration = Duration::from_secs(60);
-/// The most of a shortener's memory that may be resident, if the programs are optimized.
+/// Maximum resident memory of a shortener, in bytes, if the programs are optimized.
 const SHORTENER_BYTES: u64 = 90 * 1024 * 1024;
-/// So many failures of each kind are printed.
+/// Maximum number of failures and stale responses that are printed for each attack.
 const PRINTED: usize = 5;
 
 /// The state of the suite.
 pub(crate) struct Report<'a> {
     stack: &'a Stack,
     is_full: bool,
-    /// With `LINNET_ATTACK_ONLY`: the attacks whose names contain this text.
+    /// Value of `LINNET_ATTACK_ONLY`: only attacks whose names contain this text run.
     only: Option<String>,
     watch: Watch,
     prober: Prober,
-    /// The memory that the attacks are compared with.
+    /// The memory before the measured attacks.
     before: BTreeMap<String, Memory>,
     peaks: BTreeMap<String, u64>,
     problems: Vec<String>,
@@ -56,7 +56,7 @@ impl<'a> Report<'a> {
         report
     }
 
-    /// Runs an attack. Panics if it has ended a process, because nothing that follows would mean anything.
+    /// Runs an attack. Panics if it has ended a process, because later results would be meaningless.
     pub(crate) async fn attack(&mut self, name: &str, attack: impl Future<Output = String>) {
         if self.only.as_ref().is_some_and(|only| !name.contains(only)) {
             return;
@@ -64,7 +64,7 @@ impl<'a> Report<'a> {
         watch::reset(self.stack);
         let began = Instant::now();
         let outcomes = attack.await;
-        // The last requests of the prober that the attack could have delayed.
+        // The attack can also have delayed the prober's requests of the next second.
         tokio::time::sleep(Duration::from_millis(1_200)).await;
         let time = began.elapsed();
         let memory = watch::memory(self.stack);
@@ -98,14 +98,14 @@ impl<'a> Report<'a> {
         assert!(ended.is_empty(), "{name}: {ended:?}; before: {:?}", self.problems);
     }
 
-    /// Takes the memory that must be there again at the end. Until now the attacks only fill caches and buffers, which a
-    /// process keeps.
+    /// Records the memory to which the processes must return at the end. The attacks before this call only fill caches
+    /// and buffers, which a process keeps.
     pub(crate) async fn begin_measuring(&mut self) {
         tokio::time::sleep(Duration::from_secs(2)).await;
         self.before = watch::memory(self.stack);
     }
 
-    /// Waits until memory has shrunk again, prints the highest, and panics if anything was wrong.
+    /// Waits until memory has shrunk again, prints the memory of each process, and panics if there was a problem.
     pub(crate) async fn finish(mut self) {
         let ended = Instant::now();
         let mut now = watch::memory(self.stack);
@@ -142,11 +142,11 @@ impl<'a> Report<'a> {
         assert!(self.problems.is_empty(), "{:#?}", self.problems);
     }
 
-    /// The processes that have more memory than before the attacks.
+    /// The processes whose memory exceeds that before the attacks by more than [`BACK_WITHIN_PERCENT`].
     fn grown(&self, now: &BTreeMap<String, Memory>) -> Vec<String> {
         let mut grown = Vec::new();
         if self.only.is_some() {
-            // A single attack is the first to fill the caches.
+            // A single attack also fills the caches, so its memory cannot be compared.
             return grown;
         }
         for (process, before) in &self.before {

@@ -11,7 +11,7 @@ const MIB: u64 = 1024 * 1024;
 pub(crate) struct Memory {
     /// Resident now.
     pub(crate) resident: u64,
-    /// The most that was resident since the last [`reset`].
+    /// Maximum that was resident since the last [`reset`].
     pub(crate) peak: u64,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn groups(stack: &Stack) -> BTreeMap<String, (u64, u64)> {
         .collect()
 }
 
-/// Begins new peaks.
+/// Resets the peaks of resident memory.
 pub(crate) fn reset(stack: &Stack) {
     for pid in attacked(stack).flat_map(pids) {
         // A process that has ended is found by `problems`.

@@ -1,4 +1,4 @@
-//! Uploads that become much larger than their bytes.
+//! Uploads that expand to a multiple of their size.
 
 use std::{io::Write as _, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::arena::{Arena, Tally, for_each};
 const MIB: usize = 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Packs a beginning, a part that is repeated until there are `bytes`, and an end.
+/// Compresses `begin`, about `bytes` bytes of the repeated `part`, and `end` with gzip.
 fn packed(begin: &str, part: &str, bytes: usize, end: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let block = part.repeat(64 * 1024 / part.len());
@@ -22,7 +22,7 @@ fn packed(begin: &str, part: &str, bytes: usize, end: &str) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// A packed file within a packed file.
+/// A gzip file within a gzip file.
 fn packed_twice(bytes: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(&packed("original_url\n", "\0", bytes, "")).expect("memory");
@@ -37,7 +37,7 @@ fn multipart(parts: usize, header: usize) -> Vec<u8> {
     format!("{}--b--\r\n", part.repeat(parts)).into_bytes()
 }
 
-/// A file: its content type, whether it is packed, and its bytes.
+/// A file: its content type, whether it is compressed, and its bytes.
 type File = (&'static str, bool, Vec<u8>);
 
 fn files(size: usize) -> Vec<File> {
@@ -66,7 +66,7 @@ fn files(size: usize) -> Vec<File> {
     ]
 }
 
-/// Sends each file as links and as users, by several users at once.
+/// Uploads each file to the import of links and to that of users, from several users at once.
 pub(crate) async fn all(arena: &Arena) -> String {
     let tally = Tally::default();
     let size = arena.scale(256, 32) * MIB;

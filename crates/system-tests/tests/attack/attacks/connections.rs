@@ -6,10 +6,11 @@ use tokio::net::TcpStream;
 
 use crate::arena::{Arena, Tally, attacker, connect, for_each, outcome, send};
 
-/// Connections of one address.
+/// Number of connections from one address.
 const PER_ADDRESS: usize = 50;
 
-/// Opens connections, sends each the bytes that `request` returns, and holds them. Returns how they ended.
+/// Opens `count` connections, sends on each the bytes that `request` returns, and holds them for `time`. Returns how
+/// they ended.
 async fn hold<F>(arena: &Arena, group: u8, count: usize, time: Duration, request: F) -> String
 where
     F: Fn(usize) -> Vec<u8> + Send + Sync + 'static,
@@ -25,7 +26,7 @@ where
                     if send(&mut stream, &request(number)).await {
                         held.lock().await.push(stream);
                     } else {
-                        tally.add("closed while it was sent");
+                        tally.add("closed while the request was sent");
                     }
                 }
                 Err(error) => tally.add(error.kind().to_string()),
@@ -44,7 +45,7 @@ where
     tally.text()
 }
 
-/// Headers of about so many bytes, each of less than 8 KiB.
+/// Headers of about `bytes` bytes in total, each of less than 8 KiB.
 fn headers(bytes: usize) -> String {
     let line = format!("X-Filler: {}\r\n", "h".repeat(7_900));
     line.repeat(bytes / line.len())
@@ -55,7 +56,7 @@ fn small_headers(count: usize) -> String {
     lines.concat()
 }
 
-/// Heads of up to 32 kB whose last line never comes, for links and for the API.
+/// Heads of up to 32 kB whose last line never arrives, for links and for the API.
 pub(crate) async fn unfinished_heads(arena: &Arena) -> String {
     let code = arena.users[0].link.1.clone();
     hold(arena, 2, arena.scale(3_000, 1_500), arena.hold(15, 5), move |number| {
@@ -71,7 +72,7 @@ pub(crate) async fn unfinished_heads(arena: &Arena) -> String {
     .await
 }
 
-/// Complete heads of many or large headers, on connections that stay open.
+/// Complete heads with many or large headers, on connections that stay open.
 pub(crate) async fn header_floods(arena: &Arena) -> String {
     let (code, key) = (arena.users[0].link.1.clone(), arena.users[0].key.clone());
     hold(arena, 3, arena.scale(2_000, 600), arena.hold(5, 2), move |number| {
@@ -118,7 +119,7 @@ pub(crate) async fn stalled_bodies(arena: &Arena) -> String {
     .await
 }
 
-/// Many requests for large responses on one connection, of which no byte is read.
+/// 20 requests for large responses on each connection. The client reads no byte of them.
 pub(crate) async fn unread_responses(arena: &Arena) -> String {
     let users: Vec<_> =
         arena.users.iter().map(|user| (user.key.clone(), user.link.1.clone())).collect();

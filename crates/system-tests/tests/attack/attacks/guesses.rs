@@ -10,7 +10,7 @@ fn random_text(length: usize) -> String {
     rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
 }
 
-/// Codes that belong to no link: 100 from each address, which is more than the budget of one.
+/// Codes that belong to no link: 100 from each address, which is more than the budget of an address.
 pub(crate) async fn random_codes(arena: &Arena) -> String {
     let tally = Tally::default();
     let target = arena.target();

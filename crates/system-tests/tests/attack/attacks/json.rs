@@ -1,4 +1,4 @@
-//! JSON that becomes much larger than its bytes, on every route and method.
+//! JSON bodies that could take much more memory than their size, on every route and method.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,10 @@ use linnet_system_tests::{Client, client::Method};
 use crate::arena::{Arena, Tally, for_each};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Members that some route knows, so that their values are read.
+/// Members that at least one route reads, so that it parses their values.
 const MEMBERS: &[&str] = &["details", "ids", "original_url", "scopes", "title", "username"];
 
-/// A body: what it is, and how to make one of about so many bytes.
+/// A body: its description, and a function that makes one of about the given number of bytes.
 type Body = (&'static str, fn(usize) -> Vec<u8>);
 
 const BODIES: &[Body] = &[
@@ -39,7 +39,7 @@ const BODIES: &[Body] = &[
     ("a huge exponent", |_| {
         br#"{"max_clicks":1e999999999,"redirect_status":-1e-999999999}"#.to_vec()
     }),
-    ("bytes that are no text", |size| text_bytes(&[0xff, 0, 0xc3].repeat(size / 3))),
+    ("bytes that are not UTF-8", |size| text_bytes(&[0xff, 0, 0xc3].repeat(size / 3))),
     ("zeros", |size| vec![0; size]),
 ];
 
@@ -124,7 +124,7 @@ pub(crate) async fn on_every_route(arena: &Arena) -> String {
     let clients: Arc<Vec<Client>> =
         Arc::new(arena.users.iter().map(|user| user.client.clone()).collect());
     let rounds = arena.scale(4, 1);
-    // The short form sends each body to every third route, another third for each body.
+    // The short form sends each body to a third of the routes, and the next body to another third.
     let step = arena.scale(1, 3);
     let count = calls.len() * BODIES.len() * rounds / step;
     for_each(count, arena.scale(64, 32), |number| {

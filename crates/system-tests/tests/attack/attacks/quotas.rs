@@ -1,4 +1,4 @@
-//! One user who takes all that one user can have.
+//! One user who uses up every quota.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::arena::{Arena, Tally, attacker, connect, for_each, outcome, send};
 
-/// Opens streams until the user's share is used up, and holds them.
+/// Opens `count` streams, which is more than the user's share, and holds those that the server accepts.
 async fn streams(arena: &Arena, path: &str, count: usize) -> (Vec<TcpStream>, Tally) {
     let tally = Tally::default();
     let (target, key) = (arena.target(), arena.users[0].key.clone());

@@ -1,4 +1,4 @@
-//! Responses and uploads that last.
+//! Long responses and uploads.
 
 use std::{
     sync::Arc,
@@ -10,8 +10,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, task::JoinSet};
 
 use crate::arena::{Arena, Tally, attacker, connect, for_each, outcome, send};
 
-/// Live streams: 100 of each of ten users, which is all that a process has, and more of one user. Half of the clients read
-/// nothing. Meanwhile the links are visited.
+/// Live streams: at full size about 100 of each of ten users, together the 1,000 that one process allows, and 200 more
+/// of the first user. Half of the clients read nothing. Then visitors open the links.
 pub(crate) async fn live(arena: &Arena) -> String {
     let tally = Tally::default();
     let target = arena.target();
@@ -24,7 +24,7 @@ pub(crate) async fn live(arena: &Arena) -> String {
         let (tally, users) = (tally.clone(), users.clone());
         let (held, readers) = (held.clone(), readers.clone());
         async move {
-            // The last sixth is the first user's, beyond its share.
+            // Every sixth stream is the first user's, beyond its share.
             let (key, id, address) = &users[if number % 6 == 5 { 0 } else { number % 10 }];
             let Ok(mut stream) = connect(target, *address).await else { return tally.add("closed") };
             let head = format!(
@@ -64,7 +64,7 @@ pub(crate) async fn live(arena: &Arena) -> String {
     format!("{}; {open} readers; visits: {}", tally.text(), visits.text())
 }
 
-/// Links of each user, so that an export lasts while its client reads nothing.
+/// Imports `rows` links for each of four users, so that an export lasts while its client reads slowly.
 async fn fill(arena: &Arena, rows: usize) {
     for user in arena.users.iter().take(4) {
         let mut csv = "original_url,title\n".to_owned();
@@ -83,7 +83,7 @@ async fn fill(arena: &Arena, rows: usize) {
     }
 }
 
-/// Exports of several users, of which the clients read a few bytes a second.
+/// Exports of several users whose clients read at most four bytes a second.
 pub(crate) async fn slow_exports(arena: &Arena) -> String {
     fill(arena, arena.scale(20_000, 2_000)).await;
     let tally = Tally::default();
@@ -114,7 +114,7 @@ pub(crate) async fn slow_exports(arena: &Arena) -> String {
     tally.text()
 }
 
-/// Uploads of which a byte arrives now and then, more than there are slots.
+/// Uploads that send one byte every few seconds, more of them than there are slots.
 pub(crate) async fn slow_uploads(arena: &Arena) -> String {
     let tally = Tally::default();
     let target = arena.target();
