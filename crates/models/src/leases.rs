@@ -196,7 +196,7 @@ impl Leases {
         }
     }
 
-    /// Returns the job to the queue if it still belongs to the worker. Returns whether it did.
+    /// Puts the job into the queue again if it still belongs to the worker. Returns whether it did.
     fn give_back(state: &mut State, worker: usize) -> bool {
         state.workers[worker] = Worker::Idle;
         let is_own = state.job == JobState::Running && state.owner == Some(worker);

@@ -201,7 +201,7 @@ impl Bus {
         if is_live {
             self.state.end();
             self.sink.flush();
-            tracing::warn!("invalidation bus stale; entries live 1 s at most");
+            tracing::warn!("invalidation bus stale; cached entries are used for at most 1 s");
         }
     }
 

@@ -94,7 +94,7 @@ impl Telemetry {
         if let Some(spans) = self.spans.take()
             && let Err(error) = spans.shutdown_with_timeout(SPAN_FLUSH_TIMEOUT)
         {
-            tracing::warn!(error = &error as &dyn std::error::Error, "last spans lost");
+            tracing::warn!(error = &error as &dyn std::error::Error, "spans lost at shutdown");
         }
     }
 }

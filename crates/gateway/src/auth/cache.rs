@@ -62,8 +62,8 @@ pub(super) struct LookupStart {
 /// The key cache of the process.
 pub(crate) struct KeyCache {
     entries: Cache<KeyHash, CachedKey>,
-    /// Keys that were valid at their latest lookup. The next lookup of such a key is not charged to
-    /// the client's address. An entry never expires, and does not authenticate a request.
+    /// Keys that were valid at their latest lookup. A further lookup of such a key is not charged to the
+    /// client's address in advance. An entry never expires, and does not authenticate a request.
     known_good: Cache<KeyHash, ()>,
     epoch: AtomicU64,
     bus: BusState,

@@ -67,7 +67,7 @@ impl Caller {
         }
     }
 
-    /// Adds the identity headers. Those that the client sent must have been removed before.
+    /// Adds the identity headers. The same headers from the client must have been removed before.
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
         match self {
             Self::Key(identity) => {

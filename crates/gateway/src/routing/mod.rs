@@ -28,7 +28,7 @@ use linnet_protocol::{
 
 use crate::{problems, proxy, thread_state::ThreadState};
 
-/// Maximum number of headers of a request. The shortener accepts 96, which include those that the gateway adds.
+/// Maximum number of headers of a request. The shortener accepts 96, including those that the gateway adds.
 const MAX_HEADERS: usize = 72;
 
 /// Registers every route of `routes`.

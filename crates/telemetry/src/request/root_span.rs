@@ -39,8 +39,8 @@ impl RootSpanBuilder for RequestSpan {
             http.request.method = method,
             http.route = route,
             url.scheme = SCHEME,
-            // Only if a route matches: such a path contains only ids that the client chose, any other path could
-            // contain anything. The query is omitted, because it may contain a stream token.
+            // Only if a route matches: in such a path the client chooses only the ids, any other path could contain
+            // anything. The query is omitted, because it may contain a stream token.
             url.path = route_label(request).map(|_| request.path()),
             error.type = Empty,
             http.response.status_code = Empty,
