@@ -78,7 +78,7 @@ pub fn bind(address: &Address) -> Result<Listener, StartError> {
     Listener::bind(address).map_err(|source| StartError::Bind { address: address.clone(), source })
 }
 
-/// How a listener serves its connections. Times and numbers are those of the settings.
+/// How a listener serves its connections. The values come from the settings.
 #[derive(Debug)]
 pub struct ServerOptions {
     /// Server threads.

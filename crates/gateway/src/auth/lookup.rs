@@ -38,7 +38,7 @@ pub(crate) enum LookupError {
     /// The server thread that made the lookup has stopped.
     #[error("key lookup was aborted")]
     Aborted(#[from] SingleFlightError),
-    /// Invalidations arrived during each of several lookups.
+    /// An invalidation arrived during each of the lookups for a new lease.
     #[error("key lookups were overtaken by invalidations")]
     Overtaken,
 }

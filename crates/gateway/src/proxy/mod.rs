@@ -273,7 +273,7 @@ fn respond(
     }
     let mut response = HttpResponse::new(status).set_body(body);
     headers::for_client(&parts.headers, response.headers_mut());
-    // actix-web would add a default type, but the response must stay as the shortener sent it.
+    // Without a type, actix-web adds a default one, but the response must stay as the shortener sent it.
     if !parts.headers.contains_key(http::header::CONTENT_TYPE) {
         response.headers_mut().remove(CONTENT_TYPE);
     }

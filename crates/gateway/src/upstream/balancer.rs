@@ -117,7 +117,7 @@ impl Upstreams {
         self.current.load().iter().filter(|upstream| upstream.is_healthy()).count()
     }
 
-    /// Chooses the next shortener in turn whose breaker admits a call. Healthy ones are preferred,
+    /// Chooses the next shortener in the rotation whose breaker admits a call. Healthy ones are preferred,
     /// then those other than `avoid`. `None` if every breaker rejects the call.
     pub(super) fn admit(&self, avoid: Option<usize>) -> Option<Admission> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn consecutive_failures_open_it_and_a_success_resets_the_count() {
+    async fn consecutive_failures_open_the_breaker_and_a_success_resets_the_count() {
         let breaker = CircuitBreaker::new(3, OPEN_FOR);
         for _ in 0..5 {
             breaker.record_failure(Permit::Normal);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_stays_open_for_the_configured_time_and_one_trial_closes_it() {
+    async fn breaker_stays_open_for_the_configured_time_and_one_trial_closes_it() {
         let breaker = opened();
         advance(OPEN_FOR.mul_f64(0.99)).await;
         assert_eq!(breaker.admit(), None);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_trial_opens_it_again() {
+    async fn failed_trial_opens_the_breaker_again() {
         let breaker = opened();
         advance(OPEN_FOR * 2).await;
         assert_eq!(breaker.admit(), Some(Permit::Trial));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn success_of_a_call_admitted_before_it_opened_does_not_close_it() {
+    async fn success_of_a_call_from_before_the_opening_does_not_close_the_breaker() {
         let breaker = opened();
         breaker.record_success(Permit::Normal);
         assert_eq!(breaker.admit(), None);
