@@ -25,7 +25,7 @@ pub struct JobSettings {
     pub uploads: usize,
     /// Most concurrent uploads of one user in one process.
     pub uploads_per_user: usize,
-    /// Least rate of an upload, in bytes per second, over 30 s.
+    /// Minimum rate of an upload, in bytes per second, measured over 30 s.
     pub upload_min_bytes_per_s: u64,
     /// Largest upload of a small job, in bytes.
     pub small_bytes: u64,

@@ -45,7 +45,7 @@ pub(super) struct L1Entry {
     /// The epoch from before the entry was read.
     epoch: Epoch,
     fresh_until: Instant,
-    /// Until then the entry is used although the bus is stale.
+    /// The time until which the entry is used while the bus is stale.
     fresh_without_bus_until: Instant,
 }
 
@@ -160,7 +160,7 @@ impl L1Cache {
         version <= self.reached_version.load(Ordering::Relaxed)
     }
 
-    /// Records the last version of the sequence.
+    /// Records that the sequence has reached this version.
     pub(super) fn record_reached(&self, last_version: i64) {
         self.reached_version.fetch_max(last_version, Ordering::Relaxed);
     }

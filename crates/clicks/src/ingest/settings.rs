@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{batch_enricher::CACHED_USER_AGENTS, link_directory, value_ids};
 
-/// Bytes of a click in a group: packed, enriched, and in the arrays of the statement. Twice what usual clicks need.
+/// Bytes of a click in a group: packed, enriched, and in the arrays of the statement. Usual clicks need half of them.
 const GROUPED_CLICK_BYTES: u64 = 400;
 /// Most clicks of a batch.
 const BATCH_CLICKS: u64 = 1_000;

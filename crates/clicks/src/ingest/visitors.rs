@@ -139,7 +139,7 @@ impl AddCall {
         let call = std::mem::replace(self, Self::new());
         let new_counts: Vec<i64> = call.invocation.invoke_async(redis).await?;
         for (subject, count) in call.subjects.into_iter().zip(new_counts) {
-            // The last count of a subject in several parts is the highest.
+            // If the visitors of a subject are sent in several parts, the last count is the highest.
             counts.insert(subject, count);
         }
         Ok(())

@@ -23,7 +23,7 @@ const MAX_SLOTS: u32 = 64;
 const HEADER_LEN: usize = 12;
 /// Longest valid batch, in bytes.
 const MAX_FRAME: u32 = 32 * 1024 * 1024;
-/// User agents in the files are not for other users of the machine.
+/// Denies access to other users of the machine, because the files contain user agents.
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
 const LOCK: &str = "lock";

@@ -29,7 +29,8 @@ pub(super) fn assert_names_fields(problem: &Problem) {
     }
 }
 
-/// A body of any route: it is malformed exactly if another parser rejects it, and its memory does not depend on its form.
+/// A body of any route: it is malformed exactly if another parser rejects it, and its memory depends only on its
+/// length.
 pub(super) fn json_body(input: &[u8]) {
     let Some((first, body)) = input.split_first() else { return };
     let kind = BodyKind::ALL[usize::from(*first) % BodyKind::ALL.len()];

@@ -48,13 +48,13 @@ pub struct JobRun {
 pub enum JobClaim {
     /// The job belongs to this worker.
     Claimed(Box<JobRun>),
-    /// The job is queued, but its owner's limit is reached or it has to wait for a retry.
+    /// The job is queued, but it has to wait for a retry, or its owner has reached the limit of running jobs.
     NotYet,
     /// Another worker runs the job, or it is finished or deleted.
     NotClaimable,
 }
 
-/// The way in which a failed attempt ends.
+/// The consequence of a failed attempt.
 #[derive(Debug, Clone, Copy)]
 pub enum AttemptEnd {
     /// Another attempt follows after this time.
@@ -171,8 +171,8 @@ impl Store {
     }
 }
 
-/// Starts an attempt of a job that is due or whose lease has expired. `None` if it is neither, or if the owner's limit
-/// is reached.
+/// Starts an attempt of a job that is queued and need not wait for a retry, or whose lease has expired. `None` for any
+/// other job, and if the owner has `per_user` running jobs.
 async fn start_attempt(
     connection: &mut PgConnection,
     id: JobId,

@@ -198,9 +198,9 @@ impl Creator<'_> {
     }
 }
 
-/// Responds to a `POST` with the response of `create`, or with the stored response of the same key. `body` contains every
-/// part of the body that changes the result; a request with the same key must have the same. The created resource is
-/// committed when this returns.
+/// Responds to a `POST` with the response of `create`, or with the stored response of the same key. `body` contains
+/// every part of the body that changes the result; a request with the same key must have the same. The created resource
+/// is committed when this returns.
 pub(super) async fn once(
     state: &ApiState,
     caller: &Caller,
