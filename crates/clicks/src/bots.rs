@@ -25,7 +25,7 @@ const MORE_PATTERNS: [&str; 8] = [
 const EXCEPTIONS: &str = "gnews|newssapphire|smartnews|newsbreak|applenews| channel/google|google/google\
     |google(?:wv|app| pixel)| cubot|camscan|libhttp|java;";
 
-/// Most memory of the compiled patterns, and of their caches, in bytes.
+/// The maximum memory of the compiled patterns and of their caches, in bytes.
 const SIZE_LIMIT: usize = 8 * 1024 * 1024;
 
 /// The compiled list. It occupies about a MiB, so a process should have only one.

@@ -10,7 +10,7 @@ use std::{
 
 use linnet_fuzz::{TARGETS, find};
 
-/// The most bytes of all corpora together.
+/// The maximum size of all corpora together, in bytes.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 fn folder(name: &str) -> PathBuf {

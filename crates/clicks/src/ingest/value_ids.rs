@@ -10,7 +10,7 @@ use quick_cache::unsync::Cache;
 use linnet_domain::ClickValue;
 use linnet_store::{Store, StoreError};
 
-/// Most cached values.
+/// The maximum number of cached values.
 pub(super) const CAPACITY: usize = 20_000;
 /// The maximum number of values of one kind that get an id. Later clicks are recorded without new values. Clients
 /// control referrers and user agents, so without a limit they could fill the table.

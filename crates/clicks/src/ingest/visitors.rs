@@ -16,11 +16,11 @@ use linnet_store::{Store, StoreError};
 
 use super::group::{VisitorsByDay, subjects};
 
-/// Most visitors of one subject and day that are counted exactly.
+/// The maximum number of visitors of one subject and day that are counted exactly.
 const EXACT_VISITORS: usize = 1_000;
 /// TTL of the keys, in seconds. It exceeds a day because clicks arrive late after an outage.
 const TTL_S: u32 = 3 * 24 * 3_600;
-/// Most visitors of one script call, which blocks Redis while it runs.
+/// The maximum number of visitors of one script call, which blocks Redis while it runs.
 const VISITORS_PER_CALL: usize = 2_000;
 /// Rows of one read while a day is rebuilt.
 const REBUILD_ROWS: i64 = 5_000;

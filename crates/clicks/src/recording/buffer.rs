@@ -32,7 +32,7 @@ const HEADER_LEN: usize = 8 + 8 + 1 + 16 + 2 + 2 + 1;
 /// Bytes for each click of a buffer's capacity. Clicks from browsers are shorter. A buffer is full with fewer clicks
 /// than its capacity only if most of them have the longest headers.
 const USUAL_CLICK_BYTES: usize = 320;
-/// Most bytes of one buffered click.
+/// The maximum size of one buffered click, in bytes.
 pub(super) const MAX_CLICK_BYTES: usize = HEADER_LEN + MAX_AGENT + MAX_REFERRER + MAX_LANGUAGE;
 
 /// The maximum size of one thread's buffer, in bytes. The publisher needs as many again while it drains a buffer.

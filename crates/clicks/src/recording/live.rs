@@ -37,7 +37,7 @@ use crate::{Batch, FIELD, PackedClick, STREAM, UserAgentParser};
 
 pub use id::{LiveClickId, ParseLiveClickIdError};
 
-/// Most subscriptions of one process.
+/// The maximum number of subscriptions of one process.
 const MAX_SUBSCRIPTIONS: usize = 1_000;
 /// Clicks that wait for a slow subscriber. Further clicks are skipped and counted.
 const QUEUED_CLICKS: usize = 128;

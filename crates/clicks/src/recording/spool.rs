@@ -17,7 +17,7 @@ use std::{
 
 /// Size at which a new file begins, in bytes.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
-/// Most processes that share `clicks.spool_dir`.
+/// The maximum number of processes that share `clicks.spool_dir`.
 const MAX_SLOTS: u32 = 64;
 /// Length, number of clicks and checksum, in bytes.
 const HEADER_LEN: usize = 12;

@@ -14,7 +14,7 @@ pub(super) fn now() -> DateTime<Utc> {
     "2026-11-27T12:00:00Z".parse().expect("a time")
 }
 
-/// The most errors of one response: two lists of 20 unknown names, and all known fields.
+/// The maximum number of errors of one response: two lists of 20 unknown names, and all known fields.
 const MAX_ERRORS: usize = 64;
 
 /// Panics unless each error of a problem has a name, a code and a rule, all of bounded length.

@@ -23,7 +23,7 @@ use writer::write_upload;
 
 pub use writer::Unpacker;
 
-/// Most pieces of a body that wait for the disk.
+/// The maximum number of pieces of a body that wait for the disk.
 const PIECES_IN_FLIGHT: usize = 4;
 /// Longest time without data within an upload.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);

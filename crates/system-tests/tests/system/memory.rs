@@ -70,7 +70,7 @@ async fn hold_unix(path: &Path, head: &[u8], count: usize) -> Vec<UnixStream> {
     futures::future::join_all(connections).await.into_iter().flatten().collect()
 }
 
-/// Fails if the kernel killed a process of the group. Prints the most memory that was used.
+/// Fails if the kernel killed a process of the group. Prints the peak memory.
 #[track_caller]
 fn assert_alive(process: &mut Process, pids: &[u32]) {
     let name = process.name().to_owned();
