@@ -7,7 +7,7 @@
 //! * A fill inserts only if the epoch is still the one that it has read.
 //! * Both hold the slot's lock meanwhile. Without it, a fill that is interrupted between its check and its insertion would
 //!   insert an old entry, which readers find until the fill checks again. Readers take no lock.
-//! * A copy of an entry is used only while the epoch is the one from before the entry was read.
+//! * A copy of an entry is used only while the epoch is still the one that was read before the entry.
 //!
 //! The module contains only this rule. Its atomics and locks come from `super::sync`, so that `crates/models` can
 //! compile the same file with those of loom and check the interleavings of two writers, two readers and a fill.

@@ -5,7 +5,7 @@
 //! those cache lines back and forth, which costs a tenth of the throughput. A thread that uses its own copy only reads
 //! the epoch of the code's slot, which is written only when a link of that slot changes.
 //!
-//! Invariant: a copy is used only while the epoch is the one from before L1 was read, and for at most
+//! Invariant: a copy is used only while the epoch is still the one that was read before L1, and for at most
 //! [`RECHECK`]. After that L1 is read again, so its eviction order and its TTLs hold.
 
 use std::{

@@ -23,8 +23,8 @@ pub enum LookupError {
 
 pub(super) type LookupResult = Result<Arc<L1Entry>, LookupError>;
 
-/// One client may start at most 1 in this many of the lookups in flight, so that a client that requests many codes
-/// while the database is slow leaves room for others. Joining a lookup does not count.
+/// One client may start at most 1 in this many of the lookups in flight. While the database is slow, a client that
+/// requests many codes then leaves room for others. Joining a lookup does not count.
 const SHARE: usize = 8;
 
 /// A client; `None` without an address.

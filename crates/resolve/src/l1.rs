@@ -42,7 +42,7 @@ const ENTRY_OVERHEAD: usize = 200;
 #[derive(Debug)]
 pub(super) struct L1Entry {
     pub(super) entry: CacheEntry,
-    /// The epoch from before the entry was read.
+    /// The epoch that was read before the entry.
     epoch: Epoch,
     fresh_until: Instant,
     /// The time until which the entry is used while the bus is stale.

@@ -40,8 +40,8 @@ pub struct NewKey<'a> {
 /// Why a key was not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRefusal {
-    /// The owner has this many living keys.
-    #[error("the owner has {limit} living keys")]
+    /// The owner has as many living keys as allowed.
+    #[error("the owner has {limit} keys that are neither revoked nor expired")]
     TooMany {
         /// The limit.
         limit: u32,
@@ -50,7 +50,7 @@ pub enum KeyRefusal {
     #[error("the key that creates this one was revoked or has expired")]
     MakerEnded,
     /// The key would expire after its maker.
-    #[error("the key would expire after its maker, which expires at {limit}")]
+    #[error("the key would expire after the key that creates it, which expires at {limit}")]
     OutlivesMaker {
         /// The expiry of the maker.
         limit: DateTime<Utc>,

@@ -33,9 +33,8 @@ impl Store {
         create_user_on(&mut connection, new).await
     }
 
-    /// Creates a user with an id of at least [`OPERATOR_IDS`], so that a user who is created before the import of a
-    /// data set does not take an id of the data set. The sequence is moved to that id, because all new ids come from
-    /// it.
+    /// Creates a user with an id of at least [`OPERATOR_IDS`]. The user can then exist before the import of a data set
+    /// without taking an id of it. The sequence is moved to that id, because all new ids come from it.
     pub async fn create_operator(&self, new: &NewUser) -> Result<User, StoreError> {
         let mut transaction = self.pool.begin().await?;
         // Of two concurrent calls, the second one must see the sequence of the first.

@@ -67,7 +67,7 @@ pub(super) fn cache_entry(input: &[u8]) {
     }
 }
 
-/// A search: each spelling is short and ASCII, and the encoded one stands for the text.
+/// A search: each spelling is short and ASCII, and the encoded one decodes to the text.
 pub(super) fn link_search(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let search = match LinkSearch::parse(text) {

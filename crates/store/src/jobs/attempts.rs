@@ -1,4 +1,4 @@
-//! Attempts: a worker claims a job for the time of a lease, renews the lease, and ends the attempt.
+//! Attempts: a worker claims a job with a lease, renews the lease, and ends the attempt.
 //!
 //! A worker loses its job if the lease expires and another worker claims the job, or if the job is cancelled. Every
 //! statement here checks that the job still belongs to the worker.
@@ -33,7 +33,7 @@ pub struct JobRun {
     pub dry_run: bool,
     /// The columns in which the word `null` clears the field.
     pub null_columns: Vec<String>,
-    /// The file name in the upload directory.
+    /// The file name in the upload area.
     pub upload: String,
     /// Bytes of the upload that are processed.
     pub resume_offset: i64,
@@ -66,7 +66,7 @@ pub enum AttemptEnd {
 }
 
 impl Store {
-    /// Claims a job for the time of `lease`, unless its owner has `per_user` running jobs.
+    /// Claims a job with a lease that expires after `lease`, unless its owner has `per_user` running jobs.
     pub async fn claim_job(
         &self,
         id: JobId,

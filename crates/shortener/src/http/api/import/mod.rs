@@ -176,7 +176,7 @@ impl UploadRequest {
         if is_announced
             && let Err(error) = publish_notice(&self.state.announcer.redis, lane, job.id).await
         {
-            tracing::debug!(%error, "job announcement failed; the dispatcher will find the job");
+            tracing::debug!(%error, "job notice not published; the dispatcher will publish it");
         }
         match self.prefer.wait() {
             Some(wait) => Ok(wait_for(&self.state, job, wait).await.unwrap_or(response)),
@@ -286,11 +286,11 @@ impl From<UploadError> for ApiError {
             UploadError::TooLarge { .. } | UploadError::Expands { .. } => ProblemCode::TooLarge,
             UploadError::InvalidGzip => return Self::invalid("file", "invalid", &text),
             UploadError::DiskFull => {
-                tracing::error!("upload directory full");
+                tracing::error!("upload area full");
                 ProblemCode::InsufficientStorage
             }
             UploadError::Io(error) => {
-                tracing::error!(%error, "upload directory not writable");
+                tracing::error!(%error, "upload area not writable");
                 return Problem::internal().into();
             }
         };
