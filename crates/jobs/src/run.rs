@@ -292,7 +292,7 @@ impl JobRunner {
         match self.store.job_needs_upload(run.id).await {
             Ok(false) => self.remove_upload(run),
             Ok(true) => tracing::info!(job = run.id.get(), "job taken over by another worker"),
-            Err(error) => tracing::debug!(job = run.id.get(), %error, "state of a lost job not read; upload kept"),
+            Err(error) => tracing::debug!(job = run.id.get(), %error, "job not read; upload kept"),
         }
     }
 

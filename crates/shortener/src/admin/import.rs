@@ -22,7 +22,7 @@ use super::{
 /// The maximum number of bad rows that are reported individually. Further bad rows are only counted.
 const MAX_REPORTED: u64 = 1_000;
 
-/// Imports users, then links, then events, because rows refer only to rows that were imported before.
+/// Imports users, then links, then events, because links refer to users, and events refer to both.
 pub(super) async fn run(
     settings: &Settings,
     store: &Store,

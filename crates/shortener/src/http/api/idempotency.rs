@@ -199,8 +199,8 @@ impl Creator<'_> {
 }
 
 /// Responds to a `POST` with the response of `create`, or with the stored response of the same key. `body` contains
-/// every part of the body that changes the result; a request with the same key must have the same. The created resource
-/// is committed when this returns.
+/// every part of the request's body that changes the result. If it differs from that of the first request with the key,
+/// this is an error. The created resource is committed when this returns.
 pub(super) async fn once(
     state: &ApiState,
     caller: &Caller,
