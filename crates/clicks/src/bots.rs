@@ -1,4 +1,4 @@
-//! Decides by its user agent whether a visitor is a bot.
+//! Decides by the user agent whether a visitor is a bot.
 //!
 //! Link previews, AI fetchers, HTTP libraries and monitors are bots; browsers and pages inside apps are people. The list
 //! is that of the npm package `isbot`, which `scripts/bot-patterns` updates, with the additions below.
@@ -20,12 +20,12 @@ const MORE_PATTERNS: [&str; 8] = [
     r"\bfinch/",
 ];
 
-/// Parts of people's user agents that contain a pattern: phones, apps and their news pages. They are removed before a
-/// user agent is compared.
+/// Parts of the user agents of phones, apps and news apps, which people use although a pattern matches them. They are
+/// removed before a user agent is compared with the patterns.
 const EXCEPTIONS: &str = "gnews|newssapphire|smartnews|newsbreak|applenews| channel/google|google/google\
     |google(?:wv|app| pixel)| cubot|camscan|libhttp|java;";
 
-/// Most memory of the compiled patterns, and of their caches, in bytes.
+/// The maximum memory of the compiled patterns and of their caches, in bytes.
 const SIZE_LIMIT: usize = 8 * 1024 * 1024;
 
 /// The compiled list. It occupies about a MiB, so a process should have only one.
@@ -43,7 +43,7 @@ impl Default for Bots {
     }
 }
 
-/// Bytes instead of Unicode, because user agents are ASCII and Unicode's tables take memory.
+/// Compiles for bytes instead of Unicode, because user agents are ASCII and the tables for Unicode take memory.
 fn compile(pattern: &str) -> Option<Regex> {
     let mut builder = RegexBuilder::new(pattern);
     builder.unicode(false).case_insensitive(true);
@@ -51,7 +51,7 @@ fn compile(pattern: &str) -> Option<Regex> {
 }
 
 impl Bots {
-    /// Whether the user agent is a bot's. An empty one is: every browser sends one.
+    /// Whether the user agent is a bot's. An empty one counts as a bot's, because every browser sends one.
     pub(crate) fn is_bot(&self, agent: &str) -> bool {
         let Some(bots) = &self.bots else { return false };
         match &self.exceptions {

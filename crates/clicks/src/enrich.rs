@@ -219,7 +219,7 @@ mod tests {
             assert!(parser.parse(bot).is_bot, "{bot}");
         }
         assert!(parser.is_bot(b""));
-        // Limits and statistics decide alike, also for headers that are cut or not text.
+        // `max_clicks` and statistics use the same decision, also for headers that are cut or are not text.
         let long = [
             b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 ",
             &[b'x'; 900][..],

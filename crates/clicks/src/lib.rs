@@ -3,8 +3,9 @@
 //!
 //! 1. A redirect appends its click to the [`ClickBuffer`] of its server thread and responds. It never waits; a full
 //!    buffer drops and counts the click.
-//! 2. The publisher, a thread of its own, drains the buffers every `clicks.flush_ms` or at 1,000 clicks. It replaces the
-//!    visitor's address by a keyed hash and a country, and packs the clicks into a [`Batch`] with an id.
+//! 2. The publisher runs on its own thread. It drains the buffers every `clicks.flush_ms`, or when a buffer has 1,000
+//!    clicks. It replaces each visitor's address by a keyed hash and a country, and packs the clicks into a [`Batch`]
+//!    with an id.
 //! 3. A batch becomes one entry of a Redis stream. While Redis is unreachable or the stream is full, batches go to the
 //!    spool, a bounded file, and from there to the stream later, in order.
 //! 4. The worker process reads the stream and writes to PostgreSQL. It skips batches whose id it has already written.

@@ -3,7 +3,7 @@
 //! * A target checks properties, not only that nothing panics: a parsed value is printed and parsed again, two readers
 //!   agree, an error names a field, memory stays within a bound that depends on the input's length.
 //! * A target is deterministic: it reads no clock, no environment and no file, and two runs of one input are the same.
-//! * A finding is a panic. Its input becomes a file of `corpus/` and a unit test beside the code that was wrong.
+//! * A finding is a panic. Its input becomes a file of `corpus/` and a unit test of the code that was wrong.
 //!
 //! `docs/FUZZING.md` describes how to run them and what they have found.
 

@@ -24,7 +24,7 @@ fn select() {
         eprintln!("LINNET_FUZZ_TARGET names no target: {name}");
         exit(64);
     };
-    // Tables and caches that are built once are no memory of an input.
+    // Builds the tables and caches that are built once, so that their memory does not count for an input.
     (target.run)(b"");
     TARGET.get_or_init(|| target);
 }

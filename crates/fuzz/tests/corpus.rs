@@ -10,7 +10,7 @@ use std::{
 
 use linnet_fuzz::{TARGETS, find};
 
-/// The most bytes of all corpora together.
+/// The maximum size of all corpora together, in bytes.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 fn folder(name: &str) -> PathBuf {
@@ -30,7 +30,7 @@ fn must_23_must_25_every_input_of_the_corpora_keeps_its_properties() {
     let mut bytes = 0;
     for name in &targets {
         let target = find(name).unwrap();
-        // Tables and caches that are built once are no memory of an input.
+        // Builds the tables and caches that are built once, so that their memory does not count for an input.
         (target.run)(b"");
         for file in names_in(&folder("corpus").join(name)) {
             let input = fs::read(folder("corpus").join(name).join(&file)).unwrap();

@@ -1,6 +1,6 @@
 //! Reads rows from files and validates them by the rules of the API.
 //!
-//! * [`source`] reads files of any content in flat memory.
+//! * [`source`] reads files of any content in constant memory.
 //! * [`ImportRow`] is a kind of row. A row is valid or has a list of problems; a bad row never prevents the others.
 //! * [`read_chunks`] reads a file in chunks, ahead of the caller that writes them; [`write_chunk`] writes one.
 

@@ -105,8 +105,8 @@ impl From<RowDefect> for RowProblem {
     }
 }
 
-/// The greatest id that a row may have: a trillion. Sequences continue after it, and clients whose numbers are floating
-/// point know integers up to 2^53, nine thousand trillion.
+/// The greatest id that a row may have: a trillion (10^12). Sequences continue after it, and clients that store numbers
+/// as floating point represent integers exactly only up to 2^53 (9 × 10^15).
 const MAX_ID: i64 = 1_000_000_000_000;
 
 /// A row's id.

@@ -151,7 +151,7 @@ impl JobRunner {
                     AttemptResult::LeaseLost
                 });
             }
-            // As in the row: an attempt that fails from now on is the first one without progress.
+            // The commit has reset the count in the row too: a failure from now on is the first one without progress.
             run.attempts = 0;
             if chunk.is_last {
                 return Ok(AttemptResult::Completed);
@@ -225,7 +225,7 @@ impl JobRunner {
         let (offset, line) = (number(chunk.end.offset), number(chunk.end.line));
         let begun = self.store.begin_chunk(run, self.settings.report_limits()).await?;
         let Some(mut transaction) = begun else {
-            // The last chunk may have been committed although PostgreSQL's response was lost.
+            // The last chunk may be committed although the response of PostgreSQL was lost.
             return Ok(chunk.is_last && self.store.job_has_succeeded(run.id).await?);
         };
         if !chunk.is_last && transaction.reached() == (offset, line) {
@@ -292,7 +292,7 @@ impl JobRunner {
         match self.store.job_needs_upload(run.id).await {
             Ok(false) => self.remove_upload(run),
             Ok(true) => tracing::info!(job = run.id.get(), "job taken over by another worker"),
-            Err(error) => tracing::debug!(job = run.id.get(), %error, "upload kept for now"),
+            Err(error) => tracing::debug!(job = run.id.get(), %error, "job not read; upload kept"),
         }
     }
 

@@ -15,25 +15,25 @@ pub struct JobSettings {
     pub upload_dir: PathBuf,
     /// Largest upload, compressed or decompressed, in bytes. nginx accepts at most 1 GiB.
     pub upload_bytes: u64,
-    /// Most bytes of decompressed content for each byte of a compressed upload, beyond the first MiB.
+    /// The maximum number of bytes of decompressed content for each byte of a compressed upload, in addition to 1 MiB.
     pub expansion: u64,
     /// Bytes of the decompressed uploads of one user's queued and running jobs.
     pub bytes_per_user: u64,
     /// Space that uploads leave free on the disk of the upload area, in bytes.
     pub free_bytes: u64,
-    /// Most concurrent uploads of one process.
+    /// The maximum number of concurrent uploads of one process.
     pub uploads: usize,
-    /// Most concurrent uploads of one user in one process.
+    /// The maximum number of concurrent uploads of one user in one process.
     pub uploads_per_user: usize,
-    /// Least rate of an upload, in bytes per second, over 30 s.
+    /// Minimum rate of an upload, in bytes per second, measured over 30 s.
     pub upload_min_bytes_per_s: u64,
     /// Largest upload of a small job, in bytes.
     pub small_bytes: u64,
-    /// Most concurrently running jobs of one user.
+    /// The maximum number of running jobs of one user.
     pub running_per_user: u32,
-    /// Most queued and running jobs of one user.
+    /// The maximum number of queued and running jobs of one user.
     pub active_per_user: u32,
-    /// Most queued and running jobs.
+    /// The maximum number of queued and running jobs.
     pub active: u32,
     /// Attempts without progress after which a job becomes a dead letter.
     pub max_attempts: u32,
@@ -41,11 +41,11 @@ pub struct JobSettings {
     pub retry_ms: u64,
     /// Time after which a lease that is not renewed expires, in milliseconds.
     pub lease_ms: u64,
-    /// Most rows of one transaction.
+    /// The maximum number of rows of one transaction.
     pub chunk_rows: usize,
     /// Share of time in which a job writes while other processes wait for a processor, in percent.
     pub throttle_percent: u32,
-    /// Most bad rows that are stored for one job. Further ones are only counted.
+    /// The maximum number of bad rows that are stored for one job. Further rows are only counted.
     pub row_errors: usize,
     /// Bytes of the bad rows that are stored for all jobs of one user.
     pub row_error_bytes_per_user: u64,

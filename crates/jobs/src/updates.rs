@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use linnet_domain::{Job, JobId};
 use linnet_store::Store;
 
-/// Most subscriptions of one process.
+/// The maximum number of subscriptions of one process.
 const MAX_SUBSCRIPTIONS: usize = 2_000;
 const POLL_EVERY: Duration = Duration::from_millis(100);
 /// Time between two polls while PostgreSQL is unreachable.

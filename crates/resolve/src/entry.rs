@@ -54,7 +54,7 @@ pub enum Absence {
 }
 
 impl Absence {
-    /// The letter in the text form; `None` for the code of no link.
+    /// The letter in the text form; `None` for a code without a link.
     const fn letter(self) -> Option<u8> {
         match self {
             Self::Unknown => None,
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_release_wrote_is_not_understood() {
+    fn entries_of_another_release_are_not_understood() {
         let whole = redirect(None).encode();
         for cut in 0..61 {
             assert_eq!(CacheEntry::decode(&whole[..cut]), None, "{cut}");

@@ -7,10 +7,10 @@
 //! * A fill inserts only if the epoch is still the one that it has read.
 //! * Both hold the slot's lock meanwhile. Without it, a fill that is interrupted between its check and its insertion would
 //!   insert an old entry, which readers find until the fill checks again. Readers take no lock.
-//! * A copy of an entry is used only while the epoch is the one from before the entry was read.
+//! * A copy of an entry is used only while the epoch is still the one that was read before the entry.
 //!
-//! The module contains nothing but this rule, with its atomics and locks from `super::sync`: `crates/models` compiles
-//! the same file with loom's, and checks the interleavings of two writers, two readers and a fill.
+//! The module contains only this rule. Its atomics and locks come from `super::sync`, so that `crates/models` can
+//! compile the same file with those of loom and check the interleavings of two writers, two readers and a fill.
 
 use std::sync::PoisonError;
 
@@ -50,7 +50,8 @@ impl Epoch {
         Self { slot, value: u64::MAX }
     }
 
-    /// Whether the epoch was read after the other one, or no invalidation came between. Both are of the same slot.
+    /// Whether this epoch was read after the other one, or no invalidation was between the two. Both are of the same
+    /// slot.
     #[inline]
     pub(super) fn is_at_least(self, other: Self) -> bool {
         self.slot == other.slot && self.value >= other.value

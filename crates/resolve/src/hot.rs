@@ -2,10 +2,10 @@
 //!
 //! All server threads share L1, and each read of it writes to shared memory: the lock of a shard, and
 //! the reference counts of the entry and of its target. With all load on one link, the processors pass
-//! those cache lines back and forth, which costs a tenth of the throughput. To use its own copy, a
-//! thread only reads the epoch of the code's slot, which is written only when a link of that slot changes.
+//! those cache lines back and forth, which costs a tenth of the throughput. A thread that uses its own copy only reads
+//! the epoch of the code's slot, which is written only when a link of that slot changes.
 //!
-//! Invariant: a copy is used only while the epoch is the one from before L1 was read, and for at most
+//! Invariant: a copy is used only while the epoch is still the one that was read before L1, and for at most
 //! [`RECHECK`]. After that L1 is read again, so its eviction order and its TTLs hold.
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 
 use super::l1::{L1Cache, L1Entry, Ticket};
 
-/// Most copies of one thread.
+/// The maximum number of copies of one thread.
 pub const PLACES: usize = 64;
 /// Time after which a copy is read from L1 again.
 const RECHECK: Duration = Duration::from_secs(1);

@@ -23,8 +23,8 @@ pub enum LookupError {
 
 pub(super) type LookupResult = Result<Arc<L1Entry>, LookupError>;
 
-/// One client's share of the lookups in flight. While the database is slow, a client that requests many codes at once
-/// leaves room for others. Joining a lookup takes nothing.
+/// One client may start at most 1 in this many of the lookups in flight. While the database is slow, a client that
+/// requests many codes then leaves room for others. Joining a lookup does not count.
 const SHARE: usize = 8;
 
 /// A client; `None` without an address.
@@ -39,7 +39,7 @@ pub struct InFlightLookups {
 }
 
 impl InFlightLookups {
-    /// At most `limit` lookups are in flight at a time, an eighth of them started by one client.
+    /// At most `limit` lookups are in flight at a time, and one client has started at most an eighth of `limit`.
     pub fn new(limit: usize) -> Self {
         let share = (limit / SHARE).max(1);
         Self { flights: SingleFlight::new(limit), started: ByteBudget::new(limit, share) }
@@ -56,7 +56,7 @@ impl InFlightLookups {
             let granted = share.grow(1);
             let look_up = granted.is_ok().then(look_up);
             async move {
-                // Held until the result is there.
+                // Held until the lookup ends.
                 let _share = share;
                 match look_up {
                     Some(look_up) => look_up.await,
@@ -67,11 +67,11 @@ impl InFlightLookups {
         self.flights.run(code.into(), start).await?
     }
 
-    /// [`InFlightLookups::run`] for a request that must see the changes from before its arrival. Returns the result, and
-    /// whether another request had started the lookup.
+    /// [`InFlightLookups::run`] for a request that must see all changes from before its arrival. Returns the result,
+    /// and whether the request joined a lookup of another one.
     ///
-    /// A result that `answers` rejects is not used: the lookup began before such a change. The next lookup begins after
-    /// the arrival, so its result is used in any case.
+    /// If `answers` rejects the result of a joined lookup, that lookup may have begun before such a change. The request
+    /// then runs a second lookup. It begins after the arrival, so its result is always used.
     pub(super) async fn run_for_arrival<F, Fut>(
         &self,
         code: &str,

@@ -42,10 +42,10 @@ const ENTRY_OVERHEAD: usize = 200;
 #[derive(Debug)]
 pub(super) struct L1Entry {
     pub(super) entry: CacheEntry,
-    /// The epoch from before the entry was read.
+    /// The epoch that was read before the entry.
     epoch: Epoch,
     fresh_until: Instant,
-    /// Until then the entry is used although the bus is stale.
+    /// The time until which the entry is used while the bus is stale.
     fresh_without_bus_until: Instant,
 }
 
@@ -160,7 +160,7 @@ impl L1Cache {
         version <= self.reached_version.load(Ordering::Relaxed)
     }
 
-    /// Records the last version of the sequence.
+    /// Records that the sequence has reached this version.
     pub(super) fn record_reached(&self, last_version: i64) {
         self.reached_version.fetch_max(last_version, Ordering::Relaxed);
     }

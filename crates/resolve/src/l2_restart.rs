@@ -1,8 +1,9 @@
 //! Empties L2 after a restart of Redis, before any client uses it.
 //!
-//! A Redis with an append-only file returns without its last second of writes. They may include an entry whose outbox
-//! row is deleted already, because Redis had acknowledged it. The older entry would come back for its whole TTL. The
-//! same holds for a replica that takes over. Redis has another run id then; L2 has the run id for which it was emptied.
+//! After a crash, a Redis with an append-only file may lack its last second of writes. They may include an entry
+//! that Redis had acknowledged, so that its outbox row is deleted already. L2 would then serve the older entry for its
+//! whole TTL. The same holds for a replica that takes over. In both cases the run id of Redis is new. L2 contains the
+//! run id for which it was last emptied.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use redis::{AsyncCommands, RedisResult};
 const RUN_KEY: &str = "l:#run";
 /// Held by the process that empties L2.
 const LOCK_KEY: &str = "l:#emptying";
-/// Life of the lock, in milliseconds. After the death of its holder another process continues.
+/// TTL of the lock, in milliseconds. If its holder dies, another process takes the lock after this time.
 const LOCK_MS: u64 = 5_000;
-/// Time between two looks at the lock of another process.
+/// Time between two attempts to take the lock.
 const LOCK_POLL: Duration = Duration::from_millis(50);
-/// Keys that Redis looks at in one step.
+/// Keys that Redis examines in one step.
 const SCAN_COUNT: usize = 1_000;
 
 /// Empties L2 unless this was done for this run of Redis. Returns the number of deleted entries.
@@ -61,7 +62,7 @@ async fn delete_entries(redis: &mut impl AsyncCommands) -> RedisResult<usize> {
     }
 }
 
-/// The id that Redis draws at each start.
+/// The id that Redis generates at each start.
 async fn run_id(redis: &mut impl AsyncCommands) -> RedisResult<String> {
     let info: String = redis::cmd("INFO").arg("server").query_async(redis).await?;
     let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));

@@ -22,9 +22,9 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 /// Age from which a row is relayed. A younger one is about to be published by the process that made it.
 const MIN_AGE: Duration = Duration::from_millis(150);
 const BATCH: i64 = 2_000;
-/// Most entries in one script call.
+/// The maximum number of entries in one script call.
 const SCRIPT_CHUNK: usize = 200;
-/// Longest time for one batch. Beyond it a dependency hangs.
+/// Longest time for one batch. A batch that takes longer waits for a hung dependency.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait of a new Redis connection for the outbox to be emptied. The wait ends at once while
 /// PostgreSQL is unreachable: no change can be committed then, and L2 is better than no redirect.

@@ -38,7 +38,7 @@ pub struct Resolver {
     pub database_timeout: Duration,
 }
 
-/// When a link was read that has ended since.
+/// The [`Ticket`] for caching that a link has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct EndTicket(Ticket);
 
@@ -63,11 +63,11 @@ impl Resolver {
         Some(Resolved(entry))
     }
 
-    /// Looks the code up in L2, then in PostgreSQL, or joins the lookup of it that is in flight. `client` is charged for
-    /// a lookup that it starts, until it ends.
+    /// Looks the code up in L2, then in PostgreSQL, or joins the in-flight lookup of the code. Until a lookup ends, it
+    /// counts against the share of the `client` that started it.
     ///
-    /// A lookup that is joined may have read the row before a change that this request must see. Its result is then
-    /// not used.
+    /// A joined lookup may have read the row before a change that this request must see. In that case its result is not
+    /// used.
     pub async fn resolve(
         &self,
         code: &str,
@@ -91,8 +91,8 @@ impl Resolver {
         EndTicket(self.l1.ticket(code))
     }
 
-    /// Caches that the link of a cached entry has ended, so that its next visitors are answered on the path of
-    /// codes without a link, and after the same time. An edit, which raises the version, replaces this.
+    /// Caches that the link of a cached entry has ended. Its next visitors then get the response of a code without a
+    /// link on the same path, and so after the same time. An edit raises the version and replaces this entry.
     pub async fn remember_end(
         &self,
         code: &str,
@@ -138,9 +138,9 @@ impl Resolver {
         self.look_up_in_database(code, ticket).await
     }
 
-    /// Whether an entry of L2 has a version that the sequence in PostgreSQL has reached. Otherwise another program has written
-    /// it: no change of Linnet could replace it, because a lower version never does. Such an entry is removed. While
-    /// PostgreSQL is unavailable, entries of L2 are used, because they are all there is.
+    /// Whether an entry of L2 has a version that the sequence in PostgreSQL has reached. Otherwise another program has
+    /// written it, and no change by Linnet would replace it, because a lower version never replaces a higher one. Such
+    /// an entry is removed. While PostgreSQL is unavailable, every entry is used, because L2 is the only source.
     async fn is_credible(&self, code: &str, entry: &CacheEntry) -> bool {
         if self.l1.has_reached(entry.version) {
             return true;

@@ -44,7 +44,7 @@ enum Command {
     Admin(AdminCommand),
     /// Prints the most memory that the settings allow, term by term.
     Budget {
-        /// Prints that of the worker instead.
+        /// Prints the memory of the worker instead.
         #[arg(long)]
         worker: bool,
     },

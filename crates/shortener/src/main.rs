@@ -1,4 +1,4 @@
-//! The shortener's program; everything is in the library, so that tests can build it.
+//! The shortener's program. All code is in the library, so that tests can use it.
 
 use std::process::ExitCode;
 

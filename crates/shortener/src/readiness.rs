@@ -25,8 +25,9 @@ use linnet_store::Store;
 /// Below the 2 s that the admin listener allows for all checks.
 const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// Checks the dependencies. Only PostgreSQL is required: without it, uncached codes cannot be resolved
-/// and nothing can be changed.
+/// Checks the dependencies and the state of the process. The process is ready if PostgreSQL responds, the warm-up has
+/// ended, and the process does not drain. Without Redis it is degraded but ready. Without PostgreSQL, uncached codes
+/// cannot be resolved and nothing can be changed.
 pub(crate) struct ShortenerReadiness {
     pub(crate) store: Store,
     pub(crate) resources: ThreadResources,

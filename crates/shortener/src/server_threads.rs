@@ -42,7 +42,8 @@ use crate::{
 /// How long a closing connection may continue to send data, which is discarded.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Most visitors of a server thread who wait until a new click limit has settled; further ones get 503.
+/// The maximum number of visitors of one server thread that wait until a new click limit has settled
+/// (`links.limit_settle_ms`). Further visitors get 503.
 const MAX_SETTLING: usize = 256;
 
 /// The state that all server threads share.
@@ -121,7 +122,7 @@ impl Shared {
     /// Opens the database pool and the Redis client of one server thread, on its own runtime.
     #[expect(
         clippy::expect_used,
-        reason = "start-up; a pool and a client were made from the same settings before"
+        reason = "the startup has already created a pool and a client from the same settings"
     )]
     fn open(&self, role: Role) -> (Store, RedisClient) {
         let server_threads = self.settings.server_threads();

@@ -172,8 +172,8 @@ struct Caches {
     metrics: Arc<CacheMetrics>,
 }
 
-/// Builds L1 and L2, and starts the outbox relay and the invalidation bus on a thread of their own. Nothing that the
-/// process does delays them there.
+/// Builds L1 and L2, and starts the outbox relay and the invalidation bus on a thread of their own, where no other task
+/// delays them.
 fn start_caches(
     settings: &Settings,
     resources: &ThreadResources,
@@ -201,7 +201,7 @@ fn start_caches(
         invalidation_bus::bus(&settings.redis, CHANNEL, &nonce, sink, Some(relay.before_use()))
             .map_err(StartError::setting("redis.url"))?;
     lifecycle.spawn_critical_thread("invalidation", || async {
-        // Neither ends before the other: an end drains the process.
+        // The thread ends when one of the two ends, and the process then drains.
         tokio::select! {
             () = outbox => {}
             () = bus => {}
@@ -218,8 +218,8 @@ async fn sweep(budget: Arc<MissBudget>) {
     }
 }
 
-/// Starts the warm-up and returns the flag that is set when it ends. The process is not ready before. The
-/// lifecycle does not own the task, because its time is limited.
+/// Starts the warm-up and returns the flag that is set when it ends. The process is not ready before that. The
+/// lifecycle does not own the task, because the task ends after `cache.warmup_ms` at the latest.
 fn spawn_warm_up(settings: &Settings, store: Store, caches: &Caches) -> Arc<AtomicBool> {
     let is_warm = Arc::new(AtomicBool::new(false));
     let (l1, metrics) = (Arc::clone(&caches.l1), Arc::clone(&caches.metrics));

@@ -15,8 +15,8 @@ const LONG_TIMEOUTS: &str =
 const MAX_LINKS: i64 = 1_000;
 
 impl Store {
-    /// Bans a host with its subdomains. A host that is banned already gets the reason. The links to the host stay until
-    /// [`Store::take_down_links_to`].
+    /// Bans a host with its subdomains. If the host is banned already, only its reason changes. Existing links to the
+    /// host stay active until [`Store::take_down_links_to`].
     pub async fn ban_host(
         &self,
         host: &str,
@@ -35,8 +35,8 @@ impl Store {
         Ok(observe_query("ban_host", query.fetch_one(&self.pool)).await?)
     }
 
-    /// Takes down every link to a banned host, 1,000 in a transaction. Returns their number. The outbox relay publishes
-    /// the invalidations. A call that fails midway can be repeated.
+    /// Takes down every link to a banned host, in transactions of up to 1,000 links. Returns their number. The outbox
+    /// relay publishes the invalidations. A call that failed can be repeated.
     pub async fn take_down_links_to(
         &self,
         ban: &BannedHost,
@@ -125,20 +125,20 @@ impl Store {
         Ok(observe_query("list_banned_codes", query.fetch_all(&self.pool)).await?)
     }
 
-    /// Ends the ban of a code, which is free for everybody afterwards. Returns whether there was such a ban.
+    /// Ends the ban of a code, which every user can take then. Returns whether there was such a ban.
     pub async fn unban_code(&self, id: BanId) -> Result<bool, StoreError> {
         let query =
             sqlx::query!("DELETE FROM held_codes WHERE is_banned AND ban_id = $1", id.get());
         Ok(query.execute(&self.pool).await?.rows_affected() > 0)
     }
 
-    /// Frees a banned or held code for everybody. Returns whether it was held.
+    /// Ends the ban or the hold of a code, which every user can take then. Returns whether it was banned or held.
     pub async fn release_code(&self, code: &str) -> Result<bool, StoreError> {
         let query = sqlx::query!("DELETE FROM held_codes WHERE short_code = $1", code);
         Ok(query.execute(&self.pool).await?.rows_affected() > 0)
     }
 
-    /// Deletes up to `limit` rows of codes that have been held for `days`. Returns their number.
+    /// Deletes up to `limit` records of codes that were held for more than `days`. Returns their number.
     pub async fn delete_released_codes(&self, days: u32, limit: i64) -> Result<u64, StoreError> {
         let query = sqlx::query!(
             "DELETE FROM held_codes WHERE short_code IN (

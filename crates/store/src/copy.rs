@@ -125,7 +125,7 @@ impl<'a> BinaryReader<'a> {
     pub(super) fn number(&mut self) -> Result<i64, MalformedCopy> {
         let bytes = self.field()?.ok_or(MalformedCopy)?;
         let first = bytes.first().filter(|_| matches!(bytes.len(), 2 | 4 | 8));
-        // The fold begins with the sign, which extends the number to 64 bits.
+        // The fold begins with -1 for a negative number, which extends the sign to 64 bits.
         let sign = if first.ok_or(MalformedCopy)? & 0x80 == 0 { 0 } else { -1 };
         Ok(bytes.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte)))
     }

@@ -6,7 +6,7 @@ use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, columns::numbers};
 
 /// Rows per statement, so that other transactions can run between two statements.
 const CHUNK_ROWS: i64 = 5_000;
-/// Links per transaction that locks the roll-ups, because no worker can write roll-ups during it.
+/// Links per transaction that locks the roll-ups. It is small, because no worker can write roll-ups meanwhile.
 const LOCKED_CHUNK_LINKS: usize = 100;
 
 /// The numbers of erased resources.

@@ -8,10 +8,12 @@ use crate::timeouts;
 /// A failed database operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is starting or stopping, or did not answer in time. A retry may succeed.
+    /// The database cannot be reached, is starting or stopping, accepts no writes, lacks resources, or did not respond
+    /// in time. A retry may succeed.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// Other transactions hold a row or table for longer than the statement may wait. The database works.
+    /// Another transaction held a row or table for longer than the statement may wait, or the two were in a deadlock.
+    /// The database works.
     #[error("another transaction holds the row")]
     Locked(#[source] sqlx::Error),
     /// The input violates a constraint of the schema.
@@ -86,7 +88,7 @@ const TRANSIENT_CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
 /// were ended because they were idle (25P03, 25P04).
 const TRANSIENT_CODES: [&str; 3] = ["25006", "25P03", "25P04"];
 
-/// `SQLSTATE` codes of a wait for another transaction: lock timeout and deadlock.
+/// `SQLSTATE` codes of [`StoreError::Locked`]: lock timeout and deadlock. They take precedence over the classes above.
 const LOCKED_CODES: [&str; 2] = ["55P03", "40P01"];
 
 impl StoreError {

@@ -19,7 +19,7 @@ use super::{
     links::search_patterns,
 };
 
-/// The server cancels a longer export, because an open snapshot prevents the vacuuming of dead rows.
+/// The longest export; the server cancels it then. Its open snapshot prevents the vacuuming of dead rows.
 const MAX_DURATION: &str = "1h";
 
 /// A column of an export.
@@ -105,7 +105,8 @@ impl ExportColumn {
     }
 }
 
-/// A prepared export. Its connection is closed at the end, because unread rows would have to be received and discarded.
+/// A prepared export. Its connection is closed at the end instead of returned to the pool, because the pool would have
+/// to receive and discard the unread rows first.
 #[derive(Debug)]
 pub struct LinkExport {
     connection: PoolConnection<Postgres>,
@@ -147,8 +148,11 @@ impl Store {
 }
 
 impl LinkExport {
-    /// Passes every link to `consume`, by id, until `consume` fails. It is an error if the server sends nothing for
-    /// `idle_timeout`. The server sends no faster than `consume` returns.
+    /// Passes every link to `consume`, by id. The server sends no faster than `consume` returns.
+    ///
+    /// # Errors
+    /// The error of `consume`, a database error, or [`StoreError::Unavailable`] if the server sends nothing for
+    /// `idle_timeout`.
     pub async fn for_each<E: From<StoreError>>(
         mut self,
         idle_timeout: Duration,

@@ -33,15 +33,15 @@ pub struct NewKey<'a> {
     pub expires_at: Option<DateTime<Utc>>,
     /// The public id of the key that creates this one; `None` for the operator's command line.
     pub maker: Option<&'a str>,
-    /// Most living keys of the owner; `None` for no limit.
+    /// The maximum number of the owner's living keys, which are neither revoked nor expired; `None` for no limit.
     pub most_living: Option<u32>,
 }
 
 /// Why a key was not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRefusal {
-    /// The owner has this many living keys.
-    #[error("the owner has {limit} living keys")]
+    /// The owner has as many living keys as allowed.
+    #[error("the owner has {limit} keys that are neither revoked nor expired")]
     TooMany {
         /// The limit.
         limit: u32,
@@ -50,7 +50,7 @@ pub enum KeyRefusal {
     #[error("the key that creates this one was revoked or has expired")]
     MakerEnded,
     /// The key would expire after its maker.
-    #[error("the key would expire after its maker, which expires at {limit}")]
+    #[error("the key would expire after the key that creates it, which expires at {limit}")]
     OutlivesMaker {
         /// The expiry of the maker.
         limit: DateTime<Utc>,
@@ -105,13 +105,13 @@ macro_rules! key_query {
     };
 }
 
-/// The end of a key that `maker` creates: no later than the maker's.
+/// The expiry of a key that `maker` creates: at most the expiry of the maker.
 async fn end_within_maker(
     connection: &mut PgConnection,
     maker: &str,
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<Result<Option<DateTime<Utc>>, KeyRefusal>, StoreError> {
-    // The lock makes a concurrent revocation of the maker wait, so that it finds the new key.
+    // A concurrent revocation of the maker waits for this lock, so that it finds the new key.
     let maker_expires_at = sqlx::query_scalar!(
         "SELECT expires_at FROM api_keys
           WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -135,7 +135,7 @@ impl Store {
         new: &NewKey<'_>,
     ) -> Result<Result<ApiKey, KeyRefusal>, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // The lock makes concurrent creates of one user wait, so that each counts the keys of the others.
+        // Concurrent creates for one user wait for this lock, so that each of them counts the keys of the others.
         let owner = sqlx::query_scalar!(
             "SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE",
             new.user_id.get()
@@ -214,7 +214,7 @@ impl Store {
         Ok(row.map(ApiKey::from))
     }
 
-    /// One page of the visible keys, oldest first. Their ids are not numbers, so the sort key of the page is an offset.
+    /// One page of the visible keys, oldest first. The ids are not numbers, so the position of the page is an offset.
     pub async fn list_keys(
         &self,
         visible_to: Visibility,
@@ -256,15 +256,15 @@ impl Store {
         Ok(row.map(ApiKey::from))
     }
 
-    /// Revokes a key, if visible, and every key that it made, directly or through other keys. Returns them with their
-    /// outbox rows; none if the key does not exist.
+    /// Revokes a key, if visible, and every key that it created, directly or through other keys. Returns the revoked
+    /// keys with their outbox rows; none if the key does not exist.
     pub async fn revoke_key(
         &self,
         id: &str,
         visible_to: Visibility,
     ) -> Result<Vec<RevokedKey>, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // Waits for keys that this key is making, so that the statements below find them.
+        // Waits for concurrent creates with this key, so that the statements below find the new keys.
         let found = sqlx::query_scalar!(
             "SELECT id FROM api_keys
               WHERE id = $1 AND revoked_at IS NULL AND ($2::bigint IS NULL OR user_id = $2)
@@ -282,10 +282,10 @@ impl Store {
     }
 }
 
-/// Revokes these keys and every key below them.
+/// Revokes these keys and every key that they created, directly or through other keys.
 ///
-/// A key may be created below one of them while a statement runs. The statement waits for that transaction, and the next
-/// one finds the key, so this repeats until it finds none.
+/// Another transaction may create such a key while the statement runs. The statement waits for that transaction but
+/// does not find the key. The next statement does, so the statement is repeated until it finds no key.
 pub(super) async fn revoke_below(
     connection: &mut PgConnection,
     roots: &[String],

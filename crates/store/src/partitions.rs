@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{Store, StoreError, clicks::utc_day};
 
-/// Limits the wait for a lock that ingestion or a query holds. The next run tries again.
+/// Limits the wait for a lock that ingestion or a query holds. After a timeout, the next run tries again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// Retention of ids of batches, which is longer than a batch can wait in a stream or a spool between two deliveries.
 const BATCH_RETENTION: &str = "7 days";

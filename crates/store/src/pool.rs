@@ -7,8 +7,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgPoolOpt
 
 use super::{PostgresSettings, SHARDS, StoreError};
 
-/// A connection that was idle for longer is tested before use. A busy one is not, because the round trip would double
-/// the cost of a short statement.
+/// A connection that was idle for longer is tested before use. Other connections are not, because the round trip would
+/// double the cost of a short statement.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 const MAX_LIFETIME: Duration = Duration::from_mins(30);

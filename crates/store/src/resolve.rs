@@ -64,7 +64,7 @@ macro_rules! resolve_query {
 }
 
 /// `query_as!` for a [`ConsumedClick`] of the link with the code `$1`, if it has clicks left: the statement before the
-/// condition, the statement after it, and the code. A limit that has just been set must settle first.
+/// condition, the statement after it, and the code.
 macro_rules! limited_link_query {
     ($before:literal, $after:literal, $code:expr) => {
         sqlx::query_as!(
@@ -86,7 +86,7 @@ impl Store {
         Ok(observe_query("resolve", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// The last version that a change of a link has taken.
+    /// The highest version that a change of a link has taken.
     pub async fn last_version(&self) -> Result<i64, StoreError> {
         let query = sqlx::query_scalar!(r#"SELECT last_value AS "last!" FROM url_version_seq"#);
         Ok(observe_query("last_version", query.fetch_one(&self.pool)).await?)
@@ -114,8 +114,9 @@ impl Store {
         Ok(observe_query("consume_click", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// The time until clicks on a link count against a limit that it did not have before (`links.limit_settle_ms`). Clicks
-    /// from before are on their way to the row meanwhile. `None` if the link's limit has settled or is used up already.
+    /// The time until the limit of a link that had none before has settled (`links.limit_settle_ms`). Until then,
+    /// clicks from before the limit may not have reached the row. `None` if the limit has settled or is already used
+    /// up.
     pub async fn limit_settles_in(&self, code: &str) -> Result<Option<Duration>, StoreError> {
         let query = sqlx::query_scalar!(
             r#"SELECT extract(epoch FROM limit_counts_from - now())::float8 AS "seconds!"
@@ -138,7 +139,8 @@ impl Store {
         Ok(())
     }
 
-    /// The result of [`Store::consume_click`] without counting a click, for all that are no person's click.
+    /// The link, if it has clicks left, without counting a click: for requests that do not use up a click. Does not
+    /// wait for a limit to settle.
     pub async fn peek_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
         let query = limited_link_query!(
             r#"SELECT id AS "id: LinkId", original_url, redirect_status FROM urls"#,

@@ -21,7 +21,8 @@ pub struct PostgresSettings {
     /// `postgres://user:password@host:port/database`. `?sslmode=` selects TLS.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
-    /// CAs to trust besides those of browsers, in PEM format. `sslmode` is `verify-full` then, if the URL has none.
+    /// CAs to trust besides those of browsers, in PEM format. If it is set and the URL has no `sslmode`, the mode is
+    /// `verify-full`.
     #[serde(deserialize_with = "optional_path")]
     pub ca_file: Option<PathBuf>,
     /// The maximum number of connections of one process, in all its pools.
@@ -39,7 +40,7 @@ pub struct PostgresSettings {
     /// `links.hold_codes_days`, which triggers of the schema read from each connection.
     #[serde(skip)]
     pub hold_codes_days: u32,
-    /// `links.limit_settle_ms`, which a trigger reads as well.
+    /// `links.limit_settle_ms`, which a trigger reads in the same way.
     #[serde(skip)]
     pub limit_settle_ms: u32,
 }
@@ -62,7 +63,7 @@ impl Default for PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// The fewest connections with which each pool has one.
+    /// The lowest `max_connections` that gives each pool at least one connection.
     pub const MIN_CONNECTIONS: u32 = 8;
 
     /// Checks the URL and the ranges.
@@ -132,13 +133,14 @@ impl PostgresSettings {
         found.map(|(_, value)| value.into_owned())
     }
 
-    /// The file of `sslrootcert`. As in libpq, `system` stands for the public CAs.
+    /// The file of `sslrootcert`. As in libpq, `system` stands for the CAs of browsers, without a file.
     fn url_ca_file(&self) -> Option<PathBuf> {
         let path = self.parameter(&ROOT_CERTIFICATE)?;
         (path != SYSTEM_ROOTS).then(|| Path::new(&path).to_owned())
     }
 
-    /// How to connect, from the URL and the CA file; libpq's variables in the environment do not choose the TLS mode.
+    /// The options of a connection, from the URL and the CA file. The environment variables of libpq do not affect the
+    /// TLS mode.
     pub fn connect_options(&self) -> Result<PgConnectOptions, sqlx::Error> {
         let mut options = PgConnectOptions::from_str(self.url.expose_secret())?;
         if self.parameter(&["sslmode", "ssl-mode"]).is_none() {
@@ -147,7 +149,7 @@ impl PostgresSettings {
                 None => PgSslMode::Prefer,
             });
         }
-        // Read now, so that a change of the file affects no running process.
+        // The file is read now, so that a later change of it does not affect this process.
         let ca_file = self.ca_file.clone().or_else(|| self.url_ca_file());
         let roots = match ca_file.as_deref().map(CaFile::read).transpose() {
             Ok(roots) => roots.map(|roots| roots.pem().to_vec()),

@@ -1,7 +1,6 @@
-//! Counts what ended because PostgreSQL took too long.
+//! Counts the statements that ended because PostgreSQL took too long, for a metric of the whole process.
 //!
-//! The counts are static, because an error becomes a [`StoreError`](crate::StoreError) in `From`, which has no state. They
-//! count the whole process, for a metric that is read at each scrape.
+//! The counts are static, because an error becomes a [`StoreError`](crate::StoreError) in `From`, which has no state.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,13 +31,13 @@ impl Timeout {
         }
     }
 
-    /// How many have ended in this process.
+    /// The number of timeouts of this kind in this process.
     fn count(self) -> u64 {
         COUNTS.get(self as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// The timeout that caused this error. `pg_cancel_backend` has the code of a statement timeout, and `NOWAIT` that of
-    /// a lock timeout: the messages differ.
+    /// The timeout that caused this error, if any. The messages decide, because the codes are ambiguous:
+    /// `pg_cancel_backend` has the code of a statement timeout, and `NOWAIT` that of a lock timeout.
     fn of(error: &sqlx::Error) -> Option<Self> {
         match error {
             sqlx::Error::PoolTimedOut => Some(Self::Connection),

@@ -33,8 +33,8 @@ impl Store {
         create_user_on(&mut connection, new).await
     }
 
-    /// Creates a user with an id of at least [`OPERATOR_IDS`], so that a user who is created before a data set is
-    /// imported does not take an id of the data set. The sequence is moved there: it is the only source of new ids.
+    /// Creates a user with an id of at least [`OPERATOR_IDS`]. The user can then exist before the import of a data set
+    /// without taking an id of it. The sequence is moved to that id, because all new ids come from it.
     pub async fn create_operator(&self, new: &NewUser) -> Result<User, StoreError> {
         let mut transaction = self.pool.begin().await?;
         // Of two concurrent calls, the second one must see the sequence of the first.
@@ -122,8 +122,8 @@ impl Store {
         Ok(observe_query("update_user", query.fetch_optional(&self.pool)).await?)
     }
 
-    /// Cancels the user's jobs in a transaction of its own: imports see it, stop after their chunk, and give the user's
-    /// row free.
+    /// Cancels the user's jobs in a separate transaction. Running imports then stop after their chunk and release the
+    /// user's row.
     async fn cancel_jobs_of(&self, id: UserId, visible_to: Visibility) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query(DELETE_USER_TIMEOUTS).execute(&mut *transaction).await?;
@@ -173,7 +173,7 @@ impl Store {
             actor.map(UserId::get)
         );
         links.fetch_one(&mut *transaction).await?;
-        // Waits for keys that the user's keys are making for other users, so that they are found and revoked.
+        // Waits for concurrent creates with the user's keys, so that new keys of other users are found and revoked.
         let own_keys = sqlx::query_scalar!(
             "SELECT id FROM api_keys WHERE user_id = $1 ORDER BY id FOR UPDATE",
             id.get()

@@ -62,7 +62,7 @@ impl EventStream {
                 break;
             }
         }
-        assert!(is_stream, "the response is no event stream");
+        assert!(is_stream, "the response is not an event stream");
         Ok(events)
     }
 

@@ -143,7 +143,7 @@ impl MemoryGroup {
         self.number(self.version.current)
     }
 
-    /// The most bytes that were in use at once.
+    /// The peak of the bytes in use.
     pub fn peak_bytes(&self) -> u64 {
         self.number(self.version.peak)
     }

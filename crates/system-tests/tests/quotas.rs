@@ -86,7 +86,7 @@ fn must_26_every_bound_of_a_process_has_a_share_for_each_user() {
             let text = defaults.get(setting).unwrap_or_else(|| panic!("no setting {setting}"));
             text.parse().unwrap_or_else(|_| panic!("{setting}: {text}"))
         };
-        assert!(quotas.contains_key(share), "{share} is no quota");
+        assert!(quotas.contains_key(share), "{share} is not in the table of quotas");
         assert!(number(share) <= number(bound) / 2, "{share} leaves less than half of {bound}");
     }
 }

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 pub struct WorkerSettings {
     /// Admin listener: metrics and health. `host:port` or `unix:/path`.
     pub admin_listen: Address,
-    /// Memory of the worker, in bytes, which the other settings must fit. 0 means that of its control
+    /// Memory of the worker, in bytes, which the other settings must fit. 0 uses the limit of its control
     /// group.
     pub memory_bytes: u64,
     /// Consumers of clicks, which prepare and write groups concurrently. Each needs two database connections.
     pub consumers: u32,
-    /// Most batches that are written together. A batch has up to 1,000 clicks.
+    /// The maximum number of batches that are written together. A batch has up to 1,000 clicks.
     pub group_batches: u32,
     /// Age at which another worker's pending batch is taken over, in milliseconds.
     pub claim_after_ms: u64,

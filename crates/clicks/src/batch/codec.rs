@@ -22,9 +22,9 @@ const VERSION: u8 = 1;
 const HEADER_LEN: usize = 1 + 16;
 /// Largest decompressed size that is accepted, in bytes. Batches of the publisher are far smaller.
 const MAX_UNPACKED: usize = 16 * 1024 * 1024;
-/// Most clicks that are accepted. The publisher sends 1,000.
+/// The maximum number of clicks that are accepted. The publisher sends 1,000.
 const MAX_CLICKS: usize = 16_000;
-/// Most texts of a click: user agent, referrer, language and country.
+/// The maximum number of texts of a click: user agent, referrer, language and country.
 const TEXTS_OF_CLICK: usize = 4;
 /// Smallest decompressed size of a click, in bytes: seven columns of at least one byte, and the visitor.
 const MIN_CLICK: usize = 7 + 8;

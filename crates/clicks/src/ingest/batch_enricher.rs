@@ -19,7 +19,7 @@ use super::{
     value_ids::ValueIds,
 };
 
-/// Most cached user agents.
+/// The maximum number of cached user agents.
 pub(super) const CACHED_USER_AGENTS: usize = 10_000;
 /// A click whose time is further in the future is recorded with the current time.
 const MAX_AHEAD: TimeDelta = TimeDelta::hours(1);

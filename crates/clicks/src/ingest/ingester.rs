@@ -32,9 +32,9 @@ use super::{
 const BLOCK: Duration = Duration::from_millis(500);
 /// Longest wait for a response of Redis, including scripts over a whole group.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most dead letters that are kept; the oldest are deleted first.
+/// The maximum number of dead letters that are kept; the oldest are deleted first.
 const MAX_DEAD_LETTERS: u32 = 10_000;
-/// Most batches that are taken over at a time.
+/// The maximum number of batches that are taken over at a time.
 const CLAIM_COUNT: u32 = 16;
 /// Age of a batch above which its group is written in parallel. Younger batches can wait in the stream, because redirects
 /// have priority.

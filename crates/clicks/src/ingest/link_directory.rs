@@ -13,7 +13,7 @@ use linnet_store::{Store, StoreError};
 
 use super::value_ids::ValueIds;
 
-/// Most cached links.
+/// The maximum number of cached links.
 pub(super) const CAPACITY: usize = 50_000;
 /// TTL of a cached link. It is short because an edit of the target can change the campaign.
 const TTL: Duration = Duration::from_mins(1);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{batch_enricher::CACHED_USER_AGENTS, link_directory, value_ids};
 
-/// Bytes of a click in a group: packed, enriched, and in the arrays of the statement. Twice what usual clicks need.
+/// Bytes of a click in a group: packed, enriched, and in the arrays of the statement. Usual clicks need half of them.
 const GROUPED_CLICK_BYTES: u64 = 400;
-/// Most clicks of a batch.
+/// The maximum number of clicks of a batch.
 const BATCH_CLICKS: u64 = 1_000;
 
 /// Bytes of a consumer's group of batches.
@@ -22,7 +22,7 @@ pub const USER_AGENT_CACHE_BYTES: u64 = CACHED_USER_AGENTS as u64 * 500;
 /// The part of section `worker` that concerns ingestion.
 #[derive(Debug, Clone)]
 pub struct IngestSettings {
-    /// Most batches that are written together.
+    /// The maximum number of batches that are written together.
     pub group_batches: u32,
     /// Age at which another consumer's pending batch is taken over.
     pub claim_after: Duration,

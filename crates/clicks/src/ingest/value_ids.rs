@@ -10,10 +10,10 @@ use quick_cache::unsync::Cache;
 use linnet_domain::ClickValue;
 use linnet_store::{Store, StoreError};
 
-/// Most cached values.
+/// The maximum number of cached values.
 pub(super) const CAPACITY: usize = 20_000;
-/// Most values of one kind that get an id. Beyond it, clicks are recorded without the new value. Clients control referrers
-/// and user agents, so without a limit they could fill the table.
+/// The maximum number of values of one kind that get an id. Later clicks are recorded without new values. Clients
+/// control referrers and user agents, so without a limit they could fill the table.
 const MAX_VALUES_OF_KIND: i64 = 100_000;
 /// Time between two counts of the table, to which other workers add too.
 const COUNT_EVERY: Duration = Duration::from_mins(1);

@@ -16,11 +16,11 @@ use linnet_store::{Store, StoreError};
 
 use super::group::{VisitorsByDay, subjects};
 
-/// Most visitors of one subject and day that are counted exactly.
+/// The maximum number of visitors of one subject and day that are counted exactly.
 const EXACT_VISITORS: usize = 1_000;
 /// TTL of the keys, in seconds. It exceeds a day because clicks arrive late after an outage.
 const TTL_S: u32 = 3 * 24 * 3_600;
-/// Most visitors of one script call, which blocks Redis while it runs.
+/// The maximum number of visitors of one script call, which blocks Redis while it runs.
 const VISITORS_PER_CALL: usize = 2_000;
 /// Rows of one read while a day is rebuilt.
 const REBUILD_ROWS: i64 = 5_000;
@@ -139,7 +139,7 @@ impl AddCall {
         let call = std::mem::replace(self, Self::new());
         let new_counts: Vec<i64> = call.invocation.invoke_async(redis).await?;
         for (subject, count) in call.subjects.into_iter().zip(new_counts) {
-            // The last count of a subject in several parts is the highest.
+            // If the visitors of a subject are sent in several parts, the last count is the highest.
             counts.insert(subject, count);
         }
         Ok(())

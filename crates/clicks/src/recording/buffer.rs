@@ -29,13 +29,13 @@ const KEEP_CAPACITY: usize = 512 * 1024;
 
 /// Length of a click's fixed-length record, in bytes.
 const HEADER_LEN: usize = 8 + 8 + 1 + 16 + 2 + 2 + 1;
-/// Bytes for each click of a buffer's capacity. Clicks of browsers are shorter, so that only a flood of the longest ones
-/// fills a buffer with fewer clicks.
+/// Bytes for each click of a buffer's capacity. Clicks from browsers are shorter. A buffer is full with fewer clicks
+/// than its capacity only if most of them have the longest headers.
 const USUAL_CLICK_BYTES: usize = 320;
-/// Most bytes of one buffered click.
+/// The maximum size of one buffered click, in bytes.
 pub(super) const MAX_CLICK_BYTES: usize = HEADER_LEN + MAX_AGENT + MAX_REFERRER + MAX_LANGUAGE;
 
-/// Most bytes of one thread's buffer. The publisher has as much again while it drains one.
+/// The maximum size of one thread's buffer, in bytes. The publisher needs as many again while it drains a buffer.
 pub fn buffer_bytes(settings: &ClickSettings) -> u64 {
     u64::from(settings.buffer_clicks) * USUAL_CLICK_BYTES as u64 + MAX_CLICK_BYTES as u64
 }

@@ -37,7 +37,7 @@ use crate::{Batch, FIELD, PackedClick, STREAM, UserAgentParser};
 
 pub use id::{LiveClickId, ParseLiveClickIdError};
 
-/// Most subscriptions of one process.
+/// The maximum number of subscriptions of one process.
 const MAX_SUBSCRIPTIONS: usize = 1_000;
 /// Clicks that wait for a slow subscriber. Further clicks are skipped and counted.
 const QUEUED_CLICKS: usize = 128;
@@ -49,9 +49,9 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 const READ_BATCHES: u32 = 8;
 /// Bytes of batches that are read and unpacked at once: 100 to 300 bytes for each of a batch's 1,000 clicks.
 pub const LIVE_READ_BYTES: u64 = READ_BATCHES as u64 * 300 * 1_000;
-/// Bytes of one stream: its queue of clicks, which it shares at best with other streams of the link, and its task.
+/// The maximum memory of one stream, in bytes: its queue of clicks and its task. Streams of one link share the clicks.
 pub const LIVE_STREAM_BYTES: u64 = QUEUED_CLICKS as u64 * 480 + 4 * 1024;
-/// Most reads of [`READ_BATCHES`] for one reconnecting client.
+/// The maximum number of reads of [`READ_BATCHES`] for one reconnecting client.
 const MAX_REPLAY_READS: u32 = 400;
 
 /// A click as clients see it. All watchers of its link share it.
@@ -178,7 +178,8 @@ impl LiveClicks {
         url_id: LinkId,
         last: LiveClickId,
     ) -> Result<(Vec<LiveClick>, bool), RedisUnavailable> {
-        // Each replay holds what it reads, so that only one at a time reads. None fails before the process ends.
+        // A replay keeps the batches that it reads in memory, so only one replay reads at a time. The semaphore is
+        // never closed.
         let _turn = self.0.replays.acquire().await;
         let mut from = last.entry_id();
         let mut clicks = Vec::new();

@@ -30,15 +30,15 @@ use crate::{
     stream::{FIELD, STREAM},
 };
 
-/// Most clicks in a batch.
+/// The maximum number of clicks in a batch.
 const MAX_BATCH: usize = 1_000;
-/// Most bytes of a batch that is packed: its clicks, and as much for their packed form.
+/// The maximum memory of a batch while it is packed, in bytes: its clicks, and as much for their packed form.
 pub const MAX_BATCH_BYTES: u64 = 2 * (MAX_BATCH * MAX_CLICK_BYTES) as u64;
 /// Time between two measurements of the stream's size.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
 /// Share of its limit below which a full stream accepts batches again. At the limit itself, it would be full again at once.
 const ROOM_PERCENT: u64 = 90;
-/// Most batches of the spool that are published between two flushes.
+/// The maximum number of batches of the spool that are published between two flushes.
 const REPLAY_BATCHES: u32 = 32;
 /// Time after the stop in which batches are published. Later ones go to the spool, so that a slow Redis does not delay the
 /// exit until the process is killed.

@@ -17,13 +17,13 @@ use std::{
 
 /// Size at which a new file begins, in bytes.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
-/// Most processes that share `clicks.spool_dir`.
+/// The maximum number of processes that share `clicks.spool_dir`.
 const MAX_SLOTS: u32 = 64;
 /// Length, number of clicks and checksum, in bytes.
 const HEADER_LEN: usize = 12;
 /// Longest valid batch, in bytes.
 const MAX_FRAME: u32 = 32 * 1024 * 1024;
-/// User agents in the files are not for other users of the machine.
+/// Denies access to other users of the machine, because the files contain user agents.
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
 const LOCK: &str = "lock";

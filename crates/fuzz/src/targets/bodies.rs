@@ -14,7 +14,7 @@ pub(super) fn now() -> DateTime<Utc> {
     "2026-11-27T12:00:00Z".parse().expect("a time")
 }
 
-/// The most errors of one response: two lists of 20 unknown names, and all known fields.
+/// The maximum number of errors of one response: two lists of 20 unknown names, and all known fields.
 const MAX_ERRORS: usize = 64;
 
 /// Panics unless each error of a problem has a name, a code and a rule, all of bounded length.
@@ -29,7 +29,8 @@ pub(super) fn assert_names_fields(problem: &Problem) {
     }
 }
 
-/// A body of any route: it is malformed exactly if another parser rejects it, and its memory does not depend on its form.
+/// A body of any route: it is malformed exactly if another parser rejects it, and its memory depends only on its
+/// length.
 pub(super) fn json_body(input: &[u8]) {
     let Some((first, body)) = input.split_first() else { return };
     let kind = BodyKind::ALL[usize::from(*first) % BodyKind::ALL.len()];

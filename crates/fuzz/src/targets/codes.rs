@@ -71,7 +71,7 @@ pub(super) fn cursor(input: &[u8]) {
         assert!(cursor.after.id >= 0);
         assert_eq!(cursor.encode(), text);
     }
-    // The text inside a cursor, too.
+    // The same for the text inside a cursor.
     let by_id = <i64 as linnet_domain::SortKey>::read(text).map(|after| Cursor { after });
     if let Some(cursor) = by_id {
         assert_eq!(Cursor::parse(&cursor.encode()), Ok(cursor));

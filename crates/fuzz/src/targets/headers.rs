@@ -19,7 +19,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 
 use super::{bodies::assert_names_fields, first_line};
 
-/// The headers in lines of `name: value`. Lines that are no header are skipped.
+/// The headers in lines of `name: value`. Other lines are skipped.
 fn headers(lines: &str) -> HeaderMap {
     let header = |line: &str| {
         let (name, value) = line.split_once(':')?;
@@ -29,7 +29,8 @@ fn headers(lines: &str) -> HeaderMap {
     lines.split('\n').filter_map(header).collect()
 }
 
-/// The headers that a handler reads: waits are bounded, and a key and an id of an event have a canonical spelling.
+/// The headers that a handler reads: waits are bounded, and an accepted key or event id is accepted again when it is
+/// printed.
 pub(super) fn request_headers(input: &[u8]) {
     let Ok(lines) = std::str::from_utf8(input) else { return };
     let request = |lines: &str| {
@@ -59,7 +60,7 @@ pub(super) fn request_headers(input: &[u8]) {
         Ok(Some(id)) => {
             let again = read_headers(&request(&format!("Last-Event-ID: {id}"))).expect("an id");
             assert_eq!(again.last_click.ok(), Some(Some(*id)));
-            // An id of one kind of stream is none of the other.
+            // An event id of one kind of stream is not valid for the other.
             assert!(read.last_job_event.is_err());
         }
         Ok(None) => assert_eq!(read.last_job_event.ok(), Some(None)),
@@ -67,7 +68,7 @@ pub(super) fn request_headers(input: &[u8]) {
     }
 }
 
-/// Public id, user and scopes of a caller, then a client's headers: the shortener sees that caller and no other one.
+/// Public id, user and scopes of a caller, then a client's headers: the shortener reads exactly this caller.
 pub(super) fn identity(input: &[u8]) {
     let Some((caller, client)) = std::str::from_utf8(input).ok().and_then(|_| first_line(input))
     else {
@@ -125,7 +126,8 @@ pub(super) fn credentials(input: &[u8]) {
     }
 }
 
-/// `traceparent`, then `tracestate`: the own parser accepts no more than that of the SDK, and both find the same ids.
+/// `traceparent`, then `tracestate`: Linnet's parser accepts no more than the parser of the SDK, and both find the same
+/// ids.
 pub(super) fn trace_headers(input: &[u8]) {
     let Some((parent, state)) = first_line(input) else { return };
     let carrier = HashMap::from([

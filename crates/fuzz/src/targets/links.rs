@@ -22,7 +22,8 @@ pub(super) static POLICIES: LazyLock<[TargetPolicy; 2]> = LazyLock::new(|| {
         .map(|(base, own)| TargetPolicy::new(&schemes, base, own).expect("valid hosts"))
 });
 
-/// A target URL: what is stored is accepted again unchanged, is a header, leads to no own host, and survives L2.
+/// A target URL: the stored text is accepted again unchanged, is a valid header, leads to no host of the installation,
+/// and passes through L2 unchanged.
 pub(super) fn target_url(input: &[u8]) {
     let Some((first, rest)) = input.split_first() else { return };
     let Ok(text) = std::str::from_utf8(rest) else { return };
@@ -55,7 +56,7 @@ pub(super) fn target_url(input: &[u8]) {
     assert_eq!(CacheEntry::decode(&entry.encode()), Some(entry));
 }
 
-/// An entry of L2: it has one spelling, apart from those of negative entries of other releases.
+/// An entry of L2: it has one spelling, except the negative entries of other releases.
 pub(super) fn cache_entry(input: &[u8]) {
     let Some(entry) = bounded(input, 256, 2, || CacheEntry::decode(input)) else { return };
     assert!(entry.version >= 0);
@@ -66,7 +67,7 @@ pub(super) fn cache_entry(input: &[u8]) {
     }
 }
 
-/// A search: each spelling is short and ASCII, and the encoded one stands for the text.
+/// A search: each spelling is short and ASCII, and the encoded one decodes to the text.
 pub(super) fn link_search(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let search = match LinkSearch::parse(text) {

@@ -23,14 +23,14 @@ use crate::memory::bounded;
 /// Memory of a reader that is independent of the file: a block of the file, a record, and the ends of its fields.
 const READER_BYTES: usize = 320 * 1024;
 
-/// Bytes that the harness keeps for a byte of a file: a row of two bytes has a report of several hundred.
+/// Bytes that the harness stores for each byte of a file: a row of two bytes has a report of several hundred bytes.
 const SEEN_FACTOR: usize = 600;
 
 /// The rows of a file: for each its line, its cells, and the columns and codes of its problems.
 type Seen = Vec<(u64, Vec<String>, Vec<(String, String)>)>;
 
-/// A file of rows. Its first byte selects the format and the kind of rows, its second one the pieces in which it is
-/// read and the row after which reading continues: neither changes what is read.
+/// A file of rows after two bytes. The first byte selects the format and the kind of rows. The second one selects the
+/// size of the pieces in which the file is read, and the row after which reading continues: neither changes the result.
 pub(super) fn import_rows(input: &[u8]) {
     let [how, pieces, file @ ..] = input else { return };
     let format = match how % 4 {
@@ -117,7 +117,8 @@ fn read<T: ImportRow>(
                 assert!(!cells.iter().any(|cell| cell.contains('\0')));
                 seen.push((row.line(), cells, problems));
             }
-            // Later rows have no bounds. The error is seen as a row, so that it is compared.
+            // The bounds of later rows are uncertain, so reading ends. The error is recorded like a row, to be compared
+            // too.
             Err(error) => {
                 assert!(error.is_of_file(), "{error}");
                 assert_is_rule(&error.to_string());

@@ -19,7 +19,7 @@ pub(super) fn settings(input: &[u8]) {
     let Ok(lines) = std::str::from_utf8(input) else { return };
     let variable = |line: &str| {
         let (key, value) = line.split_once('=')?;
-        // A file's content is no part of the input.
+        // The content of a file is not part of the input.
         let is_file = key.to_ascii_uppercase().ends_with("_FILE");
         let is_secret = SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret));
         let value = value.replace("{}", if is_secret { SECRET } else { "" });

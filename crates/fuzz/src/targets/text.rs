@@ -12,7 +12,8 @@ use linnet_shortener::http::api::fuzzing::csv_cell;
 
 use super::assert_is_rule;
 
-/// A text in a CSV file: it is read back as it was, and no program takes it for a formula, whatever separates its cells.
+/// A text in a CSV file: it is read back unchanged, and no program takes it for a formula, whichever separator the
+/// program uses.
 pub(super) fn formula(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let escaped = escape_formula(text);
@@ -24,12 +25,12 @@ pub(super) fn formula(input: &[u8]) {
         assert!(!cell.starts_with(['=', '+', '-', '@']), "{escaped:?}");
     }
     assert!(!escaped.starts_with(['\t', '\r', '\n']));
-    // A cell of another program stays as it is, unless it has an apostrophe before a formula.
+    // A cell of another program is unchanged, unless it has an apostrophe before a formula.
     let cell = unescape_formula(text);
     assert!(cell == text || text.contains('\''));
     let file = [csv_cell(text), b",7\r\n".to_vec()].concat();
     assert_eq!(first_field(&file, &mut Reader::new()), escaped.as_bytes());
-    // A file with semicolons is split elsewhere, and still no cell is a formula.
+    // A program that expects semicolons splits the file at other places, and still finds no formula.
     let cell = first_field(&file, &mut ReaderBuilder::new().delimiter(b';').build());
     assert!(!cell.starts_with(b"=") && !cell.starts_with(b"+") && !cell.starts_with(b"@"));
 }
@@ -53,7 +54,7 @@ pub(super) fn field_rules(input: &[u8]) {
         }
         Err(violation) => {
             assert_is_rule(&violation.message);
-            // A cell may be spelled in more ways than a field of JSON, and in all of its own.
+            // A cell accepts every spelling that a JSON field accepts, and more.
             assert!(Time::from_json(text.into()).is_err(), "{text}");
         }
     }
@@ -68,7 +69,7 @@ pub(super) fn field_rules(input: &[u8]) {
         Ok(email) => {
             assert_eq!(email.as_str(), text);
             assert!(text.chars().count() <= 254 && !text.chars().any(char::is_whitespace));
-            // A header of an e-mail cannot be added.
+            // The address cannot add a header to an e-mail.
             assert!(!text.contains(['\r', '\n', ',', '<', '>']), "{text}");
         }
         Err(error) => assert_is_rule(&error.to_string()),

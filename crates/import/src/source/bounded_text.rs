@@ -2,7 +2,7 @@
 
 use super::MAX_ROW_BYTES;
 
-/// One byte more than a row may have distinguishes a row that is too long from one followed by white space.
+/// One byte more than a row may have, to distinguish a row that is too long from one that is followed by white space.
 const MOST_BYTES: usize = MAX_ROW_BYTES + 1;
 
 /// The beginning of a piece, with the length of the whole piece.

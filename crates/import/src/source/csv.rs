@@ -194,8 +194,8 @@ impl CsvReader {
         result == ReadRecordResult::InputEmpty
     }
 
-    /// Makes room for a longer record. Fields need no more bytes than their record in the file, so one byte more than
-    /// the limit suffices.
+    /// Grows the buffer for a longer record. The fields never need more bytes than their record in the file, so one
+    /// byte more than the limit suffices.
     fn grow(&mut self) {
         let size = (self.fields.len() * 2).min(MAX_ROW_BYTES + 1);
         self.fields.reserve_exact(size - self.fields.len());
@@ -274,7 +274,7 @@ impl<'a> Record<'a> {
     /// Returns the fields as uploaded.
     pub(super) fn write_cells(&self, cells: &mut Cells) {
         for field in self.fields() {
-            // The writer of the cell adds the protecting apostrophe again.
+            // The report writer adds the protecting apostrophe again.
             let cell = match std::str::from_utf8(field) {
                 Ok(text) => unescape_formula(text),
                 Err(_) => String::from_utf8_lossy(field),

@@ -12,8 +12,8 @@ pub const FORMAT_BYTES: usize = 4 * 1024;
 /// The delimiters, in the order in which an ambiguous header selects one.
 const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
 
-/// The format of a file whose sender has not named it. A name that ends in `.csv` or `.tsv` is believed; otherwise a
-/// JSON file begins with `[`, and NDJSON with `{`.
+/// The format of a file whose sender has not named it. A name that ends in `.csv` or `.tsv` decides. Otherwise the
+/// first character does: `[` is JSON, and `{` is NDJSON. For other characters, the ending decides; the default is CSV.
 pub fn format_of(name: &str, first: &[u8]) -> Format {
     let name = name.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
@@ -55,7 +55,7 @@ pub(super) fn first_line<R: Read + Seek>(input: &mut Input<R>) -> io::Result<&[u
     input.fill()
 }
 
-/// The name of a format that is not supported; `None` if the first bytes are of none that is known.
+/// The name of an unsupported format, with a hint; `None` if the first bytes do not identify one.
 pub(super) fn other_format(first: &[u8]) -> Option<&'static str> {
     let contains = |text: &[u8]| memchr::memmem::find(first, text).is_some();
     if is_archive(first) {

@@ -23,7 +23,7 @@ use writer::write_upload;
 
 pub use writer::Unpacker;
 
-/// Most pieces of a body that wait for the disk.
+/// The maximum number of pieces of a body that wait for the disk.
 const PIECES_IN_FLIGHT: usize = 4;
 /// Longest time without data within an upload.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,15 +34,15 @@ pub const SUFFIX: &str = ".rows";
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// The connection ended before the body.
-    #[error("the upload ended before its end")]
+    #[error("the upload is incomplete: the connection ended before the body")]
     Incomplete,
     /// No data arrived for [`IDLE_TIMEOUT`].
     #[error("the upload sent no data for {} s", IDLE_TIMEOUT.as_secs())]
     TimedOut,
-    /// The body is slower than its least rate.
+    /// The body arrives more slowly than its minimum rate.
     #[error("the upload sent less than {bytes_per_s} bytes/s for {window_s} s")]
     TooSlow {
-        /// The least rate, in bytes per second.
+        /// The minimum rate, in bytes per second.
         bytes_per_s: u64,
         /// The time over which it is measured, in seconds.
         window_s: u64,

@@ -17,7 +17,7 @@ use super::{Piece, Upload, UploadError};
 
 /// Bytes between two checks of the free space.
 const CHECK_SPACE_EVERY: u64 = 8 * 1024 * 1024;
-/// Content that an upload of any size may have, in bytes.
+/// Content that a compressed upload may have in addition to `expansion` times its size, in bytes.
 const FREE_EXPANSION: u64 = 1024 * 1024;
 pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -98,7 +98,7 @@ enum Sink<W: Write> {
 }
 
 impl<W: Write> Sink<W> {
-    /// Writes a piece. `allowed` is the most content of the body so far, if it is compressed.
+    /// Writes a piece. `allowed` is the maximum content of the body so far, in bytes, if it is compressed.
     fn write(self, bytes: &[u8], allowed: u64) -> io::Result<Self> {
         match self {
             Self::Undecided(mut first, output) => {
@@ -147,11 +147,11 @@ struct Bounded<W> {
     written: u64,
     limit: u64,
     expansion: u64,
-    /// Most bytes for the compressed body so far.
+    /// The maximum content of the compressed body so far, in bytes.
     allowed: u64,
 }
 
-/// Errors of outputs, inside an [`io::Error`] because the decoder only passes those on.
+/// Errors of outputs. They are wrapped in an [`io::Error`], because the decoder returns only those.
 #[derive(Debug, thiserror::Error)]
 enum BoundError {
     #[error("too large")]

@@ -40,7 +40,7 @@ fn must_07_a_stale_bus_flushes_the_cache_and_shortens_ttls() {
     cache.flush();
     assert!(!is_cached(&cache, "abc"));
     cache.fill("def", entry(1), before_stale);
-    assert!(!is_cached(&cache, "def"), "a fill from before the bus went stale is not kept");
+    assert!(!is_cached(&cache, "def"), "a fill that began before the bus became stale is not kept");
     cache.fill("ghi", entry(1), cache.ticket("ghi"));
     assert!(is_cached(&cache, "ghi"));
     assert!(cache.get("ghi", Instant::now() + Duration::from_millis(950)).is_none());

@@ -1,8 +1,8 @@
-//! The budget of misses: how many codes that do not exist one client may request.
+//! The budget of misses, which limits how many codes without a link one client may request.
 //!
 //! A client that guesses codes misses nearly always. Beyond its budget it gets 429 for every code, hits
-//! included: otherwise its hits would stand out. A visitor who follows existing links costs one atomic
-//! load while no client is over its budget.
+//! included. Otherwise its hits would differ from its misses. While no client is over its budget, a visit to an
+//! existing link costs one atomic load.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,7 @@ pub struct MissBudget {
     over_count: AtomicUsize,
 }
 
-/// Most clients in `over`. A further client over its budget gets 429 only for misses.
+/// The maximum number of clients in `over`. A further client over its budget gets 429 only for misses.
 const MAX_OVER: usize = 10_000;
 
 impl MissBudget {

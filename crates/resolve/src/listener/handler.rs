@@ -45,7 +45,7 @@ async fn resolve(
     began: Instant,
 ) -> Result<HttpResponse, Refusal> {
     let mut buffer = [0; MAX_CODE_LENGTH];
-    // A path that can be no code is no guess: browsers and crawlers request many by themselves.
+    // A path that cannot be a code does not count as a guess: browsers and crawlers request many such paths.
     let Some(code) = code_of(request.uri().path(), &mut buffer) else {
         return Err(Refusal::NotFound(Absence::Unknown));
     };
@@ -74,7 +74,7 @@ async fn resolve(
         },
         Resolution::Limited => redirect_limited(request, state, code, version, visit).await,
         Resolution::Negative(Absence::Unknown) => Err(state.guess(request)),
-        // The code of a link that has ended is no guess: it is printed somewhere.
+        // The code of a link that has ended does not count as a guess: it was published.
         Resolution::Negative(absence) => Err(Refusal::NotFound(*absence)),
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! * Only a person's visit uses up a click ([`ClickKind::uses_up_a_click`]).
-//! * A link that had no limit before counts against it after `links.limit_settle_ms`. The clicks that were on their way have
-//!   been counted by then, so they use up the limit too. Visitors wait for that.
-//! * A click is used up only if its redirect is sent: it is given back if the visitor no longer waits.
+//! * When a link gets its first limit, visitors wait for `links.limit_settle_ms`. Clicks from before the limit have
+//!   reached the row by then, so they count against the limit too.
+//! * A click is used up only if its redirect is sent. If the visitor no longer waits, the click is given back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{Absence, Redirect};
 
-/// Redirects a link that L1 has as limited, in this version.
+/// Redirects a link whose entry in L1 has this version and the resolution `Limited`.
 pub(super) async fn redirect_limited(
     request: &HttpRequest,
     state: &ResolveState,
@@ -43,7 +43,7 @@ pub(super) async fn redirect_limited(
         found = in_time(state, read(state, code, visit, kind)).await?;
     }
     let Some(click) = found else {
-        // In either case the row has not changed: an edit would have raised the version.
+        // The link is used up or has expired. If an edit is the reason, its higher version replaces this entry.
         state.resolver.remember_end(code, version, Absence::UsedUp, ticket).await;
         return Err(Refusal::NotFound(Absence::UsedUp));
     };
@@ -68,7 +68,7 @@ async fn settles_in(state: &ResolveState, code: &str) -> Result<Option<Duration>
     Ok(state.resolver.store.limit_settles_in(code).await?)
 }
 
-/// The link, with one click less if a person visits it; `None` if it has none left.
+/// Reads the link, and uses up one of its clicks if a person visits it. `None` if no click is left.
 async fn read(
     state: &ResolveState,
     code: &str,
@@ -93,7 +93,7 @@ async fn read(
     }
     let (sender, receiver) = oneshot::channel();
     let consume = consume(store.clone(), Arc::clone(&state.limited), code.to_owned(), sender);
-    // A task of its own, because a visitor who leaves ends the request, but not the statement.
+    // Runs in its own task. When the visitor disconnects, the request ends, but the statement may still use up a click.
     actix_web::rt::spawn(consume);
     receiver.await.map_err(|_| Refusal::Unavailable)?.map_err(Refusal::from)
 }
@@ -111,7 +111,7 @@ async fn consume(
         return;
     }
     let used = store.consume_click(&code).await;
-    // A row that no release writes: its target is no valid header.
+    // No release writes a row whose target is not a valid header.
     let is_usable = !matches!(&used, Ok(Some(click)) if redirect_of(click).is_none());
     let unsent = match used {
         used if is_usable => sender.send(used).err(),

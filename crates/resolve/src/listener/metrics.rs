@@ -60,7 +60,7 @@ impl ResolveOutcome {
             Self::TooManyMisses => Some("429"),
             Self::BadMethod => Some("405"),
             Self::Unavailable => Some("503"),
-            // Its 503 is an answer to the browser and no failure, so it must not use up an error budget.
+            // Its 503 is meant for the browser and is not a failure, so it must not use up an error budget.
             Self::PrefetchRefused => None,
         }
     }

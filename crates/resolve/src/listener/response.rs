@@ -39,7 +39,7 @@ impl From<LookupError> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, "limited link not read");
+        tracing::warn!(error, "link with a click limit not read");
         Self::Unavailable
     }
 }

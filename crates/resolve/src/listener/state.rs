@@ -53,7 +53,7 @@ pub struct ResolveState {
     pub permanent_max_age_s: u32,
     /// The clock for expiry and for the time of clicks.
     pub clock: Clock,
-    /// One redirect in this many is logged; 0 logs none.
+    /// One redirect or miss in this many is logged; 0 logs none.
     pub log_sample: u32,
     /// Responses until the next one that is logged.
     pub until_logged: Cell<u32>,
@@ -71,7 +71,7 @@ pub(super) enum Visit {
 }
 
 impl ResolveState {
-    /// Charges the request for the code of no link to its client, and returns the refusal.
+    /// Charges a request for a code without a link to the budget of its client, and returns the refusal.
     pub(super) fn guess(&self, request: &HttpRequest) -> Refusal {
         match client_of(request).map(|client| self.budget.take(client)) {
             Some(Err(seconds)) => Refusal::TooManyMisses(seconds),

@@ -16,7 +16,7 @@ pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), Admi
         .iter()
         .map(|word| {
             Scope::parse(word.trim())
-                .ok_or_else(|| bad("scopes", format!("must be scopes; `{word}` is none")))
+                .ok_or_else(|| bad("scopes", format!("must have known scopes, not `{word}`")))
         })
         .collect::<Result<_, _>>()?;
     let name = bounded_text(&arguments.name, ApiKey::MAX_NAME)

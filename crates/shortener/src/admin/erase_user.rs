@@ -11,7 +11,7 @@ pub(super) async fn run(store: &Store, arguments: &EraseUser) -> Result<(), Admi
     if store.delete_user(arguments.id, Visibility::All, None).await? {
         eprintln!("user {}: name, address, keys and links deleted", arguments.id);
     } else {
-        eprintln!("no user has the id {}: erasing what is left of it", arguments.id);
+        eprintln!("no user has the id {}: erasing its remaining data", arguments.id);
     }
     let ErasureCounts { links, events, clicks, roll_ups } =
         store.erase_user_history(arguments.id).await?;

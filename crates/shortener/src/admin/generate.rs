@@ -2,8 +2,8 @@
 //!
 //! * The clicks are in batches, as redirects record them. The code of the worker writes the batches, so
 //!   raw rows, roll-ups and unique visitors are the same as for real clicks.
-//! * Clicks are drawn hour by hour and each group ends with its day, so memory does not grow with their
-//!   number.
+//! * Clicks are generated hour by hour, and no group continues into the next day, so memory does not grow with the
+//!   number of clicks.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -33,7 +33,7 @@ use super::{
 const LINKS_AT_ONCE: u32 = 5_000;
 /// The number of clicks in one batch, which is the publisher's limit.
 const BATCH_CLICKS: usize = 1_000;
-/// A month is folded a week after its end, so clicks of this many days are in no folded month.
+/// Workers fold a month a week after its end, so the clicks of the last seven days are in no folded month.
 const MAX_STREAM_DAYS: u32 = 7;
 
 /// Generates the links, then the clicks.

@@ -22,7 +22,7 @@ use super::{
 /// The maximum number of bad rows that are reported individually. Further bad rows are only counted.
 const MAX_REPORTED: u64 = 1_000;
 
-/// Imports the files, in the order in which rows refer to each other.
+/// Imports users, then links, then events, because links refer to users, and events refer to both.
 pub(super) async fn run(
     settings: &Settings,
     store: &Store,
@@ -114,7 +114,7 @@ impl Importer<'_> {
         for BadRow { line, problems, .. } in rows {
             self.bad += 1;
             if self.bad == MAX_REPORTED + 1 {
-                say("further bad rows are counted only");
+                say("further bad rows are only counted");
             }
             if self.bad > MAX_REPORTED {
                 continue;

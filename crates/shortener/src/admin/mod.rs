@@ -38,7 +38,8 @@ pub enum AdminCommand {
     /// Runs a maintenance task now, in this process, and prints its result. Workers also run every task on
     /// its schedule.
     RunTask(RunTask),
-    /// Takes a link down. Only `restore-link` activates it again; its code is never free again.
+    /// Takes a link down. It stays inactive until `restore-link` or the API ends the takedown. If it is
+    /// deleted, its code is banned.
     TakeDown {
         /// The link's short code.
         code: String,
@@ -59,7 +60,7 @@ pub enum AdminCommand {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Ends the ban of a host. Its links stay taken down.
+    /// Ends the ban of a host. The links to it stay taken down.
     UnbanHost {
         /// The host name or address.
         host: String,
@@ -162,7 +163,7 @@ pub struct ListJobs {
     /// Only the dead-letter queue.
     #[arg(long)]
     pub dead: bool,
-    /// Longest list.
+    /// The maximum number of jobs in the list.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub limit: i64,
 }
@@ -201,7 +202,7 @@ pub struct RunTask {
     /// Name of the task.
     #[arg(value_parser = run_task::task_names())]
     pub name: String,
-    /// Longest wait for a run in another process, in seconds.
+    /// Longest wait while another process runs the task, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(..=3_600))]
     pub wait: u64,
@@ -222,7 +223,7 @@ pub enum AdminError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The random number generator of the operating system failed.
-    #[error("the operating system has no random numbers")]
+    #[error("the operating system returned no random numbers")]
     Random(#[from] rand::rngs::SysError),
     /// A file cannot be read.
     #[error("cannot read {file}")]

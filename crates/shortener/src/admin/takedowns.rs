@@ -1,4 +1,5 @@
-//! `admin take-down` and its relatives: takedowns of links, bans of hosts and codes.
+//! Takedowns of links, and bans of hosts and codes: `admin take-down`, `restore-link`, `ban-host`, `unban-host`,
+//! `ban-code` and `release-code`.
 
 use linnet_domain::{
     MAX_REASON, ShortCode, host_name,

@@ -98,7 +98,7 @@ async fn look_up_key(
     let not_found = || ApiError::not_found("key");
     let request: KeyLookupRequest<'_> = serde_json::from_slice(&body).map_err(|_| not_found())?;
     if request.key.starts_with(stream_token::PREFIX) {
-        // An expired token too: the gateway verifies open streams with the token that opened them.
+        // Accepts an expired token too, because the gateway verifies open streams with the token that opened them.
         let token = StreamToken::parse(&request.key).filter(|token| token.is_authentic(&service));
         let id = token.ok_or_else(not_found)?.key_id().to_owned();
         let key = state.store.find_key(&id, Visibility::All).await?.ok_or_else(not_found)?;

@@ -103,8 +103,8 @@ async fn write_rows(connection: &mut PgConnection, rows: &[ClickRow]) -> Result<
 
 /// Locks the roll-ups of these shards until the end of the transaction.
 ///
-/// * Every group contains the most clicked links. Without the lock, two groups would wait for each other row by row.
-///   The clicks themselves are written without it.
+/// * Every group contains the most clicked links. Without the lock, two groups would wait for each other at each of
+///   these rows. The clicks themselves are written without the lock.
 /// * The day of a link is read and then replaced, so no other transaction may change it in between. It must be read by
 ///   a later statement of the transaction, which at READ COMMITTED sees the data of the previous holder.
 /// * Workers of releases without shards take the shared lock exclusively.

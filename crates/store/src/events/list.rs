@@ -10,7 +10,7 @@ use linnet_domain::{
 
 use super::super::{Store, StoreError};
 
-/// The most bytes of details in one page, so that a page of the largest details needs little memory.
+/// The maximum size of all details of one page, in bytes. It bounds the memory of a page.
 const MAX_PAGE_BYTES: i64 = 1024 * 1024;
 
 /// One page of events.

@@ -66,7 +66,7 @@ impl RowOutcome {
     }
 }
 
-/// The result of writing a chunk. It is boxed, because the compiler needs half a minute for the unboxed future.
+/// The result of writing a chunk. It is boxed, because compiling the unboxed future takes half a minute.
 pub type WriteFuture<'a> = BoxFuture<'a, Result<Vec<RowOutcome>, StoreError>>;
 
 /// A kind of row that is written in chunks.

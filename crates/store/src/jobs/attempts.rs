@@ -1,4 +1,4 @@
-//! Attempts: a worker claims a job for the time of a lease, renews the lease, and ends the attempt.
+//! Attempts: a worker claims a job with a lease, renews the lease, and ends the attempt.
 //!
 //! A worker loses its job if the lease expires and another worker claims the job, or if the job is cancelled. Every
 //! statement here checks that the job still belongs to the worker.
@@ -33,7 +33,7 @@ pub struct JobRun {
     pub dry_run: bool,
     /// The columns in which the word `null` clears the field.
     pub null_columns: Vec<String>,
-    /// The file name in the upload directory.
+    /// The file name in the upload area.
     pub upload: String,
     /// Bytes of the upload that are processed.
     pub resume_offset: i64,
@@ -48,13 +48,13 @@ pub struct JobRun {
 pub enum JobClaim {
     /// The job belongs to this worker.
     Claimed(Box<JobRun>),
-    /// The job is queued, but its owner's limit is reached or it has to wait for a retry.
+    /// The job is queued, but it has to wait for a retry, or its owner has reached the limit of running jobs.
     NotYet,
     /// Another worker runs the job, or it is finished or deleted.
     NotClaimable,
 }
 
-/// The way in which a failed attempt ends.
+/// The consequence of a failed attempt.
 #[derive(Debug, Clone, Copy)]
 pub enum AttemptEnd {
     /// Another attempt follows after this time.
@@ -66,7 +66,7 @@ pub enum AttemptEnd {
 }
 
 impl Store {
-    /// Claims a job for the time of `lease`, unless its owner has `per_user` running jobs.
+    /// Claims a job with a lease that expires after `lease`, unless its owner has `per_user` running jobs.
     pub async fn claim_job(
         &self,
         id: JobId,
@@ -171,8 +171,8 @@ impl Store {
     }
 }
 
-/// Starts an attempt of a job that is due or whose lease has expired. `None` if it is neither, or if the owner's limit
-/// is reached.
+/// Starts an attempt of a job that is queued and need not wait for a retry, or whose lease has expired. `None` for any
+/// other job, and if the owner has `per_user` running jobs.
 async fn start_attempt(
     connection: &mut PgConnection,
     id: JobId,

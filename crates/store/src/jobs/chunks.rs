@@ -40,9 +40,9 @@ pub struct ChunkProgress {
 /// Limits of the reports of bad rows. Further bad rows are only counted.
 #[derive(Debug, Clone, Copy)]
 pub struct ReportLimits {
-    /// Most reports of one job.
+    /// The maximum number of reports of one job.
     pub per_job: usize,
-    /// Most bytes of the reports of all jobs of one owner. Jobs without an owner share one limit.
+    /// The maximum size of the reports of all jobs of one owner, in bytes. Jobs without an owner share one limit.
     pub bytes_per_user: i64,
 }
 

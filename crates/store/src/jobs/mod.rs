@@ -32,7 +32,7 @@ pub struct JobLimits {
     pub per_user: i64,
     /// Bytes of the uploads of each owner's active jobs.
     pub bytes_per_user: i64,
-    /// Running jobs of each owner. The queue in Redis holds as many notices for an owner's jobs of one lane.
+    /// Running jobs of each owner. At most as many notices for the owner's jobs are in each lane of the queue in Redis.
     pub running_per_user: i64,
 }
 
@@ -41,7 +41,8 @@ pub struct JobLimits {
 pub struct CreatedJob {
     /// The job.
     pub job: Job,
-    /// Whether to publish a notice now. The dispatcher publishes it later for a job that waits for its owner's others.
+    /// Whether the caller publishes a notice now. Otherwise the job waits for other jobs of its owner, and the
+    /// dispatcher publishes the notice later.
     pub is_announced: bool,
 }
 
@@ -215,8 +216,9 @@ impl Store {
 
 /// [`Store::create_job`] on a given connection.
 ///
-/// Lanes run notices in the order of their arrival. So that many jobs of one owner do not precede another owner's job,
-/// no more of them are announced than may run; each one that ends is followed by a notice behind those of others.
+/// Lanes handle notices in the order of arrival. If all jobs of one owner were announced at once, they would all run
+/// before a later job of another owner. At most `running_per_user` of them are therefore announced at a time. When one
+/// ends, the dispatcher announces the owner's next job, behind the notices of other owners.
 pub(super) async fn create_job_on(
     connection: &mut PgConnection,
     new: &NewJob,

@@ -24,15 +24,19 @@ pub struct JobCounts {
 }
 
 impl Store {
-    /// Marks the due jobs as announced and returns them with their lanes, the owners in turns. A job is due if it is
-    /// queued, need not wait for a retry, and its owner has fewer than `per_user` jobs that run or are announced in its
-    /// lane; or if its lease has expired. A job with an expired lease is due again after `reannounce_after`.
+    /// Marks the due jobs as announced and returns them with their lanes. Owners take turns in the order.
+    ///
+    /// * A job is due if it is queued and need not wait for a retry, or if its lease has expired.
+    /// * A job with an expired lease is due again after `reannounce_after`.
+    /// * At most `per_user` jobs of an owner run in all lanes or are announced in the job's lane. Further jobs are not
+    ///   due.
     pub async fn due_jobs(
         &self,
         per_user: i64,
         reannounce_after: Duration,
     ) -> Result<Vec<(JobId, Lane)>, StoreError> {
-        // Ids are at least 1. Without COALESCE, the join could not be hashed, and took 3 s with 200 owners.
+        // Ids are at least 1, so 0 is no owner. COALESCE makes the join hashable: with `IS NOT DISTINCT FROM` it would
+        // take 3 s with 200 owners.
         let query = sqlx::query!(
             r#"WITH load AS (
                SELECT user_id, count(*) FILTER (WHERE state = 'running') AS running,
@@ -76,8 +80,8 @@ impl Store {
         Ok(query.fetch_one(&self.pool).await?)
     }
 
-    /// Marks the jobs of [`Store::count_unclaimed_announcements`] as not announced, because Redis has lost them.
-    /// Returns their number.
+    /// Marks queued jobs that were announced at least `age` ago as not announced, because Redis has lost the notices.
+    /// Returns the number of jobs.
     pub async fn reset_announcements(&self, age: Duration) -> Result<u64, StoreError> {
         let query = sqlx::query!(
             "UPDATE jobs SET announced_at = NULL

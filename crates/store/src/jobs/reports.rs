@@ -8,7 +8,7 @@ use linnet_domain::{JobId, RowProblem, RowReport};
 use super::super::{Store, StoreError, columns::column};
 
 impl Store {
-    /// Up to `limit` reports of a job with numbers above `after`, in order, after the first `offset`.
+    /// Up to `limit` reports of a job with numbers above `after`, in the order of numbers. Skips the first `offset`.
     pub async fn job_reports(
         &self,
         job_id: JobId,

@@ -77,7 +77,7 @@ impl Store {
     }
 
     /// Creates a link, or returns an existing one of the same owner that has the same target URL and status, no limits,
-    /// and the title if one is given. Links without an owner belong to unknown people and are never returned.
+    /// and the title if one is given. A link without an owner is never returned, because its creator is unknown.
     /// Concurrent calls with the same owner and target wait for each other.
     pub async fn create_or_reuse_link(&self, new: &NewLink) -> Result<LinkCreation, StoreError> {
         let mut transaction = self.pool.begin().await?;
@@ -125,7 +125,7 @@ pub(in super::super) async fn create_link_on(
             }
             return Ok(LinkCreation::New(link));
         }
-        // With a free custom code, the next id of the sequence was taken by an imported row.
+        // If the custom code is free, an imported row has the next id of the sequence.
         if new.short_code.is_some() && code_exists(connection, &code).await? {
             break;
         }

@@ -38,8 +38,8 @@ macro_rules! takedown_query {
 }
 
 impl Store {
-    /// Takes a link down. `actor` is the administrator, if known. A further takedown only changes the reason. `None` if
-    /// no link has the id.
+    /// Takes a link down. `actor` is the administrator, if known. If the link is taken down already, only the reason
+    /// changes. `None` if no link has the id.
     pub async fn take_down(
         &self,
         id: LinkId,

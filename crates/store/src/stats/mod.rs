@@ -4,9 +4,10 @@
 //!   the visibility. Then the queries of the series and of the lists of values run concurrently.
 //! * An hour counts in the interval in which it begins. Days and weeks in UTC come from the roll-up by day, which has
 //!   one row instead of 24.
-//! * Visitors and values are kept by UTC day. Such a day counts in the interval of its noon, so that each day of a time
-//!   zone gets the UTC day with which it shares most hours.
-//! * Values of folded months ([`Store::fold_click_month`]) are read as one row. Folding changes only the speed.
+//! * Visitors and values are stored by UTC day. A UTC day counts in the interval that contains its noon, so that each
+//!   day of a time zone gets the UTC day with which it shares most hours.
+//! * Values of folded months ([`Store::fold_click_month`]) are read as one row per month. Folding changes only the
+//!   speed.
 
 mod months;
 
@@ -25,7 +26,7 @@ use super::{Store, StoreError};
 /// Why statistics cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum StatsError {
-    /// The query has no range.
+    /// The range of the query is not valid.
     #[error(transparent)]
     Range(#[from] RangeError),
     /// A database error.

@@ -10,8 +10,8 @@ use super::super::{Store, StoreError};
 impl Store {
     /// Folds the next month that ended at least a week ago, and returns its first day. `None` if no month is due.
     ///
-    /// After a week no batch of clicks can arrive again. Clicks that arrive even later count in the totals, but without
-    /// values. Concurrent calls fold a month once.
+    /// After a week no batch of clicks can be delivered again. A click that is written later still counts in the
+    /// totals, but not in the values. Concurrent calls fold a month once.
     pub async fn fold_click_month(&self) -> Result<Option<NaiveDate>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         // A month of many links takes seconds.

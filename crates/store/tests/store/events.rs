@@ -215,7 +215,7 @@ async fn a_click_is_listed_as_an_event_without_a_user(pool: PgPool) {
 #[sqlx::test(migrations = "../../migrations")]
 async fn must_25_a_page_of_large_details_ends_early_and_loses_no_event(pool: PgPool) {
     let scene = scene(&pool).await;
-    // As an older release accepted them: 15 events of 600 kB, and one of 2 MB, which has a page of its own.
+    // Rows of an older release may have such details: 15 events of 600 kB, and one of 2 MB, which fills a page alone.
     sqlx::query("DELETE FROM events").execute(&pool).await.unwrap();
     sqlx::query(
         "INSERT INTO events (url_id, event_type, timestamp, details)

@@ -59,7 +59,7 @@ async fn must_26_hundred_queued_jobs_of_one_user_do_not_delay_one_of_another(poo
     for _ in 0..100 {
         hers.push(notices.create(&store, Some(ada), false).await);
     }
-    // Jobs without an owner are those of one more user.
+    // All jobs without an owner count as the jobs of one more user.
     let mut others = Vec::new();
     for name in ["bob", "eve"] {
         let user = create_user(&store, name).await.id;
@@ -139,7 +139,7 @@ async fn small_job_is_announced_while_large_jobs_of_its_owner_wait_for_their_lan
     }
     assert_eq!(notices.0.len(), 2);
     let small = notices.create(&store, Some(ada), false).await;
-    assert_eq!(notices.0.last(), Some(&small), "the lane of small jobs may be idle");
+    assert_eq!(notices.0.last(), Some(&small), "the lane of small jobs may have no other job");
     // Running jobs count in both lanes.
     claim(&store, notices.0[0], "w", LEASE).await;
     claim(&store, small, "w", LEASE).await;
@@ -175,7 +175,7 @@ async fn must_26_stored_row_errors_of_all_jobs_of_a_user_are_limited_in_bytes(po
         stored.push(store.job_reports(id, 0, 100, 0).await.unwrap().len());
     }
     assert_eq!(stored, [2, 1, 0, 2, 3, 0]);
-    // A job that is deleted gives its room back.
+    // The reports of a deleted job no longer count.
     sqlx::query("DELETE FROM jobs WHERE user_id = $1")
         .bind(ada.get())
         .execute(&pool)

@@ -74,7 +74,7 @@ async fn must_16_deletion_of_a_user_revokes_the_keys_that_its_keys_made(pool: Pg
         let query = "SELECT count(*) FROM cache_invalidations WHERE kind = 'key' AND subject = $1";
         let rows: i64 =
             sqlx::query_scalar(query).bind(secret.id().as_str()).fetch_one(&pool).await.unwrap();
-        assert!(rows >= 1, "the gateways learn of it");
+        assert!(rows >= 1, "the gateways are notified");
     }
 }
 

@@ -69,12 +69,12 @@ async fn must_05_clicks_count_against_a_new_limit_after_it_has_settled(pool: PgP
     assert!(store.consume_click("limited").await.unwrap().is_none());
     let wait = store.limit_settles_in("limited").await.unwrap().unwrap();
     assert!(wait <= Duration::from_secs(2));
-    // The clicks from before arrive, and use the limit up.
+    // The clicks from before the limit reach the row and use up the limit.
     sqlx::query("UPDATE urls SET clicks = clicks + 5").execute(&pool).await.unwrap();
     assert_eq!(store.limit_settles_in("limited").await.unwrap(), None);
     assert!(store.consume_click("limited").await.unwrap().is_none());
 
-    // A change of the limit takes effect at once, because each click has been counted at once.
+    // A change of an existing limit takes effect at once, because every click under a limit is counted at once.
     sqlx::query("UPDATE urls SET limit_counts_from = now()").execute(&pool).await.unwrap();
     store.update_link(link.id, Visibility::All, None, &limit(Some(6))).await.unwrap();
     assert_eq!(store.limit_settles_in("limited").await.unwrap(), None);

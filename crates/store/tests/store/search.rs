@@ -76,7 +76,7 @@ async fn search_finds_targets_by_what_people_type(pool: PgPool) {
     }
 }
 
-/// As for the other spellings, an index bounds the time.
+/// An index bounds the time of this spelling too.
 #[sqlx::test(migrations = "../../migrations")]
 async fn search_for_a_part_of_a_host_uses_an_index(pool: PgPool) {
     let mut transaction = pool.begin().await.unwrap();
@@ -89,7 +89,7 @@ async fn search_for_a_part_of_a_host_uses_an_index(pool: PgPool) {
     assert!(plan.contains("urls_search_idx") && plan.contains("urls_idn_search_idx"), "{plan}");
 }
 
-/// Punycode that no browser accepts comes from rows of other programs only. It stays as it is, and never fails.
+/// Only rows of other programs contain Punycode that no browser accepts. It is returned unchanged, without an error.
 #[sqlx::test(migrations = "../../migrations")]
 async fn malformed_punycode_stays_as_it_is(pool: PgPool) {
     for (url, wanted) in [

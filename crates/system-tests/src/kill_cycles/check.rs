@@ -17,7 +17,8 @@ use crate::{Stack, eventually, within};
 const DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
 /// A killed shortener loses the clicks of its flush interval (0.2 s) and of the batch that it was sending.
 const SHORTENER_LOSES_S: f64 = 1.0;
-/// A killed Redis loses at most the last second of its append-only file. Clicks wait up to a flush interval before.
+/// A killed Redis loses at most the last second of its append-only file. The clicks in it are up to a flush interval
+/// older.
 const REDIS_LOSES_S: f64 = 1.5;
 
 /// Waits until every job has ended and every click is recorded.
@@ -28,7 +29,7 @@ pub(super) async fn wait_until_idle(stack: &Stack) {
     wait_for_clicks(&mut database).await;
 }
 
-/// Compares an idle installation. Returns the totals without those of the kills.
+/// Compares the records with an idle installation. Returns the totals, except the numbers of kills.
 pub(super) async fn check(stack: &Stack, clients: &Clients, kills: &[Kill]) -> Totals {
     let mut database = stack.database().await;
     let records = std::mem::take(&mut *clients.ledger.lock());
@@ -221,7 +222,8 @@ async fn check_limits(
     }
 }
 
-/// Clicks by route: between the redirects less the stated losses, and the redirects plus the visits without a response.
+/// Compares the clicks of each route: at least the redirects minus the stated losses, at most the redirects plus the
+/// visits without a response.
 async fn check_clicks(
     database: &mut PgConnection,
     records: &Records,

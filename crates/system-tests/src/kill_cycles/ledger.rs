@@ -1,4 +1,4 @@
-//! The knowledge of a round's clients: every acknowledged write, and every request without a response.
+//! The records of a round's clients: every acknowledged write, and every request without a response.
 //!
 //! A request without a successful response may have been executed. The ledger keeps both outcomes as allowed.
 
@@ -79,7 +79,7 @@ pub(super) struct ImportRecord {
     pub(super) rows: i64,
 }
 
-/// Everything that the clients of a round know.
+/// The records of all clients of a round.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     pub(super) links: Vec<LinkRecord>,

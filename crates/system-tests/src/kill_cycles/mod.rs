@@ -1,4 +1,4 @@
-//! Kills random processes under load, and compares every acknowledged write with what is there afterwards.
+//! Kills random processes under load, and compares every acknowledged write with the stored state afterwards.
 //!
 //! A **cycle** kills one process (gateway, shortener, worker, Redis, PostgreSQL or nginx) with `SIGKILL`, starts it
 //! again after a random time, and waits until the installation has recovered. A **round** is a stack with a number of
@@ -56,9 +56,9 @@ pub struct Totals {
     pub checked_reads: u64,
     /// Redirects of counted links.
     pub clicks: u64,
-    /// Clicks that are missing, and that ARCHITECTURE allows to be missing.
+    /// Missing clicks within the losses that ARCHITECTURE states.
     pub clicks_lost_as_stated: u64,
-    /// Violations: lost or repeated writes, stale responses, and clicks that are missing or repeated beyond the table.
+    /// Violations: lost or repeated writes, stale responses, and missing or repeated clicks beyond the stated losses.
     pub violations: Vec<String>,
 }
 
@@ -158,7 +158,7 @@ async fn start_stack() -> Stack {
         .env("LINNET__JOBS__LEASE_MS", 2_000)
         .env("LINNET__JOBS__RETRY_MS", 50)
         .env("LINNET__JOBS__FREE_BYTES", 0)
-        // Attempts without progress are the rule here, and a dead letter would need an operator.
+        // Attempts without progress are frequent here, and a dead letter would need an operator.
         .env("LINNET__JOBS__MAX_ATTEMPTS", 20)
         .start()
         .await

@@ -106,8 +106,8 @@ fn children_of(pid: u32) -> Vec<Pid> {
     pids.filter_map(Pid::from_raw).collect()
 }
 
-/// Waits until every process is ready and every invalidation bus is live. The limits of the freshness bound name faults
-/// of two stores at once, which a cycle must not cause.
+/// Waits until every process is ready and every invalidation bus is live. The bound of one second does not hold during
+/// simultaneous faults of two stores, which a cycle must not cause.
 async fn wait_for_recovery(stack: &Stack) {
     within(RECOVERY_TIMEOUT, "the installation to recover", || async {
         for shortener in &stack.shorteners {

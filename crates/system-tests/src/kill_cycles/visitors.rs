@@ -65,7 +65,7 @@ pub(super) async fn read_links(clients: Arc<Clients>, number: usize) {
         tokio::time::sleep(Duration::from_millis(rng.random_range(1..15))).await;
         let picked = {
             let records = clients.ledger.lock();
-            // Mostly the latest links, which change.
+            // Mostly opens the latest links, which the writers change.
             let count = records.links.len();
             let from = if rng.random_bool(0.8) { count.saturating_sub(120) } else { 0 };
             (count > 0).then(|| rng.random_range(from..count))

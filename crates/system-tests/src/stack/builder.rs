@@ -169,7 +169,7 @@ impl Builder {
         self
     }
 
-    /// Gives each shortener an upload folder on its own disk of this size, such as `2m`. Other processes
+    /// Gives each shortener an upload area on its own disk of this size, such as `2m`. Other processes
     /// do not see the disk. The machine must allow user and mount namespaces.
     #[must_use]
     pub fn upload_disk(mut self, size: &'static str) -> Self {

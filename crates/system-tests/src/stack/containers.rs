@@ -1,4 +1,4 @@
-//! The memory limits and the settings of the containers, for tests of what they withstand. A test compares them with
+//! The memory limits and the settings of the containers, for tests of overload. A test compares them with
 //! `deploy/compose.yaml`.
 
 const MIB: u64 = 1024 * 1024;
@@ -25,7 +25,7 @@ pub const CONTAINER_LIMITS: MemoryLimits = MemoryLimits {
     worker: Some(80 * MIB),
 };
 
-/// The settings that make the processes fit.
+/// The settings that make the processes fit their limits.
 pub const CONTAINER_SETTINGS: &[(&str, &str)] = &[
     ("LINNET__GATEWAY__MEMORY_BYTES", "50331648"),
     ("LINNET__GATEWAY__SERVER_THREADS", "2"),
@@ -50,7 +50,7 @@ pub const CONTAINER_SETTINGS: &[(&str, &str)] = &[
     ("LINNET__WORKER__MEMORY_BYTES", "83886080"),
 ];
 
-/// The variables of nginx that do the same. With the number of worker processes, they bound its connections.
+/// The variables that make nginx fit. With the number of worker processes, they bound its connections.
 pub const CONTAINER_NGINX: &[(&str, &str)] = &[
     ("LINNET_NGINX_WORKERS", "2"),
     ("LINNET_NGINX_WORKER_CONNECTIONS", "1600"),

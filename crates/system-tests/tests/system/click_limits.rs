@@ -103,7 +103,7 @@ async fn must_30_only_a_person_uses_up_a_click_and_gets_in_after_any_other() {
     let path = format!("/{}", link["short_code"].as_str().unwrap());
     let prefetch = visitor.get(&path).header("sec-purpose", "prefetch;prerender").send().await;
     assert_eq!(prefetch.status, 302);
-    // Refused prefetches are counted, and are no errors.
+    // Refused prefetches are counted, but not as errors.
     let metrics = stack.shortener_metrics(0).await;
     let metrics_1 = stack.shortener_metrics(1).await;
     let sum = |name: &str, labels: &[(&str, &str)]| {
@@ -158,7 +158,7 @@ async fn must_05_a_new_limit_counts_the_clicks_that_are_on_their_way() {
         let (id, code) = (&link["id"], link["short_code"].as_str().unwrap());
         let (redirected, ..) = visit_concurrently(&stack, code).await;
         assert_eq!(redirected, VISITORS);
-        // Within a second of the clicks, so most are not in the row yet.
+        // Follows the clicks within a second, so most of them have not reached the row yet.
         let change = json!({"max_clicks": VISITORS + 3});
         let response = if is_bulk {
             let body = json!({"ids": [id], "change": change});

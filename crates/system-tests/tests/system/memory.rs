@@ -1,4 +1,4 @@
-//! Attacks on a process in its container's memory, and settings that do not fit it.
+//! Attacks on a process with the memory limit of its container, and settings that exceed this limit.
 //!
 //! Each test runs processes in memory control groups with the limits and settings of `deploy/compose.yaml`.
 
@@ -35,7 +35,7 @@ fn heads_for_nginx() -> [Vec<u8>; 3] {
     ]
 }
 
-/// A process may open as many files as the machine allows it.
+/// Raises this process's limit of open files to the maximum that the machine allows.
 fn allow_many_connections() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -43,7 +43,7 @@ fn allow_many_connections() {
     setrlimit(Resource::Nofile, limit).expect("a higher limit of open files");
 }
 
-/// Sends what the socket accepts within a second: a full listener does not read.
+/// Sends as much as the socket accepts within a second, because a full listener does not read.
 async fn send<T: tokio::io::AsyncWrite + Unpin>(mut stream: T, head: &[u8]) -> T {
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(head)).await;
     stream
@@ -70,7 +70,7 @@ async fn hold_unix(path: &Path, head: &[u8], count: usize) -> Vec<UnixStream> {
     futures::future::join_all(connections).await.into_iter().flatten().collect()
 }
 
-/// Fails if the kernel killed a process of the group. Prints the most memory that was used.
+/// Fails if the kernel killed a process of the group. Prints the peak memory.
 #[track_caller]
 fn assert_alive(process: &mut Process, pids: &[u32]) {
     let name = process.name().to_owned();

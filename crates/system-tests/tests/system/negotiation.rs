@@ -63,7 +63,7 @@ async fn paths(client: &Client) -> Vec<(Method, String)> {
     let document = client.get("/openapi.json").send().await.json();
     for path in document["paths"].as_object().unwrap().keys() {
         for method in methods() {
-            // Nothing is changed: there is no such resource, or the body is missing.
+            // Nothing changes: the resource does not exist, or the body is missing.
             found.push((method.clone(), path.replace("{id}", "987654321")));
             let id = match path.as_str() {
                 "/api/v1/events/{id}" => &event["id"],

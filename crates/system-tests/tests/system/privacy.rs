@@ -25,7 +25,7 @@ const ADDRESS_FORMS: [&str; 6] =
 const AGENT: &str =
     "MarkedAgent Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const AGENT_MARK: &str = "MarkedAgent";
-/// Data that is stored nowhere: path and query of the referring page, the query of a short link, cookies, trace state.
+/// Data that must not be stored: path and query of the referring page, the query of a short link, cookies, trace state.
 const UNSTORED: [&str; 5] =
     ["MarkedPath", "MarkedQuery", "MarkedLinkQuery", "MarkedCookie", "MarkedTraceState"];
 const REFERRER: &str = "https://referrer.example/MarkedPath?x=MarkedQuery#MarkedPath";
@@ -107,7 +107,7 @@ async fn send_marked_email(stack: &Stack) {
     let (_, _, _) = stack.cli(&command).await;
 }
 
-/// Marked data in what users store on purpose: details of events, and a job that is rejected.
+/// Sends marked data that users store intentionally: details of events, and a job that is rejected.
 async fn send_marked_events(client: &Client) {
     let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
     let event =
@@ -275,7 +275,7 @@ async fn must_31_personal_data_is_found_only_where_the_privacy_page_names_it() {
     let named = names(&["table idempotency_keys", "table job_row_errors", "table users"]);
     assert!(emails.is_subset(&named), "e-mail addresses: {emails:?}");
     assert!(emails.contains("table users"), "the test finds nothing: {emails:?}");
-    assert_eq!(places_of(&stack, &UNSTORED).await, Places::new(), "what is stored nowhere");
+    assert_eq!(places_of(&stack, &UNSTORED).await, Places::new(), "data that must not be stored");
     let details = places_of(&stack, &["MarkedDetails"]).await;
     assert_eq!(details, names(&["table events"]), "details of events");
     assert_traces_contain_no_mark(&traces).await;

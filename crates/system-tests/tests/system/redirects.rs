@@ -117,7 +117,7 @@ async fn must_12_links_that_ended_take_the_path_of_unknown_codes() {
         println!("{code}: {:.3} ms", median_ms(&stack, code).await);
     }
     assert_eq!(queries().await - before, 0.0);
-    // An edit revives a link, and is not hidden by what was remembered.
+    // An edit activates a link again: no cached negative entry hides it.
     let list = client.get("/api/v1/urls?search=used-up").send().await.json();
     let path = format!("/api/v1/urls/{}", list[0]["id"]);
     let more = client.patch(&path, &json!({"max_clicks": 2})).send().await;

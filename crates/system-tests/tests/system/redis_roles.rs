@@ -131,7 +131,7 @@ async fn entry_with_a_version_beyond_the_sequence_is_neither_used_nor_kept() {
     assert_eq!(stack.resolve_at(1, code).await, target("true"));
     let entry: String = redis::cmd("GET").arg(&key).query_async(&mut redis).await.unwrap();
     assert!(!entry.contains("/evil"), "{entry}");
-    // An edit replaces whatever is there.
+    // An edit replaces the entry, whatever its version.
     let path = format!("/api/v1/urls/{}", link["id"]);
     let edit = json!({"original_url": "https://example.com/edited"});
     assert_eq!(stack.client().patch(&path, &edit).send().await.status, 200);

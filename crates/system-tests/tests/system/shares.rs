@@ -1,4 +1,5 @@
-//! Shares of users, and long responses that end with what authorized them.
+//! Each user's share of streams, uploads, exports and keys. Long responses end with the key or user that authorized
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use sqlx::Connection as _;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 const SCOPES: &[&str] = &["urls:read", "urls:write", "users:read", "users:write", "jobs:write"];
-/// The promise for the end of long responses.
+/// Time within which a long response ends after its key or user.
 const WITHIN: Duration = Duration::from_secs(1);
 const ROWS: &str = "original_url\nhttps://example.com/1\n";
 
@@ -106,7 +107,7 @@ async fn must_26_user_at_its_share_of_uploads_affects_no_other_user() {
     let upload = |client: &Client| {
         client.request(http::Method::POST, "/api/v1/urls/bulk").body("text/csv", ROWS).send()
     };
-    // A request beside them could take the slot of one of them.
+    // Until both uploads hold a slot, another request could take it.
     within(Duration::from_secs(10), "the uploads to begin", || async {
         let held = [("kind", "uploads")];
         stack.shortener_metrics(0).await.sum("linnet_slots_held", &held) >= 2.0

@@ -1,4 +1,5 @@
-//! Processes that are overloaded, or were stopped for a while, serve nothing older than the promised second.
+//! A process that is overloaded, or was stopped for a while, serves no response that is out of date by more than a
+//! second.
 
 use std::{
     sync::{
@@ -23,7 +24,7 @@ use tokio::{
 
 /// Time within which every process serves a change.
 const BOUND: Duration = Duration::from_secs(1);
-/// Longer than any process may rely on what it knew before.
+/// Longer than a process may use entries that it cached before the stop.
 const STOPPED: Duration = Duration::from_secs(3);
 const STREAMS: usize = 1_000;
 const VISITS: usize = 4_000;
@@ -39,7 +40,7 @@ fn revision((status, location): &(u16, Option<String>)) -> usize {
     revision.unwrap_or_else(|| panic!("no revision: {status} {location}"))
 }
 
-/// Opens a live stream and reads it to its end, or never again.
+/// Opens a live stream. Then reads it to its end if `is_read`, otherwise holds it open without reading.
 async fn watch(stack: &Stack, path: &str, is_read: bool, tasks: &mut JoinSet<()>) {
     let mut stream = TcpStream::connect(stack.client().address()).await.unwrap();
     let key = &stack.admin_key;
@@ -90,8 +91,8 @@ async fn edits_take_effect_in_time_beside_a_thousand_live_streams_and_visits() {
     }
     let mut latest = Duration::ZERO;
     for edit in 1..=8 {
-        // The streams keep the API's threads busy, so an edit may exceed the gateway's timeout. The promise begins with the
-        // response to an edit.
+        // The streams keep the API's threads busy, so an edit may exceed the gateway's timeout. The bound counts from
+        // the successful response to an edit.
         within(Duration::from_secs(60), "the edit to succeed", || async {
             client.patch(&path, &target(edit)).send().await.status == 200
         })
@@ -117,7 +118,7 @@ async fn edits_take_effect_in_time_beside_a_thousand_live_streams_and_visits() {
     watchers.shutdown().await;
 }
 
-/// Sends a request with the administrator's key to a socket, without nginx and without the other processes of its kind.
+/// Sends a request with the administrator's key directly to the socket of one process.
 async fn send_to(stack: &Stack, socket: &str, method: Method, path: &str, body: &Value) -> u16 {
     let request = http::Request::builder()
         .method(method)

@@ -63,7 +63,7 @@ async fn a_stream_token_opens_the_stream_of_its_path() {
     let token = token_for(&client, &path).await;
     let mut events = EventStream::open(&client, "", &url_of(&token), None).await;
     assert!(events.try_event().await.is_some());
-    // With other parameters, as the stream of a key.
+    // The stream accepts the same parameters as with a key.
     EventStream::open(&client, "", &format!("{}&", url_of(&token)), None).await;
 }
 
@@ -95,7 +95,7 @@ async fn must_16_a_stream_token_opens_nothing_else() {
         let response = anonymous.request(method.clone(), &url_of(&token)).send().await;
         assert!([401, 405].contains(&response.status), "{method}: {}", response.status);
     }
-    // Nor where a key is expected, beside a key, under another name, or changed.
+    // The token is rejected as an API key, together with a key, under another name, and when it is changed.
     assert_eq!(anonymous.with_key(text).get(&path).send().await.status, 401);
     assert_eq!(client.get(&url_of(&token)).send().await.problem(400)["code"], "conflicting_keys");
     let renamed = url_of(&token).replace("stream_token", "token");
@@ -110,11 +110,11 @@ async fn must_16_a_stream_token_opens_nothing_else() {
     let renewed = client.with_key(text).post("/api/v1/stream-tokens", &json!({"path": path}));
     assert_eq!(renewed.send().await.status, 401);
 
-    // Its user sees no link of another one through it.
+    // A token does not open a stream of another user's link.
     let (_, stranger) = stack.create_user("stranger", &["urls:read"]).await;
     let foreign = token_for(&stranger, &path).await;
     assert_eq!(anonymous.get(&url_of(&foreign)).send().await.status, 404);
-    // A key without the scope gets none, nor does a client without a key.
+    // A key without the scope gets no token, and neither does a client without a key.
     let (_, unscoped) = stack.create_user("unscoped", &["users:read"]).await;
     let body = json!({"path": path});
     assert_eq!(unscoped.post("/api/v1/stream-tokens", &body).send().await.status, 403);

@@ -53,7 +53,7 @@ async fn must_20_administrator_takes_links_down_and_restores_them_through_the_ap
     owner.put(&takedown, &reason).send().await.problem(403);
     for patch in [json!({"is_active": true}), json!({"original_url": "https://example.org/"})] {
         assert_eq!(owner.patch(&path, &patch).send().await.json()["is_active"], false, "{patch}");
-        // Nor does an administrator by accident.
+        // The same changes by an administrator do not end it either.
         assert_eq!(admin.patch(&path, &patch).send().await.json()["is_active"], false, "{patch}");
     }
     for field in ["taken_down_at", "takedown_reason"] {

@@ -16,7 +16,7 @@ use super::{
     schedule::{RETRY_AFTER, time_until_due},
 };
 
-/// Longest time between two checks. Clocks may be adjusted and records deleted, so a computed wait is never trusted longer.
+/// Longest time between two checks. Clocks may be adjusted and records deleted, so a computed wait is limited to it.
 const CHECK_EVERY: Duration = Duration::from_mins(5);
 /// Largest random addition to a wait, so that workers do not check at the same moment.
 const MAX_JITTER: Duration = Duration::from_secs(5);
@@ -26,7 +26,8 @@ pub struct Scheduler {
     context: MaintenanceContext,
     metrics: MaintenanceMetrics,
     stop: CancellationToken,
-    /// Earliest time of this worker's next attempt at each failed task. PostgreSQL may not have recorded the failure.
+    /// Earliest time of this worker's next attempt at each failed task, in case PostgreSQL has not recorded the
+    /// failure.
     retry_at: HashMap<&'static str, Instant>,
 }
 

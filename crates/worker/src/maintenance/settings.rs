@@ -12,8 +12,8 @@ pub struct LinkSettings {
     pub delete_expired_after_days: u32,
     /// Days for which the code of a deleted or expired link is held for its owner; 0 frees it at once.
     pub hold_codes_days: u32,
-    /// Time until clicks count against the limit of a link that had none before, in milliseconds. Clicks that are on their
-    /// way arrive meanwhile.
+    /// Time until clicks count against the limit of a link that had none before, in milliseconds. Clicks from before
+    /// the limit reach the link's row in this time.
     pub limit_settle_ms: u32,
 }
 

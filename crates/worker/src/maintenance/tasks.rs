@@ -49,7 +49,8 @@ pub static TASKS: [Task; 9] = [
     },
     Task {
         name: "expired-links",
-        about: "Deletes links that expired more than links.delete_expired_after_days ago",
+        about: "Deletes links that expired more than links.delete_expired_after_days ago, and records of codes \
+                that are no longer held",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(10),
         work: |context| delete_expired_links(context).boxed(),

@@ -12,7 +12,7 @@ use super::{MaintenanceContext, Report, RunError};
 
 /// Age from which a file is removed. The job of a younger file may not exist yet.
 const MIN_AGE: Duration = Duration::from_hours(1);
-/// Most file names in one query.
+/// The maximum number of file names in one query.
 const NAMES_PER_QUERY: usize = 1_000;
 
 /// Removes the files of killed processes and of jobs that were deleted with their user.

@@ -21,7 +21,8 @@ use super::{
     urls::UrlPatch,
 };
 
-/// The maximum number of links of one request. Its statement must finish within `postgres.statement_timeout_ms`.
+/// The maximum number of links in one request. The statement for them must finish within
+/// `postgres.statement_timeout_ms`.
 const MAX_IDS: usize = 1_000;
 
 type LinkIds = Ids<LinkId, MAX_IDS>;
@@ -91,7 +92,7 @@ pub(crate) async fn update(
 }
 
 /// Deletes many links. Links that do not exist or belong to another user are skipped; an error response deletes none.
-/// Their short codes become available again; their events stay.
+/// Their events and short codes are kept as after the deletion of one link.
 #[utoipa::path(delete, path = "/api/v1/urls/bulk", operation_id = "delete_urls", tag = "urls",
     request_body = UrlBulkDelete,
     responses((status = 200, description = "The result for each link: 204 or 404", body = UrlBulkAnswer)))]

@@ -1,6 +1,6 @@
-//! Entry points for `crates/fuzz`: the readers of requests, without a listener, a database and a handler around them.
+//! Entry points for `crates/fuzz`: the readers of requests, without a listener, a handler and a database.
 //!
-//! The service itself does not call them. Each one calls the reader that the handlers use.
+//! The service itself does not call these functions. Each of them calls the reader that the handlers use.
 
 use std::{future::Ready, time::Duration};
 
@@ -37,9 +37,9 @@ pub enum BodyKind {
     LinkCreate,
     /// `PATCH /urls/{id}`.
     LinkPatch,
-    /// `PATCH /urls`.
+    /// `PATCH /urls/bulk`.
     LinkBulkPatch,
-    /// `DELETE /urls`.
+    /// `DELETE /urls/bulk`.
     LinkBulkDelete,
     /// `POST /users`.
     UserCreate,

@@ -198,8 +198,9 @@ impl Creator<'_> {
     }
 }
 
-/// Responds to a `POST` with the response of `create`, or with the stored response of the same key. `body` stands for
-/// everything in the body that changes the result. The created resource is committed when this returns.
+/// Responds to a `POST` with the response of `create`, or with the stored response of the same key. `body` contains
+/// every part of the request's body that changes the result. If it differs from that of the first request with the key,
+/// this is an error. The created resource is committed when this returns.
 pub(super) async fn once(
     state: &ApiState,
     caller: &Caller,

@@ -51,7 +51,7 @@ fn page_number(value: serde_json::Value) -> Result<i64, Violation> {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the input; `ListQuery` reads it")]
 pub(crate) struct ListParams {
-    /// The most items of the page. Default: 50.
+    /// The maximum number of items on the page. Default: 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
     /// The number of the page, from 1, for clients that page by number.
@@ -156,7 +156,7 @@ impl<P: SortKey> ListQuery<P> {
         let last = items.last().filter(|_| full || is_cut)?;
         let next = match self.page.position {
             PageStart::Number(number) if !is_cut => ("page", (number + 1).to_string()),
-            // The next number would begin after the items that were cut off.
+            // The page with the next number would skip the items that were cut off.
             PageStart::Number(_) | PageStart::After(_) => {
                 ("cursor", Cursor { after: point_of(last) }.encode())
             }

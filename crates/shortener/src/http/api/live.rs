@@ -47,7 +47,7 @@ pub(crate) async fn live(
     })?;
     let slot = state.slots.live_streams.take(caller.user_id());
     let slot = slot.map_err(|refusal| refused(refusal, "streams of clicks"))?;
-    // The subscription begins before the lookup of earlier clicks, so that no click is lost between the two.
+    // The subscription begins before the earlier clicks are read, so that no click is lost between the two.
     let watch = live.subscribe(link.id).ok_or_else(|| {
         Problem::unavailable("Too many streams are open. Retry later.", RETRY_AFTER_UNAVAILABLE)
     })?;

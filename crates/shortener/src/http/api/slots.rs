@@ -1,4 +1,4 @@
-//! The slots of requests that last: event streams, exports and uploads. Each user has a share of each.
+//! Slots for long requests: event streams, exports and uploads. Each user has a share of the slots of each kind.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::config::ShortenerSettings;
 /// `Retry-After` in seconds when slots are held.
 const RETRY_AFTER_S: u64 = 5;
 
-/// A user; callers without one share theirs.
+/// The user of a slot. All callers without a user share one share.
 pub(crate) type Owner = Option<UserId>;
 
 /// The slots of the process.
@@ -45,7 +45,7 @@ impl Slots {
         slots
     }
 
-    /// The exports of one server thread, which keeps one of its connections for other requests.
+    /// The slots for exports of one server thread. One of its `connections` stays free for other requests.
     pub fn exports_of_thread(&self, connections: u32) -> ExportSlots {
         let connections = usize::try_from(connections).unwrap_or(usize::MAX);
         let own = connections.saturating_sub(1).clamp(1, self.most_exports);
@@ -91,8 +91,8 @@ impl Slots {
     }
 }
 
-/// The problem of a refused slot: 429 for a user at its share, 503 when all are held. `what` is a plural, such as
-/// "exports".
+/// The problem of a refused slot: 429 if the user holds its whole share, 503 if all slots are held. `what` is a plural,
+/// such as "exports".
 pub(super) fn refused(refusal: SlotRefusal, what: &str) -> Problem {
     match refusal {
         SlotRefusal::Share { share } => Problem::of(ProblemCode::TooManyConcurrent)

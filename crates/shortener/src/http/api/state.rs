@@ -39,7 +39,7 @@ pub struct ApiState {
     pub bodies: ByteBudget<String>,
     /// Slots of streams and uploads.
     pub slots: Slots,
-    /// Most living keys of one user.
+    /// The maximum number of keys of one user that are neither revoked nor expired.
     pub keys_per_user: u32,
     /// The accepted target URLs.
     pub targets: TargetPolicy,

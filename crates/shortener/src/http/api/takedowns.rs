@@ -113,7 +113,7 @@ pub(crate) async fn restore(
 }
 
 /// Bans a host with its subdomains, and takes down the links to it. Repeating the request is safe: the ban stays, and
-/// links that are left are taken down.
+/// the remaining links are taken down.
 #[utoipa::path(post, path = "/api/v1/banned-hosts", operation_id = "ban_host", tag = "takedowns", request_body = HostBan,
     responses((status = 201, description = "Banned", body = HostBanResult)))]
 pub(crate) async fn ban_host(
@@ -123,7 +123,7 @@ pub(crate) async fn ban_host(
 ) -> Result<HttpResponse, ApiError> {
     let (HostBan { host, reason }, actor) = (body.fields, caller.user_id());
     let ban = state.store.ban_host(&host, actor, reason.as_deref()).await?;
-    // A task of its own, which continues when the client leaves.
+    // Runs in its own task, which continues if the client disconnects.
     let taking_down = rt::spawn(async move {
         let result = state.store.take_down_links_to(&ban, actor).await;
         state.announcer.relay_outbox().await;
@@ -148,7 +148,7 @@ pub(crate) async fn list_hosts(
     Ok(list.respond(HOSTS, &bans, |last| last.id.get()))
 }
 
-/// Ends the ban of a host. Links that it took down stay so.
+/// Ends the ban of a host. The links that it took down stay taken down.
 #[utoipa::path(delete, path = "/api/v1/banned-hosts/{id}", operation_id = "unban_host", tag = "takedowns",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 204, description = "Ended")))]
@@ -186,7 +186,7 @@ pub(crate) async fn list_codes(
     Ok(list.respond(CODES, &bans, |last| last.id.get()))
 }
 
-/// Ends the ban of a short code, which is free for everybody afterwards.
+/// Ends the ban of a short code. Every user can then create a link with it.
 #[utoipa::path(delete, path = "/api/v1/banned-codes/{id}", operation_id = "unban_code", tag = "takedowns",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 204, description = "Ended")))]

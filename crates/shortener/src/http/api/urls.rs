@@ -220,7 +220,8 @@ pub(crate) async fn update(
     Ok(HttpResponse::Ok().json(UrlBody::new(changed.link, &state.base_url)))
 }
 
-/// Deletes a link. Its short code becomes available again; its events stay.
+/// Deletes a link. Its events stay. For 90 days (`links.hold_codes_days`) only its owner can create a link with its
+/// short code; after a takedown no user can.
 #[utoipa::path(delete, path = "/api/v1/urls/{id}", operation_id = "delete_url", tag = "urls",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 204, description = "Deleted")))]

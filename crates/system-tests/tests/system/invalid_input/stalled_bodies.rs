@@ -94,6 +94,6 @@ async fn must_25_no_route_waits_for_a_body_that_it_does_not_read() {
         }
     }
     assert!(tried > 700, "{tried}");
-    // The processes are well.
+    // The processes still serve requests.
     assert_eq!(stack.client().get("/api/v1/urls").send().await.status, 200);
 }

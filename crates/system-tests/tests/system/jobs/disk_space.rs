@@ -4,7 +4,7 @@ use linnet_system_tests::{Stack, client::Method};
 
 use super::support::{URLS, count_jobs, gzip, links_csv, upload};
 
-/// Asserts that space is left. The test cannot read the shortener's disk, so it makes a small upload.
+/// Asserts that the disk has free space. The test cannot read the shortener's disk, so it makes a small upload.
 async fn assert_accepts_a_small_upload(stack: &Stack) {
     let small = upload(&stack.client(), URLS, links_csv("s", 10)).send().await;
     assert_eq!(small.status, 202, "{}", small.text());

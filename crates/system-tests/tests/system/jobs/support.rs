@@ -143,15 +143,15 @@ pub(super) async fn count_jobs(stack: &Stack) -> i64 {
     query_count(&mut stack.database().await, "SELECT count(*) FROM jobs").await
 }
 
-/// The files in the upload folder.
+/// The files in the upload area.
 pub(super) fn upload_files(stack: &Stack) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(stack.folder().join("uploads")) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Waits until the upload folder is empty.
+/// Waits until the upload area is empty.
 pub(super) async fn wait_until_no_uploads(stack: &Stack) {
-    eventually(JOB_TIMEOUT, "an empty upload folder", || async {
+    eventually(JOB_TIMEOUT, "an empty upload area", || async {
         upload_files(stack).is_empty().then_some(())
     })
     .await;
@@ -288,7 +288,7 @@ pub(super) async fn begin_request(
     stream
 }
 
-/// Waits until the upload folder contains at least `bytes` bytes.
+/// Waits until the upload area contains at least `bytes` bytes.
 pub(super) async fn wait_for_upload_bytes(stack: &Stack, bytes: u64) {
     within(JOB_TIMEOUT, "bytes of an upload in progress", || async {
         let files = upload_files(stack);

@@ -57,7 +57,7 @@ async fn must_20_owner_cannot_revive_a_link_that_is_taken_down() {
     assert_ne!(reused["id"], link["id"], "an inactive link is not reused");
     resolves_everywhere(&stack, "taken", 404).await;
 
-    // Neither is the code free after a deletion, for anybody.
+    // After a deletion, no user can take the code.
     assert_eq!(owner.delete(&path).send().await.status, 204);
     for client in [&owner, &stack.client()] {
         let body = json!({"original_url": "https://other.example/", "short_code": "taken"});

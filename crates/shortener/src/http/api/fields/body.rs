@@ -32,7 +32,7 @@ pub(crate) struct JsonBody<B> {
     pub(in super::super) fields: B,
     /// The hash of its bytes, for `Idempotency-Key`.
     pub(in super::super) hash: [u8; 32],
-    /// Held until the response, because the fields are as large as the body at most.
+    /// The bytes of the body, reserved until the response: the fields take at most as many.
     _reserved: Reservation<String>,
 }
 
@@ -63,7 +63,7 @@ impl<B: Body + 'static> FromRequest for JsonBody<B> {
     }
 }
 
-/// The largest body of the route, from the table that the gateway has too.
+/// The limit of the route's body, in bytes, from the table that the gateway also uses.
 fn limit_of(request: &HttpRequest) -> usize {
     let route = request.match_pattern().and_then(|path| Route::of_path(&path));
     match route.map(|route| route.body(request.method())) {

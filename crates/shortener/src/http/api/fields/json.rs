@@ -30,7 +30,7 @@ pub(crate) enum Shape {
     Scalar,
     /// An array of scalars. One more than `max_items` is read, so that the rule sees that there are too many.
     List {
-        /// The most items that the rule accepts.
+        /// The maximum number of items that the rule accepts.
         max_items: usize,
     },
     /// An object whose members are found by name.

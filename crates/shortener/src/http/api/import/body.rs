@@ -58,7 +58,7 @@ fn is_unspecific(media_type: &str) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/octet-stream")
 }
 
-/// Writes the body into the upload directory. Fails when it is slower than its least rate.
+/// Writes the body into the upload area. Fails if the body arrives more slowly than its minimum rate.
 pub(super) async fn receive(
     request: &HttpRequest,
     payload: web::Payload,

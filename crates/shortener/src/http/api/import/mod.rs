@@ -158,7 +158,7 @@ impl UploadRequest {
         let options = options.and(std::mem::take(&mut body.options))?;
         let new = self.new_job(&body, &options).await?;
         let mut created = None;
-        // A form has another boundary each time, so what it means is compared instead of its bytes.
+        // Each form has a new boundary, so the options and the file are compared instead of the bytes of the body.
         let request = format!("{:?} {options:?} {:?}", new.format, body.upload.hash);
         let (state, caller, request) = (&self.state, &self.caller, request.as_bytes());
         let response = idempotency::once(state, caller, self.key, request, async |creator| {
@@ -169,14 +169,14 @@ impl UploadRequest {
             CreatedResponse::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
         })
         .await?;
-        // A replayed response needs no second file.
+        // The response was replayed: the file of the first request is kept, and dropping `body` removes this one.
         let Some((job, is_announced)) = created else { return Ok(response) };
         body.upload.keep();
         let lane = Lane::of(new.is_large);
         if is_announced
             && let Err(error) = publish_notice(&self.state.announcer.redis, lane, job.id).await
         {
-            tracing::debug!(%error, "job announcement failed; the dispatcher will find the job");
+            tracing::debug!(%error, "job notice not published; the dispatcher will publish it");
         }
         match self.prefer.wait() {
             Some(wait) => Ok(wait_for(&self.state, job, wait).await.unwrap_or(response)),
@@ -286,11 +286,11 @@ impl From<UploadError> for ApiError {
             UploadError::TooLarge { .. } | UploadError::Expands { .. } => ProblemCode::TooLarge,
             UploadError::InvalidGzip => return Self::invalid("file", "invalid", &text),
             UploadError::DiskFull => {
-                tracing::error!("upload directory full");
+                tracing::error!("upload area full");
                 ProblemCode::InsufficientStorage
             }
             UploadError::Io(error) => {
-                tracing::error!(%error, "upload directory not writable");
+                tracing::error!(%error, "upload area not writable");
                 return Problem::internal().into();
             }
         };

@@ -50,7 +50,7 @@ pub(crate) struct StatsParams {
     /// An IANA time zone. Default: UTC.
     #[param(format = "time-zone")]
     tz: Option<String>,
-    /// The most values of each list in `top`. Default: 10.
+    /// The maximum number of values in each list of `top`. Default: 10.
     #[param(minimum = 0, maximum = 100)]
     top: Option<i64>,
     /// Only this list of `top`. CSV then has this list instead of the series.
@@ -145,7 +145,7 @@ impl StatsRequest {
         self.query
     }
 
-    /// The response. `what` names the resource of a 404.
+    /// The response. `what` is the name of the resource in the detail of a 404.
     async fn respond(
         self,
         state: &ApiState,
