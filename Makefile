@@ -39,6 +39,7 @@ test: ## Run all lints and tests, with private servers
 
 test-kill: ## Kill random processes under load and check that nothing acknowledged is lost (N=50 SEED= STATE=file)
 	@scripts/test-kill
+
 test-attack: ## Attack processes that have the containers' memory (about 10 min; FORM=short)
 	@scripts/test-attack
 
