@@ -90,9 +90,9 @@ pub(crate) fn key_required() -> Problem {
     Problem::unauthorized("Send an API key as `Authorization: Bearer …` or `X-Api-Key: …`.")
 }
 
-/// 401 for a streamed request whose key was revoked or expired before the response began.
+/// 401 for a streamed request whose key was revoked, expired or could not be verified before the response began.
 pub(crate) fn key_ended() -> Problem {
-    Problem::unauthorized("The API key was revoked or expired during the request.")
+    Problem::unauthorized("The API key was revoked or expired during the request, or can no longer be verified.")
 }
 
 /// 401 for a key that no shortener accepts.

@@ -44,3 +44,4 @@ pub mod settings;
 pub mod single_flight;
 pub mod slot_pool;
 pub mod testing;
+pub mod waiting_share;

@@ -35,6 +35,7 @@ use crate::{
         api::{self, ApiState, Slots},
         internal::{self, RequestTimeout, close_while_draining, limit_time, require_token},
         response_budget::{LargeResponses, bound_responses},
+        turns::Turns,
     },
     thread_resources::{Role, ThreadResources},
 };
@@ -182,6 +183,7 @@ impl Shared {
             },
             creates: GroupedCreates::new(store.clone()),
             exports: self.slots.exports_of_thread(store.max_connections()),
+            turns: Turns::new(&store),
             slots: self.slots.clone(),
             keys_per_user: self.settings.shortener.keys_per_user,
             store,

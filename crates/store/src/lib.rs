@@ -56,6 +56,8 @@ pub use settings::PostgresSettings;
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
 
+use std::time::Duration;
+
 use sqlx::{PgPool, Postgres, Transaction};
 
 /// The database. Clones share a pool.
@@ -90,6 +92,11 @@ impl Store {
     /// The maximum number of connections of the pool.
     pub fn max_connections(&self) -> u32 {
         self.pool.options().get_max_connections()
+    }
+
+    /// The longest wait for a connection.
+    pub fn acquire_timeout(&self) -> Duration {
+        self.pool.options().get_acquire_timeout()
     }
 
     /// Waits for running statements and closes all connections.

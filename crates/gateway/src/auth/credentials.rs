@@ -69,7 +69,8 @@ impl<'a> PresentedKey<'a> {
         is_well_formed.then_some(Self { text, id, token: None })
     }
 
-    fn of_token(text: &'a str) -> Option<Self> {
+    /// Parses a stream token.
+    pub(super) fn parse_token(text: &'a str) -> Option<Self> {
         let token = StreamToken::parse(text)?;
         Some(Self { text, id: token.key_id(), token: Some(token) })
     }
@@ -149,7 +150,7 @@ fn stream_token(query: &str) -> Result<Option<PresentedKey<'_>>, CredentialError
     match (tokens.next(), tokens.next()) {
         (None, _) => Ok(None),
         (Some(text), None) => {
-            PresentedKey::of_token(text).map(Some).ok_or(CredentialError::StreamToken)
+            PresentedKey::parse_token(text).map(Some).ok_or(CredentialError::StreamToken)
         }
         (Some(_), Some(_)) => Err(CredentialError::StreamToken),
     }
@@ -276,7 +277,7 @@ mod tests {
         let now: DateTime<Utc> = "2026-11-27T10:00:00Z".parse().unwrap();
         let path = "/api/v1/urls/7/live";
         let (token, expires_at) = mint(&settings, "Ab3xYz01", Stream::of_path(path).unwrap(), now);
-        let key = PresentedKey::of_token(&token).unwrap();
+        let key = PresentedKey::parse_token(&token).unwrap();
         let opens = |request: TestRequest, service: &ServiceSettings, now| {
             key.opens(&request.to_http_request(), service, now)
         };

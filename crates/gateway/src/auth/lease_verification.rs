@@ -49,7 +49,9 @@ impl KeyAuthenticator {
     async fn verify(self: &Arc<Self>, client: &UpstreamClient, hash: KeyHash, key: &LeasedKey) {
         let leases = self.cache.leases();
         let changes = leases.changes();
-        let Some(presented) = PresentedKey::parse(key.key.expose_secret()) else { return };
+        let text = key.key.expose_secret();
+        let presented = PresentedKey::parse(text).or_else(|| PresentedKey::parse_token(text));
+        let Some(presented) = presented else { return };
         match self.look_up(client, presented, hash).await {
             Ok(KeyStatus::Valid(_)) => {
                 // `look_up` may have joined a lookup of another request. The entry has the start of that lookup.

@@ -5,6 +5,9 @@ use super::HEAD_BYTES;
 /// Bytes that are kept of each line: enough for `transfer-encoding:`, and for `content-length:` with its number.
 const LINE_BYTES: usize = 48;
 
+const CONTENT_LENGTH: &[u8] = b"content-length:";
+const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
+
 /// A head has more than [`HEAD_BYTES`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HeadTooLarge;
@@ -54,6 +57,9 @@ impl Default for Framing {
 impl Framing {
     /// Follows the next bytes. Returns the bytes of the heads that end in them.
     pub(super) fn observe(&mut self, mut bytes: &[u8]) -> Result<usize, HeadTooLarge> {
+        if self.phase == Phase::Start && self.head_bytes == 0 && is_one_head_without_body(bytes) {
+            return Ok(bytes.len());
+        }
         let mut whole_heads = 0;
         while let Some(&first) = bytes.first() {
             match self.phase {
@@ -126,12 +132,10 @@ impl Framing {
                 return std::mem::take(&mut self.head_bytes);
             }
             Phase::Head => {
-                // A cheap filter, because few headers begin with these letters.
-                if matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
-                    if let Some(value) = value_of(line, b"content-length:") {
-                        self.content_length = number(value, 10);
-                    } else if value_of(line, b"transfer-encoding:").is_some() {
-                        self.is_chunked = true;
+                if announces_body(line) {
+                    match value_of(line, CONTENT_LENGTH) {
+                        Some(value) => self.content_length = number(value, 10),
+                        None => self.is_chunked = true,
                     }
                 }
             }
@@ -151,6 +155,30 @@ impl Framing {
         }
         0
     }
+}
+
+/// Whether the bytes are exactly one head that announces no body. Nearly every visit is, so this copies no line.
+fn is_one_head_without_body(bytes: &[u8]) -> bool {
+    if bytes.len() > HEAD_BYTES || !bytes.ends_with(b"\r\n\r\n") {
+        return false;
+    }
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        let line = bytes.get(start..end).unwrap_or_default();
+        match line.first() {
+            None => return false,
+            Some(b'\r') => return line.len() == 1 && start > 0 && end + 1 == bytes.len(),
+            Some(_) if announces_body(line) => return false,
+            Some(_) => start = end + 1,
+        }
+    }
+    false
+}
+
+fn announces_body(line: &[u8]) -> bool {
+    // A cheap filter, because few headers begin with these letters.
+    matches!(line.first(), Some(b'c' | b'C' | b't' | b'T'))
+        && (value_of(line, CONTENT_LENGTH).is_some() || value_of(line, TRANSFER_ENCODING).is_some())
 }
 
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {

@@ -24,6 +24,11 @@ impl From<StoreError> for ApiError {
                 let detail = "The database took too long. Request less, or retry later.";
                 Self(Problem::unavailable(detail, RETRY_AFTER_UNAVAILABLE))
             }
+            StoreError::Unavailable(source @ sqlx::Error::PoolTimedOut) => {
+                tracing::warn!(error = %source, "no database connection in time");
+                let detail = "PostgreSQL cannot be reached, or has too many requests. Retry later.";
+                Self(Problem::unavailable(detail, RETRY_AFTER_UNAVAILABLE))
+            }
             StoreError::Unavailable(source) => {
                 tracing::warn!(error = %source, "database unavailable");
                 let detail = "PostgreSQL cannot be reached. Retry later.";

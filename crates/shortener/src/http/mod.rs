@@ -8,3 +8,4 @@ mod link_schemas;
 pub mod openapi;
 mod problem_schema;
 pub mod response_budget;
+pub mod turns;

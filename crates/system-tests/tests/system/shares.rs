@@ -7,7 +7,7 @@ use chrono::{SecondsFormat, Utc};
 use linnet_system_tests::{Client, EventStream, Stack, client::read_head, within};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinSet};
 
 const SCOPES: &[&str] = &["urls:read", "urls:write", "users:read", "users:write", "jobs:write"];
 /// Time within which a long response ends after its key or user.
@@ -97,6 +97,42 @@ async fn must_26_user_at_its_share_of_event_streams_affects_no_other_user() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn must_26_user_whose_requests_fill_the_database_affects_no_other_user() {
+    let stack = Stack::builder().env("LINNET__POSTGRES__LOCK_TIMEOUT_MS", 1_000).start().await;
+    let (one, two) = (user(&stack, "one").await, user(&stack, "two").await);
+    let target = json!({"original_url": "https://example.com/"});
+    let link = one.client.shorten(&target).await;
+    let path = format!("/api/v1/urls/{}", link["id"]);
+    let mut database = stack.database().await;
+    let mut lock = database.begin().await.unwrap();
+    sqlx::raw_sql("SELECT FROM urls FOR UPDATE").execute(&mut *lock).await.unwrap();
+    // Each of these holds a connection until PostgreSQL's lock timeout.
+    let mut waiting = JoinSet::new();
+    for _ in 0..60 {
+        let (client, path, target) = (one.client.clone(), path.clone(), target.clone());
+        waiting.spawn(async move { client.patch(&path, &target).send().await });
+    }
+    for _ in 0..20 {
+        assert_eq!(two.client.get("/api/v1/urls").send().await.status, 200);
+        let custom = json!({"original_url": "https://example.com/", "reuse": true});
+        let made = two.client.post("/api/v1/urls", &custom).send().await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        assert_eq!(two.client.delete(made.header("location").unwrap()).send().await.status, 204);
+    }
+    let mut refused = 0;
+    while let Some(response) = waiting.join_next().await {
+        let response = response.unwrap();
+        if response.status == 429 {
+            assert_share_is_used_up(&response);
+            refused += 1;
+        } else {
+            assert_eq!(response.problem(409)["code"], "locked");
+        }
+    }
+    assert!(refused > 0);
 }
 
 #[tokio::test]

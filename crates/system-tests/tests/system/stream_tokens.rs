@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use linnet_system_tests::{Client, EventStream, Stack, within};
 use serde_json::{Value, json};
 
+/// How long a gateway trusts a key without the invalidation bus and without verifying it.
+const UNVERIFIED: Duration = Duration::from_secs(1);
+
 async fn token_for(client: &Client, path: &str) -> Value {
     let response = client.post("/api/v1/stream-tokens", &json!({"path": path})).send().await;
     assert_eq!(response.status, 201, "{}", response.text());
@@ -151,6 +154,27 @@ async fn must_27_a_stream_token_and_its_stream_end_with_the_key() {
         println!("the stream ended after {:?}", ended.elapsed());
         assert_eq!(client.anonymous().get(&url_of(&token)).send().await.status, 401);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_27_without_redis_a_token_s_stream_continues_until_its_key_ends() {
+    let mut stack = Stack::start().await;
+    let (_, client) = stack.create_user("owner", &["urls:read", "urls:write", "users:write"]).await;
+    let body = json!({"name": "browser", "scopes": ["urls:read", "urls:write"]});
+    let key = client.post("/api/v1/api-keys", &body).send().await.json();
+    let browser = client.with_key(key["key"].as_str().unwrap());
+    let path = live_path(&browser).await;
+    let token = token_for(&browser, &path).await;
+    let mut events = EventStream::open(&client, "", &url_of(&token), None).await;
+    stack.redis.kill().await;
+    // Without the invalidation bus, the gateway must verify the token again and again.
+    tokio::select! {
+        () = async { while events.line().await.is_some() {} } => panic!("the stream has ended"),
+        () = tokio::time::sleep(3 * UNVERIFIED) => {}
+    }
+    let path = format!("/api/v1/api-keys/{}", key["id"].as_str().unwrap());
+    assert_eq!(client.delete(&path).send().await.status, 204);
+    while events.line().await.is_some() {}
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The request's id: the client's own if it is safe to log, or else a new one.
 
+use std::sync::Arc;
+
 use actix_web::{
     Error, HttpResponse, ResponseError,
     http::{
@@ -8,7 +10,7 @@ use actix_web::{
     },
 };
 
-use super::REQUEST_ID_HEADER;
+use super::{REQUEST_ID_HEADER, RequestContext};
 
 /// The client's id if it is 8 to 64 of `[0-9A-Za-z_-]`, which is safe to log and to forward; or else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> String {
@@ -25,19 +27,29 @@ fn is_acceptable(id: &str) -> bool {
 }
 
 /// An error that an inner middleware returned. actix builds its response outside of this middleware, so this
-/// wrapper adds the id.
-#[derive(Debug)]
+/// wrapper adds the id, and builds the body within the request's context.
 pub(super) struct IdentifiedError {
     error: Error,
     id: HeaderValue,
+    context: Arc<RequestContext>,
 }
 
 impl IdentifiedError {
-    pub(super) fn wrap(error: Error, id: Option<HeaderValue>) -> Error {
+    pub(super) fn wrap(
+        error: Error,
+        id: Option<HeaderValue>,
+        context: Arc<RequestContext>,
+    ) -> Error {
         match id {
-            Some(id) => Self { error, id }.into(),
+            Some(id) => Self { error, id, context }.into(),
             None => error,
         }
+    }
+}
+
+impl std::fmt::Debug for IdentifiedError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&self.error, formatter)
     }
 }
 
@@ -53,7 +65,7 @@ impl ResponseError for IdentifiedError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = self.error.error_response();
+        let mut response = self.context.enter(|| self.error.error_response());
         response.headers_mut().insert(REQUEST_ID_HEADER, self.id.clone());
         response
     }

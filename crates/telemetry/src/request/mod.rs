@@ -112,6 +112,7 @@ where
             context.trace_or_init(|| fallback);
             response
         });
+        let of_error = Arc::clone(&context);
         Box::pin(context.scope(async move {
             match response.await {
                 Ok(mut response) => {
@@ -124,7 +125,7 @@ where
                 Err(error) => {
                     exchange.head_sent(error.as_response_error().status_code());
                     exchange.complete();
-                    Err(IdentifiedError::wrap(error, id_header))
+                    Err(IdentifiedError::wrap(error, id_header, of_error))
                 }
             }
         }))

@@ -30,13 +30,16 @@ pub(crate) use list::{CursorText, TimeCursorText};
 pub use slots::Slots;
 pub use state::{ApiState, Caller, IdGuard};
 
-use actix_web::{HttpRequest, HttpResponse, http::Method, web};
+use actix_web::{HttpRequest, HttpResponse, http::Method, middleware::from_fn, web};
 use linnet_protocol::problem::Problem;
+
+use super::turns::wait_for_turn;
 
 /// Adds every route of `/api/v1`.
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::scope("/api/v1")
+            .wrap(from_fn(wait_for_turn))
             // Before the routes with `/urls/{id}`.
             .configure(export::routes)
             .configure(bulk::routes)

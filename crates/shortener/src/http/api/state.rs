@@ -16,7 +16,7 @@ use linnet_resolve::InvalidationPublisher;
 use linnet_store::{GroupedCreates, Store};
 
 use super::{
-    super::error::ApiError,
+    super::{error::ApiError, turns::Turns},
     slots::{ExportSlots, Slots},
 };
 
@@ -37,6 +37,8 @@ pub struct ApiState {
     pub exports: ExportSlots,
     /// Bounds the bytes of the bodies in progress, by the owner of [`Caller::idempotency_owner`].
     pub bodies: ByteBudget<String>,
+    /// The turns of requests at the database.
+    pub turns: Turns,
     /// Slots of streams and uploads.
     pub slots: Slots,
     /// The maximum number of keys of one user that are neither revoked nor expired.

@@ -20,7 +20,8 @@ use super::{
     list::{CursorParam, ListParams, ListQuery},
 };
 
-const PATH: &str = "/api/v1/urls";
+/// The path of links.
+pub(in super::super) const PATH: &str = "/api/v1/urls";
 
 /// A link.
 #[derive(Debug, Serialize, ToSchema)]
@@ -140,6 +141,9 @@ pub(crate) async fn create(
     let reuse = reuse.unwrap_or(false) && new.is_reusable();
     // No cache has a negative entry for a code that was generated just now.
     let may_be_cached = new.short_code.is_some();
+    // Otherwise the link is created in a group.
+    let needs_connection = may_be_cached || reuse || key.key().is_some();
+    let _turn = if needs_connection { Some(state.turns.take(&caller).await?) } else { None };
 
     let mut created = None;
     let response = idempotency::once(&state, &caller, key, &body.hash, async |creator| {

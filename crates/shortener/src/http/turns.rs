@@ -1,0 +1,69 @@
+//! The turns of API requests at the database: each owner has a share of the connections of a server thread.
+//!
+//! * The share is half of the connections, so that one user's requests affect no other user's.
+//! * A create with a generated code takes no turn, because [creates in groups](linnet_store::GroupedCreates) share a
+//!   connection. Neither does an upload, which has a slot instead and lasts for minutes.
+
+use actix_web::{
+    Error,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::Method,
+    middleware::Next,
+    web,
+};
+use linnet_platform::waiting_share::{Turn, WaitingShare};
+use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
+use linnet_store::Store;
+
+use super::{
+    api::{self, ApiState, Caller},
+    error::{ApiError, RETRY_AFTER_UNAVAILABLE},
+};
+
+/// The most requests of one owner that wait in a server thread.
+const MOST_WAITING: usize = 64;
+
+/// The turns of one server thread, by the owner of [`Caller::idempotency_owner`].
+#[derive(Debug, Clone)]
+pub struct Turns(WaitingShare<String>);
+
+impl Turns {
+    /// Half of the connections of `store` for each owner. A request waits for its turn as long as for a connection.
+    pub fn new(store: &Store) -> Self {
+        let share = store.max_connections() as usize / 2;
+        Self(WaitingShare::new(share, MOST_WAITING, store.acquire_timeout()))
+    }
+
+    /// Waits for a turn of the caller.
+    pub async fn take(&self, caller: &Caller) -> Result<Turn<String>, ApiError> {
+        self.0.take(caller.idempotency_owner()).await.map_err(|in_use| {
+            let detail = format!(
+                "Too many of your requests wait for the database, which serves {} of them at a time. Send fewer at a \
+                 time.",
+                in_use.share
+            );
+            let problem = Problem::of(ProblemCode::TooManyConcurrent).detail(detail);
+            problem.retry_after(RETRY_AFTER_UNAVAILABLE).into()
+        })
+    }
+}
+
+/// Lets a request wait for its turn, which ends with the head of the response.
+pub async fn wait_for_turn<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let state = request.app_data::<web::Data<ApiState>>().cloned();
+    let state = state.filter(|_| !takes_own_turn(&request));
+    let _turn = match state {
+        Some(state) => Some(state.turns.take(&Caller::of(request.request())).await?),
+        None => None,
+    };
+    next.call(request).await
+}
+
+fn takes_own_turn(request: &ServiceRequest) -> bool {
+    let is_create = request.method() == Method::POST && request.path() == api::urls::PATH;
+    is_create || api::is_upload(request.request())
+}
