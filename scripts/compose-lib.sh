@@ -42,6 +42,18 @@ case ${STORES:-} in
   *) die "STORES must be \`external\` or empty: $STORES" "$EX_USAGE" ;;
 esac
 
+# With LINNET_IMAGES_BY_TAG=yes, local images with the names and tags of compose.yaml run. Without a registry, Docker cannot
+# find an image by its digest.
+case ${LINNET_IMAGES_BY_TAG:-} in
+  '') ;;
+  yes)
+    files+=(-f "$deploy/run/images-by-tag.yaml")
+    LINNET_RUST_IMAGE=${LINNET_RUST_IMAGE:-$(sed -nE 's/^FROM ([^@ ]+)@[^ ]+ AS toolchain$/\1/p' "$deploy/Dockerfile")}
+    export LINNET_RUST_IMAGE
+    ;;
+  *) die "LINNET_IMAGES_BY_TAG must be \`yes\` or empty: $LINNET_IMAGES_BY_TAG" "$EX_USAGE" ;;
+esac
+
 need_docker() {
   type -P docker >/dev/null || die "docker not found; install Docker Engine with Compose v2 (https://docs.docker.com/engine/install/)" "$EX_UNAVAILABLE"
   docker compose version >/dev/null 2>&1 || die "Docker Compose v2 not found; install docker-compose-plugin" "$EX_UNAVAILABLE"
@@ -53,6 +65,18 @@ compose() {
   local profile
   for profile in "${profiles[@]}"; do with+=(--profile "$profile"); done
   docker compose "${files[@]}" "${with[@]}" "$@"
+}
+
+# Writes the Compose file of LINNET_IMAGES_BY_TAG=yes: the image of each service, without its digest.
+write_images_by_tag() {
+  [[ -n ${LINNET_IMAGES_BY_TAG:-} ]] || return 0
+  mkdir -p "$deploy/run"
+  awk '
+    /^[a-z]/ { inside = /^services:$/; if (inside) print }
+    inside && /^  [a-z0-9-]+:$/ { service = $1 }
+    inside && /^    image: [^$]*@/ { sub(/@.*/, "", $2); print "  " service " {image: \"" $2 "\"}" }
+  ' "$deploy/compose.yaml" > "$deploy/run/images-by-tag.yaml.$$"
+  mv -f "$deploy/run/images-by-tag.yaml.$$" "$deploy/run/images-by-tag.yaml"
 }
 
 # Prints all containers of the project, running or not.
@@ -69,7 +93,7 @@ build_images() {
   for target in shortener gateway; do
     # shellcheck disable=SC2086 # a list of options, when CI gives one
     docker build ${LINNET_BUILD_OPTIONS:-} -q -f "$deploy/Dockerfile" --target "$target" -t "linnet/$target:development" \
-      --build-arg "RUST_IMAGE=${LINNET_RUST_IMAGE:-rust:1.95-slim-trixie}" --build-arg "LINNET_RELEASE=$LINNET_RELEASE" \
+      --build-arg "RUST_IMAGE=${LINNET_RUST_IMAGE:-toolchain}" --build-arg "LINNET_RELEASE=$LINNET_RELEASE" \
       --build-arg "REVISION=$revision" --build-arg "CREATED=$created" "$LINNET_ROOT" >/dev/null
   done
 }

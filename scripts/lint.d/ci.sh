@@ -65,6 +65,7 @@ check_containers() {
   "$linters/check-jsonschema" --builtin-schema vendor.compose-spec "$plain"/* || status=1
   rm -rf -- "$plain"
   info "${#files[@]} compose files"
+  run_check images || status=1
   return "$status"
 }
 

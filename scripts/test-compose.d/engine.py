@@ -18,6 +18,8 @@ SITE = f"http://127.0.0.1:{PORT}"
 SECRETS = Path(os.environ["LINNET_SECRETS"])
 SCRATCH = Path(os.environ["LINNET_SCRATCH"])
 PROJECT = os.environ["LINNET_PROJECT"]
+# scripts/compose-lib.sh writes this file.
+BY_TAG = ("deploy/run/images-by-tag.yaml",) if os.environ.get("LINNET_IMAGES_BY_TAG") == "yes" else ()
 WITHOUT = set(filter(None, os.environ.get("LINNET_WITHOUT", "").split(",")))
 
 CORE = ("nginx", "gateway", "shortener", "worker", "postgres", "redis")
@@ -36,7 +38,7 @@ def run(*command: str, check: bool = True, timeout: float = 300, **environment: 
 
 
 def compose(*words: str, check: bool = True, files: tuple[str, ...] = (), timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    options = [word for file in ("deploy/compose.yaml", *files) for word in ("-f", file)]
+    options = [word for file in ("deploy/compose.yaml", *BY_TAG, *files) for word in ("-f", file)]
     return run("docker", "compose", *options, "--profile", "monitoring", *words, check=check, timeout=timeout)
 
 

@@ -22,6 +22,12 @@ services:
   nginx:
     image: nginxinc/nginx-unprivileged:1.30
 """
+DOCKERFILE = """\
+ARG RUST_IMAGE=toolchain
+FROM rust:1.95.0-slim-trixie AS toolchain
+FROM ${RUST_IMAGE} AS build
+FROM scratch AS gateway
+"""
 DOCKER = """\
 #!/bin/sh
 # The digest depends on the image, which is the last argument.
@@ -81,12 +87,14 @@ class Digests(Scratch):
         super().setUp()
         self.compose = self.folder / "compose.yaml"
         self.compose.write_text(COMPOSE)
+        self.dockerfile = self.folder / "Dockerfile"
+        self.dockerfile.write_text(DOCKERFILE)
         docker = self.folder / "docker"
         docker.write_text(DOCKER)
         docker.chmod(0o755)
 
     def digests(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return run(ROOT / "scripts" / "image-digests", *options, LINNET_COMPOSE_FILE=str(self.compose),
+        return run(ROOT / "scripts" / "image-digests", *options, LINNET_DEPLOY=str(self.folder),
                    PATH=f"{self.folder}:{os.environ['PATH']}")
 
     def test_each_image_of_others_is_pinned_once(self) -> None:
@@ -96,6 +104,9 @@ class Digests(Scratch):
         self.assertRegex(pinned, r"image: redis:8@sha256:[0-9a-f]{64}\n")
         self.assertRegex(pinned, r"image: nginxinc/nginx-unprivileged:1\.30@sha256:[0-9a-f]{64}\n")
         self.assertIn("image: ${LINNET_SHORTENER_IMAGE:-linnet/shortener:development}\n", pinned)
+        built = self.dockerfile.read_text()
+        self.assertRegex(built, r"FROM rust:1\.95\.0-slim-trixie@sha256:[0-9a-f]{64} AS toolchain\n")
+        self.assertEqual(built.split("\n", 2)[2], DOCKERFILE.split("\n", 2)[2])
         self.assertEqual((self.digests("--check").returncode, self.digests().returncode), (0, 0))
         self.assertEqual(self.compose.read_text(), pinned)
 

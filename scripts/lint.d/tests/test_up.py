@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -88,10 +89,23 @@ class Up(unittest.TestCase):
             environment = self.compose_calls()[-1]["environment"]
             self.assertEqual((environment["LINNET_HOST"], environment["LINNET_BASE_URL"]), (published, shown))
 
+    def test_images_by_tag_are_those_of_compose_without_their_digests(self) -> None:
+        done = self.up(LINNET_IMAGES_BY_TAG="yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        override = self.folder.resolve() / "deploy/run/images-by-tag.yaml"
+        self.assertIn(str(override), self.compose_calls()[-1]["arguments"])
+        pinned = re.findall(r"^    image: ([^$\s]+)@sha256:", (self.folder / "deploy/compose.yaml").read_text(), re.MULTILINE)
+        self.assertEqual(re.findall(r'^  [a-z-]+: {image: "([^"]+)"}$', override.read_text(), re.MULTILINE), pinned)
+        self.assertEqual(len(override.read_text().splitlines()), 1 + len(pinned))
+        override.unlink()
+        self.assertEqual(self.up().returncode, 0)
+        self.assertNotIn(str(override), self.compose_calls()[-1]["arguments"])
+
     def test_messages_name_the_cause(self) -> None:
         for variables, message in (
             ({"PORT": "0"}, "PORT=0"), ({"PORT": "x"}, "PORT=x"), ({"HOST": "no-such-host.invalid"}, "HOST=no-such-host.invalid"),
             ({"PROFILES": "metrics"}, "unknown profile 'metrics'"), ({"GRAFANA": "yes"}, "GRAFANA"), ({"LOGS": "x"}, "LOGS"),
+            ({"LINNET_IMAGES_BY_TAG": "no"}, "LINNET_IMAGES_BY_TAG"),
         ):
             done = self.up(**variables)
             self.assertEqual(done.returncode, 64, done.stderr)
