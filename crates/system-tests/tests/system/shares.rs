@@ -101,7 +101,11 @@ async fn must_26_user_at_its_share_of_event_streams_affects_no_other_user() {
 
 #[tokio::test]
 async fn must_26_user_whose_requests_fill_the_database_affects_no_other_user() {
-    let stack = Stack::builder().env("LINNET__POSTGRES__LOCK_TIMEOUT_MS", 1_000).start().await;
+    let stack = Stack::builder()
+        .env("LINNET__POSTGRES__LOCK_TIMEOUT_MS", 1_000)
+        .env("LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS", 1_000)
+        .start()
+        .await;
     let (one, two) = (user(&stack, "one").await, user(&stack, "two").await);
     let target = json!({"original_url": "https://example.com/"});
     let link = one.client.shorten(&target).await;
