@@ -20,6 +20,7 @@ PAGE = "docs/OPERATIONS.md"
 # Each has an exact version. `scripts/image-digests` pins them where a registry can be reached.
 BY_TAG = {
     "nginxinc/nginx-unprivileged": "its tags are rebuilt every few days, and no digest of 1.30.6 could be confirmed",
+    "grafana/loki": "no digest of 3.5.8 could be confirmed, and earlier releases have known vulnerabilities",
     "fluent/fluent-bit": "no digest of 4.2.8 could be confirmed",
 }
 # Releases of these projects have two numbers.

@@ -77,7 +77,7 @@ problem_codes! {
     RateLimited: TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded",
         "with `Retry-After`; the gateway's has `violated-policies`";
     TooManyConcurrent: TOO_MANY_REQUESTS, "too_many_concurrent", "Too many concurrent requests",
-        "the user has its share of uploads, exports or streams open; with `Retry-After`";
+        "the user has its share of uploads, exports or streams open, or of requests at the database in progress; with `Retry-After`";
     TooManyJobs: TOO_MANY_REQUESTS, "too_many_jobs", "Too many jobs",
         "other jobs must finish first; with `Retry-After`";
     TooManyHeaders: REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "Too many headers",
