@@ -92,7 +92,9 @@ pub(crate) fn key_required() -> Problem {
 
 /// 401 for a streamed request whose key was revoked, expired or could not be verified before the response began.
 pub(crate) fn key_ended() -> Problem {
-    Problem::unauthorized("The API key was revoked or expired during the request, or can no longer be verified.")
+    Problem::unauthorized(
+        "The API key was revoked or expired during the request, or can no longer be verified.",
+    )
 }
 
 /// 401 for a key that no shortener accepts.

@@ -13,7 +13,6 @@ use actix_web::{
 use http::HeaderValue;
 use linnet_domain::Scope;
 use linnet_platform::{
-    byte_budget::ByteBudget,
     clock::Clock,
     invalidation_bus::{self, InvalidationSink},
     lifecycle::Lifecycle,
@@ -35,7 +34,7 @@ use secrecy::ExposeSecret as _;
 use crate::{
     admin::GatewayReadiness,
     auth::{self, KeyAuthenticator, KeyCache},
-    body_budget::{BodyOwner, body_budget},
+    body_budget::Bodies,
     config::{Anonymous, Settings},
     counters::Counters,
     edge::{Edge, edge},
@@ -80,7 +79,7 @@ struct SharedState {
     upstreams: Arc<Upstreams>,
     counters: Arc<Counters>,
     limits: Arc<RateLimits>,
-    bodies: ByteBudget<BodyOwner>,
+    bodies: Bodies,
     service_token: HeaderValue,
 }
 
@@ -157,7 +156,10 @@ impl Application {
                 &settings.limits,
                 AddressHasher::new(&settings.service),
             )),
-            bodies: body_budget(settings.limits.body_bytes_in_progress),
+            bodies: Bodies::new(
+                settings.limits.body_bytes_in_progress,
+                settings.server_threads() * settings.gateway.max_connections,
+            ),
             service_token,
             lifecycle,
             settings: Arc::new(settings),

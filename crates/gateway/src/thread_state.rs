@@ -6,11 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use linnet_domain::Scopes;
-use linnet_platform::{byte_budget::ByteBudget, lifecycle::Lifecycle};
+use linnet_platform::lifecycle::Lifecycle;
 
 use crate::{
     auth::KeyAuthenticator,
-    body_budget::BodyOwner,
+    body_budget::Bodies,
     config::{Anonymous, Network},
     counters::Counters,
     limit::RateLimiter,
@@ -32,6 +32,6 @@ pub(crate) struct ThreadState {
     pub(crate) request_timeout: Duration,
     /// Largest JSON body that is buffered, in bytes, for routes whose own limit is higher.
     pub(crate) body_limit: usize,
-    /// The budget of bodies in progress, which all server threads share.
-    pub(crate) bodies: ByteBudget<BodyOwner>,
+    /// The bounds of bodies in progress, which all server threads share.
+    pub(crate) bodies: Bodies,
 }

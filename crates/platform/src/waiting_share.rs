@@ -77,9 +77,10 @@ impl<K: Eq + Hash + Clone> WaitingShare<K> {
 
     fn enter(&self, owner: K) -> Option<(Request<K>, Arc<Semaphore>)> {
         let mut owners = self.0.owners.lock_ignoring_poison();
-        let requests = owners
-            .entry(owner.clone())
-            .or_insert_with(|| Requests { turns: Arc::new(Semaphore::new(self.0.share)), count: 0 });
+        let requests = owners.entry(owner.clone()).or_insert_with(|| Requests {
+            turns: Arc::new(Semaphore::new(self.0.share)),
+            count: 0,
+        });
         if requests.count >= self.0.share + self.0.most_waiting {
             return None;
         }

@@ -22,7 +22,6 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _};
-use linnet_platform::byte_budget::Reservation;
 use linnet_protocol::problem::Problem;
 use tokio::{
     sync::mpsc,
@@ -31,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    body_budget::BodyOwner,
+    body_budget::BodyReservation,
     problems,
     upstream::{BodyEvent, CallBody, StreamBody},
 };
@@ -57,13 +56,13 @@ pub(super) fn exceeds(headers: &HeaderMap, limit: usize) -> bool {
 }
 
 /// Reads the whole body: 413 above `limit` bytes, 408 if it is incomplete at `deadline`, 400 if it
-/// ends early, 503 if it does not fit into the budget.
+/// ends early, 503 if it does not fit into the budget, or if too many other requests wait for bodies.
 pub(super) async fn read(
     headers: &HeaderMap,
     payload: &mut Payload,
     limit: usize,
     deadline: Instant,
-    reserved: &mut Reservation<BodyOwner>,
+    reserved: &mut BodyReservation,
 ) -> Result<Bytes, Problem> {
     if !has_body(headers) {
         return Ok(Bytes::new());
@@ -73,8 +72,23 @@ pub(super) async fn read(
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
+    // Taken only if the gateway has to wait: most bodies arrive with their heads.
+    let mut slot = None;
     loop {
-        let chunk = match timeout_at(deadline, payload.next()).await {
+        let mut next = payload.next();
+        let arrived = match (&mut next).now_or_never() {
+            Some(chunk) => Ok(chunk),
+            None => {
+                if slot.is_none() {
+                    slot = Some(reserved.wait().map_err(|error| {
+                        tracing::debug!(%error, "request body not awaited");
+                        problems::too_many_bodies()
+                    })?);
+                }
+                timeout_at(deadline, next).await
+            }
+        };
+        let chunk = match arrived {
             Err(_) => return Err(problems::body_timeout()),
             Ok(None) => break,
             Ok(Some(Err(error))) => {
@@ -203,7 +217,7 @@ impl Drop for Upload {
 pub(super) fn stream(
     headers: &HeaderMap,
     payload: Payload,
-    reserved: Reservation<BodyOwner>,
+    reserved: BodyReservation,
 ) -> (CallBody, Option<Upload>) {
     if !has_body(headers) {
         return (CallBody::Buffered(Bytes::new()), None);
@@ -255,10 +269,10 @@ async fn forward_chunks(
 #[cfg(test)]
 mod tests {
     use futures::stream;
-    use linnet_platform::byte_budget::ByteBudget;
     use linnet_protocol::problem_code::ProblemCode;
 
     use super::*;
+    use crate::body_budget::{Bodies, BodyOwner};
 
     fn chunked() -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -269,8 +283,8 @@ mod tests {
         headers
     }
 
-    fn reserved() -> Reservation<BodyOwner> {
-        ByteBudget::new(1_000, 500).reserve(BodyOwner::Network(None))
+    fn reserved() -> BodyReservation {
+        Bodies::new(8_000, 64).reserve(BodyOwner::Network(None))
     }
 
     /// An endless payload, and the number of chunks that were read from it.

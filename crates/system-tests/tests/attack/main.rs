@@ -21,17 +21,31 @@ use report::Report;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the whole machine for minutes: make test-attack"]
 async fn attacks_within_the_memory_of_the_containers_affect_no_visitor() {
-    if !linnet_system_tests::MemoryGroup::is_available() {
-        return;
-    }
+    assert!(
+        linnet_system_tests::MemoryGroup::is_available(),
+        "memory control groups are not available here"
+    );
     let arena = Arena::start().await;
     let mut report = Report::start(&arena).await;
-    // These two fill caches and buffers, which the processes keep.
+    if arena.is_full {
+        // These fill caches and buffers, which processes keep. A second time they must take no more.
+        report
+            .attack("unread responses, first", attacks::connections::unread_responses(&arena))
+            .await;
+        report.attack("random codes, first", attacks::guesses::random_codes(&arena)).await;
+        report.attack("unknown keys, first", attacks::guesses::unknown_keys(&arena)).await;
+        report.attack("hostile JSON, first", attacks::json::on_every_route(&arena)).await;
+        report
+            .attack("unfinished heads, first", attacks::connections::unfinished_heads(&arena))
+            .await;
+        report
+            .attack("floods of headers, first", attacks::connections::header_floods(&arena))
+            .await;
+        report.begin_measuring().await;
+    }
     report
         .attack("large responses that are not read", attacks::connections::unread_responses(&arena))
         .await;
-    report.attack("random codes", attacks::guesses::random_codes(&arena)).await;
-    report.begin_measuring().await;
     report.attack("hostile JSON on every route", attacks::json::on_every_route(&arena)).await;
     report.attack("unfinished heads", attacks::connections::unfinished_heads(&arena)).await;
     report.attack("floods of headers", attacks::connections::header_floods(&arena)).await;
@@ -40,7 +54,7 @@ async fn attacks_within_the_memory_of_the_containers_affect_no_visitor() {
     report.attack("exports that are read slowly", attacks::streams::slow_exports(&arena)).await;
     report.attack("uploads that are sent slowly", attacks::streams::slow_uploads(&arena)).await;
     report.attack("gzip and nesting bombs", attacks::bombs::all(&arena)).await;
-    report.attack("random codes again", attacks::guesses::random_codes(&arena)).await;
+    report.attack("random codes", attacks::guesses::random_codes(&arena)).await;
     report.attack("unknown keys", attacks::guesses::unknown_keys(&arena)).await;
     report.attack("a user at every quota", attacks::quotas::all(&arena)).await;
     report.finish().await;

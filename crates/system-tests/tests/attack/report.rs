@@ -121,7 +121,7 @@ impl<'a> Report<'a> {
             println!(
                 "{process:<20} {:>8} {:>8} {:>8} {:>8} {:>10}",
                 mib(limit),
-                mib(self.before[&process].resident),
+                mib(self.before.get(&process).copied().unwrap_or_default().resident),
                 mib(self.peaks.get(&process).copied().unwrap_or_default()),
                 mib(now[&process].resident),
                 mib(peak),

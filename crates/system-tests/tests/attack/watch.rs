@@ -9,7 +9,7 @@ const MIB: u64 = 1024 * 1024;
 /// Memory of one group of processes, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Memory {
-    /// Resident now.
+    /// Resident now. A page that several processes of the group share counts once.
     pub(crate) resident: u64,
     /// Maximum that was resident since the last [`reset`].
     pub(crate) peak: u64,
@@ -61,8 +61,8 @@ pub(crate) fn memory(stack: &Stack) -> BTreeMap<String, Memory> {
         .map(|process| {
             let mut sum = Memory::default();
             for pid in pids(process) {
-                sum.resident += status(pid, "VmRSS:");
-                sum.peak += status(pid, "VmHWM:");
+                sum.resident += line(pid, "smaps_rollup", "Pss:");
+                sum.peak += line(pid, "status", "VmHWM:");
             }
             (process.name().to_owned(), sum)
         })
@@ -87,10 +87,10 @@ pub(crate) fn reset(stack: &Stack) {
     }
 }
 
-/// A line of `/proc/PID/status`, in bytes; 0 for a process that has ended.
-fn status(pid: u32, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
+/// A line of a file in `/proc/PID`, in bytes; 0 for a process that has ended.
+fn line(pid: u32, file: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.split_whitespace().next());
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -98,6 +98,8 @@ pub(crate) async fn stalled_bodies(arena: &Arena) -> String {
         let (key, (id, code)) = &users[number % users.len()];
         let method = ["GET", "POST", "PATCH", "PUT", "DELETE", "HEAD"][number % 6];
         let path = match number / 6 % 5 {
+            // Other attacks need the link.
+            0 if method == "DELETE" => "/api/v1/urls/0".to_owned(),
             0 => format!("/api/v1/urls/{id}"),
             1 => "/api/v1/urls/bulk".to_owned(),
             2 => format!("/{code}"),

@@ -1,13 +1,12 @@
 //! JSON bodies that could take much more memory than their size, on every route and method.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use linnet_protocol::routes::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, ROUTES, RequestBody};
 use linnet_system_tests::{Client, client::Method};
 
 use crate::arena::{Arena, Tally, for_each};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// Members that at least one route reads, so that it parses their values.
 const MEMBERS: &[&str] = &["details", "ids", "original_url", "scopes", "title", "username"];
 
@@ -126,6 +125,8 @@ pub(crate) async fn on_every_route(arena: &Arena) -> String {
     let rounds = arena.scale(4, 1);
     // The short form sends each body to a third of the routes, and the next body to another third.
     let step = arena.scale(1, 3);
+    // Event streams never end.
+    let timeout = arena.hold(20, 2);
     let count = calls.len() * BODIES.len() * rounds / step;
     for_each(count, arena.scale(64, 32), |number| {
         let number = number * step + number / calls.len() % step;
@@ -137,7 +138,7 @@ pub(crate) async fn on_every_route(arena: &Arena) -> String {
             let size = if is_too_large { call.limit * 2 } else { call.limit - 64 };
             let client = &clients[number % clients.len()];
             let request = client.request(call.method.clone(), &call.path);
-            let request = request.body("application/json", body(size)).timeout(TIMEOUT);
+            let request = request.body("application/json", body(size)).timeout(timeout);
             match request.try_send().await {
                 Ok(response) => tally.add(response.status.to_string()),
                 Err(_) => tally.add("closed"),
