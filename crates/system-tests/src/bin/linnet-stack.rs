@@ -1,6 +1,6 @@
 //! Starts a stack, prints its addresses as one line of JSON and stops it when standard input ends.
 //!
-//! `linnet-stack [--shorteners N] [--gateways N] [LINNET__SECTION__KEY=VALUE …]`
+//! `linnet-stack [--shorteners N] [--gateways N] [--workers N] [LINNET__SECTION__KEY=VALUE …]`
 
 use linnet_system_tests::{Stack, stack::describe};
 use tokio::{
@@ -17,6 +17,7 @@ async fn main() {
         builder = match arg.as_str() {
             "--shorteners" => builder.shorteners(number()),
             "--gateways" => builder.gateways(number()),
+            "--workers" => builder.workers(number()),
             pair => {
                 let (key, value) = pair.split_once('=').expect("KEY=VALUE");
                 builder.env(key, value)
