@@ -47,7 +47,7 @@ pub use jobs::{
     JobCounts, JobLimits, JobRun, ReportLimits,
 };
 pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
-pub use links::{ChangedLink, GroupedCreates, LinkCreation};
+pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, LinkPage};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
 pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
