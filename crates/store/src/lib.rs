@@ -24,6 +24,7 @@ mod observe;
 mod outbox;
 mod partitions;
 mod pool;
+mod quotas;
 mod resolve;
 mod settings;
 mod stats;
@@ -52,7 +53,7 @@ pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
 pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
-pub use settings::PostgresSettings;
+pub use settings::{PostgresSettings, RowQuotas};
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
 
