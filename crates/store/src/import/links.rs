@@ -52,9 +52,8 @@ struct RowConflicts {
     code_owner: Option<LinkId>,
     is_id_taken: bool,
     is_user_missing: bool,
-    /// Whether the owner has too many links, or too many events.
-    is_at_link_quota: bool,
-    is_at_event_quota: bool,
+    /// The kind of row of which the owner has too many.
+    exhausted_quota: Option<String>,
 }
 
 impl WriteRows for ImportLink {
@@ -234,10 +233,11 @@ impl RowConflicts {
     fn constraint(&self, row: &ImportLink) -> Constraint {
         if self.is_user_missing {
             Constraint::UserMissing
-        } else if self.code_owner.is_none() && !self.is_id_taken && self.is_at_link_quota {
-            Constraint::LinkQuota
-        } else if self.code_owner.is_none() && !self.is_id_taken && self.is_at_event_quota {
-            Constraint::EventQuota
+        } else if let Some(kind) = &self.exhausted_quota
+            && self.code_owner.is_none()
+            && !self.is_id_taken
+        {
+            if kind == "links" { Constraint::LinkQuota } else { Constraint::EventQuota }
         } else if row.short_code.is_some() && (self.code_owner.is_some() || !self.is_id_taken) {
             // Without an owner, the code is held or banned.
             Constraint::CodeTaken
@@ -268,8 +268,9 @@ async fn find_conflicts(
                   EXISTS (SELECT FROM urls WHERE urls.id = row.id) AS "is_id_taken!",
                   (row.user_id IS NOT NULL AND NOT EXISTS (
                       SELECT FROM users WHERE users.id = row.user_id)) AS "is_user_missing!",
-                  is_at_quota('user:' || row.user_id, 'links') AS "is_at_link_quota!",
-                  is_at_quota('user:' || row.user_id, 'events') AS "is_at_event_quota!"
+                  CASE WHEN is_at_quota('user:' || row.user_id, 'links') THEN 'links'
+                       WHEN is_at_quota('user:' || row.user_id, 'events') THEN 'events' END
+                    AS exhausted_quota
              FROM UNNEST($1::bigint[], $2::text[], $3::bigint[]) WITH ORDINALITY
                AS row (id, short_code, user_id, place) ORDER BY place"#,
         &column(rows, |(_, row)| row.id.get()),

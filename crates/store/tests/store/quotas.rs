@@ -1,8 +1,8 @@
 //! Quotas of rows per owner.
 
 use linnet_domain::{
-    EventDetails, EventType, LinkAttributePatch, LinkPatch, NewEvent, NewLink, OnConflict,
-    ShortCode, UserId, Visibility,
+    EventDetails, EventType, LinkAttributePatch, LinkFilter, LinkPatch, NewEvent, NewLink,
+    OnConflict, Page, ShortCode, UserId, Visibility,
 };
 use linnet_store::{
     Constraint, GroupedCreates, IdempotencyClaim, ImportEvent, ImportLink, LinkCreation,
@@ -160,7 +160,7 @@ async fn must_26_imports_count_their_own_rows(pool: PgPool) {
     }
     let written = ["written"; 4].into_iter().chain(["too_many_links"; 4]);
     assert_eq!(codes(&outcomes), written.collect::<Vec<_>>());
-    let link = store.list_links(&Default::default(), Visibility::All, Default::default()).await;
+    let link = store.list_links(&LinkFilter::default(), Visibility::All, Page::default()).await;
     let link = link.unwrap().links[0].id;
     let event = |id: i64| ImportEvent {
         id: id.try_into().unwrap(),

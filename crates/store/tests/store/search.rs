@@ -196,7 +196,7 @@ async fn search_that_no_index_bounds_reads_a_window_of_links_a_page(pool: PgPool
         store.list_links(&filter("xy", None), Visibility::Owner(user.id), page).await.unwrap();
     let ids: Vec<_> = page.links.iter().map(|link| link.id.get()).collect();
     assert_eq!(ids, [2 * window]);
-    assert_eq!(page.cut_after.map(|id| id.get()), Some(2 * window));
+    assert_eq!(page.cut_after.map(linnet_domain::LinkId::get), Some(2 * window));
 }
 
 /// Punycode that no browser accepts comes from rows of other programs only. It stays as it is, and never fails.
