@@ -5,6 +5,7 @@
 //! * [`cli`]: the command line that all programs share.
 //! * [`client_network`]: groups client addresses for limits.
 //! * [`clock`]: the wall clock, passed to code whose result depends on it.
+//! * [`crash`]: keeps personal data out of core dumps and panic messages.
 //! * [`exit_code`]: the exit codes that supervisors distinguish.
 //! * [`healthcheck`]: checks whether a running process is ready.
 //! * [`invalidation_bus`]: messages that invalidate caches, with a bound on staleness.
@@ -27,6 +28,7 @@ pub mod byte_budget;
 pub mod cli;
 pub mod client_network;
 pub mod clock;
+pub mod crash;
 pub mod exit_code;
 mod head_limit;
 pub mod healthcheck;

@@ -32,7 +32,7 @@ use linnet_clicks::ClickSettings;
 use linnet_domain::TargetPolicy;
 use linnet_jobs::JobSettings;
 use linnet_resolve::{CacheSettings, listener::ResolveSettings};
-use linnet_store::PostgresSettings;
+use linnet_store::{PostgresSettings, RowQuotas};
 
 /// Minimum `postgres.slow_statement_ms` of a worker, whose statements write tens of thousands of rows.
 const SLOW_WORK_MS: u64 = 2_000;
@@ -114,6 +114,8 @@ pub struct ShortenerSettings {
     pub exports_per_user: usize,
     /// Maximum number of API keys of one user that are neither revoked nor expired.
     pub keys_per_user: u32,
+    /// Most idempotency keys of one user; 0 is no quota.
+    pub idempotency_keys_per_user: u32,
 }
 
 /// One user can take [`ShortenerSettings::body_bytes`] divided by this.
@@ -148,6 +150,7 @@ impl Default for ShortenerSettings {
             exports: 2,
             exports_per_user: 1,
             keys_per_user: 50,
+            idempotency_keys_per_user: 100_000,
         }
     }
 }
@@ -177,6 +180,11 @@ impl ShortenerSettings {
             problems.require_within(key, value, 1..=max);
         }
         problems.require_within("shortener.keys_per_user", self.keys_per_user, 1..=100_000);
+        problems.require_within(
+            "shortener.idempotency_keys_per_user",
+            self.idempotency_keys_per_user,
+            0..=1_000_000_000,
+        );
         problems.require(
             self.max_connections > 0,
             "shortener.max_connections",
@@ -215,6 +223,11 @@ impl LoadSettings for Settings {
     fn derive(&mut self) {
         self.postgres.hold_codes_days = self.links.hold_codes_days;
         self.postgres.limit_settle_ms = self.links.limit_settle_ms;
+        self.postgres.quotas = RowQuotas {
+            links: self.links.per_user,
+            events: self.links.events_per_user,
+            idempotency_keys: self.shortener.idempotency_keys_per_user,
+        };
     }
 
     fn validate(&self, problems: &mut Problems) {

@@ -11,6 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 static ALLOCATOR: linnet_profiling::HeapAllocator = linnet_profiling::HeapAllocator;
 
 fn main() -> ExitCode {
+    linnet_platform::crash::withhold_data();
     linnet_platform::memory::use_small_pages();
     #[cfg(feature = "profiling")]
     let _recording = linnet_profiling::start();

@@ -35,6 +35,10 @@ pub enum Constraint {
     IdTaken,
     /// The target's host is banned.
     HostBanned,
+    /// The owner has as many links as `links.per_user` allows.
+    LinkQuota,
+    /// The user has as many events as `links.events_per_user` allows.
+    EventQuota,
     /// The user does not exist.
     UserMissing,
     /// The link does not exist.
@@ -49,7 +53,7 @@ impl Constraint {
             Self::CodeTaken => "short_code",
             Self::IdTaken => "id",
             Self::HostBanned => "original_url",
-            Self::UserMissing => "user_id",
+            Self::LinkQuota | Self::EventQuota | Self::UserMissing => "user_id",
             Self::LinkMissing => "url_id",
         }
     }
@@ -59,6 +63,8 @@ impl Constraint {
         match self {
             Self::EmailTaken | Self::CodeTaken | Self::IdTaken => "taken",
             Self::HostBanned => "invalid",
+            Self::LinkQuota => "too_many_links",
+            Self::EventQuota => "too_many_events",
             Self::UserMissing | Self::LinkMissing => "not_found",
         }
     }
@@ -70,6 +76,8 @@ impl Constraint {
             Self::CodeTaken => "must be unique; another link has this code",
             Self::IdTaken => "must be unique; another row has this id",
             Self::HostBanned => "must not be on a banned host",
+            Self::LinkQuota => "must be a user with fewer links than `links.per_user`",
+            Self::EventQuota => "must be a user with fewer events than `links.events_per_user`",
             Self::UserMissing => "must be an existing user",
             Self::LinkMissing => "must be an existing link",
         }
@@ -162,6 +170,8 @@ fn violated_constraint(error: &dyn sqlx::error::DatabaseError) -> Option<Constra
         ErrorKind::UniqueViolation if name == "urls_short_code_key" => Some(Constraint::CodeTaken),
         ErrorKind::UniqueViolation if name.ends_with("_pkey") => Some(Constraint::IdTaken),
         ErrorKind::CheckViolation if name == "urls_host_banned" => Some(Constraint::HostBanned),
+        ErrorKind::CheckViolation if name == "urls_quota" => Some(Constraint::LinkQuota),
+        ErrorKind::CheckViolation if name == "events_quota" => Some(Constraint::EventQuota),
         ErrorKind::ForeignKeyViolation if name.contains("user_id") => Some(Constraint::UserMissing),
         _ => None,
     }

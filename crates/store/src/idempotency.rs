@@ -34,6 +34,8 @@ pub enum IdempotencyClaim {
     Replay(StoredResponse),
     /// The key belongs to a request with another hash.
     Mismatch,
+    /// The key is new, and its owner is at its quota of keys.
+    TooMany,
 }
 
 /// A transaction that holds an idempotency key. Dropping it rolls back.
@@ -64,7 +66,8 @@ impl Store {
         .await?;
         let claimed = sqlx::query!(
             "INSERT INTO idempotency_keys (owner, key, request_hash, status, body)
-             VALUES ($1, $2, $3, 0, '') ON CONFLICT DO NOTHING",
+             SELECT $1, $2, $3, 0, '' WHERE NOT is_at_quota($1, 'idempotency_keys')
+             ON CONFLICT DO NOTHING",
             owner,
             key,
             request_hash
@@ -82,8 +85,9 @@ impl Store {
             owner,
             key
         )
-        .fetch_one(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
+        let Some(row) = row else { return Ok(IdempotencyClaim::TooMany) };
         if row.request_hash != request_hash {
             return Ok(IdempotencyClaim::Mismatch);
         }

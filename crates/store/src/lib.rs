@@ -24,6 +24,7 @@ mod observe;
 mod outbox;
 mod partitions;
 mod pool;
+mod quotas;
 mod resolve;
 mod settings;
 mod stats;
@@ -47,12 +48,12 @@ pub use jobs::{
     JobCounts, JobLimits, JobRun, ReportLimits,
 };
 pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
-pub use links::{ChangedLink, GroupedCreates, LinkCreation};
+pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, LinkPage};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
 pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
-pub use settings::PostgresSettings;
+pub use settings::{PostgresSettings, RowQuotas};
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
 

@@ -87,6 +87,9 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
         .options([
             ("linnet.hold_codes_days", settings.hold_codes_days),
             ("linnet.limit_settle_ms", settings.limit_settle_ms),
+            ("linnet.links_per_user", settings.quotas.links),
+            ("linnet.events_per_user", settings.quotas.events),
+            ("linnet.idempotency_keys_per_user", settings.quotas.idempotency_keys),
         ])
         .log_statements(LevelFilter::Off)
         .log_slow_statements(LevelFilter::Warn, slow);

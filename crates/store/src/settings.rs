@@ -43,6 +43,20 @@ pub struct PostgresSettings {
     /// `links.limit_settle_ms`, which a trigger reads in the same way.
     #[serde(skip)]
     pub limit_settle_ms: u32,
+    /// The quotas, which triggers and statements read.
+    #[serde(skip)]
+    pub quotas: RowQuotas,
+}
+
+/// The most rows of one owner, by kind; 0 is no quota.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowQuotas {
+    /// `links.per_user`.
+    pub links: u32,
+    /// `links.events_per_user`.
+    pub events: u32,
+    /// `shortener.idempotency_keys_per_user`.
+    pub idempotency_keys: u32,
 }
 
 impl Default for PostgresSettings {
@@ -58,6 +72,7 @@ impl Default for PostgresSettings {
             slow_statement_ms: 100,
             hold_codes_days: 90,
             limit_settle_ms: 2_000,
+            quotas: RowQuotas::default(),
         }
     }
 }

@@ -198,6 +198,33 @@ fn startup_and_shutdown_state_the_figures_of_the_code() {
     shutdown.states(&format!("logs and spans are flushed (at most {})", shown(telemetry)));
 }
 
+/// Row 31 of GUARANTEES: no process leaves a core dump, the stores included.
+#[test]
+fn must_31_containers_and_units_forbid_core_dumps() {
+    let compose = fs::read_to_string(root().join("deploy/compose.yaml")).unwrap();
+    let (_, base) = compose.split_once("\nx-service: &service\n").unwrap();
+    let (base, _) = base.split_once("\n\n").unwrap();
+    assert!(base.contains("\n  ulimits: {nofile: {soft: 16384, hard: 16384}, core: 1}"), "{base}");
+    assert_eq!(compose.matches("ulimits:").count(), 1, "a service has limits of its own");
+    let (_, services) = compose.split_once("\nservices:\n").unwrap();
+    let (services, _) = services.split_once("\nnetworks:\n").unwrap();
+    let names = services.lines().filter(|line| {
+        line.starts_with("  ") && !line.starts_with("   ") && !line.trim_start().starts_with('#')
+    });
+    let anchors = ["service", "observer", "shortener"].map(|name| format!("    <<: *{name}"));
+    let merges = services.lines().filter(|line| anchors.iter().any(|anchor| line == anchor));
+    assert_eq!(merges.count(), names.count(), "each service has the limits of `x-service`");
+    for anchor in ["x-observer: &observer\n", "x-shortener: &shortener\n"] {
+        let (_, rest) = compose.split_once(anchor).unwrap();
+        assert!(rest.starts_with("  <<: *service\n"), "{anchor}");
+    }
+    for unit in ["gateway", "shortener", "worker", "migrate"] {
+        let unit = format!("deploy/systemd/linnet-{unit}.service");
+        let text = fs::read_to_string(root().join(&unit)).unwrap();
+        assert!(text.lines().any(|line| line == "LimitCORE=1"), "{unit}");
+    }
+}
+
 /// Tests that run processes in the containers' limits use what `deploy/compose.yaml` sets.
 #[test]
 fn limits_and_settings_of_containers_are_those_of_the_compose_file() {

@@ -130,7 +130,9 @@ pub async fn receive<E>(
     // The thread owns the upload and drops it on an error, so an aborted request leaves no file.
     let writer = tokio::task::spawn_blocking(move || write_upload(upload, receiver, &limits));
     let sent = send_pieces(&mut body, sender).await;
-    let written = writer.await.map_err(io::Error::other)?;
+    // The error of the task would quote the panic message, and so perhaps a part of the upload.
+    let written =
+        writer.await.map_err(|_| io::Error::other("the writer of the upload panicked"))?;
     match (written, sent) {
         // The writer only detects that the body is incomplete; `sent` has the reason.
         (Err(UploadError::Incomplete), Err(error)) => Err(error),

@@ -57,6 +57,8 @@ impl From<Constraint> for ApiError {
                 ProblemCode::Taken
             }
             Constraint::HostBanned => ProblemCode::Invalid,
+            Constraint::LinkQuota => ProblemCode::TooManyLinks,
+            Constraint::EventQuota => ProblemCode::TooManyEvents,
             Constraint::UserMissing | Constraint::LinkMissing => ProblemCode::NotFound,
         };
         Self(of_field(code, constraint.field(), constraint.message()))

@@ -18,8 +18,8 @@ const MAX_PAGE_BYTES: i64 = 1024 * 1024;
 pub struct EventPage {
     /// The events, in the order of time.
     pub events: Vec<Event>,
-    /// Whether the page ends before its size, because its details would have exceeded 1 MiB.
-    pub is_cut: bool,
+    /// The last event, if the page ends before its size because its details would have exceeded 1 MiB.
+    pub cut_after: Option<TimeSortKey>,
 }
 
 /// An event, or a click with its attributes.
@@ -69,8 +69,12 @@ impl Store {
         let rows = observe_query("list_events", query.fetch_all(&self.pool)).await?;
         let whole = rows.first().map_or(0, |row| row.rows);
         let is_cut = i64::try_from(rows.len()).is_ok_and(|count| count < whole);
-        let events = rows.into_iter().map(Event::try_from).collect::<Result<_, _>>();
-        Ok(EventPage { events: events.map_err(StoreError::Failed)?, is_cut })
+        let events = rows.into_iter().map(Event::try_from).collect::<Result<Vec<_>, _>>();
+        let events = events.map_err(StoreError::Failed)?;
+        let last = events.last().filter(|_| is_cut);
+        let cut_after =
+            last.map(|last| TimeSortKey { time: Some(last.timestamp), id: last.id.get() });
+        Ok(EventPage { events, cut_after })
     }
 }
 

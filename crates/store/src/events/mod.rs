@@ -25,8 +25,8 @@ macro_rules! event_query {
 }
 
 impl Store {
-    /// Creates an event of a client. `None` if the link is not visible. If the user does not exist, the error is a
-    /// [`Constraint::UserMissing`].
+    /// Creates an event of a client. `None` if the link is not visible. The error is a
+    /// [`Constraint::UserMissing`] or [`Constraint::EventQuota`] if the user does not exist or has too many events.
     pub async fn create_event(
         &self,
         new: &NewEvent,
@@ -62,12 +62,17 @@ pub(super) async fn create_event_on(
     visible_to: Visibility,
 ) -> Result<Option<Event>, StoreError> {
     if let Some(user_id) = new.user_id {
-        let exists = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM users WHERE id = $1) AS "exists!""#,
+        let user = sqlx::query!(
+            r#"SELECT EXISTS (SELECT FROM users WHERE id = $1) AS "exists!",
+                      is_at_quota('user:' || $1::bigint, 'events') AS "is_at_quota!""#,
             user_id.get()
         );
-        if !observe_query("user_exists", exists.fetch_one(&mut *connection)).await? {
+        let user = observe_query("user_exists", user.fetch_one(&mut *connection)).await?;
+        if !user.exists {
             return Err(StoreError::Conflict(Constraint::UserMissing));
+        }
+        if user.is_at_quota {
+            return Err(StoreError::Conflict(Constraint::EventQuota));
         }
     }
     let query = event_query!(

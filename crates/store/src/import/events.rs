@@ -12,6 +12,7 @@ use super::{
     super::{
         Constraint, StoreError,
         columns::{column, numbers},
+        quotas::{RowKind, count_written},
     },
     RowOutcome, WriteFuture, WriteOptions, WriteRows, advance_sequence, unwritten,
 };
@@ -51,15 +52,27 @@ async fn write(
     let ids = column(rows, |row| row.id);
     let written = insert(connection, rows).await?;
     advance_sequence(connection, "events_id_seq", written.iter().copied(), options).await?;
+    let users = rows.iter().filter(|row| written.contains(&row.id)).map(|row| row.user_id);
+    count_written(connection, RowKind::Events, users).await?;
     let mut outcomes = vec![RowOutcome::Written; rows.len()];
     let unwritten = unwritten(rows.iter().zip(&mut outcomes), |(row, _)| row.id, written);
     if unwritten.is_empty() {
         return Ok(outcomes);
     }
     let taken = taken_ids(connection, &ids).await?;
+    let full =
+        users_at_quota(connection, unwritten.iter().filter_map(|(row, _)| row.user_id)).await?;
     for (row, outcome) in unwritten {
-        let is_id_taken = row.url_id.is_none() || taken.contains(&row.id);
-        let constraint = if is_id_taken { Constraint::IdTaken } else { Constraint::LinkMissing };
+        let constraint = if taken.contains(&row.id) {
+            Constraint::IdTaken
+        } else if row.user_id.is_some_and(|user_id| full.contains(&user_id)) {
+            Constraint::EventQuota
+        } else if row.url_id.is_none() {
+            // Another row of the chunk has the id.
+            Constraint::IdTaken
+        } else {
+            Constraint::LinkMissing
+        };
         *outcome = RowOutcome::violates(constraint, options);
     }
     Ok(outcomes)
@@ -75,7 +88,8 @@ async fn insert(
          SELECT row.* FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::text[],
                                   $5::timestamptz[], $6::jsonb[])
            AS row (id, url_id, user_id, event_type, timestamp, details)
-          WHERE row.url_id IS NULL OR EXISTS (SELECT FROM urls WHERE urls.id = row.url_id)
+          WHERE (row.url_id IS NULL OR EXISTS (SELECT FROM urls WHERE urls.id = row.url_id))
+            AND NOT is_at_quota('user:' || row.user_id, 'events')
          ON CONFLICT DO NOTHING RETURNING id AS "id: EventId""#,
         &column(rows, |row| row.id.get()),
         &column(rows, |row| row.url_id.map(LinkId::get)) as &[Option<i64>],
@@ -87,6 +101,22 @@ async fn insert(
     .fetch_all(connection)
     .await?;
     Ok(written.into_iter().collect())
+}
+
+/// Those of the users who are at their quota of events.
+async fn users_at_quota(
+    connection: &mut PgConnection,
+    users: impl Iterator<Item = UserId>,
+) -> Result<HashSet<UserId>, StoreError> {
+    let users: HashSet<i64> = users.map(UserId::get).collect();
+    let full = sqlx::query_scalar!(
+        r#"SELECT user_id AS "user_id!: UserId" FROM UNNEST($1::bigint[]) AS row (user_id)
+            WHERE is_at_quota('user:' || user_id, 'events')"#,
+        &users.into_iter().collect::<Vec<_>>()
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(full.into_iter().collect())
 }
 
 /// The ids that events have.

@@ -13,6 +13,7 @@ use super::{
         Constraint, StoreError,
         columns::column,
         links::{MAX_CODE_ATTEMPTS, create_links_statement, generate_code, status_code},
+        quotas::{RowKind, count_written},
     },
     RowOutcome, WriteFuture, WriteOptions, WriteRows, advance_sequence, assign_ids, unwritten,
 };
@@ -51,6 +52,8 @@ struct RowConflicts {
     code_owner: Option<LinkId>,
     is_id_taken: bool,
     is_user_missing: bool,
+    /// The kind of row of which the owner has too many.
+    exhausted_quota: Option<String>,
 }
 
 impl WriteRows for ImportLink {
@@ -82,6 +85,7 @@ async fn write(
         let written = insert(connection, &numbered).await?;
         let explicit = attempted.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
         advance_sequence(connection, SEQUENCE, explicit, options).await?;
+        count(connection, &numbered, &written).await?;
         let unwritten = unwritten(pending.into_iter().zip(numbered), |(_, row)| row.id, written);
         if unwritten.is_empty() {
             return Ok(outcomes);
@@ -98,6 +102,18 @@ async fn write(
         }
     }
     Ok(outcomes)
+}
+
+/// Counts the written links, and the events of those with ids from the sequence.
+async fn count(
+    connection: &mut PgConnection,
+    rows: &[NumberedRow<'_>],
+    written: &HashSet<LinkId>,
+) -> Result<(), StoreError> {
+    let written = || rows.iter().filter(|row| written.contains(&row.id));
+    count_written(connection, RowKind::Links, written().map(|row| row.row.user_id)).await?;
+    let new = written().filter(|row| row.row.id.is_none());
+    count_written(connection, RowKind::Events, new.map(|row| row.row.user_id)).await
 }
 
 async fn number<'a>(
@@ -132,7 +148,9 @@ async fn insert(
                        $10::timestamptz[], $11::timestamptz[])
              AS row (id, user_id, short_code, original_url, title, is_active, redirect_status,
                      expires_at, max_clicks, created_at, updated_at)
-          WHERE user_id IS NULL OR EXISTS (SELECT FROM users WHERE users.id = row.user_id)",
+          WHERE (user_id IS NULL OR EXISTS (SELECT FROM users WHERE users.id = row.user_id))
+            AND NOT is_at_quota('user:' || user_id, 'links')
+            AND NOT is_at_quota('user:' || user_id, 'events')",
         "now()",
         r#" WHERE id <> ALL ($12)) SELECT id AS "id!: LinkId" FROM created"#,
         &column(rows, |row| row.id.get()),
@@ -181,8 +199,16 @@ async fn resolve_conflicts(
             changed_rows.push((*index, existing));
         }
     }
-    if !changes.is_empty() {
+    let actor = options.visible_to.owner();
+    if !changes.is_empty() && is_at_event_quota(connection, actor).await? {
+        for (index, _) in changed_rows {
+            if let Some(outcome) = outcomes.get_mut(index) {
+                *outcome = RowOutcome::violates(Constraint::EventQuota, options);
+            }
+        }
+    } else if !changes.is_empty() {
         let updated = update(connection, &changes, options).await?;
+        count_written(connection, RowKind::Events, updated.iter().map(|_| actor)).await?;
         for (index, existing) in changed_rows {
             if updated.contains(&existing)
                 && let Some(outcome) = outcomes.get_mut(index)
@@ -207,6 +233,11 @@ impl RowConflicts {
     fn constraint(&self, row: &ImportLink) -> Constraint {
         if self.is_user_missing {
             Constraint::UserMissing
+        } else if let Some(kind) = &self.exhausted_quota
+            && self.code_owner.is_none()
+            && !self.is_id_taken
+        {
+            if kind == "links" { Constraint::LinkQuota } else { Constraint::EventQuota }
         } else if row.short_code.is_some() && (self.code_owner.is_some() || !self.is_id_taken) {
             // Without an owner, the code is held or banned.
             Constraint::CodeTaken
@@ -236,7 +267,10 @@ async fn find_conflicts(
                     AS "code_owner: LinkId",
                   EXISTS (SELECT FROM urls WHERE urls.id = row.id) AS "is_id_taken!",
                   (row.user_id IS NOT NULL AND NOT EXISTS (
-                      SELECT FROM users WHERE users.id = row.user_id)) AS "is_user_missing!"
+                      SELECT FROM users WHERE users.id = row.user_id)) AS "is_user_missing!",
+                  CASE WHEN is_at_quota('user:' || row.user_id, 'links') THEN 'links'
+                       WHEN is_at_quota('user:' || row.user_id, 'events') THEN 'events' END
+                    AS exhausted_quota
              FROM UNNEST($1::bigint[], $2::text[], $3::bigint[]) WITH ORDINALITY
                AS row (id, short_code, user_id, place) ORDER BY place"#,
         &column(rows, |(_, row)| row.id.get()),
@@ -245,6 +279,18 @@ async fn find_conflicts(
     )
     .fetch_all(connection)
     .await?)
+}
+
+/// Whether a user has too many events, so that its changes of links are refused.
+async fn is_at_event_quota(
+    connection: &mut PgConnection,
+    user_id: Option<UserId>,
+) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar!(
+        r#"SELECT is_at_quota('user:' || $1::bigint, 'events') AS "is_at_quota!""#,
+        user_id.map(UserId::get)
+    );
+    Ok(query.fetch_one(connection).await?)
 }
 
 /// Changes the visible links among these to the values of the rows, as `PATCH /urls/{id}` does. Returns their ids.

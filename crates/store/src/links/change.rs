@@ -8,7 +8,11 @@ use crate::observe::observe_query;
 use linnet_domain::{Link, LinkId, LinkPatch, OutboxId, TargetUrl, UserId, Visibility};
 
 use super::{
-    super::{Store, StoreError, columns::numbers},
+    super::{
+        Store, StoreError,
+        columns::numbers,
+        quotas::{RowKind, count_written},
+    },
     LinkRow, link_query, status_code,
 };
 
@@ -126,7 +130,21 @@ impl Store {
             serde_json::Value::Object(details),
         );
         let rows = observe_query("update_links", query.fetch_all(&self.pool)).await?;
+        if rows.len() > 1 {
+            self.count_changes(actor, rows.len()).await;
+        }
         Ok(rows.into_iter().map(ChangedLink::from).collect())
+    }
+
+    /// Counts events of a change that is committed.
+    async fn count_changes(&self, actor: Option<UserId>, count: usize) {
+        let counted = async {
+            let mut connection = self.pool.acquire().await?;
+            count_written(&mut connection, RowKind::Events, std::iter::repeat_n(actor, count)).await
+        };
+        if let Err(error) = counted.await {
+            tracing::warn!(%error, "events not counted for the quota until the next maintenance");
+        }
     }
 
     /// Deletes a link, if it is visible. Its events remain.

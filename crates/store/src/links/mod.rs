@@ -29,6 +29,18 @@ pub(super) use create::{
 };
 pub(super) use takedowns::take_down_links_of_host;
 
+/// The most links that one page of a search compares with its text if no index bounds the search.
+pub const LINK_SEARCH_WINDOW: i64 = 20_000;
+
+/// One page of links.
+#[derive(Debug)]
+pub struct LinkPage {
+    /// The links, by id.
+    pub links: Vec<Link>,
+    /// The last link that the search has read, if it has not read all. A page that is not full continues after it.
+    pub cut_after: Option<LinkId>,
+}
+
 /// A row of `urls`, with its outbox row if it was changed.
 struct LinkRow {
     id: LinkId,
@@ -111,18 +123,24 @@ impl Store {
         Ok(row.map(Link::from))
     }
 
-    /// One page of the visible links, by id.
+    /// One page of the visible links, by id. A search that no index bounds reads at most [`LINK_SEARCH_WINDOW`] links.
     pub async fn list_links(
         &self,
         filter: &LinkFilter,
         visible_to: Visibility,
         page: Page,
-    ) -> Result<Vec<Link>, StoreError> {
+    ) -> Result<LinkPage, StoreError> {
         let [text, encoded, host, readable] = search_patterns(filter);
+        let is_windowed = filter.search.as_ref().is_some_and(|search| !search.is_selective());
+        let cut_after = if is_windowed {
+            self.end_of_search_window(filter.user_id, visible_to, page.after()).await?
+        } else {
+            None
+        };
         let query = link_query!(
             "SELECT",
             r#"NULL::bigint AS "outbox_id: OutboxId" FROM urls
-                WHERE id > $1
+                WHERE id > $1 AND id <= $11
                   AND ($2::bigint IS NULL OR user_id = $2)
                   AND ($3::bigint IS NULL OR user_id = $3)
                   AND ($4::boolean IS NULL OR is_active = $4)
@@ -144,9 +162,31 @@ impl Store {
             encoded,
             host,
             readable,
+            cut_after.map_or(i64::MAX, LinkId::get),
         );
         let rows = observe_query("list_links", query.fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().map(Link::from).collect())
+        Ok(LinkPage { links: rows.into_iter().map(Link::from).collect(), cut_after })
+    }
+
+    /// The last of the [`LINK_SEARCH_WINDOW`] links after an id; `None` if there are fewer.
+    async fn end_of_search_window(
+        &self,
+        user_id: Option<UserId>,
+        visible_to: Visibility,
+        after: i64,
+    ) -> Result<Option<LinkId>, StoreError> {
+        let query = sqlx::query_scalar!(
+            r#"SELECT id AS "id: LinkId" FROM urls
+                WHERE id > $1
+                  AND ($2::bigint IS NULL OR user_id = $2)
+                  AND ($3::bigint IS NULL OR user_id = $3)
+                ORDER BY id LIMIT 1 OFFSET $4"#,
+            after,
+            visible_to.owner_filter(),
+            user_id.map(UserId::get),
+            LINK_SEARCH_WINDOW - 1,
+        );
+        Ok(observe_query("end_of_search_window", query.fetch_optional(&self.pool)).await?)
     }
 }
 

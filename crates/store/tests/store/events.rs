@@ -238,7 +238,7 @@ async fn must_25_a_page_of_large_details_ends_early_and_loses_no_event(pool: PgP
         let last = page.events.last().expect("a page has an event");
         after = TimeSortKey { time: Some(last.timestamp), id: last.id.get() };
         seen.extend(page.events.iter().map(|event| event.id.get()));
-        if !page.is_cut {
+        if page.cut_after.is_none() {
             break;
         }
     }

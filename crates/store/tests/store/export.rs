@@ -120,7 +120,7 @@ async fn must_16_export_contains_exactly_the_listed_links(pool: PgPool) {
     {
         for filter in &filters {
             let page = Page::default();
-            let listed = store.list_links(filter, visible_to, page).await.unwrap();
+            let listed = store.list_links(filter, visible_to, page).await.unwrap().links;
             let listed: Vec<_> = listed.iter().map(|link| link.id).collect();
             let what = format!("{filter:?} for {visible_to:?}");
             assert_eq!(exported(&store, filter, visible_to).await, listed, "{what}");

@@ -23,7 +23,9 @@ async fn concurrent_requests_with_one_key_create_one_link(pool: PgPool) {
                     "first".to_owned()
                 }
                 IdempotencyClaim::Replay(replay) => replay.body,
-                IdempotencyClaim::Mismatch => panic!("the hashes are equal"),
+                IdempotencyClaim::Mismatch | IdempotencyClaim::TooMany => {
+                    panic!("one request, one key")
+                }
             }
         }
     });

@@ -94,6 +94,7 @@ async fn must_16_links_of_other_users_are_not_visible(pool: PgPool) {
             .list_links(&filter, Visibility::Owner(other.id), Page::default())
             .await
             .unwrap()
+            .links
             .is_empty()
     );
     assert!(
@@ -133,7 +134,7 @@ async fn pages_are_complete_and_do_not_overlap(pool: PgPool) {
     let mut after = 0;
     loop {
         let page = Page { position: PageStart::After(after), size: 10 };
-        let links = store.list_links(&filter, Visibility::All, page).await.unwrap();
+        let links = store.list_links(&filter, Visibility::All, page).await.unwrap().links;
         let Some(last) = links.last() else { break };
         after = last.id.get();
         seen.extend(links.iter().map(|link| link.id));
@@ -141,7 +142,7 @@ async fn pages_are_complete_and_do_not_overlap(pool: PgPool) {
     assert_eq!(seen.len(), 25);
     assert!(seen.is_sorted());
     let third = Page { position: PageStart::Number(3), size: 10 };
-    let third = store.list_links(&filter, Visibility::All, third).await.unwrap();
+    let third = store.list_links(&filter, Visibility::All, third).await.unwrap().links;
     assert_eq!(third.iter().map(|link| link.id).collect::<Vec<_>>(), seen[20..]);
 }
 

@@ -18,6 +18,7 @@ mod keys;
 mod limits;
 mod links;
 mod outbox;
+mod quotas;
 mod search;
 mod stats;
 mod support;

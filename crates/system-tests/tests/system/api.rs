@@ -88,6 +88,32 @@ async fn links_can_be_listed_read_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn search_for_two_characters_is_followed_through_all_links() {
+    let stack = Stack::start().await;
+    let client = stack.client();
+    sqlx::query(
+        "INSERT INTO urls (short_code, original_url, title)
+         SELECT 'a' || lpad(n::text, 7, '0'), 'https://a.example/',
+                CASE WHEN n IN (1, 2, 3, 45001, 45002, 50000) THEN 'xy' END
+           FROM generate_series(1, 50000) AS n",
+    )
+    .execute(&mut stack.database().await)
+    .await
+    .unwrap();
+    for path in ["/api/v1/urls?search=xy&limit=2", "/api/v1/urls?search=XY&page=1&per_page=2"] {
+        let pages = read_pages(&client, path).await;
+        let sizes: Vec<_> = pages.iter().map(Vec::len).collect();
+        // Windows of 20,000 links: three matches, none, and three; the last page is short.
+        assert_eq!(sizes, [2, 1, 0, 2, 1], "{path}");
+        let mut found = ids(&pages.concat());
+        found.dedup();
+        assert_eq!(found.len(), 6, "{path}");
+    }
+    let export = client.get("/api/v1/urls/export?search=xy&format=ndjson").send().await;
+    assert_eq!(export.text().lines().count(), 6);
+}
+
+#[tokio::test]
 async fn lists_are_paginated_by_cursor_and_by_page() {
     let stack = Stack::start().await;
     let client = stack.client();

@@ -31,6 +31,7 @@ mod metrics_format;
 mod negotiation;
 mod pipeline;
 mod privacy;
+mod quotas;
 mod redirects;
 mod redis_roles;
 mod shares;

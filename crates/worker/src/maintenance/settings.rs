@@ -15,11 +15,22 @@ pub struct LinkSettings {
     /// Time until clicks count against the limit of a link that had none before, in milliseconds. Clicks from before
     /// the limit reach the link's row in this time.
     pub limit_settle_ms: u32,
+    /// Most links of one user; 0 is no quota.
+    pub per_user: u32,
+    /// Most events of one user; 0 is no quota.
+    pub events_per_user: u32,
 }
 
 impl Default for LinkSettings {
     fn default() -> Self {
-        Self { delete_expired_after_days: 90, hold_codes_days: 90, limit_settle_ms: 2_000 }
+        Self {
+            delete_expired_after_days: 90,
+            hold_codes_days: 90,
+            limit_settle_ms: 2_000,
+            per_user: 1_000_000,
+            // Each link has an event, so the same number would end with half as many links.
+            events_per_user: 10_000_000,
+        }
     }
 }
 
@@ -33,6 +44,11 @@ impl LinkSettings {
         );
         problems.require_within("links.hold_codes_days", self.hold_codes_days, 0..=36_500);
         problems.require_within("links.limit_settle_ms", self.limit_settle_ms, 0..=10_000);
+        for (key, value) in
+            [("links.per_user", self.per_user), ("links.events_per_user", self.events_per_user)]
+        {
+            problems.require_within(key, value, 0..=1_000_000_000);
+        }
     }
 }
 

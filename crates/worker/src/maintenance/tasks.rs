@@ -1,6 +1,6 @@
 //! The maintenance tasks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{Days, NaiveDate};
 use futures::FutureExt;
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// All tasks, in the order in which due ones run. Dashboards and `maintenance_runs` contain their names.
-pub static TASKS: [Task; 9] = [
+pub static TASKS: [Task; 10] = [
     Task {
         name: "click-partitions",
         about: "Creates partitions of clicks for today and the next three days",
@@ -61,6 +61,13 @@ pub static TASKS: [Task; 9] = [
         every: Duration::from_mins(10),
         timeout: Duration::from_mins(5),
         work: |context| delete_idempotency_keys(context).boxed(),
+    },
+    Task {
+        name: "row-quotas",
+        about: "Counts links, events and idempotency keys for the quotas of their owners",
+        every: Duration::from_mins(5),
+        timeout: Duration::from_mins(10),
+        work: |context| count_rows(context).boxed(),
     },
     Task {
         name: "ended-jobs",
@@ -157,6 +164,24 @@ async fn delete_expired_links(context: &MaintenanceContext) -> Result<Report, Ru
 async fn delete_idempotency_keys(context: &MaintenanceContext) -> Result<Report, RunError> {
     let deleted = in_batches(|| context.store.delete_expired_idempotency_keys()).await?;
     Ok(Report::of(deleted, "response(s) deleted"))
+}
+
+async fn count_rows(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let began_at = context.store.server_time().await?;
+    let links = &context.settings.links;
+    if links.per_user > 0 || links.events_per_user > 0 {
+        let mut began = Instant::now();
+        let mut last = context.store.count_rows_of_users(None).await?;
+        while last.is_some() {
+            // Maintenance uses at most half of the database's time.
+            tokio::time::sleep(began.elapsed()).await;
+            began = Instant::now();
+            last = context.store.count_rows_of_users(last).await?;
+        }
+    }
+    context.store.count_idempotency_keys().await?;
+    let full = context.store.delete_row_counts_before(began_at).await?;
+    Ok(Report::of(full, "owner(s) at a quota"))
 }
 
 async fn delete_ended_jobs(context: &MaintenanceContext) -> Result<Report, RunError> {

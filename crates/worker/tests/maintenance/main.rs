@@ -56,6 +56,36 @@ async fn create_expired_link(store: &Store, code: &str, ago: Duration) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
+async fn rows_are_counted_up_to_the_quota_and_old_counts_deleted(pool: PgPool) {
+    let options = pool.connect_options().as_ref().clone().options([("linnet.links_per_user", 2)]);
+    let mut context = context(&pool);
+    context.store = Store::new(pool.clone().options().clone().connect_with(options).await.unwrap());
+    execute(
+        &pool,
+        "INSERT INTO users (id, username, email) SELECT n, 'u', n || '@example.com' FROM generate_series(1, 250) AS n;
+         INSERT INTO urls (user_id, short_code, original_url)
+         SELECT n % 250 + 1, 'c-' || n, 'https://example.com/' FROM generate_series(0, 253) AS n;
+         INSERT INTO urls (user_id, short_code, original_url)
+         SELECT 1, 'd-' || n, 'https://example.com/' FROM generate_series(1, 9) AS n;
+         INSERT INTO owner_row_counts (owner, kind, rows) VALUES ('user:250', 'links', 2), ('user:999', 'events', 9);",
+    )
+    .await;
+    assert_eq!(report_of(&context, "row-quotas").await, "4 owner(s) at a quota");
+    let counts: Vec<(String, i64)> =
+        sqlx::query_as("SELECT owner, rows FROM owner_row_counts ORDER BY owner")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let expected = ["user:1", "user:2", "user:3", "user:4"].map(|owner| (owner.to_owned(), 2));
+    assert_eq!(counts, expected);
+    execute(&pool, "DELETE FROM urls WHERE user_id = 1").await;
+    assert_eq!(report_of(&context, "row-quotas").await, "3 owner(s) at a quota");
+    context.settings.links.per_user = 0;
+    context.settings.links.events_per_user = 0;
+    assert_eq!(report_of(&context, "row-quotas").await, "0 owner(s) at a quota");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
 async fn long_expired_links_are_deleted_with_event_and_invalidation(pool: PgPool) {
     let context = context(&pool);
     let days_90 = 90 * 24 * 60;

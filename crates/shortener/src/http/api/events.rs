@@ -130,13 +130,13 @@ pub(crate) async fn list(
         let filter = read_filter(fields);
         (accepted.read(fields), filter)
     })?;
-    let EventPage { events, is_cut } =
+    let EventPage { events, cut_after } =
         state.store.list_events(&filter, caller.visibility(), list.page).await?;
     let moment = |last: &Event| TimeSortKey { time: Some(last.timestamp), id: last.id.get() };
     match format {
-        Format::Json => Ok(list.begin(PATH, &events, is_cut, moment).json(events)),
+        Format::Json => Ok(list.begin(PATH, &events, cut_after, moment).json(events)),
         Format::Csv { bom } => {
-            let response = list.begin(PATH, &events, is_cut, moment);
+            let response = list.begin(PATH, &events, cut_after, moment);
             let names = ["id", "url_id", "user_id", "event_type", "timestamp", "details"];
             let csv = csv::csv_of(names, events.into_iter().map(cells), bom).await?;
             Ok(csv::respond(response, "events.csv", csv))

@@ -126,7 +126,7 @@ fn read_list<P: linnet_domain::SortKey, F>(
     filter: impl FnOnce(&mut super::fields::Fields) -> F,
 ) -> Result<ListRequest<P, F>, ApiError> {
     let (request, filter) = list::ListQuery::<P>::read(QueryFields::parse(query)?, filter)?;
-    let response = request.begin("/list", &[last], true, |last| *last).finish();
+    let response = request.begin("/list", &[] as &[P], Some(last), |last| *last).finish();
     let next = response.headers().get(LINK).cloned();
     Ok(ListRequest { page: request.page, filter, next })
 }

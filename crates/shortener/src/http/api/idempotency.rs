@@ -10,7 +10,7 @@ use actix_web::{
         header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
     },
 };
-use linnet_protocol::problem::Problem;
+use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
@@ -241,6 +241,10 @@ async fn begin(
         IdempotencyClaim::Mismatch => {
             let rule = "must be new: another request used this key within the last 24 h";
             Err(ApiError::invalid("Idempotency-Key", "reused", rule))
+        }
+        IdempotencyClaim::TooMany => {
+            let detail = "Too many requests with an Idempotency-Key within 24 h. Send the request without one.";
+            Err(Problem::of(ProblemCode::TooManyIdempotencyKeys).detail(detail).into())
         }
     }
 }

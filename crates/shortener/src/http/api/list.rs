@@ -127,19 +127,20 @@ impl<P: SortKey> ListQuery<P> {
         items: &[T],
         point_of: impl FnOnce(&T) -> P,
     ) -> HttpResponse {
-        self.begin(path, items, false, point_of).json(items)
+        self.begin(path, items, None, point_of).json(items)
     }
 
-    /// A response with a link to the next page, when this one is full or `is_cut`.
+    /// A response with a link to the next page, when this one is full. `cut_after` is the point after which the next page
+    /// begins when this one is not full.
     pub(super) fn begin<T>(
         &self,
         path: &str,
         items: &[T],
-        is_cut: bool,
+        cut_after: Option<P>,
         point_of: impl FnOnce(&T) -> P,
     ) -> HttpResponseBuilder {
         let mut response = HttpResponse::Ok();
-        if let Some(next) = self.next(path, items, is_cut, point_of) {
+        if let Some(next) = self.next(path, items, cut_after, point_of) {
             response.insert_header((LINK, next));
         }
         response
@@ -149,17 +150,17 @@ impl<P: SortKey> ListQuery<P> {
         &self,
         path: &str,
         items: &[T],
-        is_cut: bool,
+        cut_after: Option<P>,
         point_of: impl FnOnce(&T) -> P,
     ) -> Option<HeaderValue> {
         let full = i64::try_from(items.len()).is_ok_and(|count| count == self.page.size);
-        let last = items.last().filter(|_| full || is_cut)?;
-        let next = match self.page.position {
-            PageStart::Number(number) if !is_cut => ("page", (number + 1).to_string()),
-            // The page with the next number would skip the items that were cut off.
-            PageStart::Number(_) | PageStart::After(_) => {
+        let next = match (items.last().filter(|_| full), self.page.position) {
+            (Some(_), PageStart::Number(number)) => ("page", (number + 1).to_string()),
+            (Some(last), PageStart::After(_)) => {
                 ("cursor", Cursor { after: point_of(last) }.encode())
             }
+            // The next number would begin after the items that were cut off.
+            (None, _) => ("cursor", Cursor { after: cut_after? }.encode()),
         };
         HeaderValue::from_str(&self.link(path, &next)).ok()
     }

@@ -176,6 +176,9 @@ fn made(
 }
 
 /// Lists links in the order of ids.
+///
+/// With a `search` for fewer than three adjacent letters or digits, a page has fewer links than `limit`, or none, when
+/// 20,000 links were read. Follow `Link` until there is none. Page numbers count only links among the first 20,000.
 #[utoipa::path(get, path = "/api/v1/urls", operation_id = "list_urls", tag = "urls",
     params(LinkFilterParams, ListParams, CursorParam),
     responses((status = 200, description = "One page", body = [UrlBody],
@@ -186,10 +189,11 @@ pub(crate) async fn list(
     query: QueryFields,
 ) -> Result<HttpResponse, ApiError> {
     let (list, filter) = ListQuery::read(query, read_filter)?;
-    let links = state.store.list_links(&filter, caller.visibility(), list.page).await?;
+    let page = state.store.list_links(&filter, caller.visibility(), list.page).await?;
     let bodies: Vec<UrlBody> =
-        links.into_iter().map(|link| UrlBody::new(link, &state.base_url)).collect();
-    Ok(list.respond(PATH, &bodies, |last| last.id.get()))
+        page.links.into_iter().map(|link| UrlBody::new(link, &state.base_url)).collect();
+    let cut_after = page.cut_after.map(LinkId::get);
+    Ok(list.begin(PATH, &bodies, cut_after, |last| last.id.get()).json(bodies))
 }
 
 /// Returns a link.

@@ -1,5 +1,7 @@
 //! Tests PRIVACY.md: a marked address, user agent and e-mail address are stored in the named places only.
 
+mod redis;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -8,13 +10,16 @@ use std::{
     time::Duration,
 };
 
-use linnet_system_tests::{Client, Postgres, Stack, client::Method, eventually};
+use linnet_clicks::DEAD_LETTERS;
+use linnet_system_tests::{Client, Postgres, Process, Stack, client::Method, eventually};
 use serde_json::json;
 use sqlx::Row as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
+
+use self::redis::{damage_a_marked_batch, delete, redis_keys, redis_places};
 
 /// Documentation addresses (RFC 5737, RFC 3849). Their networks may be logged: 203.0.113.0 and 2001:db8:4b1d.
 const ADDRESSES: [&str; 2] = ["203.0.113.77", "2001:db8:4b1d:77:a:b:c:d"];
@@ -217,10 +222,22 @@ async fn assert_traces_contain_no_mark(traces: &Mutex<Vec<u8>>) {
     }
 }
 
-async fn redis_keys(stack: &Stack) -> Vec<String> {
-    let client = redis::Client::open(stack.redis_url("operator")).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-    redis::cmd("KEYS").arg("*").query_async(&mut redis).await.unwrap()
+/// Lets this process and those that it starts dump core, as on many machines.
+fn allow_core_dumps() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Core);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Core, limit).expect("the highest limit of core dumps");
+}
+
+/// Asserts that a crash of the process leaves no core dump.
+fn assert_no_core_dumps(process: &Process) {
+    let limits = format!("/proc/{}/limits", process.pid().unwrap());
+    let limits = fs::read_to_string(limits).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    let bytes: Vec<u64> =
+        core.split_whitespace().take(2).map(|limit| limit.parse().unwrap_or(u64::MAX)).collect();
+    assert!(bytes.iter().all(|limit| *limit <= 1), "{}: {core}", process.name());
 }
 
 fn names(places: &[&str]) -> Places {
@@ -280,6 +297,39 @@ async fn must_31_personal_data_is_found_only_where_the_privacy_page_names_it() {
     assert_eq!(details, names(&["table events"]), "details of events");
     assert_traces_contain_no_mark(&traces).await;
     // The search itself works: the log contains what it may.
+    let all = ADDRESS_FORMS.iter().chain(&UNSTORED).copied().collect::<Vec<_>>();
+    assert_eq!(redis_places(&stack, &all).await, Places::new(), "Redis");
     let networks = places_of(&stack, &["203.0.113.0"]).await;
     assert_eq!(networks, names(&["nginx/logs/access.log"]), "networks");
+}
+
+#[tokio::test]
+async fn must_31_dead_letters_and_crashes_leave_data_only_where_the_privacy_page_names_it() {
+    allow_core_dumps();
+    let stack = Stack::builder()
+        .postgres(Postgres::Own)
+        .workers(1)
+        .redis_env("LINNET_REDIS_APPENDONLY", "yes")
+        .nginx_env("LINNET_NGINX_TRUSTED_PROXIES", "127.0.0.1")
+        .nginx_env("LINNET_NGINX_ERROR_LEVEL", "alert")
+        .start()
+        .await;
+    let linnet = stack.gateways.iter().chain(&stack.shorteners).chain(&stack.workers);
+    for process in linnet.chain([&stack.nginx, &stack.redis]).chain(&stack.postgres) {
+        assert_no_core_dumps(process);
+    }
+    send_marked_requests(&stack, ADDRESSES[0]).await;
+    damage_a_marked_batch(&stack).await;
+    // The stream keeps what has been written for 10 s.
+    eventually(Duration::from_secs(40), "only the dead letter is left", || async {
+        let places = redis_places(&stack, &[AGENT_MARK]).await;
+        (places == names(&[DEAD_LETTERS])).then_some(())
+    })
+    .await;
+    let everything = ADDRESS_FORMS.iter().chain(&UNSTORED).copied().collect::<Vec<_>>();
+    assert_eq!(redis_places(&stack, &everything).await, Places::new());
+    assert_eq!(places_of(&stack, &everything).await, Places::new());
+    assert_eq!(places_of(&stack, &[AGENT_MARK]).await, names(&["append-only file"]));
+    delete(&stack, DEAD_LETTERS).await;
+    assert_eq!(redis_places(&stack, &[AGENT_MARK]).await, Places::new());
 }

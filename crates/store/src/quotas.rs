@@ -1,0 +1,120 @@
+//! Quotas of rows: links, events and idempotency keys of one owner.
+//!
+//! * Creating a row counts nothing: it probes `owner_row_counts`, in triggers and statements, so that every way to create a
+//!   row obeys. The quotas are settings of each connection.
+//! * [`Store::count_rows_of_users`] and [`Store::count_idempotency_keys`] count every few minutes. Statements that write
+//!   many rows add them at once ([`count_written`]). The overshoot is what an owner writes row by row in between.
+//! * Rows without an owner have no quota.
+
+use std::collections::HashMap;
+
+use crate::observe::observe_query;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use linnet_domain::UserId;
+
+use super::{Store, StoreError};
+
+/// Owners with fewer rows have no count.
+const LEAST_COUNTED_ROWS: i64 = 1_000;
+/// Users whose rows one statement counts.
+const USERS_PER_BATCH: i64 = 100;
+
+/// A kind of row with a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowKind {
+    Links,
+    Events,
+}
+
+impl RowKind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Links => "links",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// Adds rows that were written to the counts of their users.
+pub(super) async fn count_written(
+    connection: &mut PgConnection,
+    kind: RowKind,
+    users: impl Iterator<Item = Option<UserId>>,
+) -> Result<(), StoreError> {
+    let mut written: HashMap<i64, i64> = HashMap::new();
+    for user_id in users.flatten() {
+        *written.entry(user_id.get()).or_default() += 1;
+    }
+    // In the order of ids, so that two imports cannot deadlock.
+    let mut written: Vec<(i64, i64)> = written.into_iter().collect();
+    written.sort_unstable();
+    let (users, rows): (Vec<i64>, Vec<i64>) = written.into_iter().unzip();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let query = sqlx::query!(
+        "SELECT count_written_rows(user_id, $3, rows)
+           FROM UNNEST($1::bigint[], $2::bigint[]) AS row (user_id, rows)",
+        &users,
+        &rows,
+        kind.name()
+    );
+    observe_query("count_written_rows", query.fetch_all(connection)).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Counts the links and events of the next users after an id, each up to the quota. Returns the last of these users.
+    pub async fn count_rows_of_users(
+        &self,
+        after: Option<UserId>,
+    ) -> Result<Option<UserId>, StoreError> {
+        let query = sqlx::query_scalar!(
+            r#"WITH batch AS (
+                 SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2
+               ), counted AS (
+                 INSERT INTO owner_row_counts AS counts (owner, kind, rows)
+                 SELECT 'user:' || id, kind, rows FROM batch CROSS JOIN LATERAL (
+                   SELECT 'links' AS kind, count(*) AS rows FROM (
+                     SELECT FROM urls WHERE user_id = batch.id LIMIT row_quota('links')) AS own
+                   UNION ALL
+                   SELECT 'events', count(*) FROM (
+                     SELECT FROM events WHERE user_id = batch.id LIMIT row_quota('events')) AS own
+                 ) AS kinds WHERE rows >= LEAST(row_quota(kind), $3)
+                 ON CONFLICT (owner, kind) DO UPDATE SET rows = EXCLUDED.rows, counted_at = now()
+               )
+               SELECT max(id) AS "id: UserId" FROM batch"#,
+            after.map_or(0, UserId::get),
+            USERS_PER_BATCH,
+            LEAST_COUNTED_ROWS
+        );
+        Ok(observe_query("count_rows_of_users", query.fetch_one(&self.pool)).await?)
+    }
+
+    /// Counts the idempotency keys of all owners.
+    pub async fn count_idempotency_keys(&self) -> Result<(), StoreError> {
+        let query = sqlx::query!(
+            "INSERT INTO owner_row_counts AS counts (owner, kind, rows)
+             SELECT owner, 'idempotency_keys', count(*) FROM idempotency_keys GROUP BY owner
+             HAVING count(*) >= LEAST(row_quota('idempotency_keys'), $1)
+             ON CONFLICT (owner, kind) DO UPDATE SET rows = EXCLUDED.rows, counted_at = now()",
+            LEAST_COUNTED_ROWS
+        );
+        observe_query("count_idempotency_keys", query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Deletes counts from before `since`, which no longer hold. Returns how many owners are at a quota.
+    pub async fn delete_row_counts_before(&self, since: DateTime<Utc>) -> Result<u64, StoreError> {
+        let query = sqlx::query_scalar!(
+            r#"WITH deleted AS (DELETE FROM owner_row_counts WHERE counted_at < $1)
+               SELECT count(DISTINCT owner) AS "count!" FROM owner_row_counts
+                WHERE counted_at >= $1 AND rows >= row_quota(kind)"#,
+            since
+        );
+        let count = observe_query("delete_row_counts", query.fetch_one(&self.pool)).await?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+}
