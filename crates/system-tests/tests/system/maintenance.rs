@@ -194,7 +194,7 @@ async fn stopping_worker_aborts_its_run_without_a_failure() {
 /// The number of warnings about the task `idempotency-keys`.
 fn count_warnings(worker: &Process) -> usize {
     let is_warning = |line: &&serde_json::Value| {
-        line["level"] == "WARN" && line.to_string().contains("idempotency-keys")
+        line["level"] == "WARN" && line.to_string().contains("click-batches")
     };
     worker.log_lines().iter().filter(is_warning).count()
 }
@@ -207,15 +207,16 @@ async fn failed_task_is_retried_and_blocks_no_other() {
         assert!(worker.stop().await.success());
     }
     let mut database = stack.database().await;
+    // No other task reads this table.
     execute(
         &mut database,
-        "DELETE FROM maintenance_runs; ALTER TABLE idempotency_keys RENAME TO elsewhere",
+        "DELETE FROM maintenance_runs; ALTER TABLE click_batches RENAME TO elsewhere",
     )
     .await;
     let before = count_warnings(&stack.workers[0]);
     stack.workers[0].start();
     stack.wait_until_ready().await;
-    let failures = [("task", "idempotency-keys"), ("outcome", "failed")];
+    let failures = [("task", "click-batches"), ("outcome", "failed")];
     within(TASK_TIMEOUT, "two failed runs", || async {
         stack.workers[0].metrics().await.sum(metric::MAINTENANCE_RUNS, &failures) >= 2.0
     })
@@ -227,11 +228,11 @@ async fn failed_task_is_retried_and_blocks_no_other() {
         counted,
         "one warning for each failure"
     );
-    for task in TASKS.iter().filter(|task| task.name != "idempotency-keys") {
+    for task in TASKS.iter().filter(|task| task.name != "click-batches") {
         let labels = [("task", task.name), ("outcome", "succeeded")];
         assert_eq!(metrics.sum(metric::MAINTENANCE_RUNS, &labels), 1.0, "{}", task.name);
     }
-    execute(&mut database, "ALTER TABLE elsewhere RENAME TO idempotency_keys").await;
+    execute(&mut database, "ALTER TABLE elsewhere RENAME TO click_batches").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
