@@ -194,7 +194,7 @@ async fn stopping_worker_aborts_its_run_without_a_failure() {
 /// The number of warnings about the task `idempotency-keys`.
 fn count_warnings(worker: &Process) -> usize {
     let is_warning = |line: &&serde_json::Value| {
-        line["level"] == "WARN" && line.to_string().contains("idempotency-keys")
+        line["level"] == "WARN" && line.to_string().contains("click-batches")
     };
     worker.log_lines().iter().filter(is_warning).count()
 }
