@@ -53,6 +53,7 @@ pub const CONTAINER_SETTINGS: &[(&str, &str)] = &[
 /// The variables that make nginx fit. With the number of worker processes, they bound its connections.
 pub const CONTAINER_NGINX: &[(&str, &str)] = &[
     ("LINNET_NGINX_WORKERS", "2"),
-    ("LINNET_NGINX_WORKER_CONNECTIONS", "1600"),
-    ("LINNET_NGINX_GATEWAY_REQUESTS", "192"),
+    ("LINNET_NGINX_WORKER_CONNECTIONS", "1360"),
+    ("LINNET_NGINX_GATEWAY_REQUESTS", "704"),
+    ("LINNET_NGINX_GATEWAY_CONNECTIONS", "200"),
 ];

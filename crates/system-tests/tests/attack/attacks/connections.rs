@@ -51,6 +51,15 @@ fn headers(bytes: usize) -> String {
     line.repeat(bytes / line.len())
 }
 
+/// Whether this nginx has `max_headers`, which 1.30 added and `nginx/render.sh` then sets.
+fn limits_headers() -> bool {
+    let output = std::process::Command::new("nginx").arg("-v").output().expect("nginx runs");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let version = text.trim().rsplit('/').next().unwrap_or_default().to_owned();
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(1), Some(30))
+}
+
 fn small_headers(count: usize) -> String {
     let lines: Vec<_> = (0..count).map(|number| format!("X-{number}: \r\n")).collect();
     lines.concat()
@@ -75,14 +84,16 @@ pub(crate) async fn unfinished_heads(arena: &Arena) -> String {
 /// Complete heads with many or large headers, on connections that stay open.
 pub(crate) async fn header_floods(arena: &Arena) -> String {
     let (code, key) = (arena.users[0].link.1.clone(), arena.users[0].key.clone());
+    // Older versions of nginx cannot limit the number of headers, so no sum of settings bounds their memory.
+    let small = if limits_headers() { 3_000 } else { 100 };
     hold(arena, 3, arena.scale(2_000, 600), arena.hold(5, 2), move |number| {
         let path =
             if number % 2 == 0 { format!("/{code}") } else { "/api/v1/urls?limit=1".to_owned() };
         let more = match number / 2 % 4 {
             0 => headers(31_000),
-            1 => small_headers(3_000),
+            1 => small_headers(small),
             2 => headers(200_000),
-            _ => "Cookie: a=b\r\nTracestate: a=b\r\nAccept-Language: de\r\n".repeat(500),
+            _ => "Cookie: a=b\r\nTracestate: a=b\r\nAccept-Language: de\r\n".repeat(small / 6),
         };
         format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{more}\r\n")
             .into_bytes()
