@@ -20,7 +20,7 @@ use report::Report;
 /// Rows 25, 26 and 28 of the guarantees, for everything that an attacker can send at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the whole machine for minutes: make test-attack"]
-async fn attacks_within_the_memory_of_the_containers_affect_no_visitor() {
+async fn must_25_attacks_within_the_memory_of_the_containers_affect_no_visitor() {
     assert!(
         linnet_system_tests::MemoryGroup::is_available(),
         "memory control groups are not available here"
