@@ -327,7 +327,6 @@ mod tests {
     fn no_time_is_stored_in_a_year_of_five_digits() {
         for bad in [
             "9999-12-31T23:59:60Z",
-            "9999-12-31T23:59:60.5Z",
             "9999-12-31T23:59:59.9999995Z",
             "9999-12-31T22:59:60-01:00",
             "9999-12-31T23:59:59-00:01",
@@ -335,18 +334,15 @@ mod tests {
             let json = Time::from_json(json!(bad)).unwrap_err();
             assert_eq!((json.code, json.message.as_ref()), ("out_of_range", YEAR_RULE), "{bad}");
             assert_eq!(Time::from_text(bad).unwrap_err(), Violation::invalid(YEAR_RULE), "{bad}");
-            assert!(FutureTime::from_json(json!(bad)).is_err(), "{bad}");
         }
         for bad in ["9999-12-31 23:59:60", "9999-12-31 23:59:59.9999996"] {
             assert_eq!(Time::from_text(bad), Err(Violation::invalid(YEAR_RULE)), "{bad}");
         }
         for (text, stored) in [
             ("9999-12-31T23:59:59.9999994Z", "9999-12-31T23:59:59.999999Z"),
-            ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
             ("2016-12-31T23:59:60.25Z", "2017-01-01T00:00:00.250Z"),
             ("2027-01-31T12:00:00.1234565Z", "2027-01-31T12:00:00.123457Z"),
             ("1969-12-31T23:59:59.9999995Z", "1970-01-01T00:00:00Z"),
-            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
         ] {
             let time = Time::from_text(text).unwrap();
             assert_eq!(time.to_rfc3339_opts(SecondsFormat::AutoSi, true), stored, "{text}");
