@@ -5,21 +5,28 @@
 //! * A spreadsheet with other regional settings splits at semicolons or tabs, ignores the quotes around our cells, and
 //!   begins a row at each line break. A formula after such a character within a cell therefore gets an apostrophe too.
 //!   A formula after a comma does not: programs that split at commas respect the quotes, and URLs of maps contain `,-`.
-//! * If text has apostrophes or quotes before such a character, an export adds one more, so that every text round-trips.
+//! * Spreadsheets remove blanks and quotes before a formula, and a Japanese or Chinese one also runs a formula that begins
+//!   with a full-width character such as `＝`.
+//! * If text has apostrophes before such a character, an export adds one more, so that every text round-trips.
 
 use std::borrow::Cow;
 
 /// The characters with which a formula begins.
-const STARTERS: [char; 4] = ['=', '+', '-', '@'];
+const STARTERS: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 /// The characters after which some program begins another cell. At the beginning of a cell, all but `;` count as
 /// starters too.
 const SEPARATORS: [char; 4] = [';', '\t', '\r', '\n'];
-/// The characters that programs remove from the beginning of a cell.
-const MARKS: [char; 2] = ['\'', '"'];
+
+/// Whether programs remove the character from the beginning of a cell: apostrophes, quotes, blanks, control characters
+/// and characters without width.
+fn is_removed(c: char) -> bool {
+    let is_mark = matches!(c, '\'' | '"' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+    (is_mark || c.is_whitespace() || c.is_control()) && !SEPARATORS.contains(&c)
+}
 
 /// Whether a program could take the text for a formula, if a cell begins with it.
 fn is_formula_like(text: &str, is_first: bool) -> bool {
-    let rest = text.trim_start_matches(MARKS);
+    let rest = text.trim_start_matches(is_removed);
     rest.starts_with(STARTERS) || (is_first && rest.starts_with(['\t', '\r', '\n']))
 }
 
@@ -89,7 +96,19 @@ mod tests {
             ("'", "'"),
             ("'a", "'a"),
             ("a=1", "a=1"),
-            (" =1", " =1"),
+            (" =1", "' =1"),
+            ("\u{a0}=1", "'\u{a0}=1"),
+            ("\u{3000}\u{feff}\0@x", "'\u{3000}\u{feff}\0@x"),
+            (" a=1", " a=1"),
+            ("a; =1;\u{a0}\" -1", "a;' =1;'\u{a0}\" -1"),
+            ("\t =1", "'\t' =1"),
+            (" \t=1", "' \t'=1"),
+            ("＝1", "'＝1"),
+            ("＋1", "'＋1"),
+            ("－1", "'－1"),
+            ("＠SUM(A1)", "'＠SUM(A1)"),
+            ("a; ＝1\n＋1", "a;' ＝1\n'＋1"),
+            ("a＝1", "a＝1"),
             ("é", "é"),
             ("\"=1", "'\"=1"),
             ("a;=1+1", "a;'=1+1"),
@@ -107,7 +126,7 @@ mod tests {
 
     #[test]
     fn unescaping_removes_only_an_apostrophe_that_protects_a_formula() {
-        for cell in ["=1", "-5", "'", "''", "'a", "''a", "'é=", "' =1"] {
+        for cell in ["=1", "-5", " =1", "＝1", "'", "''", "'a", "''a", "'é=", "' a=1"] {
             assert_eq!(unescape_formula(cell), cell);
         }
         assert_eq!(unescape_formula("''@"), "'@", "one apostrophe is removed");
@@ -115,18 +134,19 @@ mod tests {
 
     #[test]
     fn every_text_round_trips() {
-        let characters = ['\'', '=', '+', '-', '@', '\t', '\r', '\n', 'a', ' ', 'é', ';', '"'];
+        let characters =
+            ['\'', '=', '+', '-', '@', '\t', '\r', '\n', 'a', ' ', 'é', ';', '"', '＝', '\u{a0}'];
         let mut texts = vec![String::new()];
         for length in 0..4 {
             let longer = |text: &String| characters.map(|next| format!("{text}{next}"));
             let from = texts.iter().position(|text| text.chars().count() == length).unwrap();
             texts.extend(texts[from..].iter().flat_map(longer).collect::<Vec<_>>());
         }
-        assert_eq!(texts.len(), 1 + 13 + 13 * 13 + 13 * 13 * 13 + 13 * 13 * 13 * 13);
+        assert_eq!(texts.len(), 1 + 15 + 15 * 15 + 15 * 15 * 15 + 15 * 15 * 15 * 15);
         for text in texts {
             let cell = escape_formula(&text);
             for piece in cell.split(SEPARATORS) {
-                let piece = piece.trim_start_matches('"');
+                let piece = piece.trim_start_matches(['"', ' ', '\u{a0}']);
                 assert!(!piece.starts_with(STARTERS), "{cell:?} has a formula");
             }
             assert!(!cell.starts_with(['\t', '\r', '\n']), "{cell:?} is a formula");

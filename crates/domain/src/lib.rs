@@ -6,6 +6,7 @@ mod click;
 mod event;
 mod event_details;
 pub mod formula;
+mod host;
 mod ids;
 mod job;
 mod link;
@@ -30,6 +31,7 @@ pub use ban::{BannedCode, BannedHost, MAX_REASON};
 pub use click::{ClickKind, ClickValue, PURPOSE_HEADERS, ValueKind, is_speculative};
 pub use event::{Event, EventFilter, EventType, NewEvent};
 pub use event_details::{EventDetails, ONCE_RULE};
+pub use host::{HostError, base_host, host_name, host_spellings};
 pub use ids::{BanId, EventId, InvalidId, JobId, LinkId, OutboxId, UserId};
 pub use job::{
     Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
@@ -53,7 +55,7 @@ pub use stats::{
 };
 pub use stats_range::{RangeError, StatsRange};
 pub use subject::Subject;
-pub use target::{HostError, MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl, host_name};
+pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
 pub use text::{TextError, bounded_text};
 pub use user::{Email, EmailError, NewUser, User, UserPatch};
 pub use visibility::Visibility;

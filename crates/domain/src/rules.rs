@@ -210,9 +210,13 @@ const TIME_RULE: &str = "must be an RFC 3339 time, such as 2027-01-31T12:00:00Z"
 const TIME_TEXT_RULE: &str = "must be an RFC 3339 time or YYYY-MM-DD HH:MM:SS in UTC";
 const YEAR_RULE: &str = "must be in a year from 0 to 9999";
 
-/// RFC 3339 cannot write a year of five digits, which a time zone can produce from the year 9999.
-fn has_four_digit_year(time: DateTime<Utc>) -> bool {
-    (0..=9999).contains(&time.year())
+/// The time as PostgreSQL stores it: rounded to microseconds, and a leap second is the second after it. `None` if RFC 3339
+/// cannot write it: a time zone, the rounding and a leap second can produce a year of five digits from the year 9999.
+fn stored_time(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    // A leap second has more than 10⁹ nanoseconds.
+    let micros = (i64::from(time.timestamp_subsec_nanos()) + 500) / 1_000;
+    let micros = time.timestamp().checked_mul(1_000_000)?.checked_add(micros)?;
+    DateTime::from_timestamp_micros(micros).filter(|time| (0..=9999).contains(&time.year()))
 }
 
 impl Rule for Time {
@@ -224,7 +228,7 @@ impl Rule for Time {
         let time = DateTime::parse_from_rfc3339(&text)
             .map_err(|_| Violation::invalid(TIME_RULE))?
             .with_timezone(&Utc);
-        if has_four_digit_year(time) { Ok(time) } else { Err(Violation::out_of_range(YEAR_RULE)) }
+        stored_time(time).ok_or_else(|| Violation::out_of_range(YEAR_RULE))
     }
 
     /// Also accepts the spelling of databases and spreadsheets.
@@ -235,7 +239,7 @@ impl Rule for Time {
                 .map_err(|_| Violation::invalid(TIME_TEXT_RULE))?
                 .and_utc(),
         };
-        if has_four_digit_year(time) { Ok(time) } else { Err(Violation::invalid(YEAR_RULE)) }
+        stored_time(time).ok_or_else(|| Violation::invalid(YEAR_RULE))
     }
 }
 
@@ -273,6 +277,7 @@ fn exact_integer(number: Option<f64>) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::SecondsFormat;
     use serde_json::json;
 
     use super::*;
@@ -315,6 +320,33 @@ mod tests {
         }
         for bad in ["0", "-1", "1.0", "x", "9223372036854775808"] {
             assert_eq!(code(Positive::from_text(bad)), "invalid", "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_time_is_stored_in_a_year_of_five_digits() {
+        for bad in [
+            "9999-12-31T23:59:60Z",
+            "9999-12-31T23:59:59.9999995Z",
+            "9999-12-31T22:59:60-01:00",
+            "9999-12-31T23:59:59-00:01",
+        ] {
+            let json = Time::from_json(json!(bad)).unwrap_err();
+            assert_eq!((json.code, json.message.as_ref()), ("out_of_range", YEAR_RULE), "{bad}");
+            assert_eq!(Time::from_text(bad).unwrap_err(), Violation::invalid(YEAR_RULE), "{bad}");
+        }
+        for bad in ["9999-12-31 23:59:60", "9999-12-31 23:59:59.9999996"] {
+            assert_eq!(Time::from_text(bad), Err(Violation::invalid(YEAR_RULE)), "{bad}");
+        }
+        for (text, stored) in [
+            ("9999-12-31T23:59:59.9999994Z", "9999-12-31T23:59:59.999999Z"),
+            ("2016-12-31T23:59:60.25Z", "2017-01-01T00:00:00.250Z"),
+            ("2027-01-31T12:00:00.1234565Z", "2027-01-31T12:00:00.123457Z"),
+            ("1969-12-31T23:59:59.9999995Z", "1970-01-01T00:00:00Z"),
+        ] {
+            let time = Time::from_text(text).unwrap();
+            assert_eq!(time.to_rfc3339_opts(SecondsFormat::AutoSi, true), stored, "{text}");
+            assert_eq!(Time::from_json(json!(text)), Ok(time), "{text}");
         }
     }
 

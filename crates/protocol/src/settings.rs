@@ -1,5 +1,6 @@
 //! The settings sections that gateway and shortener both read.
 
+use linnet_domain::{base_host, host_name};
 use linnet_platform::settings::{Problems, redacted};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ impl Default for PublicSettings {
 }
 
 impl PublicSettings {
-    /// Checks the form of `base_url`; the shortener parses it fully.
+    /// Checks the URLs and the hosts.
     pub fn validate(&self, problems: &mut Problems) {
         let scheme = self
             .base_url
@@ -43,6 +44,12 @@ impl PublicSettings {
             "public.base_url",
             "must be http(s)://host[:port] without a path or trailing slash",
         );
+        if let (true, Err(error)) = (ok, base_host(&self.base_url)) {
+            problems.add("public.base_url", error);
+        }
+        if let Some(error) = self.own_hosts.iter().find_map(|host| host_name(host).err()) {
+            problems.add("public.own_hosts", error.to_string());
+        }
         let url = &self.problem_types_url;
         let has_scheme = url.starts_with("https://") || url.starts_with("http://");
         problems.require(
@@ -130,8 +137,26 @@ mod tests {
             "https://lnt.example#x",
             "https://u@lnt.example",
             "https://lnt .example",
+            "http://lnt.test;x",
+            "http://lnt.test\\x",
+            "http://$HOST",
+            "http://lnt.test:99999",
+            "https://https",
         ] {
             assert_eq!(problems(bad), ["public.base_url"], "{bad}");
+        }
+    }
+
+    #[test]
+    fn must_04_each_own_host_is_a_host() {
+        let problems = |own_hosts: &[&str]| {
+            let own_hosts = own_hosts.iter().map(|&host| host.to_owned()).collect();
+            let settings = PublicSettings { own_hosts, ..Default::default() };
+            problems_of(|problems| settings.validate(problems))
+        };
+        assert_eq!(problems(&["go.example.com", "192.0.2.7", "[::1]"]), [""; 0]);
+        for bad in ["go.example.com;www.example.com", "${HOST}", "\"go.example\"", "https"] {
+            assert_eq!(problems(&["go.example.com", bad]), ["public.own_hosts"], "{bad}");
         }
     }
 

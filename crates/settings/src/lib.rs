@@ -251,9 +251,6 @@ impl LoadSettings for Settings {
         for (key, message) in self.telemetry.validate() {
             problems.add(format!("telemetry.{key}"), message);
         }
-        if let Err(error) = self.target_policy() {
-            problems.add("public.own_hosts", error);
-        }
         let budgets = [
             (MEMORY_KEYS[0], self.shortener.memory_bytes, self.memory_budget()),
             (MEMORY_KEYS[1], self.worker.memory_bytes, self.worker_memory_budget()),

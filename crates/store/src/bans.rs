@@ -4,7 +4,7 @@
 //! gets a code that is held or banned.
 
 use crate::observe::observe_query;
-use linnet_domain::{BanId, BannedCode, BannedHost, Page, UserId};
+use linnet_domain::{BanId, BannedCode, BannedHost, Page, UserId, host_spellings};
 
 use super::{Store, StoreError, links::take_down_links_of_host};
 
@@ -35,7 +35,7 @@ impl Store {
         Ok(observe_query("ban_host", query.fetch_one(&self.pool)).await?)
     }
 
-    /// Takes down every link to a banned host, in transactions of up to 1,000 links. Returns their number. The outbox
+    /// Takes down every link to a banned host, in each spelling of it, in transactions of up to 1,000 links. Returns their number. The outbox
     /// relay publishes the invalidations. A call that failed can be repeated.
     pub async fn take_down_links_to(
         &self,
@@ -47,19 +47,23 @@ impl Store {
         sqlx::query(LONG_TIMEOUTS).execute(&mut *barrier).await?;
         sqlx::query("LOCK TABLE urls IN SHARE ROW EXCLUSIVE MODE").execute(&mut *barrier).await?;
         barrier.commit().await?;
+        let reason = ban.reason.as_deref();
         let mut total = 0;
-        loop {
-            let mut transaction = self.pool.begin().await?;
-            sqlx::query(LONG_TIMEOUTS).execute(&mut *transaction).await?;
-            let (host, reason) = (&ban.host, ban.reason.as_deref());
-            let count =
-                take_down_links_of_host(&mut *transaction, host, actor, reason, MAX_LINKS).await?;
-            transaction.commit().await?;
-            total += count;
-            if count == 0 {
-                return Ok(total);
+        for host in host_spellings(&ban.host) {
+            loop {
+                let mut transaction = self.pool.begin().await?;
+                sqlx::query(LONG_TIMEOUTS).execute(&mut *transaction).await?;
+                let count =
+                    take_down_links_of_host(&mut *transaction, &host, actor, reason, MAX_LINKS)
+                        .await?;
+                transaction.commit().await?;
+                total += count;
+                if count == 0 {
+                    break;
+                }
             }
         }
+        Ok(total)
     }
 
     /// One page of the banned hosts, by id.

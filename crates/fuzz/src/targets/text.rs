@@ -1,6 +1,6 @@
 //! Cells of CSV files, and the rules of single fields.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 use linnet_domain::{
     Email, User, bounded_text,
@@ -19,10 +19,9 @@ pub(super) fn formula(input: &[u8]) {
     let escaped = escape_formula(text);
     assert_eq!(unescape_formula(&escaped), text);
     assert!(escaped.len() <= 2 * text.len() + 1);
-    // A program that ignores quotes begins a cell after each separator, and removes quotes before a cell.
+    // A program that ignores quotes begins a cell after each separator, and removes quotes and blanks before a cell.
     for cell in escaped.split([';', '\t', '\r', '\n']) {
-        let cell = cell.trim_start_matches('"');
-        assert!(!cell.starts_with(['=', '+', '-', '@']), "{escaped:?}");
+        assert!(!begins_formula(cell), "{escaped:?}");
     }
     assert!(!escaped.starts_with(['\t', '\r', '\n']));
     // A cell of another program is unchanged, unless it has an apostrophe before a formula.
@@ -32,7 +31,13 @@ pub(super) fn formula(input: &[u8]) {
     assert_eq!(first_field(&file, &mut Reader::new()), escaped.as_bytes());
     // A program that expects semicolons splits the file at other places, and still finds no formula.
     let cell = first_field(&file, &mut ReaderBuilder::new().delimiter(b';').build());
-    assert!(!cell.starts_with(b"=") && !cell.starts_with(b"+") && !cell.starts_with(b"@"));
+    assert!(!begins_formula(&String::from_utf8_lossy(&cell)), "{escaped:?}");
+}
+
+/// Whether a program that removes quotes and blanks before a cell, and reads full-width characters, finds a formula.
+fn begins_formula(cell: &str) -> bool {
+    let cell = cell.trim_start_matches(|c: char| c == '"' || c == '\u{feff}' || c.is_whitespace());
+    cell.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
 }
 
 fn first_field(file: &[u8], reader: &mut Reader) -> Vec<u8> {
@@ -49,6 +54,9 @@ pub(super) fn field_rules(input: &[u8]) {
     let rfc3339 = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
     match Time::from_text(text) {
         Ok(time) => {
+            // PostgreSQL stores it unchanged, in a year of four digits.
+            assert!(time.nanosecond() < 1_000_000_000 && time.nanosecond() % 1_000 == 0, "{text}");
+            assert!((0..=9999).contains(&time.year()), "{text}");
             assert_eq!(Time::from_text(&rfc3339(time)), Ok(time), "{text}");
             assert_eq!(Time::from_json(rfc3339(time).into()), Ok(time), "{text}");
         }
@@ -83,6 +91,12 @@ pub(super) fn field_rules(input: &[u8]) {
     }
     if let Ok(host) = host_name(text) {
         assert!(!host.is_empty() && host.is_ascii() && !host.ends_with('.'));
+        let is_address = host.starts_with('[') && host.ends_with(']');
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        assert!(is_address || host.split('.').all(is_label), "{text}");
         assert_eq!(host_name(&host), Ok(host.clone()), "{text}");
     }
 }
