@@ -1,4 +1,5 @@
-//! The stable codes of problems, each with its status, its title, and when it occurs.
+//! The stable codes of problems, each with its status, its title, and when it occurs; those that only nginx returns
+//! included, because they have pages too.
 
 use actix_web::http::StatusCode;
 
@@ -60,6 +61,8 @@ problem_codes! {
         "with `Allow`";
     BodyTimeout: REQUEST_TIMEOUT, "body_timeout", "Request timeout",
         "the body arrived too slowly";
+    RequestTimeout: REQUEST_TIMEOUT, "request_timeout", "Request timeout",
+        "the request arrived too slowly";
     Taken: CONFLICT, "taken", "Conflict",
         "the code or e-mail address is in use";
     TooManyKeys: CONFLICT, "too_many_keys", "Too many API keys",
@@ -76,6 +79,8 @@ problem_codes! {
         "other requests or jobs are changing the same resource; with `Retry-After`";
     TooLarge: PAYLOAD_TOO_LARGE, "too_large", "Payload too large",
         "the body is larger than 64 KiB, or with a list of ids than 1 MiB; an upload is larger than 1 GiB as sent or uncompressed (`jobs.upload_bytes`), or expands to more than 100 times its size (`jobs.expansion`)";
+    UriTooLong: URI_TOO_LONG, "uri_too_long", "URI too long",
+        "the request line is longer than 8 KiB";
     UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",
         "the `Content-Type` is not `application/json`, or for an upload none of [these](#bulk-imports)";
     Invalid: UNPROCESSABLE_ENTITY, "invalid", "Validation failed",
@@ -88,14 +93,20 @@ problem_codes! {
         "other jobs must finish first; with `Retry-After`";
     TooManyHeaders: REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "Too many headers",
         "more than 72 headers";
+    HeadersTooLarge: REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Request header fields too large",
+        "a header longer than 8 KiB, 16 KiB of headers, or more than 100 headers";
     Internal: INTERNAL_SERVER_ERROR, "internal", "Internal error",
         "a defect; the log has its cause";
+    NotImplemented: NOT_IMPLEMENTED, "not_implemented", "Not implemented",
+        "the `Transfer-Encoding` is not `chunked` alone";
     BadGateway: BAD_GATEWAY, "bad_gateway", "Bad gateway",
         "the connection to the shortener broke; its result is unknown";
     Unavailable: SERVICE_UNAVAILABLE, "unavailable", "Service unavailable",
         "PostgreSQL or every shortener is unavailable, or too many uploads, exports, streams or request bodies at a time; with `Retry-After`";
     UpstreamTimeout: GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timeout",
         "the shortener did not respond in time; its result is unknown";
+    Timeout: GATEWAY_TIMEOUT, "timeout", "Upstream timeout",
+        "the gateway did not respond in time";
     InsufficientStorage: INSUFFICIENT_STORAGE, "insufficient_storage", "Insufficient storage",
         "no disk space for an upload (`jobs.free_bytes`)";
 }

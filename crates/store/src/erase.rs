@@ -2,7 +2,7 @@
 
 use linnet_domain::{LinkId, Subject, UserId};
 
-use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, columns::numbers};
+use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, columns::numbers, idempotency};
 
 /// Rows per statement, so that other transactions can run between two statements.
 const CHUNK_ROWS: i64 = 5_000;
@@ -23,7 +23,8 @@ pub struct ErasureCounts {
 }
 
 impl Store {
-    /// Deletes the events and clicks of a user and of all its links, deleted ones included. [`Store::delete_user`]
+    /// Deletes the events and clicks of a user and of all its links, deleted ones included, and the stored responses that
+    /// contain them. [`Store::delete_user`]
     /// deletes the user itself, before or after.
     ///
     /// After an interruption, another call continues: the `created` events, from which the links are known, are deleted
@@ -42,6 +43,12 @@ impl Store {
             links.iter().map(|link_id| Subject::Link(*link_id).key()).collect();
         subjects.push(Subject::User(user_id).key());
         let links = numbers(&links);
+        let mut connection = self.pool.acquire().await?;
+        idempotency::delete_responses_of(&mut connection, user_id).await?;
+        for links in links.chunks(1_000) {
+            idempotency::delete_responses_with_links(&mut connection, links).await?;
+        }
+        drop(connection);
         for links in links.chunks(1_000) {
             counts.clicks += self.erase_clicks(links).await?;
         }
@@ -60,6 +67,8 @@ impl Store {
         }
         let own = sqlx::query!("DELETE FROM events WHERE user_id = $1", user_id.get());
         counts.events += own.execute(&self.pool).await?.rows_affected();
+        let mut connection = self.pool.acquire().await?;
+        idempotency::delete_responses_with_deleted_events(&mut connection).await?;
         Ok(counts)
     }
 

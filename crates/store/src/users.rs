@@ -5,7 +5,10 @@ use sqlx::PgConnection;
 
 use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};
 
-use super::{Constraint, Store, StoreError, keys::revoke_below, links::delete_links_statement};
+use super::{
+    Constraint, Store, StoreError, idempotency::delete_responses_of, keys::revoke_below,
+    links::delete_links_statement,
+};
 
 /// Deleting a user with many links takes longer than other statements, and waits for the chunk that a cancelled import
 /// is writing.
@@ -141,7 +144,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes a user with its links and keys, if visible. The relay publishes the invalidations. Returns whether the
+    /// Deletes a user with its links, keys and stored responses, if visible. The relay publishes the invalidations. Returns whether the
     /// user existed.
     pub async fn delete_user(
         &self,
@@ -163,6 +166,8 @@ impl Store {
         if found.is_none() {
             return Ok(false);
         }
+        // Before the links, from which some responses are known.
+        delete_responses_of(&mut transaction, id).await?;
         let links = delete_links_statement!(
             sqlx::query_scalar,
             "SELECT id FROM urls WHERE user_id = $1",

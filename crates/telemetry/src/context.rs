@@ -22,6 +22,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::trace_headers::TraceParent;
 
+/// The flag of `traceparent` for a trace that is recorded.
+const SAMPLED: u8 = 1;
+
 tokio::task_local! {
     static CURRENT: Arc<RequestContext>;
 }
@@ -47,11 +50,12 @@ pub(crate) struct TraceIds {
 impl TraceIds {
     /// Continues the client's trace, or begins a new one.
     ///
-    /// A new trace is marked as sampled: this process may not export spans, but a service that it calls may.
+    /// A new trace is marked as sampled: this process may not export spans, but a service that it calls may. Only this
+    /// flag is forwarded: a service must set flags that it does not know to zero.
     pub(crate) fn continuing(parent: Option<TraceParent<'_>>) -> Self {
         let (trace_id, flags) = match parent {
-            Some(parent) => (parent.trace_id.to_owned(), parent.flags),
-            None => (format!("{:032x}", rand::random::<u128>().max(1)), 1),
+            Some(parent) => (parent.trace_id.to_owned(), parent.flags & SAMPLED),
+            None => (format!("{:032x}", rand::random::<u128>().max(1)), SAMPLED),
         };
         Self { trace_id, span_id: format!("{:016x}", rand::random::<u64>().max(1)), flags }
     }
@@ -267,14 +271,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_outgoing_header_continues_the_trace_with_a_new_span() {
-        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-        let parent = crate::trace_headers::parse_traceparent(header);
-        let request = RequestContext::new("r".to_owned(), false);
-        request.trace_or_init(|| TraceIds::continuing(parent));
-        let out = request.enter(traceparent).unwrap();
-        let sent = crate::trace_headers::parse_traceparent(&out).unwrap();
-        assert_eq!((sent.trace_id, sent.flags), ("4bf92f3577b34da6a3ce929d0e0e4736", 0));
-        assert_ne!(sent.parent_id, "00f067aa0ba902b7");
+    async fn the_outgoing_header_continues_the_trace_with_a_new_span_and_no_unknown_flag() {
+        for (flags, sent_flags) in [("00", 0), ("01", 1), ("02", 0), ("fe", 0), ("ff", 1)] {
+            let header = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
+            let parent = crate::trace_headers::parse_traceparent(&header);
+            let request = RequestContext::new("r".to_owned(), false);
+            request.trace_or_init(|| TraceIds::continuing(parent));
+            let out = request.enter(traceparent).unwrap();
+            let sent = crate::trace_headers::parse_traceparent(&out).unwrap();
+            let expected = ("4bf92f3577b34da6a3ce929d0e0e4736", sent_flags);
+            assert_eq!((sent.trace_id, sent.flags), expected, "{flags}");
+            assert_ne!(sent.parent_id, "00f067aa0ba902b7");
+        }
     }
 }

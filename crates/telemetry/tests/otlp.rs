@@ -81,13 +81,15 @@ async fn the_clients_trace_reaches_the_collector_and_the_next_service() {
     let app = init_service(App::new().wrap(requests).route("/x/{y}", web::get().to(handler))).await;
     let request = TestRequest::get()
         .uri("/x/1")
-        .insert_header(("traceparent", format!("00-{TRACE}-{PARENT}-01")))
+        .insert_header(("traceparent", format!("00-{TRACE}-{PARENT}-ff")))
         .to_request();
     let body = read_body(call_service(&app, request).await).await;
     let body = String::from_utf8(body.to_vec()).unwrap();
     let (trace_id, outgoing) = body.split_once(' ').unwrap();
     let outgoing = trace_headers::parse_traceparent(outgoing).unwrap();
-    assert_eq!((trace_id, outgoing.trace_id), (TRACE, TRACE));
+    assert_eq!((trace_id, outgoing.trace_id, outgoing.flags), (TRACE, TRACE, 1));
+    let quoting = TestRequest::get().uri("/x/lnt_MarkedKey").to_request();
+    assert_eq!(call_service(&app, quoting).await.status(), 200);
 
     telemetry.shutdown();
     let (path, spans) = exports.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -95,7 +97,9 @@ async fn the_clients_trace_reaches_the_collector_and_the_next_service() {
     assert!(contains_hex(&spans, TRACE), "the client's trace");
     assert!(contains_hex(&spans, PARENT), "the client's span is the parent");
     assert!(contains_hex(&spans, outgoing.parent_id), "the next service's parent is exported");
-    for text in ["exporting", "GET /x/{y}", "find_link"] {
-        assert!(spans.windows(text.len()).any(|window| window == text.as_bytes()), "{text}");
+    let has = |text: &str| spans.windows(text.len()).any(|window| window == text.as_bytes());
+    for text in ["exporting", "GET /x/{y}", "find_link", "/x/1"] {
+        assert!(has(text), "{text}");
     }
+    assert!(!has("MarkedKey"), "a path that the client chooses");
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use chrono::{Days, Utc};
 use linnet_domain::{ClickKind, LinkId, NewLink, Subject, UserId, Visibility};
 use linnet_store::{
-    ClickGroup, ClickRow, ClickTotals, DayDelta, KindCounts, LinkDays, SHARDS, Store,
+    ClickGroup, ClickRow, ClickTotals, DayDelta, IdempotencyClaim, KindCounts, LinkDays, SHARDS,
+    Store, StoredResponse,
 };
 use sqlx::PgPool;
 
@@ -66,6 +67,68 @@ async fn erasing_a_user_keeps_the_data_of_other_users(pool: PgPool) {
         store.erase_user_history(gone.id).await.unwrap(),
         linnet_store::ErasureCounts::default()
     );
+}
+
+/// Stores a response with this `Location`.
+async fn respond(store: &Store, owner: &str, location: &str) {
+    let key = location.replace('/', "-");
+    let claim = store.begin_idempotent(owner, &key, b"hash").await.unwrap();
+    let IdempotencyClaim::New(transaction) = claim else { panic!("{owner}: {location}") };
+    let body = format!("the data of {location}");
+    let response = StoredResponse { status: 201, location: Some(location.to_owned()), body };
+    transaction.finish(&response).await.unwrap();
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_31_stored_responses_are_deleted_with_their_user(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let (gone, stays) = (create_user(&store, "gone").await, create_user(&store, "stays").await);
+    let owned = |user_id| NewLink { user_id: Some(user_id), ..new_link(None) };
+    let deleted = create(&store, &owned(gone.id)).await;
+    let live = create(&store, &owned(gone.id)).await;
+    let other = create(&store, &owned(stays.id)).await;
+    let own = format!("user:{}", gone.id);
+    let kept = [
+        ("user:9".to_owned(), format!("/api/v1/users/{}", stays.id)),
+        ("user:9".to_owned(), format!("/api/v1/users/{}0", gone.id)),
+        ("user:9".to_owned(), format!("/api/v1/urls/{}", other.id)),
+        (format!("{own}0"), "/api/v1/jobs/1".to_owned()),
+    ];
+    for (owner, location) in &kept {
+        respond(&store, owner, location).await;
+    }
+    respond(&store, &own, "/api/v1/jobs/1").await;
+    let admin = [
+        format!("/api/v1/users/{}", gone.id),
+        format!("/api/v1/urls/{}", live.id),
+        format!("/api/v1/urls/{}", deleted.id),
+    ];
+    for location in &admin {
+        respond(&store, "user:9", location).await;
+    }
+    store.delete_link(deleted.id, Visibility::All, Some(gone.id)).await.unwrap();
+    assert!(store.delete_user(gone.id, Visibility::All, None).await.unwrap());
+    let all = "SELECT count(*) FROM idempotency_keys";
+    assert_eq!(count(&pool, all).await, 5, "the link that was deleted before is no longer known");
+
+    // The command finds what another release left, deleted links, and deleted events.
+    respond(&store, &own, "/api/v1/jobs/1").await;
+    respond(&store, "user:9", &admin[0]).await;
+    let event: i64 = sqlx::query_scalar("SELECT min(id) FROM events WHERE url_id = $1")
+        .bind(live.id.get())
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    respond(&store, "user:9", &format!("/api/v1/events/{event}")).await;
+    store.erase_user_history(gone.id).await.unwrap();
+    let left: Vec<(String, String)> =
+        sqlx::query_as("SELECT owner, location FROM idempotency_keys ORDER BY created_at")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert_eq!(left, kept);
+    let claim = store.begin_idempotent("user:9", &admin[0].replace('/', "-"), b"hash").await;
+    assert!(matches!(claim.unwrap(), IdempotencyClaim::New(_)), "a new request");
 }
 
 #[sqlx::test(migrations = "../../migrations")]

@@ -37,11 +37,10 @@ impl RootSpanBuilder for RequestSpan {
             otel.kind = "server",
             otel.status_code = Empty,
             http.request.method = method,
-            http.route = route,
+            http.route = route.as_deref(),
             url.scheme = SCHEME,
-            // Only if a route matches: in such a path the client chooses only the ids, any other path could contain
-            // anything. The query is omitted, because it may contain a stream token.
-            url.path = route_label(request).map(|_| request.path()),
+            // The query is omitted, because it may contain a stream token.
+            url.path = path_without_free_text(request.path(), route.as_deref()),
             error.type = Empty,
             http.response.status_code = Empty,
             request_id = context.as_ref().map(|context| context.request_id.as_str()),
@@ -82,6 +81,25 @@ impl RootSpanBuilder for RequestSpan {
     }
 }
 
+/// The path, if it consists of the route's own words and ids of digits. The client chooses any other segment, which could
+/// quote a key or an address.
+fn path_without_free_text<'a>(path: &'a str, route: Option<&str>) -> Option<&'a str> {
+    let (mut segments, mut patterns) = (path.split('/'), route?.split('/'));
+    loop {
+        match (segments.next(), patterns.next()) {
+            (None, None) => return Some(path),
+            (Some(segment), Some(pattern)) if segment == pattern => {}
+            (Some(segment), Some(pattern)) if pattern.starts_with('{') && is_number(segment) => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Whether this is an id of at most 19 digits.
+fn is_number(segment: &str) -> bool {
+    (1..=19).contains(&segment.len()) && segment.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
@@ -94,5 +112,32 @@ impl Extractor for Headers<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(actix_web::http::header::HeaderName::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn must_31_only_paths_of_words_of_the_route_and_numbers_are_traced() {
+        for (path, route, is_traced) in [
+            ("/api/v1/urls", "/api/v1/urls", true),
+            ("/api/v1/urls/42", "/api/v1/urls/{id}", true),
+            ("/api/v1/urls/42/stats", "/api/v1/urls/{id}/stats", true),
+            ("/docs/", "/docs/", true),
+            ("/api/v1/urls/x@mail.test", "/api/v1/urls/{id}", false),
+            ("/api/v1/urls/42%40", "/api/v1/urls/{id}", false),
+            ("/api/v1/urls/", "/api/v1/urls/{id}", false),
+            ("/api/v1/urls/12345678901234567890", "/api/v1/urls/{id}", false),
+            ("/api/v1/urls/x/stats", "/api/v1/urls/{id}/stats", false),
+            ("/api/v1/api-keys/lnt_JJFFAUEv_secret", "/api/v1/api-keys/{id}", false),
+            ("/docs/1/x", "/docs/{tail:.*}", false),
+            ("/problems/x", "/problems/{code}", false),
+        ] {
+            let traced = path_without_free_text(path, Some(route));
+            assert_eq!(traced, is_traced.then_some(path), "{path}");
+        }
+        assert_eq!(path_without_free_text("/api/v1/urls", None), None);
     }
 }
