@@ -41,7 +41,7 @@ pub(super) async fn check(stack: &Stack, clients: &Clients, kills: &[Kill]) -> T
         violations: records.stale.iter().map(|stale| format!("stale: {stale}")).collect(),
         ..Totals::default()
     };
-    check_links(&mut database, &records, &mut totals).await;
+    check_links(&mut database, &records, kills, &mut totals).await;
     check_resolution(stack, &records, &mut totals).await;
     check_imports(&mut database, &records, &mut totals).await;
     check_limits(&mut database, &records, kills, &mut totals).await;
@@ -76,7 +76,12 @@ async fn wait_for_clicks(database: &mut PgConnection) {
 }
 
 /// The targets of the writers' links, and their events by type.
-async fn check_links(database: &mut PgConnection, records: &Records, totals: &mut Totals) {
+async fn check_links(
+    database: &mut PgConnection,
+    records: &Records,
+    kills: &[Kill],
+    totals: &mut Totals,
+) {
     let links: Vec<(i64, String)> = sqlx::query_as("SELECT id, original_url FROM urls")
         .fetch_all(&mut *database)
         .await
@@ -116,12 +121,25 @@ async fn check_links(database: &mut PgConnection, records: &Records, totals: &mu
         let least = [1, acknowledged(false), acknowledged(true)];
         let most = [1, least[1] + unknown(false), least[2] + unknown(true)];
         if (0..3).any(|n| found[n] < least[n] || found[n] > most[n]) {
-            totals
-                .violations
-                .push(format!("events of {link:?}: {found:?} not in {least:?} to {most:?}"));
+            let targets = targets_of_events(&mut *database, link.id).await;
+            totals.violations.push(format!(
+                "events of {link:?}: {found:?} not in {least:?} to {most:?}; events: {targets:?}; kills: {kills:?}"
+            ));
         }
     }
     check_executed_once(&links, records, totals);
+}
+
+/// The targets of a link's events, and when they were recorded.
+async fn targets_of_events(database: &mut PgConnection, id: i64) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT concat_ws(' ', event_type, details->>'original_url', timestamp) FROM events
+          WHERE url_id = $1 ORDER BY timestamp, id",
+    )
+    .bind(id)
+    .fetch_all(database)
+    .await
+    .expect("the events")
 }
 
 /// A creation whose response was lost is repeated with its `Idempotency-Key`, so one link at most has its targets.
