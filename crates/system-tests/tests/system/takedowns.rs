@@ -113,8 +113,11 @@ async fn must_20_banned_host_covers_every_spelling_and_subdomain() {
                 "http://3221225991/",
                 "http://0xc0.0.2.7:81/",
                 "http://192.0.519/",
+                "http://[::ffff:192.0.2.7]/",
+                "http://[64:ff9b::c000:207]:82/",
+                "http://[::192.0.2.7]/",
             ],
-            &["http://192.0.2.70/", "http://1.192.0.2/"],
+            &["http://192.0.2.70/", "http://1.192.0.2/", "http://[::ffff:192.0.2.70]/"],
         ),
         (
             "2001:DB8:0:0:0:0:0:7",
@@ -173,9 +176,19 @@ async fn must_20_banned_host_covers_every_spelling_and_subdomain() {
         assert_eq!(admin.delete(&takedown).send().await.status, 200);
         resolves_everywhere(&stack, code(&links[0]), 302).await;
     }
-    for host in
-        ["", "https://evil.example/", "evil.example:80", "a b", "u@evil.example", "*.example", "."]
-    {
+    for host in [
+        "",
+        "https://evil.example/",
+        "evil.example:80",
+        "a b",
+        "u@evil.example",
+        "*.example",
+        ".",
+        "evil.example;",
+        "a.example,b.example",
+        "$HOST",
+        "https",
+    ] {
         let refused = admin.post(HOSTS, &json!({"host": host})).send().await;
         refused.problem(422);
         assert_eq!(refused.problem_fields(), ["host"], "{host:?}");
