@@ -121,6 +121,9 @@ pub struct ShortenerSettings {
 /// One user can take [`ShortenerSettings::body_bytes`] divided by this.
 const BODY_SHARE: usize = 4;
 
+/// Less than nginx's `client_body_timeout`, which ends the connection of a client that sends nothing.
+const MAX_BODY_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// One user can take [`ShortenerSettings::response_bytes`] divided by this.
 const RESPONSE_SHARE: usize = 2;
 /// Bytes of the largest page: 200 links with targets of 8 KiB, or 500 bad rows of 8 KiB.
@@ -216,6 +219,12 @@ impl ShortenerSettings {
     /// [`Self::request_timeout_ms`] as a duration.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// Longest time for the JSON body of a request: two thirds of [`Self::request_timeout_ms`], so that the client learns
+    /// that its body was late, and at most [`MAX_BODY_TIMEOUT`].
+    pub fn body_timeout(&self) -> Duration {
+        (self.request_timeout() * 2 / 3).min(MAX_BODY_TIMEOUT)
     }
 }
 

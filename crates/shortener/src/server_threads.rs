@@ -189,6 +189,7 @@ impl Shared {
             store,
             live: self.live.clone(),
             bodies: self.bodies.clone(),
+            body_timeout: self.settings.shortener.body_timeout(),
             jobs: self.jobs.clone(),
             targets: self.targets.clone(),
             base_url: self.settings.public.base_url.clone(),

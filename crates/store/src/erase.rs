@@ -2,7 +2,7 @@
 
 use linnet_domain::{LinkId, Subject, UserId};
 
-use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, columns::numbers, idempotency};
+use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, columns::numbers, stored_responses};
 
 /// Rows per statement, so that other transactions can run between two statements.
 const CHUNK_ROWS: i64 = 5_000;
@@ -44,9 +44,9 @@ impl Store {
         subjects.push(Subject::User(user_id).key());
         let links = numbers(&links);
         let mut connection = self.pool.acquire().await?;
-        idempotency::delete_responses_of(&mut connection, user_id).await?;
+        stored_responses::delete_responses_of(&mut connection, user_id).await?;
         for links in links.chunks(1_000) {
-            idempotency::delete_responses_with_links(&mut connection, links).await?;
+            stored_responses::delete_responses_with_links(&mut connection, links).await?;
         }
         drop(connection);
         for links in links.chunks(1_000) {
@@ -68,7 +68,7 @@ impl Store {
         let own = sqlx::query!("DELETE FROM events WHERE user_id = $1", user_id.get());
         counts.events += own.execute(&self.pool).await?.rows_affected();
         let mut connection = self.pool.acquire().await?;
-        idempotency::delete_responses_with_deleted_events(&mut connection).await?;
+        stored_responses::delete_responses_with_deleted_events(&mut connection).await?;
         Ok(counts)
     }
 

@@ -28,6 +28,7 @@ mod quotas;
 mod resolve;
 mod settings;
 mod stats;
+mod stored_responses;
 mod timeouts;
 mod users;
 

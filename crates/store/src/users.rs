@@ -6,8 +6,8 @@ use sqlx::PgConnection;
 use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};
 
 use super::{
-    Constraint, Store, StoreError, idempotency::delete_responses_of, keys::revoke_below,
-    links::delete_links_statement,
+    Constraint, Store, StoreError, keys::revoke_below, links::delete_links_statement,
+    stored_responses::delete_responses_of,
 };
 
 /// Deleting a user with many links takes longer than other statements, and waits for the chunk that a cancelled import

@@ -230,3 +230,60 @@ async fn must_24_number_of_metric_series_does_not_grow_with_requests() {
         assert!(after.iter().all(|key| !key.contains("series") && !key.contains("nothing")));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_23_bytes_that_no_parser_accepts_are_a_problem_under_api() {
+    let stack = Stack::start().await;
+    let address = stack.client().address();
+    let key = format!("X-Api-Key: {}", stack.admin_key);
+    let paths: [&[u8]; 10] = [
+        "/api/v1/urls?search=東京".as_bytes(),
+        b"/api/v1/urls?search=\xff",
+        b"/api/v1/urls?search=\"x",
+        b"/api/v1/urls?search=<x",
+        b"/api/v1/urls?search=x>",
+        b"/api/v1/urls/<x>",
+        b"/api/v1/urls/\"x\"",
+        b"/api/v1/urls/`x`",
+        "/api/v1/urls/東".as_bytes(),
+        b"/api/v1/urls/bulk?x=\"",
+    ];
+    for path in paths {
+        let shown = String::from_utf8_lossy(path);
+        let response = raw::get(address, path, &[&key]).await;
+        assert_eq!(response.status, Some(400), "{shown}: {}", response.text);
+        let text = response.text.to_ascii_lowercase();
+        for part in
+            ["content-type: application/problem+json", "x-request-id: ", "\"code\":\"bad_request\""]
+        {
+            assert!(text.contains(part), "{shown} without {part}: {}", response.text);
+        }
+    }
+    // Other characters reach the API, and short links are as before.
+    for path in
+        [b"/api/v1/urls?search={x}|^`\\".as_slice(), b"/api/v1/urls?search=%E6%9D%B1%E4%BA%AC"]
+    {
+        let response = raw::get(address, path, &[&key]).await;
+        assert_eq!(response.status, Some(200), "{}", response.text);
+    }
+    for path in ["/東京".as_bytes(), b"/<x>", b"/\"x\"", b"/abc?x=\"<>"] {
+        let response = raw::get(address, path, &[]).await;
+        assert!(!response.text.contains("application/problem+json"), "{}", response.text);
+    }
+}
+
+#[tokio::test]
+async fn must_23_transfer_encoding_that_nginx_does_not_support_has_its_code_and_page() {
+    let stack = Stack::start().await;
+    let request = b"POST /api/v1/urls HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+        Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    let response = raw::exchange(stack.client().address(), request).await;
+    assert_eq!(response.status, Some(501), "{}", response.text);
+    assert!(response.text.contains("\"code\":\"not_implemented\""), "{}", response.text);
+    for code in
+        ["not_implemented", "timeout", "request_timeout", "uri_too_long", "headers_too_large"]
+    {
+        let page = stack.client().get(&format!("/problems/{code}")).send().await;
+        assert_eq!(page.status, 200, "{code}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::{
     future::{Ready, ready},
     str::FromStr,
+    time::Duration,
 };
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
@@ -37,6 +38,8 @@ pub struct ApiState {
     pub exports: ExportSlots,
     /// Bounds the bytes of the bodies in progress, by the owner of [`Caller::idempotency_owner`].
     pub bodies: ByteBudget<String>,
+    /// The longest time for the body of a request.
+    pub body_timeout: Duration,
     /// The turns of requests at the database.
     pub turns: Turns,
     /// Slots of streams and uploads.

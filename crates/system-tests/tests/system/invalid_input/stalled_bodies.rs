@@ -97,3 +97,54 @@ async fn must_25_no_route_waits_for_a_body_that_it_does_not_read() {
     // The processes still serve requests.
     assert_eq!(stack.client().get("/api/v1/urls").send().await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_25_a_slow_or_stalled_body_is_a_body_timeout() {
+    // Two thirds of this is the time for a body.
+    let stack = Stack::builder().env("LINNET__SHORTENER__REQUEST_TIMEOUT_MS", 6_000).start().await;
+    for method in ["PATCH", "DELETE"] {
+        for framing in
+            ["Content-Length: 1000\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"]
+        {
+            for piece in [None, Some("1\r\n \r\n")] {
+                let head = format!(
+                    "{method} /api/v1/urls/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+                     Content-Type: application/json\r\n{framing}",
+                    stack.admin_key
+                );
+                let response = response_to_slow_body(&stack, &head, piece).await;
+                let what = format!("{method} {framing:?} {piece:?}: {response}");
+                assert!(response.starts_with("HTTP/1.1 408"), "{what}");
+                assert!(response.contains("\"code\":\"body_timeout\""), "{what}");
+            }
+        }
+    }
+}
+
+/// Sends a head, and then the piece again and again or nothing. Returns the response.
+async fn response_to_slow_body(stack: &Stack, head: &str, piece: Option<&str>) -> String {
+    let mut stream = TcpStream::connect(stack.client().address()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    let send = async {
+        let mut interval = tokio::time::interval(Duration::from_millis(200));
+        while let Some(piece) = piece {
+            interval.tick().await;
+            if writer.write_all(piece.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let receive = async {
+        let mut text = Vec::new();
+        while !text.ends_with(b"}") && reader.read_buf(&mut text).await.is_ok_and(|count| count > 0)
+        {
+        }
+        String::from_utf8(text).unwrap()
+    };
+    tokio::select! {
+        () = send => unreachable!(),
+        text = tokio::time::timeout(Duration::from_secs(25), receive) => text.expect("a response"),
+    }
+}

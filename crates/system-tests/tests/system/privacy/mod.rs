@@ -1,5 +1,6 @@
 //! Tests PRIVACY.md: a marked address, user agent and e-mail address are stored in the named places only.
 
+mod deleted_user;
 mod redis;
 
 use std::{

@@ -16,6 +16,7 @@ use linnet_protocol::{
     routes::{MAX_BODY_BYTES, RequestBody, Route},
 };
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 
 use super::{
     super::{
@@ -55,7 +56,11 @@ impl<B: Body + 'static> FromRequest for JsonBody<B> {
                 return Err(Problem::too_large(max_bytes).into());
             }
             let mut reserved = state.bodies.reserve(owner);
-            let raw = receive(payload, max_bytes, &mut reserved).await?;
+            let body = receive(payload, max_bytes, &mut reserved);
+            let raw = timeout(state.body_timeout, body).await.unwrap_or_else(|_| {
+                let detail = "The request body did not arrive in time.";
+                Err(Problem::of(ProblemCode::BodyTimeout).detail(detail).into())
+            })?;
             let hash = Sha256::digest(&raw).into();
             let fields = parse_body(&raw, &state.targets, Utc::now())?;
             Ok(Self { fields, hash, _reserved: reserved })
