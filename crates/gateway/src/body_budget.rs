@@ -59,7 +59,7 @@ impl Bodies {
     }
 }
 
-/// What the body of one request holds, until it is dropped.
+/// The bytes that the body of one request holds, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct BodyReservation {
     bytes: Reservation<BodyOwner>,

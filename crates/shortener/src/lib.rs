@@ -12,6 +12,5 @@ mod readiness;
 pub mod release;
 mod server_threads;
 pub mod startup;
-mod thread_resources;
 
 pub use linnet_settings as config;

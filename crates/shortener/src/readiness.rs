@@ -17,9 +17,8 @@ use linnet_telemetry::{
 
 use crate::{
     release::RELEASE,
-    thread_resources::{Role, ThreadResources},
 };
-use linnet_resolve::L1Cache;
+use linnet_resolve::{L1Cache, Role, ThreadResources};
 use linnet_store::Store;
 
 /// Below the 2 s that the admin listener allows for all checks.

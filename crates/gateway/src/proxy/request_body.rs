@@ -22,6 +22,7 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _};
+use linnet_platform::slot_pool::Slot;
 use linnet_protocol::problem::Problem;
 use tokio::{
     sync::mpsc,
@@ -30,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    body_budget::BodyReservation,
+    body_budget::{BodyOwner, BodyReservation},
     problems,
     upstream::{BodyEvent, CallBody, StreamBody},
 };
@@ -75,29 +76,7 @@ pub(super) async fn read(
     // Taken only if the gateway has to wait: most bodies arrive with their heads.
     let mut slot = None;
     loop {
-        let mut next = payload.next();
-        let arrived = match (&mut next).now_or_never() {
-            Some(chunk) => Ok(chunk),
-            None => {
-                if slot.is_none() {
-                    slot = Some(reserved.wait().map_err(|error| {
-                        tracing::debug!(%error, "request body not awaited");
-                        problems::too_many_bodies()
-                    })?);
-                }
-                timeout_at(deadline, next).await
-            }
-        };
-        let chunk = match arrived {
-            Err(_) => return Err(problems::body_timeout()),
-            Ok(None) => break,
-            Ok(Some(Err(error))) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, "request body ended early");
-                return Err(problems::body_broken());
-            }
-            Ok(Some(Ok(chunk))) => chunk,
-        };
+        let Some(chunk) = next_chunk(payload, deadline, reserved, &mut slot).await? else { break };
         if first.len() + rest.len() + chunk.len() > limit {
             return Err(Problem::too_large(limit));
         }
@@ -119,6 +98,33 @@ pub(super) async fn read(
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The next bytes of the body; `None` at its end. Takes a slot before the first wait.
+async fn next_chunk(
+    payload: &mut Payload,
+    deadline: Instant,
+    reserved: &BodyReservation,
+    slot: &mut Option<Slot<BodyOwner>>,
+) -> Result<Option<Bytes>, Problem> {
+    let mut next = payload.next();
+    let arrived = match (&mut next).now_or_never() {
+        Some(chunk) => chunk,
+        None => {
+            if slot.is_none() {
+                *slot = Some(reserved.wait().map_err(|error| {
+                    tracing::debug!(%error, "request body not awaited");
+                    problems::too_many_bodies()
+                })?);
+            }
+            timeout_at(deadline, next).await.map_err(|_| problems::body_timeout())?
+        }
+    };
+    arrived.transpose().map_err(|error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(error, "request body ended early");
+        problems::body_broken()
+    })
 }
 
 /// A response that does not wait for the rest of the request's body. The connection is closed after it
@@ -272,7 +278,7 @@ mod tests {
     use linnet_protocol::problem_code::ProblemCode;
 
     use super::*;
-    use crate::body_budget::{Bodies, BodyOwner};
+    use crate::body_budget::Bodies;
 
     fn chunked() -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -4,27 +4,16 @@
 //! * A create with a generated code takes no turn, because [creates in groups](linnet_store::GroupedCreates) share a
 //!   connection. Neither does an upload, which has a slot instead and lasts for minutes.
 
-use actix_web::{
-    Error,
-    body::MessageBody,
-    dev::{ServiceRequest, ServiceResponse},
-    http::Method,
-    middleware::Next,
-    web,
-};
 use linnet_platform::waiting_share::{Turn, WaitingShare};
 use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 use linnet_store::Store;
 
-use super::{
-    api::{self, ApiState, Caller},
-    error::{ApiError, RETRY_AFTER_UNAVAILABLE},
-};
+use super::error::{ApiError, RETRY_AFTER_UNAVAILABLE};
 
 /// The most requests of one owner that wait in a server thread.
 const MOST_WAITING: usize = 64;
 
-/// The turns of one server thread, by the owner of [`Caller::idempotency_owner`].
+/// The turns of one server thread, by the owner of idempotency keys.
 #[derive(Debug, Clone)]
 pub struct Turns(WaitingShare<String>);
 
@@ -35,9 +24,9 @@ impl Turns {
         Self(WaitingShare::new(share, MOST_WAITING, store.acquire_timeout()))
     }
 
-    /// Waits for a turn of the caller.
-    pub async fn take(&self, caller: &Caller) -> Result<Turn<String>, ApiError> {
-        self.0.take(caller.idempotency_owner()).await.map_err(|in_use| {
+    /// Waits for a turn of the owner.
+    pub async fn take(&self, owner: String) -> Result<Turn<String>, ApiError> {
+        self.0.take(owner).await.map_err(|in_use| {
             let detail = format!(
                 "Too many of your requests wait for the database, which serves {} of them at a time. Send fewer at a \
                  time.",
@@ -47,23 +36,4 @@ impl Turns {
             problem.retry_after(RETRY_AFTER_UNAVAILABLE).into()
         })
     }
-}
-
-/// Lets a request wait for its turn, which ends with the head of the response.
-pub async fn wait_for_turn<B: MessageBody + 'static>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<B>, Error> {
-    let state = request.app_data::<web::Data<ApiState>>().cloned();
-    let state = state.filter(|_| !takes_own_turn(&request));
-    let _turn = match state {
-        Some(state) => Some(state.turns.take(&Caller::of(request.request())).await?),
-        None => None,
-    };
-    next.call(request).await
-}
-
-fn takes_own_turn(request: &ServiceRequest) -> bool {
-    let is_create = request.method() == Method::POST && request.path() == api::urls::PATH;
-    is_create || api::is_upload(request.request())
 }

@@ -30,10 +30,15 @@ pub(crate) use list::{CursorText, TimeCursorText};
 pub use slots::Slots;
 pub use state::{ApiState, Caller, IdGuard};
 
-use actix_web::{HttpRequest, HttpResponse, http::Method, middleware::from_fn, web};
+use actix_web::{
+    Error, HttpRequest, HttpResponse,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::Method,
+    middleware::{Next, from_fn},
+    web,
+};
 use linnet_protocol::problem::Problem;
-
-use super::turns::wait_for_turn;
 
 /// Adds every route of `/api/v1`.
 pub fn routes(cfg: &mut web::ServiceConfig) {
@@ -64,4 +69,23 @@ pub(super) fn is_upload(request: &HttpRequest) -> bool {
 /// Responds to paths without a route.
 pub async fn unknown_path() -> Result<HttpResponse, super::error::ApiError> {
     Err(Problem::not_found("The API has no such path.").into())
+}
+
+/// Lets a request wait for its turn, which ends with the head of the response.
+async fn wait_for_turn<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let state = request.app_data::<web::Data<ApiState>>().cloned();
+    let state = state.filter(|_| !takes_own_turn(&request));
+    let _turn = match state {
+        Some(state) => Some(state.turns.take(Caller::of(request.request()).idempotency_owner()).await?),
+        None => None,
+    };
+    next.call(request).await
+}
+
+fn takes_own_turn(request: &ServiceRequest) -> bool {
+    let is_create = request.method() == Method::POST && request.path() == urls::PATH;
+    is_create || is_upload(request.request())
 }

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// The path of links.
-pub(in super::super) const PATH: &str = "/api/v1/urls";
+pub(super) const PATH: &str = "/api/v1/urls";
 
 /// A link.
 #[derive(Debug, Serialize, ToSchema)]
@@ -143,7 +143,7 @@ pub(crate) async fn create(
     let may_be_cached = new.short_code.is_some();
     // Otherwise the link is created in a group.
     let needs_connection = may_be_cached || reuse || key.key().is_some();
-    let _turn = if needs_connection { Some(state.turns.take(&caller).await?) } else { None };
+    let _turn = if needs_connection { Some(state.turns.take(caller.idempotency_owner()).await?) } else { None };
 
     let mut created = None;
     let response = idempotency::once(&state, &caller, key, &body.hash, async |creator| {

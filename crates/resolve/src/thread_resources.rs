@@ -10,7 +10,7 @@ use linnet_store::Store;
 
 /// The listener that a thread serves, or the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// The resolve listener.
     Resolve,
     /// The API listener.
@@ -20,9 +20,11 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 3] = [Self::Resolve, Self::Api, Self::Background];
+    /// Every role.
+    pub const ALL: [Self; 3] = [Self::Resolve, Self::Api, Self::Background];
 
-    pub(crate) const fn name(self) -> &'static str {
+    /// The role in metrics.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",
             Self::Api => "api",
@@ -32,9 +34,10 @@ impl Role {
 }
 
 /// The pools and clients that were opened. Clones share the list.
-#[derive(Clone, Default)]
-pub(crate) struct ThreadResources(Arc<Mutex<Vec<OpenResources>>>);
+#[derive(Debug, Clone, Default)]
+pub struct ThreadResources(Arc<Mutex<Vec<OpenResources>>>);
 
+#[derive(Debug)]
 struct OpenResources {
     role: Role,
     store: Store,
@@ -42,12 +45,13 @@ struct OpenResources {
 }
 
 impl ThreadResources {
-    pub(crate) fn add(&self, role: Role, store: &Store, redis: Option<&RedisClient>) {
+    /// Adds the pool and the client of one thread.
+    pub fn add(&self, role: Role, store: &Store, redis: Option<&RedisClient>) {
         self.lock().push(OpenResources { role, store: store.clone(), redis: redis.cloned() });
     }
 
     /// The numbers of database connections of a role: connections in use, and open connections.
-    pub(crate) fn pool_use(&self, role: Role) -> (u64, u64) {
+    pub fn pool_use(&self, role: Role) -> (u64, u64) {
         let open = self.lock();
         let stores = open.iter().filter(|resources| resources.role == role);
         stores
@@ -56,26 +60,26 @@ impl ThreadResources {
     }
 
     /// The maximum number of database connections of a role.
-    pub(crate) fn pool_limit(&self, role: Role) -> u64 {
+    pub fn pool_limit(&self, role: Role) -> u64 {
         let open = self.lock();
         let stores = open.iter().filter(|resources| resources.role == role);
         stores.map(|resources| u64::from(resources.store.max_connections())).sum()
     }
 
     /// The numbers of Redis clients: connected clients, and all clients.
-    pub(crate) fn redis_clients(&self) -> (usize, usize) {
+    pub fn redis_clients(&self) -> (usize, usize) {
         let open = self.lock();
         let clients = || open.iter().filter_map(|resources| resources.redis.as_ref());
         (clients().filter(|client| client.is_up()).count(), clients().count())
     }
 
     /// Why a Redis client is not connected; `None` if all are.
-    pub(crate) fn redis_fault(&self) -> Option<RedisFault> {
+    pub fn redis_fault(&self) -> Option<RedisFault> {
         self.lock().iter().find_map(|resources| resources.redis.as_ref()?.fault())
     }
 
     /// Closes all database pools.
-    pub(crate) async fn close(&self) {
+    pub async fn close(&self) {
         let stores: Vec<Store> =
             self.lock().iter().map(|resources| resources.store.clone()).collect();
         futures::future::join_all(stores.iter().map(Store::close)).await;
