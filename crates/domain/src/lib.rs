@@ -47,7 +47,7 @@ pub use redirect_status::RedirectStatus;
 pub use scope::{Scope, Scopes};
 pub use short_code::{
     CODE_ALPHABET, GENERATED_CODE_LENGTH, MAX_CODE_LENGTH, ShortCode, ShortCodeError,
-    has_code_shape,
+    has_code_shape, is_reserved_code,
 };
 pub use stats::{
     Bucket, Counts, DEFAULT_TOP, Dimension, Interval, MAX_BUCKETS, MAX_TOP, RangeBound, Stats,

@@ -26,6 +26,7 @@ const RESERVED_CODES: &[&str] = &[
     "api",
     "api-docs",
     "app",
+    "apple-app-site-association",
     "apple-touch-icon",
     "apple-touch-icon-120x120",
     "apple-touch-icon-120x120-precomposed",
@@ -106,6 +107,11 @@ pub fn has_code_shape(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
+/// Whether no link can have this code, because the word is reserved in any case.
+pub fn is_reserved_code(code: &str) -> bool {
+    RESERVED_CODES.binary_search(&code.to_ascii_lowercase().as_str()).is_ok()
+}
+
 impl ShortCode {
     /// Checks a custom code.
     pub fn parse(text: &str) -> Result<Self, ShortCodeError> {
@@ -115,8 +121,7 @@ impl ShortCode {
         if !has_code_shape(text) {
             return Err(ShortCodeError::Character);
         }
-        let lower = text.to_ascii_lowercase();
-        if RESERVED_CODES.binary_search(&lower.as_str()).is_ok() {
+        if is_reserved_code(text) {
             return Err(ShortCodeError::Reserved);
         }
         Ok(Self(text.to_owned()))
@@ -169,12 +174,14 @@ mod tests {
             assert!(has_code_shape(word), "the list needs no word that cannot be a code: {word}");
             for spelling in [(*word).to_owned(), word.to_ascii_uppercase()] {
                 assert_eq!(ShortCode::parse(&spelling), Err(ShortCodeError::Reserved));
+                assert!(is_reserved_code(&spelling), "{spelling}");
             }
         }
     }
 
     #[test]
     fn length_and_characters_decide_whether_a_text_is_a_code() {
+        assert!(!is_reserved_code("J1O697"));
         for good in ["abc", "a-b", "___", "J1O697", &"x".repeat(64)] {
             assert!(ShortCode::parse(good).is_ok(), "{good}");
         }

@@ -12,7 +12,7 @@ use linnet_store::{ImportEvent, ImportLink, ImportUser, WriteRows};
 use super::{
     row_rules::RowRules,
     source::{Columns, Row},
-    values::{Values, id},
+    values::{Values, own_id, reference},
 };
 
 /// A kind of row.
@@ -28,8 +28,16 @@ pub trait ImportRow: WriteRows {
 /// can be uploaded unchanged.
 pub const REPORT_COLUMNS: [&str; 4] = ["error_line", "error_column", "error_code", "error_message"];
 /// Columns of exports and of the list of bad rows that imports ignore.
-const IGNORED: &[&str] =
-    &["error_line", "error_column", "error_code", "error_message", "clicks", "short_url"];
+const IGNORED: &[&str] = &[
+    "error_line",
+    "error_column",
+    "error_code",
+    "error_message",
+    "clicks",
+    "short_url",
+    "taken_down_at",
+    "takedown_reason",
+];
 
 /// The columns of a job's rows.
 pub fn columns_of(kind: JobKind) -> Columns {
@@ -51,7 +59,7 @@ impl ImportRow for ImportUser {
 
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>> {
         let mut values = Values::new(row, rules);
-        let id = if rules.by_admin { values.optional("id", id) } else { None };
+        let id = if rules.by_admin { values.optional("id", own_id) } else { None };
         let username = values.required("username", |text| {
             bounded_text(text, User::MAX_USERNAME).map_err(Violation::invalid)
         });
@@ -81,7 +89,7 @@ impl ImportRow for ImportLink {
 
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>> {
         let mut values = Values::new(row, rules);
-        let id = if rules.by_admin { values.optional("id", id) } else { None };
+        let id = if rules.by_admin { values.optional("id", own_id) } else { None };
         let user_id = owner(row, &mut values, rules);
         let short_code = values
             .optional("short_code", |text| ShortCode::parse(text).map_err(Violation::invalid));
@@ -105,7 +113,7 @@ impl ImportRow for ImportLink {
 
 /// The owner of a link. If an administrator's cell is empty, the link has no owner.
 fn owner(row: &Row<'_>, values: &mut Values<'_>, rules: &RowRules) -> Option<UserId> {
-    let named = values.optional("user_id", id);
+    let named = values.optional("user_id", reference);
     if rules.by_admin && row.is_given("user_id") {
         return named;
     }
@@ -128,9 +136,9 @@ impl ImportRow for ImportEvent {
 
     fn read(row: &Row<'_>, rules: &RowRules) -> Result<Self, Vec<RowProblem>> {
         let mut values = Values::new(row, rules);
-        let number = values.required("id", id);
-        let url_id = values.optional("url_id", id);
-        let user_id = values.optional("user_id", id);
+        let number = values.required("id", own_id);
+        let url_id = values.optional("url_id", reference);
+        let user_id = values.optional("user_id", reference);
         let event_type = values
             .required("event_type", |text| EventType::parse(text).map_err(Violation::invalid));
         let timestamp = values.required("timestamp", Time::from_text);
@@ -178,6 +186,21 @@ mod tests {
             rows.push(T::read(&row, &rules));
         }
         rows
+    }
+
+    #[test]
+    fn exports_have_no_unknown_columns() {
+        let header = "id,user_id,short_code,original_url,title,is_active,redirect_status,expires_at,max_clicks,clicks,\
+                      created_at,updated_at,taken_down_at,takedown_reason\n";
+        let columns = ImportLink::columns();
+        let csv = Rows::open(Cursor::new(header), RowFormat::Csv, &columns).unwrap();
+        assert!(csv.unknown_columns().is_empty(), "{:?}", csv.unknown_columns());
+        let members: Vec<_> =
+            header.trim().split(',').map(|name| format!("\"{name}\":1")).collect();
+        let object = format!("{{{}}}", members.join(","));
+        let mut rows = Rows::open(Cursor::new(object), RowFormat::NdJson, &columns).unwrap();
+        assert!(rows.next().unwrap().is_some());
+        assert!(rows.unknown_columns().is_empty(), "{:?}", rows.unknown_columns());
     }
 
     fn columns<T>(row: &Result<T, Vec<RowProblem>>) -> Vec<&str> {

@@ -105,15 +105,26 @@ impl From<RowDefect> for RowProblem {
     }
 }
 
-/// The greatest id that a row may have: a trillion (10^12). Sequences continue after it, and clients that store numbers
-/// as floating point represent integers exactly only up to 2^53 (9 × 10^15).
-const MAX_ID: i64 = 1_000_000_000_000;
+/// The greatest id that clients which store numbers as floating point represent exactly: 2^53 − 1.
+const MAX_ID: i64 = (1 << 53) - 1;
+/// The greatest id that a row may bring. The sequence continues after it, and 7 × 10^12 further ids stay below
+/// [`MAX_ID`]. Their exports can be imported again, because the bound is far above the ids that a sequence reaches.
+const MAX_OWN_ID: i64 = 9_000_000_000_000_000;
 
-/// A row's id.
-pub(super) fn id<I: TryFrom<i64>>(text: &str) -> Result<I, Violation> {
-    let number = text.parse().ok().filter(|number| *number <= MAX_ID);
+/// The row's own id.
+pub(super) fn own_id<I: TryFrom<i64>>(text: &str) -> Result<I, Violation> {
+    id(text, MAX_OWN_ID)
+}
+
+/// The id of another resource, which must exist.
+pub(super) fn reference<I: TryFrom<i64>>(text: &str) -> Result<I, Violation> {
+    id(text, MAX_ID)
+}
+
+fn id<I: TryFrom<i64>>(text: &str, most: i64) -> Result<I, Violation> {
+    let number = text.parse().ok().filter(|number| *number <= most);
     let id = number.and_then(|number| I::try_from(number).ok());
-    id.ok_or_else(|| Violation::invalid(format!("must be a whole number from 1 to {MAX_ID}")))
+    id.ok_or_else(|| Violation::invalid(format!("must be a whole number from 1 to {most}")))
 }
 
 #[cfg(test)]
@@ -123,11 +134,17 @@ mod tests {
 
     #[test]
     fn an_id_leaves_room_for_the_sequence() {
-        assert_eq!(id::<LinkId>("1000000000000").map(LinkId::get), Ok(MAX_ID));
-        for bad in
-            ["0", "-1", "1.0", "x", "1000000000001", "9007199254740991", "9223372036854775808"]
-        {
-            assert!(id::<LinkId>(bad).is_err(), "{bad}");
+        for good in ["1", "1000000000000", "1000000000001", "9000000000000000"] {
+            assert_eq!(own_id::<LinkId>(good).map(LinkId::get), Ok(good.parse().unwrap()));
         }
+        for good in ["1", "9000000000000001", "9007199254740991"] {
+            assert_eq!(reference::<LinkId>(good).map(LinkId::get), Ok(good.parse().unwrap()));
+        }
+        for bad in ["0", "-1", "1.0", "x", "9007199254740992", "9223372036854775808"] {
+            assert!(own_id::<LinkId>(bad).is_err(), "{bad}");
+            assert!(reference::<LinkId>(bad).is_err(), "{bad}");
+        }
+        let refused = own_id::<LinkId>("9000000000000001").unwrap_err();
+        assert_eq!(refused.message, "must be a whole number from 1 to 9000000000000000");
     }
 }

@@ -40,12 +40,14 @@ pub const MAX_BULK_BODY_BYTES: usize = 1024 * 1024;
 pub struct Route {
     /// The pattern for actix, which is also the route's name in logs and metrics.
     pub path: &'static str,
-    /// Methods and the scope that each requires. `GET` includes `HEAD`.
+    /// Methods and the scope that each requires. `GET` includes `HEAD`, except for a stream of events.
     pub methods: &'static [(Method, Scope)],
     /// How bodies are transferred.
     pub body_mode: BodyMode,
     /// The bodies of methods that differ from the default; see [`Route::body`].
     bodies: &'static [(Method, RequestBody)],
+    /// Whether `GET` streams events. It does not support `HEAD`, because the stream has no end.
+    pub streams_events: bool,
     /// Whether `gateway.anonymous = create` permits anonymous `POST` requests.
     pub creates_links: bool,
 }
@@ -53,7 +55,8 @@ pub struct Route {
 impl Route {
     /// The scope that the method requires; `None` if the route does not support it.
     pub fn scope(&self, method: &Method) -> Option<Scope> {
-        let method = if method == Method::HEAD { &Method::GET } else { method };
+        let is_head = method == Method::HEAD && !self.streams_events;
+        let method = if is_head { &Method::GET } else { method };
         self.methods.iter().find(|(known, _)| known == method).map(|(_, scope)| *scope)
     }
 
@@ -80,7 +83,7 @@ impl Route {
         let mut names = Vec::with_capacity(self.methods.len() + 2);
         for (method, _) in self.methods {
             names.push(method.as_str());
-            if method == Method::GET {
+            if method == Method::GET && !self.streams_events {
                 names.push("HEAD");
             }
         }
@@ -90,7 +93,14 @@ impl Route {
 
     /// A route with buffered bodies.
     pub const fn new(path: &'static str, methods: &'static [(Method, Scope)]) -> Self {
-        Self { path, methods, body_mode: BodyMode::Buffered, bodies: &[], creates_links: false }
+        Self {
+            path,
+            methods,
+            body_mode: BodyMode::Buffered,
+            bodies: &[],
+            streams_events: false,
+            creates_links: false,
+        }
     }
 
     /// Streams the route's bodies.
@@ -98,6 +108,13 @@ impl Route {
     pub const fn streamed(mut self) -> Self {
         self.body_mode = BodyMode::Streamed;
         self
+    }
+
+    /// Streams events in response to `GET`.
+    #[must_use]
+    pub const fn streams_events(mut self) -> Self {
+        self.streams_events = true;
+        self.streamed()
     }
 
     /// Sets the bodies of methods that differ from the default.
@@ -146,7 +163,7 @@ pub static ROUTES: &[Route] = &[
         &[(Method::PUT, Scope::Admin), (Method::DELETE, Scope::Admin)],
     ),
     Route::new("/api/v1/urls/{id}/stats", &[(Method::GET, Scope::UrlsRead)]),
-    Route::new("/api/v1/urls/{id}/live", &[(Method::GET, Scope::UrlsRead)]).streamed(),
+    Route::new("/api/v1/urls/{id}/live", &[(Method::GET, Scope::UrlsRead)]).streams_events(),
     Route::new("/api/v1/stats", &[(Method::GET, Scope::UrlsRead)]),
     Route::new(
         "/api/v1/events",
@@ -180,7 +197,7 @@ pub static ROUTES: &[Route] = &[
     Route::new("/api/v1/jobs/{id}/replay", &[(Method::POST, Scope::JobsWrite)])
         .bodies(&[(Method::POST, RequestBody::Ignored)]),
     Route::new("/api/v1/jobs/{id}/errors", &[(Method::GET, Scope::UrlsRead)]).streamed(),
-    Route::new("/api/v1/jobs/{id}/events", &[(Method::GET, Scope::UrlsRead)]).streamed(),
+    Route::new("/api/v1/jobs/{id}/events", &[(Method::GET, Scope::UrlsRead)]).streams_events(),
     // The scope for reading is enough: a token expires after a minute, and opens only what its key may read.
     Route::new("/api/v1/stream-tokens", &[(Method::POST, Scope::UrlsRead)]),
     Route::new(
@@ -256,6 +273,18 @@ mod tests {
     #[test]
     fn allow_lists_the_methods_of_the_route() {
         assert_eq!(route("/api/v1/urls").allow(), "GET, HEAD, POST, OPTIONS");
+    }
+
+    #[test]
+    fn event_streams_do_not_support_head() {
+        for route in ROUTES {
+            let get = route.scope(&Method::GET);
+            let is_stream = route.path.ends_with("/live") || route.path.ends_with("{id}/events");
+            let head = if is_stream { None } else { get };
+            assert_eq!(route.scope(&Method::HEAD), head, "{}", route.path);
+            assert_eq!(route.allow().contains("HEAD"), head.is_some(), "{}", route.path);
+        }
+        assert_eq!(route("/api/v1/jobs/{id}/events").allow(), "GET, OPTIONS");
     }
 
     #[test]

@@ -124,6 +124,10 @@ async fn unknown_path_is_404_and_unknown_method_is_405() {
     assert_eq!(response.header("allow"), "GET, HEAD, POST, OPTIONS");
     let response = gateway.client.call(Method::OPTIONS, "/api/v1/urls", &[], b"").await;
     assert_eq!((response.status, response.header("allow")), (204, "GET, HEAD, POST, OPTIONS"));
+    for (method, status) in [(Method::OPTIONS, 204), (Method::HEAD, 405), (Method::POST, 405)] {
+        let response = gateway.client.call(method, "/api/v1/jobs/1/events", &[], b"").await;
+        assert_eq!((response.status, response.header("allow")), (status, "GET, OPTIONS"));
+    }
     assert_eq!(shortener.calls(), 0);
 }
 

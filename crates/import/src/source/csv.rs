@@ -60,6 +60,7 @@ impl CsvReader {
         input: &mut Input<R>,
         columns: &Columns,
     ) -> Result<(Self, Names), SourceError> {
+        sniff::skip_blank_lines(input)?;
         let (delimiter, skipped) = sniff::delimiter(sniff::first_line(input)?, columns);
         input.take(skipped);
         let mut reader = Self {
@@ -73,8 +74,14 @@ impl CsvReader {
             width: 0,
         };
         reader.forget();
-        if !reader.parse(input)? {
-            return Err(SourceError::Empty);
+        // After a line `sep=;`, lines without text may follow too.
+        loop {
+            if !reader.parse(input)? {
+                return Err(SourceError::Empty);
+            }
+            if reader.has_content() {
+                break;
+            }
         }
         match reader.defect.as_ref().map(|defect| defect.code) {
             None => {}
@@ -110,8 +117,7 @@ impl CsvReader {
             if !self.parse(input)? {
                 return Ok(false);
             }
-            let has_text = self.record().ends.last().is_some_and(|end| *end > 0);
-            if has_text || self.defect.is_some() {
+            if self.has_content() {
                 break;
             }
         }
@@ -120,6 +126,11 @@ impl CsvReader {
             self.defect = Some(RowDefect::of_row("field_count", message));
         }
         Ok(true)
+    }
+
+    /// Whether the last record has text or a defect.
+    fn has_content(&self) -> bool {
+        self.defect.is_some() || self.record().ends.last().is_some_and(|end| *end > 0)
     }
 
     /// Reads a record with any number of fields; `false` at the end of the file.

@@ -36,7 +36,7 @@ impl Names {
         let mut unknown = UnknownNames::default();
         for (at, cell) in cells.enumerate() {
             let name = std::str::from_utf8(cell).map_err(|_| SourceError::HeaderEncoding)?;
-            let name = name.trim().to_lowercase();
+            let name = normal_name(name);
             let index = known.iter().position(|known| *known == name);
             if let Some(index) = index
                 && let Some(place) = places.get_mut(index)
@@ -81,6 +81,11 @@ impl UnknownNames {
     pub(super) fn as_slice(&self) -> &[String] {
         &self.0
     }
+}
+
+/// The spelling of a name by which columns are matched.
+pub(super) fn normal_name(name: &str) -> String {
+    name.trim().to_lowercase()
 }
 
 fn shown(name: &str) -> String {

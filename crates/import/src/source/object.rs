@@ -9,7 +9,7 @@ use super::{
     Columns, RowDefect,
     bounded_text::BoundedText,
     cells::Cells,
-    header::{Names, UnknownNames},
+    header::{Names, UnknownNames, normal_name},
 };
 
 /// Finds the values of known columns in an object's text.
@@ -60,8 +60,10 @@ impl ObjectReader {
             .map_err(|_| RowDefect::of_row("encoding", "must be valid UTF-8"))?;
         self.values.clear();
         self.values.resize(names.known.len(), None);
+        let mut repeated = None;
         let members = Members {
             text,
+            repeated: &mut repeated,
             known: &names.known,
             ignored: self.ignored,
             values: &mut self.values,
@@ -74,10 +76,13 @@ impl ObjectReader {
         } else {
             json.deserialize_ignored_any(IgnoredAny).map(drop)
         };
-        match read.and_then(|()| json.end()) {
-            Ok(()) if is_object => Ok(()),
-            Ok(()) => Err(RowDefect::of_row("not_an_object", "must be a JSON object")),
-            Err(error) => {
+        match (read.and_then(|()| json.end()), repeated) {
+            (Ok(()), Some(name)) => {
+                Err(RowDefect::of_value(name, "repeated", "must be given only once"))
+            }
+            (Ok(()), None) if is_object => Ok(()),
+            (Ok(()), None) => Err(RowDefect::of_row("not_an_object", "must be a JSON object")),
+            (Err(error), _) => {
                 let error = error.to_string();
                 // The error's line and column count from the beginning of the row, not of the file.
                 let reason = error.rsplit_once(" at line ").map_or(&*error, |(reason, _)| reason);
@@ -110,6 +115,8 @@ impl ObjectReader {
 /// Records the ranges of the values of known members.
 struct Members<'t, 's> {
     text: &'t str,
+    /// The first known member that is given twice.
+    repeated: &'s mut Option<&'static str>,
     known: &'s [&'static str],
     ignored: &'static [&'static str],
     values: &'s mut [Option<Range<usize>>],
@@ -134,7 +141,10 @@ impl<'t> Visitor<'t> for Members<'t, '_> {
                 Some(value) => {
                     let raw: &'t RawValue = members.next_value()?;
                     let begin = raw.get().as_ptr().addr() - self.text.as_ptr().addr();
-                    *value = Some(begin..begin + raw.get().len());
+                    if value.replace(begin..begin + raw.get().len()).is_some() {
+                        let name = column.and_then(|column| self.known.get(column)).copied();
+                        *self.repeated = self.repeated.or(name);
+                    }
                 }
                 None => {
                     members.next_value::<IgnoredAny>()?;
@@ -168,8 +178,13 @@ impl Visitor<'_> for Name<'_> {
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
         let column = self.known.iter().position(|known| *known == name);
-        if column.is_none() && !self.ignored.contains(&name) {
-            self.unknown.note(name);
+        if column.is_some() || self.ignored.contains(&name) {
+            return Ok(column);
+        }
+        let name = normal_name(name);
+        let column = self.known.iter().position(|known| *known == name);
+        if column.is_none() && !self.ignored.contains(&name.as_str()) {
+            self.unknown.note(&name);
         }
         Ok(column)
     }

@@ -55,6 +55,36 @@ pub(super) fn first_line<R: Read + Seek>(input: &mut Input<R>) -> io::Result<&[u
     input.fill()
 }
 
+/// Consumes the lines before the header that have no text: blank ones, and rows of empty cells such as `,,`. The
+/// delimiter is not known yet, so each line may have its own.
+pub(super) fn skip_blank_lines<R: Read + Seek>(input: &mut Input<R>) -> io::Result<()> {
+    while input.skip_while(|byte| matches!(byte, b'\r' | b'\n'))? {
+        let mut bytes = input.fill()?;
+        let mut end = memchr::memchr2(b'\r', b'\n', bytes);
+        while end.is_none() && bytes.len() < FORMAT_BYTES {
+            let known = bytes.len();
+            bytes = input.fill_to(known + 1)?;
+            if bytes.len() == known {
+                break;
+            }
+            end = memchr::memchr2(b'\r', b'\n', bytes);
+        }
+        let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+        if line.len() > FORMAT_BYTES || !has_only_empty_cells(line) {
+            break;
+        }
+        let length = line.len();
+        input.take(length);
+    }
+    Ok(())
+}
+
+/// Whether all cells of the line are empty, with one of the delimiters.
+fn has_only_empty_cells(line: &[u8]) -> bool {
+    let is_empty = |cell: &[u8]| matches!(cell.trim_ascii(), b"" | b"\"\"");
+    DELIMITERS.iter().any(|delimiter| line.split(|byte| byte == delimiter).all(is_empty))
+}
+
 /// The name of an unsupported format, with a hint; `None` if the first bytes do not identify one.
 pub(super) fn other_format(first: &[u8]) -> Option<&'static str> {
     let contains = |text: &[u8]| memchr::memmem::find(first, text).is_some();

@@ -2,18 +2,14 @@
 
 use std::time::Instant;
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{ConnectionType, Method},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::ConnectionType, web};
 use linnet_domain::MAX_CODE_LENGTH;
 
 use super::{
     limited::redirect_limited,
     metrics::ResolveOutcome,
     request::{client_of, code_of},
-    response::{Refusal, keeps_method, redirect_to, refuse, remaining_s},
+    response::{Refusal, redirect_to, refuse, remaining_s},
     state::{ResolveState, Visit},
 };
 use crate::{Absence, Resolution, Resolved};
@@ -21,11 +17,7 @@ use crate::{Absence, Resolution, Resolved};
 /// Serves every request of the resolve listener.
 pub async fn serve(request: HttpRequest, state: web::Data<ResolveState>) -> HttpResponse {
     let began = Instant::now();
-    let visit = match *request.method() {
-        Method::GET => Visit::Get,
-        Method::HEAD => Visit::Head,
-        _ => Visit::Other,
-    };
+    let visit = Visit::of(request.method());
     let (outcome, mut response) = match resolve(&request, &state, visit, began).await {
         Ok(response) => (ResolveOutcome::Redirected, response),
         Err(refusal) => refuse(refusal),
@@ -66,14 +58,16 @@ async fn resolve(
                 state.resolver.remember_end(code, version, Absence::Expired, ticket).await;
                 Err(Refusal::NotFound(Absence::Expired))
             }
-            _ if visit == Visit::Other && !keeps_method(redirect.status) => Err(Refusal::BadMethod),
-            remaining => {
-                state.record_click(request, redirect.url_id, visit, false);
-                Ok(redirect_to(redirect, remaining, state.permanent_max_age_s))
-            }
+            remaining => match visit.refusal(redirect.status) {
+                Some(refusal) => Err(refusal),
+                None => {
+                    state.record_click(request, redirect.url_id, visit, false);
+                    Ok(redirect_to(redirect, remaining, state.permanent_max_age_s))
+                }
+            },
         },
         Resolution::Limited => redirect_limited(request, state, code, version, visit).await,
-        Resolution::Negative(Absence::Unknown) => Err(state.guess(request)),
+        Resolution::Negative(Absence::Unknown) => Err(state.guess(request, code)),
         // The code of a link that has ended does not count as a guess: it was published.
         Resolution::Negative(absence) => Err(Refusal::NotFound(*absence)),
     }

@@ -17,7 +17,7 @@ use linnet_store::{ConsumedClick, Store, StoreError};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    response::{Refusal, keeps_method},
+    response::Refusal,
     state::{ResolveState, Visit},
 };
 use crate::{Absence, Redirect};
@@ -76,13 +76,13 @@ async fn read(
     kind: ClickKind,
 ) -> Result<Option<ConsumedClick>, Refusal> {
     let store = &state.resolver.store;
-    if !kind.uses_up_a_click() || visit == Visit::Other {
+    if !kind.uses_up_a_click() || visit == Visit::Submit {
         let permit = state.limited.acquire().await.map_err(|_| Refusal::Unavailable)?;
         let found = store.peek_click(code).await?;
         drop(permit);
         let Some(click) = found else { return Ok(None) };
-        if visit == Visit::Other && !redirect_of(&click).is_some_and(|to| keeps_method(to.status)) {
-            return Err(Refusal::BadMethod);
+        if let Some(refusal) = redirect_of(&click).and_then(|to| visit.refusal(to.status)) {
+            return Err(refusal);
         }
         if kind == ClickKind::Prefetch {
             return Err(Refusal::Prefetch);

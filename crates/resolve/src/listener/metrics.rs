@@ -19,14 +19,16 @@ pub enum ResolveOutcome {
     TooManyMisses,
     /// A prefetch of a link with `max_clicks`, which only a person may use up.
     PrefetchRefused,
-    /// A method other than `GET` and `HEAD`, for a link whose status does not keep the method.
+    /// `OPTIONS`, for a link that resolves.
+    Options,
+    /// A method that the link does not redirect.
     BadMethod,
     /// PostgreSQL cannot be reached, or too many lookups are in flight.
     Unavailable,
 }
 
 impl ResolveOutcome {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Redirected,
         Self::Unknown,
         Self::Inactive,
@@ -34,6 +36,7 @@ impl ResolveOutcome {
         Self::UsedUp,
         Self::TooManyMisses,
         Self::PrefetchRefused,
+        Self::Options,
         Self::BadMethod,
         Self::Unavailable,
     ];
@@ -47,6 +50,7 @@ impl ResolveOutcome {
             Self::UsedUp => "used_up",
             Self::TooManyMisses => "too_many_misses",
             Self::PrefetchRefused => "prefetch_refused",
+            Self::Options => "options",
             Self::BadMethod => "bad_method",
             Self::Unavailable => "unavailable",
         }
@@ -58,6 +62,7 @@ impl ResolveOutcome {
             Self::Redirected => Some("302"),
             Self::Unknown | Self::Inactive | Self::Expired | Self::UsedUp => Some("404"),
             Self::TooManyMisses => Some("429"),
+            Self::Options => Some("204"),
             Self::BadMethod => Some("405"),
             Self::Unavailable => Some("503"),
             // Its 503 is meant for the browser and is not a failure, so it must not use up an error budget.
@@ -68,7 +73,7 @@ impl ResolveOutcome {
 
 /// The instruments of the process, by outcome.
 pub struct ResolveMetrics {
-    outcomes: [(BoundCounter<u64>, Option<BoundHistogram<f64>>); 9],
+    outcomes: [(BoundCounter<u64>, Option<BoundHistogram<f64>>); 10],
 }
 
 impl ResolveMetrics {

@@ -5,8 +5,8 @@ use actix_web::{
     http::{
         StatusCode,
         header::{
-            ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION,
-            RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+            ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+            LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
         },
     },
 };
@@ -25,8 +25,10 @@ pub(super) enum Refusal {
     TooManyMisses(u64),
     /// A prefetch of a link with `max_clicks`.
     Prefetch,
-    /// The method is not `GET` or `HEAD`, and the link's status would turn it into `GET`.
-    BadMethod,
+    /// `OPTIONS`, of a link with this status.
+    Options(StatusCode),
+    /// A method that a link with this status does not redirect.
+    BadMethod(StatusCode),
     Unavailable,
 }
 
@@ -71,6 +73,16 @@ pub(super) fn keeps_method(status: StatusCode) -> bool {
     matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT)
 }
 
+/// The methods that a link with this status supports.
+fn allow(status: StatusCode) -> (HeaderName, HeaderValue) {
+    let methods = if keeps_method(status) {
+        "GET, HEAD, POST, PUT, PATCH, OPTIONS"
+    } else {
+        "GET, HEAD, OPTIONS"
+    };
+    (ALLOW, HeaderValue::from_static(methods))
+}
+
 #[inline]
 pub(super) fn redirect_to(
     redirect: &Redirect,
@@ -107,10 +119,13 @@ pub(super) fn refuse(refusal: Refusal) -> (ResolveOutcome, HttpResponse) {
             let response = HttpResponse::ServiceUnavailable();
             (ResolveOutcome::PrefetchRefused, page(response, pages::PREFETCH))
         }
-        Refusal::BadMethod => {
+        Refusal::Options(status) => {
+            let mut response = HttpResponse::NoContent();
+            (ResolveOutcome::Options, response.insert_header(allow(status)).finish())
+        }
+        Refusal::BadMethod(status) => {
             let mut response = HttpResponse::MethodNotAllowed();
-            response.insert_header((ALLOW, HeaderValue::from_static("GET, HEAD")));
-            (ResolveOutcome::BadMethod, response.finish())
+            (ResolveOutcome::BadMethod, response.insert_header(allow(status)).finish())
         }
         Refusal::Unavailable => {
             let mut response = HttpResponse::ServiceUnavailable();
@@ -132,4 +147,41 @@ fn page(mut response: HttpResponseBuilder, body: &'static str) -> HttpResponse {
             ),
         ))
         .body(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::Method;
+
+    use super::{super::state::Visit, *};
+
+    /// The status and the `Allow` of the response to this method; `None` if the link redirects it.
+    fn refused(method: &str, status: u16) -> Option<(u16, String)> {
+        let method: Method = method.parse().unwrap();
+        let refusal = Visit::of(&method).refusal(StatusCode::from_u16(status).unwrap())?;
+        let (_, response) = refuse(refusal);
+        let allow = response.headers().get(ALLOW).unwrap().to_str().unwrap();
+        Some((response.status().as_u16(), allow.to_owned()))
+    }
+
+    #[test]
+    fn a_link_redirects_only_the_methods_that_it_allows() {
+        for status in [301, 302, 307, 308] {
+            let keeps = status > 302;
+            let allow =
+                if keeps { "GET, HEAD, POST, PUT, PATCH, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+            let with = |code: u16| Some((code, allow.to_owned()));
+            for method in ["GET", "HEAD"] {
+                assert_eq!(refused(method, status), None, "{method} {status}");
+            }
+            for method in ["POST", "PUT", "PATCH"] {
+                let expected = if keeps { None } else { with(405) };
+                assert_eq!(refused(method, status), expected, "{method} {status}");
+            }
+            assert_eq!(refused("OPTIONS", status), with(204), "{status}");
+            for method in ["DELETE", "TRACE", "PROPFIND", "get"] {
+                assert_eq!(refused(method, status), with(405), "{method} {status}");
+            }
+        }
+    }
 }

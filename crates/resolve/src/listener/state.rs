@@ -9,12 +9,12 @@ use std::{
 use actix_web::{
     HttpRequest,
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{ACCEPT_LANGUAGE, HeaderName, REFERER, USER_AGENT},
     },
 };
 use linnet_clicks::{ClickBuffer, ClickObservation, UserAgentParser};
-use linnet_domain::{ClickKind, LinkId, has_code_shape};
+use linnet_domain::{ClickKind, LinkId, has_code_shape, is_reserved_code};
 use linnet_platform::{clock::Clock, lifecycle::Lifecycle};
 use linnet_telemetry::{request::RequestLine, trace_headers::trace_id_from_traceparent};
 use tokio::sync::Semaphore;
@@ -23,7 +23,7 @@ use super::{
     MissBudget, ResolveMetrics,
     metrics::ResolveOutcome,
     request::{address_of, client_of, header_bytes, is_prefetch},
-    response::Refusal,
+    response::{Refusal, keeps_method},
 };
 use crate::{Absence, HotLinks, Resolver};
 
@@ -66,13 +66,44 @@ pub(super) enum Visit {
     Get,
     /// `HEAD`.
     Head,
-    /// Another method, which only a redirect with 307 or 308 answers. The body is not read.
+    /// `POST`, `PUT` or `PATCH`, which only a link with 307 or 308 redirects. The body is not read.
+    Submit,
+    /// `OPTIONS`, which asks for the methods that a link supports.
+    Options,
+    /// Another method, which no link supports.
     Other,
 }
 
+impl Visit {
+    /// The visit that a request with this method makes.
+    pub(super) fn of(method: &Method) -> Self {
+        match *method {
+            Method::GET => Self::Get,
+            Method::HEAD => Self::Head,
+            Method::POST | Method::PUT | Method::PATCH => Self::Submit,
+            Method::OPTIONS => Self::Options,
+            _ => Self::Other,
+        }
+    }
+
+    /// The response to a method that a link with this status does not redirect. Such a request is not a click.
+    pub(super) fn refusal(self, status: StatusCode) -> Option<Refusal> {
+        match self {
+            Self::Get | Self::Head => None,
+            Self::Submit if keeps_method(status) => None,
+            Self::Options => Some(Refusal::Options(status)),
+            Self::Submit | Self::Other => Some(Refusal::BadMethod(status)),
+        }
+    }
+}
+
 impl ResolveState {
-    /// Charges a request for a code without a link to the budget of its client, and returns the refusal.
-    pub(super) fn guess(&self, request: &HttpRequest) -> Refusal {
+    /// Charges a request for a code without a link to the budget of its client, and returns the refusal. A reserved word
+    /// does not count as a guess: no link can have it, and browsers and crawlers request such paths by themselves.
+    pub(super) fn guess(&self, request: &HttpRequest, code: &str) -> Refusal {
+        if is_reserved_code(code) {
+            return Refusal::NotFound(Absence::Unknown);
+        }
         match client_of(request).map(|client| self.budget.take(client)) {
             Some(Err(seconds)) => Refusal::TooManyMisses(seconds),
             Some(Ok(())) | None => Refusal::NotFound(Absence::Unknown),
@@ -88,10 +119,10 @@ impl ResolveState {
         }
     }
 
-    /// The kind of a visit.
+    /// The kind of a visit. Only `GET` and the methods that submit a body can be a person's.
     pub(super) fn kind_of(&self, request: &HttpRequest, visit: Visit) -> ClickKind {
         let is_bot = self.agents.is_bot(header_bytes(request, &USER_AGENT));
-        ClickKind::of(visit == Visit::Head, is_bot, is_prefetch(request))
+        ClickKind::of(!matches!(visit, Visit::Get | Visit::Submit), is_bot, is_prefetch(request))
     }
 
     /// Copies the click into the buffer, without waiting. `is_counted` means that it used up one of the

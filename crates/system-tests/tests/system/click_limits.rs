@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linnet_system_tests::{Load, Stack, within};
+use linnet_system_tests::{Load, Stack, client::Method, within};
 use serde_json::json;
 
 const LIMIT: usize = 50;
@@ -140,6 +140,25 @@ async fn must_05_head_requests_and_bots_use_up_no_clicks() {
     assert_eq!(client.get(&path).send().await.status, 404);
     assert_eq!(client.head(&path).send().await.status, 404, "`HEAD` after the last click");
     assert_eq!(client.get(&path).user_agent(bots[0]).send().await.status, 404);
+}
+
+#[tokio::test]
+async fn only_methods_that_a_link_redirects_use_up_clicks() {
+    let stack = Stack::start().await;
+    let target = "https://example.com/";
+    let body = json!({"original_url": target, "max_clicks": 1, "redirect_status": 307});
+    let link = stack.client().shorten(&body).await;
+    let path = format!("/{}", link["short_code"].as_str().unwrap());
+    let visitor = stack.client().anonymous();
+    for (method, status) in [("OPTIONS", 204), ("DELETE", 405), ("PROPFIND", 405)] {
+        let response = visitor.request(method.parse().unwrap(), &path).send().await;
+        assert_eq!(response.status, status, "{method}");
+        let allow = response.header("allow");
+        assert_eq!(allow, Some("GET, HEAD, POST, PUT, PATCH, OPTIONS"), "{method}");
+    }
+    assert_eq!(visitor.request(Method::POST, &path).send().await.status, 307);
+    assert_eq!(visitor.request(Method::POST, &path).send().await.status, 404);
+    assert_eq!(visitor.request(Method::OPTIONS, &path).send().await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

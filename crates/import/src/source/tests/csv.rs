@@ -28,6 +28,40 @@ fn lines_are_counted_for_every_line_end() {
 }
 
 #[test]
+fn rows_of_empty_cells_before_the_header_are_blank_lines() {
+    for blank in [",,", ";;;", "\"\",\"\"", "\"\"", "\t\t", "\"\"\t\"\"", " , ", "  "] {
+        for end in ["\n", "\r\n", "\r"] {
+            let blanks = format!("{blank}{end}{end}{blank}{end}");
+            for (header, first) in [("id,name", "1,a"), ("id;name", "1;a"), ("id\tname", "1\ta")] {
+                let text = format!("{blanks}{header}{end}{first}{end}");
+                let expected = [row(5, "", &["1", "a"])];
+                assert_eq!(csv(&text), expected, "{text:?}");
+                assert_eq!(csv(format!("\u{feff}{text}")), expected, "{text:?}");
+                let file = Pieces { file: Cursor::new(text.as_bytes()), size: 1 };
+                let mut rows = Rows::open(file, Format::Csv, &COLUMNS).unwrap();
+                assert_eq!(read_on(&mut rows), expected, "{text:?} in pieces");
+                rows.seek(Position::default()).unwrap();
+                assert_eq!(read_on(&mut rows), expected, "{text:?} again");
+            }
+            for text in [blanks.clone(), blank.to_owned()] {
+                let error = refusal(&text, Format::Csv);
+                assert_eq!((error.code(), error.field()), ("empty_file", "file"), "{text:?}");
+            }
+        }
+    }
+    assert_eq!(csv("sep=;\r\n;;\r\nid;name\r\n1;a\r\n"), [row(4, "", &["1", "a"])]);
+    assert_eq!(csv(";;\nsep=;\nid;name\n1;a\n"), [row(4, "", &["1", "a"])]);
+    assert_eq!(refusal("sep=;\n;;\n", Format::Csv).code(), "empty_file");
+    for text in [",x,\nid,name\n", "\"\"\"\"\nid,name\n", "\"\n\"\nid,name\n"] {
+        assert_eq!(refusal(text, Format::Csv).code(), "missing_columns", "{text:?}");
+    }
+    let wide = ",".repeat(MAX_COLUMNS - 1);
+    assert_eq!(csv(format!("{wide}\nid,name\n1,a\n")), [row(3, "", &["1", "a"])]);
+    let many = ",,\n".repeat(100_000);
+    assert_eq!(csv(format!("{many}id;name\n1;a\n")), [row(100_002, "", &["1", "a"])]);
+}
+
+#[test]
 fn a_header_may_have_several_lines() {
     assert_eq!(csv("id,name,\"a\r\nb\r\n\"\r\n1,x,y\r\n"), [row(4, "", &["1", "x", "y"])]);
 }

@@ -81,8 +81,7 @@ fn nested_objects_are_returned_as_json() {
 
 #[test]
 fn each_object_has_its_own_columns() {
-    let text =
-        "{\"id\":null,\"id\":7,\"x\":[{}],\"clicks\":1,\"n\\u0061me\":null,\"x\":1,\"ID\":1}\n{}";
+    let text = "{\" Id\":7,\"x\":[{}],\"Clicks\":1,\"n\\u0061me\":null,\"X\":1,\"Other\":1}\n{}";
     let mut rows = open(text, Format::NdJson).unwrap();
     assert_eq!(rows.header(), ["id", "name", "note", "details"]);
     assert!(rows.unknown_columns().is_empty());
@@ -91,13 +90,39 @@ fn each_object_has_its_own_columns() {
     }
     assert!(!rows.has_column("clicks") && !rows.has_column("x"));
     let row = rows.next().unwrap().unwrap();
-    assert_eq!(row.value("id").unwrap().as_deref(), Some("7"), "the last `id` counts");
+    assert_eq!(row.value("id").unwrap().as_deref(), Some("7"));
     assert!(row.is_given("id") && row.is_given("name") && !row.is_given("note"));
     assert_eq!(row.value("name").unwrap(), None);
     let row = rows.next().unwrap().unwrap();
     assert!(!row.is_given("id"), "the previous row had the column");
     assert_eq!(row.value("id").unwrap(), None);
-    assert_eq!(rows.unknown_columns(), ["x", "ID"]);
+    assert_eq!(rows.unknown_columns(), ["x", "other"]);
+}
+
+#[test]
+fn a_member_that_is_given_twice_is_a_defect() {
+    for (object, column) in [
+        ("{\"id\":1,\"id\":2}", "id"),
+        ("{\"id\":null,\"id\":2}", "id"),
+        ("{\"id\":1,\"name\":\"a\",\"ID \":1,\"name\":\"a\"}", "id"),
+        ("{\"n\\u0061me\":\"a\",\"name\":\"a\"}", "name"),
+    ] {
+        let array = format!("[{object},{{\"id\":3}}]");
+        for (text, format) in
+            [(array, Format::Json), (format!("{object}\n{{\"id\":3}}"), Format::NdJson)]
+        {
+            let mut rows = open(&text, format).unwrap();
+            let row = rows.next().unwrap().unwrap();
+            let defect = row.defect().expect(object);
+            assert_eq!((defect.column, defect.code), (column, "repeated"), "{object}");
+            assert_eq!(defect.message, "must be given only once");
+            assert_eq!(row.cells(), [object], "both values are reported");
+            assert_eq!(rows.next().unwrap().unwrap().defect(), None);
+        }
+    }
+    let unknown = "{\"id\":1,\"x\":1,\"x\":2,\"clicks\":1,\"clicks\":2}";
+    assert_eq!(read(unknown, Format::NdJson)[0].1, "", "ignored columns may be repeated");
+    assert_eq!(read("{\"id\":1,\"id\":}", Format::NdJson)[0].1, "malformed_json");
 }
 
 #[test]
