@@ -1,24 +1,35 @@
 //! The text by which links are searched.
 //!
-//! Targets are stored normalized: the host in its ASCII form, and non-ASCII characters of the path and the query
-//! percent-encoded. People type the text that they read, so a search has each of these spellings.
+//! Targets are stored normalized: the host in its ASCII form, and in the path and the query, non-ASCII characters and
+//! some of ASCII percent-encoded. People type the text that they read, so a search has each of these spellings.
+//!
+//! The letters of `/Über` and `/über` differ in their encoded bytes, and the path and the query encode other characters.
+//! So the encoded spellings are one regular expression with the alternatives of each character.
 
-use url::{Host, Url};
+use std::fmt::Write as _;
+
+use url::Host;
 
 use super::{TextError, bounded_text};
+
+/// ASCII characters that the path, the query or the fragment of a URL contains percent-encoded.
+const ENCODED_ASCII: &str = " \"'<>`{}";
 
 /// A text of 2 to 200 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkSearch {
-    /// As it was typed; codes and titles contain this spelling.
+    /// As it was typed; codes and titles contain this spelling in any case.
     pub text: String,
-    /// Percent-encoded, as paths and queries contain it; `None` if it is the same.
+    /// A regular expression for paths and queries, percent-encoded; `None` if no character of the text is encoded.
     pub encoded: Option<String>,
-    /// The ASCII form of a host, or of whole labels of one; `None` if it is the same or the text is not a host.
+    /// A regular expression for the ASCII form of a host, or of whole labels of one, possibly with a scheme and path;
+    /// `None` if the text is ASCII or not a host.
     pub host: Option<String>,
-    /// A part of an internationalized host as people read it, possibly with a scheme and path; `None` if the text is
-    /// ASCII: then the ASCII form contains it.
+    /// A part of an internationalized host as people read it, possibly with a scheme and path, in any case; `None` if the
+    /// text is ASCII: then the ASCII form contains it. It is no expression, because `pg_trgm` derives no trigram from
+    /// expressions with characters above U+07FF.
     pub readable: Option<String>,
+    is_selective: bool,
 }
 
 /// Why a text is not searched for.
@@ -44,22 +55,23 @@ impl LinkSearch {
         if text.chars().count() < Self::MIN_CHARS {
             return Err(LinkSearchError::TooShort);
         }
-        if text.is_ascii() {
-            return Ok(Self { text, encoded: None, host: None, readable: None });
+        let (mut host, mut readable) = (None, None);
+        if !text.is_ascii() {
+            host = ascii_spelling(&text);
+            readable = readable_spelling(&text);
         }
-        let (encoded, host, readable) = (encoded(&text), ascii_host(&text), readable_host(&text));
-        Ok(Self { text, encoded, host, readable })
+        let encoded = text.contains(is_encoded).then(|| Expression::default().encoded(&text));
+        let is_selective = has_selective_trigram(&text)
+            && readable.as_deref().is_none_or(has_selective_trigram)
+            && [&encoded, &host].into_iter().flatten().all(|found| found.is_selective);
+        let [encoded, host] = [encoded, host].map(|found| found.map(|found| found.pattern));
+        Ok(Self { text, encoded, host, readable, is_selective })
     }
 
     /// Whether a trigram index bounds the time of the search: each spelling has a trigram that few links share. Without
     /// one, PostgreSQL compares every link with the text.
     pub fn is_selective(&self) -> bool {
-        let spellings = [Some(&self.text), self.encoded.as_ref(), self.host.as_ref()];
-        spellings
-            .into_iter()
-            .chain([self.readable.as_ref()])
-            .flatten()
-            .all(|text| has_selective_trigram(text))
+        self.is_selective
     }
 }
 
@@ -89,38 +101,126 @@ fn has_selective_trigram(text: &str) -> bool {
     false
 }
 
-fn encoded(text: &str) -> Option<String> {
-    let mut url = Url::parse("http://host/").ok()?;
-    // Setting a fragment encodes few ASCII characters, such as spaces and quotes, which are rare in such texts.
-    url.set_fragment(Some(text));
-    url.fragment().map(ToOwned::to_owned).filter(|encoded| encoded != text)
+/// A regular expression of PostgreSQL in the making.
+#[derive(Default)]
+struct Expression {
+    pattern: String,
+    /// Whether all texts that match share a trigram, or each alternative of a character has one.
+    is_selective: bool,
 }
 
-fn ascii_host(text: &str) -> Option<String> {
-    with_host(text, |host| match Host::parse(host) {
+impl Expression {
+    /// Appends text that matches only itself.
+    fn literal(mut self, text: &str) -> Self {
+        text.chars().for_each(|c| self.push_literal(c));
+        self.is_selective |= has_selective_trigram(text);
+        self
+    }
+
+    /// Appends text of a path or query, with the percent-encoded spellings of each character.
+    fn encoded(mut self, text: &str) -> Self {
+        for c in text.chars() {
+            match is_encoded(c) {
+                true => self.push_encoded(c),
+                false => self.push_literal(c),
+            }
+        }
+        // `%C3` begins a word of two characters. The alternatives of an ASCII character begin with no letter or digit,
+        // but end with either.
+        self.is_selective |=
+            !text.is_ascii() || text.split_inclusive(is_encoded).any(has_selective_trigram);
+        self
+    }
+
+    fn push_literal(&mut self, c: char) {
+        if c.is_ascii() && !c.is_ascii_alphanumeric() {
+            self.pattern.push('\\');
+        }
+        self.pattern.push(c);
+    }
+
+    fn push_encoded(&mut self, c: char) {
+        if c.is_ascii() {
+            self.pattern.push('(');
+            self.push_literal(c);
+            self.pattern.push('|');
+            self.push_bytes(c);
+            self.pattern.push(')');
+            return;
+        }
+        let spellings = cases(c);
+        let has_one = spellings.len() == 1;
+        for (at, spelling) in spellings.into_iter().enumerate() {
+            if !has_one {
+                self.pattern.push(if at == 0 { '(' } else { '|' });
+            }
+            self.push_bytes(spelling);
+        }
+        if !has_one {
+            self.pattern.push(')');
+        }
+    }
+
+    fn push_bytes(&mut self, c: char) {
+        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+            // Writing to a string cannot fail.
+            let _ = write!(self.pattern, "%{byte:02X}");
+        }
+    }
+}
+
+fn is_encoded(c: char) -> bool {
+    !c.is_ascii() || ENCODED_ASCII.contains(c)
+}
+
+/// The character in lower case, upper case and as it was typed, once each, without those that are several characters.
+fn cases(c: char) -> Vec<char> {
+    fn single(mut chars: impl Iterator<Item = char>) -> Option<char> {
+        chars.next().filter(|c| chars.next().is_none() && !c.is_ascii())
+    }
+    let (lower, upper) = (single(c.to_lowercase()), single(c.to_uppercase()));
+    // Greek has two small sigmas, of which one is the small form of the capital.
+    let small = upper.and_then(|upper| single(upper.to_lowercase()));
+    let mut cases = vec![c];
+    for case in [lower, upper, small].into_iter().flatten() {
+        if !cases.contains(&case) {
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+fn ascii_spelling(text: &str) -> Option<Expression> {
+    let (literal, path) = with_host(text, |host| match Host::parse(host) {
         Ok(Host::Domain(domain)) => Some(domain),
         _ => None,
-    })
+    })?;
+    Some(Expression::default().literal(&literal).encoded(path))
 }
 
 /// The host in the form of decoded punycode: in lower case and normalized, as that of every target.
-fn readable_host(text: &str) -> Option<String> {
-    with_host(text, |host| match idna::domain_to_unicode(host) {
+fn readable_spelling(text: &str) -> Option<String> {
+    let (literal, path) = with_host(text, |host| match idna::domain_to_unicode(host) {
         (readable, Ok(())) if !readable.is_ascii() => Some(readable),
         _ => None,
-    })
+    })?;
+    let mut spelling = Expression { pattern: literal, ..Expression::default() };
+    for c in path.chars() {
+        match is_encoded(c) && c != '\'' {
+            true => spelling.push_bytes(c),
+            false => spelling.pattern.push(c),
+        }
+    }
+    Some(spelling.pattern)
 }
 
-/// Converts only the part between the scheme and the path, each of which may be absent.
-fn with_host(text: &str, convert: impl FnOnce(&str) -> Option<String>) -> Option<String> {
-    let (scheme, rest) = text.split_once("://").map_or((None, text), |(s, rest)| (Some(s), rest));
-    let (host, path) = rest.split_once('/').map_or((rest, None), |(h, path)| (h, Some(path)));
-    let host = convert(host)?;
-    let scheme = scheme.map_or_else(String::new, |scheme| format!("{scheme}://"));
-    let path = path.map_or_else(String::new, |path| {
-        format!("/{}", encoded(path).unwrap_or_else(|| path.to_owned()))
-    });
-    Some(format!("{scheme}{host}{path}"))
+/// Converts the part between the scheme and the path, each of which may be absent. Returns the text up to the path, and
+/// the path.
+fn with_host(text: &str, convert: impl FnOnce(&str) -> Option<String>) -> Option<(String, &str)> {
+    let start = text.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = text.split_at_checked(start)?;
+    let (host, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len()))?;
+    Some((format!("{scheme}{}", convert(host)?), path))
 }
 
 #[cfg(test)]
@@ -134,15 +234,29 @@ mod tests {
 
     #[test]
     fn a_text_has_the_spellings_that_targets_have() {
-        assert_eq!(spellings("ab"), (None, None));
+        assert_eq!(spellings("ab?c=%20"), (None, None));
         let (encoded, host) = spellings("東京");
         assert_eq!(encoded.as_deref(), Some("%E6%9D%B1%E4%BA%AC"));
-        assert_eq!(host.as_deref(), Some("xn--1lqs71d"));
+        assert_eq!(host.as_deref(), Some(r"xn\-\-1lqs71d"));
         let (_, host) = spellings("Bücher.example/Straße");
-        assert_eq!(host.as_deref(), Some("xn--bcher-kva.example/Stra%C3%9Fe"));
+        assert_eq!(host.as_deref(), Some(r"xn\-\-bcher\-kva\.example\/Stra%C3%9Fe"));
         let (_, host) = spellings("https://bücher.example");
-        assert_eq!(host.as_deref(), Some("https://xn--bcher-kva.example"));
+        assert_eq!(host.as_deref(), Some(r"https\:\/\/xn\-\-bcher\-kva\.example"));
         assert_eq!(spellings("ü b").1, None);
+    }
+
+    #[test]
+    fn encoded_characters_have_all_their_spellings() {
+        for (text, expected) in [
+            ("a b", r"a(\ |%20)b"),
+            ("{*}", r"(\{|%7B)\*(\}|%7D)"),
+            ("l'é", r"l(\'|%27)(%C3%A9|%C3%89)"),
+            ("Éa", "(%C3%89|%C3%A9)a"),
+            ("ς!", r"(%CF%82|%CE%A3|%CF%83)\!"),
+            ("İı", "%C4%B0%C4%B1"),
+        ] {
+            assert_eq!(spellings(text).0.as_deref(), Some(expected), "{text}");
+        }
     }
 
     #[test]
@@ -150,7 +264,7 @@ mod tests {
         let readable = |text: &str| LinkSearch::parse(text).unwrap().readable;
         assert_eq!(readable("MÜNCH").as_deref(), Some("münch"));
         assert_eq!(readable("mu\u{308}nch").as_deref(), Some("münch"), "normalized");
-        assert_eq!(readable("ünchen.de/Straße").as_deref(), Some("ünchen.de/Stra%C3%9Fe"));
+        assert_eq!(readable("ünchen.de/Über").as_deref(), Some("ünchen.de/%C3%9Cber"));
         assert_eq!(readable("https://bü").as_deref(), Some("https://bü"));
         assert_eq!(readable("munch"), None);
         assert_eq!(readable("example.com/straße"), None, "the host is ASCII");
@@ -163,6 +277,9 @@ mod tests {
             ("-xy", true),
             ("xy-", true),
             ("xy z", true),
+            ("a<bc", false),
+            ("a<bcd", true),
+            ("summer sale", true),
             ("xy", false),
             ("--", false),
             ("a b", false),

@@ -8,9 +8,10 @@ use linnet_domain::{BanId, BannedCode, BannedHost, Page, UserId, host_spellings}
 
 use super::{Store, StoreError, links::take_down_links_of_host};
 
-/// Timeouts of statements that search all links or wait for other transactions.
+/// Timeouts of statements that search all links or wait for other transactions. As for a user's deletion, the wait for a
+/// lock ends before the gateway's response timeout; meanwhile it blocks all writers of links.
 const LONG_TIMEOUTS: &str =
-    "SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '10s', true)";
+    "SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '3s', true)";
 /// The maximum number of links of one transaction.
 const MAX_LINKS: i64 = 1_000;
 

@@ -201,16 +201,18 @@ fn copy_statement(filter: &LinkFilter, visible_to: Visibility) -> String {
         r#"(short_code COLLATE "default" || ' ' || original_url || ' ' || COALESCE(title, ''))"#;
     let readable = "original_url LIKE '%://%xn--%' AND target_for_people(original_url)";
     let settings = [
-        ("search", text),
-        ("encoded_search", text),
-        ("host_search", text),
-        ("readable_search", readable),
+        (text, "ILIKE", "search"),
+        (text, "~*", "encoded_search"),
+        (text, "~*", "host_search"),
+        (readable, "ILIKE", "readable_search"),
     ];
     let matches: Vec<String> = settings
         .into_iter()
         .zip(search_patterns(filter))
         .filter(|(_, pattern)| pattern.is_some())
-        .map(|((setting, text), _)| format!("({text} ILIKE current_setting('linnet.{setting}'))"))
+        .map(|((text, operator, setting), _)| {
+            format!("({text} {operator} current_setting('linnet.{setting}'))")
+        })
         .collect();
     let matches = format!("({})", matches.join(" OR "));
     if filter.search.is_some() {

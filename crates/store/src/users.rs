@@ -11,9 +11,10 @@ use super::{
 };
 
 /// Deleting a user with many links takes longer than other statements, and waits for the chunk that a cancelled import
-/// is writing.
+/// is writing. The wait for a lock ends before the gateway's `upstream.response_timeout_ms`, so that the client gets the
+/// 409 of a lock instead of a 504.
 const DELETE_USER_TIMEOUTS: &str =
-    "SELECT set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true)";
+    "SELECT set_config('statement_timeout', '30s', true), set_config('lock_timeout', '3s', true)";
 
 /// The lowest id of users that are created on the command line.
 const OPERATOR_IDS: i64 = 1_000_000_000;

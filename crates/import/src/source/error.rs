@@ -55,6 +55,9 @@ pub enum SourceError {
     /// Required columns are missing.
     #[error("must have the columns {}", quoted(.0))]
     MissingColumns(Vec<&'static str>),
+    /// A required column's name is part of a cell, which `|` separates.
+    #[error("must have the columns {}, separated by commas, semicolons or tabs, not by `|`", quoted(.0))]
+    PipeDelimiter(Vec<&'static str>),
     /// A known column appears more than once.
     #[error("must have the column `{0}` only once")]
     RepeatedColumn(&'static str),
@@ -90,7 +93,7 @@ impl SourceError {
             Self::HeaderTooLong => "header_too_long",
             Self::TooManyColumns => "too_many_columns",
             Self::HeaderQuote => "unclosed_quote",
-            Self::MissingColumns(_) => "missing_columns",
+            Self::MissingColumns(_) | Self::PipeDelimiter(_) => "missing_columns",
             Self::RepeatedColumn(_) => "repeated_column",
             Self::NotAnArray => "not_an_array",
             Self::Syntax { .. } => "malformed_json",
@@ -107,6 +110,7 @@ impl SourceError {
             | Self::TooManyColumns
             | Self::HeaderQuote
             | Self::MissingColumns(_)
+            | Self::PipeDelimiter(_)
             | Self::RepeatedColumn(_) => "header",
             Self::Empty
             | Self::WideEncoding

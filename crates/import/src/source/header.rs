@@ -34,8 +34,10 @@ impl Names {
         let mut places = vec![None; known.len()];
         let mut header = Vec::new();
         let mut unknown = UnknownNames::default();
+        let mut has_nul = false;
         for (at, cell) in cells.enumerate() {
             let name = std::str::from_utf8(cell).map_err(|_| SourceError::HeaderEncoding)?;
+            has_nul |= name.contains('\0');
             let name = normal_name(name);
             let index = known.iter().position(|known| *known == name);
             if let Some(index) = index
@@ -56,8 +58,11 @@ impl Names {
             .filter(|(name, place)| place.is_none() && columns.required.contains(name))
             .map(|(name, _)| *name)
             .collect();
+        if !missing.is_empty() && has_nul {
+            return Err(SourceError::OtherFormat("binary data"));
+        }
         if !missing.is_empty() {
-            return Err(SourceError::MissingColumns(missing));
+            return Err(cause_of_missing(missing, &header));
         }
         Ok((Self { known, header, unknown }, places))
     }
@@ -86,6 +91,22 @@ impl UnknownNames {
 /// The spelling of a name by which columns are matched.
 pub(super) fn normal_name(name: &str) -> String {
     name.trim().to_lowercase()
+}
+
+/// The error for a header without required columns, by what the file probably is.
+fn cause_of_missing(missing: Vec<&'static str>, header: &[String]) -> SourceError {
+    match header.first().and_then(|cell| cell.chars().next()) {
+        Some('[') => return SourceError::OtherFormat("JSON that was sent as CSV"),
+        Some('{') => return SourceError::OtherFormat("JSON or NDJSON that was sent as CSV"),
+        Some('<') => return SourceError::OtherFormat("HTML or XML"),
+        _ => {}
+    }
+    let is_name =
+        |name: &str| missing.iter().any(|missing| name.trim_matches([' ', '"']) == *missing);
+    if header.iter().any(|cell| cell.contains('|') && cell.split('|').any(is_name)) {
+        return SourceError::PipeDelimiter(missing);
+    }
+    SourceError::MissingColumns(missing)
 }
 
 fn shown(name: &str) -> String {

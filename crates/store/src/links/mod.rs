@@ -13,8 +13,8 @@ use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
 
 use linnet_domain::{
-    Link, LinkAttributes, LinkFilter, LinkId, LinkSearch, OutboxId, Page, RedirectStatus,
-    ShortCode, UserId, Visibility,
+    Link, LinkAttributes, LinkFilter, LinkId, OutboxId, Page, RedirectStatus, ShortCode, UserId,
+    Visibility,
 };
 
 use super::{Store, StoreError};
@@ -147,9 +147,9 @@ impl Store {
                   AND ($5::text IS NULL OR (short_code COLLATE "default" || ' ' || original_url
                        || ' ' || COALESCE(title, '')) ILIKE $5
                     OR (short_code COLLATE "default" || ' ' || original_url
-                       || ' ' || COALESCE(title, '')) ILIKE $8
+                       || ' ' || COALESCE(title, '')) ~* $8
                     OR (short_code COLLATE "default" || ' ' || original_url
-                       || ' ' || COALESCE(title, '')) ILIKE $9
+                       || ' ' || COALESCE(title, '')) ~* $9
                     OR (original_url LIKE '%://%xn--%' AND target_for_people(original_url) ILIKE $10))
                 ORDER BY id LIMIT $6 OFFSET $7"#,
             page.after(),
@@ -201,12 +201,12 @@ pub(super) fn status_code(status: RedirectStatus) -> i16 {
     i16::try_from(status.code()).unwrap_or(302)
 }
 
-/// The patterns of the spellings of a search.
+/// The spellings of a search: a pattern for `ILIKE`, two for `~*`, and one for `ILIKE`.
 pub(super) fn search_patterns(filter: &LinkFilter) -> [Option<String>; 4] {
     let Some(search) = &filter.search else { return [None, None, None, None] };
-    let LinkSearch { text, encoded, host, readable } = search;
-    [Some(text), encoded.as_ref(), host.as_ref(), readable.as_ref()]
-        .map(|text| text.map(|text| contains_pattern(text)))
+    let text = Some(contains_pattern(&search.text));
+    let readable = search.readable.as_deref().map(contains_pattern);
+    [text, search.encoded.clone(), search.host.clone(), readable]
 }
 
 /// A `LIKE` pattern for rows that contain `text` literally.

@@ -43,6 +43,21 @@ async fn search_finds_targets_by_what_people_type(pool: PgPool) {
         (None, "https://例え.テスト/"),
         (None, "https://faß.example/"),
         (None, "https://example.com/xn--mnchen-3ya"),
+        (None, "https://example.com/summer sale"),
+        (None, "https://example.com/?q=summer sale"),
+        (None, "https://example.com/<tag>"),
+        (None, "https://example.com/?q=<tag>"),
+        (None, "https://example.com/{\"k\":\"v\"}"),
+        (None, "https://example.com/?q={\"k\":\"v\"}"),
+        (None, "https://example.com/l'été"),
+        (None, "https://example.com/?q=l'ÉTÉ"),
+        (None, "https://example.com/#l'été"),
+        (None, "https://example.com/Über-uns"),
+        (None, "https://example.com/ПРИВЕТ"),
+        (None, "https://zürich.example/Über uns"),
+        (None, "https://example.com/ὈΔΥΣΣΕΎΣ"),
+        (None, "https://example.com/a.(b)*c"),
+        (None, "https://example.com/?q=f(x)=[x^2|y]+\\d"),
     ] {
         let mut new = new_link(None);
         new.target = target(original);
@@ -69,6 +84,23 @@ async fn search_finds_targets_by_what_people_type(pool: PgPool) {
         ("https://Bücher.example", 1),
         ("example.com/東京", 1),
         ("地図", 1),
+        ("Summer Sale", 2),
+        ("<TAG>", 2),
+        ("{\"k\":\"v\"}", 2),
+        ("l'été", 3),
+        ("L'Été", 3),
+        ("über-uns", 1),
+        ("ÜBER-UNS", 1),
+        ("example.com/über-uns", 1),
+        ("öber-uns", 0),
+        ("Привет", 1),
+        ("ZÜRICH.example/über UNS", 1),
+        ("ürich.example/Über uns", 1),
+        ("ὀδυσσεύς", 1),
+        ("a.(b)*c", 1),
+        ("?q=f(x)=[x^2|y]+\\d", 1),
+        ("a <>()[]{}*+?.^$|\\#", 0),
+        ("***:é", 0),
     ] {
         let filter = LinkFilter { search: LinkSearch::parse(text).ok(), ..LinkFilter::default() };
         let links = store.list_links(&filter, Visibility::All, Page::default()).await.unwrap();
@@ -133,6 +165,35 @@ async fn a_selective_search_has_a_trigram_for_the_index(pool: PgPool) {
         assert_eq!(rows.starts_with('0'), has_trigram, "{text}: {plan:?}");
         let is_selective = LinkSearch::parse(text).unwrap().is_selective();
         assert!(has_trigram || !is_selective, "{text}");
+    }
+}
+
+/// As for the typed text, for the expressions of its other spellings, also at the limits of a text.
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_selective_search_has_a_trigram_in_each_expression(pool: PgPool) {
+    sqlx::query("INSERT INTO urls (short_code, original_url) VALUES ('___', '///')")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    sqlx::query("SET enable_seqscan = off").execute(&mut *connection).await.unwrap();
+    let long = ["ü".repeat(200), "ab ".repeat(66), "{\"éa".repeat(50), "ὈΔ'".repeat(66)];
+    let texts =
+        ["xy z", "a<bcd", "summer sale", "東京都", "über", "Привет", "l'été", "xy'z", "bü.dé/ä ö"];
+    for text in texts.into_iter().chain(long.iter().map(String::as_str)) {
+        let search = LinkSearch::parse(text).unwrap();
+        assert!(search.is_selective(), "{text}");
+        for expression in [search.encoded, search.host].into_iter().flatten() {
+            let expression = expression.replace('\'', "''");
+            let sql = format!(
+                r#"EXPLAIN (ANALYZE, TIMING off) SELECT id FROM urls WHERE
+                   (short_code COLLATE "default" || ' ' || original_url || ' ' || COALESCE(title, '')) ~* '{expression}'"#
+            );
+            let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql));
+            let plan: Vec<String> = query.fetch_all(&mut *connection).await.unwrap();
+            let scan = plan.iter().find(|line| line.contains("on urls_search_idx")).unwrap();
+            assert!(scan.contains("actual rows=0"), "{text} {expression}: {plan:?}");
+        }
     }
 }
 

@@ -171,6 +171,31 @@ fn invalid_headers_are_rejected() {
 }
 
 #[test]
+fn headers_of_other_formats_are_named() {
+    for (text, code, field, cause) in [
+        ("id|name|note\n1|a|b\n", "missing_columns", "header", "not by `|`"),
+        ("\"id\" | \"name\"\n", "missing_columns", "header", "not by `|`"),
+        (
+            "[{\"id\":1,\"name\":\"a\"}]",
+            "unsupported_format",
+            "file",
+            "is JSON that was sent as CSV",
+        ),
+        ("\n {\"id\":1}\n", "unsupported_format", "file", "is JSON or NDJSON"),
+        ("<!DOCTYPE html>\n<html>", "unsupported_format", "file", "is HTML or XML"),
+        ("\u{feff}<?xml version=\"1.0\"?>", "unsupported_format", "file", "is HTML or XML"),
+        ("GIF\0\0\n", "unsupported_format", "file", "is binary data"),
+        ("a|b\n", "missing_columns", "header", "`id`, `name`"),
+    ] {
+        let error = refusal(text, Format::Csv);
+        assert_eq!((error.code(), error.field()), (code, field), "{text:?}");
+        assert!(error.to_string().contains(cause), "{text:?}: {error}");
+    }
+    // A file with the columns may have other text in its header.
+    assert_eq!(csv("<b>,id,name,a|b\nx,1,a,y\n").len(), 1);
+}
+
+#[test]
 fn limits_are_exact() {
     let wide = |fields: usize| format!("id,name{}\n", ",x".repeat(fields - 2));
     let rows = csv(format!("{}{}", wide(MAX_COLUMNS), wide(MAX_COLUMNS)));

@@ -6,7 +6,7 @@ use actix_web::{
     Error, FromRequest, HttpRequest,
     body::MessageBody,
     dev::{Payload, ServiceRequest, ServiceResponse},
-    http::header::{Accept, Header, HeaderValue, VARY},
+    http::header::{Accept, Header, HeaderValue, Quality, VARY},
     middleware::Next,
 };
 use linnet_domain::rules::{Violation, string};
@@ -34,7 +34,8 @@ enum Kind {
     Csv,
 }
 
-/// The format that `Accept` prefers. A header that cannot be parsed is ignored.
+/// The format that `Accept` prefers; JSON if it prefers none or accepts neither. A header that cannot be parsed is
+/// ignored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Accepted(Kind);
 
@@ -94,14 +95,23 @@ impl FromRequest for Accepted {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let ranked = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
-        let first = ranked.iter().find_map(|media| match media.essence_str() {
-            "text/csv" => Some(Kind::Csv),
-            "application/json" | "application/*" | "*/*" => Some(Kind::Json),
-            _ => None,
+        let kind = Accept::parse(request).map_or(Kind::Json, |accept| {
+            let csv = quality(&accept, ["text/csv", "text/*", "*/*"]);
+            let json = quality(&accept, ["application/json", "application/*", "*/*"]);
+            if csv > json { Kind::Csv } else { Kind::Json }
         });
-        ready(Ok(Self(first.unwrap_or(Kind::Json))))
+        ready(Ok(Self(kind)))
     }
+}
+
+/// The quality of a type by its most specific range (RFC 9110, 12.5.1). `ranges` are those that match it, the most
+/// specific first.
+fn quality(accept: &Accept, ranges: [&str; 3]) -> Quality {
+    let of_range = |range: &&str| {
+        let items = accept.iter().filter(|item| item.item.essence_str() == *range);
+        items.map(|item| item.quality).max()
+    };
+    ranges.iter().find_map(of_range).unwrap_or(Quality::ZERO)
 }
 
 #[cfg(test)]
@@ -135,6 +145,17 @@ mod tests {
             (Some("text/csv"), CSV),
             (Some("text/csv, application/json;q=0.5"), CSV),
             (Some("text/csv;q=0.5, application/json"), Format::Json),
+            (Some("text/csv;q=0"), Format::Json),
+            (Some("text/csv;q=0, */*;q=0.1"), Format::Json),
+            (Some("*/*, text/csv;q=0.1"), Format::Json),
+            (Some("text/*"), CSV),
+            (Some("text/*;q=0.9, text/csv;q=0, application/json;q=0.1"), Format::Json),
+            (Some("TEXT/CSV; charset=utf-8"), CSV),
+            (Some("application/json;q=0, */*"), CSV),
+            (Some("application/*;q=0.1, */*;q=0.2"), CSV),
+            (Some("text/csv, application/json"), Format::Json),
+            (Some("text/html"), Format::Json),
+            (Some("*/*;q=0"), Format::Json),
             (Some(";;;"), Format::Json),
         ] {
             assert_eq!(accepted(accept, None).await, wanted, "{accept:?}");
