@@ -7,6 +7,7 @@ use linnet_platform::{
     redis_client::{RedisClient, RedisFault},
 };
 use linnet_store::Store;
+use tokio::task::JoinSet;
 
 /// The listener that a thread serves, or the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +35,19 @@ impl Role {
 }
 
 /// The pools and clients that were opened. Clones share the list.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ThreadResources(Arc<Mutex<Vec<OpenResources>>>);
 
-#[derive(Debug)]
 struct OpenResources {
     role: Role,
     store: Store,
     redis: Option<RedisClient>,
+}
+
+impl std::fmt::Debug for ThreadResources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThreadResources").field("open", &self.lock().len()).finish()
+    }
 }
 
 impl ThreadResources {
@@ -82,7 +88,11 @@ impl ThreadResources {
     pub async fn close(&self) {
         let stores: Vec<Store> =
             self.lock().iter().map(|resources| resources.store.clone()).collect();
-        futures::future::join_all(stores.iter().map(Store::close)).await;
+        let mut closing = JoinSet::new();
+        for store in stores {
+            closing.spawn(async move { store.close().await });
+        }
+        closing.join_all().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<OpenResources>> {

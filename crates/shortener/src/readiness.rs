@@ -15,9 +15,7 @@ use linnet_telemetry::{
     metrics::{KeyValue, Meter},
 };
 
-use crate::{
-    release::RELEASE,
-};
+use crate::release::RELEASE;
 use linnet_resolve::{L1Cache, Role, ThreadResources};
 use linnet_store::Store;
 

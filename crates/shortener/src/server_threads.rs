@@ -22,8 +22,8 @@ use linnet_platform::{
 };
 use linnet_protocol::{address_hash::AddressHasher, routes::MAX_BODY_BYTES};
 use linnet_resolve::{
-    CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver, Role,
-    ThreadResources,
+    CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver,
+    Role, ThreadResources,
     listener::{self, MissBudget, ResolveMetrics, ResolveState},
 };
 use linnet_store::{GroupedCreates, PoolRole, Store, connect_lazy};

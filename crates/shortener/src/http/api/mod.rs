@@ -79,7 +79,9 @@ async fn wait_for_turn<B: MessageBody + 'static>(
     let state = request.app_data::<web::Data<ApiState>>().cloned();
     let state = state.filter(|_| !takes_own_turn(&request));
     let _turn = match state {
-        Some(state) => Some(state.turns.take(Caller::of(request.request()).idempotency_owner()).await?),
+        Some(state) => {
+            Some(state.turns.take(Caller::of(request.request()).idempotency_owner()).await?)
+        }
         None => None,
     };
     next.call(request).await

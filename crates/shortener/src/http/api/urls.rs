@@ -143,7 +143,11 @@ pub(crate) async fn create(
     let may_be_cached = new.short_code.is_some();
     // Otherwise the link is created in a group.
     let needs_connection = may_be_cached || reuse || key.key().is_some();
-    let _turn = if needs_connection { Some(state.turns.take(caller.idempotency_owner()).await?) } else { None };
+    let _turn = if needs_connection {
+        Some(state.turns.take(caller.idempotency_owner()).await?)
+    } else {
+        None
+    };
 
     let mut created = None;
     let response = idempotency::once(&state, &caller, key, &body.hash, async |creator| {
