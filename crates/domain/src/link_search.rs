@@ -120,9 +120,10 @@ impl Expression {
     /// Appends text of a path or query, with the percent-encoded spellings of each character.
     fn encoded(mut self, text: &str) -> Self {
         for c in text.chars() {
-            match is_encoded(c) {
-                true => self.push_encoded(c),
-                false => self.push_literal(c),
+            if is_encoded(c) {
+                self.push_encoded(c);
+            } else {
+                self.push_literal(c);
             }
         }
         // `%C3` begins a word of two characters. The alternatives of an ASCII character begin with no letter or digit,
@@ -206,9 +207,10 @@ fn readable_spelling(text: &str) -> Option<String> {
     })?;
     let mut spelling = Expression { pattern: literal, ..Expression::default() };
     for c in path.chars() {
-        match is_encoded(c) && c != '\'' {
-            true => spelling.push_bytes(c),
-            false => spelling.pattern.push(c),
+        if is_encoded(c) && c != '\'' {
+            spelling.push_bytes(c);
+        } else {
+            spelling.pattern.push(c);
         }
     }
     Some(spelling.pattern)

@@ -131,14 +131,10 @@ impl Framing {
                 };
                 return std::mem::take(&mut self.head_bytes);
             }
-            Phase::Head => {
-                if announces_body(line) {
-                    match value_of(line, CONTENT_LENGTH) {
-                        Some(value) => self.content_length = number(value, 10),
-                        None => self.is_chunked = true,
-                    }
-                }
-            }
+            Phase::Head if announces_body(line) => match value_of(line, CONTENT_LENGTH) {
+                Some(value) => self.content_length = number(value, 10),
+                None => self.is_chunked = true,
+            },
             Phase::ChunkSize => {
                 self.head_bytes = 0;
                 let size = line.split(|byte| *byte == b';').next().unwrap_or_default();

@@ -29,7 +29,7 @@ async fn search_finds_text_literally_in_code_target_and_title(pool: PgPool) {
     assert_eq!(found("50\\").await, 0);
 }
 
-// Long because it is a table of targets and texts.
+// Long because it lists targets and texts.
 #[sqlx::test(migrations = "../../migrations")]
 async fn search_finds_targets_by_what_people_type(pool: PgPool) {
     let store = Store::new(pool);
