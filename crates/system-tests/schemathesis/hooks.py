@@ -138,8 +138,12 @@ def _postpone_expiry(body):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Replaces each valid Idempotency-Key by a new one, because a used key with another body is rejected. Removes Prefer,
-    because no worker runs the jobs that a request would wait for."""
+    because no worker runs the jobs that a request would wait for. Replaces the id of a response that has none, such as the
+    user of a banned code."""
     _postpone_expiry(case.body)
+    for name, value in (case.path_parameters or {}).items():
+        if str(value) == "None":
+            case.path_parameters[name] = 1
     headers = case.headers or {}
     for name in [name for name in headers if name.lower() == "prefer"]:
         del headers[name]
