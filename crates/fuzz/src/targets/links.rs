@@ -28,7 +28,7 @@ pub(super) fn target_url(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(rest) else { return };
     let [public, local] = &*POLICIES;
     let policy = if first % 2 == 0 { public } else { local };
-    let target = match bounded(rest, 4_096, 32, || policy.parse(text)) {
+    let target = match bounded(rest, 8_192, 32, || policy.parse(text)) {
         Ok(target) => target,
         Err(error) => return assert_is_rule(&error.to_string()),
     };
@@ -66,7 +66,7 @@ pub(super) fn cache_entry(input: &[u8]) {
     }
 }
 
-/// A search: each spelling is short and ASCII.
+/// A search: the expression of each spelling is short.
 pub(super) fn link_search(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let search = match LinkSearch::parse(text) {
@@ -77,6 +77,5 @@ pub(super) fn link_search(input: &[u8]) {
     assert!((LinkSearch::MIN_CHARS..=LinkSearch::MAX_CHARS).contains(&text.chars().count()));
     for spelling in [&search.encoded, &search.host].into_iter().flatten() {
         assert!(spelling.len() <= 48 * LinkSearch::MAX_CHARS, "{spelling}");
-        assert!(spelling.is_ascii(), "{spelling}");
     }
 }
