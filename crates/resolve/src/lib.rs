@@ -21,7 +21,6 @@ mod metrics;
 mod outbox;
 mod resolver;
 mod settings;
-mod thread_resources;
 mod warmup;
 
 /// The atomics and locks of [`epochs`].
@@ -42,5 +41,4 @@ pub use metrics::CacheMetrics;
 pub use outbox::{Outbox, OutboxRelay};
 pub use resolver::{Resolved, Resolver};
 pub use settings::CacheSettings;
-pub use thread_resources::{Role, ThreadResources};
 pub use warmup::warm_up;

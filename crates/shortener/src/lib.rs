@@ -12,5 +12,6 @@ mod readiness;
 pub mod release;
 mod server_threads;
 pub mod startup;
+mod thread_resources;
 
 pub use linnet_settings as config;

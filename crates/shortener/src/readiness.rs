@@ -15,8 +15,11 @@ use linnet_telemetry::{
     metrics::{KeyValue, Meter},
 };
 
-use crate::release::RELEASE;
-use linnet_resolve::{L1Cache, Role, ThreadResources};
+use crate::{
+    release::RELEASE,
+    thread_resources::{Role, ThreadResources},
+};
+use linnet_resolve::L1Cache;
 use linnet_store::Store;
 
 /// Below the 2 s that the admin listener allows for all checks.

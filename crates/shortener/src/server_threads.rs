@@ -23,7 +23,6 @@ use linnet_platform::{
 use linnet_protocol::{address_hash::AddressHasher, routes::MAX_BODY_BYTES};
 use linnet_resolve::{
     CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver,
-    Role, ThreadResources,
     listener::{self, MissBudget, ResolveMetrics, ResolveState},
 };
 use linnet_store::{GroupedCreates, PoolRole, Store, connect_lazy};
@@ -38,6 +37,7 @@ use crate::{
         response_budget::{LargeResponses, bound_responses},
         turns::Turns,
     },
+    thread_resources::{Role, ThreadResources},
 };
 
 /// How long a closing connection may continue to send data, which is discarded.

@@ -18,7 +18,7 @@ use linnet_platform::{
 };
 use linnet_protocol::invalidation::CHANNEL;
 use linnet_resolve::{
-    CacheMetrics, InFlightLookups, L1Cache, L2Cache, Outbox, Role, ThreadResources,
+    CacheMetrics, InFlightLookups, L1Cache, L2Cache, Outbox,
     listener::{MissBudget, ResolveMetrics},
     warm_up,
 };
@@ -31,6 +31,7 @@ use crate::{
     readiness::{ShortenerReadiness, register_gauges},
     release::SERVICE,
     server_threads::{Shared, serve_api, serve_resolve},
+    thread_resources::{Role, ThreadResources},
 };
 
 /// Longest wait for database pools to close.

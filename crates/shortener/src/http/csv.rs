@@ -17,11 +17,11 @@ use linnet_domain::formula::escape_formula;
 use super::error::ApiError;
 
 /// The media type of CSV with a header.
-pub(super) const CONTENT_TYPE_CSV: &str = "text/csv; charset=utf-8; header=present";
+pub const CONTENT_TYPE_CSV: &str = "text/csv; charset=utf-8; header=present";
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cell<'a> {
+pub enum Cell<'a> {
     /// An empty cell.
     Empty,
     /// A number.
@@ -69,11 +69,11 @@ impl<'a> Cell<'a> {
 }
 
 /// Writes rows.
-pub(super) struct CsvWriter<W: AsyncWrite + Unpin>(AsyncWriter<W>);
+pub struct CsvWriter<W: AsyncWrite + Unpin>(AsyncWriter<W>);
 
 impl<W: AsyncWrite + Unpin> CsvWriter<W> {
     /// Creates a writer and writes the header.
-    pub(super) async fn new(output: W, names: &[&str]) -> csv_async::Result<Self> {
+    pub async fn new(output: W, names: &[&str]) -> csv_async::Result<Self> {
         let mut writer =
             AsyncWriterBuilder::new().terminator(Terminator::CRLF).create_writer(output);
         writer.write_record(names).await?;
@@ -81,26 +81,23 @@ impl<W: AsyncWrite + Unpin> CsvWriter<W> {
     }
 
     /// Adds a row with a cell for each name of the header.
-    pub(super) async fn row<const N: usize>(
-        &mut self,
-        cells: [Cell<'_>; N],
-    ) -> csv_async::Result<()> {
+    pub async fn row<const N: usize>(&mut self, cells: [Cell<'_>; N]) -> csv_async::Result<()> {
         self.0.write_record(cells.map(|cell| cell.into_text().into_owned())).await
     }
 
     /// Flushes, and returns the output.
-    pub(super) async fn finish(self) -> csv_async::Result<W> {
+    pub async fn finish(self) -> csv_async::Result<W> {
         self.0.into_inner().await.map_err(Into::into)
     }
 }
 
 /// The beginning of a file: empty, or a byte order mark, by which Excel recognizes UTF-8.
-pub(super) fn begin(bom: bool) -> Vec<u8> {
+pub fn begin(bom: bool) -> Vec<u8> {
     if bom { "\u{feff}".into() } else { Vec::new() }
 }
 
 /// Writes a whole file in memory.
-pub(super) async fn csv_of<const N: usize>(
+pub async fn csv_of<const N: usize>(
     names: [&str; N],
     rows: impl IntoIterator<Item = [Cell<'_>; N]>,
     bom: bool,
@@ -119,17 +116,13 @@ pub(super) async fn csv_of<const N: usize>(
 }
 
 /// Responds with a file for download. `name` has only letters, digits, `-` and `.`. Browsers do not render the file.
-pub(super) fn respond(mut response: HttpResponseBuilder, name: &str, csv: Vec<u8>) -> HttpResponse {
+pub fn respond(mut response: HttpResponseBuilder, name: &str, csv: Vec<u8>) -> HttpResponse {
     name_file(&mut response, name, CONTENT_TYPE_CSV);
     response.body(csv)
 }
 
 /// The headers of [`respond`], for a file of any type.
-pub(super) fn name_file(
-    response: &mut HttpResponseBuilder,
-    name: &str,
-    content_type: &'static str,
-) {
+pub fn name_file(response: &mut HttpResponseBuilder, name: &str, content_type: &'static str) {
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static(content_type)));
     response.insert_header((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
@@ -138,7 +131,7 @@ pub(super) fn name_file(
 }
 
 /// Appends a cell of text to a row, in the format of [`CsvWriter`], synchronously.
-pub(super) fn push_text(row: &mut Vec<u8>, text: &str) {
+pub fn push_text(row: &mut Vec<u8>, text: &str) {
     let text = escape_formula(text);
     if text.bytes().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n')) {
         row.push(b'"');
@@ -151,63 +144,5 @@ pub(super) fn push_text(row: &mut Vec<u8>, text: &str) {
         row.push(b'"');
     } else {
         row.extend_from_slice(text.as_bytes());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn line(text: &str, number: i64) -> String {
-        let csv = csv_of(["text", "number"], [[text.into(), number.into()]], false).await.unwrap();
-        let csv = String::from_utf8(csv).unwrap();
-        csv.strip_prefix("text,number\r\n").unwrap().to_owned()
-    }
-
-    #[actix_web::test]
-    async fn must_10_no_cell_is_a_formula() {
-        assert_eq!(line("=1+1", 0).await, "'=1+1,0\r\n");
-        assert_eq!(line("+49", 0).await, "'+49,0\r\n");
-        assert_eq!(line("-1", 0).await, "'-1,0\r\n", "a number in quotes is text");
-        assert_eq!(line("@SUM(A1)", 0).await, "'@SUM(A1),0\r\n");
-        assert_eq!(line("\t=1", 0).await, "'\t'=1,0\r\n");
-        assert_eq!(line("\r=1", 0).await, "\"'\r'=1\",0\r\n");
-        assert_eq!(line("\n=1", 0).await, "\"'\n'=1\",0\r\n");
-        assert_eq!(line("=\"a\",b", 0).await, "\"'=\"\"a\"\",b\",0\r\n");
-        assert_eq!(line("'=1", 0).await, "''=1,0\r\n", "otherwise it would read back as =1");
-        assert_eq!(line("a=1", -7).await, "a=1,-7\r\n", "numbers have no apostrophe");
-    }
-
-    #[actix_web::test]
-    async fn cells_are_quoted_when_necessary() {
-        assert_eq!(line("a,b", 1).await, "\"a,b\",1\r\n");
-        assert_eq!(line("a\"b", 1).await, "\"a\"\"b\",1\r\n");
-        assert_eq!(line("a\r\nb", 1).await, "\"a\r\nb\",1\r\n");
-        assert_eq!(line("Zürich ☃", 1).await, "Zürich ☃,1\r\n");
-        let csv = csv_of(["a", "b"], [[Cell::Empty, None.into()]], false).await.unwrap();
-        assert_eq!(csv, b"a,b\r\n,\r\n");
-        let csv = csv_of(["a"], [["é".into()]], true).await.unwrap();
-        assert_eq!(csv, "\u{feff}a\r\né\r\n".as_bytes());
-    }
-
-    #[actix_web::test]
-    async fn push_text_equals_the_writer() {
-        for text in
-            ["a", "", "a,b", "a\"b", "\"", "a\r\nb", "\n", "=1", "'=1", "-", "Zürich, ☃", "a b"]
-        {
-            let mut row = Vec::new();
-            push_text(&mut row, text);
-            row.extend_from_slice(b",7\r\n");
-            assert_eq!(String::from_utf8(row).unwrap(), line(text, 7).await, "{text:?}");
-        }
-    }
-
-    #[actix_web::test]
-    async fn must_09_a_file_is_no_page() {
-        let response = respond(HttpResponse::Ok(), "url-7.csv", Vec::new());
-        let header = |name: &str| response.headers().get(name).unwrap().to_str().unwrap();
-        assert_eq!(header("content-type"), CONTENT_TYPE_CSV);
-        assert_eq!(header("x-content-type-options"), "nosniff");
-        assert_eq!(header("content-disposition"), "attachment; filename=\"url-7.csv\"");
     }
 }

@@ -1,7 +1,7 @@
 //! The API listener, which only the gateway calls: `/api/v1` and `/internal/v1`.
 
 pub mod api;
-mod csv;
+pub mod csv;
 mod error;
 pub mod internal;
 mod link_schemas;

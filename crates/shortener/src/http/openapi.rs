@@ -137,20 +137,3 @@ fn add_problems(operation: &mut Operation, problems: &[(&str, &str)]) {
 pub fn document() -> Result<String, serde_json::Error> {
     Ok(ApiDoc::openapi().to_pretty_json()? + "\n")
 }
-
-#[cfg(test)]
-mod tests {
-    use std::{fs, path::Path};
-
-    /// Run with `LINNET_WRITE_SNAPSHOTS=1` after a change of the API, and review the difference.
-    #[test]
-    fn the_snapshot_equals_the_document() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
-        let document = super::document().unwrap();
-        if std::env::var_os("LINNET_WRITE_SNAPSHOTS").is_some() {
-            fs::write(&path, &document).unwrap();
-        }
-        let snapshot = fs::read_to_string(&path).unwrap();
-        assert!(snapshot == document, "docs/openapi.json is stale: LINNET_WRITE_SNAPSHOTS=1");
-    }
-}

@@ -7,11 +7,10 @@ use linnet_platform::{
     redis_client::{RedisClient, RedisFault},
 };
 use linnet_store::Store;
-use tokio::task::JoinSet;
 
 /// The listener that a thread serves, or the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// The resolve listener.
     Resolve,
     /// The API listener.
@@ -21,11 +20,9 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role.
-    pub const ALL: [Self; 3] = [Self::Resolve, Self::Api, Self::Background];
+    pub(crate) const ALL: [Self; 3] = [Self::Resolve, Self::Api, Self::Background];
 
-    /// The role in metrics.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",
             Self::Api => "api",
@@ -36,7 +33,7 @@ impl Role {
 
 /// The pools and clients that were opened. Clones share the list.
 #[derive(Clone, Default)]
-pub struct ThreadResources(Arc<Mutex<Vec<OpenResources>>>);
+pub(crate) struct ThreadResources(Arc<Mutex<Vec<OpenResources>>>);
 
 struct OpenResources {
     role: Role,
@@ -44,20 +41,13 @@ struct OpenResources {
     redis: Option<RedisClient>,
 }
 
-impl std::fmt::Debug for ThreadResources {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ThreadResources").field("open", &self.lock().len()).finish()
-    }
-}
-
 impl ThreadResources {
-    /// Adds the pool and the client of one thread.
-    pub fn add(&self, role: Role, store: &Store, redis: Option<&RedisClient>) {
+    pub(crate) fn add(&self, role: Role, store: &Store, redis: Option<&RedisClient>) {
         self.lock().push(OpenResources { role, store: store.clone(), redis: redis.cloned() });
     }
 
     /// The numbers of database connections of a role: connections in use, and open connections.
-    pub fn pool_use(&self, role: Role) -> (u64, u64) {
+    pub(crate) fn pool_use(&self, role: Role) -> (u64, u64) {
         let open = self.lock();
         let stores = open.iter().filter(|resources| resources.role == role);
         stores
@@ -66,33 +56,29 @@ impl ThreadResources {
     }
 
     /// The maximum number of database connections of a role.
-    pub fn pool_limit(&self, role: Role) -> u64 {
+    pub(crate) fn pool_limit(&self, role: Role) -> u64 {
         let open = self.lock();
         let stores = open.iter().filter(|resources| resources.role == role);
         stores.map(|resources| u64::from(resources.store.max_connections())).sum()
     }
 
     /// The numbers of Redis clients: connected clients, and all clients.
-    pub fn redis_clients(&self) -> (usize, usize) {
+    pub(crate) fn redis_clients(&self) -> (usize, usize) {
         let open = self.lock();
         let clients = || open.iter().filter_map(|resources| resources.redis.as_ref());
         (clients().filter(|client| client.is_up()).count(), clients().count())
     }
 
     /// Why a Redis client is not connected; `None` if all are.
-    pub fn redis_fault(&self) -> Option<RedisFault> {
+    pub(crate) fn redis_fault(&self) -> Option<RedisFault> {
         self.lock().iter().find_map(|resources| resources.redis.as_ref()?.fault())
     }
 
     /// Closes all database pools.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         let stores: Vec<Store> =
             self.lock().iter().map(|resources| resources.store.clone()).collect();
-        let mut closing = JoinSet::new();
-        for store in stores {
-            closing.spawn(async move { store.close().await });
-        }
-        closing.join_all().await;
+        futures::future::join_all(stores.iter().map(Store::close)).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<OpenResources>> {
