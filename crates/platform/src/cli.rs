@@ -9,6 +9,7 @@ use linnet_telemetry::{
 };
 
 use crate::{
+    environment::withhold_postgres_options,
     exit_code,
     lifecycle::Lifecycle,
     memory_budget::MemoryBudget,
@@ -38,6 +39,10 @@ impl Program {
         options: &ProgramOptions,
         command: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
+        if let Err(error) = withhold_postgres_options() {
+            self.report(&error);
+            return ExitCode::FAILURE;
+        }
         match load(options.config.as_deref()) {
             Ok(_) if options.check_config => ExitCode::SUCCESS,
             Ok(settings) => command(settings),

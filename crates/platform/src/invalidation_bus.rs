@@ -109,7 +109,7 @@ impl BusState {
 /// delays.
 ///
 /// `nonce` names this process's heartbeat channel and must be unique. `before_live` runs each time before the bus becomes
-/// live, and publishes the changes that Redis has missed.
+/// live, and publishes the changes that Redis has missed. If it returns false, the bus subscribes anew.
 pub fn bus(
     settings: &RedisSettings,
     channel: &'static str,
@@ -189,7 +189,10 @@ impl Bus {
                     Some(message) => self.deliver(&message),
                     None => break,
                 },
-                () = finished(&mut preparation), if preparation.is_some() => {
+                prepared = finished(&mut preparation), if preparation.is_some() => {
+                    if !prepared {
+                        break;
+                    }
                     preparation = None;
                     is_live = true;
                     self.set_live(live_until);
@@ -208,7 +211,7 @@ impl Bus {
     fn prepare(&self) -> Preparation {
         match &self.before_live {
             Some(before_live) => before_live(),
-            None => Box::pin(ready(())),
+            None => Box::pin(ready(true)),
         }
     }
 
@@ -228,9 +231,9 @@ impl Bus {
 }
 
 /// The running `before_live` hook.
-type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Preparation = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-async fn finished(preparation: &mut Option<Preparation>) {
+async fn finished(preparation: &mut Option<Preparation>) -> bool {
     match preparation {
         Some(preparation) => preparation.await,
         None => pending().await,

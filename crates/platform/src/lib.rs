@@ -29,6 +29,7 @@ pub mod cli;
 pub mod client_network;
 pub mod clock;
 pub mod crash;
+mod environment;
 pub mod exit_code;
 mod head_limit;
 pub mod healthcheck;

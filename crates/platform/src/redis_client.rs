@@ -85,8 +85,9 @@ impl From<&RedisError> for RedisFault {
     }
 }
 
-/// Runs before a new connection is used.
-pub type BeforeUse = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+/// Runs before a new connection is used. If it returns false, the connection is not used, and the client opens another
+/// one after a pause.
+pub type BeforeUse = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// A handle on the connection; clones share it.
 #[derive(Clone)]
@@ -235,8 +236,12 @@ async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
                 backoff.wait().await;
             }
             Ok(connection) => {
-                if let Some(before_use) = &connector.before_use {
-                    before_use().await;
+                if let Some(before_use) = &connector.before_use
+                    && !before_use().await
+                {
+                    is_failing = true;
+                    backoff.wait().await;
+                    continue;
                 }
                 shared.timeouts.store(0, Ordering::Relaxed);
                 shared.connection.store(Some(Arc::new(connection)));

@@ -3,7 +3,7 @@
 //! The change's own statement has written an outbox row. It is deleted once the invalidation is
 //! published; until then the outbox relay retries.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use linnet_domain::{Link, OutboxId};
 use linnet_platform::redis_client::{RedisClient, RedisUnavailable};
@@ -11,6 +11,9 @@ use linnet_protocol::invalidation::{CHANNEL, Invalidation};
 use linnet_store::{ChangedLink, Store};
 
 use super::{Absence, CacheEntry, L1Cache, L2Cache, OutboxRelay, Resolution};
+
+/// Longest wait of a request whose change could not be published, until the outbox relay has published it.
+const RELAY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The publisher of one API server thread.
 #[derive(Clone)]
@@ -64,13 +67,22 @@ impl InvalidationPublisher {
 
     /// Triggers the relay after a statement that changed many links and wrote an outbox row for each.
     pub async fn relay_outbox(&self) {
-        self.outbox.relay_now().await;
+        if !self.outbox.relay_now().await {
+            tracing::warn!("changes not published; the outbox relay retries");
+        }
     }
 
     async fn publish_and_settle(&self, changed: &ChangedLink, entry: &CacheEntry) {
         let Some(outbox_id) = changed.outbox_id else { return };
         if self.publish(&changed.link.short_code, entry).await.is_ok() {
             self.delete_outbox_row(outbox_id).await;
+        } else if self.l1.bus_is_live() {
+            // Other processes may use their old entries until the change is published, so it is not acknowledged before.
+            // Without the bus they use none for longer than a second.
+            let relayed = tokio::time::timeout(RELAY_PATIENCE, self.outbox.relay_now()).await;
+            if relayed != Ok(true) {
+                tracing::warn!("invalidation not published; the outbox relay retries");
+            }
         }
     }
 

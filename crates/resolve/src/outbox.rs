@@ -4,7 +4,12 @@
 //! has died or has lost Redis. Publishing a change twice is harmless: a cache never replaces a version
 //! with a lower one.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use linnet_platform::{backoff::jittered, redis_client::BeforeUse};
 use linnet_protocol::invalidation::{CHANNEL, Invalidation};
@@ -26,9 +31,14 @@ const BATCH: i64 = 2_000;
 const SCRIPT_CHUNK: usize = 200;
 /// Longest time for one batch. A batch that takes longer waits for a hung dependency.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait of a new Redis connection for the outbox to be emptied. The wait ends at once while
-/// PostgreSQL is unreachable: no change can be committed then, and L2 is better than no redirect.
+/// Longest wait of a new Redis connection for the outbox to be emptied.
 const RELAY_TIMEOUT: Duration = Duration::from_mins(1);
+/// Time without PostgreSQL after which Redis is used although the outbox could not be read: L2 is then better than no
+/// redirect. A single error is not enough. After a restart of PostgreSQL the relay's connection is broken, while
+/// changes are committed through new ones.
+const POSTGRES_PATIENCE: Duration = Duration::from_secs(2);
+/// Time between two attempts to empty the outbox for a caller.
+const RETRY_EVERY: Duration = Duration::from_millis(50);
 
 /// The outbox relay before its start. It runs on a thread of its own, which no other task can delay.
 pub struct Outbox {
@@ -55,8 +65,10 @@ impl OutboxRelay {
         Arc::new(move || relay.relay_now())
     }
 
-    /// Returns when every change that was committed before is published, or after [`RELAY_TIMEOUT`].
-    pub fn relay_now(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    /// Returns true when every change that was committed before is published, and also if PostgreSQL does not respond
+    /// ([`POSTGRES_PATIENCE`]) or the outbox is not empty after [`RELAY_TIMEOUT`]. Returns false if Redis does not
+    /// respond.
+    pub fn relay_now(&self) -> Pin<Box<dyn Future<Output = bool> + Send>> {
         let requests = self.0.clone();
         Box::pin(async move {
             let (done, wait) = oneshot::channel();
@@ -64,8 +76,12 @@ impl OutboxRelay {
                 requests.send(done).await.ok()?;
                 wait.await.ok()
             };
-            if tokio::time::timeout(RELAY_TIMEOUT, relayed).await.ok().flatten().is_none() {
-                tracing::warn!("outbox not emptied; using Redis without the latest changes");
+            match tokio::time::timeout(RELAY_TIMEOUT, relayed).await {
+                Ok(relayed) => relayed.is_some(),
+                Err(_) => {
+                    tracing::warn!("outbox not emptied; using Redis without the latest changes");
+                    true
+                }
             }
         })
     }
@@ -79,6 +95,8 @@ enum RelayError {
     Pool(#[from] deadpool_redis::PoolError),
     #[error("a Redis command failed")]
     Redis(#[from] redis::RedisError),
+    #[error("a batch timed out")]
+    TimedOut,
 }
 
 impl Outbox {
@@ -89,11 +107,12 @@ impl Outbox {
     }
 
     async fn run(self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
+        let mut postgres_failed_at = None;
         loop {
             let request = tokio::time::timeout(jittered(POLL_EVERY), requests.recv()).await;
             match request {
                 Ok(Some(done)) => {
-                    if self.prepare_l2().await && self.drain(Duration::ZERO).await {
+                    if self.catch_up(&mut postgres_failed_at).await {
                         // The caller may have timed out.
                         let _ = done.send(());
                     }
@@ -101,7 +120,34 @@ impl Outbox {
                 // Every handle is dropped: the process is stopping.
                 Ok(None) => return,
                 Err(_) => {
-                    self.drain(MIN_AGE).await;
+                    if self.drain(MIN_AGE).await.is_ok() {
+                        postgres_failed_at = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes every committed change, in Redis without entries of its last run. Returns false if Redis does not
+    /// respond. `postgres_failed_at` is the time of the first of the failures in a row of PostgreSQL.
+    async fn catch_up(&self, postgres_failed_at: &mut Option<Instant>) -> bool {
+        loop {
+            if !self.prepare_l2().await {
+                return false;
+            }
+            match self.drain(Duration::ZERO).await {
+                Ok(()) => {
+                    *postgres_failed_at = None;
+                    return true;
+                }
+                Err(RelayError::Pool(_) | RelayError::Redis(_)) => return false,
+                Err(RelayError::Store(_) | RelayError::TimedOut) => {
+                    let failed_at = *postgres_failed_at.get_or_insert_with(Instant::now);
+                    if failed_at.elapsed() >= POSTGRES_PATIENCE {
+                        tracing::warn!("outbox not read; using Redis without the latest changes");
+                        return true;
+                    }
+                    tokio::time::sleep(jittered(RETRY_EVERY)).await;
                 }
             }
         }
@@ -128,20 +174,17 @@ impl Outbox {
         }
     }
 
-    /// Publishes batches until the outbox is empty; false if a batch fails.
-    async fn drain(&self, age: Duration) -> bool {
+    /// Publishes batches until the outbox is empty.
+    async fn drain(&self, age: Duration) -> Result<(), RelayError> {
         loop {
-            match tokio::time::timeout(BATCH_TIMEOUT, self.publish_batch(age)).await {
-                Ok(Ok(0)) => return true,
-                Ok(Ok(count)) => self.metrics.relayed.add(count),
-                Ok(Err(error)) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, "outbox batch failed");
-                    return false;
-                }
-                Err(_) => {
-                    tracing::warn!("outbox batch timed out");
-                    return false;
+            let batch = tokio::time::timeout(BATCH_TIMEOUT, self.publish_batch(age)).await;
+            match batch.map_err(|_| RelayError::TimedOut).flatten() {
+                Ok(0) => return Ok(()),
+                Ok(count) => self.metrics.relayed.add(count),
+                Err(error) => {
+                    let cause: &dyn std::error::Error = &error;
+                    tracing::debug!(error = cause, "outbox batch failed");
+                    return Err(error);
                 }
             }
         }

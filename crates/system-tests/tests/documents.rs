@@ -31,6 +31,8 @@ fn cache_consistency_table_has_the_constants_of_the_code() {
         ("age at which the relay publishes an outbox row", "resolve", "MIN_AGE"),
         ("probe interval of a Redis client", "platform", "PROBE_EVERY"),
         ("longest wait of a reconnected Redis client for the outbox", "resolve", "RELAY_TIMEOUT"),
+        ("failure of PostgreSQL after which it does not wait", "resolve", "POSTGRES_PATIENCE"),
+        ("longest wait of a change that could not be published", "resolve", "RELAY_PATIENCE"),
     ]
     .map(|(row, owner, name)| (row.to_owned(), shown(duration(owner, name))));
     let section = Section::read(ARCHITECTURE, "## Cache consistency");

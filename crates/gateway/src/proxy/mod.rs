@@ -76,6 +76,11 @@ pub(crate) async fn forward(
     let deadline = Instant::now() + state.request_timeout;
     let headers = request.headers();
     let mut reserved = state.bodies.reserve(body_owner(caller, address));
+    if let RequestBody::Json { .. } = route.body(request.method())
+        && let Err(problem) = request_body::require_no_encoding(headers)
+    {
+        return without_body(headers, problems::response(&problem), payload);
+    }
     let body = match (route.body(request.method()), route.body_mode) {
         (RequestBody::Ignored, _) => ClientBody::Unread(payload),
         (RequestBody::Json { max_bytes }, BodyMode::Buffered) => {

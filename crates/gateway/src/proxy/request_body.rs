@@ -17,13 +17,19 @@ use actix_web::{
     dev::Payload,
     http::{
         ConnectionType,
-        header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING},
+        header::{
+            ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue,
+            TRANSFER_ENCODING,
+        },
     },
 };
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _};
 use linnet_platform::slot_pool::Slot;
-use linnet_protocol::problem::Problem;
+use linnet_protocol::{
+    problem::{FieldError, Problem},
+    problem_code::ProblemCode,
+};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -54,6 +60,21 @@ pub(super) fn has_body(headers: &HeaderMap) -> bool {
 /// Whether the request announces a body of more than `limit` bytes.
 pub(super) fn exceeds(headers: &HeaderMap, limit: usize) -> bool {
     content_length(headers).is_some_and(|length| length > limit as u64)
+}
+
+/// Rejects an encoded body (415), which the shortener would take for malformed JSON. Uploads are not checked: their
+/// compression is recognized by their first bytes.
+pub(super) fn require_no_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_identity =
+        |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).all(is_identity) {
+        return Ok(());
+    }
+    let (code, rule) = (ProblemCode::UnsupportedMediaType, "must not have a Content-Encoding");
+    let errors =
+        vec![FieldError { field: "body".into(), code: code.as_str(), message: rule.into() }];
+    let problem = Problem::of(code).detail(format!("body: {rule}.")).errors(errors);
+    Err(problem.header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
 /// Reads the whole body: 413 above `limit` bytes, 408 if it is incomplete at `deadline`, 400 if it

@@ -48,6 +48,30 @@ async fn body_with_too_large_content_length_is_rejected_and_the_connection_close
     assert_eq!(shortener.calls(), 0);
 }
 
+/// All routes with a JSON body, buffered and streamed.
+#[actix_web::test]
+async fn encoded_json_body_is_rejected() {
+    let shortener = Shortener::start();
+    let gateway = gateway(&shortener).await;
+    for route in ROUTES {
+        for (method, _) in route.methods {
+            let RequestBody::Json { .. } = route.body(method) else { continue };
+            let segment = |name: &str| if name.starts_with('{') { "1" } else { name }.to_owned();
+            let path = route.path.split('/').map(segment).collect::<Vec<_>>().join("/");
+            for encoding in ["gzip", "br", "identity, gzip", "\"", "x"] {
+                let head = format!(
+                    "{method} {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: 2\r\n\
+                     connection: close\r\ncontent-encoding: {encoding}\r\n\r\n{{}}"
+                );
+                let response = raw(&gateway.address, head.as_bytes()).await;
+                assert!(response.starts_with("HTTP/1.1 415 "), "{method} {path}: {response}");
+                assert!(response.contains("unsupported_media_type"), "{response}");
+            }
+        }
+    }
+    assert_eq!(shortener.calls(), 0);
+}
+
 #[actix_web::test]
 async fn chunked_body_over_the_limit_is_rejected_and_the_connection_closed() {
     let shortener = Shortener::start();

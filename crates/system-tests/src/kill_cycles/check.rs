@@ -41,7 +41,7 @@ pub(super) async fn check(stack: &Stack, clients: &Clients, kills: &[Kill]) -> T
         violations: records.stale.iter().map(|stale| format!("stale: {stale}")).collect(),
         ..Totals::default()
     };
-    check_links(&mut database, &records, kills, &mut totals).await;
+    check_links(&mut database, &records, &mut totals).await;
     check_resolution(stack, &records, &mut totals).await;
     check_imports(&mut database, &records, &mut totals).await;
     check_limits(&mut database, &records, kills, &mut totals).await;
@@ -76,12 +76,7 @@ async fn wait_for_clicks(database: &mut PgConnection) {
 }
 
 /// The targets of the writers' links, and their events by type.
-async fn check_links(
-    database: &mut PgConnection,
-    records: &Records,
-    kills: &[Kill],
-    totals: &mut Totals,
-) {
+async fn check_links(database: &mut PgConnection, records: &Records, totals: &mut Totals) {
     let links: Vec<(i64, String)> = sqlx::query_as("SELECT id, original_url FROM urls")
         .fetch_all(&mut *database)
         .await
@@ -123,7 +118,7 @@ async fn check_links(
         if (0..3).any(|n| found[n] < least[n] || found[n] > most[n]) {
             let targets = targets_of_events(&mut *database, link.id).await;
             totals.violations.push(format!(
-                "events of {link:?}: {found:?} not in {least:?} to {most:?}; events: {targets:?}; kills: {kills:?}"
+                "events of {link:?}: {found:?} not in {least:?} to {most:?}; events: {targets:?}"
             ));
         }
     }

@@ -140,6 +140,10 @@ pub async fn run_tampered_round(
     tamper(&stack).await;
     let mut totals = check::check(&stack, &clients, &kills).await;
     totals.violations.extend(violations);
+    if !totals.violations.is_empty() {
+        totals.violations.push(format!("kills of this round: {kills:?}"));
+        stack.keep_folder();
+    }
     totals.cycles = cycles;
     for kill in &kills {
         *totals.kills.entry(kill.victim.kind().to_owned()).or_default() += 1;

@@ -104,7 +104,7 @@ fn check(clients: &Clients, index: usize, route: Route, began: Instant, response
     let stale = (!link.allows(state, began)).then(|| {
         let age = link.history.last().map(|(at, _)| began.saturating_duration_since(*at));
         format!(
-            "{} through {}: {state:?} instead of {:?}, acknowledged {age:?} before the request",
+            "{} through {} at {began:?}: {state:?} instead of {:?}, acknowledged {age:?} before the request",
             link.code,
             route.name(),
             link.current(),

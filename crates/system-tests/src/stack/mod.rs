@@ -205,6 +205,12 @@ impl Stack {
         }
     }
 
+    /// Leaves the folder with all logs and data, and prints its path.
+    pub fn keep_folder(&mut self) {
+        self.folder.disable_cleanup(true);
+        eprintln!("--- kept: {}", self.folder.path().display());
+    }
+
     /// Starts Redis again and waits until it responds.
     pub async fn start_redis(&mut self) {
         self.redis.start();
@@ -237,8 +243,7 @@ impl Drop for Stack {
             }
         }
         if std::env::var_os("LINNET_TEST_KEEP").is_some() {
-            self.folder.disable_cleanup(true);
-            eprintln!("--- kept: {}", self.folder.path().display());
+            self.keep_folder();
         }
         // nginx stops first and the stores last, each kind together. A graceful stop of nginx would
         // wait 10 s for the first request on a connection that a client opened in advance.

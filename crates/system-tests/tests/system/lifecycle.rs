@@ -258,3 +258,10 @@ async fn newer_schema_is_accepted() {
     let count: i64 = sqlx::query_scalar(versions).fetch_one(&mut database).await.unwrap();
     assert_eq!(count, 1);
 }
+
+#[tokio::test]
+async fn postgres_options_of_the_environment_have_no_effect() {
+    let builder = Stack::builder().env("PGOPTIONS", "-c default_transaction_read_only=on");
+    let stack = builder.start().await;
+    stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
+}
