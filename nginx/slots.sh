@@ -75,7 +75,7 @@ require() {
 case $# in
   0) create_missing; print_state; exit ;;
   2) ;;
-  *) die 64 'the arguments must be COLOR COUNT, such as `green 1`, or none' ;;
+  *) die 64 'the arguments must be COLOR COUNT, such as: green 1' ;;
 esac
 color=$1 count=$2
 case $color in
