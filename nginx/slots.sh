@@ -10,7 +10,7 @@
 # - nginx is not reloaded. A connection that it keeps leads to the old color for at most 2 s (linnet.conf.template).
 # - Each slot changes by one rename, so nginx finds every slot at any moment. A second run with the same arguments changes
 #   nothing, and a run after one that was killed ends its work.
-# - The slots of a color are spread evenly, because nginx tries the next slots when a connect fails.
+# - The slots of a color are spread evenly, so that after a failed connect nginx soon tries one of the other color.
 # - A color whose sockets are absent gets no slot.
 # - Slots that do not exist are created, pointing to blue. So the image's entrypoint runs this script too.
 #
