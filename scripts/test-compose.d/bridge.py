@@ -76,9 +76,10 @@ def sockets_serve_more_redirects_than_the_bridge(figure) -> None:
         wait(30, "the shortener with a TCP listener", lambda: is_healthy("shortener-green"))
         compose("up", "-d", "--no-build", "--no-deps", "nginx-bridge", files=files)
         site = f"http://{address_of(containers('nginx-bridge')[0], 'front')}:8080"
-        shorten("bridge")
-        wait(20, "a redirect over the bridge", lambda: http("/bridge", site=site)[0] == 302)
-        rounds = [{path: measure(path, "bridge") for path in PATHS} for _ in range(ROUNDS)]
+        code = f"bridge-{os.getpid()}"
+        shorten(code)
+        wait(20, "a redirect over the bridge", lambda: http(f"/{code}", site=site)[0] == 302)
+        rounds = [{path: measure(path, code) for path in PATHS} for _ in range(ROUNDS)]
     finally:
         compose("rm", "-fs", "nginx-bridge", "shortener-green", check=False, files=files)
         run("docker", "network", "rm", f"{os.environ['LINNET_PROJECT']}_edge", check=False)
