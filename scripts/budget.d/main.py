@@ -24,12 +24,10 @@ SYSTEM_MIB = 300
 RESERVED = {"acme": 16, "backup": 48}
 # They exit before the other services start.
 ONE_SHOT = ("preflight", "migrate")
-# The program and the command that prints its budget.
+# The program and the command that prints its budget. Green has the settings of blue (monitoring/tests/test_deployment.py).
 COMMANDS = {
     "gateway-blue": ("linnet-gateway", ["budget"]),
-    "gateway-green": ("linnet-gateway", ["budget"]),
     "shortener-blue": ("linnet-shortener", ["budget"]),
-    "shortener-green": ("linnet-shortener", ["budget"]),
     "worker": ("linnet-shortener", ["budget", "--worker"]),
 }
 
