@@ -41,7 +41,7 @@ class References(unittest.TestCase):
 class Files(unittest.TestCase):
     def test_compose_files_have_images_in_blocks_and_in_one_line(self) -> None:
         text = ("services:\n  a:\n    image: redis:8\n  b: {image: \"postgres:17\", user: x}\n  # image: c\n"
-                "  d:\n    image: ${LINNET_X:-linnet/x:development}\n  e:\n    image: ${E:-redis:8}\n")
+                "  d:\n    image: ${LINNET_B:-${LINNET_X:-linnet/x:development}}\n  e:\n    image: ${E:-redis:8}\n")
         self.assertEqual(list(images.compose_images(text)), [(3, "redis:8"), (4, "postgres:17"), (9, "${E:-redis:8}")])
 
     def test_dockerfiles_have_images_in_stages_arguments_and_copies(self) -> None:
