@@ -97,7 +97,8 @@ for group in resolve web; do
     point "$group-$index" "$(socket "$group" "$to")"
   done
 done
-# One address for the datagrams, to the color with more of the requests.
+# One address for the datagrams, to the color with more of the requests. nginx opens it once, and again when the gateway
+# at its end has stopped.
 if [ "$count" -ge 5 ]; then to=$color; else to=$other; fi
 point refusals "$(socket refusals "$to")"
 print_state
