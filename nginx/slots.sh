@@ -7,7 +7,7 @@
 #
 # In the container: docker exec NGINX sh /etc/nginx/slots.sh green 1
 #
-# - nginx is not reloaded. A connection that it keeps leads to the old color for at most 2 s (linnet.conf.template).
+# - nginx is not reloaded. A connection that it keeps leads to the old color for at most 1 s (linnet.conf.template).
 # - Each slot changes by one rename, so nginx finds every slot at any moment. A second run with the same arguments changes
 #   nothing, and a run after one that was killed ends its work.
 # - The slots of a color are spread evenly, so that after a failed connect nginx soon tries one of the other color.
@@ -97,7 +97,8 @@ for group in resolve web; do
     point "$group-$index" "$(socket "$group" "$to")"
   done
 done
-# One address for the datagrams, to the color with more of the requests.
+# One address for the datagrams, to the color with more of the requests. nginx opens it once, and again when the gateway
+# at its end has stopped.
 if [ "$count" -ge 5 ]; then to=$color; else to=$other; fi
 point refusals "$(socket refusals "$to")"
 print_state

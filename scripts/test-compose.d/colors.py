@@ -14,7 +14,7 @@ from startup import receiver_files
 
 # The load ends by a signal; this is its bound.
 LOAD_S = 600
-# The sum of keepalive_time and keepalive_timeout in nginx/linnet.conf.template, and a response.
+# keepalive_time and keepalive_timeout in nginx/linnet.conf.template are 1 s together.
 SWITCHED_WITHIN_S = 2.5
 ADMIN_PORTS = {"gateway": 9081, "shortener": 9082}
 

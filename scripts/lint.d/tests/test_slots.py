@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 SLOTS = ROOT / "nginx/slots.sh"
 GROUPS = {"resolve": "redirects", "web": "web"}
-# keepalive_time and keepalive_timeout in the template, and a request.
+# keepalive_time and keepalive_timeout in the template are 1 s together.
 SWITCHED_WITHIN_S = 2.5
 
 
