@@ -12,7 +12,7 @@ use crate::{certificate::CertificateError, names::Names, store::StoreError};
 /// The kind of a failure, a label of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub(crate) enum Reason {
     /// A name does not lead to this installation.
     Dns,
     /// The CA's server cannot be reached, or its certificate cannot be verified.
@@ -31,7 +31,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Dns,
         Self::Unreachable,
         Self::Refused,
@@ -42,7 +42,7 @@ impl Reason {
     ];
 
     /// The name, as in metrics and logs.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Dns => "dns",
             Self::Unreachable => "unreachable",
@@ -57,15 +57,15 @@ impl Reason {
 
 /// A failed attempt, as it is logged, stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// When it failed.
-    pub at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
     /// The kind.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// One sentence with the specifics.
-    pub detail: String,
+    pub(crate) detail: String,
     /// The names that were wanted.
-    pub names: Names,
+    pub(crate) names: Names,
 }
 
 /// Why an attempt failed.
@@ -116,7 +116,7 @@ impl AttemptError {
                 reason_of(problem.r#type.as_deref(), problem.status)
             }
             Self::Acme(instant_acme::Error::Timeout(_)) | Self::TimedOut(_) => Reason::TimedOut,
-            Self::Acme(instant_acme::Error::Other(_) | instant_acme::Error::Hyper(_)) => {
+            Self::Acme(instant_acme::Error::Other(_)) => {
                 Reason::Unreachable
             }
             Self::Validation { .. } => Reason::Refused,

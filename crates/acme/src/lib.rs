@@ -6,12 +6,13 @@
 //! - While a certificate is valid and covers all names, no order is made before its renewal is due.
 //! - Failed orders have a budget: 1, 10 and 100 minutes apart, then once a day. It survives restarts.
 //!
-//! `sidecar` has the loop, [`schedule`] its decisions (pure functions of the clock and the state), `store` the files.
+//! `sidecar` has the loop, `schedule` its decisions (pure functions of the clock and the state), `store` the files.
 
 mod authority;
 mod certificate;
 pub mod cli;
 mod failure;
+mod in_use;
 mod metrics;
 mod names;
 mod order;
@@ -19,7 +20,7 @@ mod placeholder;
 mod probe;
 mod readiness;
 mod release;
-pub mod schedule;
+mod schedule;
 pub mod settings;
 mod sidecar;
 mod snapshot;

@@ -114,8 +114,3 @@ async fn refusal(order: &mut Order) -> Option<AttemptError> {
     }
     None
 }
-
-/// Whether a certificate may be named as replaced: CAs require a common name.
-pub(crate) fn overlaps(names: &Names, certificate: &Certificate) -> bool {
-    names.intersection(&certificate.names).next().is_some()
-}

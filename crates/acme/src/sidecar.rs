@@ -5,8 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, TimeDelta, Utc};
-use instant_acme::{Account, CertificateIdentifier};
+use chrono::{TimeDelta, Utc};
 use linnet_platform::{
     backoff::jittered,
     clock::Clock,
@@ -16,21 +15,21 @@ use linnet_platform::{
 use linnet_telemetry::{AdminState, Telemetry};
 
 use crate::{
-    authority::{Authority, identifier, renewal_window},
-    certificate::Certificate,
+    authority::{Authority, renewal_window},
     failure::AttemptError,
+    in_use::InUse,
     metrics,
     names::{Names, listed},
-    order::{Wish, order, overlaps},
+    order::{Wish, order},
     placeholder::placeholder,
-    probe::{ChallengeFile, probe},
+    probe::{ChallengeFile, ProbeResult, probe},
     readiness::AcmeReadiness,
     release::SERVICE,
     schedule::{Cause, Decision, Situation},
     settings::{AcmeSettings, Settings},
     snapshot::Shared,
     state::{self, State},
-    store::{Installed, Store},
+    store::{Issued, Store},
 };
 
 /// Longest wait at shutdown for a running scrape, in seconds.
@@ -177,15 +176,7 @@ impl Sidecar {
     }
 
     fn situation<'a>(&'a self, in_use: &'a InUse) -> Situation<'a> {
-        Situation {
-            now: Utc::now(),
-            wanted: &self.wanted,
-            certificate: in_use.certificate.as_ref(),
-            version: in_use.version,
-            is_of_this_ca: in_use.is_of_this_ca,
-            state: &self.state,
-            retry: self.settings.retry(),
-        }
+        in_use.situation(Utc::now(), &self.wanted, &self.state, self.settings.retry())
     }
 
     /// Asks the CA twice a day when it suggests to renew. A failure has no effect: the next one is due soon enough.
@@ -243,11 +234,11 @@ impl Sidecar {
         Ok(Done { version, names, problems: reachable.problems })
     }
 
-    async fn reachable(&self) -> Result<crate::probe::ProbeResult, AttemptError> {
+    async fn reachable(&self) -> Result<ProbeResult, AttemptError> {
         let settings = &self.settings;
         if !settings.probe {
             let usable = self.wanted.clone();
-            return Ok(crate::probe::ProbeResult { usable, problems: Vec::new() });
+            return Ok(ProbeResult { usable, problems: Vec::new() });
         }
         let address = Some(settings.probe_address.as_str()).filter(|address| !address.is_empty());
         let result = probe(&settings.challenges, address, &self.wanted).await;
@@ -258,13 +249,13 @@ impl Sidecar {
         &self,
         names: &Names,
         in_use: &InUse,
-    ) -> Result<crate::store::Issued, AttemptError> {
+    ) -> Result<Issued, AttemptError> {
         let settings = &self.settings;
         let account = self.authority.account(&self.store).await?;
         let mut wish = Wish {
             names,
             profile: &settings.profile,
-            replaces: replaced(&account, names, in_use).await,
+            replaces: in_use.replaced(&account, names).await,
             challenges: &settings.challenges,
             directory: settings.directory_url(),
             is_trusted: !settings.is_staging(),
@@ -349,73 +340,4 @@ struct Done {
     version: u64,
     names: Names,
     problems: Vec<String>,
-}
-
-/// The certificate in use, as far as the schedule needs it.
-pub(crate) struct InUse {
-    /// Whether nginx has a certificate, if only a placeholder.
-    pub(crate) is_installed: bool,
-    pub(crate) version: u64,
-    /// The certificate, if a CA issued it and it can be parsed.
-    pub(crate) certificate: Option<Certificate>,
-    pub(crate) is_of_this_ca: bool,
-}
-
-impl InUse {
-    pub(crate) fn new(installed: Option<Installed>, directory: &str) -> Self {
-        let Some(installed) = installed else {
-            return Self {
-                is_installed: false,
-                version: 0,
-                certificate: None,
-                is_of_this_ca: false,
-            };
-        };
-        if let Err(error) = &installed.certificate {
-            tracing::error!(%error, version = installed.version, "certificate in use is damaged");
-        }
-        Self {
-            is_installed: installed.certificate.is_ok(),
-            version: installed.version,
-            is_of_this_ca: installed.directory.as_deref() == Some(directory),
-            certificate: installed
-                .certificate
-                .ok()
-                .filter(|_| installed.directory.is_some()),
-        }
-    }
-}
-
-/// The certificate that an order replaces: only for a CA with renewal information, which does not count such orders.
-async fn replaced(
-    account: &Account,
-    names: &Names,
-    in_use: &InUse,
-) -> Option<CertificateIdentifier<'static>> {
-    let certificate = in_use.certificate.as_ref().filter(|_| in_use.is_of_this_ca)?;
-    if !overlaps(names, certificate) {
-        return None;
-    }
-    let id = identifier(certificate)?;
-    // A CA that has no renewal information, or none for this certificate, refuses an order that names it.
-    account.renewal_info(&id).await.is_ok().then_some(id)
-}
-
-/// The next renewal, for `linnet-acme status`.
-pub(crate) fn renewal_of(
-    settings: &AcmeSettings,
-    wanted: &Names,
-    in_use: &InUse,
-    state: &State,
-) -> Option<DateTime<Utc>> {
-    let situation = Situation {
-        now: Utc::now(),
-        wanted,
-        certificate: in_use.certificate.as_ref(),
-        version: in_use.version,
-        is_of_this_ca: in_use.is_of_this_ca,
-        state,
-        retry: settings.retry(),
-    };
-    situation.renewal()
 }

@@ -17,32 +17,32 @@ const JITTER: f64 = 0.2;
 /// The state. A file from an older release lacks newer fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct State {
+pub(crate) struct State {
     /// Failures since the last success.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// The latest failure since the last success.
-    pub last_failure: Option<Failure>,
+    pub(crate) last_failure: Option<Failure>,
     /// When the next attempt is due, after a failure.
-    pub next_attempt: Option<DateTime<Utc>>,
+    pub(crate) next_attempt: Option<DateTime<Utc>>,
     /// When the last certificate was installed.
-    pub last_success: Option<DateTime<Utc>>,
+    pub(crate) last_success: Option<DateTime<Utc>>,
     /// When the CA suggests to renew the certificate in use.
-    pub window: Option<RenewalWindow>,
+    pub(crate) window: Option<RenewalWindow>,
     /// When the CA was last asked for that.
-    pub window_checked: Option<DateTime<Utc>>,
+    pub(crate) window_checked: Option<DateTime<Utc>>,
     /// The place of the renewal in its window: a random number from 0 to 1 for each certificate.
-    pub position: f64,
+    pub(crate) position: f64,
 }
 
 /// The CA's suggestion (RFC 9773).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RenewalWindow {
+pub(crate) struct RenewalWindow {
     /// The folder of the certificate that it is for.
-    pub version: u64,
+    pub(crate) version: u64,
     /// Its begin.
-    pub start: DateTime<Utc>,
+    pub(crate) start: DateTime<Utc>,
     /// Its end.
-    pub end: DateTime<Utc>,
+    pub(crate) end: DateTime<Utc>,
 }
 
 impl State {

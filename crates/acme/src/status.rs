@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Utc};
 
 use crate::{
+    in_use::InUse,
     names::listed,
     settings::AcmeSettings,
-    sidecar::{InUse, renewal_of},
     state::{self, State},
     store::{Store, StoreError},
 };
@@ -45,7 +45,7 @@ pub(crate) fn status(settings: &AcmeSettings, now: DateTime<Utc>) -> Result<(Str
             is_good = left > 0.0 && missing.is_empty() && in_use.is_of_this_ca;
         }
     }
-    if let Some(renewal) = renewal_of(settings, &wanted, &in_use, &state) {
+    if let Some(renewal) = in_use.situation(now, &wanted, &state, settings.retry()).renewal() {
         let source = match state.window.filter(|window| window.version == in_use.version) {
             Some(window) => {
                 format!("the CA suggests {} to {}", shown(window.start), shown(window.end))
