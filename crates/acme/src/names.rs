@@ -63,7 +63,7 @@ fn is_label(label: &str) -> bool {
 
 /// Why a names file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum NamesFileError {
+pub(crate) enum NamesFileError {
     /// It cannot be read.
     #[error("must be a readable file")]
     Unreadable(#[from] io::Error),
