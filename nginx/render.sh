@@ -209,10 +209,10 @@ fi
 # --- TLS -------------------------------------------------------------------------------------------------------------
 LINNET_NGINX_TLS_SETTINGS='' LINNET_NGINX_TLS_HTTP='' LINNET_NGINX_PLAIN_SERVER='' LINNET_NGINX_HSTS_HEADER='' LINNET_NGINX_BULK_BUFFER=''
 case $LINNET_NGINX_TLS in
-  on) ;;
-  off) ;;
+  on | off) ;;
   *) bad "LINNET_NGINX_TLS must be on or off: $LINNET_NGINX_TLS" ;;
 esac
+# shellcheck disable=SC2089 # the quotes are nginx's
 if [ "$LINNET_NGINX_TLS" = on ]; then
   case $LINNET_NGINX_TLS_PORT in '' | *[!0-9]*) bad "LINNET_NGINX_TLS_PORT must be a port: $LINNET_NGINX_TLS_PORT" ;; esac
   : "${LINNET_NGINX_OPENSSL:=$(nginx -V 2>&1 | sed -n 's/^built with OpenSSL \([0-9.]*\).*/\1/p; s/.*(running with OpenSSL \([0-9.]*\).*/\1/p' | tail -n 1)}"
@@ -229,6 +229,7 @@ if [ "$LINNET_NGINX_TLS" = on ]; then
   LINNET_NGINX_LISTEN_LINES=$(each "    listen %s ssl $http2 default_server $LINNET_NGINX_LISTEN_OPTIONS;" "$LINNET_NGINX_TLS_LISTEN")
   hsts=''
   if [ "$LINNET_NGINX_HSTS" != off ]; then
+    # shellcheck disable=SC2016 # nginx's variable
     LINNET_NGINX_HSTS_HEADER='add_header Strict-Transport-Security $linnet_hsts always;'
     # The file belongs to the certificate, so HSTS follows it without a reload. The cache saves a system call a request.
     hsts="open_file_cache max=8 inactive=1h;
@@ -242,7 +243,7 @@ if [ "$LINNET_NGINX_TLS" = on ]; then
   LINNET_NGINX_TLS_HTTP="# A path with a variable makes nginx read the files at a handshake, not at its start: nginx starts before they exist, and
 # a swapped symlink needs no reload.
 map \$ssl_server_name \$linnet_certificate { default \"$LINNET_NGINX_CERTIFICATE\"; }"
-  # Mozilla's guideline 6.0, intermediate. Neither OCSP nor DH parameters: nobody uses them any more. Tickets stay on,
+  # Mozilla's guideline 6.0, intermediate. There is neither OCSP nor a DH parameter, because clients use neither. Tickets stay on,
   # their keys rotate in the shared cache. The bounds keep a connection's memory small (nginx/README.md).
   LINNET_NGINX_TLS_SETTINGS="ssl_certificate \"\$linnet_certificate/cert.pem\";
     ssl_certificate_key \"\$linnet_certificate/key.pem\";
@@ -280,6 +281,7 @@ $plain
   LINNET_NGINX_BULK_BUFFER='client_body_buffer_size 32k;'
 fi
 
+# shellcheck disable=SC2090
 export LINNET_NGINX_TLS_SETTINGS LINNET_NGINX_TLS_HTTP LINNET_NGINX_PLAIN_SERVER LINNET_NGINX_HSTS_HEADER LINNET_NGINX_BULK_BUFFER
 export LINNET_NGINX_REFUSAL_LOG LINNET_NGINX_STATUS_SERVER LINNET_NGINX_GRAFANA_LOCATION
 export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \

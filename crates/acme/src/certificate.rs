@@ -1,4 +1,4 @@
-//! What a certificate says: its names, its life, and whether it belongs to a key.
+//! The content of a certificate: its names, its life, and its key.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The certificate in use, as far as the schedule needs it.
+//! The certificate in use, reduced to what the schedule needs.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl InUse {
         }
     }
 
-    /// What the schedule decides from.
+    /// The input of the schedule.
     pub(crate) fn situation<'a>(
         &'a self,
         now: DateTime<Utc>,

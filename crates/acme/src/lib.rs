@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - nginx always finds a complete pair: `live` is a symlink, and one rename moves it to a new folder.
-//! - Whatever fails, the certificate in use stays.
+//! - A failure never replaces or removes the certificate in use.
 //! - While a certificate is valid and covers all names, no order is made before its renewal is due.
 //! - Failed orders have a budget: 1, 10 and 100 minutes apart, then once a day. It survives restarts.
 //!

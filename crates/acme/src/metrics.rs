@@ -11,58 +11,60 @@ use crate::{
 
 type Read = fn(&Snapshot, DateTime<Utc>) -> Option<f64>;
 
+/// Name, description and value.
+const GAUGES: [(&str, &str, Read); 9] = [
+    (
+        "linnet_acme_certificate_not_after_timestamp",
+        "End of the life of the certificate in use, in seconds since 1970.",
+        |snapshot, _| snapshot.certificate.as_ref().map(|c| seconds(c.not_after)),
+    ),
+    (
+        "linnet_acme_certificate_life_left_ratio",
+        "Part of the life of the certificate in use that is left, from 0 to 1; 0 without one.",
+        |snapshot, now| {
+            Some(snapshot.certificate.as_ref().map_or(0.0, |c| c.fraction_left(now)))
+        },
+    ),
+    (
+        "linnet_acme_certificate_issued",
+        "Certificate in use: 1 a CA issued it, 0 it is a placeholder or missing.",
+        |snapshot, _| Some(f64::from(u8::from(snapshot.is_trusted))),
+    ),
+    (
+        "linnet_acme_missing_names",
+        "Names that the settings list and the certificate in use lacks.",
+        |snapshot, _| Some(count(snapshot.missing_names as u64)),
+    ),
+    (
+        "linnet_acme_last_success_timestamp",
+        "Time at which the certificate in use was installed, in seconds since 1970.",
+        |snapshot, _| snapshot.state.last_success.map(seconds),
+    ),
+    (
+        "linnet_acme_renewal_timestamp",
+        "Time of the next renewal, in seconds since 1970.",
+        |snapshot, _| snapshot.renewal.map(seconds),
+    ),
+    (
+        "linnet_acme_renewal_window_start_timestamp",
+        "Begin of the renewal window that the CA suggests, in seconds since 1970.",
+        |snapshot, _| snapshot.state.window.map(|window| seconds(window.start)),
+    ),
+    (
+        "linnet_acme_renewal_window_end_timestamp",
+        "End of the renewal window that the CA suggests, in seconds since 1970.",
+        |snapshot, _| snapshot.state.window.map(|window| seconds(window.end)),
+    ),
+    (
+        "linnet_acme_consecutive_failures",
+        "Failed attempts to order a certificate since the last success.",
+        |snapshot, _| Some(f64::from(snapshot.state.failures)),
+    ),
+];
+
 /// Registers the metrics. A value that does not exist yet has no series.
 pub(crate) fn register(meter: &Meter, shared: &Shared, clock: Clock) {
-    let gauges: [(&'static str, &'static str, Read); 9] = [
-        (
-            "linnet_acme_certificate_not_after_timestamp",
-            "End of the life of the certificate in use, in seconds since 1970.",
-            |snapshot, _| snapshot.certificate.as_ref().map(|c| seconds(c.not_after)),
-        ),
-        (
-            "linnet_acme_certificate_life_left_ratio",
-            "Part of the life of the certificate in use that is left, from 0 to 1; 0 without one.",
-            |snapshot, now| {
-                Some(snapshot.certificate.as_ref().map_or(0.0, |c| c.fraction_left(now)))
-            },
-        ),
-        (
-            "linnet_acme_certificate_issued",
-            "Certificate in use: 1 a CA issued it, 0 it is a placeholder or missing.",
-            |snapshot, _| Some(f64::from(u8::from(snapshot.is_trusted))),
-        ),
-        (
-            "linnet_acme_missing_names",
-            "Names that the settings list and the certificate in use lacks.",
-            |snapshot, _| Some(count(snapshot.missing_names as u64)),
-        ),
-        (
-            "linnet_acme_last_success_timestamp",
-            "Time at which the certificate in use was installed, in seconds since 1970.",
-            |snapshot, _| snapshot.state.last_success.map(seconds),
-        ),
-        (
-            "linnet_acme_renewal_timestamp",
-            "Time of the next renewal, in seconds since 1970.",
-            |snapshot, _| snapshot.renewal.map(seconds),
-        ),
-        (
-            "linnet_acme_renewal_window_start_timestamp",
-            "Begin of the renewal window that the CA suggests, in seconds since 1970.",
-            |snapshot, _| snapshot.state.window.map(|window| seconds(window.start)),
-        ),
-        (
-            "linnet_acme_renewal_window_end_timestamp",
-            "End of the renewal window that the CA suggests, in seconds since 1970.",
-            |snapshot, _| snapshot.state.window.map(|window| seconds(window.end)),
-        ),
-        (
-            "linnet_acme_consecutive_failures",
-            "Failed attempts to order a certificate since the last success.",
-            |snapshot, _| Some(f64::from(snapshot.state.failures)),
-        ),
-    ];
-    for (name, description, read) in gauges {
+    for (name, description, read) in GAUGES {
         let shared = shared.clone();
         let mut gauge = meter.f64_observable_gauge(name).with_description(description);
         if name.ends_with("_timestamp") {

@@ -17,7 +17,7 @@ use crate::{
     store::Issued,
 };
 
-/// What is ordered, and of whom.
+/// The content of an order.
 pub(crate) struct Wish<'a> {
     pub(crate) names: &'a Names,
     /// The certificate profile, if the CA offers it; empty for none.

@@ -1,7 +1,7 @@
 //! Checks over HTTP that a name leads to this installation, before a CA does: its failed validations are limited.
 //!
 //! Only a definite result prevents an order: the name has no address, or another server responds. A machine that cannot
-//! connect to its own public address is common (networks without hairpin NAT), and says nothing about the DNS.
+//! connect to its own public address is common (networks without hairpin NAT), and proves nothing about the DNS.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ const MAX_ADDRESSES: usize = 8;
 /// Largest response that is read.
 const MAX_BYTES: u64 = 8 * 1024;
 /// How long unclear results are repeated: nginx starts after this process, and may still be starting.
-const PATIENCE: Duration = Duration::from_secs(60);
+const UNCLEAR_TIMEOUT: Duration = Duration::from_secs(60);
 /// Wait between two repetitions.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -100,7 +100,7 @@ pub(crate) async fn probe(
     let token = format!("linnet-probe-{:032x}", rand::random::<u128>());
     let content = format!("{:032x}", rand::random::<u128>());
     let _file = ChallengeFile::write(challenges, &token, &content)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + UNCLEAR_TIMEOUT;
     let probes = names.iter().map(async |name| {
         loop {
             let found = find(name, address, &token, &content).await;
@@ -158,7 +158,7 @@ async fn find(name: &DnsName, address: Option<&str>, token: &str, content: &str)
     best
 }
 
-/// Whether the resolver says that the name does not exist, and not that it could not find out.
+/// Whether the name does not exist, in contrast to a resolver that could not find out.
 fn is_absent(error: &std::io::Error) -> bool {
     let text = error.to_string();
     ["Name or service not known", "No address associated with hostname", "Name does not resolve"]

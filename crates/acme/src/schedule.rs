@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(12 * 3_600);
 /// The same as a part of the certificate's life.
 const PAUSE: f64 = 1.0 / 10.0;
 
-/// What a decision depends on.
+/// The input of a decision.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Situation<'a> {
     /// The time.
@@ -40,7 +40,7 @@ pub(crate) struct Situation<'a> {
     pub(crate) version: u64,
     /// Whether it is of the CA of the settings.
     pub(crate) is_of_this_ca: bool,
-    /// What happened so far.
+    /// Failures, successes, and the suggestion of the CA.
     pub(crate) state: &'a State,
     /// The first wait after a failure.
     pub(crate) retry: Duration,
@@ -59,7 +59,7 @@ pub(crate) enum Cause {
     Renewal,
 }
 
-/// What to do now.
+/// The result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// Order a certificate.

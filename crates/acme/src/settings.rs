@@ -220,7 +220,7 @@ mod tests {
             ("ACME__NAMES", "*.example.com"),
             ("ACME__DIRECTORY", "http://ca.example/directory"),
             ("ACME__CA_FILE", "/nonexistent/ca.pem"),
-            ("ACME__EMAIL", "nobody"),
+            ("ACME__EMAIL", "no address"),
             ("ACME__PROFILE", "a b"),
             ("ACME__CERTIFICATES", "certificates"),
             ("ACME__CHALLENGES", ""),

@@ -1,4 +1,4 @@
-//! What metrics and readiness show, shared between the renewal task and the admin listener.
+//! The values of metrics and readiness, shared between the renewal task and the admin listener.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use linnet_platform::lock::MutexExt as _;
 
 use crate::{certificate::Certificate, failure::Reason, state::State};
 
-/// What metrics and readiness show.
+/// The values of metrics and readiness.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     /// Whether nginx has a certificate, if only a placeholder.

@@ -1,4 +1,4 @@
-//! What the process remembers across restarts: failures, the next attempt, and the CA's suggested renewal time.
+//! State that survives a restart: failures, the next attempt, and the CA's suggested renewal time.
 
 use std::time::Duration;
 

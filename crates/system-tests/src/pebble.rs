@@ -19,10 +19,13 @@ use crate::{
 /// The name that Pebble refuses.
 pub const BLOCKED: &str = "blocked.example.com";
 
+/// Pebble's name server.
+const NAME_SERVER: &str = "pebble-challtestsrv";
+
 /// Longest wait for Pebble to accept connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A running Pebble with its name server. It forgets accounts and certificates when it stops.
+/// A running Pebble with its name server. Its accounts and certificates are lost when it stops.
 #[derive(Debug)]
 pub struct Pebble {
     folder: PathBuf,
@@ -48,20 +51,7 @@ impl Pebble {
         std::fs::create_dir_all(&folder).expect("a folder");
         let certificates = Certificates::create(folder.join("tls"));
         let (port, dns) = (free_port(), free_port());
-        let names = spawn(
-            &folder,
-            "pebble-challtestsrv",
-            &[
-                ("-dns01", format!("127.0.0.1:{dns}")),
-                ("-management", format!("127.0.0.1:{}", free_port())),
-                ("-defaultIPv4", "127.0.0.1".to_owned()),
-                ("-defaultIPv6", String::new()),
-                ("-http01", String::new()),
-                ("-https01", String::new()),
-                ("-tlsalpn01", String::new()),
-            ],
-            &BTreeMap::new(),
-        );
+        let names = spawn(&folder, NAME_SERVER, &name_server_arguments(dns), &BTreeMap::new());
         let tls = certificates.folder();
         let profile = json!({"description": "a test", "validityPeriod": options.life_s});
         let config = json!({"pebble": {
@@ -141,26 +131,48 @@ impl Pebble {
     }
 }
 
+/// The arguments of a name server for which every name is 127.0.0.1, and which serves nothing else.
+fn name_server_arguments(dns: u16) -> Vec<(&'static str, String)> {
+    let help = std::process::Command::new(program(NAME_SERVER)).arg("-h").output();
+    let help = help.expect("the package pebble: scripts/install-packages pebble");
+    let help = String::from_utf8_lossy(&help.stderr).into_owned();
+    // Version 2.10 renamed it.
+    let listen = if help.contains("-dns01 ") { "-dns01" } else { "-dnsserver" };
+    let all = [
+        (listen, format!("127.0.0.1:{dns}")),
+        ("-management", format!("127.0.0.1:{}", free_port())),
+        ("-defaultIPv4", "127.0.0.1".to_owned()),
+        ("-defaultIPv6", String::new()),
+        ("-http01", String::new()),
+        ("-https01", String::new()),
+        ("-tlsalpn01", String::new()),
+        ("-doh", String::new()),
+    ];
+    all.into_iter().filter(|(flag, _)| help.contains(&format!("{flag} "))).collect()
+}
+
+/// The path of a program of Pebble. `LINNET_PEBBLE_DIR` is the folder of another version than that in `PATH`.
+fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("LINNET_PEBBLE_DIR");
+    folder.map_or_else(|| PathBuf::from(name), |folder| PathBuf::from(folder).join(name))
+}
+
 fn spawn(
     folder: &Path,
-    program: &str,
+    name: &str,
     arguments: &[(&str, String)],
     env: &BTreeMap<String, String>,
 ) -> Process {
     Process::spawn(Spec {
-        name: program.to_owned(),
-        // `LINNET_PEBBLE_DIR`: another version than that in PATH.
-        program: std::env::var_os("LINNET_PEBBLE_DIR").map_or_else(
-            || PathBuf::from(program),
-            |folder| PathBuf::from(folder).join(program),
-        ),
+        name: name.to_owned(),
+        program: program(name),
         args: arguments
             .iter()
             .flat_map(|(name, value)| [(*name).to_owned(), value.clone()])
             .collect(),
         env: env.clone(),
         stop_signal: Signal::TERM,
-        log: folder.join(format!("{program}.log")),
+        log: folder.join(format!("{name}.log")),
         admin: None,
         memory_limit: None,
     })

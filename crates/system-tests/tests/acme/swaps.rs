@@ -49,6 +49,7 @@ fn nginx_version() -> String {
 
 /// 200 swaps while clients make full handshakes and use open connections. nginx before 1.27.4 fails the handshakes that
 /// straddle a swap, a few in ten thousand.
+// Long because the load, the swaps and the counts belong together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swaps_under_load_break_no_connection() {
     let site = Site::start(90 * DAY_S).await;
