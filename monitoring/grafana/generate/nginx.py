@@ -105,7 +105,7 @@ TLS = Row(
         ),
         stat(
             "Expires",
-            "End of the certificate's life.",
+            "End of the certificate's life. In the past: clients refuse every connection.",
             "dateTimeFromNow",
             "1000 * min(linnet_acme_certificate_not_after_timestamp_seconds)",
         ),
