@@ -221,7 +221,7 @@ impl Sidecar {
         let Some(names) = names else {
             return Err(AttemptError::Dns(reachable.problems.join("; ")));
         };
-        tracing::info!(cause = ?cause, names = listed(&names), "certificate ordered");
+        tracing::info!(cause = ?cause, names = listed(&names), "order due");
         let issued = match self.order_once(&names, in_use).await {
             Err(error) if error.is_unknown_account() => {
                 tracing::warn!("the CA does not know the account; a new one is created");
@@ -261,6 +261,8 @@ impl Sidecar {
             is_trusted: !settings.is_staging(),
             timeout: settings.order_timeout(),
         };
+        let replaces = wish.replaces.is_some();
+        tracing::info!(names = listed(names), replaces, "certificate ordered");
         match order(&account, &wish).await {
             Err(error) if error.is_already_replaced() => {
                 wish.replaces = None;
