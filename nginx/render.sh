@@ -34,6 +34,15 @@
 #   LINNET_NGINX_STATUS_LISTEN     address of /stub_status for the metrics exporter (none); keep it private
 #   LINNET_NGINX_GRAFANA           Grafana's `host:port` for /grafana/ (none); nginx also runs while Grafana is down
 #   LINNET_NGINX_RESOLVER          name server for Grafana's host name (127.0.0.11)
+#   LINNET_NGINX_TLS               `on` serves HTTPS, and redirects LINNET_NGINX_LISTEN to it; `off` if another proxy does (off)
+#   LINNET_NGINX_TLS_LISTEN        addresses of HTTPS, comma-separated (8443)
+#   LINNET_NGINX_TLS_PORT          the public port of HTTPS, for the redirects (443)
+#   LINNET_NGINX_CERTIFICATE       folder with cert.pem and key.pem, read at each handshake: a changed symlink takes
+#                                  effect without a reload (/certificates/live)
+#   LINNET_NGINX_CHALLENGES        folder whose .well-known/acme-challenge/ is served over HTTP (/challenges)
+#   LINNET_NGINX_HSTS              value of Strict-Transport-Security, once the folder has a file `hsts`; `off` for none
+#                                  (max-age=63072000)
+#   LINNET_NGINX_OPENSSL           version of OpenSSL, such as 3.5.1 (that of the nginx in PATH)
 #   LINNET_NGINX_TEMPLATE          (linnet.conf.template next to this script, or in /etc/nginx)
 #   LINNET_NGINX_OUT               (/etc/nginx/conf.d/linnet.conf)
 set -eu
@@ -104,6 +113,8 @@ fi
 : "${LINNET_NGINX_ACCESS_LOG:=/dev/stdout}" "${LINNET_NGINX_ERROR_LEVEL:=alert}" "${LINNET_NGINX_TMP:=/tmp}"
 : "${LINNET_NGINX_REFUSALS:=}"
 : "${LINNET_NGINX_STATUS_LISTEN:=}" "${LINNET_NGINX_GRAFANA:=}" "${LINNET_NGINX_RESOLVER:=127.0.0.11}"
+: "${LINNET_NGINX_TLS:=off}" "${LINNET_NGINX_TLS_LISTEN:=8443}" "${LINNET_NGINX_TLS_PORT:=443}" "${LINNET_NGINX_HSTS:=max-age=63072000}"
+: "${LINNET_NGINX_CERTIFICATE:=/certificates/live}" "${LINNET_NGINX_CHALLENGES:=/challenges}"
 : "${LINNET_NGINX_OUT:=/etc/nginx/conf.d/linnet.conf}"
 if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
   LINNET_NGINX_TEMPLATE=$(dirname "$0")/linnet.conf.template
@@ -112,11 +123,15 @@ fi
 
 for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS WORKER_CONNECTIONS GATEWAY_REQUESTS GATEWAY_CONNECTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE \
   API_RATE API_BURST API_SITE_RATE API_SITE_BURST \
-  RESOLVE_RATE RESOLVE_BURST RESOLVE_SITE_RATE RESOLVE_SITE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL REFUSALS STATUS_LISTEN GRAFANA RESOLVER; do
+  RESOLVE_RATE RESOLVE_BURST RESOLVE_SITE_RATE RESOLVE_SITE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL REFUSALS STATUS_LISTEN GRAFANA RESOLVER \
+  TLS TLS_LISTEN TLS_PORT; do
   eval "check LINNET_NGINX_$name \"\$LINNET_NGINX_$name\""
 done
 check_file LINNET_NGINX_ACCESS_LOG "$LINNET_NGINX_ACCESS_LOG"
 check_file LINNET_NGINX_TMP "$LINNET_NGINX_TMP"
+check_file LINNET_NGINX_CERTIFICATE "$LINNET_NGINX_CERTIFICATE"
+check_file LINNET_NGINX_CHALLENGES "$LINNET_NGINX_CHALLENGES"
+check_file LINNET_NGINX_HSTS "$LINNET_NGINX_HSTS"
 
 LINNET_NGINX_RESOLVE_SERVERS=$(each '    server %s max_fails=0;' "$LINNET_NGINX_RESOLVE")
 LINNET_NGINX_GATEWAY_SERVERS=$(each "    server %s max_fails=0 max_conns=$connections_each;" "$LINNET_NGINX_GATEWAY")
@@ -152,12 +167,21 @@ limit_req_zone \$linnet_site_key zone=linnet_resolve_site:1m rate=$LINNET_NGINX_
         limit_req zone=linnet_resolve_site burst=$LINNET_NGINX_RESOLVE_SITE_BURST nodelay;"
 fi
 
+# number VERSION: prints a version as one number.
+number() (
+  set -f
+  IFS=.
+  # Splitting the version is the purpose.
+  # shellcheck disable=SC2086
+  set -- $1
+  case ${1:-0}${2:-0}${3:-0} in *[!0-9]*) echo 0 ;; *) echo $(( ${1:-0} * 1000000 + ${2:-0} * 1000 + ${3:-0} )) ;; esac
+)
+: "${LINNET_NGINX_VERSION:=$(nginx -v 2>&1 | sed -n 's|.*nginx/\([0-9.]*\).*|\1|p')}"
+version=$(number "$LINNET_NGINX_VERSION")
+
 # A head of thousands of short headers takes ten times its size. Older versions cannot limit their number.
-: "${LINNET_NGINX_VERSION:=$(nginx -v 2>&1 | sed -n 's|.*nginx/||p')}"
-case $LINNET_NGINX_VERSION in
-  '' | 0.* | 1.[0-9].* | 1.[12][0-9].*) LINNET_NGINX_MAX_HEADERS='# max_headers needs nginx 1.30.' ;;
-  *)                                    LINNET_NGINX_MAX_HEADERS='max_headers 100;' ;;
-esac
+LINNET_NGINX_MAX_HEADERS='# max_headers needs nginx 1.30.'
+if [ "$version" -ge 1030000 ]; then LINNET_NGINX_MAX_HEADERS='max_headers 100;'; fi
 
 LINNET_NGINX_REFUSAL_LOG=''
 if [ -n "$LINNET_NGINX_REFUSALS" ]; then
@@ -197,6 +221,83 @@ limit_req_zone \$linnet_limit_key zone=linnet_grafana:1m rate=50r/s;"
     location = /grafana { return 308 /grafana/; }"
 fi
 
+# --- TLS -------------------------------------------------------------------------------------------------------------
+LINNET_NGINX_TLS_SETTINGS='' LINNET_NGINX_TLS_HTTP='' LINNET_NGINX_PLAIN_SERVER='' LINNET_NGINX_HSTS_HEADER='' LINNET_NGINX_BULK_BUFFER=''
+case $LINNET_NGINX_TLS in
+  on | off) ;;
+  *) bad "LINNET_NGINX_TLS must be on or off: $LINNET_NGINX_TLS" ;;
+esac
+# shellcheck disable=SC2089 # the quotes are nginx's
+if [ "$LINNET_NGINX_TLS" = on ]; then
+  case $LINNET_NGINX_TLS_PORT in '' | *[!0-9]*) bad "LINNET_NGINX_TLS_PORT must be a port: $LINNET_NGINX_TLS_PORT" ;; esac
+  : "${LINNET_NGINX_OPENSSL:=$(nginx -V 2>&1 | sed -n 's/^built with OpenSSL \([0-9.]*\).*/\1/p; s/.*(running with OpenSSL \([0-9.]*\).*/\1/p' | tail -n 1)}"
+  # nginx refuses to start with a curve that OpenSSL lacks.
+  curves=X25519:prime256v1:secp384r1
+  if [ "$(number "$LINNET_NGINX_OPENSSL")" -ge 3005000 ]; then curves=X25519MLKEM768:$curves; fi
+  http2='' http2_line='http2 on;'
+  if [ "$version" -lt 1025001 ]; then http2=http2 http2_line='# HTTP/2 is an option of listen before nginx 1.25.1.'; fi
+  cache='# ssl_certificate_cache needs nginx 1.27.4.'
+  if [ "$version" -ge 1027004 ]; then cache='ssl_certificate_cache max=4 valid=60s inactive=1h;'; fi
+  port=''
+  if [ "$LINNET_NGINX_TLS_PORT" -ne 443 ]; then port=:$LINNET_NGINX_TLS_PORT; fi
+  plain=$LINNET_NGINX_LISTEN_LINES
+  LINNET_NGINX_LISTEN_LINES=$(each "    listen %s ssl $http2 default_server $LINNET_NGINX_LISTEN_OPTIONS;" "$LINNET_NGINX_TLS_LISTEN")
+  hsts=''
+  if [ "$LINNET_NGINX_HSTS" != off ]; then
+    # shellcheck disable=SC2016 # nginx's variable
+    LINNET_NGINX_HSTS_HEADER='add_header Strict-Transport-Security $linnet_hsts always;'
+    # The file belongs to the certificate, so HSTS follows it without a reload. The cache saves a system call a request.
+    hsts="open_file_cache max=8 inactive=1h;
+    open_file_cache_valid 60s;
+    open_file_cache_errors on;
+    uninitialized_variable_warn off;
+    set \$linnet_hsts \"\";
+    if (-f \"$LINNET_NGINX_CERTIFICATE/hsts\") { set \$linnet_hsts \"$LINNET_NGINX_HSTS\"; }
+    $LINNET_NGINX_HSTS_HEADER"
+  fi
+  LINNET_NGINX_TLS_HTTP="# A path with a variable makes nginx read the files at a handshake, not at its start: nginx starts before they exist, and
+# a swapped symlink needs no reload.
+map \$ssl_server_name \$linnet_certificate { default \"$LINNET_NGINX_CERTIFICATE\"; }"
+  # Mozilla's guideline 6.0, intermediate. There is neither OCSP nor a DH parameter, because clients use neither. Tickets stay on,
+  # their keys rotate in the shared cache. The bounds keep a connection's memory small (nginx/README.md).
+  LINNET_NGINX_TLS_SETTINGS="ssl_certificate \"\$linnet_certificate/cert.pem\";
+    ssl_certificate_key \"\$linnet_certificate/key.pem\";
+    $cache
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_ecdh_curve $curves;
+    ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
+    ssl_prefer_server_ciphers off;
+    ssl_session_timeout 1d;
+    ssl_session_cache shared:linnet:2m;
+    ssl_buffer_size 4k;
+    $http2_line
+    http2_max_concurrent_streams 32;
+    $hsts"
+  LINNET_NGINX_PLAIN_SERVER="server {
+$plain
+    server_name _;
+    access_log off;
+    location ^~ /.well-known/acme-challenge/ {
+        root \"$LINNET_NGINX_CHALLENGES\";
+        default_type text/plain;
+    }
+    # For health checks of this machine, which do not follow redirects.
+    location = /health {
+        proxy_set_header Host \$host;
+        proxy_set_header Connection \"\";
+        proxy_set_header X-Request-Id \$linnet_request_id;
+        proxy_set_header X-Forwarded-For \$remote_addr;
+        proxy_set_header X-Real-IP \$remote_addr;
+        proxy_pass http://linnet_gateway;
+    }
+    location / { return 308 https://\$host$port\$request_uri; }
+}"
+  # Over HTTP/2, a client sends at most one buffer ahead.
+  LINNET_NGINX_BULK_BUFFER='client_body_buffer_size 32k;'
+fi
+
+# shellcheck disable=SC2090
+export LINNET_NGINX_TLS_SETTINGS LINNET_NGINX_TLS_HTTP LINNET_NGINX_PLAIN_SERVER LINNET_NGINX_HSTS_HEADER LINNET_NGINX_BULK_BUFFER
 export LINNET_NGINX_REFUSAL_LOG LINNET_NGINX_STATUS_SERVER LINNET_NGINX_GRAFANA_LOCATION
 export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \
   LINNET_NGINX_UNLIMITED_GEO LINNET_NGINX_REAL_IP LINNET_NGINX_LIMIT_ZONES LINNET_NGINX_API_LIMIT LINNET_NGINX_RESOLVE_LIMIT \

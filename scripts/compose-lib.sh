@@ -6,6 +6,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 deploy=$LINNET_ROOT/deploy
 secrets=${LINNET_SECRETS:-$deploy/secrets}
 export LINNET_SECRETS=$secrets LINNET_LOG_SOCKET=$deploy/run/logs/fluent.sock
+# With TLS=on nginx serves HTTPS for the domains of LINNET_NAMES.
+case ${TLS:-} in
+  '') ;;
+  on)
+    [[ -n ${LINNET_NAMES:-} ]] || die "TLS=on needs LINNET_NAMES, the domains separated by commas, such as LINNET_NAMES=go.example.com" "$EX_USAGE"
+    HOST=${HOST:-0.0.0.0} LINNET_PORT=${LINNET_HTTP_PORT:-80}
+    export LINNET_NAMES LINNET_HTTP_PORT=$LINNET_PORT LINNET_BASE_URL=${LINNET_BASE_URL:-https://${LINNET_NAMES%%,*}}
+    ;;
+  *) die "TLS must be \`on\` or empty: $TLS" "$EX_USAGE" ;;
+esac
 export LINNET_HOST=${LINNET_HOST:-${HOST:-127.0.0.1}} LINNET_PORT=${LINNET_PORT:-${PORT:-8080}}
 public_address "$LINNET_HOST"
 # Compose's `ports` take an IPv6 address in brackets.
@@ -34,6 +44,8 @@ case ${LOGS:-} in
   loki) files+=(-f "$deploy/compose.logs.yaml") ;;
   *) die "LOGS must be \`loki\` or empty: $LOGS" "$EX_USAGE" ;;
 esac
+
+if [[ -n ${TLS:-} ]]; then files+=(-f "$deploy/compose.tls.yaml"); fi
 
 # With STORES=external PostgreSQL and Redis are servers elsewhere.
 case ${STORES:-} in

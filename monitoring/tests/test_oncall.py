@@ -44,6 +44,7 @@ class Units(unittest.TestCase):
             ("locks",): "pg_blocking_pids",
             ("redis", "PING"): "redis-cli --user operator PING",
             ("admin", "jobs", "list"): "linnet-shortener admin",
+            ("certificate",): "linnet-acme status",
             ("start", "redis"): "systemctl start redis-server",
             ("stop", "nginx"): "systemctl stop nginx",
             ("restart", "redis-exporter"): "systemctl restart prometheus-redis-exporter",

@@ -16,14 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from figures import Figures, say  # noqa: E402
 from measures import (  # noqa: E402
-    clicks, cold_zipf, creates, export, imports, ingest, jobs, latency, memory, peak, startup, stats, telemetry, users,
+    clicks, cold_zipf, creates, export, imports, ingest, jobs, latency, memory, peak, startup, stats, telemetry, tls, users,
 )
 from processes import BenchError, Processes, resident_mib  # noqa: E402
 from stack import ROOT, Stack, bash  # noqa: E402
 from tools import Tools  # noqa: E402
 
 # In run order: parts that create links come after parts that rely on the loaded links, and memory comes last.
-PARTS = {"peak": peak, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "export": export, "creates": creates,
+PARTS = {"peak": peak, "tls": tls, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "export": export, "creates": creates,
          "users": users, "clicks": clicks, "telemetry": telemetry, "ingest": ingest, "stats": stats, "import": imports, "jobs": jobs, "memory": memory}
 
 

@@ -242,6 +242,49 @@ class Stack:
         }
         return self.nginx(name, [SERVICE, "nginx", str(self.folder / name)], environment, address), address
 
+    def certificate(self) -> Path:
+        """A folder with a self-signed certificate for P-256, as CAs issue for Linnet."""
+        folder = self.folder / "certificate"
+        folder.mkdir(mode=0o711)
+        argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj",
+                "/CN=bench.local", "-addext", "subjectAltName=DNS:bench.local", "-keyout", str(folder / "key.pem"),
+                "-out", str(folder / "cert.pem")]
+        self.processes.run(argv)
+        # nginx's worker processes read it at each handshake.
+        (folder / "key.pem").chmod(0o644)
+        return folder
+
+    def start_tls_nginx(self, name: str, resolve: list[str], gateway: str, certificate: Path) -> tuple[Process, str, str]:
+        """Starts nginx with Linnet's configuration and HTTPS. Returns process, address of HTTP and address of HTTPS."""
+        plain, address = f"127.0.0.1:{self.port()}", f"127.0.0.1:{self.port()}"
+        environment = self.environment | {
+            "LINNET_NGINX_RESOLVE": ",".join(resolve),
+            "LINNET_NGINX_GATEWAY": gateway,
+            "LINNET_NGINX_LISTEN": plain,
+            "LINNET_NGINX_TLS": "on",
+            "LINNET_NGINX_TLS_LISTEN": address,
+            "LINNET_NGINX_CERTIFICATE": str(certificate),
+        }
+        return self.nginx(name, [SERVICE, "nginx", str(self.folder / name)], environment, address), plain, address
+
+    def curves(self, name: str) -> str:
+        """The curves that the configuration of an nginx has."""
+        text = (self.folder / name / "conf/conf.d/linnet.conf").read_text()
+        return re.search(r"ssl_ecdh_curve ([^;]+);", text).group(1)
+
+    def start_fixed_tls_nginx(self, certificate: Path, curves: str) -> tuple[Process, str]:
+        """Starts a minimal nginx with a fixed certificate. Returns process and address."""
+        folder = self.folder / "nginx-fixed"
+        (folder / "logs").mkdir(parents=True)
+        own = f"127.0.0.1:{self.port()}"
+        text = (Path(__file__).parent / "tls.nginx.conf").read_text()
+        user = "user root;" if os.geteuid() == 0 else ""
+        for word, value in {"@OWN@": own, "@CERTIFICATE@": str(certificate), "@CURVES@": curves, "@USER@": user}.items():
+            text = text.replace(word, value)
+        (folder / "nginx.conf").write_text(text)
+        argv = [bash("find_binary nginx"), "-p", f"{folder}/", "-e", "stderr", "-c", str(folder / "nginx.conf")]
+        return self.nginx("nginx-fixed", argv, self.environment, own), own
+
     def start_minimal_nginx(self, bare: str) -> tuple[str, str]:
         """Starts a minimal nginx. Returns the address of a proxy to the bare handler, and of nginx's own redirect."""
         folder = self.folder / "nginx-minimal"
@@ -276,7 +319,7 @@ class Stack:
 
     def remove(self) -> None:
         """Deletes the files of the run, and those that scripts/service keeps elsewhere for it."""
-        for name in ("postgres", "redis", "nginx", "nginx-bare", "nginx-cold", "nginx-unrecorded"):
+        for name in ("postgres", "redis", "nginx", "nginx-bare", "nginx-cold", "nginx-tls", "nginx-unrecorded"):
             home = self.folder / name / "home"
             if home.is_symlink():
                 shutil.rmtree(home.resolve(), ignore_errors=True)

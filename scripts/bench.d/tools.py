@@ -36,13 +36,17 @@ class Tools:
         return self._wrk("wrk_visits.lua", address, seconds, WRK_CONNECTIONS,
                          {"BENCH_LIST": str(codes), "BENCH_OFFSET": str(offset % 1.0)})
 
+    def wrk_handshakes(self, address: str, seconds: float) -> Peak:
+        """A connection with a full handshake for each request, closed loop."""
+        return self._wrk("wrk_handshakes.lua", address, seconds, WRK_CONNECTIONS, {})
+
     def wrk_create(self, address: str, key: str, seed: str, seconds: float, connections: int) -> Peak:
         """POST of new links, closed loop."""
         return self._wrk("wrk_create.lua", address, seconds, connections, {"BENCH_KEY": key, "BENCH_SEED": seed})
 
     def _wrk(self, script: str, address: str, seconds: float, connections: int, variables: dict[str, str]) -> Peak:
         argv = ["wrk", f"-t{WRK_THREADS}", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "5s", "-s", str(HERE / script),
-                f"http://{address}/"]
+                f"{address if '://' in address else f'http://{address}'}/"]
         result = result_of(self.processes.run(argv, env=self.stack.environment | variables).stdout)
         return Peak(result["requests"] / result["seconds"], result["errors"])
 

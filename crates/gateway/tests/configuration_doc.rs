@@ -5,13 +5,13 @@
 use linnet_gateway::config::Settings;
 use linnet_platform::testing::assert_documented;
 
-/// Sections of the document that only the shortener reads.
-const SHORTENER_SECTIONS: [&str; 8] =
-    ["cache", "clicks", "jobs", "links", "postgres", "resolve", "shortener", "worker"];
+/// Sections of the document that only other processes read.
+const OTHER_SECTIONS: [&str; 9] =
+    ["acme", "cache", "clicks", "jobs", "links", "postgres", "resolve", "shortener", "worker"];
 
 #[test]
 fn the_document_has_every_key_with_its_default() {
     let settings = Settings::default();
     let secrets = [("redis.url", &settings.redis.url), ("service.token", &settings.service.token)];
-    assert_documented::<Settings>(&secrets, &SHORTENER_SECTIONS);
+    assert_documented::<Settings>(&secrets, &OTHER_SECTIONS);
 }

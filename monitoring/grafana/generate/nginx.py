@@ -91,6 +91,70 @@ UP = Row(
     ),
 )
 
+TLS = Row(
+    "Is the TLS certificate valid, and is it renewed?",
+    (
+        stat(
+            "Life left",
+            "Part of the certificate's life that is left. It is renewed at about a third, or at a half if it lives for "
+            "less than 10 days. 0: a placeholder is served. No data: HTTPS is off, or another proxy serves it.",
+            "percentunit",
+            "min(linnet_acme_certificate_life_left_ratio)",
+            steps=Steps(bad=0.1, warn=0.25, falling=True),
+            runbook="certificates",
+        ),
+        stat(
+            "Expires",
+            "End of the certificate's life. In the past: clients refuse every connection.",
+            "dateTimeFromNow",
+            "1000 * min(linnet_acme_certificate_not_after_timestamp_seconds)",
+        ),
+        stat(
+            "Renewal",
+            "When the next renewal is due. In the past: attempts fail.",
+            "dateTimeFromNow",
+            "1000 * min(linnet_acme_renewal_timestamp_seconds)",
+        ),
+        stat(
+            "Missing domains",
+            "Domains of the settings that the certificate lacks. Should be 0.",
+            "none",
+            "max(linnet_acme_missing_names)",
+            steps=Steps(bad=1),
+            runbook="certificates#certificatelacksname",
+        ),
+        stat(
+            "Failed attempts",
+            "Failed attempts in a row. The next one is 1, 10 or 100 minutes later, then a day.",
+            "none",
+            "max(linnet_acme_consecutive_failures)",
+            steps=Steps(bad=3),
+            runbook="certificates#certificateorderfailing",
+        ),
+        Panel(
+            "Renewal window",
+            "The window that the CA suggests for the renewal, in days from now, and the end of the certificate. A window "
+            "in the past: the CA wants the certificate replaced.",
+            "d",
+            (
+                Query("(min(linnet_acme_renewal_window_start_timestamp_seconds) - time()) / 86400", "window begins"),
+                Query("(min(linnet_acme_renewal_window_end_timestamp_seconds) - time()) / 86400", "window ends"),
+                Query("(min(linnet_acme_certificate_not_after_timestamp_seconds) - time()) / 86400", "certificate ends"),
+            ),
+            width=12,
+        ),
+        Panel(
+            "Failures by reason",
+            "Failed attempts in the last day. dns: a domain does not lead here. refused: the CA found no proof of control. "
+            "storage: the volume is full or not writable.",
+            "short",
+            (Query("sum by (reason) (increase(linnet_acme_failures_total[1d]))", "{{reason}}"),),
+            width=12,
+            least=0,
+        ),
+    ),
+)
+
 LOG = Row(
     "Logs",
     (
@@ -139,5 +203,5 @@ DASHBOARD = Dashboard(
     uid="linnet-nginx",
     title="Linnet: nginx",
     description="nginx: does traffic arrive, and does it reach the services?",
-    rows=(UP, LOG),
+    rows=(UP, TLS, LOG),
 )

@@ -9,6 +9,7 @@ const PREFIX: &str = "LINNET__";
 
 /// The sections of all Linnet processes. Each process ignores those that it does not read.
 const ALL_SECTIONS: &[&str] = &[
+    "acme",
     "auth",
     "cache",
     "clicks",

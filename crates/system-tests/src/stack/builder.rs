@@ -370,7 +370,7 @@ fn insert_stores(
 
 /// A folder that servers of other users can enter, with a path short enough for Unix sockets. As root, files in it belong
 /// to nginx's group, so that its worker processes can connect to the sockets.
-fn short_folder() -> TempDir {
+pub fn short_folder() -> TempDir {
     let parent = std::env::temp_dir();
     let parent = if parent.as_os_str().len() < 60 { parent } else { PathBuf::from("/tmp") };
     let folder = tempfile::Builder::new().prefix("lnt-").tempdir_in(parent).expect("a folder");

@@ -28,7 +28,7 @@ use crate::{
     wait::within,
 };
 
-pub use builder::{BASE_URL, Builder, Postgres};
+pub use builder::{BASE_URL, Builder, Postgres, short_folder};
 pub use containers::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits};
 use servers::redis_responds;
 
