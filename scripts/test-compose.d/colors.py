@@ -97,8 +97,8 @@ def take_over(to: str, other: str, files: tuple[str, ...]) -> float:
         wait(30, f"{name}-{to} to be healthy", lambda name=name: is_healthy(f"{name}-{to}"))
     for count in (1, 5, 10):
         before = served(to)
-        changed = time.monotonic()
         state = slots(to, str(count))
+        changed = time.monotonic()
         for group in ("resolve", "web"):
             require(f"{group} " in state and f"{to}={count}" in state, f"slots.sh printed {state}")
         if count < 10:
