@@ -68,12 +68,18 @@ def load(code: str):
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=30)
             total = re.search(r"(\d+) requests in", output)
-            require(total and "Non-2xx" not in output and "Socket errors" not in output, f"{kind}: requests failed:\n{output}")
+            require(total and "Non-2xx" not in output and "Socket errors" not in output, f"{kind}: requests failed:\n{output}\n{failed_requests()}")
             totals[kind] = int(total[1])
     finally:
         for process in running.values():
             process.kill()
             process.wait()
+
+
+def failed_requests() -> str:
+    """The last failed requests in nginx's log, with the status and the time of each slot that was tried."""
+    lines = run("docker", "logs", "--since", "5m", containers("nginx")[0]).stdout.splitlines()
+    return "\n".join([line for line in lines if re.search(r'"status":[45]', line)][-5:])
 
 
 def wait_until_idle(color: str, since: float) -> float:
@@ -97,8 +103,8 @@ def take_over(to: str, other: str, files: tuple[str, ...]) -> float:
         wait(30, f"{name}-{to} to be healthy", lambda name=name: is_healthy(f"{name}-{to}"))
     for count in (1, 5, 10):
         before = served(to)
-        changed = time.monotonic()
         state = slots(to, str(count))
+        changed = time.monotonic()
         for group in ("resolve", "web"):
             require(f"{group} " in state and f"{to}={count}" in state, f"slots.sh printed {state}")
         if count < 10:
