@@ -216,7 +216,8 @@ mod tests {
         let (wanted, state) = (names(&["a.example"]), State::default());
         for (days, due) in [(30, 20 * 24), (9, 108)] {
             let certificate = certificate(&["a.example"], days);
-            let decide = |hour| situation(hours(hour), &wanted, Some(&certificate), &state).decide();
+            let decide =
+                |hour| situation(hours(hour), &wanted, Some(&certificate), &state).decide();
             assert_eq!(decide(0), Decision::Wait(hours(due)), "{days} days");
             assert_eq!(decide(due - 1), Decision::Wait(hours(due)));
             assert_eq!(decide(due), Decision::Order(Cause::Renewal));
@@ -253,7 +254,8 @@ mod tests {
     fn a_missing_name_and_another_ca_are_ordered_at_once_and_a_removed_name_is_not() {
         let state = State::default();
         let certificate = certificate(&["a.example", "b.example"], 30);
-        let decide = |wanted: &Names| situation(hours(1), wanted, Some(&certificate), &state).decide();
+        let decide =
+            |wanted: &Names| situation(hours(1), wanted, Some(&certificate), &state).decide();
         assert_eq!(decide(&names(&["a.example", "c.example"])), Decision::Order(Cause::Names));
         assert!(matches!(decide(&names(&["a.example"])), Decision::Wait(_)));
         let wanted = names(&["a.example"]);
