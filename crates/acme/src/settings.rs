@@ -17,7 +17,7 @@ const PRODUCTION: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Its directory for trials, with high limits. Browsers do not trust its certificates.
 const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 /// Longest interval at which the names file and the schedule are read.
-const LONGEST_TICK: Duration = Duration::from_secs(60);
+const LONGEST_TICK: Duration = Duration::from_mins(1);
 
 /// All settings of `linnet-acme`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

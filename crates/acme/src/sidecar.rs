@@ -168,7 +168,7 @@ impl Sidecar {
             let attempt = tokio::time::timeout(timeout, self.attempt(cause, &in_use));
             let result = attempt.await.unwrap_or(Err(AttemptError::TimedOut(timeout)));
             match result {
-                Ok(done) => self.succeed(done),
+                Ok(done) => self.succeed(&done),
                 Err(error) => self.fail(error),
             }
         }
@@ -268,7 +268,7 @@ impl Sidecar {
         }
     }
 
-    fn succeed(&mut self, done: Done) {
+    fn succeed(&mut self, done: &Done) {
         let now = Utc::now();
         self.state.record_success(now, rand::random());
         self.shared.with(|snapshot| snapshot.orders += 1);
