@@ -271,7 +271,7 @@ map \$ssl_server_name \$linnet_certificate { default \"$LINNET_NGINX_CERTIFICATE
     ssl_session_cache shared:linnet:2m;
     ssl_buffer_size 4k;
     $http2_line
-    http2_max_concurrent_streams 32;
+    http2_max_concurrent_streams 8;
     $hsts"
   LINNET_NGINX_PLAIN_SERVER="server {
 $plain

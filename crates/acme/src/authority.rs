@@ -50,7 +50,8 @@ impl CaClient {
         };
         let connector = builder.https_only().enable_http1().wrap_connector(http);
         // Months pass between two orders, so no connection is kept.
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
+        let client =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
         Ok(Self { client })
     }
 }
@@ -118,8 +119,7 @@ impl Authority {
         let account =
             NewAccount { contact, terms_of_service_agreed: true, only_return_existing: false };
         let builder = Account::builder_with_http(Box::new(self.client.clone()));
-        let (account, credentials) =
-            builder.create(&account, self.directory.clone(), None).await?;
+        let (account, credentials) = builder.create(&account, self.directory.clone(), None).await?;
         store.write_private(&self.file, &credentials)?;
         tracing::info!(account = account.id(), "account created");
         Ok(account)

@@ -116,9 +116,7 @@ impl AttemptError {
                 reason_of(problem.r#type.as_deref(), problem.status)
             }
             Self::Acme(instant_acme::Error::Timeout(_)) | Self::TimedOut(_) => Reason::TimedOut,
-            Self::Acme(instant_acme::Error::Other(_)) => {
-                Reason::Unreachable
-            }
+            Self::Acme(instant_acme::Error::Other(_)) => Reason::Unreachable,
             Self::Validation { .. } => Reason::Refused,
             Self::Acme(_)
             | Self::NoChallenge(_)

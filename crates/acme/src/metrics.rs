@@ -21,9 +21,7 @@ const GAUGES: [(&str, &str, Read); 9] = [
     (
         "linnet_acme_certificate_life_left_ratio",
         "Part of the life of the certificate in use that is left, from 0 to 1; 0 without one.",
-        |snapshot, now| {
-            Some(snapshot.certificate.as_ref().map_or(0.0, |c| c.fraction_left(now)))
-        },
+        |snapshot, now| Some(snapshot.certificate.as_ref().map_or(0.0, |c| c.fraction_left(now))),
     ),
     (
         "linnet_acme_certificate_issued",

@@ -9,12 +9,8 @@ use instant_acme::{
 use rcgen::{KeyPair, PublicKeyData as _};
 
 use crate::{
-    certificate::Certificate,
-    failure::AttemptError,
-    names::Names,
-    placeholder,
-    probe::ChallengeFile,
-    store::Issued,
+    certificate::Certificate, failure::AttemptError, names::Names, placeholder,
+    probe::ChallengeFile, store::Issued,
 };
 
 /// The content of an order.

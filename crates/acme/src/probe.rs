@@ -28,7 +28,7 @@ const MAX_ADDRESSES: usize = 8;
 /// Largest response that is read.
 const MAX_BYTES: u64 = 8 * 1024;
 /// How long unclear results are repeated: nginx starts after this process, and may still be starting.
-const UNCLEAR_TIMEOUT: Duration = Duration::from_secs(60);
+const UNCLEAR_TIMEOUT: Duration = Duration::from_mins(1);
 /// Wait between two repetitions.
 const AGAIN: Duration = Duration::from_secs(2);
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A certificate whose life is shorter is renewed earlier.
-const SHORT_LIFE: Duration = Duration::from_secs(10 * 86_400);
+const SHORT_LIFE: Duration = Duration::from_hours(10 * 24);
 /// The part of the life that is left at the renewal, without a suggestion of the CA.
 const RENEW_AT: f64 = 1.0 / 3.0;
 /// The same with a short life.
@@ -23,7 +23,7 @@ const LATEST_AT: f64 = 1.0 / 10.0;
 /// A renewal drops names that do not lead here, once only this part of the life is left.
 const URGENT_AT: f64 = 1.0 / 6.0;
 /// Shortest time between two orders for the same names, if the clock is far ahead of the CA's.
-const LONGEST_PAUSE: Duration = Duration::from_secs(12 * 3_600);
+const LONGEST_PAUSE: Duration = Duration::from_hours(12);
 /// The same as a part of the certificate's life.
 const PAUSE: f64 = 1.0 / 10.0;
 
@@ -114,17 +114,17 @@ impl Situation<'_> {
     fn blocked_until(&self, cause: Cause) -> Option<DateTime<Utc>> {
         let state = self.state;
         // Changed names are tried at once: an operator has probably corrected them.
-        let is_same = state.last_failure.as_ref().is_some_and(|last| last.names == *self.wanted);
-        if is_same && let Some(next) = state.next_attempt {
+        let is_repeated = state.last_failure.as_ref().is_some_and(|last| last.names == *self.wanted);
+        if is_repeated && let Some(next) = state.next_attempt {
             let is_sane = next - self.now <= delta(state::longest_wait(self.retry));
             return (self.now < next && is_sane).then_some(next);
         }
-        let (Some(last), Some(certificate)) = (state.last_success, self.certificate) else {
+        let (Some(success), Some(certificate)) = (state.last_success, self.certificate) else {
             return None;
         };
         let pause = certificate.life().mul_f64(PAUSE).min(LONGEST_PAUSE);
-        let until = last + delta(pause);
-        (cause == Cause::Renewal && last <= self.now && self.now < until).then_some(until)
+        let until = success + delta(pause);
+        (cause == Cause::Renewal && success <= self.now && self.now < until).then_some(until)
     }
 
     /// The names to order, given those that lead to this installation. `None` if an order would not help.
@@ -175,7 +175,7 @@ mod tests {
         placeholder,
     };
 
-    const RETRY: Duration = Duration::from_secs(60);
+    const RETRY: Duration = Duration::from_mins(1);
 
     fn names(list: &[&str]) -> Names {
         list.iter().map(|name| name.parse().unwrap()).collect()
@@ -216,7 +216,8 @@ mod tests {
         let (wanted, state) = (names(&["a.example"]), State::default());
         for (days, due) in [(30, 20 * 24), (9, 108)] {
             let certificate = certificate(&["a.example"], days);
-            let decide = |hour| situation(hours(hour), &wanted, Some(&certificate), &state).decide();
+            let decide =
+                |hour| situation(hours(hour), &wanted, Some(&certificate), &state).decide();
             assert_eq!(decide(0), Decision::Wait(hours(due)), "{days} days");
             assert_eq!(decide(due - 1), Decision::Wait(hours(due)));
             assert_eq!(decide(due), Decision::Order(Cause::Renewal));
@@ -253,7 +254,8 @@ mod tests {
     fn a_missing_name_and_another_ca_are_ordered_at_once_and_a_removed_name_is_not() {
         let state = State::default();
         let certificate = certificate(&["a.example", "b.example"], 30);
-        let decide = |wanted: &Names| situation(hours(1), wanted, Some(&certificate), &state).decide();
+        let decide =
+            |wanted: &Names| situation(hours(1), wanted, Some(&certificate), &state).decide();
         assert_eq!(decide(&names(&["a.example", "c.example"])), Decision::Order(Cause::Names));
         assert!(matches!(decide(&names(&["a.example"])), Decision::Wait(_)));
         let wanted = names(&["a.example"]);

@@ -17,7 +17,7 @@ const PRODUCTION: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Its directory for trials, with high limits. Browsers do not trust its certificates.
 const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 /// Longest interval at which the names file and the schedule are read.
-const LONGEST_TICK: Duration = Duration::from_secs(60);
+const LONGEST_TICK: Duration = Duration::from_mins(1);
 
 /// All settings of `linnet-acme`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -129,7 +129,8 @@ impl AcmeSettings {
         let is_email = self.email.is_empty()
             || (self.email.contains('@') && self.email.bytes().all(|byte| byte.is_ascii_graphic()));
         problems.require(is_email, "acme.email", "must be an e-mail address, or empty");
-        let is_word = self.profile.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let is_word =
+            self.profile.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         problems.require(is_word, "acme.profile", "must be letters, digits, `-`, `_` and `.`");
         for (key, path) in
             [("acme.certificates", &self.certificates), ("acme.challenges", &self.challenges)]
@@ -267,7 +268,10 @@ mod tests {
         let path = file.path().to_str().unwrap();
         let settings =
             load(&[("ACME__NAMES", "a.example.com"), ("ACME__NAMES_FILE", path)]).unwrap();
-        assert_eq!(names::listed(&settings.acme.wanted_names().unwrap()), "a.example.com, b.example.com");
+        assert_eq!(
+            names::listed(&settings.acme.wanted_names().unwrap()),
+            "a.example.com, b.example.com"
+        );
         std::fs::write(file.path(), "b example\n").unwrap();
         assert_eq!(load(&[("ACME__NAMES_FILE", path)]).unwrap_err(), ["acme.names_file"]);
     }

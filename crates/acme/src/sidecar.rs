@@ -44,8 +44,7 @@ pub(crate) async fn run(
     let (admin, retire_admin) = bind(&settings.acme.admin_listen)?.split();
     let store = Store::open(&settings.acme.certificates)
         .map_err(StartError::setting("acme.certificates"))?;
-    let authority =
-        Authority::new(&settings.acme).map_err(StartError::setting("acme.ca_file"))?;
+    let authority = Authority::new(&settings.acme).map_err(StartError::setting("acme.ca_file"))?;
     let shared = Shared::default();
     metrics::register(&telemetry.meter(), &shared, Clock::System);
     let readiness = AcmeReadiness { shared: shared.clone(), lifecycle: lifecycle.clone() };
@@ -169,7 +168,7 @@ impl Sidecar {
             let attempt = tokio::time::timeout(timeout, self.attempt(cause, &in_use));
             let result = attempt.await.unwrap_or(Err(AttemptError::TimedOut(timeout)));
             match result {
-                Ok(done) => self.succeed(done),
+                Ok(done) => self.succeed(&done),
                 Err(error) => self.fail(error),
             }
         }
@@ -184,7 +183,8 @@ impl Sidecar {
         let (Some(certificate), true) = (&in_use.certificate, in_use.is_of_this_ca) else { return };
         let now = Utc::now();
         let interval = TimeDelta::from_std(self.settings.renewal_info()).unwrap_or(TimeDelta::MAX);
-        let is_recent = self.state.window_checked.is_some_and(|at| at <= now && now - at < interval);
+        let is_recent =
+            self.state.window_checked.is_some_and(|at| at <= now && now - at < interval);
         if is_recent {
             return;
         }
@@ -245,11 +245,7 @@ impl Sidecar {
         result.map_err(|error| AttemptError::Challenge(settings.challenges.clone(), error))
     }
 
-    async fn order_once(
-        &self,
-        names: &Names,
-        in_use: &InUse,
-    ) -> Result<Issued, AttemptError> {
+    async fn order_once(&self, names: &Names, in_use: &InUse) -> Result<Issued, AttemptError> {
         let settings = &self.settings;
         let account = self.authority.account(&self.store).await?;
         let mut wish = Wish {
@@ -272,7 +268,7 @@ impl Sidecar {
         }
     }
 
-    fn succeed(&mut self, done: Done) {
+    fn succeed(&mut self, done: &Done) {
         let now = Utc::now();
         self.state.record_success(now, rand::random());
         self.shared.with(|snapshot| snapshot.orders += 1);
@@ -298,7 +294,7 @@ impl Sidecar {
                 reason = failure.reason.name(),
                 error = failure.detail,
                 failures = self.state.failures,
-                next_attempt = ?self.state.next_attempt,
+                next_attempt = self.state.next_attempt.map(|next| next.to_rfc3339()),
                 "certificate not ordered"
             );
         }

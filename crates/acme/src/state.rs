@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::failure::Reason;
 
-    const RETRY: Duration = Duration::from_secs(60);
+    const RETRY: Duration = Duration::from_mins(1);
 
     #[test]
     fn attempts_are_1_10_and_100_minutes_apart_and_then_daily() {

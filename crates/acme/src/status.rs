@@ -13,7 +13,10 @@ use crate::{
 };
 
 /// The text, and whether nginx serves a valid certificate with all names.
-pub(crate) fn status(settings: &AcmeSettings, now: DateTime<Utc>) -> Result<(String, bool), StoreError> {
+pub(crate) fn status(
+    settings: &AcmeSettings,
+    now: DateTime<Utc>,
+) -> Result<(String, bool), StoreError> {
     let store = Store::open(&settings.certificates)?;
     let in_use = InUse::new(store.current()?, settings.directory_url());
     let state: State = store.read_private(state::FILE)?.unwrap_or_default();
@@ -32,7 +35,10 @@ pub(crate) fn status(settings: &AcmeSettings, now: DateTime<Utc>) -> Result<(Str
             let left = certificate.fraction_left(now);
             line("certificate", &format!("v-{}: {}", in_use.version, listed(&certificate.names)));
             line("issuer", &certificate.issuer);
-            line("valid", &format!("{} to {}", shown(certificate.not_before), shown(certificate.not_after)));
+            line(
+                "valid",
+                &format!("{} to {}", shown(certificate.not_before), shown(certificate.not_after)),
+            );
             let days = (certificate.not_after - now).num_days();
             line("left", &format!("{days} days, {:.0} % of its life", left * 100.0));
             if !in_use.is_of_this_ca {

@@ -279,7 +279,11 @@ mod tests {
 
     fn issued() -> Issued {
         let names = Names::from(["go.example.com".parse().unwrap()]);
-        Issued { directory: Some("https://ca/".into()), is_trusted: true, ..placeholder(&names).unwrap() }
+        Issued {
+            directory: Some("https://ca/".into()),
+            is_trusted: true,
+            ..placeholder(&names).unwrap()
+        }
     }
 
     fn store() -> (tempfile::TempDir, Store) {

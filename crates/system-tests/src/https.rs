@@ -51,7 +51,8 @@ pub async fn connect(
         stream.set_nodelay(true)?;
         connector.connect(name, stream).await
     };
-    let stream = tokio::time::timeout(TIMEOUT, handshake).await.map_err(std::io::Error::other)??;
+    let stream =
+        tokio::time::timeout(TIMEOUT, handshake).await.map_err(std::io::Error::other)??;
     Ok(HttpsConnection { stream, host: host.to_owned() })
 }
 

@@ -75,8 +75,7 @@ impl Pebble {
             env.insert("PEBBLE_VA_NOSLEEP".to_owned(), "1".to_owned());
             env.insert("PEBBLE_WFE_NONCEREJECT".to_owned(), "0".to_owned());
         }
-        let arguments =
-            [("-config", path_text(&file)), ("-dnsserver", format!("127.0.0.1:{dns}"))];
+        let arguments = [("-config", path_text(&file)), ("-dnsserver", format!("127.0.0.1:{dns}"))];
         let process = spawn(&folder, "pebble", &arguments, &env);
         let pebble = Self { folder, port, process, _names: names, certificates };
         pebble.wait_until_ready().await;

@@ -133,7 +133,11 @@ async fn renewal_follows_the_suggestion_of_the_ca() {
         .filter(|line| line["message"] == "certificate ordered")
         .filter_map(|line| line["replaces"].as_bool())
         .collect();
-    assert_eq!(orders[..2], [false, has_renewal_info], "a renewal names the certificate it replaces");
+    assert_eq!(
+        orders[..2],
+        [false, has_renewal_info],
+        "a renewal names the certificate it replaces"
+    );
     if !has_renewal_info {
         eprintln!("this Pebble has no renewal information: only the renewal without it was tested");
     }
@@ -180,8 +184,7 @@ async fn added_name_is_ordered_and_one_that_leads_elsewhere_delays_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_nonces_and_slow_validations_are_retried() {
-    let site =
-        Site::start_with(PebbleOptions { life_s: 90 * DAY_S, is_moody: true }).await;
+    let site = Site::start_with(PebbleOptions { life_s: 90 * DAY_S, is_moody: true }).await;
     let acme = site.acme(site.env("a.example.com,b.example.com,c.example.com")).await;
     let (_, certificate) = site.next_certificate(None).await;
     assert_eq!(certificate.names.len(), 3);

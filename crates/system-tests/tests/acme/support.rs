@@ -175,9 +175,9 @@ pub(crate) fn value(metrics: &Metrics, name: &str) -> Option<f64> {
 /// Waits until so many attempts failed for this reason, and returns the log's text about it.
 pub(crate) async fn wait_for_failure(acme: &Process, reason: &str) -> String {
     let line = eventually(WAIT, reason, || async {
-        acme.log_lines().into_iter().find(|line| {
-            line["message"] == "certificate not ordered" && line["reason"] == reason
-        })
+        acme.log_lines()
+            .into_iter()
+            .find(|line| line["message"] == "certificate not ordered" && line["reason"] == reason)
     })
     .await;
     let failures = acme.metrics().await.sum("linnet_acme_failures_total", &[("reason", reason)]);
