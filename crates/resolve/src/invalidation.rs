@@ -13,7 +13,7 @@ use linnet_store::{ChangedLink, Store};
 use super::{Absence, CacheEntry, L1Cache, L2Cache, OutboxRelay, Resolution};
 
 /// Longest wait of a request whose change could not be published, until the outbox relay has published it.
-const RELAY_PATIENCE: Duration = Duration::from_secs(2);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The publisher of one API server thread.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ impl InvalidationPublisher {
         } else if self.l1.bus_is_live() {
             // Other processes may use their old entries until the change is published, so it is not acknowledged before.
             // Without the bus they use none for longer than a second.
-            let relayed = tokio::time::timeout(RELAY_PATIENCE, self.outbox.relay_now()).await;
+            let relayed = tokio::time::timeout(PUBLISH_TIMEOUT, self.outbox.relay_now()).await;
             if relayed != Ok(true) {
                 tracing::warn!("invalidation not published; the outbox relay retries");
             }

@@ -36,7 +36,7 @@ const RELAY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time without PostgreSQL after which Redis is used although the outbox could not be read: L2 is then better than no
 /// redirect. A single error is not enough. After a restart of PostgreSQL the relay's connection is broken, while
 /// changes are committed through new ones.
-const POSTGRES_PATIENCE: Duration = Duration::from_secs(2);
+const POSTGRES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two attempts to empty the outbox for a caller.
 const RETRY_EVERY: Duration = Duration::from_millis(50);
 
@@ -66,7 +66,7 @@ impl OutboxRelay {
     }
 
     /// Returns true when every change that was committed before is published, and also if PostgreSQL does not respond
-    /// ([`POSTGRES_PATIENCE`]) or the outbox is not empty after [`RELAY_TIMEOUT`]. Returns false if Redis does not
+    /// ([`POSTGRES_TIMEOUT`]) or the outbox is not empty after [`RELAY_TIMEOUT`]. Returns false if Redis does not
     /// respond.
     pub fn relay_now(&self) -> Pin<Box<dyn Future<Output = bool> + Send>> {
         let requests = self.0.clone();
@@ -143,7 +143,7 @@ impl Outbox {
                 Err(RelayError::Pool(_) | RelayError::Redis(_)) => return false,
                 Err(RelayError::Store(_) | RelayError::TimedOut) => {
                     let failed_at = *postgres_failed_at.get_or_insert_with(Instant::now);
-                    if failed_at.elapsed() >= POSTGRES_PATIENCE {
+                    if failed_at.elapsed() >= POSTGRES_TIMEOUT {
                         tracing::warn!("outbox not read; using Redis without the latest changes");
                         return true;
                     }

@@ -31,17 +31,14 @@ fn cache_consistency_table_has_the_constants_of_the_code() {
         ("age at which the relay publishes an outbox row", "resolve", "MIN_AGE"),
         ("probe interval of a Redis client", "platform", "PROBE_EVERY"),
         ("longest wait of a reconnected Redis client for the outbox", "resolve", "RELAY_TIMEOUT"),
-        ("failure of PostgreSQL after which it does not wait", "resolve", "POSTGRES_PATIENCE"),
-        ("longest wait of a change that could not be published", "resolve", "RELAY_PATIENCE"),
+        ("failure of PostgreSQL after which it does not wait", "resolve", "POSTGRES_TIMEOUT"),
+        ("longest wait of a change that could not be published", "resolve", "PUBLISH_TIMEOUT"),
     ]
     .map(|(row, owner, name)| (row.to_owned(), shown(duration(owner, name))));
     let section = Section::read(ARCHITECTURE, "## Cache consistency");
-    let rows: Vec<(String, String)> = section
-        .rows("constant")
-        .into_iter()
-        .map(|cells| <[String; 2]>::try_from(cells).expect("two cells").into())
-        .collect();
-    assert_eq!(rows, expected);
+    let rows = section.rows("constant").into_iter();
+    let rows = rows.map(|cells| <[String; 2]>::try_from(cells).expect("two cells").into());
+    assert_eq!(rows.collect::<Vec<(String, String)>>(), expected);
 }
 
 /// `docs/ARCHITECTURE.md`, "Why the bound is 1 s": the longest time that each case takes.
