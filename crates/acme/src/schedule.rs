@@ -114,7 +114,8 @@ impl Situation<'_> {
     fn blocked_until(&self, cause: Cause) -> Option<DateTime<Utc>> {
         let state = self.state;
         // Changed names are tried at once: an operator has probably corrected them.
-        let is_repeated = state.last_failure.as_ref().is_some_and(|last| last.names == *self.wanted);
+        let is_repeated =
+            state.last_failure.as_ref().is_some_and(|last| last.names == *self.wanted);
         if is_repeated && let Some(next) = state.next_attempt {
             let is_sane = next - self.now <= delta(state::longest_wait(self.retry));
             return (self.now < next && is_sane).then_some(next);
