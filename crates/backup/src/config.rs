@@ -3,28 +3,42 @@
 //! It is written for each process into its own temporary folder, mode 0600. Command lines, which other processes can
 //! read, contain no secret.
 
-use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::{Path, PathBuf}};
 
 use crate::{BackupError, repository::Repository, settings::Settings};
 
 /// Name of the database cluster in the repository.
 pub(crate) const STANZA: &str = "linnet";
 
-/// Writes the configuration and returns its path.
-pub(crate) fn write(settings: &Settings) -> Result<PathBuf, BackupError> {
-    let text = render(settings)?;
+/// The configuration files of one process.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// Repository and database.
+    pub(crate) full: PathBuf,
+    /// Only the repository: segments must reach it when the database is gone, too.
+    pub(crate) repository: PathBuf,
+}
+
+/// Writes the configuration.
+pub(crate) fn write(settings: &Settings) -> Result<Files, BackupError> {
+    let repository = render(settings)?;
+    let database = format!(
+        "\n[{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n",
+        settings.data.display(),
+        settings.socket.display()
+    );
     let folder = std::env::temp_dir().join(format!("linnet-backup-{}", std::process::id()));
     fs::create_dir_all(&folder).map_err(BackupError::file(&folder))?;
-    let path = folder.join("pgbackrest.conf");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(BackupError::file(&path))?;
-    file.write_all(text.as_bytes()).map_err(BackupError::file(&path))?;
-    Ok(path)
+    let files = Files { full: folder.join("pgbackrest.conf"), repository: folder.join("repository.conf") };
+    write_file(&files.full, &(repository.clone() + &database))?;
+    write_file(&files.repository, &repository)?;
+    Ok(files)
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), BackupError> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(BackupError::file(path))?;
+    file.write_all(text.as_bytes()).map_err(BackupError::file(path))
 }
 
 fn render(settings: &Settings) -> Result<String, BackupError> {
@@ -59,12 +73,6 @@ fn render(settings: &Settings) -> Result<String, BackupError> {
     option("log-level-console", "warn");
     option("log-level-file", "off");
     option("lock-path", "/tmp/pgbackrest");
-    let _ = write!(
-        text,
-        "\n[{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n",
-        settings.data.display(),
-        settings.socket.display()
-    );
     Ok(text)
 }
 
@@ -119,12 +127,14 @@ mod tests {
         fs::write(settings.secrets.join("backup_passphrase"), "too short").unwrap();
         assert!(render(&settings).unwrap_err().to_string().ends_with("must have at least 20 characters"));
         fs::write(settings.secrets.join("backup_passphrase"), "0123456789abcdef0123\n").unwrap();
-        let path = write(&settings).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let text = fs::read_to_string(&path).unwrap();
+        let files = write(&settings).unwrap();
+        assert_eq!(fs::metadata(&files.full).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&files.repository).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!fs::read_to_string(&files.repository).unwrap().contains("pg1-path"));
+        let text = fs::read_to_string(&files.full).unwrap();
         assert!(text.contains("\nrepo1-cipher-pass=0123456789abcdef0123\n"), "{text}");
         assert!(text.contains("repo1-type=posix\nrepo1-path=/repository\n"), "{text}");
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        fs::remove_dir_all(files.full.parent().unwrap()).unwrap();
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::{
 /// Folder of the replaced database until the restored one is complete.
 const REPLACED: &str = "linnet-replaced";
 
+/// More numbers than a sequence can give out while its last value is not yet in the repository.
+const SKIPPED_NUMBERS: u32 = 1_000_000;
+
 /// What to restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -148,6 +151,12 @@ fn prepare(settings: &Settings, tool: &Tool, prepared: &Path, target: &Target) -
     for setting in ["restore_command", "recovery_target_time", "recovery_target_action", "recovery_target_timeline"] {
         instance.query(&format!("ALTER SYSTEM RESET {setting}"))?;
     }
+    // A number that was given out after the restored time is not given out again: clicks in transit and cached links
+    // still carry it.
+    instance.query(&format!(
+        "SELECT setval(format('%I.%I', schemaname, sequencename), COALESCE(last_value, 0) + {SKIPPED_NUMBERS}) \
+         FROM pg_sequences WHERE data_type = 'bigint'::regtype"
+    ))?;
     instance.stop()?;
     let newest = newest.first().and_then(|text| text.parse().ok()).unwrap_or_default();
     println!("WAL replayed; the newest event is of {}", readable(newest));

@@ -2,30 +2,36 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use crate::{BackupError, config, error, process, settings::Settings};
+use crate::{
+    BackupError,
+    config::{self, Files},
+    error, process,
+    settings::Settings,
+};
 
 /// pgBackRest with its configuration.
 #[derive(Debug)]
 pub(crate) struct Tool {
-    config: PathBuf,
+    files: Files,
 }
 
 impl Tool {
     /// Writes the configuration.
     pub(crate) fn new(settings: &Settings) -> Result<Self, BackupError> {
-        Ok(Self { config: config::write(settings)? })
+        Ok(Self { files: config::write(settings)? })
     }
 
     /// The configuration file, which a restored PostgreSQL's `restore_command` needs, too.
     pub(crate) fn config(&self) -> &PathBuf {
-        &self.config
+        &self.files.full
     }
 
     /// Runs one command and returns what it printed. A failure's reason says what to do.
     pub(crate) fn run(&self, command: &str, options: &[&str], limit: Duration) -> Result<String, BackupError> {
         let mut child = Command::new("pgbackrest");
+        let config = if command == "archive-push" { &self.files.repository } else { &self.files.full };
         child
-            .arg(format!("--config={}", self.config.display()))
+            .arg(format!("--config={}", config.display()))
             .arg(format!("--stanza={}", config::STANZA))
             .args(options_and_words(command, options));
         let name = format!("pgbackrest {command}");
