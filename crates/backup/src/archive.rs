@@ -93,6 +93,32 @@ pub(crate) fn push(tool: &Tool, segment: &Segment) -> Result<(), BackupError> {
     fs::remove_file(&segment.path).map_err(BackupError::file(&segment.path))
 }
 
+/// Moves all segments that wait into a folder beside them, which it returns.
+pub(crate) fn set_aside(settings: &Settings) -> Result<PathBuf, BackupError> {
+    let folder = settings.archive.join("given-up");
+    fs::create_dir_all(&folder).map_err(BackupError::file(&folder))?;
+    move_segments(&settings.archive, &folder)?;
+    Ok(folder)
+}
+
+/// Moves the segments of [`set_aside`] back, in place of those that a failed restore archived.
+pub(crate) fn put_back(settings: &Settings, folder: &Path) -> Result<(), BackupError> {
+    for segment in backlog(settings)?.segments {
+        fs::remove_file(&segment.path).map_err(BackupError::file(&segment.path))?;
+    }
+    move_segments(folder, &settings.archive)?;
+    fs::remove_dir_all(folder).map_err(BackupError::file(folder))
+}
+
+fn move_segments(from: &Path, to: &Path) -> Result<(), BackupError> {
+    for entry in fs::read_dir(from).map_err(BackupError::file(from))?.filter_map(Result::ok) {
+        if entry.file_name().to_str().is_some_and(is_wal_name) {
+            fs::rename(entry.path(), to.join(entry.file_name())).map_err(BackupError::file(entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +155,20 @@ mod tests {
         assert_eq!(names, ["000000010000000000000001", "000000010000000000000002", "00000002.history"]);
         assert_eq!(backlog.not_archived, 1);
         assert!(backlog.bytes() >= 3 * 4_096);
+    }
+
+    #[test]
+    fn failed_restore_puts_segments_back() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = below(root.path());
+        let name = "000000010000000000000001";
+        fs::write(settings.archive.join(name), "old").unwrap();
+        let folder = set_aside(&settings).unwrap();
+        assert!(backlog(&settings).unwrap().segments.is_empty());
+        fs::write(settings.archive.join(name), "of the failed restore").unwrap();
+        fs::write(settings.archive.join("00000002.history"), "of the failed restore").unwrap();
+        put_back(&settings, &folder).unwrap();
+        assert_eq!(fs::read_to_string(settings.archive.join(name)).unwrap(), "old");
+        assert_eq!(backlog(&settings).unwrap().segments.len(), 1);
     }
 }

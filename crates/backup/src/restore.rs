@@ -110,28 +110,37 @@ pub(crate) fn run(settings: &Settings, target: &Target) -> Result<(), BackupErro
         return Err(BackupError::Refused("PostgreSQL runs; stop it first".to_owned()));
     }
     fitting(settings, &tool, target)?;
-    let has_database = settings.data.join("PG_VERSION").exists();
-    if has_database && !target.is_without_newest {
-        jobs::push_all(settings)?;
-        let backlog = archive::backlog(settings)?;
-        if backlog.not_archived > 0 {
-            return Err(BackupError::Refused(format!(
-                "{} WAL segment(s) of the present database were not archived; start PostgreSQL and stop it again, or \
-                 give them up with --without-newest",
-                backlog.not_archived
-            )));
-        }
+    if !target.is_without_newest {
+        push_newest(settings)?;
     }
     if target.is_delete_first {
         replace(&settings.data, None)?;
     }
+    // The restored database archives into the same folder, and names of segments repeat.
+    let given_up = archive::set_aside(settings)?;
     let prepared = settings.prepared();
     let outcome = prepare(settings, &tool, &prepared, target);
     if let Err(error) = outcome {
         drop(fs::remove_dir_all(&prepared));
+        archive::put_back(settings, &given_up)?;
         return Err(error);
     }
-    replace(&settings.data, Some(&prepared))
+    replace(&settings.data, Some(&prepared))?;
+    fs::remove_dir_all(&given_up).map_err(BackupError::file(given_up))
+}
+
+/// Pushes what the present or lost database archived. A segment that cannot be pushed is an error, for it would be lost.
+fn push_newest(settings: &Settings) -> Result<(), BackupError> {
+    jobs::push_all(settings)?;
+    let backlog = archive::backlog(settings)?;
+    if backlog.not_archived > 0 {
+        return Err(BackupError::Refused(format!(
+            "{} WAL segment(s) of the present database were not archived; start PostgreSQL and stop it again, or give \
+             them up with --without-newest",
+            backlog.not_archived
+        )));
+    }
+    Ok(())
 }
 
 fn prepare(settings: &Settings, tool: &Tool, prepared: &Path, target: &Target) -> Result<(), BackupError> {
