@@ -50,14 +50,16 @@ impl Backlog {
 /// a backup, the history of a timeline.
 fn is_wal_name(name: &str) -> bool {
     let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
+        text.len() == length
+            && text.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
     };
     match name.split_once('.') {
         None => is_hex(name, 24),
         Some((timeline, "history")) => is_hex(timeline, 8),
         Some((segment, "partial")) => is_hex(segment, 24),
         Some((segment, label)) => {
-            is_hex(segment, 24) && label.strip_suffix(".backup").is_some_and(|offset| is_hex(offset, 8))
+            is_hex(segment, 24)
+                && label.strip_suffix(".backup").is_some_and(|offset| is_hex(offset, 8))
         }
     }
 }
@@ -73,7 +75,11 @@ pub(crate) fn backlog(settings: &Settings) -> Result<Backlog, BackupError> {
         }
         // A one-off container may have pushed it meanwhile.
         let Ok(metadata) = entry.metadata() else { continue };
-        let age = metadata.modified().ok().and_then(|time| now.duration_since(time).ok()).unwrap_or_default();
+        let age = metadata
+            .modified()
+            .ok()
+            .and_then(|time| now.duration_since(time).ok())
+            .unwrap_or_default();
         segments.push(Segment { path: entry.path(), bytes: metadata.blocks() * 512, age });
     }
     segments.sort_by(|one, other| one.path.cmp(&other.path));
@@ -83,7 +89,9 @@ pub(crate) fn backlog(settings: &Settings) -> Result<Backlog, BackupError> {
 /// Counts PostgreSQL's marks for segments that its archiver has not processed. Without a database there are none.
 fn not_archived(data: &Path) -> u64 {
     let Ok(marks) = fs::read_dir(data.join("pg_wal/archive_status")) else { return 0 };
-    let ready = marks.filter_map(Result::ok).filter(|mark| mark.path().extension().is_some_and(|name| name == "ready"));
+    let ready = marks
+        .filter_map(Result::ok)
+        .filter(|mark| mark.path().extension().is_some_and(|name| name == "ready"));
     u64::try_from(ready.count()).unwrap_or(u64::MAX)
 }
 
@@ -93,27 +101,29 @@ pub(crate) fn push(tool: &Tool, segment: &Segment) -> Result<(), BackupError> {
     fs::remove_file(&segment.path).map_err(BackupError::file(&segment.path))
 }
 
-/// Moves all segments that wait into a folder beside them, which it returns.
-pub(crate) fn set_aside(settings: &Settings) -> Result<PathBuf, BackupError> {
-    let folder = settings.archive.join("given-up");
-    fs::create_dir_all(&folder).map_err(BackupError::file(&folder))?;
-    move_segments(&settings.archive, &folder)?;
+/// The empty folder into which a database that is being restored archives. It is on the disk of the archive folder.
+pub(crate) fn prepared(settings: &Settings) -> Result<PathBuf, BackupError> {
+    let folder = settings.archive.join("restored");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(BackupError::file(&folder))?;
+    }
+    fs::create_dir(&folder).map_err(BackupError::file(&folder))?;
     Ok(folder)
 }
 
-/// Moves the segments of [`set_aside`] back, in place of those that a failed restore archived.
-pub(crate) fn put_back(settings: &Settings, folder: &Path) -> Result<(), BackupError> {
+/// Moves the segments of [`prepared`] to where they are pushed, in place of those that were given up.
+pub(crate) fn publish(settings: &Settings, folder: &Path) -> Result<(), BackupError> {
     for segment in backlog(settings)?.segments {
         fs::remove_file(&segment.path).map_err(BackupError::file(&segment.path))?;
     }
-    move_segments(folder, &settings.archive)?;
-    fs::remove_dir_all(folder).map_err(BackupError::file(folder))
+    move_segments(folder, &settings.archive)
 }
 
 fn move_segments(from: &Path, to: &Path) -> Result<(), BackupError> {
     for entry in fs::read_dir(from).map_err(BackupError::file(from))?.filter_map(Result::ok) {
         if entry.file_name().to_str().is_some_and(is_wal_name) {
-            fs::rename(entry.path(), to.join(entry.file_name())).map_err(BackupError::file(entry.path()))?;
+            fs::rename(entry.path(), to.join(entry.file_name()))
+                .map_err(BackupError::file(entry.path()))?;
         }
     }
     Ok(())
@@ -134,7 +144,13 @@ mod tests {
         ] {
             assert!(is_wal_name(name), "{name}");
         }
-        for name in ["", ".000000010000000000000042.part", "00000001000000000000004", "00000001000000000000004g", "a.history"] {
+        for name in [
+            "",
+            ".000000010000000000000042.part",
+            "00000001000000000000004",
+            "00000001000000000000004g",
+            "a.history",
+        ] {
             assert!(!is_wal_name(name), "{name}");
         }
     }
@@ -143,7 +159,12 @@ mod tests {
     fn lists_segments_in_order_and_ignores_unfinished_copies() {
         let root = tempfile::tempdir().unwrap();
         let settings = below(root.path());
-        for name in ["000000010000000000000002", ".000000010000000000000003.part", "000000010000000000000001", "00000002.history"] {
+        for name in [
+            "000000010000000000000002",
+            ".000000010000000000000003.part",
+            "000000010000000000000001",
+            "00000002.history",
+        ] {
             fs::write(settings.archive.join(name), [1; 4_096]).unwrap();
         }
         fs::create_dir_all(settings.data.join("pg_wal/archive_status")).unwrap();
@@ -151,24 +172,32 @@ mod tests {
             fs::write(settings.data.join("pg_wal/archive_status").join(name), "").unwrap();
         }
         let backlog = backlog(&settings).unwrap();
-        let names: Vec<_> = backlog.segments.iter().map(|one| one.path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["000000010000000000000001", "000000010000000000000002", "00000002.history"]);
+        let names: Vec<_> = backlog
+            .segments
+            .iter()
+            .map(|one| one.path.file_name().unwrap().to_str().unwrap())
+            .collect();
+        assert_eq!(
+            names,
+            ["000000010000000000000001", "000000010000000000000002", "00000002.history"]
+        );
         assert_eq!(backlog.not_archived, 1);
         assert!(backlog.bytes() >= 3 * 4_096);
     }
 
     #[test]
-    fn failed_restore_puts_segments_back() {
+    fn segments_of_the_restored_database_replace_those_that_were_given_up() {
         let root = tempfile::tempdir().unwrap();
         let settings = below(root.path());
-        let name = "000000010000000000000001";
-        fs::write(settings.archive.join(name), "old").unwrap();
-        let folder = set_aside(&settings).unwrap();
-        assert!(backlog(&settings).unwrap().segments.is_empty());
-        fs::write(settings.archive.join(name), "of the failed restore").unwrap();
-        fs::write(settings.archive.join("00000002.history"), "of the failed restore").unwrap();
-        put_back(&settings, &folder).unwrap();
-        assert_eq!(fs::read_to_string(settings.archive.join(name)).unwrap(), "old");
-        assert_eq!(backlog(&settings).unwrap().segments.len(), 1);
+        for name in ["000000010000000000000001", "000000010000000000000002"] {
+            fs::write(settings.archive.join(name), "given up").unwrap();
+        }
+        let folder = prepared(&settings).unwrap();
+        fs::write(folder.join("000000010000000000000001"), "restored").unwrap();
+        fs::write(folder.join("00000002.history"), "restored").unwrap();
+        publish(&settings, &folder).unwrap();
+        let waiting = backlog(&settings).unwrap().segments;
+        assert_eq!(waiting.len(), 2);
+        assert!(waiting.iter().all(|one| fs::read_to_string(&one.path).unwrap() == "restored"));
     }
 }

@@ -3,7 +3,13 @@
 //! It is written for each process into its own temporary folder, mode 0600. Command lines, which other processes can
 //! read, contain no secret.
 
-use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::{Path, PathBuf}};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use crate::{BackupError, repository::Repository, settings::Settings};
 
@@ -29,7 +35,8 @@ pub(crate) fn write(settings: &Settings) -> Result<Files, BackupError> {
     );
     let folder = std::env::temp_dir().join(format!("linnet-backup-{}", std::process::id()));
     fs::create_dir_all(&folder).map_err(BackupError::file(&folder))?;
-    let files = Files { full: folder.join("pgbackrest.conf"), repository: folder.join("repository.conf") };
+    let files =
+        Files { full: folder.join("pgbackrest.conf"), repository: folder.join("repository.conf") };
     write_file(&files.full, &(repository.clone() + &database))?;
     write_file(&files.repository, &repository)?;
     Ok(files)
@@ -37,7 +44,13 @@ pub(crate) fn write(settings: &Settings) -> Result<Files, BackupError> {
 
 fn write_file(path: &Path, text: &str) -> Result<(), BackupError> {
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(BackupError::file(path))?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(BackupError::file(path))?;
     file.write_all(text.as_bytes()).map_err(BackupError::file(path))
 }
 
@@ -76,7 +89,10 @@ fn render(settings: &Settings) -> Result<String, BackupError> {
     Ok(text)
 }
 
-fn repository_options(settings: &Settings, option: &mut impl FnMut(&str, &str)) -> Result<(), BackupError> {
+fn repository_options(
+    settings: &Settings,
+    option: &mut impl FnMut(&str, &str),
+) -> Result<(), BackupError> {
     match &settings.repository {
         Repository::S3 { bucket, path, endpoint, port, region, is_path_style } => {
             option("repo1-type", "s3");
@@ -104,7 +120,10 @@ fn repository_options(settings: &Settings, option: &mut impl FnMut(&str, &str)) 
             option("repo1-sftp-host", host);
             option("repo1-sftp-host-port", &port.to_string());
             option("repo1-sftp-host-user", user);
-            option("repo1-sftp-private-key-file", &settings.secrets.join("backup_sftp_key").display().to_string());
+            option(
+                "repo1-sftp-private-key-file",
+                &settings.secrets.join("backup_sftp_key").display().to_string(),
+            );
             option("repo1-sftp-host-key-hash-type", "sha256");
             option("repo1-sftp-host-key-check-type", "fingerprint");
             option("repo1-sftp-host-fingerprint", &settings.secret("backup_sftp_host_key")?);
@@ -125,7 +144,12 @@ mod tests {
         let settings = below(root.path());
         assert!(render(&settings).unwrap_err().to_string().contains("backup_passphrase"));
         fs::write(settings.secrets.join("backup_passphrase"), "too short").unwrap();
-        assert!(render(&settings).unwrap_err().to_string().ends_with("must have at least 20 characters"));
+        assert!(
+            render(&settings)
+                .unwrap_err()
+                .to_string()
+                .ends_with("must have at least 20 characters")
+        );
         fs::write(settings.secrets.join("backup_passphrase"), "0123456789abcdef0123\n").unwrap();
         let files = write(&settings).unwrap();
         assert_eq!(fs::metadata(&files.full).unwrap().permissions().mode() & 0o777, 0o600);

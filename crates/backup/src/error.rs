@@ -51,7 +51,9 @@ pub enum BackupError {
         reason: String,
     },
     /// Another process runs a job.
-    #[error("another backup, restore or restore test is in progress; try again when it has finished")]
+    #[error(
+        "another backup, restore or restore test is in progress; try again when it has finished"
+    )]
     Busy,
     /// pgBackRest printed something that cannot be read.
     #[error("{what} cannot be read: {reason}")]
@@ -94,17 +96,31 @@ impl BackupError {
 /// What a failure of pgBackRest means, by its exit code and output. The codes are part of its interface.
 pub(crate) fn explain(code: i32, output: &str) -> String {
     let hint = match code {
-        26 => "a file in the repository or in the database is damaged; restore from an earlier backup, and take a new full one",
-        28 | 44 | 51 if output.contains("system") || output.contains("do not match") || output.contains("stanza") => {
+        26 => {
+            "a file in the repository or in the database is damaged; restore from an earlier backup, and take a new full one"
+        }
+        28 | 44 | 51
+            if output.contains("system")
+                || output.contains("do not match")
+                || output.contains("stanza") =>
+        {
             "the repository belongs to another database; restore from it, or choose an empty path in LINNET_BACKUP_REPOSITORY"
         }
-        95 => "the passphrase (secret backup_passphrase) does not open the repository; use the one that it was created with",
+        95 => {
+            "the passphrase (secret backup_passphrase) does not open the repository; use the one that it was created with"
+        }
         38 => "PostgreSQL still runs; stop it first",
         40 => "PostgreSQL's folder is not empty and holds no database; empty it first",
-        49 | 92 => "the repository cannot be reached; check LINNET_BACKUP_REPOSITORY and the network",
+        49 | 92 => {
+            "the repository cannot be reached; check LINNET_BACKUP_REPOSITORY and the network"
+        }
         56 => "PostgreSQL cannot be reached; check that it runs",
-        75 => "no backup ended before the target time; choose a later one (`linnet-backup status` lists the backups)",
-        82 => "a WAL segment did not reach the repository in time; check the archive backlog (`linnet-backup status`)",
+        75 => {
+            "no backup ended before the target time; choose a later one (`linnet-backup status` lists the backups)"
+        }
+        82 => {
+            "a WAL segment did not reach the repository in time; check the archive backlog (`linnet-backup status`)"
+        }
         103 | 55 if output.contains("backup.info") || output.contains("archive.info") => {
             "the repository holds no backup for this path and passphrase"
         }
@@ -153,7 +169,8 @@ mod tests {
 
     #[test]
     fn key_without_rights_names_the_rights() {
-        let output = "ERROR: [039]: HTTP request failed with 403 (Forbidden):\n <Code>AccessDenied</Code>";
+        let output =
+            "ERROR: [039]: HTTP request failed with 403 (Forbidden):\n <Code>AccessDenied</Code>";
         assert!(explain(39, output).contains("listing, reading and writing"));
     }
 

@@ -39,7 +39,11 @@ pub(crate) struct Backups {
 impl Backups {
     /// Reads the list from the repository.
     pub(crate) fn read(tool: &Tool) -> Result<Self, BackupError> {
-        parse(&tool.run("info", &["--output=json", "--log-level-console=off", "--log-level-stderr=error"], INFO_LIMIT)?)
+        parse(&tool.run(
+            "info",
+            &["--output=json", "--log-level-console=off", "--log-level-stderr=error"],
+            INFO_LIMIT,
+        )?)
     }
 
     /// End of the last full backup.
@@ -59,7 +63,8 @@ impl Backups {
                 "the repository holds no backup; check LINNET_BACKUP_REPOSITORY".to_owned(),
             ));
         };
-        let fitting = self.all.iter().rfind(|backup| target.is_none_or(|target| backup.stopped <= target));
+        let fitting =
+            self.all.iter().rfind(|backup| target.is_none_or(|target| backup.stopped <= target));
         fitting.ok_or_else(|| {
             BackupError::NoBackup(format!(
                 "the oldest backup ended at {}; choose a later time",
@@ -70,13 +75,16 @@ impl Backups {
 }
 
 fn parse(text: &str) -> Result<Backups, BackupError> {
-    let unreadable = |reason: String| BackupError::Unreadable { what: "the list of backups", reason };
-    let document: Value = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    let unreadable =
+        |reason: String| BackupError::Unreadable { what: "the list of backups", reason };
+    let document: Value =
+        serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
     let Some(stanza) = document.get(0) else { return Ok(Backups::default()) };
     // 0: fine. 1 to 3: no stanza or no backup yet. 4: different stanzas. 6, 99: it cannot be opened.
     let code = stanza.pointer("/status/code").and_then(Value::as_i64).unwrap_or(99);
     if code > 3 {
-        let message = stanza.pointer("/repo/0/status/message").or(stanza.pointer("/status/message"));
+        let message =
+            stanza.pointer("/repo/0/status/message").or(stanza.pointer("/status/message"));
         let message = message.and_then(Value::as_str).unwrap_or("no message");
         return Err(unreadable(crate::error::explain(code_in(message), message)));
     }
@@ -86,7 +94,9 @@ fn parse(text: &str) -> Result<Backups, BackupError> {
     let newest_segment = stanza
         .get("archive")
         .and_then(Value::as_array)
-        .and_then(|archives| archives.iter().rev().find_map(|archive| archive.get("max").and_then(Value::as_str)))
+        .and_then(|archives| {
+            archives.iter().rev().find_map(|archive| archive.get("max").and_then(Value::as_str))
+        })
         .map(str::to_owned);
     Ok(Backups { all: backups, newest_segment })
 }
@@ -132,7 +142,13 @@ mod tests {
         let backups = parse(TWO).unwrap();
         assert_eq!(backups.require_before(Some(150)).unwrap().stopped, 110);
         assert_eq!(backups.require_before(None).unwrap().stopped, 210);
-        assert!(backups.require_before(Some(109)).unwrap_err().to_string().contains("choose a later time"));
+        assert!(
+            backups
+                .require_before(Some(109))
+                .unwrap_err()
+                .to_string()
+                .contains("choose a later time")
+        );
     }
 
     #[test]

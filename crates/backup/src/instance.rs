@@ -15,7 +15,11 @@ const QUERY_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) const DATABASE: &str = "linnet";
 
 /// Runs one statement through a socket folder, and returns its rows; fields are separated by tabs.
-pub(crate) fn query(settings: &Settings, socket: &Path, sql: &str) -> Result<Vec<String>, BackupError> {
+pub(crate) fn query(
+    settings: &Settings,
+    socket: &Path,
+    sql: &str,
+) -> Result<Vec<String>, BackupError> {
     let mut command = Command::new(settings.postgres_bin.join("psql"));
     command
         .args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--field-separator=\t"])
@@ -30,9 +34,16 @@ pub(crate) fn query(settings: &Settings, socket: &Path, sql: &str) -> Result<Vec
 }
 
 /// The first row of a query.
-pub(crate) fn query_row(settings: &Settings, socket: &Path, sql: &str) -> Result<Vec<String>, BackupError> {
+pub(crate) fn query_row(
+    settings: &Settings,
+    socket: &Path,
+    sql: &str,
+) -> Result<Vec<String>, BackupError> {
     let rows = query(settings, socket, sql)?;
-    let row = rows.first().ok_or(BackupError::Unreadable { what: "a query's result", reason: "it is empty".to_owned() })?;
+    let row = rows.first().ok_or(BackupError::Unreadable {
+        what: "a query's result",
+        reason: "it is empty".to_owned(),
+    })?;
     Ok(row.split('\t').map(str::to_owned).collect())
 }
 
@@ -47,11 +58,11 @@ pub(crate) struct Instance<'a> {
 
 /// Where WAL of the recovered database goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Archive {
+pub(crate) enum Archive<'a> {
     /// Nowhere: the copy of a restore test must not write to the repository.
     Off,
-    /// Into the archive folder: the timeline that begins with the restore must reach the repository.
-    On,
+    /// Into this folder: the timeline that begins with the restore must reach the repository.
+    Into(&'a Path),
 }
 
 impl<'a> Instance<'a> {
@@ -60,7 +71,7 @@ impl<'a> Instance<'a> {
         settings: &'a Settings,
         tool: &Tool,
         data: &Path,
-        archive: Archive,
+        archive: Archive<'_>,
         memory: &str,
     ) -> Result<Self, BackupError> {
         let socket = std::env::temp_dir().join(format!("linnet-pg-{}", std::process::id()));
@@ -76,7 +87,9 @@ impl<'a> Instance<'a> {
         );
         match archive {
             Archive::Off => options.push_str(" -c archive_mode=off"),
-            Archive::On => options.push_str(" -c archive_mode=on -c 'archive_command=/archive.sh %p %f # pgbackrest'"),
+            Archive::Into(_) => options.push_str(
+                " -c archive_mode=on -c 'archive_command=/archive.sh %p %f # pgbackrest'",
+            ),
         }
         let log = socket.join("log");
         drop(fs::remove_file(&log));
@@ -89,6 +102,9 @@ impl<'a> Instance<'a> {
             .arg(format!("--log={}", log.display()))
             .arg(format!("--options={options}"))
             .env("PGBACKREST_CONFIG", tool.config());
+        if let Archive::Into(folder) = archive {
+            command.env("LINNET_ARCHIVE_DIR", folder);
+        }
         let instance = Self { settings, data: data.to_owned(), socket };
         match process::run_checked("pg_ctl start", &mut command, limit + Duration::from_secs(30)) {
             Ok(_) => Ok(instance),
@@ -136,7 +152,11 @@ impl Drop for Instance<'_> {
 /// Why recovery failed, from PostgreSQL's log.
 fn recovery_error(log: &str) -> Option<BackupError> {
     let line = log.lines().rfind(|line| line.contains("FATAL:") || line.contains("PANIC:"))?;
-    let text = line.split_once("FATAL:").or(line.split_once("PANIC:")).map_or(line, |(_, after)| after).trim();
+    let text = line
+        .split_once("FATAL:")
+        .or(line.split_once("PANIC:"))
+        .map_or(line, |(_, after)| after)
+        .trim();
     if text.contains("recovery ended before configured recovery target was reached") {
         return Some(BackupError::NoBackup(
             "the repository has no WAL up to the target time; choose an earlier time, or omit --to for the newest state"

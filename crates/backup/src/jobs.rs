@@ -53,8 +53,15 @@ pub(crate) fn push_loop(settings: &Settings, tool: &Tool, metrics: &Metrics, sto
             Err(error) => {
                 failures = failures.saturating_add(1);
                 metrics.lock().push_failures += 1;
-                log(Level::Error, "WAL was not pushed", &[("error", error.to_string().into()), ("failures", failures.into())]);
-                ROUND.saturating_mul(1 << failures.min(8)).min(PUSH_BACKOFF).mul_f64(0.5 + random_share())
+                log(
+                    Level::Error,
+                    "WAL was not pushed",
+                    &[("error", error.to_string().into()), ("failures", failures.into())],
+                );
+                ROUND
+                    .saturating_mul(1 << failures.min(8))
+                    .min(PUSH_BACKOFF)
+                    .mul_f64(0.5 + random_share())
             }
         };
         thread::park_timeout(pause);
@@ -96,7 +103,12 @@ fn push_round(
 }
 
 /// Runs a job that is due. The caller holds the lock of jobs.
-pub(crate) fn run(settings: &Settings, tool: &Tool, metrics: &Metrics, job: Job) -> Result<(), BackupError> {
+pub(crate) fn run(
+    settings: &Settings,
+    tool: &Tool,
+    metrics: &Metrics,
+    job: Job,
+) -> Result<(), BackupError> {
     let started = Instant::now();
     log(Level::Info, "job started", &[("kind", job.name().into())]);
     let outcome = match job {
@@ -107,11 +119,19 @@ pub(crate) fn run(settings: &Settings, tool: &Tool, metrics: &Metrics, job: Job)
     let seconds = started.elapsed().as_secs();
     metrics.count_run(job.name(), outcome.is_ok(), seconds);
     match &outcome {
-        Ok(()) => log(Level::Info, "job finished", &[("kind", job.name().into()), ("seconds", seconds.into())]),
+        Ok(()) => log(
+            Level::Info,
+            "job finished",
+            &[("kind", job.name().into()), ("seconds", seconds.into())],
+        ),
         Err(error) => log(
             Level::Error,
             "job failed",
-            &[("kind", job.name().into()), ("seconds", seconds.into()), ("error", error.to_string().into())],
+            &[
+                ("kind", job.name().into()),
+                ("seconds", seconds.into()),
+                ("error", error.to_string().into()),
+            ],
         ),
     }
     outcome

@@ -88,7 +88,10 @@ impl Page {
             return;
         }
         // Writing to memory cannot fail.
-        let _ = writeln!(self.0, "# HELP linnet_backup_{name} {help}\n# TYPE linnet_backup_{name} {kind}");
+        let _ = writeln!(
+            self.0,
+            "# HELP linnet_backup_{name} {help}\n# TYPE linnet_backup_{name} {kind}"
+        );
         for (labels, value) in samples {
             let _ = writeln!(self.0, "linnet_backup_{name}{labels} {value}");
         }
@@ -112,7 +115,9 @@ pub(crate) fn render(figures: &Figures) -> String {
     let runs: Vec<_> = figures
         .runs
         .iter()
-        .map(|((kind, outcome), count)| (format!("{{kind=\"{kind}\",outcome=\"{outcome}\"}}"), count as &dyn Display))
+        .map(|((kind, outcome), count)| {
+            (format!("{{kind=\"{kind}\",outcome=\"{outcome}\"}}"), count as &dyn Display)
+        })
         .collect();
     page.metric("runs_total", "counter", "Scheduled and manual runs of this process.", &runs);
     let durations: Vec<_> = figures
@@ -120,7 +125,12 @@ pub(crate) fn render(figures: &Figures) -> String {
         .iter()
         .map(|(kind, seconds)| (format!("{{kind=\"{kind}\"}}"), seconds as &dyn Display))
         .collect();
-    page.metric("run_duration_seconds", "gauge", "Duration of the last run, in seconds.", &durations);
+    page.metric(
+        "run_duration_seconds",
+        "gauge",
+        "Duration of the last run, in seconds.",
+        &durations,
+    );
     page.gauge(
         "repository_on_database_disk",
         "Whether the repository is on the database's disk, where it is no backup.",
@@ -130,7 +140,11 @@ pub(crate) fn render(figures: &Figures) -> String {
 }
 
 fn backups(page: &mut Page, figures: &Figures) {
-    page.counter("list_failures_total", "Failed attempts to list the backups in the repository.", figures.list_failures);
+    page.counter(
+        "list_failures_total",
+        "Failed attempts to list the backups in the repository.",
+        figures.list_failures,
+    );
     let Some(backups) = &figures.backups else { return };
     let time = |backup: Option<&crate::info::Backup>| backup.map_or(0, |backup| backup.stopped);
     let (full, any) = (time(backups.last_full()), time(backups.last()));
@@ -142,16 +156,36 @@ fn backups(page: &mut Page, figures: &Figures) {
     );
     page.gauge("backups", "Backups in the repository.", backups.all.len());
     if let Some(last) = backups.last() {
-        page.gauge("last_database_bytes", "Size of the database in the last backup, in bytes.", last.database_bytes);
-        page.gauge("last_repository_bytes", "Bytes that the last backup added to the repository.", last.repository_bytes);
-        page.gauge("last_has_errors", "Whether the last backup found damaged pages.", u8::from(last.has_errors));
+        page.gauge(
+            "last_database_bytes",
+            "Size of the database in the last backup, in bytes.",
+            last.database_bytes,
+        );
+        page.gauge(
+            "last_repository_bytes",
+            "Bytes that the last backup added to the repository.",
+            last.repository_bytes,
+        );
+        page.gauge(
+            "last_has_errors",
+            "Whether the last backup found damaged pages.",
+            u8::from(last.has_errors),
+        );
     }
 }
 
 fn archive(page: &mut Page, figures: &Figures) {
     let backlog = &figures.backlog;
-    page.gauge("archive_waiting_segments", "WAL segments that wait for the repository.", backlog.segments.len());
-    page.gauge("archive_waiting_bytes", "Disk space of the WAL segments that wait, in bytes.", backlog.bytes());
+    page.gauge(
+        "archive_waiting_segments",
+        "WAL segments that wait for the repository.",
+        backlog.segments.len(),
+    );
+    page.gauge(
+        "archive_waiting_bytes",
+        "Disk space of the WAL segments that wait, in bytes.",
+        backlog.bytes(),
+    );
     page.gauge(
         "archive_oldest_seconds",
         "Age of the oldest WAL segment that waits for the repository, in seconds.",
@@ -163,7 +197,11 @@ fn archive(page: &mut Page, figures: &Figures) {
         backlog.not_archived,
     );
     page.counter("archive_pushed_total", "WAL segments that were pushed.", figures.pushed);
-    page.counter("archive_push_failures_total", "Failed attempts to push a WAL segment.", figures.push_failures);
+    page.counter(
+        "archive_push_failures_total",
+        "Failed attempts to push a WAL segment.",
+        figures.push_failures,
+    );
     if let Some(archiver) = figures.archiver {
         page.counter(
             "archiver_failures_total",
@@ -187,15 +225,31 @@ fn restore_test(page: &mut Page, test: &TestResult) {
     if test.ended == 0 {
         return;
     }
-    page.gauge("restore_test_ok", "Whether the last restore test succeeded.", u8::from(test.failure.is_empty()));
-    page.gauge("restore_test_duration_seconds", "Duration of the last restore test, in seconds.", test.duration_s);
-    page.gauge("restore_test_newest_row_timestamp_seconds", "Time of the newest restored row.", test.newest_row);
+    page.gauge(
+        "restore_test_ok",
+        "Whether the last restore test succeeded.",
+        u8::from(test.failure.is_empty()),
+    );
+    page.gauge(
+        "restore_test_duration_seconds",
+        "Duration of the last restore test, in seconds.",
+        test.duration_s,
+    );
+    page.gauge(
+        "restore_test_newest_row_timestamp_seconds",
+        "Time of the newest restored row.",
+        test.newest_row,
+    );
     page.gauge(
         "restore_test_lag_seconds",
         "How much older the newest restored row was than the newest row of the live database, in seconds.",
         test.lag_s,
     );
-    page.gauge("restore_test_resolved_links", "Links that the restored database resolved.", test.resolved_links);
+    page.gauge(
+        "restore_test_resolved_links",
+        "Links that the restored database resolved.",
+        test.resolved_links,
+    );
 }
 
 #[cfg(test)]

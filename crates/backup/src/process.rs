@@ -30,7 +30,11 @@ impl Finished {
 }
 
 /// Runs the command and waits for its end, at most `limit`; then it is killed. `name` names it in errors.
-pub(crate) fn run(name: &str, command: &mut Command, limit: Duration) -> Result<Finished, BackupError> {
+pub(crate) fn run(
+    name: &str,
+    command: &mut Command,
+    limit: Duration,
+) -> Result<Finished, BackupError> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -51,7 +55,8 @@ pub(crate) fn run(name: &str, command: &mut Command, limit: Duration) -> Result<
             return Err(BackupError::TimedOut { program: name.to_owned(), limit });
         }
     }
-    let status = child.wait().map_err(|source| BackupError::Start { program: name.to_owned(), source })?;
+    let status =
+        child.wait().map_err(|source| BackupError::Start { program: name.to_owned(), source })?;
     let text = |reader: Option<thread::JoinHandle<Vec<u8>>>| {
         let bytes = reader.and_then(|thread| thread.join().ok()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -59,7 +64,10 @@ pub(crate) fn run(name: &str, command: &mut Command, limit: Duration) -> Result<
     Ok(Finished { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) })
 }
 
-fn collect(mut pipe: impl Read + Send + 'static, done: mpsc::Sender<()>) -> thread::JoinHandle<Vec<u8>> {
+fn collect(
+    mut pipe: impl Read + Send + 'static,
+    done: mpsc::Sender<()>,
+) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut kept = Vec::new();
         let mut piece = [0; 8_192];
@@ -80,14 +88,23 @@ fn collect(mut pipe: impl Read + Send + 'static, done: mpsc::Sender<()>) -> thre
 }
 
 /// The same, where every exit code but 0 is an error whose reason is the output.
-pub(crate) fn run_checked(name: &str, command: &mut Command, limit: Duration) -> Result<String, BackupError> {
+pub(crate) fn run_checked(
+    name: &str,
+    command: &mut Command,
+    limit: Duration,
+) -> Result<String, BackupError> {
     let finished = run(name, command, limit)?;
     if finished.code == 0 {
         return Ok(finished.stdout);
     }
     let output = finished.output();
-    let reason = output.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no output");
-    Err(BackupError::Failed { program: name.to_owned(), code: finished.code, reason: reason.chars().take(300).collect() })
+    let reason =
+        output.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no output");
+    Err(BackupError::Failed {
+        program: name.to_owned(),
+        code: finished.code,
+        reason: reason.chars().take(300).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -102,8 +119,12 @@ mod tests {
 
     #[test]
     fn keeps_code_and_both_outputs() {
-        let finished = run("sh", &mut shell("echo a; echo b >&2; exit 7"), Duration::from_secs(10)).unwrap();
-        assert_eq!((finished.code, finished.stdout.as_str(), finished.stderr.as_str()), (7, "a\n", "b\n"));
+        let finished =
+            run("sh", &mut shell("echo a; echo b >&2; exit 7"), Duration::from_secs(10)).unwrap();
+        assert_eq!(
+            (finished.code, finished.stdout.as_str(), finished.stderr.as_str()),
+            (7, "a\n", "b\n")
+        );
     }
 
     #[test]
@@ -116,13 +137,19 @@ mod tests {
 
     #[test]
     fn failed_program_gives_its_last_line_as_reason() {
-        let error = run_checked("sh", &mut shell("echo one; echo two >&2; exit 3"), Duration::from_secs(10)).unwrap_err();
+        let error = run_checked(
+            "sh",
+            &mut shell("echo one; echo two >&2; exit 3"),
+            Duration::from_secs(10),
+        )
+        .unwrap_err();
         assert_eq!(error.to_string(), "sh failed with code 3: one");
     }
 
     #[test]
     fn missing_program_is_named() {
-        let error = run("nothing", &mut Command::new("/no/such/program"), Duration::from_secs(1)).unwrap_err();
+        let error = run("nothing", &mut Command::new("/no/such/program"), Duration::from_secs(1))
+            .unwrap_err();
         assert!(error.to_string().starts_with("nothing cannot be started"), "{error}");
     }
 }

@@ -48,13 +48,17 @@ impl Repository {
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (bucket, path) = place.split_once('/').unwrap_or((place, ""));
         let (mut endpoint, mut region, mut is_path_style) = (None, None, false);
-        for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| pair.split_once('=')) {
+        for (name, value) in
+            query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| pair.split_once('='))
+        {
             match (name, value) {
                 ("endpoint", value) => endpoint = Some(address(url, value, 443)?),
                 ("region", value) if !value.is_empty() => region = Some(value.to_owned()),
                 ("style", "path") => is_path_style = true,
                 ("style", "host") => is_path_style = false,
-                _ => return Err(wrong(url, &format!("has the unknown parameter `{name}={value}`"))),
+                _ => {
+                    return Err(wrong(url, &format!("has the unknown parameter `{name}={value}`")));
+                }
             }
         }
         let (endpoint, port) = endpoint.ok_or_else(|| wrong(url, "lacks `?endpoint=HOST`"))?;
@@ -62,14 +66,26 @@ impl Repository {
         if bucket.is_empty() {
             return Err(wrong(url, "has no bucket"));
         }
-        Ok(Self::S3 { bucket: bucket.to_owned(), path: folder(url, &format!("/{path}"))?, endpoint, port, region, is_path_style })
+        Ok(Self::S3 {
+            bucket: bucket.to_owned(),
+            path: folder(url, &format!("/{path}"))?,
+            endpoint,
+            port,
+            region,
+            is_path_style,
+        })
     }
 
     fn sftp(url: &str, rest: &str) -> Result<Self, BackupError> {
         let (user, rest) = rest.split_once('@').ok_or_else(|| wrong(url, "has no user"))?;
         let (place, path) = rest.split_once('/').ok_or_else(|| wrong(url, "has no path"))?;
         let (host, port) = address(url, place, 22)?;
-        Ok(Self::Sftp { user: user.to_owned(), host, port, path: folder(url, &format!("/{path}"))? })
+        Ok(Self::Sftp {
+            user: user.to_owned(),
+            host,
+            port,
+            path: folder(url, &format!("/{path}"))?,
+        })
     }
 }
 
@@ -94,7 +110,9 @@ fn address(url: &str, text: &str, default: u16) -> Result<(String, u16), BackupE
 /// A path without a slash at its end. It must not be the root, which may contain other things.
 fn folder(url: &str, path: &str) -> Result<String, BackupError> {
     let path = path.trim_end_matches('/');
-    if !path.starts_with('/') || path.split('/').skip(1).any(|part| part.is_empty() || part == "." || part == "..") {
+    if !path.starts_with('/')
+        || path.split('/').skip(1).any(|part| part.is_empty() || part == "." || part == "..")
+    {
         return Err(wrong(url, "needs a path such as /linnet"));
     }
     Ok(path.to_owned())
@@ -107,7 +125,8 @@ mod tests {
     #[test]
     fn parses_each_kind() {
         assert_eq!(
-            Repository::parse("s3://b/linnet?endpoint=s3.example.com:9443&region=eu&style=path").unwrap(),
+            Repository::parse("s3://b/linnet?endpoint=s3.example.com:9443&region=eu&style=path")
+                .unwrap(),
             Repository::S3 {
                 bucket: "b".into(),
                 path: "/linnet".into(),
@@ -117,10 +136,18 @@ mod tests {
                 is_path_style: true
             }
         );
-        assert_eq!(Repository::parse("file:///mnt/disk/").unwrap(), Repository::Disk { path: "/mnt/disk".into() });
+        assert_eq!(
+            Repository::parse("file:///mnt/disk/").unwrap(),
+            Repository::Disk { path: "/mnt/disk".into() }
+        );
         assert_eq!(
             Repository::parse("sftp://u@host/backup/linnet").unwrap(),
-            Repository::Sftp { user: "u".into(), host: "host".into(), port: 22, path: "/backup/linnet".into() }
+            Repository::Sftp {
+                user: "u".into(),
+                host: "host".into(),
+                port: 22,
+                path: "/backup/linnet".into()
+            }
         );
     }
 

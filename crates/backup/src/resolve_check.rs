@@ -46,10 +46,15 @@ pub(crate) fn run(settings: &Settings, instance: &Instance<'_>) -> Result<u64, B
         if let Ok(Some(status)) = shortener.0.try_wait() {
             let log = fs::read_to_string(folder.join("shortener.log")).unwrap_or_default();
             let last = log.lines().last().unwrap_or("no output").to_owned();
-            return Err(BackupError::Check(format!("the shortener did not start on the restored database: {status}, {last}")));
+            return Err(BackupError::Check(format!(
+                "the shortener did not start on the restored database: {status}, {last}"
+            )));
         }
         if Instant::now() > deadline {
-            return Err(BackupError::TimedOut { program: "the shortener's start".to_owned(), limit: START_LIMIT });
+            return Err(BackupError::TimedOut {
+                program: "the shortener's start".to_owned(),
+                limit: START_LIMIT,
+            });
         }
         // A new process gives no signal when it listens; the deadline bounds this.
         thread::sleep(Duration::from_millis(100));
@@ -59,7 +64,9 @@ pub(crate) fn run(settings: &Settings, instance: &Instance<'_>) -> Result<u64, B
         let (code, target) = link.split_once('\t').unwrap_or((link, ""));
         let (status, location) = visit(&listener, code)?;
         if !(300..400).contains(&status) || location != target {
-            return Err(BackupError::Check(format!("a restored link did not resolve: status {status} instead of a redirect to its target")));
+            return Err(BackupError::Check(format!(
+                "a restored link did not resolve: status {status} instead of a redirect to its target"
+            )));
         }
         resolved += 1;
     }
@@ -80,7 +87,10 @@ fn start(settings: &Settings, folder: &Path, listener: &Path) -> Result<Shortene
         .env("LINNET__SHORTENER__API_LISTEN", unix("api.sock"))
         .env("LINNET__SHORTENER__ADMIN_LISTEN", unix("admin.sock"))
         .env("LINNET__SHORTENER__SERVER_THREADS", "1")
-        .env("LINNET__POSTGRES__URL", format!("postgres://postgres@localhost/linnet?host={}", folder.display()))
+        .env(
+            "LINNET__POSTGRES__URL",
+            format!("postgres://postgres@localhost/linnet?host={}", folder.display()),
+        )
         .env("LINNET__POSTGRES__MAX_CONNECTIONS", "6")
         // No Redis: what the caches of the live service hold must not answer, and nothing may be written to them.
         .env("LINNET__REDIS__URL", "redis://127.0.0.1:1/0")
@@ -94,7 +104,10 @@ fn start(settings: &Settings, folder: &Path, listener: &Path) -> Result<Shortene
         .stdout(log)
         .stderr(errors)
         .spawn()
-        .map_err(|source| BackupError::Start { program: settings.shortener.display().to_string(), source })?;
+        .map_err(|source| BackupError::Start {
+            program: settings.shortener.display().to_string(),
+            source,
+        })?;
     Ok(Shortener(child))
 }
 
@@ -115,7 +128,11 @@ fn visit(listener: &Path, code: &str) -> Result<(u16, String), BackupError> {
 
 fn read_head(text: &str) -> (u16, String) {
     let mut lines = text.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1))
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
     let location = lines
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_once(':'))

@@ -46,11 +46,17 @@ impl Target {
         let mut words = options.iter();
         while let Some(word) = words.next() {
             match *word {
-                "--to" => target.time = Some(time::parse(words.next().copied().unwrap_or_default())?),
+                "--to" => {
+                    target.time = Some(time::parse(words.next().copied().unwrap_or_default())?)
+                }
                 "--timeline" => {
                     let text = words.next().copied().unwrap_or_default();
-                    if text != "current" && !(1..=8).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                        return Err(BackupError::Usage(format!("--timeline must be a number or `current`, not `{text}`")));
+                    if text != "current" && !(1..=8).contains(&text.len())
+                        || !text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+                    {
+                        return Err(BackupError::Usage(format!(
+                            "--timeline must be a number or `current`, not `{text}`"
+                        )));
                     }
                     target.timeline = Some(text.to_owned());
                 }
@@ -116,17 +122,19 @@ pub(crate) fn run(settings: &Settings, target: &Target) -> Result<(), BackupErro
     if target.is_delete_first {
         replace(&settings.data, None)?;
     }
-    // The restored database archives into the same folder, and names of segments repeat.
-    let given_up = archive::set_aside(settings)?;
     let prepared = settings.prepared();
-    let outcome = prepare(settings, &tool, &prepared, target);
-    if let Err(error) = outcome {
+    // What the restored database archives must not reach the repository unless it replaces the present one: later
+    // restores would follow its timeline.
+    let archived = archive::prepared(settings)?;
+    let outcome = prepare(settings, &tool, &prepared, &archived, target);
+    if outcome.is_ok() {
+        archive::publish(settings, &archived)?;
+        replace(&settings.data, Some(&prepared))?;
+    } else {
         drop(fs::remove_dir_all(&prepared));
-        archive::put_back(settings, &given_up)?;
-        return Err(error);
     }
-    replace(&settings.data, Some(&prepared))?;
-    fs::remove_dir_all(&given_up).map_err(BackupError::file(given_up))
+    drop(fs::remove_dir_all(&archived));
+    outcome
 }
 
 /// Pushes what the present or lost database archived. A segment that cannot be pushed is an error, for it would be lost.
@@ -143,7 +151,13 @@ fn push_newest(settings: &Settings) -> Result<(), BackupError> {
     Ok(())
 }
 
-fn prepare(settings: &Settings, tool: &Tool, prepared: &Path, target: &Target) -> Result<(), BackupError> {
+fn prepare(
+    settings: &Settings,
+    tool: &Tool,
+    prepared: &Path,
+    archived: &Path,
+    target: &Target,
+) -> Result<(), BackupError> {
     if prepared.exists() {
         fs::remove_dir_all(prepared).map_err(BackupError::file(prepared))?;
     }
@@ -152,12 +166,18 @@ fn prepare(settings: &Settings, tool: &Tool, prepared: &Path, target: &Target) -
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     files(settings, tool, prepared, &options)?;
     println!("files restored; replaying WAL");
-    let instance = Instance::start(settings, tool, prepared, Archive::On, "shared_buffers=96MB")?;
+    let instance =
+        Instance::start(settings, tool, prepared, Archive::Into(archived), "shared_buffers=96MB")?;
     let newest = instance.query_row(
         "SELECT COALESCE(extract(epoch FROM (SELECT timestamp FROM events ORDER BY id DESC LIMIT 1))::bigint, 0)",
     )?;
     // The live server has no pgBackRest, and none of these holds for it.
-    for setting in ["restore_command", "recovery_target_time", "recovery_target_action", "recovery_target_timeline"] {
+    for setting in [
+        "restore_command",
+        "recovery_target_time",
+        "recovery_target_action",
+        "recovery_target_timeline",
+    ] {
         instance.query(&format!("ALTER SYSTEM RESET {setting}"))?;
     }
     // A number that was given out after the restored time is not given out again: clicks in transit and cached links
@@ -173,9 +193,15 @@ fn prepare(settings: &Settings, tool: &Tool, prepared: &Path, target: &Target) -
 }
 
 /// Restores the files into an empty folder.
-pub(crate) fn files(settings: &Settings, tool: &Tool, data: &Path, options: &[&str]) -> Result<(), BackupError> {
+pub(crate) fn files(
+    settings: &Settings,
+    tool: &Tool,
+    data: &Path,
+    options: &[&str],
+) -> Result<(), BackupError> {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(data, fs::Permissions::from_mode(0o700)).map_err(BackupError::file(data))?;
+    fs::set_permissions(data, fs::Permissions::from_mode(0o700))
+        .map_err(BackupError::file(data))?;
     let path = format!("--pg1-path={}", data.display());
     let mut all = vec![path.as_str()];
     all.extend(options);
@@ -190,7 +216,8 @@ fn replace(data: &Path, prepared: Option<&Path>) -> Result<(), BackupError> {
         fs::remove_dir_all(&replaced).map_err(BackupError::file(&replaced))?;
     }
     fs::create_dir(&replaced).map_err(BackupError::file(&replaced))?;
-    let keep = |path: &Path| path == replaced || Some(path) == prepared || path.ends_with("lost+found");
+    let keep =
+        |path: &Path| path == replaced || Some(path) == prepared || path.ends_with("lost+found");
     move_all(data, &replaced, keep)?;
     if let Some(prepared) = prepared {
         move_all(prepared, data, |_| false)?;
@@ -203,7 +230,11 @@ fn replace(data: &Path, prepared: Option<&Path>) -> Result<(), BackupError> {
 /// Moves what is in a folder, PG_VERSION last: without it, PostgreSQL does not start on a folder that is half moved.
 fn move_all(from: &Path, to: &Path, keep: impl Fn(&Path) -> bool) -> Result<(), BackupError> {
     let entries = fs::read_dir(from).map_err(BackupError::file(from))?;
-    let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| !keep(path)).collect();
+    let mut paths: Vec<_> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| !keep(path))
+        .collect();
     paths.sort_by_key(|path| path.ends_with("PG_VERSION"));
     for path in paths {
         let Some(name) = path.file_name() else { continue };
@@ -217,7 +248,8 @@ pub(crate) fn require_space(folder: &Path, bytes: u64) -> Result<(), BackupError
     let mut command = std::process::Command::new("df");
     command.args(["--output=avail", "--block-size=1"]).arg(folder);
     let output = process::run_checked("df", &mut command, Duration::from_secs(10))?;
-    let free: u64 = output.lines().last().and_then(|line| line.trim().parse().ok()).unwrap_or_default();
+    let free: u64 =
+        output.lines().last().and_then(|line| line.trim().parse().ok()).unwrap_or_default();
     if free < bytes {
         return Err(BackupError::Refused(format!(
             "the disk of {} has {} MiB free, and {} MiB are needed; free space",
@@ -248,7 +280,10 @@ mod tests {
         for options in [&["--to"][..], &["--to", "noon"], &["--timeline", "1;2"], &["--force"]] {
             assert!(matches!(Target::parse(options), Err(BackupError::Usage(_))), "{options:?}");
         }
-        assert_eq!(Target::parse(&["--timeline", "current"]).unwrap().options(), ["--target-timeline=current"]);
+        assert_eq!(
+            Target::parse(&["--timeline", "current"]).unwrap().options(),
+            ["--target-timeline=current"]
+        );
     }
 
     #[test]
@@ -266,7 +301,10 @@ mod tests {
         fs::create_dir_all(data.join(REPLACED).join("base")).unwrap();
         replace(data, Some(&prepared)).unwrap();
         assert_eq!(fs::read_to_string(data.join("PG_VERSION")).unwrap(), "new");
-        let mut names: Vec<_> = fs::read_dir(data).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(data)
+            .unwrap()
+            .map(|one| one.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["PG_VERSION", "base", "lost+found"]);
         assert!(data.join("base/new").exists() && !data.join("base/old").exists());
@@ -276,6 +314,8 @@ mod tests {
     fn full_disk_is_reported_before_anything_changes() {
         let root = tempfile::tempdir().unwrap();
         assert!(require_space(root.path(), 1).is_ok());
-        assert!(require_space(root.path(), u64::MAX).unwrap_err().to_string().ends_with("free space"));
+        assert!(
+            require_space(root.path(), u64::MAX).unwrap_err().to_string().ends_with("free space")
+        );
     }
 }

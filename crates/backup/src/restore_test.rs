@@ -43,18 +43,24 @@ impl Content {
     fn of(row: &[String]) -> Result<Self, BackupError> {
         let number = |index: usize| row.get(index).and_then(|text| text.parse::<u64>().ok());
         match (number(0), number(1), number(2), row.get(3).and_then(|text| text.parse().ok())) {
-            (Some(links), Some(users), Some(keys), Some(newest)) => Ok(Self { links, users, keys, newest }),
+            (Some(links), Some(users), Some(keys), Some(newest)) => {
+                Ok(Self { links, users, keys, newest })
+            }
             _ => Err(BackupError::Unreadable { what: "the count of rows", reason: row.join(", ") }),
         }
     }
 
     /// Fails if the restored content misses more than what the live database may have changed meanwhile.
     fn compare(&self, live: &Self) -> Result<(), BackupError> {
-        for (name, restored, live) in
-            [("links", self.links, live.links), ("users", self.users, live.users), ("API keys", self.keys, live.keys)]
-        {
+        for (name, restored, live) in [
+            ("links", self.links, live.links),
+            ("users", self.users, live.users),
+            ("API keys", self.keys, live.keys),
+        ] {
             if restored.abs_diff(live) > SLACK_ROWS.max(live / 100) {
-                return Err(BackupError::Check(format!("the restored database has {restored} {name}, the live one {live}")));
+                return Err(BackupError::Check(format!(
+                    "the restored database has {restored} {name}, the live one {live}"
+                )));
             }
         }
         if self.newest < live.newest {
@@ -70,7 +76,8 @@ impl Content {
 /// Runs the test and stores its result. The caller holds the lock of jobs, and some process pushes WAL.
 pub(crate) fn run(settings: &Settings, tool: &Tool) -> Result<TestResult, BackupError> {
     let started = Instant::now();
-    let mut result = TestResult { succeeded: TestResult::load(settings).succeeded, ..TestResult::default() };
+    let mut result =
+        TestResult { succeeded: TestResult::load(settings).succeeded, ..TestResult::default() };
     let outcome = check(settings, tool, &mut result);
     let cleaned = clean(settings);
     result.ended = now();
@@ -139,7 +146,9 @@ fn amcheck(settings: &Settings, instance: &Instance<'_>) -> Result<(), BackupErr
 fn clean(settings: &Settings) -> Result<(), BackupError> {
     let folder = settings.scratch();
     match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(BackupError::file(folder)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(BackupError::file(folder)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -157,8 +166,12 @@ mod tests {
         let live = content(1_000_000, 500);
         assert!(content(1_000_000, 500).compare(&live).is_ok());
         assert!(content(995_000, 510).compare(&live).is_ok(), "within 1 %");
-        assert!(content(980_000, 500).compare(&live).unwrap_err().to_string().contains("980000 links"));
-        assert!(content(1_000_000, 440).compare(&live).unwrap_err().to_string().contains("60 s older"));
+        assert!(
+            content(980_000, 500).compare(&live).unwrap_err().to_string().contains("980000 links")
+        );
+        assert!(
+            content(1_000_000, 440).compare(&live).unwrap_err().to_string().contains("60 s older")
+        );
     }
 
     #[test]

@@ -63,7 +63,9 @@ impl Schedule {
             return Some(Job::DifferentialBackup);
         }
         // The first test follows the first backup.
-        if history.restore_test.is_none() || self.is_due(now, history.restore_test, self.restore_test) {
+        if history.restore_test.is_none()
+            || self.is_due(now, history.restore_test, self.restore_test)
+        {
             return Some(Job::RestoreTest);
         }
         None

@@ -22,12 +22,19 @@ const ROUND_LIMIT: Duration = Duration::from_secs(180);
 /// Opens the listener and answers requests in a thread.
 pub(crate) fn start(settings: &Settings, metrics: Metrics) -> Result<(), BackupError> {
     let listener = TcpListener::bind(settings.listen).map_err(|error| {
-        BackupError::setting("LINNET_BACKUP_LISTEN", format!("{} cannot be opened: {error}", settings.listen))
+        BackupError::setting(
+            "LINNET_BACKUP_LISTEN",
+            format!("{} cannot be opened: {error}", settings.listen),
+        )
     })?;
     thread::spawn(move || {
         for stream in listener.incoming().filter_map(Result::ok) {
             if let Err(error) = answer(&stream, &metrics) {
-                log(Level::Info, "metrics client disconnected", &[("error", error.to_string().into())]);
+                log(
+                    Level::Info,
+                    "metrics client disconnected",
+                    &[("error", error.to_string().into())],
+                );
             }
         }
     });
@@ -40,9 +47,15 @@ fn answer(mut stream: &TcpStream, metrics: &Metrics) -> std::io::Result<()> {
     let mut line = String::new();
     BufReader::new(stream.take(1_024)).read_line(&mut line)?;
     let (status, kind, body) = match line.split(' ').nth(1) {
-        Some("/metrics") => ("200 OK", "text/plain; version=0.0.4", metrics::render(&metrics.lock())),
-        Some("/health") if metrics.lock().last_round.elapsed() < ROUND_LIMIT => ("200 OK", "text/plain", "ok\n".to_owned()),
-        Some("/health") => ("503 Service Unavailable", "text/plain", "WAL is not being pushed\n".to_owned()),
+        Some("/metrics") => {
+            ("200 OK", "text/plain; version=0.0.4", metrics::render(&metrics.lock()))
+        }
+        Some("/health") if metrics.lock().last_round.elapsed() < ROUND_LIMIT => {
+            ("200 OK", "text/plain", "ok\n".to_owned())
+        }
+        Some("/health") => {
+            ("503 Service Unavailable", "text/plain", "WAL is not being pushed\n".to_owned())
+        }
         _ => ("404 Not Found", "text/plain", "not found\n".to_owned()),
     };
     write!(
@@ -65,7 +78,9 @@ pub(crate) fn healthcheck(settings: &Settings) -> Result<(), BackupError> {
     };
     match response() {
         Ok(text) if text.starts_with("HTTP/1.1 200 ") => Ok(()),
-        Ok(text) => Err(BackupError::Check(text.lines().last().unwrap_or("no response").to_owned())),
+        Ok(text) => {
+            Err(BackupError::Check(text.lines().last().unwrap_or("no response").to_owned()))
+        }
         Err(error) => Err(BackupError::Check(format!("{address} does not respond: {error}"))),
     }
 }

@@ -70,14 +70,25 @@ impl Settings {
             state: path("LINNET_BACKUP_STATE_DIR", "/var/lib/linnet/backup"),
             postgres_bin: path("LINNET_BACKUP_POSTGRES_BIN", "/usr/lib/postgresql/17/bin"),
             shortener: path("LINNET_BACKUP_SHORTENER", "/usr/local/bin/linnet-shortener"),
-            listen: listen.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(|| {
-                BackupError::setting("LINNET_BACKUP_LISTEN", format!("must be an address and a port, not `{listen}`"))
-            })?,
+            listen: listen.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(
+                || {
+                    BackupError::setting(
+                        "LINNET_BACKUP_LISTEN",
+                        format!("must be an address and a port, not `{listen}`"),
+                    )
+                },
+            )?,
             full: seconds("LINNET_BACKUP_FULL_S", 7 * DAY_S)?,
             differential: seconds("LINNET_BACKUP_DIFFERENTIAL_S", DAY_S)?,
             restore_test: seconds("LINNET_BACKUP_RESTORE_TEST_S", 7 * DAY_S)?,
             hour: number("LINNET_BACKUP_HOUR", variable("LINNET_BACKUP_HOUR"), 3, 0, 23)?,
-            keep_full: number("LINNET_BACKUP_KEEP_FULL", variable("LINNET_BACKUP_KEEP_FULL"), 4, 1, 1_000)?,
+            keep_full: number(
+                "LINNET_BACKUP_KEEP_FULL",
+                variable("LINNET_BACKUP_KEEP_FULL"),
+                4,
+                1,
+                1_000,
+            )?,
             job_limit: seconds("LINNET_BACKUP_JOB_LIMIT_S", 4 * 3_600)?,
         })
     }
@@ -89,7 +100,10 @@ impl Settings {
             Ok(text) => {
                 let text = text.trim_end_matches(['\r', '\n']).to_owned();
                 if text.contains(['\r', '\n']) {
-                    return Err(BackupError::setting(path.display().to_string(), "must be one line"));
+                    return Err(BackupError::setting(
+                        path.display().to_string(),
+                        "must be one line",
+                    ));
                 }
                 Ok((!text.is_empty()).then_some(text))
             }
@@ -102,7 +116,10 @@ impl Settings {
     pub(crate) fn secret(&self, name: &str) -> Result<String, BackupError> {
         self.optional_secret(name)?.ok_or_else(|| {
             let path = self.secrets.join(name);
-            BackupError::setting(path.display().to_string(), "is missing or empty; write the secret into it")
+            BackupError::setting(
+                path.display().to_string(),
+                "is missing or empty; write the secret into it",
+            )
         })
     }
 
@@ -117,14 +134,23 @@ impl Settings {
     }
 }
 
-fn number<N>(name: &str, text: Option<String>, default: N, least: N, most: N) -> Result<N, BackupError>
+fn number<N>(
+    name: &str,
+    text: Option<String>,
+    default: N,
+    least: N,
+    most: N,
+) -> Result<N, BackupError>
 where
     N: FromStr + PartialOrd + std::fmt::Display,
 {
     let Some(text) = text else { return Ok(default) };
     match text.parse::<N>() {
         Ok(value) if value >= least && value <= most => Ok(value),
-        _ => Err(BackupError::setting(name, format!("must be a whole number from {least} to {most}, not `{text}`"))),
+        _ => Err(BackupError::setting(
+            name,
+            format!("must be a whole number from {least} to {most}, not `{text}`"),
+        )),
     }
 }
 
@@ -147,15 +173,21 @@ pub(crate) mod tests {
 
     #[test]
     fn wrong_number_names_variable_and_range() {
-        let error = Settings::read(|name| (name == "LINNET_BACKUP_HOUR").then(|| "24".to_owned())).unwrap_err();
-        assert_eq!(error.to_string(), "LINNET_BACKUP_HOUR must be a whole number from 0 to 23, not `24`");
+        let error = Settings::read(|name| (name == "LINNET_BACKUP_HOUR").then(|| "24".to_owned()))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "LINNET_BACKUP_HOUR must be a whole number from 0 to 23, not `24`"
+        );
     }
 
     #[test]
     fn secret_is_one_line() {
         let root = tempfile::tempdir().unwrap();
         let settings = below(root.path());
-        assert!(settings.secret("a").unwrap_err().to_string().ends_with("write the secret into it"));
+        assert!(
+            settings.secret("a").unwrap_err().to_string().ends_with("write the secret into it")
+        );
         fs::write(settings.secrets.join("a"), "x\n").unwrap();
         assert_eq!(settings.secret("a").unwrap(), "x");
         // A second line could add an option to pgBackRest's configuration.

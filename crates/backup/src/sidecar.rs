@@ -67,7 +67,11 @@ struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of an hour, in seconds")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of an hour, in seconds"
+    )]
     fn new(settings: &'a Settings, tool: &'a Tool, metrics: &'a Metrics) -> Self {
         let schedule = Schedule {
             full: settings.full,
@@ -126,7 +130,8 @@ impl<'a> Scheduler<'a> {
         self.failures = if outcome.is_ok() { 0 } else { self.failures.saturating_add(1) };
         if self.failures > 0 {
             let patience = if job == Job::RestoreTest { TEST_PATIENCE } else { 1 };
-            self.not_before = Instant::now() + retry_after(self.failures, random_share()) * patience;
+            self.not_before =
+                Instant::now() + retry_after(self.failures, random_share()) * patience;
         }
     }
 
@@ -138,8 +143,13 @@ impl<'a> Scheduler<'a> {
             }
             Err(error) => {
                 self.metrics.lock().list_failures += 1;
-                self.list_after = Instant::now() + LIST_INTERVAL.mul_f64(0.2 + 0.2 * random_share());
-                log(Level::Error, "the backups cannot be listed", &[("error", error.to_string().into())]);
+                self.list_after =
+                    Instant::now() + LIST_INTERVAL.mul_f64(0.2 + 0.2 * random_share());
+                log(
+                    Level::Error,
+                    "the backups cannot be listed",
+                    &[("error", error.to_string().into())],
+                );
             }
         }
     }
@@ -150,8 +160,11 @@ impl<'a> Scheduler<'a> {
             &self.settings.socket,
             "SELECT failed_count, COALESCE(extract(epoch FROM now() - last_archived_time)::bigint, 0) FROM pg_stat_archiver",
         );
-        let number = |row: &[String], index: usize| row.get(index).and_then(|text| text.parse().ok()).unwrap_or_default();
-        self.metrics.lock().archiver =
-            row.ok().map(|row| Archiver { failed: number(&row, 0), last_archived_s: number(&row, 1) });
+        let number = |row: &[String], index: usize| {
+            row.get(index).and_then(|text| text.parse().ok()).unwrap_or_default()
+        };
+        self.metrics.lock().archiver = row
+            .ok()
+            .map(|row| Archiver { failed: number(&row, 0), last_archived_s: number(&row, 1) });
     }
 }

@@ -70,7 +70,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let settings = below(root.path());
         assert_eq!(TestResult::load(&settings), TestResult::default());
-        let result = TestResult { ended: 9, succeeded: 8, duration_s: 7, newest_row: 6, lag_s: 5, resolved_links: 4, failure: "x".into() };
+        let result = TestResult {
+            ended: 9,
+            succeeded: 8,
+            duration_s: 7,
+            newest_row: 6,
+            lag_s: 5,
+            resolved_links: 4,
+            failure: "x".into(),
+        };
         result.store(&settings).unwrap();
         assert_eq!(TestResult::load(&settings), result);
         fs::write(path(&settings), "{").unwrap();

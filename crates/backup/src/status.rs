@@ -32,8 +32,14 @@ pub(crate) fn print(settings: &Settings) -> Result<(), BackupError> {
         (ended, failure) => println!("restore test: FAILED at {}: {failure}", readable(ended)),
     }
     let backups = Backups::read(&Tool::new(settings)?)?;
-    println!("newest WAL segment in the repository: {}", backups.newest_segment.as_deref().unwrap_or("none"));
-    println!("{:<34} {:<12} {:<21} {:>9} {:>10} {:>10}", "BACKUP", "KIND", "ENDED", "AGE h", "SIZE MiB", "ADDED KiB");
+    println!(
+        "newest WAL segment in the repository: {}",
+        backups.newest_segment.as_deref().unwrap_or("none")
+    );
+    println!(
+        "{:<34} {:<12} {:<21} {:>9} {:>10} {:>10}",
+        "BACKUP", "KIND", "ENDED", "AGE h", "SIZE MiB", "ADDED KiB"
+    );
     for backup in &backups.all {
         println!(
             "{:<34} {:<12} {:<21} {:>9} {:>10} {:>10}{}",

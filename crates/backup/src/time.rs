@@ -24,7 +24,9 @@ pub(crate) fn readable(time: Seconds) -> String {
 /// Reads a target time. The offset is required, so that no server's time zone changes its meaning.
 pub(crate) fn parse(text: &str) -> Result<DateTime<Utc>, BackupError> {
     DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc)).map_err(|_| {
-        BackupError::Usage(format!("--to must be a time with an offset, such as 2026-11-27T12:00:00Z, not `{text}`"))
+        BackupError::Usage(format!(
+            "--to must be a time with an offset, such as 2026-11-27T12:00:00Z, not `{text}`"
+        ))
     })
 }
 
@@ -44,7 +46,10 @@ mod tests {
     fn target_time_needs_an_offset() {
         assert!(parse("2026-11-27T12:00:00").is_err());
         assert!(parse("yesterday").is_err());
-        assert_eq!(parse("2026-11-27T13:00:00+01:00").unwrap(), parse("2026-11-27T12:00:00Z").unwrap());
+        assert_eq!(
+            parse("2026-11-27T13:00:00+01:00").unwrap(),
+            parse("2026-11-27T12:00:00Z").unwrap()
+        );
     }
 
     #[test]

@@ -27,9 +27,15 @@ impl Tool {
     }
 
     /// Runs one command and returns what it printed. A failure's reason says what to do.
-    pub(crate) fn run(&self, command: &str, options: &[&str], limit: Duration) -> Result<String, BackupError> {
+    pub(crate) fn run(
+        &self,
+        command: &str,
+        options: &[&str],
+        limit: Duration,
+    ) -> Result<String, BackupError> {
         let mut child = Command::new("pgbackrest");
-        let config = if command == "archive-push" { &self.files.repository } else { &self.files.full };
+        let config =
+            if command == "archive-push" { &self.files.repository } else { &self.files.full };
         child
             .arg(format!("--config={}", config.display()))
             .arg(format!("--stanza={}", config::STANZA))
@@ -46,7 +52,8 @@ impl Tool {
 
 /// Options before the command, words (the path of a segment) after it.
 fn options_and_words<'a>(command: &'a str, options: &[&'a str]) -> Vec<&'a str> {
-    let (mut line, words): (Vec<&str>, Vec<&str>) = options.iter().partition(|option| option.starts_with("--"));
+    let (mut line, words): (Vec<&str>, Vec<&str>) =
+        options.iter().partition(|option| option.starts_with("--"));
     line.push(command);
     line.extend(words);
     line
@@ -58,6 +65,9 @@ mod tests {
 
     #[test]
     fn words_follow_the_command() {
-        assert_eq!(options_and_words("archive-push", &["/a/b", "--x=y"]), ["--x=y", "archive-push", "/a/b"]);
+        assert_eq!(
+            options_and_words("archive-push", &["/a/b", "--x=y"]),
+            ["--x=y", "archive-push", "/a/b"]
+        );
     }
 }
