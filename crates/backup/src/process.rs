@@ -82,7 +82,8 @@ fn collect(
                 Err(_) => break,
             }
         }
-        drop(done.send(()));
+        // Nobody waits any more if the child was killed.
+        let _ = done.send(());
         kept
     })
 }
