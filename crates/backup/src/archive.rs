@@ -13,7 +13,7 @@ use std::{
 use crate::{BackupError, settings::Settings, tool::Tool};
 
 /// Longest time for one segment. Its upload takes about a second.
-const PUSH_LIMIT: Duration = Duration::from_secs(120);
+const PUSH_LIMIT: Duration = Duration::from_mins(2);
 
 /// A segment that waits.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Longest time for reading the list.
-const INFO_LIMIT: Duration = Duration::from_secs(120);
+const INFO_LIMIT: Duration = Duration::from_mins(2);
 
 /// One backup.
 #[derive(Clone, Debug, PartialEq, Eq)]

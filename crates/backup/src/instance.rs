@@ -10,7 +10,7 @@ use std::{
 use crate::{BackupError, process, settings::Settings, tool::Tool};
 
 /// Longest time of a query. The counts read whole tables.
-const QUERY_LIMIT: Duration = Duration::from_secs(600);
+const QUERY_LIMIT: Duration = Duration::from_mins(10);
 /// Name of the database in the cluster.
 pub(crate) const DATABASE: &str = "linnet";
 

@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Longest `stanza-create` and `expire`.
-const SHORT_LIMIT: Duration = Duration::from_secs(120);
+const SHORT_LIMIT: Duration = Duration::from_mins(2);
 /// Longest time until all WAL segments have been pushed.
-const DRAIN_LIMIT: Duration = Duration::from_secs(600);
+const DRAIN_LIMIT: Duration = Duration::from_mins(10);
 /// Time between two looks at the archive folder.
 const ROUND: Duration = Duration::from_secs(1);
 /// Longest time until a failed push is repeated.

@@ -69,7 +69,7 @@ fn dispatch(words: &[&str]) -> Result<(), BackupError> {
     let settings = Settings::from_environment()?;
     match words {
         ["healthcheck"] => server::healthcheck(&settings),
-        ["run"] => sidecar::run(settings),
+        ["run"] => sidecar::run(&settings),
         ["backup"] => jobs::backup_now(&settings, false),
         ["backup", "--full"] => jobs::backup_now(&settings, true),
         ["restore-test"] => jobs::restore_test_now(&settings),

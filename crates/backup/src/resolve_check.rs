@@ -13,7 +13,7 @@ use std::{
 use crate::{BackupError, instance::Instance, settings::Settings};
 
 /// Longest start of the shortener.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Links to visit.
 const LINKS: u32 = 100;

@@ -47,7 +47,7 @@ impl Target {
         while let Some(word) = words.next() {
             match *word {
                 "--to" => {
-                    target.time = Some(time::parse(words.next().copied().unwrap_or_default())?)
+                    target.time = Some(time::parse(words.next().copied().unwrap_or_default())?);
                 }
                 "--timeline" => {
                     let text = words.next().copied().unwrap_or_default();
@@ -227,7 +227,7 @@ fn replace(data: &Path, prepared: Option<&Path>) -> Result<(), BackupError> {
     fs::remove_dir_all(&replaced).map_err(BackupError::file(&replaced))
 }
 
-/// Moves what is in a folder, PG_VERSION last: without it, PostgreSQL does not start on a folder that is half moved.
+/// Moves what is in a folder, `PG_VERSION` last: without it, PostgreSQL does not start on a folder that is half moved.
 fn move_all(from: &Path, to: &Path, keep: impl Fn(&Path) -> bool) -> Result<(), BackupError> {
     let entries = fs::read_dir(from).map_err(BackupError::file(from))?;
     let mut paths: Vec<_> = entries

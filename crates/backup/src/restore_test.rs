@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Longest wait until the segment that the test closes has been pushed.
-const PUSH_LIMIT: Duration = Duration::from_secs(180);
+const PUSH_LIMIT: Duration = Duration::from_mins(3);
 /// Rows that may be deleted or created while the test reads the live database.
 const SLACK_ROWS: u64 = 200;
 

@@ -86,8 +86,8 @@ impl Schedule {
 
 /// Time until a failed job is repeated: 5 min, doubled with each failure up to 1 h, ± 20 %.
 pub(crate) fn retry_after(failures: u32, share: f64) -> Duration {
-    let base = Duration::from_secs(300).saturating_mul(1 << failures.saturating_sub(1).min(8));
-    base.min(Duration::from_secs(3_600)).mul_f64(0.8 + 0.4 * share)
+    let base = Duration::from_mins(5).saturating_mul(1 << failures.saturating_sub(1).min(8));
+    base.min(Duration::from_hours(1)).mul_f64(0.8 + 0.4 * share)
 }
 
 #[cfg(test)]
@@ -100,9 +100,9 @@ mod tests {
 
     fn schedule() -> Schedule {
         Schedule {
-            full: Duration::from_secs(7 * 86_400),
-            differential: Duration::from_secs(86_400),
-            restore_test: Duration::from_secs(7 * 86_400),
+            full: Duration::from_hours(168),
+            differential: Duration::from_hours(24),
+            restore_test: Duration::from_hours(168),
             hour: 3,
             offset_s: 600,
         }
@@ -158,16 +158,16 @@ mod tests {
 
     #[test]
     fn short_intervals_ignore_the_hour() {
-        let short = Schedule { differential: Duration::from_secs(60), ..schedule() };
+        let short = Schedule { differential: Duration::from_mins(1), ..schedule() };
         assert_eq!(short.due(DAY + 59, &history(DAY, DAY, DAY)), None);
         assert_eq!(short.due(DAY + 60, &history(DAY, DAY, DAY)), Some(Job::DifferentialBackup));
     }
 
     #[test]
     fn retries_back_off_with_jitter() {
-        assert_eq!(retry_after(1, 0.5), Duration::from_secs(300));
-        assert_eq!(retry_after(1, 0.0), Duration::from_secs(240));
-        assert_eq!(retry_after(3, 0.5), Duration::from_secs(1_200));
-        assert_eq!(retry_after(30, 0.5), Duration::from_secs(3_600));
+        assert_eq!(retry_after(1, 0.5), Duration::from_mins(5));
+        assert_eq!(retry_after(1, 0.0), Duration::from_mins(4));
+        assert_eq!(retry_after(3, 0.5), Duration::from_mins(20));
+        assert_eq!(retry_after(30, 0.5), Duration::from_hours(1));
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 /// Longest wait for a client, which is Prometheus or the health check.
 const CLIENT_LIMIT: Duration = Duration::from_secs(2);
 /// The push loop comes round every second, and a push takes at most 2 min.
-const ROUND_LIMIT: Duration = Duration::from_secs(180);
+const ROUND_LIMIT: Duration = Duration::from_mins(3);
 
 /// Opens the listener and answers requests in a thread.
 pub(crate) fn start(settings: &Settings, metrics: Metrics) -> Result<(), BackupError> {

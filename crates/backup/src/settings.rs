@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     net::{SocketAddr, ToSocketAddrs},
+    ops::RangeInclusive,
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -58,7 +59,7 @@ impl Settings {
         let text = |name: &str, default: &str| variable(name).unwrap_or_else(|| default.to_owned());
         let path = |name: &str, default: &str| PathBuf::from(text(name, default));
         let seconds = |name: &str, default: u64| {
-            number(name, variable(name), default, 60, 366 * DAY_S).map(Duration::from_secs)
+            number(name, variable(name), default, &(60..=366 * DAY_S)).map(Duration::from_secs)
         };
         let listen = text("LINNET_BACKUP_LISTEN", "0.0.0.0:9085");
         Ok(Self {
@@ -81,13 +82,12 @@ impl Settings {
             full: seconds("LINNET_BACKUP_FULL_S", 7 * DAY_S)?,
             differential: seconds("LINNET_BACKUP_DIFFERENTIAL_S", DAY_S)?,
             restore_test: seconds("LINNET_BACKUP_RESTORE_TEST_S", 7 * DAY_S)?,
-            hour: number("LINNET_BACKUP_HOUR", variable("LINNET_BACKUP_HOUR"), 3, 0, 23)?,
+            hour: number("LINNET_BACKUP_HOUR", variable("LINNET_BACKUP_HOUR"), 3, &(0..=23))?,
             keep_full: number(
                 "LINNET_BACKUP_KEEP_FULL",
                 variable("LINNET_BACKUP_KEEP_FULL"),
                 4,
-                1,
-                1_000,
+                &(1..=1_000),
             )?,
             job_limit: seconds("LINNET_BACKUP_JOB_LIMIT_S", 4 * 3_600)?,
         })
@@ -138,18 +138,21 @@ fn number<N>(
     name: &str,
     text: Option<String>,
     default: N,
-    least: N,
-    most: N,
+    range: &RangeInclusive<N>,
 ) -> Result<N, BackupError>
 where
     N: FromStr + PartialOrd + std::fmt::Display,
 {
     let Some(text) = text else { return Ok(default) };
     match text.parse::<N>() {
-        Ok(value) if value >= least && value <= most => Ok(value),
+        Ok(value) if range.contains(&value) => Ok(value),
         _ => Err(BackupError::setting(
             name,
-            format!("must be a whole number from {least} to {most}, not `{text}`"),
+            format!(
+                "must be a whole number from {} to {}, not `{text}`",
+                range.start(),
+                range.end()
+            ),
         )),
     }
 }

@@ -27,22 +27,22 @@ use crate::{
 /// Time between two looks at what is due.
 const ROUND: Duration = Duration::from_secs(15);
 /// Time between two readings of the repository's list; one-off containers change it.
-const LIST_INTERVAL: Duration = Duration::from_secs(300);
+const LIST_INTERVAL: Duration = Duration::from_mins(5);
 /// A failed restore test is repeated this much later than a failed backup: it reads the whole repository.
 const TEST_PATIENCE: u32 = 6;
 
 /// Runs until the process is stopped. A wrong setting ends it at once.
-pub(crate) fn run(settings: Settings) -> Result<(), BackupError> {
-    let tool = Tool::new(&settings)?;
-    let metrics = Metrics::new(is_on_database_disk(&settings));
+pub(crate) fn run(settings: &Settings) -> Result<(), BackupError> {
+    let tool = Tool::new(settings)?;
+    let metrics = Metrics::new(is_on_database_disk(settings));
     if metrics.lock().is_on_database_disk {
         log(Level::Warn, "the repository is on the database's disk: a lost disk loses both", &[]);
     }
-    server::start(&settings, metrics.clone())?;
+    server::start(settings, metrics.clone())?;
     let never = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| jobs::push_loop(&settings, &tool, &metrics, &never));
-        Scheduler::new(&settings, &tool, &metrics).run();
+        scope.spawn(|| jobs::push_loop(settings, &tool, &metrics, &never));
+        Scheduler::new(settings, &tool, &metrics).run();
     });
     Ok(())
 }
