@@ -4,7 +4,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{BackupError, process, settings::Settings, tool::Tool};
@@ -106,11 +107,32 @@ impl<'a> Instance<'a> {
             command.env("LINNET_ARCHIVE_DIR", folder);
         }
         let instance = Self { settings, data: data.to_owned(), socket };
-        match process::run_checked("pg_ctl start", &mut command, limit + Duration::from_secs(30)) {
-            Ok(_) => Ok(instance),
+        let outcome =
+            process::run_checked("pg_ctl start", &mut command, limit + Duration::from_secs(30))
+                .and_then(|_| instance.wait_for_recovery());
+        match outcome {
+            Ok(()) => Ok(instance),
             Err(error) => {
                 let text = fs::read_to_string(&log).unwrap_or_default();
                 Err(recovery_error(&text).unwrap_or(error))
+            }
+        }
+    }
+
+    /// `pg_ctl` returns when recovery has begun.
+    fn wait_for_recovery(&self) -> Result<(), BackupError> {
+        let deadline = Instant::now() + self.settings.job_limit;
+        loop {
+            match self.query("SELECT 1") {
+                Ok(_) => return Ok(()),
+                // PostgreSQL removes the file when it exits.
+                Err(error)
+                    if Instant::now() > deadline || !self.data.join("postmaster.pid").exists() =>
+                {
+                    return Err(error);
+                }
+                // Recovery gives no signal when it has ended; the deadline bounds this.
+                Err(_) => thread::sleep(Duration::from_millis(200)),
             }
         }
     }

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     BackupError, archive,
     info::Backups,
+    instance,
     lock::{self, Role},
     log::{Level, log},
     metrics::Metrics,
@@ -26,6 +27,9 @@ use crate::{
 const SHORT_LIMIT: Duration = Duration::from_mins(2);
 /// Longest time until all WAL segments have been pushed.
 const DRAIN_LIMIT: Duration = Duration::from_mins(10);
+const STANZA_ATTEMPTS: u32 = 20;
+/// pgBackRest's exit code for a lock that another process holds.
+const LOCKED: i32 = 50;
 /// Time between two looks at the archive folder.
 const ROUND: Duration = Duration::from_secs(1);
 /// Longest time until a failed push is repeated.
@@ -33,7 +37,14 @@ const PUSH_BACKOFF: Duration = Duration::from_secs(20);
 
 /// Creates the place of this database in the repository, unless it exists. It fails for another database's place.
 pub(crate) fn ensure_stanza(tool: &Tool) -> Result<(), BackupError> {
-    tool.run("stanza-create", &[], SHORT_LIMIT).map(drop)
+    for _ in 0..STANZA_ATTEMPTS {
+        match tool.run("stanza-create", &[], SHORT_LIMIT) {
+            // The thread that pushes, or another container, does the same at this moment.
+            Err(BackupError::Failed { code: LOCKED, .. }) => thread::sleep(ROUND),
+            outcome => return outcome.map(drop),
+        }
+    }
+    Err(BackupError::Busy)
 }
 
 /// Pushes segments until `stop`, as long as no other process does.
@@ -88,7 +99,7 @@ fn push_round(
         return Ok(());
     }
     // Without the database there is nothing to create, but there may be segments to push.
-    if !*is_created && (backlog.segments.is_empty() || settings.data.join("PG_VERSION").exists()) {
+    if !*is_created && instance::query(settings, &settings.socket, "SELECT 1").is_ok() {
         ensure_stanza(tool)?;
         *is_created = true;
     }

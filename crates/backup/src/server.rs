@@ -44,8 +44,14 @@ pub(crate) fn start(settings: &Settings, metrics: Metrics) -> Result<(), BackupE
 fn answer(mut stream: &TcpStream, metrics: &Metrics) -> std::io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_LIMIT))?;
     stream.set_write_timeout(Some(CLIENT_LIMIT))?;
-    let mut line = String::new();
-    BufReader::new(stream.take(1_024)).read_line(&mut line)?;
+    // The whole head: closing a connection with unread data would reset it before the client has read the response.
+    let mut head = BufReader::new(stream.take(8_192)).lines();
+    let line = head.next().transpose()?.unwrap_or_default();
+    for more in head {
+        if more?.is_empty() {
+            break;
+        }
+    }
     let (status, kind, body) = match line.split(' ').nth(1) {
         Some("/metrics") => {
             ("200 OK", "text/plain; version=0.0.4", metrics::render(&metrics.lock()))
