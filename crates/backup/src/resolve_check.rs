@@ -91,13 +91,15 @@ fn start(settings: &Settings, folder: &Path, listener: &Path) -> Result<Shortene
             "LINNET__POSTGRES__URL",
             format!("postgres://postgres@localhost/linnet?host={}", folder.display()),
         )
-        .env("LINNET__POSTGRES__MAX_CONNECTIONS", "6")
+        .env("LINNET__POSTGRES__MAX_CONNECTIONS", "8")
         // No Redis: what the caches of the live service hold must not answer, and nothing may be written to them.
         .env("LINNET__REDIS__URL", "redis://127.0.0.1:1/0")
         .env("LINNET__SERVICE__TOKEN", "only-for-this-restore-test-0123456789")
         .env("LINNET__CLICKS__ENABLED", "false")
         .env("LINNET__CLICKS__SPOOL_DIR", folder.join("spool"))
         .env("LINNET__JOBS__UPLOAD_DIR", folder.join("uploads"))
+        // What clients could cause does not fit the sidecar's memory; this one client causes next to nothing.
+        .env("LINNET__SHORTENER__MEMORY_BYTES", "2147483648")
         .env("LINNET__CACHE__L1_BYTES", "1048576")
         .env("LINNET__CACHE__WARMUP_LINKS", "0")
         .stdin(Stdio::null())
