@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from stack import (
-    PROJECT, ROOT, SECRETS, Writer, compose, container, lose_everything, metric, once, require, restore, run, sql, up,
+    NOW, PROJECT, ROOT, SECRETS, Writer, compose, container, lose_everything, metric, once, require, restore, run, sql, up,
     volume, wait, wait_for_first_backup, wait_until_drained,
 )
 
@@ -38,7 +38,7 @@ def first_backup_follows_the_start(figure) -> None:
 def point_in_time_brings_deleted_rows_back_and_only_these(figure) -> None:
     before = int(sql("SELECT count(*) FROM urls"))
     time.sleep(1.1)  # The target is between two commits: whole seconds apart.
-    target = sql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+    target = sql(NOW)
     time.sleep(1.1)
     sql("DELETE FROM urls WHERE id IN (SELECT id FROM urls ORDER BY id LIMIT 400)")
     sql("INSERT INTO urls (short_code, original_url) VALUES ('later-marker', 'https://example.com/')")

@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = Path(os.environ["LINNET_SECRETS"])
 PROJECT = os.environ["LINNET_PROJECT"]
+# The time, as `restore --to` takes it.
+NOW = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 RESTORE = ROOT / "deploy/host/restore"
 
 

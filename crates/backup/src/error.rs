@@ -124,7 +124,14 @@ pub(crate) fn explain(code: i32, output: &str) -> String {
         103 | 55 if output.contains("backup.info") || output.contains("archive.info") => {
             "the repository holds no backup for this path and passphrase"
         }
-        _ if output.contains("CryptoError") || output.contains("is or was the repo encrypted") => {
+        _ if output.contains("HostConnectError") => {
+            "the repository cannot be reached; check LINNET_BACKUP_REPOSITORY and the network"
+        }
+        // One wrong passphrase in 256 yields valid padding, and then text without a form.
+        _ if output.contains("CryptoError")
+            || output.contains("is or was the repo encrypted")
+            || (output.contains("unable to load info file") && output.contains("FormatError")) =>
+        {
             "the passphrase (secret backup_passphrase) does not open the repository; use the one that it was created with"
         }
         _ if output.contains("AccessDenied") || output.contains("403 (Forbidden)") => {
@@ -165,6 +172,12 @@ mod tests {
         let text = explain(95, "ERROR: [095]: unable to flush\n");
         assert!(text.contains("backup_passphrase"), "{text}");
         assert!(text.ends_with("([095]: unable to flush)"), "{text}");
+    }
+
+    #[test]
+    fn wrong_passphrase_is_found_by_the_text_of_lists() {
+        let output = "[FormatError] unable to load info file 'a':\nFormatError: key/value found outside of section";
+        assert!(explain(0, output).contains("backup_passphrase"));
     }
 
     #[test]

@@ -77,8 +77,10 @@ impl Backups {
 fn parse(text: &str) -> Result<Backups, BackupError> {
     let unreadable =
         |reason: String| BackupError::Unreadable { what: "the list of backups", reason };
+    // pgBackRest copies line breaks of its messages into the strings, which JSON forbids.
+    let text = text.replace(char::is_control, " ");
     let document: Value =
-        serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
     let Some(stanza) = document.get(0) else { return Ok(Backups::default()) };
     // 0: fine. 1 to 3: no stanza or no backup yet. 4: different stanzas. 6, 99: it cannot be opened.
     let code = stanza.pointer("/status/code").and_then(Value::as_i64).unwrap_or(99);
@@ -162,6 +164,8 @@ mod tests {
 
     #[test]
     fn repository_that_does_not_open_is_an_error() {
+        let broken = "[{\"repo\":[{\"status\":{\"code\":99,\"message\":\"[CryptoError] a\nHINT: b\"}}],\"status\":{\"code\":99}}]";
+        assert!(parse(broken).unwrap_err().to_string().contains("backup_passphrase"));
         let text = r#"[{"backup":[],"repo":[{"status":{"code":99,"message":"[CryptoError] unable to load info file"}}],"status":{"code":99,"message":"other"}}]"#;
         assert!(parse(text).unwrap_err().to_string().contains("backup_passphrase"));
         assert!(parse("{").is_err());

@@ -47,8 +47,15 @@ impl Target {
         while let Some(word) = words.next() {
             match *word {
                 "--to" => {
-                    target.time = Some(time::parse(words.next().copied().unwrap_or_default())?);
+                    let time = time::parse(words.next().copied().unwrap_or_default())?;
+                    if time.timestamp() > time::now() {
+                        return Err(BackupError::Usage(
+                            "--to must not be in the future".to_owned(),
+                        ));
+                    }
+                    target.time = Some(time);
                 }
+
                 "--timeline" => {
                     let text = words.next().copied().unwrap_or_default();
                     if text != "current" && !(1..=8).contains(&text.len())
@@ -267,17 +274,23 @@ mod tests {
 
     #[test]
     fn target_time_is_converted_to_utc() {
-        let target = Target::parse(&["--to", "2026-11-27T13:00:00.5+01:00"]).unwrap();
+        let target = Target::parse(&["--to", "2026-11-01T13:00:00.5+01:00"]).unwrap();
         assert_eq!(
             target.options(),
-            ["--type=time", "--target=2026-11-27 12:00:00.500000+00", "--target-action=promote"]
+            ["--type=time", "--target=2026-11-01 12:00:00.500000+00", "--target-action=promote"]
         );
         assert!(Target::parse(&[]).unwrap().options().is_empty());
     }
 
     #[test]
     fn wrong_options_are_refused() {
-        for options in [&["--to"][..], &["--to", "noon"], &["--timeline", "1;2"], &["--force"]] {
+        for options in [
+            &["--to"][..],
+            &["--to", "noon"],
+            &["--to", "2999-01-01T00:00:00Z"],
+            &["--timeline", "1;2"],
+            &["--force"],
+        ] {
             assert!(matches!(Target::parse(options), Err(BackupError::Usage(_))), "{options:?}");
         }
         assert_eq!(
