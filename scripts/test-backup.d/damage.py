@@ -19,7 +19,7 @@ def flip(path: Path) -> None:
 
 
 def assert_found(what: str, *texts: str) -> None:
-    """The restore test fails and says why; so does the restore, and the database is as it was."""
+    """The restore test fails and names the reason; so does the restore, and the database is as it was."""
     rows = sql("SELECT count(*) FROM urls")
     done = once("restore-test", check=False)
     require_refused(done, "error:")

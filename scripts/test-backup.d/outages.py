@@ -78,7 +78,7 @@ def key_without_rights_is_named(figure) -> None:
 
 
 def full_archive_disk_keeps_the_database_running(figure) -> None:
-    """The folder for segments is full: PostgreSQL keeps its WAL, goes on, and archives when there is space."""
+    """The folder for segments is full: PostgreSQL keeps its WAL, continues, and archives when there is space."""
     wait_until_drained()
     archive = volume("archive")
     run("mount", "-t", "tmpfs", "-o", "size=64k,uid=999,gid=999,mode=0700", "tmpfs", str(archive))

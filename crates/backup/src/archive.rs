@@ -25,7 +25,7 @@ pub(crate) struct Segment {
     pub(crate) age: Duration,
 }
 
-/// What waits in the archive folder, and before it.
+/// The segments that wait in the archive folder, and before it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
     /// In the order in which PostgreSQL wrote them.

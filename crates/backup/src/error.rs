@@ -1,4 +1,4 @@
-//! What can fail, as sentences that name the way out.
+//! Failures, as sentences that name the way out.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ pub enum BackupError {
     Setting {
         /// The environment variable or file.
         name: String,
-        /// What is wrong, and what it must be.
+        /// The fault, and the values that are allowed.
         problem: String,
     },
     /// A file or folder cannot be read or written.
@@ -47,7 +47,7 @@ pub enum BackupError {
         program: String,
         /// Its exit code, or -1 if a signal ended it.
         code: i32,
-        /// What it printed, or what the code means.
+        /// Its output, or the meaning of the code.
         reason: String,
     },
     /// Another process runs a job.
@@ -58,7 +58,7 @@ pub enum BackupError {
     /// pgBackRest printed something that cannot be read.
     #[error("{what} cannot be read: {reason}")]
     Unreadable {
-        /// What was read.
+        /// The input.
         what: &'static str,
         /// Why it cannot be read.
         reason: String,
@@ -93,7 +93,7 @@ impl BackupError {
     }
 }
 
-/// What a failure of pgBackRest means, by its exit code and output. The codes are part of its interface.
+/// The meaning of a failure of pgBackRest, by its exit code and output. The codes are part of its interface.
 pub(crate) fn explain(code: i32, output: &str) -> String {
     let hint = match code {
         26 => {

@@ -19,6 +19,7 @@ mod lock;
 mod log;
 mod metrics;
 mod process;
+mod push;
 mod repository;
 mod resolve_check;
 mod restore;
@@ -75,7 +76,7 @@ fn dispatch(words: &[&str]) -> Result<(), BackupError> {
         ["restore-test"] => jobs::restore_test_now(&settings),
         ["restore", options @ ..] => restore::run(&settings, &restore::Target::parse(options)?),
         ["check", options @ ..] => restore::check(&settings, &restore::Target::parse(options)?),
-        ["drain"] => jobs::drain(&settings),
+        ["drain"] => push::drain(&settings),
         ["status"] => status::print(&settings),
         _ => Err(BackupError::Usage(USAGE.to_owned())),
     }

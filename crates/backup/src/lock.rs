@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 
 use crate::{BackupError, settings::Settings};
 
-/// What only one process does at a time.
+/// Work of one process at a time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Role {
     /// Pushes WAL segments.

@@ -13,7 +13,7 @@ use crate::BackupError;
 /// Most bytes of a child's output that are kept; the rest is read and dropped.
 const OUTPUT_BYTES: usize = 4 << 20;
 
-/// What a child printed, and how it ended.
+/// A child's output and exit code.
 #[derive(Debug)]
 pub(crate) struct Finished {
     /// Exit code, or -1 if a signal ended it.
@@ -82,7 +82,7 @@ fn collect(
                 Err(_) => break,
             }
         }
-        // Nobody waits any more if the child was killed.
+        // The receiver is gone if the child was killed.
         let _ = done.send(());
         kept
     })

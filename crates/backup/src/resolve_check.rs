@@ -98,7 +98,7 @@ fn start(settings: &Settings, folder: &Path, listener: &Path) -> Result<Shortene
         .env("LINNET__CLICKS__ENABLED", "false")
         .env("LINNET__CLICKS__SPOOL_DIR", folder.join("spool"))
         .env("LINNET__JOBS__UPLOAD_DIR", folder.join("uploads"))
-        // What clients could cause does not fit the sidecar's memory; this one client causes next to nothing.
+        // The bound of all that clients could cause exceeds the sidecar's memory. This check is the only client.
         .env("LINNET__SHORTENER__MEMORY_BYTES", "2147483648")
         .env("LINNET__CACHE__L1_BYTES", "1048576")
         .env("LINNET__CACHE__WARMUP_LINKS", "0")

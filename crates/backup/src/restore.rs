@@ -14,7 +14,7 @@ use crate::{
     BackupError, archive,
     info::Backups,
     instance::{self, Archive, Instance},
-    jobs, lock, process,
+    lock, process, push,
     settings::Settings,
     time::{self, Seconds, readable},
     tool::Tool,
@@ -26,7 +26,7 @@ const REPLACED: &str = "linnet-replaced";
 /// More numbers than a sequence can give out while its last value is not yet in the repository.
 const SKIPPED_NUMBERS: u32 = 1_000_000;
 
-/// What to restore.
+/// The state to restore, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
     /// Point in time; without one, the newest state.
@@ -130,7 +130,7 @@ pub(crate) fn run(settings: &Settings, target: &Target) -> Result<(), BackupErro
         replace(&settings.data, None)?;
     }
     let prepared = settings.prepared();
-    // What the restored database archives must not reach the repository unless it replaces the present one: later
+    // Segments of the restored database must not reach the repository unless it replaces the present one: later
     // restores would follow its timeline.
     let archived = archive::prepared(settings)?;
     let outcome = prepare(settings, &tool, &prepared, &archived, target);
@@ -146,7 +146,7 @@ pub(crate) fn run(settings: &Settings, target: &Target) -> Result<(), BackupErro
 
 /// Pushes what the present or lost database archived. A segment that cannot be pushed is an error, for it would be lost.
 fn push_newest(settings: &Settings) -> Result<(), BackupError> {
-    jobs::push_all(settings)?;
+    push::push_all(settings)?;
     let backlog = archive::backlog(settings)?;
     if backlog.not_archived > 0 {
         return Err(BackupError::Refused(format!(

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{BackupError, repository::Repository};
 
-/// What the program is told.
+/// The settings of the program.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Where backups go.

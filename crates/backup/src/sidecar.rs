@@ -15,6 +15,7 @@ use crate::{
     lock::{self, Role},
     log::{Level, log},
     metrics::{Archiver, Metrics},
+    push,
     repository::Repository,
     schedule::{History, Job, Schedule, retry_after},
     server,
@@ -29,7 +30,7 @@ const ROUND: Duration = Duration::from_secs(15);
 /// Time between two readings of the repository's list; one-off containers change it.
 const LIST_INTERVAL: Duration = Duration::from_mins(5);
 /// A failed restore test is repeated this much later than a failed backup: it reads the whole repository.
-const TEST_PATIENCE: u32 = 6;
+const TEST_BACKOFF: u32 = 6;
 
 /// Runs until the process is stopped. A wrong setting ends it at once.
 pub(crate) fn run(settings: &Settings) -> Result<(), BackupError> {
@@ -41,7 +42,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), BackupError> {
     server::start(settings, metrics.clone())?;
     let never = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| jobs::push_loop(settings, &tool, &metrics, &never));
+        scope.spawn(|| push::run(settings, &tool, &metrics, &never));
         Scheduler::new(settings, &tool, &metrics).run();
     });
     Ok(())
@@ -106,7 +107,7 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// What was done. Unknown until the list has been read: an unreachable repository is not an empty one.
+    /// The last successes. Unknown until the list has been read: an unreachable repository is not an empty one.
     fn history(&self) -> Option<History> {
         let figures = self.metrics.lock();
         let backups = figures.backups.as_ref()?;
@@ -129,9 +130,8 @@ impl<'a> Scheduler<'a> {
         self.list_after = Instant::now();
         self.failures = if outcome.is_ok() { 0 } else { self.failures.saturating_add(1) };
         if self.failures > 0 {
-            let patience = if job == Job::RestoreTest { TEST_PATIENCE } else { 1 };
-            self.not_before =
-                Instant::now() + retry_after(self.failures, random_share()) * patience;
+            let factor = if job == Job::RestoreTest { TEST_BACKOFF } else { 1 };
+            self.not_before = Instant::now() + retry_after(self.failures, random_share()) * factor;
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{BackupError, settings::Settings, time::Seconds};
 
-/// What a restore test found.
+/// The findings of a restore test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TestResult {
     /// End of the last test.

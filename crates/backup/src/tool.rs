@@ -26,7 +26,7 @@ impl Tool {
         &self.files.full
     }
 
-    /// Runs one command and returns what it printed. A failure's reason says what to do.
+    /// Runs one command and returns what it printed. A failure's reason names the way out.
     pub(crate) fn run(
         &self,
         command: &str,

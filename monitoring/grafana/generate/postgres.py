@@ -245,7 +245,7 @@ BACKUPS = Row(
         ),
         stat(
             "Oldest WAL that waits",
-            "What is written after it would be lost with the disk. Above 5 min: the repository refuses WAL or is "
+            "A lost disk would lose all changes since then. Above 5 min: the repository refuses WAL or is "
             "unreachable.",
             "s",
             "max(linnet_backup_archive_oldest_seconds)",
