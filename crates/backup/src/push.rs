@@ -142,7 +142,7 @@ pub(crate) fn push_all(settings: &Settings) -> Result<(), BackupError> {
         return Ok(());
     }
     let tool = Tool::new(settings)?;
-    while_pushing(settings, &tool, |metrics| {
+    meanwhile(settings, &tool, |metrics| {
         let deadline = Instant::now() + DRAIN_LIMIT;
         loop {
             let waiting = archive::backlog(settings)?.segments.len();

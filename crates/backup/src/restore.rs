@@ -206,9 +206,7 @@ pub(crate) fn files(
     data: &Path,
     options: &[&str],
 ) -> Result<(), BackupError> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(data, fs::Permissions::from_mode(0o700))
-        .map_err(BackupError::file(data))?;
+    close_to_others(data)?;
     let path = format!("--pg1-path={}", data.display());
     let mut all = vec![path.as_str()];
     all.extend(options);
@@ -227,11 +225,20 @@ fn replace(data: &Path, prepared: Option<&Path>) -> Result<(), BackupError> {
         |path: &Path| path == replaced || Some(path) == prepared || path.ends_with("lost+found");
     move_all(data, &replaced, keep)?;
     if let Some(prepared) = prepared {
+        // The folder of a new volume is open.
+        close_to_others(data)?;
         move_all(prepared, data, |_| false)?;
         fs::remove_dir(prepared).map_err(BackupError::file(prepared))?;
     }
     fs::File::open(data).and_then(|folder| folder.sync_all()).map_err(BackupError::file(data))?;
     fs::remove_dir_all(&replaced).map_err(BackupError::file(&replaced))
+}
+
+/// PostgreSQL does not start on a folder that others can read.
+fn close_to_others(folder: &Path) -> Result<(), BackupError> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+        .map_err(BackupError::file(folder))
 }
 
 /// Moves what is in a folder, `PG_VERSION` last: without it, PostgreSQL does not start on a folder that is half moved.
