@@ -236,7 +236,7 @@ BACKUPS = Row(
         ),
         stat(
             "Age of the last full backup",
-            "Due every 7 days.",
+            "Due every 7 days. Differential backups need it.",
             "s",
             'time() - max(linnet_backup_last_success_timestamp_seconds{kind="full"})',
             steps=Steps(warn=691200),
@@ -263,7 +263,7 @@ BACKUPS = Row(
         ),
         stat(
             "Age of the last passed test",
-            "Due every 7 days.",
+            "Due every 7 days. Until one passes, it is not known whether the backups can be restored.",
             "s",
             "time() - max(linnet_backup_restore_test_success_timestamp_seconds)",
             steps=Steps(warn=691200),
