@@ -21,8 +21,12 @@ EX_UNAVAILABLE = 69
 SYSTEM_MIB = 300
 # A deployment runs two of each.
 COLORED = ("gateway", "shortener")
-# They exit before the other services start.
-ONE_SHOT = ("preflight", "migrate")
+# They do not run beside the other services.
+ONE_SHOT = {
+    "preflight": "exits before the others start",
+    "migrate": "exits before the others start",
+    "restore": "runs while PostgreSQL is stopped",
+}
 # The program and the command that prints its budget.
 COMMANDS = {
     "gateway": ("linnet-gateway", ["budget"]),
@@ -102,7 +106,7 @@ def limits(services: dict[str, Any], budget: int) -> bool:
         profiles = ", ".join(service.get("profiles", []))
         count = 2 if name in COLORED else 1
         if name in ONE_SHOT:
-            beyond.append((name, limit, "exits before the others start"))
+            beyond.append((name, limit, ONE_SHOT[name]))
         elif profiles == "tracing":
             beyond.append((name, limit, "profile tracing: for a larger machine"))
         else:

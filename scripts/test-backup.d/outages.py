@@ -106,6 +106,21 @@ def full_archive_disk_keeps_the_database_running(figure) -> None:
     require(sql("SELECT count(*) FROM events WHERE event_type = 'test.full'") == "1500", "rows are lost")
 
 
+def second_disk_is_a_repository_too(figure) -> None:
+    compose("stop", "backup")
+    disk = {"LINNET_BACKUP_REPOSITORY": "file:///repository/linnet"}
+    done = once("backup", **disk)
+    require("backup 2" in done.stdout, f"no backup: {done.stdout}")
+    done = once("restore-test", **disk)
+    require("restore test succeeded" in done.stdout, f"no restore test: {done.stdout}")
+    files = [path for path in volume("repository").rglob("*") if path.is_file()]
+    clear = [path for path in files if b"example.com" in path.read_bytes()]
+    require(files and not clear, f"targets are in the repository as text: {clear}")
+    up("backup")
+    # The bucket lacks the segments that went to the disk.
+    once("backup", "--full")
+
+
 def jobs_do_not_overlap(figure) -> None:
     results: list[tuple[int, str]] = []
 
