@@ -21,10 +21,11 @@ EX_UNAVAILABLE = 69
 SYSTEM_MIB = 300
 # A deployment runs two of each.
 COLORED = ("gateway", "shortener")
-# They do not run beside the other services.
-ONE_SHOT = {
+# They do not run beside the other services, or only if asked for.
+EXCLUDED = {
     "preflight": "exits before the others start",
     "migrate": "exits before the others start",
+    "backup": "only with BACKUP=yes; without Loki, it fits",
     "restore": "runs while PostgreSQL is stopped",
 }
 # The program and the command that prints its budget.
@@ -105,8 +106,8 @@ def limits(services: dict[str, Any], budget: int) -> bool:
         limit = int(service["mem_limit"]) // MIB
         profiles = ", ".join(service.get("profiles", []))
         count = 2 if name in COLORED else 1
-        if name in ONE_SHOT:
-            beyond.append((name, limit, ONE_SHOT[name]))
+        if name in EXCLUDED:
+            beyond.append((name, limit, EXCLUDED[name]))
         elif profiles == "tracing":
             beyond.append((name, limit, "profile tracing: for a larger machine"))
         else:
