@@ -29,7 +29,10 @@ pub(crate) struct Files {
 pub(crate) fn write(settings: &Settings) -> Result<Files, BackupError> {
     let repository = render(settings)?;
     let database = format!(
-        "\n[{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n",
+        "spool-path={}\n\n[{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n\
+         \n# A connection for each segment would cost more than its replay, and a day has up to 2,880.\n\
+         [global:archive-get]\narchive-async=y\narchive-get-queue-max=256MiB\nprocess-max=2\n",
+        settings.spool().display(),
         settings.data.display(),
         settings.socket.display()
     );

@@ -77,6 +77,9 @@ impl<'a> Instance<'a> {
     ) -> Result<Self, BackupError> {
         let socket = std::env::temp_dir().join(format!("linnet-pg-{}", std::process::id()));
         fs::create_dir_all(&socket).map_err(BackupError::file(&socket))?;
+        // Segments that another restore fetched may be of another timeline.
+        drop(fs::remove_dir_all(settings.spool()));
+        fs::create_dir_all(settings.spool()).map_err(BackupError::file(settings.spool()))?;
         // A stop that failed left it; the process is of another container or gone.
         drop(fs::remove_file(data.join("postmaster.pid")));
         // `hot_standby=off`: statements are accepted only after recovery, and recovery does not compare
@@ -168,6 +171,7 @@ impl Drop for Instance<'_> {
             drop(self.control("immediate"));
         }
         drop(fs::remove_dir_all(&self.socket));
+        drop(fs::remove_dir_all(self.settings.spool()));
     }
 }
 

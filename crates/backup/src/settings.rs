@@ -128,6 +128,11 @@ impl Settings {
         self.state.join("scratch")
     }
 
+    /// Folder of the segments that pgBackRest fetches ahead while a restored database replays WAL.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.state.join("spool")
+    }
+
     /// The folder in which a restore prepares the database, beside the present one and on its disk.
     pub(crate) fn prepared(&self) -> PathBuf {
         self.data.join("linnet-restore")
