@@ -7,7 +7,7 @@ import threading
 import time
 
 from stack import (
-    NOW, SECRETS, Failed, compose, container, log, metric, once, require, require_refused, restore, run, sql, up, volume, wait,
+    BUSY, NOW, SECRETS, Failed, at_once, compose, container, log, metric, once, require, require_refused, restore, run, sql, up, volume, wait,
     wait_until_drained,
 )
 
@@ -125,7 +125,7 @@ def jobs_do_not_overlap(figure) -> None:
     results: list[tuple[int, str]] = []
 
     def backup() -> None:
-        done = once("backup", check=False)
+        done = at_once("backup", check=False)
         results.append((done.returncode, done.stdout))
 
     threads = [threading.Thread(target=backup) for _ in range(3)]
@@ -138,6 +138,6 @@ def jobs_do_not_overlap(figure) -> None:
     busy = [text for code, text in results if code != 0]
     require(busy, "three backups at a time succeeded: none waited for another")
     for text in busy:
-        require("is in progress; try again" in text, f"another failure: {text}")
+        require(BUSY in text, f"another failure: {text}")
     time.sleep(1)
     once("backup")

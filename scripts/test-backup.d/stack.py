@@ -34,14 +34,36 @@ def compose(*words: str, check: bool = True, timeout: float = 600, **environment
     return run("docker", "compose", "--progress", "quiet", *words, check=check, timeout=timeout, **environment)
 
 
-def once(*words: str, check: bool = True, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
+# The sidecar runs jobs by itself, and a command does not wait for them.
+BUSY = "is in progress; try again"
+
+
+def when_idle(command: Callable[[bool], subprocess.CompletedProcess[str]], check: bool) -> subprocess.CompletedProcess[str]:
+    """Repeats a command while another job is in progress, for at most 5 min."""
+    started = time.monotonic()
+    while True:
+        done = command(False)
+        if BUSY not in done.stdout or time.monotonic() - started > 300:
+            break
+        time.sleep(1)
+    if check and done.returncode:
+        raise Failed(f"exit code {done.returncode}:\n{done.stdout[-3000:]}")
+    return done
+
+
+def at_once(*words: str, check: bool = True, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command of the sidecar in a container of its own."""
     options = [word for name, value in environment.items() for word in ("-e", f"{name}={value}")]
     return compose("run", "--rm", "--no-deps", "-T", *options, "backup", *words, check=check, timeout=timeout)
 
 
-def restore(*words: str, check: bool = True, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run(str(RESTORE), *words, check=check, timeout=timeout, **environment)
+def once(*words: str, check: bool = True, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same, when no job is in progress."""
+    return when_idle(lambda check: at_once(*words, check=check, timeout=timeout, **environment), check)
+
+
+def restore(*words: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    return when_idle(lambda check: run(str(RESTORE), *words, check=check, timeout=timeout), check)
 
 
 def container(service: str) -> str:
