@@ -54,6 +54,16 @@ case ${STORES:-} in
   *) die "STORES must be \`external\` or empty: $STORES" "$EX_USAGE" ;;
 esac
 
+# With BACKUP=yes a sidecar backs up PostgreSQL (docs/OPERATIONS.md, "Back up and restore").
+case ${BACKUP:-} in
+  '') ;;
+  yes)
+    [[ ${STORES:-} != external ]] || die "BACKUP=yes is for the container of PostgreSQL; with STORES=external backups are the provider's" "$EX_USAGE"
+    files+=(-f "$deploy/compose.backup.yaml")
+    ;;
+  *) die "BACKUP must be \`yes\` or empty: $BACKUP" "$EX_USAGE" ;;
+esac
+
 # With LINNET_IMAGES_BY_TAG=yes, local images with the names and tags of compose.yaml run. Without a registry, Docker cannot
 # find an image by its digest.
 case ${LINNET_IMAGES_BY_TAG:-} in
@@ -61,7 +71,8 @@ case ${LINNET_IMAGES_BY_TAG:-} in
   yes)
     files+=(-f "$deploy/run/images-by-tag.yaml")
     LINNET_RUST_IMAGE=${LINNET_RUST_IMAGE:-$(sed -nE 's/^FROM ([^@ ]+)@[^ ]+ AS toolchain$/\1/p' "$deploy/Dockerfile")}
-    export LINNET_RUST_IMAGE
+    LINNET_POSTGRES_IMAGE=${LINNET_POSTGRES_IMAGE:-$(sed -nE 's/^FROM ([^@ ]+)@[^ ]+ AS database$/\1/p' "$deploy/Dockerfile")}
+    export LINNET_RUST_IMAGE LINNET_POSTGRES_IMAGE
     ;;
   *) die "LINNET_IMAGES_BY_TAG must be \`yes\` or empty: $LINNET_IMAGES_BY_TAG" "$EX_USAGE" ;;
 esac
@@ -94,7 +105,7 @@ write_images_by_tag() {
 # Prints all containers of the project, running or not.
 project_containers() { docker ps -aq --filter "label=com.docker.compose.project=${LINNET_PROJECT:-linnet}"; }
 
-# Builds both images with the names that compose.yaml expects. LINNET_BUILD_OPTIONS is a list of options for `docker
+# Builds the images with the names that compose.yaml expects. LINNET_BUILD_OPTIONS is a list of options for `docker
 # build`.
 build_images() {
   local target created revision
@@ -102,10 +113,13 @@ build_images() {
   revision=$(git -C "$LINNET_ROOT" rev-parse HEAD 2>/dev/null || echo unknown)
   # The commit's time, so that the same sources produce the same image.
   created=$(TZ=UTC git -C "$LINNET_ROOT" log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u +%Y-%m-%dT%H:%M:%SZ)
-  for target in shortener gateway; do
+  local -a targets=(shortener gateway)
+  if [[ ${BACKUP:-} == yes ]]; then targets+=(backup); fi
+  for target in "${targets[@]}"; do
     # shellcheck disable=SC2086 # a list of options, when CI gives one
     docker build ${LINNET_BUILD_OPTIONS:-} -q -f "$deploy/Dockerfile" --target "$target" -t "linnet/$target:development" \
-      --build-arg "RUST_IMAGE=${LINNET_RUST_IMAGE:-toolchain}" --build-arg "LINNET_RELEASE=$LINNET_RELEASE" \
+      --build-arg "RUST_IMAGE=${LINNET_RUST_IMAGE:-toolchain}" \
+      --build-arg "POSTGRES_IMAGE=${LINNET_POSTGRES_IMAGE:-database}" --build-arg "LINNET_RELEASE=$LINNET_RELEASE" \
       --build-arg "REVISION=$revision" --build-arg "CREATED=$created" "$LINNET_ROOT" >/dev/null
   done
 }

@@ -22,8 +22,12 @@ SYSTEM_MIB = 300
 # Services of other Compose files (deploy/compose.tls.yaml, deploy/compose.backup.yaml) that run on a server, unless the
 # project has them.
 RESERVED = {"acme": 16, "backup": 48}
-# They exit before the other services start.
-ONE_SHOT = ("preflight", "migrate")
+# They do not run beside the other services.
+EXCLUDED = {
+    "preflight": "exits before the others start",
+    "migrate": "exits before the others start",
+    "restore": "runs while PostgreSQL is stopped",
+}
 # The program and the command that prints its budget. Green has the settings of blue (monitoring/tests/test_deployment.py).
 COMMANDS = {
     "gateway-blue": ("linnet-gateway", ["budget"]),
@@ -106,8 +110,8 @@ def limits(services: dict[str, Any], budget: int) -> bool:
     for name, service in sorted(services.items(), key=lambda item: (item[1].get("profiles", []), item[0])):
         limit = int(service["mem_limit"]) // MIB
         profiles = ", ".join(service.get("profiles", []))
-        if name in ONE_SHOT:
-            beyond.append((name, limit, "exits before the others start"))
+        if name in EXCLUDED:
+            beyond.append((name, limit, EXCLUDED[name]))
         elif profiles == "tracing":
             beyond.append((name, limit, "profile tracing: for a larger machine"))
         else:

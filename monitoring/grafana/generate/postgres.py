@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Column, Dashboard, Panel, Query, Row, Steps
+from .model import Column, Dashboard, Meaning, Panel, Query, Row, Steps
 from .parts import UP_OR_DOWN, errors_in_log, increase, rate, stat
 
 # All databases except the server's own.
@@ -221,9 +221,106 @@ SPACE = Row(
     ),
 )
 
+BACKUPS = Row(
+    "Can it be restored?",
+    (
+        stat(
+            "Age of the last backup",
+            "Due every 24 h. Later backups make a restore slow: it replays all WAL since the backup. Empty: the "
+            "installation has no backups.",
+            "s",
+            'time() - max(linnet_backup_last_success_timestamp_seconds{kind="any"})',
+            steps=Steps(warn=93600, bad=172800),
+            decimals=0,
+            runbook="backup#backuptooold",
+        ),
+        stat(
+            "Age of the last full backup",
+            "Due every 7 days. Differential backups need it.",
+            "s",
+            'time() - max(linnet_backup_last_success_timestamp_seconds{kind="full"})',
+            steps=Steps(warn=691200),
+            decimals=0,
+            runbook="backup#backuptooold",
+        ),
+        stat(
+            "Oldest WAL that waits",
+            "A lost disk would lose all changes since then. Above 5 min: the repository refuses WAL or is "
+            "unreachable.",
+            "s",
+            "max(linnet_backup_archive_oldest_seconds)",
+            steps=Steps(warn=60, bad=300),
+            decimals=0,
+            runbook="backup#archivebacklog",
+        ),
+        stat(
+            "Last restore test",
+            "Whether the last weekly restore into a scratch database passed its checks.",
+            "none",
+            "max(linnet_backup_restore_test_ok)",
+            meanings=(Meaning(1, "passed", "green"), Meaning(0, "failed", "red")),
+            runbook="backup#restoretestfailed",
+        ),
+        stat(
+            "Age of the last passed test",
+            "Due every 7 days. Until one passes, it is not known whether the backups can be restored.",
+            "s",
+            "time() - max(linnet_backup_restore_test_success_timestamp_seconds)",
+            steps=Steps(warn=691200),
+            decimals=0,
+            runbook="backup#restoretesttooold",
+        ),
+        stat(
+            "Duration of the restore test",
+            "About what a restore would take, without the start of the service.",
+            "s",
+            "max(linnet_backup_restore_test_duration_seconds)",
+            decimals=0,
+        ),
+        Panel(
+            "WAL that waits",
+            "Segments that PostgreSQL has archived and the sidecar has not pushed, and those that `archive_command` has "
+            "not taken. Both should be near 0.",
+            "short",
+            (
+                Query("max(linnet_backup_archive_waiting_segments)", "not pushed"),
+                Query("max(linnet_backup_archive_unarchived_segments)", "not archived"),
+            ),
+            least=0,
+            runbook="backup#archivebacklog",
+        ),
+        Panel(
+            "Pushed WAL",
+            "Segments per minute. While anything is written, at least two. Failures: see the sidecar's log.",
+            "short",
+            (
+                Query(f"60 * {rate('linnet_backup_archive_pushed_total')}", "pushed"),
+                Query(f"60 * {rate('linnet_backup_archive_push_failures_total')}", "failures"),
+                Query(f"60 * {rate('linnet_backup_archiver_failures_total')}", "failures of archive_command"),
+            ),
+            least=0,
+            runbook="backup#archivebacklog",
+        ),
+        Panel(
+            "Failed jobs in 24 h",
+            "Backups and restore tests. A failed one is repeated after minutes.",
+            "short",
+            (
+                Query(
+                    increase("linnet_backup_runs_total", 'outcome="failed"', "kind", "1d"),
+                    "{{kind}}",
+                ),
+            ),
+            least=0,
+            steps=Steps(warn=1),
+            runbook="backup",
+        ),
+    ),
+)
+
 DASHBOARD = Dashboard(
     uid="linnet-postgres",
     title="Linnet: PostgreSQL",
     description="PostgreSQL: availability, connections, activity, disk space.",
-    rows=(UP, CONNECTIONS, WORK, SPACE),
+    rows=(UP, CONNECTIONS, WORK, SPACE, BACKUPS),
 )

@@ -1,0 +1,162 @@
+//! Pushes WAL into the repository: all the time in the sidecar, and during the commands that need it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    BackupError, archive, instance,
+    lock::{self, Role},
+    log::{Level, log},
+    metrics::Metrics,
+    settings::Settings,
+    time::random_share,
+    tool::Tool,
+};
+
+/// Longest `stanza-create`.
+const SHORT_LIMIT: Duration = Duration::from_mins(2);
+/// Longest time until all WAL segments have been pushed.
+const DRAIN_LIMIT: Duration = Duration::from_mins(10);
+const STANZA_ATTEMPTS: u32 = 20;
+/// pgBackRest's exit code for a lock that another process holds.
+const LOCKED: i32 = 50;
+/// Time between two looks at the archive folder.
+const ROUND: Duration = Duration::from_secs(1);
+/// Longest time until a failed push is repeated.
+const PUSH_BACKOFF: Duration = Duration::from_secs(20);
+
+/// Creates the place of this database in the repository, unless it exists. It fails for another database's place.
+pub(crate) fn ensure_stanza(tool: &Tool) -> Result<(), BackupError> {
+    for _ in 0..STANZA_ATTEMPTS {
+        match tool.run("stanza-create", &[], SHORT_LIMIT) {
+            // The thread that pushes, or another container, does the same at this moment.
+            Err(BackupError::Failed { code: LOCKED, .. }) => thread::sleep(ROUND),
+            outcome => return outcome.map(drop),
+        }
+    }
+    Err(BackupError::Busy)
+}
+
+/// Pushes segments until `stop`, as long as no other process does.
+pub(crate) fn run(settings: &Settings, tool: &Tool, metrics: &Metrics, stop: &AtomicBool) {
+    let mut failures: u32 = 0;
+    let mut is_created = false;
+    let mut lock = None;
+    while !stop.load(Ordering::Relaxed) {
+        let pause = match push_round(settings, tool, metrics, &mut lock, &mut is_created) {
+            Ok(()) => {
+                if failures > 0 {
+                    log(Level::Info, "pushing WAL works again", &[("failures", failures.into())]);
+                }
+                failures = 0;
+                ROUND
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                metrics.lock().push_failures += 1;
+                log(
+                    Level::Error,
+                    "WAL was not pushed",
+                    &[("error", error.to_string().into()), ("failures", failures.into())],
+                );
+                ROUND
+                    .saturating_mul(1 << failures.min(8))
+                    .min(PUSH_BACKOFF)
+                    .mul_f64(0.5 + random_share())
+            }
+        };
+        thread::park_timeout(pause);
+    }
+}
+
+fn push_round(
+    settings: &Settings,
+    tool: &Tool,
+    metrics: &Metrics,
+    lock: &mut Option<lock::Held>,
+    is_created: &mut bool,
+) -> Result<(), BackupError> {
+    let backlog = archive::backlog(settings)?;
+    {
+        let mut figures = metrics.lock();
+        figures.backlog = archive::backlog(settings)?;
+        figures.last_round = Instant::now();
+    }
+    if lock.is_none() {
+        *lock = lock::try_lock(settings, Role::Push)?;
+    }
+    if lock.is_none() {
+        return Ok(());
+    }
+    // Without the database there is nothing to create, but there may be segments to push.
+    if !*is_created && instance::query(settings, &settings.socket, "SELECT 1").is_ok() {
+        ensure_stanza(tool)?;
+        *is_created = true;
+    }
+    for segment in &backlog.segments {
+        archive::push(tool, segment)?;
+        let mut figures = metrics.lock();
+        figures.pushed += 1;
+        figures.last_round = Instant::now();
+        figures.backlog = archive::backlog(settings)?;
+    }
+    Ok(())
+}
+
+/// Pushes in a second thread, for as long as `work` takes.
+pub(crate) fn meanwhile<T>(
+    settings: &Settings,
+    tool: &Tool,
+    work: impl FnOnce(&Metrics) -> Result<T, BackupError>,
+) -> Result<T, BackupError> {
+    let metrics = Metrics::new(false);
+    let stop = Arc::new(AtomicBool::new(false));
+    thread::scope(|scope| {
+        let pusher = {
+            let (metrics, stop) = (metrics.clone(), Arc::clone(&stop));
+            scope.spawn(move || run(settings, tool, &metrics, &stop))
+        };
+        let outcome = work(&metrics);
+        stop.store(true, Ordering::Relaxed);
+        pusher.thread().unpark();
+        outcome
+    })
+}
+
+/// The command `drain`.
+pub(crate) fn drain(settings: &Settings) -> Result<(), BackupError> {
+    push_all(settings)?;
+    println!("no WAL segment waits");
+    Ok(())
+}
+
+/// Waits until all segments of the archive folder are in the repository; pushes them unless another process does.
+pub(crate) fn push_all(settings: &Settings) -> Result<(), BackupError> {
+    if archive::backlog(settings)?.segments.is_empty() {
+        return Ok(());
+    }
+    let tool = Tool::new(settings)?;
+    meanwhile(settings, &tool, |metrics| {
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        loop {
+            let waiting = archive::backlog(settings)?.segments.len();
+            if waiting == 0 {
+                return Ok(());
+            }
+            // A repository that refuses three times does not accept the fourth attempt soon.
+            if Instant::now() > deadline || metrics.lock().push_failures >= 3 {
+                return Err(BackupError::Refused(format!(
+                    "{waiting} WAL segment(s) cannot be pushed; the log above has the reason"
+                )));
+            }
+            // The pushing process may be in another container; the deadline bounds this.
+            thread::sleep(Duration::from_millis(200));
+        }
+    })
+}

@@ -1,0 +1,61 @@
+"""`scripts/test-backup`: checks backups and restores in turn, and stops at the first check that fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import damage
+import loss
+import outages
+from stack import Failed, compose, log
+
+# The order matters: each check begins with the database that the one before it left, restored and backed up.
+CHECKS = (
+    loss.first_backup_follows_the_start,
+    outages.settings_and_wrong_passphrase_are_reported,
+    loss.point_in_time_brings_deleted_rows_back_and_only_these,
+    loss.lost_disk_costs_at_most_a_minute,
+    outages.segments_wait_while_the_repository_is_unreachable,
+    outages.key_without_rights_is_named,
+    outages.full_archive_disk_keeps_the_database_running,
+    outages.second_disk_is_a_repository_too,
+    outages.jobs_do_not_overlap,
+    loss.restore_test_passes_and_leaves_nothing,
+    loss.secrets_bundle_opens_the_backups_of_a_lost_host,
+    damage.damaged_wal_fails_the_test_and_the_restore_and_keeps_the_database,
+    damage.damaged_backup_fails_the_test_and_the_restore_and_keeps_the_database,
+    damage.repository_of_another_database_is_refused,
+    loss.large_database_is_back_within_minutes,
+)
+
+
+def main() -> int:
+    figures: list[tuple[str, str, str]] = []
+    only = [part for part in os.environ.get("ONLY", "").split(",") if part]
+    always = (loss.first_backup_follows_the_start,)
+    checks = [check for check in CHECKS if not only or check in always or any(part in check.__name__ for part in only)]
+    begun_all = time.monotonic()
+    for check in checks:
+        name = check.__name__.replace("_", " ")
+        begun = time.monotonic()
+        print(f"==> {name}", flush=True)
+        try:
+            check(lambda *figure: figures.append(figure))
+        except Failed as failure:
+            print(f"FAILED: {name}: {failure}", flush=True)
+            print(compose("ps", "-a", check=False).stdout)
+            for service in ("backup", "postgres"):
+                print(f"--- {service}:\n{log(service)[-3000:]}")
+            return 1
+        print(f"    ok, {time.monotonic() - begun:.1f} s", flush=True)
+    print()
+    for what, measured, bar in figures:
+        print(f"{what:72} {measured:>14}  {bar}")
+    print(f"{len(checks)} passed, 0 failed, {time.monotonic() - begun_all:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
