@@ -2,9 +2,10 @@
 # Renders linnet.conf.template. POSIX sh: in the container it is /docker-entrypoint.d/30-linnet.sh, which the image runs
 # before nginx; natively scripts/service runs it. Lists become lines here, because envsubst has no loops.
 #
-# Required:
+# Required, either both lists or the directory:
 #   LINNET_NGINX_RESOLVE           the shorteners' resolve listeners, `unix:/path.sock` or `host:port`, comma-separated
 #   LINNET_NGINX_GATEWAY           the gateways' listeners, in the same form
+#   LINNET_NGINX_SLOTS             a directory with ten slots for each of the two and one for refusals (nginx/slots.sh)
 # Optional, with defaults:
 #   LINNET_NGINX_LISTEN            addresses to listen on, comma-separated (8080)
 #   LINNET_NGINX_LISTEN_OPTIONS    (reuseport backlog=4096)
@@ -12,7 +13,7 @@
 #   LINNET_NGINX_UNLIMITED         address ranges exempt from all limits (127.0.0.0/8,::1/128: the machine itself)
 #   LINNET_NGINX_WORKER_CONNECTIONS  connections of one worker process, those to upstreams included (1664)
 #   LINNET_NGINX_GATEWAY_REQUESTS  concurrent requests to /api/ of all clients, event streams included (1024)
-#   LINNET_NGINX_GATEWAY_CONNECTIONS  connections to each gateway (4096)
+#   LINNET_NGINX_GATEWAY_CONNECTIONS  connections to each gateway, or to all slots together (4096)
 #   LINNET_NGINX_VERSION           nginx's version, such as 1.30.1 (that of the nginx in PATH)
 #                                  An address in the following is an IPv4 address or an IPv6 /64
 #   LINNET_NGINX_CONNECTIONS_PER_ADDRESS  concurrent requests to /api/ from one address, event streams included (512)
@@ -29,7 +30,7 @@
 #   LINNET_NGINX_RESOLVE_LOG_SAMPLE  share of successful redirects that is logged (1%)
 #   LINNET_NGINX_ACCESS_LOG (/dev/stdout), LINNET_NGINX_ERROR_LEVEL (alert), LINNET_NGINX_TMP (/tmp)
 #   LINNET_NGINX_REFUSALS          where nginx reports its own 429s, which only it sees: the gateway's refusals_listen,
-#                                  `host:port` (UDP) or `unix:/path.sock` (none: they are not counted)
+#                                  `host:port` (UDP) or `unix:/path.sock` (that of the slots, or none: not counted)
 #   LINNET_NGINX_STATUS_LISTEN     address of /stub_status for the metrics exporter (none); keep it private
 #   LINNET_NGINX_GRAFANA           Grafana's `host:port` for /grafana/ (none); nginx also runs while Grafana is down
 #   LINNET_NGINX_RESOLVER          name server for Grafana's host name (127.0.0.11)
@@ -67,12 +68,26 @@ each() (
   for element in "$@"; do printf "$format\n" "$element"; done
 )
 
+: "${LINNET_NGINX_GATEWAY_CONNECTIONS:=4096}"
+case $LINNET_NGINX_GATEWAY_CONNECTIONS in '' | *[!0-9]*) bad "LINNET_NGINX_GATEWAY_CONNECTIONS must be a number: $LINNET_NGINX_GATEWAY_CONNECTIONS" ;; esac
+connections_each=$LINNET_NGINX_GATEWAY_CONNECTIONS
+if [ -n "${LINNET_NGINX_SLOTS:-}" ]; then
+  [ -z "${LINNET_NGINX_RESOLVE:-}${LINNET_NGINX_GATEWAY:-}" ] \
+    || bad "LINNET_NGINX_SLOTS excludes LINNET_NGINX_RESOLVE and LINNET_NGINX_GATEWAY; unset either"
+  # ten GROUP: lists the ten slots of the group.
+  ten() { for index in 0 1 2 3 4 5 6 7 8 9; do printf 'unix:%s/%s-%s,' "$LINNET_NGINX_SLOTS" "$1" "$index"; done; }
+  LINNET_NGINX_RESOLVE=$(ten resolve) LINNET_NGINX_GATEWAY=$(ten web)
+  : "${LINNET_NGINX_REFUSALS=unix:$LINNET_NGINX_SLOTS/refusals}"
+  # nginx selects the slots in turn and skips a full one, so all slots together have the whole number.
+  connections_each=$(( LINNET_NGINX_GATEWAY_CONNECTIONS / 10 ))
+  [ "$connections_each" -gt 0 ] || bad "LINNET_NGINX_GATEWAY_CONNECTIONS must be at least 10, one for each slot: $LINNET_NGINX_GATEWAY_CONNECTIONS"
+fi
 : "${LINNET_NGINX_RESOLVE:?must list the resolve listeners of the shorteners}" "${LINNET_NGINX_GATEWAY:?must list the listeners of the gateways}"
 : "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport backlog=4096}"
 : "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
 : "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"
 : "${LINNET_NGINX_CONNECTIONS_PER_SITE:=2048}"
-: "${LINNET_NGINX_WORKER_CONNECTIONS:=1664}" "${LINNET_NGINX_GATEWAY_REQUESTS:=1024}" "${LINNET_NGINX_GATEWAY_CONNECTIONS:=4096}"
+: "${LINNET_NGINX_WORKER_CONNECTIONS:=1664}" "${LINNET_NGINX_GATEWAY_REQUESTS:=1024}"
 : "${LINNET_NGINX_API_RATE:=200r/s}" "${LINNET_NGINX_API_BURST:=400}"
 : "${LINNET_NGINX_API_SITE_RATE:=800r/s}" "${LINNET_NGINX_API_SITE_BURST:=1600}"
 : "${LINNET_NGINX_RESOLVE_RATE:=off}" "${LINNET_NGINX_RESOLVE_BURST:=2000}"
@@ -104,7 +119,7 @@ check_file LINNET_NGINX_ACCESS_LOG "$LINNET_NGINX_ACCESS_LOG"
 check_file LINNET_NGINX_TMP "$LINNET_NGINX_TMP"
 
 LINNET_NGINX_RESOLVE_SERVERS=$(each '    server %s max_fails=0;' "$LINNET_NGINX_RESOLVE")
-LINNET_NGINX_GATEWAY_SERVERS=$(each "    server %s max_fails=0 max_conns=$LINNET_NGINX_GATEWAY_CONNECTIONS;" "$LINNET_NGINX_GATEWAY")
+LINNET_NGINX_GATEWAY_SERVERS=$(each "    server %s max_fails=0 max_conns=$connections_each;" "$LINNET_NGINX_GATEWAY")
 LINNET_NGINX_LISTEN_LINES=$(each "    listen %s default_server $LINNET_NGINX_LISTEN_OPTIONS;" "$LINNET_NGINX_LISTEN")
 LINNET_NGINX_TRUSTED_GEO=$(each '    %s 1;' "$LINNET_NGINX_TRUSTED_PROXIES")
 LINNET_NGINX_UNLIMITED_GEO=$(each '    %s 1;' "$LINNET_NGINX_UNLIMITED")

@@ -79,6 +79,8 @@ function normalize(tag, timestamp, record)
   -- Without Compose's label, derive the service from the container's name: /linnet-nginx-1.
   local service = text(record["com.docker.compose.service"], nil)
     or text(record["container_name"], "unknown"):gsub("^/", ""):gsub("%-%d+$", "")
+  -- The color is a label of its own.
+  service = service:gsub("%-blue$", ""):gsub("%-green$", "")
   return 2, timestamp, {
     log = line,
     service = service,

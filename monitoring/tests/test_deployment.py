@@ -25,28 +25,58 @@ def members(network: str) -> set[str]:
     return {name for name, service in compose()["services"].items() if network in service["networks"]}
 
 
-class Networks(unittest.TestCase):
-    def test_gateways_trust_only_the_subnet_that_nginx_shares_with_them(self) -> None:
-        document = compose()
-        self.assertEqual(members("web"), {"nginx", "gateway"})
-        (subnet,) = document["networks"]["web"]["ipam"]["config"]
-        self.assertEqual(document["services"]["gateway"]["environment"]["LINNET__GATEWAY__TRUSTED_PEERS"], subnet["subnet"])
+def mounts(volume: str) -> set[str]:
+    """The services that mount a volume, with `:ro` if they cannot write it."""
+    found = set()
+    for name, service in compose()["services"].items():
+        for mount in service.get("volumes", []):
+            if mount.split(":")[0] == volume:
+                found.add(name + (":ro" if mount.endswith(":ro") else ""))
+    return found
 
+
+class Sockets(unittest.TestCase):
+    def test_each_edge_has_a_volume_that_only_its_two_ends_mount(self) -> None:
+        gateways, shorteners = {"gateway-blue", "gateway-green"}, {"shortener-blue", "shortener-green"}
+        self.assertEqual(mounts("redirects"), {"nginx:ro"} | shorteners)
+        self.assertEqual(mounts("web"), {"nginx:ro"} | gateways)
+        self.assertEqual(mounts("api"), {f"{name}:ro" for name in gateways} | shorteners)
+        # `preflight` only gives the volume its owner.
+        self.assertEqual(mounts("slots"), {"nginx", "preflight:ro"})
+
+    def test_no_process_serves_over_a_network_what_it_serves_over_a_socket(self) -> None:
+        for color in ("blue", "green"):
+            gateway = compose()["services"][f"gateway-{color}"]["environment"]
+            shortener = compose()["services"][f"shortener-{color}"]["environment"]
+            self.assertEqual(gateway["LINNET__GATEWAY__LISTEN"], f"unix:/run/linnet/web/{color}.sock")
+            self.assertEqual(gateway["LINNET__GATEWAY__REFUSALS_LISTEN"], f"unix:/run/linnet/web/{color}-refusals.sock")
+            self.assertEqual(gateway["LINNET__UPSTREAM__SHORTENERS"], shortener["LINNET__SHORTENER__API_LISTEN"])
+            self.assertEqual(shortener["LINNET__SHORTENER__API_LISTEN"], f"unix:/run/linnet/api/{color}.sock")
+            self.assertEqual(shortener["LINNET__SHORTENER__RESOLVE_LISTEN"], f"unix:/run/linnet/redirects/{color}.sock")
+            self.assertNotIn("LINNET__GATEWAY__TRUSTED_PEERS", gateway)
+
+    def test_both_colors_differ_only_in_their_color(self) -> None:
+        services = compose()["services"]
+        for name in ("gateway", "shortener"):
+            blue, green = (dict(services[f"{name}-{color}"]) for color in ("blue", "green"))
+            self.assertEqual(green.pop("profiles"), ["green"])
+            self.assertEqual(repr(blue).replace("blue", "green").replace("BLUE", "GREEN"), repr(green))
+
+
+class Networks(unittest.TestCase):
     def test_each_edge_has_a_network(self) -> None:
-        self.assertEqual(members("redirects"), {"nginx", "shortener"})
-        self.assertEqual(members("api"), {"gateway", "shortener"})
         self.assertEqual(members("nginx-status"), {"nginx", "nginx-exporter"})
         self.assertEqual(members("dashboards"), {"nginx", "grafana"})
         self.assertEqual(members("data-exporter"), {"postgres", "postgres-exporter"})
         self.assertEqual(members("cache-exporter"), {"redis", "redis-exporter"})
-        self.assertEqual(members("cache-gateway"), {"redis", "gateway"})
+        self.assertEqual(members("cache-gateway"), {"redis", "gateway-blue", "gateway-green"})
         self.assertEqual(members("front"), {"nginx"})
         self.assertEqual(members("out"), {"alertmanager"})
         public = {name for name, network in compose()["networks"].items() if not (network or {}).get("internal")}
         self.assertEqual(public, {"front", "out"})
 
     def test_logs_and_dashboards_share_no_network_with_linnet(self) -> None:
-        product = {"gateway", "shortener", "worker", "redis", "postgres"}
+        product = {"gateway-blue", "gateway-green", "shortener-blue", "shortener-green", "worker", "redis", "postgres"}
         for network in compose()["networks"]:
             if members(network) & {"grafana", "loki", "alertmanager", "fluent-bit"}:
                 self.assertEqual(members(network) & product, set(), network)

@@ -147,6 +147,12 @@ class Labels(unittest.TestCase):
         assert result is not None
         self.assertEqual(result["service"], "linnet-nginx")
 
+    def test_service_is_the_same_for_both_colors(self) -> None:
+        for color in ("blue", "green"):
+            result = normalized("x", f"shortener-{color}", color)
+            assert result is not None
+            self.assertEqual((result["service"], result["color"]), ("shortener", color))
+
     def test_color_defaults_to_none(self) -> None:
         for color in (None, ""):
             result = normalized("x", color=color)

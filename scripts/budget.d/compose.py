@@ -24,7 +24,11 @@ def substitute(value: Any) -> Any:
     if isinstance(value, list):
         return [substitute(item) for item in value]
     if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: os.environ.get(m[1]) or m[2] or "", value)
+        # Innermost first: a default can be another variable.
+        variable = re.compile(r"\$\{(\w+)(?::-([^${}]*))?\}")
+        while variable.search(value):
+            value = variable.sub(lambda m: os.environ.get(m[1]) or m[2] or "", value)
+        return value
     return value
 
 

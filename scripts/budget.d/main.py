@@ -19,14 +19,17 @@ EX_UNAVAILABLE = 69
 
 # The kernel, system services, dockerd, and containerd with a shim for each container.
 SYSTEM_MIB = 300
-# A deployment runs two of each.
-COLORED = ("gateway", "shortener")
+# Services of other Compose files (deploy/compose.tls.yaml, deploy/compose.backup.yaml) that run on a server, unless the
+# project has them.
+RESERVED = {"acme": 16, "backup": 48}
 # They exit before the other services start.
 ONE_SHOT = ("preflight", "migrate")
 # The program and the command that prints its budget.
 COMMANDS = {
-    "gateway": ("linnet-gateway", ["budget"]),
-    "shortener": ("linnet-shortener", ["budget"]),
+    "gateway-blue": ("linnet-gateway", ["budget"]),
+    "gateway-green": ("linnet-gateway", ["budget"]),
+    "shortener-blue": ("linnet-shortener", ["budget"]),
+    "shortener-green": ("linnet-shortener", ["budget"]),
     "worker": ("linnet-shortener", ["budget", "--worker"]),
 }
 
@@ -94,26 +97,29 @@ def process_table(name: str, service: dict[str, Any], options: argparse.Namespac
 
 def limits(services: dict[str, Any], budget: int) -> bool:
     """Prints the limits of all containers. Returns whether they fit the machine."""
-    rows, total = [("system and Docker", 1, SYSTEM_MIB, "")], SYSTEM_MIB
+    rows, total = [("system and Docker", SYSTEM_MIB, "")], SYSTEM_MIB
     product = SYSTEM_MIB
+    for name, limit in RESERVED.items():
+        if name not in services:
+            rows.append((name, limit, "reserved for a server"))
+            total += limit
+            product += limit
     beyond = []
     for name, service in sorted(services.items(), key=lambda item: (item[1].get("profiles", []), item[0])):
         limit = int(service["mem_limit"]) // MIB
         profiles = ", ".join(service.get("profiles", []))
-        count = 2 if name in COLORED else 1
         if name in ONE_SHOT:
             beyond.append((name, limit, "exits before the others start"))
         elif profiles == "tracing":
             beyond.append((name, limit, "profile tracing: for a larger machine"))
         else:
-            rows.append((name, count, count * limit, profiles))
-            total += count * limit
-            product += count * limit if not profiles else 0
-    for name, count, mib, profiles in rows:
-        times = f"2 x {mib // 2}" if count > 1 else ""
-        print(f"{name:20}{times:>8}{mib:>7} MiB  {profiles}")
-    print(f"{'':28}{product:>7} MiB  without monitoring")
-    print(f"{'':28}{total:>7} MiB  of {budget}, with two gateways and shorteners during a deployment")
+            rows.append((name, limit, profiles))
+            total += limit
+            product += limit if profiles in ("", "green") else 0
+    for name, mib, profiles in rows:
+        print(f"{name:20}{mib:>7} MiB  {profiles}")
+    print(f"{'':20}{product:>7} MiB  without monitoring")
+    print(f"{'':20}{total:>7} MiB  of {budget}, with both colors during a deployment")
     for name, mib, why in beyond:
         print(f"  excluded: {name} {mib} MiB ({why})")
     return total <= budget

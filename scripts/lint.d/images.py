@@ -26,8 +26,9 @@ BY_TAG = {
 # Releases of these projects have two numbers.
 TWO_NUMBERS = {"postgres"}
 
-_DEFAULT = re.compile(r"\$\{(\w+):?-([^}]*)\}")
-_IMAGE = re.compile(r"""^[^#]*\bimage:\s*["']?([^\s"',}]*\$\{[^}]*\}[^\s"',}]*|[^\s"',}]+)""")
+# `${A:-${B:-default}}` as well.
+_DEFAULT = re.compile(r"(\$\{\w+:?-)+([^${}]*)\}+")
+_IMAGE = re.compile(r"""^[^#]*\bimage:\s*["']?([^\s"',}]*\$\{[^}]*\}+[^\s"',}]*|[^\s"',}]+)""")
 _FROM = re.compile(r"^FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IGNORECASE)
 _OTHER_FROM = re.compile(r"^(?:COPY|ADD|RUN)\b.*?(?:--from=|,from=)([^\s,]+)", re.IGNORECASE)
 _ARG = re.compile(r"^ARG\s+(\w+)=(\S+)", re.IGNORECASE)

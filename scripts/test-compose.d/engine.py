@@ -22,7 +22,7 @@ PROJECT = os.environ["LINNET_PROJECT"]
 BY_TAG = ("deploy/run/images-by-tag.yaml",) if os.environ.get("LINNET_IMAGES_BY_TAG") == "yes" else ()
 WITHOUT = set(filter(None, os.environ.get("LINNET_WITHOUT", "").split(",")))
 
-CORE = ("nginx", "gateway", "shortener", "worker", "postgres", "redis")
+CORE = ("nginx", "gateway-blue", "shortener-blue", "worker", "postgres", "redis")
 
 
 class Failed(Exception):
@@ -39,7 +39,7 @@ def run(*command: str, check: bool = True, timeout: float = 300, **environment: 
 
 def compose(*words: str, check: bool = True, files: tuple[str, ...] = (), timeout: float = 300) -> subprocess.CompletedProcess[str]:
     options = [word for file in ("deploy/compose.yaml", *BY_TAG, *files) for word in ("-f", file)]
-    return run("docker", "compose", *options, "--profile", "monitoring", *words, check=check, timeout=timeout)
+    return run("docker", "compose", *options, "--profile", "green", "--profile", "monitoring", *words, check=check, timeout=timeout)
 
 
 def containers(service: str | None = None, *, all_states: bool = False) -> list[str]:

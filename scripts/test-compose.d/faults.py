@@ -121,7 +121,7 @@ def redirects_continue_without_postgresql(_figure) -> None:
 
 
 def bus_is_live() -> bool:
-    address = address_of(containers("shortener")[0], "scrape")
+    address = address_of(containers("shortener-blue")[0], "scrape")
     lines = http("/metrics", site=f"http://{address}:9082")[1].splitlines()
     return "linnet_invalidation_bus_live 1" in lines and 'linnet_redis_clients{state="down"} 0' in lines
 

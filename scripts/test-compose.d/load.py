@@ -1,4 +1,4 @@
-"""The running containers: system tests through nginx, replicas, and memory under load."""
+"""The running containers: system tests through nginx, and memory under load."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import re
 import threading
 from pathlib import Path
 
-from engine import (CORE, PORT, SITE, address_of, admin_key, compose, containers, http, inspect, is_redirected, post_csv,
-                    require, run, service_of, shorten, wait)
-from startup import receiver_files
+from engine import CORE, PORT, SITE, admin_key, containers, inspect, post_csv, require, run, service_of, shorten
 
 MIB = 1024 * 1024
 LOAD_S = 20
@@ -20,39 +18,6 @@ def system_tests_pass_through_nginx(_figure) -> None:
     summary = re.search(r"test result: (.*)", done.stdout)
     require(done.returncode == 0 and summary, f"the tests failed:\n{done.stdout}")
     print(f"    {summary[1]}", flush=True)
-
-
-def all_replicas_receive_requests(_figure) -> None:
-    compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=3", "--scale", "worker=2", "shortener", "worker", "gateway",
-            "nginx", files=receiver_files())
-    addresses = {address_of(one, "redirects") for one in containers("shortener")}
-    require(len(addresses) == 3 and len(containers("worker")) == 2, "not all replicas run")
-    shorten("scaled")
-    key = admin_key()
-
-    def all_are_used() -> bool:
-        for _ in range(30):
-            http("/scaled")
-            http("/api/v1/urls?limit=1", key=key)
-        return all(redirects > 0 and calls > 0 for redirects, calls in map(served_requests, addresses))
-
-    took = wait(30, "all three shorteners to receive requests", all_are_used)
-    print(f"    all three serve redirects and API calls after {took:.1f} s", flush=True)
-    compose("up", "-d", "--no-build", "--no-recreate", "--scale", "shortener=1", "--scale", "worker=1", "shortener", "worker",
-            files=receiver_files())
-    wait(30, "a single shortener", lambda: len(containers("shortener")) == 1)
-    failed = sum(not is_redirected("scaled") for _ in range(200))
-    require(failed <= 20, f"{failed} of 200 redirects failed after scaling down")
-    wait(15, "redirects without failures", lambda: all(is_redirected("scaled") for _ in range(50)))
-
-
-def served_requests(address: str) -> tuple[float, float]:
-    """Redirects and API calls that a shortener has served."""
-    text = http("/metrics", site=f"http://{address}:9082")[1]
-    route = re.compile(r'^http_server_request_duration_seconds_count\{[^}]*http_route="([^"]+)"[^}]*\} (\S+)$', re.M)
-    counts = [(found[1], float(found[2])) for found in route.finditer(text)]
-    return (sum(count for path, count in counts if path == "/{code}"),
-            sum(count for path, count in counts if path == "/api/v1/urls"))
 
 
 def memory_limits_hold_under_load(figure) -> None:

@@ -6,6 +6,8 @@ import os
 import sys
 import time
 
+import bridge
+import colors
 import fault_reports
 import faults
 import isolation
@@ -25,7 +27,8 @@ CHECKS = (
     isolation.only_nginx_and_alertmanager_have_a_route_out,
     startup.monitoring_starts,
     load.system_tests_pass_through_nginx,
-    load.all_replicas_receive_requests,
+    colors.green_takes_over_without_a_failed_request,
+    bridge.sockets_serve_more_redirects_than_the_bridge,
     monitoring.every_scrape_target_is_up,
     load.memory_limits_hold_under_load,
     fault_reports.every_expression_returns_data,

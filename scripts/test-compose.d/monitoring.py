@@ -72,7 +72,7 @@ def alert_is_delivered_and_resolved(figure) -> None:
     compose("up", "-d", "--no-build", "--no-deps", "--force-recreate", "alertmanager", files=receiver_files())
     wait(60, "Prometheus to discover Alertmanager", lambda: prometheus("/api/v1/alertmanagers")["activeAlertmanagers"])
     begun = time.monotonic()
-    compose("kill", "shortener", files=receiver_files())
+    compose("kill", "shortener-blue", files=receiver_files())
     try:
         wait(150, "the alert message", lambda: receiver.first(begun, "hortener", "unbook"))
         took = receiver.first(begun, "hortener", "unbook") - begun
@@ -80,7 +80,7 @@ def alert_is_delivered_and_resolved(figure) -> None:
         require(took <= 90, f"the alert took {took:.0f} s")
         assert_reported("service-down")
     finally:
-        compose("start", "shortener", files=receiver_files())
+        compose("start", "shortener-blue", files=receiver_files())
     back = time.monotonic()
     wait(60, "a redirect", lambda: is_redirected("first"))
     wait(400, "the message that it is resolved", lambda: receiver.first(back, "hortener", "esolved") or receiver.first(back, "hortener", "RESOLVED"))

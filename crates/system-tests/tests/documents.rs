@@ -211,12 +211,18 @@ fn must_31_containers_and_units_forbid_core_dumps() {
     let names = services.lines().filter(|line| {
         line.starts_with("  ") && !line.starts_with("   ") && !line.trim_start().starts_with('#')
     });
-    let anchors = ["service", "observer", "shortener"].map(|name| format!("    <<: *{name}"));
+    let anchors = ["service", "observer", "shortener", "colored-shortener", "colored-gateway"]
+        .map(|name| format!("    <<: *{name}"));
     let merges = services.lines().filter(|line| anchors.iter().any(|anchor| line == anchor));
     assert_eq!(merges.count(), names.count(), "each service has the limits of `x-service`");
-    for anchor in ["x-observer: &observer\n", "x-shortener: &shortener\n"] {
-        let (_, rest) = compose.split_once(anchor).unwrap();
-        assert!(rest.starts_with("  <<: *service\n"), "{anchor}");
+    for (name, base) in [
+        ("observer", "service"),
+        ("shortener", "service"),
+        ("colored-gateway", "service"),
+        ("colored-shortener", "shortener"),
+    ] {
+        let (_, rest) = compose.split_once(&format!("x-{name}: &{name}\n")).unwrap();
+        assert!(rest.starts_with(&format!("  <<: *{base}\n")), "{name}");
     }
     for unit in ["gateway", "shortener", "worker", "migrate"] {
         let unit = format!("deploy/systemd/linnet-{unit}.service");
@@ -234,16 +240,19 @@ fn limits_and_settings_of_containers_are_those_of_the_compose_file() {
     }
     assert!(compose.contains(&format!("worker_processes {};", CONTAINER_NGINX[0].1)));
     let limits = CONTAINER_LIMITS;
-    for (service, bytes) in [
-        ("nginx", limits.nginx),
-        ("gateway", limits.gateway),
-        ("shortener", limits.shortener),
-        ("worker", limits.worker),
+    for (start, bytes) in [
+        ("\n  nginx:\n", limits.nginx),
+        ("\nx-colored-gateway: ", limits.gateway),
+        ("\nx-colored-shortener: ", limits.shortener),
+        ("\n  worker:\n", limits.worker),
     ] {
-        let group = format!("cgroup_parent: linnet-{service}.slice\n    mem_limit: ");
-        let (_, rest) = compose.split_once(&group).expect("the service's limit");
+        let (_, block) = compose.split_once(start).expect("the service");
+        let (block, _) = block.split_once("\n\n").expect("the block's end");
+        let (_, rest) = block.split_once("\n    mem_limit: ").unwrap_or_else(|| {
+            block.split_once("\n  mem_limit: ").expect("the service's limit")
+        });
         let mib: u64 = rest.split_once('m').and_then(|(mib, _)| mib.parse().ok()).expect("MiB");
-        assert_eq!(bytes, Some(mib * 1024 * 1024), "{service}");
+        assert_eq!(bytes, Some(mib * 1024 * 1024), "{start}");
     }
 }
 

@@ -59,7 +59,7 @@ class Budget(unittest.TestCase):
             }
             services = {"nginx": service} | {
                 name: {"image": "absent:1", "mem_limit": str(nginx.MIB), "environment": {}}
-                for name in ("gateway", "shortener", "worker")
+                for name in ("gateway-blue", "gateway-green", "shortener-blue", "shortener-green", "worker")
             }
             compose = Path(folder, "compose.json")
             compose.write_text(json.dumps({"services": services}))
@@ -70,7 +70,9 @@ class Budget(unittest.TestCase):
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             self.assertEqual(run.returncode, 1, run.stderr)
             self.assertIn("nginx can use", run.stderr)
-            self.assertIn("gateway: not checked", run.stdout)
+            self.assertIn("gateway-blue: not checked", run.stdout)
+            # Services of other Compose files count in any case.
+            self.assertRegex(run.stdout, r"backup +48 MiB  reserved")
             service["mem_limit"] = str(200 * nginx.MIB)
             compose.write_text(json.dumps({"services": services}))
             run = subprocess.run(command, capture_output=True, text=True, check=False)
