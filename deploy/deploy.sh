@@ -8,8 +8,8 @@
 #   deploy.sh cloud-init --domain NAME --email ADDRESS --operator-keys FILE […]    prints a file that does the same
 #   deploy.sh check HOST           what differs on the server from what was prepared and deployed
 #   deploy.sh release HOST [--in-place] [--image-digest NAME=sha256:…]…
-#       sends the local images linnet/gateway, linnet/shortener and linnet/bundle (LINNET_…_IMAGE), or lets the server
-#       pull the digests of gateway, shortener and bundle
+#       sends the local images linnet/gateway, linnet/shortener, linnet/bundle and, for TLS, linnet/acme
+#       (LINNET_…_IMAGE), or lets the server pull the digests of gateway, shortener, bundle and acme
 #   deploy.sh status|follow HOST   what runs, and what ends an interrupted deployment
 #   deploy.sh resume HOST          continues an interrupted deployment
 #   deploy.sh rollback HOST        returns to the release before, within seconds while its color is warm
@@ -223,14 +223,14 @@ install_program() {
     || die "the bundle $1 has no program for the server; build it with \`docker build --target bundle\`"
 }
 
-# send_images: sends the local images that the server lacks and sets ids to their ids there. An id depends on how an engine
+# send_images: sends the local images of `names` that the server lacks, and sets `words` to their ids there. An id depends on how an engine
 # stores images, so the server is asked for its own.
 send_images() {
   local name image id tag packer=cat
   local -a missing=() tags=()
-  ids=()
+  words=() bundle=''
   if type -P zstd >/dev/null; then packer='zstd -q -T0 -3'; elif type -P gzip >/dev/null; then packer='gzip -1'; fi
-  for name in gateway shortener bundle; do
+  for name in "${names[@]}"; do
     local variable=LINNET_${name^^}_IMAGE
     image=${!variable:-linnet/$name:development}
     id=$(docker image inspect --format '{{.Id}}' "$image" 2>/dev/null) || die "there is no local image $image; build it, or name another with $variable" "$EX_UNAVAILABLE"
@@ -245,7 +245,12 @@ send_images() {
     docker save "${missing[@]}" | $packer | as_root 'docker load --quiet' > "$work/load" 2>&1 \
       || die "the server did not accept the images ($(tail -n 1 "$work/load")); check its disk with \`ssh $user@$host df -h\`"
   fi
-  for tag in "${tags[@]}"; do ids+=("$(as_root "docker image inspect --format '{{.Id}}' $tag")"); done
+  for tag in "${tags[@]}"; do
+    name=${tag#linnet-transfer/} name=${name%%:*}
+    id=$(as_root "docker image inspect --format '{{.Id}}' $tag")
+    words+=("$name=$id")
+    if [[ $name == bundle ]]; then bundle=$id; fi
+  done
   # The local tags served the transfer.
   docker rmi "${tags[@]}" >/dev/null 2>&1 || true
 }
@@ -259,14 +264,16 @@ release() {
       --in-place) in_place=--in-place; shift ;;
       --image-digest)
         name=${2:-}; value=${name#*=} name=${name%%=*}
-        if ! [[ $name =~ ^(gateway|shortener|bundle)$ ]] || ! is_digest "$value"; then
-          die "--image-digest must be gateway=, shortener= or bundle=, and sha256: with 64 hexadecimal digits: ${2:-}" "$EX_USAGE"
+        if ! [[ $name =~ ^(gateway|shortener|bundle|acme)$ ]] || ! is_digest "$value"; then
+          die "--image-digest must be gateway=, shortener=, bundle= or acme=, and sha256: with 64 hexadecimal digits: ${2:-}" "$EX_USAGE"
         fi
         digests[$name]=$value; shift 2 ;;
       *) die "unknown option $1; \`deploy.sh help\` lists them" "$EX_USAGE" ;;
     esac
   done
-  (( ${#digests[@]} == 0 || ${#digests[@]} == 3 )) || die "--image-digest is needed for gateway, shortener and bundle" "$EX_USAGE"
+  local words=() bundle=''
+  for name in "${!digests[@]}"; do words+=("$name=${digests[$name]}"); done
+  [[ ${#words[@]} == 0 || (-n ${digests[gateway]:-} && -n ${digests[shortener]:-} && -n ${digests[bundle]:-}) ]] || die "--image-digest is needed for gateway, shortener and bundle" "$EX_USAGE"
   connect
   as_root 'test -e /etc/linnet/host.json' || die "$host is not prepared; run \`deploy.sh init root@$host\` first" "$EX_UNAVAILABLE"
   if (( ${#digests[@]} )); then
@@ -276,13 +283,14 @@ release() {
       as_root "docker pull -q $registry/bundle@${digests[bundle]}" >/dev/null || die "$host cannot pull $registry/bundle@${digests[bundle]}; check the digest and the registry" "$EX_UNAVAILABLE"
       install_program "$registry/bundle@${digests[bundle]}"
     fi
-    host_program "deploy $in_place ${digests[gateway]} ${digests[shortener]} ${digests[bundle]}"
+    host_program "deploy $in_place ${words[*]}"
   else
     type -P docker >/dev/null || die "docker not found on this machine; pass --image-digest, or install Docker" "$EX_UNAVAILABLE"
-    local -a ids
+    local -a names=(gateway shortener bundle)
+    if remote "grep -q '\"tls\": true' /etc/linnet/host.json"; then names+=(acme); fi
     send_images
-    as_root 'test -x /usr/local/sbin/linnet-host' || install_program "${ids[2]}"
-    host_program "deploy --loaded $in_place ${ids[*]}"
+    as_root 'test -x /usr/local/sbin/linnet-host' || install_program "$bundle"
+    host_program "deploy --loaded $in_place ${words[*]}"
   fi
 }
 

@@ -32,8 +32,7 @@ pub fn before(state: &State, record: &Record) -> Result<(), HostError> {
     if record.way == Way::First {
         ports(state)?;
     }
-    let images = &record.images;
-    for image in [&images.gateway, &images.shortener, &images.bundle] {
+    for image in record.images.all() {
         if !docker::has_image(image) {
             return Err(HostError::Refused(format!("the image {image} is missing; run `deploy.sh release` again")));
         }

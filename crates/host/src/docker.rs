@@ -184,13 +184,13 @@ pub fn prune(keep: &[&Images]) {
         .unwrap_or_default();
     let kept: Vec<String> = keep
         .iter()
-        .flat_map(|images| [&images.gateway, &images.shortener, &images.bundle])
+        .flat_map(|images| images.all())
         .filter_map(|image| run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).ok())
         .collect();
     for line in listed.lines() {
         let Some((id, repository)) = line.split_once(' ') else { continue };
         let is_ours = repository == "<none>"
-            || ["/gateway", "/shortener", "/bundle"].iter().any(|end| repository.ends_with(end));
+            || ["/gateway", "/shortener", "/bundle", "/acme"].iter().any(|end| repository.ends_with(end));
         if is_ours && !kept.iter().any(|kept| kept == id) {
             // Without force: Docker refuses to remove an image that a container uses.
             let _ = run("docker", &["image", "rm", id], 30);

@@ -58,11 +58,13 @@ pub fn compose_variables<'a>(
     add("LINNET_PROJECT", "linnet");
     add("LINNET_SECRETS", crate::paths::SECRETS);
     add("LINNET_BASE_URL", &format!("{scheme}://{}", config.domain));
-    add("LINNET_DOMAIN", &config.domain);
-    add("LINNET_ACME_NAMES", &config.domain);
-    add("LINNET_ACME_EMAIL", &config.email);
+    add("LINNET_NAMES", &config.domain);
+    add("LINNET_EMAIL", &config.email);
+    add("LINNET_TEXTFILE", "--collector.textfile");
     add("LINNET_HOST", "0.0.0.0");
-    add("LINNET_PORT", if config.tls { "443" } else { "80" });
+    add("LINNET_PORT", "80");
+    add("LINNET_HTTP_PORT", "80");
+    add("LINNET_HTTPS_PORT", "443");
     for color in Color::ALL {
         let of_color = installation.release_of(color).and_then(&images);
         if let Some(images) = of_color {
@@ -74,6 +76,9 @@ pub fn compose_variables<'a>(
     if let Some(images) = installation.worker.as_deref().and_then(&images) {
         add("LINNET_SHORTENER_IMAGE", &images.shortener);
         add("LINNET_GATEWAY_IMAGE", &images.gateway);
+        if let Some(acme) = &images.acme {
+            add("LINNET_ACME_IMAGE", acme);
+        }
     }
     text
 }
@@ -94,6 +99,7 @@ mod tests {
             gateway: format!("gateway@{name}"),
             shortener: format!("shortener@{name}"),
             bundle: String::new(),
+            acme: Some(format!("acme@{name}")),
         };
         let (old, new) = (images("old"), images("new"));
         let text = compose_variables(&installation, &HostConfig::default(), |id| {
@@ -103,6 +109,7 @@ mod tests {
             "LINNET_BLUE_GATEWAY_IMAGE=gateway@old",
             "LINNET_GREEN_SHORTENER_IMAGE=shortener@new",
             "LINNET_SHORTENER_IMAGE=shortener@old",
+            "LINNET_ACME_IMAGE=acme@old",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use crate::{
     color::Color,
     command::run,
+    config::HostConfig,
     docker,
     error::HostError,
     files, paths,
@@ -17,7 +18,7 @@ use crate::{
 pub fn prepare(source: &Source, in_place: bool) -> Result<String, HostError> {
     let state = State::read()?;
     refuse_if_busy(&state)?;
-    let images = fetch(source, &state.config.registry)?;
+    let images = fetch(source, &state.config)?;
     architecture(&images)?;
     let release = docker::label(&images.shortener, "version")?;
     let gateway_release = docker::label(&images.gateway, "version")?;
@@ -64,29 +65,33 @@ pub fn is_unit_active() -> bool {
     run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
 }
 
-fn fetch(source: &Source, registry: &str) -> Result<Images, HostError> {
-    match source {
-        Source::Loaded([gateway, shortener, bundle]) => {
-            for id in [gateway, shortener, bundle] {
-                if !docker::has_image(id) {
-                    return Err(HostError::Refused(format!("the image {id} was not loaded; run `deploy.sh release` again")));
-                }
-            }
-            Ok(Images { gateway: gateway.clone(), shortener: shortener.clone(), bundle: bundle.clone() })
-        }
-        Source::Registry(digests) => {
-            let [gateway, shortener, bundle] = digests;
-            let images = Images {
-                gateway: format!("{registry}/gateway@{gateway}"),
-                shortener: format!("{registry}/shortener@{shortener}"),
-                bundle: format!("{registry}/bundle@{bundle}"),
-            };
-            for image in [&images.gateway, &images.shortener, &images.bundle] {
-                pull(image)?;
-            }
-            Ok(images)
+fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {
+    let (digests, is_loaded) = match source {
+        Source::Registry(digests) => (digests, false),
+        Source::Loaded(digests) => (digests, true),
+    };
+    if config.tls && digests.acme.is_none() {
+        return Err(HostError::Refused(
+            "this server terminates TLS, so a release needs the image acme as well; add its digest".to_owned(),
+        ));
+    }
+    let image = |name: &str, digest: &String| {
+        if is_loaded { digest.clone() } else { format!("{}/{name}@{digest}", config.registry) }
+    };
+    let images = Images {
+        gateway: image("gateway", &digests.gateway),
+        shortener: image("shortener", &digests.shortener),
+        bundle: image("bundle", &digests.bundle),
+        acme: digests.acme.as_ref().map(|digest| image("acme", digest)),
+    };
+    for image in images.all() {
+        if !is_loaded {
+            pull(image)?;
+        } else if !docker::has_image(image) {
+            return Err(HostError::Refused(format!("the image {image} was not loaded; run `deploy.sh release` again")));
         }
     }
+    Ok(images)
 }
 
 fn pull(image: &str) -> Result<(), HostError> {
@@ -103,7 +108,7 @@ fn pull(image: &str) -> Result<(), HostError> {
 
 fn architecture(images: &Images) -> Result<(), HostError> {
     let ours = run("docker", &["version", "--format", "{{.Server.Arch}}"], 15)?;
-    for image in [&images.gateway, &images.shortener, &images.bundle] {
+    for image in images.all() {
         let theirs = run("docker", &["image", "inspect", "--format", "{{.Architecture}}", image], 15)?;
         if theirs != ours {
             return Err(HostError::Refused(format!(

@@ -141,6 +141,16 @@ pub struct Images {
     pub shortener: String,
     /// The same of the bundle with the Compose files.
     pub bundle: String,
+    /// The same of the ACME client's, which only a server that terminates TLS needs.
+    #[serde(default)]
+    pub acme: Option<String>,
+}
+
+impl Images {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        [&self.gateway, &self.shortener, &self.bundle].into_iter().chain(&self.acme)
+    }
 }
 
 /// A deployment.
@@ -210,8 +220,12 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn record(steps: &[Step]) -> Record {
-        let images =
-            Images { gateway: "g".to_owned(), shortener: "s".to_owned(), bundle: "b".to_owned() };
+        let images = Images {
+            gateway: "g".to_owned(),
+            shortener: "s".to_owned(),
+            bundle: "b".to_owned(),
+            acme: None,
+        };
         let mut record = Record {
             id: "r2".to_owned(),
             release: "v2".to_owned(),

@@ -32,13 +32,26 @@ pub enum Verb {
     Run(Task),
 }
 
+/// Digests or ids of a release's images.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Digests {
+    /// The gateway's.
+    pub gateway: String,
+    /// The shortener's.
+    pub shortener: String,
+    /// The bundle's.
+    pub bundle: String,
+    /// The ACME client's.
+    pub acme: Option<String>,
+}
+
 /// Where the images come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Digests in the server's registry: gateway, shortener, bundle.
-    Registry([String; 3]),
+    /// Digests in the server's registry.
+    Registry(Digests),
     /// Ids of images that were loaded.
-    Loaded([String; 3]),
+    Loaded(Digests),
 }
 
 /// What the unit runs.
@@ -52,8 +65,9 @@ pub enum Task {
     Rollback,
 }
 
-const USAGE: &str = "usage: linnet-host status [--json] | deploy [--in-place] GATEWAY SHORTENER BUNDLE | resume | rollback | \
-                     follow | check | backup; GATEWAY, SHORTENER and BUNDLE are digests: sha256: and 64 hexadecimal digits";
+const USAGE: &str = "usage: linnet-host status [--json] | deploy [--in-place] gateway=DIGEST \
+                     shortener=DIGEST bundle=DIGEST [acme=DIGEST] | resume | rollback | follow | check | backup; a DIGEST \
+                     is sha256: and 64 hexadecimal digits";
 
 /// Reads the command of a restricted key (`SSH_ORIGINAL_COMMAND`). It cannot load images, because a loaded bundle could
 /// contain any configuration; what it deploys comes from the registry.
@@ -94,17 +108,29 @@ pub fn parse(words: &[&str]) -> Result<Verb, HostError> {
 }
 
 fn deploy(words: &[&str]) -> Result<Verb, HostError> {
+    let usage = || HostError::Usage(USAGE.to_owned());
     let (mut is_loaded, mut in_place) = (false, false);
-    let mut digests = Vec::new();
+    let mut digests = Digests::default();
     for word in words {
-        match *word {
-            "--loaded" => is_loaded = true,
-            "--in-place" => in_place = true,
-            digest if is_digest(digest) => digests.push(digest.to_owned()),
-            _ => return Err(HostError::Usage(USAGE.to_owned())),
+        match word.split_once('=') {
+            None if *word == "--loaded" => is_loaded = true,
+            None if *word == "--in-place" => in_place = true,
+            Some((name, digest)) if is_digest(digest) => {
+                let place = match name {
+                    "gateway" => &mut digests.gateway,
+                    "shortener" => &mut digests.shortener,
+                    "bundle" => &mut digests.bundle,
+                    "acme" => digests.acme.get_or_insert_default(),
+                    _ => return Err(usage()),
+                };
+                digest.clone_into(place);
+            }
+            _ => return Err(usage()),
         }
     }
-    let digests = digests.try_into().map_err(|_| HostError::Usage(USAGE.to_owned()))?;
+    if [&digests.gateway, &digests.shortener, &digests.bundle].into_iter().any(String::is_empty) {
+        return Err(usage());
+    }
     let source = if is_loaded { Source::Loaded(digests) } else { Source::Registry(digests) };
     Ok(Verb::Deploy(source, in_place))
 }
@@ -129,15 +155,20 @@ mod tests {
 
     const D: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+    fn three(digest: &str) -> String {
+        format!("gateway={D} shortener={D} bundle={digest}")
+    }
+
     #[test]
     fn restricted_key_deploys_digests_of_the_registry() {
-        let digests = [D.to_owned(), D.to_owned(), D.to_owned()];
+        let digests = Digests { gateway: D.to_owned(), shortener: D.to_owned(), bundle: D.to_owned(), acme: None };
         assert_eq!(
-            parse_restricted(&format!("linnet-host deploy {D} {D}  {D}")).unwrap(),
+            parse_restricted(&format!("linnet-host deploy  {}", three(D))).unwrap(),
             Verb::Deploy(Source::Registry(digests.clone()), false)
         );
+        let digests = Digests { acme: Some(D.to_owned()), ..digests };
         assert_eq!(
-            parse_restricted(&format!("deploy --in-place {D} {D} {D}")).unwrap(),
+            parse_restricted(&format!("deploy --in-place {} acme={D}", three(D))).unwrap(),
             Verb::Deploy(Source::Registry(digests), true)
         );
         for (word, verb) in [("status", Verb::Status), ("rollback", Verb::Rollback), ("backup", Verb::Backup)] {
@@ -152,7 +183,7 @@ mod tests {
             "secrets",
             "apply",
             "run resume",
-            &format!("deploy --loaded {D} {D} {D}"),
+            &format!("deploy --loaded {}", three(D)),
             "",
             "id",
             "sh -c id",
@@ -179,10 +210,11 @@ mod tests {
             &format!("{D};id"),
         ] {
             assert!(!is_digest(wrong), "{wrong}");
-            assert!(parse(&["deploy", D, D, wrong]).is_err());
+            let command = format!("deploy {}", three(wrong));
+            assert!(parse_restricted(&command).is_err(), "{command}");
         }
-        assert!(parse(&["deploy", D, D]).is_err());
-        assert!(parse(&["deploy", D, D, D, D]).is_err());
+        assert!(parse_restricted(&format!("deploy gateway={D} shortener={D}")).is_err());
+        assert!(parse_restricted(&format!("deploy {} other={D}", three(D))).is_err());
     }
 
     #[test]
