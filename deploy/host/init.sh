@@ -205,7 +205,11 @@ keep_ssh=$keep_ssh
 ENV
 
 # --- Kernel, journal, updates -----------------------------------------------------------------------------------------
-put /etc/sysctl.d/60-linnet.conf 644 <<'CONF'
+# A container that stands for a server shares the kernel of its host, whose settings must stay.
+in_container=''
+if systemd-detect-virt --quiet --container; then in_container=yes; fi
+if [[ -z $in_container ]]; then
+  put /etc/sysctl.d/60-linnet.conf 644 <<'CONF'
 # Redis forks to rewrite its file, which must not fail for memory that it will not use.
 vm.overcommit_memory = 1
 # Swap is compressed memory: use it early, page by page.
@@ -214,9 +218,7 @@ vm.page-cluster = 0
 # A kernel that has crashed restarts.
 kernel.panic = 10
 CONF
-if [[ -n $written ]]; then
-  # Some are not settable in a container that stands for a server.
-  sysctl -q -p /etc/sysctl.d/60-linnet.conf 2>/dev/null || printf '  note: the kernel refused a part of /etc/sysctl.d/60-linnet.conf\n'
+  if [[ -n $written ]]; then sysctl -q -p /etc/sysctl.d/60-linnet.conf; fi
 fi
 put /etc/systemd/journald.conf.d/60-linnet.conf 644 <<'CONF'
 [Journal]
@@ -234,10 +236,10 @@ Unattended-Upgrade::Package-Blacklist { "docker.io"; "containerd"; "runc"; };
 CONF
 packages unattended-upgrades systemd-timesyncd iptables
 # One second of clock error matters to expiries and certificates.
-if ! systemd-detect-virt --quiet --container; then enabled systemd-timesyncd; fi
+if [[ -z $in_container ]]; then enabled systemd-timesyncd; fi
 
 # Compressed swap where the kernel has it, otherwise a file.
-if [[ -z $(swapon --noheadings --show=NAME 2>/dev/null) || -e /etc/systemd/zram-generator.conf ]]; then
+if [[ -z $in_container ]] && [[ -z $(swapon --noheadings --show=NAME 2>/dev/null) || -e /etc/systemd/zram-generator.conf ]]; then
   if modprobe --quiet zram 2>/dev/null; then
     put /etc/systemd/zram-generator.conf 644 <<'CONF'
 [zram0]

@@ -20,10 +20,15 @@ use crate::{
 
 /// Runs the verb and prints an error as one message.
 pub fn main() -> ExitCode {
-    match verb().and_then(|verb| act(&verb)) {
+    let verb = verb();
+    // What the unit prints appears in front of a client that follows it, and that reports the end itself.
+    let is_followed = matches!(verb, Ok(Verb::Run(_)));
+    match verb.and_then(|verb| act(&verb)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            if !(is_followed && matches!(error, HostError::Step(_))) {
+                eprintln!("error: {error}");
+            }
             ExitCode::from(error.exit_code())
         }
     }

@@ -20,8 +20,11 @@ impl Compose {
     /// The files of the release's folder that the settings select. A bundle of an earlier release may lack some.
     pub fn of_release(id: &str, config: &HostConfig) -> Self {
         let folder = PathBuf::from(paths::RELEASES).join(id).join("deploy");
-        let mut base = vec!["compose".to_owned(), "--project-name".to_owned(), PROJECT.to_owned()];
+        let mut base = vec!["compose".to_owned()];
         let mut add = |option: &str, value: String| base.extend([option.to_owned(), value]);
+        // Otherwise errors are hidden among lines about containers.
+        add("--progress", "quiet".to_owned());
+        add("--project-name", PROJECT.to_owned());
         add("--project-directory", folder.display().to_string());
         add("--env-file", format!("{}/compose.env", paths::STATE));
         let chosen = [

@@ -208,7 +208,7 @@ impl Sockets {
     /// Tries the API, an unknown code, and links of the database, which `other` must resolve to the same targets. Returns
     /// how many requests passed.
     pub fn smoke_test(&self, other: Option<&Self>) -> Result<usize, HostError> {
-        for (path, wanted) in [("/health", 200), ("/api/v1/urls", 401), ("/docs", 200)] {
+        for (path, wanted) in [("/health", 200), ("/api/v1/urls", 401), ("/docs/", 200)] {
             let status = self.api(path)?;
             if status != wanted {
                 return Err(HostError::Unhealthy(format!("{path} returned {status} instead of {wanted}")));

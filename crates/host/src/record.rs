@@ -108,7 +108,11 @@ impl Way {
     pub const fn has(self, step: Step) -> bool {
         match self {
             Self::Canary => true,
-            Self::First => !matches!(step, Step::Canary10 | Step::Canary50 | Step::Warm | Step::Retire),
+            // The start includes the migration.
+            Self::First => !matches!(
+                step,
+                Step::Migrate | Step::Canary10 | Step::Canary50 | Step::Warm | Step::Retire
+            ),
             Self::Return => {
                 !matches!(step, Step::Migrate | Step::Canary10 | Step::Canary50 | Step::Warm)
             }

@@ -97,8 +97,10 @@ pub fn follow(id: Option<&str>) -> Result<(), HostError> {
         None => State::read()?.installation.open.ok_or_else(|| HostError::Refused("no deployment is open".to_owned()))?,
     };
     let failed = |error| HostError::File("journalctl".into(), error);
+    // Lines of the program only, not of systemd about the unit.
+    let since = format!("--since=@{}", now().saturating_sub(1));
     let mut journal = Command::new("journalctl")
-        .args(["--follow", "--output=cat", "--since=-5s", "--unit", paths::UNIT])
+        .args(["--follow", "--output=cat", &since, "_SYSTEMD_UNIT=linnet-deploy.service"])
         .stdin(Stdio::null())
         .spawn()
         .map_err(failed)?;
