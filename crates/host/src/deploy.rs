@@ -289,9 +289,7 @@ impl Deployment {
 
     fn retire(&mut self) -> Result<String, HostError> {
         let old = self.record.color.other();
-        for service in old.services() {
-            docker::remove(&service, STOP_SECONDS)?;
-        }
+        docker::remove(&old.services(), STOP_SECONDS)?;
         self.state.installation.set_release(old, None);
         self.state.write()?;
         Ok(format!("{old} is removed"))
@@ -366,9 +364,7 @@ impl Deployment {
             self.state.compose(previous).up(&["worker"], 120)?;
         }
         thread::sleep(AFTER_SWAP);
-        for service in new.services() {
-            docker::remove(&service, STOP_SECONDS)?;
-        }
+        docker::remove(&new.services(), STOP_SECONDS)?;
         self.state.installation.set_release(new, None);
         self.state.write()
     }

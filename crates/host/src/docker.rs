@@ -171,13 +171,23 @@ pub fn has_image(image: &str) -> bool {
     run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).is_ok()
 }
 
-/// Removes containers. Their volumes stay.
-pub fn remove(service: &str, stop_seconds: u64) -> Result<(), HostError> {
-    let Some(container) = container(service)? else { return Ok(()) };
+/// Removes containers, which drain at the same time. Their volumes stay.
+pub fn remove(services: &[String], stop_seconds: u64) -> Result<(), HostError> {
+    let mut ids = Vec::new();
+    for service in services {
+        ids.extend(container(service)?.map(|container| container.id));
+    }
+    if ids.is_empty() {
+        return Ok(());
+    }
     let seconds = stop_seconds.to_string();
+    let with = |first: &[&str], timeout| {
+        let all: Vec<&str> = first.iter().copied().chain(ids.iter().map(String::as_str)).collect();
+        run("docker", &all, timeout).map(drop)
+    };
     // A container in a restart loop is stopped as well.
-    run("docker", &["stop", "--time", &seconds, &container.id], stop_seconds + 20)?;
-    run("docker", &["rm", "--force", &container.id], 30).map(drop)
+    with(&["stop", "--time", &seconds], stop_seconds + 20)?;
+    with(&["rm", "--force"], 30)
 }
 
 /// Removes images that no container uses, except those of the given releases. Failures do not matter: the disk check of
