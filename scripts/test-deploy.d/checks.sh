@@ -79,8 +79,8 @@ check_first() {
   local shortener; shortener=$(linnet_container shortener-blue)
   on_server docker exec "$shortener" /linnet-shortener admin create-key --username admin --email a@example.com --name test \
     | tail -n 1 > "$scratch/admin_key"
-  # Sixty seconds of a warm color are enough for tests.
-  on_server sed -i 's/^{/{\n  "warm_seconds": 60,/' /etc/linnet/host.json
+  # Shorter steps, so that a release takes less than a minute.
+  on_server sed -i 's/^{/{\n  "warm_seconds": 20,\n  "bake_seconds": 8,/' /etc/linnet/host.json
   echo "$first serves"
 }
 

@@ -78,8 +78,10 @@ stop_load() {
 }
 # Fails unless the load had requests and none failed.
 expect_no_failures() {
-  local counts; counts=$(stop_load)
-  echo "$counts"
+  local counts
+  # Not in a subshell, which could not wait for the process.
+  stop_load
+  counts=$(<"$scratch/load")
   [[ $counts == *'"redirect ok"'* ]] || { echo "there was no load"; return 1; }
   if grep -oE '"(redirect|create) [^"]+"' <<< "$counts" | grep -v ' ok"'; then return 1; fi
 }

@@ -17,7 +17,7 @@ from collections import Counter
 
 THREADS = 8
 TIMEOUT_S = 10
-CREATES = 0.1
+CREATES = 0.03
 NEW_CONNECTIONS = 0.2
 
 
@@ -28,7 +28,7 @@ class Load:
         self.lock = threading.Lock()
         self.stop = threading.Event()
         connection = self.connect()
-        self.codes = [json.loads(self.create(connection)[1])["short_code"] for _ in range(50)]
+        self.codes = [json.loads(self.create(connection)[1])["short_code"] for _ in range(20)]
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.address, 80, timeout=TIMEOUT_S)
