@@ -22,7 +22,7 @@
 #   LINNET_SSH_KEY       private key, instead of ssh's defaults
 #
 # - A deployment runs on the server. If this machine loses its connection, it continues; `status` shows it.
-# - A fault is one sentence that says what to do, and leaves the service as it was.
+# - A fault is one sentence with the way out, and leaves the service as it was.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)

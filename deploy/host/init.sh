@@ -13,7 +13,7 @@
 #   --keep-ssh            does not change sshd
 #   --undo-ssh SECONDS    sshd's old configuration returns after this time, unless linnet-ssh-undo.timer is stopped before
 #
-# - Each action is printed before it is done. A second run with the same options changes nothing and says so.
+# - Each action is printed before it is done. A second run with the same options changes nothing and prints "nothing changed".
 # - Nothing is changed before all checks of the server have passed.
 # - A server with another distribution, too little memory or taken ports is left as it is.
 set -euo pipefail
@@ -62,7 +62,7 @@ name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
 [[ $profiles =~ ^([a-z]+(,[a-z]+)*)?$ ]] || die "--profiles must be words, separated by commas: $profiles" 64
 key_pattern='^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh.com) [A-Za-z0-9+/=]+( .*)?$'
 operator_keys=$(grep -E "$key_pattern" <<< "$operator_keys" || true)
-[[ -n $operator_keys ]] || die "there is no public key for the operator; without one nobody could log in afterwards" 64
+[[ -n $operator_keys ]] || die "there is no public key for the operator; without one no user could log in afterwards" 64
 if [[ -n $deploy_key ]]; then
   [[ $(wc -l <<< "$deploy_key") -eq 1 && $deploy_key =~ $key_pattern ]] || die "the key of the pipeline must be one public key" 64
 fi
@@ -394,11 +394,5 @@ CONF
   fi
 fi
 
-case $mode in
-  apply)
-    if (( changes == 0 )); then echo "nothing changed"; else echo "$changes changes made"; fi ;;
-  dry-run)
-    if (( changes == 0 )); then echo "nothing to change"; else echo "$changes changes to make"; fi ;;
-  check)
-    if (( changes )); then exit 1; fi ;;
-esac
+if [[ $mode == check ]]; then exit $(( changes > 0 )); fi
+if (( changes == 0 )); then echo "nothing changed"; else echo "$changes changes ($mode)"; fi

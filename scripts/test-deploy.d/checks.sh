@@ -132,7 +132,7 @@ check_killed_client() {
 check_killed_unit() {
   local step
   start_load 60
-  for step in Start Canary10 Canary50 Follow; do
+  for step in ${KILL_AT:-Start Canary10 Canary50 Follow}; do
     release "$second" > /dev/null 2>&1 &
     local client=$!
     wait_step "$step"

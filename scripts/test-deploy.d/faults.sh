@@ -48,7 +48,7 @@ cut_new() { on_server docker network disconnect linnet_data "$(linnet_container 
 check_crash() { during Canary10 'a process of the new color ended' kill_new; }
 check_hang() { during Canary10 'could not be read' stop_new; }
 check_out_of_memory() { during Canary50 'memory\|ended' squeeze_new; }
-check_api_errors() { during Canary10 'failed' cut_new; }
+check_api_errors() { during Canary10 'requests failed\|no database connection' cut_new; }
 
 # with_setting NAME VALUE COMMAND…: with the value in host.json.
 with_setting() {

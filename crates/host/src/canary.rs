@@ -81,7 +81,9 @@ impl Watch {
     fn bases(&self) -> Result<Bases, HostError> {
         let new = probe::counters(&self.new).map(|(counters, _)| counters);
         let old = probe::counters(&self.old).map(|(counters, _)| counters);
-        let new = new.ok_or_else(|| HostError::Step("the new color's counters could not be read".to_owned()))?;
+        let new = new.ok_or_else(|| {
+            HostError::Step("the new color's counters could not be read".to_owned())
+        })?;
         Ok(Bases { new, old: old.unwrap_or_default() })
     }
 
@@ -114,12 +116,21 @@ impl Watch {
         if window.started.elapsed() >= WINDOW {
             *window = Window { base: counters.unwrap_or_default(), ..Window::start() };
         }
-        let seen = Observation { canary, restarts, is_out_of_memory, memory_share, ..Observation::default() };
+        let seen = Observation {
+            canary,
+            restarts,
+            is_out_of_memory,
+            memory_share,
+            ..Observation::default()
+        };
         let verdict = decide(&seen, &Limits::default());
-        window.without_data = if matches!(verdict, Verdict::NoData(_)) { window.without_data + 1 } else { 0 };
-        let is_bad = matches!(verdict, Verdict::Back(_)) || window.without_data >= LOOKS_WITHOUT_DATA;
+        window.without_data =
+            if matches!(verdict, Verdict::NoData(_)) { window.without_data + 1 } else { 0 };
+        let is_bad =
+            matches!(verdict, Verdict::Back(_)) || window.without_data >= LOOKS_WITHOUT_DATA;
         // If the old color cannot serve either, a store is down, and going back would not help.
-        Ok((is_bad && probe::is_color_ready(self.color.other())).then(|| verdict.reason().to_owned()))
+        Ok((is_bad && probe::is_color_ready(self.color.other()))
+            .then(|| verdict.reason().to_owned()))
     }
 }
 
@@ -185,8 +196,11 @@ mod tests {
 
     #[test]
     fn step_becomes_ripe_and_then_overdue() {
-        let config = HostConfig { bake_seconds: 20, longest_bake_seconds: 60, ..HostConfig::default() };
-        for (seconds, wanted) in [(0, Phase::Early), (19, Phase::Early), (20, Phase::Ripe), (60, Phase::Overdue)] {
+        let config =
+            HostConfig { bake_seconds: 20, longest_bake_seconds: 60, ..HostConfig::default() };
+        for (seconds, wanted) in
+            [(0, Phase::Early), (19, Phase::Early), (20, Phase::Ripe), (60, Phase::Overdue)]
+        {
             assert_eq!(phase(Duration::from_secs(seconds), &config), wanted);
         }
         assert!(least_requests(Step::Canary10) < least_requests(Step::Canary50));

@@ -34,7 +34,9 @@ pub fn before(state: &State, record: &Record) -> Result<(), HostError> {
     }
     for image in record.images.all() {
         if !docker::has_image(image) {
-            return Err(HostError::Refused(format!("the image {image} is missing; run `deploy.sh release` again")));
+            return Err(HostError::Refused(format!(
+                "the image {image} is missing; run `deploy.sh release` again"
+            )));
         }
     }
     Ok(())
@@ -132,10 +134,14 @@ fn ports(state: &State) -> Result<(), HostError> {
     let text = run("ss", &["--no-header", "--listening", "--tcp", "--numeric", "--processes"], 10)?;
     for port in wanted {
         let end = format!(":{port}");
-        let taken = text.lines().find(|line| line.split_whitespace().nth(3).is_some_and(|local| local.ends_with(&end)));
+        let taken = text
+            .lines()
+            .find(|line| line.split_whitespace().nth(3).is_some_and(|local| local.ends_with(&end)));
         if let Some(line) = taken {
             let program = line.split('"').nth(1).unwrap_or("another program");
-            return Err(HostError::Refused(format!("port {port} is in use by {program}; stop and disable it")));
+            return Err(HostError::Refused(format!(
+                "port {port} is in use by {program}; stop and disable it"
+            )));
         }
     }
     Ok(())
@@ -161,8 +167,10 @@ pub fn tidy(state: &State) {
     let previous = current.previous.as_deref().and_then(|id| files::read_record(id).ok().flatten());
     let kept: Vec<&Record> = std::iter::once(&current).chain(previous.as_ref()).collect();
     let images: Vec<&Images> = kept.iter().map(|record| &record.images).collect();
-    let folders: Vec<_> =
-        kept.iter().filter_map(|record| fs::canonicalize(Path::new(paths::RELEASES).join(&record.id)).ok()).collect();
+    let folders: Vec<_> = kept
+        .iter()
+        .filter_map(|record| fs::canonicalize(Path::new(paths::RELEASES).join(&record.id)).ok())
+        .collect();
     let Ok(entries) = fs::read_dir(paths::RELEASES) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
@@ -172,7 +180,7 @@ pub fn tidy(state: &State) {
         if is_named || is_target {
             continue;
         }
-        // What stays is found by the next deployment.
+        // The next deployment removes the rest.
         let _ = if path.is_symlink() { fs::remove_file(&path) } else { fs::remove_dir_all(&path) };
     }
     docker::prune(&images);
@@ -185,7 +193,9 @@ mod tests {
     #[test]
     fn secrets_that_others_can_enter_or_write_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+        };
         let file = folder.path().join("service_token");
         fs::write(&file, "x").unwrap();
         set(&file, 0o444);

@@ -21,7 +21,7 @@ use crate::{
 /// Runs the verb and prints an error as one message.
 pub fn main() -> ExitCode {
     let verb = verb();
-    // What the unit prints appears in front of a client that follows it, and that reports the end itself.
+    // A client that follows the unit shows its output, and reports the end itself.
     let is_followed = matches!(verb, Ok(Verb::Run(_)));
     match verb.and_then(|verb| act(&verb)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,27 +80,44 @@ fn deploy(source: &Source, in_place: bool) -> Result<(), HostError> {
 fn lock() -> Result<std::fs::File, HostError> {
     let path = "/run/linnet-host.lock";
     let failed = |error| HostError::File(path.into(), error);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(HostError::Busy("another one is being prepared".to_owned())),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(HostError::Busy("another one is being prepared".to_owned()))
+        }
         Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
 fn start_unit(program: &str, arguments: &[&str]) -> Result<(), HostError> {
     let unit = format!("--unit={}", paths::UNIT);
-    let mut all = vec!["--collect", "--quiet", &unit, "--property=KillMode=mixed", "--property=TimeoutStopSec=5", program];
+    let mut all = vec![
+        "--collect",
+        "--quiet",
+        &unit,
+        "--property=KillMode=mixed",
+        "--property=TimeoutStopSec=5",
+        program,
+    ];
     all.extend(arguments);
     run("systemd-run", &all, 30).map(drop).map_err(|error| {
-        if error.to_string().contains("already") { HostError::Busy("another one started first".to_owned()) } else { error }
+        if error.to_string().contains("already") {
+            HostError::Busy("another one started first".to_owned())
+        } else {
+            error
+        }
     })
 }
 
 /// The program of the release that was being deployed, which knows its steps.
 fn program_of_open(state: &State) -> String {
-    let folder = state.installation.open.as_ref().map(|id| format!("{}/{id}/linnet-host", paths::RELEASES));
-    folder.filter(|path| std::path::Path::new(path).exists()).unwrap_or_else(|| paths::PROGRAM.to_owned())
+    let folder =
+        state.installation.open.as_ref().map(|id| format!("{}/{id}/linnet-host", paths::RELEASES));
+    folder
+        .filter(|path| std::path::Path::new(path).exists())
+        .unwrap_or_else(|| paths::PROGRAM.to_owned())
 }
 
 fn resume() -> Result<(), HostError> {
@@ -117,7 +134,7 @@ fn resume() -> Result<(), HostError> {
     report::follow(Some(&open))
 }
 
-/// Ends a running deployment first. Whatever it was doing can be interrupted.
+/// Ends a running deployment first. Each of its steps can be interrupted.
 fn rollback() -> Result<(), HostError> {
     let state = State::read()?;
     if is_unit_active() {
@@ -130,7 +147,9 @@ fn rollback() -> Result<(), HostError> {
     }
     let state = State::read()?;
     match state.current()? {
-        Some(current) if state.installation.open.is_none() && state.installation.current != before => {
+        Some(current)
+            if state.installation.open.is_none() && state.installation.current != before =>
+        {
             println!("{} serves again", current.release);
             Ok(())
         }
@@ -138,7 +157,9 @@ fn rollback() -> Result<(), HostError> {
             println!("{} serves; the interrupted deployment has ended", current.release);
             Ok(())
         }
-        _ => Err(HostError::Step("the rollback did not complete; see `journalctl -u linnet-deploy`".to_owned())),
+        _ => Err(HostError::Step(
+            "the rollback did not complete; see `journalctl -u linnet-deploy`".to_owned(),
+        )),
     }
 }
 
@@ -146,7 +167,9 @@ fn rollback() -> Result<(), HostError> {
 fn backup() -> Result<(), HostError> {
     let state = State::read()?;
     let Some(current) = state.installation.current.clone().filter(|_| state.config.backup) else {
-        return Err(HostError::Refused("backups are not set up on this server; see docs/OPERATIONS.md".to_owned()));
+        return Err(HostError::Refused(
+            "backups are not set up on this server; see docs/OPERATIONS.md".to_owned(),
+        ));
     };
     let text = state.compose(&current).run(&["run", "--rm", "-T", "backup", "backup"], 3600)?;
     println!("{text}");
@@ -171,7 +194,8 @@ fn load() -> Result<(), HostError> {
 /// Generates missing secrets with the script of the current release.
 fn secrets() -> Result<(), HostError> {
     let state = State::read()?;
-    let id = state.installation.open.or(state.installation.current).ok_or(HostError::NotPrepared)?;
+    let id =
+        state.installation.open.or(state.installation.current).ok_or(HostError::NotPrepared)?;
     checks::generate_secrets(&id)
 }
 
@@ -183,7 +207,9 @@ fn apply() -> Result<(), HostError> {
         return Err(HostError::Interrupted(open.release));
     }
     let Some(current) = state.installation.current.clone() else {
-        return Err(HostError::Refused("no release is deployed; run `deploy.sh release` first".to_owned()));
+        return Err(HostError::Refused(
+            "no release is deployed; run `deploy.sh release` first".to_owned(),
+        ));
     };
     state.write()?;
     let compose = state.compose(&current);
@@ -191,7 +217,9 @@ fn apply() -> Result<(), HostError> {
     let others: Vec<&str> = services
         .iter()
         .map(String::as_str)
-        .filter(|service| !is_of_other_color(service, &state) && !matches!(*service, "migrate" | "preflight"))
+        .filter(|service| {
+            !is_of_other_color(service, &state) && !matches!(*service, "migrate" | "preflight")
+        })
         .collect();
     compose.up(&others, 600)?;
     println!("all containers have the configuration of {current}");
@@ -199,7 +227,7 @@ fn apply() -> Result<(), HostError> {
 }
 
 fn is_of_other_color(service: &str, state: &State) -> bool {
-    crate::color::Color::ALL
-        .into_iter()
-        .any(|color| state.installation.release_of(color).is_none() && service.ends_with(color.name()))
+    crate::color::Color::ALL.into_iter().any(|color| {
+        state.installation.release_of(color).is_none() && service.ends_with(color.name())
+    })
 }

@@ -72,7 +72,7 @@ fn end_of(text: &str) -> String {
 fn reader(mut source: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What was read before an error is still of use.
+        // The output before an error is still of use.
         let _ = source.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })

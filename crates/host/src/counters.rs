@@ -110,7 +110,7 @@ impl Counters {
         }
     }
 
-    /// What happened since `before`.
+    /// The difference to `before`.
     pub fn since(&self, before: &Self) -> Self {
         let none = RouteCounters::default();
         let routes = self.routes.iter().map(|(route, counters)| {

@@ -20,17 +20,15 @@ use crate::{
 };
 
 /// How long a new process may take until it is ready, in seconds.
-const READY_SECONDS: u64 = 60;
+pub(crate) const READY_SECONDS: u64 = 60;
 /// A process drains for 2.5 s and finishes its requests within 15 s; it is killed after this time.
 const STOP_SECONDS: u64 = 35;
-/// Between the last request that nginx sends to a color and its end.
-const AFTER_SWAP: Duration = Duration::from_millis(500);
 const WARM_LOOK: Duration = Duration::from_secs(3);
 
 /// A deployment with the state that it changes.
 pub struct Deployment {
-    state: State,
-    record: Record,
+    pub(crate) state: State,
+    pub(crate) record: Record,
     watch: Option<Watch>,
 }
 
@@ -91,7 +89,9 @@ impl Deployment {
                 Self { state, record, watch: None }.revert(Some("an operator asked for it"))
             }
             (Rollback::Cold(previous), _) => Self::return_to(&previous),
-            (Rollback::Nothing(reason), _) => Err(HostError::Refused(format!("cannot roll back: {reason}"))),
+            (Rollback::Nothing(reason), _) => {
+                Err(HostError::Refused(format!("cannot roll back: {reason}")))
+            }
             (Rollback::Revert, None) => Err(HostError::Refused("no deployment is open".to_owned())),
         }
     }
@@ -204,7 +204,8 @@ impl Deployment {
         let host = &self.state.config.domain;
         let new = Sockets::of(self.record.color, host)?;
         let has_other = matches!(self.record.way, Way::Canary | Way::Return);
-        let old = if has_other { Some(Sockets::of(self.record.color.other(), host)?) } else { None };
+        let old =
+            if has_other { Some(Sockets::of(self.record.color.other(), host)?) } else { None };
         let passed = new.smoke_test(old.as_ref())?;
         Ok(format!("{passed} requests returned what they should"))
     }
@@ -274,7 +275,13 @@ impl Deployment {
 
     fn warm(&mut self) -> Result<String, HostError> {
         let seconds = self.state.config.warm_seconds;
-        let began = self.record.steps.iter().filter(|step| step.step == Step::Warm).map(|step| step.started).min();
+        let began = self
+            .record
+            .steps
+            .iter()
+            .filter(|step| step.step == Step::Warm)
+            .map(|step| step.started)
+            .min();
         let end = began.unwrap_or_else(now) + seconds;
         let watch = self.watch()?;
         let mut window = Window::of(watch);
@@ -295,7 +302,7 @@ impl Deployment {
         Ok(format!("{old} is removed"))
     }
 
-    fn finish(mut self, outcome: Outcome) -> Result<(), HostError> {
+    pub(crate) fn finish(mut self, outcome: Outcome) -> Result<(), HostError> {
         self.record.config = checks::fingerprint(&self.state, &self.record).ok();
         self.record.finish(outcome, now());
         write_record(&self.record)?;
@@ -313,91 +320,5 @@ impl Deployment {
                 Err(HostError::Step(format!("{} was not deployed: {reason}", self.record.release)))
             }
         }
-    }
-
-    /// Returns to the old release. Each part can be repeated, so an interrupted return is completed by `resume`.
-    fn revert(mut self, reason: Option<&str>) -> Result<(), HostError> {
-        if let Some(reason) = reason {
-            println!("returning to the old release: {reason}");
-            self.record.reverting = Some(reason.to_owned());
-            write_record(&self.record)?;
-        }
-        let has_served = self.record.has_served();
-        match (self.record.way, self.record.previous.clone()) {
-            (Way::First, _) | (_, None) => self.revert_first(),
-            (Way::InPlace, Some(previous)) => self.revert_in_place(&previous)?,
-            (Way::Canary | Way::Return, Some(previous)) => self.revert_color(&previous)?,
-        }
-        let outcome = if has_served { Outcome::RolledBack } else { Outcome::Failed };
-        self.finish(outcome)
-    }
-
-    /// There is no release to return to: what was started is removed. Volumes stay.
-    fn revert_first(&mut self) {
-        let compose = self.state.compose(&self.record.id);
-        if let Err(error) = compose.run(&["down", "--timeout", "20"], 120) {
-            println!("warning: {error}");
-        }
-        let installation = &mut self.state.installation;
-        (installation.active, installation.blue, installation.worker) = (None, None, None);
-        installation.current = None;
-    }
-
-    fn revert_color(&mut self, previous: &str) -> Result<(), HostError> {
-        let (new, old) = (self.record.color, self.record.color.other());
-        let slots_before = docker::slots(&[]).unwrap_or_default();
-        if self.record.has_served() || slots_before.contains(new.name()) {
-            self.ensure_old(previous)?;
-            docker::set_slots(old, 10)?;
-            println!("  {old} serves all requests again");
-        }
-        let installation = &mut self.state.installation;
-        installation.active = Some(old);
-        installation.current = Some(previous.to_owned());
-        let worker_follows = installation.worker.as_deref() == Some(self.record.id.as_str());
-        if worker_follows {
-            installation.worker = Some(previous.to_owned());
-        }
-        self.state.write()?;
-        files::link(paths::CURRENT, format!("{}/{previous}", paths::RELEASES))?;
-        if worker_follows {
-            self.state.compose(previous).up(&["worker"], 120)?;
-        }
-        thread::sleep(AFTER_SWAP);
-        docker::remove(&new.services(), STOP_SECONDS)?;
-        self.state.installation.set_release(new, None);
-        self.state.write()
-    }
-
-    /// The old color may have died meanwhile, for example with the server.
-    fn ensure_old(&mut self, previous: &str) -> Result<(), HostError> {
-        let old = self.record.color.other();
-        if probe::is_color_ready(old) {
-            return Ok(());
-        }
-        let record = files::read_record(previous)?
-            .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
-        self.state.installation.set_release(old, Some(previous.to_owned()));
-        self.state.write()?;
-        let services = old.services();
-        let names = services.each_ref().map(String::as_str);
-        self.state.compose(previous).up(&names, 120)?;
-        probe::wait_ready(&names, &record.release, READY_SECONDS)
-    }
-
-    fn revert_in_place(&mut self, previous: &str) -> Result<(), HostError> {
-        let color = self.record.color;
-        let record = files::read_record(previous)?
-            .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
-        let installation = &mut self.state.installation;
-        installation.set_release(color, Some(previous.to_owned()));
-        installation.worker = Some(previous.to_owned());
-        installation.current = Some(previous.to_owned());
-        self.state.write()?;
-        let services = color.services();
-        let names = services.each_ref().map(String::as_str);
-        let compose = self.state.compose(previous);
-        compose.up(&[names[0], names[1], "worker"], 180)?;
-        probe::wait_ready(&names, &record.release, READY_SECONDS)
     }
 }

@@ -1,4 +1,4 @@
-//! Docker and Compose, as far as a deployment needs them.
+//! The commands of Docker and Compose that a deployment needs.
 
 use std::path::PathBuf;
 
@@ -53,7 +53,12 @@ impl Compose {
     }
 
     /// The same with a variable that takes precedence over those of the file.
-    pub fn run_with(&self, variable: &str, arguments: &[&str], seconds: u64) -> Result<String, HostError> {
+    pub fn run_with(
+        &self,
+        variable: &str,
+        arguments: &[&str],
+        seconds: u64,
+    ) -> Result<String, HostError> {
         let all: Vec<&str> = [variable, "docker"]
             .into_iter()
             .chain(self.base.iter().map(String::as_str))
@@ -104,7 +109,18 @@ pub fn container(service: &str) -> Result<Option<Container>, HostError> {
     let one_off = "label=com.docker.compose.oneoff=False";
     let ids = run(
         "docker",
-        &["ps", "--all", "--quiet", "--no-trunc", "--filter", &project, "--filter", &service, "--filter", one_off],
+        &[
+            "ps",
+            "--all",
+            "--quiet",
+            "--no-trunc",
+            "--filter",
+            &project,
+            "--filter",
+            &service,
+            "--filter",
+            one_off,
+        ],
         15,
     )?;
     let Some(id) = ids.lines().next() else { return Ok(None) };
@@ -115,7 +131,9 @@ pub fn container(service: &str) -> Result<Option<Container>, HostError> {
 }
 
 fn describe(id: &str, value: &Value) -> Container {
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let number = |pointer: &str| value.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
     let is = |pointer: &str| value.pointer(pointer).and_then(Value::as_bool).unwrap_or_default();
     let networks = value.pointer("/NetworkSettings/Networks").and_then(Value::as_object);
@@ -145,9 +163,9 @@ pub fn set_slots(color: Color, count: u8) -> Result<(), HostError> {
 
 /// Runs nginx's `slots.sh`; without arguments it prints one line for each group of slots.
 pub fn slots(arguments: &[&str]) -> Result<String, HostError> {
-    let nginx = container("nginx")?
-        .filter(|nginx| nginx.is_running)
-        .ok_or_else(|| HostError::Unhealthy("nginx is not running; start it with `deploy.sh apply`".to_owned()))?;
+    let nginx = container("nginx")?.filter(|nginx| nginx.is_running).ok_or_else(|| {
+        HostError::Unhealthy("nginx is not running; start it with `deploy.sh apply`".to_owned())
+    })?;
     let mut all = vec!["exec", &nginx.id, "sh", "/etc/nginx/slots.sh"];
     all.extend(arguments);
     run("docker", &all, 10)
@@ -193,17 +211,25 @@ pub fn remove(services: &[String], stop_seconds: u64) -> Result<(), HostError> {
 /// Removes images that no container uses, except those of the given releases. Failures do not matter: the disk check of
 /// the next deployment notices what stays.
 pub fn prune(keep: &[&Images]) {
-    let listed = run("docker", &["image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}", "--all"], 30)
-        .unwrap_or_default();
+    let listed = run(
+        "docker",
+        &["image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}", "--all"],
+        30,
+    )
+    .unwrap_or_default();
     let kept: Vec<String> = keep
         .iter()
         .flat_map(|images| images.all())
-        .filter_map(|image| run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).ok())
+        .filter_map(|image| {
+            run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).ok()
+        })
         .collect();
     for line in listed.lines() {
         let Some((id, repository)) = line.split_once(' ') else { continue };
         let is_ours = repository == "<none>"
-            || ["/gateway", "/shortener", "/bundle", "/acme"].iter().any(|end| repository.ends_with(end));
+            || ["/gateway", "/shortener", "/bundle", "/acme"]
+                .iter()
+                .any(|end| repository.ends_with(end));
         if is_ours && !kept.iter().any(|kept| kept == id) {
             // Without force: Docker refuses to remove an image that a container uses.
             let _ = run("docker", &["image", "rm", id], 30);

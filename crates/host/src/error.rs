@@ -1,4 +1,4 @@
-//! What can go wrong on the server. Each message is one sentence that says what to do.
+//! The faults of the server. Each message is one sentence with the way out.
 
 use std::{io, path::PathBuf};
 
@@ -29,10 +29,14 @@ pub enum HostError {
     #[error("`{0}` did not end within {1} s")]
     Timeout(String, u64),
     /// A deployment is running.
-    #[error("a deployment is already running ({0}); follow it with `deploy.sh status`, or end it with `deploy.sh rollback`")]
+    #[error(
+        "a deployment is already running ({0}); follow it with `deploy.sh status`, or end it with `deploy.sh rollback`"
+    )]
     Busy(String),
     /// A deployment was interrupted.
-    #[error("the deployment {0} was interrupted; end it with `deploy.sh resume` or `deploy.sh rollback` first")]
+    #[error(
+        "the deployment {0} was interrupted; end it with `deploy.sh resume` or `deploy.sh rollback` first"
+    )]
     Interrupted(String),
     /// A check before the deployment found a problem.
     #[error("{0}")]

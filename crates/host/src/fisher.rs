@@ -30,8 +30,7 @@ pub fn probability(suspect: Sample, reference: Sample) -> f64 {
     }
     let good = all - bad;
     let mut k = suspect.bad.min(drawn);
-    let mut term =
-        (ln_choose(bad, k) + ln_choose(good, drawn - k) - ln_choose(all, drawn)).exp();
+    let mut term = (ln_choose(bad, k) + ln_choose(good, drawn - k) - ln_choose(all, drawn)).exp();
     let mut sum = 0.0;
     let most = bad.min(drawn);
     // The terms rise to their maximum and then fall faster than any geometric series; the sum ends when they no longer count.

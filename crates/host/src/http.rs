@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// Timeout of each step of a request.
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeout of each step of a request. A process that hangs is found within four looks.
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// Responses are at most this long; metrics have a few hundred kilobytes.
 const MAX_BYTES: u64 = 8 << 20;
 
@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn response_is_split() {
-        let found = parse("HTTP/1.1 302 Found\r\nLOCATION: https://a.example/\r\n\r\nbody\r\n\r\nrest").unwrap();
+        let found =
+            parse("HTTP/1.1 302 Found\r\nLOCATION: https://a.example/\r\n\r\nbody\r\n\r\nrest")
+                .unwrap();
         assert_eq!(found.status, 302);
         assert_eq!(found.location.as_deref(), Some("https://a.example/"));
         assert_eq!(found.body, "body\r\n\r\nrest");

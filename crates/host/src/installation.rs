@@ -1,4 +1,4 @@
-//! What runs on this server: which release each color has, and which color serves. Every change is written before
+//! The state of the server: the release of each color, and the color that serves. Every change is written before
 //! Docker is asked to follow it.
 
 use std::fmt::Write as _;
@@ -49,7 +49,8 @@ pub fn compose_variables<'a>(
     config: &HostConfig,
     images: impl Fn(&str) -> Option<&'a Images>,
 ) -> String {
-    let mut text = String::from("# Written by linnet-host. Settings belong into /etc/linnet/linnet.env.\n");
+    let mut text =
+        String::from("# Written by linnet-host. Settings belong into /etc/linnet/linnet.env.\n");
     let mut add = |name: &str, value: &str| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name}={value}");

@@ -3,7 +3,7 @@
 //! Invariants:
 //! * Every deployment runs in one systemd unit, whose name is the lock. Clients start it and follow it; none can end it by
 //!   disconnecting.
-//! * What was decided is written before it is done, so that `resume` and `rollback` work after any crash.
+//! * A decision is written before it is carried out, so that `resume` and `rollback` work after any crash.
 //! * Decisions ([`verdict`], [`plan`]) are pure functions.
 
 pub mod canary;
@@ -27,6 +27,7 @@ pub mod prepare;
 pub mod probe;
 pub mod record;
 pub mod report;
+pub mod revert;
 pub mod state;
 pub mod verbs;
 pub mod verdict;

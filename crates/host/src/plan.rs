@@ -1,4 +1,4 @@
-//! What `resume` and `rollback` do, from the records alone. No I/O.
+//! The actions of `resume` and `rollback`, from the records alone. No I/O.
 //!
 //! Every state that a killed deployment can leave has exactly one answer here. Steps are idempotent, so an interrupted
 //! one is repeated.
@@ -8,7 +8,7 @@ use crate::{
     record::{Outcome, Record, Step},
 };
 
-/// What ends an interrupted deployment.
+/// The end of an interrupted deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
     /// Nothing is open.
@@ -19,7 +19,7 @@ pub enum Resume {
     Revert,
 }
 
-/// What `rollback` does.
+/// The action of `rollback`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rollback {
     /// The old color still runs: point the slots to it.
@@ -58,7 +58,8 @@ pub fn rollback(
             return Rollback::Nothing("the first release has no release before it");
         }
         // The old color is removed in the last step. A record that stopped there may or may not have it.
-        if record.step() == Step::Retire && installation.release_of(record.color.other()).is_none() {
+        if record.step() == Step::Retire && installation.release_of(record.color.other()).is_none()
+        {
             return cold(record);
         }
         return Rollback::Revert;
@@ -79,7 +80,10 @@ fn cold(record: &Record) -> Rollback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{color::Color, record::{Way, tests::record}};
+    use crate::{
+        color::Color,
+        record::{Way, tests::record},
+    };
 
     fn with_both() -> Installation {
         Installation {

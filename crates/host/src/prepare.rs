@@ -55,7 +55,9 @@ fn refuse_if_busy(state: &State) -> Result<(), HostError> {
     let is_warm = open.step() >= Step::Warm && open.reverting.is_none();
     match (is_warm, is_unit_active()) {
         (true, _) => Ok(()),
-        (false, true) => Err(HostError::Busy(format!("{}, {}", open.release, open.step().description()))),
+        (false, true) => {
+            Err(HostError::Busy(format!("{}, {}", open.release, open.step().description())))
+        }
         (false, false) => Err(HostError::Interrupted(open.release)),
     }
 }
@@ -72,7 +74,8 @@ fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {
     };
     if config.tls && digests.acme.is_none() {
         return Err(HostError::Refused(
-            "this server terminates TLS, so a release needs the image acme as well; add its digest".to_owned(),
+            "this server terminates TLS, so a release needs the image acme as well; add its digest"
+                .to_owned(),
         ));
     }
     let image = |name: &str, digest: &String| {
@@ -88,7 +91,9 @@ fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {
         if !is_loaded {
             pull(image)?;
         } else if !docker::has_image(image) {
-            return Err(HostError::Refused(format!("the image {image} was not loaded; run `deploy.sh release` again")));
+            return Err(HostError::Refused(format!(
+                "the image {image} was not loaded; run `deploy.sh release` again"
+            )));
         }
     }
     Ok(images)
@@ -97,7 +102,10 @@ fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {
 fn pull(image: &str) -> Result<(), HostError> {
     let Err(error) = run("docker", &["pull", "--quiet", image], 300) else { return Ok(()) };
     let text = error.to_string();
-    let reason = if ["manifest unknown", "not found", "denied"].iter().any(|word| text.contains(word)) {
+    let reason = if ["manifest unknown", "not found", "denied"]
+        .iter()
+        .any(|word| text.contains(word))
+    {
         "the registry has no such image for this server; check the digest, and that the package is public or \
          `docker login` was run"
     } else {
@@ -109,7 +117,8 @@ fn pull(image: &str) -> Result<(), HostError> {
 fn architecture(images: &Images) -> Result<(), HostError> {
     let ours = run("docker", &["version", "--format", "{{.Server.Arch}}"], 15)?;
     for image in images.all() {
-        let theirs = run("docker", &["image", "inspect", "--format", "{{.Architecture}}", image], 15)?;
+        let theirs =
+            run("docker", &["image", "inspect", "--format", "{{.Architecture}}", image], 15)?;
         if theirs != ours {
             return Err(HostError::Refused(format!(
                 "the image {image} is for {theirs} and this server is {ours}; build it with `--platform linux/{ours}`"
@@ -121,8 +130,11 @@ fn architecture(images: &Images) -> Result<(), HostError> {
 
 fn new_id(release: &str) -> Result<String, HostError> {
     let time = run("date", &["--utc", "+%Y%m%d-%H%M%S"], 5)?;
-    let name: String =
-        release.chars().map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' }).take(60).collect();
+    let name: String = release
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' })
+        .take(60)
+        .collect();
     let id = format!("{time}-{name}");
     if release.is_empty() || !is_record_id(&id) || Path::new(paths::RELEASES).join(&id).exists() {
         return Err(HostError::Refused(format!(
@@ -139,11 +151,16 @@ fn unpack(bundle: &str, id: &str) -> Result<(), HostError> {
     let new = Path::new(paths::RELEASES).join(format!(".{id}"));
     fs::create_dir_all(&new).map_err(|error| HostError::File(new.clone(), error))?;
     let container = run("docker", &["create", bundle, "none"], 30)?;
-    let copied = run("docker", &["cp", &format!("{container}:/bundle/."), &new.display().to_string()], 60);
+    let copied =
+        run("docker", &["cp", &format!("{container}:/bundle/."), &new.display().to_string()], 60);
     run("docker", &["rm", &container], 30)?;
     copied?;
     let settings = new.join("deploy/linnet.env");
     files::link(&settings, paths::SETTINGS)?;
-    run("chown", &["--recursive", "--no-dereference", "root:root", &new.display().to_string()], 30)?;
+    run(
+        "chown",
+        &["--recursive", "--no-dereference", "root:root", &new.display().to_string()],
+        30,
+    )?;
     fs::rename(&new, &folder).map_err(|error| HostError::File(folder, error))
 }

@@ -173,9 +173,9 @@ fn last_lines(service: &str) -> String {
 /// Whether the color's processes report that they are ready, whatever their release.
 pub fn is_color_ready(color: Color) -> bool {
     observe(color).is_ok_and(|observed| {
-        observed
-            .iter()
-            .all(|process| http::get(&process.address, "/readyz").is_ok_and(|answer| answer.status == 200))
+        observed.iter().all(|process| {
+            http::get(&process.address, "/readyz").is_ok_and(|answer| answer.status == 200)
+        })
     })
 }
 
@@ -195,13 +195,19 @@ impl Sockets {
 
     fn redirect(&self, code: &str) -> Result<(u16, Option<String>), HostError> {
         let response = http::get_from_socket(&self.redirects, &format!("/{code}"), &self.host)
-            .map_err(|error| HostError::Unhealthy(format!("{} does not respond: {error}", self.redirects.display())))?;
+            .map_err(|error| {
+                HostError::Unhealthy(format!(
+                    "{} does not respond: {error}",
+                    self.redirects.display()
+                ))
+            })?;
         Ok((response.status, response.location))
     }
 
     fn api(&self, path: &str) -> Result<u16, HostError> {
-        let response = http::get_from_socket(&self.web, path, &self.host)
-            .map_err(|error| HostError::Unhealthy(format!("{} does not respond: {error}", self.web.display())))?;
+        let response = http::get_from_socket(&self.web, path, &self.host).map_err(|error| {
+            HostError::Unhealthy(format!("{} does not respond: {error}", self.web.display()))
+        })?;
         Ok(response.status)
     }
 
@@ -211,14 +217,18 @@ impl Sockets {
         for (path, wanted) in [("/health", 200), ("/api/v1/urls", 401), ("/docs/", 200)] {
             let status = self.api(path)?;
             if status != wanted {
-                return Err(HostError::Unhealthy(format!("{path} returned {status} instead of {wanted}")));
+                return Err(HostError::Unhealthy(format!(
+                    "{path} returned {status} instead of {wanted}"
+                )));
             }
         }
         // Both colors get it: otherwise the canary would have more 404s than the old color.
         for sockets in std::iter::once(self).chain(other) {
             let (status, _) = sockets.redirect("linnet-host-unknown-code")?;
             if status != 404 {
-                return Err(HostError::Unhealthy(format!("an unknown code returned {status} instead of 404")));
+                return Err(HostError::Unhealthy(format!(
+                    "an unknown code returned {status} instead of 404"
+                )));
             }
         }
         let codes = some_codes();
@@ -252,8 +262,17 @@ fn some_codes() -> Vec<String> {
          FROM urls) ORDER BY id LIMIT {SAMPLE_LINKS}"
     );
     let Ok(Some(postgres)) = docker::container("postgres") else { return Vec::new() };
-    let arguments =
-        ["exec", postgres.id.as_str(), "psql", "-U", "postgres", "-d", "linnet", "-Atc", query.as_str()];
+    let arguments = [
+        "exec",
+        postgres.id.as_str(),
+        "psql",
+        "-U",
+        "postgres",
+        "-d",
+        "linnet",
+        "-Atc",
+        query.as_str(),
+    ];
     run("docker", &arguments, 15)
         .map(|text| text.lines().map(str::to_owned).collect())
         .unwrap_or_default()
@@ -265,7 +284,8 @@ mod tests {
 
     #[test]
     fn readiness_needs_the_expected_release_and_a_200() {
-        let response = |status, body: &str| Response { status, location: None, body: body.to_owned() };
+        let response =
+            |status, body: &str| Response { status, location: None, body: body.to_owned() };
         let ready = r#"{"ready":true,"release":"v2","checks":{}}"#;
         assert_eq!(compare(&response(200, ready), "v2"), Ok(()));
         assert!(compare(&response(200, ready), "v3").unwrap_err().contains("v2 instead of v3"));

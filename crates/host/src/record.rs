@@ -60,7 +60,7 @@ impl Step {
         }
     }
 
-    /// What the step does, for people.
+    /// A description for people.
     pub const fn description(self) -> &'static str {
         match self {
             Self::Prepare => "checks memory, disk, secrets and images",
@@ -116,9 +116,10 @@ impl Way {
             Self::Return => {
                 !matches!(step, Step::Migrate | Step::Canary10 | Step::Canary50 | Step::Warm)
             }
-            Self::InPlace => {
-                !matches!(step, Step::Canary10 | Step::Canary50 | Step::Full | Step::Warm | Step::Retire)
-            }
+            Self::InPlace => !matches!(
+                step,
+                Step::Canary10 | Step::Canary50 | Step::Full | Step::Warm | Step::Retire
+            ),
         }
     }
 }
@@ -132,7 +133,7 @@ pub struct StepRecord {
     pub started: u64,
     /// Seconds since 1970; absent while it runs, or if it was interrupted.
     pub ended: Option<u64>,
-    /// What was seen or decided, in words.
+    /// The observation or decision, in words.
     pub result: Option<String>,
 }
 
@@ -162,7 +163,7 @@ impl Images {
 pub struct Record {
     /// Name of the record, and of the release's folder.
     pub id: String,
-    /// What both programs must report as their release.
+    /// The release that both programs must report.
     pub release: String,
     /// The color that gets the release.
     pub color: Color,
@@ -170,7 +171,7 @@ pub struct Record {
     pub images: Images,
     /// The record of the release that served before; absent for the first one.
     pub previous: Option<String>,
-    /// Who started it, as SSH or sudo name the user.
+    /// The user who started it, as sudo names it.
     pub by: String,
     /// How the release gets to serve.
     pub way: Way,
@@ -266,7 +267,11 @@ pub(crate) mod tests {
     #[test]
     fn each_way_checks_starts_and_tests_the_release_and_replaces_the_worker() {
         for way in [Way::First, Way::Canary, Way::Return, Way::InPlace] {
-            assert!([Step::Prepare, Step::Start, Step::Smoke, Step::Follow].into_iter().all(|step| way.has(step)));
+            assert!(
+                [Step::Prepare, Step::Start, Step::Smoke, Step::Follow]
+                    .into_iter()
+                    .all(|step| way.has(step))
+            );
         }
         assert!(!Way::Return.has(Step::Migrate));
         assert_eq!(Step::Smoke.next(Way::InPlace), Some(Step::Follow));

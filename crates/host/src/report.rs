@@ -27,7 +27,11 @@ pub fn status() -> Result<(), HostError> {
         Some(current) => {
             let color = state.installation.active.map_or("no color", Color::name);
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "release   {} ({color}), deployed by {}", current.release, current.by);
+            let _ = writeln!(
+                text,
+                "release   {} ({color}), deployed by {}",
+                current.release, current.by
+            );
             if let Some(previous) = &current.previous {
                 let _ = writeln!(text, "before    {previous}");
             }
@@ -55,7 +59,13 @@ pub fn status() -> Result<(), HostError> {
 fn describe_open(open: &Record, is_running: bool) -> String {
     let mut text = String::new();
     let step = open.step();
-    let _ = writeln!(text, "open      {} since {} s: {}", open.release, now().saturating_sub(open.started), step.description());
+    let _ = writeln!(
+        text,
+        "open      {} since {} s: {}",
+        open.release,
+        now().saturating_sub(open.started),
+        step.description()
+    );
     for passed in &open.steps {
         let result = passed.result.as_deref().unwrap_or("not finished");
         let _ = writeln!(text, "          {:?}: {result}", passed.step);
@@ -94,7 +104,10 @@ pub fn status_json() -> Result<(), HostError> {
 pub fn follow(id: Option<&str>) -> Result<(), HostError> {
     let id = match id {
         Some(id) => id.to_owned(),
-        None => State::read()?.installation.open.ok_or_else(|| HostError::Refused("no deployment is open".to_owned()))?,
+        None => State::read()?
+            .installation
+            .open
+            .ok_or_else(|| HostError::Refused("no deployment is open".to_owned()))?,
     };
     let failed = |error| HostError::File("journalctl".into(), error);
     // Lines of the program only, not of systemd about the unit.
@@ -107,7 +120,9 @@ pub fn follow(id: Option<&str>) -> Result<(), HostError> {
     let record = loop {
         thread::sleep(Duration::from_millis(300));
         let record = files::read_record(&id)?;
-        let is_warm = record.as_ref().is_some_and(|record| record.step() >= Step::Warm && record.reverting.is_none());
+        let is_warm = record
+            .as_ref()
+            .is_some_and(|record| record.step() >= Step::Warm && record.reverting.is_none());
         if is_warm || !is_unit_active() {
             break record;
         }
@@ -121,11 +136,16 @@ pub fn follow(id: Option<&str>) -> Result<(), HostError> {
 }
 
 fn end_of(record: Option<&Record>) -> Result<(), HostError> {
-    let Some(record) = record else { return Err(HostError::Refused("the record is missing".to_owned())) };
+    let Some(record) = record else {
+        return Err(HostError::Refused("the record is missing".to_owned()));
+    };
     match record.outcome {
         Some(Outcome::Succeeded) => Ok(()),
         None if record.step() >= Step::Warm && record.reverting.is_none() => {
-            println!("{} serves all requests; the old color stays for a fast rollback", record.release);
+            println!(
+                "{} serves all requests; the old color stays for a fast rollback",
+                record.release
+            );
             Ok(())
         }
         Some(Outcome::RolledBack | Outcome::Failed) => Err(HostError::Step(format!(
@@ -143,7 +163,9 @@ pub fn check() -> Result<(), HostError> {
     let mut differences = Vec::new();
     match run(paths::INIT, &["--check"], 120) {
         Ok(_) => {}
-        Err(HostError::Command { detail, .. }) => differences.extend(detail.lines().map(str::to_owned)),
+        Err(HostError::Command { detail, .. }) => {
+            differences.extend(detail.lines().map(str::to_owned))
+        }
         Err(error) => differences.push(error.to_string()),
     }
     if let Some(current) = state.current()?.filter(|_| state.installation.open.is_none()) {
@@ -186,10 +208,13 @@ fn container_differences(state: &State) -> Result<Vec<String>, HostError> {
             let found = docker::container(&service)?;
             match (wanted(&service), found) {
                 (None, None) => {}
-                (None, Some(_)) => differences.push(format!("{service} runs although its color is not deployed")),
+                (None, Some(_)) => {
+                    differences.push(format!("{service} runs although its color is not deployed"))
+                }
                 (Some(_), None) => differences.push(format!("{service} has no container")),
                 (Some(image), Some(container)) => {
-                    let id = run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).unwrap_or_default();
+                    let id = run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15)
+                        .unwrap_or_default();
                     if id != container.image {
                         differences.push(format!("{service} runs another image than {image}"));
                     }

@@ -16,7 +16,7 @@ use crate::{
 pub struct State {
     /// Settings of the server.
     pub config: HostConfig,
-    /// What runs.
+    /// The releases that run.
     pub installation: Installation,
 }
 

@@ -3,7 +3,7 @@
 
 use crate::error::HostError;
 
-/// What the caller wants.
+/// A verb with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
     /// Prints what runs and what is open.
@@ -54,7 +54,7 @@ pub enum Source {
     Loaded(Digests),
 }
 
-/// What the unit runs.
+/// The task of the unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     /// A new deployment, by the id of its record.
@@ -78,7 +78,11 @@ pub fn parse_restricted(command: &str) -> Result<Verb, HostError> {
         all => all,
     };
     match parse(words)? {
-        Verb::Load | Verb::Secrets | Verb::Apply | Verb::Run(_) | Verb::Deploy(Source::Loaded(_), _) => {
+        Verb::Load
+        | Verb::Secrets
+        | Verb::Apply
+        | Verb::Run(_)
+        | Verb::Deploy(Source::Loaded(_), _) => {
             Err(HostError::Usage("this key may not do that; use the operator's key".to_owned()))
         }
         verb => Ok(verb),
@@ -145,7 +149,9 @@ pub fn is_digest(text: &str) -> bool {
 /// Whether the text can be the name of a record and of a folder.
 pub fn is_record_id(text: &str) -> bool {
     (1..=100).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
         && !text.starts_with('.')
 }
 
@@ -161,7 +167,12 @@ mod tests {
 
     #[test]
     fn restricted_key_deploys_digests_of_the_registry() {
-        let digests = Digests { gateway: D.to_owned(), shortener: D.to_owned(), bundle: D.to_owned(), acme: None };
+        let digests = Digests {
+            gateway: D.to_owned(),
+            shortener: D.to_owned(),
+            bundle: D.to_owned(),
+            acme: None,
+        };
         assert_eq!(
             parse_restricted(&format!("linnet-host deploy  {}", three(D))).unwrap(),
             Verb::Deploy(Source::Registry(digests.clone()), false)
@@ -171,7 +182,9 @@ mod tests {
             parse_restricted(&format!("deploy --in-place {} acme={D}", three(D))).unwrap(),
             Verb::Deploy(Source::Registry(digests), true)
         );
-        for (word, verb) in [("status", Verb::Status), ("rollback", Verb::Rollback), ("backup", Verb::Backup)] {
+        for (word, verb) in
+            [("status", Verb::Status), ("rollback", Verb::Rollback), ("backup", Verb::Backup)]
+        {
             assert_eq!(parse_restricted(word).unwrap(), verb);
         }
     }

@@ -49,7 +49,7 @@ impl Default for Limits {
     }
 }
 
-/// What is known about a step.
+/// The observations of a step.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
     /// Counters of the new color since the step began; `None` if they could not be read.
@@ -82,7 +82,7 @@ pub enum Phase {
     Overdue,
 }
 
-/// What to do, with the reason in words.
+/// The decision, with the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Take the next step.
@@ -198,7 +198,8 @@ fn comparison(canary: &Counters, reference: &Counters, limits: &Limits) -> Optio
         .into_iter()
         .find_map(|kind| {
             let (new, old) = (canary.total(kind), reference.total(kind));
-            more_errors(&new, &old, kind, limits).or_else(|| more_not_found(&new, &old, kind, limits))
+            more_errors(&new, &old, kind, limits)
+                .or_else(|| more_not_found(&new, &old, kind, limits))
         })
         .or_else(|| more_losses(canary, reference, limits))
         .or_else(|| slower_route(canary, reference, limits))
@@ -219,8 +220,7 @@ fn more_errors(
     if new.bad >= limits.absolute_errors && new.share() > limits.absolute_share {
         return Some(format!("{} of {} {name} failed", new.bad, new.all));
     }
-    let is_worse =
-        new.bad >= limits.least_errors && probability(new, old) < limits.significance;
+    let is_worse = new.bad >= limits.least_errors && probability(new, old) < limits.significance;
     is_worse.then(|| {
         format!(
             "{} of {} {name} failed, against {} of {} of the old color",
@@ -235,7 +235,8 @@ fn more_not_found(
     kind: Kind,
     limits: &Limits,
 ) -> Option<String> {
-    let [new, old] = [new, old].map(|counters| Sample { bad: counters.not_found, all: counters.all });
+    let [new, old] =
+        [new, old].map(|counters| Sample { bad: counters.not_found, all: counters.all });
     let is_worse = new.bad >= limits.least_errors
         && old.all > 0
         && new.share() - old.share() >= limits.least_difference

@@ -5,7 +5,8 @@ use crate::counters::REDIRECT;
 
 /// A route with `all` requests, of which `slow` took between 25 ms and 250 ms and the rest less than 5 ms.
 fn route(all: u64, errors: u64, not_found: u64, slow: u64) -> RouteCounters {
-    let within = [(500, 0), (5_000, all - slow), (25_000, all - slow), (50_000, all - slow), (250_000, all)];
+    let within =
+        [(500, 0), (5_000, all - slow), (25_000, all - slow), (50_000, all - slow), (250_000, all)];
     RouteCounters { all, errors, not_found, timed: all, within: within.into_iter().collect() }
 }
 
@@ -39,12 +40,9 @@ fn assert_back(seen: &Observation, reason: &str) {
 }
 
 #[test]
-fn healthy_canary_goes_on_and_says_what_it_saw() {
+fn healthy_canary_continues_with_its_counts_as_the_reason() {
     let found = verdict(&end(healthy(200)));
-    assert_eq!(
-        found,
-        Verdict::Go("200 redirects and 20 API requests, 0 errors".to_owned())
-    );
+    assert_eq!(found, Verdict::Go("200 redirects and 20 API requests, 0 errors".to_owned()));
     assert_eq!((found.word(), found.reason().is_empty()), ("go", false));
 }
 
@@ -106,10 +104,8 @@ fn errors_that_the_old_color_has_as_well_are_no_reason() {
         ..end(counters(route(2000, 14, 40, 0), route(200, 0, 0, 0)))
     };
     assert!(matches!(verdict(&seen), Verdict::Go(_)), "{:?}", verdict(&seen));
-    let seen = Observation {
-        canary: Some(counters(route(2000, 21, 40, 0), route(200, 0, 0, 0))),
-        ..seen
-    };
+    let seen =
+        Observation { canary: Some(counters(route(2000, 21, 40, 0), route(200, 0, 0, 0))), ..seen };
     assert_back(&seen, "21 of 2000 redirects failed");
 }
 
@@ -151,7 +147,7 @@ fn pool_waits_and_dropped_clicks_are_noticed() {
 
 /// With 200 equal steps, p < 0.01 would end two of them by chance; the least number of errors keeps it below.
 #[test]
-fn equal_colors_are_rarely_told_apart() {
+fn equal_colors_rarely_differ_significantly() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut draw = |requests: u64, per_mille: u64| {
         (0..requests)
