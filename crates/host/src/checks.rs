@@ -194,7 +194,7 @@ mod tests {
     fn secrets_that_others_can_enter_or_write_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let set = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         let file = folder.path().join("service_token");
         fs::write(&file, "x").unwrap();

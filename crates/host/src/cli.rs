@@ -65,14 +65,14 @@ fn act(verb: &Verb) -> Result<(), HostError> {
 }
 
 fn deploy(source: &Source, in_place: bool) -> Result<(), HostError> {
-    let _lock = lock()?;
+    let lock = lock()?;
     let id = prepare::prepare(source, in_place)?;
     if is_unit_active() {
         // Only one that keeps its old color warm gets here; `Deployment::start` ends it.
         run("systemctl", &["stop", paths::UNIT], 30)?;
     }
     start_unit(&format!("{}/{id}/linnet-host", paths::RELEASES), &["run", "deploy", &id])?;
-    drop(_lock);
+    drop(lock);
     report::follow(Some(&id))
 }
 

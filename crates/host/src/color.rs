@@ -27,6 +27,7 @@ impl Color {
     }
 
     /// The color that is not this one.
+    #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::Blue => Self::Green,

@@ -111,6 +111,7 @@ impl Counters {
     }
 
     /// The difference to `before`.
+    #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let none = RouteCounters::default();
         let routes = self.routes.iter().map(|(route, counters)| {
@@ -216,7 +217,8 @@ impl<'a> Series<'a> {
             clippy::cast_sign_loss,
             reason = "a saturating cast is what a counter needs"
         )]
-        (value >= 0.0).then(|| Self { name, labels, value: value as u64 })
+        let count = value as u64;
+        (value >= 0.0).then_some(Self { name, labels, value: count })
     }
 
     /// The label's value, as it is written. Linnet's routes and statuses contain nothing that is escaped.

@@ -164,7 +164,7 @@ pub fn check() -> Result<(), HostError> {
     match run(paths::INIT, &["--check"], 120) {
         Ok(_) => {}
         Err(HostError::Command { detail, .. }) => {
-            differences.extend(detail.lines().map(str::to_owned))
+            differences.extend(detail.lines().map(str::to_owned));
         }
         Err(error) => differences.push(error.to_string()),
     }
@@ -209,7 +209,7 @@ fn container_differences(state: &State) -> Result<Vec<String>, HostError> {
             match (wanted(&service), found) {
                 (None, None) => {}
                 (None, Some(_)) => {
-                    differences.push(format!("{service} runs although its color is not deployed"))
+                    differences.push(format!("{service} runs although its color is not deployed"));
                 }
                 (Some(_), None) => differences.push(format!("{service} has no container")),
                 (Some(image), Some(container)) => {

@@ -8,7 +8,7 @@ use crate::{
     error::HostError,
     files, paths, probe,
     record::{Outcome, Way},
-    state::{now, write_record},
+    state::write_record,
 };
 
 /// A color that is given up may hang, so it is killed after this time, in seconds.

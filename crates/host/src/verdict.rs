@@ -170,7 +170,9 @@ fn summary(canary: &Counters, synthetic: Option<Sample>) -> String {
         redirects.errors + api.errors
     );
     if let Some(tried) = synthetic {
-        text += &format!("; too few for statistics, {} synthetic requests passed", tried.all);
+        text.push_str("; too few for statistics, ");
+        text.push_str(&tried.all.to_string());
+        text.push_str(" synthetic requests passed");
     }
     text
 }
