@@ -203,7 +203,10 @@ public_address() {
     listen_host=$found shown_host=$host local_host=$found
     return 0
   fi
-  if ! getent ahostsv6 "$host" >/dev/null; then die "HOST=$1 is not an IP address" "$EX_USAGE"; fi
+  # Without IPv6, a machine resolves no IPv4 address as a mapped one.
+  local family=ahostsv4
+  if [[ $host == *:* ]]; then family=ahostsv6; fi
+  if ! getent "$family" "$host" >/dev/null; then die "HOST=$1 is not an IP address" "$EX_USAGE"; fi
   case $host in
     0.0.0.0) listen_host=$host shown_host=localhost local_host=127.0.0.1 ;;
     127.*)   listen_host=$host shown_host=localhost local_host=$host ;;

@@ -1,0 +1,59 @@
+//! `/etc/linnet/host.json`: what this server is for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{error::HostError, files, paths};
+
+/// The settings of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostConfig {
+    /// The public name.
+    pub domain: String,
+    /// The address that the certificate authority notifies.
+    pub email: String,
+    /// The prefix of images that are pulled, such as `ghcr.io/linnet-url/linnet`.
+    pub registry: String,
+    /// Whether nginx terminates TLS; otherwise a proxy in front does.
+    pub tls: bool,
+    /// Whether the backup sidecar runs.
+    pub backup: bool,
+    /// Profiles of Compose, such as `monitoring`.
+    pub profiles: Vec<String>,
+    /// The shortest duration of a canary step, in seconds.
+    pub bake_seconds: u64,
+    /// The longest duration of a canary step, in seconds. Without enough requests by then, synthetic ones decide.
+    pub longest_bake_seconds: u64,
+    /// How long the old color keeps running, in seconds.
+    pub warm_seconds: u64,
+    /// Memory that stays free beside a second color, in MiB.
+    pub memory_reserve_mib: u64,
+    /// Disk space that stays free, in MiB.
+    pub disk_reserve_mib: u64,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            domain: "localhost".to_owned(),
+            email: String::new(),
+            registry: "ghcr.io/linnet-url/linnet".to_owned(),
+            tls: true,
+            backup: false,
+            profiles: Vec::new(),
+            bake_seconds: 20,
+            longest_bake_seconds: 60,
+            warm_seconds: 600,
+            memory_reserve_mib: 96,
+            disk_reserve_mib: 1024,
+        }
+    }
+}
+
+impl HostConfig {
+    /// Reads the file.
+    pub fn read() -> Result<Self, HostError> {
+        let text = files::read(paths::CONFIG)?.ok_or(HostError::NotPrepared)?;
+        serde_json::from_str(&text).map_err(|error| HostError::Damaged(paths::CONFIG.into(), error))
+    }
+}

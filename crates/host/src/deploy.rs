@@ -1,0 +1,324 @@
+//! Runs a deployment, step by step, in the unit `linnet-deploy`.
+//!
+//! * The record and the installation are written before a step acts, so that every state that a killed process leaves is
+//!   one of [`crate::plan`].
+//! * A step that fails returns to the old release, and so does a verdict.
+
+use std::{thread, time::Duration};
+
+use crate::{
+    canary::{Watch, Window},
+    checks,
+    color::Color,
+    docker,
+    error::HostError,
+    files, paths,
+    plan::{self, Resume, Rollback},
+    probe::{self, Sockets},
+    record::{Outcome, Record, Step, Way},
+    state::{State, now, write_record},
+};
+
+/// How long a new process may take until it is ready, in seconds.
+pub(crate) const READY_SECONDS: u64 = 60;
+/// A process drains for 2.5 s and finishes its requests within 15 s; it is killed after this time.
+const STOP_SECONDS: u64 = 35;
+const WARM_LOOK: Duration = Duration::from_secs(3);
+
+/// A deployment with the state that it changes.
+pub struct Deployment {
+    pub(crate) state: State,
+    pub(crate) record: Record,
+    watch: Option<Watch>,
+}
+
+impl Deployment {
+    /// Starts the deployment of a record. One whose new release serves already, and only keeps the old color warm, ends
+    /// first.
+    pub fn start(id: &str) -> Result<(), HostError> {
+        let mut state = State::read()?;
+        if let Some(open) = state.open()?.filter(|open| open.id != id) {
+            if open.step() < Step::Warm || open.reverting.is_some() {
+                return Err(HostError::Interrupted(open.id));
+            }
+            Self { state, record: open, watch: None }.run_from(Step::Retire)?;
+            state = State::read()?;
+        }
+        let mut record = files::read_record(id)?
+            .ok_or_else(|| HostError::Refused(format!("there is no record {id}")))?;
+        // Which color is free is known only now.
+        let active = state.installation.active;
+        record.previous.clone_from(&state.installation.current);
+        record.way = match (active, record.way) {
+            (None, _) => Way::First,
+            (Some(_), way) => way,
+        };
+        record.color = match (active, record.way) {
+            (None, _) => Color::Blue,
+            (Some(color), Way::InPlace) => color,
+            (Some(color), _) => color.other(),
+        };
+        state.installation.open = Some(record.id.clone());
+        write_record(&record)?;
+        state.write()?;
+        Self { state, record, watch: None }.run_from(Step::Prepare)
+    }
+
+    /// Continues the open deployment.
+    pub fn resume() -> Result<(), HostError> {
+        let state = State::read()?;
+        let open = state.open()?;
+        match (plan::resume(open.as_ref()), open) {
+            (Resume::Continue(step), Some(record)) => {
+                Self { state, record, watch: None }.run_from(step)
+            }
+            (Resume::Revert, Some(record)) => Self { state, record, watch: None }.revert(None),
+            _ => {
+                println!("no deployment is open");
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns to the release before.
+    pub fn rollback() -> Result<(), HostError> {
+        let state = State::read()?;
+        let (open, current) = (state.open()?, state.current()?);
+        match (plan::rollback(&state.installation, open.as_ref(), current.as_ref()), open) {
+            (Rollback::Revert, Some(record)) => {
+                Self { state, record, watch: None }.revert(Some("an operator asked for it"))
+            }
+            (Rollback::Cold(previous), _) => Self::return_to(&previous),
+            (Rollback::Nothing(reason), _) => {
+                Err(HostError::Refused(format!("cannot roll back: {reason}")))
+            }
+            (Rollback::Revert, None) => Err(HostError::Refused("no deployment is open".to_owned())),
+        }
+    }
+
+    /// Deploys an earlier release whose images are still here, without a canary.
+    fn return_to(previous: &str) -> Result<(), HostError> {
+        let old = files::read_record(previous)?
+            .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
+        let record = Record {
+            id: format!("{previous}-again-{}", now()),
+            way: Way::Return,
+            by: "rollback".to_owned(),
+            started: now(),
+            ended: None,
+            steps: Vec::new(),
+            reverting: None,
+            outcome: None,
+            ..old
+        };
+        let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
+        files::link(folder(&record.id), folder(previous))?;
+        write_record(&record)?;
+        Self::start(&record.id)
+    }
+
+    fn run_from(mut self, first: Step) -> Result<(), HostError> {
+        let mut next = Some(first);
+        while let Some(step) = next {
+            println!("{}: {}", self.record.release, step.description());
+            self.record.begin(step, now());
+            write_record(&self.record)?;
+            let result = match step {
+                Step::Prepare => self.prepare(),
+                Step::Migrate => self.migrate(),
+                Step::Start => self.start_color(),
+                Step::Smoke => self.smoke(),
+                Step::Canary10 | Step::Canary50 => self.canary(step),
+                Step::Full => self.full(),
+                Step::Follow => self.follow(),
+                Step::Warm => self.warm(),
+                Step::Retire => self.retire(),
+            };
+            match result {
+                Ok(text) => {
+                    println!("  {text}");
+                    self.record.end_step(&text, now());
+                    write_record(&self.record)?;
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    self.record.end_step(&reason, now());
+                    return self.revert(Some(&reason));
+                }
+            }
+            next = step.next(self.record.way);
+        }
+        self.finish(Outcome::Succeeded)
+    }
+
+    fn services(&self) -> [String; 2] {
+        self.record.color.services()
+    }
+
+    fn prepare(&self) -> Result<String, HostError> {
+        checks::generate_secrets(&self.record.id)?;
+        checks::before(&self.state, &self.record)?;
+        let compose = self.state.compose(&self.record.id);
+        compose.run(&["config", "--quiet"], 30)?;
+        Ok("memory, disk, secrets and configuration are in order".to_owned())
+    }
+
+    /// With the image of the new release, while the old one continues to use the schema.
+    fn migrate(&self) -> Result<String, HostError> {
+        let compose = self.state.compose(&self.record.id);
+        let image = format!("LINNET_SHORTENER_IMAGE={}", self.record.images.shortener);
+        compose.run_with(&image, &["run", "--rm", "--no-deps", "-T", "migrate"], 900).map_err(|error| {
+            let text = error.to_string();
+            if text.contains("missing in the resolved migrations") {
+                return HostError::Refused(
+                    "the database's schema is newer than this release; deploy a newer release, or restore a backup from \
+                     before that migration"
+                        .to_owned(),
+                );
+            }
+            HostError::Step(format!("the migration failed, and the schema is as before: {text}"))
+        })?;
+        Ok("the schema is migrated".to_owned())
+    }
+
+    fn start_color(&mut self) -> Result<String, HostError> {
+        self.state.installation.set_release(self.record.color, Some(self.record.id.clone()));
+        let is_first = self.record.way == Way::First;
+        if is_first {
+            self.state.installation.worker = Some(self.record.id.clone());
+        }
+        self.state.write()?;
+        let compose = self.state.compose(&self.record.id);
+        let services = self.services();
+        let names = services.each_ref().map(String::as_str);
+        if is_first {
+            compose.run(&["up", "--detach", "--no-build"], 600)?;
+        } else {
+            compose.up(&names, 180)?;
+        }
+        probe::wait_ready(&names, &self.record.release, READY_SECONDS)?;
+        Ok(format!("{} reports {}", self.record.color, self.record.release))
+    }
+
+    fn smoke(&self) -> Result<String, HostError> {
+        let host = &self.state.config.domain;
+        let new = Sockets::of(self.record.color, host)?;
+        let has_other = matches!(self.record.way, Way::Canary | Way::Return);
+        let old =
+            if has_other { Some(Sockets::of(self.record.color.other(), host)?) } else { None };
+        let passed = new.smoke_test(old.as_ref())?;
+        Ok(format!("{passed} requests returned what they should"))
+    }
+
+    fn watch(&mut self) -> Result<&Watch, HostError> {
+        let watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => Watch::start(self.record.color)?,
+        };
+        Ok(self.watch.insert(watch))
+    }
+
+    fn canary(&mut self, step: Step) -> Result<String, HostError> {
+        let color = self.record.color;
+        self.watch()?;
+        docker::set_slots(color, step.slots())?;
+        let config = self.state.config.clone();
+        self.watch()?.step(step, &config)
+    }
+
+    fn full(&mut self) -> Result<String, HostError> {
+        let color = self.record.color;
+        let is_canary = self.record.way == Way::Canary;
+        if is_canary {
+            self.watch()?;
+        }
+        docker::set_slots(color, 10)?;
+        self.state.installation.active = Some(color);
+        self.state.write()?;
+        let text = if is_canary {
+            let config = self.state.config.clone();
+            self.watch()?.step(Step::Full, &config)?
+        } else {
+            format!("{color} serves all requests")
+        };
+        self.note_current()?;
+        Ok(text)
+    }
+
+    /// The release counts as current once it serves.
+    fn note_current(&mut self) -> Result<(), HostError> {
+        let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
+        if let Some(previous) = &self.record.previous {
+            files::link(paths::PREVIOUS, folder(previous))?;
+        }
+        files::link(paths::CURRENT, folder(&self.record.id))?;
+        self.state.installation.current = Some(self.record.id.clone());
+        self.state.installation.active = Some(self.record.color);
+        self.state.write()
+    }
+
+    fn follow(&mut self) -> Result<String, HostError> {
+        if matches!(self.record.way, Way::First | Way::InPlace) {
+            self.note_current()?;
+        }
+        self.state.installation.worker = Some(self.record.id.clone());
+        self.state.write()?;
+        let compose = self.state.compose(&self.record.id);
+        let mut names = vec!["worker"];
+        if compose.services()?.iter().any(|service| service == "acme") {
+            names.push("acme");
+        }
+        compose.up(&names, 120)?;
+        probe::wait_ready(&["worker"], &self.record.release, READY_SECONDS)?;
+        Ok(format!("{} follow the release", names.join(" and ")))
+    }
+
+    fn warm(&mut self) -> Result<String, HostError> {
+        let seconds = self.state.config.warm_seconds;
+        let began = self
+            .record
+            .steps
+            .iter()
+            .filter(|step| step.step == Step::Warm)
+            .map(|step| step.started)
+            .min();
+        let end = began.unwrap_or_else(now) + seconds;
+        let watch = self.watch()?;
+        let mut window = Window::of(watch);
+        while now() < end {
+            if let Some(reason) = watch.warm_look(&mut window)? {
+                return Err(HostError::Step(reason));
+            }
+            thread::sleep(WARM_LOOK);
+        }
+        Ok(format!("the old color was kept for {seconds} s"))
+    }
+
+    fn retire(&mut self) -> Result<String, HostError> {
+        let old = self.record.color.other();
+        docker::remove(&old.services(), STOP_SECONDS)?;
+        self.state.installation.set_release(old, None);
+        self.state.write()?;
+        Ok(format!("{old} is removed"))
+    }
+
+    pub(crate) fn finish(mut self, outcome: Outcome) -> Result<(), HostError> {
+        self.record.config = checks::fingerprint(&self.state, &self.record).ok();
+        self.record.finish(outcome, now());
+        write_record(&self.record)?;
+        self.state.installation.open = None;
+        self.state.write()?;
+        checks::tidy(&self.state);
+        match outcome {
+            Outcome::Succeeded => {
+                checks::install_program(&self.record.id)?;
+                println!("{} is deployed", self.record.release);
+                Ok(())
+            }
+            Outcome::RolledBack | Outcome::Failed => {
+                let reason = self.record.reverting.unwrap_or_default();
+                Err(HostError::Step(format!("{} was not deployed: {reason}", self.record.release)))
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The commands of Docker and Compose that a deployment needs.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::{
+    color::Color, command::run, config::HostConfig, error::HostError, paths, record::Images,
+};
+
+/// The project's name in Compose.
+const PROJECT: &str = "linnet";
+
+/// Compose with the files of one release.
+pub struct Compose {
+    base: Vec<String>,
+}
+
+impl Compose {
+    /// The files of the release's folder that the settings select. A bundle of an earlier release may lack some.
+    pub fn of_release(id: &str, config: &HostConfig) -> Self {
+        let folder = PathBuf::from(paths::RELEASES).join(id).join("deploy");
+        let mut base = vec!["compose".to_owned()];
+        let mut add = |option: &str, value: String| base.extend([option.to_owned(), value]);
+        // Otherwise errors are hidden among lines about containers.
+        add("--progress", "quiet".to_owned());
+        add("--project-name", PROJECT.to_owned());
+        add("--project-directory", folder.display().to_string());
+        add("--env-file", format!("{}/compose.env", paths::STATE));
+        let chosen = [
+            ("compose.yaml", true),
+            ("compose.tls.yaml", config.tls),
+            ("compose.backup.yaml", config.backup),
+            ("compose.server.yaml", true),
+        ];
+        for (file, is_chosen) in chosen {
+            let path = folder.join(file);
+            if is_chosen && path.exists() {
+                add("--file", path.display().to_string());
+            }
+        }
+        for profile in &config.profiles {
+            add("--profile", profile.clone());
+        }
+        Self { base }
+    }
+
+    /// Runs a command of Compose and returns its output.
+    pub fn run(&self, arguments: &[&str], seconds: u64) -> Result<String, HostError> {
+        let all: Vec<&str> =
+            self.base.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        run("docker", &all, seconds)
+    }
+
+    /// The same with a variable that takes precedence over those of the file.
+    pub fn run_with(
+        &self,
+        variable: &str,
+        arguments: &[&str],
+        seconds: u64,
+    ) -> Result<String, HostError> {
+        let all: Vec<&str> = [variable, "docker"]
+            .into_iter()
+            .chain(self.base.iter().map(String::as_str))
+            .chain(arguments.iter().copied())
+            .collect();
+        run("env", &all, seconds)
+    }
+
+    /// Starts services and no others, with the images of the variables.
+    pub fn up(&self, services: &[&str], seconds: u64) -> Result<(), HostError> {
+        let mut arguments = vec!["up", "--detach", "--no-build", "--no-deps", "--pull", "missing"];
+        arguments.extend(services);
+        self.run(&arguments, seconds).map(drop)
+    }
+
+    /// The services of the chosen files.
+    pub fn services(&self) -> Result<Vec<String>, HostError> {
+        let text = self.run(&["--profile", "green", "config", "--services"], 30)?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}
+
+/// A container as Docker describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// The id.
+    pub id: String,
+    /// Whether its process runs.
+    pub is_running: bool,
+    /// When its process was started, as Docker writes it.
+    pub started_at: String,
+    /// How often Docker restarted it.
+    pub restarts: u64,
+    /// Whether its last process was killed for its memory.
+    pub is_out_of_memory: bool,
+    /// The memory limit in bytes; 0 without one.
+    pub memory_limit: u64,
+    /// An address that the server reaches, of a network that is internal or not.
+    pub address: Option<String>,
+    /// The id of its image.
+    pub image: String,
+}
+
+/// The container of a service; `None` if there is none. A replaced container is gone before its successor exists.
+pub fn container(service: &str) -> Result<Option<Container>, HostError> {
+    let project = format!("label=com.docker.compose.project={PROJECT}");
+    let service = format!("label=com.docker.compose.service={service}");
+    let one_off = "label=com.docker.compose.oneoff=False";
+    let ids = run(
+        "docker",
+        &[
+            "ps",
+            "--all",
+            "--quiet",
+            "--no-trunc",
+            "--filter",
+            &project,
+            "--filter",
+            &service,
+            "--filter",
+            one_off,
+        ],
+        15,
+    )?;
+    let Some(id) = ids.lines().next() else { return Ok(None) };
+    let text = run("docker", &["inspect", "--format", "{{json .}}", id], 15)?;
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|error| HostError::Damaged("docker inspect".into(), error))?;
+    Ok(Some(describe(id, &value)))
+}
+
+fn describe(id: &str, value: &Value) -> Container {
+    let text = |pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let number = |pointer: &str| value.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    let is = |pointer: &str| value.pointer(pointer).and_then(Value::as_bool).unwrap_or_default();
+    let networks = value.pointer("/NetworkSettings/Networks").and_then(Value::as_object);
+    let address = networks.and_then(|networks| {
+        networks
+            .values()
+            .filter_map(|network| network.get("IPAddress").and_then(Value::as_str))
+            .find(|address| !address.is_empty())
+            .map(str::to_owned)
+    });
+    Container {
+        id: id.to_owned(),
+        is_running: is("/State/Running") && !is("/State/Restarting"),
+        started_at: text("/State/StartedAt"),
+        restarts: number("/RestartCount"),
+        is_out_of_memory: is("/State/OOMKilled"),
+        memory_limit: number("/HostConfig/Memory"),
+        address,
+        image: text("/Image"),
+    }
+}
+
+/// Which of ten slots of a group lead to the color.
+pub fn set_slots(color: Color, count: u8) -> Result<(), HostError> {
+    slots(&[color.name(), &count.to_string()]).map(drop)
+}
+
+/// Runs nginx's `slots.sh`; without arguments it prints one line for each group of slots.
+pub fn slots(arguments: &[&str]) -> Result<String, HostError> {
+    let nginx = container("nginx")?.filter(|nginx| nginx.is_running).ok_or_else(|| {
+        HostError::Unhealthy("nginx is not running; start it with `deploy.sh apply`".to_owned())
+    })?;
+    let mut all = vec!["exec", &nginx.id, "sh", "/etc/nginx/slots.sh"];
+    all.extend(arguments);
+    // Idempotent, and slow only on a server without processor time.
+    run("docker", &all, 30)
+}
+
+/// The folder of a volume on this server.
+pub fn volume(name: &str) -> Result<PathBuf, HostError> {
+    let volume = format!("{PROJECT}_{name}");
+    let path = run("docker", &["volume", "inspect", "--format", "{{.Mountpoint}}", &volume], 15)?;
+    Ok(PathBuf::from(path))
+}
+
+/// The label of an image, such as its version.
+pub fn label(image: &str, name: &str) -> Result<String, HostError> {
+    let format = format!("{{{{index .Config.Labels \"org.opencontainers.image.{name}\"}}}}");
+    run("docker", &["image", "inspect", "--format", &format, image], 15)
+}
+
+/// Whether the server has the image.
+pub fn has_image(image: &str) -> bool {
+    run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).is_ok()
+}
+
+/// Removes containers, which drain at the same time. Their volumes stay.
+pub fn remove(services: &[String], stop_seconds: u64) -> Result<(), HostError> {
+    let mut ids = Vec::new();
+    for service in services {
+        ids.extend(container(service)?.map(|container| container.id));
+    }
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let seconds = stop_seconds.to_string();
+    let with = |first: &[&str], timeout| {
+        let all: Vec<&str> = first.iter().copied().chain(ids.iter().map(String::as_str)).collect();
+        run("docker", &all, timeout).map(drop)
+    };
+    // A container in a restart loop is stopped as well.
+    with(&["stop", "--time", &seconds], stop_seconds + 20)?;
+    with(&["rm", "--force"], 30)
+}
+
+/// Removes images that no container uses, except those of the given releases. Failures do not matter: the disk check of
+/// the next deployment notices what stays.
+pub fn prune(keep: &[&Images]) {
+    let listed = run(
+        "docker",
+        &["image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}", "--all"],
+        30,
+    )
+    .unwrap_or_default();
+    let kept: Vec<String> = keep
+        .iter()
+        .flat_map(|images| images.all())
+        .filter_map(|image| {
+            run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).ok()
+        })
+        .collect();
+    for line in listed.lines() {
+        let Some((id, repository)) = line.split_once(' ') else { continue };
+        let is_ours = repository == "<none>"
+            || ["/gateway", "/shortener", "/bundle", "/acme"]
+                .iter()
+                .any(|end| repository.ends_with(end));
+        if is_ours && !kept.iter().any(|kept| kept == id) {
+            // Without force: Docker refuses to remove an image that a container uses.
+            let _ = run("docker", &["image", "rm", id], 30);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn description_has_what_a_verdict_needs() {
+        let value: Value = serde_json::json!({
+            "State": {"Running": true, "Restarting": false, "OOMKilled": true, "StartedAt": "2026-11-27T16:00:00Z"},
+            "RestartCount": 2,
+            "HostConfig": {"Memory": 50_331_648},
+            "Image": "sha256:ab",
+            "NetworkSettings": {"Networks": {"a": {"IPAddress": ""}, "b": {"IPAddress": "10.201.0.2"}}},
+        });
+        let found = describe("x", &value);
+        assert!(found.is_running && found.is_out_of_memory);
+        assert_eq!((found.restarts, found.memory_limit), (2, 50_331_648));
+        assert_eq!(found.address.as_deref(), Some("10.201.0.2"));
+        assert!(!describe("x", &Value::Null).is_running);
+    }
+}

@@ -1,0 +1,62 @@
+//! The faults of the server. Each message is one sentence with the way out.
+
+use std::{io, path::PathBuf};
+
+/// A fault, worded for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The command line or the command of the restricted key is not one of the verbs.
+    #[error("{0}")]
+    Usage(String),
+    /// `init` has not run.
+    #[error("this server is not prepared; run `deploy.sh init` first")]
+    NotPrepared,
+    /// A file could not be read or written.
+    #[error("{0}: {1}")]
+    File(PathBuf, #[source] io::Error),
+    /// A file of ours does not have the expected form.
+    #[error("{0} is damaged ({1}); restore it from its copy beside it, or from a backup")]
+    Damaged(PathBuf, #[source] serde_json::Error),
+    /// A command failed.
+    #[error("`{command}` failed: {detail}")]
+    Command {
+        /// Its name and first arguments.
+        command: String,
+        /// The end of what it printed.
+        detail: String,
+    },
+    /// A command did not end in time.
+    #[error("`{0}` did not end within {1} s")]
+    Timeout(String, u64),
+    /// A deployment is running.
+    #[error(
+        "a deployment is already running ({0}); follow it with `deploy.sh status`, or end it with `deploy.sh rollback`"
+    )]
+    Busy(String),
+    /// A deployment was interrupted.
+    #[error(
+        "the deployment {0} was interrupted; end it with `deploy.sh resume` or `deploy.sh rollback` first"
+    )]
+    Interrupted(String),
+    /// A check before the deployment found a problem.
+    #[error("{0}")]
+    Refused(String),
+    /// A step failed.
+    #[error("{0}")]
+    Step(String),
+    /// A release did not answer as expected.
+    #[error("{0}")]
+    Unhealthy(String),
+}
+
+impl HostError {
+    /// The exit code of the program, as in `sysexits.h` where it has one.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 64,
+            Self::Busy(_) | Self::Interrupted(_) => 75,
+            Self::NotPrepared | Self::Refused(_) => 69,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Files that survive a crash: each is written beside its place, flushed, and renamed.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{error::HostError, paths, record::Record};
+
+/// Reads a file; `None` if there is none.
+pub fn read(path: impl AsRef<Path>) -> Result<Option<String>, HostError> {
+    let path = path.as_ref();
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(HostError::File(path.to_owned(), error)),
+    }
+}
+
+/// Replaces a file at once: a reader sees the old or the new content, also after a loss of power.
+pub fn write(path: impl AsRef<Path>, text: &str) -> Result<(), HostError> {
+    let path = path.as_ref();
+    let failed = |error| HostError::File(path.to_owned(), error);
+    let new = path.with_extension("new");
+    let mut file = File::create(&new).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    fs::rename(&new, path).map_err(failed)?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// Points a link to `target` at once.
+pub fn link(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<(), HostError> {
+    let path = path.as_ref();
+    let failed = |error| HostError::File(path.to_owned(), error);
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    symlink(target, &new).map_err(failed)?;
+    fs::rename(&new, path).map_err(failed)
+}
+
+/// Reads a JSON file; `None` if there is none.
+pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<Option<T>, HostError> {
+    let path = path.as_ref();
+    let Some(text) = read(path)? else { return Ok(None) };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| HostError::Damaged(path.to_owned(), error))
+}
+
+/// Writes a JSON file.
+pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<(), HostError> {
+    let path = path.as_ref();
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| HostError::Damaged(path.to_owned(), error))?;
+    write(path, &(text + "\n"))
+}
+
+/// The file of a record.
+pub fn record_path(id: &str) -> PathBuf {
+    Path::new(paths::RECORDS).join(format!("{id}.json"))
+}
+
+/// Reads a record; `None` if there is none.
+pub fn read_record(id: &str) -> Result<Option<Record>, HostError> {
+    read_json(record_path(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_is_replaced_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        assert_eq!(read(&path).unwrap(), None);
+        write_json(&path, &vec![1, 2]).unwrap();
+        write_json(&path, &vec![3]).unwrap();
+        assert_eq!(read_json::<Vec<u8>>(&path).unwrap(), Some(vec![3]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        write(&path, "{").unwrap();
+        let error = read_json::<Vec<u8>>(&path).unwrap_err().to_string();
+        assert!(error.contains("is damaged"), "{error}");
+    }
+
+    #[test]
+    fn link_is_replaced_even_after_an_interrupted_attempt() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("current");
+        link(&path, "a").unwrap();
+        symlink("left over", folder.path().join("current.new")).unwrap();
+        link(&path, "b").unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("b"));
+    }
+}

@@ -1,0 +1,118 @@
+//! The state of the server: the release of each color, and the color that serves. Every change is written before
+//! Docker is asked to follow it.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{color::Color, config::HostConfig, record::Images};
+
+/// The state of the installation. Releases are named by their records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Installation {
+    /// The color to which requests go, apart from those of a canary.
+    pub active: Option<Color>,
+    /// The release of the blue color.
+    pub blue: Option<String>,
+    /// The release of the green color.
+    pub green: Option<String>,
+    /// The release of the worker.
+    pub worker: Option<String>,
+    /// The deployment that has not ended.
+    pub open: Option<String>,
+    /// The release that serves.
+    pub current: Option<String>,
+}
+
+impl Installation {
+    /// The release of a color.
+    pub fn release_of(&self, color: Color) -> Option<&str> {
+        match color {
+            Color::Blue => self.blue.as_deref(),
+            Color::Green => self.green.as_deref(),
+        }
+    }
+
+    /// Changes the release of a color.
+    pub fn set_release(&mut self, color: Color, release: Option<String>) {
+        match color {
+            Color::Blue => self.blue = release,
+            Color::Green => self.green = release,
+        }
+    }
+}
+
+/// The variables of the Compose files. `images` returns those of a release.
+pub fn compose_variables<'a>(
+    installation: &Installation,
+    config: &HostConfig,
+    images: impl Fn(&str) -> Option<&'a Images>,
+) -> String {
+    let mut text =
+        String::from("# Written by linnet-host. Settings belong into /etc/linnet/linnet.env.\n");
+    let mut add = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name}={value}");
+    };
+    let scheme = if config.tls { "https" } else { "http" };
+    add("LINNET_PROJECT", "linnet");
+    add("LINNET_SECRETS", crate::paths::SECRETS);
+    add("LINNET_BASE_URL", &format!("{scheme}://{}", config.domain));
+    add("LINNET_NAMES", &config.domain);
+    add("LINNET_EMAIL", &config.email);
+    add("LINNET_TEXTFILE", "--collector.textfile");
+    add("LINNET_HOST", "0.0.0.0");
+    add("LINNET_PORT", "80");
+    add("LINNET_HTTP_PORT", "80");
+    add("LINNET_HTTPS_PORT", "443");
+    for color in Color::ALL {
+        let of_color = installation.release_of(color).and_then(&images);
+        if let Some(images) = of_color {
+            let name = color.name().to_uppercase();
+            add(&format!("LINNET_{name}_GATEWAY_IMAGE"), &images.gateway);
+            add(&format!("LINNET_{name}_SHORTENER_IMAGE"), &images.shortener);
+        }
+    }
+    if let Some(images) = installation.worker.as_deref().and_then(&images) {
+        add("LINNET_SHORTENER_IMAGE", &images.shortener);
+        add("LINNET_GATEWAY_IMAGE", &images.gateway);
+        if let Some(acme) = &images.acme {
+            add("LINNET_ACME_IMAGE", acme);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_name_the_images_of_each_color_and_of_the_worker() {
+        let installation = Installation {
+            blue: Some("old".to_owned()),
+            green: Some("new".to_owned()),
+            worker: Some("old".to_owned()),
+            ..Installation::default()
+        };
+        let images = |name: &str| Images {
+            gateway: format!("gateway@{name}"),
+            shortener: format!("shortener@{name}"),
+            bundle: String::new(),
+            acme: Some(format!("acme@{name}")),
+        };
+        let (old, new) = (images("old"), images("new"));
+        let text = compose_variables(&installation, &HostConfig::default(), |id| {
+            Some(if id == "old" { &old } else { &new })
+        });
+        for line in [
+            "LINNET_BLUE_GATEWAY_IMAGE=gateway@old",
+            "LINNET_GREEN_SHORTENER_IMAGE=shortener@new",
+            "LINNET_SHORTENER_IMAGE=shortener@old",
+            "LINNET_ACME_IMAGE=acme@old",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
+}

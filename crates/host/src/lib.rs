@@ -1,0 +1,33 @@
+//! Program `linnet-host`: deploys releases on the server and rolls them back.
+//!
+//! Invariants:
+//! * Every deployment runs in one systemd unit, whose name is the lock. Clients start it and follow it; none can end it by
+//!   disconnecting.
+//! * A decision is written before it is carried out, so that `resume` and `rollback` work after any crash.
+//! * Decisions ([`verdict`], [`plan`]) are pure functions.
+
+pub mod canary;
+pub mod checks;
+pub mod cli;
+pub mod color;
+pub mod command;
+pub mod config;
+pub mod counters;
+pub mod deploy;
+pub mod docker;
+pub mod error;
+pub mod files;
+pub mod fisher;
+pub mod http;
+pub mod installation;
+pub mod metrics;
+pub mod paths;
+pub mod plan;
+pub mod prepare;
+pub mod probe;
+pub mod record;
+pub mod report;
+pub mod revert;
+pub mod state;
+pub mod verbs;
+pub mod verdict;

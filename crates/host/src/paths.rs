@@ -1,0 +1,26 @@
+//! Where files are on the server. `deploy/host/init.sh` creates the folders.
+
+/// Domain, e-mail address and registry: [`crate::config::HostConfig`].
+pub const CONFIG: &str = "/etc/linnet/host.json";
+/// Secrets of the containers, made on the server.
+pub const SECRETS: &str = "/etc/linnet/secrets";
+/// The operator's settings.
+pub const SETTINGS: &str = "/etc/linnet/linnet.env";
+/// Releases: the unpacked bundle of each.
+pub const RELEASES: &str = "/opt/linnet/releases";
+/// Link to the folder of the release that serves.
+pub const CURRENT: &str = "/opt/linnet/current";
+/// Link to the folder of the release before it.
+pub const PREVIOUS: &str = "/opt/linnet/previous";
+/// Records of deployments.
+pub const RECORDS: &str = "/var/lib/linnet/releases";
+/// State of the installation, and the variables of Compose.
+pub const STATE: &str = "/var/lib/linnet/state";
+/// Metrics that node-exporter reads.
+pub const METRICS: &str = "/var/lib/linnet/metrics";
+/// The unit of a deployment. Its name is the lock.
+pub const UNIT: &str = "linnet-deploy";
+/// The installed program.
+pub const PROGRAM: &str = "/usr/local/sbin/linnet-host";
+/// The program that prepares a server, and compares it with what it prepared.
+pub const INIT: &str = "/usr/local/sbin/linnet-init";

@@ -1,0 +1,166 @@
+//! The first part of `deploy`, before the unit starts: images, the release's folder, its record.
+
+use std::{fs, path::Path};
+
+use crate::{
+    color::Color,
+    command::run,
+    config::HostConfig,
+    docker,
+    error::HostError,
+    files, paths,
+    record::{Images, Record, Step, Way},
+    state::{State, now, write_record},
+    verbs::{Source, is_record_id},
+};
+
+/// Fetches the images, unpacks the bundle and writes the record. Returns the record's id.
+pub fn prepare(source: &Source, in_place: bool) -> Result<String, HostError> {
+    let state = State::read()?;
+    refuse_if_busy(&state)?;
+    let images = fetch(source, &state.config)?;
+    architecture(&images)?;
+    let release = docker::label(&images.shortener, "version")?;
+    let gateway_release = docker::label(&images.gateway, "version")?;
+    if release != gateway_release {
+        return Err(HostError::Refused(format!(
+            "the images are of different releases: gateway {gateway_release}, shortener {release}; deploy those of one build"
+        )));
+    }
+    let id = new_id(&release)?;
+    unpack(&images.bundle, &id)?;
+    let record = Record {
+        id: id.clone(),
+        release,
+        // Decided when the deployment starts.
+        color: Color::Blue,
+        images,
+        previous: None,
+        by: std::env::var("SUDO_USER").unwrap_or_else(|_| "root".to_owned()),
+        way: if in_place { Way::InPlace } else { Way::Canary },
+        started: now(),
+        ended: None,
+        steps: Vec::new(),
+        reverting: None,
+        outcome: None,
+        config: None,
+    };
+    write_record(&record)?;
+    Ok(id)
+}
+
+/// A deployment that only keeps its old color warm gives way.
+fn refuse_if_busy(state: &State) -> Result<(), HostError> {
+    let Some(open) = state.open()? else { return Ok(()) };
+    let is_warm = open.step() >= Step::Warm && open.reverting.is_none();
+    match (is_warm, is_unit_active()) {
+        (true, _) => Ok(()),
+        (false, true) => {
+            Err(HostError::Busy(format!("{}, {}", open.release, open.step().description())))
+        }
+        (false, false) => Err(HostError::Interrupted(open.release)),
+    }
+}
+
+/// Whether the unit runs.
+pub fn is_unit_active() -> bool {
+    run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
+}
+
+fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {
+    let (digests, is_loaded) = match source {
+        Source::Registry(digests) => (digests, false),
+        Source::Loaded(digests) => (digests, true),
+    };
+    if config.tls && digests.acme.is_none() {
+        return Err(HostError::Refused(
+            "this server terminates TLS, so a release needs the image acme as well; add its digest"
+                .to_owned(),
+        ));
+    }
+    let image = |name: &str, digest: &String| {
+        if is_loaded { digest.clone() } else { format!("{}/{name}@{digest}", config.registry) }
+    };
+    let images = Images {
+        gateway: image("gateway", &digests.gateway),
+        shortener: image("shortener", &digests.shortener),
+        bundle: image("bundle", &digests.bundle),
+        acme: digests.acme.as_ref().map(|digest| image("acme", digest)),
+    };
+    for image in images.all() {
+        if !is_loaded {
+            pull(image)?;
+        } else if !docker::has_image(image) {
+            return Err(HostError::Refused(format!(
+                "the image {image} was not loaded; run `deploy.sh release` again"
+            )));
+        }
+    }
+    Ok(images)
+}
+
+fn pull(image: &str) -> Result<(), HostError> {
+    let Err(error) = run("docker", &["pull", "--quiet", image], 300) else { return Ok(()) };
+    let text = error.to_string();
+    let reason = if ["manifest unknown", "not found", "denied"]
+        .iter()
+        .any(|word| text.contains(word))
+    {
+        "the registry has no such image for this server; check the digest, and that the package is public or \
+         `docker login` was run"
+    } else {
+        "the registry cannot be reached; try again later, or send local images with `deploy.sh release HOST`"
+    };
+    Err(HostError::Refused(format!("{image}: {reason} ({text})")))
+}
+
+fn architecture(images: &Images) -> Result<(), HostError> {
+    let ours = run("docker", &["version", "--format", "{{.Server.Arch}}"], 15)?;
+    for image in images.all() {
+        let theirs =
+            run("docker", &["image", "inspect", "--format", "{{.Architecture}}", image], 15)?;
+        if theirs != ours {
+            return Err(HostError::Refused(format!(
+                "the image {image} is for {theirs} and this server is {ours}; build it with `--platform linux/{ours}`"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn new_id(release: &str) -> Result<String, HostError> {
+    let time = run("date", &["--utc", "+%Y%m%d-%H%M%S"], 5)?;
+    let name: String = release
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' })
+        .take(60)
+        .collect();
+    let id = format!("{time}-{name}");
+    if release.is_empty() || !is_record_id(&id) || Path::new(paths::RELEASES).join(&id).exists() {
+        return Err(HostError::Refused(format!(
+            "the images have no usable release (label org.opencontainers.image.version: '{release}'), or another deployment \
+             began in the same second; try again"
+        )));
+    }
+    Ok(id)
+}
+
+/// Copies the bundle's files out of its image. Nothing in it runs in a container.
+fn unpack(bundle: &str, id: &str) -> Result<(), HostError> {
+    let folder = Path::new(paths::RELEASES).join(id);
+    let new = Path::new(paths::RELEASES).join(format!(".{id}"));
+    fs::create_dir_all(&new).map_err(|error| HostError::File(new.clone(), error))?;
+    let container = run("docker", &["create", bundle, "none"], 30)?;
+    let copied =
+        run("docker", &["cp", &format!("{container}:/bundle/."), &new.display().to_string()], 60);
+    run("docker", &["rm", &container], 30)?;
+    copied?;
+    let settings = new.join("deploy/linnet.env");
+    files::link(&settings, paths::SETTINGS)?;
+    run(
+        "chown",
+        &["--recursive", "--no-dereference", "root:root", &new.display().to_string()],
+        30,
+    )?;
+    fs::rename(&new, &folder).map_err(|error| HostError::File(folder, error))
+}

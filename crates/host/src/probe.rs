@@ -1,0 +1,302 @@
+//! Reads what a color reports about itself, and tries it through its sockets.
+
+use std::{path::PathBuf, thread, time::Duration, time::Instant};
+
+use serde_json::Value;
+
+use crate::{
+    color::Color,
+    command::run,
+    counters::{Counters, Process},
+    docker::{self, Container},
+    error::HostError,
+    fisher::Sample,
+    http::{self, Response},
+};
+
+/// Ports of the admin listeners.
+const GATEWAY_ADMIN: u16 = 9081;
+const SHORTENER_ADMIN: u16 = 9082;
+const WORKER_ADMIN: u16 = 9083;
+/// How many times in a row a process must report the expected release.
+const READY_IN_A_ROW: u32 = 5;
+const READY_POLL: Duration = Duration::from_millis(200);
+/// Links that both colors must resolve to the same target.
+const SAMPLE_LINKS: &str = "20";
+
+/// A process that is observed.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    service: String,
+    container: Container,
+    address: String,
+    process: Process,
+}
+
+/// Both processes of a color, by their addresses, which do not change while they run.
+pub fn observe(color: Color) -> Result<Vec<Observed>, HostError> {
+    let [gateway, shortener] = color.services();
+    [(gateway, Process::Gateway, GATEWAY_ADMIN), (shortener, Process::Shortener, SHORTENER_ADMIN)]
+        .into_iter()
+        .map(|(service, process, port)| {
+            let container = docker::container(&service)?
+                .ok_or_else(|| HostError::Unhealthy(format!("{service} has no container")))?;
+            let address = address_of(&service, &container, port)?;
+            Ok(Observed { service, container, address, process })
+        })
+        .collect()
+}
+
+fn address_of(service: &str, container: &Container, port: u16) -> Result<String, HostError> {
+    let address = container
+        .address
+        .as_deref()
+        .ok_or_else(|| HostError::Unhealthy(format!("{service} is not running")))?;
+    Ok(format!("{address}:{port}"))
+}
+
+/// The counters of a color, and the largest used share of a memory limit; `None` if a process does not respond.
+pub fn counters(observed: &[Observed]) -> Option<(Counters, f64)> {
+    let mut counters = Counters::default();
+    let mut memory_share = 0.0_f64;
+    for process in observed {
+        let response = http::get(&process.address, "/metrics").ok()?;
+        if response.status != 200 {
+            return None;
+        }
+        counters.add(&response.body, process.process);
+        if let Some(resident) = gauge(&response.body, "process_resident_memory_bytes")
+            && process.container.memory_limit > 0
+        {
+            #[expect(clippy::cast_precision_loss, reason = "memory is below 2^53 bytes")]
+            let share = resident / process.container.memory_limit as f64;
+            memory_share = memory_share.max(share);
+        }
+    }
+    Some((counters, memory_share))
+}
+
+fn gauge(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// How often processes ended since `observed`, and whether one was killed for its memory.
+pub fn ends(observed: &[Observed]) -> Result<(u64, bool), HostError> {
+    let (mut restarts, mut is_out_of_memory) = (0, false);
+    for process in observed {
+        let before = &process.container;
+        match docker::container(&process.service)? {
+            Some(now) if now.id == before.id => {
+                restarts += now.restarts.saturating_sub(before.restarts);
+                restarts += u64::from(!now.is_running || now.started_at != before.started_at);
+                is_out_of_memory |= now.is_out_of_memory && !before.is_out_of_memory;
+            }
+            _ => restarts += 1,
+        }
+    }
+    Ok((restarts, is_out_of_memory))
+}
+
+/// Waits until each service reports the release several times in a row.
+pub fn wait_ready(services: &[&str], release: &str, seconds: u64) -> Result<(), HostError> {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    for service in services {
+        let mut in_a_row = 0;
+        let mut last = "it has not responded".to_owned();
+        while in_a_row < READY_IN_A_ROW {
+            match is_ready(service, release)? {
+                Ok(()) => in_a_row += 1,
+                Err(reason) => {
+                    in_a_row = 0;
+                    last = reason;
+                }
+            }
+            if Instant::now() >= deadline {
+                let logs = last_lines(service);
+                return Err(HostError::Unhealthy(format!(
+                    "{service} was not ready after {seconds} s: {last}{logs}"
+                )));
+            }
+            thread::sleep(READY_POLL);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the service is ready with the release; otherwise what is missing. Fails if it ended, which waiting does not
+/// mend.
+fn is_ready(service: &str, release: &str) -> Result<Result<(), String>, HostError> {
+    let Some(container) = docker::container(service)? else {
+        return Ok(Err("it has no container".to_owned()));
+    };
+    if container.restarts > 1 {
+        return Err(HostError::Unhealthy(format!(
+            "{service} ended {} times while starting{}",
+            container.restarts,
+            last_lines(service)
+        )));
+    }
+    let port = match service {
+        _ if service.starts_with("gateway") => GATEWAY_ADMIN,
+        "worker" => WORKER_ADMIN,
+        _ => SHORTENER_ADMIN,
+    };
+    let Ok(address) = address_of(service, &container, port) else {
+        return Ok(Err("it is not running".to_owned()));
+    };
+    Ok(match http::get(&address, "/readyz") {
+        Err(error) => Err(format!("it does not respond ({error})")),
+        Ok(response) => compare(&response, release),
+    })
+}
+
+fn compare(response: &Response, release: &str) -> Result<(), String> {
+    let report: Value = serde_json::from_str(&response.body).unwrap_or_default();
+    let found = report.get("release").and_then(Value::as_str).unwrap_or("none");
+    if found != release {
+        return Err(format!("it reports the release {found} instead of {release}"));
+    }
+    if response.status != 200 {
+        return Err(format!("it is not ready: {}", response.body.trim()));
+    }
+    Ok(())
+}
+
+/// The last log lines of a service, for an error.
+fn last_lines(service: &str) -> String {
+    let Ok(Some(container)) = docker::container(service) else { return String::new() };
+    // Programs log to the standard error; `run` returns that only for a failure, so both are merged.
+    run("sh", &["-c", "docker logs --tail 5 \"$0\" 2>&1", &container.id], 15)
+        .map_or_else(|_| String::new(), |text| format!("\n{text}"))
+}
+
+/// Whether the color's processes report that they are ready, whatever their release.
+pub fn is_color_ready(color: Color) -> bool {
+    observe(color).is_ok_and(|observed| {
+        observed.iter().all(|process| {
+            http::get(&process.address, "/readyz").is_ok_and(|answer| answer.status == 200)
+        })
+    })
+}
+
+/// Requests through a color's sockets, as nginx sends them.
+pub struct Sockets {
+    web: PathBuf,
+    redirects: PathBuf,
+    host: String,
+}
+
+impl Sockets {
+    /// The sockets of the color.
+    pub fn of(color: Color, host: &str) -> Result<Self, HostError> {
+        let socket = |volume| Ok(docker::volume(volume)?.join(format!("{color}.sock")));
+        Ok(Self { web: socket("web")?, redirects: socket("redirects")?, host: host.to_owned() })
+    }
+
+    fn redirect(&self, code: &str) -> Result<(u16, Option<String>), HostError> {
+        let response = http::get_from_socket(&self.redirects, &format!("/{code}"), &self.host)
+            .map_err(|error| {
+                HostError::Unhealthy(format!(
+                    "{} does not respond: {error}",
+                    self.redirects.display()
+                ))
+            })?;
+        Ok((response.status, response.location))
+    }
+
+    fn api(&self, path: &str) -> Result<u16, HostError> {
+        let response = http::get_from_socket(&self.web, path, &self.host).map_err(|error| {
+            HostError::Unhealthy(format!("{} does not respond: {error}", self.web.display()))
+        })?;
+        Ok(response.status)
+    }
+
+    /// Tries the API, an unknown code, and links of the database, which `other` must resolve to the same targets. Returns
+    /// how many requests passed.
+    pub fn smoke_test(&self, other: Option<&Self>) -> Result<usize, HostError> {
+        for (path, wanted) in [("/health", 200), ("/api/v1/urls", 401), ("/docs/", 200)] {
+            let status = self.api(path)?;
+            if status != wanted {
+                return Err(HostError::Unhealthy(format!(
+                    "{path} returned {status} instead of {wanted}"
+                )));
+            }
+        }
+        // Both colors get it: otherwise the canary would have more 404s than the old color.
+        for sockets in std::iter::once(self).chain(other) {
+            let (status, _) = sockets.redirect("linnet-host-unknown-code")?;
+            if status != 404 {
+                return Err(HostError::Unhealthy(format!(
+                    "an unknown code returned {status} instead of 404"
+                )));
+            }
+        }
+        let codes = some_codes();
+        for code in &codes {
+            let found = self.redirect(code)?;
+            let wanted = match other {
+                Some(other) => other.redirect(code)?,
+                None => continue,
+            };
+            if found != wanted {
+                return Err(HostError::Unhealthy(format!(
+                    "a link returned {} with another target than the old color, which returned {}",
+                    found.0, wanted.0
+                )));
+            }
+        }
+        Ok(4 + codes.len())
+    }
+
+    /// Sends rounds of the smoke test, for a color that gets too few requests; counts the failed rounds.
+    pub fn synthetic(&self, other: &Self, rounds: u64) -> Sample {
+        let failed = (0..rounds).filter(|_| self.smoke_test(Some(other)).is_err()).count();
+        Sample { bad: failed as u64, all: rounds }
+    }
+}
+
+/// Random links without a limit of clicks, from the included PostgreSQL; none with one elsewhere.
+fn some_codes() -> Vec<String> {
+    let query = format!(
+        "SELECT short_code FROM urls WHERE max_clicks IS NULL AND id >= (SELECT floor(random() * COALESCE(max(id), 0)) \
+         FROM urls) ORDER BY id LIMIT {SAMPLE_LINKS}"
+    );
+    let Ok(Some(postgres)) = docker::container("postgres") else { return Vec::new() };
+    let arguments = [
+        "exec",
+        postgres.id.as_str(),
+        "psql",
+        "-U",
+        "postgres",
+        "-d",
+        "linnet",
+        "-Atc",
+        query.as_str(),
+    ];
+    run("docker", &arguments, 15)
+        .map(|text| text.lines().map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_needs_the_expected_release_and_a_200() {
+        let response =
+            |status, body: &str| Response { status, location: None, body: body.to_owned() };
+        let ready = r#"{"ready":true,"release":"v2","checks":{}}"#;
+        assert_eq!(compare(&response(200, ready), "v2"), Ok(()));
+        assert!(compare(&response(200, ready), "v3").unwrap_err().contains("v2 instead of v3"));
+        assert!(compare(&response(503, ready), "v2").unwrap_err().contains("not ready"));
+        assert!(compare(&response(200, "<html>"), "v2").is_err());
+    }
+
+    #[test]
+    fn gauge_is_read_by_its_whole_name() {
+        let text = "# TYPE x gauge\nx_more 3\nx 12.5\n";
+        assert_eq!(gauge(text, "x"), Some(12.5));
+        assert_eq!(gauge(text, "y"), None);
+    }
+}

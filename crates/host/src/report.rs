@@ -1,0 +1,229 @@
+//! `status`, `follow` and `check`: what the server does, in words.
+
+use std::{
+    fmt::Write as _,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    checks,
+    color::Color,
+    command::run,
+    docker,
+    error::HostError,
+    files, metrics, paths,
+    prepare::is_unit_active,
+    record::{Outcome, Record, Step},
+    state::{State, now},
+};
+
+/// Prints what serves, what is open and what ends it.
+pub fn status() -> Result<(), HostError> {
+    let state = State::read()?;
+    let mut text = String::new();
+    match state.current()? {
+        Some(current) => {
+            let color = state.installation.active.map_or("no color", Color::name);
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "release   {} ({color}), deployed by {}",
+                current.release, current.by
+            );
+            if let Some(previous) = &current.previous {
+                let _ = writeln!(text, "before    {previous}");
+            }
+        }
+        None => text.push_str("release   none; deploy one with `deploy.sh release`\n"),
+    }
+    for color in Color::ALL {
+        if let Some(release) = state.installation.release_of(color) {
+            let ready = if crate::probe::is_color_ready(color) { "ready" } else { "NOT ready" };
+            let _ = writeln!(text, "{color:<9} {release}, {ready}");
+        }
+    }
+    if let Ok(slots) = docker::slots(&[]) {
+        for line in slots.lines() {
+            let _ = writeln!(text, "slots     {line}");
+        }
+    }
+    if let Some(open) = state.open()? {
+        text += &describe_open(&open, is_unit_active());
+    }
+    print!("{text}");
+    Ok(())
+}
+
+fn describe_open(open: &Record, is_running: bool) -> String {
+    let mut text = String::new();
+    let step = open.step();
+    let _ = writeln!(
+        text,
+        "open      {} since {} s: {}",
+        open.release,
+        now().saturating_sub(open.started),
+        step.description()
+    );
+    for passed in &open.steps {
+        let result = passed.result.as_deref().unwrap_or("not finished");
+        let _ = writeln!(text, "          {:?}: {result}", passed.step);
+    }
+    let next = match (is_running, open.reverting.as_deref()) {
+        (true, Some(reason)) => format!("it is returning to the old release: {reason}"),
+        (true, None) if step == Step::Warm => {
+            "the new release serves; `deploy.sh rollback` returns within seconds".to_owned()
+        }
+        (true, None) => "it is running; `deploy.sh rollback` ends it".to_owned(),
+        (false, Some(_)) => "it was interrupted while returning; run `deploy.sh resume`".to_owned(),
+        (false, None) => format!(
+            "it was interrupted, {} of 10 slots lead to the new release; run `deploy.sh resume` or `deploy.sh rollback`",
+            step.slots()
+        ),
+    };
+    let _ = writeln!(text, "next      {next}");
+    text
+}
+
+/// Prints the state and the last records as JSON, for the pipeline.
+pub fn status_json() -> Result<(), HostError> {
+    let state = State::read()?;
+    let value = serde_json::json!({
+        "installation": state.installation,
+        "current": state.current()?,
+        "open": state.open()?,
+        "running": is_unit_active(),
+    });
+    println!("{value}");
+    Ok(())
+}
+
+/// Prints the journal of the unit until the deployment ends or only keeps its old color warm. Its output ending early, as
+/// when the client disconnects, does not affect the deployment.
+pub fn follow(id: Option<&str>) -> Result<(), HostError> {
+    let id = match id {
+        Some(id) => id.to_owned(),
+        None => State::read()?
+            .installation
+            .open
+            .ok_or_else(|| HostError::Refused("no deployment is open".to_owned()))?,
+    };
+    let failed = |error| HostError::File("journalctl".into(), error);
+    // Lines of the program only, not of systemd about the unit.
+    let since = format!("--since=@{}", now().saturating_sub(1));
+    let mut journal = Command::new("journalctl")
+        .args(["--follow", "--output=cat", &since, "_SYSTEMD_UNIT=linnet-deploy.service"])
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let record = loop {
+        thread::sleep(Duration::from_millis(300));
+        let record = files::read_record(&id)?;
+        let is_warm = record
+            .as_ref()
+            .is_some_and(|record| record.step() >= Step::Warm && record.reverting.is_none());
+        if is_warm || !is_unit_active() {
+            break record;
+        }
+    };
+    // The journal writes with a delay.
+    thread::sleep(Duration::from_millis(700));
+    let _ = journal.kill();
+    let _ = journal.wait();
+    let record = files::read_record(&id)?.or(record);
+    end_of(record.as_ref())
+}
+
+fn end_of(record: Option<&Record>) -> Result<(), HostError> {
+    let Some(record) = record else {
+        return Err(HostError::Refused("the record is missing".to_owned()));
+    };
+    match record.outcome {
+        Some(Outcome::Succeeded) => Ok(()),
+        None if record.step() >= Step::Warm && record.reverting.is_none() => {
+            println!(
+                "{} serves all requests; the old color stays for a fast rollback",
+                record.release
+            );
+            Ok(())
+        }
+        Some(Outcome::RolledBack | Outcome::Failed) => Err(HostError::Step(format!(
+            "{} was not deployed: {}",
+            record.release,
+            record.reverting.as_deref().unwrap_or("see `journalctl -u linnet-deploy`")
+        ))),
+        None => Err(HostError::Interrupted(record.release.clone())),
+    }
+}
+
+/// Prints what differs from what was deployed, and fails if anything does.
+pub fn check() -> Result<(), HostError> {
+    let state = State::read()?;
+    let mut differences = Vec::new();
+    match run(paths::INIT, &["--check"], 120) {
+        Ok(_) => {}
+        Err(HostError::Command { detail, .. }) => {
+            differences.extend(detail.lines().map(str::to_owned));
+        }
+        Err(error) => differences.push(error.to_string()),
+    }
+    if let Some(current) = state.current()?.filter(|_| state.installation.open.is_none()) {
+        differences.extend(container_differences(&state)?);
+        let now = checks::fingerprint(&state, &current)?;
+        if current.config.as_ref().is_some_and(|config| *config != now) {
+            differences.push(format!(
+                "the configuration of {} has changed since it was deployed (settings or Compose files)",
+                current.release
+            ));
+        }
+    }
+    metrics::write_drift(differences.len(), now())?;
+    if differences.is_empty() {
+        println!("nothing differs from what was deployed");
+        return Ok(());
+    }
+    for difference in &differences {
+        println!("{difference}");
+    }
+    Err(HostError::Refused(format!(
+        "{} differences; `deploy.sh init` and `deploy.sh apply` restore what was deployed",
+        differences.len()
+    )))
+}
+
+fn container_differences(state: &State) -> Result<Vec<String>, HostError> {
+    let mut differences = Vec::new();
+    for color in Color::ALL {
+        let record = match state.installation.release_of(color) {
+            Some(id) => files::read_record(id)?,
+            None => None,
+        };
+        let [gateway, shortener] = color.services();
+        let wanted = |service: &str| {
+            let images = record.as_ref().map(|record| &record.images)?;
+            Some(if service.starts_with("gateway") { &images.gateway } else { &images.shortener })
+        };
+        for service in [gateway, shortener] {
+            let found = docker::container(&service)?;
+            match (wanted(&service), found) {
+                (None, None) => {}
+                (None, Some(_)) => {
+                    differences.push(format!("{service} runs although its color is not deployed"));
+                }
+                (Some(_), None) => differences.push(format!("{service} has no container")),
+                (Some(image), Some(container)) => {
+                    let id = run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15)
+                        .unwrap_or_default();
+                    if id != container.image {
+                        differences.push(format!("{service} runs another image than {image}"));
+                    }
+                    if !container.is_running {
+                        differences.push(format!("{service} is not running"));
+                    }
+                }
+            }
+        }
+    }
+    Ok(differences)
+}

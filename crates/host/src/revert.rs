@@ -1,0 +1,105 @@
+//! The way back to the old release. Each part can be repeated, so `resume` completes an interrupted return.
+
+use std::{thread, time::Duration};
+
+use crate::{
+    deploy::{Deployment, READY_SECONDS},
+    docker,
+    error::HostError,
+    files, paths, probe,
+    record::{Outcome, Way},
+    state::write_record,
+};
+
+/// A color that is given up may hang, so it is killed after this time, in seconds.
+const GIVEN_UP_SECONDS: u64 = 15;
+/// Between the last request that nginx sends to a color and its end.
+const AFTER_SWAP: Duration = Duration::from_millis(500);
+
+impl Deployment {
+    /// Returns to the old release. Each part can be repeated, so an interrupted return is completed by `resume`.
+    pub(crate) fn revert(mut self, reason: Option<&str>) -> Result<(), HostError> {
+        if let Some(reason) = reason {
+            println!("returning to the old release: {reason}");
+            self.record.reverting = Some(reason.to_owned());
+            write_record(&self.record)?;
+        }
+        let has_served = self.record.has_served();
+        match (self.record.way, self.record.previous.clone()) {
+            (Way::First, _) | (_, None) => self.revert_first(),
+            (Way::InPlace, Some(previous)) => self.revert_in_place(&previous)?,
+            (Way::Canary | Way::Return, Some(previous)) => self.revert_color(&previous)?,
+        }
+        let outcome = if has_served { Outcome::RolledBack } else { Outcome::Failed };
+        self.finish(outcome)
+    }
+
+    /// There is no release to return to: what was started is removed. Volumes stay.
+    fn revert_first(&mut self) {
+        let compose = self.state.compose(&self.record.id);
+        if let Err(error) = compose.run(&["down", "--timeout", "20"], 120) {
+            println!("warning: {error}");
+        }
+        let installation = &mut self.state.installation;
+        (installation.active, installation.blue, installation.worker) = (None, None, None);
+        installation.current = None;
+    }
+
+    fn revert_color(&mut self, previous: &str) -> Result<(), HostError> {
+        let (new, old) = (self.record.color, self.record.color.other());
+        let slots_before = docker::slots(&[]).unwrap_or_default();
+        if self.record.has_served() || slots_before.contains(new.name()) {
+            self.ensure_old(previous)?;
+            docker::set_slots(old, 10)?;
+            println!("  {old} serves all requests again");
+        }
+        let installation = &mut self.state.installation;
+        installation.active = Some(old);
+        installation.current = Some(previous.to_owned());
+        let worker_follows = installation.worker.as_deref() == Some(self.record.id.as_str());
+        if worker_follows {
+            installation.worker = Some(previous.to_owned());
+        }
+        self.state.write()?;
+        files::link(paths::CURRENT, format!("{}/{previous}", paths::RELEASES))?;
+        if worker_follows {
+            self.state.compose(previous).up(&["worker"], 120)?;
+        }
+        thread::sleep(AFTER_SWAP);
+        docker::remove(&new.services(), GIVEN_UP_SECONDS)?;
+        self.state.installation.set_release(new, None);
+        self.state.write()
+    }
+
+    /// The old color may have died meanwhile, for example with the server.
+    fn ensure_old(&mut self, previous: &str) -> Result<(), HostError> {
+        let old = self.record.color.other();
+        if probe::is_color_ready(old) {
+            return Ok(());
+        }
+        let record = files::read_record(previous)?
+            .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
+        self.state.installation.set_release(old, Some(previous.to_owned()));
+        self.state.write()?;
+        let services = old.services();
+        let names = services.each_ref().map(String::as_str);
+        self.state.compose(previous).up(&names, 120)?;
+        probe::wait_ready(&names, &record.release, READY_SECONDS)
+    }
+
+    fn revert_in_place(&mut self, previous: &str) -> Result<(), HostError> {
+        let color = self.record.color;
+        let record = files::read_record(previous)?
+            .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
+        let installation = &mut self.state.installation;
+        installation.set_release(color, Some(previous.to_owned()));
+        installation.worker = Some(previous.to_owned());
+        installation.current = Some(previous.to_owned());
+        self.state.write()?;
+        let services = color.services();
+        let names = services.each_ref().map(String::as_str);
+        let compose = self.state.compose(previous);
+        compose.up(&[names[0], names[1], "worker"], 180)?;
+        probe::wait_ready(&names, &record.release, READY_SECONDS)
+    }
+}

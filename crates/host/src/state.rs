@@ -1,0 +1,78 @@
+//! The files of the installation, and the records that they name.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::{
+    config::HostConfig,
+    docker::Compose,
+    error::HostError,
+    files,
+    installation::{Installation, compose_variables},
+    metrics, paths,
+    record::{Images, Record},
+};
+
+/// Everything that a verb reads.
+pub struct State {
+    /// Settings of the server.
+    pub config: HostConfig,
+    /// The releases that run.
+    pub installation: Installation,
+}
+
+impl State {
+    /// Reads both files.
+    pub fn read() -> Result<Self, HostError> {
+        let installation = files::read_json(format!("{}/installation.json", paths::STATE))?;
+        Ok(Self { config: HostConfig::read()?, installation: installation.unwrap_or_default() })
+    }
+
+    /// Writes the installation, and the variables that Compose derives from it.
+    pub fn write(&self) -> Result<(), HostError> {
+        files::write_json(format!("{}/installation.json", paths::STATE), &self.installation)?;
+        let installation = &self.installation;
+        let named = [&installation.blue, &installation.green, &installation.worker];
+        let mut records: Vec<(String, Images)> = Vec::new();
+        for id in named.into_iter().flatten() {
+            if let Some(record) = files::read_record(id)? {
+                records.push((id.clone(), record.images));
+            }
+        }
+        let text = compose_variables(installation, &self.config, |id| {
+            records.iter().find(|(name, _)| name == id).map(|(_, images)| images)
+        });
+        files::write(format!("{}/compose.env", paths::STATE), &text)
+    }
+
+    /// The deployment that has not ended.
+    pub fn open(&self) -> Result<Option<Record>, HostError> {
+        let Some(id) = &self.installation.open else { return Ok(None) };
+        Ok(files::read_record(id)?.filter(|record| record.outcome.is_none()))
+    }
+
+    /// The record of the release that serves.
+    pub fn current(&self) -> Result<Option<Record>, HostError> {
+        let Some(id) = &self.installation.current else { return Ok(None) };
+        files::read_record(id)
+    }
+
+    /// Compose with the files of a release.
+    pub fn compose(&self, id: &str) -> Compose {
+        Compose::of_release(id, &self.config)
+    }
+}
+
+/// Writes a record, and the metrics that derive from it.
+pub fn write_record(record: &Record) -> Result<(), HostError> {
+    files::write_json(files::record_path(&record.id), record)?;
+    // Metrics must not end a deployment.
+    if let Err(error) = metrics::write_deployment(record) {
+        println!("warning: {error}");
+    }
+    Ok(())
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}

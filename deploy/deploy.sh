@@ -1,0 +1,305 @@
+#!/usr/bin/env bash
+# Sets up a server for Linnet, and deploys releases on it, from any machine with ssh. docs/DEPLOY.md is the guide.
+#
+#   deploy.sh init root@HOST --domain NAME --email ADDRESS [--dry-run]    prepares a fresh Debian 13 server
+#       --operator-keys FILE   public keys that may log in as `linnet` (default: those that root accepts now)
+#       --deploy-key FILE      public key of the pipeline, restricted to linnet-host
+#       --registry PREFIX  --tls off  --profiles monitoring  --dns-later
+#   deploy.sh cloud-init --domain NAME --email ADDRESS --operator-keys FILE […]    prints a file that does the same
+#   deploy.sh check HOST           what differs on the server from what was prepared and deployed
+#   deploy.sh release HOST [--in-place] [--image-digest NAME=sha256:…]…
+#       sends the local images linnet/gateway, linnet/shortener, linnet/bundle and, for TLS, linnet/acme
+#       (LINNET_…_IMAGE), or lets the server pull the digests of gateway, shortener, bundle and acme
+#   deploy.sh status|follow HOST   what runs, and what ends an interrupted deployment
+#   deploy.sh resume HOST          continues an interrupted deployment
+#   deploy.sh rollback HOST        returns to the release before, within seconds while its color is warm
+#   deploy.sh apply HOST           applies changed settings, and new images of nginx and the stores; interrupts them
+#   deploy.sh backup HOST          takes a backup now
+#
+# HOST is a name or an address, with USER@ before it and :PORT behind it if needed. The default user is `linnet`.
+#
+#   LINNET_KNOWN_HOSTS   host keys of servers (~/.config/linnet/known_hosts). Only `init` adds one.
+#   LINNET_SSH_KEY       private key, instead of ssh's defaults
+#
+# - A deployment runs on the server. If this machine loses its connection, it continues; `status` shows it.
+# - A fault is one sentence with the way out, and leaves the service as it was.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+EX_USAGE=64 EX_UNAVAILABLE=69
+say() { printf '%s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
+usage() { sed -n '2,/^set -euo/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//' >&2; exit "$EX_USAGE"; }
+
+known_hosts=${LINNET_KNOWN_HOSTS:-${XDG_CONFIG_HOME:-$HOME/.config}/linnet/known_hosts}
+work=$(mktemp -d "${TMPDIR:-/tmp}/linnet-deploy.XXXXXX")
+finish() {
+  # Ends the shared connection.
+  if [[ -S $work/ssh ]]; then ssh -o ControlPath="$work/ssh" -O exit "$host" 2>/dev/null || true; fi
+  rm -rf -- "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+# --- Connection -------------------------------------------------------------------------------------------------------
+# target TEXT: sets user, host, port.
+target() {
+  [[ ${1:-} =~ ^(([a-z_][a-z0-9_-]*)@)?([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\])(:([0-9]{1,5}))?$ ]] \
+    || die "'${1:-}' is not a server; write HOST, USER@HOST or USER@HOST:PORT" "$EX_USAGE"
+  user=${BASH_REMATCH[2]:-linnet} host=${BASH_REMATCH[3]} port=${BASH_REMATCH[5]:-22}
+  host=${host#[} host=${host%]}
+  host_keys=yes
+}
+
+# remote COMMAND: runs it on the server over one shared connection; `fresh=yes` opens a separate one.
+remote() {
+  local -a options=(-o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=10 -o ServerAliveCountMax=3
+    -o UserKnownHostsFile="$known_hosts" -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking="$host_keys" -o LogLevel=ERROR -p "$port")
+  if [[ -n ${LINNET_SSH_KEY:-} ]]; then options+=(-i "$LINNET_SSH_KEY" -o IdentitiesOnly=yes); fi
+  if [[ ${fresh:-} == yes ]]; then options+=(-o ControlPath=none)
+  else options+=(-o ControlMaster=auto -o ControlPath="$work/ssh" -o ControlPersist=60); fi
+  # shellcheck disable=SC2029 # a command of this script, with checked values
+  ssh "${options[@]}" "$user@$host" "$1"
+}
+
+# As root: `linnet` uses sudo.
+as_root() { if [[ $user == root ]]; then remote "$1"; else remote "sudo -n $1"; fi; }
+
+# Explains a connection that failed; `$work/ssh-error` has ssh's message.
+explain() {
+  local text; text=$(<"$work/ssh-error")
+  case $text in
+    *'HOST IDENTIFICATION HAS CHANGED'*|*'Host key verification failed'*)
+      if ssh-keygen -F "$([[ $port == 22 ]] && echo "$host" || echo "[$host]:$port")" -f "$known_hosts" >/dev/null 2>&1; then
+        die "the host key of $host is not the one in $known_hosts; if you reinstalled the server, remove its line there, otherwise do not connect" "$EX_UNAVAILABLE"
+      fi
+      die "the host key of $host is not known; run \`deploy.sh init\` from this machine, or add the key to $known_hosts" "$EX_UNAVAILABLE" ;;
+    *'Permission denied'*) die "$host accepts no key of yours for the user $user; name the key with LINNET_SSH_KEY, or another user" "$EX_UNAVAILABLE" ;;
+    *'Could not resolve'*) die "the name $host has no address; check its spelling" "$EX_UNAVAILABLE" ;;
+    *) die "$host cannot be reached over SSH on port $port (${text:-no answer}); check the address and the provider's firewall" "$EX_UNAVAILABLE" ;;
+  esac
+}
+
+connect() {
+  type -P ssh >/dev/null || die "ssh not found; install the OpenSSH client" "$EX_UNAVAILABLE"
+  mkdir -p "$(dirname "$known_hosts")"
+  remote true 2> "$work/ssh-error" || explain
+  if [[ $user != root ]] && ! remote 'sudo -n true' 2>/dev/null; then
+    die "the user $user may not use sudo without a password on $host; use another user, or root for \`init\`" "$EX_UNAVAILABLE"
+  fi
+}
+
+# --- init ---------------------------------------------------------------------------------------------------------------
+# Sets options from the arguments: domain, email, files; and passed, what init.sh gets.
+read_options() {
+  domain='' email='' operator_keys='' deploy_key='' dns_later='' dry_run=''
+  passed=()
+  while (( $# )); do
+    case $1 in
+      --dns-later) dns_later=yes; shift; continue ;;
+      --dry-run) dry_run=yes; shift; continue ;;
+    esac
+    (( $# >= 2 )) || die "the option $1 needs a value" "$EX_USAGE"
+    case $1 in
+      --domain) domain=$2; passed+=(--domain "$2") ;;
+      --email) email=$2; passed+=(--email "$2") ;;
+      --operator-keys) operator_keys=$2 ;;
+      --deploy-key) deploy_key=$2 ;;
+      --registry|--tls|--profiles) passed+=("$1" "$2") ;;
+      *) die "unknown option $1; \`deploy.sh help\` lists them" "$EX_USAGE" ;;
+    esac
+    shift 2
+  done
+  [[ -n $domain && -n $email ]] || die "init needs --domain and --email" "$EX_USAGE"
+  local option
+  for option in "${passed[@]}"; do
+    [[ $option =~ ^[A-Za-z0-9@.,:/_+-]+$ ]] || die "the value '$option' has characters that no option may have" "$EX_USAGE"
+  done
+  local file
+  for file in "$operator_keys" "$deploy_key"; do
+    [[ -z $file || -r $file ]] || die "cannot read the public key $file" "$EX_USAGE"
+  done
+}
+
+check_dns() {
+  local address; local -a ours wanted
+  mapfile -t ours < <(getent ahosts "$domain" | awk '{print $1}' | sort -u)
+  mapfile -t wanted < <(getent ahosts "$host" | awk '{print $1}' | sort -u)
+  (( ${#ours[@]} )) || die "$domain has no address in DNS; check its spelling, add an A record with ${wanted[0]:-$host}, or pass --dns-later" "$EX_UNAVAILABLE"
+  for address in "${ours[@]}"; do
+    [[ " ${wanted[*]} " == *" $address "* ]] \
+      || die "$domain leads to $address, and the server is ${wanted[*]:-$host}; correct its A record before a certificate is ordered, or pass --dns-later" "$EX_UNAVAILABLE"
+  done
+}
+
+init() {
+  target "${1:-}"; shift
+  read_options "$@"
+  [[ -n $dns_later ]] || check_dns
+  # A first connection notes the key; later ones must have it. The provider's console shows the same fingerprint.
+  host_keys=accept-new
+  mkdir -p "$(dirname "$known_hosts")"
+  local known; known=$([[ $port == 22 ]] && echo "$host" || echo "[$host]:$port")
+  local is_new=''; ssh-keygen -F "$known" -f "$known_hosts" >/dev/null 2>&1 || is_new=yes
+  if ! remote true 2> "$work/ssh-error"; then
+    # A prepared server accepts root no more.
+    if grep -q 'Permission denied' "$work/ssh-error" && [[ $user == root ]]; then user=linnet; fi
+  fi
+  connect
+  if [[ -n $is_new ]]; then
+    say "noted the host key of $host: $(ssh-keygen -lF "$known" -f "$known_hosts" | tail -n 1)"
+  fi
+  host_keys=yes
+  if remote 'type cloud-init' >/dev/null 2>&1; then as_root 'cloud-init status --wait' >/dev/null 2>&1 || true; fi
+
+  local folder
+  folder=$(as_root 'mktemp -d /run/linnet-init.XXXXXX') || die "cannot write to /run on $host"
+  send() { as_root "sh -c 'cat > $folder/$1'" < "$2"; }
+  send init.sh "$here/host/init.sh"
+  if [[ -n $operator_keys ]]; then
+    send operator.pub "$operator_keys"
+  else
+    as_root "sh -c 'cat /home/linnet/.ssh/authorized_keys 2>/dev/null || cat /root/.ssh/authorized_keys'" > "$work/keys" || die "root on $host has no authorized keys; pass --operator-keys FILE" "$EX_USAGE"
+    send operator.pub "$work/keys"
+  fi
+  local -a options=("${passed[@]}" --operator-keys "$folder/operator.pub" --undo-ssh 120)
+  if [[ -n $deploy_key ]]; then send deploy.pub "$deploy_key"; options+=(--deploy-key "$folder/deploy.pub"); fi
+  if [[ -n $dry_run ]]; then options+=(--dry-run); fi
+  local status=0
+  # The options contain no character that a shell interprets.
+  as_root "bash $folder/init.sh ${options[*]}" || status=$?
+  as_root "rm -rf $folder" || true
+  (( status == 0 )) || exit "$status"
+  [[ -z $dry_run ]] || return 0
+  confirm_login
+}
+
+# A new session must work before the old one ends. Without this confirmation sshd's old configuration returns.
+confirm_login() {
+  as_root 'systemctl is-active --quiet linnet-ssh-undo.timer' || return 0
+  if user=linnet fresh=yes remote 'sudo -n systemctl stop linnet-ssh-undo.timer' 2> "$work/ssh-error"; then
+    say "logging in as linnet works; root and passwords are no longer accepted"
+    return 0
+  fi
+  as_root "sh -c 'rm -f /etc/ssh/sshd_config.d/10-linnet.conf && systemctl reload ssh && systemctl stop linnet-ssh-undo.timer'" || true
+  die "a new session as linnet was refused ($(<"$work/ssh-error")), so sshd is as before; check the key in --operator-keys and run init again"
+}
+
+cloud_init() {
+  read_options "$@"
+  [[ -n $operator_keys ]] || die "cloud-init needs --operator-keys" "$EX_USAGE"
+  local -a options=("${passed[@]}" --operator-keys /run/linnet-operator.pub)
+  encoded() { printf '  - path: %s\n    permissions: "%s"\n    encoding: b64\n    content: %s\n' "$1" "$2" "$(base64 -w0 < "$3")"; }
+  printf '#cloud-config\n# Prepares a Debian 13 server for Linnet: the same script as deploy.sh init.\nwrite_files:\n'
+  encoded /usr/local/sbin/linnet-init 0755 "$here/host/init.sh"
+  encoded /run/linnet-operator.pub 0644 "$operator_keys"
+  if [[ -n $deploy_key ]]; then
+    encoded /run/linnet-deploy.pub 0644 "$deploy_key"
+    options+=(--deploy-key /run/linnet-deploy.pub)
+  fi
+  printf 'runcmd:\n  - [bash, /usr/local/sbin/linnet-init, %s]\n' "$(IFS=,; printf '%s' "${options[*]}" | sed 's/[^,]*/"&"/g; s/,/, /g')"
+}
+
+# --- release ------------------------------------------------------------------------------------------------------------
+is_digest() { [[ $1 =~ ^sha256:[0-9a-f]{64}$ ]]; }
+
+# host_program ARGUMENTS: runs linnet-host on the server and explains a lost connection.
+host_program() {
+  local status=0
+  as_root "/usr/local/sbin/linnet-host $1" || status=$?
+  if (( status == 255 )); then
+    die "the connection to $host was lost; a deployment continues on the server: \`deploy.sh status $host\`" "$EX_UNAVAILABLE"
+  fi
+  return "$status"
+}
+
+need_host_program() {
+  as_root 'test -x /usr/local/sbin/linnet-host' || die "no release is on $host yet; run \`deploy.sh release $host\` first" "$EX_UNAVAILABLE"
+}
+
+# Copies the server's program out of a bundle, which the server has.
+install_program() {
+  as_root "sh -c 'set -e; c=\$(docker create $1 none); trap \"docker rm \$c >/dev/null\" EXIT; docker cp \$c:/bundle/linnet-host /usr/local/sbin/linnet-host.new >/dev/null; chmod 755 /usr/local/sbin/linnet-host.new; mv -f /usr/local/sbin/linnet-host.new /usr/local/sbin/linnet-host'" \
+    || die "the bundle $1 has no program for the server; build it with \`docker build --target bundle\`"
+}
+
+# send_images: sends the local images of `names` that the server lacks, and sets `words` to their ids there. An id depends on how an engine
+# stores images, so the server is asked for its own.
+send_images() {
+  local name image id tag packer=cat
+  local -a missing=() tags=()
+  words=() bundle=''
+  if type -P zstd >/dev/null; then packer='zstd -q -T0 -3'; elif type -P gzip >/dev/null; then packer='gzip -1'; fi
+  for name in "${names[@]}"; do
+    local variable=LINNET_${name^^}_IMAGE
+    image=${!variable:-linnet/$name:development}
+    id=$(docker image inspect --format '{{.Id}}' "$image" 2>/dev/null) || die "there is no local image $image; build it, or name another with $variable" "$EX_UNAVAILABLE"
+    tag=linnet-transfer/$name:${id:7:32}
+    docker tag "$image" "$tag"
+    tags+=("$tag")
+    as_root "docker image inspect --format ok $tag" >/dev/null 2>&1 || missing+=("$tag")
+  done
+  if (( ${#missing[@]} )); then
+    say "sending ${#missing[@]} images"
+    # shellcheck disable=SC2086 # a program with its options
+    docker save "${missing[@]}" | $packer | as_root 'docker load --quiet' > "$work/load" 2>&1 \
+      || die "the server did not accept the images ($(tail -n 1 "$work/load")); check its disk with \`ssh $user@$host df -h\`"
+  fi
+  for tag in "${tags[@]}"; do
+    name=${tag#linnet-transfer/} name=${name%%:*}
+    id=$(as_root "docker image inspect --format '{{.Id}}' $tag")
+    words+=("$name=$id")
+    if [[ $name == bundle ]]; then bundle=$id; fi
+  done
+  # The local tags served the transfer.
+  docker rmi "${tags[@]}" >/dev/null 2>&1 || true
+}
+
+release() {
+  target "${1:-}"; shift
+  local in_place='' name value
+  local -A digests=()
+  while (( $# )); do
+    case $1 in
+      --in-place) in_place=--in-place; shift ;;
+      --image-digest)
+        name=${2:-}; value=${name#*=} name=${name%%=*}
+        if ! [[ $name =~ ^(gateway|shortener|bundle|acme)$ ]] || ! is_digest "$value"; then
+          die "--image-digest must be gateway=, shortener=, bundle= or acme=, and sha256: with 64 hexadecimal digits: ${2:-}" "$EX_USAGE"
+        fi
+        digests[$name]=$value; shift 2 ;;
+      *) die "unknown option $1; \`deploy.sh help\` lists them" "$EX_USAGE" ;;
+    esac
+  done
+  local words=() bundle=''
+  for name in "${!digests[@]}"; do words+=("$name=${digests[$name]}"); done
+  [[ ${#words[@]} == 0 || (-n ${digests[gateway]:-} && -n ${digests[shortener]:-} && -n ${digests[bundle]:-}) ]] || die "--image-digest is needed for gateway, shortener and bundle" "$EX_USAGE"
+  connect
+  as_root 'test -e /etc/linnet/host.json' || die "$host is not prepared; run \`deploy.sh init root@$host\` first" "$EX_UNAVAILABLE"
+  if (( ${#digests[@]} )); then
+    if ! as_root 'test -x /usr/local/sbin/linnet-host'; then
+      local registry
+      registry=$(remote "sed -nE 's/.*\"registry\": \"([^\"]+)\".*/\\1/p' /etc/linnet/host.json")
+      as_root "docker pull -q $registry/bundle@${digests[bundle]}" >/dev/null || die "$host cannot pull $registry/bundle@${digests[bundle]}; check the digest and the registry" "$EX_UNAVAILABLE"
+      install_program "$registry/bundle@${digests[bundle]}"
+    fi
+    host_program "deploy $in_place ${words[*]}"
+  else
+    type -P docker >/dev/null || die "docker not found on this machine; pass --image-digest, or install Docker" "$EX_UNAVAILABLE"
+    local -a names=(gateway shortener bundle)
+    if remote "grep -q '\"tls\": true' /etc/linnet/host.json"; then names+=(acme); fi
+    send_images
+    as_root 'test -x /usr/local/sbin/linnet-host' || install_program "$bundle"
+    host_program "deploy --loaded $in_place ${words[*]}"
+  fi
+}
+
+case ${1:-help} in
+  init) shift; init "$@" ;;
+  cloud-init) shift; host='' ; cloud_init "$@" ;;
+  release) shift; release "$@" ;;
+  check|status|follow|resume|rollback|apply|backup)
+    verb=$1; (( $# == 2 )) || usage
+    target "$2"; connect; need_host_program; host_program "$verb" ;;
+  *) usage ;;
+esac

@@ -1,0 +1,398 @@
+#!/usr/bin/env bash
+# Prepares a fresh Debian 13 server for Linnet, or compares a prepared one. `deploy/deploy.sh init` sends it over SSH, and
+# the cloud-init file of `deploy/deploy.sh cloud-init` contains it. On the server it is /usr/local/sbin/linnet-init.
+#
+#   init.sh --domain NAME --email ADDRESS --operator-keys FILE [OPTIONS]    prepares the server
+#   init.sh --check                                                         prints what differs, changes nothing
+#   init.sh --dry-run …                                                     prints what it would do
+#
+#   --deploy-key FILE     public key of the deployment pipeline, which may only call linnet-host
+#   --registry PREFIX     prefix of the images (ghcr.io/linnet-url/linnet)
+#   --tls off             a proxy in front terminates TLS
+#   --profiles A,B        profiles of Compose, such as monitoring
+#   --keep-ssh            does not change sshd
+#   --undo-ssh SECONDS    sshd's old configuration returns after this time, unless linnet-ssh-undo.timer is stopped before
+#
+# - Each action is printed before it is done. A second run with the same options changes nothing and prints "nothing changed".
+# - Nothing is changed before all checks of the server have passed.
+# - A server with another distribution, too little memory or taken ports is left as it is.
+set -euo pipefail
+
+die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
+
+mode=apply keep_ssh='' undo_ssh=''
+domain='' email='' operator_keys='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles=''
+saved=/etc/linnet/init.env
+while (( $# )); do
+  case $1 in
+    --check|--dry-run) mode=${1#--}; shift; continue ;;
+    --keep-ssh) keep_ssh=yes; shift; continue ;;
+  esac
+  (( $# >= 2 )) || die "the option $1 needs a value" 64
+  case $1 in
+    --domain) domain=$2 ;;
+    --email) email=$2 ;;
+    --operator-keys) operator_keys=$(<"$2") ;;
+    --deploy-key) deploy_key=$(<"$2") ;;
+    --registry) registry=$2 ;;
+    --tls) tls=$2 ;;
+    --profiles) profiles=$2 ;;
+    --undo-ssh) undo_ssh=$2 ;;
+    *) die "unknown option $1" 64 ;;
+  esac
+  shift 2
+done
+[[ $(id -u) -eq 0 ]] || die "this needs root; the user needs sudo without a password for this step"
+if [[ $mode == check ]]; then
+  [[ -r $saved ]] || die "this server is not prepared; run \`deploy.sh init\` first" 69
+  # shellcheck source=/dev/null
+  source "$saved"
+elif [[ -r $saved ]]; then
+  # Options that are not given keep their values. Each is a plain word or a list of keys, quoted by this script.
+  was=$(bash -c 'source "$0"; printf "%s\n" "$deploy_key"' "$saved")
+  deploy_key=${deploy_key:-$was}
+fi
+
+# --- Checks: nothing has been changed yet ------------------------------------------------------------------------------
+name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
+[[ $domain =~ ^($name\.)+[a-z]{2,63}$ ]] || die "the domain '$domain' is not a name such as go.example.com; check its spelling" 64
+[[ $email =~ ^[^@[:space:]\"\\]+@($name\.)+[a-z]{2,63}$ ]] || die "the e-mail address '$email' is not valid" 64
+[[ $registry =~ ^[a-z0-9./:_-]+$ ]] || die "the registry '$registry' is not a prefix such as ghcr.io/you/linnet" 64
+[[ $tls == on || $tls == off ]] || die "--tls must be on or off: $tls" 64
+[[ $profiles =~ ^([a-z]+(,[a-z]+)*)?$ ]] || die "--profiles must be words, separated by commas: $profiles" 64
+key_pattern='^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh.com) [A-Za-z0-9+/=]+( .*)?$'
+operator_keys=$(grep -E "$key_pattern" <<< "$operator_keys" || true)
+[[ -n $operator_keys ]] || die "there is no public key for the operator; without one no user could log in afterwards" 64
+if [[ -n $deploy_key ]]; then
+  [[ $(wc -l <<< "$deploy_key") -eq 1 && $deploy_key =~ $key_pattern ]] || die "the key of the pipeline must be one public key" 64
+fi
+
+os_id='' os_version=''
+if [[ -r /etc/os-release ]]; then
+  os_id=$(. /etc/os-release; printf '%s' "${ID:-}")
+  os_version=$(. /etc/os-release; printf '%s' "${VERSION_ID:-}")
+fi
+[[ $os_id == debian && $os_version == 13 ]] || die "this server runs ${os_id:-an unknown system} $os_version; reinstall it with Debian 13" 69
+machine=$(uname -m)
+case $machine in
+  x86_64|aarch64) ;;
+  *) die "this server's processor is $machine; Linnet's images are for x86_64 and aarch64" 69 ;;
+esac
+memory_mib=$(( $(awk '/^MemTotal:/ {print $2}' /proc/meminfo) / 1024 ))
+(( memory_mib >= 1700 )) || die "this server has $memory_mib MiB of memory; Linnet needs 2 GB" 69
+disk_mib=$(df --output=avail --block-size=1M / | tail -n 1)
+if [[ ! -e $saved ]] && (( disk_mib < 6000 )); then die "this server has $disk_mib MiB of free disk; Linnet needs 6 GB" 69; fi
+# Docker forwards its ports without a listening process, so any listener is another program.
+if [[ $mode != check ]]; then
+  for port in 80 443; do
+    listener=$(ss -Hltnp "sport = :$port" 2>/dev/null | sed -nE 's/.*users:\(\("([^"]+)".*/\1/p' | head -n 1)
+    case $listener in ''|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener" 69 ;; esac
+  done
+fi
+
+# --- How changes are made ---------------------------------------------------------------------------------------------
+changes=0
+# change TEXT: announces a change; fails if it is only to be announced.
+change() {
+  changes=$((changes + 1))
+  case $mode in
+    apply)   printf '  %s\n' "$1" ;;
+    dry-run) printf '  would: %s\n' "$1"; return 1 ;;
+    check)   printf '%s\n' "not as prepared: $1"; return 1 ;;
+  esac
+}
+
+# put FILE MODE: writes the standard input to the file. `written` is yes if that changed it.
+put() {
+  local file=$1 wanted_mode=$2 content
+  content=$(cat; printf x); content=${content%x}
+  written=''
+  if [[ -f $file && $(cat "$file"; printf x) == "${content}x" && $(stat -c '%a %U' "$file") == "$wanted_mode root" ]]; then return 0; fi
+  change "write $file" || return 0
+  mkdir -p "$(dirname "$file")"
+  printf '%s' "$content" > "$file.new"
+  chmod "$wanted_mode" "$file.new"; chown root:root "$file.new"
+  mv -f "$file.new" "$file"
+  written=yes
+}
+
+# folder PATH MODE OWNER
+folder() {
+  [[ -d $1 && $(stat -c '%a %U:%G' "$1") == "$2 $3" ]] && return 0
+  change "create $1 (mode $2, $3)" || return 0
+  mkdir -p "$1"; chmod "$2" "$1"; chown "$3" "$1"
+}
+
+installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == 'install ok installed' ]]; }
+
+packages() {
+  local package; local -a missing=()
+  for package in "$@"; do installed "$package" || missing+=("$package"); done
+  (( ${#missing[@]} )) || return 0
+  change "install ${missing[*]}" || return 0
+  local -a apt=(apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -qq)
+  DEBIAN_FRONTEND=noninteractive "${apt[@]}" update >&2 || die "Debian's packages cannot be fetched; check the server's network and /etc/apt" 69
+  DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}" > /var/log/linnet-init-apt.log 2>&1 \
+    || die "installing ${missing[*]} failed; see /var/log/linnet-init-apt.log on the server" 69
+}
+
+# enabled UNIT: enables and starts it.
+enabled() {
+  systemctl is-enabled --quiet "$1" 2>/dev/null && systemctl is-active --quiet "$1" && return 0
+  change "enable $1" || return 0
+  systemctl enable --quiet --now "$1"
+}
+
+user() {
+  id -u "$1" >/dev/null 2>&1 && return 0
+  change "create the user $1" || return 0
+  # `*` is no password, and unlike a locked account it can use keys with any configuration of PAM.
+  useradd --create-home --shell /bin/bash --password '*' "$1"
+}
+
+# keys USER: writes the standard input as the user's authorized keys.
+keys() {
+  local home file
+  file=/home/$1/.ssh/authorized_keys
+  home=/home/$1/.ssh
+  [[ -d $home ]] || { change "create $home" && install -d -m 700 -o "$1" -g "$1" "$home"; } || true
+  local content; content=$(cat)
+  [[ -f $file && $(<"$file") == "$content" && $(stat -c '%a %U' "$file") == "600 $1" ]] && return 0
+  change "write $file" || return 0
+  printf '%s\n' "$content" > "$file.new"
+  chmod 600 "$file.new"; chown "$1:$1" "$file.new"; mv -f "$file.new" "$file"
+}
+
+[[ $mode == check ]] || printf 'preparing this server for %s\n' "$domain"
+
+# --- Folders and settings ---------------------------------------------------------------------------------------------
+folder /etc/linnet 755 root:root
+folder /etc/linnet/secrets 700 root:root
+folder /opt/linnet 755 root:root
+folder /opt/linnet/releases 755 root:root
+folder /var/lib/linnet 755 root:root
+folder /var/lib/linnet/releases 755 root:root
+folder /var/lib/linnet/state 755 root:root
+folder /var/lib/linnet/metrics 755 root:root
+if [[ ! -e /etc/linnet/linnet.env ]]; then
+  put /etc/linnet/linnet.env 644 <<< '# Settings of Linnet, one LINNET__SECTION__KEY=value a line. "deploy.sh apply" applies them.'
+fi
+profile_list=''
+if [[ -n $profiles ]]; then profile_list=\"${profiles//,/\", \"}\"; fi
+# Timings and reserves that the operator has added are kept.
+if [[ ! -e /etc/linnet/host.json ]] || ! grep -q "\"domain\": \"$domain\"" /etc/linnet/host.json; then
+  put /etc/linnet/host.json 644 <<JSON
+{
+  "domain": "$domain",
+  "email": "$email",
+  "registry": "$registry",
+  "tls": $([[ $tls == on ]] && echo true || echo false),
+  "profiles": [$profile_list]
+}
+JSON
+fi
+# The copy for later comparisons.
+if [[ $mode != check ]]; then put /usr/local/sbin/linnet-init 755 < "${BASH_SOURCE[0]}"; fi
+put "$saved" 600 <<ENV
+domain=$domain
+email=$email
+registry=$registry
+tls=$tls
+profiles=$profiles
+operator_keys=$(printf '%q' "$operator_keys")
+deploy_key=$(printf '%q' "$deploy_key")
+keep_ssh=$keep_ssh
+ENV
+
+# --- Kernel, journal, updates -----------------------------------------------------------------------------------------
+# A container that stands for a server shares the kernel of its host, whose settings must stay.
+in_container=''
+if systemd-detect-virt --quiet --container; then in_container=yes; fi
+if [[ -z $in_container ]]; then
+  put /etc/sysctl.d/60-linnet.conf 644 <<'CONF'
+# Redis forks to rewrite its file, which must not fail for memory that it will not use.
+vm.overcommit_memory = 1
+# Swap is compressed memory: use it early, page by page.
+vm.swappiness = 100
+vm.page-cluster = 0
+# A kernel that has crashed restarts.
+kernel.panic = 10
+CONF
+  if [[ -n $written ]]; then sysctl -q -p /etc/sysctl.d/60-linnet.conf; fi
+fi
+put /etc/systemd/journald.conf.d/60-linnet.conf 644 <<'CONF'
+[Journal]
+SystemMaxUse=200M
+MaxRetentionSec=90day
+CONF
+if [[ -n $written ]]; then systemctl try-restart systemd-journald; fi
+put /etc/apt/apt.conf.d/60-linnet 644 <<'CONF'
+APT::Periodic::Update-Package-Lists "1";
+APT::Periodic::Unattended-Upgrade "1";
+Unattended-Upgrade::Automatic-Reboot "true";
+Unattended-Upgrade::Automatic-Reboot-Time "03:30";
+// With live-restore, containers survive a new Docker, but only within a minor version.
+Unattended-Upgrade::Package-Blacklist { "docker.io"; "containerd"; "runc"; };
+CONF
+packages unattended-upgrades systemd-timesyncd iptables
+# One second of clock error matters to expiries and certificates.
+if [[ -z $in_container ]]; then enabled systemd-timesyncd; fi
+
+# Compressed swap where the kernel has it, otherwise a file.
+if [[ -z $in_container ]] && [[ -z $(swapon --noheadings --show=NAME 2>/dev/null) || -e /etc/systemd/zram-generator.conf ]]; then
+  if modprobe --quiet zram 2>/dev/null; then
+    put /etc/systemd/zram-generator.conf 644 <<'CONF'
+[zram0]
+zram-size = ram / 2
+compression-algorithm = zstd
+CONF
+    packages systemd-zram-generator
+    if [[ -n $written ]]; then systemctl daemon-reload; systemctl start systemd-zram-setup@zram0.service; fi
+  elif [[ ! -e /var/lib/linnet/swap && ! -e /var/lib/linnet/no-swap ]]; then
+    if change "create a swap file of 1 GB"; then
+      fallocate -l 1G /var/lib/linnet/swap && chmod 600 /var/lib/linnet/swap && mkswap -q /var/lib/linnet/swap
+      if swapon /var/lib/linnet/swap 2>/dev/null; then
+        grep -q '^/var/lib/linnet/swap ' /etc/fstab || printf '/var/lib/linnet/swap none swap sw 0 0\n' >> /etc/fstab
+      else
+        rm -f /var/lib/linnet/swap; touch /var/lib/linnet/no-swap
+        printf '  note: this server cannot use swap\n'
+      fi
+    fi
+  fi
+fi
+
+# --- Docker -----------------------------------------------------------------------------------------------------------
+# Before the packages, so that Docker starts with it.
+put /etc/docker/daemon.json 644 <<'JSON'
+{
+  "live-restore": true,
+  "userland-proxy": false,
+  "log-driver": "local",
+  "log-opts": {"max-size": "10m", "max-file": "3"},
+  "no-new-privileges": true,
+  "default-address-pools": [{"base": "10.201.0.0/16", "size": 24}],
+  "max-concurrent-downloads": 2
+}
+JSON
+daemon_written=$written
+if installed docker.io && [[ -n $daemon_written ]]; then systemctl restart docker; fi
+packages docker.io docker-cli docker-compose
+enabled docker
+
+# Docker's published ports bypass other firewalls. This chain is asked first for each connection to a container.
+put /usr/local/sbin/linnet-firewall 755 <<'SCRIPT'
+#!/bin/sh
+# Refuses connections from outside to containers, except to ports 80 and 443 of this server.
+set -eu
+outer=$(ip -o route get 192.0.2.1 | sed -n 's/.* dev \([^ ]*\).*/\1/p')
+[ -n "$outer" ] || { echo "no interface leads outside" >&2; exit 1; }
+rules() {
+  cat <<RULES
+*filter
+:DOCKER-USER - [0:0]
+-A DOCKER-USER -i $outer -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
+-A DOCKER-USER -i $outer -p tcp -m conntrack --ctstate NEW --ctorigdstport 80 -j RETURN
+-A DOCKER-USER -i $outer -p tcp -m conntrack --ctstate NEW --ctorigdstport 443 -j RETURN
+-A DOCKER-USER -i $outer -j DROP
+-A DOCKER-USER -j RETURN
+COMMIT
+RULES
+}
+# One commit replaces the whole chain.
+rules | iptables-restore --noflush
+if ip6tables -n -L DOCKER-USER >/dev/null 2>&1; then rules | ip6tables-restore --noflush; fi
+SCRIPT
+firewall_written=$written
+put /etc/systemd/system/linnet-firewall.service 644 <<'UNIT'
+[Unit]
+Description=Linnet: connections from outside reach only ports 80 and 443 of containers
+After=docker.service
+PartOf=docker.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/sbin/linnet-firewall
+
+[Install]
+WantedBy=docker.service
+UNIT
+if [[ -n $written$firewall_written ]]; then systemctl daemon-reload; systemctl try-restart linnet-firewall; fi
+enabled linnet-firewall
+if [[ $mode == check ]] && ! iptables -S DOCKER-USER 2>/dev/null | grep -q -- '-j DROP'; then
+  change "restart linnet-firewall, whose rules are gone" || true
+fi
+
+# --- Daily comparison ---------------------------------------------------------------------------------------------------
+put /etc/systemd/system/linnet-check.service 644 <<'UNIT'
+[Unit]
+Description=Linnet: compares the server with what was deployed
+ConditionPathExists=/usr/local/sbin/linnet-host
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/linnet-host check
+# A difference is reported by the metric, not by a failed unit.
+SuccessExitStatus=69
+UNIT
+put /etc/systemd/system/linnet-check.timer 644 <<'UNIT'
+[Unit]
+Description=Linnet: compares the server with what was deployed
+
+[Timer]
+OnCalendar=hourly
+RandomizedDelaySec=10min
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+UNIT
+enabled linnet-check.timer
+
+# --- Users ------------------------------------------------------------------------------------------------------------
+packages sudo
+user linnet
+user deploy
+keys linnet <<< "$operator_keys"
+if [[ -n $deploy_key ]]; then
+  keys deploy <<< "restrict,command=\"sudo -n /usr/local/sbin/linnet-host\" $deploy_key"
+fi
+sudoers='# The operator may do everything. The pipeline may call one program without arguments, which reads the command of SSH.
+linnet ALL=(ALL:ALL) NOPASSWD: ALL
+Defaults:deploy env_keep += "SSH_ORIGINAL_COMMAND"
+deploy ALL=(root) NOPASSWD: /usr/local/sbin/linnet-host ""'
+# A wrong file would disable sudo.
+visudo -cqf - <<< "$sudoers" || die "sudo does not accept its configuration; nothing was changed in it"
+put /etc/sudoers.d/linnet 440 <<< "$sudoers"
+
+# --- SSH, last: everything else works before logins change ----------------------------------------------------------------
+if [[ -z $keep_ssh ]]; then
+  put /etc/ssh/sshd_config.d/10-linnet.conf 644 <<'CONF'
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin no
+AllowUsers linnet deploy
+MaxAuthTries 3
+LoginGraceTime 20
+X11Forwarding no
+# `linnet` forwards a port to reach Grafana.
+AllowTcpForwarding no
+Match User linnet
+  AllowTcpForwarding local
+CONF
+  if [[ -n $written ]]; then
+    if ! problem=$(sshd -t 2>&1); then
+      rm -f /etc/ssh/sshd_config.d/10-linnet.conf
+      die "sshd does not accept its configuration, which is as before: $problem"
+    fi
+    if [[ -n $undo_ssh ]]; then
+      systemctl stop linnet-ssh-undo.timer 2>/dev/null || true
+      systemd-run --quiet --collect --unit=linnet-ssh-undo --on-active="$undo_ssh" \
+        sh -c 'rm -f /etc/ssh/sshd_config.d/10-linnet.conf && systemctl reload ssh'
+    fi
+    systemctl reload ssh
+  fi
+fi
+
+if [[ $mode == check ]]; then exit $(( changes > 0 )); fi
+if (( changes == 0 )); then echo "nothing changed"; else echo "$changes changes ($mode)"; fi

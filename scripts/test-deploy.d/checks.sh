@@ -1,0 +1,180 @@
+# shellcheck shell=bash disable=SC2154,SC2034,SC2016 # variables of other files; texts and scripts for the server
+# The checks of scripts/test-deploy for a healthy server. The last line that a check prints is shown as its result.
+
+checks=(arguments dry_run init init_again cloud_init hardening restricted_key first canary rollback_warm rollback_cold
+  killed_client killed_unit busy in_place drift)
+
+check_arguments() {
+  expect_error 64 'is not a name such as' "$deploy_sh" init "root@$server" --domain go_example --email ops@example.com --tls off --dns-later
+  expect_error 64 'is not valid' "$deploy_sh" init "root@$server" --domain go.example.com --email ops --tls off --dns-later
+  expect_error 69 'has no address in DNS' "$deploy_sh" init "root@$server" --domain go.does-not-exist.invalid --email ops@example.com
+  expect_error 69 'and the server is' "$deploy_sh" init "root@$server" --domain localhost.localdomain --email ops@example.com || true
+  expect_error 64 'is not a server' "$deploy_sh" status 'a;b'
+  expect_error 64 '64 hexadecimal digits' "$deploy_sh" release "$server" --image-digest gateway=latest
+}
+
+check_dry_run() {
+  local output; output=$("$deploy_sh" init "root@$server" "${init_options[@]}" --dry-run)
+  grep -q 'would: install docker.io' <<< "$output"
+  on_server sh -c '! test -e /etc/linnet && ! id linnet 2>/dev/null'
+  tail -n 1 <<< "$output"
+}
+
+check_init() {
+  "$deploy_sh" init "root@$server" "${init_options[@]}" --deploy-key "$scratch/ci.pub"
+  on_server systemctl is-active docker linnet-firewall linnet-check.timer
+  docker save nginxinc/nginx-unprivileged:1.30.6 postgres:17.11-trixie redis:8.2.10-bookworm | on_server docker load -q
+}
+
+check_init_again() {
+  # Root is refused by now; the script then logs in as linnet.
+  "$deploy_sh" init "root@$server" "${init_options[@]}" --deploy-key "$scratch/ci.pub" | tee "$scratch/again"
+  [[ $(tail -n 1 "$scratch/again") == 'nothing changed' ]]
+}
+
+check_cloud_init() {
+  "$deploy_sh" cloud-init "${init_options[@]}" --operator-keys "$scratch/key.pub" > "$scratch/cloud.yaml"
+  "$("$LINNET_ROOT/scripts/python-tools")/python" - "$scratch/cloud.yaml" "$LINNET_ROOT/deploy/host/init.sh" <<'PYTHON'
+import base64, sys, yaml
+config = yaml.safe_load(open(sys.argv[1]))
+files = {file["path"]: base64.b64decode(file["content"]) for file in config["write_files"]}
+assert files["/usr/local/sbin/linnet-init"] == open(sys.argv[2], "rb").read()
+command = config["runcmd"][0]
+assert command[:2] == ["bash", "/usr/local/sbin/linnet-init"] and "--domain" in command, command
+print("the file contains the script and calls it with", len(command) - 2, "arguments")
+PYTHON
+}
+
+check_hardening() {
+  expect_error 69 'accepts no key of yours' "$deploy_sh" status "root@$server"
+  # A published port of a container is not reachable from outside; 80 is.
+  local id; id=$(on_server docker run -d --rm -p 8099:8080 nginxinc/nginx-unprivileged:1.30.6)
+  on_server sh -c 'for i in $(seq 50); do curl -fs -o /dev/null http://127.0.0.1:8099/ 2>/dev/null && exit; sleep 0.1; done' || true
+  if curl -sS -m 3 -o /dev/null "http://$address:8099/"; then on_server docker rm -f "$id"; echo "port 8099 is open"; return 1; fi
+  on_server docker rm -f "$id" >/dev/null
+  echo "root is refused, and port 8099 of a container is closed"
+}
+
+check_restricted_key() {
+  as_ci() { ssh -p "${server#*:}" -i "$scratch/ci" -o IdentitiesOnly=yes -o BatchMode=yes -o UserKnownHostsFile="$LINNET_KNOWN_HOSTS" deploy@127.0.0.1 "$@"; }
+  # Before the first release there is no program.
+  if ! on_server test -x /usr/local/sbin/linnet-host; then
+    local id; id=$(docker create "$name/bundle:$first" none)
+    docker cp -q "$id:/bundle/linnet-host" "$scratch/linnet-host"; docker rm "$id" >/dev/null
+    docker cp -q "$scratch/linnet-host" "$name:/usr/local/sbin/linnet-host"
+  fi
+  as_ci status
+  local command
+  for command in id 'sh -c id' load apply 'status; id' 'deploy --loaded gateway=x' /bin/sh; do
+    expect_error 64 'error:' as_ci "$command"
+  done
+  expect_error 64 'error:' as_ci
+  # Port forwarding is refused: nothing answers at the forwarded port.
+  expect_error 255 'administratively prohibited' as_ci -o ExitOnForwardFailure=yes -W 127.0.0.1:22
+}
+
+check_first() {
+  release "$first"
+  expect_release "$first"
+  local shortener; shortener=$(linnet_container shortener-blue)
+  on_server docker exec "$shortener" /linnet-shortener admin create-key --username admin --email a@example.com --name test \
+    | tail -n 1 > "$scratch/admin_key"
+  # Shorter steps, so that a release takes less than a minute.
+  on_server sed -i 's/^{/{\n  "warm_seconds": 20,\n  "bake_seconds": 8,/' /etc/linnet/host.json
+  echo "$first serves"
+}
+
+check_canary() {
+  start_load 100
+  release "$second"
+  expect_no_failures
+}
+
+check_rollback_warm() {
+  start_load 100
+  local began=$SECONDS
+  deploy rollback
+  local took=$(( SECONDS - began ))
+  expect_no_failures
+  expect_release "$first"
+  (( took <= 20 ))
+  echo "a warm rollback took $took s"
+}
+
+check_rollback_cold() {
+  start_load 100
+  release "$second"
+  wait_for 150 "the old color to be removed" expect_release "$second"
+  local began=$SECONDS
+  deploy rollback
+  local took=$(( SECONDS - began ))
+  expect_no_failures
+  expect_release "$first"
+  (( took <= 60 ))
+  echo "a cold rollback took $took s"
+}
+
+# The client dies, as with a closed laptop. The deployment continues.
+check_killed_client() {
+  start_load 100
+  setsid bash -c "source '$LINNET_ROOT/scripts/lib.sh'; source '$LINNET_ROOT/scripts/test-deploy.d/helpers.sh'; name='$name' server='$server'; release '$second'" &
+  local client=$!
+  wait_step Canary10
+  kill -KILL -- "-$client"
+  wait_for 150 "the deployment to continue" step_began Warm
+  expect_no_failures
+  deploy status | tail -n 1
+  deploy rollback
+  expect_release "$first"
+}
+
+# The deployment itself dies at a step, as with a restart of the server. Requests are served, status explains, resume ends it.
+check_killed_unit() {
+  local step
+  start_load 60
+  for step in ${KILL_AT:-Start Canary10 Canary50 Follow}; do
+    release "$second" > /dev/null 2>&1 &
+    local client=$!
+    wait_step "$step"
+    on_server systemctl kill --signal=KILL linnet-deploy
+    wait "$client" || true
+    serves
+    deploy status | grep -q 'run `deploy.sh resume` or `deploy.sh rollback`'
+    expect_error 75 'was interrupted' release "$third"
+    deploy resume
+    deploy status | grep -q "^release   $second "
+    deploy rollback
+    expect_release "$first"
+  done
+  expect_no_failures
+}
+
+check_busy() {
+  release "$second" > /dev/null 2>&1 &
+  local client=$!
+  wait_step Canary10
+  expect_error 75 'already running' release "$third"
+  deploy rollback
+  wait "$client" || true
+  expect_release "$first"
+}
+
+check_in_place() {
+  start_load 60
+  release "$second" --in-place
+  stop_load
+  expect_release "$second"
+  release "$first"
+  deploy status | grep -q "^release   $first "
+}
+
+check_drift() {
+  wait_for 120 "the old color to be removed" expect_release "$first"
+  deploy check
+  on_server sh -c 'echo "X11Forwarding yes" >> /etc/ssh/sshd_config.d/10-linnet.conf; iptables -F DOCKER-USER'
+  expect_error 69 '2 differences' deploy check
+  on_server grep -qx 'linnet_host_drift 2' /var/lib/linnet/metrics/drift.prom
+  "$deploy_sh" init "$server" "${init_options[@]}" --deploy-key "$scratch/ci.pub"
+  on_server systemctl restart linnet-firewall
+  deploy check
+}

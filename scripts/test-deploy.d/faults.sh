@@ -1,0 +1,103 @@
+# shellcheck shell=bash disable=SC2154 # variables of helpers.sh
+# Checks of scripts/test-deploy for bad releases and bad servers: each ends with the old release serving.
+
+checks+=(never_ready crash hang out_of_memory api_errors no_memory no_disk secrets_modes missing_image host_key no_sudo)
+
+# derived TAG LINE…: an image of the second release's program with further lines of a Dockerfile.
+derived() {
+  local target=$1 tag=$2; shift 2
+  { printf 'FROM %s/%s:%s\n' "$name" "$target" "$second"; printf '%s\n' "$@"; } | docker build -q -t "$name/$target:$tag" - >/dev/null
+}
+
+# Its processes report another release than the images.
+check_never_ready() {
+  local target
+  for target in gateway shortener bundle; do derived "$target" never 'LABEL org.opencontainers.image.version=never'; done
+  start_load 60
+  expect_error 1 "instead of never" release never
+  expect_no_failures
+  expect_release "$first"
+}
+
+# during STEP FAULT…: deploys the second release, injects the fault at the step, and expects the return to the first one.
+during() {
+  local step=$1 reason=$2 client status=0 began; shift 2
+  start_load 100
+  release "$second" > "$scratch/client" 2>&1 &
+  client=$!
+  wait_step "$step"
+  "$@"
+  began=$SECONDS
+  wait "$client" || status=$?
+  local took=$(( SECONDS - began ))
+  stop_load
+  cat "$scratch/client"
+  (( status == 1 )) || { echo "exit code $status"; return 1; }
+  grep -q "$reason" "$scratch/client" || { echo "the reason is not: $reason"; return 1; }
+  expect_release "$first"
+  (( took <= 45 )) || { echo "it took $took s"; return 1; }
+  echo "reverted, and the new color removed, $took s after the fault: $(grep '^error' "$scratch/client" | tail -n 1)"
+}
+
+new_color() { deploy status | sed -nE 's/^(blue|green) .*-'"$second"',.*/\1/p'; }
+kill_new() { on_server docker kill "$(linnet_container "shortener-$(new_color)")"; }
+stop_new() { on_server docker kill --signal STOP "$(linnet_container "shortener-$(new_color)")"; }
+squeeze_new() { on_server docker update --memory 8m --memory-swap 8m "$(linnet_container "shortener-$(new_color)")"; }
+cut_new() { on_server docker network disconnect linnet_data "$(linnet_container "shortener-$(new_color)")"; }
+
+check_crash() { during Canary10 'a process of the new color ended' kill_new; }
+check_hang() { during Canary10 'could not be read' stop_new; }
+check_out_of_memory() { during Canary50 'memory\|ended' squeeze_new; }
+check_api_errors() { during Canary10 'requests failed\|no database connection' cut_new; }
+
+# with_setting NAME VALUE COMMAND…: with the value in host.json.
+with_setting() {
+  local key=$1 value=$2 status=0; shift 2
+  on_server sh -c "cp /etc/linnet/host.json /root/host.json; sed -i 's/^{/{\n  \"$key\": $value,/' /etc/linnet/host.json"
+  "$@" || status=$?
+  on_server sh -c 'cat /root/host.json > /etc/linnet/host.json'
+  return "$status"
+}
+
+check_no_memory() {
+  with_setting memory_reserve_mib 9999999 expect_error 1 'MiB of memory are free and a second color needs' release "$second"
+  expect_release "$first"
+}
+
+check_no_disk() {
+  with_setting disk_reserve_mib 999999999 expect_error 1 'MiB of disk are free' release "$second"
+  expect_release "$first"
+}
+
+check_secrets_modes() {
+  # The folder is repaired by the script that generates missing secrets; a file that others may write is not.
+  on_server chmod 646 /etc/linnet/secrets/grafana_admin_password
+  local status=0
+  expect_error 1 'others may write' release "$second" || status=1
+  on_server chmod 444 /etc/linnet/secrets/grafana_admin_password
+  expect_release "$first"
+  return "$status"
+}
+
+check_missing_image() {
+  local digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+  expect_error 69 'registry' deploy release --image-digest "gateway=$digest" --image-digest "shortener=$digest" --image-digest "bundle=$digest"
+  expect_release "$first"
+}
+
+check_host_key() {
+  cp "$LINNET_KNOWN_HOSTS" "$scratch/known"
+  ssh-keygen -q -t ed25519 -N '' -f "$scratch/other" <<< y >/dev/null
+  printf '[127.0.0.1]:%s %s\n' "${server#*:}" "$(cut -d ' ' -f 1,2 "$scratch/other.pub")" > "$scratch/wrong"
+  LINNET_KNOWN_HOSTS=$scratch/wrong expect_error 69 'is not the one in' "$deploy_sh" status "$server"
+  : > "$scratch/empty"
+  LINNET_KNOWN_HOSTS=$scratch/empty expect_error 69 'is not known' "$deploy_sh" status "$server"
+}
+
+check_no_sudo() {
+  on_server mv /etc/sudoers.d/linnet /root/sudoers
+  local status=0
+  expect_error 69 'may not use sudo' "$deploy_sh" status "$server" || status=1
+  on_server mv /root/sudoers /etc/sudoers.d/linnet
+  return "$status"
+}
