@@ -114,6 +114,7 @@ build_images() {
   # The commit's time, so that the same sources produce the same image.
   created=$(TZ=UTC git -C "$LINNET_ROOT" log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u +%Y-%m-%dT%H:%M:%SZ)
   local -a targets=(shortener gateway)
+  if [[ -n ${TLS:-} ]]; then targets+=(acme); fi
   if [[ ${BACKUP:-} == yes ]]; then targets+=(backup); fi
   for target in "${targets[@]}"; do
     # shellcheck disable=SC2086 # a list of options, when CI gives one
