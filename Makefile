@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose test-backup lint bench profile fmt sqlx-prepare mutants drill fuzz test-attack
+.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose test-backup test-deploy lint bench profile fmt sqlx-prepare mutants drill fuzz test-attack
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-compose: ## Test the containers from outside
 
 test-backup: ## Lose disks, restore, damage backups (about 40 min; FORM=short ONLY=name)
 	@scripts/test-backup
+
+test-deploy: ## Test deployments on a fresh server (LINNET_DROPLET=PROGRAM ONLY=init,first)
+	@scripts/test-deploy
 
 fuzz: ## Search for inputs that break a parser (TARGET=path SECONDS=600 RUNS=10000000 KEEP=yes)
 	@FUZZ_SECONDS='$(SECONDS)' scripts/fuzz

@@ -85,6 +85,7 @@ check_first() {
 }
 
 check_canary() {
+  ensure_first
   start_load 100
   release "$second"
   expect_no_failures
@@ -102,6 +103,7 @@ check_rollback_warm() {
 }
 
 check_rollback_cold() {
+  ensure_first
   start_load 100
   release "$second"
   wait_for 150 "the old color to be removed" expect_release "$second"
@@ -116,6 +118,7 @@ check_rollback_cold() {
 
 # The client dies, as with a closed laptop. The deployment continues.
 check_killed_client() {
+  ensure_first
   start_load 100
   setsid bash -c "source '$LINNET_ROOT/scripts/lib.sh'; source '$LINNET_ROOT/scripts/test-deploy.d/helpers.sh'; name='$name' server='$server'; release '$second'" &
   local client=$!
@@ -130,6 +133,7 @@ check_killed_client() {
 
 # The deployment itself dies at a step, as with a restart of the server. Requests are served, status explains, resume ends it.
 check_killed_unit() {
+  ensure_first
   local step
   start_load 60
   for step in ${KILL_AT:-Start Canary10 Canary50 Follow}; do
@@ -150,6 +154,7 @@ check_killed_unit() {
 }
 
 check_busy() {
+  ensure_first
   release "$second" > /dev/null 2>&1 &
   local client=$!
   wait_step Canary10
@@ -160,6 +165,7 @@ check_busy() {
 }
 
 check_in_place() {
+  ensure_first
   start_load 60
   release "$second" --in-place
   stop_load
@@ -169,6 +175,7 @@ check_in_place() {
 }
 
 check_drift() {
+  ensure_first
   wait_for 120 "the old color to be removed" expect_release "$first"
   deploy check
   on_server sh -c 'echo "X11Forwarding yes" >> /etc/ssh/sshd_config.d/10-linnet.conf; iptables -F DOCKER-USER'

@@ -11,6 +11,7 @@ derived() {
 
 # Its processes report another release than the images.
 check_never_ready() {
+  ensure_first
   local target
   for target in gateway shortener bundle; do derived "$target" never 'LABEL org.opencontainers.image.version=never'; done
   start_load 60
@@ -22,6 +23,7 @@ check_never_ready() {
 # during STEP FAULT…: deploys the second release, injects the fault at the step, and expects the return to the first one.
 during() {
   local step=$1 reason=$2 client status=0 began; shift 2
+  ensure_first
   start_load 100
   release "$second" > "$scratch/client" 2>&1 &
   client=$!
@@ -60,16 +62,19 @@ with_setting() {
 }
 
 check_no_memory() {
+  ensure_first
   with_setting memory_reserve_mib 9999999 expect_error 1 'MiB of memory are free and a second color needs' release "$second"
   expect_release "$first"
 }
 
 check_no_disk() {
+  ensure_first
   with_setting disk_reserve_mib 999999999 expect_error 1 'MiB of disk are free' release "$second"
   expect_release "$first"
 }
 
 check_secrets_modes() {
+  ensure_first
   # The folder is repaired by the script that generates missing secrets; a file that others may write is not.
   on_server chmod 646 /etc/linnet/secrets/grafana_admin_password
   local status=0
@@ -80,6 +85,7 @@ check_secrets_modes() {
 }
 
 check_missing_image() {
+  ensure_first
   local digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
   expect_error 69 'registry' deploy release --image-digest "gateway=$digest" --image-digest "shortener=$digest" --image-digest "bundle=$digest"
   expect_release "$first"

@@ -103,6 +103,13 @@ expect_release() {
   if grep -q '^open' <<< "$status"; then echo "still open: $status"; return 1; fi
   serves
 }
+# ensure_first: checks begin with the first release and nothing open, whatever an earlier check has left.
+ensure_first() {
+  if deploy status | grep -q '^open'; then deploy rollback || deploy resume; fi
+  if deploy status | grep -q "^release   $first "; then return 0; fi
+  release "$first"
+  wait_for 150 "the old color to be removed" expect_release "$first"
+}
 # wait_step STEP: until the open deployment has begun the step.
 wait_step() { wait_for 180 "the step $1" step_began "$1"; }
 step_began() { deploy status 2>/dev/null | grep -qE "^ +$1:"; }
