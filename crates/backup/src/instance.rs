@@ -85,7 +85,7 @@ impl<'a> Instance<'a> {
         drop(fs::remove_file(data.join("postmaster.pid")));
         // `hot_standby=off`: statements are accepted only after recovery, and recovery does not compare
         // `max_connections` and others with the server that wrote the WAL.
-        let fetch = write_restore_command(tool, &socket)?;
+        let fetch = write_restore_command(tool, data, &socket)?;
         let mut options = format!(
             "-c listen_addresses= -c unix_socket_directories={} -c hot_standby=off -c {memory} -c jit=off \
              -c dynamic_shared_memory_type=mmap -c max_connections=20 -c autovacuum=off -c logging_collector=off",
@@ -201,12 +201,13 @@ fn is_before(one: &str, other: &str) -> bool {
 /// PostgreSQL takes any exit code up to 125 for "there is no such segment", ends recovery, and opens the database: an
 /// unreachable repository or a damaged segment would silently lose all later changes. pgBackRest returns 1 if there is
 /// no such segment, and other codes for errors. These become 255, which ends PostgreSQL.
-fn write_restore_command(tool: &Tool, folder: &Path) -> Result<PathBuf, BackupError> {
+fn write_restore_command(tool: &Tool, data: &Path, folder: &Path) -> Result<PathBuf, BackupError> {
     let path = folder.join("restore-command.sh");
     let text = format!(
-        "pgbackrest --config={} --stanza={} archive-get \"$1\" \"$2\"\ncode=$?\n[ $code -le 1 ] || exit 255\nexit $code\n",
+        "pgbackrest --config={} --stanza={} --pg1-path={} archive-get \"$1\" \"$2\"\ncode=$?\n[ $code -le 1 ] || exit 255\nexit $code\n",
         tool.config().display(),
-        config::STANZA
+        config::STANZA,
+        data.display()
     );
     fs::write(&path, text).map_err(BackupError::file(&path))?;
     Ok(path)
