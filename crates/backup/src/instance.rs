@@ -1,6 +1,7 @@
 //! A private PostgreSQL on a restored folder, and queries to it and to the live one.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{BackupError, process, settings::Settings, tool::Tool};
+use crate::{BackupError, config, process, settings::Settings, tool::Tool};
 
 /// Longest time of a query. The counts read whole tables.
 const QUERY_LIMIT: Duration = Duration::from_mins(10);
@@ -84,11 +85,14 @@ impl<'a> Instance<'a> {
         drop(fs::remove_file(data.join("postmaster.pid")));
         // `hot_standby=off`: statements are accepted only after recovery, and recovery does not compare
         // `max_connections` and others with the server that wrote the WAL.
+        let fetch = write_restore_command(tool, data, &socket)?;
         let mut options = format!(
             "-c listen_addresses= -c unix_socket_directories={} -c hot_standby=off -c {memory} -c jit=off \
              -c dynamic_shared_memory_type=mmap -c max_connections=20 -c autovacuum=off -c logging_collector=off",
             socket.display()
         );
+        // Overrides the command of pgBackRest's restore.
+        let _ = write!(options, " -c 'restore_command=/bin/sh {} %f %p'", fetch.display());
         match archive {
             Archive::Off => options.push_str(" -c archive_mode=off"),
             Archive::Into(_) => options.push_str(
@@ -104,8 +108,7 @@ impl<'a> Instance<'a> {
             .arg(format!("--timeout={}", limit.as_secs()))
             .arg(format!("--pgdata={}", data.display()))
             .arg(format!("--log={}", log.display()))
-            .arg(format!("--options={options}"))
-            .env("PGBACKREST_CONFIG", tool.config());
+            .arg(format!("--options={options}"));
         if let Archive::Into(folder) = archive {
             command.env("LINNET_ARCHIVE_DIR", folder);
         }
@@ -137,6 +140,19 @@ impl<'a> Instance<'a> {
                 // Recovery gives no signal when it has ended; the deadline bounds this.
                 Err(_) => thread::sleep(Duration::from_millis(200)),
             }
+        }
+    }
+
+    /// Fails if recovery ended before the newest segment of the repository: PostgreSQL ends it where one is missing.
+    pub(crate) fn require_recovered_to(&self, newest: Option<&str>) -> Result<(), BackupError> {
+        let row = self.query_row("SELECT pg_walfile_name(pg_current_wal_lsn())")?;
+        let end = row.first().map(String::as_str).unwrap_or_default();
+        match newest {
+            Some(newest) if is_before(end, newest) => Err(BackupError::Check(format!(
+                "recovery ended at WAL segment {end}, and the repository has segments up to {newest}: one between them is \
+                 missing; restore to a time before it with --to"
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -175,6 +191,28 @@ impl Drop for Instance<'_> {
     }
 }
 
+/// Whether one segment comes before another, of whatever timelines: their names begin with 8 digits of the timeline.
+fn is_before(one: &str, other: &str) -> bool {
+    one.get(8..) < other.get(8..)
+}
+
+/// Writes PostgreSQL's `restore_command`, and returns its path.
+///
+/// PostgreSQL takes any exit code up to 125 for "there is no such segment", ends recovery, and opens the database: an
+/// unreachable repository or a damaged segment would silently lose all later changes. pgBackRest returns 1 if there is
+/// no such segment, and other codes for errors. These become 255, which ends PostgreSQL.
+fn write_restore_command(tool: &Tool, data: &Path, folder: &Path) -> Result<PathBuf, BackupError> {
+    let path = folder.join("restore-command.sh");
+    let text = format!(
+        "pgbackrest --config={} --stanza={} --pg1-path={} archive-get \"$1\" \"$2\"\ncode=$?\n[ $code -le 1 ] || exit 255\nexit $code\n",
+        tool.config().display(),
+        config::STANZA,
+        data.display()
+    );
+    fs::write(&path, text).map_err(BackupError::file(&path))?;
+    Ok(path)
+}
+
 /// Why recovery failed, from PostgreSQL's log.
 fn recovery_error(log: &str) -> Option<BackupError> {
     let line = log.lines().rfind(|line| line.contains("FATAL:") || line.contains("PANIC:"))?;
@@ -203,6 +241,13 @@ mod tests {
         let log = "LOG:  a\nFATAL:  recovery ended before configured recovery target was reached\nLOG:  startup process exited";
         assert!(recovery_error(log).unwrap().to_string().contains("choose an earlier time"));
         assert!(recovery_error("LOG:  fine").is_none());
+    }
+
+    #[test]
+    fn segments_are_compared_without_their_timelines() {
+        assert!(is_before("0000000A0000000000000031", "000000090000000000000032"));
+        assert!(!is_before("0000000A0000000000000032", "000000090000000000000032"));
+        assert!(!is_before("0000000A0000000100000000", "000000090000000000000032"));
     }
 
     #[test]

@@ -26,6 +26,8 @@ const DRAIN_LIMIT: Duration = Duration::from_mins(10);
 const STANZA_ATTEMPTS: u32 = 20;
 /// pgBackRest's exit code for a lock that another process holds.
 const LOCKED: i32 = 50;
+/// pgBackRest's exit codes for a repository without this database.
+const MISSING: [i32; 2] = [55, 103];
 /// Time between two looks at the archive folder.
 const ROUND: Duration = Duration::from_secs(1);
 /// Longest time until a failed push is repeated.
@@ -46,10 +48,9 @@ pub(crate) fn ensure_stanza(tool: &Tool) -> Result<(), BackupError> {
 /// Pushes segments until `stop`, as long as no other process does.
 pub(crate) fn run(settings: &Settings, tool: &Tool, metrics: &Metrics, stop: &AtomicBool) {
     let mut failures: u32 = 0;
-    let mut is_created = false;
     let mut lock = None;
     while !stop.load(Ordering::Relaxed) {
-        let pause = match push_round(settings, tool, metrics, &mut lock, &mut is_created) {
+        let pause = match push_round(settings, tool, metrics, &mut lock) {
             Ok(()) => {
                 if failures > 0 {
                     log(Level::Info, "pushing WAL works again", &[("failures", failures.into())]);
@@ -75,12 +76,15 @@ pub(crate) fn run(settings: &Settings, tool: &Tool, metrics: &Metrics, stop: &At
     }
 }
 
+fn has_database(settings: &Settings) -> bool {
+    instance::query(settings, &settings.socket, "SELECT 1").is_ok()
+}
+
 fn push_round(
     settings: &Settings,
     tool: &Tool,
     metrics: &Metrics,
     lock: &mut Option<lock::Held>,
-    is_created: &mut bool,
 ) -> Result<(), BackupError> {
     let backlog = archive::backlog(settings)?;
     {
@@ -94,13 +98,18 @@ fn push_round(
     if lock.is_none() {
         return Ok(());
     }
-    // Without the database there is nothing to create, but there may be segments to push.
-    if !*is_created && instance::query(settings, &settings.socket, "SELECT 1").is_ok() {
-        ensure_stanza(tool)?;
-        *is_created = true;
-    }
     for segment in &backlog.segments {
-        archive::push(tool, segment)?;
+        match archive::push(tool, segment) {
+            // Created only when it is missing: a backup in progress holds the lock that creating needs, and waits for
+            // segments.
+            Err(BackupError::Failed { code, .. })
+                if MISSING.contains(&code) && has_database(settings) =>
+            {
+                ensure_stanza(tool)?;
+                archive::push(tool, segment)?;
+            }
+            outcome => outcome?,
+        }
         let mut figures = metrics.lock();
         figures.pushed += 1;
         figures.last_round = Instant::now();

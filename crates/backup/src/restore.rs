@@ -171,10 +171,14 @@ fn prepare(
     fs::create_dir(prepared).map_err(BackupError::file(prepared))?;
     let options = target.options();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let newest_segment = Backups::read(tool)?.newest_segment;
     files(settings, tool, prepared, &options)?;
     println!("files restored; replaying WAL");
     let instance =
         Instance::start(settings, tool, prepared, Archive::Into(archived), "shared_buffers=96MB")?;
+    if options.is_empty() {
+        instance.require_recovered_to(newest_segment.as_deref())?;
+    }
     let newest = instance.query_row(
         "SELECT COALESCE(extract(epoch FROM (SELECT timestamp FROM events ORDER BY id DESC LIMIT 1))::bigint, 0)",
     )?;

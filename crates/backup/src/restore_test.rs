@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     BackupError, archive,
+    info::Backups,
     instance::{self, Archive, Instance},
     process, resolve_check, restore,
     settings::Settings,
@@ -97,9 +98,11 @@ fn check(settings: &Settings, tool: &Tool, result: &mut TestResult) -> Result<()
     fs::create_dir_all(&data).map_err(BackupError::file(&data))?;
     let live = Content::of(&instance::query_row(settings, &settings.socket, CONTENT)?)?;
     wait_for_push(settings)?;
+    let newest_segment = Backups::read(tool)?.newest_segment;
     restore::files(settings, tool, &data, &["--archive-mode=off"])?;
     let instance = Instance::start(settings, tool, &data, Archive::Off, "shared_buffers=8MB")?;
     let restored = Content::of(&instance.query_row(CONTENT)?)?;
+    instance.require_recovered_to(newest_segment.as_deref())?;
     result.newest_row = restored.newest;
     result.lag_s = u64::try_from(live.newest - restored.newest).unwrap_or_default();
     restored.compare(&live)?;
