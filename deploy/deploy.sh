@@ -5,16 +5,20 @@
 #       --operator-keys FILE   public keys that may log in as `linnet` (default: those that root accepts now)
 #       --deploy-key FILE      public key of the pipeline, restricted to linnet-host
 #       --registry PREFIX  --tls off  --profiles monitoring  --dns-later
+#       --backup REPOSITORY  --backup-disk FOLDER    backs up PostgreSQL (docs/OPERATIONS.md, "Back up and restore")
 #   deploy.sh cloud-init --domain NAME --email ADDRESS --operator-keys FILE […]    prints a file that does the same
 #   deploy.sh check HOST           what differs on the server from what was prepared and deployed
 #   deploy.sh release HOST [--in-place] [--image-digest NAME=sha256:…]…
-#       sends the local images linnet/gateway, linnet/shortener, linnet/bundle and, for TLS, linnet/acme
-#       (LINNET_…_IMAGE), or lets the server pull the digests of gateway, shortener, bundle and acme
+#       sends the local images linnet/gateway, linnet/shortener, linnet/bundle, for TLS linnet/acme, and for backups
+#       linnet/backup (LINNET_…_IMAGE), or lets the server pull the digests of these names
 #   deploy.sh status|follow HOST   what runs, and what ends an interrupted deployment
 #   deploy.sh resume HOST          continues an interrupted deployment
 #   deploy.sh rollback HOST        returns to the release before, within seconds while its color is warm
 #   deploy.sh apply HOST           applies changed settings, and new images of nginx and the stores; interrupts them
 #   deploy.sh backup HOST          takes a backup now
+#   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore)
+#   deploy.sh secrets export HOST > FILE         a copy of the secrets, encrypted with a passphrase that it asks for
+#   deploy.sh secrets import HOST < FILE         writes them to a new server, before its first release
 #
 # HOST is a name or an address, with USER@ before it and :PORT behind it if needed. The default user is `linnet`.
 #
@@ -105,7 +109,7 @@ read_options() {
       --email) email=$2; passed+=(--email "$2") ;;
       --operator-keys) operator_keys=$2 ;;
       --deploy-key) deploy_key=$2 ;;
-      --registry|--tls|--profiles) passed+=("$1" "$2") ;;
+      --registry|--tls|--profiles|--backup|--backup-disk) passed+=("$1" "$2") ;;
       *) die "unknown option $1; \`deploy.sh help\` lists them" "$EX_USAGE" ;;
     esac
     shift 2
@@ -113,7 +117,7 @@ read_options() {
   [[ -n $domain && -n $email ]] || die "init needs --domain and --email" "$EX_USAGE"
   local option
   for option in "${passed[@]}"; do
-    [[ $option =~ ^[A-Za-z0-9@.,:/_+-]+$ ]] || die "the value '$option' has characters that no option may have" "$EX_USAGE"
+    [[ $option =~ ^[A-Za-z0-9@.,:/_+?=\&-]+$ ]] || die "the value '$option' has characters that no option may have" "$EX_USAGE"
   done
   local file
   for file in "$operator_keys" "$deploy_key"; do
@@ -166,8 +170,7 @@ init() {
   if [[ -n $deploy_key ]]; then send deploy.pub "$deploy_key"; options+=(--deploy-key "$folder/deploy.pub"); fi
   if [[ -n $dry_run ]]; then options+=(--dry-run); fi
   local status=0
-  # The options contain no character that a shell interprets.
-  as_root "bash $folder/init.sh ${options[*]}" || status=$?
+  as_root "bash $folder/init.sh ${options[*]@Q}" || status=$?
   as_root "rm -rf $folder" || true
   (( status == 0 )) || exit "$status"
   [[ -z $dry_run ]] || return 0
@@ -264,8 +267,8 @@ release() {
       --in-place) in_place=--in-place; shift ;;
       --image-digest)
         name=${2:-}; value=${name#*=} name=${name%%=*}
-        if ! [[ $name =~ ^(gateway|shortener|bundle|acme)$ ]] || ! is_digest "$value"; then
-          die "--image-digest must be gateway=, shortener=, bundle= or acme=, and sha256: with 64 hexadecimal digits: ${2:-}" "$EX_USAGE"
+        if ! [[ $name =~ ^(gateway|shortener|bundle|acme|backup)$ ]] || ! is_digest "$value"; then
+          die "--image-digest must be gateway=, shortener=, bundle=, acme= or backup=, and sha256: with 64 hexadecimal digits: ${2:-}" "$EX_USAGE"
         fi
         digests[$name]=$value; shift 2 ;;
       *) die "unknown option $1; \`deploy.sh help\` lists them" "$EX_USAGE" ;;
@@ -288,13 +291,54 @@ release() {
     type -P docker >/dev/null || die "docker not found on this machine; pass --image-digest, or install Docker" "$EX_UNAVAILABLE"
     local -a names=(gateway shortener bundle)
     if remote "grep -q '\"tls\": true' /etc/linnet/host.json"; then names+=(acme); fi
+    if remote "grep -q '\"backup\": \"' /etc/linnet/host.json"; then names+=(backup); fi
     send_images
     as_root 'test -x /usr/local/sbin/linnet-host' || install_program "$bundle"
     host_program "deploy --loaded $in_place ${words[*]}"
   fi
 }
 
+restore() {
+  target "${1:-}"; shift
+  local option
+  for option in "$@"; do
+    [[ $option =~ ^[A-Za-z0-9:.+-]+$ ]] || die "the option '$option' has characters that no option has" "$EX_USAGE"
+  done
+  connect; need_host_program
+  host_program "restore $*"
+}
+
+# Sets `passphrase`, from LINNET_PASSPHRASE_FILE or the terminal.
+read_passphrase() {
+  local again
+  if [[ -n ${LINNET_PASSPHRASE_FILE:-} ]]; then passphrase=$(<"$LINNET_PASSPHRASE_FILE"); return; fi
+  [[ -r /dev/tty ]] || die "there is no terminal for the passphrase; name a file with LINNET_PASSPHRASE_FILE" "$EX_USAGE"
+  read -rsp 'passphrase: ' passphrase < /dev/tty; say ''
+  [[ $1 == export ]] || return 0
+  read -rsp 'again: ' again < /dev/tty; say ''
+  [[ $passphrase == "$again" ]] || die "the two passphrases differ" "$EX_USAGE"
+}
+
+# The script of this repository runs on the server, which may have no release yet. Neither the passphrase nor a secret is on
+# a command line.
+secrets() {
+  local verb=${1:-} folder status=0 passphrase=''
+  [[ $verb == export || $verb == import ]] || usage
+  target "${2:-}"
+  read_passphrase "$verb"
+  connect
+  as_root 'test -d /etc/linnet' || die "$host is not prepared; run \`deploy.sh init root@$host\` first" "$EX_UNAVAILABLE"
+  folder=$(as_root 'mktemp -d /run/linnet-secrets.XXXXXX') || die "cannot write to /run on $host"
+  as_root "sh -c 'cat > $folder/secrets'" < "$here/host/secrets"
+  printf '%s' "$passphrase" | as_root "sh -c 'umask 077; cat > $folder/passphrase'"
+  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase" || status=$?
+  as_root "rm -rf $folder" || true
+  return "$status"
+}
+
 case ${1:-help} in
+  restore) shift; restore "$@" ;;
+  secrets) shift; secrets "$@" ;;
   init) shift; init "$@" ;;
   cloud-init) shift; host='' ; cloud_init "$@" ;;
   release) shift; release "$@" ;;

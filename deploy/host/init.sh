@@ -10,6 +10,8 @@
 #   --registry PREFIX     prefix of the images (ghcr.io/linnet-url/linnet)
 #   --tls off             a proxy in front terminates TLS
 #   --profiles A,B        profiles of Compose, such as monitoring
+#   --backup REPOSITORY   backs up PostgreSQL there (LINNET_BACKUP_REPOSITORY in deploy/compose.backup.yaml)
+#   --backup-disk FOLDER  folder of a second disk, for the repository file:///repository
 #   --keep-ssh            does not change sshd
 #   --undo-ssh SECONDS    sshd's old configuration returns after this time, unless linnet-ssh-undo.timer is stopped before
 #
@@ -21,7 +23,7 @@ set -euo pipefail
 die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
 
 mode=apply keep_ssh='' undo_ssh=''
-domain='' email='' operator_keys='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles=''
+domain='' email='' operator_keys='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk=''
 saved=/etc/linnet/init.env
 while (( $# )); do
   case $1 in
@@ -37,6 +39,8 @@ while (( $# )); do
     --registry) registry=$2 ;;
     --tls) tls=$2 ;;
     --profiles) profiles=$2 ;;
+    --backup) backup=$2 ;;
+    --backup-disk) backup_disk=$2 ;;
     --undo-ssh) undo_ssh=$2 ;;
     *) die "unknown option $1" 64 ;;
   esac
@@ -49,8 +53,9 @@ if [[ $mode == check ]]; then
   source "$saved"
 elif [[ -r $saved ]]; then
   # Options that are not given keep their values. Each is a plain word or a list of keys, quoted by this script.
-  was=$(bash -c 'source "$0"; printf "%s\n" "$deploy_key"' "$saved")
-  deploy_key=${deploy_key:-$was}
+  saved_value() { bash -c 'source "$0"; printf "%s\n" "${!1:-}"' "$saved" "$1"; }
+  deploy_key=${deploy_key:-$(saved_value deploy_key)}
+  if [[ -z $backup ]]; then backup=$(saved_value backup) backup_disk=$(saved_value backup_disk); fi
 fi
 
 # --- Checks: nothing has been changed yet ------------------------------------------------------------------------------
@@ -60,6 +65,10 @@ name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
 [[ $registry =~ ^[a-z0-9./:_-]+$ ]] || die "the registry '$registry' is not a prefix such as ghcr.io/you/linnet" 64
 [[ $tls == on || $tls == off ]] || die "--tls must be on or off: $tls" 64
 [[ $profiles =~ ^([a-z]+(,[a-z]+)*)?$ ]] || die "--profiles must be words, separated by commas: $profiles" 64
+[[ $backup =~ ^((s3|sftp|file)://[A-Za-z0-9@.:/_?=\&-]+)?$ ]] || die "--backup must be s3://BUCKET/PATH?endpoint=HOST&region=REGION, sftp://USER@HOST/PATH or file:///repository: $backup" 64
+[[ $backup_disk =~ ^(/[A-Za-z0-9._/-]+)?$ ]] || die "--backup-disk must be the path of a folder: $backup_disk" 64
+[[ -z $backup_disk || $backup == file:///repository ]] || die "--backup-disk needs --backup file:///repository" 64
+[[ $backup != file:* || -n $backup_disk ]] || die "--backup $backup needs --backup-disk, because a repository on the same disk is lost with it" 64
 key_pattern='^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh.com) [A-Za-z0-9+/=]+( .*)?$'
 operator_keys=$(grep -E "$key_pattern" <<< "$operator_keys" || true)
 [[ -n $operator_keys ]] || die "there is no public key for the operator; without one no user could log in afterwards" 64
@@ -179,14 +188,18 @@ if [[ ! -e /etc/linnet/linnet.env ]]; then
 fi
 profile_list=''
 if [[ -n $profiles ]]; then profile_list=\"${profiles//,/\", \"}\"; fi
-# Timings and reserves that the operator has added are kept.
-if [[ ! -e /etc/linnet/host.json ]] || ! grep -q "\"domain\": \"$domain\"" /etc/linnet/host.json; then
+json_or_null() { if [[ -n $1 ]]; then printf '"%s"' "$1"; else printf null; fi; }
+# Timings and reserves that the operator has added are kept, unless the domain or the backups change.
+if [[ ! -e /etc/linnet/host.json ]] || ! grep -qF "\"domain\": \"$domain\"" /etc/linnet/host.json \
+    || ! grep -qF "\"backup\": $(json_or_null "$backup")" /etc/linnet/host.json; then
   put /etc/linnet/host.json 644 <<JSON
 {
   "domain": "$domain",
   "email": "$email",
   "registry": "$registry",
   "tls": $([[ $tls == on ]] && echo true || echo false),
+  "backup": $(json_or_null "$backup"),
+  "backup_disk": $(json_or_null "$backup_disk"),
   "profiles": [$profile_list]
 }
 JSON
@@ -201,6 +214,8 @@ tls=$tls
 profiles=$profiles
 operator_keys=$(printf '%q' "$operator_keys")
 deploy_key=$(printf '%q' "$deploy_key")
+backup=$(printf '%q' "$backup")
+backup_disk=$(printf '%q' "$backup_disk")
 keep_ssh=$keep_ssh
 ENV
 

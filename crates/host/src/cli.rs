@@ -55,6 +55,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::Resume => resume(),
         Verb::Rollback => rollback(),
         Verb::Backup => backup(),
+        Verb::Restore(options) => restore(options),
         Verb::Load => load(),
         Verb::Secrets => secrets(),
         Verb::Apply => apply(),
@@ -166,14 +167,44 @@ fn rollback() -> Result<(), HostError> {
 /// Takes a backup with the sidecar.
 fn backup() -> Result<(), HostError> {
     let state = State::read()?;
-    let Some(current) = state.installation.current.clone().filter(|_| state.config.backup) else {
-        return Err(HostError::Refused(
-            "backups are not set up on this server; see docs/OPERATIONS.md".to_owned(),
-        ));
-    };
-    let text = state.compose(&current).run(&["run", "--rm", "-T", "backup", "backup"], 3600)?;
+    let current = current_with_backups(&state)?;
+    let compose = state.compose(current);
+    let text = compose.run(&["run", "--rm", "--no-deps", "-T", "backup", "backup"], 3600)?;
     println!("{text}");
     Ok(())
+}
+
+/// The release that serves, on a server with backups.
+fn current_with_backups(state: &State) -> Result<&str, HostError> {
+    let current = state.installation.current.as_deref();
+    current.filter(|_| state.config.backup.is_some()).ok_or_else(|| {
+        HostError::Refused(
+            "no release with backups runs here; run `deploy.sh init` with --backup, and deploy a release".to_owned(),
+        )
+    })
+}
+
+/// Restores the database with the script of the current release, which explains its errors itself.
+fn restore(options: &[String]) -> Result<(), HostError> {
+    let _lock = lock()?;
+    let state = State::read()?;
+    let current = current_with_backups(&state)?;
+    if let Some(open) = &state.installation.open {
+        return Err(HostError::Interrupted(open.clone()));
+    }
+    let script = format!("{}/{current}/deploy/host/restore", paths::RELEASES);
+    let status = Command::new("bash")
+        .arg(&script)
+        .args(options)
+        .envs(state.compose(current).environment())
+        .status()
+        .map_err(|error| HostError::File(script.into(), error))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(HostError::Step(
+        "the restore did not complete; its messages above say what to do".to_owned(),
+    ))
 }
 
 /// Loads images from the standard input, compressed or not.

@@ -16,8 +16,10 @@ pub struct HostConfig {
     pub registry: String,
     /// Whether nginx terminates TLS; otherwise a proxy in front does.
     pub tls: bool,
-    /// Whether the backup sidecar runs.
-    pub backup: bool,
+    /// The repository of the backups, in the form of `LINNET_BACKUP_REPOSITORY`. Without one, no backup sidecar runs.
+    pub backup: Option<String>,
+    /// The folder of a second disk, for the repository `file:///repository`.
+    pub backup_disk: Option<String>,
     /// Profiles of Compose, such as `monitoring`.
     pub profiles: Vec<String>,
     /// The shortest duration of a canary step, in seconds.
@@ -39,7 +41,8 @@ impl Default for HostConfig {
             email: String::new(),
             registry: "ghcr.io/linnet-url/linnet".to_owned(),
             tls: true,
-            backup: false,
+            backup: None,
+            backup_disk: None,
             profiles: Vec::new(),
             bake_seconds: 20,
             longest_bake_seconds: 60,

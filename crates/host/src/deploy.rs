@@ -265,12 +265,15 @@ impl Deployment {
         self.state.write()?;
         let compose = self.state.compose(&self.record.id);
         let mut names = vec!["worker"];
-        if compose.services()?.iter().any(|service| service == "acme") {
-            names.push("acme");
+        let services = compose.services()?;
+        for name in ["acme", "backup"] {
+            if services.iter().any(|service| service == name) {
+                names.push(name);
+            }
         }
         compose.up(&names, 120)?;
         probe::wait_ready(&["worker"], &self.record.release, READY_SECONDS)?;
-        Ok(format!("{} follow the release", names.join(" and ")))
+        Ok(format!("{} follow the release", names.join(", ")))
     }
 
     fn warm(&mut self) -> Result<String, HostError> {

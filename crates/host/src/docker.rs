@@ -14,35 +14,56 @@ const PROJECT: &str = "linnet";
 /// Compose with the files of one release.
 pub struct Compose {
     base: Vec<String>,
+    files: Vec<String>,
+    profiles: Vec<String>,
+}
+
+fn variables_file() -> String {
+    format!("{}/compose.env", paths::STATE)
 }
 
 impl Compose {
     /// The files of the release's folder that the settings select. A bundle of an earlier release may lack some.
     pub fn of_release(id: &str, config: &HostConfig) -> Self {
         let folder = PathBuf::from(paths::RELEASES).join(id).join("deploy");
+        let chosen = [
+            ("compose.yaml", true),
+            ("compose.tls.yaml", config.tls),
+            ("compose.backup.yaml", config.backup.is_some()),
+            ("compose.server.yaml", true),
+        ];
+        let chosen = chosen.into_iter().filter(|(_, is_chosen)| *is_chosen);
+        let files: Vec<String> = chosen
+            .map(|(file, _)| folder.join(file))
+            .filter(|path| path.exists())
+            .map(|path| path.display().to_string())
+            .collect();
         let mut base = vec!["compose".to_owned()];
         let mut add = |option: &str, value: String| base.extend([option.to_owned(), value]);
         // Otherwise errors are hidden among lines about containers.
         add("--progress", "quiet".to_owned());
         add("--project-name", PROJECT.to_owned());
         add("--project-directory", folder.display().to_string());
-        add("--env-file", format!("{}/compose.env", paths::STATE));
-        let chosen = [
-            ("compose.yaml", true),
-            ("compose.tls.yaml", config.tls),
-            ("compose.backup.yaml", config.backup),
-            ("compose.server.yaml", true),
-        ];
-        for (file, is_chosen) in chosen {
-            let path = folder.join(file);
-            if is_chosen && path.exists() {
-                add("--file", path.display().to_string());
-            }
+        add("--env-file", variables_file());
+        for file in &files {
+            add("--file", file.clone());
         }
         for profile in &config.profiles {
             add("--profile", profile.clone());
         }
-        Self { base }
+        Self { base, files, profiles: config.profiles.clone() }
+    }
+
+    /// The same choice as variables, for a script that calls Compose. Green counts as a part of the installation.
+    pub fn environment(&self) -> [(&'static str, String); 4] {
+        let profiles: Vec<&str> =
+            self.profiles.iter().map(String::as_str).chain(["green"]).collect();
+        [
+            ("COMPOSE_FILE", self.files.join(":")),
+            ("COMPOSE_PROJECT_NAME", PROJECT.to_owned()),
+            ("COMPOSE_ENV_FILES", variables_file()),
+            ("COMPOSE_PROFILES", profiles.join(",")),
+        ]
     }
 
     /// Runs a command of Compose and returns its output.
@@ -228,7 +249,7 @@ pub fn prune(keep: &[&Images]) {
     for line in listed.lines() {
         let Some((id, repository)) = line.split_once(' ') else { continue };
         let is_ours = repository == "<none>"
-            || ["/gateway", "/shortener", "/bundle", "/acme"]
+            || ["/gateway", "/shortener", "/bundle", "/acme", "/backup"]
                 .iter()
                 .any(|end| repository.ends_with(end));
         if is_ours && !kept.iter().any(|kept| kept == id) {

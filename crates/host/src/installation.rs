@@ -66,6 +66,13 @@ pub fn compose_variables<'a>(
     add("LINNET_PORT", "80");
     add("LINNET_HTTP_PORT", "80");
     add("LINNET_HTTPS_PORT", "443");
+    for (name, value) in
+        [("LINNET_BACKUP_REPOSITORY", &config.backup), ("LINNET_BACKUP_DISK", &config.backup_disk)]
+    {
+        if let Some(value) = value {
+            add(name, value);
+        }
+    }
     for color in Color::ALL {
         let of_color = installation.release_of(color).and_then(&images);
         if let Some(images) = of_color {
@@ -79,6 +86,9 @@ pub fn compose_variables<'a>(
         add("LINNET_GATEWAY_IMAGE", &images.gateway);
         if let Some(acme) = &images.acme {
             add("LINNET_ACME_IMAGE", acme);
+        }
+        if let Some(backup) = &images.backup {
+            add("LINNET_BACKUP_IMAGE", backup);
         }
     }
     text
@@ -101,9 +111,12 @@ mod tests {
             shortener: format!("shortener@{name}"),
             bundle: String::new(),
             acme: Some(format!("acme@{name}")),
+            backup: Some(format!("backup@{name}")),
         };
         let (old, new) = (images("old"), images("new"));
-        let text = compose_variables(&installation, &HostConfig::default(), |id| {
+        let repository = Some("s3://bucket/linnet?endpoint=s3.example.com".to_owned());
+        let config = HostConfig { backup: repository, ..HostConfig::default() };
+        let text = compose_variables(&installation, &config, |id| {
             Some(if id == "old" { &old } else { &new })
         });
         for line in [
@@ -111,6 +124,8 @@ mod tests {
             "LINNET_GREEN_SHORTENER_IMAGE=shortener@new",
             "LINNET_SHORTENER_IMAGE=shortener@old",
             "LINNET_ACME_IMAGE=acme@old",
+            "LINNET_BACKUP_IMAGE=backup@old",
+            "LINNET_BACKUP_REPOSITORY=s3://bucket/linnet?endpoint=s3.example.com",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }

@@ -78,6 +78,12 @@ fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {
                 .to_owned(),
         ));
     }
+    if config.backup.is_some() && digests.backup.is_none() {
+        return Err(HostError::Refused(
+            "this server has backups, so a release needs the image backup as well; add its digest"
+                .to_owned(),
+        ));
+    }
     let image = |name: &str, digest: &String| {
         if is_loaded { digest.clone() } else { format!("{}/{name}@{digest}", config.registry) }
     };
@@ -86,6 +92,7 @@ fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {
         shortener: image("shortener", &digests.shortener),
         bundle: image("bundle", &digests.bundle),
         acme: digests.acme.as_ref().map(|digest| image("acme", digest)),
+        backup: digests.backup.as_ref().map(|digest| image("backup", digest)),
     };
     for image in images.all() {
         if !is_loaded {

@@ -149,12 +149,16 @@ pub struct Images {
     /// The same of the ACME client's, which only a server that terminates TLS needs.
     #[serde(default)]
     pub acme: Option<String>,
+    /// The same of the backup sidecar's, which only a server with backups needs.
+    #[serde(default)]
+    pub backup: Option<String>,
 }
 
 impl Images {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &String> {
-        [&self.gateway, &self.shortener, &self.bundle].into_iter().chain(&self.acme)
+        let always = [&self.gateway, &self.shortener, &self.bundle].into_iter();
+        always.chain(&self.acme).chain(&self.backup)
     }
 }
 
@@ -230,6 +234,7 @@ pub(crate) mod tests {
             shortener: "s".to_owned(),
             bundle: "b".to_owned(),
             acme: None,
+            backup: None,
         };
         let mut record = Record {
             id: "r2".to_owned(),

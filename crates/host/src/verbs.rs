@@ -22,6 +22,8 @@ pub enum Verb {
     Check,
     /// Takes a backup now.
     Backup,
+    /// Restores the database from the backups, with the options of `deploy/host/restore`.
+    Restore(Vec<String>),
     /// Loads images from the standard input.
     Load,
     /// Generates missing secrets.
@@ -43,6 +45,8 @@ pub struct Digests {
     pub bundle: String,
     /// The ACME client's.
     pub acme: Option<String>,
+    /// The backup sidecar's.
+    pub backup: Option<String>,
 }
 
 /// Where the images come from.
@@ -66,7 +70,7 @@ pub enum Task {
 }
 
 const USAGE: &str = "usage: linnet-host status [--json] | deploy [--in-place] gateway=DIGEST \
-                     shortener=DIGEST bundle=DIGEST [acme=DIGEST] | resume | rollback | follow | check | backup; a DIGEST \
+                     shortener=DIGEST bundle=DIGEST [acme=DIGEST] [backup=DIGEST] | resume | rollback | follow | check | backup; a DIGEST \
                      is sha256: and 64 hexadecimal digits";
 
 /// Reads the command of a restricted key (`SSH_ORIGINAL_COMMAND`). It cannot load images, because a loaded bundle could
@@ -79,6 +83,7 @@ pub fn parse_restricted(command: &str) -> Result<Verb, HostError> {
     };
     match parse(words)? {
         Verb::Load
+        | Verb::Restore(_)
         | Verb::Secrets
         | Verb::Apply
         | Verb::Run(_)
@@ -100,6 +105,9 @@ pub fn parse(words: &[&str]) -> Result<Verb, HostError> {
         ["follow"] => Verb::Follow,
         ["check"] => Verb::Check,
         ["backup"] => Verb::Backup,
+        ["restore", options @ ..] => {
+            Verb::Restore(options.iter().map(|option| (*option).to_owned()).collect())
+        }
         ["load"] => Verb::Load,
         ["secrets"] => Verb::Secrets,
         ["apply"] => Verb::Apply,
@@ -125,6 +133,7 @@ fn deploy(words: &[&str]) -> Result<Verb, HostError> {
                     "shortener" => &mut digests.shortener,
                     "bundle" => &mut digests.bundle,
                     "acme" => digests.acme.get_or_insert_default(),
+                    "backup" => digests.backup.get_or_insert_default(),
                     _ => return Err(usage()),
                 };
                 digest.clone_into(place);
@@ -172,6 +181,7 @@ mod tests {
             shortener: D.to_owned(),
             bundle: D.to_owned(),
             acme: None,
+            backup: None,
         };
         assert_eq!(
             parse_restricted(&format!("linnet-host deploy  {}", three(D))).unwrap(),
@@ -194,6 +204,8 @@ mod tests {
         for command in [
             "load",
             "secrets",
+            "restore",
+            "restore --delete-first",
             "apply",
             "run resume",
             &format!("deploy --loaded {}", three(D)),
