@@ -17,7 +17,7 @@
 #   deploy.sh apply HOST           applies changed settings, and new images of nginx and the stores; interrupts them
 #   deploy.sh backup HOST          takes a backup now
 #   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore)
-#   deploy.sh secrets export HOST > FILE         a copy of the secrets, encrypted with a passphrase that it asks for
+#   deploy.sh secrets export HOST > FILE         a copy of the secrets, encrypted with a passphrase
 #   deploy.sh secrets import HOST < FILE         writes them to a new server, before its first release
 #
 # HOST is a name or an address, with USER@ before it and :PORT behind it if needed. The default user is `linnet`.

@@ -83,10 +83,7 @@ if [[ -r /etc/os-release ]]; then
 fi
 [[ $os_id == debian && $os_version == 13 ]] || die "this server runs ${os_id:-an unknown system} $os_version; reinstall it with Debian 13" 69
 machine=$(uname -m)
-case $machine in
-  x86_64|aarch64) ;;
-  *) die "this server's processor is $machine; Linnet's images are for x86_64 and aarch64" 69 ;;
-esac
+case $machine in x86_64|aarch64) ;; *) die "this server's processor is $machine; Linnet's images are for x86_64 and aarch64" 69 ;; esac
 memory_mib=$(( $(awk '/^MemTotal:/ {print $2}' /proc/meminfo) / 1024 ))
 (( memory_mib >= 1700 )) || die "this server has $memory_mib MiB of memory; Linnet needs 2 GB" 69
 disk_mib=$(df --output=avail --block-size=1M / | tail -n 1)
@@ -323,12 +320,10 @@ put /etc/systemd/system/linnet-firewall.service 644 <<'UNIT'
 Description=Linnet: connections from outside reach only ports 80 and 443 of containers
 After=docker.service
 PartOf=docker.service
-
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/local/sbin/linnet-firewall
-
 [Install]
 WantedBy=docker.service
 UNIT
@@ -343,7 +338,6 @@ put /etc/systemd/system/linnet-check.service 644 <<'UNIT'
 [Unit]
 Description=Linnet: compares the server with what was deployed
 ConditionPathExists=/usr/local/sbin/linnet-host
-
 [Service]
 Type=oneshot
 ExecStart=/usr/local/sbin/linnet-host check
@@ -353,25 +347,19 @@ UNIT
 put /etc/systemd/system/linnet-check.timer 644 <<'UNIT'
 [Unit]
 Description=Linnet: compares the server with what was deployed
-
 [Timer]
 OnCalendar=hourly
 RandomizedDelaySec=10min
 Persistent=true
-
 [Install]
 WantedBy=timers.target
 UNIT
 enabled linnet-check.timer
 
 # --- Users ------------------------------------------------------------------------------------------------------------
-packages sudo
-user linnet
-user deploy
+packages sudo; user linnet; user deploy
 keys linnet <<< "$operator_keys"
-if [[ -n $deploy_key ]]; then
-  keys deploy <<< "restrict,command=\"sudo -n /usr/local/sbin/linnet-host\" $deploy_key"
-fi
+if [[ -n $deploy_key ]]; then keys deploy <<< "restrict,command=\"sudo -n /usr/local/sbin/linnet-host\" $deploy_key"; fi
 sudoers='# The operator may do everything. The pipeline may call one program without arguments, which reads the command of SSH.
 linnet ALL=(ALL:ALL) NOPASSWD: ALL
 Defaults:deploy env_keep += "SSH_ORIGINAL_COMMAND"
