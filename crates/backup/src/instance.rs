@@ -150,7 +150,7 @@ impl<'a> Instance<'a> {
         match newest {
             Some(newest) if is_before(end, newest) => Err(BackupError::Check(format!(
                 "recovery ended at WAL segment {end}, and the repository has segments up to {newest}: one between them is \
-                 missing; restore to a time before it with --to"
+                 damaged or missing; restore to a time before it with --to"
             ))),
             _ => Ok(()),
         }
