@@ -288,8 +288,7 @@ put /etc/docker/daemon.json 644 <<'JSON'
 JSON
 daemon_written=$written
 if installed docker.io && [[ -n $daemon_written ]]; then systemctl restart docker; fi
-packages docker.io docker-cli docker-compose
-enabled docker
+packages docker.io docker-cli docker-compose; enabled docker
 
 # Docker's published ports bypass other firewalls. This chain is asked first for each connection to a container.
 put /usr/local/sbin/linnet-firewall 755 <<'SCRIPT'
