@@ -82,7 +82,7 @@ problem_codes! {
     UriTooLong: URI_TOO_LONG, "uri_too_long", "URI too long",
         "the request line is longer than 8 KiB";
     UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",
-        "the `Content-Type` is not `application/json`, or for an upload none of [these](#bulk-imports)";
+        "the `Content-Type` is not `application/json`, or for an upload none of [these](#bulk-imports); or a JSON body has a `Content-Encoding`";
     Invalid: UNPROCESSABLE_ENTITY, "invalid", "Validation failed",
         "the body, query, path or a header is not valid; `errors` lists it all";
     RateLimited: TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded",

@@ -7,6 +7,7 @@ use futures::{SinkExt as _, channel::mpsc};
 use http::Method;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use linnet_domain::Scope;
 use linnet_protocol::routes::{MAX_BULK_BODY_BYTES, ROUTES, RequestBody, Route};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -53,9 +54,14 @@ async fn body_with_too_large_content_length_is_rejected_and_the_connection_close
 async fn encoded_json_body_is_rejected() {
     let shortener = Shortener::start();
     let gateway = gateway(&shortener).await;
+    let mut checked = 0;
     for route in ROUTES {
-        for (method, _) in route.methods {
+        // The scopes of the key.
+        let allowed =
+            |scope: &&(Method, Scope)| [Scope::UrlsRead, Scope::UrlsWrite].contains(&scope.1);
+        for (method, _) in route.methods.iter().filter(allowed) {
             let RequestBody::Json { .. } = route.body(method) else { continue };
+            checked += 1;
             let segment = |name: &str| if name.starts_with('{') { "1" } else { name }.to_owned();
             let path = route.path.split('/').map(segment).collect::<Vec<_>>().join("/");
             for encoding in ["gzip", "br", "identity, gzip", "\"", "x"] {
@@ -69,6 +75,7 @@ async fn encoded_json_body_is_rejected() {
             }
         }
     }
+    assert!(checked > 3, "{checked} methods of routes");
     assert_eq!(shortener.calls(), 0);
 }
 
