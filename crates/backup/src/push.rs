@@ -29,7 +29,7 @@ const LOCKED: i32 = 50;
 /// pgBackRest's exit codes for a repository without this database.
 const MISSING: [i32; 2] = [55, 103];
 /// A push takes about a second. Without one for this time, the repository refuses segments.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
+const STALL_LIMIT: Duration = Duration::from_mins(1);
 /// Time between two looks at the archive folder.
 const ROUND: Duration = Duration::from_secs(1);
 /// Longest time until a failed push is repeated.
