@@ -89,11 +89,7 @@ fn push_round(
     lock: &mut Option<lock::Held>,
 ) -> Result<(), BackupError> {
     let backlog = archive::backlog(settings)?;
-    {
-        let mut figures = metrics.lock();
-        figures.backlog = archive::backlog(settings)?;
-        figures.last_round = Instant::now();
-    }
+    metrics.lock().last_round = Instant::now();
     if lock.is_none() {
         *lock = lock::try_lock(settings, Role::Push)?;
     }
@@ -115,7 +111,6 @@ fn push_round(
         let mut figures = metrics.lock();
         figures.pushed += 1;
         figures.last_round = Instant::now();
-        figures.backlog = archive::backlog(settings)?;
     }
     Ok(())
 }
