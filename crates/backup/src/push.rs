@@ -28,6 +28,8 @@ const STANZA_ATTEMPTS: u32 = 20;
 const LOCKED: i32 = 50;
 /// pgBackRest's exit codes for a repository without this database.
 const MISSING: [i32; 2] = [55, 103];
+/// A push takes about a second. Without one for this time, the repository refuses segments.
+const STALL_LIMIT: Duration = Duration::from_mins(1);
 /// Time between two looks at the archive folder.
 const ROUND: Duration = Duration::from_secs(1);
 /// Longest time until a failed push is repeated.
@@ -87,11 +89,7 @@ fn push_round(
     lock: &mut Option<lock::Held>,
 ) -> Result<(), BackupError> {
     let backlog = archive::backlog(settings)?;
-    {
-        let mut figures = metrics.lock();
-        figures.backlog = archive::backlog(settings)?;
-        figures.last_round = Instant::now();
-    }
+    metrics.lock().last_round = Instant::now();
     if lock.is_none() {
         *lock = lock::try_lock(settings, Role::Push)?;
     }
@@ -113,7 +111,6 @@ fn push_round(
         let mut figures = metrics.lock();
         figures.pushed += 1;
         figures.last_round = Instant::now();
-        figures.backlog = archive::backlog(settings)?;
     }
     Ok(())
 }
@@ -153,18 +150,23 @@ pub(crate) fn push_all(settings: &Settings) -> Result<(), BackupError> {
     let tool = Tool::new(settings)?;
     meanwhile(settings, &tool, |metrics| {
         let deadline = Instant::now() + DRAIN_LIMIT;
+        let (mut least, mut progress) = (usize::MAX, Instant::now());
         loop {
             let waiting = archive::backlog(settings)?.segments.len();
             if waiting == 0 {
                 return Ok(());
             }
-            // A repository that refuses three times does not accept the fourth attempt soon.
-            if Instant::now() > deadline || metrics.lock().push_failures >= 3 {
+            if waiting < least {
+                (least, progress) = (waiting, Instant::now());
+            }
+            // The pushing process may be in another container, whose failures are not known here.
+            let is_stalled = progress.elapsed() > STALL_LIMIT || metrics.lock().push_failures >= 3;
+            if is_stalled || Instant::now() > deadline {
                 return Err(BackupError::Refused(format!(
-                    "{waiting} WAL segment(s) cannot be pushed; the log above has the reason"
+                    "{waiting} WAL segment(s) cannot be pushed, and would be lost; the log of the sidecar has the \
+                     reason. --without-newest gives them up"
                 )));
             }
-            // The pushing process may be in another container; the deadline bounds this.
             thread::sleep(Duration::from_millis(200));
         }
     })

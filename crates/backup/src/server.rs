@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    BackupError,
+    BackupError, archive,
     log::{Level, log},
     metrics::{self, Metrics},
     settings::Settings,
@@ -27,9 +27,10 @@ pub(crate) fn start(settings: &Settings, metrics: Metrics) -> Result<(), BackupE
             format!("{} cannot be opened: {error}", settings.listen),
         )
     })?;
+    let settings = settings.clone();
     thread::spawn(move || {
         for stream in listener.incoming().filter_map(Result::ok) {
-            if let Err(error) = answer(&stream, &metrics) {
+            if let Err(error) = answer(&stream, &settings, &metrics) {
                 log(
                     Level::Info,
                     "metrics client disconnected",
@@ -41,7 +42,7 @@ pub(crate) fn start(settings: &Settings, metrics: Metrics) -> Result<(), BackupE
     Ok(())
 }
 
-fn answer(mut stream: &TcpStream, metrics: &Metrics) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, settings: &Settings, metrics: &Metrics) -> std::io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_LIMIT))?;
     stream.set_write_timeout(Some(CLIENT_LIMIT))?;
     // The whole head: closing a connection with unread data would reset it before the client has read the response.
@@ -54,6 +55,10 @@ fn answer(mut stream: &TcpStream, metrics: &Metrics) -> std::io::Result<()> {
     }
     let (status, kind, body) = match line.split(' ').nth(1) {
         Some("/metrics") => {
+            // Now, because a push that hangs must not hide what waits behind it.
+            if let Ok(backlog) = archive::backlog(settings) {
+                metrics.lock().backlog = backlog;
+            }
             ("200 OK", "text/plain; version=0.0.4", metrics::render(&metrics.lock()))
         }
         Some("/health") if metrics.lock().last_round.elapsed() < ROUND_LIMIT => {
