@@ -21,8 +21,8 @@ ROUND_S = 3
 CONNECTIONS = 32
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CLIENTS = ("bridge", "loopback")
-# Processor times have a ratio of 1.3 and 1.5. Other programs on the machine bring it closer to 1.
-LEAST_RATIO = {"bridge": 1.1, "loopback": 1.1}
+# Measured: 1.3 and 1.5. Rates have no bar, because other programs on the machine bring them together.
+LEAST_RATIO = 1.1
 PATHS = {"sockets": ("nginx", "shortener-blue"), "bridge": ("nginx-bridge", "shortener-green")}
 
 
@@ -76,7 +76,7 @@ def measure(path: str, client: str, code: str) -> tuple[float, dict[str, float]]
     return float(rate[1]), used
 
 
-def sockets_serve_more_redirects_than_the_bridge(figure) -> None:
+def sockets_cost_less_than_the_bridge(figure) -> None:
     files = with_bridge()
     try:
         compose("up", "-d", "--no-build", "--no-deps", "shortener-green", files=files)
@@ -91,11 +91,13 @@ def sockets_serve_more_redirects_than_the_bridge(figure) -> None:
         compose("rm", "-fs", "nginx-bridge", "shortener-green", check=False, files=files)
         run("docker", "network", "rm", f"{os.environ['LINNET_PROJECT']}_edge", check=False)
     for client in CLIENTS:
+        cost = {}
         for path in PATHS:
             rates = [one[path, client][0] for one in rounds]
             nginx, shortener = (median(one[path, client][1][service] for one in rounds) for service in ("nginx", "shortener"))
+            cost[path] = nginx + shortener
             figure(f"client over {client}, shortener over {path}: {min(rates):,.0f} to {max(rates):,.0f}/s", f"{median(rates):,.0f}/s", "")
             figure("  processor time of a redirect in nginx and shortener", f"{nginx:.1f} + {shortener:.1f} µs", "")
-        ratio = median(one["sockets", client][0] / one["bridge", client][0] for one in rounds)
-        figure(f"redirects with a client over {client}: sockets / bridge", f"{ratio:.2f}", f">= {LEAST_RATIO[client]}")
-        require(ratio >= LEAST_RATIO[client], f"sockets serve only {ratio:.2f} times the redirects of the bridge")
+        ratio = cost["bridge"] / cost["sockets"]
+        figure(f"processor time with a client over {client}: bridge / sockets", f"{ratio:.2f}", f">= {LEAST_RATIO}")
+        require(ratio >= LEAST_RATIO, f"a redirect over the bridge costs only {ratio:.2f} times one over sockets")
