@@ -28,7 +28,7 @@ CHECKS = (
     startup.monitoring_starts,
     load.system_tests_pass_through_nginx,
     colors.green_takes_over_without_a_failed_request,
-    bridge.sockets_cost_less_than_the_bridge,
+    bridge.sockets_and_bridge_are_compared,
     monitoring.every_scrape_target_is_up,
     load.memory_limits_hold_under_load,
     fault_reports.every_expression_returns_data,
