@@ -9,8 +9,8 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from engine import (CORE, PROJECT, ROOT, SCRATCH, SECRETS, WITHOUT, compose, containers, inspect, is_redirected, require,
-                    run, service_of, shorten, wait)
+from engine import (CORE, PROJECT, ROOT, SCRATCH, SECRETS, WITHOUT, address_of, compose, containers, http, inspect,
+                    is_redirected, require, run, service_of, shorten, wait)
 
 SETTINGS = ROOT / "deploy" / "linnet.env"
 MONITORING = ("prometheus", "alertmanager", "grafana", "loki", "fluent-bit", "cadvisor", "node-exporter", "postgres-exporter",
@@ -137,6 +137,8 @@ def monitoring_starts(_figure) -> None:
     compose("up", "-d", "--no-build", *services, files=receiver_files())
     for name in services:
         wait(60, f"{name} to run", lambda name=name: containers(name))
+    # It refuses queries until it has read its data.
+    wait(60, "Prometheus to be ready", lambda: http("/-/ready", site=f"http://{address_of(containers('prometheus')[0], 'monitoring')}:9090")[0] == 200)
 
 
 def receiver_files() -> tuple[str, ...]:
