@@ -137,9 +137,13 @@ def wait_until_drained(seconds: float = 120) -> float:
     return wait(seconds, "no WAL to wait", lambda: metric("archive_waiting_segments") == 0 and metric("archive_unarchived_segments") == 0)
 
 
+# Both colors exist in other profiles than the default one.
+USERS_OF_DATABASE = ("shortener-blue", "gateway-blue", "worker", "migrate", "preflight")
+
+
 def lose_everything(*volumes: str) -> None:
     """The disk is gone: the containers that use the volumes, and the volumes themselves."""
-    compose("rm", "--stop", "--force", "postgres", "backup", "restore", "shortener", "gateway", "worker", "migrate", "preflight", check=False)
+    compose("rm", "--stop", "--force", "postgres", "backup", "restore", *USERS_OF_DATABASE, check=False)
     for name in volumes:
         run("docker", "volume", "rm", "--force", f"{PROJECT}_{name}")
 
