@@ -62,8 +62,8 @@ impl Site {
             ]
             .map(|(name, value)| (format!("LINNET_NGINX_{name}"), value)),
         );
-        let nobody = ["127.0.0.1:1".to_owned()];
-        let nginx = nginx(site, http.port(), &nobody, &nobody, &env, None);
+        let unused = ["127.0.0.1:1".to_owned()];
+        let nginx = nginx(site, http.port(), &unused, &unused, &env, None);
         let pebble = Pebble::start(site, http.port(), options).await;
         within(WAIT, "nginx to respond", || async {
             tokio::net::TcpStream::connect(http).await.is_ok()
