@@ -6,7 +6,10 @@ use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 use linnet_shortener::http::api::fuzzing::{BodyKind, read_body};
 use serde_json::Value;
 
-use super::{assert_is_rule, links::POLICIES};
+use super::{
+    assert_is_rule,
+    links::{POLICIES, URL_FACTOR},
+};
 use crate::memory::bounded;
 
 /// The time of every request.
@@ -35,7 +38,7 @@ pub(super) fn json_body(input: &[u8]) {
     let Some((first, body)) = input.split_first() else { return };
     let kind = BodyKind::ALL[usize::from(*first) % BodyKind::ALL.len()];
     let [policy, _] = &*POLICIES;
-    let result = bounded(body, 64 * 1024, 8, || read_body(kind, body, policy, now()));
+    let result = bounded(body, 64 * 1024, 8 + URL_FACTOR, || read_body(kind, body, policy, now()));
     let value = serde_json::from_slice::<Value>(body);
     match result {
         Ok(()) => assert!(value.is_ok_and(|value| value.is_object())),

@@ -21,6 +21,10 @@ pub(super) static POLICIES: LazyLock<[TargetPolicy; 2]> = LazyLock::new(|| {
         .map(|(base, own)| TargetPolicy::new(&schemes, base, own).expect("valid hosts"))
 });
 
+/// Bytes that the `url` crate allocates at most for each byte of a URL. Its list of a host's labels, 24 bytes each, is
+/// copied when it doubles, and a label may be empty: 72 bytes for each dot. Its characters take 12.
+pub(super) const URL_FACTOR: usize = 96;
+
 /// A target URL: the stored text is accepted again unchanged, is a valid header, leads to no host of the installation,
 /// and passes through L2 unchanged.
 pub(super) fn target_url(input: &[u8]) {
@@ -28,7 +32,7 @@ pub(super) fn target_url(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(rest) else { return };
     let [public, local] = &*POLICIES;
     let policy = if first % 2 == 0 { public } else { local };
-    let target = match bounded(rest, 8_192, 32, || policy.parse(text)) {
+    let target = match bounded(rest, 8_192, URL_FACTOR, || policy.parse(text)) {
         Ok(target) => target,
         Err(error) => return assert_is_rule(&error.to_string()),
     };
