@@ -62,6 +62,8 @@ def of_dashboards(folder: Path) -> Iterator[Expression]:
         variables = dict(BUILT_IN)
         for variable in dashboard["templating"]["list"]:
             variables[variable["name"]] = ".*" if variable["type"] == "query" else ""
+        for mark in dashboard.get("annotations", {}).get("list", []):
+            yield Expression(f"{dashboard['uid']}/{mark['name']}", "panel", interpolated(mark["target"]["expr"], variables))
         for panel in panels_of(dashboard):
             for target in panel.get("targets", []):
                 where = f"{dashboard['uid']}/{panel['title']}"

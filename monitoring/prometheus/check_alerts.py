@@ -21,7 +21,7 @@ ANNOTATIONS = {"summary", "description", "runbook_url", "dashboard"}
 RUNBOOKS = "https://github.com/linnet-url/linnet/blob/main/docs/runbooks/"
 DASHBOARDS = {
     f"/grafana/d/linnet-{name}"
-    for name in ("overview", "resolve", "clicks", "jobs", "gateway", "postgres", "redis", "nginx", "host", "logs")
+    for name in ("overview", "resolve", "clicks", "jobs", "gateway", "postgres", "redis", "nginx", "host", "releases", "logs")
 }
 # Always fires, so it can neither stay silent nor resolve.
 ALWAYS_FIRING = {"Watchdog"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import clicks, gateway, host, jobs, logs, nginx, overview, postgres, redis, resolve
+from . import clicks, gateway, host, jobs, logs, nginx, overview, postgres, redis, releases, resolve
 
 DASHBOARDS = (
     overview.DASHBOARD,
@@ -14,5 +14,6 @@ DASHBOARDS = (
     redis.DASHBOARD,
     nginx.DASHBOARD,
     host.DASHBOARD,
+    releases.DASHBOARD,
     logs.DASHBOARD,
 )

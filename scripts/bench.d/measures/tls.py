@@ -8,7 +8,7 @@ import random
 from figures import median, median_ratio, say
 from processes import cpu_us
 
-FIGURES = ("tls_redirects", "tls_redirects_ratio", "tls_handshakes", "tls_handshakes_ratio", "tls_handshake_cpu_*", "tls_failed_requests")
+FIGURES = ("tls_redirects", "tls_redirects_ratio", "tls_handshakes", "tls_handshakes_ratio", "tls_redirect_cpu_*", "tls_handshake_cpu_*", "tls_failed_requests")
 
 
 def run(bench) -> None:
@@ -18,15 +18,18 @@ def run(bench) -> None:
     fixed, own = stack.start_fixed_tls_nginx(certificate, stack.curves("nginx-tls"))
     redirects: dict[str, list[float]] = {"plain": [], "tls": []}
     handshakes: dict[str, list[float]] = {"fixed": [], "linnet": []}
-    spent: dict[str, list[float]] = {name: [] for name in handshakes}
-    targets = {"plain": bench.address, "tls": f"https://{https}"}
+    spent: dict[str, list[float]] = {name: [] for name in (*redirects, *handshakes)}
+    targets = {"plain": (bench.address, bench.nginx.pid), "tls": (f"https://{https}", nginx.pid)}
     servers = {"fixed": (f"https://{own}", fixed.pid), "linnet": (f"https://{https}", nginx.pid)}
     errors = 0
-    for target in targets.values():
+    for target, _ in targets.values():
         tools.wrk_paths(target, bench.zipf, 1, 0.3)
     for turn in range(bench.size.rounds):
         for name in random.Random(turn).sample(list(targets), len(targets)):
-            peak = tools.wrk_paths(targets[name], bench.zipf, bench.size.round_s, turn * 0.37)
+            target, pid = targets[name]
+            before = cpu_us(pid)
+            peak = tools.wrk_paths(target, bench.zipf, bench.size.round_s, turn * 0.37)
+            spent[name].append((cpu_us(pid) - before) / max(peak.rate * bench.size.round_s, 1))
             redirects[name].append(peak.rate)
             errors += peak.errors
         for name in random.Random(turn).sample(list(servers), len(servers)):
@@ -44,6 +47,8 @@ def run(bench) -> None:
     figures.add("tls_redirects_ratio", median_ratio(redirects["tls"], redirects["plain"]), "of HTTP", at_least=0.85)
     figures.add("tls_handshakes", median(handshakes["linnet"]), "handshakes/s", note=f"fixed certificate: {median(handshakes['fixed']):,.0f}")
     figures.add("tls_handshakes_ratio", median_ratio(handshakes["linnet"], handshakes["fixed"]), "of a fixed certificate", at_least=0.9)
-    for name, values in spent.items():
-        figures.add(f"tls_handshake_cpu_{name}", median(values), "us", note="processor time of nginx for a handshake and a request")
+    for name in redirects:
+        figures.add(f"tls_redirect_cpu_{name}", median(spent[name]), "us", note="processor time of nginx for a redirect")
+    for name in handshakes:
+        figures.add(f"tls_handshake_cpu_{name}", median(spent[name]), "us", note="processor time of nginx for a handshake and a request")
     figures.add("tls_failed_requests", errors, "requests", at_most=0, note="all rounds")
