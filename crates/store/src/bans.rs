@@ -44,7 +44,7 @@ impl Store {
         actor: Option<UserId>,
     ) -> Result<u64, StoreError> {
         // Transactions that began before the ban may still write links. This lock is granted when they have ended.
-        let mut barrier = self.pool.begin().await?;
+        let mut barrier = self.begin().await?;
         sqlx::query(LONG_TIMEOUTS).execute(&mut *barrier).await?;
         sqlx::query("LOCK TABLE urls IN SHARE ROW EXCLUSIVE MODE").execute(&mut *barrier).await?;
         barrier.commit().await?;
@@ -52,7 +52,7 @@ impl Store {
         let mut total = 0;
         for host in host_spellings(&ban.host) {
             loop {
-                let mut transaction = self.pool.begin().await?;
+                let mut transaction = self.begin().await?;
                 sqlx::query(LONG_TIMEOUTS).execute(&mut *transaction).await?;
                 let count =
                     take_down_links_of_host(&mut *transaction, &host, actor, reason, MAX_LINKS)

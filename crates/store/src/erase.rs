@@ -109,7 +109,7 @@ impl Store {
 
     /// Holds the locks of all shards, because a worker that has read a link's day would write it again.
     async fn erase_link_days(&self, links: &[i64]) -> Result<u64, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         lock_roll_ups(&mut transaction, &SHARDS).await?;
         let erased = sqlx::query!("DELETE FROM click_link_days WHERE url_id = ANY($1)", links)
             .execute(&mut *transaction)

@@ -54,7 +54,7 @@ impl Store {
         key: &str,
         request_hash: &[u8],
     ) -> Result<IdempotencyClaim, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query!(
             "DELETE FROM idempotency_keys
               WHERE owner = $1 AND key = $2 AND created_at < now() - make_interval(secs => $3)",

@@ -134,7 +134,7 @@ impl Store {
         secret: &ApiKeySecret,
         new: &NewKey<'_>,
     ) -> Result<Result<ApiKey, KeyRefusal>, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // Concurrent creates for one user wait for this lock, so that each of them counts the keys of the others.
         let owner = sqlx::query_scalar!(
             "SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE",
@@ -263,7 +263,7 @@ impl Store {
         id: &str,
         visible_to: Visibility,
     ) -> Result<Vec<RevokedKey>, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // Waits for concurrent creates with this key, so that the statements below find the new keys.
         let found = sqlx::query_scalar!(
             "SELECT id FROM api_keys

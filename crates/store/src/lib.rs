@@ -80,9 +80,15 @@ impl Store {
         Ok(())
     }
 
-    /// Begins a transaction.
+    /// Begins a transaction. The future may be dropped at any time, as handlers are when their clients disconnect.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin().await?)
+        // In a task, which always completes; a transaction that is not taken is rolled back. sqlx 0.9.0 returns the
+        // connection to the pool within the transaction if `Pool::begin` is dropped before the response to `BEGIN`:
+        // the next statements on it are then acknowledged, but committed only with the next transaction, or lost
+        // (https://github.com/transact-rs/sqlx/issues/4393).
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        Ok(begun.map_err(|_| sqlx::Error::WorkerCrashed)??)
     }
 
     /// The number of connections in use, and of all open connections.

@@ -1,7 +1,7 @@
 //! Daily partitions of `clicks`, and the deletion of old click data.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::AssertSqlSafe;
 
 use super::{Store, StoreError, clicks::utc_day};
 
@@ -30,7 +30,7 @@ impl Store {
             return Ok(false);
         }
         let (from, to) = utc_day(day);
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
         // Several workers may create the same partition at the same time.
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", name)
@@ -71,9 +71,8 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut connection = self.pool.acquire().await?;
         for name in &old {
-            drop_table(&mut connection, name).await?;
+            self.drop_table(name).await?;
         }
         Ok(old)
     }
@@ -99,15 +98,15 @@ impl Store {
     pub async fn server_time(&self) -> Result<DateTime<Utc>, StoreError> {
         Ok(sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&self.pool).await?)
     }
-}
 
-async fn drop_table(connection: &mut PgConnection, name: &str) -> Result<(), StoreError> {
-    let mut transaction = connection.begin().await?;
-    sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
-    // The name has matched a pattern of letters and digits.
-    sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}")))
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(())
+    async fn drop_table(&self, name: &str) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
+        // The name has matched a pattern of letters and digits.
+        sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}")))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
 }

@@ -40,7 +40,7 @@ impl Store {
     /// Creates a user with an id of at least [`OPERATOR_IDS`]. The user can then exist before the import of a data set
     /// without taking an id of it. The sequence is moved to that id, because all new ids come from it.
     pub async fn create_operator(&self, new: &NewUser) -> Result<User, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // Of two concurrent calls, the second one must see the sequence of the first.
         sqlx::query("SELECT pg_advisory_xact_lock(hashtext('users_id_seq'))")
             .execute(&mut *transaction)
@@ -129,7 +129,7 @@ impl Store {
     /// Cancels the user's jobs in a separate transaction. Running imports then stop after their chunk and release the
     /// user's row.
     async fn cancel_jobs_of(&self, id: UserId, visible_to: Visibility) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query(DELETE_USER_TIMEOUTS).execute(&mut *transaction).await?;
         sqlx::query!(
             "UPDATE jobs SET state = 'cancelled', finished_at = now(), last_event = last_event + 1,
@@ -154,7 +154,7 @@ impl Store {
         actor: Option<UserId>,
     ) -> Result<bool, StoreError> {
         self.cancel_jobs_of(id, visible_to).await?;
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query(DELETE_USER_TIMEOUTS).execute(&mut *transaction).await?;
         // The lock prevents new links and keys of this user until the commit.
         let found = sqlx::query_scalar!(

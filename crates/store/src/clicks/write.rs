@@ -23,7 +23,7 @@ impl Store {
     /// Writes a group in one transaction. Returns false without writing anything if another worker has already written
     /// a shard of one of the batches.
     pub async fn write_clicks(&self, group: &ClickGroup<'_>) -> Result<bool, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let inserted = sqlx::query!(
             "INSERT INTO click_batches (id, shard)
              SELECT * FROM UNNEST($1::bytea[]) AS id CROSS JOIN UNNEST($2::smallint[]) AS shard

@@ -74,7 +74,7 @@ impl Store {
         lease: Duration,
         per_user: i64,
     ) -> Result<JobClaim, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // The lock serializes claims for one owner, because concurrent claims could exceed the limit.
         sqlx::query!(
             "SELECT pg_advisory_xact_lock(hashtextextended('linnet.jobs', COALESCE(user_id, 0)))

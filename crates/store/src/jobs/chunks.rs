@@ -65,7 +65,7 @@ impl Store {
         run: &JobRun,
         limits: ReportLimits,
     ) -> Result<Option<ChunkTransaction>, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let row = sqlx::query!(
             "SELECT last_event, rows_failed, resume_offset, resume_line FROM jobs
               WHERE id = $1 AND worker = $2 AND state = 'running' FOR UPDATE",

@@ -54,7 +54,7 @@ impl Store {
             let mut connection = self.pool.acquire().await?;
             return create_link_on(&mut connection, new).await;
         }
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let outcome = create_link_on(&mut transaction, new).await?;
         transaction.commit().await?;
         Ok(outcome)
@@ -80,7 +80,7 @@ impl Store {
     /// and the title if one is given. A link without an owner is never returned, because its creator is unknown.
     /// Concurrent calls with the same owner and target wait for each other.
     pub async fn create_or_reuse_link(&self, new: &NewLink) -> Result<LinkCreation, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let outcome = create_or_reuse_link_on(&mut transaction, new).await?;
         transaction.commit().await?;
         Ok(outcome)

@@ -13,7 +13,7 @@ impl Store {
     /// After a week no batch of clicks can be delivered again. A click that is written later still counts in the
     /// totals, but not in the values. Concurrent calls fold a month once.
     pub async fn fold_click_month(&self) -> Result<Option<NaiveDate>, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // A month of many links takes seconds.
         sqlx::query!("SET LOCAL statement_timeout = '10min'").execute(&mut *transaction).await?;
         let statement = sqlx::query_scalar!(
@@ -49,7 +49,7 @@ impl Store {
 
     /// Reverts the folding of the month of `day` and of all later months, so that clicks can be written into the past.
     pub async fn unfold_click_months(&self, day: NaiveDate) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // Prevents concurrent folding.
         sqlx::query!("LOCK TABLE click_months IN SHARE ROW EXCLUSIVE MODE")
             .execute(&mut *transaction)

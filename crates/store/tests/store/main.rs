@@ -24,3 +24,4 @@ mod search;
 mod stats;
 mod support;
 mod timeouts;
+mod transactions;
