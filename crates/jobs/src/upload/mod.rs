@@ -89,9 +89,9 @@ impl Upload {
         &self.path
     }
 
-    /// Keeps the file, because a job owns it now.
-    pub fn keep(mut self) {
-        self.is_kept = true;
+    /// Whether the file is kept when this is dropped, because a job may own it.
+    pub fn keep(&mut self, is_kept: bool) {
+        self.is_kept = is_kept;
     }
 }
 
@@ -230,7 +230,8 @@ mod tests {
         }
         assert_eq!(files(&settings), 0, "dropped uploads are removed");
         let (_, kept) = receive_pieces(&settings, &text, 10).await.unwrap();
-        kept.keep();
+        kept.keep(true);
+        drop(kept);
         assert_eq!(files(&settings), 1);
     }
 

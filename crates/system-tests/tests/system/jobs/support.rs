@@ -139,6 +139,15 @@ pub(super) async fn query_count(database: &mut PgConnection, query: &'static str
 }
 
 /// The number of jobs in any state.
+/// Waits until a query counts rows.
+pub(super) async fn wait_for_rows(database: &mut PgConnection, query: &'static str) {
+    let end = tokio::time::Instant::now() + JOB_TIMEOUT;
+    while query_count(database, query).await == 0 {
+        assert!(tokio::time::Instant::now() < end, "no row within {JOB_TIMEOUT:?}: {query}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 pub(super) async fn count_jobs(stack: &Stack) -> i64 {
     query_count(&mut stack.database().await, "SELECT count(*) FROM jobs").await
 }

@@ -1,12 +1,15 @@
 //! Formats, media types, sizes, idempotency and concurrency of uploads.
 
-use linnet_system_tests::client::{Method, read_head};
+use linnet_system_tests::{
+    client::{Method, read_head},
+    within,
+};
 use serde_json::{Value, json};
 
 use super::support::{
-    JOB_TIMEOUT, URLS, accepted_job_id, begin_request, builder, count_jobs,
+    JOB_TIMEOUT, URLS, accepted_job_id, begin_request, begin_upload, builder, count_jobs,
     count_links_created_once, gzip, json_rows, links_csv, multipart_form, row_counts, upload,
-    wait_for_job_end, wait_until_no_uploads,
+    wait_for_job_end, wait_for_rows, wait_until_no_uploads,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,4 +180,34 @@ async fn uploads_beyond_the_concurrency_limit_are_rejected_with_retry_after() {
     })
     .await;
     assert_eq!(wait_for_job_end(&client, id).await["rows_written"], 1);
+}
+
+/// A server drops the handler of a client that disconnects, here while PostgreSQL creates the job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn job_of_a_client_that_disconnected_has_its_file() {
+    let stack = builder().env("LINNET__POSTGRES__LOCK_TIMEOUT_MS", 30_000).start().await;
+    let active =
+        || async { stack.shortener_metrics(0).await.sum("http_server_active_requests", &[]) };
+    let before = active().await;
+    let (mut blocker, mut database) = (stack.database().await, stack.database().await);
+    // Not a lock of the table: PostgreSQL would wait for it before it has the whole statement.
+    let lock = "CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql AS
+                  'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
+                CREATE TRIGGER wait_for_test BEFORE INSERT ON jobs
+                  FOR EACH ROW EXECUTE FUNCTION wait_for_test();
+                SELECT pg_advisory_lock(1)";
+    sqlx::raw_sql(lock).execute(&mut blocker).await.unwrap();
+    let body = links_csv("gone", 3);
+    let head = format!("content-type: text/csv\r\ncontent-length: {}\r\n", body.len());
+    let client = stack.client();
+    let connection = begin_upload(&client, &stack.admin_key, &head, body.as_bytes()).await;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                    AND datname = current_database() AND query LIKE '%INTO jobs%'";
+    wait_for_rows(&mut database, waits).await;
+    drop(connection);
+    within(JOB_TIMEOUT, "the handler to be dropped", || async { active().await <= before }).await;
+    sqlx::raw_sql("SELECT pg_advisory_unlock(1)").execute(&mut blocker).await.unwrap();
+    let succeeded = "SELECT count(*) FROM jobs WHERE state = 'succeeded' AND rows_written = 3";
+    wait_for_rows(&mut database, succeeded).await;
+    wait_until_no_uploads(&stack).await;
 }

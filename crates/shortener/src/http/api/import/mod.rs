@@ -161,9 +161,16 @@ impl UploadRequest {
         // Each form has a new boundary, so the options and the file are compared instead of the bytes of the body.
         let request = format!("{:?} {options:?} {:?}", new.format, body.upload.hash);
         let (state, caller, request) = (&self.state, &self.caller, request.as_bytes());
+        let upload = &mut body.upload;
         let response = idempotency::once(state, caller, self.key, request, async |creator| {
+            // From here on the job may exist even if this request fails or is dropped: a connection may break after the
+            // commit. The maintenance task `uploads` removes the file if there is no job.
+            upload.keep(true);
             let job = creator.create_job(&new, jobs.settings.limits()).await?;
-            let CreatedJob { job, is_announced } = job.ok_or_else(too_many)?;
+            let Some(CreatedJob { job, is_announced }) = job else {
+                upload.keep(false);
+                return Err(too_many());
+            };
             let location = format!("/api/v1/jobs/{}", job.id);
             created = Some((job.clone(), is_announced));
             CreatedResponse::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
@@ -171,7 +178,6 @@ impl UploadRequest {
         .await?;
         // The response was replayed: the file of the first request is kept, and dropping `body` removes this one.
         let Some((job, is_announced)) = created else { return Ok(response) };
-        body.upload.keep();
         let lane = Lane::of(new.is_large);
         if is_announced
             && let Err(error) = publish_notice(&self.state.announcer.redis, lane, job.id).await
