@@ -16,7 +16,11 @@ esac
 copy=$folder/.$name.part
 
 if [ -e "$folder/$name" ]; then
-  if cmp -s -- "$source" "$folder/$name"; then exit 0; fi
+  if cmp -s -- "$source" "$folder/$name"; then
+    # The call before may have been killed before the name was on the disk.
+    sync -- "$folder"
+    exit 0
+  fi
   echo "archive.sh: $folder/$name exists with other content; another database may use this folder" >&2
   exit 1
 fi

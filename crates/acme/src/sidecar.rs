@@ -161,10 +161,13 @@ impl Sidecar {
             Err(error) => return self.fail(error.into()),
         };
         let in_use = InUse::new(installed, self.settings.directory_url());
-        self.refresh_window(&in_use).await;
+        let timeout = self.settings.order_timeout();
+        // The limits of single requests end at their heads.
+        if tokio::time::timeout(timeout, self.refresh_window(&in_use)).await.is_err() {
+            tracing::warn!("renewal information not received in time");
+        }
         let situation = self.situation(&in_use);
         if let Decision::Order(cause) = situation.decide() {
-            let timeout = self.settings.order_timeout();
             let attempt = tokio::time::timeout(timeout, self.attempt(cause, &in_use));
             let result = attempt.await.unwrap_or(Err(AttemptError::TimedOut(timeout)));
             match result {

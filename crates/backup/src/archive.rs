@@ -111,12 +111,57 @@ pub(crate) fn prepared(settings: &Settings) -> Result<PathBuf, BackupError> {
     Ok(folder)
 }
 
-/// Moves the segments of [`prepared`] to where they are pushed, in place of those that were given up.
-pub(crate) fn publish(settings: &Settings, folder: &Path) -> Result<(), BackupError> {
-    for segment in backlog(settings)?.segments {
-        fs::remove_file(&segment.path).map_err(BackupError::file(&segment.path))?;
+/// Segments of a database that is about to replace the present one.
+fn accepted(settings: &Settings) -> PathBuf {
+    settings.archive.join("accepted")
+}
+
+/// Keeps the segments of [`prepared`] for [`settle`]: the database that wrote them will replace the present one.
+pub(crate) fn accept(settings: &Settings, folder: &Path) -> Result<(), BackupError> {
+    let accepted = accepted(settings);
+    if accepted.exists() {
+        fs::remove_dir_all(&accepted).map_err(BackupError::file(&accepted))?;
     }
-    move_segments(folder, &settings.archive)
+    fs::rename(folder, &accepted).map_err(BackupError::file(folder))
+}
+
+/// Whether [`settle`] has work, after a restore that was interrupted.
+pub(crate) fn is_unsettled(settings: &Settings) -> bool {
+    accepted(settings).exists()
+}
+
+/// Moves the accepted segments to where they are pushed if their database has replaced the present one, and otherwise
+/// removes them: in the repository, they would lead later restores to a database that never served.
+///
+/// Segments of earlier timelines that wait were given up by the restore. Those of the new timeline stay: the restored
+/// database may have started.
+pub(crate) fn settle(settings: &Settings) -> Result<(), BackupError> {
+    let accepted = accepted(settings);
+    if !accepted.exists() {
+        return Ok(());
+    }
+    // `PG_VERSION` is the last file that moves.
+    if !settings.prepared().join("PG_VERSION").exists() {
+        let newest = timelines(&accepted)?.max();
+        for segment in backlog(settings)?.segments {
+            if timeline(&segment.path) < newest {
+                fs::remove_file(&segment.path).map_err(BackupError::file(&segment.path))?;
+            }
+        }
+        move_segments(&accepted, &settings.archive)?;
+    }
+    fs::remove_dir_all(&accepted).map_err(BackupError::file(&accepted))
+}
+
+fn timelines(folder: &Path) -> Result<impl Iterator<Item = String>, BackupError> {
+    let entries = fs::read_dir(folder).map_err(BackupError::file(folder))?;
+    Ok(entries.filter_map(|entry| timeline(&entry.ok()?.path())))
+}
+
+/// The timeline of a segment: the first eight digits of its name, which sort as numbers.
+fn timeline(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str().filter(|name| is_wal_name(name))?;
+    name.get(..8).map(ToOwned::to_owned)
 }
 
 fn move_segments(from: &Path, to: &Path) -> Result<(), BackupError> {
@@ -195,9 +240,29 @@ mod tests {
         let folder = prepared(&settings).unwrap();
         fs::write(folder.join("000000010000000000000001"), "restored").unwrap();
         fs::write(folder.join("00000002.history"), "restored").unwrap();
-        publish(&settings, &folder).unwrap();
+        fs::write(settings.archive.join("000000020000000000000003"), "restored").unwrap();
+        accept(&settings, &folder).unwrap();
+        settle(&settings).unwrap();
+        assert!(!is_unsettled(&settings));
         let waiting = backlog(&settings).unwrap().segments;
-        assert_eq!(waiting.len(), 2);
+        assert_eq!(waiting.len(), 3);
         assert!(waiting.iter().all(|one| fs::read_to_string(&one.path).unwrap() == "restored"));
+    }
+
+    #[test]
+    fn segments_of_a_database_that_did_not_replace_the_present_one_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = below(root.path());
+        fs::write(settings.archive.join("000000010000000000000002"), "present").unwrap();
+        let folder = prepared(&settings).unwrap();
+        fs::write(folder.join("00000002.history"), "restored").unwrap();
+        accept(&settings, &folder).unwrap();
+        fs::create_dir_all(settings.prepared()).unwrap();
+        fs::write(settings.prepared().join("PG_VERSION"), "17").unwrap();
+        settle(&settings).unwrap();
+        assert!(!is_unsettled(&settings));
+        let waiting = backlog(&settings).unwrap().segments;
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(fs::read_to_string(&waiting[0].path).unwrap(), "present");
     }
 }

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     BackupError, archive,
-    info::Backups,
+    info::{Backup, Backups},
     instance::{self, Archive, Instance},
     lock, process, push,
     settings::Settings,
@@ -107,10 +107,8 @@ fn fitting(settings: &Settings, tool: &Tool, target: &Target) -> Result<(), Back
         readable(backup.stopped),
         backup.database_bytes >> 20
     );
-    // The newest backup may be larger than the fitting one; a tenth more for WAL.
-    let needed = backup.database_bytes + backup.database_bytes / 10 + (256 << 20);
     if settings.data.exists() && !target.is_delete_first {
-        require_space(&settings.data, needed)?;
+        require_room(&settings.data, backup)?;
     }
     Ok(())
 }
@@ -119,6 +117,7 @@ fn fitting(settings: &Settings, tool: &Tool, target: &Target) -> Result<(), Back
 pub(crate) fn run(settings: &Settings, target: &Target) -> Result<(), BackupError> {
     let _lock = lock::job(settings)?;
     let tool = Tool::new(settings)?;
+    archive::settle(settings)?;
     if instance::query(settings, &settings.socket, "SELECT 1").is_ok() {
         return Err(BackupError::Refused("PostgreSQL runs; stop it first".to_owned()));
     }
@@ -134,14 +133,15 @@ pub(crate) fn run(settings: &Settings, target: &Target) -> Result<(), BackupErro
     // restores would follow its timeline.
     let archived = archive::prepared(settings)?;
     let outcome = prepare(settings, &tool, &prepared, &archived, target);
-    if outcome.is_ok() {
-        archive::publish(settings, &archived)?;
-        replace(&settings.data, Some(&prepared))?;
-    } else {
+    if outcome.is_err() {
         drop(fs::remove_dir_all(&prepared));
+        drop(fs::remove_dir_all(&archived));
+        return outcome;
     }
-    drop(fs::remove_dir_all(&archived));
-    outcome
+    archive::accept(settings, &archived)?;
+    replace(&settings.data, Some(&prepared))?;
+    // If this fails, the sidecar repeats it.
+    archive::settle(settings)
 }
 
 /// Pushes what the present or lost database archived. A segment that cannot be pushed is an error, for it would be lost.
@@ -261,8 +261,13 @@ fn move_all(from: &Path, to: &Path, keep: impl Fn(&Path) -> bool) -> Result<(), 
     Ok(())
 }
 
-/// Fails unless the disk of a folder has this many bytes free.
-pub(crate) fn require_space(folder: &Path, bytes: u64) -> Result<(), BackupError> {
+/// Fails unless the disk of a folder has room for a restored backup.
+pub(crate) fn require_room(folder: &Path, backup: &Backup) -> Result<(), BackupError> {
+    // The newest backup may be larger than the fitting one; a tenth more for WAL.
+    require_space(folder, backup.database_bytes + backup.database_bytes / 10 + (256 << 20))
+}
+
+fn require_space(folder: &Path, bytes: u64) -> Result<(), BackupError> {
     let mut command = std::process::Command::new("df");
     command.args(["--output=avail", "--block-size=1"]).arg(folder);
     let output = process::run_checked("df", &mut command, Duration::from_secs(10))?;

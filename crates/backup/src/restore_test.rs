@@ -96,6 +96,8 @@ fn check(settings: &Settings, tool: &Tool, result: &mut TestResult) -> Result<()
     let folder = settings.scratch();
     let data = folder.join("data");
     fs::create_dir_all(&data).map_err(BackupError::file(&data))?;
+    // This is the database's disk too: a test that fills it would stop PostgreSQL.
+    restore::require_room(&settings.state, Backups::read(tool)?.require_before(None)?)?;
     let live = Content::of(&instance::query_row(settings, &settings.socket, CONTENT)?)?;
     wait_for_push(settings)?;
     let newest_segment = Backups::read(tool)?.newest_segment;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::time::Seconds;
 
 /// Work that is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Job {
     FullBackup,
     DifferentialBackup,
@@ -54,21 +54,22 @@ const EARLY: f64 = 0.9;
 const LATE: f64 = 1.25;
 
 impl Schedule {
-    /// The job that is due, the most important first. Without a full backup there is nothing to restore.
-    pub(crate) fn due(&self, now: Seconds, history: &History) -> Option<Job> {
-        if history.full.is_none() || self.is_due(now, history.full, self.full) {
-            return Some(Job::FullBackup);
-        }
-        if self.is_due(now, history.any, self.differential) {
-            return Some(Job::DifferentialBackup);
+    /// The jobs that are due, the most important first. Without a full backup there is nothing to restore.
+    pub(crate) fn due(&self, now: Seconds, history: &History) -> Vec<Job> {
+        if history.full.is_none() {
+            return vec![Job::FullBackup];
         }
         // The first test follows the first backup.
-        if history.restore_test.is_none()
-            || self.is_due(now, history.restore_test, self.restore_test)
-        {
-            return Some(Job::RestoreTest);
-        }
-        None
+        let is_test_due = history.restore_test.is_none()
+            || self.is_due(now, history.restore_test, self.restore_test);
+        [
+            (Job::FullBackup, self.is_due(now, history.full, self.full)),
+            (Job::DifferentialBackup, self.is_due(now, history.any, self.differential)),
+            (Job::RestoreTest, is_test_due),
+        ]
+        .into_iter()
+        .filter_map(|(job, is_due)| is_due.then_some(job))
+        .collect()
     }
 
     fn is_due(&self, now: Seconds, last: Option<Seconds>, interval: Duration) -> bool {
@@ -108,59 +109,67 @@ mod tests {
         }
     }
 
+    /// The job that begins.
+    fn first(schedule: &Schedule, now: Seconds, history: &History) -> Option<Job> {
+        schedule.due(now, history).first().copied()
+    }
+
     fn history(full: i64, any: i64, test: i64) -> History {
         History { full: Some(full), any: Some(any), restore_test: Some(test) }
     }
 
     #[test]
     fn first_backup_and_first_test_do_not_wait_for_the_night() {
-        assert_eq!(schedule().due(DAY, &History::default()), Some(Job::FullBackup));
+        assert_eq!(first(&schedule(), DAY, &History::default()), Some(Job::FullBackup));
         let once = History { full: Some(DAY), any: Some(DAY), restore_test: None };
-        assert_eq!(schedule().due(DAY + 60, &once), Some(Job::RestoreTest));
+        assert_eq!(first(&schedule(), DAY + 60, &once), Some(Job::RestoreTest));
     }
 
     #[test]
     fn daily_backup_begins_in_its_hour() {
         let last = history(DAY - DAY_S, DAY - 20 * HOUR, DAY - DAY_S);
-        assert_eq!(schedule().due(DAY + 3 * HOUR + 599, &last), None, "before its minute");
-        assert_eq!(schedule().due(DAY + 3 * HOUR + 600, &last), Some(Job::DifferentialBackup));
-        assert_eq!(schedule().due(DAY + 4 * HOUR + 601, &last), None, "the hour is over");
+        assert_eq!(first(&schedule(), DAY + 3 * HOUR + 599, &last), None, "before its minute");
+        assert_eq!(first(&schedule(), DAY + 3 * HOUR + 600, &last), Some(Job::DifferentialBackup));
+        assert_eq!(first(&schedule(), DAY + 4 * HOUR + 601, &last), None, "the hour is over");
     }
 
     #[test]
     fn late_backup_begins_at_once() {
         let last = history(DAY - DAY_S, DAY - 17 * HOUR, DAY - DAY_S);
-        assert_eq!(schedule().due(DAY + 12 * HOUR, &last), None);
-        assert_eq!(schedule().due(DAY + 13 * HOUR, &last), Some(Job::DifferentialBackup));
+        assert_eq!(first(&schedule(), DAY + 12 * HOUR, &last), None);
+        assert_eq!(first(&schedule(), DAY + 13 * HOUR, &last), Some(Job::DifferentialBackup));
     }
 
     #[test]
     fn weekly_full_backup_replaces_the_daily_one_and_precedes_the_test() {
         let at = DAY + 3 * HOUR + 900;
         let last = history(at - 7 * DAY_S, at - DAY_S, at - 7 * DAY_S);
-        assert_eq!(schedule().due(at, &last), Some(Job::FullBackup));
-        assert_eq!(schedule().due(at, &history(at, at, at - 7 * DAY_S)), Some(Job::RestoreTest));
-        assert_eq!(schedule().due(at, &history(at, at, at)), None);
+        assert_eq!(first(&schedule(), at, &last), Some(Job::FullBackup));
+        assert_eq!(
+            first(&schedule(), at, &history(at, at, at - 7 * DAY_S)),
+            Some(Job::RestoreTest)
+        );
+        assert_eq!(first(&schedule(), at, &history(at, at, at)), None);
     }
 
     #[test]
     fn backup_of_this_hour_is_not_repeated() {
         let at = DAY + 3 * HOUR + 900;
-        assert_eq!(schedule().due(at + 1_200, &history(at, at, at)), None);
+        assert_eq!(first(&schedule(), at + 1_200, &history(at, at, at)), None);
     }
 
     #[test]
     fn hour_before_midnight_reaches_into_the_next_day() {
         let late = Schedule { hour: 23, offset_s: 3_000, ..schedule() };
         let last = history(DAY - DAY_S, DAY - 24 * HOUR, DAY - DAY_S);
-        assert_eq!(late.due(DAY + 10 * 60, &last), Some(Job::DifferentialBackup));
+        assert_eq!(first(&late, DAY + 10 * 60, &last), Some(Job::DifferentialBackup));
     }
 
     #[test]
     fn short_intervals_ignore_the_hour() {
         let short = Schedule { differential: Duration::from_mins(1), ..schedule() };
-        assert_eq!(short.due(DAY + 59, &history(DAY, DAY, DAY)), None);
-        assert_eq!(short.due(DAY + 60, &history(DAY, DAY, DAY)), Some(Job::DifferentialBackup));
+        assert_eq!(first(&short, DAY + 59, &history(DAY, DAY, DAY)), None);
+        assert_eq!(first(&short, DAY + 60, &history(DAY, DAY, DAY)), Some(Job::DifferentialBackup));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command `run`: one thread pushes WAL, this one runs jobs that are due, one answers Prometheus.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt,
     sync::atomic::AtomicBool,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    BackupError,
+    BackupError, archive,
     info::Backups,
     instance, jobs,
     lock::{self, Role},
@@ -56,14 +57,21 @@ fn is_on_database_disk(settings: &Settings) -> bool {
     repository.is_some() && repository == device(&settings.data)
 }
 
+/// A job that is repeated later.
+#[derive(Clone, Copy)]
+struct Failed {
+    /// Failures in a row.
+    times: u32,
+    not_before: Instant,
+}
+
 struct Scheduler<'a> {
     settings: &'a Settings,
     tool: &'a Tool,
     metrics: &'a Metrics,
     schedule: Schedule,
-    failures: u32,
-    /// No job before this time: the last one failed.
-    not_before: Instant,
+    /// Jobs whose last run failed. A restore test that keeps failing does not delay backups.
+    failed: BTreeMap<Job, Failed>,
     list_after: Instant,
     /// When PostgreSQL started that was last reloaded.
     server_start: Option<String>,
@@ -89,8 +97,7 @@ impl<'a> Scheduler<'a> {
             tool,
             metrics,
             schedule,
-            failures: 0,
-            not_before: now,
+            failed: BTreeMap::new(),
             list_after: now,
             server_start: None,
         }
@@ -109,12 +116,30 @@ impl<'a> Scheduler<'a> {
         if Instant::now() >= self.list_after {
             self.read_list();
         }
-        if Instant::now() < self.not_before {
+        self.settle();
+        let Some(history) = self.history() else { return };
+        let waits = |job: &Job| {
+            self.failed.get(job).is_some_and(|failed| Instant::now() < failed.not_before)
+        };
+        let due = self.schedule.due(now(), &history);
+        if let Some(job) = due.into_iter().find(|job| !waits(job)) {
+            self.run_job(job);
+        }
+    }
+
+    /// Completes a restore that was interrupted after it had replaced the database.
+    fn settle(&self) {
+        if !archive::is_unsettled(self.settings) {
             return;
         }
-        let Some(history) = self.history() else { return };
-        if let Some(job) = self.schedule.due(now(), &history) {
-            self.run_job(job);
+        let Ok(Some(_lock)) = lock::try_lock(self.settings, Role::Job) else { return };
+        if let Err(error) = archive::settle(self.settings) {
+            let error = error.to_string();
+            log(
+                Level::Error,
+                "WAL of the restored database was not moved",
+                &[("error", error.into())],
+            );
         }
     }
 
@@ -139,10 +164,12 @@ impl<'a> Scheduler<'a> {
         }
         let outcome = jobs::run(self.settings, self.tool, self.metrics, job);
         self.list_after = Instant::now();
-        self.failures = if outcome.is_ok() { 0 } else { self.failures.saturating_add(1) };
-        if self.failures > 0 {
+        let before = self.failed.remove(&job);
+        if outcome.is_err() {
+            let times = before.map_or(1, |failed| failed.times.saturating_add(1));
             let factor = if job == Job::RestoreTest { TEST_BACKOFF } else { 1 };
-            self.not_before = Instant::now() + retry_after(self.failures, random_share()) * factor;
+            let not_before = Instant::now() + retry_after(times, random_share()) * factor;
+            self.failed.insert(job, Failed { times, not_before });
         }
     }
 
