@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-Json = dict[str, Any]
+from .marks import MARKS
+from .sources import VARIABLE_OF, Json, Source, datasource
+
 Kind = Literal["timeseries", "stat", "bargauge", "table", "logs", "state-timeline"]
-Source = Literal["prometheus", "loki"]
 
 # The dashboard schema of Grafana 12.3. Newer versions of Grafana migrate it on load.
 SCHEMA_VERSION = 42
@@ -20,15 +21,7 @@ COLUMNS = 24
 RUNBOOKS = "https://github.com/linnet-url/linnet/blob/main/docs/runbooks"
 TAG = "linnet"
 
-# The dashboard variable that holds the uid of each source.
-VARIABLE_OF: dict[Source, str] = {"prometheus": "datasource", "loki": "loki"}
-
 HEIGHTS: dict[Kind, int] = {"timeseries": 8, "stat": 4, "bargauge": 8, "table": 8, "logs": 14, "state-timeline": 7}
-
-
-def datasource(source: Source) -> Json:
-    """A reference to the data source that the user has selected."""
-    return {"type": source, "uid": "${" + VARIABLE_OF[source] + "}"}
 
 
 @dataclass(frozen=True)
@@ -304,36 +297,6 @@ class Choice:
             "hide": 0,
             "skipUrlSync": False,
         }
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Vertical lines at the times that an expression's values state, in milliseconds since 1970."""
-
-    name: str
-    expr: str
-    # Text of a line; `{{label}}` is the value of a label.
-    title: str
-    color: str
-
-    def to_json(self) -> Json:
-        return {
-            "datasource": datasource("prometheus"),
-            "enable": True,
-            "hide": False,
-            "iconColor": self.color,
-            "name": self.name,
-            "target": {"expr": self.expr, "interval": "60s", "refId": "Anno"},
-            "titleFormat": self.title,
-            "useValueForTime": True,
-        }
-
-
-# A change of a line often begins with a release, so every dashboard has them.
-MARKS = (
-    Mark("Deployment steps", "1000 * linnet_deployment_step_seconds", "Deployment: {{step}}", "blue"),
-    Mark("Deployments' ends", "1000 * (linnet_deployment_ended_seconds > 0)", "Deployment {{outcome}}", "purple"),
-)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .model import Choice, Meaning, Panel, Query, Source, Steps
+from .model import Choice, Meaning, Panel, Query, Steps
+from .sources import Source
 
 # The window of every rate on a time axis. Grafana makes it at least four scrape intervals long.
 WINDOW = "$__rate_interval"
