@@ -22,11 +22,11 @@ check_dry_run() {
 
 # Before anything is changed.
 check_taken_port() {
-  on_server sh -c 'perl -MIO::Socket::INET -e "IO::Socket::INET->new(Listen => 1, LocalPort => 80) or die; sleep 60" & echo $! > /run/listener'
+  on_server systemd-run -q --unit=listener perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 80) or die; sleep 60'
   local status=0
   wait_for 10 "the listener" on_server sh -c 'ss -Hltn "sport = :80" | grep -q .'
   expect_error 69 'port 80 is in use by perl' "$deploy_sh" init "root@$server" "${init_options[@]}" || status=1
-  on_server sh -c 'kill $(cat /run/listener)'
+  on_server systemctl stop listener
   on_server sh -c '! test -e /etc/linnet' || status=1
   return "$status"
 }

@@ -72,7 +72,7 @@ make_images() {
   strip -o "$scratch/bad_release" "$folder/$triple/debug/examples/bad_release"
   for id in "$first" "$second" "$third"; do
     for target in gateway shortener; do
-      sed "s/$built/$id/g" "$scratch/linnet-$target" > "$context/out/linnet-$target"
+      python3 scripts/test-deploy.d/rename.py "$built" "$id" "$scratch/linnet-$target" "$context/out/linnet-$target"
       chmod 755 "$context/out/linnet-$target"
     done
     for target in gateway shortener bundle; do build_target "$target" "$id"; done
