@@ -111,6 +111,9 @@ check_https() {
   on_server docker exec "$(linnet_container acme)" /linnet-acme status
   # nginx serves it without a restart.
   on_server docker inspect -f '{{.RestartCount}}' "$(linnet_container nginx)" | grep -qx 0
+  # The ACME client tries the domain from a container, before it orders.
+  on_server docker run --rm --network linnet_certificates --add-host "$domain:$address" --entrypoint curl nginxinc/nginx-unprivileged:1.30.6 \
+    -sS -m 5 -o /dev/null "http://$domain/health"
   echo "HTTP/2 with a certificate of Pebble, HSTS, and 308 from HTTP"
 }
 has_hsts() { web /health -I | grep -qi '^strict-transport-security: max-age='; }

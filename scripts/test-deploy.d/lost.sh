@@ -7,7 +7,7 @@ checks+=(new_server)
 links() {
   local index
   for (( index = 0; index < $1; index++ )); do
-    api POST /api/v1/urls "{\"original_url\": \"https://target.example/$RANDOM/$index\"}" | sed -nE 's/.*"short_code":"([^"]+)".*/\1/p'
+    api POST /api/v1/urls "{\"original_url\": \"https://target.example/$RANDOM/$index\"}" | grep -oE '"short_code":"[^"]+"' | cut -d '"' -f 4
   done > "$2"
   [[ $(wc -l < "$2") == "$1" ]]
 }
