@@ -16,7 +16,8 @@
 #   deploy.sh rollback HOST        returns to the release before, within seconds while its color is warm
 #   deploy.sh apply HOST           applies changed settings, and new images of nginx and the stores; interrupts them
 #   deploy.sh backup HOST          takes a backup now
-#   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore)
+#   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore). On a new server,
+#       after `secrets import`, this is also the first release, with the images as for `release`
 #   deploy.sh secrets export HOST > FILE         a copy of the secrets, encrypted with a passphrase
 #   deploy.sh secrets import HOST < FILE         writes them to a new server, before its first release
 #
@@ -260,11 +261,12 @@ send_images() {
 
 release() {
   target "${1:-}"; shift
-  local in_place='' name value
+  local name value
+  local -a manner=()
   local -A digests=()
   while (( $# )); do
     case $1 in
-      --in-place) in_place=--in-place; shift ;;
+      --in-place|--restore|--to=*|--timeline=*|--without-newest) manner+=("$1"); shift ;;
       --image-digest)
         name=${2:-}; value=${name#*=} name=${name%%=*}
         if ! [[ $name =~ ^(gateway|shortener|bundle|acme|backup)$ ]] || ! is_digest "$value"; then
@@ -286,7 +288,7 @@ release() {
       as_root "docker pull -q $registry/bundle@${digests[bundle]}" >/dev/null || die "$host cannot pull $registry/bundle@${digests[bundle]}; check the digest and the registry" "$EX_UNAVAILABLE"
       install_program "$registry/bundle@${digests[bundle]}"
     fi
-    host_program "deploy $in_place ${words[*]}"
+    host_program "deploy ${manner[*]} ${words[*]}"
   else
     type -P docker >/dev/null || die "docker not found on this machine; pass --image-digest, or install Docker" "$EX_UNAVAILABLE"
     local -a names=(gateway shortener bundle)
@@ -294,18 +296,32 @@ release() {
     if remote "grep -q '\"backup\": \"' /etc/linnet/host.json"; then names+=(backup); fi
     send_images
     as_root 'test -x /usr/local/sbin/linnet-host' || install_program "$bundle"
-    host_program "deploy --loaded $in_place ${words[*]}"
+    host_program "deploy --loaded ${manner[*]} ${words[*]}"
   fi
 }
 
 restore() {
-  target "${1:-}"; shift
-  local option
-  for option in "$@"; do
-    [[ $option =~ ^[A-Za-z0-9:.+-]+$ ]] || die "the option '$option' has characters that no option has" "$EX_USAGE"
+  local server=${1:-} option pattern='^--[a-z-]+( [A-Za-z0-9:.+-]+)?$'
+  local -a options=() manner=() images=()
+  target "$server"; shift
+  while (( $# )); do
+    option=$1
+    case $1 in
+      --image-digest) images+=("$1" "${2:-}"); shift; [[ $# == 0 ]] || shift; continue ;;
+      --to|--timeline) option+=" ${2:-;}" manner+=("$1=${2:-}"); shift; [[ $# == 0 ]] || shift ;;
+      --without-newest|--delete-first) shift; if [[ $option != --delete-first ]]; then manner+=("$option"); fi ;;
+      *) die "unknown option $1; \`deploy/host/restore --help\` lists them" "$EX_USAGE" ;;
+    esac
+    [[ $option =~ $pattern ]] || die "the option '$option' has no value, or characters that no value has" "$EX_USAGE"
+    options+=("$option")
   done
-  connect; need_host_program
-  host_program "restore $*"
+  connect
+  if as_root 'test -L /opt/linnet/current'; then
+    [[ ${#images[@]} == 0 ]] || die "--image-digest is for a new server; $host has a release, whose images restore" "$EX_USAGE"
+    host_program "restore ${options[*]}"
+  else
+    release "$server" --restore "${manner[@]}" "${images[@]}"
+  fi
 }
 
 # Sets `passphrase`, from LINNET_PASSPHRASE_FILE or the terminal.

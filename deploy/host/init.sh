@@ -72,15 +72,10 @@ name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
 key_pattern='^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh.com) [A-Za-z0-9+/=]+( .*)?$'
 operator_keys=$(grep -E "$key_pattern" <<< "$operator_keys" || true)
 [[ -n $operator_keys ]] || die "there is no public key for the operator; without one no user could log in afterwards" 64
-if [[ -n $deploy_key ]]; then
-  [[ $(wc -l <<< "$deploy_key") -eq 1 && $deploy_key =~ $key_pattern ]] || die "the key of the pipeline must be one public key" 64
-fi
+[[ -z $deploy_key || ($(wc -l <<< "$deploy_key") -eq 1 && $deploy_key =~ $key_pattern) ]] || die "the key of the pipeline must be one public key" 64
 
 os_id='' os_version=''
-if [[ -r /etc/os-release ]]; then
-  os_id=$(. /etc/os-release; printf '%s' "${ID:-}")
-  os_version=$(. /etc/os-release; printf '%s' "${VERSION_ID:-}")
-fi
+if [[ -r /etc/os-release ]]; then read -r os_id os_version < <(. /etc/os-release; printf '%s %s\n' "${ID:-}" "${VERSION_ID:-}"); fi
 [[ $os_id == debian && $os_version == 13 ]] || die "this server runs ${os_id:-an unknown system} $os_version; reinstall it with Debian 13" 69
 machine=$(uname -m)
 case $machine in x86_64|aarch64) ;; *) die "this server's processor is $machine; Linnet's images are for x86_64 and aarch64" 69 ;; esac
@@ -88,11 +83,12 @@ memory_mib=$(( $(awk '/^MemTotal:/ {print $2}' /proc/meminfo) / 1024 ))
 (( memory_mib >= 1700 )) || die "this server has $memory_mib MiB of memory; Linnet needs 2 GB" 69
 disk_mib=$(df --output=avail --block-size=1M / | tail -n 1)
 if [[ ! -e $saved ]] && (( disk_mib < 6000 )); then die "this server has $disk_mib MiB of free disk; Linnet needs 6 GB" 69; fi
-# Docker forwards its ports without a listening process, so any listener is another program.
+[[ -z $backup_disk || (-d $backup_disk && $(stat -c %d "$backup_disk") != $(stat -c %d /)) ]] || die "$backup_disk is not on a disk of its own; mount the second disk there first" 69
+# Docker reserves its ports by a listener of its own.
 if [[ $mode != check ]]; then
   for port in 80 443; do
     listener=$(ss -Hltnp "sport = :$port" 2>/dev/null | sed -nE 's/.*users:\(\("([^"]+)".*/\1/p' | head -n 1)
-    case $listener in ''|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener" 69 ;; esac
+    case $listener in ''|dockerd|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener" 69 ;; esac
   done
 fi
 
@@ -183,6 +179,7 @@ folder /var/lib/linnet/metrics 755 root:root
 if [[ ! -e /etc/linnet/linnet.env ]]; then
   put /etc/linnet/linnet.env 644 <<< '# Settings of Linnet, one LINNET__SECTION__KEY=value a line. "deploy.sh apply" applies them.'
 fi
+[[ -z $backup_disk || $(stat -c '%u %a' "$backup_disk") == '999 700' ]] || { change "give $backup_disk to the backup sidecar's user, 999" && chown 999:999 "$backup_disk" && chmod 700 "$backup_disk"; } || true
 profile_list=''
 if [[ -n $profiles ]]; then profile_list=\"${profiles//,/\", \"}\"; fi
 json_or_null() { if [[ -n $1 ]]; then printf '"%s"' "$1"; else printf null; fi; }
@@ -293,7 +290,8 @@ packages docker.io docker-cli docker-compose; enabled docker
 # Docker's published ports bypass other firewalls. This chain is asked first for each connection to a container.
 put /usr/local/sbin/linnet-firewall 755 <<'SCRIPT'
 #!/bin/sh
-# Refuses connections from outside to containers, except to ports 80 and 443 of this server.
+# Refuses connections from outside to containers, except to ports 80 and 443 of this server. Containers reach its port 80
+# like visitors, although Docker separates networks: the ACME client tries the domain before it orders.
 set -eu
 outer=$(ip -o route get 192.0.2.1 | sed -n 's/.* dev \([^ ]*\).*/\1/p')
 [ -n "$outer" ] || { echo "no interface leads outside" >&2; exit 1; }
@@ -305,6 +303,7 @@ rules() {
 -A DOCKER-USER -i $outer -p tcp -m conntrack --ctstate NEW --ctorigdstport 80 -j RETURN
 -A DOCKER-USER -i $outer -p tcp -m conntrack --ctstate NEW --ctorigdstport 443 -j RETURN
 -A DOCKER-USER -i $outer -j DROP
+-A DOCKER-USER -m conntrack --ctstate DNAT --ctorigdstport 80 -j ACCEPT
 -A DOCKER-USER -j RETURN
 COMMIT
 RULES

@@ -15,7 +15,7 @@ use crate::{
     prepare::{self, is_unit_active},
     report,
     state::State,
-    verbs::{Source, Task, Verb, parse, parse_restricted},
+    verbs::{Manner, Source, Task, Verb, parse, parse_restricted},
 };
 
 /// Runs the verb and prints an error as one message.
@@ -51,7 +51,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::StatusJson => report::status_json(),
         Verb::Follow => report::follow(None),
         Verb::Check => report::check(),
-        Verb::Deploy(source, in_place) => deploy(source, *in_place),
+        Verb::Deploy(source, manner) => deploy(source, manner),
         Verb::Resume => resume(),
         Verb::Rollback => rollback(),
         Verb::Backup => backup(),
@@ -65,9 +65,9 @@ fn act(verb: &Verb) -> Result<(), HostError> {
     }
 }
 
-fn deploy(source: &Source, in_place: bool) -> Result<(), HostError> {
+fn deploy(source: &Source, manner: &Manner) -> Result<(), HostError> {
     let lock = lock()?;
-    let id = prepare::prepare(source, in_place)?;
+    let id = prepare::prepare(source, manner)?;
     if is_unit_active() {
         // Only one that keeps its old color warm gets here; `Deployment::start` ends it.
         run("systemctl", &["stop", paths::UNIT], 30)?;
@@ -192,19 +192,7 @@ fn restore(options: &[String]) -> Result<(), HostError> {
     if let Some(open) = &state.installation.open {
         return Err(HostError::Interrupted(open.clone()));
     }
-    let script = format!("{}/{current}/deploy/host/restore", paths::RELEASES);
-    let status = Command::new("bash")
-        .arg(&script)
-        .args(options)
-        .envs(state.compose(current).environment())
-        .status()
-        .map_err(|error| HostError::File(script.into(), error))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(HostError::Step(
-        "the restore did not complete; its messages above say what to do".to_owned(),
-    ))
+    state.restore(current, options)
 }
 
 /// Loads images from the standard input, compressed or not.

@@ -14,6 +14,8 @@ pub struct HostConfig {
     pub email: String,
     /// The prefix of images that are pulled, such as `ghcr.io/linnet-url/linnet`.
     pub registry: String,
+    /// The CA of the certificate: `production` or `staging` of Let's Encrypt, or the URL of a directory.
+    pub acme_directory: String,
     /// Whether nginx terminates TLS; otherwise a proxy in front does.
     pub tls: bool,
     /// The repository of the backups, in the form of `LINNET_BACKUP_REPOSITORY`. Without one, no backup sidecar runs.
@@ -40,6 +42,7 @@ impl Default for HostConfig {
             domain: "localhost".to_owned(),
             email: String::new(),
             registry: "ghcr.io/linnet-url/linnet".to_owned(),
+            acme_directory: "production".to_owned(),
             tls: true,
             backup: None,
             backup_disk: None,

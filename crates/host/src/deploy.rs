@@ -109,6 +109,7 @@ impl Deployment {
             steps: Vec::new(),
             reverting: None,
             outcome: None,
+            restore: None,
             ..old
         };
         let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
@@ -192,6 +193,9 @@ impl Deployment {
         let services = self.services();
         let names = services.each_ref().map(String::as_str);
         if is_first {
+            if let Some(options) = &self.record.restore {
+                self.state.restore(&self.record.id, options)?;
+            }
             compose.run(&["up", "--detach", "--no-build"], 600)?;
         } else {
             compose.up(&names, 180)?;
@@ -263,17 +267,19 @@ impl Deployment {
         }
         self.state.installation.worker = Some(self.record.id.clone());
         self.state.write()?;
-        let compose = self.state.compose(&self.record.id);
-        let mut names = vec!["worker"];
-        let services = compose.services()?;
-        for name in ["acme", "backup"] {
-            if services.iter().any(|service| service == name) {
-                names.push(name);
-            }
-        }
-        compose.up(&names, 120)?;
+        let names = self.start_followers(&self.record.id)?;
         probe::wait_ready(&["worker"], &self.record.release, READY_SECONDS)?;
         Ok(format!("{} follow the release", names.join(", ")))
+    }
+
+    /// Replaces what has one instance, by that of the release. It returns the names.
+    pub(crate) fn start_followers(&self, id: &str) -> Result<Vec<&'static str>, HostError> {
+        let compose = self.state.compose(id);
+        let services = compose.services()?;
+        let mut names = vec!["worker", "acme", "backup"];
+        names.retain(|name| services.iter().any(|service| service == name));
+        compose.up(&names, 120)?;
+        Ok(names)
     }
 
     fn warm(&mut self) -> Result<String, HostError> {

@@ -11,13 +11,16 @@ use crate::{
     files, paths,
     record::{Images, Record, Step, Way},
     state::{State, now, write_record},
-    verbs::{Source, is_record_id},
+    verbs::{Manner, Source, is_record_id},
 };
 
 /// Fetches the images, unpacks the bundle and writes the record. Returns the record's id.
-pub fn prepare(source: &Source, in_place: bool) -> Result<String, HostError> {
+pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
     let state = State::read()?;
     refuse_if_busy(&state)?;
+    if manner.restore.is_some() {
+        refuse_restore(&state)?;
+    }
     let images = fetch(source, &state.config)?;
     architecture(&images)?;
     let release = docker::label(&images.shortener, "version")?;
@@ -37,13 +40,14 @@ pub fn prepare(source: &Source, in_place: bool) -> Result<String, HostError> {
         images,
         previous: None,
         by: std::env::var("SUDO_USER").unwrap_or_else(|_| "root".to_owned()),
-        way: if in_place { Way::InPlace } else { Way::Canary },
+        way: if manner.in_place { Way::InPlace } else { Way::Canary },
         started: now(),
         ended: None,
         steps: Vec::new(),
         reverting: None,
         outcome: None,
         config: None,
+        restore: manner.restore.clone(),
     };
     write_record(&record)?;
     Ok(id)
@@ -60,6 +64,22 @@ fn refuse_if_busy(state: &State) -> Result<(), HostError> {
         }
         (false, false) => Err(HostError::Interrupted(open.release)),
     }
+}
+
+/// A release restores only where it is the first one.
+fn refuse_restore(state: &State) -> Result<(), HostError> {
+    if state.config.backup.is_none() {
+        return Err(HostError::Refused(
+            "this server has no backups; run `deploy.sh init` with the --backup of the lost one"
+                .to_owned(),
+        ));
+    }
+    if state.installation.current.is_some() {
+        return Err(HostError::Refused(
+            "a release runs here already; restore with `deploy.sh restore`".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the unit runs.

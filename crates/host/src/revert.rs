@@ -63,7 +63,7 @@ impl Deployment {
         self.state.write()?;
         files::link(paths::CURRENT, format!("{}/{previous}", paths::RELEASES))?;
         if worker_follows {
-            self.state.compose(previous).up(&["worker"], 120)?;
+            self.start_followers(previous)?;
         }
         thread::sleep(AFTER_SWAP);
         docker::remove(&new.services(), GIVEN_UP_SECONDS)?;
@@ -98,8 +98,8 @@ impl Deployment {
         self.state.write()?;
         let services = color.services();
         let names = services.each_ref().map(String::as_str);
-        let compose = self.state.compose(previous);
-        compose.up(&[names[0], names[1], "worker"], 180)?;
+        self.state.compose(previous).up(&names, 180)?;
+        self.start_followers(previous)?;
         probe::wait_ready(&names, &record.release, READY_SECONDS)
     }
 }

@@ -1,6 +1,9 @@
 //! The files of the installation, and the records that they name.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use crate::{
     config::HostConfig,
@@ -54,6 +57,23 @@ impl State {
     pub fn current(&self) -> Result<Option<Record>, HostError> {
         let Some(id) = &self.installation.current else { return Ok(None) };
         files::read_record(id)
+    }
+
+    /// Restores the database with the script of a release, which explains its errors itself.
+    pub fn restore(&self, id: &str, options: &[String]) -> Result<(), HostError> {
+        let script = format!("{}/{id}/deploy/host/restore", paths::RELEASES);
+        let status = Command::new("bash")
+            .arg(&script)
+            .args(options)
+            .envs(self.compose(id).environment())
+            .status()
+            .map_err(|error| HostError::File(script.into(), error))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(HostError::Step(
+            "the restore did not complete; its messages above say what to do".to_owned(),
+        ))
     }
 
     /// Compose with the files of a release.
