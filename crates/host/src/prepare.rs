@@ -9,8 +9,10 @@ use crate::{
     docker,
     error::HostError,
     files, paths,
-    record::{Images, Record, Step, Way},
-    state::{State, now, write_record},
+    plan::Occupation,
+    record::{Images, Record, Way},
+    state::{State, now},
+    unit,
     verbs::{Manner, Source, is_record_id},
 };
 
@@ -24,11 +26,13 @@ pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
     let images = fetch(source, &state.config)?;
     architecture(&images)?;
     let release = docker::label(&images.shortener, "version")?;
-    let gateway_release = docker::label(&images.gateway, "version")?;
-    if release != gateway_release {
-        return Err(HostError::Refused(format!(
-            "the images are of different releases: gateway {gateway_release}, shortener {release}; deploy those of one build"
-        )));
+    for image in images.all() {
+        let other = docker::label(image, "version")?;
+        if other != release {
+            return Err(HostError::Refused(format!(
+                "the images are of different releases: shortener {release}, and {image} {other}; deploy those of one build"
+            )));
+        }
     }
     let id = new_id(&release)?;
     unpack(&images.bundle, &id)?;
@@ -49,20 +53,16 @@ pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
         config: None,
         restore: manner.restore.clone(),
     };
-    write_record(&record)?;
+    // Without metrics: it is open once its unit has started.
+    files::write_json(files::record_path(&id), &record)?;
     Ok(id)
 }
 
 /// A deployment that only keeps its old color warm gives way.
 fn refuse_if_busy(state: &State) -> Result<(), HostError> {
-    let Some(open) = state.open()? else { return Ok(()) };
-    let is_warm = open.step() >= Step::Warm && open.reverting.is_none();
-    match (is_warm, is_unit_active()) {
-        (true, _) => Ok(()),
-        (false, true) => {
-            Err(HostError::Busy(format!("{}, {}", open.release, open.step().description())))
-        }
-        (false, false) => Err(HostError::Interrupted(open.release)),
+    match unit::occupied(state)? {
+        Occupation::Free | Occupation::Warm(_) => Ok(()),
+        other => Err(other.refusal()),
     }
 }
 
@@ -80,11 +80,6 @@ fn refuse_restore(state: &State) -> Result<(), HostError> {
         ));
     }
     Ok(())
-}
-
-/// Whether the unit runs.
-pub fn is_unit_active() -> bool {
-    run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
 }
 
 fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {

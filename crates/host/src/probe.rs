@@ -179,6 +179,37 @@ pub fn is_color_ready(color: Color) -> bool {
     })
 }
 
+/// Whether both processes of the color run, ready or not.
+pub fn is_color_running(color: Color) -> bool {
+    color.services().iter().all(|service| {
+        docker::container(service).is_ok_and(|found| found.is_some_and(|found| found.is_running))
+    })
+}
+
+/// Tries both sockets of the color from within nginx's container: this program is root and may enter folders that nginx
+/// may not.
+pub fn reach_from_nginx(color: Color, host: &str) -> Result<(), HostError> {
+    let nginx = docker::container("nginx")?.filter(|nginx| nginx.is_running).ok_or_else(|| {
+        HostError::Unhealthy("nginx is not running; start it with `deploy.sh apply`".to_owned())
+    })?;
+    // curl reports a refused connection as the status 000, so an error of the command is one of Docker.
+    let script = "for path in web/$0.sock:health redirects/$0.sock:linnet-host-unknown-code; do \
+                  curl -s -o /dev/null -m 2 -w '%{http_code} ' --unix-socket \"/run/linnet/${path%:*}\" \
+                  \"http://$1/${path#*:}\" || true; done";
+    let statuses = run("docker", &["exec", &nginx.id, "sh", "-c", script, color.name(), host], 20)?;
+    reachable(color, &statuses)
+}
+
+fn reachable(color: Color, statuses: &str) -> Result<(), HostError> {
+    if statuses.split_whitespace().eq(["200", "404"]) {
+        return Ok(());
+    }
+    Err(HostError::Unhealthy(format!(
+        "through nginx's container, {color} returned '{statuses}' instead of '200 404' (000: nginx cannot connect); compare \
+         the owners and modes of the sockets with those of the release before"
+    )))
+}
+
 /// Requests through a color's sockets, as nginx sends them.
 pub struct Sockets {
     web: PathBuf,
@@ -291,6 +322,14 @@ mod tests {
         assert!(compare(&response(200, ready), "v3").unwrap_err().contains("v2 instead of v3"));
         assert!(compare(&response(503, ready), "v2").unwrap_err().contains("not ready"));
         assert!(compare(&response(200, "<html>"), "v2").is_err());
+    }
+
+    #[test]
+    fn color_is_reachable_only_if_both_sockets_answer_nginx() {
+        assert!(reachable(Color::Green, "200 404").is_ok());
+        for statuses in ["000 404", "200 000", "200", "", "502 404"] {
+            assert!(reachable(Color::Green, statuses).is_err(), "{statuses}");
+        }
     }
 
     #[test]

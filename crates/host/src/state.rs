@@ -59,13 +59,20 @@ impl State {
         files::read_record(id)
     }
 
-    /// Restores the database with the script of a release, which explains its errors itself.
-    pub fn restore(&self, id: &str, options: &[String]) -> Result<(), HostError> {
+    /// Restores the database with the script of a release, which explains its errors itself. It notes the services that it
+    /// stops in the file `stopped`.
+    pub fn restore(
+        &self,
+        id: &str,
+        options: &[String],
+        stopped: Option<&str>,
+    ) -> Result<(), HostError> {
         let script = format!("{}/{id}/deploy/host/restore", paths::RELEASES);
         let status = Command::new("bash")
             .arg(&script)
             .args(options)
             .envs(self.compose(id).environment())
+            .envs(stopped.map(|path| ("LINNET_RESTORE_STOPPED", path)))
             .status()
             .map_err(|error| HostError::File(script.into(), error))?;
         if status.success() {

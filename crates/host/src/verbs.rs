@@ -76,6 +76,8 @@ pub enum Task {
     Resume,
     /// The way back.
     Rollback,
+    /// A restore, with the options of `deploy/host/restore`.
+    Restore(Vec<String>),
 }
 
 const USAGE: &str = "usage: linnet-host status [--json] | deploy [--in-place | --restore [--to=TIME]] gateway=DIGEST \
@@ -115,18 +117,21 @@ pub fn parse(words: &[&str]) -> Result<Verb, HostError> {
         ["follow"] => Verb::Follow,
         ["check"] => Verb::Check,
         ["backup"] => Verb::Backup,
-        ["restore", options @ ..] => {
-            Verb::Restore(options.iter().map(|option| (*option).to_owned()).collect())
-        }
+        ["restore", options @ ..] => Verb::Restore(owned(options)),
         ["load"] => Verb::Load,
         ["secrets"] => Verb::Secrets,
         ["apply"] => Verb::Apply,
         ["run", "resume"] => Verb::Run(Task::Resume),
         ["run", "rollback"] => Verb::Run(Task::Rollback),
+        ["run", "restore", options @ ..] => Verb::Run(Task::Restore(owned(options))),
         ["run", "deploy", id] if is_record_id(id) => Verb::Run(Task::Deploy((*id).to_owned())),
         ["deploy", rest @ ..] => deploy(rest)?,
         _ => return Err(usage()),
     })
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn deploy(words: &[&str]) -> Result<Verb, HostError> {
@@ -254,6 +259,7 @@ mod tests {
             "secrets",
             "restore",
             "restore --delete-first",
+            "run restore",
             "apply",
             "run resume",
             &format!("deploy --loaded {}", three(D)),

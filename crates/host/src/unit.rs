@@ -1,0 +1,84 @@
+//! The transient unit in which the installation changes, and the locks of verbs that act beside it.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::Path,
+};
+
+use crate::{
+    command::run,
+    error::HostError,
+    paths,
+    plan::{Occupation, occupation},
+    restore,
+    state::State,
+};
+
+/// A lock of verbs. It ends with the process, however that dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// Releases are prepared or tidied: two callers that prepare at once would both see no unit.
+    Prepare,
+    /// The unit is started or stopped, or containers change outside it.
+    Change,
+}
+
+/// Takes the lock; [`HostError::Busy`] if another process has it.
+pub fn lock(which: Lock) -> Result<File, HostError> {
+    let (path, reason) = match which {
+        Lock::Prepare => ("/run/linnet-host.lock", "another one is being prepared"),
+        Lock::Change => ("/run/linnet-host-change.lock", "another command changes containers"),
+    };
+    let failed = |error| HostError::File(path.into(), error);
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(HostError::Busy(reason.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Whether the unit runs.
+pub fn is_active() -> bool {
+    run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
+}
+
+/// What occupies the installation now.
+pub fn occupied(state: &State) -> Result<Occupation, HostError> {
+    Ok(occupation(state.open()?.as_ref(), is_active(), restore::is_open()))
+}
+
+/// Stops the unit. Each step of a deployment can be interrupted.
+pub fn stop() -> Result<(), HostError> {
+    run("systemctl", &["stop", paths::UNIT], 30).map(drop)
+}
+
+/// Starts the unit with the arguments of `linnet-host run`.
+pub fn start(program: &str, arguments: &[&str]) -> Result<(), HostError> {
+    let unit = format!("--unit={}", paths::UNIT);
+    let mut all = vec![
+        "--collect",
+        "--quiet",
+        &unit,
+        "--property=KillMode=mixed",
+        "--property=TimeoutStopSec=5",
+        program,
+        "run",
+    ];
+    all.extend(arguments);
+    run("systemd-run", &all, 30).map(drop).map_err(|error| {
+        if error.to_string().contains("already") {
+            HostError::Busy("another one started first".to_owned())
+        } else {
+            error
+        }
+    })
+}
+
+/// The program of the release that was being deployed, which knows its steps.
+pub fn program_of_open(state: &State) -> String {
+    let folder =
+        state.installation.open.as_ref().map(|id| format!("{}/{id}/linnet-host", paths::RELEASES));
+    folder.filter(|path| Path::new(path).exists()).unwrap_or_else(|| paths::PROGRAM.to_owned())
+}
