@@ -118,7 +118,7 @@ read_options() {
   [[ -n $domain && -n $email ]] || die "init needs --domain and --email" "$EX_USAGE"
   local option
   for option in "${passed[@]}"; do
-    [[ $option =~ ^[A-Za-z0-9@.,:/_+?=\&-]+$ ]] || die "the value '$option' has characters that no option may have" "$EX_USAGE"
+    [[ $option =~ ^[A-Za-z0-9@.,:/_+?=\&-]*$ ]] || die "the value '$option' has characters that no option may have" "$EX_USAGE"
   done
   local file
   for file in "$operator_keys" "$deploy_key"; do
@@ -185,7 +185,8 @@ confirm_login() {
     say "logging in as linnet works; root and passwords are no longer accepted"
     return 0
   fi
-  as_root "sh -c 'rm -f /etc/ssh/sshd_config.d/10-linnet.conf && systemctl reload ssh && systemctl stop linnet-ssh-undo.timer'" || true
+  local file=/etc/ssh/sshd_config.d/10-linnet.conf
+  as_root "sh -c 'if [ -e $file.old ]; then mv -f $file.old $file; else rm -f $file; fi; systemctl reload ssh && systemctl stop linnet-ssh-undo.timer'" || true
   die "a new session as linnet was refused ($(<"$work/ssh-error")), so sshd is as before; check the key in --operator-keys and run init again"
 }
 
@@ -201,7 +202,7 @@ cloud_init() {
     encoded /run/linnet-deploy.pub 0644 "$deploy_key"
     options+=(--deploy-key /run/linnet-deploy.pub)
   fi
-  printf 'runcmd:\n  - [bash, /usr/local/sbin/linnet-init, %s]\n' "$(IFS=,; printf '%s' "${options[*]}" | sed 's/[^,]*/"&"/g; s/,/, /g')"
+  printf 'runcmd:\n  - [bash, /usr/local/sbin/linnet-init'; printf ', "%s"' "${options[@]}"; printf ']\n'
 }
 
 # --- release ------------------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@
 #   --profiles A,B        profiles of Compose, such as monitoring
 #   --backup REPOSITORY   backs up PostgreSQL there (LINNET_BACKUP_REPOSITORY in deploy/compose.backup.yaml)
 #   --backup-disk FOLDER  folder of a second disk, for the repository file:///repository
-#   --keep-ssh            does not change sshd
+#   --keep-ssh            does not change sshd (--change-ssh: does, on a server that was prepared with --keep-ssh)
 #   --undo-ssh SECONDS    sshd's old configuration returns after this time, unless linnet-ssh-undo.timer is stopped before
 #
+# - On a prepared server, options that are not given keep their values.
 # - Each action is printed before it is done. A second run with the same options changes nothing and prints "nothing changed".
 # - Nothing is changed before all checks of the server have passed.
 # - A server with another distribution, too little memory or taken ports is left as it is.
@@ -22,28 +23,23 @@ set -euo pipefail
 
 die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
 
-mode=apply keep_ssh='' undo_ssh=''
-domain='' email='' operator_keys='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk=''
+mode=apply undo_ssh='' operator_keys='' given=' '
+domain='' email='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk='' keep_ssh=''
 saved=/etc/linnet/init.env
 while (( $# )); do
   case $1 in
     --check|--dry-run) mode=${1#--}; shift; continue ;;
-    --keep-ssh) keep_ssh=yes; shift; continue ;;
+    --keep-ssh) keep_ssh=yes given+='keep_ssh '; shift; continue ;;
+    --change-ssh) keep_ssh='' given+='keep_ssh '; shift; continue ;;
   esac
   (( $# >= 2 )) || die "the option $1 needs a value" 64
+  name=${1#--} name=${name//-/_}
   case $1 in
-    --domain) domain=$2 ;;
-    --email) email=$2 ;;
-    --operator-keys) operator_keys=$(<"$2") ;;
-    --deploy-key) deploy_key=$(<"$2") ;;
-    --registry) registry=$2 ;;
-    --tls) tls=$2 ;;
-    --profiles) profiles=$2 ;;
-    --backup) backup=$2 ;;
-    --backup-disk) backup_disk=$2 ;;
-    --undo-ssh) undo_ssh=$2 ;;
+    --operator-keys|--deploy-key) [[ -r $2 ]] || die "cannot read the key $2" 64; printf -v "$name" %s "$(<"$2")" ;;
+    --domain|--email|--registry|--tls|--profiles|--backup|--backup-disk|--undo-ssh) printf -v "$name" %s "$2" ;;
     *) die "unknown option $1" 64 ;;
   esac
+  given+="$name "
   shift 2
 done
 [[ $(id -u) -eq 0 ]] || die "this needs root; the user needs sudo without a password for this step"
@@ -52,10 +48,13 @@ if [[ $mode == check ]]; then
   # shellcheck source=/dev/null
   source "$saved"
 elif [[ -r $saved ]]; then
-  # Options that are not given keep their values. Each is a plain word or a list of keys, quoted by this script.
-  saved_value() { bash -c 'source "$0"; printf "%s\n" "${!1:-}"' "$saved" "$1"; }
-  deploy_key=${deploy_key:-$(saved_value deploy_key)}
-  if [[ -z $backup ]]; then backup=$(saved_value backup) backup_disk=$(saved_value backup_disk); fi
+  # Each is a plain word or a list of keys, quoted by this script. A disk belongs to its repository.
+  if [[ $given == *' backup '* ]]; then given+='backup_disk '; fi
+  for name in domain email registry tls profiles backup backup_disk keep_ssh deploy_key; do
+    if [[ $given == *" $name "* ]]; then continue; fi
+    value=$(bash -c 'source "$0"; printf "%s\n" "${!1:-}"' "$saved" "$name")
+    printf -v "$name" %s "${value:-${!name}}"
+  done
 fi
 
 # --- Checks: nothing has been changed yet ------------------------------------------------------------------------------
@@ -183,20 +182,16 @@ fi
 profile_list=''
 if [[ -n $profiles ]]; then profile_list=\"${profiles//,/\", \"}\"; fi
 json_or_null() { if [[ -n $1 ]]; then printf '"%s"' "$1"; else printf null; fi; }
-# Timings and reserves that the operator has added are kept, unless the domain or the backups change.
-if [[ ! -e /etc/linnet/host.json ]] || ! grep -qF "\"domain\": \"$domain\"" /etc/linnet/host.json \
-    || ! grep -qF "\"backup\": $(json_or_null "$backup")" /etc/linnet/host.json; then
-  put /etc/linnet/host.json 644 <<JSON
-{
-  "domain": "$domain",
-  "email": "$email",
-  "registry": "$registry",
-  "tls": $([[ $tls == on ]] && echo true || echo false),
-  "backup": $(json_or_null "$backup"),
-  "backup_disk": $(json_or_null "$backup_disk"),
-  "profiles": [$profile_list]
-}
-JSON
+# Settings that the operator has added, such as timings, are kept. `pairs` prints one setting a line.
+pairs() { tr -d '\n' | sed -E 's/[{}]/\n/g; s/, *("[a-z_]+" *:)/\n\1/g' | sed -E 's/^ +//; s/[ ,]+$//; s/^("[a-z_]+") *: */\1: /; s/\[ +/[/; s/ +\]/]/; /^$/d'; }
+present=$(pairs < /etc/linnet/host.json 2>/dev/null || true)
+wanted=$(
+  printf '"domain": "%s"\n"email": "%s"\n"registry": "%s"\n"tls": %s\n' "$domain" "$email" "$registry" "$([[ $tls == on ]] && echo true || echo false)"
+  printf '"backup": %s\n"backup_disk": %s\n"profiles": [%s]\n' "$(json_or_null "$backup")" "$(json_or_null "$backup_disk")" "$profile_list"
+  grep -vE '^"(domain|email|registry|tls|backup|backup_disk|profiles)":' <<< "$present" | grep . || true
+)
+if [[ $(sort <<< "$present") != "$(sort <<< "$wanted")" ]]; then
+  put /etc/linnet/host.json 644 < <(printf '{\n'; sed 's/^/  /; $!s/$/,/' <<< "$wanted"; printf '}\n')
 fi
 # The copy for later comparisons.
 if [[ $mode != check ]]; then put /usr/local/sbin/linnet-init 755 < "${BASH_SOURCE[0]}"; fi
@@ -239,7 +234,7 @@ put /etc/apt/apt.conf.d/60-linnet 644 <<'CONF'
 APT::Periodic::Update-Package-Lists "1";
 APT::Periodic::Unattended-Upgrade "1";
 Unattended-Upgrade::Automatic-Reboot "true";
-Unattended-Upgrade::Automatic-Reboot-Time "03:30";
+Unattended-Upgrade::Automatic-Reboot-Time "04:30";
 // With live-restore, containers survive a new Docker, but only within a minor version.
 Unattended-Upgrade::Package-Blacklist { "docker.io"; "containerd"; "runc"; };
 CONF
@@ -367,8 +362,12 @@ visudo -cqf - <<< "$sudoers" || die "sudo does not accept its configuration; not
 put /etc/sudoers.d/linnet 440 <<< "$sudoers"
 
 # --- SSH, last: everything else works before logins change ----------------------------------------------------------------
+sshd=/etc/ssh/sshd_config.d/10-linnet.conf
+# What returns if it must: the file of an earlier run, or none. sshd reads only names that end with .conf.
+undo="if [ -e $sshd.old ]; then mv -f $sshd.old $sshd; else rm -f $sshd; fi"
 if [[ -z $keep_ssh ]]; then
-  put /etc/ssh/sshd_config.d/10-linnet.conf 644 <<'CONF'
+  if [[ $mode == apply ]]; then rm -f "$sshd.old"; if [[ -e $sshd ]]; then cp -p "$sshd" "$sshd.old"; fi; fi
+  put "$sshd" 644 <<'CONF'
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin no
@@ -383,16 +382,16 @@ Match User linnet
 CONF
   if [[ -n $written ]]; then
     if ! problem=$(sshd -t 2>&1); then
-      rm -f /etc/ssh/sshd_config.d/10-linnet.conf
+      sh -c "$undo"
       die "sshd does not accept its configuration, which is as before: $problem"
     fi
     if [[ -n $undo_ssh ]]; then
       systemctl stop linnet-ssh-undo.timer 2>/dev/null || true
       systemd-run --quiet --collect --unit=linnet-ssh-undo --on-active="$undo_ssh" \
-        sh -c 'rm -f /etc/ssh/sshd_config.d/10-linnet.conf && systemctl reload ssh'
+        sh -c "$undo; systemctl reload ssh"
     fi
     systemctl reload ssh
-  fi
+  elif [[ $mode == apply ]]; then rm -f "$sshd.old"; fi
 fi
 
 if [[ $mode == check ]]; then exit $(( changes > 0 )); fi

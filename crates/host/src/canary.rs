@@ -21,7 +21,7 @@ const LOOKS_WITHOUT_DATA: u32 = 4;
 /// The cold start of a cache makes the first requests slow: latency counts after this time.
 const COLD: Duration = Duration::from_secs(4);
 /// How long Docker may not respond, as while it restarts.
-const DOCKER_SILENCE: Duration = Duration::from_secs(60);
+const DOCKER_SILENCE: Duration = Duration::from_mins(1);
 /// The time after which the slots' shares are those of the requests: nginx keeps connections for up to 1 s.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Rounds of synthetic requests for a step without enough requests of visitors.

@@ -135,6 +135,5 @@ mod tests {
     fn only_a_color_that_is_bad_is_killed_early() {
         assert_eq!(stop_seconds(Some(OPERATOR)), STOP_SECONDS);
         assert_eq!(stop_seconds(Some("5 of 20 redirects failed")), GIVEN_UP_SECONDS);
-        assert!(GIVEN_UP_SECONDS < STOP_SECONDS);
     }
 }
