@@ -184,7 +184,7 @@ if [[ -n $profiles ]]; then profile_list=\"${profiles//,/\", \"}\"; fi
 json_or_null() { if [[ -n $1 ]]; then printf '"%s"' "$1"; else printf null; fi; }
 # Settings that the operator has added, such as timings, are kept. `pairs` prints one setting a line.
 pairs() { tr -d '\n' | sed -E 's/[{}]/\n/g; s/, *("[a-z_]+" *:)/\n\1/g' | sed -E 's/^ +//; s/[ ,]+$//; s/^("[a-z_]+") *: */\1: /; s/\[ +/[/; s/ +\]/]/; /^$/d'; }
-present=$(pairs < /etc/linnet/host.json 2>/dev/null || true)
+present=''; if [[ -r /etc/linnet/host.json ]]; then present=$(pairs < /etc/linnet/host.json); fi
 wanted=$(
   printf '"domain": "%s"\n"email": "%s"\n"registry": "%s"\n"tls": %s\n' "$domain" "$email" "$registry" "$([[ $tls == on ]] && echo true || echo false)"
   printf '"backup": %s\n"backup_disk": %s\n"profiles": [%s]\n' "$(json_or_null "$backup")" "$(json_or_null "$backup_disk")" "$profile_list"

@@ -71,10 +71,12 @@ impl Watch {
                 return Err(HostError::Step("Docker does not respond".to_owned()));
             }
             match decide(&seen, &limits) {
-                Verdict::Go(reason) => {
-                    probe::reach_from_nginx(self.color, &config.domain)?;
-                    return Ok(reason);
-                }
+                Verdict::Go(reason) => match probe::reach_from_nginx(self.color, &config.domain) {
+                    Ok(()) => return Ok(reason),
+                    Err(error @ HostError::Unhealthy(_)) => return Err(error),
+                    // Docker did not respond, which the next look notices.
+                    Err(_) => without_data = 0,
+                },
                 Verdict::Back(reason) => return Err(HostError::Step(reason)),
                 Verdict::Wait(_) => without_data = 0,
                 Verdict::NoData(reason) => {

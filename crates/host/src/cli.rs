@@ -89,8 +89,11 @@ fn resume() -> Result<(), HostError> {
     let change = unit::lock(Lock::Change)?;
     let state = State::read()?;
     match unit::occupied(&state)? {
-        Occupation::Restoring => return restore::follow(0),
-        Occupation::RestoreInterrupted => return restore::complete(),
+        Occupation::Restoring => {
+            drop(change);
+            return restore::follow(0);
+        }
+        Occupation::RestoreInterrupted => return restore::complete(change),
         // A record that has ended may still be noted as open.
         Occupation::Free if state.installation.open.is_none() => {
             println!("no deployment is open");

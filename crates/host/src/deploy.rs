@@ -49,16 +49,15 @@ impl Deployment {
     /// Starts the deployment of a record. One whose new release serves already, and only keeps the old color warm, ends
     /// first.
     pub fn start(id: &str) -> Result<(), HostError> {
-        let mut state = State::read()?;
-        if let Some(open) = state.open()?.filter(|open| open.id != id) {
-            if open.step() < Step::Warm || open.reverting.is_some() {
-                return Err(HostError::Interrupted(open.id));
-            }
-            Self { state, record: open, watch: None }.run_from(Step::Retire)?;
-            state = State::read()?;
-        }
         let mut record = files::read_record(id)?
             .ok_or_else(|| HostError::Refused(format!("there is no record {id}")))?;
+        if let Err(error) = Self::end_warm(Some(id)) {
+            record.reverting = Some(format!("the deployment before has not ended: {error}"));
+            record.finish(Outcome::Failed, now());
+            files::write_json(files::record_path(id), &record)?;
+            return Err(error);
+        }
+        let mut state = State::read()?;
         // Which color is free is known only now.
         let active = state.installation.active;
         record.previous.clone_from(&state.installation.current);
@@ -75,6 +74,18 @@ impl Deployment {
         write_record(&record)?;
         state.write()?;
         Self { state, record, watch: None }.run_from(Step::Prepare)
+    }
+
+    /// Ends the open deployment, unless it is that of `id`. Its new release must serve already.
+    pub fn end_warm(id: Option<&str>) -> Result<(), HostError> {
+        let state = State::read()?;
+        match state.open()?.filter(|open| Some(open.id.as_str()) != id) {
+            None => Ok(()),
+            Some(open) if open.step() < Step::Warm || open.reverting.is_some() => {
+                Err(HostError::Interrupted(open.release))
+            }
+            Some(open) => Self { state, record: open, watch: None }.run_from(Step::Retire),
+        }
     }
 
     /// Continues the open deployment.

@@ -33,6 +33,11 @@ pub enum HostError {
         "a deployment is already running ({0}); follow it with `deploy.sh status`, or end it with `deploy.sh rollback`"
     )]
     Busy(String),
+    /// A deployment keeps its old color warm.
+    #[error(
+        "{0} keeps the old color for a fast rollback; repeat this when `deploy.sh status` shows no open deployment"
+    )]
+    Warm(String),
     /// A deployment was interrupted.
     #[error(
         "the deployment {0} was interrupted; end it with `deploy.sh resume` or `deploy.sh rollback` first"
@@ -62,7 +67,11 @@ impl HostError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 64,
-            Self::Busy(_) | Self::Interrupted(_) | Self::Restoring | Self::RestoreInterrupted => 75,
+            Self::Busy(_)
+            | Self::Warm(_)
+            | Self::Interrupted(_)
+            | Self::Restoring
+            | Self::RestoreInterrupted => 75,
             Self::NotPrepared | Self::Refused(_) => 69,
             _ => 1,
         }

@@ -193,9 +193,7 @@ impl Occupation {
     pub fn refusal(self) -> HostError {
         match self {
             Self::Free => HostError::Busy("another command".to_owned()),
-            Self::Warm(release) => {
-                HostError::Busy(format!("{release} keeps the old color for a fast rollback"))
-            }
+            Self::Warm(release) => HostError::Warm(release),
             Self::Deploying(text) => HostError::Busy(text),
             Self::Interrupted(release) => HostError::Interrupted(release),
             Self::Restoring => HostError::Restoring,

@@ -126,8 +126,11 @@ pub fn wait_ready(services: &[&str], release: &str, seconds: u64) -> Result<(), 
 /// Whether the service is ready with the release; otherwise what is missing. Fails if it ended, which waiting does not
 /// mend.
 fn is_ready(service: &str, release: &str) -> Result<Result<(), String>, HostError> {
-    let Some(container) = docker::container(service)? else {
-        return Ok(Err("it has no container".to_owned()));
+    let container = match docker::container(service) {
+        Ok(Some(container)) => container,
+        Ok(None) => return Ok(Err("it has no container".to_owned())),
+        // Docker may restart meanwhile.
+        Err(error) => return Ok(Err(error.to_string())),
     };
     if container.restarts > 1 {
         return Err(HostError::Unhealthy(format!(

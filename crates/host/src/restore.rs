@@ -4,11 +4,12 @@
 //! The script `deploy/host/restore` notes the services that it stops in a file. While that file exists, the restore is
 //! open: `resume` completes it, and no other verb changes the installation.
 
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    deploy::Deployment,
     error::HostError,
     files, paths,
     plan::Occupation,
@@ -51,6 +52,9 @@ pub fn start(options: &[String]) -> Result<(), HostError> {
     match unit::occupied(&state)? {
         // A restore that was interrupted can be repeated; the script knows what ran before.
         Occupation::Free | Occupation::RestoreInterrupted => {}
+        // The release that serves may be the reason. `run` ends its deployment.
+        Occupation::Warm(_) if unit::is_active() => unit::stop()?,
+        Occupation::Warm(_) => {}
         other => return Err(other.refusal()),
     }
     let words: Vec<&str> =
@@ -61,10 +65,11 @@ pub fn start(options: &[String]) -> Result<(), HostError> {
     follow(began)
 }
 
-/// Starts what an interrupted restore has stopped, with the steps that follow a restore.
-pub fn complete() -> Result<(), HostError> {
+/// Starts what an interrupted restore has stopped, with the steps that follow a restore. The lock is that of changes.
+pub fn complete(lock: File) -> Result<(), HostError> {
     let began = now();
     unit::start(paths::PROGRAM, &["restore", "--continue"])?;
+    drop(lock);
     follow(began)
 }
 
@@ -84,15 +89,19 @@ fn end_of(attempt: Option<Attempt>, began: u64) -> Result<(), HostError> {
 
 /// Runs in the unit.
 pub fn run(options: &[String]) -> Result<(), HostError> {
-    let state = State::read()?;
-    let current = current_with_backups(&state)?;
     let mut attempt = Attempt { started: now(), ended: None, error: None };
     files::write_json(attempt_file(), &attempt)?;
-    let result = state.restore(current, options, Some(&stopped_file()));
+    let result = restore(options);
     attempt.ended = Some(now());
     attempt.error = result.as_ref().err().map(ToString::to_string);
     files::write_json(attempt_file(), &attempt)?;
     result
+}
+
+fn restore(options: &[String]) -> Result<(), HostError> {
+    Deployment::end_warm(None)?;
+    let state = State::read()?;
+    state.restore(current_with_backups(&state)?, options, Some(&stopped_file()))
 }
 
 /// The release that serves, on a server with backups.
