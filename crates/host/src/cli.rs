@@ -100,6 +100,9 @@ fn start_unit(program: &str, arguments: &[&str]) -> Result<(), HostError> {
         &unit,
         "--property=KillMode=mixed",
         "--property=TimeoutStopSec=5",
+        // Requests come first: a deployment only takes longer.
+        "--property=Nice=10",
+        "--property=CPUWeight=20",
         program,
     ];
     all.extend(arguments);
