@@ -43,7 +43,7 @@ fn main() -> io::Result<()> {
     match (arguments.first().map(String::as_str), fault.as_str()) {
         (Some("proxy"), _) => serve(fault, sockets),
         (Some("serve"), "unready") => loop {
-            thread::sleep(Duration::from_secs(60));
+            thread::sleep(Duration::from_mins(1));
         },
         // The container ends with this process.
         (Some("serve"), "memory" | "crash") => {
