@@ -343,12 +343,14 @@ secrets() {
   [[ $verb == export || $verb == import ]] || usage
   target "${2:-}"
   read_passphrase "$verb"
+  # ssh would read the file of `import`.
+  exec 3<&0 </dev/null
   connect
   as_root 'test -d /etc/linnet' || die "$host is not prepared; run \`deploy.sh init root@$host\` first" "$EX_UNAVAILABLE"
   folder=$(as_root 'mktemp -d /run/linnet-secrets.XXXXXX') || die "cannot write to /run on $host"
   as_root "sh -c 'cat > $folder/secrets'" < "$here/host/secrets"
   printf '%s' "$passphrase" | as_root "sh -c 'umask 077; cat > $folder/passphrase'"
-  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase" || status=$?
+  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase" <&3 || status=$?
   as_root "rm -rf $folder" || true
   return "$status"
 }

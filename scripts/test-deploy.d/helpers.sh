@@ -12,11 +12,14 @@ start_server() {
   [[ -f $scratch/ci ]] || ssh-keygen -q -t ed25519 -N '' -f "$scratch/ci"
   mkdir -p "$2"
   if ! docker inspect "$machine" >/dev/null 2>&1; then
-    free_port 22600 > "$scratch/$machine.port"
+    # Another one may be stopped, and gets its port again.
+    free_port $(( 22600 + 100 * $(find "$scratch" -name '*.port' ! -name "$machine.port" | wc -l) )) > "$scratch/$machine.port"
     step "starting the server $machine"
     "$LINNET_DROPLET" "$machine" "$(<"$scratch/$machine.port")" "$scratch/key.pub" -v "$2:/mnt/backup" >/dev/null
   fi
   find_server
+  # The port is open before sshd responds.
+  wait_for 60 "SSH of $machine" eval 'ssh-keyscan -p "${server#*:}" 127.0.0.1 2>/dev/null | grep -q ssh-ed25519'
 }
 # A server may have another address after a restart.
 find_server() {

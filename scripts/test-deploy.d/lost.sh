@@ -53,8 +53,10 @@ check_new_server() {
   start_server "$name-new" "$scratch/disk-new"
   local status=0
   restore_there || status=$?
-  docker rm -f "$machine" >/dev/null
-  docker volume rm "$machine-docker" >/dev/null
+  if [[ $status == 0 || -z ${KEEP:-} ]]; then
+    docker rm -f "$machine" >/dev/null
+    docker volume rm "$machine-docker" >/dev/null
+  fi
   docker start "$old" >/dev/null
   return "$status"
 }

@@ -94,7 +94,17 @@ impl Compose {
 
     /// Starts services and no others, with the images of the variables.
     pub fn up(&self, services: &[&str], seconds: u64) -> Result<(), HostError> {
-        let mut arguments = vec!["up", "--detach", "--no-build", "--no-deps", "--pull", "missing"];
+        // One after the other, because each start takes processor time from the requests.
+        let mut arguments = vec![
+            "--parallel",
+            "1",
+            "up",
+            "--detach",
+            "--no-build",
+            "--no-deps",
+            "--pull",
+            "missing",
+        ];
         arguments.extend(services);
         self.run(&arguments, seconds).map(drop)
     }
@@ -189,6 +199,21 @@ pub fn container(service: &str) -> Result<Option<Container>, HostError> {
     let value: Value = serde_json::from_str(&text)
         .map_err(|error| HostError::Damaged("docker inspect".into(), error))?;
     Ok(Some(describe(id, &value)))
+}
+
+/// Containers by their ids, with one call. Fails if one is gone.
+pub fn containers(ids: &[&str]) -> Result<Vec<Container>, HostError> {
+    let arguments: Vec<&str> =
+        ["inspect", "--format", "{{json .}}"].into_iter().chain(ids.iter().copied()).collect();
+    let text = run("docker", &arguments, 15)?;
+    ids.iter()
+        .zip(text.lines())
+        .map(|(id, line)| {
+            let value = serde_json::from_str(line)
+                .map_err(|error| HostError::Damaged("docker inspect".into(), error))?;
+            Ok(describe(id, &value))
+        })
+        .collect()
 }
 
 fn describe(id: &str, value: &Value) -> Container {

@@ -83,9 +83,15 @@ fn gauge(metrics: &str, name: &str) -> Option<f64> {
 /// How often processes ended since `observed`, and whether one was killed for its memory.
 pub fn ends(observed: &[Observed]) -> Result<(u64, bool), HostError> {
     let (mut restarts, mut is_out_of_memory) = (0, false);
+    let ids: Vec<&str> = observed.iter().map(|process| process.container.id.as_str()).collect();
+    let mut found = docker::containers(&ids).unwrap_or_default().into_iter();
     for process in observed {
         let before = &process.container;
-        match docker::container(&process.service)? {
+        let now = match found.next() {
+            Some(now) => Some(now),
+            None => docker::container(&process.service)?,
+        };
+        match now {
             Some(now) if now.id == before.id => {
                 restarts += now.restarts.saturating_sub(before.restarts);
                 restarts += u64::from(!now.is_running || now.started_at != before.started_at);

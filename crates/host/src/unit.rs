@@ -63,6 +63,9 @@ pub fn start(program: &str, arguments: &[&str]) -> Result<(), HostError> {
         &unit,
         "--property=KillMode=mixed",
         "--property=TimeoutStopSec=5",
+        // Requests come first: a deployment only takes longer.
+        "--property=Nice=10",
+        "--property=CPUWeight=20",
         program,
         "run",
     ];

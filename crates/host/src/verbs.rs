@@ -149,7 +149,8 @@ fn deploy(words: &[&str]) -> Result<Verb, HostError> {
                 manner.restore.get_or_insert_default().push((*word).to_owned());
             }
             Some((name @ ("--to" | "--timeline"), value)) if is_plain(value) => {
-                manner.restore.get_or_insert_default().extend([name.to_owned(), value.to_owned()]);
+                let options = manner.restore.get_or_insert_default();
+                options.extend([name.to_owned(), value.to_owned()]);
             }
             Some((name, digest)) if is_digest(digest) => {
                 let place = match name {
