@@ -69,6 +69,8 @@ fn deploy(source: &Source, manner: &Manner) -> Result<(), HostError> {
     let prepare = unit::lock(Lock::Prepare)?;
     let id = prepare::prepare(source, manner)?;
     let change = unit::lock(Lock::Change)?;
+    // A rollback may have started meanwhile.
+    prepare::refuse_if_busy(&State::read()?)?;
     if unit::is_active() {
         // Only one that keeps its old color warm gets here; `Deployment::start` ends it.
         unit::stop()?;

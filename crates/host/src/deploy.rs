@@ -28,7 +28,7 @@ use crate::{
 pub(crate) const READY_SECONDS: u64 = 60;
 /// A process drains for 2.5 s and finishes its requests within 15 s; it is killed after this time.
 pub(crate) const STOP_SECONDS: u64 = 35;
-/// The container of a migration, which goes on if its client is killed.
+/// The container of a migration, which continues if its client is killed.
 pub(crate) const MIGRATION: &str = "linnet-migrate";
 const WARM_LOOK: Duration = Duration::from_secs(3);
 
@@ -210,7 +210,7 @@ impl Deployment {
     fn migrate(&self) -> Result<String, HostError> {
         let compose = self.state.compose(&self.record.id);
         let image = format!("LINNET_SHORTENER_IMAGE={}", self.record.images.shortener);
-        // One whose client was killed goes on by itself.
+        // One whose client was killed continues by itself.
         docker::remove_by_name(MIGRATION);
         let run = ["run", "--rm", "--no-deps", "-T", "--name", MIGRATION, "migrate"];
         let result = compose.run_with(&image, &run, 900);

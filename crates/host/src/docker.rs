@@ -301,7 +301,7 @@ pub fn remove_by_name(name: &str) {
     let _ = run("docker", &["rm", "--force", name], 30);
 }
 
-/// Waits until Docker responds, which it does not while it restarts. Containers go on meanwhile.
+/// Waits until Docker responds, which it does not while it restarts. Containers continue meanwhile.
 pub fn wait_until_available(seconds: u64) {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while run("docker", &["version", "--format", "ok"], 10).is_err() && Instant::now() < deadline {

@@ -58,8 +58,8 @@ pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
     Ok(id)
 }
 
-/// A deployment that only keeps its old color warm gives way.
-fn refuse_if_busy(state: &State) -> Result<(), HostError> {
+/// Refuses a deployment beside another one or a restore. One that only keeps its old color warm gives way.
+pub fn refuse_if_busy(state: &State) -> Result<(), HostError> {
     match unit::occupied(state)? {
         Occupation::Free | Occupation::Warm(_) => Ok(()),
         other => Err(other.refusal()),

@@ -187,7 +187,7 @@ pub fn check() -> Result<(), HostError> {
     let script = "\"$0\" --check 2>&1 || echo \"exit $?\"";
     differences.extend(differences_of(&run("sh", &["-c", script, paths::INIT], 120)?));
     differences.extend(state.config.unknown.keys().map(|name| {
-        format!("{} has the setting {name}, which this release does not know", paths::CONFIG)
+        format!("{} has the unknown setting {name}; correct its name or remove it", paths::CONFIG)
     }));
     for mount in docker::mounts()? {
         if !Path::new(&mount.source).exists() {

@@ -53,8 +53,11 @@ pub fn start(options: &[String]) -> Result<(), HostError> {
         // A restore that was interrupted can be repeated; the script knows what ran before.
         Occupation::Free | Occupation::RestoreInterrupted => {}
         // The release that serves may be the reason. `run` ends its deployment.
-        Occupation::Warm(_) if unit::is_active() => unit::stop()?,
-        Occupation::Warm(_) => {}
+        Occupation::Warm(_) => {
+            if unit::is_active() {
+                unit::stop()?;
+            }
+        }
         other => return Err(other.refusal()),
     }
     let words: Vec<&str> =

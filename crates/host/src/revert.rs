@@ -17,7 +17,7 @@ use crate::{
 const GIVEN_UP_SECONDS: u64 = 15;
 /// The reason of a return that an operator asks for.
 pub(crate) const OPERATOR: &str = "an operator asked for it";
-/// How long Docker may be away, for example while it restarts.
+/// How long Docker may be unavailable, for example while it restarts.
 const DOCKER_SECONDS: u64 = 60;
 /// Between the last request that nginx sends to a color and its end.
 const AFTER_SWAP: Duration = Duration::from_millis(500);

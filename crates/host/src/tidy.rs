@@ -55,7 +55,7 @@ pub fn tidy(state: &State) {
 }
 
 /// The releases whose folders and images stay: the current one, the one before, and the newest without an outcome, whose
-/// deployment waits for the end of this one or goes on.
+/// deployment waits for the end of this one or is running.
 fn kept<'a>(current: &'a Record, records: &'a [Record]) -> Vec<&'a Record> {
     let previous = records.iter().find(|record| Some(&record.id) == current.previous.as_ref());
     let pending = records.iter().max_by_key(|record| record.started);

@@ -71,7 +71,7 @@ pub struct Observation {
     /// Redirects and API requests that the slots of the step should have brought to the new color, as far as that is
     /// known; otherwise 0.
     pub expected: [u64; 2],
-    /// Whether Docker did not say if processes have ended.
+    /// Whether Docker did not report if processes have ended.
     pub is_docker_silent: bool,
     /// Requests that the step needs for its verdict.
     pub least_requests: u64,
@@ -171,7 +171,7 @@ pub fn decide(seen: &Observation, limits: &Limits) -> Verdict {
         Phase::Ripe | Phase::Overdue => {}
     }
     if seen.is_docker_silent {
-        return Verdict::Wait("Docker does not say whether a process has ended".to_owned());
+        return Verdict::Wait("Docker does not report whether a process has ended".to_owned());
     }
     let Some(reference) = &seen.reference else {
         return Verdict::NoData("the old color's counters could not be read".to_owned());
