@@ -363,7 +363,7 @@ put /etc/sudoers.d/linnet 440 <<< "$sudoers"
 
 # --- SSH, last: everything else works before logins change ----------------------------------------------------------------
 sshd=/etc/ssh/sshd_config.d/10-linnet.conf
-# What returns if it must: the file of an earlier run, or none. sshd reads only names that end with .conf.
+# Restores the file of an earlier run, or none. sshd reads only names that end with .conf.
 undo="if [ -e $sshd.old ]; then mv -f $sshd.old $sshd; else rm -f $sshd; fi"
 if [[ -z $keep_ssh ]]; then
   if [[ $mode == apply ]]; then rm -f "$sshd.old"; if [[ -e $sshd ]]; then cp -p "$sshd" "$sshd.old"; fi; fi

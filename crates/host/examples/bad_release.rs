@@ -3,7 +3,7 @@
 //!
 //! * `BAD_RELEASE` names the fault: `unready`, `status500`, `missing` (404 for all), `slow`, `memory`, `crash`.
 //! * It takes the place of the redirects' socket and of the admin listener, and passes the rest on to the real program.
-//!   What it answers itself is in the metrics, as if the program had done it.
+//!   Its own answers are in the metrics, as if the program had done it.
 //! * Requests of `linnet-host` are answered well: a fault that the smoke test finds never reaches the canary.
 
 use std::{
@@ -29,7 +29,7 @@ use std::{
 const REAL: &str = "/linnet-shortener";
 const REAL_ADMIN: &str = "127.0.0.1:9182";
 const LISTEN: &str = "LINNET__SHORTENER__RESOLVE_LISTEN";
-/// What a slow release adds to each redirect.
+/// The delay of each redirect in a slow release.
 const DELAY: Duration = Duration::from_millis(400);
 const CRASH_AFTER: Duration = Duration::from_secs(20);
 /// Visitors after which a release without bounds uses memory: more than come at 10 %.

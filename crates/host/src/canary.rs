@@ -32,7 +32,7 @@ pub struct Watch {
     new: Vec<Observed>,
     old: Vec<Observed>,
     color: Color,
-    /// What the old color is compared by once all requests go to the new one.
+    /// Base of the old color in comparisons once all requests go to the new one.
     old_at_start: Counters,
 }
 
@@ -111,7 +111,7 @@ impl Watch {
         let counters = new.as_ref().map(|(counters, _)| counters.clone());
         let seen = observation(new, probe::ends(&self.new), &window.base);
         if window.started.elapsed() >= WINDOW {
-            // Docker not responding says nothing about the color.
+            // An error of Docker is none of the color.
             let reached = probe::reach_from_nginx(self.color, host);
             let is_unreachable = matches!(&reached, Err(HostError::Unhealthy(_)));
             let unreachable = if is_unreachable { window.unreachable + 1 } else { 0 };
@@ -144,7 +144,7 @@ fn read(observed: &[Observed], name: &str) -> Result<Counters, HostError> {
     Err(HostError::Step(format!("the {name} color's counters could not be read")))
 }
 
-/// What was seen of the new color since `base`.
+/// The observation of the new color since `base`.
 fn observation(
     new: Option<(Counters, f64)>,
     ends: Result<(u64, bool), HostError>,

@@ -19,7 +19,6 @@ use crate::{
     plan::{self, Failure, Resume, Rollback},
     probe::{self, Sockets},
     record::{Outcome, Record, Step, Way},
-    revert::OPERATOR,
     state::{State, now, write_record},
     tidy,
 };
@@ -112,7 +111,7 @@ impl Deployment {
         let (open, current) = (state.open()?, state.current()?);
         match (plan::rollback(&state.installation, open.as_ref(), current.as_ref()), open) {
             (Rollback::Revert, Some(record)) => {
-                Self { state, record, watch: None }.revert(Some(OPERATOR))
+                Self { state, record, watch: None }.revert(Some(plan::OPERATOR))
             }
             (Rollback::Cold(previous), _) => {
                 Self::return_to(&previous, plan::way_of_return(current.as_ref()))

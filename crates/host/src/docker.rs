@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::Value;
@@ -131,7 +131,7 @@ pub struct Mount {
     pub source: String,
 }
 
-/// What all containers of the installation have mounted, apart from volumes. Stopped ones count: Docker starts them again.
+/// The files and folders in all containers of the installation. Stopped ones count: Docker starts them again.
 pub fn mounts() -> Result<Vec<Mount>, HostError> {
     let project = format!("label=com.docker.compose.project={PROJECT}");
     let ids = run("docker", &["ps", "--all", "--quiet", "--no-trunc", "--filter", &project], 15)?;
@@ -369,8 +369,8 @@ fn is_tagged_lately(id: &str) -> bool {
     };
     let date = format!("--date={}", time.trim_matches('"'));
     let tagged = run("date", &[&date, "+%s"], 5).ok().and_then(|text| text.parse::<i64>().ok());
-    let now = i64::try_from(crate::state::now()).unwrap_or(i64::MAX);
-    tagged.is_some_and(|tagged| now.saturating_sub(tagged) < 3600)
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    tagged.is_some_and(|tagged| now.saturating_sub(u64::try_from(tagged).unwrap_or(0)) < 3600)
 }
 
 #[cfg(test)]

@@ -109,8 +109,10 @@ pub fn rolled_back(
     Err(record.and_then(|record| record.reverting.clone()).unwrap_or(unknown))
 }
 
-/// Who has started the record of a cold rollback.
+/// The user in the record of a cold rollback.
 pub const ROLLBACK: &str = "rollback";
+/// The reason of a return that an operator asks for.
+pub const OPERATOR: &str = "an operator asked for it";
 
 /// The consequence of a step that failed, or of a record that could not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +156,7 @@ pub fn way_back(has_served: bool, slots: &str, new: Color, is_old_running: bool)
     }
 }
 
-/// What occupies the installation.
+/// The use of the installation by a deployment or a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Occupation {
     /// Nothing.

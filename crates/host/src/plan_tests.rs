@@ -69,7 +69,7 @@ fn there_is_no_way_back_from_the_first_release_or_from_none() {
 }
 
 #[test]
-fn rollback_has_succeeded_only_if_its_record_says_so() {
+fn rollback_has_succeeded_only_if_its_record_has_succeeded() {
     let again = |outcome| {
         let mut record = Record {
             by: ROLLBACK.to_owned(),

@@ -1,12 +1,6 @@
 //! `status`, `follow` and `check`: what the server does, in words.
 
-use std::{
-    fmt::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fmt::Write as _, path::Path};
 
 use crate::{
     checks,
@@ -104,7 +98,7 @@ pub fn status_json() -> Result<(), HostError> {
         "current": state.current()?,
         "open": state.open()?,
         "running": unit::is_active(),
-        "restoring": restore::is_open(),
+        "restoring": state.is_restore_open(),
     });
     println!("{value}");
     Ok(())
@@ -122,39 +116,12 @@ pub fn follow(id: Option<&str>) -> Result<(), HostError> {
             .open
             .ok_or_else(|| HostError::Refused("no deployment is open".to_owned()))?,
     };
-    follow_journal(|| {
+    unit::follow_journal(|| {
         let is_warm = files::read_record(&id)?
             .is_some_and(|record| record.step() == Step::Warm && record.reverting.is_none());
         Ok(is_warm || !unit::is_active())
     })?;
     end_of(files::read_record(&id)?.as_ref())
-}
-
-/// Prints the journal of the unit until `is_done`.
-pub fn follow_journal(
-    mut is_done: impl FnMut() -> Result<bool, HostError>,
-) -> Result<(), HostError> {
-    let failed = |error| HostError::File("journalctl".into(), error);
-    // Lines of the program only, not of systemd about the unit.
-    let since = format!("--since=@{}", now().saturating_sub(1));
-    let mut journal = Command::new("journalctl")
-        .args(["--follow", "--output=cat", &since, "_SYSTEMD_UNIT=linnet-deploy.service"])
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
-    let result = loop {
-        thread::sleep(Duration::from_millis(300));
-        match is_done() {
-            Ok(false) => {}
-            Ok(true) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
-    // The journal writes with a delay.
-    thread::sleep(Duration::from_millis(700));
-    let _ = journal.kill();
-    let _ = journal.wait();
-    result
 }
 
 fn end_of(record: Option<&Record>) -> Result<(), HostError> {
@@ -226,7 +193,7 @@ pub fn check() -> Result<(), HostError> {
 /// The lines of `linnet-init --check`. Its last one is the exit code if it is not 0.
 fn differences_of(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    // With other lines it says nothing more.
+    // Beside other lines, the code adds nothing.
     if lines.len() > 1 && lines.last().is_some_and(|line| line.starts_with("exit ")) {
         lines.pop();
     }

@@ -4,7 +4,7 @@
 //! The script `deploy/host/restore` notes the services that it stops in a file. While that file exists, the restore is
 //! open: `resume` completes it, and no other verb changes the installation.
 
-use std::{fs::File, path::Path};
+use std::fs::File;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,20 +13,9 @@ use crate::{
     error::HostError,
     files, paths,
     plan::Occupation,
-    report,
-    state::{State, now},
+    state::{self, State, now},
     unit::{self, Lock},
 };
-
-/// The services that the script has stopped, one a line.
-pub fn stopped_file() -> String {
-    format!("{}/restore", paths::STATE)
-}
-
-/// Whether a restore has stopped the service and has not started it again.
-pub fn is_open() -> bool {
-    Path::new(&stopped_file()).exists()
-}
 
 /// The last restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +39,7 @@ pub fn start(options: &[String]) -> Result<(), HostError> {
     let state = State::read()?;
     current_with_backups(&state)?;
     match unit::occupied(&state)? {
-        // A restore that was interrupted can be repeated; the script knows what ran before.
+        // A restore that was interrupted can be repeated: its file has the services that ran before.
         Occupation::Free | Occupation::RestoreInterrupted => {}
         // The release that serves may be the reason. `run` ends its deployment.
         Occupation::Warm(_) => {
@@ -78,7 +67,7 @@ pub fn complete(lock: File) -> Result<(), HostError> {
 
 /// Prints the journal until the restore that began at `began` or later has ended.
 pub fn follow(began: u64) -> Result<(), HostError> {
-    report::follow_journal(|| Ok(!unit::is_active()))?;
+    unit::follow_journal(|| Ok(!unit::is_active()))?;
     end_of(files::read_json(attempt_file())?, began)
 }
 
@@ -104,7 +93,7 @@ pub fn run(options: &[String]) -> Result<(), HostError> {
 fn restore(options: &[String]) -> Result<(), HostError> {
     Deployment::end_warm(None)?;
     let state = State::read()?;
-    state.restore(current_with_backups(&state)?, options, Some(&stopped_file()))
+    state.restore(current_with_backups(&state)?, options, Some(&state::stopped_file()))
 }
 
 /// The release that serves, on a server with backups.
@@ -122,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn restore_has_succeeded_only_if_its_own_record_says_so() {
+    fn restore_has_succeeded_only_if_its_own_record_has_an_end_without_an_error() {
         let attempt = |started, ended, error: Option<&str>| {
             Some(Attempt { started, ended, error: error.map(str::to_owned) })
         };

@@ -7,7 +7,7 @@ use crate::{
     docker,
     error::HostError,
     files, paths,
-    plan::{WayBack, way_back},
+    plan::{OPERATOR, WayBack, way_back},
     probe,
     record::{Outcome, Way},
     state::write_record,
@@ -15,8 +15,6 @@ use crate::{
 
 /// A color that is given up may hang, so it is killed after this time, in seconds.
 const GIVEN_UP_SECONDS: u64 = 15;
-/// The reason of a return that an operator asks for.
-pub(crate) const OPERATOR: &str = "an operator asked for it";
 /// How long Docker may be unavailable, for example while it restarts.
 const DOCKER_SECONDS: u64 = 60;
 /// Between the last request that nginx sends to a color and its end.

@@ -1,6 +1,7 @@
 //! The files of the installation, and the records that they name.
 
 use std::{
+    path::Path,
     process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -83,10 +84,20 @@ impl State {
         ))
     }
 
+    /// Whether a restore has stopped the service and has not started it again.
+    pub fn is_restore_open(&self) -> bool {
+        Path::new(&stopped_file()).exists()
+    }
+
     /// Compose with the files of a release.
     pub fn compose(&self, id: &str) -> Compose {
         Compose::of_release(id, &self.config)
     }
+}
+
+/// The file in which `deploy/host/restore` notes the services that it has stopped, one a line.
+pub fn stopped_file() -> String {
+    format!("{}/restore", paths::STATE)
 }
 
 /// Writes a record, and the metrics that derive from it.

@@ -1,4 +1,4 @@
-//! What is removed after a deployment: folders, images and records that nothing needs any more.
+//! Removes folders, images and records that nothing needs any more, after a deployment.
 
 use std::{
     collections::BTreeSet,

@@ -3,6 +3,9 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -10,8 +13,7 @@ use crate::{
     error::HostError,
     paths,
     plan::{Occupation, occupation},
-    restore,
-    state::State,
+    state::{State, now},
 };
 
 /// A lock of verbs. It ends with the process, however that dies.
@@ -44,9 +46,9 @@ pub fn is_active() -> bool {
     run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
 }
 
-/// What occupies the installation now.
+/// The use of the installation now.
 pub fn occupied(state: &State) -> Result<Occupation, HostError> {
-    Ok(occupation(state.open()?.as_ref(), is_active(), restore::is_open()))
+    Ok(occupation(state.open()?.as_ref(), is_active(), state.is_restore_open()))
 }
 
 /// Stops the unit. Each step of a deployment can be interrupted.
@@ -84,4 +86,31 @@ pub fn program_of_open(state: &State) -> String {
     let folder =
         state.installation.open.as_ref().map(|id| format!("{}/{id}/linnet-host", paths::RELEASES));
     folder.filter(|path| Path::new(path).exists()).unwrap_or_else(|| paths::PROGRAM.to_owned())
+}
+
+/// Prints the journal of the unit until `is_done`.
+pub fn follow_journal(
+    mut is_done: impl FnMut() -> Result<bool, HostError>,
+) -> Result<(), HostError> {
+    let failed = |error| HostError::File("journalctl".into(), error);
+    // Lines of the program only, not of systemd about the unit.
+    let since = format!("--since=@{}", now().saturating_sub(1));
+    let mut journal = Command::new("journalctl")
+        .args(["--follow", "--output=cat", &since, "_SYSTEMD_UNIT=linnet-deploy.service"])
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let result = loop {
+        thread::sleep(Duration::from_millis(300));
+        match is_done() {
+            Ok(false) => {}
+            Ok(true) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    // The journal writes with a delay.
+    thread::sleep(Duration::from_millis(700));
+    let _ = journal.kill();
+    let _ = journal.wait();
+    result
 }

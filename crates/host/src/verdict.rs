@@ -68,7 +68,7 @@ pub struct Observation {
     pub is_out_of_memory: bool,
     /// The largest used share of a memory limit, from 0 to 1.
     pub memory_share: f64,
-    /// Redirects and API requests that the slots of the step should have brought to the new color, as far as that is
+    /// Redirects and API requests that the slots of the step should have brought to the new color, if that is
     /// known; otherwise 0.
     pub expected: [u64; 2],
     /// Whether Docker did not report if processes have ended.
