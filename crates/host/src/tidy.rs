@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    docker, files, paths,
+    docker::{self, Mount},
+    files, paths,
     record::{Images, Record},
     state::State,
     unit::{self, Lock},
@@ -26,21 +27,8 @@ pub fn tidy(state: &State) {
     // A container that was not recreated since has files of its own release mounted, and needs them at its next start.
     let Ok(mounts) = docker::mounts() else { return };
     let kept = kept(&current, &records);
-    let folders: Vec<PathBuf> = kept
-        .iter()
-        .map(|record| Path::new(paths::RELEASES).join(&record.id))
-        .chain(mounts.into_iter().map(|mount| mount.source.into()))
-        .collect();
-    let needed: BTreeSet<PathBuf> = folders
-        .iter()
-        .flat_map(|path| [Some(path.clone()), fs::canonicalize(path).ok()])
-        .flatten()
-        .collect();
-    let Ok(entries) = fs::read_dir(paths::RELEASES) else { return };
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| !is_needed(path, &needed))
-    {
-        let _ = if path.is_symlink() { fs::remove_file(&path) } else { fs::remove_dir_all(&path) };
-    }
+    let ids: Vec<&str> = kept.iter().map(|record| record.id.as_str()).collect();
+    remove_folders(Path::new(paths::RELEASES), &ids, &mounts);
     let images: Vec<&Images> = kept.iter().map(|record| &record.images).collect();
     let others: Vec<String> = kept
         .iter()
@@ -48,8 +36,7 @@ pub fn tidy(state: &State) {
         .flatten()
         .collect();
     docker::prune(&images, &others);
-    let kept: Vec<&str> = kept.iter().map(|record| record.id.as_str()).collect();
-    for id in old_records(&records, &kept) {
+    for id in old_records(&records, &ids) {
         let _ = fs::remove_file(files::record_path(id));
     }
 }
@@ -63,9 +50,22 @@ fn kept<'a>(current: &'a Record, records: &'a [Record]) -> Vec<&'a Record> {
     std::iter::once(current).chain(previous).chain(pending).collect()
 }
 
-/// Whether one of the paths is the folder or in it.
-fn is_needed(folder: &Path, needed: &BTreeSet<PathBuf>) -> bool {
-    needed.iter().any(|path| path.starts_with(folder))
+/// Removes the folders and links in `releases` that are neither kept nor lead to a mounted file.
+fn remove_folders(releases: &Path, kept: &[&str], mounts: &[Mount]) {
+    let needed = kept
+        .iter()
+        .map(|id| releases.join(id))
+        .chain(mounts.iter().map(|mount| PathBuf::from(&mount.source)));
+    // A rollback's folder is a link to that of its release.
+    let needed: BTreeSet<PathBuf> =
+        needed.flat_map(|path| [fs::canonicalize(&path).ok(), Some(path)]).flatten().collect();
+    let Ok(entries) = fs::read_dir(releases) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if needed.iter().any(|needed| needed.starts_with(&path)) {
+            continue;
+        }
+        let _ = if path.is_symlink() { fs::remove_file(&path) } else { fs::remove_dir_all(&path) };
+    }
 }
 
 /// Records beyond the newest ones, except those that are `kept`. `records` are in the order of their start.
@@ -112,13 +112,25 @@ mod tests {
     }
 
     #[test]
-    fn folder_with_a_mounted_file_is_needed() {
-        let needed = ["/r/v1/nginx/slots.sh", "/r/v3"].into_iter().map(PathBuf::from).collect();
-        assert!(is_needed(Path::new("/r/v1"), &needed));
-        assert!(is_needed(Path::new("/r/v3"), &needed));
-        assert!(!is_needed(Path::new("/r/v2"), &needed));
-        // The name of one folder may begin with that of another.
-        assert!(!is_needed(Path::new("/r/v"), &needed));
+    fn folders_of_kept_releases_and_of_mounted_files_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let releases = fs::canonicalize(folder.path()).unwrap();
+        for id in ["v", "v1", "v2", "v3", "v4", ".v5"] {
+            fs::create_dir_all(releases.join(id).join("nginx")).unwrap();
+        }
+        std::os::unix::fs::symlink(releases.join("v3"), releases.join("v3-again")).unwrap();
+        std::os::unix::fs::symlink(releases.join("v2"), releases.join("v2-again")).unwrap();
+        let source = releases.join("v1/nginx").display().to_string();
+        let missing = releases.join("v0/nginx").display().to_string();
+        let mounts = [source, missing, "/".to_owned()]
+            .map(|source| Mount { service: "nginx".to_owned(), source });
+        remove_folders(&releases, &["v3-again", "v4"], &mounts);
+        let mut left: Vec<_> = fs::read_dir(&releases)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["v1", "v3", "v3-again", "v4"]);
     }
 
     #[test]
