@@ -97,12 +97,14 @@ check_architecture() {
   expect_release "$first"
 }
 
-# The database has a migration that the release lacks.
+# The database has a migration that the release lacks, as when a release older than the current one is deployed. Migrations
+# only add, so it works.
 check_schema() {
   ensure_first
   sql "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (29991231235959, 'later', true, '\\x00', 1)"
   local status=0
-  expect_error 1 'schema is newer than this release' release "$second" || status=1
+  release "$second" || status=1
+  deploy rollback || status=1
   sql 'DELETE FROM _sqlx_migrations WHERE version = 29991231235959'
   expect_release "$first"
   return "$status"

@@ -151,7 +151,7 @@ pub fn check() -> Result<(), HostError> {
     let state = State::read()?;
     let mut differences = Vec::new();
     // Both outputs, whole: each line is a difference.
-    let script = "\"$0\" --check 2>&1 || echo \"exit $?\"";
+    let script = "text=$(\"$0\" --check 2>&1); code=$?; [ $code = 0 ] || printf '%s\\nexit %s\\n' \"$text\" $code";
     differences.extend(differences_of(&run("sh", &["-c", script, paths::INIT], 120)?));
     differences.extend(state.config.unknown.keys().map(|name| {
         format!("{} has the unknown setting {name}; correct its name or remove it", paths::CONFIG)
@@ -192,7 +192,8 @@ pub fn check() -> Result<(), HostError> {
 
 /// The lines of `linnet-init --check`. Its last one is the exit code if it is not 0.
 fn differences_of(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut lines: Vec<String> =
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
     // Beside other lines, the code adds nothing.
     if lines.len() > 1 && lines.last().is_some_and(|line| line.starts_with("exit ")) {
         lines.pop();
@@ -244,7 +245,7 @@ mod tests {
     fn each_line_of_the_comparison_is_a_difference() {
         let many = "not as prepared: write /etc/a\n".repeat(100) + "exit 1";
         assert_eq!(differences_of(&many).len(), 100);
-        assert_eq!(differences_of("exit 127"), ["exit 127"]);
+        assert_eq!(differences_of("\nexit 127"), ["exit 127"]);
         assert!(differences_of("").is_empty());
     }
 }
