@@ -38,10 +38,10 @@ bad_release() {
   [[ $result == 1 ]] || { echo "exit code $result"; return 1; }
   grep -q "$reason" "$scratch/client" || { echo "the reason is not: $reason"; return 1; }
   expect_release "$first" || return 1
-  exposure=$(python3 - "$scratch/load" <<'PYTHON'
+  exposure=$(python3 - "$scratch/load" "$fault" <<'PYTHON'
 import json, sys
-found = json.load(open(sys.argv[1]))["exposure"]
-print(f"{found['seconds']:.1f} s; {found['bad']} requests, {100 * found['share']:.1f} % of all in that time")
+found = json.load(open(sys.argv[1]))["slow" if sys.argv[2] == "slow" else "bad"]
+print(f"{found['seconds']:.1f} s; {found['requests']} requests, {100 * found['share']:.1f} % of all in that time")
 assert found["seconds"] <= 30, "longer than 30 s"
 PYTHON
   ) || { echo "$exposure"; return 1; }

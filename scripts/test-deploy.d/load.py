@@ -3,8 +3,9 @@
 
   load.py ADDRESS KEY_FILE RATE CA_FILE
 
-When terminated, it prints the counts by result. `exposure` is about requests that got a bad answer or a slow one: the time
-from the first to the last of them, and their share of all requests in that time. `failures` has the first ones.
+When terminated, it prints the counts by result. `bad` is about requests that got a bad answer: the time from the first to
+the last of them, and their share of all requests in that time. `slow` is the same of slow redirects. `failures` has the
+first bad ones.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Load:
         self.address, self.key, self.pause = address, key, THREADS / rate
         self.tls = ssl.create_default_context(cafile=ca_file)
         self.counts: Counter[str] = Counter()
-        self.times: list[tuple[float, bool]] = []
+        self.times: list[tuple[float, bool, bool]] = []
         self.failures: list[str] = []
         self.lock = threading.Lock()
         self.stop = threading.Event()
@@ -90,17 +91,17 @@ class Load:
             with self.lock:
                 self.counts[f"{name} {result}"] += 1
                 self.counts["slow redirect"] += is_slow
-                self.times.append((ended, result != "ok" or is_slow))
+                self.times.append((ended, result != "ok", is_slow))
                 if result != "ok" and len(self.failures) < 20:
                     clock = time.strftime("%H:%M:%S", time.gmtime())
                     self.failures.append(f"{clock} {name} {result} after {ended - began:.2f} s: {detail[:200].decode(errors='replace')}")
 
-    def exposure(self) -> dict[str, float]:
-        bad = [when for when, is_bad in self.times if is_bad]
-        if not bad:
-            return {"bad": 0, "seconds": 0, "share": 0}
-        during = [is_bad for when, is_bad in self.times if bad[0] <= when <= bad[-1]]
-        return {"bad": len(bad), "seconds": round(bad[-1] - bad[0], 1), "share": round(len(bad) / len(during), 4)}
+    def exposure(self, kind: int) -> dict[str, float]:
+        found = [time[0] for time in self.times if time[kind]]
+        if not found:
+            return {"requests": 0, "seconds": 0, "share": 0}
+        during = sum(found[0] <= time[0] <= found[-1] for time in self.times)
+        return {"requests": len(found), "seconds": round(found[-1] - found[0], 1), "share": round(len(found) / during, 4)}
 
 
 def main() -> None:
@@ -113,7 +114,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    print(json.dumps({**load.counts, "exposure": load.exposure(), "failures": load.failures}, sort_keys=True), flush=True)
+    print(json.dumps({**load.counts, "bad": load.exposure(1), "slow": load.exposure(2), "failures": load.failures}, sort_keys=True), flush=True)
 
 
 main()
