@@ -184,7 +184,7 @@ impl Deployment {
                     println!("warning: {error}");
                 }
                 let text = format!(
-                    "{} serves all requests, but the deployment has not ended: {error}; `deploy.sh resume` repeats that",
+                    "the deployment of {} has not ended: {error}; `deploy.sh resume` repeats its last step",
                     self.record.release
                 );
                 println!("{text}");
@@ -349,6 +349,12 @@ impl Deployment {
 
     fn retire(&mut self) -> Result<String, HostError> {
         let old = self.record.color.other();
+        // A return whose record could not be written may have moved them.
+        if plan::lead_to(&docker::slots(&[])?, old) {
+            return Err(HostError::Step(format!(
+                "{old} has requests, so it is not removed; complete the return with `deploy.sh rollback`"
+            )));
+        }
         docker::remove(&old.services(), STOP_SECONDS)?;
         self.state.installation.set_release(old, None);
         self.state.write()?;

@@ -143,13 +143,17 @@ pub enum WayBack {
     Start,
 }
 
+/// Whether one of the slots leads to the color, by the output of `slots.sh`.
+pub fn lead_to(slots: &str, color: Color) -> bool {
+    let none = format!("{color}=0");
+    slots.lines().any(|line| {
+        line.contains(color.name()) && !line.split_whitespace().any(|word| word == none)
+    })
+}
+
 /// Decides it. `slots` is the output of `slots.sh`, or nothing if nginx does not run.
 pub fn way_back(has_served: bool, slots: &str, new: Color, is_old_running: bool) -> WayBack {
-    let none = format!("{new}=0");
-    let leads_to_new = slots
-        .lines()
-        .any(|line| line.contains(new.name()) && !line.split_whitespace().any(|word| word == none));
-    match (has_served || leads_to_new, is_old_running) {
+    match (has_served || lead_to(slots, new), is_old_running) {
         (false, _) => WayBack::Leave,
         (true, true) => WayBack::Slots,
         (true, false) => WayBack::Start,

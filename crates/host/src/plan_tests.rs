@@ -137,6 +137,7 @@ fn way_back_moves_the_slots_before_anything_that_can_wait() {
     }
     assert_eq!(way_back(true, all_old, green, true), WayBack::Slots);
     assert_eq!(way_back(true, "", green, false), WayBack::Start);
+    assert!(lead_to(all_old, Color::Blue) && lead_to(partly, green) && !lead_to(all_old, green));
     assert_eq!(way_back(false, "resolve blue=10 green=0\n", Color::Blue, true), WayBack::Slots);
 }
 

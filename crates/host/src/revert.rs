@@ -74,6 +74,8 @@ impl Deployment {
                 println!("  {old} serves all requests again");
             }
         }
+        // From here on, `resume` must find the decision.
+        write_record(&self.record)?;
         let installation = &mut self.state.installation;
         installation.active = Some(old);
         installation.current = Some(previous.to_owned());
