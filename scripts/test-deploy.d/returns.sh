@@ -3,7 +3,7 @@
 
 checks+=(init_values during_warm three_releases unreachable unwritable in_place_rollback refused_rollback killed_restore)
 
-# What `init` is not asked to change stays, with what the operator has added.
+# Options that `init` does not name stay, with the settings that the operator has added.
 check_init_values() {
   local before; before=$(on_server cat /etc/linnet/host.json /etc/linnet/init.env)
   "$deploy_sh" init "$server" --domain "$domain" --email ops@example.com --dns-later | tail -n 1 | grep -qx 'nothing changed'
