@@ -15,7 +15,7 @@ use crate::{
     error::HostError,
     files, paths,
     record::{Images, Record, Way},
-    state::State,
+    state::{State, now},
 };
 
 const MIB: u64 = 1 << 20;
@@ -161,11 +161,17 @@ pub fn install_program(id: &str) -> Result<(), HostError> {
     run("install", &["--mode=0755", "--compare", &source, paths::PROGRAM], 10).map(drop)
 }
 
-/// Removes folders and images of releases that are neither current nor the one before.
+/// A release that was prepared and has not ended after this time, in seconds, never will.
+const LONGEST_DEPLOYMENT_S: u64 = 6 * 3600;
+
+/// Removes folders and images of releases that are neither current, nor the one before, nor prepared: the next deployment
+/// has fetched its release when it ends this one.
 pub fn tidy(state: &State) {
     let Ok(Some(current)) = state.current() else { return };
     let previous = current.previous.as_deref().and_then(|id| files::read_record(id).ok().flatten());
-    let kept: Vec<&Record> = std::iter::once(&current).chain(previous.as_ref()).collect();
+    let pending = pending(now());
+    let kept: Vec<&Record> =
+        std::iter::once(&current).chain(previous.as_ref()).chain(&pending).collect();
     let images: Vec<&Images> = kept.iter().map(|record| &record.images).collect();
     let folders: Vec<_> = kept
         .iter()
@@ -184,6 +190,20 @@ pub fn tidy(state: &State) {
         let _ = if path.is_symlink() { fs::remove_file(&path) } else { fs::remove_dir_all(&path) };
     }
     docker::prune(&images);
+}
+
+/// The releases in the folder whose deployment has not ended.
+fn pending(now: u64) -> Vec<Record> {
+    let Ok(entries) = fs::read_dir(paths::RELEASES) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| files::read_record(entry.file_name().to_str()?).ok().flatten())
+        .filter(|record| is_pending(record, now))
+        .collect()
+}
+
+const fn is_pending(record: &Record, now: u64) -> bool {
+    record.outcome.is_none() && record.started + LONGEST_DEPLOYMENT_S > now
 }
 
 #[cfg(test)]
@@ -207,6 +227,15 @@ mod tests {
         }
         set(folder.path(), 0o755);
         assert!(secrets(folder.path()).unwrap_err().to_string().contains("has the mode 755"));
+    }
+
+    #[test]
+    fn prepared_release_is_kept_until_it_ends_or_is_forgotten() {
+        let mut prepared = crate::record::tests::record(&[]);
+        assert!(is_pending(&prepared, prepared.started + 10));
+        assert!(!is_pending(&prepared, prepared.started + LONGEST_DEPLOYMENT_S));
+        prepared.finish(crate::record::Outcome::Succeeded, prepared.started);
+        assert!(!is_pending(&prepared, prepared.started + 10));
     }
 
     #[test]
