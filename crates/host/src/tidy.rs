@@ -10,7 +10,7 @@ use crate::{
     docker::{self, Mount},
     files, paths,
     record::{Images, Record},
-    state::State,
+    state::{State, now},
     unit::{self, Lock},
 };
 
@@ -26,7 +26,7 @@ pub fn tidy(state: &State) {
     let Ok(records) = files::records() else { return };
     // A container that was not recreated since has files of its own release mounted, and needs them at its next start.
     let Ok(mounts) = docker::mounts() else { return };
-    let kept = kept(&current, &records);
+    let kept = kept(&current, &records, now());
     let ids: Vec<&str> = kept.iter().map(|record| record.id.as_str()).collect();
     remove_folders(Path::new(paths::RELEASES), &ids, &mounts);
     let images: Vec<&Images> = kept.iter().map(|record| &record.images).collect();
@@ -41,12 +41,16 @@ pub fn tidy(state: &State) {
     }
 }
 
-/// The releases whose folders and images stay: the current one, the one before, and the newest without an outcome, whose
-/// deployment waits for the end of this one or is running.
-fn kept<'a>(current: &'a Record, records: &'a [Record]) -> Vec<&'a Record> {
+/// A release that was prepared and has not ended after this time, in seconds, never will.
+const LONGEST_DEPLOYMENT_S: u64 = 6 * 3600;
+
+/// The releases whose folders and images stay: the current one, the one before, and those that were prepared and have not
+/// ended. Such a deployment fetches its release before it ends this one.
+fn kept<'a>(current: &'a Record, records: &'a [Record], now: u64) -> Vec<&'a Record> {
     let previous = records.iter().find(|record| Some(&record.id) == current.previous.as_ref());
-    let pending = records.iter().max_by_key(|record| record.started);
-    let pending = pending.filter(|record| record.outcome.is_none());
+    let pending = records
+        .iter()
+        .filter(|record| record.outcome.is_none() && record.started + LONGEST_DEPLOYMENT_S > now);
     std::iter::once(current).chain(previous).chain(pending).collect()
 }
 
@@ -90,8 +94,8 @@ mod tests {
         record
     }
 
-    fn ids(current: &Record, records: &[Record]) -> Vec<String> {
-        kept(current, records).into_iter().map(|record| record.id.clone()).collect()
+    fn ids(current: &Record, records: &[Record], now: u64) -> Vec<String> {
+        kept(current, records, now).into_iter().map(|record| record.id.clone()).collect()
     }
 
     #[test]
@@ -100,15 +104,17 @@ mod tests {
         let mut next = Record { id: "v3".to_owned(), ..ended("", None, 30) };
         next.outcome = None;
         let records = [ended("v0", None, 1), ended("v1", Some("v0"), 10), current.clone(), next];
-        assert_eq!(ids(&current, &records), ["v2", "v1", "v3"]);
-        assert_eq!(ids(&current, &records[..3]), ["v2", "v1"]);
+        assert_eq!(ids(&current, &records, 40), ["v2", "v1", "v3"]);
+        assert_eq!(ids(&current, &records[..3], 40), ["v2", "v1"]);
     }
 
     #[test]
     fn release_that_was_never_started_is_not_kept_for_ever() {
         let current = ended("v2", Some("v1"), 20);
         let never = Record { outcome: None, ..ended("v1.5", None, 15) };
-        assert_eq!(ids(&current, &[never, current.clone()]), ["v2"]);
+        let records = [never, current.clone()];
+        assert_eq!(ids(&current, &records, 15 + LONGEST_DEPLOYMENT_S - 1), ["v2", "v1.5"]);
+        assert_eq!(ids(&current, &records, 15 + LONGEST_DEPLOYMENT_S), ["v2"]);
     }
 
     #[test]
