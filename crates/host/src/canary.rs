@@ -40,17 +40,24 @@ impl Watch {
     /// Notes the counters before `step`. The new color must run.
     pub fn start(color: Color, step: Step) -> Result<Self, HostError> {
         let new = probe::observe(color)?;
-        let old = probe::observe(color.other())?;
-        let noted = read(&old, "old")?;
-        // After a restart of this process the old color may get no requests any more: then its whole life counts.
-        let old_at_start = if step >= Step::Full { Counters::default() } else { noted };
+        let old = probe::observe(color.other());
+        if step >= Step::Full {
+            // This process has restarted. The old color may get no requests any more, so its whole life counts, and if it
+            // has ended, that is no reason to return to it.
+            let old = old.unwrap_or_default();
+            return Ok(Self { new, old, color, old_at_start: Counters::default() });
+        }
+        let old = old?;
+        let old_at_start = read(&old, "old")?;
         Ok(Self { new, old, color, old_at_start })
     }
 
     /// Watches until the verdict is to go, or returns the reason to go back as an error.
     pub fn step(&self, step: Step, config: &HostConfig) -> Result<String, HostError> {
         let started = Instant::now();
-        let mut bases = Bases { new: read(&self.new, "new")?, old: read(&self.old, "old")? };
+        // At the last step the base is that of the start.
+        let old = if step == Step::Full { Counters::default() } else { read(&self.old, "old")? };
+        let mut bases = Bases { new: read(&self.new, "new")?, old };
         let mut is_warm = false;
         let mut without_data = 0;
         let mut synthetic = None;

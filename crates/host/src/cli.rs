@@ -139,7 +139,7 @@ fn rollback() -> Result<(), HostError> {
         Some(record) => files::read_record(&record.id)?,
         None => None,
     };
-    plan::rolled_back(open.as_ref(), files::records()?.last(), began)
+    plan::rolled_back(open.as_ref(), &files::records()?, began)
         .map_err(|reason| HostError::Step(format!("the rollback did not complete: {reason}")))?;
     let current = State::read()?.current()?;
     println!("{} serves", current.map_or_else(|| "no release".to_owned(), |record| record.release));

@@ -244,7 +244,14 @@ fn describe(id: &str, value: &Value) -> Container {
 
 /// Which of ten slots of a group lead to the color.
 pub fn set_slots(color: Color, count: u8) -> Result<(), HostError> {
-    slots(&[color.name(), &count.to_string()]).map(drop)
+    let count = count.to_string();
+    let arguments = [color.name(), &count];
+    // Docker may be restarting. A repetition does no harm.
+    let result = slots(&arguments).or_else(|_| {
+        wait_until_available(30);
+        slots(&arguments)
+    });
+    result.map(drop)
 }
 
 /// Runs nginx's `slots.sh`; without arguments it prints one line for each group of slots.

@@ -88,14 +88,12 @@ pub fn way_of_return(current: Option<&Record>) -> Way {
 }
 
 /// Whether a rollback that began at `began` has returned to the release before; otherwise why not. `open` is the record
-/// that was open then, as it is now; `newest` the record that was started last.
-pub fn rolled_back(
-    open: Option<&Record>,
-    newest: Option<&Record>,
-    began: u64,
-) -> Result<(), String> {
+/// that was open then, as it is now; `records` are all in the order of their start.
+pub fn rolled_back(open: Option<&Record>, records: &[Record], began: u64) -> Result<(), String> {
     let unknown = "see `journalctl -u linnet-deploy`".to_owned();
-    let record = newest.filter(|record| record.by == ROLLBACK && record.started >= began);
+    // Another deployment may have been prepared since.
+    let record =
+        records.iter().rev().find(|record| record.by == ROLLBACK && record.started >= began);
     let is_done = match (record, open) {
         (Some(record), _) => record.outcome == Some(Outcome::Succeeded),
         (None, Some(open)) => {

@@ -83,22 +83,22 @@ fn rollback_has_succeeded_only_if_its_record_has_succeeded() {
         record.outcome = outcome;
         record
     };
-    assert_eq!(rolled_back(None, Some(&again(Some(Outcome::Succeeded))), 50), Ok(()));
+    assert_eq!(rolled_back(None, &[again(Some(Outcome::Succeeded)), record(&[])], 50), Ok(()));
     let failed = again(Some(Outcome::Failed));
-    assert!(rolled_back(None, Some(&failed), 50).unwrap_err().contains("90 MiB"));
-    assert!(rolled_back(None, Some(&again(None)), 50).is_err());
+    assert!(rolled_back(None, &[failed], 50).unwrap_err().contains("90 MiB"));
+    assert!(rolled_back(None, &[again(None)], 50).is_err());
     // Of an earlier rollback: this one was refused.
-    assert!(rolled_back(None, Some(&again(Some(Outcome::Succeeded))), 51).is_err());
-    assert!(rolled_back(None, None, 50).is_err());
+    assert!(rolled_back(None, &[again(Some(Outcome::Succeeded))], 51).is_err());
+    assert!(rolled_back(None, &[], 50).is_err());
 }
 
 #[test]
 fn rollback_of_an_open_deployment_has_succeeded_once_that_has_ended() {
     let ended = |outcome| Record { outcome, ..record(&[Step::Canary10]) };
-    assert_eq!(rolled_back(Some(&ended(Some(Outcome::RolledBack))), None, 500), Ok(()));
-    assert_eq!(rolled_back(Some(&ended(Some(Outcome::Failed))), None, 500), Ok(()));
-    assert!(rolled_back(Some(&ended(None)), None, 500).is_err());
-    assert!(rolled_back(Some(&ended(Some(Outcome::Succeeded))), None, 500).is_err());
+    assert_eq!(rolled_back(Some(&ended(Some(Outcome::RolledBack))), &[], 500), Ok(()));
+    assert_eq!(rolled_back(Some(&ended(Some(Outcome::Failed))), &[], 500), Ok(()));
+    assert!(rolled_back(Some(&ended(None)), &[], 500).is_err());
+    assert!(rolled_back(Some(&ended(Some(Outcome::Succeeded))), &[], 500).is_err());
 }
 
 #[test]

@@ -36,7 +36,6 @@ impl Deployment {
         if let Err(error) = write_record(&self.record) {
             println!("warning: {error}");
         }
-        docker::remove_by_name(MIGRATION);
         docker::wait_until_available(DOCKER_SECONDS);
         let has_served = self.record.has_served();
         match (self.record.way, self.record.previous.clone()) {
@@ -44,6 +43,7 @@ impl Deployment {
             (Way::InPlace, Some(previous)) => self.revert_in_place(&previous)?,
             (Way::Canary | Way::Return, Some(previous)) => self.revert_color(&previous)?,
         }
+        docker::remove_by_name(MIGRATION);
         let outcome = if has_served { Outcome::RolledBack } else { Outcome::Failed };
         self.finish(outcome)
     }

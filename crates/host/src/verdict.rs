@@ -155,6 +155,9 @@ pub fn decide(seen: &Observation, limits: &Limits) -> Verdict {
     {
         return Verdict::Back(format!("{} of {} synthetic requests failed", tried.bad, tried.all));
     }
+    if seen.is_docker_silent {
+        return Verdict::Wait("Docker does not report whether a process has ended".to_owned());
+    }
     let requests: u64 = Kind::ALL.into_iter().map(|kind| canary.total(kind).all).sum();
     let is_enough = requests >= seen.least_requests;
     match seen.phase {
@@ -169,9 +172,6 @@ pub fn decide(seen: &Observation, limits: &Limits) -> Verdict {
             ));
         }
         Phase::Ripe | Phase::Overdue => {}
-    }
-    if seen.is_docker_silent {
-        return Verdict::Wait("Docker does not report whether a process has ended".to_owned());
     }
     let Some(reference) = &seen.reference else {
         return Verdict::NoData("the old color's counters could not be read".to_owned());

@@ -200,6 +200,8 @@ fn color_that_nginx_cannot_reach_is_given_up_instead_of_trusted() {
 fn silence_of_docker_is_no_reason_to_return_and_none_to_go() {
     let seen = Observation { is_docker_silent: true, ..end(healthy(200)) };
     assert!(matches!(verdict(&seen), Verdict::Wait(_)));
+    let few = Observation { phase: Phase::Overdue, canary: Some(healthy(5)), ..seen.clone() };
+    assert!(matches!(verdict(&few), Verdict::Wait(_)));
     let failing = counters(route(20, 10, 0, 0), route(0, 0, 0, 0));
     assert_back(&Observation { canary: Some(failing), ..seen }, "10 of 20 redirects failed");
 }
