@@ -98,8 +98,7 @@ check_first() {
   local shortener; shortener=$(linnet_container shortener-blue)
   on_server docker exec "$shortener" /linnet-shortener admin create-key --username admin --email a@example.com --name test \
     | tail -n 1 > "$scratch/admin_key"
-  # Shorter steps, so that a release takes less than a minute.
-  on_server sed -i 's/^{/{\n  "warm_seconds": 20,\n  "bake_seconds": 8,/' /etc/linnet/host.json
+  shorter_steps
   echo "$first serves"
 }
 
