@@ -203,9 +203,9 @@ pub fn reach_from_nginx(color: Color, host: &str) -> Result<(), HostError> {
     })?;
     // curl reports a refused connection as the status 000, so an error of the command is one of Docker.
     let script = "for path in web/$0.sock:health redirects/$0.sock:linnet-host-unknown-code; do \
-                  curl -s -A linnet-host-bot -o /dev/null -m 2 -w '%{http_code} ' --unix-socket \"/run/linnet/${path%:*}\" \
+                  curl -s -A linnet-host-bot -o /dev/null -m 5 -w '%{http_code} ' --unix-socket \"/run/linnet/${path%:*}\" \
                   \"http://$1/${path#*:}\" || true; done";
-    let statuses = run("docker", &["exec", &nginx.id, "sh", "-c", script, color.name(), host], 20)?;
+    let statuses = run("docker", &["exec", &nginx.id, "sh", "-c", script, color.name(), host], 30)?;
     reachable(color, &statuses)
 }
 
