@@ -16,7 +16,8 @@
 #   deploy.sh rollback HOST        returns to the release before, within seconds while its color is warm
 #   deploy.sh apply HOST           applies changed settings, and new images of nginx and the stores; interrupts them
 #   deploy.sh backup HOST          takes a backup now
-#   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore)
+#   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore). On a new server,
+#       after `secrets import`, this is also the first release, with the images as for `release`
 #   deploy.sh secrets export HOST > FILE         a copy of the secrets, encrypted with a passphrase
 #   deploy.sh secrets import HOST < FILE         writes them to a new server, before its first release
 #
@@ -117,7 +118,7 @@ read_options() {
   [[ -n $domain && -n $email ]] || die "init needs --domain and --email" "$EX_USAGE"
   local option
   for option in "${passed[@]}"; do
-    [[ $option =~ ^[A-Za-z0-9@.,:/_+?=\&-]+$ ]] || die "the value '$option' has characters that no option may have" "$EX_USAGE"
+    [[ $option =~ ^[A-Za-z0-9@.,:/_+?=\&-]*$ ]] || die "the value '$option' has characters that no option may have" "$EX_USAGE"
   done
   local file
   for file in "$operator_keys" "$deploy_key"; do
@@ -184,7 +185,8 @@ confirm_login() {
     say "logging in as linnet works; root and passwords are no longer accepted"
     return 0
   fi
-  as_root "sh -c 'rm -f /etc/ssh/sshd_config.d/10-linnet.conf && systemctl reload ssh && systemctl stop linnet-ssh-undo.timer'" || true
+  local file=/etc/ssh/sshd_config.d/10-linnet.conf
+  as_root "sh -c 'if [ -e $file.old ]; then mv -f $file.old $file; else rm -f $file; fi; systemctl reload ssh && systemctl stop linnet-ssh-undo.timer'" || true
   die "a new session as linnet was refused ($(<"$work/ssh-error")), so sshd is as before; check the key in --operator-keys and run init again"
 }
 
@@ -200,7 +202,7 @@ cloud_init() {
     encoded /run/linnet-deploy.pub 0644 "$deploy_key"
     options+=(--deploy-key /run/linnet-deploy.pub)
   fi
-  printf 'runcmd:\n  - [bash, /usr/local/sbin/linnet-init, %s]\n' "$(IFS=,; printf '%s' "${options[*]}" | sed 's/[^,]*/"&"/g; s/,/, /g')"
+  printf 'runcmd:\n  - [bash, /usr/local/sbin/linnet-init'; printf ', "%s"' "${options[@]}"; printf ']\n'
 }
 
 # --- release ------------------------------------------------------------------------------------------------------------
@@ -260,11 +262,12 @@ send_images() {
 
 release() {
   target "${1:-}"; shift
-  local in_place='' name value
+  local name value
+  local -a manner=()
   local -A digests=()
   while (( $# )); do
     case $1 in
-      --in-place) in_place=--in-place; shift ;;
+      --in-place|--restore|--to=*|--timeline=*|--without-newest) manner+=("$1"); shift ;;
       --image-digest)
         name=${2:-}; value=${name#*=} name=${name%%=*}
         if ! [[ $name =~ ^(gateway|shortener|bundle|acme|backup)$ ]] || ! is_digest "$value"; then
@@ -286,7 +289,7 @@ release() {
       as_root "docker pull -q $registry/bundle@${digests[bundle]}" >/dev/null || die "$host cannot pull $registry/bundle@${digests[bundle]}; check the digest and the registry" "$EX_UNAVAILABLE"
       install_program "$registry/bundle@${digests[bundle]}"
     fi
-    host_program "deploy $in_place ${words[*]}"
+    host_program "deploy ${manner[*]} ${words[*]}"
   else
     type -P docker >/dev/null || die "docker not found on this machine; pass --image-digest, or install Docker" "$EX_UNAVAILABLE"
     local -a names=(gateway shortener bundle)
@@ -294,18 +297,32 @@ release() {
     if remote "grep -q '\"backup\": \"' /etc/linnet/host.json"; then names+=(backup); fi
     send_images
     as_root 'test -x /usr/local/sbin/linnet-host' || install_program "$bundle"
-    host_program "deploy --loaded $in_place ${words[*]}"
+    host_program "deploy --loaded ${manner[*]} ${words[*]}"
   fi
 }
 
 restore() {
-  target "${1:-}"; shift
-  local option
-  for option in "$@"; do
-    [[ $option =~ ^[A-Za-z0-9:.+-]+$ ]] || die "the option '$option' has characters that no option has" "$EX_USAGE"
+  local server=${1:-} option pattern='^--[a-z-]+( [A-Za-z0-9:.+-]+)?$'
+  local -a options=() manner=() images=()
+  target "$server"; shift
+  while (( $# )); do
+    option=$1
+    case $1 in
+      --image-digest) images+=("$1" "${2:-}"); shift; [[ $# == 0 ]] || shift; continue ;;
+      --to|--timeline) option+=" ${2:-;}" manner+=("$1=${2:-}"); shift; [[ $# == 0 ]] || shift ;;
+      --without-newest|--delete-first) shift; if [[ $option != --delete-first ]]; then manner+=("$option"); fi ;;
+      *) die "unknown option $1; \`deploy/host/restore --help\` lists them" "$EX_USAGE" ;;
+    esac
+    [[ $option =~ $pattern ]] || die "the option '$option' has no value, or characters that no value has" "$EX_USAGE"
+    options+=("$option")
   done
-  connect; need_host_program
-  host_program "restore $*"
+  connect
+  if as_root 'test -L /opt/linnet/current'; then
+    [[ ${#images[@]} == 0 ]] || die "--image-digest is for a new server; $host has a release, whose images restore" "$EX_USAGE"
+    host_program "restore ${options[*]}"
+  else
+    release "$server" --restore "${manner[@]}" "${images[@]}"
+  fi
 }
 
 # Sets `passphrase`, from LINNET_PASSPHRASE_FILE or the terminal.
@@ -326,12 +343,14 @@ secrets() {
   [[ $verb == export || $verb == import ]] || usage
   target "${2:-}"
   read_passphrase "$verb"
+  # ssh would read the file of `import`.
+  exec 3<&0 </dev/null
   connect
   as_root 'test -d /etc/linnet' || die "$host is not prepared; run \`deploy.sh init root@$host\` first" "$EX_UNAVAILABLE"
   folder=$(as_root 'mktemp -d /run/linnet-secrets.XXXXXX') || die "cannot write to /run on $host"
   as_root "sh -c 'cat > $folder/secrets'" < "$here/host/secrets"
   printf '%s' "$passphrase" | as_root "sh -c 'umask 077; cat > $folder/passphrase'"
-  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase" || status=$?
+  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase" <&3 || status=$?
   as_root "rm -rf $folder" || true
   return "$status"
 }

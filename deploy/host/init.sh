@@ -12,9 +12,10 @@
 #   --profiles A,B        profiles of Compose, such as monitoring
 #   --backup REPOSITORY   backs up PostgreSQL there (LINNET_BACKUP_REPOSITORY in deploy/compose.backup.yaml)
 #   --backup-disk FOLDER  folder of a second disk, for the repository file:///repository
-#   --keep-ssh            does not change sshd
+#   --keep-ssh            does not change sshd (--change-ssh: does, on a server that was prepared with --keep-ssh)
 #   --undo-ssh SECONDS    sshd's old configuration returns after this time, unless linnet-ssh-undo.timer is stopped before
 #
+# - On a prepared server, options that are not given keep their values.
 # - Each action is printed before it is done. A second run with the same options changes nothing and prints "nothing changed".
 # - Nothing is changed before all checks of the server have passed.
 # - A server with another distribution, too little memory or taken ports is left as it is.
@@ -22,28 +23,23 @@ set -euo pipefail
 
 die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
 
-mode=apply keep_ssh='' undo_ssh=''
-domain='' email='' operator_keys='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk=''
+mode=apply undo_ssh='' operator_keys='' given=' '
+domain='' email='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk='' keep_ssh=''
 saved=/etc/linnet/init.env
 while (( $# )); do
   case $1 in
     --check|--dry-run) mode=${1#--}; shift; continue ;;
-    --keep-ssh) keep_ssh=yes; shift; continue ;;
+    --keep-ssh) keep_ssh=yes given+='keep_ssh '; shift; continue ;;
+    --change-ssh) keep_ssh='' given+='keep_ssh '; shift; continue ;;
   esac
   (( $# >= 2 )) || die "the option $1 needs a value" 64
+  name=${1#--} name=${name//-/_}
   case $1 in
-    --domain) domain=$2 ;;
-    --email) email=$2 ;;
-    --operator-keys) operator_keys=$(<"$2") ;;
-    --deploy-key) deploy_key=$(<"$2") ;;
-    --registry) registry=$2 ;;
-    --tls) tls=$2 ;;
-    --profiles) profiles=$2 ;;
-    --backup) backup=$2 ;;
-    --backup-disk) backup_disk=$2 ;;
-    --undo-ssh) undo_ssh=$2 ;;
+    --operator-keys|--deploy-key) [[ -r $2 ]] || die "cannot read the key $2" 64; printf -v "$name" %s "$(<"$2")" ;;
+    --domain|--email|--registry|--tls|--profiles|--backup|--backup-disk|--undo-ssh) printf -v "$name" %s "$2" ;;
     *) die "unknown option $1" 64 ;;
   esac
+  given+="$name "
   shift 2
 done
 [[ $(id -u) -eq 0 ]] || die "this needs root; the user needs sudo without a password for this step"
@@ -52,10 +48,13 @@ if [[ $mode == check ]]; then
   # shellcheck source=/dev/null
   source "$saved"
 elif [[ -r $saved ]]; then
-  # Options that are not given keep their values. Each is a plain word or a list of keys, quoted by this script.
-  saved_value() { bash -c 'source "$0"; printf "%s\n" "${!1:-}"' "$saved" "$1"; }
-  deploy_key=${deploy_key:-$(saved_value deploy_key)}
-  if [[ -z $backup ]]; then backup=$(saved_value backup) backup_disk=$(saved_value backup_disk); fi
+  # Each is a plain word or a list of keys, quoted by this script. A disk belongs to its repository.
+  if [[ $given == *' backup '* ]]; then given+='backup_disk '; fi
+  for name in domain email registry tls profiles backup backup_disk keep_ssh deploy_key; do
+    if [[ $given == *" $name "* ]]; then continue; fi
+    value=$(bash -c 'source "$0"; printf "%s\n" "${!1:-}"' "$saved" "$name")
+    printf -v "$name" %s "${value:-${!name}}"
+  done
 fi
 
 # --- Checks: nothing has been changed yet ------------------------------------------------------------------------------
@@ -72,15 +71,10 @@ name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
 key_pattern='^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh.com) [A-Za-z0-9+/=]+( .*)?$'
 operator_keys=$(grep -E "$key_pattern" <<< "$operator_keys" || true)
 [[ -n $operator_keys ]] || die "there is no public key for the operator; without one no user could log in afterwards" 64
-if [[ -n $deploy_key ]]; then
-  [[ $(wc -l <<< "$deploy_key") -eq 1 && $deploy_key =~ $key_pattern ]] || die "the key of the pipeline must be one public key" 64
-fi
+[[ -z $deploy_key || ($(wc -l <<< "$deploy_key") -eq 1 && $deploy_key =~ $key_pattern) ]] || die "the key of the pipeline must be one public key" 64
 
 os_id='' os_version=''
-if [[ -r /etc/os-release ]]; then
-  os_id=$(. /etc/os-release; printf '%s' "${ID:-}")
-  os_version=$(. /etc/os-release; printf '%s' "${VERSION_ID:-}")
-fi
+if [[ -r /etc/os-release ]]; then read -r os_id os_version < <(. /etc/os-release; printf '%s %s\n' "${ID:-}" "${VERSION_ID:-}"); fi
 [[ $os_id == debian && $os_version == 13 ]] || die "this server runs ${os_id:-an unknown system} $os_version; reinstall it with Debian 13" 69
 machine=$(uname -m)
 case $machine in x86_64|aarch64) ;; *) die "this server's processor is $machine; Linnet's images are for x86_64 and aarch64" 69 ;; esac
@@ -88,11 +82,12 @@ memory_mib=$(( $(awk '/^MemTotal:/ {print $2}' /proc/meminfo) / 1024 ))
 (( memory_mib >= 1700 )) || die "this server has $memory_mib MiB of memory; Linnet needs 2 GB" 69
 disk_mib=$(df --output=avail --block-size=1M / | tail -n 1)
 if [[ ! -e $saved ]] && (( disk_mib < 6000 )); then die "this server has $disk_mib MiB of free disk; Linnet needs 6 GB" 69; fi
-# Docker forwards its ports without a listening process, so any listener is another program.
+[[ -z $backup_disk || (-d $backup_disk && $(stat -c %d "$backup_disk") != $(stat -c %d /)) ]] || die "$backup_disk is not on a disk of its own; mount the second disk there first" 69
+# Docker reserves its ports by a listener of its own.
 if [[ $mode != check ]]; then
   for port in 80 443; do
     listener=$(ss -Hltnp "sport = :$port" 2>/dev/null | sed -nE 's/.*users:\(\("([^"]+)".*/\1/p' | head -n 1)
-    case $listener in ''|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener" 69 ;; esac
+    case $listener in ''|dockerd|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener" 69 ;; esac
   done
 fi
 
@@ -183,23 +178,20 @@ folder /var/lib/linnet/metrics 755 root:root
 if [[ ! -e /etc/linnet/linnet.env ]]; then
   put /etc/linnet/linnet.env 644 <<< '# Settings of Linnet, one LINNET__SECTION__KEY=value a line. "deploy.sh apply" applies them.'
 fi
+[[ -z $backup_disk || $(stat -c '%u %a' "$backup_disk") == '999 700' ]] || { change "give $backup_disk to the backup sidecar's user, 999" && chown 999:999 "$backup_disk" && chmod 700 "$backup_disk"; } || true
 profile_list=''
 if [[ -n $profiles ]]; then profile_list=\"${profiles//,/\", \"}\"; fi
 json_or_null() { if [[ -n $1 ]]; then printf '"%s"' "$1"; else printf null; fi; }
-# Timings and reserves that the operator has added are kept, unless the domain or the backups change.
-if [[ ! -e /etc/linnet/host.json ]] || ! grep -qF "\"domain\": \"$domain\"" /etc/linnet/host.json \
-    || ! grep -qF "\"backup\": $(json_or_null "$backup")" /etc/linnet/host.json; then
-  put /etc/linnet/host.json 644 <<JSON
-{
-  "domain": "$domain",
-  "email": "$email",
-  "registry": "$registry",
-  "tls": $([[ $tls == on ]] && echo true || echo false),
-  "backup": $(json_or_null "$backup"),
-  "backup_disk": $(json_or_null "$backup_disk"),
-  "profiles": [$profile_list]
-}
-JSON
+# Settings that the operator has added, such as timings, are kept. `pairs` prints one setting a line.
+pairs() { tr -d '\n' | sed -E 's/[{}]/\n/g; s/, *("[a-z_]+" *:)/\n\1/g' | sed -E 's/^ +//; s/[ ,]+$//; s/^("[a-z_]+") *: */\1: /; s/\[ +/[/; s/ +\]/]/; /^$/d'; }
+present=''; if [[ -r /etc/linnet/host.json ]]; then present=$(pairs < /etc/linnet/host.json); fi
+wanted=$(
+  printf '"domain": "%s"\n"email": "%s"\n"registry": "%s"\n"tls": %s\n' "$domain" "$email" "$registry" "$([[ $tls == on ]] && echo true || echo false)"
+  printf '"backup": %s\n"backup_disk": %s\n"profiles": [%s]\n' "$(json_or_null "$backup")" "$(json_or_null "$backup_disk")" "$profile_list"
+  grep -vE '^"(domain|email|registry|tls|backup|backup_disk|profiles)":' <<< "$present" | grep . || true
+)
+if [[ $(sort <<< "$present") != "$(sort <<< "$wanted")" ]]; then
+  put /etc/linnet/host.json 644 < <(printf '{\n'; sed 's/^/  /; $!s/$/,/' <<< "$wanted"; printf '}\n')
 fi
 # The copy for later comparisons.
 if [[ $mode != check ]]; then put /usr/local/sbin/linnet-init 755 < "${BASH_SOURCE[0]}"; fi
@@ -242,7 +234,7 @@ put /etc/apt/apt.conf.d/60-linnet 644 <<'CONF'
 APT::Periodic::Update-Package-Lists "1";
 APT::Periodic::Unattended-Upgrade "1";
 Unattended-Upgrade::Automatic-Reboot "true";
-Unattended-Upgrade::Automatic-Reboot-Time "03:30";
+Unattended-Upgrade::Automatic-Reboot-Time "04:30";
 // With live-restore, containers survive a new Docker, but only within a minor version.
 Unattended-Upgrade::Package-Blacklist { "docker.io"; "containerd"; "runc"; };
 CONF
@@ -293,7 +285,8 @@ packages docker.io docker-cli docker-compose; enabled docker
 # Docker's published ports bypass other firewalls. This chain is asked first for each connection to a container.
 put /usr/local/sbin/linnet-firewall 755 <<'SCRIPT'
 #!/bin/sh
-# Refuses connections from outside to containers, except to ports 80 and 443 of this server.
+# Refuses connections from outside to containers, except to ports 80 and 443 of this server. Containers reach its port 80
+# like visitors, although Docker separates networks: the ACME client tries the domain before it orders.
 set -eu
 outer=$(ip -o route get 192.0.2.1 | sed -n 's/.* dev \([^ ]*\).*/\1/p')
 [ -n "$outer" ] || { echo "no interface leads outside" >&2; exit 1; }
@@ -305,6 +298,7 @@ rules() {
 -A DOCKER-USER -i $outer -p tcp -m conntrack --ctstate NEW --ctorigdstport 80 -j RETURN
 -A DOCKER-USER -i $outer -p tcp -m conntrack --ctstate NEW --ctorigdstport 443 -j RETURN
 -A DOCKER-USER -i $outer -j DROP
+-A DOCKER-USER -m conntrack --ctstate DNAT --ctorigdstport 80 -j ACCEPT
 -A DOCKER-USER -j RETURN
 COMMIT
 RULES
@@ -368,8 +362,12 @@ visudo -cqf - <<< "$sudoers" || die "sudo does not accept its configuration; not
 put /etc/sudoers.d/linnet 440 <<< "$sudoers"
 
 # --- SSH, last: everything else works before logins change ----------------------------------------------------------------
+sshd=/etc/ssh/sshd_config.d/10-linnet.conf
+# Restores the file of an earlier run, or none. sshd reads only names that end with .conf.
+undo="if [ -e $sshd.old ]; then mv -f $sshd.old $sshd; else rm -f $sshd; fi"
 if [[ -z $keep_ssh ]]; then
-  put /etc/ssh/sshd_config.d/10-linnet.conf 644 <<'CONF'
+  if [[ $mode == apply ]]; then rm -f "$sshd.old"; if [[ -e $sshd ]]; then cp -p "$sshd" "$sshd.old"; fi; fi
+  put "$sshd" 644 <<'CONF'
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin no
@@ -384,16 +382,16 @@ Match User linnet
 CONF
   if [[ -n $written ]]; then
     if ! problem=$(sshd -t 2>&1); then
-      rm -f /etc/ssh/sshd_config.d/10-linnet.conf
+      sh -c "$undo"
       die "sshd does not accept its configuration, which is as before: $problem"
     fi
     if [[ -n $undo_ssh ]]; then
       systemctl stop linnet-ssh-undo.timer 2>/dev/null || true
       systemd-run --quiet --collect --unit=linnet-ssh-undo --on-active="$undo_ssh" \
-        sh -c 'rm -f /etc/ssh/sshd_config.d/10-linnet.conf && systemctl reload ssh'
+        sh -c "$undo; systemctl reload ssh"
     fi
     systemctl reload ssh
-  fi
+  elif [[ $mode == apply ]]; then rm -f "$sshd.old"; fi
 fi
 
 if [[ $mode == check ]]; then exit $(( changes > 0 )); fi

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034,SC2016 # variables of other files; texts and scripts for the server
 # The checks of scripts/test-deploy for a healthy server. The last line that a check prints is shown as its result.
 
-checks=(arguments dry_run init init_again cloud_init hardening restricted_key first canary rollback_warm rollback_cold
-  killed_client killed_unit busy in_place drift)
+checks=(arguments dry_run taken_port init init_again cloud_init hardening restricted_key first https backup canary rollback_warm
+  rollback_cold killed_client killed_unit restart busy in_place drift)
 
 check_arguments() {
   expect_error 64 'is not a name such as' "$deploy_sh" init "root@$server" --domain go_example --email ops@example.com --tls off --dns-later
@@ -20,8 +20,22 @@ check_dry_run() {
   tail -n 1 <<< "$output"
 }
 
+# Before anything is changed.
+check_taken_port() {
+  on_server systemd-run -q --unit=listener perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 80) or die; sleep 60'
+  local status=0
+  wait_for 10 "the listener" on_server sh -c 'ss -Hltn "sport = :80" | grep -q .'
+  expect_error 69 'port 80 is in use by perl' "$deploy_sh" init "root@$server" "${init_options[@]}" || status=1
+  on_server systemctl stop listener
+  on_server sh -c '! test -e /etc/linnet' || status=1
+  return "$status"
+}
+
 check_init() {
+  local began=$SECONDS
   "$deploy_sh" init "root@$server" "${init_options[@]}" --deploy-key "$scratch/ci.pub"
+  echo "$(( SECONDS - began ))" > "$scratch/init_s"
+  start_pebble
   on_server systemctl is-active docker linnet-firewall linnet-check.timer
   docker save nginxinc/nginx-unprivileged:1.30.6 postgres:17.11-trixie redis:8.2.10-bookworm | on_server docker load -q
 }
@@ -74,15 +88,34 @@ check_restricted_key() {
 }
 
 check_first() {
+  local began=$SECONDS init_s load; init_s=$(<"$scratch/init_s"); load=$(cut -d ' ' -f 1 /proc/loadavg)
   release "$first"
+  local release_s=$(( SECONDS - began ))
+  wait_for 60 "a certificate of Pebble" serves
+  figure "\`init\` + first \`release\` + certificate, images sent over SSH (load $load)" "$init_s + $release_s + $(( SECONDS - began - release_s )) s" '≤ 180 s'
+  (( init_s + SECONDS - began <= 180 )) || echo "slower than 180 s"
   expect_release "$first"
   local shortener; shortener=$(linnet_container shortener-blue)
   on_server docker exec "$shortener" /linnet-shortener admin create-key --username admin --email a@example.com --name test \
     | tail -n 1 > "$scratch/admin_key"
-  # Shorter steps, so that a release takes less than a minute.
-  on_server sed -i 's/^{/{\n  "warm_seconds": 20,\n  "bake_seconds": 8,/' /etc/linnet/host.json
+  shorter_steps
   echo "$first serves"
 }
+
+check_https() {
+  local head; head=$(web /health -I)
+  grep -qi '^HTTP/2 200' <<< "$head"
+  wait_for 70 "HSTS" has_hsts
+  [[ $(curl -sS -m 5 -o /dev/null -w '%{http_code} %{redirect_url}' -H "Host: $domain" "http://$address/x?y=1") == "308 https://$domain/x?y=1" ]]
+  on_server docker exec "$(linnet_container acme)" /linnet-acme status
+  # nginx serves it without a restart.
+  on_server docker inspect -f '{{.RestartCount}}' "$(linnet_container nginx)" | grep -qx 0
+  # The ACME client tries the domain from a container, before it orders.
+  on_server docker run --rm --network linnet_certificates --add-host "$domain:$address" --entrypoint curl nginxinc/nginx-unprivileged:1.30.6 \
+    -sS -m 5 -o /dev/null "http://$domain/health"
+  echo "HTTP/2 with a certificate of Pebble, HSTS, and 308 from HTTP"
+}
+has_hsts() { web /health -I | grep -qi '^strict-transport-security: max-age='; }
 
 check_canary() {
   ensure_first
@@ -120,7 +153,7 @@ check_rollback_cold() {
 check_killed_client() {
   ensure_first
   start_load 100
-  setsid bash -c "source '$LINNET_ROOT/scripts/lib.sh'; source '$LINNET_ROOT/scripts/test-deploy.d/helpers.sh'; name='$name' server='$server'; release '$second'" &
+  setsid bash -c "source '$LINNET_ROOT/scripts/lib.sh'; source '$LINNET_ROOT/scripts/test-deploy.d/helpers.sh'; name='$name' server='$server' machine='$machine'; release '$second'" &
   local client=$!
   wait_step Canary10
   kill -KILL -- "-$client"
@@ -134,23 +167,53 @@ check_killed_client() {
 # The deployment itself dies at a step, as with a restart of the server. Requests are served, status explains, resume ends it.
 check_killed_unit() {
   ensure_first
-  local step
+  local step client
   start_load 60
-  for step in ${KILL_AT:-Start Canary10 Canary50 Follow}; do
+  for step in ${KILL_AT:-prepare migrate start smoke canary10 canary50 full follow warm}; do
+    on_server touch /run/marker
     release "$second" > /dev/null 2>&1 &
-    local client=$!
-    wait_step "$step"
-    on_server systemctl kill --signal=KILL linnet-deploy
+    client=$!
+    kill_unit_at "$step"
     wait "$client" || true
     serves
-    deploy status | grep -q 'run `deploy.sh resume` or `deploy.sh rollback`'
-    expect_error 75 'was interrupted' release "$third"
+    echo "killed at $step:"
+    deploy status | grep 'run `deploy.sh resume` or `deploy.sh rollback`'
+    if [[ $step != warm ]]; then expect_error 75 'was interrupted' release "$third"; fi
     deploy resume
     deploy status | grep -q "^release   $second "
     deploy rollback
     expect_release "$first"
   done
   expect_no_failures
+}
+# Polls on the server, because some steps last less than a connection.
+kill_unit_at() {
+  on_server timeout 180 sh -c 'until find /var/lib/linnet/releases -name "*.json" -newer /run/marker | xargs -r grep -lqE "\"step\": *\"$0\""; do sleep 0.02; done
+    systemctl kill --signal=KILL linnet-deploy' "$1"
+}
+
+# The whole server restarts during a canary, and once more without a deployment.
+check_restart() {
+  ensure_first
+  release "$second" > /dev/null 2>&1 &
+  local client=$! began
+  wait_step Canary10
+  docker restart -t 60 "$machine" >/dev/null
+  began=$SECONDS
+  wait "$client" || true
+  find_server
+  wait_for 120 "the service after a restart" serves
+  figure 'restart of the server during a canary: until requests are served' "$(( SECONDS - began )) s"
+  wait_for 60 "SSH" deploy status
+  deploy status | grep 'run `deploy.sh resume` or `deploy.sh rollback`'
+  deploy resume
+  deploy status | grep -q "^release   $second "
+  deploy rollback
+  expect_release "$first"
+  docker restart -t 60 "$machine" >/dev/null
+  find_server
+  wait_for 120 "the service after a restart" expect_release "$first"
+  on_server systemctl is-active docker linnet-firewall
 }
 
 check_busy() {

@@ -1,19 +1,14 @@
 # shellcheck shell=bash disable=SC2154 # variables of helpers.sh
 # Checks of scripts/test-deploy for bad releases and bad servers: each ends with the old release serving.
 
-checks+=(never_ready crash hang out_of_memory api_errors no_memory no_disk secrets_modes missing_image host_key no_sudo)
-
-# derived TAG LINE…: an image of the second release's program with further lines of a Dockerfile.
-derived() {
-  local target=$1 tag=$2; shift 2
-  { printf 'FROM %s/%s:%s\n' "$name" "$target" "$second"; printf '%s\n' "$@"; } | docker build -q -t "$name/$target:$tag" - >/dev/null
-}
+checks+=(never_ready crash hang out_of_memory api_errors no_memory no_disk secrets_modes missing_image architecture schema registry
+  host_key no_sudo)
 
 # Its processes report another release than the images.
 check_never_ready() {
   ensure_first
   local target
-  for target in gateway shortener bundle; do derived "$target" never 'LABEL org.opencontainers.image.version=never'; done
+  for target in gateway shortener bundle acme backup; do derived "$target" "$second" never 'LABEL org.opencontainers.image.version=never'; done
   start_load 60
   expect_error 1 "instead of never" release never
   expect_no_failures
@@ -88,6 +83,58 @@ check_missing_image() {
   ensure_first
   local digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
   expect_error 69 'registry' deploy release --image-digest "gateway=$digest" --image-digest "shortener=$digest" --image-digest "bundle=$digest"
+  expect_release "$first"
+}
+
+# Images for another processor.
+check_architecture() {
+  ensure_first
+  local target
+  for target in shortener bundle acme backup; do docker tag "$name/$target:$second" "$name/$target:other"; done
+  printf 'FROM scratch\nLABEL org.opencontainers.image.version=%s\nCOPY Dockerfile /\n' "$second" > "$scratch/Dockerfile"
+  docker build -q --platform linux/arm64 -f "$scratch/Dockerfile" -t "$name/gateway:other" "$scratch" >/dev/null
+  expect_error 69 'is for arm64 and this server is amd64' release other
+  expect_release "$first"
+}
+
+# The database has a migration that the release lacks, as when a release older than the current one is deployed. Migrations
+# only add, so it works.
+check_schema() {
+  ensure_first
+  sql "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (29991231235959, 'later', true, '\\x00', 1)"
+  local status=0
+  release "$second" || status=1
+  deploy rollback || status=1
+  sql 'DELETE FROM _sqlx_migrations WHERE version = 29991231235959'
+  expect_release "$first"
+  return "$status"
+}
+sql() { on_server docker exec -i "$(linnet_container postgres)" psql -U postgres -d linnet -v ON_ERROR_STOP=1 -Atqc "$1"; }
+
+# A registry on the server itself, which Docker asks without TLS.
+check_registry() {
+  ensure_first
+  on_server sh -c 'apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends docker-registry' >/dev/null
+  on_server systemctl enable --now docker-registry
+  wait_for 20 "the registry" on_server sh -c 'ss -Hltn "sport = :5000" | grep -q .'
+  local target digest; local -a digests=()
+  for target in gateway shortener bundle acme backup; do
+    docker save "$name/$target:$second" | on_server docker load -q >/dev/null
+    on_server docker tag "$name/$target:$second" "localhost:5000/linnet/$target:second"
+    digest=$(on_server docker push -q "localhost:5000/linnet/$target:second" >/dev/null && on_server docker inspect -f '{{index .RepoDigests 0}}' "localhost:5000/linnet/$target:second")
+    on_server docker rmi "$name/$target:$second" "localhost:5000/linnet/$target:second" >/dev/null
+    digests+=(--image-digest "$target=${digest#*@}")
+  done
+  on_server sed -i 's|"registry": "[^"]*"|"registry": "localhost:5000/linnet"|' /etc/linnet/host.json
+  deploy release "${digests[@]}"
+  deploy status | grep "^release   $second "
+  deploy rollback
+  # As the pipeline: with the restricted key, which knows digests only.
+  ssh -p "${server#*:}" -i "$scratch/ci" -o IdentitiesOnly=yes -o BatchMode=yes -o UserKnownHostsFile="$LINNET_KNOWN_HOSTS" deploy@127.0.0.1 \
+    "deploy ${digests[*]//--image-digest/}"
+  deploy rollback
+  on_server systemctl stop docker-registry
+  expect_error 69 'the registry cannot be reached' deploy release "${digests[@]/sha256:?/sha256:0}"
   expect_release "$first"
 }
 

@@ -1,4 +1,4 @@
-//! Checks before a deployment, each with its own sentence, and what is tidied after one.
+//! Checks before a deployment, each with its own sentence.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
     docker,
     error::HostError,
     files, paths,
-    record::{Images, Record, Way},
+    record::{Record, Way},
     state::State,
 };
 
@@ -92,13 +92,19 @@ fn memory(state: &State, record: &Record) -> Result<(), HostError> {
     let text = files::read("/proc/meminfo")?.unwrap_or_default();
     let free = available_kib(&text).unwrap_or(0) / 1024;
     let needed = color_mib(state, record) + state.config.memory_reserve_mib;
-    if free < needed {
-        return Err(HostError::Refused(format!(
-            "only {free} MiB of memory are free and a second color needs {needed}; use `--in-place`, which fails requests \
-             for some seconds, or a larger server"
-        )));
+    if free >= needed {
+        return Ok(());
     }
-    Ok(())
+    // A rollback has no options.
+    let way_out = match record.way {
+        Way::Return => {
+            "stop what else uses memory, or deploy the images of the release before with `--in-place`, which"
+        }
+        _ => "use a larger server, or `--in-place`, which",
+    };
+    Err(HostError::Refused(format!(
+        "only {free} MiB of memory are free and a second color needs {needed}; {way_out} fails requests for some seconds"
+    )))
 }
 
 fn available_kib(meminfo: &str) -> Option<u64> {
@@ -159,31 +165,6 @@ pub fn fingerprint(state: &State, record: &Record) -> Result<String, HostError> 
 pub fn install_program(id: &str) -> Result<(), HostError> {
     let source = format!("{}/{id}/linnet-host", paths::RELEASES);
     run("install", &["--mode=0755", "--compare", &source, paths::PROGRAM], 10).map(drop)
-}
-
-/// Removes folders and images of releases that are neither current nor the one before.
-pub fn tidy(state: &State) {
-    let Ok(Some(current)) = state.current() else { return };
-    let previous = current.previous.as_deref().and_then(|id| files::read_record(id).ok().flatten());
-    let kept: Vec<&Record> = std::iter::once(&current).chain(previous.as_ref()).collect();
-    let images: Vec<&Images> = kept.iter().map(|record| &record.images).collect();
-    let folders: Vec<_> = kept
-        .iter()
-        .filter_map(|record| fs::canonicalize(Path::new(paths::RELEASES).join(&record.id)).ok())
-        .collect();
-    let Ok(entries) = fs::read_dir(paths::RELEASES) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        let is_named = kept.iter().any(|record| name.to_str() == Some(&record.id));
-        let is_target = fs::canonicalize(&path).is_ok_and(|path| folders.contains(&path));
-        if is_named || is_target {
-            continue;
-        }
-        // The next deployment removes the rest.
-        let _ = if path.is_symlink() { fs::remove_file(&path) } else { fs::remove_dir_all(&path) };
-    }
-    docker::prune(&images);
 }
 
 #[cfg(test)]

@@ -2,20 +2,19 @@
 
 use std::{
     env,
-    fs::OpenOptions,
     process::{Command, ExitCode, Stdio},
 };
 
 use crate::{
     checks,
-    command::run,
     deploy::Deployment,
     error::HostError,
-    paths,
-    prepare::{self, is_unit_active},
-    report,
-    state::State,
-    verbs::{Source, Task, Verb, parse, parse_restricted},
+    files, paths,
+    plan::{self, Occupation, Rollback},
+    prepare, report, restore,
+    state::{State, now},
+    unit::{self, Lock},
+    verbs::{Manner, Source, Task, Verb, parse, parse_restricted},
 };
 
 /// Runs the verb and prints an error as one message.
@@ -51,160 +50,110 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::StatusJson => report::status_json(),
         Verb::Follow => report::follow(None),
         Verb::Check => report::check(),
-        Verb::Deploy(source, in_place) => deploy(source, *in_place),
+        Verb::Deploy(source, manner) => deploy(source, manner),
         Verb::Resume => resume(),
         Verb::Rollback => rollback(),
         Verb::Backup => backup(),
-        Verb::Restore(options) => restore(options),
+        Verb::Restore(options) => restore::start(options),
         Verb::Load => load(),
         Verb::Secrets => secrets(),
         Verb::Apply => apply(),
         Verb::Run(Task::Deploy(id)) => Deployment::start(id),
         Verb::Run(Task::Resume) => Deployment::resume(),
         Verb::Run(Task::Rollback) => Deployment::rollback(),
+        Verb::Run(Task::Restore(options)) => restore::run(options),
     }
 }
 
-fn deploy(source: &Source, in_place: bool) -> Result<(), HostError> {
-    let lock = lock()?;
-    let id = prepare::prepare(source, in_place)?;
-    if is_unit_active() {
+fn deploy(source: &Source, manner: &Manner) -> Result<(), HostError> {
+    let prepare = unit::lock(Lock::Prepare)?;
+    let id = prepare::prepare(source, manner)?;
+    let change = unit::lock(Lock::Change)?;
+    // A rollback may have started meanwhile.
+    prepare::refuse_if_busy(&State::read()?)?;
+    if unit::is_active() {
         // Only one that keeps its old color warm gets here; `Deployment::start` ends it.
-        run("systemctl", &["stop", paths::UNIT], 30)?;
+        unit::stop()?;
     }
-    start_unit(&format!("{}/{id}/linnet-host", paths::RELEASES), &["run", "deploy", &id])?;
-    drop(lock);
+    // It may have decided to return meanwhile, which is completed first.
+    if let Some(open) = State::read()?.open()?
+        && open.reverting.is_some()
+    {
+        unit::start(paths::PROGRAM, &["resume"])?;
+        return Err(HostError::Busy(format!("{} returns to the release before", open.release)));
+    }
+    unit::start(&format!("{}/{id}/linnet-host", paths::RELEASES), &["deploy", &id])?;
+    drop((prepare, change));
     report::follow(Some(&id))
 }
 
-/// Two callers that prepare at once would both see no unit. The lock ends with the process, however that dies.
-fn lock() -> Result<std::fs::File, HostError> {
-    let path = "/run/linnet-host.lock";
-    let failed = |error| HostError::File(path.into(), error);
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(HostError::Busy("another one is being prepared".to_owned()))
-        }
-        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
-    }
-}
-
-fn start_unit(program: &str, arguments: &[&str]) -> Result<(), HostError> {
-    let unit = format!("--unit={}", paths::UNIT);
-    let mut all = vec![
-        "--collect",
-        "--quiet",
-        &unit,
-        "--property=KillMode=mixed",
-        "--property=TimeoutStopSec=5",
-        program,
-    ];
-    all.extend(arguments);
-    run("systemd-run", &all, 30).map(drop).map_err(|error| {
-        if error.to_string().contains("already") {
-            HostError::Busy("another one started first".to_owned())
-        } else {
-            error
-        }
-    })
-}
-
-/// The program of the release that was being deployed, which knows its steps.
-fn program_of_open(state: &State) -> String {
-    let folder =
-        state.installation.open.as_ref().map(|id| format!("{}/{id}/linnet-host", paths::RELEASES));
-    folder
-        .filter(|path| std::path::Path::new(path).exists())
-        .unwrap_or_else(|| paths::PROGRAM.to_owned())
-}
-
 fn resume() -> Result<(), HostError> {
+    let change = unit::lock(Lock::Change)?;
     let state = State::read()?;
-    let Some(open) = state.installation.open.clone() else {
-        println!("no deployment is open");
-        return Ok(());
-    };
-    if is_unit_active() {
+    match unit::occupied(&state)? {
+        Occupation::Restoring => {
+            drop(change);
+            return restore::follow(0);
+        }
+        Occupation::RestoreInterrupted => return restore::complete(change),
+        // A record that has ended may still be noted as open.
+        Occupation::Free if state.installation.open.is_none() => {
+            println!("no deployment is open");
+            return Ok(());
+        }
+        _ => {}
+    }
+    let open = state.installation.open.clone();
+    if unit::is_active() {
         println!("the deployment is running");
     } else {
-        start_unit(&program_of_open(&state), &["run", "resume"])?;
+        unit::start(&unit::program_of_open(&state), &["resume"])?;
     }
-    report::follow(Some(&open))
+    drop(change);
+    report::follow(open.as_deref())
 }
 
 /// Ends a running deployment first. Each of its steps can be interrupted.
 fn rollback() -> Result<(), HostError> {
+    let change = unit::lock(Lock::Change)?;
     let state = State::read()?;
-    if is_unit_active() {
-        run("systemctl", &["stop", paths::UNIT], 30)?;
+    let open = state.open()?;
+    let occupation = unit::occupied(&state)?;
+    if matches!(occupation, Occupation::Restoring | Occupation::RestoreInterrupted) {
+        return Err(occupation.refusal());
     }
-    let before = state.installation.current.clone();
-    start_unit(&program_of_open(&state), &["run", "rollback"])?;
-    while is_unit_active() {
+    let planned = plan::rollback(&state.installation, open.as_ref(), state.current()?.as_ref());
+    if let Rollback::Nothing(reason) = planned {
+        return Err(HostError::Refused(format!("cannot roll back: {reason}")));
+    }
+    if unit::is_active() {
+        unit::stop()?;
+    }
+    let began = now();
+    unit::start(&unit::program_of_open(&state), &["rollback"])?;
+    drop(change);
+    while unit::is_active() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    let state = State::read()?;
-    match state.current()? {
-        Some(current)
-            if state.installation.open.is_none() && state.installation.current != before =>
-        {
-            println!("{} serves again", current.release);
-            Ok(())
-        }
-        Some(current) if state.installation.open.is_none() => {
-            println!("{} serves; the interrupted deployment has ended", current.release);
-            Ok(())
-        }
-        _ => Err(HostError::Step(
-            "the rollback did not complete; see `journalctl -u linnet-deploy`".to_owned(),
-        )),
-    }
+    let open = match open {
+        Some(record) => files::read_record(&record.id)?,
+        None => None,
+    };
+    plan::rolled_back(open.as_ref(), &files::records()?, began)
+        .map_err(|reason| HostError::Step(format!("the rollback did not complete: {reason}")))?;
+    let current = State::read()?.current()?;
+    println!("{} serves", current.map_or_else(|| "no release".to_owned(), |record| record.release));
+    Ok(())
 }
 
 /// Takes a backup with the sidecar.
 fn backup() -> Result<(), HostError> {
     let state = State::read()?;
-    let current = current_with_backups(&state)?;
+    let current = restore::current_with_backups(&state)?;
     let compose = state.compose(current);
     let text = compose.run(&["run", "--rm", "--no-deps", "-T", "backup", "backup"], 3600)?;
     println!("{text}");
     Ok(())
-}
-
-/// The release that serves, on a server with backups.
-fn current_with_backups(state: &State) -> Result<&str, HostError> {
-    let current = state.installation.current.as_deref();
-    current.filter(|_| state.config.backup.is_some()).ok_or_else(|| {
-        HostError::Refused(
-            "no release with backups runs here; run `deploy.sh init` with --backup, and deploy a release".to_owned(),
-        )
-    })
-}
-
-/// Restores the database with the script of the current release, which explains its errors itself.
-fn restore(options: &[String]) -> Result<(), HostError> {
-    let _lock = lock()?;
-    let state = State::read()?;
-    let current = current_with_backups(&state)?;
-    if let Some(open) = &state.installation.open {
-        return Err(HostError::Interrupted(open.clone()));
-    }
-    let script = format!("{}/{current}/deploy/host/restore", paths::RELEASES);
-    let status = Command::new("bash")
-        .arg(&script)
-        .args(options)
-        .envs(state.compose(current).environment())
-        .status()
-        .map_err(|error| HostError::File(script.into(), error))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(HostError::Step(
-        "the restore did not complete; its messages above say what to do".to_owned(),
-    ))
 }
 
 /// Loads images from the standard input, compressed or not.
@@ -232,10 +181,11 @@ fn secrets() -> Result<(), HostError> {
 
 /// Recreates the containers whose configuration or image has changed, which interrupts them for seconds.
 fn apply() -> Result<(), HostError> {
-    let _lock = lock()?;
+    let _locks = (unit::lock(Lock::Prepare)?, unit::lock(Lock::Change)?);
     let state = State::read()?;
-    if let Some(open) = state.open()? {
-        return Err(HostError::Interrupted(open.release));
+    match unit::occupied(&state)? {
+        Occupation::Free => {}
+        other => return Err(other.refusal()),
     }
     let Some(current) = state.installation.current.clone() else {
         return Err(HostError::Refused(
@@ -253,6 +203,11 @@ fn apply() -> Result<(), HostError> {
         })
         .collect();
     compose.up(&others, 600)?;
+    // From now on, the settings that were applied are what was deployed.
+    if let Some(mut record) = state.current()? {
+        record.config = Some(checks::fingerprint(&state, &record)?);
+        files::write_json(files::record_path(&record.id), &record)?;
+    }
     println!("all containers have the configuration of {current}");
     Ok(())
 }

@@ -1,12 +1,15 @@
 //! `/etc/linnet/host.json`: what this server is for.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{error::HostError, files, paths};
 
 /// The settings of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct HostConfig {
     /// The public name.
     pub domain: String,
@@ -14,6 +17,8 @@ pub struct HostConfig {
     pub email: String,
     /// The prefix of images that are pulled, such as `ghcr.io/linnet-url/linnet`.
     pub registry: String,
+    /// The CA of the certificate: `production` or `staging` of Let's Encrypt, or the URL of a directory.
+    pub acme_directory: String,
     /// Whether nginx terminates TLS; otherwise a proxy in front does.
     pub tls: bool,
     /// The repository of the backups, in the form of `LINNET_BACKUP_REPOSITORY`. Without one, no backup sidecar runs.
@@ -32,6 +37,9 @@ pub struct HostConfig {
     pub memory_reserve_mib: u64,
     /// Disk space that stays free, in MiB.
     pub disk_reserve_mib: u64,
+    /// Settings of a newer release, which an older one must be able to ignore after a rollback. `check` reports them.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, Value>,
 }
 
 impl Default for HostConfig {
@@ -40,6 +48,7 @@ impl Default for HostConfig {
             domain: "localhost".to_owned(),
             email: String::new(),
             registry: "ghcr.io/linnet-url/linnet".to_owned(),
+            acme_directory: "production".to_owned(),
             tls: true,
             backup: None,
             backup_disk: None,
@@ -49,6 +58,7 @@ impl Default for HostConfig {
             warm_seconds: 600,
             memory_reserve_mib: 96,
             disk_reserve_mib: 1024,
+            unknown: BTreeMap::new(),
         }
     }
 }
@@ -58,5 +68,22 @@ impl HostConfig {
     pub fn read() -> Result<Self, HostError> {
         let text = files::read(paths::CONFIG)?.ok_or(HostError::NotPrepared)?;
         serde_json::from_str(&text).map_err(|error| HostError::Damaged(paths::CONFIG.into(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_newer_release_are_kept_apart() {
+        let text =
+            r#"{"domain": "go.example.com", "tls": false, "profiles": ["monitoring"], "later": 3}"#;
+        let config: HostConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (config.domain.as_str(), config.tls, config.warm_seconds),
+            ("go.example.com", false, 600)
+        );
+        assert_eq!(config.unknown.keys().collect::<Vec<_>>(), ["later"]);
     }
 }

@@ -110,18 +110,25 @@ impl Counters {
         }
     }
 
-    /// The difference to `before`.
+    /// The difference to `before`; `None` if a process has restarted between, because its counters began again.
     #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
+    pub fn since(&self, before: &Self) -> Option<Self> {
         let none = RouteCounters::default();
+        let is_smaller = before
+            .routes
+            .iter()
+            .any(|(route, counters)| self.routes.get(route).unwrap_or(&none).all < counters.all);
+        if is_smaller {
+            return None;
+        }
         let routes = self.routes.iter().map(|(route, counters)| {
             (route.clone(), counters.minus(before.routes.get(route).unwrap_or(&none)))
         });
-        Self {
+        Some(Self {
             routes: routes.collect(),
             pool_timeouts: self.pool_timeouts.saturating_sub(before.pool_timeouts),
             dropped_clicks: self.dropped_clicks.saturating_sub(before.dropped_clicks),
-        }
+        })
     }
 
     /// Lets the durations, as the base of a difference, count from `now` on. The responses keep counting from before.
@@ -299,7 +306,7 @@ weird{label="a \"} quoted, brace",http_route="x"} 9
     }
 
     #[test]
-    fn difference_starts_new_routes_at_zero_and_survives_a_restarted_process() {
+    fn difference_starts_new_routes_at_zero_and_notices_a_restarted_process() {
         let before = both();
         let mut after = both();
         after.add(SHORTENER, Process::Shortener);
@@ -307,10 +314,11 @@ weird{label="a \"} quoted, brace",http_route="x"} 9
             "http_server_request_duration_seconds_count{http_response_status_code=\"200\",http_route=\"/docs\"} 3\n",
             Process::Gateway,
         );
-        let since = after.since(&before);
+        let since = after.since(&before).unwrap();
         assert_eq!(since.total(Kind::Redirects).all, 109);
         assert_eq!(since.routes["/docs"].all, 3);
-        assert_eq!(before.since(&after).total(Kind::Redirects).all, 0);
+        assert_eq!(before.since(&after), None);
+        assert_eq!(Counters::default().since(&before), None);
     }
 
     #[test]
@@ -319,7 +327,7 @@ weird{label="a \"} quoted, brace",http_route="x"} 9
         base.skip_durations(&both());
         let mut after = both();
         after.add(SHORTENER, Process::Shortener);
-        let since = after.since(&base);
+        let since = after.since(&base).unwrap();
         assert_eq!(since.total(Kind::Redirects).all, 218);
         assert_eq!(since.routes[REDIRECT].slower_than(25_000), Sample { bad: 10, all: 109 });
     }

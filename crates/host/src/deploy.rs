@@ -4,7 +4,10 @@
 //!   one of [`crate::plan`].
 //! * A step that fails returns to the old release, and so does a verdict.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     canary::{Watch, Window},
@@ -13,17 +16,26 @@ use crate::{
     docker,
     error::HostError,
     files, paths,
-    plan::{self, Resume, Rollback},
+    plan::{self, Failure, Resume, Rollback},
     probe::{self, Sockets},
     record::{Outcome, Record, Step, Way},
     state::{State, now, write_record},
+    tidy,
 };
 
 /// How long a new process may take until it is ready, in seconds.
 pub(crate) const READY_SECONDS: u64 = 60;
 /// A process drains for 2.5 s and finishes its requests within 15 s; it is killed after this time.
-const STOP_SECONDS: u64 = 35;
+pub(crate) const STOP_SECONDS: u64 = 35;
+/// The container of a migration, which continues if its client is killed.
+pub(crate) const MIGRATION: &str = "linnet-migrate";
 const WARM_LOOK: Duration = Duration::from_secs(3);
+
+/// Seconds for which the old color still stays warm, after a restart of the process that keeps it.
+fn warm_left(began: Option<u64>, now: u64, seconds: u64) -> u64 {
+    let passed = now.saturating_sub(began.unwrap_or(now));
+    seconds.saturating_sub(passed)
+}
 
 /// A deployment with the state that it changes.
 pub struct Deployment {
@@ -36,16 +48,15 @@ impl Deployment {
     /// Starts the deployment of a record. One whose new release serves already, and only keeps the old color warm, ends
     /// first.
     pub fn start(id: &str) -> Result<(), HostError> {
-        let mut state = State::read()?;
-        if let Some(open) = state.open()?.filter(|open| open.id != id) {
-            if open.step() < Step::Warm || open.reverting.is_some() {
-                return Err(HostError::Interrupted(open.id));
-            }
-            Self { state, record: open, watch: None }.run_from(Step::Retire)?;
-            state = State::read()?;
-        }
         let mut record = files::read_record(id)?
             .ok_or_else(|| HostError::Refused(format!("there is no record {id}")))?;
+        if let Err(error) = Self::end_warm(Some(id)) {
+            record.reverting = Some(format!("the deployment before has not ended: {error}"));
+            record.finish(Outcome::Failed, now());
+            files::write_json(files::record_path(id), &record)?;
+            return Err(error);
+        }
+        let mut state = State::read()?;
         // Which color is free is known only now.
         let active = state.installation.active;
         record.previous.clone_from(&state.installation.current);
@@ -64,9 +75,21 @@ impl Deployment {
         Self { state, record, watch: None }.run_from(Step::Prepare)
     }
 
+    /// Ends the open deployment, unless it is that of `id`. Its new release must serve already.
+    pub fn end_warm(id: Option<&str>) -> Result<(), HostError> {
+        let state = State::read()?;
+        match state.open()?.filter(|open| Some(open.id.as_str()) != id) {
+            None => Ok(()),
+            Some(open) if open.step() < Step::Warm || open.reverting.is_some() => {
+                Err(HostError::Interrupted(open.release))
+            }
+            Some(open) => Self { state, record: open, watch: None }.run_from(Step::Retire),
+        }
+    }
+
     /// Continues the open deployment.
     pub fn resume() -> Result<(), HostError> {
-        let state = State::read()?;
+        let mut state = State::read()?;
         let open = state.open()?;
         match (plan::resume(open.as_ref()), open) {
             (Resume::Continue(step), Some(record)) => {
@@ -74,8 +97,10 @@ impl Deployment {
             }
             (Resume::Revert, Some(record)) => Self { state, record, watch: None }.revert(None),
             _ => {
+                // A process that was killed at its end has left the note.
+                state.installation.open = None;
                 println!("no deployment is open");
-                Ok(())
+                state.write()
             }
         }
     }
@@ -86,9 +111,11 @@ impl Deployment {
         let (open, current) = (state.open()?, state.current()?);
         match (plan::rollback(&state.installation, open.as_ref(), current.as_ref()), open) {
             (Rollback::Revert, Some(record)) => {
-                Self { state, record, watch: None }.revert(Some("an operator asked for it"))
+                Self { state, record, watch: None }.revert(Some(plan::OPERATOR))
             }
-            (Rollback::Cold(previous), _) => Self::return_to(&previous),
+            (Rollback::Cold(previous), _) => {
+                Self::return_to(&previous, plan::way_of_return(current.as_ref()))
+            }
             (Rollback::Nothing(reason), _) => {
                 Err(HostError::Refused(format!("cannot roll back: {reason}")))
             }
@@ -97,18 +124,19 @@ impl Deployment {
     }
 
     /// Deploys an earlier release whose images are still here, without a canary.
-    fn return_to(previous: &str) -> Result<(), HostError> {
+    fn return_to(previous: &str, way: Way) -> Result<(), HostError> {
         let old = files::read_record(previous)?
             .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
         let record = Record {
             id: format!("{previous}-again-{}", now()),
-            way: Way::Return,
-            by: "rollback".to_owned(),
+            way,
+            by: plan::ROLLBACK.to_owned(),
             started: now(),
             ended: None,
             steps: Vec::new(),
             reverting: None,
             outcome: None,
+            restore: None,
             ..old
         };
         let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
@@ -122,33 +150,47 @@ impl Deployment {
         while let Some(step) = next {
             println!("{}: {}", self.record.release, step.description());
             self.record.begin(step, now());
-            write_record(&self.record)?;
-            let result = match step {
-                Step::Prepare => self.prepare(),
-                Step::Migrate => self.migrate(),
-                Step::Start => self.start_color(),
-                Step::Smoke => self.smoke(),
-                Step::Canary10 | Step::Canary50 => self.canary(step),
-                Step::Full => self.full(),
-                Step::Follow => self.follow(),
-                Step::Warm => self.warm(),
-                Step::Retire => self.retire(),
-            };
-            match result {
-                Ok(text) => {
-                    println!("  {text}");
-                    self.record.end_step(&text, now());
-                    write_record(&self.record)?;
-                }
-                Err(error) => {
-                    let reason = error.to_string();
-                    self.record.end_step(&reason, now());
-                    return self.revert(Some(&reason));
-                }
+            let result = write_record(&self.record).and_then(|()| self.act(step));
+            let text = result.as_ref().map_or_else(ToString::to_string, Clone::clone);
+            self.record.end_step(&text, now());
+            if let Err(error) = result.and_then(|_| write_record(&self.record)) {
+                return self.fail(step, &error);
             }
+            println!("  {text}");
             next = step.next(self.record.way);
         }
         self.finish(Outcome::Succeeded)
+    }
+
+    fn act(&mut self, step: Step) -> Result<String, HostError> {
+        match step {
+            Step::Prepare => self.prepare(),
+            Step::Migrate => self.migrate(),
+            Step::Start => self.start_color(),
+            Step::Smoke => self.smoke(),
+            Step::Canary10 | Step::Canary50 => self.canary(step),
+            Step::Full => self.full(),
+            Step::Follow => self.follow(),
+            Step::Warm => self.warm(),
+            Step::Retire => self.retire(),
+        }
+    }
+
+    fn fail(self, step: Step, error: &HostError) -> Result<(), HostError> {
+        match plan::after_failure(step) {
+            Failure::Return => self.revert(Some(&error.to_string())),
+            Failure::Stop => {
+                if let Err(error) = write_record(&self.record) {
+                    println!("warning: {error}");
+                }
+                let text = format!(
+                    "the deployment of {} has not ended: {error}; `deploy.sh resume` repeats its last step",
+                    self.record.release
+                );
+                println!("{text}");
+                Err(HostError::Step(text))
+            }
+        }
     }
 
     fn services(&self) -> [String; 2] {
@@ -167,16 +209,15 @@ impl Deployment {
     fn migrate(&self) -> Result<String, HostError> {
         let compose = self.state.compose(&self.record.id);
         let image = format!("LINNET_SHORTENER_IMAGE={}", self.record.images.shortener);
-        compose.run_with(&image, &["run", "--rm", "--no-deps", "-T", "migrate"], 900).map_err(|error| {
-            let text = error.to_string();
-            if text.contains("missing in the resolved migrations") {
-                return HostError::Refused(
-                    "the database's schema is newer than this release; deploy a newer release, or restore a backup from \
-                     before that migration"
-                        .to_owned(),
-                );
-            }
-            HostError::Step(format!("the migration failed, and the schema is as before: {text}"))
+        // One whose client was killed continues by itself.
+        docker::remove_by_name(MIGRATION);
+        let run = ["run", "--rm", "--no-deps", "-T", "--name", MIGRATION, "migrate"];
+        let result = compose.run_with(&image, &run, 900);
+        docker::remove_by_name(MIGRATION);
+        result.map_err(|error| {
+            HostError::Step(format!(
+                "the migration did not complete; its completed parts stay, and the old release works with them: {error}"
+            ))
         })?;
         Ok("the schema is migrated".to_owned())
     }
@@ -192,6 +233,9 @@ impl Deployment {
         let services = self.services();
         let names = services.each_ref().map(String::as_str);
         if is_first {
+            if let Some(options) = &self.record.restore {
+                self.state.restore(&self.record.id, options, None)?;
+            }
             compose.run(&["up", "--detach", "--no-build"], 600)?;
         } else {
             compose.up(&names, 180)?;
@@ -207,13 +251,14 @@ impl Deployment {
         let old =
             if has_other { Some(Sockets::of(self.record.color.other(), host)?) } else { None };
         let passed = new.smoke_test(old.as_ref())?;
+        probe::reach_from_nginx(self.record.color, host)?;
         Ok(format!("{passed} requests returned what they should"))
     }
 
-    fn watch(&mut self) -> Result<&Watch, HostError> {
+    fn watch(&mut self) -> Result<&mut Watch, HostError> {
         let watch = match self.watch.take() {
             Some(watch) => watch,
-            None => Watch::start(self.record.color)?,
+            None => Watch::start(self.record.color, self.record.step())?,
         };
         Ok(self.watch.insert(watch))
     }
@@ -263,17 +308,19 @@ impl Deployment {
         }
         self.state.installation.worker = Some(self.record.id.clone());
         self.state.write()?;
-        let compose = self.state.compose(&self.record.id);
-        let mut names = vec!["worker"];
-        let services = compose.services()?;
-        for name in ["acme", "backup"] {
-            if services.iter().any(|service| service == name) {
-                names.push(name);
-            }
-        }
-        compose.up(&names, 120)?;
+        let names = self.start_followers(&self.record.id)?;
         probe::wait_ready(&["worker"], &self.record.release, READY_SECONDS)?;
         Ok(format!("{} follow the release", names.join(", ")))
+    }
+
+    /// Replaces what has one instance, by that of the release. It returns the names.
+    pub(crate) fn start_followers(&self, id: &str) -> Result<Vec<&'static str>, HostError> {
+        let compose = self.state.compose(id);
+        let services = compose.services()?;
+        let mut names = vec!["worker", "acme", "backup"];
+        names.retain(|name| services.iter().any(|service| service == name));
+        compose.up(&names, 120)?;
+        Ok(names)
     }
 
     fn warm(&mut self) -> Result<String, HostError> {
@@ -285,11 +332,14 @@ impl Deployment {
             .filter(|step| step.step == Step::Warm)
             .map(|step| step.started)
             .min();
-        let end = began.unwrap_or_else(now) + seconds;
+        let left = warm_left(began, now(), seconds);
+        // Not the wall clock, which may be set meanwhile.
+        let end = Instant::now() + Duration::from_secs(left);
+        let host = self.state.config.domain.clone();
         let watch = self.watch()?;
         let mut window = Window::of(watch);
-        while now() < end {
-            if let Some(reason) = watch.warm_look(&mut window)? {
+        while Instant::now() < end {
+            if let Some(reason) = watch.warm_look(&mut window, &host) {
                 return Err(HostError::Step(reason));
             }
             thread::sleep(WARM_LOOK);
@@ -299,6 +349,12 @@ impl Deployment {
 
     fn retire(&mut self) -> Result<String, HostError> {
         let old = self.record.color.other();
+        // A return whose record could not be written may have moved them.
+        if plan::lead_to(&docker::slots(&[])?, old) {
+            return Err(HostError::Step(format!(
+                "{old} has requests, so it is not removed; complete the return with `deploy.sh rollback`"
+            )));
+        }
         docker::remove(&old.services(), STOP_SECONDS)?;
         self.state.installation.set_release(old, None);
         self.state.write()?;
@@ -311,7 +367,7 @@ impl Deployment {
         write_record(&self.record)?;
         self.state.installation.open = None;
         self.state.write()?;
-        checks::tidy(&self.state);
+        tidy::tidy(&self.state);
         match outcome {
             Outcome::Succeeded => {
                 checks::install_program(&self.record.id)?;
@@ -323,5 +379,20 @@ impl Deployment {
                 Err(HostError::Step(format!("{} was not deployed: {reason}", self.record.release)))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_time_continues_after_a_restart_and_never_grows() {
+        assert_eq!(warm_left(Some(100), 100, 600), 600);
+        assert_eq!(warm_left(Some(100), 400, 600), 300);
+        assert_eq!(warm_left(Some(100), 9000, 600), 0);
+        // The clock was set back.
+        assert_eq!(warm_left(Some(100), 50, 600), 600);
+        assert_eq!(warm_left(None, 50, 600), 600);
     }
 }

@@ -1,6 +1,10 @@
 //! The commands of Docker and Compose that a deployment needs.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::Value;
 
@@ -90,7 +94,17 @@ impl Compose {
 
     /// Starts services and no others, with the images of the variables.
     pub fn up(&self, services: &[&str], seconds: u64) -> Result<(), HostError> {
-        let mut arguments = vec!["up", "--detach", "--no-build", "--no-deps", "--pull", "missing"];
+        // One after the other, because each start takes processor time from the requests.
+        let mut arguments = vec![
+            "--parallel",
+            "1",
+            "up",
+            "--detach",
+            "--no-build",
+            "--no-deps",
+            "--pull",
+            "missing",
+        ];
         arguments.extend(services);
         self.run(&arguments, seconds).map(drop)
     }
@@ -100,6 +114,42 @@ impl Compose {
         let text = self.run(&["--profile", "green", "config", "--services"], 30)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
+
+    /// The images of all services, as the chosen files name them.
+    pub fn images(&self) -> Result<Vec<String>, HostError> {
+        let text = self.run(&["--profile", "*", "config", "--images"], 30)?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}
+
+/// A file or folder of this server in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The container's service.
+    pub service: String,
+    /// The path on this server.
+    pub source: String,
+}
+
+/// The files and folders in all containers of the installation. Stopped ones count: Docker starts them again.
+pub fn mounts() -> Result<Vec<Mount>, HostError> {
+    let project = format!("label=com.docker.compose.project={PROJECT}");
+    let ids = run("docker", &["ps", "--all", "--quiet", "--no-trunc", "--filter", &project], 15)?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let format = "{{$service := index .Config.Labels \"com.docker.compose.service\"}}{{range .Mounts}}\
+                  {{if eq .Type \"bind\"}}{{$service}} {{.Source}}{{println}}{{end}}{{end}}";
+    let arguments: Vec<&str> =
+        ["inspect", "--format", format].into_iter().chain(ids.lines()).collect();
+    Ok(mounts_of(&run("docker", &arguments, 30)?))
+}
+
+fn mounts_of(text: &str) -> Vec<Mount> {
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs
+        .map(|(service, source)| Mount { service: service.to_owned(), source: source.to_owned() })
+        .collect()
 }
 
 /// A container as Docker describes it.
@@ -151,6 +201,21 @@ pub fn container(service: &str) -> Result<Option<Container>, HostError> {
     Ok(Some(describe(id, &value)))
 }
 
+/// Containers by their ids, with one call. Fails if one is gone.
+pub fn containers(ids: &[&str]) -> Result<Vec<Container>, HostError> {
+    let arguments: Vec<&str> =
+        ["inspect", "--format", "{{json .}}"].into_iter().chain(ids.iter().copied()).collect();
+    let text = run("docker", &arguments, 15)?;
+    ids.iter()
+        .zip(text.lines())
+        .map(|(id, line)| {
+            let value = serde_json::from_str(line)
+                .map_err(|error| HostError::Damaged("docker inspect".into(), error))?;
+            Ok(describe(id, &value))
+        })
+        .collect()
+}
+
 fn describe(id: &str, value: &Value) -> Container {
     let text = |pointer: &str| {
         value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
@@ -179,7 +244,14 @@ fn describe(id: &str, value: &Value) -> Container {
 
 /// Which of ten slots of a group lead to the color.
 pub fn set_slots(color: Color, count: u8) -> Result<(), HostError> {
-    slots(&[color.name(), &count.to_string()]).map(drop)
+    let count = count.to_string();
+    let arguments = [color.name(), &count];
+    // Docker may be restarting. A repetition does no harm.
+    let result = slots(&arguments).or_else(|_| {
+        wait_until_available(30);
+        slots(&arguments)
+    });
+    result.map(drop)
 }
 
 /// Runs nginx's `slots.sh`; without arguments it prints one line for each group of slots.
@@ -230,9 +302,24 @@ pub fn remove(services: &[String], stop_seconds: u64) -> Result<(), HostError> {
     with(&["rm", "--force"], 30)
 }
 
-/// Removes images that no container uses, except those of the given releases. Failures do not matter: the disk check of
-/// the next deployment notices what stays.
-pub fn prune(keep: &[&Images]) {
+/// Removes a container that a killed client has left.
+pub fn remove_by_name(name: &str) {
+    // It usually does not exist. If it cannot be removed, the next container of the name reports that.
+    let _ = run("docker", &["rm", "--force", name], 30);
+}
+
+/// Waits until Docker responds, which it does not while it restarts. Containers continue meanwhile.
+pub fn wait_until_available(seconds: u64) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while run("docker", &["version", "--format", "ok"], 10).is_err() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Removes images that no container uses and that were tagged more than an hour ago, except those of the given releases:
+/// of Linnet all of them, of `others`, such as PostgreSQL, other versions. Failures do not matter: the disk check of the
+/// next deployment notices what stays.
+pub fn prune(keep: &[&Images], others: &[String]) {
     let listed = run(
         "docker",
         &["image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}", "--all"],
@@ -242,40 +329,57 @@ pub fn prune(keep: &[&Images]) {
     let kept: Vec<String> = keep
         .iter()
         .flat_map(|images| images.all())
+        .chain(others)
         .filter_map(|image| {
             run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).ok()
         })
         .collect();
-    for line in listed.lines() {
-        let Some((id, repository)) = line.split_once(' ') else { continue };
-        let is_ours = repository == "<none>"
-            || ["/gateway", "/shortener", "/bundle", "/acme", "/backup"]
+    for id in unneeded(&listed, &kept, others) {
+        // `deploy.sh release` sends images before it names them, so a new one may be about to be deployed.
+        if is_tagged_lately(id) {
+            continue;
+        }
+        // Without force: Docker refuses to remove an image that a container uses.
+        let _ = run("docker", &["image", "rm", id], 30);
+    }
+}
+
+/// The ids of `listed` images that are of Linnet, or of a repository of `others`, and not kept.
+fn unneeded<'a>(listed: &'a str, kept: &[String], others: &[String]) -> Vec<&'a str> {
+    let pairs = listed.lines().filter_map(|line| line.split_once(' '));
+    pairs
+        .filter(|(id, repository)| {
+            let is_ours = ["/gateway", "/shortener", "/bundle", "/acme", "/backup"]
                 .iter()
                 .any(|end| repository.ends_with(end));
-        if is_ours && !kept.iter().any(|kept| kept == id) {
-            // Without force: Docker refuses to remove an image that a container uses.
-            let _ = run("docker", &["image", "rm", id], 30);
-        }
+            let is_other = || others.iter().any(|image| repository_of(image) == *repository);
+            (is_ours || is_other()) && !kept.iter().any(|kept| kept == id)
+        })
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// The reference without its digest and tag. A colon before a slash is that of a port.
+fn repository_of(image: &str) -> &str {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
     }
+}
+
+/// Whether the image got a tag on this server within the last hour. One that was pulled by digest has none.
+fn is_tagged_lately(id: &str) -> bool {
+    let format = "{{json .Metadata.LastTagTime}}";
+    let Ok(time) = run("docker", &["image", "inspect", "--format", format, id], 15) else {
+        return true;
+    };
+    let date = format!("--date={}", time.trim_matches('"'));
+    let tagged = run("date", &[&date, "+%s"], 5).ok().and_then(|text| text.parse::<i64>().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    tagged.is_some_and(|tagged| now.saturating_sub(u64::try_from(tagged).unwrap_or(0)) < 3600)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn description_has_what_a_verdict_needs() {
-        let value: Value = serde_json::json!({
-            "State": {"Running": true, "Restarting": false, "OOMKilled": true, "StartedAt": "2026-11-27T16:00:00Z"},
-            "RestartCount": 2,
-            "HostConfig": {"Memory": 50_331_648},
-            "Image": "sha256:ab",
-            "NetworkSettings": {"Networks": {"a": {"IPAddress": ""}, "b": {"IPAddress": "10.201.0.2"}}},
-        });
-        let found = describe("x", &value);
-        assert!(found.is_running && found.is_out_of_memory);
-        assert_eq!((found.restarts, found.memory_limit), (2, 50_331_648));
-        assert_eq!(found.address.as_deref(), Some("10.201.0.2"));
-        assert!(!describe("x", &Value::Null).is_running);
-    }
-}
+#[path = "docker_tests.rs"]
+mod tests;

@@ -33,11 +33,24 @@ pub enum HostError {
         "a deployment is already running ({0}); follow it with `deploy.sh status`, or end it with `deploy.sh rollback`"
     )]
     Busy(String),
+    /// A deployment keeps its old color warm.
+    #[error(
+        "{0} keeps the old color for a fast rollback; repeat this when `deploy.sh status` shows no open deployment"
+    )]
+    Warm(String),
     /// A deployment was interrupted.
     #[error(
         "the deployment {0} was interrupted; end it with `deploy.sh resume` or `deploy.sh rollback` first"
     )]
     Interrupted(String),
+    /// A restore is running.
+    #[error("a restore is running; follow it with `deploy.sh resume`, and repeat this afterwards")]
+    Restoring,
+    /// A restore was interrupted.
+    #[error(
+        "a restore was interrupted and may have left the service stopped; complete it with `deploy.sh resume`, or repeat it"
+    )]
+    RestoreInterrupted,
     /// A check before the deployment found a problem.
     #[error("{0}")]
     Refused(String),
@@ -54,7 +67,11 @@ impl HostError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 64,
-            Self::Busy(_) | Self::Interrupted(_) => 75,
+            Self::Busy(_)
+            | Self::Warm(_)
+            | Self::Interrupted(_)
+            | Self::Restoring
+            | Self::RestoreInterrupted => 75,
             Self::NotPrepared | Self::Refused(_) => 69,
             _ => 1,
         }

@@ -74,6 +74,20 @@ pub fn read_record(id: &str) -> Result<Option<Record>, HostError> {
     read_json(record_path(id))
 }
 
+/// All records, in the order of their start. One that cannot be read is left out, so that it does not end a deployment.
+pub fn records() -> Result<Vec<Record>, HostError> {
+    let folder = Path::new(paths::RECORDS);
+    let entries =
+        fs::read_dir(folder).map_err(|error| HostError::File(folder.to_owned(), error))?;
+    let files = entries.flatten().map(|entry| entry.path());
+    let mut records: Vec<Record> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter_map(|path| read_json(path).ok().flatten())
+        .collect();
+    records.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
+    Ok(records)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

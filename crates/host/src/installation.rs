@@ -61,6 +61,7 @@ pub fn compose_variables<'a>(
     add("LINNET_BASE_URL", &format!("{scheme}://{}", config.domain));
     add("LINNET_NAMES", &config.domain);
     add("LINNET_EMAIL", &config.email);
+    add("LINNET_ACME_DIRECTORY", &config.acme_directory);
     add("LINNET_TEXTFILE", "--collector.textfile");
     add("LINNET_HOST", "0.0.0.0");
     add("LINNET_PORT", "80");

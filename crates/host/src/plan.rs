@@ -4,8 +4,10 @@
 //! one is repeated.
 
 use crate::{
+    color::Color,
+    error::HostError,
     installation::Installation,
-    record::{Outcome, Record, Step},
+    record::{Outcome, Record, Step, Way},
 };
 
 /// The end of an interrupted deployment.
@@ -77,76 +79,133 @@ fn cold(record: &Record) -> Rollback {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        color::Color,
-        record::{Way, tests::record},
-    };
-
-    fn with_both() -> Installation {
-        Installation {
-            active: Some(Color::Blue),
-            blue: Some("r1".to_owned()),
-            green: Some("r2".to_owned()),
-            ..Installation::default()
-        }
-    }
-
-    #[test]
-    fn interrupted_step_is_repeated_and_a_complete_one_is_not() {
-        for (index, step) in Step::ALL.into_iter().enumerate() {
-            let mut interrupted = record(&Step::ALL[..=index]);
-            assert_eq!(resume(Some(&interrupted)), Resume::Continue(step));
-            interrupted.end_step("done", 1);
-            let wanted = step.next(Way::Canary).unwrap_or(Step::Retire);
-            assert_eq!(resume(Some(&interrupted)), Resume::Continue(wanted));
-        }
-        assert_eq!(resume(Some(&record(&[]))), Resume::Continue(Step::Prepare));
-    }
-
-    #[test]
-    fn decision_to_return_survives_the_death_of_the_process() {
-        let mut interrupted = record(&[Step::Canary10]);
-        interrupted.reverting = Some("5 of 20 redirects failed".to_owned());
-        assert_eq!(resume(Some(&interrupted)), Resume::Revert);
-    }
-
-    #[test]
-    fn nothing_is_resumed_after_the_end() {
-        let mut ended = record(&[Step::Retire]);
-        ended.finish(Outcome::Succeeded, 1);
-        assert_eq!(resume(Some(&ended)), Resume::Nothing);
-        assert_eq!(resume(None), Resume::Nothing);
-    }
-
-    #[test]
-    fn rollback_reverts_from_every_step_while_the_old_color_runs() {
-        for (index, _) in Step::ALL.iter().enumerate() {
-            let open = record(&Step::ALL[..=index]);
-            assert_eq!(rollback(&with_both(), Some(&open), None), Rollback::Revert);
-        }
-    }
-
-    #[test]
-    fn rollback_starts_the_previous_release_once_the_old_color_is_gone() {
-        let mut installation = with_both();
-        installation.blue = None;
-        let mut record = record(&Step::ALL);
-        let cold = Rollback::Cold("r1".to_owned());
-        assert_eq!(rollback(&installation, Some(&record), None), cold);
-        record.finish(Outcome::Succeeded, 1);
-        assert_eq!(rollback(&installation, None, Some(&record)), cold);
-    }
-
-    #[test]
-    fn there_is_no_way_back_from_the_first_release_or_from_none() {
-        let mut first = record(&[Step::Full]);
-        first.previous = None;
-        assert!(matches!(rollback(&with_both(), Some(&first), None), Rollback::Nothing(_)));
-        first.finish(Outcome::Succeeded, 1);
-        assert!(matches!(rollback(&with_both(), None, Some(&first)), Rollback::Nothing(_)));
-        assert!(matches!(rollback(&Installation::default(), None, None), Rollback::Nothing(_)));
+/// How the release before is started again. A server that has no memory for two colors has none for this either.
+pub fn way_of_return(current: Option<&Record>) -> Way {
+    match current {
+        Some(record) if record.way == Way::InPlace => Way::InPlace,
+        _ => Way::Return,
     }
 }
+
+/// Whether a rollback that began at `began` has returned to the release before; otherwise why not. `open` is the record
+/// that was open then, as it is now; `records` are all in the order of their start.
+pub fn rolled_back(open: Option<&Record>, records: &[Record], began: u64) -> Result<(), String> {
+    let unknown = "see `journalctl -u linnet-deploy`".to_owned();
+    // Another deployment may have been prepared since.
+    let record =
+        records.iter().rev().find(|record| record.by == ROLLBACK && record.started >= began);
+    let is_done = match (record, open) {
+        (Some(record), _) => record.outcome == Some(Outcome::Succeeded),
+        (None, Some(open)) => {
+            matches!(open.outcome, Some(Outcome::RolledBack | Outcome::Failed))
+        }
+        (None, None) => false,
+    };
+    if is_done {
+        return Ok(());
+    }
+    Err(record.and_then(|record| record.reverting.clone()).unwrap_or(unknown))
+}
+
+/// The user in the record of a cold rollback.
+pub const ROLLBACK: &str = "rollback";
+/// The reason of a return that an operator asks for.
+pub const OPERATOR: &str = "an operator asked for it";
+
+/// The consequence of a step that failed, or of a record that could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Return to the old release.
+    Return,
+    /// Leave everything as it is: `resume` repeats the step.
+    Stop,
+}
+
+/// Decides what a failed step leads to. When the old color is removed, the new release has served all requests for the
+/// whole warm time, and is not given up because of a container that does not stop.
+pub const fn after_failure(step: Step) -> Failure {
+    match step {
+        Step::Retire => Failure::Stop,
+        _ => Failure::Return,
+    }
+}
+
+/// The first action of the way back to the old color.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayBack {
+    /// No request goes to the new color.
+    Leave,
+    /// Move the slots at once: a running color that is not ready is no worse than the one that is given up.
+    Slots,
+    /// Start the old color, then move the slots.
+    Start,
+}
+
+/// Whether one of the slots leads to the color, by the output of `slots.sh`.
+pub fn lead_to(slots: &str, color: Color) -> bool {
+    let none = format!("{color}=0");
+    slots.lines().any(|line| {
+        line.contains(color.name()) && !line.split_whitespace().any(|word| word == none)
+    })
+}
+
+/// Decides it. `slots` is the output of `slots.sh`, or nothing if nginx does not run.
+pub fn way_back(has_served: bool, slots: &str, new: Color, is_old_running: bool) -> WayBack {
+    match (has_served || lead_to(slots, new), is_old_running) {
+        (false, _) => WayBack::Leave,
+        (true, true) => WayBack::Slots,
+        (true, false) => WayBack::Start,
+    }
+}
+
+/// The use of the installation by a deployment or a restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Occupation {
+    /// Nothing.
+    Free,
+    /// A deployment that only keeps its old color warm; by release.
+    Warm(String),
+    /// A deployment that is running.
+    Deploying(String),
+    /// A deployment that was interrupted; by release.
+    Interrupted(String),
+    /// A restore.
+    Restoring,
+    /// A restore that was interrupted. The service may be stopped.
+    RestoreInterrupted,
+}
+
+/// Decides it from the open record, whether the unit runs, and whether a restore has stopped the service.
+pub fn occupation(open: Option<&Record>, is_active: bool, is_restore_open: bool) -> Occupation {
+    match (open, is_active) {
+        (Some(record), _) if record.step() >= Step::Warm && record.reverting.is_none() => {
+            Occupation::Warm(record.release.clone())
+        }
+        (Some(record), true) => {
+            Occupation::Deploying(format!("{}, {}", record.release, record.step().description()))
+        }
+        (Some(record), false) => Occupation::Interrupted(record.release.clone()),
+        // A unit without a record restores. A cold rollback has none either in its first moment.
+        (None, true) => Occupation::Restoring,
+        (None, false) if is_restore_open => Occupation::RestoreInterrupted,
+        (None, false) => Occupation::Free,
+    }
+}
+
+impl Occupation {
+    /// The error of a verb that needs the installation for itself.
+    pub fn refusal(self) -> HostError {
+        match self {
+            Self::Free => HostError::Busy("another command".to_owned()),
+            Self::Warm(release) => HostError::Warm(release),
+            Self::Deploying(text) => HostError::Busy(text),
+            Self::Interrupted(release) => HostError::Interrupted(release),
+            Self::Restoring => HostError::Restoring,
+            Self::RestoreInterrupted => HostError::RestoreInterrupted,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -9,23 +9,30 @@ use crate::{
     docker,
     error::HostError,
     files, paths,
-    record::{Images, Record, Step, Way},
-    state::{State, now, write_record},
-    verbs::{Source, is_record_id},
+    plan::Occupation,
+    record::{Images, Record, Way},
+    state::{State, now},
+    unit,
+    verbs::{Manner, Source, is_record_id},
 };
 
 /// Fetches the images, unpacks the bundle and writes the record. Returns the record's id.
-pub fn prepare(source: &Source, in_place: bool) -> Result<String, HostError> {
+pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
     let state = State::read()?;
     refuse_if_busy(&state)?;
+    if manner.restore.is_some() {
+        refuse_restore(&state)?;
+    }
     let images = fetch(source, &state.config)?;
     architecture(&images)?;
     let release = docker::label(&images.shortener, "version")?;
-    let gateway_release = docker::label(&images.gateway, "version")?;
-    if release != gateway_release {
-        return Err(HostError::Refused(format!(
-            "the images are of different releases: gateway {gateway_release}, shortener {release}; deploy those of one build"
-        )));
+    for image in images.all() {
+        let other = docker::label(image, "version")?;
+        if other != release {
+            return Err(HostError::Refused(format!(
+                "the images are of different releases: shortener {release}, and {image} {other}; deploy those of one build"
+            )));
+        }
     }
     let id = new_id(&release)?;
     unpack(&images.bundle, &id)?;
@@ -37,34 +44,42 @@ pub fn prepare(source: &Source, in_place: bool) -> Result<String, HostError> {
         images,
         previous: None,
         by: std::env::var("SUDO_USER").unwrap_or_else(|_| "root".to_owned()),
-        way: if in_place { Way::InPlace } else { Way::Canary },
+        way: if manner.in_place { Way::InPlace } else { Way::Canary },
         started: now(),
         ended: None,
         steps: Vec::new(),
         reverting: None,
         outcome: None,
         config: None,
+        restore: manner.restore.clone(),
     };
-    write_record(&record)?;
+    // Without metrics: it is open once its unit has started.
+    files::write_json(files::record_path(&id), &record)?;
     Ok(id)
 }
 
-/// A deployment that only keeps its old color warm gives way.
-fn refuse_if_busy(state: &State) -> Result<(), HostError> {
-    let Some(open) = state.open()? else { return Ok(()) };
-    let is_warm = open.step() >= Step::Warm && open.reverting.is_none();
-    match (is_warm, is_unit_active()) {
-        (true, _) => Ok(()),
-        (false, true) => {
-            Err(HostError::Busy(format!("{}, {}", open.release, open.step().description())))
-        }
-        (false, false) => Err(HostError::Interrupted(open.release)),
+/// Refuses a deployment beside another one or a restore. One that only keeps its old color warm gives way.
+pub fn refuse_if_busy(state: &State) -> Result<(), HostError> {
+    match unit::occupied(state)? {
+        Occupation::Free | Occupation::Warm(_) => Ok(()),
+        other => Err(other.refusal()),
     }
 }
 
-/// Whether the unit runs.
-pub fn is_unit_active() -> bool {
-    run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
+/// A release restores only where it is the first one.
+fn refuse_restore(state: &State) -> Result<(), HostError> {
+    if state.config.backup.is_none() {
+        return Err(HostError::Refused(
+            "this server has no backups; run `deploy.sh init` with the --backup of the lost one"
+                .to_owned(),
+        ));
+    }
+    if state.installation.current.is_some() {
+        return Err(HostError::Refused(
+            "a release runs here already; restore with `deploy.sh restore`".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {

@@ -83,9 +83,15 @@ fn gauge(metrics: &str, name: &str) -> Option<f64> {
 /// How often processes ended since `observed`, and whether one was killed for its memory.
 pub fn ends(observed: &[Observed]) -> Result<(u64, bool), HostError> {
     let (mut restarts, mut is_out_of_memory) = (0, false);
+    let ids: Vec<&str> = observed.iter().map(|process| process.container.id.as_str()).collect();
+    let mut found = docker::containers(&ids).unwrap_or_default().into_iter();
     for process in observed {
         let before = &process.container;
-        match docker::container(&process.service)? {
+        let now = match found.next() {
+            Some(now) => Some(now),
+            None => docker::container(&process.service)?,
+        };
+        match now {
             Some(now) if now.id == before.id => {
                 restarts += now.restarts.saturating_sub(before.restarts);
                 restarts += u64::from(!now.is_running || now.started_at != before.started_at);
@@ -126,8 +132,11 @@ pub fn wait_ready(services: &[&str], release: &str, seconds: u64) -> Result<(), 
 /// Whether the service is ready with the release; otherwise what is missing. Fails if it ended, which waiting does not
 /// mend.
 fn is_ready(service: &str, release: &str) -> Result<Result<(), String>, HostError> {
-    let Some(container) = docker::container(service)? else {
-        return Ok(Err("it has no container".to_owned()));
+    let container = match docker::container(service) {
+        Ok(Some(container)) => container,
+        Ok(None) => return Ok(Err("it has no container".to_owned())),
+        // Docker may restart meanwhile.
+        Err(error) => return Ok(Err(error.to_string())),
     };
     if container.restarts > 1 {
         return Err(HostError::Unhealthy(format!(
@@ -177,6 +186,37 @@ pub fn is_color_ready(color: Color) -> bool {
             http::get(&process.address, "/readyz").is_ok_and(|answer| answer.status == 200)
         })
     })
+}
+
+/// Whether both processes of the color run, ready or not.
+pub fn is_color_running(color: Color) -> bool {
+    color.services().iter().all(|service| {
+        docker::container(service).is_ok_and(|found| found.is_some_and(|found| found.is_running))
+    })
+}
+
+/// Tries both sockets of the color from within nginx's container: this program is root and may enter folders that nginx
+/// may not.
+pub fn reach_from_nginx(color: Color, host: &str) -> Result<(), HostError> {
+    let nginx = docker::container("nginx")?.filter(|nginx| nginx.is_running).ok_or_else(|| {
+        HostError::Unhealthy("nginx is not running; start it with `deploy.sh apply`".to_owned())
+    })?;
+    // curl reports a refused connection as the status 000, so an error of the command is one of Docker.
+    let script = "for path in web/$0.sock:health redirects/$0.sock:linnet-host-unknown-code; do \
+                  curl -s -A linnet-host-bot -o /dev/null -m 5 -w '%{http_code} ' --unix-socket \"/run/linnet/${path%:*}\" \
+                  \"http://$1/${path#*:}\" || true; done";
+    let statuses = run("docker", &["exec", &nginx.id, "sh", "-c", script, color.name(), host], 30)?;
+    reachable(color, &statuses)
+}
+
+fn reachable(color: Color, statuses: &str) -> Result<(), HostError> {
+    if statuses.split_whitespace().eq(["200", "404"]) {
+        return Ok(());
+    }
+    Err(HostError::Unhealthy(format!(
+        "through nginx's container, {color} returned '{statuses}' instead of '200 404' (000: nginx cannot connect); compare \
+         the owners and modes of the sockets with those of the release before"
+    )))
 }
 
 /// Requests through a color's sockets, as nginx sends them.
@@ -291,6 +331,14 @@ mod tests {
         assert!(compare(&response(200, ready), "v3").unwrap_err().contains("v2 instead of v3"));
         assert!(compare(&response(503, ready), "v2").unwrap_err().contains("not ready"));
         assert!(compare(&response(200, "<html>"), "v2").is_err());
+    }
+
+    #[test]
+    fn color_is_reachable_only_if_both_sockets_answer_nginx() {
+        assert!(reachable(Color::Green, "200 404").is_ok());
+        for statuses in ["000 404", "200 000", "200", "", "502 404"] {
+            assert!(reachable(Color::Green, statuses).is_err(), "{statuses}");
+        }
     }
 
     #[test]

@@ -191,6 +191,9 @@ pub struct Record {
     pub outcome: Option<Outcome>,
     /// Hash of the rendered configuration, for drift.
     pub config: Option<String>,
+    /// For the first release of a new server: options with which the database is restored before it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Vec<String>>,
 }
 
 impl Record {
@@ -250,6 +253,7 @@ pub(crate) mod tests {
             reverting: None,
             outcome: None,
             config: None,
+            restore: None,
         };
         for step in steps {
             record.begin(*step, 100);

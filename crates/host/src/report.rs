@@ -1,11 +1,6 @@
 //! `status`, `follow` and `check`: what the server does, in words.
 
-use std::{
-    fmt::Write as _,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fmt::Write as _, path::Path};
 
 use crate::{
     checks,
@@ -14,9 +9,11 @@ use crate::{
     docker,
     error::HostError,
     files, metrics, paths,
-    prepare::is_unit_active,
+    plan::Occupation,
     record::{Outcome, Record, Step},
+    restore,
     state::{State, now},
+    unit,
 };
 
 /// Prints what serves, what is open and what ends it.
@@ -50,7 +47,14 @@ pub fn status() -> Result<(), HostError> {
         }
     }
     if let Some(open) = state.open()? {
-        text += &describe_open(&open, is_unit_active());
+        text += &describe_open(&open, unit::is_active());
+    }
+    match unit::occupied(&state)? {
+        Occupation::Restoring => text.push_str("restore   it is running\n"),
+        Occupation::RestoreInterrupted => text.push_str(
+            "restore   it was interrupted, and the service may be stopped; run `deploy.sh resume`, or repeat it\n",
+        ),
+        _ => {}
     }
     print!("{text}");
     Ok(())
@@ -93,7 +97,8 @@ pub fn status_json() -> Result<(), HostError> {
         "installation": state.installation,
         "current": state.current()?,
         "open": state.open()?,
-        "running": is_unit_active(),
+        "running": unit::is_active(),
+        "restoring": state.is_restore_open(),
     });
     println!("{value}");
     Ok(())
@@ -102,37 +107,21 @@ pub fn status_json() -> Result<(), HostError> {
 /// Prints the journal of the unit until the deployment ends or only keeps its old color warm. Its output ending early, as
 /// when the client disconnects, does not affect the deployment.
 pub fn follow(id: Option<&str>) -> Result<(), HostError> {
-    let id = match id {
-        Some(id) => id.to_owned(),
-        None => State::read()?
+    let state = State::read()?;
+    let id = match (id, unit::occupied(&state)?) {
+        (Some(id), _) => id.to_owned(),
+        (None, Occupation::Restoring) => return restore::follow(0),
+        (None, _) => state
             .installation
             .open
             .ok_or_else(|| HostError::Refused("no deployment is open".to_owned()))?,
     };
-    let failed = |error| HostError::File("journalctl".into(), error);
-    // Lines of the program only, not of systemd about the unit.
-    let since = format!("--since=@{}", now().saturating_sub(1));
-    let mut journal = Command::new("journalctl")
-        .args(["--follow", "--output=cat", &since, "_SYSTEMD_UNIT=linnet-deploy.service"])
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
-    let record = loop {
-        thread::sleep(Duration::from_millis(300));
-        let record = files::read_record(&id)?;
-        let is_warm = record
-            .as_ref()
-            .is_some_and(|record| record.step() >= Step::Warm && record.reverting.is_none());
-        if is_warm || !is_unit_active() {
-            break record;
-        }
-    };
-    // The journal writes with a delay.
-    thread::sleep(Duration::from_millis(700));
-    let _ = journal.kill();
-    let _ = journal.wait();
-    let record = files::read_record(&id)?.or(record);
-    end_of(record.as_ref())
+    unit::follow_journal(|| {
+        let is_warm = files::read_record(&id)?
+            .is_some_and(|record| record.step() == Step::Warm && record.reverting.is_none());
+        Ok(is_warm || !unit::is_active())
+    })?;
+    end_of(files::read_record(&id)?.as_ref())
 }
 
 fn end_of(record: Option<&Record>) -> Result<(), HostError> {
@@ -141,7 +130,7 @@ fn end_of(record: Option<&Record>) -> Result<(), HostError> {
     };
     match record.outcome {
         Some(Outcome::Succeeded) => Ok(()),
-        None if record.step() >= Step::Warm && record.reverting.is_none() => {
+        None if record.step() == Step::Warm && record.reverting.is_none() => {
             println!(
                 "{} serves all requests; the old color stays for a fast rollback",
                 record.release
@@ -161,14 +150,23 @@ fn end_of(record: Option<&Record>) -> Result<(), HostError> {
 pub fn check() -> Result<(), HostError> {
     let state = State::read()?;
     let mut differences = Vec::new();
-    match run(paths::INIT, &["--check"], 120) {
-        Ok(_) => {}
-        Err(HostError::Command { detail, .. }) => {
-            differences.extend(detail.lines().map(str::to_owned));
+    // Both outputs, whole: each line is a difference.
+    let script = "text=$(\"$0\" --check 2>&1); code=$?; [ $code = 0 ] || printf '%s\\nexit %s\\n' \"$text\" $code";
+    differences.extend(differences_of(&run("sh", &["-c", script, paths::INIT], 120)?));
+    differences.extend(state.config.unknown.keys().map(|name| {
+        format!("{} has the unknown setting {name}; correct its name or remove it", paths::CONFIG)
+    }));
+    for mount in docker::mounts()? {
+        if !Path::new(&mount.source).exists() {
+            differences.push(format!(
+                "{} has {} mounted, which is missing, so it cannot start again; run `deploy.sh apply`",
+                mount.service, mount.source
+            ));
         }
-        Err(error) => differences.push(error.to_string()),
     }
-    if let Some(current) = state.current()?.filter(|_| state.installation.open.is_none()) {
+    if state.open()?.is_none()
+        && let Some(current) = state.current()?
+    {
         differences.extend(container_differences(&state)?);
         let now = checks::fingerprint(&state, &current)?;
         if current.config.as_ref().is_some_and(|config| *config != now) {
@@ -190,6 +188,17 @@ pub fn check() -> Result<(), HostError> {
         "{} differences; `deploy.sh init` and `deploy.sh apply` restore what was deployed",
         differences.len()
     )))
+}
+
+/// The lines of `linnet-init --check`. Its last one is the exit code if it is not 0.
+fn differences_of(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> =
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    // Beside other lines, the code adds nothing.
+    if lines.len() > 1 && lines.last().is_some_and(|line| line.starts_with("exit ")) {
+        lines.pop();
+    }
+    lines
 }
 
 fn container_differences(state: &State) -> Result<Vec<String>, HostError> {
@@ -226,4 +235,17 @@ fn container_differences(state: &State) -> Result<Vec<String>, HostError> {
         }
     }
     Ok(differences)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_the_comparison_is_a_difference() {
+        let many = "not as prepared: write /etc/a\n".repeat(100) + "exit 1";
+        assert_eq!(differences_of(&many).len(), 100);
+        assert_eq!(differences_of("\nexit 127"), ["exit 127"]);
+        assert!(differences_of("").is_empty());
+    }
 }

@@ -3,18 +3,27 @@
 use std::{thread, time::Duration};
 
 use crate::{
-    deploy::{Deployment, READY_SECONDS},
+    deploy::{Deployment, MIGRATION, READY_SECONDS, STOP_SECONDS},
     docker,
     error::HostError,
-    files, paths, probe,
+    files, paths,
+    plan::{OPERATOR, WayBack, way_back},
+    probe,
     record::{Outcome, Way},
     state::write_record,
 };
 
 /// A color that is given up may hang, so it is killed after this time, in seconds.
 const GIVEN_UP_SECONDS: u64 = 15;
+/// How long Docker may be unavailable, for example while it restarts.
+const DOCKER_SECONDS: u64 = 60;
 /// Between the last request that nginx sends to a color and its end.
 const AFTER_SWAP: Duration = Duration::from_millis(500);
+
+/// A healthy color finishes its requests and writes its clicks.
+fn stop_seconds(reason: Option<&str>) -> u64 {
+    if reason == Some(OPERATOR) { STOP_SECONDS } else { GIVEN_UP_SECONDS }
+}
 
 impl Deployment {
     /// Returns to the old release. Each part can be repeated, so an interrupted return is completed by `resume`.
@@ -22,14 +31,19 @@ impl Deployment {
         if let Some(reason) = reason {
             println!("returning to the old release: {reason}");
             self.record.reverting = Some(reason.to_owned());
-            write_record(&self.record)?;
         }
+        // The disk may be full, perhaps because of the new release. The way back must not end there.
+        if let Err(error) = write_record(&self.record) {
+            println!("warning: {error}");
+        }
+        docker::wait_until_available(DOCKER_SECONDS);
         let has_served = self.record.has_served();
         match (self.record.way, self.record.previous.clone()) {
             (Way::First, _) | (_, None) => self.revert_first(),
             (Way::InPlace, Some(previous)) => self.revert_in_place(&previous)?,
             (Way::Canary | Way::Return, Some(previous)) => self.revert_color(&previous)?,
         }
+        docker::remove_by_name(MIGRATION);
         let outcome = if has_served { Outcome::RolledBack } else { Outcome::Failed };
         self.finish(outcome)
     }
@@ -47,12 +61,21 @@ impl Deployment {
 
     fn revert_color(&mut self, previous: &str) -> Result<(), HostError> {
         let (new, old) = (self.record.color, self.record.color.other());
-        let slots_before = docker::slots(&[]).unwrap_or_default();
-        if self.record.has_served() || slots_before.contains(new.name()) {
-            self.ensure_old(previous)?;
-            docker::set_slots(old, 10)?;
-            println!("  {old} serves all requests again");
+        let slots = docker::slots(&[]).unwrap_or_default();
+        let is_old_running = probe::is_color_running(old);
+        match way_back(self.record.has_served(), &slots, new, is_old_running) {
+            WayBack::Leave => {}
+            WayBack::Slots if docker::set_slots(old, 10).is_ok() => {
+                println!("  {old} serves all requests again");
+            }
+            WayBack::Slots | WayBack::Start => {
+                self.ensure_old(previous)?;
+                docker::set_slots(old, 10)?;
+                println!("  {old} serves all requests again");
+            }
         }
+        // From here on, `resume` must find the decision.
+        write_record(&self.record)?;
         let installation = &mut self.state.installation;
         installation.active = Some(old);
         installation.current = Some(previous.to_owned());
@@ -63,10 +86,10 @@ impl Deployment {
         self.state.write()?;
         files::link(paths::CURRENT, format!("{}/{previous}", paths::RELEASES))?;
         if worker_follows {
-            self.state.compose(previous).up(&["worker"], 120)?;
+            self.start_followers(previous)?;
         }
         thread::sleep(AFTER_SWAP);
-        docker::remove(&new.services(), GIVEN_UP_SECONDS)?;
+        docker::remove(&new.services(), stop_seconds(self.record.reverting.as_deref()))?;
         self.state.installation.set_release(new, None);
         self.state.write()
     }
@@ -98,8 +121,19 @@ impl Deployment {
         self.state.write()?;
         let services = color.services();
         let names = services.each_ref().map(String::as_str);
-        let compose = self.state.compose(previous);
-        compose.up(&[names[0], names[1], "worker"], 180)?;
+        self.state.compose(previous).up(&names, 180)?;
+        self.start_followers(previous)?;
         probe::wait_ready(&names, &record.release, READY_SECONDS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_color_that_is_bad_is_killed_early() {
+        assert_eq!(stop_seconds(Some(OPERATOR)), STOP_SECONDS);
+        assert_eq!(stop_seconds(Some("5 of 20 redirects failed")), GIVEN_UP_SECONDS);
     }
 }

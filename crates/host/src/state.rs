@@ -1,6 +1,10 @@
 //! The files of the installation, and the records that they name.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use crate::{
     config::HostConfig,
@@ -56,10 +60,44 @@ impl State {
         files::read_record(id)
     }
 
+    /// Restores the database with the script of a release, which explains its errors itself. It notes the services that it
+    /// stops in the file `stopped`.
+    pub fn restore(
+        &self,
+        id: &str,
+        options: &[String],
+        stopped: Option<&str>,
+    ) -> Result<(), HostError> {
+        let script = format!("{}/{id}/deploy/host/restore", paths::RELEASES);
+        let status = Command::new("bash")
+            .arg(&script)
+            .args(options)
+            .envs(self.compose(id).environment())
+            .envs(stopped.map(|path| ("LINNET_RESTORE_STOPPED", path)))
+            .status()
+            .map_err(|error| HostError::File(script.into(), error))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(HostError::Step(
+            "the restore did not complete; its messages above say what to do".to_owned(),
+        ))
+    }
+
+    /// Whether a restore has stopped the service and has not started it again.
+    pub fn is_restore_open(&self) -> bool {
+        Path::new(&stopped_file()).exists()
+    }
+
     /// Compose with the files of a release.
     pub fn compose(&self, id: &str) -> Compose {
         Compose::of_release(id, &self.config)
     }
+}
+
+/// The file in which `deploy/host/restore` notes the services that it has stopped, one a line.
+pub fn stopped_file() -> String {
+    format!("{}/restore", paths::STATE)
 }
 
 /// Writes a record, and the metrics that derive from it.

@@ -11,7 +11,7 @@ pub enum Verb {
     /// Prints the same as JSON.
     StatusJson,
     /// Deploys images.
-    Deploy(Source, bool),
+    Deploy(Source, Manner),
     /// Continues an interrupted deployment.
     Resume,
     /// Returns to the release before.
@@ -58,6 +58,15 @@ pub enum Source {
     Loaded(Digests),
 }
 
+/// How to deploy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Manner {
+    /// Replaces the color that serves, which fails requests meanwhile.
+    pub in_place: bool,
+    /// For a server without a release: restores the database first, with these options of `deploy/host/restore`.
+    pub restore: Option<Vec<String>>,
+}
+
 /// The task of the unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
@@ -67,9 +76,11 @@ pub enum Task {
     Resume,
     /// The way back.
     Rollback,
+    /// A restore, with the options of `deploy/host/restore`.
+    Restore(Vec<String>),
 }
 
-const USAGE: &str = "usage: linnet-host status [--json] | deploy [--in-place] gateway=DIGEST \
+const USAGE: &str = "usage: linnet-host status [--json] | deploy [--in-place | --restore [--to=TIME]] gateway=DIGEST \
                      shortener=DIGEST bundle=DIGEST [acme=DIGEST] [backup=DIGEST] | resume | rollback | follow | check | backup; a DIGEST \
                      is sha256: and 64 hexadecimal digits";
 
@@ -87,7 +98,8 @@ pub fn parse_restricted(command: &str) -> Result<Verb, HostError> {
         | Verb::Secrets
         | Verb::Apply
         | Verb::Run(_)
-        | Verb::Deploy(Source::Loaded(_), _) => {
+        | Verb::Deploy(Source::Loaded(_), _)
+        | Verb::Deploy(_, Manner { restore: Some(_), .. }) => {
             Err(HostError::Usage("this key may not do that; use the operator's key".to_owned()))
         }
         verb => Ok(verb),
@@ -105,28 +117,41 @@ pub fn parse(words: &[&str]) -> Result<Verb, HostError> {
         ["follow"] => Verb::Follow,
         ["check"] => Verb::Check,
         ["backup"] => Verb::Backup,
-        ["restore", options @ ..] => {
-            Verb::Restore(options.iter().map(|option| (*option).to_owned()).collect())
-        }
+        ["restore", options @ ..] => Verb::Restore(owned(options)),
         ["load"] => Verb::Load,
         ["secrets"] => Verb::Secrets,
         ["apply"] => Verb::Apply,
         ["run", "resume"] => Verb::Run(Task::Resume),
         ["run", "rollback"] => Verb::Run(Task::Rollback),
+        ["run", "restore", options @ ..] => Verb::Run(Task::Restore(owned(options))),
         ["run", "deploy", id] if is_record_id(id) => Verb::Run(Task::Deploy((*id).to_owned())),
         ["deploy", rest @ ..] => deploy(rest)?,
         _ => return Err(usage()),
     })
 }
 
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
 fn deploy(words: &[&str]) -> Result<Verb, HostError> {
     let usage = || HostError::Usage(USAGE.to_owned());
-    let (mut is_loaded, mut in_place) = (false, false);
+    let (mut is_loaded, mut manner) = (false, Manner::default());
     let mut digests = Digests::default();
     for word in words {
         match word.split_once('=') {
             None if *word == "--loaded" => is_loaded = true,
-            None if *word == "--in-place" => in_place = true,
+            None if *word == "--in-place" => manner.in_place = true,
+            None if *word == "--restore" => {
+                manner.restore.get_or_insert_default();
+            }
+            None if *word == "--without-newest" => {
+                manner.restore.get_or_insert_default().push((*word).to_owned());
+            }
+            Some((name @ ("--to" | "--timeline"), value)) if is_plain(value) => {
+                let options = manner.restore.get_or_insert_default();
+                options.extend([name.to_owned(), value.to_owned()]);
+            }
             Some((name, digest)) if is_digest(digest) => {
                 let place = match name {
                     "gateway" => &mut digests.gateway,
@@ -145,7 +170,10 @@ fn deploy(words: &[&str]) -> Result<Verb, HostError> {
         return Err(usage());
     }
     let source = if is_loaded { Source::Loaded(digests) } else { Source::Registry(digests) };
-    Ok(Verb::Deploy(source, in_place))
+    if manner.in_place && manner.restore.is_some() {
+        return Err(usage());
+    }
+    Ok(Verb::Deploy(source, manner))
 }
 
 /// Whether the text is `sha256:` and 64 lower-case hexadecimal digits.
@@ -153,6 +181,12 @@ pub fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(|digits| {
         digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
+}
+
+/// Whether the text can be the value of an option of `deploy/host/restore`: a time or a number.
+fn is_plain(text: &str) -> bool {
+    (1..=40).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":.+-".contains(&byte))
 }
 
 /// Whether the text can be the name of a record and of a folder.
@@ -175,6 +209,26 @@ mod tests {
     }
 
     #[test]
+    fn release_restores_only_for_the_operator() {
+        let words = |options: &str| format!("deploy {options} {}", three(D));
+        let parsed = |options: &str| {
+            let words = words(options);
+            parse(&words.split_whitespace().collect::<Vec<_>>())
+        };
+        let Ok(Verb::Deploy(_, manner)) = parsed("--loaded --restore --to=2026-11-27T12:00:00Z")
+        else {
+            panic!("a deployment");
+        };
+        assert_eq!(
+            manner.restore,
+            Some(vec!["--to".to_owned(), "2026-11-27T12:00:00Z".to_owned()])
+        );
+        assert!(parsed("--restore --to=a;b").is_err() && parsed("--restore --in-place").is_err());
+        assert!(parse_restricted(&words("--restore")).is_err());
+        assert!(parse_restricted(&words("--to=2026-11-27T12:00:00Z")).is_err());
+    }
+
+    #[test]
     fn restricted_key_deploys_digests_of_the_registry() {
         let digests = Digests {
             gateway: D.to_owned(),
@@ -185,12 +239,12 @@ mod tests {
         };
         assert_eq!(
             parse_restricted(&format!("linnet-host deploy  {}", three(D))).unwrap(),
-            Verb::Deploy(Source::Registry(digests.clone()), false)
+            Verb::Deploy(Source::Registry(digests.clone()), Manner::default())
         );
         let digests = Digests { acme: Some(D.to_owned()), ..digests };
         assert_eq!(
             parse_restricted(&format!("deploy --in-place {} acme={D}", three(D))).unwrap(),
-            Verb::Deploy(Source::Registry(digests), true)
+            Verb::Deploy(Source::Registry(digests), Manner { in_place: true, restore: None })
         );
         for (word, verb) in
             [("status", Verb::Status), ("rollback", Verb::Rollback), ("backup", Verb::Backup)]
@@ -206,6 +260,7 @@ mod tests {
             "secrets",
             "restore",
             "restore --delete-first",
+            "run restore",
             "apply",
             "run resume",
             &format!("deploy --loaded {}", three(D)),

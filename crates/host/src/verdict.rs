@@ -29,6 +29,10 @@ pub struct Limits {
     pub least_delay_us: u64,
     /// Requests that a route needs for a judgment of its latency.
     pub route_requests: u64,
+    /// Requests that a color must have expected before their absence counts.
+    pub least_expected: u64,
+    /// The color gets too few requests if it got less than one in this number of those that its slots should bring.
+    pub absent_factor: u64,
     /// The share of the memory limit at which the color is about to be killed.
     pub memory_share: f64,
 }
@@ -44,6 +48,8 @@ impl Default for Limits {
             least_difference: 0.05,
             least_delay_us: 20_000,
             route_requests: 20,
+            least_expected: 30,
+            absent_factor: 20,
             memory_share: 0.97,
         }
     }
@@ -62,6 +68,11 @@ pub struct Observation {
     pub is_out_of_memory: bool,
     /// The largest used share of a memory limit, from 0 to 1.
     pub memory_share: f64,
+    /// Redirects and API requests that the slots of the step should have brought to the new color, if that is
+    /// known; otherwise 0.
+    pub expected: [u64; 2],
+    /// Whether Docker did not report if processes have ended.
+    pub is_docker_silent: bool,
     /// Requests that the step needs for its verdict.
     pub least_requests: u64,
     /// Where the step is in time.
@@ -132,10 +143,20 @@ pub fn decide(seen: &Observation, limits: &Limits) -> Verdict {
     if let Some(reason) = Kind::ALL.into_iter().find_map(|kind| hard_rule(canary, kind, limits)) {
         return Verdict::Back(reason);
     }
+    if let Some(reason) = Kind::ALL
+        .into_iter()
+        .zip(seen.expected)
+        .find_map(|(kind, expected)| absent(canary, kind, expected, limits))
+    {
+        return Verdict::Back(reason);
+    }
     if let Some(tried) = seen.synthetic
         && tried.bad > 0
     {
         return Verdict::Back(format!("{} of {} synthetic requests failed", tried.bad, tried.all));
+    }
+    if seen.is_docker_silent {
+        return Verdict::Wait("Docker does not report whether a process has ended".to_owned());
     }
     let requests: u64 = Kind::ALL.into_iter().map(|kind| canary.total(kind).all).sum();
     let is_enough = requests >= seen.least_requests;
@@ -193,6 +214,20 @@ fn hard_rule(canary: &Counters, kind: Kind, limits: &Limits) -> Option<String> {
     let errors = errors_of(&canary.total(kind));
     (errors.bad >= limits.absolute_errors && errors.share() >= limits.hard_share)
         .then(|| format!("{} of {} {} failed", errors.bad, errors.all, kind.name()))
+}
+
+/// nginx retries a request on another slot, so visitors do not notice that it cannot reach the new color, and the new
+/// color counts nothing.
+fn absent(canary: &Counters, kind: Kind, expected: u64, limits: &Limits) -> Option<String> {
+    let found = canary.total(kind).all;
+    let is_absent =
+        expected >= limits.least_expected && found.saturating_mul(limits.absent_factor) < expected;
+    is_absent.then(|| {
+        format!(
+            "only {found} {} of about {expected} reached the new color; nginx may not be able to connect to it",
+            kind.name()
+        )
+    })
 }
 
 fn comparison(canary: &Counters, reference: &Counters, limits: &Limits) -> Option<String> {

@@ -168,3 +168,40 @@ fn equal_colors_rarely_differ_significantly() {
     }
     assert!(returned <= 3, "{returned} of 200");
 }
+
+#[test]
+fn color_that_nginx_cannot_reach_is_given_up_instead_of_trusted() {
+    let nothing = counters(route(0, 0, 0, 0), route(0, 0, 0, 0));
+    let unreachable = Observation {
+        phase: Phase::Overdue,
+        synthetic: Some(Sample { bad: 0, all: 10 }),
+        expected: [200, 20],
+        ..end(nothing)
+    };
+    assert_back(&unreachable, "only 0 redirects of about 200 reached the new color");
+    // One of its two sockets.
+    let half = Observation {
+        canary: Some(counters(route(200, 0, 4, 0), route(0, 0, 0, 0))),
+        expected: [200, 30],
+        ..unreachable.clone()
+    };
+    assert_back(&half, "only 0 API requests of about 30");
+    // Without traffic, synthetic requests decide.
+    let quiet = Observation { expected: [29, 29], ..unreachable.clone() };
+    assert!(matches!(verdict(&quiet), Verdict::Go(_)));
+    let fair = Observation {
+        canary: Some(counters(route(100, 0, 2, 0), route(10, 0, 0, 0))),
+        ..unreachable
+    };
+    assert!(matches!(verdict(&fair), Verdict::Go(_)));
+}
+
+#[test]
+fn silence_of_docker_is_no_reason_to_return_and_none_to_go() {
+    let seen = Observation { is_docker_silent: true, ..end(healthy(200)) };
+    assert!(matches!(verdict(&seen), Verdict::Wait(_)));
+    let few = Observation { phase: Phase::Overdue, canary: Some(healthy(5)), ..seen.clone() };
+    assert!(matches!(verdict(&few), Verdict::Wait(_)));
+    let failing = counters(route(20, 10, 0, 0), route(0, 0, 0, 0));
+    assert_back(&Observation { canary: Some(failing), ..seen }, "10 of 20 redirects failed");
+}

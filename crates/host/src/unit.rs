@@ -1,0 +1,116 @@
+//! The transient unit in which the installation changes, and the locks of verbs that act beside it.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    command::run,
+    error::HostError,
+    paths,
+    plan::{Occupation, occupation},
+    state::{State, now},
+};
+
+/// A lock of verbs. It ends with the process, however that dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// Releases are prepared or tidied: two callers that prepare at once would both see no unit.
+    Prepare,
+    /// The unit is started or stopped, or containers change outside it.
+    Change,
+}
+
+/// Takes the lock; [`HostError::Busy`] if another process has it.
+pub fn lock(which: Lock) -> Result<File, HostError> {
+    let (path, reason) = match which {
+        Lock::Prepare => ("/run/linnet-host.lock", "another one is being prepared"),
+        Lock::Change => ("/run/linnet-host-change.lock", "another command changes containers"),
+    };
+    let failed = |error| HostError::File(path.into(), error);
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(HostError::Busy(reason.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Whether the unit runs.
+pub fn is_active() -> bool {
+    run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
+}
+
+/// The use of the installation now.
+pub fn occupied(state: &State) -> Result<Occupation, HostError> {
+    Ok(occupation(state.open()?.as_ref(), is_active(), state.is_restore_open()))
+}
+
+/// Stops the unit. Each step of a deployment can be interrupted.
+pub fn stop() -> Result<(), HostError> {
+    run("systemctl", &["stop", paths::UNIT], 30).map(drop)
+}
+
+/// Starts the unit with the arguments of `linnet-host run`.
+pub fn start(program: &str, arguments: &[&str]) -> Result<(), HostError> {
+    let unit = format!("--unit={}", paths::UNIT);
+    let mut all = vec![
+        "--collect",
+        "--quiet",
+        &unit,
+        "--property=KillMode=mixed",
+        "--property=TimeoutStopSec=5",
+        // Requests come first: a deployment only takes longer.
+        "--property=Nice=10",
+        "--property=CPUWeight=20",
+        program,
+        "run",
+    ];
+    all.extend(arguments);
+    run("systemd-run", &all, 30).map(drop).map_err(|error| {
+        if error.to_string().contains("already") {
+            HostError::Busy("another one started first".to_owned())
+        } else {
+            error
+        }
+    })
+}
+
+/// The program of the release that was being deployed, which knows its steps.
+pub fn program_of_open(state: &State) -> String {
+    let folder =
+        state.installation.open.as_ref().map(|id| format!("{}/{id}/linnet-host", paths::RELEASES));
+    folder.filter(|path| Path::new(path).exists()).unwrap_or_else(|| paths::PROGRAM.to_owned())
+}
+
+/// Prints the journal of the unit until `is_done`.
+pub fn follow_journal(
+    mut is_done: impl FnMut() -> Result<bool, HostError>,
+) -> Result<(), HostError> {
+    let failed = |error| HostError::File("journalctl".into(), error);
+    // Lines of the program only, not of systemd about the unit.
+    let since = format!("--since=@{}", now().saturating_sub(1));
+    let mut journal = Command::new("journalctl")
+        .args(["--follow", "--output=cat", &since, "_SYSTEMD_UNIT=linnet-deploy.service"])
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let result = loop {
+        thread::sleep(Duration::from_millis(300));
+        match is_done() {
+            Ok(false) => {}
+            Ok(true) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    // The journal writes with a delay.
+    thread::sleep(Duration::from_millis(700));
+    let _ = journal.kill();
+    let _ = journal.wait();
+    result
+}
