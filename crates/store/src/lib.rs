@@ -87,6 +87,7 @@ impl Store {
         // the next statements on it are then acknowledged, but committed only with the next transaction, or lost
         // (https://github.com/transact-rs/sqlx/issues/4393).
         let pool = self.pool.clone();
+        #[expect(clippy::disallowed_methods, reason = "the task is not dropped")]
         let begun = tokio::spawn(async move { pool.begin().await }).await;
         Ok(begun.map_err(|_| sqlx::Error::WorkerCrashed)??)
     }

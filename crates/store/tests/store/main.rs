@@ -5,6 +5,7 @@
     clippy::panic,
     reason = "a test fails by panicking, also in its helpers"
 )]
+#![expect(clippy::disallowed_methods, reason = "tests do not drop a transaction that begins")]
 
 mod bans;
 mod clicks;
