@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn decision_to_return_survives_the_death_of_the_process() {
+    fn must_34_decision_to_return_survives_the_death_of_the_process() {
         let mut interrupted = record(&[Step::Canary10]);
         interrupted.reverting = Some("5 of 20 redirects failed".to_owned());
         assert_eq!(resume(Some(&interrupted)), Resume::Revert);
