@@ -77,7 +77,11 @@ impl LocalRateLimiter {
             is_allowed: retry_after.is_zero(),
             remaining: u32::try_from(left.as_nanos() / interval).unwrap_or(u32::MAX),
             retry_after,
-            more_after: if used.is_zero() { Duration::ZERO } else { self.interval - refilling },
+            more_after: if used.is_zero() {
+                Duration::ZERO
+            } else {
+                self.interval.saturating_sub(refilling)
+            },
         }
     }
 

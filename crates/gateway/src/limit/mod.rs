@@ -184,7 +184,9 @@ impl RateLimiter {
     pub(crate) async fn give_back(&self, address: Option<IpAddr>) {
         let quotas = self.limits.quotas(RateKey::Address(address));
         if self.decide_in_redis(&quotas, -1).await.is_none() {
-            quotas.iter().for_each(|quota| quota.local.give_back(&quota.redis_key));
+            for quota in &quotas {
+                quota.local.give_back(&quota.redis_key);
+            }
         }
     }
 
