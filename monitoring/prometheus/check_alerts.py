@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 SEVERITIES = ("page", "ticket", "info")
-ANNOTATIONS = {"summary", "description", "runbook_url", "dashboard"}
+ANNOTATIONS = {"summary", "description", "first_check", "runbook_url", "dashboard"}
 RUNBOOKS = "https://github.com/linnet-url/linnet/blob/main/docs/runbooks/"
 DASHBOARDS = {
     f"/grafana/d/linnet-{name}"
@@ -27,6 +27,8 @@ DASHBOARDS = {
 ALWAYS_FIRING = {"Watchdog"}
 # The form of a line that `make monitor` replaces.
 DISCOVERY = re.compile(r"    dns_sd_configs: \[\{names: \[([a-z-]+)\], type: A, port: \d+, refresh_interval: 5s\}\]")
+# A label of the alert in an annotation.
+LABEL = re.compile(r"\{\{ \$labels\.\w+ \}\}")
 RECORDED = re.compile(r"[a-z_]+:[a-z0-9_]+(:[a-z0-9_]+)?")
 
 
@@ -85,6 +87,11 @@ def label_faults(alert: Alert, explained: set[str]) -> Iterator[str]:
             yield f"depends_on names '{service}', but alertmanager.yml has no inhibit rule for it"
 
 
+def check_pattern(command: str) -> re.Pattern[str]:
+    """Matches the command in a runbook, which has words in capitals or an example instead of labels."""
+    return re.compile(r"[^\s\"]+".join(re.escape(part) for part in LABEL.split(command)))
+
+
 def annotation_faults(alert: Alert, runbooks: Path) -> Iterator[str]:
     names = {name for name, text in alert.rule.get("annotations", {}).items() if str(text).strip()}
     if names != ANNOTATIONS:
@@ -98,7 +105,10 @@ def annotation_faults(alert: Alert, runbooks: Path) -> Iterator[str]:
     name, _, anchor = url.removeprefix(RUNBOOKS).partition("#")
     if not (runbooks / name).is_file():
         yield f"docs/runbooks/{name} does not exist"
-    elif anchor and anchor not in anchors((runbooks / name).read_text(encoding="utf-8")):
+        return
+    if not check_pattern(alert.annotation("first_check")).search((runbooks / name).read_text(encoding="utf-8")):
+        yield f"docs/runbooks/{name} does not have the command of `first_check`"
+    if anchor and anchor not in anchors((runbooks / name).read_text(encoding="utf-8")):
         yield f"docs/runbooks/{name} has no heading for #{anchor}"
 
 

@@ -23,10 +23,11 @@ groups:
         annotations:
           summary: gone
           description: gone
+          first_check: "scripts/oncall status {{ $labels.job }}"
           runbook_url: https://github.com/linnet-url/linnet/blob/main/docs/runbooks/gateway.md#gatewaydown
           dashboard: /grafana/d/linnet-gateway
 """
-EXPECTED = "[{exp_labels: {severity: page}, exp_annotations: {summary: a, description: b, runbook_url: c, dashboard: d}}]"
+EXPECTED = "[{exp_labels: {severity: page}, exp_annotations: {summary: a, description: b, first_check: e, runbook_url: c, dashboard: d}}]"
 TESTS = f"""\
 tests:
   - alert_rule_test:
@@ -46,7 +47,7 @@ FILES = {
     "monitoring/prometheus/tests/a.yml": TESTS,
     "monitoring/alertmanager/alertmanager.yml": "- target_matchers: ['depends_on =~ \"(.*,)?redis(,.*)?\"']\n",
     "docs/runbooks/README.md": "[GatewayDown](gateway.md#gatewaydown)\n",
-    "docs/runbooks/gateway.md": "# Gateway\n\n## GatewayDown\n",
+    "docs/runbooks/gateway.md": "# Gateway\n\n## GatewayDown\n\nscripts/oncall status SERVICE\n",
 }
 
 
@@ -81,6 +82,7 @@ class Faults(unittest.TestCase):
             (rules, "gateway.md#", "other.md#", "docs/runbooks/other.md does not exist"),
             (rules, 'job="gateway"', 'job="gatway"', "which is not scraped"),
             (rules, "job:up:sum", "up_sum", "does not have the form `level:metric:operation`"),
+            (book, "oncall status", "oncall logs", "does not have the command of `first_check`"),
             (book, "## GatewayDown", "## Down", "no heading for #gatewaydown"),
             ("docs/runbooks/README.md", "GatewayDown", "Gateway", "README.md has no"),
             (tests, EXPECTED, "[]", "no test in which it fires"),

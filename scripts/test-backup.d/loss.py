@@ -68,7 +68,7 @@ def point_in_time_brings_deleted_rows_back_and_only_these(figure) -> None:
     once("backup", "--full")
 
 
-def lost_disk_costs_at_most_a_minute(figure) -> None:
+def must_35_lost_disk_costs_at_most_a_minute(figure) -> None:
     losses, durations = [], []
     for trial in range(TRIALS):
         writer = Writer()
@@ -96,7 +96,7 @@ def lost_disk_costs_at_most_a_minute(figure) -> None:
     figure(f"lost disk, {TRIALS} trials: age of the oldest lost row, worst", f"{losses[-1]:.1f} s", "≤ 60 s")
 
 
-def restore_test_passes_and_leaves_nothing(figure) -> None:
+def must_35_restore_test_passes_and_leaves_nothing(figure) -> None:
     output = once("restore-test").stdout
     print(f"    {output.strip().splitlines()[-1]}", flush=True)
     state = volume("backup-state")

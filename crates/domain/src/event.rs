@@ -17,7 +17,7 @@ pub struct Event {
     /// The user who caused it; null for a caller without a key.
     #[schema(value_type = Option<i64>)]
     pub user_id: Option<UserId>,
-    /// `created`, `updated`, `deleted`, `click`, or a client's own type.
+    /// One of Linnet's types (`created`, `updated`, `deleted`, `taken_down`, `restored`, `click`), or a client's own type.
     pub event_type: String,
     /// When it happened.
     pub timestamp: DateTime<Utc>,
@@ -61,6 +61,9 @@ pub struct EventType(String);
 impl EventType {
     /// The type of clicks.
     pub const CLICK: &str = "click";
+    /// The types that only Linnet records. A client's event of such a type would falsify the history of a link.
+    pub const OF_LINNET: [&str; 6] =
+        [Self::CLICK, "created", "updated", "deleted", "taken_down", "restored"];
 
     /// Checks a type.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
@@ -73,12 +76,19 @@ impl EventType {
         }
     }
 
-    /// Checks the type of a client's own event, which must not be [`Self::CLICK`].
+    /// Checks the type of a client's own event, which must not be in [`Self::OF_LINNET`].
     pub fn parse_own(text: &str) -> Result<Self, &'static str> {
-        if text == Self::CLICK {
-            return Err("must not be click: the service records clicks itself");
+        if Self::OF_LINNET.contains(&text) {
+            return Err(
+                "must not be click, created, updated, deleted, taken_down or restored: only the service records these",
+            );
         }
         Self::parse(text)
+    }
+
+    /// The regular expression of the types that [`Self::parse_own`] accepts.
+    pub fn own_pattern() -> String {
+        format!("^(?!({})$)[0-9A-Za-z_.:-]{{1,64}}$", Self::OF_LINNET.join("|"))
     }
 
     /// The type as text.
@@ -104,9 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn clients_create_no_clicks() {
-        assert!(EventType::parse_own("click").unwrap_err().starts_with("must not be click"));
-        assert!(EventType::parse("click").is_ok());
-        assert!(EventType::parse_own("clicks").is_ok());
+    fn clients_record_no_event_of_a_type_of_linnet() {
+        for name in EventType::OF_LINNET {
+            let rule = EventType::parse_own(name).unwrap_err();
+            assert!(rule.starts_with("must not be ") && rule.contains(name), "{name}: {rule}");
+            // Imports and filters accept them.
+            assert!(EventType::parse(name).is_ok());
+            for own in [format!("{name}s"), format!("my.{name}"), name.to_uppercase()] {
+                assert!(EventType::parse_own(&own).is_ok(), "{own}");
+            }
+        }
     }
 }

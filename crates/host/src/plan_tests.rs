@@ -25,7 +25,7 @@ fn interrupted_step_is_repeated_and_a_complete_one_is_not() {
 }
 
 #[test]
-fn decision_to_return_survives_the_death_of_the_process() {
+fn must_34_decision_to_return_survives_the_death_of_the_process() {
     let mut interrupted = record(&[Step::Canary10]);
     interrupted.reverting = Some("5 of 20 redirects failed".to_owned());
     assert_eq!(resume(Some(&interrupted)), Resume::Revert);

@@ -73,7 +73,7 @@ fn missing_counters_are_a_verdict_of_their_own() {
 }
 
 #[test]
-fn crashes_end_a_step_at_any_time_even_without_counters() {
+fn must_34_crashes_end_a_step_at_any_time_even_without_counters() {
     let early = Observation { phase: Phase::Early, canary: None, ..Observation::default() };
     assert_back(&Observation { restarts: 1, ..early.clone() }, "a process of the new color ended");
     assert_back(&Observation { is_out_of_memory: true, ..early.clone() }, "for its memory");
@@ -81,7 +81,7 @@ fn crashes_end_a_step_at_any_time_even_without_counters() {
 }
 
 #[test]
-fn most_requests_failing_end_a_step_at_once() {
+fn must_34_most_requests_failing_end_a_step_at_once() {
     let early = |errors| Observation {
         phase: Phase::Early,
         ..end(counters(route(20, errors, 0, 0), route(0, 0, 0, 0)))
@@ -91,7 +91,7 @@ fn most_requests_failing_end_a_step_at_once() {
 }
 
 #[test]
-fn api_errors_are_not_hidden_by_redirects() {
+fn must_34_api_errors_are_not_hidden_by_redirects() {
     let seen = end(counters(route(5000, 0, 100, 0), route(40, 4, 0, 0)));
     assert_back(&seen, "4 of 40 API requests failed, against 0 of 180");
 }
@@ -116,7 +116,7 @@ fn two_errors_are_never_enough() {
 }
 
 #[test]
-fn not_found_for_all_codes_is_noticed() {
+fn must_34_not_found_for_all_codes_is_noticed() {
     assert_back(
         &end(counters(route(150, 0, 150, 0), route(10, 0, 0, 0))),
         "150 of 150 redirects were 404, against 36 of 1800",
@@ -126,7 +126,7 @@ fn not_found_for_all_codes_is_noticed() {
 }
 
 #[test]
-fn slow_route_is_noticed_beside_a_fast_one() {
+fn must_34_slow_route_is_noticed_beside_a_fast_one() {
     assert_back(
         &end(counters(route(5000, 0, 100, 0), route(60, 0, 0, 20))),
         "20 of 60 requests to /api/v1/urls took longer than 25 ms",

@@ -6,11 +6,13 @@
 //! * A head of more than [`HEAD_BYTES`] gets a 431, and the connection ends. Nginx forwards at most 17 KiB.
 //! * Heads that arrive before the response to an earlier one wait in the kernel once they exceed the same limit.
 //! * A body is read in pieces of [`PIECE_BYTES`], so that the library's backpressure applies after each.
+//! * A connection that the library closes in the middle of a request is not reset ([`linger`]).
 //!
 //! The stream follows the framing of requests only to apply these limits. The library rejects malformed requests: if
 //! the stream misjudges one, a limit only applies earlier or later.
 
 mod framing;
+mod linger;
 
 use std::{
     io,
@@ -31,8 +33,9 @@ const REFUSAL: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
 
 /// A connection whose client is limited.
 #[derive(Debug)]
-pub(crate) struct HeadLimited<T> {
-    io: T,
+pub(crate) struct HeadLimited<T: Connection> {
+    /// `None` only while it is dropped.
+    io: Option<T>,
     framing: Framing,
     /// Bytes of whole heads that have no response yet.
     unanswered: usize,
@@ -41,12 +44,30 @@ pub(crate) struct HeadLimited<T> {
     /// The reader, while it waits for a response to be written.
     waiting: Option<Waker>,
     is_refused: bool,
+    /// Whether the client has closed its sending side, or the connection has failed.
+    has_ended: bool,
 }
 
-impl<T> HeadLimited<T> {
+/// A socket, or its replacement in tests.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for T {}
+
+impl<T: Connection> HeadLimited<T> {
     pub(crate) fn new(io: T) -> Self {
-        let framing = Framing::default();
-        Self { io, framing, unanswered: 0, in_a_row: 0, waiting: None, is_refused: false }
+        Self {
+            io: Some(io),
+            framing: Framing::default(),
+            unanswered: 0,
+            in_a_row: 0,
+            waiting: None,
+            is_refused: false,
+            has_ended: false,
+        }
+    }
+
+    fn io(&mut self) -> io::Result<Pin<&mut T>> {
+        self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn response_begins(&mut self) {
@@ -57,18 +78,29 @@ impl<T> HeadLimited<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> HeadLimited<T> {
+impl<T: Connection> Drop for HeadLimited<T> {
+    fn drop(&mut self) {
+        if !self.has_ended
+            && self.framing.is_in_request()
+            && let Some(io) = self.io.take()
+        {
+            linger::close(io);
+        }
+    }
+}
+
+impl<T: Connection> HeadLimited<T> {
     /// Sends the refusal if the client expects no other response first. If the socket does not accept it at once, the client
     /// only finds the connection closed.
     fn refuse(&mut self, cx: &mut Context<'_>) {
         self.is_refused = true;
         if self.unanswered == 0 {
-            let _ = Pin::new(&mut self.io).poll_write(cx, REFUSAL);
+            let _ = self.io().map(|io| io.poll_write(cx, REFUSAL));
         }
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeadLimited<T> {
+impl<T: Connection> AsyncRead for HeadLimited<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -89,12 +121,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeadLimited<T> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut this.io).poll_read(cx, buffer);
+        let read = this.io()?.poll_read(cx, buffer);
         if read.is_pending() {
             this.in_a_row = 0;
         }
-        ready!(read)?;
+        let read = ready!(read);
         let new = buffer.filled().get(before..).unwrap_or_default();
+        this.has_ended = read.is_err() || new.is_empty();
+        read?;
         this.in_a_row += new.len();
         match this.framing.observe(new) {
             Ok(whole_heads) => this.unanswered += whole_heads,
@@ -108,7 +142,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeadLimited<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for HeadLimited<T> {
+impl<T: Connection> AsyncWrite for HeadLimited<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,15 +150,15 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for HeadLimited<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.response_begins();
-        Pin::new(&mut this.io).poll_write(cx, bytes)
+        this.io()?.poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        self.get_mut().io()?.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        self.get_mut().io()?.poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -134,11 +168,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for HeadLimited<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.response_begins();
-        Pin::new(&mut this.io).poll_write_vectored(cx, parts)
+        this.io()?.poll_write_vectored(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 }
 

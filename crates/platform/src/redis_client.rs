@@ -69,6 +69,9 @@ pub enum RedisFault {
     /// The TLS handshake failed, for example because of the server's certificate.
     #[error("{0}")]
     Tls(TlsFault),
+    /// Redis responds, but the `before_use` hook failed.
+    #[error("connected, but missed changes are not published")]
+    Unprepared,
     /// No connection can be opened, or it broke.
     #[error("unreachable")]
     Unreachable,
@@ -223,7 +226,7 @@ impl Connector {
 
 async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
     let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_LONGEST);
-    let mut is_failing = false;
+    let (mut is_failing, mut is_refused) = (false, false);
     loop {
         match connector.connect().await {
             Err(error) => {
@@ -239,10 +242,18 @@ async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
                 if let Some(before_use) = &connector.before_use
                     && !before_use().await
                 {
-                    is_failing = true;
+                    // Once in each outage, like the line above.
+                    if !is_refused {
+                        tracing::warn!(
+                            "Redis connection not used: missed changes are not published; retrying"
+                        );
+                    }
+                    (is_failing, is_refused) = (true, true);
+                    shared.fault.store(Some(Arc::new(RedisFault::Unprepared)));
                     backoff.wait().await;
                     continue;
                 }
+                is_refused = false;
                 shared.timeouts.store(0, Ordering::Relaxed);
                 shared.connection.store(Some(Arc::new(connection)));
                 if is_failing {
@@ -285,6 +296,7 @@ async fn watch(shared: &Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use redis::Value;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -292,6 +304,72 @@ mod tests {
         redis::parse_redis_value(format!("-{reply}\r\n").as_bytes())
             .and_then(Value::extract_error)
             .unwrap_err()
+    }
+
+    /// A server that accepts every command.
+    async fn accepting_server() -> RedisSettings {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}/0", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = tokio::io::split(stream);
+                    let mut buffer = [0; 4_096];
+                    while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+                        let commands = buffer[..count].iter().filter(|byte| **byte == b'*');
+                        let replies = b"+OK\r\n".repeat(commands.count());
+                        writer.write_all(&replies).await.unwrap();
+                    }
+                });
+            }
+        });
+        RedisSettings { url: url.into(), ..RedisSettings::default() }
+    }
+
+    #[tokio::test]
+    async fn refused_connection_is_a_fault_and_logged_once() {
+        let logs = linnet_telemetry::testing::capture_logs();
+        let settings = accepting_server().await;
+        let calls = Arc::new(AtomicU32::new(0));
+        let (gate, counted) = (Arc::new(Notify::new()), Arc::clone(&calls));
+        let opened = Arc::clone(&gate);
+        let before_use: BeforeUse = Arc::new(move || {
+            let (call, opened) = (counted.fetch_add(1, Ordering::SeqCst), Arc::clone(&opened));
+            Box::pin(async move {
+                match call {
+                    0..3 => false,
+                    // The test reads the fault first.
+                    _ => {
+                        opened.notified().await;
+                        true
+                    }
+                }
+            })
+        });
+        let (redis, task) = RedisClient::new(&settings, Some(before_use)).unwrap();
+        let task = tokio::spawn(task);
+        let wait = |is_over: Box<dyn Fn() -> bool>| async move {
+            let over = async {
+                while !is_over() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), over).await.unwrap();
+        };
+        wait(Box::new(move || calls.load(Ordering::SeqCst) > 3)).await;
+        assert_eq!(redis.fault(), Some(RedisFault::Unprepared));
+        gate.notify_one();
+        let client = redis.clone();
+        wait(Box::new(move || client.is_up())).await;
+        assert_eq!(redis.fault(), None);
+        task.abort();
+        let count = |start: &str| {
+            let lines = logs.lines();
+            let message = |line: &serde_json::Value| line["message"].as_str().map(str::to_owned);
+            lines.iter().filter_map(message).filter(|text| text.starts_with(start)).count()
+        };
+        assert_eq!(count("Redis connection not used"), 1, "three refusals, one line");
+        assert_eq!(count("Redis reconnected"), 1);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const DIGITS: usize = 19;
 /// The resolution of a code, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheEntry {
-    /// The version of the link's row; 0 if the code has no row. Caches keep the entry with the higher version.
+    /// The version of the link's row; 0 if no link has the code. Caches keep the entry with the higher version.
     pub version: i64,
     /// The resolution.
     pub resolution: Resolution,
@@ -43,9 +43,9 @@ pub enum Resolution {
 /// time; only a metric and the budget of misses distinguish them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absence {
-    /// No link has the code.
+    /// No link has or had the code.
     Unknown,
-    /// The link is inactive, or was just deleted.
+    /// The link is inactive or deleted, or the code is banned.
     Inactive,
     /// The link has expired.
     Expired,
@@ -54,7 +54,7 @@ pub enum Absence {
 }
 
 impl Absence {
-    /// The letter in the text form; `None` for a code without a link.
+    /// The letter in the text form; `None` for an unknown code.
     const fn letter(self) -> Option<u8> {
         match self {
             Self::Unknown => None,
@@ -69,6 +69,7 @@ impl Absence {
         match rest {
             b"E" => Self::Expired,
             b"U" => Self::UsedUp,
+            b"I" => Self::Inactive,
             _ if version == 0 => Self::Unknown,
             _ => Self::Inactive,
         }
@@ -126,7 +127,7 @@ impl Redirect {
 }
 
 impl CacheEntry {
-    /// The entry of a code without a row.
+    /// The entry of an unknown code.
     pub const NEGATIVE: Self =
         Self { version: 0, resolution: Resolution::Negative(Absence::Unknown) };
 
@@ -241,7 +242,9 @@ mod tests {
         let dated = [i64::MIN, -1, 0, 1_700_000_000_000].map(|time| redirect(Some(time)));
         let negative = [Absence::Inactive, Absence::Expired, Absence::UsedUp]
             .map(|absence| CacheEntry { version: 9, resolution: Resolution::Negative(absence) });
-        let others = [redirect(None), limited, CacheEntry::NEGATIVE];
+        let held = Resolution::Negative(Absence::Inactive);
+        let held = CacheEntry { version: 0, resolution: held };
+        let others = [redirect(None), limited, CacheEntry::NEGATIVE, held];
         for entry in dated.into_iter().chain(others).chain(negative) {
             assert_eq!(CacheEntry::decode(&entry.encode()), Some(entry));
         }

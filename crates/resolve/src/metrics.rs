@@ -18,6 +18,8 @@ pub struct CacheMetrics {
     pub warmup_links: BoundCounter<u64>,
     /// Changes published from the outbox.
     pub relayed: BoundCounter<u64>,
+    /// Connections to Redis that were not used, because the outbox was not relayed.
+    pub refused_connections: BoundCounter<u64>,
 }
 
 impl CacheMetrics {
@@ -44,6 +46,10 @@ impl CacheMetrics {
             relayed: counter(
                 "linnet_outbox_relayed",
                 "Changes published from the outbox, because they could not be published when they were made.",
+            ),
+            refused_connections: counter(
+                "linnet_outbox_refused_connections",
+                "New connections to Redis that were not used, because missed changes could not be published to it.",
             ),
         }
     }

@@ -56,20 +56,30 @@ pub struct Outbox {
 
 /// Triggers the relay.
 #[derive(Clone)]
-pub struct OutboxRelay(mpsc::Sender<oneshot::Sender<()>>);
+pub struct OutboxRelay {
+    requests: mpsc::Sender<oneshot::Sender<()>>,
+    metrics: Arc<CacheMetrics>,
+}
 
 impl OutboxRelay {
-    /// [`OutboxRelay::relay_now`] as a hook.
+    /// [`OutboxRelay::relay_now`] as a hook, which counts the connections that it refuses.
     pub fn before_use(&self) -> BeforeUse {
         let relay = self.clone();
-        Arc::new(move || relay.relay_now())
+        Arc::new(move || {
+            let (relayed, metrics) = (relay.relay_now(), Arc::clone(&relay.metrics));
+            Box::pin(async move {
+                let is_relayed = relayed.await;
+                metrics.refused_connections.add(u64::from(!is_relayed));
+                is_relayed
+            })
+        })
     }
 
     /// Returns true when every change that was committed before is published, and also if PostgreSQL does not respond
     /// ([`POSTGRES_TIMEOUT`]) or the outbox is not empty after [`RELAY_TIMEOUT`]. Returns false if Redis does not
     /// respond.
     pub fn relay_now(&self) -> Pin<Box<dyn Future<Output = bool> + Send>> {
-        let requests = self.0.clone();
+        let requests = self.requests.clone();
         Box::pin(async move {
             let (done, wait) = oneshot::channel();
             let relayed = async {
@@ -103,7 +113,8 @@ impl Outbox {
     /// Returns the handle, and the task to spawn. The task ends when every handle is dropped.
     pub fn start(self) -> (OutboxRelay, impl Future<Output = ()> + Send + 'static) {
         let (sender, receiver) = mpsc::channel(64);
-        (OutboxRelay(sender), self.run(receiver))
+        let relay = OutboxRelay { requests: sender, metrics: Arc::clone(&self.metrics) };
+        (relay, self.run(receiver))
     }
 
     async fn run(self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {

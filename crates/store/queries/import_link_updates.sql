@@ -11,6 +11,9 @@ WITH changed AS (
     original_url = row.original_url,
     title = CASE WHEN row.has_title THEN row.title ELSE urls.title END,
     is_active = CASE WHEN row.has_active THEN row.is_active ELSE urls.is_active END,
+    active_after_takedown = CASE WHEN urls.taken_down_at IS NULL THEN NULL
+                                 WHEN row.has_active THEN row.is_active
+                                 ELSE urls.active_after_takedown END,
     redirect_status = CASE WHEN row.has_status THEN row.redirect_status
                            ELSE urls.redirect_status END,
     expires_at = CASE WHEN row.has_expiry THEN row.expires_at ELSE urls.expires_at END,

@@ -52,8 +52,9 @@ macro_rules! resolve_query {
     ($condition:literal, $argument:expr) => {
         sqlx::query_as!(
             ResolveRow,
-            r#"SELECT id AS "id: LinkId", short_code, original_url, is_active, redirect_status,
-                      expires_at, max_clicks IS NOT NULL AS "is_limited!", version,
+            r#"SELECT id AS "id!: LinkId", short_code AS "short_code!", original_url AS "original_url!",
+                      is_active AS "is_active!", redirect_status AS "redirect_status!", expires_at,
+                      max_clicks IS NOT NULL AS "is_limited!", version AS "version!",
                       COALESCE(expires_at <= now(), false) AS "has_expired!",
                       COALESCE(clicks >= max_clicks, false) AS "is_used_up!"
                  FROM urls WHERE "#
@@ -80,9 +81,19 @@ macro_rules! limited_link_query {
 }
 
 impl Store {
-    /// The link with this code, in any state.
+    /// The link with this code, in any state. A code without a link that is held or banned is an inactive link with the
+    /// version 0: it was published, so that its visitors do not guess.
     pub async fn find_for_resolve(&self, code: &str) -> Result<Option<ResolveRow>, StoreError> {
-        let query = resolve_query!("short_code = $1", code);
+        // The limit ends the statement at the link, if there is one. The id of an inactive link is not used.
+        let query = resolve_query!(
+            "short_code = $1
+             UNION ALL
+             SELECT 1, short_code, '', false, 302::smallint, NULL, false, 0, false, false
+               FROM held_codes
+              WHERE short_code = $1 AND NOT EXISTS (SELECT FROM urls WHERE short_code = $1)
+              LIMIT 1",
+            code
+        );
         Ok(observe_query("resolve", query.fetch_optional(&self.pool)).await?)
     }
 

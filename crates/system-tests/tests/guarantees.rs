@@ -1,6 +1,7 @@
 //! `docs/GUARANTEES.md` names every `must_NN_` test in the row of its number, and no test that does not exist.
 //!
-//! A name may contain several numbers (`must_03_must_04_…`); the test is then in each of these rows.
+//! A name may contain several numbers (`must_03_must_04_…`); the test is then in each of these rows. The checks of
+//! `scripts/test-backup.d` are tests too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,7 @@ fn guarantees_document_lists_exactly_the_must_tests() {
     let path = root.join("docs/GUARANTEES.md");
     let document = fs::read_to_string(&path).expect("docs/GUARANTEES.md is readable");
     let documented = documented_tests(&document);
-    let actual = tests_in_sources(&root.join("crates"));
+    let actual = tests_in_sources(&[root.join("crates"), root.join("scripts/test-backup.d")]);
 
     let mut problems = Vec::new();
     for (number, tests) in &actual {
@@ -92,31 +93,39 @@ fn unquoted(row: u8, name: &str) -> String {
         .to_owned()
 }
 
-fn tests_in_sources(folder: &Path) -> TestsByGuarantee {
+fn tests_in_sources(folders: &[PathBuf]) -> TestsByGuarantee {
     let mut found = TestsByGuarantee::new();
-    for file in rust_files(folder) {
+    for file in folders.iter().flat_map(|folder| source_files(folder)) {
         let source = fs::read_to_string(&file).expect("a source file is readable");
-        for name in must_tests(&source) {
+        let is_rust = file.extension().is_some_and(|extension| extension == "rs");
+        for name in if is_rust { must_tests(&source) } else { must_checks(&source) } {
             for number in guarantee_numbers(name) {
                 found.entry(number).or_default().insert(name.to_owned());
             }
         }
     }
-    assert!(!found.is_empty(), "no test under {} begins with must_NN_", folder.display());
+    assert!(!found.is_empty(), "no test in {folders:?} begins with must_NN_");
     found
 }
 
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+/// The Rust and Python files of a folder.
+fn source_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder is readable") {
         let path = entry.expect("an entry is readable").path();
         if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.extend(source_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "py") {
             files.push(path);
         }
     }
     files
+}
+
+/// The names of the `must_` checks in a Python file.
+fn must_checks(source: &str) -> Vec<&str> {
+    let names = source.lines().filter_map(|line| line.strip_prefix("def ")?.split('(').next());
+    names.filter(|name| !guarantee_numbers(name).is_empty()).collect()
 }
 
 /// The names of the `must_` tests in a source file. Panics at a `must_` function that is no test.

@@ -187,10 +187,14 @@ WHY = Row(
         ),
         Panel(
             "Invalidations published by the relay",
-            "Changes that the outbox relay published, because Redis was unreachable when they were made. Only faults "
-            "cause these.",
+            "Changes that the outbox relay published, because Redis was unreachable when they were made, and new "
+            "connections to Redis that were not used, because these changes could not be published. Only faults "
+            "cause either.",
             "ops",
-            (Query(rate("linnet_outbox_relayed_total", "", "instance"), "{{instance}}"),),
+            (
+                Query(rate("linnet_outbox_relayed_total", "", "instance"), "{{instance}}"),
+                Query(rate("linnet_outbox_refused_connections_total", "", "instance"), "{{instance}} refused"),
+            ),
             least=0,
             empty="none",
             more="linnet-redis",

@@ -79,6 +79,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use linnet_platform::settings::load_from;
+    use linnet_protocol::routes::MAX_BODY_BYTES;
 
     use super::*;
 
@@ -109,6 +110,21 @@ mod tests {
         assert_eq!(settings.gateway.trusted_peers.len(), 2);
         assert_eq!(settings.gateway.anonymous, Anonymous::Create);
         assert_eq!(settings.cors.allowed_origins.len(), 2);
+    }
+
+    #[test]
+    fn every_accepted_limit_of_bodies_has_an_effect() {
+        let load = |bytes: usize| {
+            let bytes = bytes.to_string();
+            let env = environment(&[TOKEN, ("LINNET__LIMITS__BODY_BYTES", &bytes)]);
+            load_from::<Settings>(None, &env)
+        };
+        assert_eq!(load(4_096).unwrap().limits.body_bytes, 4_096);
+        assert_eq!(LimitSettings::default().body_bytes, MAX_BODY_BYTES);
+        assert!(load(MAX_BODY_BYTES).is_ok());
+        // The routes have a lower limit, so the setting would be ignored.
+        let error = load(MAX_BODY_BYTES + 1).unwrap_err();
+        assert_eq!(error.keys().collect::<Vec<_>>(), ["limits.body_bytes"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use linnet_platform::{listener::Address, settings::Problems};
+use linnet_protocol::routes::MAX_BODY_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Network, addresses, networks, optional_address};
@@ -188,8 +189,8 @@ pub struct LimitSettings {
     pub address_per_minute: u32,
     /// Burst of one client address without a valid key, in requests.
     pub address_burst: u32,
-    /// Largest JSON body that the gateway buffers, in bytes, for routes whose own limit is higher. It does
-    /// not apply to streamed bodies: bulk changes have the limit of their route, and uploads none here.
+    /// Largest JSON body that the gateway buffers, in bytes; at most [`MAX_BODY_BYTES`], the limit of the routes. It
+    /// does not apply to streamed bodies: bulk changes have the limit of their route, and uploads none here.
     pub body_bytes: usize,
     /// Bytes of all request bodies in progress. One user, or one network without a key, can take an
     /// eighth.
@@ -205,7 +206,7 @@ impl Default for LimitSettings {
             user_burst: 100,
             address_per_minute: 120,
             address_burst: 60,
-            body_bytes: 1_048_576,
+            body_bytes: MAX_BODY_BYTES,
             body_bytes_in_progress: 8 * 1_048_576,
         }
     }
@@ -223,7 +224,8 @@ impl LimitSettings {
         ] {
             problems.require_within(key, value, 1..=60_000_000);
         }
-        problems.require_within("limits.body_bytes", self.body_bytes, 1_024..=64 * 1_048_576);
+        // A higher value would have no effect.
+        problems.require_within("limits.body_bytes", self.body_bytes, 1_024..=MAX_BODY_BYTES);
         problems.require_within(
             "limits.body_bytes_in_progress",
             self.body_bytes_in_progress,

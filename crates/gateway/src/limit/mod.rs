@@ -4,8 +4,7 @@
 //! Invariants:
 //! - A request with a valid key counts by key and by the key's user, so a user's keys share one
 //!   allowance. Every other request, a failed authentication included, counts by address.
-//! - In Redis, a request is charged to all of its quotas or, if one of them is exhausted, to none. The local
-//!   limiters charge each quota that is not exhausted.
+//! - A request is charged to all of its quotas or, if one of them is exhausted, to none.
 //! - Quotas refill by Redis's clock, so gateways need no synchronized clocks.
 //! - A Redis key expires when its quota is full.
 
@@ -181,10 +180,14 @@ impl RateLimiter {
         limit
     }
 
-    /// Returns one request to the quota of the address. Does nothing without Redis: the local quota refills by itself.
+    /// Returns one request to the quota of the address.
     pub(crate) async fn give_back(&self, address: Option<IpAddr>) {
         let quotas = self.limits.quotas(RateKey::Address(address));
-        self.decide_in_redis(&quotas, -1).await;
+        if self.decide_in_redis(&quotas, -1).await.is_none() {
+            for quota in &quotas {
+                quota.local.give_back(&quota.redis_key);
+            }
+        }
     }
 
     async fn decide(&self, rate_key: RateKey<'_>) -> AppliedLimit<'_> {
@@ -197,7 +200,8 @@ impl RateLimiter {
         }
         let decisions = decisions.unwrap_or_else(|| {
             Counters::increment(&self.counters.local_limits);
-            quotas.iter().map(|quota| quota.local.charge(&quota.redis_key)).collect()
+            let local = quotas.iter().map(|quota| (quota.local, quota.redis_key.as_str()));
+            local::charge(&local.collect::<Vec<_>>())
         });
         let policies = quotas.iter().map(|quota| quota.policy);
         AppliedLimit { quotas: decisions.into_iter().zip(policies).collect() }

@@ -204,10 +204,35 @@ async fn must_26_valid_key_is_served_while_others_at_its_address_send_invalid_on
 async fn lookup_of_a_valid_key_is_given_back_to_its_address() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
-    let gateway = Gateway::start(tight(&redis.url, &shortener)).await;
-    gateway.uses_redis().await;
-    for number in 0..10 {
-        assert_eq!(statuses(&gateway, &sibling_key(number), 1).await, [200]);
+    for url in [&redis.url, &no_redis()] {
+        let gateway = Gateway::start(tight(url, &shortener)).await;
+        if *url == redis.url {
+            gateway.uses_redis().await;
+        }
+        for number in 0..10 {
+            assert_eq!(statuses(&gateway, &sibling_key(number), 1).await, [200]);
+        }
+        assert_eq!(statuses(&gateway, REVOKED, 4).await, [401, 401, 401, 429]);
     }
-    assert_eq!(statuses(&gateway, REVOKED, 4).await, [401, 401, 401, 429]);
+}
+
+#[actix_web::test]
+async fn must_26_request_over_the_rate_of_its_user_is_not_charged_to_its_key() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    for url in [&redis.url, &no_redis()] {
+        let mut settings = tight(url, &shortener);
+        settings.limits.user_per_minute = 1;
+        settings.limits.user_burst = 2;
+        let gateway = Gateway::start(settings).await;
+        if *url == redis.url {
+            gateway.uses_redis().await;
+        }
+        assert_eq!(statuses(&gateway, KEY, 2).await, [200; 2]);
+        for _ in 0..6 {
+            let rejected = gateway.client.get_as(KEY, "/api/v1/urls").await;
+            assert_eq!(rejected.json()["violated-policies"], serde_json::json!(["user"]));
+            assert!(rejected.header("ratelimit").starts_with("\"key\";r=3;"), "{rejected:?}");
+        }
+    }
 }

@@ -55,6 +55,11 @@ impl Default for Framing {
 }
 
 impl Framing {
+    /// Whether a request has begun and more of it is expected.
+    pub(super) fn is_in_request(&self) -> bool {
+        self.phase != Phase::Start
+    }
+
     /// Follows the next bytes. Returns the bytes of the heads that end in them.
     pub(super) fn observe(&mut self, mut bytes: &[u8]) -> Result<usize, HeadTooLarge> {
         if self.phase == Phase::Start && self.head_bytes == 0 && is_one_head_without_body(bytes) {

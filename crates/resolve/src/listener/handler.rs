@@ -68,7 +68,7 @@ async fn resolve(
         },
         Resolution::Limited => redirect_limited(request, state, code, version, visit).await,
         Resolution::Negative(Absence::Unknown) => Err(state.guess(request, code)),
-        // The code of a link that has ended does not count as a guess: it was published.
+        // The code of a link that has ended, and a banned one, do not count as guesses: they were published.
         Resolution::Negative(absence) => Err(Refusal::NotFound(*absence)),
     }
 }

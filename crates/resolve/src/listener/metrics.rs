@@ -9,7 +9,7 @@ pub enum ResolveOutcome {
     Redirected,
     /// No such code.
     Unknown,
-    /// The link is inactive, or was just deleted.
+    /// The link is inactive or deleted, or the code is banned.
     Inactive,
     /// The link has expired.
     Expired,

@@ -47,7 +47,7 @@ pub enum AdminCommand {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Ends a takedown and activates the link.
+    /// Ends a takedown. The link is active again unless its owner has deactivated it.
     RestoreLink {
         /// The link's short code.
         code: String,

@@ -25,7 +25,9 @@ pub(super) async fn run(store: &Store, command: &AdminCommand) -> Result<(), Adm
             };
             let restored = restored
                 .ok_or_else(|| argument("code", &"no link with this code is taken down"))?;
-            say(&format!("link {}: active again", restored.link.id));
+            let state =
+                if restored.link.attributes.is_active { "active again" } else { "inactive" };
+            say(&format!("link {}: {state}", restored.link.id));
         }
         AdminCommand::BanHost { host, reason } => {
             let host = host_name(host).map_err(|error| argument("host", &error))?;

@@ -94,14 +94,14 @@ impl Store {
                   ORDER BY id FOR NO KEY UPDATE
                ), changed AS (
                  UPDATE urls SET
-                   original_url = COALESCE($4, original_url),
-                   title = CASE WHEN $5 THEN $6 ELSE title END,
+                   original_url = COALESCE($4, original_url), title = CASE WHEN $5 THEN $6 ELSE title END,
                    is_active = COALESCE($7, is_active),
+                   active_after_takedown =
+                     CASE WHEN taken_down_at IS NOT NULL THEN COALESCE($7, active_after_takedown) END,
                    redirect_status = COALESCE($8, redirect_status),
                    expires_at = CASE WHEN $9 THEN $10 ELSE expires_at END,
                    max_clicks = CASE WHEN $11 THEN $12 ELSE max_clicks END,
-                   version = nextval('url_version_seq'),
-                   updated_at = now()
+                   version = nextval('url_version_seq'), updated_at = now()
                  WHERE id IN (SELECT id FROM selected)
                  RETURNING *
                ), event AS (

@@ -59,7 +59,8 @@ impl Store {
         Ok(row.map(ChangedLink::from))
     }
 
-    /// Ends a takedown and activates the link. `None` if no link with this id is taken down.
+    /// Ends a takedown. A trigger of the schema then restores the state that the owner chose. `None` if no link with this
+    /// id is taken down.
     pub async fn restore_link(
         &self,
         id: LinkId,

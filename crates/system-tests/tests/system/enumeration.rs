@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linnet_system_tests::{Builder, Stack, expected::metric, raw, within};
+use linnet_system_tests::{Builder, Client, Stack, expected::metric, raw, within};
 use serde_json::json;
 
 /// A stack with a budget of misses that refills by one a second.
@@ -48,9 +48,32 @@ async fn must_12_visits_to_existing_links_are_not_limited() {
     }
 }
 
+/// Codes of a deleted link and of one that was taken down before, and a banned code.
+async fn codes_without_links(client: &Client) -> Vec<String> {
+    let mut codes = vec!["bannedcode".to_owned()];
+    let ban = json!({"short_code": codes[0]});
+    assert_eq!(client.post("/api/v1/banned-codes", &ban).send().await.status, 201);
+    for is_taken_down in [false, true] {
+        let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+        let path = format!("/api/v1/urls/{}", link["id"]);
+        if is_taken_down {
+            let takedown = json!({"reason": "scam"});
+            assert_eq!(client.put(&format!("{path}/takedown"), &takedown).send().await.status, 200);
+        }
+        assert_eq!(client.delete(&path).send().await.status, 204);
+        codes.push(link["short_code"].as_str().unwrap().to_owned());
+    }
+    codes
+}
+
 #[tokio::test]
 async fn must_12_only_guesses_use_up_the_budget() {
-    let stack = with_budget(5).start().await;
+    // Short, so that deleted links are looked up in PostgreSQL.
+    let stack = with_budget(5)
+        .env("LINNET__CACHE__L1_NEGATIVE_TTL_MS", 100)
+        .env("LINNET__CACHE__L2_NEGATIVE_TTL_S", 1)
+        .start()
+        .await;
     let (client, visitor) = (stack.client(), stack.client().anonymous());
     let target = "https://example.com/";
     let code = |link: serde_json::Value| link["short_code"].as_str().unwrap().to_owned();
@@ -60,8 +83,9 @@ async fn must_12_only_guesses_use_up_the_budget() {
     let inactive = client.shorten(&json!({"original_url": target, "is_active": false})).await;
     let used_up = code(client.shorten(&json!({"original_url": target, "max_clicks": 1})).await);
     assert_eq!(client.resolve(&used_up).await.0, 302);
+    let ended = codes_without_links(&client).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let mut paths = vec![expired, code(inactive), used_up];
+    let mut paths = [vec![expired, code(inactive), used_up], ended].concat();
     for odd in [
         "ab",
         "a.b",

@@ -65,6 +65,41 @@ async fn twenty_concurrent_requests_with_one_key_create_one_link() {
 }
 
 #[tokio::test]
+async fn repeated_upload_waits_for_the_job_of_the_first() {
+    let stack = Stack::builder().workers(1).start().await;
+    let client = stack.client();
+    let rows = json!([{"original_url": "https://example.com/1"}, {"original_url": "nowhere"}]);
+    let post = |key: &str| client.post("/api/v1/urls/bulk", &rows).header("idempotency-key", key);
+    // The first request waits or does not, and so does each repetition.
+    for (key, first_waits) in [("waits", true), ("returns", false)] {
+        let wait = |waits: bool| {
+            let request = post(key);
+            if waits { request.header("prefer", "wait=30") } else { request }
+        };
+        let first = wait(first_waits).send().await;
+        assert_eq!(first.status, if first_waits { 200 } else { 202 }, "{}", first.text());
+        let repeated = wait(true).send().await;
+        assert_eq!(repeated.status, 200, "{key}: {}", repeated.text());
+        assert_eq!(repeated.header("preference-applied"), Some("wait=30"));
+        assert_eq!(repeated.header("idempotency-replayed"), Some("true"));
+        assert_eq!(repeated.header("location"), first.header("location"));
+        let job = repeated.json();
+        assert_eq!((&job["count"], &job["job"]["id"]), (&json!(1), &first.json()["job"]["id"]));
+        assert_eq!(job["job"]["state"], "succeeded");
+        let stored = wait(false).send().await;
+        assert_eq!((stored.status, stored.header("preference-applied")), (202, None), "{key}");
+        assert_eq!(stored.header("idempotency-replayed"), Some("true"));
+    }
+    let jobs = client.get("/api/v1/jobs").send().await.json();
+    assert_eq!(jobs.as_array().unwrap().len(), 2);
+    // A deleted job has no present state.
+    let job = jobs[0]["id"].as_i64().unwrap();
+    assert_eq!(client.delete(&format!("/api/v1/jobs/{job}")).send().await.status, 204);
+    let key = if jobs[0]["id"].as_i64() < jobs[1]["id"].as_i64() { "waits" } else { "returns" };
+    assert_eq!(post(key).header("prefer", "wait=30").send().await.status, 202);
+}
+
+#[tokio::test]
 async fn users_and_events_accept_idempotency_keys() {
     let stack = Stack::start().await;
     let client = stack.client();

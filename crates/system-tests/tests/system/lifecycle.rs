@@ -1,10 +1,13 @@
 //! Startup, shutdown, configuration errors, warm-up and health checks.
 
-use std::{process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink, process::Command, time::Duration};
 
 use linnet_system_tests::{
-    Builder, Client, Load, OutcomeCounts, Signal, Stack, expected::metric, services::binary,
-    stack::Postgres, within,
+    Builder, Client, Load, OutcomeCounts, Signal, Stack,
+    expected::metric,
+    services::{self, binary, free_port, local, workspace},
+    stack::Postgres,
+    within,
 };
 use serde_json::json;
 
@@ -45,7 +48,7 @@ fn assert_no_failure(counts: &OutcomeCounts) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replacing_a_shortener_under_load_fails_no_request() {
+async fn must_33_replacing_a_shortener_under_load_fails_no_request() {
     let mut stack = builder_with_real_drain().start().await;
     let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
     let load = start_traffic(&stack.client(), link["short_code"].as_str().unwrap());
@@ -72,7 +75,7 @@ async fn replacing_a_shortener_under_load_fails_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replacing_a_gateway_under_load_fails_no_request() {
+async fn must_33_replacing_a_gateway_under_load_fails_no_request() {
     let mut stack = builder_with_real_drain().start().await;
     let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
     let load = start_traffic(&stack.client(), link["short_code"].as_str().unwrap());
@@ -85,6 +88,68 @@ async fn replacing_a_gateway_under_load_fails_no_request() {
         stack.gateways[number].start();
         stack.wait_until_ready().await;
         load.wait_for_requests(200).await;
+    }
+    assert_no_failure(&load.finish().await);
+}
+
+/// Runs `nginx/slots.sh` for a directory of slots and sockets. Returns its output.
+fn slots(folder: &std::path::Path, args: &[&str]) -> String {
+    let output = Command::new("sh")
+        .arg(workspace().join("nginx/slots.sh"))
+        .args(args)
+        .env("LINNET_NGINX_SLOTS", folder.join("slots"))
+        .env("LINNET_NGINX_SOCKETS", folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_33_requests_move_between_colors_without_a_failure() {
+    let mut stack = builder_with_real_drain().start().await;
+    let folder = stack.folder().join("colors");
+    for name in ["redirects", "web", "slots"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    for (number, color) in ["blue", "green"].iter().enumerate() {
+        for (group, kind) in [("redirects", "r"), ("web", "g")] {
+            let socket = stack.folder().join(format!("{kind}{number}"));
+            symlink(socket, folder.join(group).join(format!("{color}.sock"))).unwrap();
+        }
+    }
+    assert!(slots(&folder, &[]).contains("resolve blue=10 green=0"));
+    let ten = |group: &str| -> Vec<String> {
+        let slot = |index| format!("unix:{}/slots/{group}-{index}", folder.display());
+        (0..10).map(slot).collect()
+    };
+    let port = free_port();
+    let (resolve, web) = (ten("resolve"), ten("web"));
+    let _nginx = services::nginx(&folder, port, &resolve, &web, &BTreeMap::new(), None);
+    let client = Client::new(local(port)).with_key(&stack.admin_key);
+    within(Duration::from_secs(20), "nginx forwards requests", || async {
+        client.get("/health").try_send().await.is_ok_and(|health| health.status == 200)
+    })
+    .await;
+
+    let link = client.shorten(&json!({"original_url": "https://example.com/"})).await;
+    let load = start_traffic(&client, link["short_code"].as_str().unwrap());
+    load.wait_for_requests(200).await;
+    for (color, old) in [("green", 0), ("blue", 1)] {
+        for count in ["1", "5", "10"] {
+            assert!(slots(&folder, &[color, count]).contains(&format!("{color}={count}")));
+            load.wait_for_requests(300).await;
+        }
+        // The old color is retired, and started again as the next release.
+        for process in [&mut stack.gateways[old], &mut stack.shorteners[old]] {
+            process.signal(Signal::TERM);
+            let status = process.wait_for_end(Duration::from_secs(30)).await;
+            assert_eq!(status.code(), Some(0), "{}", process.log_tail(5));
+        }
+        load.wait_for_requests(200).await;
+        stack.gateways[old].start();
+        stack.shorteners[old].start();
+        stack.wait_until_ready().await;
     }
     assert_no_failure(&load.finish().await);
 }

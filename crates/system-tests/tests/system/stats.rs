@@ -341,10 +341,12 @@ async fn clicks_are_listed_as_events_and_cannot_be_forged() {
         assert_eq!(count(&thief, &query).await, 0, "{query}");
     }
 
-    let forged = json!({"url_id": id, "event_type": "click"});
-    let rejected = owner.post("/api/v1/events", &forged).send().await;
-    rejected.problem(422);
-    assert_eq!(rejected.problem_fields(), ["event_type"]);
+    for forged in ["click", "created", "updated", "deleted", "taken_down", "restored"] {
+        let forged = json!({"url_id": id, "event_type": forged});
+        let rejected = owner.post("/api/v1/events", &forged).send().await;
+        rejected.problem(422);
+        assert_eq!(rejected.problem_fields(), ["event_type"]);
+    }
     for (query, field) in [
         // This cursor is for lists in the order of ids.
         ("cursor=YWZ0ZXI6Mg", "cursor"),

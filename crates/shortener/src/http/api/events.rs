@@ -32,7 +32,7 @@ body! {
         url_id: Required<Id<LinkId>>,
         /// The id of an existing user; only administrators may name another user.
         user_id: Optional<Id<UserId>>,
-        /// 1 to 64 of `[0-9A-Za-z_.:-]`, but not `click`: Linnet records clicks itself.
+        /// 1 to 64 of `[0-9A-Za-z_.:-]`, but none of the types that only Linnet records: see the pattern.
         event_type: Required<OwnEventType>,
         /// Further data: at most 16 KiB as compact JSON, nested at most 32 levels deep. Default: `{}`.
         details: Optional<Details>,
@@ -55,7 +55,7 @@ impl BodyRule for OwnEventType {
             .description(Some(description))
             .min_length(Some(1))
             .max_length(Some(64))
-            .pattern(Some("^(?!click$)[0-9A-Za-z_.:-]{1,64}$"))
+            .pattern(Some(EventType::own_pattern()))
             .into()
     }
 }

@@ -255,10 +255,14 @@ fn replay(stored: StoredResponse) -> HttpResponse {
     if let Some(location) = stored.location {
         response.insert_header((LOCATION, location));
     }
+    response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    replayed(response.body(stored.body))
+}
+
+/// Marks the response to a repeated request.
+pub(super) fn replayed(mut response: HttpResponse) -> HttpResponse {
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
-        .insert_header((REPLAYED, HeaderValue::from_static("true")))
-        .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
-        .body(stored.body)
 }
 
 #[cfg(test)]

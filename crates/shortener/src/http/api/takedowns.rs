@@ -97,10 +97,10 @@ pub(crate) async fn take_down(
     Ok(HttpResponse::Ok().json(UrlBody::new(changed.link, &state.base_url)))
 }
 
-/// Ends the takedown of a link and activates it.
+/// Ends the takedown of a link. The link is active again unless its owner has deactivated it.
 #[utoipa::path(delete, path = "/api/v1/urls/{id}/takedown", operation_id = "restore_url", tag = "takedowns",
     params(("id" = i64, Path, minimum = 1)),
-    responses((status = 200, description = "The link, which is active", body = UrlBody)))]
+    responses((status = 200, description = "The link", body = UrlBody)))]
 pub(crate) async fn restore(
     state: web::Data<ApiState>,
     caller: Caller,

@@ -5,5 +5,6 @@
 
 mod api;
 mod bodies;
+mod early_responses;
 mod requests;
 mod stalled_bodies;

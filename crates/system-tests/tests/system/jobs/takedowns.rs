@@ -150,3 +150,58 @@ async fn code_of_a_deleted_link_is_free_at_once_if_codes_are_not_held() {
     assert_eq!(owner.delete(&path).send().await.status, 204);
     other.shorten(&body).await;
 }
+
+#[tokio::test]
+async fn must_20_link_has_the_state_that_its_owner_chose_after_a_takedown() {
+    let stack = builder().start().await;
+    let (_, owner) = stack.create_user("owner", &IMPORTER).await;
+    let (on, off) = (json!({"is_active": true}), json!({"is_active": false}));
+    let title = json!({"title": "New"});
+    // The state before the takedown, the changes during it, and the state after it.
+    for (before, changes, after) in [
+        (true, vec![], true),
+        (false, vec![], false),
+        (true, vec![&off], false),
+        (false, vec![&on], true),
+        (true, vec![&off, &title], false),
+        (true, vec![&off, &on], true),
+        (false, vec![&on, &title, &off], false),
+    ] {
+        for way in ["patch", "bulk", "import"] {
+            let body = json!({"original_url": TARGET, "is_active": before});
+            let link = owner.shorten(&body).await;
+            let (path, code) =
+                (format!("/api/v1/urls/{}", link["id"]), link["short_code"].as_str());
+            let takedown = format!("{path}/takedown");
+            for reason in ["scam", "malware"] {
+                let down = stack.client().put(&takedown, &json!({"reason": reason})).send().await;
+                assert_eq!(down.json()["is_active"], false);
+            }
+            for change in &changes {
+                let response = match way {
+                    "patch" => owner.patch(&path, change).send().await,
+                    "bulk" => {
+                        let change = json!({"ids": [link["id"]], "change": change});
+                        owner.patch(URLS, &change).send().await
+                    }
+                    _ => {
+                        let mut row = (*change).clone();
+                        row["short_code"] = json!(code);
+                        row["original_url"] = json!(TARGET);
+                        let path = format!("{URLS}?on_conflict=update");
+                        let request = owner.post(&path, &json!([row])).header("prefer", "wait=30");
+                        request.send().await
+                    }
+                };
+                assert_eq!(response.status, 200, "{way} {change}: {}", response.text());
+                assert_eq!(owner.get(&path).send().await.json()["is_active"], false);
+            }
+            let up = stack.client().delete(&takedown).send().await.json();
+            assert_eq!(up["is_active"], after, "{way}: {before} {changes:?}");
+            // A later takedown begins anew.
+            owner.patch(&path, &on).send().await;
+            stack.client().put(&takedown, &json!({"reason": "scam"})).send().await;
+            assert_eq!(stack.client().delete(&takedown).send().await.json()["is_active"], true);
+        }
+    }
+}

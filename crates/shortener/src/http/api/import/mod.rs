@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use linnet_domain::{Job, JobKind, Lane, NewJob, RowFormat, Scope};
+use linnet_domain::{Job, JobId, JobKind, Lane, NewJob, RowFormat, Scope};
 use linnet_import::{
     columns_of,
     source::{FORMAT_BYTES, Rows, SourceError, format_of},
@@ -176,18 +176,18 @@ impl UploadRequest {
             CreatedResponse::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
         })
         .await?;
-        // The response was replayed: the file of the first request is kept, and dropping `body` removes this one.
-        let Some((job, is_announced)) = created else { return Ok(response) };
+        let wait = self.prefer.wait();
+        let Some((job, is_announced)) = created else {
+            // The file of the first request is kept, and dropping `body` removes this one.
+            return replay(state, caller, response, wait).await;
+        };
         let lane = Lane::of(new.is_large);
         if is_announced
             && let Err(error) = publish_notice(&self.state.announcer.redis, lane, job.id).await
         {
             tracing::debug!(%error, "job notice not published; the dispatcher will publish it");
         }
-        match self.prefer.wait() {
-            Some(wait) => Ok(wait_for(&self.state, job, wait).await.unwrap_or(response)),
-            None => Ok(response),
-        }
+        Ok(wait_for(state, job, wait).await.unwrap_or(response))
     }
 
     async fn new_job(&self, body: &Body, options: &ImportOptions) -> Result<NewJob, ApiError> {
@@ -221,8 +221,24 @@ impl UploadRequest {
     }
 }
 
-/// Waits for the job. Returns the response if the job finishes in time.
-async fn wait_for(state: &ApiState, job: Job, wait: Duration) -> Option<HttpResponse> {
+/// Waits for the job of a stored response, as the first request did. If the job is deleted, it has no later state.
+async fn replay(
+    state: &ApiState,
+    caller: &Caller,
+    stored: HttpResponse,
+    wait: Option<Duration>,
+) -> Result<HttpResponse, ApiError> {
+    let location = stored.headers().get("location").and_then(|path| path.to_str().ok());
+    let id = location.and_then(|path| JobId::new(path.rsplit('/').next()?.parse().ok()?));
+    let Some(id) = wait.and(id) else { return Ok(stored) };
+    let Some(job) = state.store.find_job(id, caller.visibility()).await? else { return Ok(stored) };
+    let finished = wait_for(state, job, wait).await;
+    Ok(finished.map_or(stored, idempotency::replayed))
+}
+
+/// Waits for the job, if the client prefers that. Returns the response if the job finishes in time.
+async fn wait_for(state: &ApiState, job: Job, wait: Option<Duration>) -> Option<HttpResponse> {
+    let wait = wait?;
     let deadline = Instant::now() + wait;
     let location = format!("/api/v1/jobs/{}", job.id);
     let mut watched = state.jobs.updates.subscribe(job)?;
