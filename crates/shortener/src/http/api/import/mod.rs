@@ -3,7 +3,7 @@
 mod body;
 mod options;
 
-use std::{fs::File, io::Read as _, path::Path, time::Duration};
+use std::{fmt::Display, fs::File, io::Read as _, path::Path, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -200,10 +200,7 @@ impl UploadRequest {
             };
             read_columns(&path, format, kind).map(|columns| (format, columns))
         });
-        let (format, (columns, unknown_columns)) = columns.await.map_err(|error| {
-            tracing::error!(%error, "columns of an upload not read");
-            Problem::internal()
-        })??;
+        let (format, (columns, unknown_columns)) = columns.await.map_err(unreadable)??;
         Ok(NewJob {
             kind,
             user_id: self.caller.user_id(),
@@ -264,18 +261,18 @@ fn too_many() -> ApiError {
         .into()
 }
 
+/// An upload that is whole, and that this process cannot read.
+fn unreadable(error: impl Display) -> ApiError {
+    tracing::error!(%error, "upload not read");
+    Problem::internal().into()
+}
+
 /// The format of a file that was sent without one.
 fn guess_format(path: &Path, name: &str) -> Result<RowFormat, ApiError> {
     let mut first = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(FORMAT_BYTES as u64).read_to_end(&mut first));
-    match read {
-        Ok(_) => Ok(format_of(name, &first)),
-        Err(error) => {
-            tracing::error!(%error, "beginning of an upload not read");
-            Err(Problem::internal().into())
-        }
-    }
+    read.map(|_| format_of(name, &first)).map_err(unreadable)
 }
 
 /// The columns of a file, and those of them that are unknown and ignored.
@@ -292,10 +289,7 @@ fn read_columns(
         Err(error) if error.is_of_file() => {
             Err(ApiError::invalid(error.field(), error.code(), &error.to_string()))
         }
-        Err(error) => {
-            tracing::error!(%error, "columns of an upload not read");
-            Err(Problem::internal().into())
-        }
+        Err(error) => Err(unreadable(error)),
     }
 }
 
