@@ -1,4 +1,4 @@
-"""Receives Alertmanager's messages for Discord."""
+"""Receives Alertmanager's messages for Discord, and the calls for a dead man's switch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ class Receiver:
 
     def __init__(self) -> None:
         self.messages: list[tuple[float, dict]] = []
+        # Times of the calls with the alert Watchdog.
+        self.calls: list[float] = []
+        self.status = 204
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.messages.append((time.monotonic(), json.loads(body)))
-                self.send_response(204)
+                if receiver.status < 300 and self.path == "/watchdog":
+                    receiver.calls.append(time.monotonic())
+                elif receiver.status < 300:
+                    receiver.messages.append((time.monotonic(), json.loads(body)))
+                self.send_response(receiver.status)
                 self.end_headers()
 
             def log_message(self, *_args) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from receiver import Receiver
 MONITORING = ("prometheus", "alertmanager", "node-exporter", "postgres-exporter", "redis-exporter", "nginx-exporter")
 COLORED = ("shortener", "gateway")
 # Volume -> size in MiB, owner. The database's has room for its write-ahead log.
-DISKS = {"postgres": (1800, 999), "spool": (48, 65532), "uploads": (64, 65532)}
+DISKS = {"postgres": (1800, 999), "spool": (48, 65532), "uploads": (128, 65532)}
 OVERLAY = SCRATCH / "chaos.yaml"
 
 
@@ -28,10 +29,18 @@ def write_overlay(receiver: Receiver) -> None:
     """The load comes from one address and one user. The volumes are small disks."""
     limits = "{LINNET__LIMITS__KEY_PER_MINUTE: '60000000', LINNET__LIMITS__KEY_BURST: '1000000', " \
              "LINNET__LIMITS__USER_PER_MINUTE: '60000000', LINNET__LIMITS__USER_BURST: '1000000'}"
+    alertmanager = SCRATCH / "alertmanager.yml"
     volumes = "".join(f"  {name}: {{driver: local, driver_opts: {{type: none, o: bind, device: {disk(name)}}}}}\n" for name in DISKS)
-    gateways = "".join(f"  gateway-{color}: {{environment: {limits}}}\n" for color in ("blue", "green"))
-    OVERLAY.write_text(f"services:\n  nginx: {{environment: {{LINNET_NGINX_API_RATE: 'off'}}}}\n{gateways}"
-                       f"  alertmanager: {{extra_hosts: ['receiver:host-gateway']}}\nvolumes:\n{volumes}")
+    services = "".join(f"  gateway-{color}: {{environment: {limits}}}\n" for color in ("blue", "green"))
+    # Uploads have a disk of their own here, so the reserve is not for PostgreSQL's write-ahead log.
+    services += "".join(f"  {name}: {{environment: {{LINNET__JOBS__FREE_BYTES: '{16 << 20}'}}}}\n" for name in
+                        ("shortener-blue", "shortener-green", "worker"))
+    OVERLAY.write_text(f"services:\n  nginx: {{environment: {{LINNET_NGINX_API_RATE: 'off'}}}}\n{services}"
+                       f"  alertmanager: {{extra_hosts: ['receiver:host-gateway'], volumes: ['{alertmanager}:/etc/alertmanager/alertmanager.yml:ro']}}\n"
+                       f"volumes:\n{volumes}")
+    # With a dead man's switch, as docs/runbooks/monitoring.md describes it.
+    alertmanager.write_text(re.sub(r"(Watchdog.*\n +receiver:) none", r"\1 switch", (ROOT / "monitoring/alertmanager/alertmanager.yml").read_text())
+                            + f"\n  - name: switch\n    webhook_configs: [{{url: 'http://receiver:{receiver.port}/watchdog'}}]\n")
     webhook = SECRETS / "discord_webhook"
     webhook.unlink(missing_ok=True)
     webhook.write_text(f"http://receiver:{receiver.port}/api/webhooks/1/token")

@@ -215,20 +215,36 @@ class Load:
             link.acknowledged[number] = time.monotonic()
 
     async def _import(self) -> None:
-        if sum(one.done is None for one in self.ledger.imports) >= UNFINISHED_IMPORTS:
-            return
+        if sum(one.done is None for one in self.ledger.imports) < UNFINISHED_IMPORTS:
+            await self._import_rows(IMPORT_ROWS)
+
+    async def _import_rows(self, number: int) -> Import | None:
         start, window = time.monotonic(), self.window
         prefix = f"row-{self.token}-{secrets.token_hex(4)}"
-        bad = sorted(random.sample(range(IMPORT_ROWS), IMPORT_BAD_ROWS))
-        rows = (f"{'no address' if number in bad else f'https://example.com/{prefix}/{number}'},{prefix}-{number}\n" for number in range(IMPORT_ROWS))
+        bad = sorted(random.sample(range(number), IMPORT_BAD_ROWS))
+        rows = (f"{'no address' if row in bad else f'https://example.com/{prefix}/{row}'},{prefix}-{row}\n" for row in range(number))
         body = ("original_url,short_code\n" + "".join(rows)).encode()
         response = await self.pool.request("POST", "/api/v1/urls/bulk", self.auth | {"Content-Type": "text/csv"}, body)
         window.record(IMPORT, response.kind, start, ok=response.status == 202)
-        if response.status == 202:
-            # The header is line 1.
-            accepted = Import(json.loads(response.body)["job"]["id"], prefix, IMPORT_ROWS - IMPORT_BAD_ROWS, [number + 2 for number in bad])
-            self.ledger.imports.append(accepted)
-            self.spawn(streams.follow(self.pool, self.auth, accepted))
+        if response.status != 202:
+            return None
+        # The header is line 1.
+        accepted = Import(json.loads(response.body)["job"]["id"], prefix, number - IMPORT_BAD_ROWS, [row + 2 for row in bad])
+        self.ledger.imports.append(accepted)
+        self.spawn(streams.follow(self.pool, self.auth, accepted))
+        return accepted
+
+    def import_rows(self, number: int) -> Import:
+        """Uploads an import of this many rows, besides the load."""
+        accepted = self.call(self._import_rows(number))
+        if accepted is None:
+            raise RuntimeError("the import was not accepted")
+        return accepted
+
+    def rows_written(self, accepted: Import) -> int:
+        """So far; 0 without a response."""
+        response = self.call(self._api("GET", f"/jobs/{accepted.job}"))
+        return int(json.loads(response.body)["rows_written"]) if response.status == 200 else 0
 
 
 def rates() -> str:

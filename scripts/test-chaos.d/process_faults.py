@@ -1,0 +1,135 @@
+"""Faults of processes: killed, frozen, without memory, restarted all at once, replaced by the other color."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from engine import compose, containers, inspect, run, wait
+from fault import EVERYTHING, WITHOUT_POSTGRESQL, Fault, Stage
+from installation import COLORED, OVERLAY, is_healthy, kill, main_pid, slots, start_color
+from ledger import API, CREATE, EDIT, IMPORT
+from store_faults import blackholed, stopped
+
+BIG_IMPORT_ROWS = 20_000
+
+
+def killed(service: str):
+    """Kills a service, which Docker restarts."""
+    @contextmanager
+    def inject(_stage: Stage) -> Iterator[None]:
+        before = inspect(containers(service)[0])["RestartCount"]
+        kill(service)
+        yield
+        wait(60, f"{service} to restart", lambda: any(inspect(one)["RestartCount"] > before for one in containers(service)))
+    return inject
+
+
+def frozen(service: str):
+    @contextmanager
+    def inject(_stage: Stage) -> Iterator[None]:
+        pid = main_pid(service)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    return inject
+
+
+@contextmanager
+def worker_killed_in_a_job(stage: Stage) -> Iterator[None]:
+    big = stage.load.import_rows(BIG_IMPORT_ROWS)
+    wait(60, "the import to write rows", lambda: stage.load.rows_written(big) > 0)
+    begun = time.monotonic()
+    kill("worker")
+    written = stage.load.rows_written(big)
+    if written >= big.rows:
+        stage.wrong.append("the import ended before the worker was killed")
+    yield
+    wait(200, "the import to end", lambda: big.done)
+    stage.notes.append(f"the job of {BIG_IMPORT_ROWS:,} rows had {written:,} and ended {time.monotonic() - begun:.0f} s after the kill")
+
+
+def squeezed(service: str, mib: int):
+    """Lowers the memory limit of a container below what it uses."""
+    @contextmanager
+    def inject(stage: Stage) -> Iterator[None]:
+        container = containers(service)[0]
+        before = inspect(container)["HostConfig"]["Memory"]
+        restarts = inspect(container)["RestartCount"]
+        done = run("docker", "update", "--memory", f"{mib}m", "--memory-swap", f"{mib}m", container, check=False)
+        if done.returncode:
+            stage.notes.append(f"the kernel refuses the limit at once: {done.stdout.strip()[-80:]}")
+        try:
+            yield
+        finally:
+            run("docker", "update", "--memory", str(before), "--memory-swap", str(before), container)
+        stage.notes.append(f"{inspect(container)['RestartCount'] - restarts} restarts")
+    return inject
+
+
+@contextmanager
+def rebooted(_stage: Stage) -> Iterator[None]:
+    """Kills all containers together, as a power cut does, and starts them in random order, as Docker does after one."""
+    all_of_them = [one for one in containers() if inspect(one)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"]
+    run("docker", "kill", *all_of_them)
+    yield
+    random.shuffle(all_of_them)
+    for one in all_of_them:
+        run("docker", "start", one)
+
+
+def deployed_during(fault, *, ready: bool):
+    """Moves all requests to green and stops blue while a store has failed. `ready`: whether green is ready without it."""
+    @contextmanager
+    def inject(stage: Stage) -> Iterator[None]:
+        # The old release's successor may start before the fault or in it.
+        if not ready:
+            start_color("green")
+        with fault(stage):
+            if ready:
+                start_color("green")
+            for count in ("1", "5", "10"):
+                slots("green", count)
+                time.sleep(5)
+            compose("stop", *(f"{name}-blue" for name in COLORED), files=(str(OVERLAY),))
+            yield
+        for name in COLORED:
+            wait(60, f"{name}-green to be healthy", lambda name=name: is_healthy(f"{name}-green"))
+        start_color("blue")
+        slots("blue", "10")
+        time.sleep(1.5)
+        compose("rm", "-fs", *(f"{name}-green" for name in COLORED), files=(str(OVERLAY),))
+    return inject
+
+
+SHORT = "Docker restarts it sooner than the alert's `for`"
+FAULTS = (
+    Fault("gateway-color-killed", "one of two gateways killed", killed("gateway-green"), both_colors=True, short=True, most=6,
+          allowed=dict.fromkeys((CREATE, EDIT, IMPORT), "502,reset"), recovers_within_s=5, no_alert=SHORT),
+    Fault("shortener-killed", "the only shortener killed", killed("shortener-blue"), short=True, allowed=EVERYTHING,
+          recovers_within_s=5, hold_s=0, lost_clicks_s=0.5, no_alert=SHORT),
+    Fault("shortener-color-killed", "one of two shorteners killed", killed("shortener-green"), both_colors=True, short=True,
+          allowed=dict.fromkeys(API, "502,503,reset"), recovers_within_s=5, hold_s=0, lost_clicks_s=0.5, no_alert=SHORT),
+    Fault("shortener-frozen", "the only shortener stopped (`SIGSTOP`) for 30 s", frozen("shortener-blue"), hold_s=30, allowed=EVERYTHING,
+          recovers_within_s=5, no_alert="ShortenerDown detects a process that hangs within 50 s"),
+    Fault("shortener-color-frozen", "one of two shorteners stopped (`SIGSTOP`) for 30 s", frozen("shortener-green"), hold_s=30,
+          both_colors=True, allowed=EVERYTHING, recovers_within_s=5, no_alert="InstanceDown has `for: 1m`"),
+    Fault("worker-killed", "the worker killed in the middle of a job", worker_killed_in_a_job, short=True, hold_s=0, no_alert=SHORT),
+    Fault("memory-shortener", "memory limit of one of two shorteners lowered to 10 MiB for 60 s", squeezed("shortener-green", 10),
+          both_colors=True, hold_s=60, allowed=dict.fromkeys(API, "502,503,reset"), alert="OomKill", alert_within_s=60,
+          lost_clicks_s=5),
+    Fault("memory-postgres", "memory limit of PostgreSQL lowered to 32 MiB for 60 s", squeezed("postgres", 32), hold_s=60,
+          allowed=WITHOUT_POSTGRESQL, recovers_within_s=30, alert="OomKill", alert_within_s=60),
+    Fault("deploy-without-redis", "deployment of green while Redis is black-holed", deployed_during(blackholed("redis"), ready=True), short=True,
+          hold_s=5, alert="RedisDown"),
+    Fault("deploy-without-postgres", "switch to green, ready beforehand, while PostgreSQL is stopped",
+          deployed_during(stopped("postgres"), ready=False), hold_s=5, allowed=WITHOUT_POSTGRESQL, recovers_within_s=20, alert="PostgresDown"),
+    Fault("reboot", "all containers killed at once and started in random order", rebooted, hold_s=5, allowed=EVERYTHING,
+          recovers_within_s=30, lost_clicks_s=2.5, no_alert="the alerting restarts too"),
+)
