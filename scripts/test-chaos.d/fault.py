@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from invariants import Checked
@@ -48,6 +48,8 @@ class Fault:
     # What a person must do.
     person: str = "no"
     both_colors: bool = False
+    # Entered before the requests begin that count, and left after the checks.
+    prepare: Callable[[Stage], AbstractContextManager[None]] = lambda _stage: nullcontext()
     # Seconds of clicks that docs/ARCHITECTURE.md allows to be lost.
     lost_clicks_s: float = 0.0
     # Redirects to a replaced target that its "Limits of the bound" allow.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import alert_faults
+import clock_faults
 import process_faults
 import store_faults
 import table
@@ -20,7 +21,7 @@ from ledger import IMPORT, ROUTES
 from load import RATES, Load
 from receiver import Receiver
 
-FAULTS: tuple[Fault, ...] = (*process_faults.FAULTS, *store_faults.FAULTS, *alert_faults.FAULTS)
+FAULTS: tuple[Fault, ...] = (*process_faults.FAULTS, *store_faults.FAULTS, *clock_faults.FAULTS, *alert_faults.FAULTS)
 SHORT = os.environ.get("FORM") == "short"
 # FORM=short waits for alerts that must fire within this time.
 SHORT_WAIT_S = 60
@@ -31,9 +32,13 @@ EXPECTED_REDIRECTS_PER_S = RATES["redirect, cached"]
 
 def chosen() -> list[Fault]:
     only = [part for part in os.environ.get("ONLY", "").split(",") if part]
-    if only:
-        return [fault for fault in FAULTS if any(part in fault.name for part in only)]
-    return [fault for fault in FAULTS if fault.short or not SHORT]
+    faults = [fault for fault in FAULTS if any(part in fault.name for part in only) or not only and (fault.short or not SHORT)]
+    if lacking := clock_faults.missing():
+        for fault in clock_faults.FAULTS:
+            if fault in faults:
+                print(f"NOT run: {fault.name}, because {lacking}", flush=True)
+                faults.remove(fault)
+    return faults
 
 
 def becomes_calm(load: Load, within_s: float) -> bool:
@@ -72,7 +77,9 @@ def wait_until_silent(fault: Fault) -> None:
 def inject(fault: Fault, load: Load, checker: Checker, receiver: Receiver) -> Result:
     stage = Stage(load, receiver)
     wait_until_silent(fault)
-    with both_colors(wanted=fault.both_colors):
+    load.pause()
+    with both_colors(wanted=fault.both_colors), fault.prepare(stage):
+        load.resume()
         if not becomes_calm(load, 60):
             raise Failed(f"requests fail before the fault: {dict(load.window.failed)}")
         window, watch = load.new_window(), AlertWatch()
@@ -83,9 +90,8 @@ def inject(fault: Fault, load: Load, checker: Checker, receiver: Receiver) -> Re
         fired = watch.stop()
         load.pause()
         checked = checker.check(int(fault.lost_clicks_s * EXPECTED_REDIRECTS_PER_S), stage.counted_losses)
-        load.new_window()
-        load.refill()
-        load.resume()
+    load.new_window()
+    load.refill()
     return Result(fault, window, ended, calm, fired, checked, stage, waited)
 
 
