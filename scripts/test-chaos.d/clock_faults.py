@@ -31,7 +31,7 @@ def library() -> str:
 
 
 def missing() -> str:
-    """What a run of these faults lacks, in words; empty if nothing."""
+    """The reason for which these faults cannot run, or nothing."""
     if not library():
         return "libfaketime is not installed"
     absent = [name for name in sorted(set(LINNET.values())) if not (PROGRAMS / name).is_file()]

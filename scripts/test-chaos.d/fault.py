@@ -16,13 +16,13 @@ ANY = "any"
 
 @dataclass
 class Stage:
-    """What faults may use and report."""
+    """The means and the report of one injection."""
 
     load: Load
     receiver: Receiver
     # Clicks that a metric counted as lost during this fault.
     counted_losses: int = 0
-    # What a fault found to be wrong by itself, and what it measured.
+    # Violations that the fault itself found, and its measurements.
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -41,11 +41,11 @@ class Fault:
     hold_s: float = 10
     # Time after the end of the fault until the last failure.
     recovers_within_s: float = 10
-    # The alert that must fire, and the longest time that it may take. Empty: why none needs to.
+    # The alert that must fire, and the longest time until then. Without one: the reason why none is needed.
     alert: str = ""
     alert_within_s: float = 90
     no_alert: str = ""
-    # What a person must do.
+    # A person's work besides ending the fault.
     person: str = "no"
     both_colors: bool = False
     # Entered before the requests begin that count, and left after the checks.

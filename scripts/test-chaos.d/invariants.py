@@ -39,7 +39,7 @@ class Checker:
 
     def __init__(self, load: Load) -> None:
         self.load, self.ledger = load, load.ledger
-        self.created = self.imports = self.violations = 0
+        self.created = self.edits = self.imports = self.violations = 0
         self.clicks = self.unknown = self.served = self.stale = self.reads = self.live = self.gaps = 0
 
     def check(self, clicks_may_be_lost: int, counted_losses: int = 0) -> Checked:
@@ -86,7 +86,8 @@ class Checker:
             stored = sql(f"SELECT original_url FROM urls WHERE id = {link.id}")
             if stored != location:
                 found.violations.append(f"{link.code} leads to {location}, but {stored} is stored")
-        found.edited = sum(len(link.acknowledged) for link in self.ledger.edited)
+        edits = sum(len(link.acknowledged) for link in self.ledger.edited)
+        found.edited, self.edits = edits - self.edits, edits
 
     def _imports(self, found: Checked) -> None:
         new = self.ledger.imports[self.imports:]

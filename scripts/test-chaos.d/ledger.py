@@ -1,4 +1,4 @@
-"""What Linnet has acknowledged, and how many requests failed how."""
+"""Acknowledged writes, and failed requests by kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 # Kinds of requests, in the order of the table.
-CACHED, UNCACHED, EDITED = "redirect, cached", "redirect, uncached", "redirect, edited"
+CACHED, UNCACHED, EDITED = "cached redirect", "uncached redirect", "edited redirect"
 LIST, CREATE, EDIT, IMPORT = "list", "create", "edit", "import"
 ROUTES = (CACHED, UNCACHED, EDITED, LIST, CREATE, EDIT, IMPORT)
 REDIRECTS = (CACHED, UNCACHED, EDITED)

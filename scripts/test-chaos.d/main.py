@@ -17,7 +17,7 @@ from engine import PORT, admin_key, compose, containers, inspect, run, service_o
 from fault import Fault, Result, Stage
 from installation import AlertWatch, alerts, both_colors, start, unmount_disks
 from invariants import Checker
-from ledger import IMPORT, ROUTES
+from ledger import CACHED, IMPORT, ROUTES
 from load import RATES, Load
 from receiver import Receiver
 
@@ -27,7 +27,7 @@ SHORT = os.environ.get("FORM") == "short"
 SHORT_WAIT_S = 60
 # Without a failure for this long, the installation is calm.
 CALM_S = 5
-EXPECTED_REDIRECTS_PER_S = RATES["redirect, cached"]
+EXPECTED_REDIRECTS_PER_S = RATES[CACHED]
 
 
 def chosen() -> list[Fault]:

@@ -15,7 +15,7 @@ from ledger import ROUTES, Window
 PAGE = ROOT / "docs/CHAOS.md"
 FOLDER = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "chaos"
 BEGIN, END = "<!-- chaos:results -->", "<!-- chaos:end -->"
-HEAD = ("| fault | bar | what clients saw | for how long | alert | a person | checked afterwards | date |", "|---|---|---|---|---|---|---|---|")
+HEAD = ("| fault | bar | clients saw | for how long | alert | a person | checked afterwards | date |", "|---|---|---|---|---|---|---|---|")
 
 
 def failed(window: Window) -> str:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 over asyncio, as far as the load needs it. Every request has one outcome: a status, or how it failed."""
+"""The part of HTTP/1.1 that the load needs, over asyncio. Every request has one outcome: a status, or how it failed."""
 
 from __future__ import annotations
 
