@@ -69,8 +69,11 @@ class Fault:
         return text
 
 
-# The API and links that no cache has need PostgreSQL.
-WITHOUT_POSTGRESQL = dict.fromkeys((UNCACHED, EDITED, *API), "503")
+# The API and links that no cache has need PostgreSQL. All load is one user's: of its requests that wait for the database,
+# those beyond its share get 429 (`too_many_concurrent`).
+WITHOUT_POSTGRESQL = dict.fromkeys((UNCACHED, EDITED), "503") | dict.fromkeys(API, "503,429")
+# The same while PostgreSQL does not respond: a request can wait for longer than its deadline.
+HANGING_POSTGRESQL = dict.fromkeys((UNCACHED, EDITED), "503,504") | dict.fromkeys(API, "503,504,429")
 EVERYTHING = dict.fromkeys(ROUTES, ANY)
 
 

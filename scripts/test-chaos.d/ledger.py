@@ -6,6 +6,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from wire import Response
+
 # Kinds of requests, in the order of the table.
 CACHED, UNCACHED, EDITED = "cached redirect", "uncached redirect", "edited redirect"
 LIST, CREATE, EDIT, IMPORT = "list", "create", "edit", "import"
@@ -31,14 +33,17 @@ class Window:
     # Ends of failed requests, for bars that hold only after some time.
     last_failure: dict[tuple[str, str], float] = field(default_factory=dict)
     slowest_s: dict[str, float] = field(default_factory=dict)
+    # The body of the first failed request of each kind.
+    samples: dict[str, str] = field(default_factory=dict)
 
-    def record(self, route: str, kind: str, start: float, *, ok: bool) -> None:
-        end = time.monotonic()
+    def record(self, route: str, response: Response, start: float, *, ok: bool) -> None:
+        end, kind = time.monotonic(), response.kind
         self.slowest_s[route] = max(self.slowest_s.get(route, 0.0), end - start)
         if ok:
             self.succeeded[route] += 1
             return
         self.failed[route, kind] += 1
+        self.samples.setdefault(f"{route}: {kind}", response.body.decode(errors="replace")[-400:])
         self.last_failure[route, kind] = end
         span = self.span.setdefault(route, [start, end])
         span[0], span[1] = min(span[0], start), max(span[1], end)

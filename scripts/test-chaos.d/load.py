@@ -156,7 +156,7 @@ class Load:
     async def _visit(self, route: str, code: str) -> tuple[Response, str, float]:
         start, window = time.monotonic(), self.window
         response = await self.pool.request("GET", f"/{code}", {})
-        window.record(route, response.kind, start, ok=response.status == 302)
+        window.record(route, response, start, ok=response.status == 302)
         if response.status == 404:
             self.ledger.violation(f"{code} exists, and returned 404")
         return response, response.headers.get("location", ""), start
@@ -188,13 +188,13 @@ class Load:
     async def _list(self) -> None:
         start, window = time.monotonic(), self.window
         response = await self._api("GET", "/urls?limit=1")
-        window.record(LIST, response.kind, start, ok=response.status == 200)
+        window.record(LIST, response, start, ok=response.status == 200)
 
     async def _create(self) -> None:
         start, window = time.monotonic(), self.window
         target = f"https://example.com/created/{self.token}/{secrets.token_hex(8)}"
         response = await self._api("POST", "/urls", {"original_url": target})
-        window.record(CREATE, response.kind, start, ok=response.status == 201)
+        window.record(CREATE, response, start, ok=response.status == 201)
         if response.status == 201:
             self.ledger.created.append((json.loads(response.body)["short_code"], target))
 
@@ -210,7 +210,7 @@ class Load:
         number = len(link.sent)
         link.sent.append(start)
         response = await self._api("PATCH", f"/urls/{link.id}", {"original_url": f"{link.base}{number}"})
-        window.record(EDIT, response.kind, start, ok=response.status == 200)
+        window.record(EDIT, response, start, ok=response.status == 200)
         if response.status == 200:
             link.acknowledged[number] = time.monotonic()
 
@@ -225,7 +225,7 @@ class Load:
         rows = (f"{'no address' if row in bad else f'https://example.com/{prefix}/{row}'},{prefix}-{row}\n" for row in range(number))
         body = ("original_url,short_code\n" + "".join(rows)).encode()
         response = await self.pool.request("POST", "/api/v1/urls/bulk", self.auth | {"Content-Type": "text/csv"}, body)
-        window.record(IMPORT, response.kind, start, ok=response.status == 202)
+        window.record(IMPORT, response, start, ok=response.status == 202)
         if response.status != 202:
             return None
         # The header is line 1.

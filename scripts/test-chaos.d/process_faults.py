@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from engine import compose, containers, inspect, run, wait
+from engine import compose, containers, inspect, require, run, wait
 from fault import EVERYTHING, WITHOUT_POSTGRESQL, Fault, Stage
 from installation import COLORED, OVERLAY, is_healthy, kill, main_pid, slots, start_color
 from ledger import API, CREATE, EDIT, IMPORT
@@ -55,22 +57,32 @@ def worker_killed_in_a_job(stage: Stage) -> Iterator[None]:
     stage.notes.append(f"the job of {BIG_IMPORT_ROWS:,} rows had {written:,} and ended {time.monotonic() - begun:.0f} s after the kill")
 
 
-def squeezed(service: str, mib: int):
-    """Lowers the memory limit of a container below what it uses."""
+def squeezed(service: str):
+    """Lowers the memory limit of a container to its present use: the kernel kills what needs a page more."""
     @contextmanager
     def inject(stage: Stage) -> Iterator[None]:
         container = containers(service)[0]
-        before = inspect(container)["HostConfig"]["Memory"]
-        restarts = inspect(container)["RestartCount"]
-        done = run("docker", "update", "--memory", f"{mib}m", "--memory-swap", f"{mib}m", container, check=False)
-        if done.returncode:
-            stage.notes.append(f"the kernel refuses the limit at once: {done.stdout.strip()[-80:]}")
+        details = inspect(container)
+        before, restarts = details["HostConfig"]["Memory"], details["RestartCount"]
+        mib = resident_kib(details["State"]["Pid"]) // 1024 + 1
         try:
+            # A control group of version 1 refuses a limit below the memory that it cannot reclaim.
+            while not set_memory(container, mib << 20):
+                mib += 1
             yield
         finally:
-            run("docker", "update", "--memory", str(before), "--memory-swap", str(before), container)
-        stage.notes.append(f"{inspect(container)['RestartCount'] - restarts} restarts")
+            require(set_memory(container, before), f"the limit of {service} cannot be restored")
+        stage.notes.append(f"limit {mib} MiB, {inspect(container)['RestartCount'] - restarts} restarts of the container")
     return inject
+
+
+def set_memory(container: str, limit_bytes: int) -> bool:
+    return run("docker", "update", "--memory", str(limit_bytes), "--memory-swap", str(limit_bytes), container, check=False).returncode == 0
+
+
+def resident_kib(pid: int) -> int:
+    """Of the main process alone, so that the search for the lowest limit begins below it."""
+    return int(re.search(r"^RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[1])
 
 
 @contextmanager
@@ -121,11 +133,11 @@ FAULTS = (
     Fault("shortener-color-frozen", "one of two shorteners stopped (`SIGSTOP`) for 30 s", frozen("shortener-green"), hold_s=30,
           both_colors=True, allowed=EVERYTHING, recovers_within_s=5, no_alert="InstanceDown has `for: 1m`"),
     Fault("worker-killed", "the worker killed in the middle of a job", worker_killed_in_a_job, short=True, hold_s=0, no_alert=SHORT),
-    Fault("memory-shortener", "memory limit of one of two shorteners lowered to 10 MiB for 60 s", squeezed("shortener-green", 10),
-          both_colors=True, hold_s=60, allowed=dict.fromkeys(API, "502,503,reset"), alert="OomKill", alert_within_s=60,
-          lost_clicks_s=5),
-    Fault("memory-postgres", "memory limit of PostgreSQL lowered to 32 MiB for 60 s", squeezed("postgres", 32), hold_s=60,
-          allowed=WITHOUT_POSTGRESQL, recovers_within_s=30, alert="OomKill", alert_within_s=60),
+    Fault("memory-shortener", "memory limit of one of two shorteners lowered to its present use", squeezed("shortener-green"),
+          both_colors=True, hold_s=60, allowed=dict.fromkeys(API, "502,503,reset"), recovers_within_s=30, lost_clicks_s=5,
+          no_alert="OomKill, if the kernel kills"),
+    Fault("memory-postgres", "memory limit of PostgreSQL lowered to its present use", squeezed("postgres"), hold_s=60,
+          allowed=WITHOUT_POSTGRESQL, recovers_within_s=30, no_alert="OomKill, if the kernel kills"),
     Fault("deploy-without-redis", "deployment of green while Redis is black-holed", deployed_during(blackholed("redis"), ready=True), short=True,
           hold_s=5, alert="RedisDown"),
     Fault("deploy-without-postgres", "switch to green, ready beforehand, while PostgreSQL is stopped",

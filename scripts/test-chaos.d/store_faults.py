@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from engine import PROJECT, SECRETS, containers, inspect, open_transaction, redis_cli, require, run, sql, wait
-from fault import WITHOUT_POSTGRESQL, Fault, Stage
+from fault import HANGING_POSTGRESQL, WITHOUT_POSTGRESQL, Fault, Stage
 from installation import disk, in_network_of, kill, main_pid, metric, popen
-from ledger import API, EDITED, IMPORT, UNCACHED
+from ledger import IMPORT
 
 PROXY_PORT = 15_432
 SHORTENER_PORT = 9082
@@ -149,17 +149,17 @@ FAULTS = (
     Fault("postgres-stopped", "PostgreSQL stopped", stopped("postgres"), hold_s=75, allowed=WITHOUT_POSTGRESQL, recovers_within_s=20,
           alert="PostgresDown"),
     Fault("postgres-blackholed", "PostgreSQL black-holed (packets dropped)", blackholed("postgres"), hold_s=75, recovers_within_s=20,
-          allowed=dict.fromkeys((UNCACHED, EDITED, *API), "503,504"), alert="PostgresUnreachable"),
+          allowed=HANGING_POSTGRESQL, alert="PostgresUnreachable"),
     Fault("postgres-slow", "PostgreSQL 200 ms farther (proxy)", proxied(0.1, 0), hold_s=60, allowed=WITHOUT_POSTGRESQL,
           no_alert="a slow database is a matter of the error budget"),
     Fault("postgres-resetting", "PostgreSQL's connections reset after 0.05 to 1 s (proxy)", proxied(0, 0.5), hold_s=60,
           allowed=WITHOUT_POSTGRESQL, no_alert="the error budget burns"),
     Fault("pool-exhausted", "`ACCESS EXCLUSIVE` lock on `urls`: no connection left in any pool", urls_locked, hold_s=60,
-          allowed=dict.fromkeys((UNCACHED, EDITED, *API), "503,504"), alert="PostgresExclusiveLock", person="ends the session that holds the lock"),
+          allowed=HANGING_POSTGRESQL, alert="PostgresExclusiveLock", person="ends the session that holds the lock"),
     Fault("connections-exhausted", "PostgreSQL's connections taken by another client", connections_exhausted, hold_s=60,
           allowed=WITHOUT_POSTGRESQL, alert="PostgresConnectionsExhausted", person="ends the other sessions"),
     Fault("disk-full-postgres", "PostgreSQL's disk full", disk_full("postgres"), hold_s=60, recovers_within_s=60,
-          allowed=dict.fromkeys((UNCACHED, EDITED, *API), "503"), alert="DiskAlmostFull", alert_within_s=150, person="frees space"),
+          allowed=WITHOUT_POSTGRESQL, alert="DiskAlmostFull", alert_within_s=150, person="frees space"),
     Fault("disk-full-spool", "the spool's disk full, and Redis black-holed", spool_full, hold_s=60, alert="ClicksDropped", person="frees space"),
     Fault("disk-full-uploads", "the disk of uploads full", disk_full("uploads"), hold_s=60, allowed={IMPORT: "503,507"}, alert="DiskAlmostFull",
           alert_within_s=150, person="frees space"),
