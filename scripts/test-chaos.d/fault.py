@@ -11,7 +11,7 @@ from ledger import API, EDITED, REDIRECTS, ROUTES, UNCACHED, Window
 from load import Load
 from receiver import Receiver
 
-ANY = "any"
+ANY = "any failure"
 
 
 @dataclass
@@ -58,14 +58,14 @@ class Fault:
     short: bool = False
 
     def bar(self) -> str:
-        parts = [f"{routes_in_words(route)}: {kinds.replace(',', ', ')}" for route, kinds in grouped(self.allowed)]
-        text = "failed: " + "; ".join(parts) if parts else "none fails"
+        parts = [f"{routes_in_words(routes)} ({kinds.replace(',', ', ')})" for routes, kinds in grouped(self.allowed)]
+        text = "may fail: " + "; ".join(parts) if parts else "no request fails"
         if self.most is not None:
-            text += f", {self.most} at most"
+            text += f"; {self.most} at most"
         if parts:
-            text += f"; {self.recovers_within_s:g} s after the end none"
+            text += f"; at the latest {self.recovers_within_s:g} s after the end"
         if self.lost_clicks_s:
-            text += f"; clicks of {self.lost_clicks_s:g} s"
+            text += f"; the clicks of {self.lost_clicks_s:g} s may be lost"
         return text
 
 

@@ -53,7 +53,8 @@ def alert(result: Result) -> str:
 
 def checked(result: Result) -> str:
     found = result.checked
-    parts = [f"{found.created:,} creates, {found.edited:,} edits, {found.imported_rows:,} imported rows, {found.row_events} job events: all there",
+    parts = [f"{found.created:,} creates, {found.edited:,} edits, {found.imported_rows:,} imported rows, {found.row_events} job events: "
+             + (f"{len(found.violations)} violations" if found.violations else "all right"),
              f"{found.clicks:,} clicks" + (f", {found.clicks_lost:,} lost" if found.clicks_lost else ", none lost")]
     if found.clicks_extra:
         parts[-1] += f", {found.clicks_extra} more than redirects"
