@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from invariants import Checked
-from ledger import API, EDITED, REDIRECTS, ROUTES, UNCACHED, Window
-from load import Load
-from receiver import Receiver
+from ledger import API, EDITED, REDIRECTS, ROUTES, UNCACHED, Checked, Window
+
+if TYPE_CHECKING:
+    from load import Load
+    from receiver import Receiver
 
 ANY = "any failure"
 

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 
 from engine import redis_cli, sql
-from ledger import Import
+from ledger import Checked, Import
 from load import HOT_LINKS, Load
 
 # A worker takes over a killed one's job when its lease has expired, after 15 s, and failed attempts back off.
 JOBS_END_WITHIN_S = 240
 CLICKS_ARRIVE_WITHIN_S = 90
-
-
-@dataclass
-class Checked:
-    """Counts of one check, and everything that was wrong."""
-
-    created: int = 0
-    edited: int = 0
-    imported_rows: int = 0
-    row_events: int = 0
-    clicks: int = 0
-    clicks_lost: int = 0
-    clicks_extra: int = 0
-    checked_reads: int = 0
-    stale: int = 0
-    stalest_s: float = 0.0
-    live_clicks: int = 0
-    live_gaps: int = 0
-    violations: list[str] = field(default_factory=list)
 
 
 class Checker:

@@ -136,3 +136,22 @@ class Ledger:
             replaced = min(at for newer, at in link.acknowledged.items() if newer > number)
             self.stale += 1
             self.stalest_s = max(self.stalest_s, start - replaced)
+
+
+@dataclass
+class Checked:
+    """Counts of one check, and everything that was wrong."""
+
+    created: int = 0
+    edited: int = 0
+    imported_rows: int = 0
+    row_events: int = 0
+    clicks: int = 0
+    clicks_lost: int = 0
+    clicks_extra: int = 0
+    checked_reads: int = 0
+    stale: int = 0
+    stalest_s: float = 0.0
+    live_clicks: int = 0
+    live_gaps: int = 0
+    violations: list[str] = field(default_factory=list)
