@@ -106,6 +106,8 @@ class Result:
     checked: Checked
     stage: Stage
     waited_for_alert: bool
+    # Process -> seconds after the beginning at which its invalidation bus was stale.
+    stale_bus: dict[str, list[float]] = field(default_factory=dict)
 
     def broken(self) -> list[str]:
         """Everything that is outside the bar."""

@@ -21,7 +21,7 @@ from receiver import Receiver
 MONITORING = ("prometheus", "alertmanager", "node-exporter", "postgres-exporter", "redis-exporter", "nginx-exporter")
 COLORED = ("shortener", "gateway")
 # Volume -> size in MiB, owner. The database's has room for its write-ahead log.
-DISKS = {"postgres": (1800, 999), "spool": (48, 65532), "uploads": (128, 65532)}
+DISKS = {"postgres": (1200, 999), "spool": (48, 65532), "uploads": (128, 65532)}
 OVERLAY = SCRATCH / "chaos.yaml"
 
 
@@ -163,11 +163,12 @@ def alerts(*states: str) -> set[str]:
 
 
 class AlertWatch:
-    """Notes when each alert begins to fire that did not fire before."""
+    """Notes when each alert begins to fire that did not fire before, and when the invalidation bus of a shortener is stale."""
 
     def __init__(self) -> None:
         self.before = alerts("firing")
         self.fired: dict[str, float] = {}
+        self.stale_bus: dict[str, list[float]] = {}
         self.begun = time.monotonic()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -177,11 +178,23 @@ class AlertWatch:
         while not self.ended.wait(1):
             for name in alerts("firing") - self.before:
                 self.fired.setdefault(name, time.monotonic() - self.begun)
+            for service in ("shortener-blue", "shortener-green"):
+                if is_bus_stale(service):
+                    self.stale_bus.setdefault(service, []).append(round(time.monotonic() - self.begun, 1))
 
     def stop(self) -> dict[str, float]:
         self.ended.set()
         self.thread.join(20)
         return dict(sorted(self.fired.items(), key=lambda item: item[1]))
+
+
+def is_bus_stale(service: str) -> bool:
+    """Without a stale bus, or without a response: no."""
+    try:
+        address = address_of(containers(service)[0], "scrape")
+    except (IndexError, StopIteration):
+        return False
+    return "linnet_invalidation_bus_live 0" in http("/metrics", site=f"http://{address}:9082", timeout=2)[1].splitlines()
 
 
 def popen(*command: str) -> subprocess.Popen[str]:

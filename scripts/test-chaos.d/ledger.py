@@ -33,6 +33,8 @@ class Window:
     # Ends of failed requests, for bars that hold only after some time.
     last_failure: dict[tuple[str, str], float] = field(default_factory=dict)
     slowest_s: dict[str, float] = field(default_factory=dict)
+    # (route, kind, second after the beginning at which the request was sent) -> number
+    timeline: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     # The body of the first failed request of each kind.
     samples: dict[str, str] = field(default_factory=dict)
 
@@ -43,6 +45,7 @@ class Window:
             self.succeeded[route] += 1
             return
         self.failed[route, kind] += 1
+        self.timeline[route, kind, int(start - self.begun)] += 1
         self.samples.setdefault(f"{route}: {kind}", response.body.decode(errors="replace")[-400:])
         self.last_failure[route, kind] = end
         span = self.span.setdefault(route, [start, end])

@@ -92,7 +92,7 @@ def inject(fault: Fault, load: Load, checker: Checker, receiver: Receiver) -> Re
         checked = checker.check(int(fault.lost_clicks_s * EXPECTED_REDIRECTS_PER_S), stage.counted_losses)
     load.new_window()
     load.refill()
-    return Result(fault, window, ended, calm, fired, checked, stage, waited)
+    return Result(fault, window, ended, calm, fired, checked, stage, waited, watch.stale_bus)
 
 
 def check_of(fault: Fault, load: Load, checker: Checker, receiver: Receiver, broken: list[str]) -> Callable[[Figure], None]:

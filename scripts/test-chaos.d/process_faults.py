@@ -138,10 +138,10 @@ FAULTS = (
           no_alert="OomKill, if the kernel kills"),
     Fault("memory-postgres", "memory limit of PostgreSQL lowered to its present use", squeezed("postgres"), hold_s=60,
           allowed=WITHOUT_POSTGRESQL, recovers_within_s=30, no_alert="OomKill, if the kernel kills"),
-    Fault("deploy-without-redis", "deployment of green while Redis is black-holed", deployed_during(blackholed("redis"), ready=True), short=True,
-          hold_s=5, alert="RedisDown"),
     Fault("deploy-without-postgres", "switch to green, ready beforehand, while PostgreSQL is stopped",
           deployed_during(stopped("postgres"), ready=False), hold_s=5, allowed=WITHOUT_POSTGRESQL, recovers_within_s=20, alert="PostgresDown"),
+    Fault("deploy-without-redis", "deployment of green while Redis is black-holed", deployed_during(blackholed("redis"), ready=True), short=True,
+          hold_s=5, alert="RedisDown"),
     Fault("reboot", "all containers killed at once and started in random order", rebooted, hold_s=5, allowed=EVERYTHING,
           recovers_within_s=30, lost_clicks_s=2.5, no_alert="the alerting restarts too"),
 )

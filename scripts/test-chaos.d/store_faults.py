@@ -12,7 +12,7 @@ from pathlib import Path
 from engine import PROJECT, SECRETS, containers, inspect, open_transaction, redis_cli, require, run, sql, wait
 from fault import HANGING_POSTGRESQL, WITHOUT_POSTGRESQL, Fault, Stage
 from installation import disk, in_network_of, kill, main_pid, metric, popen
-from ledger import IMPORT
+from ledger import API, IMPORT
 
 PROXY_PORT = 15_432
 SHORTENER_PORT = 9082
@@ -155,7 +155,8 @@ FAULTS = (
     Fault("postgres-resetting", "PostgreSQL's connections reset after 0.05 to 1 s (proxy)", proxied(0, 0.5), hold_s=60,
           allowed=WITHOUT_POSTGRESQL, no_alert="the error budget burns"),
     Fault("pool-exhausted", "`ACCESS EXCLUSIVE` lock on `urls`: no connection left in any pool", urls_locked, hold_s=60,
-          allowed=HANGING_POSTGRESQL, alert="PostgresExclusiveLock", person="ends the session that holds the lock"),
+          # 409 (`locked`) after the longest wait for a lock.
+          allowed=HANGING_POSTGRESQL | dict.fromkeys(API, "503,504,409,429"), alert="PostgresExclusiveLock", person="ends the session that holds the lock"),
     Fault("connections-exhausted", "PostgreSQL's connections taken by another client", connections_exhausted, hold_s=60,
           allowed=WITHOUT_POSTGRESQL, alert="PostgresConnectionsExhausted", person="ends the other sessions"),
     Fault("disk-full-postgres", "PostgreSQL's disk full", disk_full("postgres"), hold_s=60, recovers_within_s=60,

@@ -84,7 +84,9 @@ def write_json(result: Result) -> None:
         "failed_for_s": {route: round(end - start, 2) for route, (start, end) in window.span.items()},
         "last_failure_after_end_s": {route: round(end - result.ended, 2) for route, (_, end) in window.span.items()},
         "slowest_s": {route: round(slowest, 3) for route, slowest in window.slowest_s.items()},
-        "alerts_after_s": {name: round(took) for name, took in result.fired.items()},
+        "failed_by_second": {f"{route}: {kind}": {at: count for (one, other, at), count in sorted(window.timeline.items()) if (one, other) == (route, kind)}
+                             for route, kind in sorted(window.failed)},
+        "stale_bus_s": result.stale_bus, "alerts_after_s": {name: round(took) for name, took in result.fired.items()},
         "checked": dataclasses.asdict(result.checked), "notes": result.stage.notes, "samples": window.samples,
     }
     (FOLDER / f"{result.fault.name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

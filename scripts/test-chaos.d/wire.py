@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -33,6 +34,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
         self.used = False
+        self.idle_since = 0.0
 
     async def head(self) -> tuple[int, dict[str, str]]:
         try:
@@ -70,6 +72,15 @@ class Pool:
         self.port = port
         self.idle: list[Connection] = []
 
+    def _kept(self) -> Connection | None:
+        """The connection that was used last. nginx closes one after 65 s, so an older one may break under a POST."""
+        while self.idle:
+            connection = self.idle.pop()
+            if time.monotonic() - connection.idle_since < 30:
+                return connection
+            connection.writer.close()
+        return None
+
     async def open(self) -> Connection:
         return Connection(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20))
 
@@ -79,7 +90,7 @@ class Pool:
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
-                    connection = self.idle.pop() if self.idle else await self.open()
+                    connection = self._kept() or await self.open()
                     try:
                         return await self._exchange(connection, method, path, headers, body)
                     except Broken:
@@ -100,7 +111,7 @@ class Pool:
         if received.get("connection") == "close" or len(self.idle) >= IDLE:
             connection.writer.close()
         else:
-            connection.used = True
+            connection.used, connection.idle_since = True, time.monotonic()
             self.idle.append(connection)
         return Response(status, "", received, content)
 
