@@ -19,7 +19,7 @@ class Checker:
 
     def __init__(self, load: Load) -> None:
         self.load, self.ledger = load, load.ledger
-        self.created = self.edits = self.imports = self.violations = 0
+        self.dead_jobs = self.created = self.edits = self.imports = self.violations = 0
         self.clicks = self.unknown = self.served = self.stale = self.reads = self.live = self.gaps = 0
 
     def check(self, clicks_may_be_lost: int, counted_losses: int = 0) -> Checked:
@@ -79,6 +79,8 @@ class Checker:
             found.imported_rows += one.rows
             found.row_events += len(one.received_lines)
         self.imports = len(self.ledger.imports)
+        dead = int(sql("SELECT count(*) FROM jobs WHERE dead_at IS NOT NULL"))
+        found.dead_jobs, self.dead_jobs = dead - self.dead_jobs, dead
 
     @staticmethod
     def _import(one: Import) -> list[str]:

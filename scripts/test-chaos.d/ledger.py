@@ -149,6 +149,8 @@ class Checked:
     edited: int = 0
     imported_rows: int = 0
     row_events: int = 0
+    # Of any client, acknowledged or not.
+    dead_jobs: int = 0
     clicks: int = 0
     clicks_lost: int = 0
     clicks_extra: int = 0

@@ -58,6 +58,8 @@ def checked(result: Result) -> str:
              f"{found.clicks:,} clicks" + (f", {found.clicks_lost:,} lost" if found.clicks_lost else ", none lost")]
     if found.clicks_extra:
         parts[-1] += f", {found.clicks_extra} more than redirects"
+    if found.dead_jobs:
+        parts.append(f"{found.dead_jobs} new dead jobs")
     if found.stale:
         parts.append(f"{found.stale} of {found.checked_reads:,} redirects to a replaced target, up to {found.stalest_s:.1f} s after the edit")
     if found.live_gaps:
