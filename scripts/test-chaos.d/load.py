@@ -25,6 +25,8 @@ RATES = {CACHED: 60.0, UNCACHED: 8.0, EDITED: 16.0, LIST: 4.0, CREATE: 4.0, EDIT
 HOT_LINKS, EDITED_LINKS, WATCHED_LINKS = 20, 8, 2
 IMPORT_ROWS, IMPORT_BAD_ROWS = 100, 3
 IMPORT_ATTEMPTS = 6
+# An upload may wait for longer than other requests: for its client, the disk and the database.
+UPLOAD_TIMEOUT_S = 60
 # Imports wait while this many are unfinished.
 UNFINISHED_IMPORTS = 6
 POOL_ROWS = 10_000
@@ -228,7 +230,7 @@ class Load:
         headers = self.auth | {"Content-Type": "text/csv", "Idempotency-Key": prefix}
         for _ in range(IMPORT_ATTEMPTS):
             start, window = time.monotonic(), self.window
-            response = await self.pool.request("POST", "/api/v1/urls/bulk", headers, body)
+            response = await self.pool.request("POST", "/api/v1/urls/bulk", headers, body, UPLOAD_TIMEOUT_S)
             window.record(IMPORT, response, start, ok=response.status == 202)
             if response.status == 202:
                 break
