@@ -100,7 +100,7 @@ const TRANSIENT_CODES: [&str; 3] = ["25006", "25P03", "25P04"];
 const LOCKED_CODES: [&str; 2] = ["55P03", "40P01"];
 
 /// sqlx's error when the server closes a new connection before it responds to the request for TLS, as a server that is
-/// killed does. The buffer for the response is still zero.
+/// killed does. The buffer for the response is still zero. sqlx appends its source line.
 const CLOSED_BEFORE_TLS: &str = "unexpected response from SSLRequest: 0x00";
 
 impl StoreError {
@@ -151,7 +151,9 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
-            sqlx::Error::Protocol(reason) if reason == CLOSED_BEFORE_TLS => Self::Unavailable(error),
+            sqlx::Error::Protocol(reason) if reason.starts_with(CLOSED_BEFORE_TLS) => {
+                Self::Unavailable(error)
+            }
             sqlx::Error::Database(database) => {
                 if let Some(constraint) = violated_constraint(database.as_ref()) {
                     Self::Conflict(constraint)
@@ -210,7 +212,8 @@ mod tests {
             connection.read_exact(&mut [0; 8]).await.unwrap();
         });
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
-        let error = PgConnection::connect_with(&options.ssl_mode(PgSslMode::Prefer)).await.unwrap_err();
+        let error =
+            PgConnection::connect_with(&options.ssl_mode(PgSslMode::Prefer)).await.unwrap_err();
         server.await.unwrap();
         assert!(matches!(&error, sqlx::Error::Protocol(_)), "sqlx reports this now as {error:?}");
         assert!(matches!(StoreError::from(error), StoreError::Unavailable(_)));
