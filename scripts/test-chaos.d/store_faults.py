@@ -148,7 +148,8 @@ FAULTS = (
           recovers_within_s=20, no_alert="Docker restarts it sooner than the alert's `for`"),
     Fault("postgres-stopped", "PostgreSQL stopped", stopped("postgres"), hold_s=75, allowed=WITHOUT_POSTGRESQL, recovers_within_s=20,
           alert="PostgresDown"),
-    Fault("postgres-blackholed", "PostgreSQL black-holed (packets dropped)", blackholed("postgres"), hold_s=75, recovers_within_s=20,
+    # Connections of the pools hang until TCP repeats a lost packet: after 75 s, up to 27 s later.
+    Fault("postgres-blackholed", "PostgreSQL black-holed (packets dropped)", blackholed("postgres"), hold_s=75, recovers_within_s=45,
           allowed=HANGING_POSTGRESQL, alert="PostgresUnreachable"),
     Fault("postgres-slow", "PostgreSQL 200 ms farther (proxy)", proxied(0.1, 0), hold_s=60, allowed=WITHOUT_POSTGRESQL,
           no_alert="a slow database is a matter of the error budget"),
