@@ -1,8 +1,9 @@
-"""The clocks of all processes jump by an hour, as after a wrong correction of the host's clock, and back.
+"""The clocks of Linnet and PostgreSQL jump by an hour, as after a wrong correction of the host's clock, and back.
 
 The released programs are static, so nothing can be loaded before their libc, and a time namespace moves only the
 monotonic clock. So these faults run the programs that tests use, with libfaketime, in place of the released ones, in the
-same containers. PostgreSQL and Redis are the released ones, with libfaketime. nginx and the monitoring keep their clock.
+same containers. PostgreSQL is the released one, with libfaketime. The others keep their clock; Redis does not start with
+libfaketime, because of its allocator.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from installation import OVERLAY, is_healthy
 
 PROGRAMS = Path(os.environ.get("LINNET_CLOCK_PROGRAMS") or Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug")
 LINNET = {"shortener-blue": "linnet-shortener", "gateway-blue": "linnet-gateway", "worker": "linnet-shortener"}
-STORES = ("postgres", "redis")
+STORES = ("postgres",)
 JUMP_S = 3600
 # After the jump back; the jump forward lasts until its alert.
 AFTER_S = 20
@@ -101,8 +102,8 @@ def jumps(offset_s: int):
 
 
 FAULTS = (
-    Fault("clock-forward", "all clocks jump an hour forward, then back", jumps(JUMP_S), prepare=with_clock, hold_s=30, alert="ClockStepped",
+    Fault("clock-forward", "the clocks of Linnet and PostgreSQL jump an hour forward, then back", jumps(JUMP_S), prepare=with_clock, hold_s=30, alert="ClockStepped",
           person="corrects the clock"),
-    Fault("clock-back", "all clocks jump an hour back, then forward", jumps(-JUMP_S), prepare=with_clock, hold_s=30, alert="ClockStepped",
+    Fault("clock-back", "the clocks of Linnet and PostgreSQL jump an hour back, then forward", jumps(-JUMP_S), prepare=with_clock, hold_s=30, alert="ClockStepped",
           person="corrects the clock"),
 )

@@ -145,7 +145,7 @@ FAULTS = (
     Fault("redis-blackholed", "Redis black-holed (packets dropped)", blackholed("redis"), hold_s=75, alert="RedisDown"),
     Fault("redis-emptied", "`FLUSHALL` of Redis", redis_emptied, short=True, lost_clicks_s=1.5, no_alert="nothing is left to repair"),
     Fault("postgres-killed", "PostgreSQL killed", killed_store("postgres"), short=True, hold_s=0, allowed=WITHOUT_POSTGRESQL,
-          recovers_within_s=20, no_alert="Docker restarts it sooner than the alert's `for`"),
+          recovers_within_s=30, no_alert="Docker restarts it sooner than the alert's `for`"),
     Fault("postgres-stopped", "PostgreSQL stopped", stopped("postgres"), hold_s=75, allowed=WITHOUT_POSTGRESQL, recovers_within_s=20,
           alert="PostgresDown"),
     # Connections of the pools hang until TCP repeats a lost packet: after 75 s, up to 27 s later.
