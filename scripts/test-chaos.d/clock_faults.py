@@ -55,13 +55,20 @@ def _overlay() -> Path:
     for service, program in LINNET.items():
         role = "worker" if service == "worker" else "serve"
         command = f"entrypoint: [/{program}]" + (f", command: [{role}]" if program == "linnet-shortener" else "")
+        # The image of the released program sets some too, such as the address of the admin listener.
+        settings = ", ".join(f"{name}: '{value}'" for name, value in settings_of(service).items())
         check = f"[CMD, /{program}, healthcheck{', --worker' if service == 'worker' else ''}]"
-        text += (f"  {service}: {{image: '{debian}', user: '65532:65532', {command}, environment: {{{environment}}}, "
+        text += (f"  {service}: {{image: '{debian}', user: '65532:65532', {command}, environment: {{{environment}, {settings}}}, "
                  f"healthcheck: {{test: {check}, interval: 3s, timeout: 3s, start_period: 20s}}, "
                  f"volumes: ['{folder}:/clock:ro', '{PROGRAMS / program}:/{program}:ro']}}\n")
     overlay = SCRATCH / "clock.yaml"
     overlay.write_text(text)
     return overlay
+
+
+def settings_of(service: str) -> dict[str, str]:
+    pairs = (line.split("=", 1) for line in inspect(containers(service)[0])["Config"]["Env"])
+    return {name: value for name, value in pairs if name.startswith("LINNET__")}
 
 
 def _set_clock(offset_s: int) -> None:
