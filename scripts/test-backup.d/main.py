@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 
 import damage
 import loss
 import outages
-from stack import Failed, compose, log
+from checks import run_checks, selected
+from stack import compose, log
 
 # The order matters: each check begins with the database that the one before it left, restored and backed up.
 CHECKS = (
@@ -32,29 +31,13 @@ CHECKS = (
 
 
 def main() -> int:
-    figures: list[tuple[str, str, str]] = []
-    only = [part for part in os.environ.get("ONLY", "").split(",") if part]
-    always = (loss.first_backup_follows_the_start,)
-    checks = [check for check in CHECKS if not only or check in always or any(part in check.__name__ for part in only)]
-    begun_all = time.monotonic()
-    for check in checks:
-        name = check.__name__.replace("_", " ")
-        begun = time.monotonic()
-        print(f"==> {name}", flush=True)
-        try:
-            check(lambda *figure: figures.append(figure))
-        except Failed as failure:
-            print(f"FAILED: {name}: {failure}", flush=True)
-            print(compose("ps", "-a", check=False).stdout)
-            for service in ("backup", "postgres"):
-                print(f"--- {service}:\n{log(service)[-3000:]}")
-            return 1
-        print(f"    ok, {time.monotonic() - begun:.1f} s", flush=True)
-    print()
-    for what, measured, bar in figures:
-        print(f"{what:72} {measured:>14}  {bar}")
-    print(f"{len(checks)} passed, 0 failed, {time.monotonic() - begun_all:.0f} s")
-    return 0
+    return run_checks(selected(CHECKS, (loss.first_backup_follows_the_start,)), print_logs, widths=(72, 14))
+
+
+def print_logs() -> None:
+    print(compose("ps", "-a", check=False).stdout)
+    for service in ("backup", "postgres"):
+        print(f"--- {service}:\n{log(service)[-3000:]}")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from checks import Failed
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = Path(os.environ["LINNET_SECRETS"])
 PROJECT = os.environ["LINNET_PROJECT"]
 # The time, as `restore --to` takes it.
 NOW = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 RESTORE = ROOT / "deploy/host/restore"
-
-
-class Failed(Exception):
-    """A check that failed."""
 
 
 def run(*command: str, check: bool = True, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 
 import bridge
 import colors
@@ -15,7 +13,8 @@ import killed_stores
 import load
 import monitoring
 import startup
-from engine import WITHOUT, Failed, compose, containers, inspect, run, service_of
+from checks import run_checks, selected
+from engine import WITHOUT, compose, containers, inspect, run, service_of
 
 # The order matters: starts that must fail, the start with its figures, then the running installation.
 CHECKS = (
@@ -45,29 +44,10 @@ CHECKS = (
 
 
 def main() -> int:
-    figures: list[tuple[str, str, str]] = []
-    # ONLY=part-of-a-name,… selects checks. The checks that start the containers always run.
-    only = [part for part in os.environ.get("ONLY", "").split(",") if part]
+    # The checks that start the containers always run.
     always = (startup.first_redirect_within_20_s, startup.monitoring_starts)
-    checks = [check for check in CHECKS if not only or check in always or any(part in check.__name__ for part in only)]
-    for check in checks:
-        name = check.__name__.replace("_", " ")
-        begun = time.monotonic()
-        print(f"==> {name}", flush=True)
-        try:
-            check(lambda *figure: figures.append(figure))
-        except Failed as failure:
-            print(f"FAILED: {name}: {failure}", flush=True)
-            print_logs()
-            return 1
-        print(f"    ok, {time.monotonic() - begun:.1f} s", flush=True)
-    print()
-    for what, measured, bar in figures:
-        print(f"{what:62} {measured:>12}  {bar}")
-    if WITHOUT:
-        print(f"NOT tested, because their images are not available: {', '.join(sorted(WITHOUT))}")
-    print(f"{len(checks)} passed, 0 failed")
-    return 0
+    remarks = [f"NOT tested, because their images are not available: {', '.join(sorted(WITHOUT))}"] if WITHOUT else []
+    return run_checks(selected(CHECKS, always), print_logs, remarks=remarks)
 
 
 def print_logs() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from engine import ROOT, SECRETS, WITHOUT, compose, is_redirected, prometheus, require, wait
 from fault_reports import assert_reported
+from receiver import Receiver
 from startup import receiver_files
 
 # Without their images, these targets are missing.
@@ -32,37 +30,6 @@ def every_scrape_target_is_up(_figure) -> None:
         wait(60, "a target of each job, all of them up", lambda: not down_targets() and jobs() >= expected)
     finally:
         print(f"    up: {', '.join(sorted(jobs() - set(down_targets())))}; down: {down_targets() or 'none'}", flush=True)
-
-
-class Receiver:
-    """Receives the messages for Discord."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[float, dict]] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.messages.append((time.monotonic(), json.loads(body)))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_args) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("0.0.0.0", 0), Handler)  # noqa: S104 # a container calls it
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def first(self, since: float, *words: str) -> float | None:
-        for at, message in self.messages:
-            text = json.dumps(message)
-            if at >= since and all(word in text for word in words):
-                embed = message["embeds"][0]
-                require(embed["title"] and embed["description"] and isinstance(embed["color"], int), f"not a Discord message: {message}")
-                return at
-        return None
 
 
 def alert_is_delivered_and_resolved(figure) -> None:

@@ -99,6 +99,10 @@ const TRANSIENT_CODES: [&str; 3] = ["25006", "25P03", "25P04"];
 /// `SQLSTATE` codes of [`StoreError::Locked`]: lock timeout and deadlock. They take precedence over the classes above.
 const LOCKED_CODES: [&str; 2] = ["55P03", "40P01"];
 
+/// sqlx's error when the server closes a new connection before it responds to the request for TLS, as a server that is
+/// killed does. The buffer for the response is still zero. sqlx appends its source line.
+const CLOSED_BEFORE_TLS: &str = "unexpected response from SSLRequest: 0x00";
+
 impl StoreError {
     /// Whether the rows caused the error, so that a retry would fail too. A missing table, a missing permission or a
     /// changed password are not errors of the rows.
@@ -147,6 +151,9 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            sqlx::Error::Protocol(reason) if reason.starts_with(CLOSED_BEFORE_TLS) => {
+                Self::Unavailable(error)
+            }
             sqlx::Error::Database(database) => {
                 if let Some(constraint) = violated_constraint(database.as_ref()) {
                     Self::Conflict(constraint)
@@ -183,4 +190,32 @@ fn is_transient(code: &str) -> bool {
 
 fn has_class(code: &str, classes: &[&str]) -> bool {
     classes.iter().any(|class| code.starts_with(class))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{
+        Connection as _, PgConnection,
+        postgres::{PgConnectOptions, PgSslMode},
+    };
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn server_that_closes_a_connection_before_tls_is_unavailable() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            // Otherwise the close would be a reset, which is an I/O error.
+            connection.read_exact(&mut [0; 8]).await.unwrap();
+        });
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+        let error =
+            PgConnection::connect_with(&options.ssl_mode(PgSslMode::Prefer)).await.unwrap_err();
+        server.await.unwrap();
+        assert!(matches!(&error, sqlx::Error::Protocol(_)), "sqlx reports this now as {error:?}");
+        assert!(matches!(StoreError::from(error), StoreError::Unavailable(_)));
+    }
 }

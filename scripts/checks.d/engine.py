@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+from checks import Failed
+
 ROOT = Path(__file__).resolve().parents[2]
 PORT = int(os.environ["LINNET_PORT"])
 SITE = f"http://127.0.0.1:{PORT}"
@@ -23,10 +25,6 @@ BY_TAG = ("deploy/run/images-by-tag.yaml",) if os.environ.get("LINNET_IMAGES_BY_
 WITHOUT = set(filter(None, os.environ.get("LINNET_WITHOUT", "").split(",")))
 
 CORE = ("nginx", "gateway-blue", "shortener-blue", "worker", "postgres", "redis")
-
-
-class Failed(Exception):
-    """A check that failed."""
 
 
 def run(*command: str, check: bool = True, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
