@@ -177,11 +177,23 @@ pub fn tidy(state: &State) {
         .iter()
         .filter_map(|record| fs::canonicalize(Path::new(paths::RELEASES).join(&record.id)).ok())
         .collect();
+    // nginx and the stores keep the files of the release that created them. Without these, they do not start again when
+    // the server does.
+    let Ok(mounted) = docker::mounted(paths::RELEASES) else { return };
+    let folders: Vec<_> = mounted
+        .iter()
+        .filter_map(|name| fs::canonicalize(Path::new(paths::RELEASES).join(name)).ok())
+        .chain(folders)
+        .collect();
     let Ok(entries) = fs::read_dir(paths::RELEASES) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         let name = entry.file_name();
-        let is_named = kept.iter().any(|record| name.to_str() == Some(&record.id));
+        let is_named = kept
+            .iter()
+            .map(|record| &record.id)
+            .chain(&mounted)
+            .any(|id| name.to_str() == Some(id));
         let is_target = fs::canonicalize(&path).is_ok_and(|path| folders.contains(&path));
         if is_named || is_target {
             continue;

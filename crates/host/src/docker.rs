@@ -255,6 +255,25 @@ pub fn remove(services: &[String], stop_seconds: u64) -> Result<(), HostError> {
     with(&["rm", "--force"], 30)
 }
 
+/// Names of the entries of a folder from which a container mounts files, whether it runs or not.
+pub fn mounted(folder: &str) -> Result<Vec<String>, HostError> {
+    let ids = run("docker", &["ps", "--all", "--quiet"], 30)?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut arguments = vec!["inspect", "--format", "{{range .Mounts}}{{println .Source}}{{end}}"];
+    arguments.extend(ids.lines());
+    Ok(names_below(folder, &run("docker", &arguments, 30)?))
+}
+
+fn names_below(folder: &str, paths: &str) -> Vec<String> {
+    paths
+        .lines()
+        .filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/')?.split('/').next())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Removes images that no container uses, except those of the given releases. Failures do not matter: the disk check of
 /// the next deployment notices what stays.
 pub fn prune(keep: &[&Images]) {
@@ -287,6 +306,12 @@ pub fn prune(keep: &[&Images]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_below_a_folder_are_named_by_its_entries() {
+        let paths = "/opt/r/v1/nginx/nginx.conf\n/opt/r/v2/deploy/a\n\n/opt/rest/x\n/etc/r/v3\n";
+        assert_eq!(names_below("/opt/r", paths), ["v1", "v2"]);
+    }
 
     #[test]
     fn description_has_what_a_verdict_needs() {
