@@ -5,6 +5,7 @@
     clippy::panic,
     reason = "a test fails by panicking, also in its helpers"
 )]
+#![expect(clippy::disallowed_methods, reason = "tests do not drop a transaction that begins")]
 
 #[expect(dead_code, reason = "these tests use only some of the helpers")]
 #[path = "../../../store/tests/store/support.rs"]
