@@ -229,7 +229,7 @@ mod tests {
             }
         }
         assert_eq!(files(&settings), 0, "dropped uploads are removed");
-        let (_, kept) = receive_pieces(&settings, &text, 10).await.unwrap();
+        let (_, mut kept) = receive_pieces(&settings, &text, 10).await.unwrap();
         kept.keep(true);
         drop(kept);
         assert_eq!(files(&settings), 1);
