@@ -66,7 +66,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
 }
 
 fn deploy(source: &Source, manner: &Manner) -> Result<(), HostError> {
-    let prepare = unit::lock(Lock::Prepare)?;
+    let prepare = unit::lock_to_prepare()?;
     let id = prepare::prepare(source, manner)?;
     let change = unit::lock(Lock::Change)?;
     // A rollback may have started meanwhile.
@@ -181,7 +181,7 @@ fn secrets() -> Result<(), HostError> {
 
 /// Recreates the containers whose configuration or image has changed, which interrupts them for seconds.
 fn apply() -> Result<(), HostError> {
-    let _locks = (unit::lock(Lock::Prepare)?, unit::lock(Lock::Change)?);
+    let _locks = (unit::lock_to_prepare()?, unit::lock(Lock::Change)?);
     let state = State::read()?;
     match unit::occupied(&state)? {
         Occupation::Free => {}

@@ -34,7 +34,7 @@ fn attempt_file() -> String {
 
 /// Starts a restore with the options of the script, and follows it.
 pub fn start(options: &[String]) -> Result<(), HostError> {
-    let prepare = unit::lock(Lock::Prepare)?;
+    let prepare = unit::lock_to_prepare()?;
     let change = unit::lock(Lock::Change)?;
     let state = State::read()?;
     current_with_backups(&state)?;

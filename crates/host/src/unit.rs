@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
     plan::{Occupation, occupation},
     state::{State, now},
 };
+
+/// Longest wait for a deployment that tidies. It took 8 s on a busy server.
+const TIDY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A lock of verbs. It ends with the process, however that dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,20 @@ pub fn lock(which: Lock) -> Result<File, HostError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(HostError::Busy(reason.to_owned())),
         Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Takes the lock of preparations. A deployment that has ended tidies for some seconds, and that is no reason to refuse the
+/// next one.
+pub fn lock_to_prepare() -> Result<File, HostError> {
+    let deadline = Instant::now() + TIDY_LIMIT;
+    loop {
+        match lock(Lock::Prepare) {
+            Err(HostError::Busy(_)) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(200));
+            }
+            result => return result,
+        }
     }
 }
 
