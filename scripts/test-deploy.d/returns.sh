@@ -11,7 +11,8 @@ check_init_values() {
   on_server grep -qF '"profiles": ["monitoring"]' /etc/linnet/host.json
   on_server grep -qF '"backup": "file:///repository"' /etc/linnet/host.json
   "$deploy_sh" init "$server" --domain "$domain" --email ops@example.com --dns-later --profiles ''
-  [[ $(on_server cat /etc/linnet/host.json /etc/linnet/init.env | sort) == "$(sort <<< "$before")" ]]
+  # The order may differ, and with it the line that has no comma.
+  [[ $(on_server cat /etc/linnet/host.json /etc/linnet/init.env | sed 's/,$//' | sort) == "$(sed 's/,$//' <<< "$before" | sort)" ]]
   echo "options that were not named, and added settings, kept their values"
 }
 

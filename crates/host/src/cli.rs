@@ -70,7 +70,7 @@ fn deploy(source: &Source, manner: &Manner) -> Result<(), HostError> {
     let id = prepare::prepare(source, manner)?;
     let change = unit::lock(Lock::Change)?;
     // A rollback may have started meanwhile.
-    prepare::refuse_if_busy(&State::read()?)?;
+    prepare::refuse_if_busy()?;
     if unit::is_active() {
         // Only one that keeps its old color warm gets here; `Deployment::start` ends it.
         unit::stop()?;
@@ -90,7 +90,7 @@ fn deploy(source: &Source, manner: &Manner) -> Result<(), HostError> {
 fn resume() -> Result<(), HostError> {
     let change = unit::lock(Lock::Change)?;
     let state = State::read()?;
-    match unit::occupied(&state)? {
+    match unit::occupied()? {
         Occupation::Restoring => {
             drop(change);
             return restore::follow(0);
@@ -118,7 +118,7 @@ fn rollback() -> Result<(), HostError> {
     let change = unit::lock(Lock::Change)?;
     let state = State::read()?;
     let open = state.open()?;
-    let occupation = unit::occupied(&state)?;
+    let occupation = unit::occupied()?;
     if matches!(occupation, Occupation::Restoring | Occupation::RestoreInterrupted) {
         return Err(occupation.refusal());
     }
@@ -183,7 +183,7 @@ fn secrets() -> Result<(), HostError> {
 fn apply() -> Result<(), HostError> {
     let _locks = (unit::lock_to_prepare()?, unit::lock(Lock::Change)?);
     let state = State::read()?;
-    match unit::occupied(&state)? {
+    match unit::occupied()? {
         Occupation::Free => {}
         other => return Err(other.refusal()),
     }

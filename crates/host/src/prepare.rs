@@ -19,7 +19,7 @@ use crate::{
 /// Fetches the images, unpacks the bundle and writes the record. Returns the record's id.
 pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
     let state = State::read()?;
-    refuse_if_busy(&state)?;
+    refuse_if_busy()?;
     if manner.restore.is_some() {
         refuse_restore(&state)?;
     }
@@ -59,8 +59,8 @@ pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
 }
 
 /// Refuses a deployment beside another one or a restore. One that only keeps its old color warm gives way.
-pub fn refuse_if_busy(state: &State) -> Result<(), HostError> {
-    match unit::occupied(state)? {
+pub fn refuse_if_busy() -> Result<(), HostError> {
+    match unit::occupied()? {
         Occupation::Free | Occupation::Warm(_) => Ok(()),
         other => Err(other.refusal()),
     }

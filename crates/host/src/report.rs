@@ -49,7 +49,7 @@ pub fn status() -> Result<(), HostError> {
     if let Some(open) = state.open()? {
         text += &describe_open(&open, unit::is_active());
     }
-    match unit::occupied(&state)? {
+    match unit::occupied()? {
         Occupation::Restoring => text.push_str("restore   it is running\n"),
         Occupation::RestoreInterrupted => text.push_str(
             "restore   it was interrupted, and the service may be stopped; run `deploy.sh resume`, or repeat it\n",
@@ -108,7 +108,7 @@ pub fn status_json() -> Result<(), HostError> {
 /// when the client disconnects, does not affect the deployment.
 pub fn follow(id: Option<&str>) -> Result<(), HostError> {
     let state = State::read()?;
-    let id = match (id, unit::occupied(&state)?) {
+    let id = match (id, unit::occupied()?) {
         (Some(id), _) => id.to_owned(),
         (None, Occupation::Restoring) => return restore::follow(0),
         (None, _) => state

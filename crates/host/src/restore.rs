@@ -6,31 +6,15 @@
 
 use std::fs::File;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
+    attempt::{self, Attempt},
     deploy::Deployment,
     error::HostError,
-    files, paths,
+    paths,
     plan::Occupation,
     state::{self, State, now},
     unit::{self, Lock},
 };
-
-/// The last restore.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Attempt {
-    /// Seconds since 1970.
-    started: u64,
-    /// Seconds since 1970; absent while it runs, or if it was killed.
-    ended: Option<u64>,
-    /// Why it failed.
-    error: Option<String>,
-}
-
-fn attempt_file() -> String {
-    format!("{}/restore.json", paths::STATE)
-}
 
 /// Starts a restore with the options of the script, and follows it.
 pub fn start(options: &[String]) -> Result<(), HostError> {
@@ -38,7 +22,7 @@ pub fn start(options: &[String]) -> Result<(), HostError> {
     let change = unit::lock(Lock::Change)?;
     let state = State::read()?;
     current_with_backups(&state)?;
-    match unit::occupied(&state)? {
+    match unit::occupied()? {
         // A restore that was interrupted can be repeated: its file has the services that ran before.
         Occupation::Free | Occupation::RestoreInterrupted => {}
         // The release that serves may be the reason. `run` ends its deployment.
@@ -68,7 +52,7 @@ pub fn complete(lock: File) -> Result<(), HostError> {
 /// Prints the journal until the restore that began at `began` or later has ended.
 pub fn follow(began: u64) -> Result<(), HostError> {
     unit::follow_journal(|| Ok(!unit::is_active()))?;
-    end_of(files::read_json(attempt_file())?, began)
+    end_of(attempt::read()?, began)
 }
 
 fn end_of(attempt: Option<Attempt>, began: u64) -> Result<(), HostError> {
@@ -82,11 +66,11 @@ fn end_of(attempt: Option<Attempt>, began: u64) -> Result<(), HostError> {
 /// Runs in the unit.
 pub fn run(options: &[String]) -> Result<(), HostError> {
     let mut attempt = Attempt { started: now(), ended: None, error: None };
-    files::write_json(attempt_file(), &attempt)?;
+    attempt.write()?;
     let result = restore(options);
     attempt.ended = Some(now());
     attempt.error = result.as_ref().err().map(ToString::to_string);
-    files::write_json(attempt_file(), &attempt)?;
+    attempt.write()?;
     result
 }
 

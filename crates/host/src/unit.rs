@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    attempt,
     command::run,
     error::HostError,
     paths,
@@ -63,9 +64,19 @@ pub fn is_active() -> bool {
     run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
 }
 
-/// The use of the installation now.
-pub fn occupied(state: &State) -> Result<Occupation, HostError> {
-    Ok(occupation(state.open()?.as_ref(), is_active(), state.is_restore_open()))
+/// The use of the installation now. A unit whose deployment has ended tidies for some seconds, which is waited for.
+pub fn occupied() -> Result<Occupation, HostError> {
+    let deadline = Instant::now() + TIDY_LIMIT;
+    loop {
+        let state = State::read()?;
+        let (open, is_active, is_restore_open) =
+            (state.open()?, is_active(), state.is_restore_open());
+        let tidies = is_active && open.is_none() && !is_restore_open && !attempt::is_open()?;
+        if !tidies || Instant::now() >= deadline {
+            return Ok(occupation(open.as_ref(), is_active, is_restore_open));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Stops the unit. Each step of a deployment can be interrupted.
