@@ -5,14 +5,15 @@ checks+=(init_values during_warm three_releases unreachable unwritable in_place_
 
 # Options that `init` does not name stay, with the settings that the operator has added.
 check_init_values() {
-  local before; before=$(on_server cat /etc/linnet/host.json /etc/linnet/init.env)
+  # The order may differ, and with it the line that has no comma.
+  values() { on_server cat /etc/linnet/host.json /etc/linnet/init.env | sed 's/,$//' | sort; }
+  local before; before=$(values)
   "$deploy_sh" init "$server" --domain "$domain" --email ops@example.com --dns-later | tail -n 1 | grep -qx 'nothing changed'
   "$deploy_sh" init "$server" --domain "$domain" --email ops@example.com --dns-later --profiles monitoring
   on_server grep -qF '"profiles": ["monitoring"]' /etc/linnet/host.json
   on_server grep -qF '"backup": "file:///repository"' /etc/linnet/host.json
   "$deploy_sh" init "$server" --domain "$domain" --email ops@example.com --dns-later --profiles ''
-  # The order may differ, and with it the line that has no comma.
-  [[ $(on_server cat /etc/linnet/host.json /etc/linnet/init.env | sed 's/,$//' | sort) == "$(sed 's/,$//' <<< "$before" | sort)" ]]
+  [[ $(values) == "$before" ]]
   echo "options that were not named, and added settings, kept their values"
 }
 
