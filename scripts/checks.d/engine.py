@@ -58,6 +58,14 @@ def service_of(details: dict) -> str:
     return details["Config"]["Labels"]["com.docker.compose.service"]
 
 
+def print_logs() -> None:
+    """The state of each container of the project, and the end of its log."""
+    print(compose("ps", "-a", check=False).stdout)
+    for container in containers(all_states=True):
+        lines = run("docker", "logs", "--tail", "15", container, check=False).stdout
+        print(f"--- {service_of(inspect(container))}:\n{lines}")
+
+
 def http(path: str, *, site: str = SITE, method: str = "GET", body: dict | None = None, key: str | None = None,
          timeout: float = 10) -> tuple[int, str]:
     """Status and text; the status is 0 without a response. Redirects are not followed."""

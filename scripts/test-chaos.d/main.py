@@ -13,7 +13,7 @@ import process_faults
 import store_faults
 import table
 from checks import Failed, Figure, run_checks
-from engine import PORT, admin_key, compose, containers, inspect, run, service_of
+from engine import PORT, admin_key, compose, print_logs
 from fault import Fault, Result, Stage
 from installation import AlertWatch, alerts, both_colors, start, unmount_disks
 from invariants import Checker
@@ -134,13 +134,6 @@ def main() -> int:
     for one in broken:
         print(f"outside its bar: {one}")
     return 1 if broken else status
-
-
-def print_logs() -> None:
-    print(compose("ps", "-a", check=False).stdout)
-    for container in containers(all_states=True):
-        lines = run("docker", "logs", "--tail", "15", container, check=False).stdout
-        print(f"--- {service_of(inspect(container))}:\n{lines}")
 
 
 if __name__ == "__main__":

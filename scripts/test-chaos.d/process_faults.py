@@ -15,20 +15,9 @@ from engine import compose, containers, inspect, require, run, wait
 from fault import EVERYTHING, WITHOUT_POSTGRESQL, Fault, Stage
 from installation import COLORED, OVERLAY, is_healthy, kill, main_pid, slots, start_color
 from ledger import API, CREATE, EDIT, IMPORT
-from store_faults import blackholed, stopped
+from store_faults import blackholed, killed, stopped
 
 BIG_IMPORT_ROWS = 20_000
-
-
-def killed(service: str):
-    """Kills a service, which Docker restarts."""
-    @contextmanager
-    def inject(_stage: Stage) -> Iterator[None]:
-        before = inspect(containers(service)[0])["RestartCount"]
-        kill(service)
-        yield
-        wait(60, f"{service} to restart", lambda: any(inspect(one)["RestartCount"] > before for one in containers(service)))
-    return inject
 
 
 def frozen(service: str):

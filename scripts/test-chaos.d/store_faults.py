@@ -18,7 +18,8 @@ PROXY_PORT = 15_432
 SHORTENER_PORT = 9082
 
 
-def killed_store(service: str):
+def killed(service: str):
+    """Kills a service, which Docker restarts."""
     @contextmanager
     def inject(_stage: Stage) -> Iterator[None]:
         before = inspect(containers(service)[0])["RestartCount"]
@@ -140,11 +141,11 @@ def spool_full(stage: Stage) -> Iterator[None]:
 
 
 FAULTS = (
-    Fault("redis-killed", "Redis killed", killed_store("redis"), short=True, hold_s=0, lost_clicks_s=2,
+    Fault("redis-killed", "Redis killed", killed("redis"), short=True, hold_s=0, lost_clicks_s=2,
           no_alert="Docker restarts it sooner than the alert's `for`"),
     Fault("redis-blackholed", "Redis black-holed (packets dropped)", blackholed("redis"), hold_s=75, alert="RedisDown"),
     Fault("redis-emptied", "`FLUSHALL` of Redis", redis_emptied, short=True, lost_clicks_s=1.5, no_alert="nothing is left to repair"),
-    Fault("postgres-killed", "PostgreSQL killed", killed_store("postgres"), short=True, hold_s=0, allowed=WITHOUT_POSTGRESQL,
+    Fault("postgres-killed", "PostgreSQL killed", killed("postgres"), short=True, hold_s=0, allowed=WITHOUT_POSTGRESQL,
           recovers_within_s=30, no_alert="Docker restarts it sooner than the alert's `for`"),
     Fault("postgres-stopped", "PostgreSQL stopped", stopped("postgres"), hold_s=75, allowed=WITHOUT_POSTGRESQL, recovers_within_s=20,
           alert="PostgresDown"),

@@ -14,7 +14,7 @@ import load
 import monitoring
 import startup
 from checks import run_checks, selected
-from engine import WITHOUT, compose, containers, inspect, run, service_of
+from engine import WITHOUT, print_logs
 
 # The order matters: starts that must fail, the start with its figures, then the running installation.
 CHECKS = (
@@ -48,13 +48,6 @@ def main() -> int:
     always = (startup.first_redirect_within_20_s, startup.monitoring_starts)
     remarks = [f"NOT tested, because their images are not available: {', '.join(sorted(WITHOUT))}"] if WITHOUT else []
     return run_checks(selected(CHECKS, always), print_logs, remarks=remarks)
-
-
-def print_logs() -> None:
-    print(compose("ps", "-a", check=False).stdout)
-    for container in containers(all_states=True):
-        lines = run("docker", "logs", "--tail", "15", container, check=False).stdout
-        print(f"--- {service_of(inspect(container))}:\n{lines}")
 
 
 if __name__ == "__main__":
