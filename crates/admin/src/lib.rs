@@ -13,10 +13,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::config::Settings;
 use linnet_clicks::ingest::IngestError;
 use linnet_domain::{JobId, JobState, OnConflict, UserId};
 use linnet_import::source::SourceError;
+use linnet_settings::Settings;
 use linnet_store::{PoolRole, RowQuotas, Store, StoreError, connect_lazy};
 use linnet_worker::maintenance::RunError;
 

@@ -5,7 +5,7 @@ use linnet_domain::Scope;
 use linnet_domain::{ApiKey, ApiKeySecret, Email, NewUser, User, bounded_text};
 use linnet_store::{Constraint, NewKey, Store, StoreError};
 
-use super::{AdminError, CreateKey};
+use crate::{AdminError, CreateKey};
 
 /// Creates the key and prints only the key on standard output.
 #[expect(clippy::print_stdout, reason = "the key is this command's output")]

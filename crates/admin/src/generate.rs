@@ -11,7 +11,6 @@ use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use redis::aio::MultiplexedConnection;
 
-use crate::config::Settings;
 use linnet_clicks::{
     BatchBuilder, BatchIds, FIELD, PackedBatch, STREAM,
     ingest::{
@@ -22,9 +21,10 @@ use linnet_clicks::{
 use linnet_domain::{Email, LinkId, NewUser, ShortCode, Subject, UserId};
 use linnet_platform::clock::Clock;
 use linnet_sample::Draw;
+use linnet_settings::Settings;
 use linnet_store::Store;
 
-use super::{
+use crate::{
     AdminError, Generate, create_key,
     terminal::{Progress, say},
 };

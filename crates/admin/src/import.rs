@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::config::Settings;
 use chrono::Utc;
 use linnet_domain::{RowFormat, Visibility};
 use linnet_import::{
@@ -12,9 +11,10 @@ use linnet_import::{
 };
 use linnet_platform::redis_connection;
 use linnet_protocol::invalidation::{DELETE_NEGATIVE_ENTRIES, l2_key};
+use linnet_settings::Settings;
 use linnet_store::{ImportEvent, ImportLink, ImportUser, Store, WriteOptions};
 
-use super::{
+use crate::{
     AdminError, Import,
     terminal::{Progress, say},
 };

@@ -1,11 +1,11 @@
 //! `admin jobs`: lists, shows, cancels and replays bulk jobs.
 
-use crate::config::Settings;
 use linnet_domain::{Job, JobFilter, JobId, Page, PageStart, SortKey, Visibility};
 use linnet_jobs::upload;
+use linnet_settings::Settings;
 use linnet_store::{JobChange, Store};
 
-use super::{AdminError, Jobs, ListJobs};
+use crate::{AdminError, Jobs, ListJobs};
 
 /// Runs a subcommand.
 pub(super) async fn run(

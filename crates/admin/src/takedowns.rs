@@ -7,7 +7,7 @@ use linnet_domain::{
 };
 use linnet_store::Store;
 
-use super::{AdminCommand, AdminError, terminal::say};
+use crate::{AdminCommand, AdminError, terminal::say};
 
 /// Runs one of the commands; every other command does nothing.
 pub(super) async fn run(store: &Store, command: &AdminCommand) -> Result<(), AdminError> {

@@ -3,7 +3,7 @@
 use linnet_domain::Visibility;
 use linnet_store::{ErasureCounts, Store};
 
-use super::{AdminError, EraseUser};
+use crate::{AdminError, EraseUser};
 
 /// Deletes the user if it exists, then its history, and prints the counts.
 #[expect(clippy::print_stderr, reason = "the report is for the person at the terminal")]

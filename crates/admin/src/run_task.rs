@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
-use crate::config::Settings;
 use linnet_platform::clock::Clock;
+use linnet_settings::Settings;
 use linnet_store::Store;
 use linnet_worker::maintenance::{MaintenanceContext, TASKS, Task};
 
-use super::{AdminError, RunTask};
+use crate::{AdminError, RunTask};
 
 /// The names of the tasks, for the parser and its help.
 pub(super) fn task_names() -> PossibleValuesParser {
