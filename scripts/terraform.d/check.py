@@ -30,44 +30,6 @@ HIDDEN = {"__is_block__", "__comments__", "__inline_comments__", "__start_line__
 TOP = {"terraform", "provider", "variable", "locals", "resource", "data", "ephemeral", "output", "moved", "check", "removed", "import"}
 
 
-def _string(required: bool = False, computed: bool = False, kind: Type = "string") -> Attribute:
-    return Attribute(type=kind, required=required, optional=not (required or computed), computed=computed)
-
-
-# The npm packages have no ephemeral resources. These are from the provider's documentation of 6.25.
-EPHEMERAL: dict[str, Block] = {
-    "aws_secretsmanager_random_password": Block(
-        attributes={
-            "password_length": _string(kind="number"),
-            "exclude_characters": _string(),
-            "exclude_lowercase": _string(kind="bool"),
-            "exclude_numbers": _string(kind="bool"),
-            "exclude_punctuation": _string(kind="bool"),
-            "exclude_uppercase": _string(kind="bool"),
-            "include_space": _string(kind="bool"),
-            "require_each_included_type": _string(kind="bool"),
-            "region": _string(),
-            "random_password": _string(computed=True),
-        },
-        blocks={},
-    ),
-    "aws_secretsmanager_secret_version": Block(
-        attributes={
-            "secret_id": _string(required=True),
-            "version_id": _string(),
-            "version_stage": _string(),
-            "region": _string(),
-            "arn": _string(computed=True),
-            "created_date": _string(computed=True),
-            "secret_binary": _string(computed=True),
-            "secret_string": _string(computed=True),
-            "version_stages": _string(computed=True, kind=["list", "string"]),
-        },
-        blocks={},
-    ),
-}
-
-
 @dataclass
 class Item:
     """A block such as `resource "aws_vpc" "main"`."""
@@ -132,7 +94,7 @@ def load(folder: Path) -> Module:
 
 
 def names(module: Module) -> set[str]:
-    found = {f"{item.kind}.{item.labels[0]}" for item in module.of("resource", "data")}
+    found = {f"{item.kind}.{item.labels[0]}" for item in module.of("resource", "data", "ephemeral")}
     return found | {f"provider.{name}" for name in _required_providers(module)}
 
 
@@ -156,8 +118,6 @@ class Check:
         self.findings.append(f"{item.file}: {item.address}: {text}")
 
     def schema(self, kind: str, name: str) -> Block | None:
-        if kind == "ephemeral":
-            return EPHEMERAL.get(name)
         provider = self.schemas.get(name.partition("_")[0])
         found: Block | None = provider["schemas"].get(f"{kind}.{name}") if provider else None
         return found

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Reads the schemas of Terraform's providers from the npm packages @cdktf/provider-*.
+"""Reads the schemas of Terraform's providers from the npm packages @cdktf/provider-* and @cdktn/provider-*.
 
-    schemas.py PACKAGE.tgz OUTPUT.json NAME…     NAME: resource.aws_vpc, data.aws_vpc, provider.aws
+    schemas.py PACKAGE.tgz OUTPUT.json NAME…     NAME: resource.aws_vpc, data.aws_vpc, ephemeral.aws_…, provider.aws
 
 Each package is generated from a provider's schema. Its JavaScript embeds the TypeScript source (a source map), which has
 for every attribute the Terraform name, the type, and whether it is computed, optional or required. The output has them in
@@ -50,13 +50,15 @@ class SchemaError(Exception):
 
 _MAP = re.compile(r"sourceMappingURL=data:application/json;base64,(\S+)")
 _SECTION = re.compile(r"^export (?:declare )?(?:abstract )?(class|interface|function) (\w+)", re.MULTILINE)
-_MAIN = re.compile(r"^export class (\w+) extends cdktf\.Terraform(?:Resource|DataSource|Provider) \{", re.MULTILINE)
+_MAIN = re.compile(r"^export class (\w+) extends cdkt[fn]\.Terraform(?:Resource|DataSource|Provider|EphemeralResource) \{", re.MULTILINE)
 _MEMBER = re.compile(
     r"// (?P<name>\w+) - computed: (?P<computed>\w+), optional: (?P<optional>\w+), required: (?P<required>\w+)\n"
-    r"\s*(?:private _\w+\??(?:: (?P<type>[^;=]+)| = new (?P<class>\w+)\(this, \"\w+\"(?:, (?P<set>true|false))?\))"
+    r"\s*(?:private _\w+\??(?:: (?P<type>[^;=]+)| = new (?:cdkt[fn]\.)?(?P<class>\w+)\(this, \"\w+\"(?:, (?P<set>true|false))?\))"
     r"|public get \w+\(\)(?:: [^{]+)? \{\s*return (?P<getter>[^;]+);)"
 )
 _ENTRY = re.compile(r'^ +(\w+): \{\s+value: [^\n]+\n\s+isBlock: (true|false),\s+type: "(\w+)",\s+storageClassType: "(\w+)"', re.MULTILINE)
+# A property of an interface: its documentation ends with the Terraform name.
+_PROPERTY = re.compile(r"#(\w+) \w+#\1\}(?:(?!\*/).)*\*/\n\s+readonly \w+(\?)?: ([^;]+);", re.DOTALL)
 _BLOCK_DOC = re.compile(r"^ +\* (\w+) block$", re.MULTILINE)
 _VERSION = re.compile(r"providerVersion: '([^']+)'")
 _SIMPLE: dict[str, Type] = {"string": "string", "number": "number", "boolean": "bool", "any": "dynamic"}
@@ -84,9 +86,14 @@ def typescript(javascript: str) -> str:
     return str(sources[0])
 
 
+def _plain(text: str) -> str:
+    """The type without what the generator adds to each."""
+    return re.sub(r"\| cdkt[fn]\.IResolvable", "", text).strip().strip("()").strip()
+
+
 def simple_type(text: str, kind: str) -> Type:
     """The type of `string[]` or `{ [key: string]: string }`; `kind` is set, list, map or simple."""
-    text = text.replace("| cdktf.IResolvable", "").strip().strip("()").strip()
+    text = _plain(text)
     if text in _SIMPLE:
         return _SIMPLE[text]
     if text.endswith("[]"):
@@ -130,14 +137,31 @@ class Source:
         for match in _MEMBER.finditer(body):
             key = match["name"]
             flags = {flag: match[flag] == "true" for flag in ("required", "optional", "computed")}
+            struct = _plain(match["type"] or "").removesuffix("[]")
             if match["class"]:
                 self._nested(block, key, match, flags, documented)
+            elif ("interface", struct) in self.sections:
+                # A provider's blocks have no class.
+                block["blocks"][key] = Nested(nesting="list", required=flags["required"], block=self._interface(struct))
             else:
                 found = simple_type(match["type"], kinds.get(key, "simple")) if match["type"] else getter_type(match["getter"])
                 block["attributes"][key] = Attribute(type=found, **flags)
         declared = len(re.findall(r"^ +// \w+ - computed:", body, re.MULTILINE))
         if declared != len(block["attributes"]) + len(block["blocks"]):
             raise SchemaError(f"{name}: {declared} attributes are declared, and not all were read")
+        return block
+
+    def _interface(self, name: str) -> Block:
+        """The schema of a struct that has only an interface. What is optional there, Terraform may compute."""
+        block = Block(attributes={}, blocks={})
+        for key, optional, text in _PROPERTY.findall(self.sections["interface", name]):
+            struct = _plain(text).removesuffix("[]")
+            if ("interface", struct) in self.sections:
+                block["blocks"][key] = Nested(nesting="list", required=not optional, block=self._interface(struct))
+            else:
+                block["attributes"][key] = Attribute(
+                    type=simple_type(text, "simple"), required=not optional, optional=bool(optional), computed=False
+                )
         return block
 
     def _nested(self, block: Block, key: str, match: re.Match[str], flags: dict[str, bool], documented: set[str]) -> None:
@@ -178,7 +202,7 @@ def folder(name: str) -> str:
     provider, _, resource = rest.partition("_")
     if kind == "provider":
         return "provider"
-    return f"data-{provider}-{resource}".replace("_", "-") if kind == "data" else resource.replace("_", "-")
+    return (f"{kind}-{provider}-{resource}" if kind in ("data", "ephemeral") else resource).replace("_", "-")
 
 
 def extract(package: Path, names: set[str]) -> dict[str, object]:

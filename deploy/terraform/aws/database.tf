@@ -102,7 +102,7 @@ resource "aws_db_instance" "primary" {
   db_name        = "linnet"
   username       = "linnet_admin"
 
-  password_wo         = ephemeral.aws_secretsmanager_secret_version.password["postgres"].secret_string
+  password_wo         = ephemeral.aws_secretsmanager_secret_version.password["postgres-admin"].secret_string
   password_wo_version = var.password_version
 
   multi_az               = true

@@ -2,7 +2,8 @@
 # reach plans and states. RDS could manage its password itself, but refuses a read replica then (docs/adr/032).
 
 locals {
-  passwords = toset(["postgres", "redis"])
+  # postgres: the role of Linnet, which README.md creates with `postgres-admin`. redis-…: the users of cache.tf.
+  passwords = toset(concat(["postgres-admin", "postgres"], [for role in keys(local.cache_users) : "redis-${role}"]))
 }
 
 ephemeral "aws_secretsmanager_random_password" "new" {
@@ -14,7 +15,7 @@ ephemeral "aws_secretsmanager_random_password" "new" {
 resource "aws_secretsmanager_secret" "password" {
   for_each                = local.passwords
   name                    = "${var.name}/${each.key}"
-  description             = "Password of ${each.key}, as text"
+  description             = "Password of ${each.key}, as plain text"
   kms_key_id              = aws_kms_key.data.arn
   recovery_window_in_days = 30
 }

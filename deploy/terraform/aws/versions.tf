@@ -6,7 +6,7 @@ terraform {
     # The exact version, whose schema `scripts/lint terraform` checks these files against. README.md: how to raise it.
     aws = {
       source  = "hashicorp/aws"
-      version = "6.25.0"
+      version = "6.66.0"
     }
   }
 
