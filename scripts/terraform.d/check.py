@@ -65,7 +65,7 @@ def _settings(body: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name, value in body.items() if name not in HIDDEN)
 
 
-def _unquote(text: str) -> str:
+def unquote(text: str) -> str:
     return text[1:-1] if text.startswith('"') and text.endswith('"') else text
 
 
@@ -81,7 +81,7 @@ def _labelled(value: dict[str, Any], labels: tuple[str, ...]) -> Iterator[tuple[
         yield labels, value
         return
     for name, inner in _settings(value):
-        yield from _labelled(inner, (*labels, _unquote(name)))
+        yield from _labelled(inner, (*labels, unquote(name)))
 
 
 def load(folder: Path) -> Module:
@@ -208,10 +208,10 @@ class Check:
             return f"must be {_name(wanted)}: {json.dumps(value)}"
         members = wanted[1] if wanted[0] == "object" and isinstance(wanted[1], dict) else None
         for key, entry in _settings(value):
-            if members is not None and _unquote(key) not in members:
-                return f"has no member {_unquote(key)}"
-            if fault := self.fault(members[_unquote(key)] if members is not None else wanted[1], entry):  # type: ignore[arg-type]
-                return f"{_unquote(key)}: {fault}"
+            if members is not None and unquote(key) not in members:
+                return f"has no member {unquote(key)}"
+            if fault := self.fault(members[unquote(key)] if members is not None else wanted[1], entry):  # type: ignore[arg-type]
+                return f"{unquote(key)}: {fault}"
         return None
 
     # --- References ------------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ class Check:
                 self.report(item, "has no required_version")
         for name, settings in providers.items():
             wanted = self.schemas.get(name, {}).get("version")
-            version = _unquote(str(settings.get("version", "")))
+            version = unquote(str(settings.get("version", "")))
             if version != wanted:
                 self.findings.append(f"{self.module.folder}: provider {name} {version or 'without a version'}: the schema is that of {wanted}")
 
@@ -399,6 +399,7 @@ def main(arguments: list[str]) -> int:
     schemas = {file.stem: json.loads(file.read_text()) for file in Path(arguments[0]).glob("*.json")}
     findings = [finding for module in modules for finding in Check(module, schemas).run()]
     print("\n".join(findings), end="\n" if findings else "")
+    print(f"{sum(len(module.items) for module in modules)} blocks in {len(modules)} modules", file=sys.stderr)
     return 1 if findings else 0
 
 

@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Serves the schemas of schemas.py to Terraform as if they were providers, so that its own checks run without them.
+
+    provider.py SCHEMAS FOLDER     prints TF_REATTACH_PROVIDERS when it serves, until its standard input ends
+
+With that variable Terraform neither downloads nor starts a provider, but connects to a socket in FOLDER. It then evaluates
+types, references, functions and conditions itself. The stand-in answers what `init`, `validate` and `test` with
+`mock_provider` ask: the schema, and whether a configuration is valid, which it always affirms. It can neither plan nor apply.
+
+The protocol is version 5 of Terraform's plugin protocol. Its few messages are written here by hand, because a generated
+module would be longer than the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
+SOURCES = {"aws": "hashicorp/aws", "digitalocean": "digitalocean/digitalocean"}
+# Fields of GetProviderSchema.Response.
+KINDS = {"resource": 2, "data": 3, "ephemeral": 8}
+
+
+# --- Protocol Buffers -----------------------------------------------------------------------------------------------------
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value) if value else b""
+
+
+def data(field: int, value: bytes | str) -> bytes:
+    content = value.encode() if isinstance(value, str) else value
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+# --- Schemas ------------------------------------------------------------------------------------------------------------
+def attribute(name: str, schema: dict[str, Any]) -> bytes:
+    flags = {4: schema["required"], 5: schema["optional"], 6: schema["computed"], 10: name.endswith("_wo")}
+    content = data(1, name) + data(2, json.dumps(schema["type"]))
+    return content + b"".join(number(field, int(value)) for field, value in flags.items())
+
+
+def block(schema: dict[str, Any]) -> bytes:
+    content = b"".join(data(2, attribute(name, inner)) for name, inner in schema["attributes"].items())
+    for name, nested in schema["blocks"].items():
+        single = nested["nesting"] == "single"
+        limits = b"" if single else number(4, int(nested["required"])) + number(5, nested.get("max", 0))
+        content += data(3, data(1, name) + data(2, block(nested["block"])) + number(3, NESTING[nested["nesting"]]) + limits)
+    return content
+
+
+def response(provider: str, schemas: dict[str, Any]) -> bytes:
+    """GetProviderSchema.Response."""
+    content = b""
+    for name, schema in schemas.items():
+        kind, _, resource = name.partition(".")
+        message = data(2, block(schema))
+        content += data(1, message) if name == f"provider.{provider}" else data(KINDS[kind], data(1, resource) + data(2, message))
+    return content
+
+
+def handlers(schema: bytes) -> grpc.GenericRpcHandler:
+    def unary(answer: Any) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(lambda request, _: answer(request))
+
+    return grpc.method_handlers_generic_handler(
+        "tfplugin5.Provider",
+        {
+            "GetSchema": unary(lambda _: schema),
+            # Request and response have the configuration in the same field.
+            "PrepareProviderConfig": unary(lambda request: request),
+            "ValidateResourceTypeConfig": unary(lambda _: b""),
+            "ValidateDataSourceConfig": unary(lambda _: b""),
+            "ValidateEphemeralResourceConfig": unary(lambda _: b""),
+            "Stop": unary(lambda _: b""),
+        },
+    )
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print(__doc__, file=sys.stderr)
+        return 64
+    reattach: dict[str, Any] = {}
+    servers = []
+    for file in sorted(Path(arguments[0]).glob("*.json")):
+        server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.max_send_message_length", -1)])
+        server.add_generic_rpc_handlers((handlers(response(file.stem, json.loads(file.read_text())["schemas"])),))
+        socket = f"{Path(arguments[1]).resolve()}/{file.stem}.sock"
+        server.add_insecure_port(f"unix:{socket}")
+        server.start()
+        servers.append(server)
+        entry = {"Protocol": "grpc", "ProtocolVersion": 5, "Pid": os.getpid(), "Test": True}
+        address = {"Network": "unix", "String": socket}
+        for registry in ("registry.terraform.io", "registry.opentofu.org"):
+            reattach[f"{registry}/{SOURCES[file.stem]}"] = {**entry, "Addr": address}
+    print(json.dumps(reattach), flush=True)
+    sys.stdin.read()
+    for server in servers:
+        server.stop(0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
