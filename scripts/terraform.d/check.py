@@ -196,8 +196,8 @@ class Check:
         if value is None or wanted == "dynamic":
             return None
         if isinstance(wanted, str):
-            right = {"string": str, "number": (int, float), "bool": bool}[wanted]
-            if isinstance(value, right) and not (wanted == "number" and isinstance(value, bool)):
+            kinds: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float), "bool": (bool,)}
+            if isinstance(value, kinds[wanted]) and not (wanted == "number" and isinstance(value, bool)):
                 return None
             return f"must be {_name(wanted)}: {json.dumps(value)}"
         if wanted[0] in ("list", "set"):
@@ -225,8 +225,7 @@ class Check:
         root, steps = reference.root, reference.steps
         if root in ("each", "count", "self", "path", "terraform"):
             needed = {"each": "for_each", "count": "count"}.get(root)
-            inside_dynamic = needed == "for_each" and "dynamic" in item.body
-            return f"needs {needed}" if needed and needed not in item.body and not inside_dynamic else None
+            return f"needs {needed}" if needed and needed not in item.body else None
         if root == "var":
             return None if steps and self.module.find("variable", steps[0]) else "is not declared"
         if root == "local":
@@ -256,7 +255,7 @@ class Check:
             return not reference.steps and reference.root in ("string", "number", "bool", "any")
         lifecycle = item.body.get("lifecycle", [])
         ignored = [text for body in lifecycle for text in (body.get("ignore_changes") or []) if isinstance(text, str)]
-        if f"${{{reference.root}}}" not in ignored:
+        if reference.root not in ignored:
             return False
         schema = self.schema(item.kind, item.labels[0])
         return schema is not None and (reference.root in schema["attributes"] or reference.root in schema["blocks"])
@@ -343,10 +342,10 @@ def _walk(schema: Block, steps: tuple[str, ...]) -> Type | None:
             raise KeyError(step)
         if step == "[]":
             found = found[1]  # type: ignore[assignment]
-        elif found[0] == "object":
-            found = found[1][step]  # type: ignore[call-overload]
+        elif isinstance(found[1], dict):
+            found = found[1][step]
         elif found[0] == "map":
-            found = found[1]  # type: ignore[assignment]
+            found = found[1]
     return found
 
 
@@ -354,7 +353,7 @@ def _is_splat(steps: tuple[str, ...]) -> bool:
     return "[]" in steps
 
 
-def _declared_type(text: Any) -> Type | None:
+def _declared_type(text: object) -> Type | None:
     """The type of a variable: `${string}`, `${set(string)}`."""
     if not isinstance(text, str):
         return None

@@ -156,8 +156,9 @@ def references(value: Any, bound: frozenset[str] = frozenset()) -> Iterator[Refe
     for text in strings(value):
         if text.startswith('"'):
             yield from _template(text[1:-1], bound)
-        elif is_expression(text):
-            yield from _code(text[2:-1], bound)
+        else:
+            # A name alone in a list, `[size]`, comes without `${}`.
+            yield from _code(text[2:-1] if is_expression(text) else text, bound)
 
 
 def sole_reference(text: str) -> Reference | None:

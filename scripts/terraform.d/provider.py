@@ -20,7 +20,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
 SOURCES = {"aws": "hashicorp/aws", "digitalocean": "digitalocean/digitalocean"}

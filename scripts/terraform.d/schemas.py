@@ -25,11 +25,14 @@ from typing import NotRequired, TypeAlias, TypedDict
 Type: TypeAlias = "str | list[str | Type | dict[str, Type]]"
 
 
-class Attribute(TypedDict):
-    type: Type
+class Flags(TypedDict):
     required: bool
     optional: bool
     computed: bool
+
+
+class Attribute(Flags):
+    type: Type
 
 
 class Nested(TypedDict):
@@ -103,6 +106,10 @@ def simple_type(text: str, kind: str) -> Type:
     raise SchemaError(f"has a type of an unknown form: {text}")
 
 
+def _attribute(kind: Type, flags: Flags) -> Attribute:
+    return Attribute(type=kind, required=flags["required"], optional=flags["optional"], computed=flags["computed"])
+
+
 def getter_type(text: str) -> Type:
     """The type of a computed attribute, from `this.getStringAttribute('arn')`."""
     if not (match := re.search(r"this\.get(\w+)Attribute\(", text)) or match.group(1) not in _GETTERS:
@@ -136,7 +143,7 @@ class Source:
         block = Block(attributes={}, blocks={})
         for match in _MEMBER.finditer(body):
             key = match["name"]
-            flags = {flag: match[flag] == "true" for flag in ("required", "optional", "computed")}
+            flags = Flags(required=match["required"] == "true", optional=match["optional"] == "true", computed=match["computed"] == "true")
             struct = _plain(match["type"] or "").removesuffix("[]")
             if match["class"]:
                 self._nested(block, key, match, flags, documented)
@@ -145,7 +152,7 @@ class Source:
                 block["blocks"][key] = Nested(nesting="list", required=flags["required"], block=self._interface(struct))
             else:
                 found = simple_type(match["type"], kinds.get(key, "simple")) if match["type"] else getter_type(match["getter"])
-                block["attributes"][key] = Attribute(type=found, **flags)
+                block["attributes"][key] = _attribute(found, flags)
         declared = len(re.findall(r"^ +// \w+ - computed:", body, re.MULTILINE))
         if declared != len(block["attributes"]) + len(block["blocks"]):
             raise SchemaError(f"{name}: {declared} attributes are declared, and not all were read")
@@ -164,7 +171,7 @@ class Source:
                 )
         return block
 
-    def _nested(self, block: Block, key: str, match: re.Match[str], flags: dict[str, bool], documented: set[str]) -> None:
+    def _nested(self, block: Block, key: str, match: re.Match[str], flags: Flags, documented: set[str]) -> None:
         many = re.fullmatch(r"(\w+?)(List|Map)", match["class"])
         name = many.group(1) if many else match["class"].removesuffix("OutputReference")
         if ("class", f"{name}OutputReference") not in self.sections:
@@ -172,7 +179,7 @@ class Source:
             found = {"String": "string", "Number": "number", "Boolean": "bool"}.get(name)
             if not found or not many:
                 raise SchemaError(f"{key} has an unknown class {match['class']}")
-            block["attributes"][key] = Attribute(type=[many.group(2).lower(), found], **flags)
+            block["attributes"][key] = _attribute([many.group(2).lower(), found], flags)
             return
         inner = self.block(name)
         if key in documented:
@@ -185,7 +192,7 @@ class Source:
             return
         item = object_type(inner)
         kind = ("set" if match["set"] == "true" else many.group(2).lower()) if many else None
-        block["attributes"][key] = Attribute(type=[kind, item] if kind else item, **flags)
+        block["attributes"][key] = _attribute([kind, item] if kind else item, flags)
 
 
 def object_type(block: Block) -> Type:
