@@ -1,4 +1,4 @@
-# Kubernetes in Auto Mode: AWS runs nodes, their updates, load balancers, volumes and the network plugin (docs/adr/032).
+# Kubernetes in Auto Mode: AWS runs nodes, their updates, load balancers, volumes and the network plugin (docs/adr/035).
 
 data "aws_iam_policy_document" "cluster_trust" {
   statement {

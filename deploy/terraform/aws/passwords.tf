@@ -1,5 +1,5 @@
 # Passwords of PostgreSQL and Redis. They exist in Secrets Manager only: ephemeral values and write-only arguments do not
-# reach plans and states. RDS could manage its password itself, but refuses a read replica then (docs/adr/032).
+# reach plans and states. RDS could manage its password itself, but refuses a read replica then (docs/adr/035).
 
 locals {
   # postgres: the role of Linnet, which README.md creates with `postgres-admin`. redis-…: the users of cache.tf.
