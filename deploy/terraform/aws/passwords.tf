@@ -1,0 +1,35 @@
+# Passwords of PostgreSQL and Redis. They exist in Secrets Manager only: ephemeral values and write-only arguments do not
+# reach plans and states. RDS could manage its password itself, but refuses a read replica then (docs/adr/035).
+
+locals {
+  # postgres: the role of Linnet, which README.md creates with `postgres-admin`. redis-…: the users of cache.tf.
+  passwords = toset(concat(["postgres-admin", "postgres"], [for role in keys(local.cache_users) : "redis-${role}"]))
+}
+
+ephemeral "aws_secretsmanager_random_password" "new" {
+  for_each            = local.passwords
+  password_length     = 48
+  exclude_punctuation = true
+}
+
+resource "aws_secretsmanager_secret" "password" {
+  for_each                = local.passwords
+  name                    = "${var.name}/${each.key}"
+  description             = "Password of ${each.key}, as plain text"
+  kms_key_id              = aws_kms_key.data.arn
+  recovery_window_in_days = 30
+}
+
+resource "aws_secretsmanager_secret_version" "password" {
+  for_each                 = local.passwords
+  secret_id                = aws_secretsmanager_secret.password[each.key].id
+  secret_string_wo         = ephemeral.aws_secretsmanager_random_password.new[each.key].random_password
+  secret_string_wo_version = var.password_version
+}
+
+# Read back, so that a store gets the password that was stored, also after a run that ended between the two.
+ephemeral "aws_secretsmanager_secret_version" "password" {
+  for_each   = local.passwords
+  secret_id  = aws_secretsmanager_secret.password[each.key].id
+  version_id = aws_secretsmanager_secret_version.password[each.key].version_id
+}
