@@ -31,7 +31,6 @@ from values import UNKNOWN, pack, unpack
 DATA: dict[str, dict[str, Any]] = {
     "aws_caller_identity": {"account_id": "123456789012"},
     "aws_partition": {"partition": "aws"},
-    "aws_availability_zones": {"names": ["eu-central-1c", "eu-central-1a", "eu-central-1b", "eu-central-1d"]},
 }
 NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
 SOURCES = {"aws": "hashicorp/aws", "digitalocean": "digitalocean/digitalocean"}
