@@ -76,12 +76,12 @@ def _blocks(value: Any) -> list[dict[str, Any]] | None:
     return None
 
 
-def _labelled(value: dict[str, Any], labels: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+def _labeled(value: dict[str, Any], labels: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     if value.get("__is_block__"):
         yield labels, value
         return
     for name, inner in _settings(value):
-        yield from _labelled(inner, (*labels, unquote(name)))
+        yield from _labeled(inner, (*labels, unquote(name)))
 
 
 def load(folder: Path) -> Module:
@@ -89,7 +89,7 @@ def load(folder: Path) -> Module:
     for file in sorted(folder.glob("*.tf")):
         for kind, values in _settings(hcl2.loads(file.read_text())):
             for value in values:
-                module.items += [Item(str(file), kind, labels, body) for labels, body in _labelled(value, ())]
+                module.items += [Item(str(file), kind, labels, body) for labels, body in _labeled(value, ())]
     return module
 
 
@@ -168,7 +168,7 @@ class Check:
             self.report(item, f"the block {path} may occur only once")
 
     def dynamic(self, item: Item, schema: Block, value: Any, path: str) -> Iterator[str]:
-        for labels, body in (found for entry in value for found in _labelled(entry, ())):
+        for labels, body in (found for entry in value for found in _labeled(entry, ())):
             name = labels[0]
             if name not in schema["blocks"]:
                 self.report(item, f"the block {path}{name} does not exist")
@@ -284,21 +284,14 @@ class Check:
 
     # --- Conventions -----------------------------------------------------------------------------------------------------
     def conventions(self) -> None:
-        used = {reference.steps[0] for item in self.module.items for reference in references(item.body) if reference.root == "var" and reference.steps}
         for item in self.module.of("variable"):
             for needed in ("description", "type"):
                 if needed not in item.body:
                     self.report(item, f"has no {needed}")
-            own = {reference.steps[0] for reference in references(item.body) if reference.root == "var"}
-            others = {
-                reference.steps[0]
-                for other in self.module.items
-                if other is not item
-                for reference in references(other.body)
-                if reference.root == "var" and reference.steps
-            }
-            if item.labels[0] not in others:
-                self.report(item, "is not used" + (" outside its validation" if item.labels[0] in own & used else ""))
+            # Its own validation is no use.
+            used = (found for other in self.module.items if other is not item for found in references(other.body))
+            if not any(found.root == "var" and found.steps[:1] == item.labels for found in used):
+                self.report(item, "is not used")
         for item in self.module.of("output"):
             if "description" not in item.body:
                 self.report(item, "has no description")
@@ -320,7 +313,7 @@ def _iterators(body: Any) -> Iterator[str]:
     if isinstance(body, dict):
         for name, value in _settings(body):
             if name == "dynamic":
-                yield from (labels[0] for entry in value for labels, _ in _labelled(entry, ()))
+                yield from (labels[0] for entry in value for labels, _ in _labeled(entry, ()))
             yield from _iterators(value)
     elif isinstance(body, list):
         for entry in body:

@@ -1,4 +1,4 @@
-"""Reads HCL's expressions as far as the check needs them: what they refer to, and what kind of value a literal is.
+"""Reads HCL's expressions for the check: what they refer to, and what kind of value a literal is.
 
 python-hcl2 returns an expression as text, `${var.name}`, and a string with its quotes, `"a ${var.name}"`.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# What follows a root: .name, .0, [0], ["key"], [each.key], .*, [*].
+# The parts of an expression. A string, an index or a template is read on from its first character.
 _TOKEN = re.compile(
     r'(?P<open>"|<<-?\w+)|(?P<close>\})|(?P<brace>\{)|(?P<name>(?<![\w.])[A-Za-z_][\w-]*)|(?P<number>\d[\w.]*)|(?P<other>.)', re.DOTALL
 )

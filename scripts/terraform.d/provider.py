@@ -6,7 +6,7 @@
 With that variable Terraform neither downloads nor starts a provider, but connects to a socket in FOLDER. It then evaluates
 types, references, functions and conditions itself. The stand-in has what `validate`, and `plan` from an empty state, need:
 
-- It accepts each configuration. What a provider checks beside the schema, such as the form of a name, is not checked.
+- It accepts each configuration. Checks of a provider beside the schema, such as the form of a name, are missing.
 - In a plan, what the provider computes is unknown.
 - Data sources have the values of `DATA`, and otherwise strings that name the attribute.
 - It cannot apply.
@@ -27,11 +27,10 @@ from typing import Any
 import grpc  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from values import UNKNOWN, pack, unpack
 
-# What data sources return. A policy document is its configuration, as JSON.
+# Values of data sources. A policy document is its configuration, as JSON.
 DATA: dict[str, dict[str, Any]] = {
     "aws_caller_identity": {"account_id": "123456789012"},
     "aws_partition": {"partition": "aws"},
-    "aws_availability_zones": {"names": ["eu-central-1c", "eu-central-1a", "eu-central-1b", "eu-central-1d"]},
 }
 NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
 SOURCES = {"aws": "hashicorp/aws", "digitalocean": "digitalocean/digitalocean"}

@@ -159,7 +159,7 @@ class Source:
         return block
 
     def _interface(self, name: str) -> Block:
-        """The schema of a struct that has only an interface. What is optional there, Terraform may compute."""
+        """The schema of a struct that has only an interface. An optional attribute may be computed."""
         block = Block(attributes={}, blocks={})
         for key, optional, text in _PROPERTY.findall(self.sections["interface", name]):
             struct = _plain(text).removesuffix("[]")

@@ -2,23 +2,14 @@ data "aws_caller_identity" "current" {}
 
 data "aws_partition" "current" {}
 
-# Local Zones and zones that the account has not opted into are left out.
-data "aws_availability_zones" "available" {
-  state = "available"
-
-  filter {
-    name   = "opt-in-status"
-    values = ["opt-in-not-required"]
-  }
-}
-
 locals {
   tags = merge(var.tags, { Application = var.name, ManagedBy = "terraform" })
 
   account   = data.aws_caller_identity.current.account_id
   partition = data.aws_partition.current.partition
-  zones     = slice(sort(data.aws_availability_zones.available.names), 0, 3)
+  # Named, not listed: a list of the available zones changes when AWS adds one, and would move the subnets.
+  zones = [for letter in var.zones : "${var.region}${letter}"]
 
-  # Zone to index: resources keep their address when a region gets another zone at the end of the list.
+  # Zone to number of the network.
   zone_index = { for index, zone in local.zones : zone => index }
 }

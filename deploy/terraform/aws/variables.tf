@@ -30,6 +30,17 @@ variable "region" {
   }
 }
 
+variable "zones" {
+  description = "Letters of the three availability zones. In some regions an account lacks one: `aws ec2 describe-availability-zones`."
+  type        = list(string)
+  default     = ["a", "b", "c"]
+
+  validation {
+    condition     = length(var.zones) == 3 && length(toset(var.zones)) == 3 && alltrue([for letter in var.zones : can(regex("^[a-z]$", letter))])
+    error_message = "Name three different letters, such as a, b and c."
+  }
+}
+
 variable "tags" {
   description = "Tags of every resource, besides Application and ManagedBy."
   type        = map(string)

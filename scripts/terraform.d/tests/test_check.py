@@ -142,7 +142,7 @@ class Faults(unittest.TestCase):
         self.assertEqual(findings(GOOD), [])
 
     def test_unknown_names(self) -> None:
-        self.fails('name = "one"', 'name = "one"\n  nmae = 1', "nmae does not exist")
+        self.fails('name = "one"', 'name = "one"\n  nickname = 1', "nickname does not exist")
         self.fails("    size = 10", "    size = 10\n    kind = 1", "disk.kind does not exist")
         self.fails("      port = rule.value", "      port = rule.value\n      x = 1", "rule.x does not exist")
         self.fails('dynamic "rule"', 'dynamic "rules"', "the block rules does not exist", "rule.value is not declared")

@@ -10,7 +10,7 @@ run "three_zones_with_everything_in_each" {
 
   assert {
     condition     = output.zones == tolist(["eu-central-1a", "eu-central-1b", "eu-central-1c"])
-    error_message = "The first three zones by name must be used."
+    error_message = "The zones must be those of the region."
   }
 
   assert {
@@ -121,10 +121,11 @@ run "wrong_values_are_refused" {
     backup_retention_days  = 0
     github_repository      = "linnet"
     tags                   = { Name = "x" }
+    zones                  = ["a", "b", "b"]
   }
 
   expect_failures = [
     var.account_id, var.vpc_cidr, var.kubernetes_version, var.kubernetes_admins, var.kubernetes_api_sources, var.database_version,
-    var.database_storage, var.backup_retention_days, var.github_repository, var.tags,
+    var.database_storage, var.backup_retention_days, var.github_repository, var.tags, var.zones,
   ]
 }
