@@ -357,4 +357,24 @@ mod tests {
         assert_eq!(count("Redis connection not used"), 1, "three refusals, one line");
         assert_eq!(count("Redis reconnected"), 1);
     }
+
+    #[tokio::test]
+    async fn a_response_after_the_term_of_the_master_does_not_count() {
+        let settings = accepting_server().await;
+        let server = RedisServer::new(&settings).unwrap();
+        let timeout = Duration::from_secs(10);
+        let mut open = server.open(timeout, timeout).await.unwrap();
+        let term = Term::until_ended();
+        open.term = Some(Arc::clone(&term));
+        let (redis, _) = RedisClient::new(&settings, None).unwrap();
+        redis.0.connection.store(Some(Arc::new(open)));
+        let ping = redis::cmd("PING");
+        assert!(redis.is_up() && redis.query::<redis::Value>(&ping).await.is_ok());
+        let response: RedisResult<i64> = Ok(1);
+        term.end();
+        let late = redis.record(response, Some(&term));
+        assert!(matches!(late, Err(RedisUnavailable::Unconfirmed)), "{late:?}");
+        let next: Result<redis::Value, _> = redis.query(&ping).await;
+        assert!(matches!(next, Err(RedisUnavailable::CircuitOpen)) && !redis.is_up());
+    }
 }

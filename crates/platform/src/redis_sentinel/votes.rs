@@ -33,6 +33,18 @@ impl Term {
         term
     }
 
+    /// A term of a day, unless a test ends it.
+    #[cfg(test)]
+    pub(crate) fn until_ended() -> Arc<Self> {
+        let master = ("127.0.0.1".to_owned(), 1);
+        Arc::new(Self::new(master, Instant::now() + Duration::from_hours(24)))
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&self) {
+        self.until.end();
+    }
+
     /// Whether the master may be used at `now`.
     #[inline]
     pub(crate) fn is_valid_at(&self, now: Instant) -> bool {
@@ -126,7 +138,7 @@ impl Votes {
 
     fn end_term(&mut self) {
         if let Some(term) = self.term.take() {
-            term.until.end();
+            term.end();
         }
     }
 
