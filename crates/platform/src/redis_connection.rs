@@ -135,8 +135,33 @@ pub async fn connect(
     settings: &RedisSettings,
     response_timeout: Duration,
 ) -> RedisResult<MultiplexedConnection> {
+    Ok(connect_confirmed(settings, response_timeout).await?.0)
+}
+
+/// [`connect`] for a task that uses the connection for long, and checks the [`Confirmation`] regularly.
+pub async fn connect_confirmed(
+    settings: &RedisSettings,
+    response_timeout: Duration,
+) -> RedisResult<(MultiplexedConnection, Confirmation)> {
     let server = RedisServer::new(settings)?;
-    Ok(server.open(settings.connect_timeout(), response_timeout).await?.connection)
+    let open = server.open(settings.connect_timeout(), response_timeout).await?;
+    Ok((open.connection, Confirmation(open.term)))
+}
+
+/// Confirms that a connection still leads to the server that all processes use. A master that was replaced may respond
+/// for long.
+#[derive(Debug, Clone)]
+pub struct Confirmation(Option<Arc<Term>>);
+
+impl Confirmation {
+    /// Fails if the connection leads to a master that the sentinels no longer confirm; never without sentinels.
+    pub fn check(&self) -> RedisResult<()> {
+        if may_use(self.0.as_ref()) {
+            return Ok(());
+        }
+        let kind = ErrorKind::MasterNameNotFoundBySentinel;
+        Err((kind, "the sentinels no longer confirm the master").into())
+    }
 }
 
 /// A pool of connections for background tasks. It checks each connection before use, which doubles the cost of a command.

@@ -1,4 +1,4 @@
-//! What `redis.url` names: a Redis server, or the sentinels that name it.
+//! The target of `redis.url`: a Redis server, or the sentinels that name it.
 
 use std::{collections::HashSet, io, net::Ipv6Addr};
 
@@ -17,7 +17,7 @@ const SENTINEL_SCHEMES: [(&str, bool); 2] =
 /// Host and port.
 pub(crate) type Address = (String, u16);
 
-/// What `redis.url` names.
+/// The target of `redis.url`.
 #[derive(Debug, Clone)]
 pub(crate) enum RedisTarget {
     /// One server.

@@ -1,4 +1,4 @@
-//! Follows the master of a Redis with sentinels: one thread for the process asks every sentinel every [`ASK_EVERY`].
+//! Follows the master of a Redis with sentinels: one thread for the process queries every sentinel every [`ASK_EVERY`].
 //!
 //! [`votes`] decides which master may be used, and argues why no two processes use different ones.
 
@@ -84,7 +84,7 @@ impl MasterWatch {
         {
             return failure.clone();
         }
-        let detail = format!("{fresh} sentinels respond, {majority} must name the same master");
+        let detail = format!("{fresh} name one, {majority} must name the same");
         let kind = ErrorKind::MasterNameNotFoundBySentinel;
         RedisError::from((kind, "no majority of sentinels names a master", detail))
     }

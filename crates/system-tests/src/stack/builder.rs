@@ -163,7 +163,7 @@ impl Builder {
         self
     }
 
-    /// Starts two replicas of Redis and three sentinels, which every process asks for the master. Proxies are then between
+    /// Starts two replicas of Redis and three sentinels, which name the master to every process. Proxies are then between
     /// the processes and the sentinels, three for each process.
     #[must_use]
     pub fn sentinels(mut self) -> Self {
@@ -244,15 +244,12 @@ impl Builder {
         let (postgres, database, database_url) = self.start_postgres(path, &tls_env).await;
         let redis_env = self.redis_env.clone().into_iter().chain(tls_env).collect();
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
-        let mut redis_at = redis_tls_port
-            .map_or(RedisAt::server("redis", redis_port), |port| RedisAt::server("rediss", port));
-        let mut redis_group = None;
-        if self.sentinels {
-            let group = RedisGroup::start(path, redis_port, &redis_env).await;
-            redis_at = RedisAt::sentinels(group.sentinels.iter().map(|(_, port)| *port).collect());
-            redis_group = Some(group);
-        }
-        let redis_at = &redis_at;
+        let redis_group = self.start_redis_group(path, redis_port, &redis_env).await;
+        let redis_at = &match (&redis_group, redis_tls_port) {
+            (Some(group), _) => RedisAt::sentinels(group),
+            (None, Some(port)) => RedisAt::server("rediss", port),
+            (None, None) => RedisAt::server("redis", redis_port),
+        };
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         let admin_key = self.prepare_database(&env).await;
@@ -345,6 +342,15 @@ impl Builder {
         });
         let processes = processes.collect();
         (processes, proxies)
+    }
+
+    async fn start_redis_group(
+        &self,
+        folder: &Path,
+        port: u16,
+        env: &BTreeMap<String, String>,
+    ) -> Option<RedisGroup> {
+        if self.sentinels { Some(RedisGroup::start(folder, port, env).await) } else { None }
     }
 
     async fn start_postgres(

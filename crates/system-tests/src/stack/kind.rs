@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::redis_group::MASTER_NAME;
+use super::redis_group::{MASTER_NAME, RedisGroup};
 use crate::{
     process::{Signal, Spec},
     services::{binary, path_text},
@@ -120,7 +120,8 @@ impl RedisAt {
         Self { scheme, ports: vec![port], path: "0".into() }
     }
 
-    pub(super) fn sentinels(ports: Vec<u16>) -> Self {
+    pub(super) fn sentinels(group: &RedisGroup) -> Self {
+        let ports = group.sentinels.iter().map(|(_, port)| *port).collect();
         Self { scheme: "redis+sentinel", ports, path: format!("{MASTER_NAME}/0") }
     }
 
