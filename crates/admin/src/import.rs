@@ -9,7 +9,7 @@ use linnet_import::{
     source::{Position, SourceError},
     write_chunk,
 };
-use linnet_platform::redis_connection;
+use linnet_platform::redis_connection::{self, RedisPool};
 use linnet_protocol::invalidation::{DELETE_NEGATIVE_ENTRIES, l2_key};
 use linnet_settings::Settings;
 use linnet_store::{ImportEvent, ImportLink, ImportUser, Store, WriteOptions};
@@ -64,7 +64,7 @@ pub(super) async fn run(
 struct Importer<'a> {
     settings: &'a Settings,
     store: &'a Store,
-    redis: Option<deadpool_redis::Pool>,
+    redis: Option<RedisPool>,
     rules: RowRules,
     options: WriteOptions,
     bad: u64,
@@ -139,7 +139,7 @@ impl Importer<'_> {
         }
         let dropped = async {
             let mut connection = self.redis.as_ref()?.get().await.ok()?;
-            deletion.invoke_async::<i64>(&mut *connection).await.ok()
+            deletion.invoke_async::<i64>(connection.connection()).await.ok()
         };
         if dropped.await.is_none() {
             let ttl = self.settings.cache.l2_negative_ttl_s;

@@ -21,7 +21,7 @@ use linnet_platform::{
     backoff::jittered,
     lock::MutexExt as _,
     redis_client::{RedisClient, RedisUnavailable},
-    redis_connection::connect,
+    redis_connection::connect_confirmed,
     settings::RedisSettings,
 };
 use redis::{
@@ -221,7 +221,7 @@ impl LiveClicks {
     }
 
     async fn read_stream(&self, settings: &RedisSettings) -> Result<(), RedisError> {
-        let mut redis = connect(settings, RESPONSE_TIMEOUT).await?;
+        let (mut redis, master) = connect_confirmed(settings, RESPONSE_TIMEOUT).await?;
         // Each read passes the last id that it has seen. `$` would skip entries that arrive between two reads.
         let mut newest = redis::cmd("XREVRANGE");
         newest.arg(STREAM).arg("+").arg("-").arg("COUNT").arg(1);
@@ -229,6 +229,7 @@ impl LiveClicks {
         let mut last =
             newest.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone());
         while self.subscribers().count > 0 {
+            master.check()?;
             let block = u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX);
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(READ_BATCHES).arg("BLOCK").arg(block);

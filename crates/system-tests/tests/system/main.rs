@@ -33,6 +33,7 @@ mod pipeline;
 mod privacy;
 mod quotas;
 mod redirects;
+mod redis_failover;
 mod redis_roles;
 mod shares;
 mod short_codes;
