@@ -9,6 +9,8 @@ their own (scripts/lint.d/kubernetes.sh, scripts/test-kubernetes).
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import kubernetes_validate.utils
 import yaml
 from reach import Object, operated, peers_of, selects, table, templates
 
@@ -30,6 +33,11 @@ NGINX_SHUTDOWN_S = 20
 SERVICES = re.compile(r"^(nginx|worker|(gateway|shortener)-(blue|green))$")
 PAGE = ROOT / "docs/KUBERNETES.md"
 MARKS = re.compile(r"<!-- network: ([a-z]+) -->\n(.*?)<!-- end -->", re.S)
+
+
+# The package reads and parses its files again for each object.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
+_valid: set[tuple[str, str]] = set()
 
 
 class Overlay:
@@ -57,9 +65,14 @@ def schemas(overlay: Overlay) -> Iterator[str]:
     for obj in overlay.objects:
         if not CORE.match(obj["apiVersion"]):
             continue
+        # Overlays share most of their objects.
+        text = json.dumps(obj, sort_keys=True)
         for version in VERSIONS:
+            if (version, text) in _valid:
+                continue
             try:
                 kubernetes_validate.validate(obj, version, strict=True)
+                _valid.add((version, text))
             except Exception as error:  # Each version of the package has its own classes of errors.
                 yield f"{obj['kind']} {obj['metadata']['name']}: Kubernetes {version}: {str(error).splitlines()[0]}"
 
@@ -244,7 +257,7 @@ def scaling(overlay: Overlay) -> Iterator[str]:
         if overlay.name == "production" and (spec["minReplicas"], spec["maxReplicas"]) != (3, 10):
             yield f"HorizontalPodAutoscaler {name}: must have 3 to 10 pods"
         deployment = overlay.one("Deployment", name)
-        if deployment and "replicas" in deployment["spec"]:
+        if deployment and spec["scaleTargetRef"]["kind"] == "Deployment" and "replicas" in deployment["spec"]:
             yield f"Deployment {name}: sets its replicas against its autoscaler"
     for obj in overlay.of("ScaledObject"):
         most[obj["spec"]["scaleTargetRef"]["name"]] = obj["spec"]["maxReplicaCount"]

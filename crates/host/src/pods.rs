@@ -41,7 +41,7 @@ struct Pod {
 #[derive(Debug)]
 pub struct Pods {
     names: Names,
-    pods: BTreeMap<SocketAddr, Pod>,
+    by_address: BTreeMap<SocketAddr, Pod>,
     /// Whether counters begin with the pods' start instead of the first look.
     is_whole_life: bool,
     has_looked: bool,
@@ -62,7 +62,7 @@ pub struct Look {
 impl Pods {
     /// No pod has responded yet. With `is_whole_life`, pods of the first look count from their start.
     pub const fn new(names: Names, is_whole_life: bool) -> Self {
-        Self { names, pods: BTreeMap::new(), is_whole_life, has_looked: false, restarts: 0 }
+        Self { names, by_address: BTreeMap::new(), is_whole_life, has_looked: false, restarts: 0 }
     }
 
     /// Reads the counters of all pods.
@@ -74,7 +74,7 @@ impl Pods {
         ] {
             let addresses = resolve(&name);
             for address in &addresses {
-                let is_known = self.pods.contains_key(address);
+                let is_known = self.by_address.contains_key(address);
                 match http::get(&address.to_string(), "/metrics") {
                     Ok(response) if response.status == 200 => {
                         self.note(*address, process, &response.body);
@@ -84,12 +84,12 @@ impl Pods {
             }
             // Without an answer of the name, the pods could be gone or not.
             is_complete &= !addresses.is_empty()
-                && addresses.iter().any(|address| self.pods.contains_key(address));
+                && addresses.iter().any(|address| self.by_address.contains_key(address));
         }
         self.has_looked |= is_complete;
         let mut look = Look { restarts: self.restarts, ..Look::default() };
         let mut sum = Counters::default();
-        for pod in self.pods.values() {
+        for pod in self.by_address.values() {
             sum.add_all(&pod.since);
             look.memory_share = look.memory_share.max(pod.memory_share);
         }
@@ -113,7 +113,7 @@ impl Pods {
         } else {
             counters.clone()
         };
-        let pod = self.pods.entry(address).or_insert_with(|| Pod {
+        let pod = self.by_address.entry(address).or_insert_with(|| Pod {
             process,
             base: first_base,
             since: Counters::default(),
@@ -135,7 +135,7 @@ impl Pods {
 
     /// Lets durations count from now on; responses continue to count from before.
     pub fn skip_durations(&mut self) {
-        for pod in self.pods.values_mut() {
+        for pod in self.by_address.values_mut() {
             let mut now = pod.base.clone();
             now.add_all(&pod.since);
             pod.base.skip_durations(&now);

@@ -147,6 +147,7 @@ async fn readyz(state: web::Data<AdminState>, request: HttpRequest) -> HttpRespo
         let is_known = |name: &&str| report.checks.iter().any(|(check, _)| check == name);
         if is_whole && !excluded.iter().all(is_known) {
             return HttpResponse::BadRequest()
+                .content_type("text/plain; charset=utf-8")
                 .body("exclude must list names of checks, separated by commas\n");
         }
         report.ready = !report

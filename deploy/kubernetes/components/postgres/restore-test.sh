@@ -20,7 +20,7 @@ cat > "$data/postgresql.auto.conf" <<CONF
 listen_addresses = ''
 unix_socket_directories = '$socket'
 shared_buffers = '128MB'
-max_connections = '320'
+max_connections = '360'
 shared_preload_libraries = ''
 archive_mode = 'off'
 logging_collector = 'off'
