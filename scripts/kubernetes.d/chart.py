@@ -139,7 +139,7 @@ def normal(obj: Object) -> Object:
 
 
 def rendered(folder: Path, values: dict[str, Any] | None = None) -> dict[str, Object]:
-    """What Helm renders."""
+    """The objects that Helm renders, by kind and name."""
     with helm_python.Chart.load(str(folder)) as chart:
         manifests = chart.render(values or {}, name="linnet", namespace="linnet")
     objects = [obj for text in manifests.values() for obj in yaml.safe_load_all(text) if obj]
@@ -147,7 +147,7 @@ def rendered(folder: Path, values: dict[str, Any] | None = None) -> dict[str, Ob
 
 
 def differences(left: dict[str, Object], right: dict[str, Object]) -> Iterator[str]:
-    """What differs between two renderings."""
+    """Differences between two renderings."""
     for name in sorted(left.keys() ^ right.keys()):
         yield f"{name}: only {'kustomize' if name in left else 'Helm'} renders it"
     for name in sorted(left.keys() & right.keys()):

@@ -122,7 +122,7 @@ def references(overlay: Overlay) -> Iterator[str]:
 
 
 def wants(template: Object) -> Iterator[tuple[str, str]]:
-    """What a pod needs: kind and name."""
+    """Kind and name of each object that a pod needs."""
     spec = template["spec"]
     yield "service account", spec.get("serviceAccountName", "default")
     if name := spec.get("priorityClassName"):
@@ -171,7 +171,7 @@ def service_ports(overlay: Overlay) -> Iterator[str]:
 
 
 def promises(overlay: Overlay) -> Iterator[str]:
-    """What every pod must have, beyond Checkov."""
+    """Pods without something that each must have, beyond Checkov."""
     for kind, name, template in pods(overlay):
         spec = template["spec"]
         if spec.get("automountServiceAccountToken") is not False:
@@ -348,7 +348,7 @@ def difference(documented: str, allowed: str) -> Iterator[str]:
 
 
 def operators(overlay: Overlay) -> Iterator[str]:
-    """What a policy selects must exist: a selector without a pod protects nothing."""
+    """Policies that select no pod, and so protect nothing, and pods of operators that no policy names."""
     peers = peers_of(overlay.objects)
     for policy in overlay.of("NetworkPolicy"):
         selector = policy["spec"]["podSelector"]
