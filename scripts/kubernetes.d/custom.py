@@ -51,14 +51,15 @@ def plain_types(text: str) -> str:
     """Types of cdk8s as the JSON that they become: an enumeration is its words, a quantity a text or number."""
 
     def words(found: re.Match[str]) -> str:
-        return f"export type {found.group(1)} = {' | '.join(re.findall(r'= (\"[^\"]*\")', found.group(2)))};"
+        values = " | ".join(re.findall('= ("[^"]*")', found.group(2)))
+        return f"export type {found.group(1)} = {values};"
 
     text = re.sub(r"export declare enum (\w+) \{(.*?)\n\}", words, text, flags=re.S)
     return re.sub(r"export declare class (\w+) \{\s+readonly value.*?\n\}", r"export type \1 = string | number;", text, flags=re.S)
 
 
 def literal(obj: dict[str, Any], module: str) -> Any:
-    """What the type describes."""
+    """The part of the object that has the type."""
     if obj["kind"] == "ObjectStore":
         return obj["spec"]["configuration"]
     if module in WITHOUT_KIND:

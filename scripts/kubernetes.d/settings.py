@@ -19,7 +19,7 @@ from typing import Any
 from check import Overlay, containers, pods, setting_map
 
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-# What the mounted secrets would contain.
+# Contents of the mounted secrets.
 SECRETS = {
     "LINNET__SERVICE__TOKEN": "0123456789abcdef0123456789abcdef",
     "LINNET__POSTGRES__URL": "postgres://linnet:secret@postgres-rw:5432/linnet",
@@ -46,7 +46,7 @@ def environment(overlay: Overlay, container: dict[str, Any], folder: Path) -> di
 
 
 def faults(programs: Path, overlay: Overlay) -> Iterator[str]:
-    """What the programs report."""
+    """The errors of the programs."""
     with tempfile.TemporaryDirectory() as folder:
         for _, name, template in pods(overlay):
             for container in containers(template):

@@ -56,7 +56,7 @@ class Faults(unittest.TestCase):
     def test_unknown_key_is_found_in_each_release(self) -> None:
         overlay = check.Overlay("production", "")
         overlay.objects = [copy.deepcopy(next(obj for obj in OBJECTS if obj["kind"] == "PodDisruptionBudget"))]
-        overlay.objects[0]["spec"]["maxUnavailble"] = 1
+        overlay.objects[0]["spec"]["maxAbsent"] = 1
         self.assertEqual(len(list(check.schemas(overlay))), len(check.VERSIONS))
 
     def test_absent_objects_are_found(self) -> None:
