@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, BufWriter, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use linnet_bench::{
     code_list::CodeList,
     links::{self, MAX_LINKS},
+    model::{document, inputs::Inputs, sections::sections},
     pace::{PaceSettings, pace},
     replay::replay,
     zipf::RankSampler,
@@ -91,6 +92,18 @@ enum Command {
         #[arg(long, default_value_t = 64)]
         connections: u32,
     },
+    /// Compute the tables of docs/SCALE.md: hit ratios, nodes, load and money from measured costs.
+    Model {
+        /// File with other inputs than crates/bench/scale.json.
+        #[arg(long)]
+        inputs: Option<PathBuf>,
+        /// Write the tables into the document instead of stdout.
+        #[arg(long)]
+        write: bool,
+        /// The document.
+        #[arg(long, default_value = "docs/SCALE.md")]
+        document: PathBuf,
+    },
 }
 
 #[derive(Serialize)]
@@ -143,6 +156,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             print(&pace(&address, &CodeList::read(&list)?, settings)?)?;
         }
+        Command::Model { inputs, write, document } => model(inputs, write, &document)?,
+    }
+    Ok(())
+}
+
+fn model(
+    inputs: Option<PathBuf>,
+    write: bool,
+    document: &Path,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let text = match inputs {
+        Some(file) => fs::read_to_string(file)?,
+        None => document::DEFAULT_INPUTS.to_owned(),
+    };
+    let inputs = Inputs::from_json(&text)?;
+    if write {
+        let changed = document::write(document, &inputs)?;
+        eprintln!("{} {}", document.display(), if changed { "written" } else { "is current" });
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    for (name, section) in sections(&inputs) {
+        writeln!(out, "{name}\n\n{section}")?;
     }
     Ok(())
 }

@@ -52,9 +52,8 @@ impl Cache {
             Policy::Lru => 0.0,
             Policy::TwoLru => solve(&|group, seconds| within(rate * group.share, seconds)),
         };
-        let entries_s = solve(&|group, entries_s| {
-            self.held(Times { keys_s, entries_s }, rate * group.share)
-        });
+        let entries_s =
+            solve(&|group, entries_s| self.held(Times { keys_s, entries_s }, rate * group.share));
         Times { keys_s, entries_s }
     }
 
@@ -72,9 +71,10 @@ impl Cache {
 
     /// Probability that a request finds a fresh entry. Changes end an entry's life early, at `changes` a second and link.
     pub fn hit_ratio(&self, times: Times, rate: f64, changes: f64) -> f64 {
-        let life_s = if changes > 0.0 { -(-changes * self.life_s).exp_m1() / changes } else { self.life_s };
+        let life_s =
+            if changes > 0.0 { -(-changes * self.life_s).exp_m1() / changes } else { self.life_s };
         let hits = hits_of_a_fill(rate, self.held(times, rate), life_s);
-        hits / (1.0 + hits)
+        1.0 - 1.0 / (1.0 + hits)
     }
 }
 
@@ -132,9 +132,7 @@ mod tests {
 
     fn predicted(cache: Cache, popularity: &Popularity, rate: f64) -> f64 {
         let times = cache.times(popularity, rate);
-        popularity.sum(|group| {
-            group.share * cache.hit_ratio(times, rate * group.share, 0.0)
-        })
+        popularity.sum(|group| group.share * cache.hit_ratio(times, rate * group.share, 0.0))
     }
 
     #[test]
@@ -172,10 +170,17 @@ mod tests {
                 hits += u32::from(hit && draw >= draws);
             }
             let measured = f64::from(hits) / f64::from(draws);
-            let predicted = |policy| predicted(cache(f64::from(capacity), policy), &popularity, 1.0);
+            let predicted =
+                |policy| predicted(cache(f64::from(capacity), policy), &popularity, 1.0);
             let (two, lru) = (predicted(Policy::TwoLru), predicted(Policy::Lru));
-            assert!((two - measured).abs() < 0.02, "{capacity}: 2-LRU {two}, LRU {lru}, measured {measured}");
-            assert!((two - measured).abs() < (lru - measured).abs(), "LRU would be nearer: {lru}, {measured}");
+            assert!(
+                (two - measured).abs() < 0.02,
+                "{capacity}: 2-LRU {two}, LRU {lru}, measured {measured}"
+            );
+            assert!(
+                (two - measured).abs() < (lru - measured).abs(),
+                "LRU would be nearer: {lru}, {measured}"
+            );
         }
     }
 
@@ -199,10 +204,15 @@ mod tests {
 
     #[test]
     fn lives_and_evictions_together_are_within_a_point_of_a_simulation() {
-        for (rate, certain_s, life_s) in [(1.0, 2.0, 1.0), (1.0, 2.0, 5.0), (1.0, 1.0, 30.0), (0.2, 3.0, 20.0)] {
+        for (rate, certain_s, life_s) in
+            [(1.0, 2.0, 1.0), (1.0, 2.0, 5.0), (1.0, 1.0, 30.0), (0.2, 3.0, 20.0)]
+        {
             let hits = hits_of_a_fill(rate, within(rate, certain_s), life_s);
             let (model, real) = (hits / (1.0 + hits), simulated(rate, certain_s, life_s));
-            assert!((model - real).abs() < 0.01, "{rate} {certain_s} {life_s}: model {model}, simulated {real}");
+            assert!(
+                (model - real).abs() < 0.01,
+                "{rate} {certain_s} {life_s}: model {model}, simulated {real}"
+            );
         }
     }
 

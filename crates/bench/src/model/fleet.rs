@@ -135,7 +135,16 @@ pub fn size(inputs: &Inputs, rate: f64, links: f64) -> Fleet {
             let money = money(inputs, rate, nodes, &redis, &postgres, (plan, postgres_machines));
             let postgres_plan = plan.name.clone();
             return Fleet {
-                rate, links, answered, nodes, node_cores, redis, postgres, postgres_machines, postgres_plan, money,
+                rate,
+                links,
+                answered,
+                nodes,
+                node_cores,
+                redis,
+                postgres,
+                postgres_machines,
+                postgres_plan,
+                money,
             };
         }
         nodes = nodes.max(wanted);
@@ -145,7 +154,8 @@ pub fn size(inputs: &Inputs, rate: f64, links: f64) -> Fleet {
 
 fn tiers(inputs: &Inputs, rate: f64, nodes: f64, primaries: f64) -> Tiers {
     let (costs, settings) = (&inputs.costs, &inputs.settings);
-    let l1 = inputs.prices.application.memory_gib * GIB * settings.l1_memory_share / costs.l1_resident_bytes.value;
+    let l1 = inputs.prices.application.memory_gib * GIB * settings.l1_memory_share
+        / costs.l1_resident_bytes.value;
     let redis = inputs.prices.redis.memory_gib * GIB * REDIS_MEMORY_SHARE * primaries;
     let l2 = (redis - stream_bytes(inputs, rate)).max(0.1 * redis) / costs.l2_bytes.value;
     Tiers {
@@ -170,7 +180,8 @@ fn link_rows(inputs: &Inputs, popularity: &Popularity, rate: f64, nodes: f64) ->
 
 fn node_cores(inputs: &Inputs, rate: f64, answered: &Answered, link_rows: f64) -> [f64; 4] {
     let costs = &inputs.costs;
-    let tls = rate * (costs.nginx_tls_us.value + inputs.shape.handshakes * costs.handshake_us.value);
+    let tls =
+        rate * (costs.nginx_tls_us.value + inputs.shape.handshakes * costs.handshake_us.value);
     let nginx = answered.total() * costs.nginx_us.value;
     let shortener = answered.total() * costs.shortener_us.value
         + answered.l2 * costs.shortener_l2_us.value
@@ -190,21 +201,35 @@ fn redis(inputs: &Inputs, rate: f64, answered: &Answered, nodes: f64) -> RedisLo
         + edits * (costs.redis_publish_us.value + nodes * costs.redis_subscriber_us.value)
         + heartbeats * (costs.redis_publish_us.value + costs.redis_subscriber_us.value);
     let cores = busy / CORE;
-    let stream = stream_bytes(inputs, rate) / (inputs.prices.redis.memory_gib * GIB * REDIS_MEMORY_SHARE);
+    let stream =
+        stream_bytes(inputs, rate) / (inputs.prices.redis.memory_gib * GIB * REDIS_MEMORY_SHARE);
     // At most half of the memory is for the stream.
-    let primaries = (cores / inputs.settings.utilization).ceil().max((2.0 * stream).ceil()).max(1.0);
+    let primaries =
+        (cores / inputs.settings.utilization).ceil().max((2.0 * stream).ceil()).max(1.0);
     let batches = rate / inputs.settings.batch_clicks;
-    RedisLoad { cores, commands: answered.l2_lookups() + answered.database + batches + edits + heartbeats, primaries }
+    RedisLoad {
+        cores,
+        commands: answered.l2_lookups() + answered.database + batches + edits + heartbeats,
+        primaries,
+    }
 }
 
-fn postgres(inputs: &Inputs, popularity: &Popularity, rate: f64, answered: &Answered, link_rows: f64) -> PostgresLoad {
+fn postgres(
+    inputs: &Inputs,
+    popularity: &Popularity,
+    rate: f64,
+    answered: &Answered,
+    link_rows: f64,
+) -> PostgresLoad {
     let (costs, shape) = (&inputs.costs, &inputs.shape);
     let average = rate * shape.average_to_peak;
     let clicks = average * SECONDS_A_DAY * shape.retention_days;
     let link_days = 365.0 * popularity.distinct(average * SECONDS_A_DAY);
     PostgresLoad {
         lookup_cores: answered.database * costs.postgres_lookup_us.value / CORE,
-        click_cores: rate * (costs.postgres_click_us.value + link_rows * costs.postgres_link_us.value) / CORE,
+        click_cores: rate
+            * (costs.postgres_click_us.value + link_rows * costs.postgres_link_us.value)
+            / CORE,
         write_cores: rate * shape.writes * costs.postgres_write_us.value / CORE,
         wal_mb: rate * (costs.click_wal_bytes.value + link_rows * costs.link_wal_bytes.value) / 1e6,
         links_gib: popularity.links() * costs.link_disk_bytes.value / GIB,
@@ -235,7 +260,9 @@ fn money(
     (plan, machines): (&Machine, f64),
 ) -> Money {
     let prices = &inputs.prices;
-    let sent = rate * inputs.shape.average_to_peak * SECONDS_A_MONTH * inputs.costs.response_bytes.value / GIB;
+    let sent =
+        rate * inputs.shape.average_to_peak * SECONDS_A_MONTH * inputs.costs.response_bytes.value
+            / GIB;
     let included = nodes * prices.application.transfer_gib;
     Money {
         application: nodes * prices.application.dollars,
@@ -264,7 +291,10 @@ mod tests {
             let busy: f64 = fleet.node_cores.iter().sum();
             assert!(fleet.nodes >= FEWEST_NODES, "{fleet:?}");
             assert!(busy <= (fleet.nodes - 1.0) * usable, "{fleet:?}");
-            assert!(fleet.redis.cores <= fleet.redis.primaries * inputs.settings.utilization, "{fleet:?}");
+            assert!(
+                fleet.redis.cores <= fleet.redis.primaries * inputs.settings.utilization,
+                "{fleet:?}"
+            );
         }
     }
 
@@ -280,7 +310,8 @@ mod tests {
     fn larger_groups_write_fewer_rows_for_each_click() {
         let inputs = inputs();
         let popularity = Popularity::zipf(1e7, 1.0, 0.0);
-        let (slow, fast) = (link_rows(&inputs, &popularity, 1e3, 3.0), link_rows(&inputs, &popularity, 1e5, 3.0));
+        let (slow, fast) =
+            (link_rows(&inputs, &popularity, 1e3, 3.0), link_rows(&inputs, &popularity, 1e5, 3.0));
         assert!(fast < slow && slow <= 1.0, "{slow} {fast}");
     }
 

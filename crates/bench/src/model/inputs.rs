@@ -275,7 +275,12 @@ impl Inputs {
             require(name, cost.value, cost.value > 0.0 && cost.value.is_finite(), "above 0")?;
         }
         let shape = &self.shape;
-        require("zipf_exponent", shape.zipf_exponent, (0.0..=3.0).contains(&shape.zipf_exponent), "from 0 to 3")?;
+        require(
+            "zipf_exponent",
+            shape.zipf_exponent,
+            (0.0..=3.0).contains(&shape.zipf_exponent),
+            "from 0 to 3",
+        )?;
         for (name, value) in [
             ("bot_share", shape.bot_share),
             ("edit_share", shape.edit_share),

@@ -9,7 +9,7 @@
 //! * [`regions`]: longest staleness for given round-trip times, as a sum of the protocol's constants.
 //! * [`simulation`]: the same protocol in a discrete-event simulation, with lost messages, a partition and a lost region.
 //! * [`validation`]: predictions of measured runs.
-//! * [`document`]: the tables of `docs/SCALE.md`.
+//! * [`sections`], [`document`]: the tables of `docs/SCALE.md`.
 //!
 //! Invariants:
 //! * Every function is pure: the same inputs give the same document, so a test can compare it.
@@ -21,6 +21,7 @@ pub mod fleet;
 pub mod inputs;
 pub mod popularity;
 pub mod regions;
+pub mod sections;
 pub mod simulation;
 pub mod tables;
 pub mod tiers;

@@ -93,7 +93,10 @@ mod tests {
         for links in [1.0, 10.0, 1_000.0, 12_345.0, 1e6, 1e9] {
             for exponent in [0.0, 0.8, 1.0, 1.2] {
                 let popularity = Popularity::zipf(links, exponent, 0.1);
-                assert!((popularity.sum(|group| group.share) - 1.0).abs() < 1e-9, "{links} {exponent}");
+                assert!(
+                    (popularity.sum(|group| group.share) - 1.0).abs() < 1e-9,
+                    "{links} {exponent}"
+                );
                 assert!((popularity.sum(|_| 1.0) - links).abs() < 0.5, "{links} {exponent}");
             }
         }

@@ -4,10 +4,14 @@
 //! that was measured in the run that it is compared with.
 
 use super::{
+    caches::{Cache, Policy},
     inputs::{Inputs, Measured},
     popularity::Popularity,
     tiers::cold_shares,
 };
+
+/// Default of `cache.l1_bytes`.
+const DEFAULT_L1_BYTES: f64 = 33_554_432.0;
 
 /// Predicted shares and processor times of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +36,12 @@ impl Prediction {
 pub fn predict(inputs: &Inputs, run: &Measured) -> Prediction {
     let costs = &inputs.costs;
     let popularity = Popularity::zipf(run.links, 1.0, 0.0);
-    let [l1, l2, database] = cold_shares(&popularity, run.requests, 1.0);
+    let l1 = Cache {
+        capacity: DEFAULT_L1_BYTES / costs.l1_bytes.value,
+        life_s: f64::INFINITY,
+        policy: Policy::TwoLru,
+    };
+    let [l1, l2, database] = cold_shares(&popularity, l1, run.requests, 1.0);
     let link_rows = popularity.distinct(run.group_clicks) / run.group_clicks;
     let missed = l2 + database;
     let cpu_us = [
@@ -40,7 +49,9 @@ pub fn predict(inputs: &Inputs, run: &Measured) -> Prediction {
         costs.shortener_us.value
             + l2 * costs.shortener_l2_us.value
             + database * costs.shortener_database_us.value,
-        costs.redis_click_us.value + missed * costs.redis_lookup_us.value + database * costs.redis_fill_us.value,
+        costs.redis_click_us.value
+            + missed * costs.redis_lookup_us.value
+            + database * costs.redis_fill_us.value,
         costs.worker_click_us.value + link_rows * costs.worker_link_us.value,
         costs.postgres_click_us.value
             + link_rows * costs.postgres_link_us.value

@@ -6,10 +6,13 @@
 //!
 //! One link is enough: entries of different links do not affect each other, except that more changes discard more fills.
 
+mod plan;
 mod queue;
+mod state;
 mod world;
 
-pub use world::{Fault, Plan, Report, Rule, run};
+pub use plan::{Fault, Plan, Report, Rule};
+pub use world::run;
 
 #[cfg(test)]
 mod tests {
@@ -52,7 +55,12 @@ mod tests {
 
     #[test]
     fn each_rule_is_needed() {
-        for rule in [Rule::HeartbeatsThroughHome, Rule::LifeWithoutBus, Rule::Outbox, Rule::CatchUpBeforeLive] {
+        for rule in [
+            Rule::HeartbeatsThroughHome,
+            Rule::LifeWithoutBus,
+            Rule::Outbox,
+            Rule::CatchUpBeforeLive,
+        ] {
             let report = run(&plan(Some(PARTITION), Some(rule)));
             assert!(report.stale_past_bound > 0, "{rule:?}: {report:?}");
         }

@@ -2,7 +2,11 @@
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::queue::Queue;
+use super::{
+    plan::{Plan, Report, Rule},
+    queue::Queue,
+    state::{Entry, Event, Lookup, Message, Process, Region},
+};
 use crate::model::regions::{
     BOUND_MS, HEARTBEAT_MS, LIFE_FROM_L2_MS, LIFE_MS, OUTBOX_AGE_MS, OUTBOX_POLL_MS, STALE_MS,
 };
@@ -15,127 +19,6 @@ const LOCAL_S: f64 = 0.0005;
 const LOSS: f64 = 0.002;
 /// A lost message is sent again after this time and a round trip; those behind it wait.
 const RESEND_S: f64 = 0.2;
-
-/// A rule of the protocol that a run can omit, to show that it is needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    /// Heartbeats travel through the central bus. Without it, they only test the region's Redis.
-    HeartbeatsThroughHome,
-    /// Entries end early while the bus is stale.
-    LifeWithoutBus,
-    /// The outbox publishes what a dead process did not.
-    Outbox,
-    /// A relay that reconnects reads the outbox before it returns heartbeats.
-    CatchUpBeforeLive,
-}
-
-/// Regions that are cut off from all others for a time. If it is the home region, it is lost: it answers nothing.
-#[derive(Debug, Clone, Copy)]
-pub struct Fault {
-    /// Which regions.
-    pub regions: [bool; 3],
-    /// Begin, in seconds.
-    pub from_s: f64,
-    /// End, in seconds.
-    pub to_s: f64,
-}
-
-/// A run.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Round-trip times to the home region; the first one is within it.
-    pub round_trips_ms: Vec<f64>,
-    /// Processes in each region.
-    pub processes: usize,
-    /// Length.
-    pub seconds: f64,
-    /// Visits of the link at each process, a second.
-    pub visits_a_second: f64,
-    /// Edits of the link a second.
-    pub edits_a_second: f64,
-    /// Share of the edits whose process dies after the commit.
-    pub deaths: f64,
-    /// What fails.
-    pub fault: Option<Fault>,
-    /// A rule that is omitted.
-    pub broken: Option<Rule>,
-    /// Seed of all random times.
-    pub seed: u64,
-}
-
-/// What a run showed.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Report {
-    /// Redirects.
-    pub responses: u64,
-    /// Requests without one (503).
-    pub failed: u64,
-    /// Acknowledged edits.
-    pub edits: u64,
-    /// Redirects to a target that was replaced more than the bound before.
-    pub stale_past_bound: u64,
-    /// Longest time from a commit to a redirect to the old target, in milliseconds.
-    pub longest_ms: f64,
-    /// For each region, the times from each commit to the last redirect to an older target, sorted, in milliseconds.
-    pub tails_ms: Vec<Vec<f64>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    version: usize,
-    ticket: f64,
-    stale_life: f64,
-}
-
-struct Process {
-    region: usize,
-    entry: Option<Entry>,
-    epoch: u64,
-    live_until: f64,
-}
-
-struct Region {
-    one_way: f64,
-    l2: Option<usize>,
-    /// When the last message to this region arrives: the path keeps the order.
-    down: f64,
-    up: f64,
-    caught_up: bool,
-}
-
-/// A lookup that reads the primary.
-#[derive(Debug, Clone, Copy)]
-struct Lookup {
-    process: usize,
-    ticket: f64,
-    epoch: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Message {
-    Invalidation(usize),
-    Heartbeat { process: usize, sent: f64 },
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Event {
-    Visit(usize),
-    ReadL2(Lookup),
-    ReadPrimary(Lookup),
-    Found(Lookup, usize),
-    Edit,
-    Commit(usize),
-    Committed(usize, usize),
-    Publish(usize),
-    Arrive(usize, Message),
-    Deliver(usize, usize),
-    Heartbeat(usize),
-    AtBus(usize, f64),
-    Returned(usize, f64),
-    Poll(usize),
-    PollRead(usize, f64),
-    PollResult(usize, f64, usize),
-}
 
 struct World<'a> {
     plan: &'a Plan,
@@ -169,17 +52,39 @@ impl<'a> World<'a> {
         let regions: Vec<Region> = plan
             .round_trips_ms
             .iter()
-            .map(|ms| Region { one_way: ms / 2_000.0, l2: None, down: 0.0, up: 0.0, caught_up: true })
+            .map(|ms| Region {
+                one_way: ms / 2_000.0,
+                l2: None,
+                down: 0.0,
+                up: 0.0,
+                caught_up: true,
+            })
             .collect();
         let processes: Vec<Process> = (0..regions.len() * plan.processes)
-            .map(|number| Process { region: number / plan.processes, entry: None, epoch: 0, live_until: 0.0 })
+            .map(|number| Process {
+                region: number / plan.processes,
+                entry: None,
+                epoch: 0,
+                live_until: 0.0,
+            })
             .collect();
         let served = vec![vec![0.0]; regions.len()];
         let random = StdRng::seed_from_u64(plan.seed);
         let (queue, report) = (Queue::new(), Report::default());
-        let mut world = Self { plan, random, queue, now: 0.0, commits: vec![0.0], regions, processes, served, report };
+        let mut world = Self {
+            plan,
+            random,
+            queue,
+            now: 0.0,
+            commits: vec![0.0],
+            regions,
+            processes,
+            served,
+            report,
+        };
         for process in 0..world.processes.len() {
-            let (visit, beat) = (world.within(1.0 / plan.visits_a_second), world.within(HEARTBEAT_MS / 1e3));
+            let (visit, beat) =
+                (world.within(1.0 / plan.visits_a_second), world.within(HEARTBEAT_MS / 1e3));
             world.queue.push(visit, Event::Visit(process));
             world.queue.push(beat, Event::Heartbeat(process));
         }
@@ -202,7 +107,8 @@ impl<'a> World<'a> {
 
     fn is_down(&self, region: usize) -> bool {
         self.plan.fault.is_some_and(|fault| {
-            (fault.from_s..fault.to_s).contains(&self.now) && fault.regions.get(region) == Some(&true)
+            (fault.from_s..fault.to_s).contains(&self.now)
+                && fault.regions.get(region) == Some(&true)
         })
     }
 
@@ -246,11 +152,15 @@ impl<'a> World<'a> {
             }
             Event::Publish(version) => self.publish(version),
             Event::Arrive(region, message) => self.arrive(region, message),
-            Event::Deliver(process, _) => self.invalidate(process),
+            Event::Deliver(process) => self.invalidate(process),
             Event::Heartbeat(process) => self.heartbeat(process),
             Event::AtBus(process, sent) => {
                 let region = self.region_of(process);
-                self.send(region, false, Event::Arrive(region, Message::Heartbeat { process, sent }));
+                self.send(
+                    region,
+                    false,
+                    Event::Arrive(region, Message::Heartbeat { process, sent }),
+                );
             }
             Event::Returned(process, sent) => self.returned(process, sent),
             Event::Poll(region) => self.poll(region),
@@ -313,7 +223,8 @@ impl<'a> World<'a> {
         let Some(process) = self.processes.get_mut(lookup.process) else { return };
         let (region, is_live) = (process.region, self.now < process.live_until);
         if process.epoch == lookup.epoch {
-            process.entry = Some(Entry { version, ticket: lookup.ticket, stale_life: stale_life_ms / 1e3 });
+            process.entry =
+                Some(Entry { version, ticket: lookup.ticket, stale_life: stale_life_ms / 1e3 });
         }
         if let Some(region) = self.regions.get_mut(region)
             && is_live
@@ -330,7 +241,8 @@ impl<'a> World<'a> {
             self.report.longest_ms = self.report.longest_ms.max(stale_ms);
             self.report.stale_past_bound += u64::from(stale_ms > BOUND_MS);
         }
-        if let Some(served) = self.served.get_mut(region).and_then(|served| served.get_mut(version)) {
+        if let Some(served) = self.served.get_mut(region).and_then(|served| served.get_mut(version))
+        {
             *served = self.now;
         }
     }
@@ -379,7 +291,7 @@ impl<'a> World<'a> {
         }
         for number in 0..self.processes.len() {
             if self.region_of(number) == region {
-                self.queue.push(self.now + LOCAL_S, Event::Deliver(number, version));
+                self.queue.push(self.now + LOCAL_S, Event::Deliver(number));
             }
         }
     }
@@ -431,7 +343,8 @@ impl<'a> World<'a> {
         if self.omits(Rule::Outbox) {
             return;
         }
-        let after_cut = self.plan.fault.is_none_or(|fault| begun >= fault.to_s || begun < fault.from_s);
+        let after_cut =
+            self.plan.fault.is_none_or(|fault| begun >= fault.to_s || begun < fault.from_s);
         let Some(region) = self.regions.get_mut(number) else { return };
         let is_news = region.l2.is_none_or(|held| held < version);
         region.caught_up |= after_cut;
