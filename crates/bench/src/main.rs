@@ -100,6 +100,9 @@ enum Command {
         /// Write the tables into the document instead of stdout.
         #[arg(long)]
         write: bool,
+        /// Fail if the document's tables are not these.
+        #[arg(long, conflicts_with = "write")]
+        check: bool,
         /// The document.
         #[arg(long, default_value = "docs/SCALE.md")]
         document: PathBuf,
@@ -156,28 +159,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             print(&pace(&address, &CodeList::read(&list)?, settings)?)?;
         }
-        Command::Model { inputs, write, document } => model(inputs, write, &document)?,
+        Command::Model { inputs, write, check, document } => {
+            let inputs = read_inputs(inputs)?;
+            if check {
+                document::check(&document, &inputs)?;
+            } else if write {
+                document::write(&document, &inputs)?;
+            } else {
+                print_tables(&inputs)?;
+            }
+        }
     }
     Ok(())
 }
 
-fn model(
-    inputs: Option<PathBuf>,
-    write: bool,
-    document: &Path,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let text = match inputs {
+fn read_inputs(file: Option<PathBuf>) -> Result<Inputs, Box<dyn std::error::Error>> {
+    let text = match file {
         Some(file) => fs::read_to_string(file)?,
         None => document::DEFAULT_INPUTS.to_owned(),
     };
-    let inputs = Inputs::from_json(&text)?;
-    if write {
-        let changed = document::write(document, &inputs)?;
-        eprintln!("{} {}", document.display(), if changed { "written" } else { "is current" });
-        return Ok(());
-    }
+    Ok(Inputs::from_json(&text)?)
+}
+
+fn print_tables(inputs: &Inputs) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for (name, section) in sections(&inputs) {
+    for (name, section) in sections(inputs) {
         writeln!(out, "{name}\n\n{section}")?;
     }
     Ok(())
