@@ -1,25 +1,28 @@
 """Processor time of a redirect by process, and what lookups, clicks and invalidations add: the costs of `linnet-bench model`.
 
-Every amount is processor time divided by counted requests, so that other load on the machine disturbs it less than a rate.
-A run counts until the worker has written its last click."""
+Every amount is processor time divided by counted requests, and a run counts until the worker has written its last click.
+Other load on the machine makes the same work take up to twice the time. A short run of the bare handler precedes each
+sample: the sample's times are multiplied by what the bare handler took in the median and divided by what it took then."""
 
 from __future__ import annotations
 
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from figures import median, say
 from processes import BenchError, cpu_us
-from stack import Shortener, http_get
+from stack import Shortener, http_get, is_ok
 
-FIGURES = ("cost_one_link_*", "cost_uniform_*", "cost_bare_*", "cost_ratio", "cost_hit_*", "cost_l2_*", "cost_database_*",
-           "cost_sizes_*", "cost_publish_*", "cost_l2_bytes")
+FIGURES = ("cost_bare", "cost_one_link_*", "cost_uniform_*", "cost_zipf_*", "cost_database_*", "cost_l2_*", "cost_hit_*",
+           "cost_ratio", "cost_l2_bytes", "cost_publish_*")
 
 DRAIN_S = 180
+BARE_S = 1
+WARM_UP = 3_000
 SUBSCRIBERS, MESSAGES = 40, 20_000
 
 
@@ -32,22 +35,43 @@ class Sample:
     shares: dict[str, float]
     group: float
     wal: float
+    bare: float
+
+
+class Bare:
+    """The bare handler behind its nginx, as a measure of how fast the machine is at the moment."""
+
+    def __init__(self, bench) -> None:
+        self.bench = bench
+        self.nginx = [process.pid for process in bench.processes.running if process.name == "nginx-bare"]
+        self.times: list[float] = []
+
+    def measure(self) -> float:
+        before = cpu_us(*self.nginx, self.bench.bare.pid)
+        rate = self.bench.tools.wrk_visits(self.bench.bare_address, self.bench.one, BARE_S, 0).rate
+        self.times.append((cpu_us(*self.nginx, self.bench.bare.pid) - before) / (rate * BARE_S))
+        return self.times[-1]
 
 
 class Side:
     """A shortener of its own with empty caches and its nginx, and a worker unless clicks are not recorded."""
 
-    def __init__(self, bench, name: str, clicks: bool, keep_l2: bool = False) -> None:
-        self.bench, stack = bench, bench.stack
+    def __init__(self, bare: Bare, name: str, clicks: bool, keep_l2: bool = False) -> None:
+        self.bare, self.bench = bare, bare.bench
+        stack = self.bench.stack
         if not keep_l2 and stack.redis_command("FLUSHALL") != "+OK":
             raise BenchError("cannot empty Redis")
         settings = {"LINNET__CACHE__WARMUP_LINKS": "0", "LINNET__CLICKS__ENABLED": str(clicks).lower()}
         self.shortener: Shortener = stack.start_shortener(f"shortener-{name}", **settings)
-        self.nginx, self.address = stack.start_nginx(f"nginx-{name}", [self.shortener.resolve], bench.gateway_socket)
+        self.nginx, self.address = stack.start_nginx(f"nginx-{name}", [self.shortener.resolve], self.bench.gateway_socket)
         self.admin = f"127.0.0.1:{stack.port()}"
         self.worker = stack.start_worker(f"worker-{name}", LINNET__WORKER__ADMIN_LISTEN=self.admin) if clicks else None
         self.parts = {"nginx": self.nginx.pid, "shortener": self.shortener.process.pid, "redis": stack.redis.pid,
                       "postgres": stack.postgres.pid} | ({"worker": self.worker.pid} if self.worker else {})
+        if self.worker:
+            self.bench.processes.wait_until(self.worker, "the worker to be ready", lambda: is_ok(self.admin, "/readyz"))
+        # Opens connections and starts every task, with links that no sample requests.
+        self.replay(self.bench.cost_warm_up)
 
     def stop(self) -> None:
         for process in filter(None, (self.nginx, self.shortener.process, self.worker)):
@@ -68,7 +92,7 @@ class Side:
         return self.measured(lambda: self.bench.tools.replay(self.address, codes))
 
     def measured(self, load: Callable[[], object]) -> Sample:
-        stack = self.bench.stack
+        stack, bare = self.bench.stack, self.bare.measure()
         recorded = stack.recorded() if self.worker else 0
         lookups, served, groups = self.shortener.lookups(), self.shortener.redirects(), self.groups()
         wal = wal_bytes(stack)
@@ -83,7 +107,7 @@ class Side:
         clicks, count = (now - then for now, then in zip(self.groups(), groups))
         total = sum(tiers.values()) or 1.0
         return Sample(cpu, requests, {tier: count / total for tier, count in tiers.items()}, clicks / count if count else 0.0,
-                      (wal_bytes(stack) - wal) / requests)
+                      (wal_bytes(stack) - wal) / requests, bare)
 
 
 def wal_bytes(stack) -> int:
@@ -92,79 +116,55 @@ def wal_bytes(stack) -> int:
 
 
 def run(bench) -> None:
-    even = bench.tools.codes(bench.size.links)
-    extremes(bench, even)
-    lookups(bench)
-    sizes(bench)
+    codes = bench.tools.codes(bench.size.links).read_text().splitlines(keepends=True)
+    bench.cost_warm_up = bench.stack.folder / "codes-warm-up"
+    bench.cost_warm_up.write_text("".join(codes[-WARM_UP:]))
+    even = bench.stack.folder / "codes-even"
+    even.write_text("".join(codes[:-WARM_UP]))
+    few = bench.tools.codes(bench.size.cost_lookups)
+    lists = {links: bench.tools.draw(links, bench.size.warm_draws, seed=links)[0] for links in bench.size.cost_links}
+    bare = Bare(bench)
+    samples: dict[str, list[Sample]] = {}
+    for turn in range(bench.size.cost_rounds):
+        for name, sample in round_of(bare, turn, even, few, lists):
+            samples.setdefault(name, []).append(sample)
+            say(f"  round {turn + 1}, {name}: {sum(sample.cpu.values()):.1f} us, bare {sample.bare:.1f} us")
+    report(bench, samples, median(bare.times))
+    bench.figures.add("cost_l2_bytes", l2_bytes(bench.stack), "bytes/link")
     publications(bench)
 
 
-def report(bench, name: str, samples: list[Sample]) -> Sample:
-    """Adds the medians of a side, and returns them."""
-    cpu = {part: median([sample.cpu[part] for sample in samples]) for part in samples[0].cpu}
-    shares = {tier: median([sample.shares.get(tier, 0.0) for sample in samples]) for tier in ("local", "shared", "database", "coalesced")}
-    middle = Sample(cpu, int(median([sample.requests for sample in samples])), shares, median([sample.group for sample in samples]),
-                    median([sample.wal for sample in samples]))
-    for part, value in cpu.items():
-        bench.figures.add(f"{name}_{part}", value, "us/req")
-    bench.figures.add(f"{name}_all", sum(cpu.values()), "us/req", note=f"{middle.requests:,} requests")
-    for tier, share in shares.items():
-        bench.figures.add(f"{name}_{tier}", 100 * share, "%")
-    bench.figures.add(f"{name}_requests", middle.requests, "requests")
-    bench.figures.add(f"{name}_wal", middle.wal, "bytes/req")
-    bench.figures.add(f"{name}_group", middle.group, "clicks", note="in a group that the worker wrote")
-    return middle
-
-
-def extremes(bench, even: Path) -> None:
-    """All clicks on one link, and none twice on a link, in turns with the bare handler."""
-    size, samples, bare = bench.size, {"one_link": [], "uniform": []}, []
-    bare_nginx = [process.pid for process in bench.processes.running if process.name == "nginx-bare"]
-    for turn in range(size.cost_rounds):
-        for name, codes in (("one_link", bench.one), ("uniform", even)):
-            side = Side(bench, f"cost-{name}-{turn}", clicks=True)
-            if name == "one_link":
-                side.visits(codes, 1, 0)
-            samples[name].append(side.visits(codes, size.cost_s, turn / size.cost_rounds))
-            side.stop()
-        before = [cpu_us(*bare_nginx), cpu_us(bench.bare.pid)]
-        rate = bench.tools.wrk_visits(bench.bare_address, bench.one, size.cost_s, 0).rate
-        bare.append([(now - then) / (rate * size.cost_s) for now, then in zip((cpu_us(*bare_nginx), cpu_us(bench.bare.pid)), before)])
-        say(f"  round {turn + 1}: one link {sum(samples['one_link'][-1].cpu.values()):.1f} us, uniform "
-            f"{sum(samples['uniform'][-1].cpu.values()):.1f} us, bare {sum(bare[-1]):.1f} us")
-    for name, values in samples.items():
-        report(bench, f"cost_{name}", values)
-    bench.figures.add("cost_bare_nginx", median([nginx for nginx, _ in bare]), "us/req")
-    bench.figures.add("cost_bare_handler", median([handler for _, handler in bare]), "us/req")
-    ratios = [sum(sample.cpu.values()) / sum(other) for sample, other in zip(samples["one_link"], bare)]
-    bench.figures.add("cost_ratio", median(ratios), "of bare", note="processor time of everything, clicks on one link included")
-
-
-def lookups(bench) -> None:
-    """The same links three times, without clicks: from PostgreSQL, then by a new process from L2, then from its L1."""
-    codes = bench.tools.codes(bench.size.cost_lookups)
-    samples: dict[str, list[Sample]] = {"cost_database": [], "cost_l2": [], "cost_hit": []}
-    for turn in range(bench.size.cost_rounds):
-        first = Side(bench, f"cost-cold-{turn}", clicks=False)
-        samples["cost_database"].append(first.replay(codes))
-        first.stop()
-        if turn == 0:
-            bench.figures.add("cost_l2_bytes", l2_bytes(bench.stack), "bytes/link")
-        second = Side(bench, f"cost-l2-{turn}", clicks=False, keep_l2=True)
-        samples["cost_l2"].append(second.replay(codes))
-        samples["cost_hit"].append(second.replay(codes))
-        second.stop()
-    for name, values in samples.items():
-        report(bench, name, values)
-
-
-def sizes(bench) -> None:
-    """Zipf loads on cold caches, which `linnet-bench model` predicts."""
-    for links in bench.size.cost_links:
-        draws, _ = bench.tools.draw(links, bench.size.warm_draws, seed=links)
-        side = Side(bench, f"cost-zipf-{links}", clicks=True)
-        report(bench, f"cost_sizes_{links}", [side.visits(draws, bench.size.cost_s, 0)])
+def round_of(bare: Bare, turn: int, even: Path, few: Path, lists: dict[int, Path]) -> Iterator[tuple[str, Sample]]:
+    """All clicks on one link; none twice on a link; the same links from PostgreSQL, L2 and L1; Zipf loads on cold caches, which
+    `linnet-bench model` predicts."""
+    size = bare.bench.size
+    for name, codes in {"one_link": bare.bench.one, "uniform": even, **{f"zipf_{links}": codes for links, codes in lists.items()}}.items():
+        side = Side(bare, f"cost-{name}-{turn}", clicks=True)
+        yield name, side.visits(codes, size.cost_s, turn / size.cost_rounds if name == "uniform" else 0)
         side.stop()
+    first = Side(bare, f"cost-cold-{turn}", clicks=False)
+    yield "database", first.replay(few)
+    first.stop()
+    second = Side(bare, f"cost-l2-{turn}", clicks=False, keep_l2=True)
+    yield "l2", second.replay(few)
+    yield "hit", second.replay(few)
+    second.stop()
+
+
+def report(bench, samples: dict[str, list[Sample]], bare: float) -> None:
+    """The medians of each kind of sample, on a machine on which the bare handler takes `bare` microseconds."""
+    figures = bench.figures
+    figures.add("cost_bare", bare, "us/req", note="nginx and the bare handler")
+    for name, values in samples.items():
+        for part in values[0].cpu:
+            figures.add(f"cost_{name}_{part}", median([sample.cpu[part] * bare / sample.bare for sample in values]), "us/req")
+        for tier in ("local", "shared", "database"):
+            figures.add(f"cost_{name}_{tier}", 100 * median([sample.shares.get(tier, 0.0) for sample in values]), "%")
+        figures.add(f"cost_{name}_requests", median([sample.requests for sample in values]), "requests")
+        figures.add(f"cost_{name}_wal", median([sample.wal for sample in values]), "bytes/req")
+        figures.add(f"cost_{name}_group", median([sample.group for sample in values]), "clicks", note="in a group that the worker wrote")
+    ratios = [sum(sample.cpu.values()) / sample.bare for sample in samples["one_link"]]
+    figures.add("cost_ratio", median(ratios), "of bare", note="processor time of everything, clicks on one link included")
 
 
 def publications(bench) -> None:

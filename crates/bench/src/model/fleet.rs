@@ -147,8 +147,9 @@ pub fn size(inputs: &Inputs, rate: f64, links: f64) -> Fleet {
                 money,
             };
         }
-        nodes = nodes.max(wanted);
-        primaries = redis.primaries.max(primaries);
+        // In small steps, because each step also changes what is missing.
+        nodes = wanted.min((nodes * 1.1).ceil()).max(nodes);
+        primaries = redis.primaries.min(primaries + 1.0).max(primaries);
     }
 }
 
