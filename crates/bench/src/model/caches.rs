@@ -26,7 +26,7 @@ pub struct Cache {
     pub capacity: f64,
     /// Life of an entry after its fill, in seconds.
     pub life_s: f64,
-    /// What it evicts.
+    /// Its eviction policy.
     pub policy: Policy,
 }
 

@@ -127,7 +127,7 @@ pub fn size(inputs: &Inputs, rate: f64, links: f64) -> Fleet {
         let node_cores = node_cores(inputs, rate, &answered, link_rows);
         let usable = inputs.prices.application.cores * inputs.settings.utilization;
         let wanted = ((node_cores.iter().sum::<f64>() / usable).ceil() + 1.0).max(FEWEST_NODES);
-        let redis = redis(inputs, rate, &answered, nodes);
+        let redis = redis(inputs, rate, &answered, link_rows, nodes);
         if wanted <= nodes && redis.primaries <= primaries {
             let postgres = postgres(inputs, &popularity, rate, &answered, link_rows);
             let (plan, postgres_machines) = postgres_machines(inputs, postgres.cores());
@@ -192,13 +192,13 @@ fn node_cores(inputs: &Inputs, rate: f64, answered: &Answered, link_rows: f64) -
     [tls, nginx, shortener, worker].map(|microseconds| microseconds / CORE)
 }
 
-fn redis(inputs: &Inputs, rate: f64, answered: &Answered, nodes: f64) -> RedisLoad {
+fn redis(inputs: &Inputs, rate: f64, answered: &Answered, link_rows: f64, nodes: f64) -> RedisLoad {
     let (costs, shape) = (&inputs.costs, &inputs.shape);
     let edits = rate * shape.writes * shape.edit_share;
     let heartbeats = nodes * inputs.settings.heartbeats;
     let busy = answered.l2_lookups() * costs.redis_lookup_us.value
         + answered.database * costs.redis_fill_us.value
-        + rate * costs.redis_click_us.value
+        + rate * (costs.redis_click_us.value + link_rows * costs.redis_link_us.value)
         + edits * (costs.redis_publish_us.value + nodes * costs.redis_subscriber_us.value)
         + heartbeats * (costs.redis_publish_us.value + costs.redis_subscriber_us.value);
     let cores = busy / CORE;

@@ -1,4 +1,4 @@
-//! What the model reads: measured costs with their sources, and the shape of the traffic.
+//! Inputs of the model: measured costs with their sources, and the shape of the traffic.
 
 use std::collections::BTreeMap;
 
@@ -52,8 +52,10 @@ pub struct Costs {
     pub redis_lookup_us: Cost,
     /// Redis, for the fill of an entry.
     pub redis_fill_us: Cost,
-    /// Redis, for a click in the stream and as a visitor.
+    /// Redis, for a click on a link that has many in its group.
     pub redis_click_us: Cost,
+    /// Redis, in addition for each link with clicks in a group: its visitors.
+    pub redis_link_us: Cost,
     /// Redis, for an invalidation, without its subscribers.
     pub redis_publish_us: Cost,
     /// Redis, for each subscriber of an invalidation.
@@ -68,11 +70,11 @@ pub struct Costs {
     pub worker_click_us: Cost,
     /// The worker, in addition for each link with clicks in a group.
     pub worker_link_us: Cost,
-    /// Gateway and shortener, for a create or edit.
+    /// nginx, gateway and shortener, for a create or edit.
     pub api_write_us: Cost,
     /// PostgreSQL, for a create or edit.
     pub postgres_write_us: Cost,
-    /// What L1 counts for a link.
+    /// Size of a link by the weights of L1.
     pub l1_bytes: Cost,
     /// Resident memory of a link in L1.
     pub l1_resident_bytes: Cost,
@@ -107,6 +109,7 @@ impl Costs {
             ("redis_lookup_us", &self.redis_lookup_us),
             ("redis_fill_us", &self.redis_fill_us),
             ("redis_click_us", &self.redis_click_us),
+            ("redis_link_us", &self.redis_link_us),
             ("redis_publish_us", &self.redis_publish_us),
             ("redis_subscriber_us", &self.redis_subscriber_us),
             ("postgres_lookup_us", &self.postgres_lookup_us),

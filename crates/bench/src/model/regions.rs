@@ -17,7 +17,7 @@ pub const LIFE_FROM_L2_MS: f64 = 500.0;
 pub const OUTBOX_AGE_MS: f64 = 150.0;
 /// Longest interval between two polls of the outbox.
 pub const OUTBOX_POLL_MS: f64 = 200.0;
-/// What the documents promise.
+/// The bound that the documents promise.
 pub const BOUND_MS: f64 = 1_000.0;
 
 /// Longest times after a commit until no process of a region uses the old target, in milliseconds. Each is without the

@@ -50,6 +50,7 @@ pub fn predict(inputs: &Inputs, run: &Measured) -> Prediction {
             + l2 * costs.shortener_l2_us.value
             + database * costs.shortener_database_us.value,
         costs.redis_click_us.value
+            + link_rows * costs.redis_link_us.value
             + missed * costs.redis_lookup_us.value
             + database * costs.redis_fill_us.value,
         costs.worker_click_us.value + link_rows * costs.worker_link_us.value,

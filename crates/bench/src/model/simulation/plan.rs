@@ -1,4 +1,4 @@
-//! What a run of the simulation does, and what it showed.
+//! Plan and report of a run of the simulation.
 
 /// A rule of the protocol that a run can omit, to show that it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Plan {
     pub edits_a_second: f64,
     /// Share of the edits whose process dies after the commit.
     pub deaths: f64,
-    /// What fails.
+    /// The fault, if any.
     pub fault: Option<Fault>,
     /// A rule that is omitted.
     pub broken: Option<Rule>,
@@ -47,7 +47,7 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// What a run showed.
+/// Results of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// Redirects.

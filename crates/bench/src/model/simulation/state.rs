@@ -20,7 +20,7 @@ pub(super) struct Region {
     /// When the last message to this region arrives: the path keeps the order.
     pub(super) down: f64,
     pub(super) up: f64,
-    pub(super) caught_up: bool,
+    pub(super) outbox_relayed: bool,
 }
 
 /// A lookup that reads the primary.

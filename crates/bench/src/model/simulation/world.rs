@@ -57,7 +57,7 @@ impl<'a> World<'a> {
                 l2: None,
                 down: 0.0,
                 up: 0.0,
-                caught_up: true,
+                outbox_relayed: true,
             })
             .collect();
         let processes: Vec<Process> = (0..regions.len() * plan.processes)
@@ -276,7 +276,7 @@ impl<'a> World<'a> {
         match message {
             Message::Invalidation(version) => self.apply(region, version),
             Message::Heartbeat { process, sent } => {
-                let returns = self.regions.get(region).is_some_and(|region| region.caught_up);
+                let returns = self.regions.get(region).is_some_and(|region| region.outbox_relayed);
                 if returns || self.omits(Rule::CatchUpBeforeLive) {
                     self.queue.push(self.now + LOCAL_S, Event::Returned(process, sent));
                 }
@@ -328,13 +328,13 @@ impl<'a> World<'a> {
         if !self.send(region, true, Event::PollRead(region, self.now))
             && let Some(region) = self.regions.get_mut(region)
         {
-            region.caught_up = false;
+            region.outbox_relayed = false;
         }
     }
 
     /// The newest change that a poll of the region returns: of those old enough, or of all for a relay that reconnects.
     fn due(&self, region: usize) -> usize {
-        let all = self.regions.get(region).is_some_and(|region| !region.caught_up);
+        let all = self.regions.get(region).is_some_and(|region| !region.outbox_relayed);
         let before = if all { self.now } else { self.now - OUTBOX_AGE_MS / 1e3 };
         self.commits.partition_point(|&at| at <= before).saturating_sub(1)
     }
@@ -347,7 +347,7 @@ impl<'a> World<'a> {
             self.plan.fault.is_none_or(|fault| begun >= fault.to_s || begun < fault.from_s);
         let Some(region) = self.regions.get_mut(number) else { return };
         let is_news = region.l2.is_none_or(|held| held < version);
-        region.caught_up |= after_cut;
+        region.outbox_relayed |= after_cut;
         if number == 0 && is_news {
             self.publish(version);
         } else if is_news {
