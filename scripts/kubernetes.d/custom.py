@@ -54,6 +54,8 @@ def plain_types(text: str) -> str:
         values = " | ".join(re.findall('= ("[^"]*")', found.group(2)))
         return f"export type {found.group(1)} = {values};"
 
+    # Names as in the resource: cdk8s writes `isWalArchiver` for `isWALArchiver`.
+    text = re.sub(r"(@schema \w+#)(\w+)(\n\s+\*/\n\s+readonly )\w+", r"\1\2\3\2", text)
     text = re.sub(r"export declare enum (\w+) \{(.*?)\n\}", words, text, flags=re.S)
     return re.sub(r"export declare class (\w+) \{\s+readonly value.*?\n\}", r"export type \1 = string | number;", text, flags=re.S)
 
@@ -100,7 +102,7 @@ def main(arguments: list[str]) -> int:
                 lines.append(f'export const o{len(names)}: import("{module}").{type_name} = {json.dumps(literal(obj, module))};')
                 names.append(label)
         (work / "objects.ts").write_text("\n".join(lines) + "\n")
-        options = ["--noEmit", "--strict", "--skipLibCheck", "--target", "es2022", "--module", "node16", "--moduleResolution", "node16"]
+        options = ["--noEmit", "--strict", "--skipLibCheck", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
         done = subprocess.run(
             [modules / ".bin/tsc", *options, "objects.ts"], cwd=work, capture_output=True, text=True, timeout=600, check=False
         )
