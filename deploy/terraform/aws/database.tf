@@ -88,8 +88,8 @@ resource "aws_iam_role_policy_attachment" "monitoring" {
 
 # Created first, so that RDS does not create them without a key and an end.
 resource "aws_cloudwatch_log_group" "database" {
-  for_each          = toset(["primary", "replica"])
-  name              = "/aws/rds/instance/${var.name}-${each.key}/postgresql"
+  for_each          = toset([for pair in setproduct(["primary", "replica"], ["postgresql", "upgrade"]) : join("/", pair)])
+  name              = "/aws/rds/instance/${var.name}-${each.key}"
   retention_in_days = var.log_retention_days
   kms_key_id        = aws_kms_key.logs.arn
 }

@@ -11,6 +11,7 @@ import unittest
 from pathlib import Path
 
 import check
+import costs
 import redis_users
 import schemas
 
@@ -264,6 +265,31 @@ class Packages(unittest.TestCase):
                 schemas.extract(self.package(TYPESCRIPT.replace(old, new)), {"resource.cloud_server"})
         with self.assertRaises(schemas.SchemaError):
             schemas.extract(self.package(TYPESCRIPT), {"resource.cloud_server", "resource.cloud_other"})
+
+
+COSTS = """
+<!-- costs -->
+| a | arithmetic | a month |
+|---|---|---|
+| one | 2 × 730 × 0.5 | 730.00 |
+| two | 3.333 | 3.33 |
+| **total** | | **733.33** |
+
+| b | arithmetic | a month |
+|---|---|---|
+| one | 0 | 0.00 |
+| **total** | | **0.00** |
+<!-- end of costs -->
+"""
+
+
+class Costs(unittest.TestCase):
+    def test_wrong_products_and_totals_are_found(self) -> None:
+        self.assertEqual(costs.faults(COSTS), [])
+        self.assertEqual(costs.faults(costs.PAGE.read_text()), [])
+        for old, new, count in (("| 730.00", "| 730.01", 2), ("**733.33**", "**733.34**", 1), ("2 × 730", "two × 730", 2), ("**0.00**", "**1.00**", 1)):
+            self.assertEqual(len(costs.faults(COSTS.replace(old, new))), count, new)
+        self.assertEqual(len(costs.faults("no table")), 1)
 
 
 class RedisUsers(unittest.TestCase):
