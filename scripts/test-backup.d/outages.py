@@ -129,7 +129,7 @@ def server_with_sftp_is_a_repository_too(figure) -> None:
     command = "rm -f /root/key*; ssh-keygen -q -t ed25519 -N '' -f /root/key; install -o linnet -m 600 /root/key.pub /home/linnet/.ssh/authorized_keys; cat /root/key"
     key = run("docker", "exec", server, "sh", "-euc", command).stdout
     # As in docs/OPERATIONS.md.
-    command = "ssh-keyscan -p 2022 -t ecdsa 127.0.0.1 2>/dev/null | awk '{print $3}' | base64 -d | sha256sum | cut -c 1-64"
+    command = "ssh-keyscan -p 2022 -t ecdsa 127.0.0.1 2>/dev/null | awk '/^[^#]/ {print $3}' | base64 -d | sha256sum | cut -c 1-64"
     host_key = run("docker", "exec", server, "sh", "-euc", command).stdout.strip()
     require(len(host_key) == 64, f"no fingerprint of the server: {host_key}")
     sftp = {"LINNET_BACKUP_REPOSITORY": "sftp://linnet@sftp:2022/srv/linnet"}

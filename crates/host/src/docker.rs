@@ -96,14 +96,8 @@ impl Compose {
     /// Starts services and no others, with the images of the variables.
     pub fn up(&self, services: &[&str], seconds: u64) -> Result<(), HostError> {
         // One after the other, because each start takes processor time from the requests.
-        let mut arguments = vec![
-            "--parallel=1",
-            "up",
-            "--detach",
-            "--no-build",
-            "--no-deps",
-            "--pull=missing",
-        ];
+        let mut arguments =
+            vec!["--parallel=1", "up", "--detach", "--no-build", "--no-deps", "--pull=missing"];
         arguments.extend(services);
         self.run(&arguments, seconds).map(drop)
     }
