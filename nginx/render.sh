@@ -329,7 +329,7 @@ $plain
     location / { return 308 https://\$host$port\$request_uri; }
 }"
   # shellcheck disable=SC2016 # nginx's variable
-  LINNET_NGINX_MULTIPLEXED='$http2'
+  LINNET_NGINX_MULTIPLEXED='${http2}'
   # Over HTTP/2, a body can come without an announcement, and nginx would collect it before it rewrites.
   # shellcheck disable=SC2016 # nginx's variables
   LINNET_NGINX_RESOLVE_STREAM='if ($http2) {
