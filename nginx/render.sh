@@ -256,7 +256,7 @@ limit_req_zone \$linnet_limit_key zone=linnet_grafana:1m rate=50r/s;"
 fi
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
-LINNET_NGINX_MULTIPLEXED='' LINNET_NGINX_TLS_SETTINGS='' LINNET_NGINX_TLS_HTTP='''' LINNET_NGINX_PLAIN_SERVER='' LINNET_NGINX_HSTS_HEADER='' LINNET_NGINX_RESOLVE_STREAM='' LINNET_NGINX_STREAM_LOCATION=''
+LINNET_NGINX_MULTIPLEXED='' LINNET_NGINX_TLS_SETTINGS='' LINNET_NGINX_TLS_HTTP='' LINNET_NGINX_PLAIN_SERVER='' LINNET_NGINX_HSTS_HEADER='' LINNET_NGINX_RESOLVE_STREAM='' LINNET_NGINX_STREAM_LOCATION=''
 case $LINNET_NGINX_TLS in
   on | off) ;;
   *) bad "LINNET_NGINX_TLS must be on or off: $LINNET_NGINX_TLS" ;;
