@@ -15,7 +15,9 @@ use std::{
 use linnet_domain::{CODE_ALPHABET, GENERATED_CODE_LENGTH};
 use linnet_platform::{exit_code, settings::ShutdownSettings};
 use linnet_resolve::CacheSettings;
-use linnet_system_tests::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS};
+use linnet_system_tests::{
+    CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_NGINX_TLS, CONTAINER_SETTINGS,
+};
 
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 
@@ -232,6 +234,10 @@ fn limits_and_settings_of_containers_are_those_of_the_compose_file() {
         assert!(compose.contains(&format!("{key}: \"{value}\"\n")), "{key}");
     }
     assert!(compose.contains(&format!("worker_processes {};", CONTAINER_NGINX[0].1)));
+    let with_tls = fs::read_to_string(root().join("deploy/compose.tls.yaml")).unwrap();
+    for (key, value) in CONTAINER_NGINX_TLS {
+        assert!(with_tls.contains(&format!("{key}: \"{value}\"\n")), "{key}");
+    }
     let limits = CONTAINER_LIMITS;
     for (start, bytes) in [
         ("\n  nginx:\n", limits.nginx),

@@ -87,7 +87,11 @@ pub(crate) async fn forward(
             let limit = max_bytes.min(state.body_limit);
             let read =
                 request_body::read(headers, &mut payload, limit, deadline, &mut reserved).await;
-            match read {
+            let admitted = match read {
+                Ok((bytes, true)) => still_valid(state, request).await.map(|()| bytes),
+                read => read.map(|(bytes, _)| bytes),
+            };
+            match admitted {
                 Ok(bytes) => ClientBody::Read(bytes),
                 Err(problem) => {
                     return without_body(headers, problems::response(&problem), payload);
@@ -122,6 +126,15 @@ pub(crate) async fn forward(
     match unread {
         Some(payload) => without_body(headers, response, payload),
         None => response,
+    }
+}
+
+/// 401 if the request's key has ended since it was checked.
+async fn still_valid(state: &ThreadState, request: &HttpRequest) -> Result<(), Problem> {
+    match state.authenticator.is_still_valid(&state.client, request).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(problems::invalid_key()),
+        Err(error) => Err(problems::from_lookup(&error)),
     }
 }
 

@@ -3,6 +3,7 @@
 mod builder;
 mod containers;
 mod disks;
+mod https;
 mod kind;
 mod servers;
 
@@ -29,7 +30,10 @@ use crate::{
 };
 
 pub use builder::{BASE_URL, Builder, Postgres, short_folder};
-pub use containers::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits};
+pub use containers::{
+    CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_NGINX_TLS, CONTAINER_SETTINGS, MemoryLimits,
+};
+pub use https::HttpsServer;
 use servers::redis_responds;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ mod faults;
 mod freshness;
 mod gateway;
 mod generate;
+mod http2;
 mod idempotency;
 mod import;
 mod invalid_input;
