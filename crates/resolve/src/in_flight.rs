@@ -62,11 +62,10 @@ impl InFlightLookups {
     {
         let start = || {
             let mut share = self.started.reserve(client);
-            let mut of_site = client
-                .and_then(ClientNetwork::site)
-                .map(|site| self.started_by_site.reserve(site));
-            let is_granted = share.grow(1).is_ok()
-                && of_site.as_mut().is_none_or(|site| site.grow(1).is_ok());
+            let mut of_site =
+                client.and_then(ClientNetwork::site).map(|site| self.started_by_site.reserve(site));
+            let is_granted =
+                share.grow(1).is_ok() && of_site.as_mut().is_none_or(|site| site.grow(1).is_ok());
             let look_up = is_granted.then(look_up);
             async move {
                 // Held until the lookup ends.

@@ -36,7 +36,7 @@ pub use memory_group::MemoryGroup;
 pub use metrics::Metrics;
 pub use process::{Process, Signal};
 pub use stack::{
-    Builder, CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_NGINX_TLS, CONTAINER_SETTINGS, HttpsServer,
-    MemoryLimits, Postgres, Stack,
+    Builder, CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_NGINX_TLS, CONTAINER_SETTINGS,
+    HttpsServer, MemoryLimits, Postgres, Stack,
 };
 pub use wait::{eventually, within};

@@ -68,3 +68,17 @@ pub const CONTAINER_NGINX_TLS: &[(&str, &str)] = &[
     ("LINNET_NGINX_CONNECTIONS_PER_ADDRESS", "32"),
     ("LINNET_NGINX_CONNECTIONS_PER_SITE", "128"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_nginx_with_tls_are_those_of_the_compose_file() {
+        let file = crate::services::workspace().join("deploy/compose.tls.yaml");
+        let compose = std::fs::read_to_string(file).unwrap();
+        for (key, value) in CONTAINER_NGINX_TLS {
+            assert!(compose.contains(&format!("{key}: \"{value}\"\n")), "{key}");
+        }
+    }
+}

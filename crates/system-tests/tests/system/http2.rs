@@ -8,7 +8,16 @@ use serde_json::json;
 /// Runs curl over HTTP/2. Returns the status and version, or curl's error.
 async fn curl(server: &HttpsServer, path: &str, arguments: &[&str]) -> String {
     let output = tokio::process::Command::new("curl")
-        .args(["-sSk", "--http2", "-m", "10", "-o", "/dev/null", "-w", "%{http_code} %{http_version}"])
+        .args([
+            "-sSk",
+            "--http2",
+            "-m",
+            "10",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{http_version}",
+        ])
         .args(arguments)
         .arg(format!("https://{}{path}", server.address))
         .output()

@@ -37,6 +37,7 @@ mod redirects;
 mod redis_roles;
 mod shares;
 mod short_codes;
+mod slow_bodies;
 mod stalled_processes;
 mod stampede;
 mod stats;
