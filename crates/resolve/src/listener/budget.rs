@@ -44,7 +44,7 @@ pub struct MissBudget {
     over: Mutex<HashMap<Owner, Instant>>,
     /// Size of `over`, so that the common 0 is read without the lock.
     over_count: AtomicUsize,
-    /// Its keys are random, so that nobody can choose with whom to share.
+    /// Its keys are random, so that no client can choose with which others it shares.
     hasher: RandomState,
 }
 
