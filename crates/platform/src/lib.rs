@@ -3,6 +3,7 @@
 //! * [`backoff`]: waits between failed attempts.
 //! * [`byte_budget`]: bounds the bytes that requests hold.
 //! * [`cli`]: the command line that all programs share.
+//! * [`client_address`]: the address of a client behind a proxy.
 //! * [`client_network`]: groups client addresses for limits.
 //! * [`clock`]: the wall clock, passed to code whose result depends on it.
 //! * [`crash`]: keeps personal data out of core dumps and panic messages.
@@ -27,6 +28,7 @@
 pub mod backoff;
 pub mod byte_budget;
 pub mod cli;
+pub mod client_address;
 pub mod client_network;
 pub mod clock;
 pub mod crash;

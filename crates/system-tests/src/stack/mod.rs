@@ -4,6 +4,7 @@ mod builder;
 mod containers;
 mod disks;
 mod folder;
+mod https;
 mod kind;
 pub mod redis_group;
 mod servers;
@@ -31,8 +32,11 @@ use crate::{
 };
 
 pub use builder::{BASE_URL, Builder, Postgres};
-pub use containers::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits};
+pub use containers::{
+    CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_NGINX_TLS, CONTAINER_SETTINGS, MemoryLimits,
+};
 pub use folder::short_folder;
+pub use https::HttpsServer;
 pub use redis_group::RedisGroup;
 use servers::redis_responds;
 
