@@ -89,10 +89,10 @@ impl Analysis {
         &self,
         new: &mut Pods,
         old: &mut Pods,
-        try_requests: &dyn Fn() -> Sample,
+        try_requests: &dyn Fn() -> (Sample, Option<String>),
     ) -> Result<String, HostError> {
         let (started, limits) = (Instant::now(), Limits::default());
-        let (mut is_warm, mut tried) = (false, None);
+        let (mut is_warm, mut tried, mut failure) = (false, None, None);
         let mut last_data = Instant::now();
         loop {
             let passed = started.elapsed();
@@ -104,7 +104,9 @@ impl Analysis {
                 }
                 is_warm = true;
             }
-            match decide(&self.observation(new_look, old_look, passed, tried), &limits) {
+            let mut seen = self.observation(new_look, old_look, passed, tried);
+            seen.synthetic_failure.clone_from(&failure);
+            match decide(&seen, &limits) {
                 Verdict::Go(reason) => return Ok(reason),
                 Verdict::Back(reason) => return Err(HostError::Step(reason)),
                 Verdict::Wait(_) => last_data = Instant::now(),
@@ -115,7 +117,8 @@ impl Analysis {
                 }
                 Verdict::Inconclusive(reason) => {
                     println!("{reason}; sending synthetic requests");
-                    tried = Some(try_requests());
+                    let (sample, why) = try_requests();
+                    (tried, failure) = (Some(sample), why);
                 }
             }
             thread::sleep(LOOK);
@@ -138,6 +141,7 @@ impl Analysis {
             least_requests: if self.weight <= 10 { 100 } else { 500 },
             phase: self.phase(passed),
             synthetic,
+            synthetic_failure: None,
             // The kernel's kill shows as a restart.
             is_out_of_memory: false,
             is_docker_silent: false,
@@ -171,23 +175,29 @@ fn names(color: Color) -> Names {
 }
 
 /// Requests to the new color as nginx sends them, and the unknown code to the old color as well: otherwise the new one would
-/// have more 404s.
-fn synthetic(new: Color, old: Color) -> Sample {
-    let passes = |name: String, path: &str, wanted: u16| {
+/// have more 404s. Also returns what failed first.
+fn synthetic(new: Color, old: Color) -> (Sample, Option<String>) {
+    let try_one = |name: String, path: &str, wanted: u16| {
         let address = name.to_socket_addrs().ok().and_then(|mut found| found.next());
-        address.is_some_and(|address| {
-            http::get(&address.to_string(), path).is_ok_and(|response| response.status == wanted)
-        })
+        let address = address.ok_or_else(|| format!("{name} has no address"))?;
+        match http::get(&address.to_string(), path) {
+            Ok(response) if response.status == wanted => Ok(()),
+            Ok(response) => {
+                Err(format!("{name}{path} returned {} instead of {wanted}", response.status))
+            }
+            Err(error) => Err(format!("{name}{path}: {error}")),
+        }
     };
     let round = || {
-        let _ = passes(format!("shortener-{old}:8082"), UNKNOWN_CODE, 404);
-        [("/health", 200), ("/api/v1/urls", 401), ("/docs/", 200)]
-            .into_iter()
-            .all(|(path, wanted)| passes(format!("gateway-{new}:8081"), path, wanted))
-            && passes(format!("shortener-{new}:8082"), UNKNOWN_CODE, 404)
+        let _: Result<(), String> = try_one(format!("shortener-{old}:8082"), UNKNOWN_CODE, 404);
+        for (path, wanted) in [("/health", 200), ("/api/v1/urls", 401), ("/docs/", 200)] {
+            try_one(format!("gateway-{new}:8081"), path, wanted)?;
+        }
+        try_one(format!("shortener-{new}:8082"), UNKNOWN_CODE, 404)
     };
-    let failed = (0..SYNTHETIC_ROUNDS).filter(|_| !round()).count();
-    Sample { bad: failed as u64, all: SYNTHETIC_ROUNDS }
+    let failures: Vec<String> = (0..SYNTHETIC_ROUNDS).filter_map(|_| round().err()).collect();
+    let sample = Sample { bad: failures.len() as u64, all: SYNTHETIC_ROUNDS };
+    (sample, failures.into_iter().next())
 }
 
 #[cfg(test)]

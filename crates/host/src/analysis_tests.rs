@@ -18,7 +18,7 @@ fn verdict(redirects: u64, errors: u64, synthetic: Sample) -> Result<String, Hos
     assert!(new.look().counters.is_some() && old.look().counters.is_some());
     servers[1].returns(Some(&shortener(50 + redirects, errors, 5)));
     servers[3].returns(Some(&shortener(1050, 0, 5)));
-    step(10).watch(&mut new, &mut old, &|| synthetic)
+    step(10).watch(&mut new, &mut old, &|| (synthetic, Some("refused".to_owned())))
 }
 
 #[test]
@@ -35,7 +35,10 @@ fn quiet_release_is_judged_by_synthetic_requests() {
     let passed = Sample { bad: 0, all: 10 };
     assert!(verdict(3, 0, passed).unwrap().contains("10 synthetic requests passed"));
     let error = verdict(3, 0, Sample { bad: 1, all: 10 }).unwrap_err();
-    assert!(error.to_string().contains("1 of 10 synthetic requests failed"), "{error}");
+    assert!(
+        error.to_string().contains("1 of 10 synthetic requests failed, the first because refused"),
+        "{error}"
+    );
 }
 
 #[test]
