@@ -23,7 +23,10 @@ pub(super) async fn run(
             upload::remove(&settings.jobs.upload_dir.join(name));
             job
         }
-        Jobs::Replay { id } => done(*id, store.replay_job(*id, Visibility::All).await?)?,
+        Jobs::Replay { id } => {
+            let limits = settings.jobs.limits();
+            done(*id, store.replay_job(*id, Visibility::All, None, limits).await?)?
+        }
     };
     show(&job);
     Ok(())
