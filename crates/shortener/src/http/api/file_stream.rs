@@ -107,9 +107,7 @@ async fn run(
     let _ = tokio::time::timeout(STALL_TIMEOUT, sender.send(last)).await;
 }
 
-fn body(
-    receiver: mpsc::Receiver<Message>,
-) -> impl Stream<Item = Result<Bytes, Aborted>> + use<> {
+fn body(receiver: mpsc::Receiver<Message>) -> impl Stream<Item = Result<Bytes, Aborted>> + use<> {
     stream::unfold(Some(receiver), |receiver| async move {
         let mut receiver = receiver?;
         match receiver.recv().await {

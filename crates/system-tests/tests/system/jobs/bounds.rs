@@ -1,4 +1,4 @@
-//! What the jobs of a user may hold in a process, and how long: memory, slots, and the rights of a key.
+//! Bounds of a user's jobs in a process: memory, slots, and the time for which a key's rights last.
 
 use linnet_system_tests::{client::Method, within};
 use serde_json::json;

@@ -17,8 +17,8 @@ use super::{
     super::{csv, error::ApiError},
     ApiState, Caller,
     fields::{QueryFields, query_boolean},
-    link_filter::{LinkFilterParams, read_filter},
     file_stream::{CHUNK_BYTES, Chunks, FileError, STALL_TIMEOUT, no_file, stream_file},
+    link_filter::{LinkFilterParams, read_filter},
     slots::refused,
 };
 use rows::RowWriter;
