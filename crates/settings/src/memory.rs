@@ -21,8 +21,8 @@ const HOT_LINK_BYTES: u64 = 8 * KIB + 200;
 const LOOKUP_BYTES: u64 = 2 * KIB;
 /// Bytes for each byte of a JSON body: the body, its values, and the statement's parameters.
 const BODY_COPIES: usize = 3;
-/// A stream of a job's events: the task, and one page of errors, 16 KiB of JSON, which use three times as much as values.
-const JOB_STREAM_BYTES: u64 = 4 * KIB + 3 * 16 * KIB;
+/// A stream of a job's events: the task, and one page of errors, 2 KiB of JSON, which use three times as much as values.
+const JOB_STREAM_BYTES: u64 = 4 * KIB + 3 * 2 * KIB;
 /// A redirect in the kernel's buffer, with the longest target. The resolve listener has as many connections as the API's.
 const REDIRECT_BYTES: u64 = 9 * KIB;
 /// Clients that the budget of misses tracks: those over their budget and those near it. Their number, and bytes of

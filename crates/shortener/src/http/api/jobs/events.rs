@@ -32,9 +32,9 @@ use super::{
 /// Time between two `progress` events: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// The maximum number of bad rows of one read from the database.
-const PAGE: i64 = 200;
+const PAGE: i64 = 50;
 /// The maximum size of these rows' errors, in bytes of JSON. The memory budget has a term for each stream.
-const PAGE_BYTES: i64 = 16 * 1024;
+const PAGE_BYTES: i64 = 2 * 1024;
 /// Backoff after a failed read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
