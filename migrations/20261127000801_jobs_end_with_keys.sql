@@ -1,8 +1,8 @@
 SET LOCAL lock_timeout = '5s';
 
 -- The public id of the key that created the job, or returned it to the queue. NULL for the command line, for callers
--- without a key, and for jobs of the previous release. No foreign key: the keys that ended are deleted after
--- `maintenance.ended_key_days`, and their jobs stay.
+-- without a key, and for jobs of the previous release. No foreign key: the keys that ended are deleted after 90
+-- days, and their jobs stay.
 ALTER TABLE jobs ADD COLUMN key_id text COLLATE "C";
 
 -- Whether a key was revoked, has expired or was deleted. A job without a key does not end with one.

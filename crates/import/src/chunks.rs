@@ -177,7 +177,8 @@ mod tests {
 
     fn rules() -> RowRules {
         RowRules {
-            targets: TargetPolicy::default(),
+            targets: TargetPolicy::new(&["https".to_owned()], "http://localhost:8080", &[])
+                .unwrap(),
             by_admin: false,
             owner: None,
             null_columns: Vec::new(),
@@ -205,7 +206,9 @@ mod tests {
     async fn must_25_bad_rows_of_a_chunk_are_bounded_whatever_their_cells_are() {
         let names: Vec<String> = (1..1_000).map(|n| format!("c{n}")).collect();
         let header = format!("original_url,{}\n", names.join(","));
-        for (name, cell, rows) in [("one", "x", 2_000), ("control", "\u{1}", 900), ("none", "", 3_000)] {
+        for (name, cell, rows) in
+            [("one", "x", 2_000), ("control", "\u{1}", 900), ("none", "", 3_000)]
+        {
             let row = format!("no{}\n", format!(",{cell}").repeat(999));
             let bounds = bounds_of(name, &(header.clone() + &row.repeat(rows)), 20_000);
             let chunks = chunks_of(&bounds).await;

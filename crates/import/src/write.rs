@@ -56,7 +56,11 @@ pub async fn write_chunk<T: ImportRow>(
             }
             RowOutcome::Skipped => result.skipped += 1,
             RowOutcome::Bad(problem) => {
-                result.bad.push(BadRow { line: *line, problems: vec![problem], cells: RowCells::default() });
+                result.bad.push(BadRow {
+                    line: *line,
+                    problems: vec![problem],
+                    cells: RowCells::default(),
+                });
             }
         }
     }

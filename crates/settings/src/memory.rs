@@ -21,8 +21,8 @@ const HOT_LINK_BYTES: u64 = 8 * KIB + 200;
 const LOOKUP_BYTES: u64 = 2 * KIB;
 /// Bytes for each byte of a JSON body: the body, its values, and the statement's parameters.
 const BODY_COPIES: usize = 3;
-/// A stream of a job's events.
-const JOB_STREAM_BYTES: u64 = 4 * KIB;
+/// A stream of a job's events: the task, and one page of errors, 2 KiB of JSON, which use three times as much as values.
+const JOB_STREAM_BYTES: u64 = 4 * KIB + 3 * 2 * KIB;
 /// A redirect in the kernel's buffer, with the longest target. The resolve listener has as many connections as the API's.
 const REDIRECT_BYTES: u64 = 9 * KIB;
 /// Clients that the budget of misses tracks: those over their budget and those near it. Their number, and bytes of
@@ -30,10 +30,12 @@ const REDIRECT_BYTES: u64 = 9 * KIB;
 const CLIENT_BYTES: (usize, u64) = (20_000, 64);
 /// Pieces of an upload that wait for the disk, and the buffers that unpack and write it.
 const UPLOAD_BYTES: u64 = (4 + 1) * 32 * KIB + 128 * KIB;
-/// Two chunks of a lane, one being written and one read ahead: 2 MiB of input each, three times (the text, its values
-/// and the statement's arrays). Then two blocks of the file and two rows of 1 MiB.
-const LANE_BYTES: u64 = 2 * 3 * 2 * MIB + 3 * MIB;
-/// An export: four chunks of 64 KiB (being written, waiting, being sent), and the rows from the database.
+/// Two chunks of a lane, one being written and one read ahead, with 2 MiB of values and 1 MiB of bad rows each. For the one
+/// being written, the same again in a statement's arrays and in its message to PostgreSQL. Then two blocks of the file and
+/// two rows of 1 MiB.
+const LANE_BYTES: u64 = 2 * 3 * MIB + 2 * 3 * MIB + 3 * MIB;
+/// An export of links or of a job's bad rows: four chunks of 64 KiB (being written, waiting, being sent), and the rows from
+/// the database.
 const EXPORT_BYTES: u64 = 4 * 66 * KIB + 256 * KIB;
 /// Lanes of a worker.
 const LANES: usize = 2;

@@ -9,7 +9,9 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use linnet_domain::{Event, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 
-use super::{CreatedJob, JobLimits, JobRefusal, LinkCreation, Store, StoreError, events, jobs, links, users};
+use super::{
+    CreatedJob, JobLimits, JobRefusal, LinkCreation, Store, StoreError, events, jobs, links, users,
+};
 
 /// How long a response is kept.
 const RETENTION: Duration = Duration::from_hours(24);

@@ -23,7 +23,10 @@ impl Cells {
         let before = self.json.len();
         self.json.push(if before == 0 { '[' } else { ',' });
         self.json.push('"');
-        let left = MAX_CELL_BYTES.saturating_sub(self.json.len() + QUOTES - 1 + END);
+        let Some(left) = MAX_CELL_BYTES.checked_sub(self.json.len() + QUOTES - 1 + END) else {
+            self.json.truncate(before);
+            return false;
+        };
         // Beyond the limit by one character, which has at most four bytes, to detect text that does not fit.
         let is_cut = text.len() > left + 4;
         let text = String::from_utf8_lossy(text.get(..left + 4).unwrap_or(text));

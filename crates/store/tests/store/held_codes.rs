@@ -92,14 +92,13 @@ async fn import(store: &Store, new: &NewLink) -> bool {
         created_at: None,
         updated_at: None,
     };
-    let options = WriteOptions {
-        on_conflict: OnConflict::Fail,
-        visible_to: Visibility::All,
-        dry_run: false,
-    };
+    let options =
+        WriteOptions { on_conflict: OnConflict::Fail, visible_to: Visibility::All, dry_run: false };
     let mut transaction = store.begin().await.unwrap();
     match ImportLink::write(&mut transaction, &[&row], &options).await {
-        Ok(outcomes) => matches!(&outcomes[..], [RowOutcome::Bad(problem)] if problem.code == "taken"),
+        Ok(outcomes) => {
+            matches!(&outcomes[..], [RowOutcome::Bad(problem)] if problem.code == "taken")
+        }
         Err(error) => matches!(error, StoreError::Conflict(Constraint::CodeTaken)),
     }
 }

@@ -1,5 +1,5 @@
-//! What the jobs of one user may use: bytes of reports that are read, jobs that are kept, and bytes of uploads; and the end
-//! of jobs with their key.
+//! Bounds of one user's jobs: bytes of reports in a page, active and finished jobs, and bytes of uploads; and the end of
+//! jobs with their key.
 
 use std::time::Duration;
 
@@ -170,10 +170,8 @@ async fn must_27_job_created_while_its_key_is_revoked_never_stays_active(pool: P
     for _ in 0..20 {
         let key = create_key(&store, ada, None).await;
         let new = NewJob { key_id: Some(key.clone()), ..new_job(Some(ada)) };
-        let (created, _) = tokio::join!(
-            create(&store, &new, LIMITS),
-            store.revoke_key(&key, Visibility::All)
-        );
+        let (created, _) =
+            tokio::join!(create(&store, &new, LIMITS), store.revoke_key(&key, Visibility::All));
         match created {
             Ok(id) => assert_eq!(state(&store, id).await.0, JobState::Cancelled),
             Err(refusal) => assert_eq!(refusal, JobRefusal::KeyEnded),
@@ -208,10 +206,11 @@ async fn must_26_ended_keys_are_bounded_and_deleted_after_some_days(pool: PgPool
     let left: Vec<String> =
         sqlx::query_scalar("SELECT id FROM api_keys").fetch_all(&pool).await.unwrap();
     assert_eq!(left, [living]);
-    // Those that are kept have a bound, so that a loop of creating and revoking fills no disk.
+    // Kept keys have a bound, so that a loop of creating and revoking fills no disk.
     sqlx::query(
         "INSERT INTO api_keys (id, user_id, name, secret_hash, scopes, revoked_at)
-         SELECT 'k' || lpad(n::text, 7, '0'), $1, 'k', decode(repeat('00', 32), 'hex'), '{}', now() FROM generate_series(1, 10000) AS n",
+         SELECT 'k' || lpad(n::text, 7, '0'), $1, 'k', decode(repeat('00', 32), 'hex'),
+                '{}', now() FROM generate_series(1, 10000) AS n",
     )
     .bind(ada.get())
     .execute(&pool)
@@ -229,4 +228,37 @@ async fn must_26_ended_keys_are_bounded_and_deleted_after_some_days(pool: PgPool
     };
     let refused = store.create_key(&secret, &new).await.unwrap().unwrap_err();
     assert_eq!(refused, linnet_store::KeyRefusal::TooManyKept);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn active_jobs_are_limited_per_owner_and_in_total(pool: PgPool) {
+    let store = Store::new(pool);
+    let ada = create_user(&store, "ada").await.id;
+    let limits = JobLimits { all: 3, per_user: 2, ..LIMITS };
+    let make = async |user_id| store.create_job(&new_job(user_id), limits).await.unwrap();
+    assert!(make(Some(ada)).await.is_ok());
+    let second = make(Some(ada)).await.expect("room").job.id;
+    assert!(make(Some(ada)).await.is_err(), "the limit of the owner is reached");
+    assert!(make(None).await.is_ok());
+    assert!(make(None).await.is_err(), "the total limit is reached");
+    store.cancel_job(second, Visibility::All).await.unwrap();
+    assert!(make(None).await.is_ok());
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_26_uploads_of_active_jobs_are_limited_in_bytes_per_owner(pool: PgPool) {
+    let store = Store::new(pool);
+    let (ada, bob) = (create_user(&store, "ada").await.id, create_user(&store, "bob").await.id);
+    let limits = JobLimits { bytes_per_user: 250, ..LIMITS };
+    let make = async |user_id, upload_bytes| {
+        let job = NewJob { upload_bytes, ..new_job(user_id) };
+        store.create_job(&job, limits).await.unwrap()
+    };
+    assert!(make(Some(ada), 251).await.is_err());
+    let first = make(Some(ada), 150).await.expect("room").job.id;
+    assert!(make(Some(ada), 101).await.is_err(), "the owner's bytes are used up");
+    assert!(make(Some(ada), 100).await.is_ok());
+    assert!(make(Some(bob), 250).await.is_ok(), "each owner has its own");
+    store.cancel_job(first, Visibility::All).await.unwrap();
+    assert!(make(Some(ada), 150).await.is_ok());
 }

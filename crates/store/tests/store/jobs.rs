@@ -1,18 +1,24 @@
 use std::{collections::HashSet, time::Duration};
 
 use linnet_domain::{
-    Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowCells, RowFormat, RowProblem,
-    UserId, Visibility,
+    Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowCells, RowFormat,
+    RowProblem, UserId, Visibility,
 };
 use linnet_store::{
-    AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, ReportLimits, ReportRange, Store,
+    AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, ReportLimits, ReportRange,
+    Store,
 };
 use sqlx::PgPool;
 
 use crate::support::{count, create_user};
 
-pub(crate) const LIMITS: JobLimits =
-    JobLimits { kept_per_user: NO_LIMIT, all: 1_000, per_user: 1_000, bytes_per_user: i64::MAX, running_per_user: NO_LIMIT };
+pub(crate) const LIMITS: JobLimits = JobLimits {
+    kept_per_user: NO_LIMIT,
+    all: 1_000,
+    per_user: 1_000,
+    bytes_per_user: i64::MAX,
+    running_per_user: NO_LIMIT,
+};
 pub(crate) const LEASE: Duration = Duration::from_mins(10);
 /// A lease that has expired.
 const NO_LEASE: Duration = Duration::ZERO;
@@ -73,7 +79,10 @@ pub(crate) fn progress(to: i64, written: i64, bad: &[i64], is_last: bool) -> Chu
         offset: to,
         line: to / 10,
         written,
-        bad: bad.iter().map(|line| (*line, vec![problem()], RowCells::from(&["cell"][..]))).collect(),
+        bad: bad
+            .iter()
+            .map(|line| (*line, vec![problem()], RowCells::from(&["cell"][..])))
+            .collect(),
         is_last,
         ..ChunkProgress::default()
     }
@@ -282,7 +291,9 @@ async fn a_failed_attempt_is_retried_or_dead_or_refused(pool: PgPool) {
         store.replay_job(id, Visibility::Owner(stranger), None, LIMITS).await.unwrap(),
         JobChange::NotFound
     );
-    let JobChange::Done(replayed) = store.replay_job(id, Visibility::All, None, LIMITS).await.unwrap() else {
+    let JobChange::Done(replayed) =
+        store.replay_job(id, Visibility::All, None, LIMITS).await.unwrap()
+    else {
         panic!("the job is dead")
     };
     assert_eq!((replayed.state, replayed.is_dead), (JobState::Queued, false));
@@ -366,37 +377,4 @@ async fn lost_announcements_are_counted_and_reset(pool: PgPool) {
     // With a limit of one, the oldest job is due.
     reset_announcements(&pool).await;
     assert_eq!(lanes(store.due_jobs(1, LEASE).await.unwrap()), HashSet::from([ids[0]]));
-}
-
-#[sqlx::test(migrations = "../../migrations")]
-async fn active_jobs_are_limited_per_owner_and_in_total(pool: PgPool) {
-    let store = Store::new(pool);
-    let ada = create_user(&store, "ada").await.id;
-    let limits = JobLimits { all: 3, per_user: 2, ..LIMITS };
-    let make = async |user_id| store.create_job(&new_job(user_id), limits).await.unwrap();
-    assert!(make(Some(ada)).await.is_ok());
-    let second = make(Some(ada)).await.expect("room").job.id;
-    assert!(make(Some(ada)).await.is_err(), "the limit of the owner is reached");
-    assert!(make(None).await.is_ok());
-    assert!(make(None).await.is_err(), "the total limit is reached");
-    store.cancel_job(second, Visibility::All).await.unwrap();
-    assert!(make(None).await.is_ok());
-}
-
-#[sqlx::test(migrations = "../../migrations")]
-async fn must_26_uploads_of_active_jobs_are_limited_in_bytes_per_owner(pool: PgPool) {
-    let store = Store::new(pool);
-    let (ada, bob) = (create_user(&store, "ada").await.id, create_user(&store, "bob").await.id);
-    let limits = JobLimits { bytes_per_user: 250, ..LIMITS };
-    let make = async |user_id, upload_bytes| {
-        let job = NewJob { upload_bytes, ..new_job(user_id) };
-        store.create_job(&job, limits).await.unwrap()
-    };
-    assert!(make(Some(ada), 251).await.is_err());
-    let first = make(Some(ada), 150).await.expect("room").job.id;
-    assert!(make(Some(ada), 101).await.is_err(), "the owner's bytes are used up");
-    assert!(make(Some(ada), 100).await.is_ok());
-    assert!(make(Some(bob), 250).await.is_ok(), "each owner has its own");
-    store.cancel_job(first, Visibility::All).await.unwrap();
-    assert!(make(Some(ada), 150).await.is_ok());
 }

@@ -1,5 +1,5 @@
 use linnet_domain::{
-    EventFilter, LinkAttributePatch, LinkFilter, LinkId, LinkPatch, Page, PageStart,
+    EventFilter, LinkAttributePatch, LinkFilter, LinkId, LinkPatch, NewLink, Page, PageStart,
     RedirectStatus, Visibility,
 };
 use linnet_store::{LinkCreation, Store};
@@ -48,9 +48,11 @@ async fn every_change_writes_an_event_and_an_outbox_row(pool: PgPool) {
 #[sqlx::test(migrations = "../../migrations")]
 async fn a_recreated_code_has_a_higher_version_than_its_deletion(pool: PgPool) {
     let store = Store::new(pool);
-    let first = create(&store, &new_link(Some("again"))).await;
+    let user_id = Some(create_user(&store, "owner").await.id);
+    let new = NewLink { user_id, ..new_link(Some("again")) };
+    let first = create(&store, &new).await;
     let gone = store.delete_link(first.id, Visibility::All, None).await.unwrap().unwrap();
-    let second = create(&store, &new_link(Some("again"))).await;
+    let second = create(&store, &new).await;
     assert!(second.version > gone.link.version);
 }
 
@@ -208,9 +210,10 @@ async fn reuse_returns_a_link_with_the_requested_title_and_status(pool: PgPool) 
 #[sqlx::test(migrations = "../../migrations")]
 async fn must_07_a_create_that_races_a_delete_of_its_code_has_the_higher_version(pool: PgPool) {
     let store = Store::new(pool);
-    let mut link = create(&store, &new_link(Some("contested"))).await;
+    let user_id = Some(create_user(&store, "owner").await.id);
+    let new = NewLink { user_id, ..new_link(Some("contested")) };
+    let mut link = create(&store, &new).await;
     for _ in 0..50 {
-        let new = new_link(Some("contested"));
         let again = async {
             loop {
                 if let LinkCreation::New(link) = store.create_link(&new).await.unwrap() {

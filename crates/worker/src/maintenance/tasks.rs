@@ -10,7 +10,7 @@ use super::{
 };
 
 /// All tasks, in the order in which due ones run. Dashboards and `maintenance_runs` contain their names.
-pub static TASKS: [Task; 10] = [
+pub static TASKS: [Task; 11] = [
     Task {
         name: "click-partitions",
         about: "Creates partitions of clicks for today and the next three days",
@@ -77,6 +77,13 @@ pub static TASKS: [Task; 10] = [
         work: |context| delete_ended_jobs(context).boxed(),
     },
     Task {
+        name: "ended-keys",
+        about: "Deletes API keys that were revoked or expired more than 90 days ago",
+        every: Duration::from_hours(1),
+        timeout: Duration::from_mins(5),
+        work: |context| delete_ended_keys(context).boxed(),
+    },
+    Task {
         name: "uploads",
         about: "Removes files older than 1 h from the upload area that no job needs",
         every: Duration::from_hours(1),
@@ -96,6 +103,10 @@ impl Task {
 const DAYS_AHEAD: u64 = 3;
 /// Jobs of one transaction; each may have many row errors.
 const JOBS_PER_BATCH: i64 = 10;
+/// Days for which ended keys are kept as an audit record.
+const ENDED_KEY_DAYS: u32 = 90;
+/// Keys of one transaction.
+const KEYS_PER_BATCH: i64 = 1_000;
 /// Links of one transaction; edits of these links wait for it.
 const LINKS_PER_BATCH: i64 = 1_000;
 
@@ -188,6 +199,12 @@ async fn delete_ended_jobs(context: &MaintenanceContext) -> Result<Report, RunEr
     let days = context.settings.jobs.retention_days;
     let deleted = in_batches(|| context.store.delete_ended_jobs(days, JOBS_PER_BATCH)).await?;
     Ok(Report::of(deleted, "job(s) deleted"))
+}
+
+async fn delete_ended_keys(context: &MaintenanceContext) -> Result<Report, RunError> {
+    let store = &context.store;
+    let deleted = in_batches(|| store.delete_ended_keys(ENDED_KEY_DAYS, KEYS_PER_BATCH)).await?;
+    Ok(Report::of(deleted, "key(s) deleted"))
 }
 
 #[cfg(test)]

@@ -70,8 +70,10 @@ fn endless(format: Format, file: Endless) -> Result<Vec<(u64, &'static str)>, So
         let (line, code, cells) = seen(&row);
         all.push((line, code));
         assert!(cells.concat().len() <= MAX_CELL_BYTES && cells.len() <= MAX_COLUMNS + 1);
+        let text = row.cells();
+        assert!(text.as_json().len() <= MAX_CELL_BYTES);
         if code == "too_long" {
-            assert!(cells.concat().len() > MAX_CELL_BYTES - 4, "the first cells are reported");
+            assert!(text.as_json().len() > MAX_CELL_BYTES - 8, "the first cells are reported");
             assert!(cells.last().unwrap().ends_with('…'));
         }
         let capacity = rows.capacity();

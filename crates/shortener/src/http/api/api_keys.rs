@@ -270,6 +270,9 @@ fn refused(refusal: KeyRefusal) -> ApiError {
                 "A user may have {limit} API keys that are neither revoked nor expired. Revoke one first."
             ))
             .into(),
+        KeyRefusal::TooManyKept => Problem::of(ProblemCode::TooManyKeys)
+            .detail("Too many API keys of the user ended within the last 90 days.")
+            .into(),
         KeyRefusal::MakerEnded => {
             Problem::unauthorized("The API key is unknown, revoked or expired.").into()
         }

@@ -17,8 +17,8 @@ use utoipa::IntoParams;
 
 use linnet_domain::{Event, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 use linnet_store::{
-    CreatedJob, IdempotencyClaim, IdempotentTransaction, JobLimits, LinkCreation, Store,
-    StoreError, StoredResponse,
+    CreatedJob, IdempotencyClaim, IdempotentTransaction, JobLimits, JobRefusal, LinkCreation,
+    Store, StoreError, StoredResponse,
 };
 
 use super::{super::error::ApiError, ApiState, Caller, fields::ONCE_RULE};
@@ -178,7 +178,7 @@ impl Creator<'_> {
         &mut self,
         new: &NewJob,
         limits: JobLimits,
-    ) -> Result<Option<CreatedJob>, StoreError> {
+    ) -> Result<Result<CreatedJob, JobRefusal>, StoreError> {
         match self {
             Self::Plain(state) => state.store.create_job(new, limits).await,
             Self::Keyed(first) => first.create_job(new, limits).await,
@@ -230,11 +230,8 @@ async fn begin(
     key: &str,
     body: &[u8],
 ) -> Result<Result<IdempotentTransaction, HttpResponse>, ApiError> {
-    let mut hash = Sha256::new();
-    hash.update(target.as_bytes());
-    hash.update([0]);
-    hash.update(body);
-    let claim = store.begin_idempotent(&caller.idempotency_owner(), key, &hash.finalize()).await?;
+    let fingerprint = fingerprint(target, caller.is_admin(), body);
+    let claim = store.begin_idempotent(&caller.idempotency_owner(), key, &fingerprint).await?;
     match claim {
         IdempotencyClaim::New(first) => Ok(Ok(first)),
         IdempotencyClaim::Replay(stored) => Ok(Err(replay(stored))),
@@ -247,6 +244,19 @@ async fn begin(
             Err(Problem::of(ProblemCode::TooManyIdempotencyKeys).detail(detail).into())
         }
     }
+}
+
+/// The hash of everything that changes the result: with the rights of an administrator, the same request may name other
+/// users and ids.
+fn fingerprint(target: &str, is_admin: bool, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(target.as_bytes());
+    hash.update([0]);
+    if is_admin {
+        hash.update(b"admin\0");
+    }
+    hash.update(body);
+    hash.finalize().into()
 }
 
 fn replay(stored: StoredResponse) -> HttpResponse {
@@ -268,6 +278,19 @@ pub(super) fn replayed(mut response: HttpResponse) -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fingerprints_differ_in_everything_that_changes_the_result() {
+        let all = [
+            fingerprint("POST /a", false, b"{}"),
+            fingerprint("POST /a", true, b"{}"),
+            fingerprint("POST /a?b", false, b"{}"),
+            fingerprint("POST /a", false, b"{ }"),
+        ];
+        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(all[0], fingerprint("POST /a", false, b"{}"));
+    }
 
     #[test]
     fn a_quoted_key_is_the_same_as_the_bare_one() {

@@ -9,6 +9,7 @@ pub(super) mod bulk;
 pub(super) mod events;
 pub(super) mod export;
 mod fields;
+mod file_stream;
 mod format;
 pub mod fuzzing;
 mod idempotency;

@@ -1,6 +1,7 @@
 //! Bulk jobs, from the upload to the last row.
 
 mod admin_commands;
+mod bounds;
 mod conflicts;
 mod dead_letters;
 mod disk_space;

@@ -22,7 +22,7 @@ use linnet_import::{
     source::{FORMAT_BYTES, Rows, SourceError, format_of},
 };
 use linnet_jobs::{publish_notice, upload::UploadError};
-use linnet_store::CreatedJob;
+use linnet_store::{CreatedJob, JobRefusal};
 
 use super::{
     super::error::ApiError,
@@ -153,8 +153,10 @@ impl UploadRequest {
         let options = Options::read(query)?;
         let jobs = &self.state.jobs;
         let slot = self.state.slots.uploads.take(self.caller.user_id());
-        let _slot = slot.map_err(|refusal| refused(refusal, "uploads"))?;
+        let slot = slot.map_err(|refusal| refused(refusal, "uploads"))?;
         let mut body = body::receive(&self.request, payload, &jobs.settings).await?;
+        // The wait for the job is no upload.
+        drop(slot);
         let options = options.and(std::mem::take(&mut body.options))?;
         let new = self.new_job(&body, &options).await?;
         let mut created = None;
@@ -166,11 +168,11 @@ impl UploadRequest {
             // From here on the job may exist even if this request fails or is dropped: a connection may break after the
             // commit. The maintenance task `uploads` removes the file if there is no job.
             upload.keep(true);
-            let job = creator.create_job(&new, jobs.settings.limits()).await?;
-            let Some(CreatedJob { job, is_announced }) = job else {
+            let created_job = creator.create_job(&new, jobs.settings.limits()).await?;
+            let CreatedJob { job, is_announced } = created_job.map_err(|refusal| {
                 upload.keep(false);
-                return Err(too_many());
-            };
+                refused_job(refusal, jobs.settings.kept_per_user)
+            })?;
             let location = format!("/api/v1/jobs/{}", job.id);
             created = Some((job.clone(), is_announced));
             CreatedResponse::new(StatusCode::ACCEPTED, location, &BulkAnswer::from(job))
@@ -187,7 +189,7 @@ impl UploadRequest {
         {
             tracing::debug!(%error, "job notice not published; the dispatcher will publish it");
         }
-        Ok(wait_for(state, job, wait).await.unwrap_or(response))
+        Ok(wait_for(state, caller, job, wait).await.unwrap_or(response))
     }
 
     async fn new_job(&self, body: &Body, options: &ImportOptions) -> Result<NewJob, ApiError> {
@@ -204,6 +206,7 @@ impl UploadRequest {
         Ok(NewJob {
             kind,
             user_id: self.caller.user_id(),
+            key_id: self.caller.identity().key_id.clone(),
             by_admin: self.caller.is_admin(),
             format,
             on_conflict: options.on_conflict,
@@ -229,13 +232,20 @@ async fn replay(
     let id = location.and_then(|path| JobId::new(path.rsplit('/').next()?.parse().ok()?));
     let Some(id) = wait.and(id) else { return Ok(stored) };
     let Some(job) = state.store.find_job(id, caller.visibility()).await? else { return Ok(stored) };
-    let finished = wait_for(state, job, wait).await;
+    let finished = wait_for(state, caller, job, wait).await;
     Ok(finished.map_or(stored, idempotency::replayed))
 }
 
-/// Waits for the job, if the client prefers that. Returns the response if the job finishes in time.
-async fn wait_for(state: &ApiState, job: Job, wait: Option<Duration>) -> Option<HttpResponse> {
+/// Waits for the job, if the client prefers that. Returns the response if the job finishes in time. A wait takes the place
+/// of a stream of the job's events; if the caller has its share of them, it does not wait.
+async fn wait_for(
+    state: &ApiState,
+    caller: &Caller,
+    job: Job,
+    wait: Option<Duration>,
+) -> Option<HttpResponse> {
     let wait = wait?;
+    let _slot = state.slots.job_streams.take(caller.user_id()).ok()?;
     let deadline = Instant::now() + wait;
     let location = format!("/api/v1/jobs/{}", job.id);
     let mut watched = state.jobs.updates.subscribe(job)?;
@@ -254,7 +264,20 @@ async fn wait_for(state: &ApiState, job: Job, wait: Option<Duration>) -> Option<
     }
 }
 
-fn too_many() -> ApiError {
+fn refused_job(refusal: JobRefusal, kept: u32) -> ApiError {
+    match refusal {
+        JobRefusal::TooManyActive => too_many(),
+        JobRefusal::TooManyKept => Problem::of(ProblemCode::TooManyJobs)
+            .detail(format!("A user may have {kept} jobs. Delete finished ones first."))
+            .retry_after(10)
+            .into(),
+        JobRefusal::KeyEnded => {
+            Problem::unauthorized("The API key is unknown, revoked or expired.").into()
+        }
+    }
+}
+
+pub(super) fn too_many() -> ApiError {
     Problem::of(ProblemCode::TooManyJobs)
         .detail("Too many unfinished jobs. Create this one when others have finished.")
         .retry_after(10)

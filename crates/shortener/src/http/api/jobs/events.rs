@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use linnet_domain::{Job, JobId, RowProblem, RowReport};
+use linnet_domain::{Job, JobId, RowProblem};
 use linnet_jobs::JobSubscription;
-use linnet_store::Store;
+use linnet_store::{RowErrors, Store};
 
 use super::{
     super::{
@@ -31,8 +31,10 @@ use super::{
 
 /// Time between two `progress` events: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// The number of bad rows of one read from the database.
-const PAGE: i64 = 200;
+/// The maximum number of bad rows of one read from the database.
+const PAGE: i64 = 50;
+/// The maximum size of these rows' errors, in bytes of JSON. The memory budget has a term for each stream.
+const PAGE_BYTES: i64 = 2 * 1024;
 /// Backoff after a failed read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -106,7 +108,7 @@ struct Events {
     seen: i64,
     /// The next state of the job to send, after its bad rows.
     next_job: Option<Arc<Job>>,
-    reports: std::vec::IntoIter<RowReport>,
+    reports: std::vec::IntoIter<RowErrors>,
     /// The earliest time of the next `progress` event.
     progress_at: Instant,
     phase: Phase,
@@ -175,9 +177,11 @@ impl Events {
     /// Reads the bad rows before this state of the job. Returns whether there are any.
     async fn read_reports(&mut self, job: &Job) -> Result<bool, ()> {
         let mut reports =
-            self.store.job_reports(self.job_id, self.seen, PAGE, 0).await.map_err(|error| {
-                tracing::debug!(%error, "bad rows of a watched job not read");
-            })?;
+            self.store.job_row_errors(self.job_id, self.seen, PAGE, PAGE_BYTES).await.map_err(
+                |error| {
+                    tracing::debug!(%error, "bad rows of a watched job not read");
+                },
+            )?;
         // Later reports belong to the next state of the job.
         reports.retain(|report| report.event < job.last_event);
         let is_any = !reports.is_empty();

@@ -17,6 +17,7 @@ use super::{
     super::error::ApiError,
     ApiState, Caller, IdGuard,
     fields::{Fields, QueryFields},
+    import,
     list::{CursorParam, ListParams, ListQuery},
 };
 
@@ -135,6 +136,8 @@ pub(crate) async fn cancel(
 }
 
 /// Returns a dead job to the queue. It continues where it stopped.
+///
+/// It has the rights of the key that replays it, and ends with that key.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/replay", operation_id = "replay_job", tag = "jobs",
     params(("id" = i64, Path, minimum = 1)),
     responses((status = 202, description = "The job", body = Job),
@@ -144,8 +147,11 @@ pub(crate) async fn replay(
     caller: Caller,
     id: IdGuard<JobId>,
 ) -> Result<HttpResponse, ApiError> {
-    match state.store.replay_job(id.0, caller.visibility()).await? {
+    let key_id = caller.identity().key_id.as_deref();
+    let limits = state.jobs.settings.limits();
+    match state.store.replay_job(id.0, caller.visibility(), key_id, limits).await? {
         JobChange::Done(job) => Ok(HttpResponse::Accepted().json(job)),
+        JobChange::WrongState(job) if job.is_dead => Err(import::too_many()),
         JobChange::WrongState(job) => Err(wrong_state(&job, "only a dead job can be replayed")),
         JobChange::NotFound => Err(absent()),
     }
