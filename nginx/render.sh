@@ -19,6 +19,7 @@
 #   LINNET_NGINX_VERSION           nginx's version, such as 1.30.1 (that of the nginx in PATH)
 #                                  An address in the following is an IPv4 address or an IPv6 /64
 #   LINNET_NGINX_CONNECTIONS_PER_ADDRESS  concurrent requests to /api/ from one address, event streams included (512)
+#   LINNET_NGINX_BODIES_PER_ADDRESS  concurrent requests to /api/ with a body from one address (128)
 #   LINNET_NGINX_CONNECTIONS_PER_SITE  the same from one IPv6 /48 (2048)
 #   LINNET_NGINX_API_RATE          rate of requests to /api/ from one address (200r/s); `off` disables the limit
 #   LINNET_NGINX_API_BURST         its burst (400)
@@ -97,7 +98,7 @@ fi
 : "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport backlog=4096}"
 : "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
 : "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"
-: "${LINNET_NGINX_CONNECTIONS_PER_SITE:=2048}"
+: "${LINNET_NGINX_CONNECTIONS_PER_SITE:=2048}" "${LINNET_NGINX_BODIES_PER_ADDRESS:=128}"
 : "${LINNET_NGINX_WORKER_CONNECTIONS:=1664}" "${LINNET_NGINX_GATEWAY_REQUESTS:=1024}"
 : "${LINNET_NGINX_COSTLY_REDIRECTS:=256}"
 case $LINNET_NGINX_COSTLY_REDIRECTS in '' | *[!0-9]*) bad "LINNET_NGINX_COSTLY_REDIRECTS must be a number: $LINNET_NGINX_COSTLY_REDIRECTS" ;; esac
@@ -126,7 +127,7 @@ if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
   [ -r "$LINNET_NGINX_TEMPLATE" ] || LINNET_NGINX_TEMPLATE=/etc/nginx/linnet.conf.template
 fi
 
-for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS WORKER_CONNECTIONS GATEWAY_REQUESTS GATEWAY_CONNECTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE \
+for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS WORKER_CONNECTIONS GATEWAY_REQUESTS GATEWAY_CONNECTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE BODIES_PER_ADDRESS COSTLY_REDIRECTS \
   API_RATE API_BURST API_SITE_RATE API_SITE_BURST \
   RESOLVE_RATE RESOLVE_BURST RESOLVE_SITE_RATE RESOLVE_SITE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL REFUSALS STATUS_LISTEN GRAFANA RESOLVER \
   TLS TLS_LISTEN TLS_PORT; do
@@ -157,6 +158,7 @@ costly="limit_conn linnet_redirects $LINNET_NGINX_COSTLY_REDIRECTS;
         limit_conn linnet_redirects_of_address $(( LINNET_NGINX_COSTLY_REDIRECTS / 8 ));"
 LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_RESOLVE_LIMIT=$costly
 LINNET_NGINX_API_LIMIT="$connections
+        limit_conn linnet_bodies_of_address $LINNET_NGINX_BODIES_PER_ADDRESS;
         $gateway"
 # Only headers that a redirect may depend on. No cookie, credential or X-Linnet-… header reaches the shortener, and it has
 # less to parse.

@@ -126,5 +126,5 @@ def terms(configuration: str, workers: int, tmpfs: int) -> list[tuple[str, int, 
         ("files in memory (tmpfs)", 1, tmpfs),
     ]
     if "linnet_grafana_requests" in configuration:
-        result.append(("requests to Grafana", limit("linnet_grafana_requests"), buffered))
+        result.append(("requests to Grafana", limit("linnet_grafana_requests"), buffered + relayed - buffer + body))
     return result

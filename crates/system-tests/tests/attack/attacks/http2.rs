@@ -10,7 +10,7 @@ use crate::arena::{Arena, Tally, for_each};
 /// More connections than nginx accepts.
 const CONNECTIONS: usize = 600;
 /// Streams on each: more than nginx accepts.
-const STREAMS: usize = 3;
+const STREAMS: usize = 9;
 
 /// The heads and paths that take the most memory.
 fn largest_heads() -> Vec<(String, Vec<(String, String)>)> {
