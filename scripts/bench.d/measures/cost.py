@@ -1,8 +1,8 @@
 """Processor time of a redirect by process, and what lookups, clicks and invalidations add: the costs of `linnet-bench model`.
 
 Every amount is processor time divided by counted requests, and a run counts until the worker has written its last click.
-Other load on the machine makes the same work take up to twice the time. A short run of the bare handler precedes each
-sample: the sample's times are multiplied by what the bare handler took in the median and divided by what it took then."""
+Other load on the machine makes the same work take up to twice the time. Short runs of the bare handler precede and follow
+each sample: its times are multiplied by what the bare handler took in the median and divided by what it took then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIGURES = ("cost_bare", "cost_one_link_*", "cost_uniform_*", "cost_zipf_*", "cos
            "cost_ratio", "cost_l2_bytes", "cost_publish_*")
 
 DRAIN_S = 180
-BARE_S = 1
+BARE_S = 2
 CLICK_TABLES = "clicks, click_link_days, click_hours, click_days, click_days_by_value, click_batches"
 WARM_UP = 3_000
 SUBSCRIBERS, MESSAGES = 40, 20_000
@@ -110,7 +110,7 @@ class Side:
         clicks, count = (now - then for now, then in zip(self.groups(), groups))
         total = sum(tiers.values()) or 1.0
         return Sample(cpu, requests, {tier: count / total for tier, count in tiers.items()}, clicks / count if count else 0.0,
-                      (wal_bytes(stack) - wal) / requests, bare)
+                      (wal_bytes(stack) - wal) / requests, (bare + self.bare.measure()) / 2)
 
 
 def wal_bytes(stack) -> int:

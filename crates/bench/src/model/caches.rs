@@ -4,9 +4,9 @@
 //! Both tiers also end an entry's **life** at a fixed time after it was filled, and a hit does not extend it. An expired
 //! entry of L1 keeps its place until it is evicted or filled again; Redis frees it.
 //!
-//! L1 is quick_cache, whose policy resembles Clock-PRO and S3-FIFO: a link stays only if it was requested a second time
-//! while its key was remembered. The model is 2-LRU: a cache of keys admits links to the cache of entries. A test
-//! compares it with quick_cache itself. Redis samples keys and evicts the least recently used one, which is LRU.
+//! L1 is `quick_cache`, whose policy resembles Clock-PRO and S3-FIFO: a link stays only if it was requested a second
+//! time while its key was remembered. The model is 2-LRU: a cache of keys admits links to the cache of entries. A test
+//! compares it with `quick_cache` itself. Redis samples keys and evicts the least recently used one, which is LRU.
 
 use super::popularity::{Group, Popularity};
 

@@ -17,7 +17,9 @@ pub enum DocumentError {
     #[error("the document has no pair of comments `<!-- {0} -->` and `<!-- end of {0} -->`")]
     Mark(&'static str),
     /// A table is not what the inputs give.
-    #[error("the tables are out of date; write them with `cargo run -p linnet-bench --bin linnet-bench -- model --write`")]
+    #[error(
+        "the tables are out of date; write them with `cargo run -p linnet-bench --bin linnet-bench -- model --write`"
+    )]
     Outdated,
 }
 
@@ -61,7 +63,9 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SCALE.md");
         let inputs = Inputs::from_json(DEFAULT_INPUTS).unwrap();
         check(Path::new(path), &inputs).unwrap();
-        let other = Inputs::from_json(&DEFAULT_INPUTS.replace("\"handshakes\": 0.", "\"handshakes\": 3.")).unwrap();
+        let other =
+            Inputs::from_json(&DEFAULT_INPUTS.replace("\"handshakes\": 0.", "\"handshakes\": 3."))
+                .unwrap();
         assert!(matches!(check(Path::new(path), &other), Err(DocumentError::Outdated)));
     }
 

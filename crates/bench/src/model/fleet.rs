@@ -183,7 +183,8 @@ fn node_cores(inputs: &Inputs, rate: f64, answered: &Answered, link_rows: f64) -
     let costs = &inputs.costs;
     let tls =
         rate * (costs.nginx_tls_us.value + inputs.shape.handshakes * costs.handshake_us.value);
-    let nginx = answered.total() * costs.nginx_us.value;
+    let nginx =
+        answered.total() * costs.nginx_us.value + answered.l2_lookups() * costs.nginx_wait_us.value;
     let shortener = answered.total() * costs.shortener_us.value
         + answered.l2 * costs.shortener_l2_us.value
         + answered.database * costs.shortener_database_us.value

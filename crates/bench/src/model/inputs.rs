@@ -38,6 +38,8 @@ pub struct Cost {
 pub struct Costs {
     /// nginx, for a redirect over HTTP on an open connection.
     pub nginx_us: Cost,
+    /// nginx, in addition for a redirect that waits for L2 or PostgreSQL: such responses come one by one.
+    pub nginx_wait_us: Cost,
     /// nginx, in addition for a redirect over HTTPS.
     pub nginx_tls_us: Cost,
     /// nginx, for a full TLS handshake.
@@ -101,6 +103,7 @@ impl Costs {
     pub fn rows(&self) -> Vec<(&'static str, &Cost)> {
         vec![
             ("nginx_us", &self.nginx_us),
+            ("nginx_wait_us", &self.nginx_wait_us),
             ("nginx_tls_us", &self.nginx_tls_us),
             ("handshake_us", &self.handshake_us),
             ("shortener_us", &self.shortener_us),

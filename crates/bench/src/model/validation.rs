@@ -45,7 +45,7 @@ pub fn predict(inputs: &Inputs, run: &Measured) -> Prediction {
     let link_rows = popularity.distinct(run.group_clicks) / run.group_clicks;
     let missed = l2 + database;
     let cpu_us = [
-        costs.nginx_us.value,
+        costs.nginx_us.value + missed * costs.nginx_wait_us.value,
         costs.shortener_us.value
             + l2 * costs.shortener_l2_us.value
             + database * costs.shortener_database_us.value,
