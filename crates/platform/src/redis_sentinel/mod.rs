@@ -5,7 +5,7 @@
 mod votes;
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{Arc, Mutex, OnceLock, Weak},
     time::{Duration, Instant},
 };
@@ -168,11 +168,8 @@ async fn ask(
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(ANSWER_TIMEOUT))
                 .set_response_timeout(Some(ANSWER_TIMEOUT));
-            let opened = client.get_multiplexed_async_connection_with_config(&config);
-            // The timeout of the configuration does not cover the log-in.
-            let opened = tokio::time::timeout(ANSWER_TIMEOUT, opened).await;
-            let timed_out = |_| RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
-            connection.insert(opened.map_err(timed_out)??)
+            let opened = client.get_multiplexed_async_connection_with_config(&config).await?;
+            connection.insert(opened)
         }
     };
     let mut question = redis::cmd("SENTINEL");

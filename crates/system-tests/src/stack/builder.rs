@@ -245,11 +245,7 @@ impl Builder {
         let redis_env = self.redis_env.clone().into_iter().chain(tls_env).collect();
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
         let redis_group = self.start_redis_group(path, redis_port, &redis_env).await;
-        let redis_at = &match (&redis_group, redis_tls_port) {
-            (Some(group), _) => RedisAt::sentinels(group),
-            (None, Some(port)) => RedisAt::server("rediss", port),
-            (None, None) => RedisAt::server("redis", redis_port),
-        };
+        let redis_at = &RedisAt::new(redis_group.as_ref(), redis_port, redis_tls_port);
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         let admin_key = self.prepare_database(&env).await;

@@ -120,7 +120,16 @@ impl RedisAt {
         Self { scheme, ports: vec![port], path: "0".into() }
     }
 
-    pub(super) fn sentinels(group: &RedisGroup) -> Self {
+    /// The sentinels if there are some, else the server, by TLS if it has a port for that.
+    pub(super) fn new(group: Option<&RedisGroup>, port: u16, tls_port: Option<u16>) -> Self {
+        match (group, tls_port) {
+            (Some(group), _) => Self::sentinels(group),
+            (None, Some(port)) => Self::server("rediss", port),
+            (None, None) => Self::server("redis", port),
+        }
+    }
+
+    fn sentinels(group: &RedisGroup) -> Self {
         let ports = group.sentinels.iter().map(|(_, port)| *port).collect();
         Self { scheme: "redis+sentinel", ports, path: format!("{MASTER_NAME}/0") }
     }
