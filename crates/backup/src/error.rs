@@ -138,14 +138,7 @@ pub(crate) fn explain(code: i32, output: &str) -> String {
             "the key (secrets backup_s3_key, backup_s3_secret) has no right to do this in the bucket; grant it \
              listing, reading and writing"
         }
-        101 if output.contains("fingerprint") => {
-            "the server's host key is not the one of the secret backup_sftp_host_key; if it was replaced, write the \
-             SHA-256 of its new key into the secret, otherwise do not connect"
-        }
-        101 if output.contains("authentication failed") => {
-            "the server does not accept the key of the secret backup_sftp_key; add its public half to the user's \
-             authorized_keys there"
-        }
+        101 => hint_of_sftp(output),
         _ if output.contains("No space left on device") => "the disk is full; free space",
         _ => "",
     };
@@ -155,6 +148,18 @@ pub(crate) fn explain(code: i32, output: &str) -> String {
         (false, true) => hint.to_owned(),
         (true, false) => detail,
         (true, true) => "no output".to_owned(),
+    }
+}
+
+fn hint_of_sftp(output: &str) -> &'static str {
+    if output.contains("fingerprint") {
+        "the server's host key is not the one of the secret backup_sftp_host_key; if it was replaced, write the SHA-256 \
+         of its new key into the secret, otherwise do not connect"
+    } else if output.contains("authentication failed") {
+        "the server does not accept the key of the secret backup_sftp_key; add its public half to the user's \
+         authorized_keys there"
+    } else {
+        ""
     }
 }
 
@@ -202,7 +207,8 @@ mod tests {
             "ERROR: [101]: host [a] and configured fingerprint (repo-sftp-host-fingerprint) [b] do not match",
         );
         assert!(text.contains("backup_sftp_host_key"), "{text}");
-        let text = explain(101, "ERROR: [101]: public key authentication failed: libssh2 error [-18]");
+        let text =
+            explain(101, "ERROR: [101]: public key authentication failed: libssh2 error [-18]");
         assert!(text.contains("secret backup_sftp_key"), "{text}");
     }
 
