@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose test-backup test-deploy test-chaos test-terraform lint bench profile fmt sqlx-prepare mutants drill fuzz test-attack
+.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose test-backup test-deploy test-chaos test-kubernetes test-terraform lint bench profile fmt sqlx-prepare mutants drill fuzz test-attack
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test-chaos: ## Inject faults into containers under load and check every acknowle
 
 test-terraform: ## Plan and test deploy/terraform without an account, and run Checkov (ONLY=fmt|validate|test|faults|checkov)
 	@scripts/test-terraform
+
+test-kubernetes: ## Check the manifests of deploy/kubernetes with Checkov, types of custom resources and the real programs
+	@scripts/test-kubernetes
 
 fuzz: ## Search for inputs that break a parser (TARGET=path SECONDS=600 RUNS=10000000 KEEP=yes)
 	@FUZZ_SECONDS='$(SECONDS)' scripts/fuzz

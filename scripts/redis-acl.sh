@@ -22,10 +22,10 @@ redis_acl() {
   local bus='&linnet:changes &linnet:changes:heartbeat:* +publish +subscribe +unsubscribe'
   local probe='~linnet:probe +set'
   local scripts='+eval +evalsha +script|load +script|exists'
-  local data='~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* +@read +@write +@transaction -@dangerous +info'
+  local data='~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* +@read +@write +@transaction -@dangerous +info +role'
   for role in "${redis_roles[@]}"; do
     case $role in
-      gateway)   rules="$base $bus $probe $scripts ~linnet:rate:* +get +del +expire +pexpire +time" ;;
+      gateway)   rules="$base $bus $probe $scripts ~linnet:rate:* +get +del +expire +pexpire +time +role" ;;
       shortener) rules="$base $bus $probe $scripts $data" ;;
       worker)    rules="$base $bus $probe $scripts $data +bgrewriteaof" ;;
       exporter)  rules="$base %R~linnet:clicks %R~linnet:clicks:* %R~linnet:jobs:* +info +xinfo +xlen +type +config|get +slowlog|len +slowlog|get +latency|latest +latency|histogram" ;;

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from figures import Figures, say  # noqa: E402
 from measures import (  # noqa: E402
-    clicks, cold_zipf, creates, export, imports, ingest, jobs, latency, memory, peak, startup, stats, telemetry, tls, users,
+    clicks, cold_zipf, cost, creates, export, imports, ingest, jobs, latency, memory, peak, startup, stats, telemetry, tls, users,
 )
 from processes import BenchError, Processes, resident_mib  # noqa: E402
 from stack import ROOT, Stack, bash  # noqa: E402
@@ -24,7 +24,8 @@ from tools import Tools  # noqa: E402
 
 # In run order: parts that create links come after parts that rely on the loaded links, and memory comes last.
 PARTS = {"peak": peak, "tls": tls, "latency": latency, "cold_start": startup, "cold_zipf": cold_zipf, "export": export, "creates": creates,
-         "users": users, "clicks": clicks, "telemetry": telemetry, "ingest": ingest, "stats": stats, "import": imports, "jobs": jobs, "memory": memory}
+         "users": users, "clicks": clicks, "telemetry": telemetry, "ingest": ingest, "cost": cost, "stats": stats,
+         "import": imports, "jobs": jobs, "memory": memory}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Size:
     create_s: float = 5
     users_s: float = 30
     saturation_s: float = 30
+    cost_rounds: int = 3
+    cost_s: float = 8
+    cost_lookups: int = 50_000
+    cost_links: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     ingest_rounds: int = 3
     ingest_clicks: int = 1_000_000
     stats_rounds: int = 5
@@ -61,8 +66,9 @@ class Size:
 
 
 QUICK = Size(links=200_000, warm_draws=300_000, cold_draws=300_000, rounds=3, round_s=1, latency_rounds=3, latency_s=3, starts=2,
-             export_rounds=2, create_rounds=3, create_s=2, users_s=6, saturation_s=5, ingest_rounds=2, ingest_clicks=100_000, stats_rounds=3,
-             stats_requests=100, stats_few=20_000, stats_many=200_000, stats_links=2_000, import_rows=100_000, import_rounds=2,
+             export_rounds=2, create_rounds=3, create_s=2, users_s=6, saturation_s=5, cost_rounds=1, cost_s=2, cost_lookups=20_000,
+             cost_links=(10_000, 200_000), ingest_rounds=2, ingest_clicks=100_000, stats_rounds=3, stats_requests=100,
+             stats_few=20_000, stats_many=200_000, stats_links=2_000, import_rows=100_000, import_rounds=2,
              import_resolve_rounds=1, import_resolve_s=3, small_jobs=100)
 
 

@@ -63,7 +63,11 @@ def nginx_table(service: dict[str, Any], work: Path) -> tuple[list[str], int]:
     found = re.search(r"worker_processes (\d+);", " ".join(service["command"]))
     if found is None:
         raise NotCheckedError("its number of worker processes is not fixed")
-    terms = nginx.terms(configuration, int(found[1]))
+    sizes = [re.search(r"size=(\d+[kmg]?)", entry) for entry in service.get("tmpfs", [])]
+    if not all(sizes):
+        raise NotCheckedError("a tmpfs has no size")
+    tmpfs = sum(nginx.size(match[1]) for match in sizes if match)
+    terms = nginx.terms(configuration, int(found[1]), tmpfs)
     lines = [f"{'nginx':32} {'count':>9} {'bytes each':>12} {'sum':>11}"]
     lines += [f"{name:32} {count:>9} {each:>12} {in_mib(count * each):>7} MiB" for name, count, each in terms]
     return lines, sum(count * each for _, count, each in terms)
@@ -131,6 +135,7 @@ def main() -> int:
     """Prints the tables and returns the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--compose", type=Path, required=True)
+    parser.add_argument("--tls", type=Path, required=True, help="the same with compose.tls.yaml")
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--gateway", required=True)
@@ -142,13 +147,14 @@ def main() -> int:
     if failed:
         print("error: the limits exceed the machine's memory", file=sys.stderr)
     unchecked = False
-    for name in ("nginx", *COMMANDS):
-        service = services[name]
+    tls = json.loads(options.tls.read_text())["services"]["nginx"]
+    checked = [("nginx", services["nginx"]), ("nginx with TLS", tls), *((name, services[name]) for name in COMMANDS)]
+    for name, service in checked:
         limit = int(service["mem_limit"])
         print()
         try:
             lines, total = (
-                nginx_table(service, options.work) if name == "nginx" else process_table(name, service, options)
+                process_table(name, service, options) if name in COMMANDS else nginx_table(service, options.work)
             )
         except NotCheckedError as reason:
             unchecked = True

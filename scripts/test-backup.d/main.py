@@ -20,6 +20,7 @@ CHECKS = (
     outages.key_without_rights_is_named,
     outages.full_archive_disk_keeps_the_database_running,
     outages.second_disk_is_a_repository_too,
+    outages.server_with_sftp_is_a_repository_too,
     outages.jobs_do_not_overlap,
     loss.must_35_restore_test_passes_and_leaves_nothing,
     loss.secrets_bundle_opens_the_backups_of_a_lost_host,

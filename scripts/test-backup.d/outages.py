@@ -122,6 +122,40 @@ def second_disk_is_a_repository_too(figure) -> None:
     once("backup", "--full")
 
 
+def server_with_sftp_is_a_repository_too(figure) -> None:
+    """The key that the guide names is the one that the server chooses among its host keys."""
+    up("sftp")
+    server = container("sftp")
+    command = "rm -f /root/key*; ssh-keygen -q -t ed25519 -N '' -f /root/key; install -o linnet -m 600 /root/key.pub /home/linnet/.ssh/authorized_keys; cat /root/key"
+    key = run("docker", "exec", server, "sh", "-euc", command).stdout
+    # As in docs/OPERATIONS.md.
+    command = "ssh-keyscan -p 2022 -t ecdsa 127.0.0.1 2>/dev/null | awk '/^[^#]/ {print $3}' | base64 -d | sha256sum | cut -c 1-64"
+    host_key = run("docker", "exec", server, "sh", "-euc", command).stdout.strip()
+    require(len(host_key) == 64, f"no fingerprint of the server: {host_key}")
+    sftp = {"LINNET_BACKUP_REPOSITORY": "sftp://linnet@sftp:2022/srv/linnet"}
+    compose("stop", "backup")
+    put("backup_sftp_key", key)
+    put("backup_sftp_host_key", "0" * 64)
+    require_refused(once("backup", check=False, **sftp), "backup_sftp_host_key")
+    put("backup_sftp_host_key", host_key)
+    run("docker", "exec", server, "sh", "-c", "mv /home/linnet/.ssh/authorized_keys /root/")
+    require_refused(once("backup", check=False, **sftp), "backup_sftp_key", "authorized_keys")
+    run("docker", "exec", server, "sh", "-c", "mv /root/authorized_keys /home/linnet/.ssh/")
+    started = time.monotonic()
+    done = once("backup", **sftp)
+    figure("first backup to a server with SFTP", f"{time.monotonic() - started:.1f} s", "")
+    require("backup 2" in done.stdout, f"no backup: {done.stdout}")
+    done = once("restore-test", **sftp)
+    require("restore test succeeded" in done.stdout, f"no restore test: {done.stdout}")
+    files = [path for path in volume("sftp").rglob("*") if path.is_file()]
+    clear = [path for path in files if b"example.com" in path.read_bytes()]
+    require(files and not clear, f"targets are in the repository as text: {clear}")
+    compose("rm", "--stop", "--force", "sftp")
+    up("backup")
+    # The bucket lacks the segments that went to the server.
+    once("backup", "--full")
+
+
 def jobs_do_not_overlap(figure) -> None:
     results: list[tuple[int, str]] = []
 

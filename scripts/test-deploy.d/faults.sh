@@ -115,7 +115,9 @@ sql() { on_server docker exec -i "$(linnet_container postgres)" psql -U postgres
 check_registry() {
   ensure_first
   on_server sh -c 'apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends docker-registry' >/dev/null
-  on_server systemctl enable --now docker-registry
+  # Debian's configuration asks for a password.
+  on_server sh -c 'printf "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/docker-registry}}\nhttp: {addr: \"127.0.0.1:5000\"}\n" > /etc/docker/registry/config.yml'
+  on_server sh -c 'systemctl enable docker-registry && systemctl restart docker-registry' 2>/dev/null
   wait_for 20 "the registry" on_server sh -c 'ss -Hltn "sport = :5000" | grep -q .'
   local target digest; local -a digests=()
   for target in gateway shortener bundle acme backup; do

@@ -4,8 +4,8 @@
   load.py ADDRESS KEY_FILE RATE CA_FILE
 
 When terminated, it prints the counts by result. `bad` is about requests that got a bad answer: the time from the first to
-the last of them, and their share of all requests in that time. `slow` is the same of slow redirects. `failures` has the
-first bad ones.
+the last of them, and their share of all requests in that time, without the first one: it begins the time, so with it a
+tenth of few requests would be more than 10 %. `slow` is the same of slow redirects. `failures` has the first bad ones.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class Load:
         if not found:
             return {"requests": 0, "seconds": 0, "share": 0}
         during = sum(found[0] <= time[0] <= found[-1] for time in self.times)
-        return {"requests": len(found), "seconds": round(found[-1] - found[0], 1), "share": round(len(found) / during, 4)}
+        share = (len(found) - 1) / max(1, during - 1)
+        return {"requests": len(found), "seconds": round(found[-1] - found[0], 1), "share": round(share, 4)}
 
 
 def main() -> None:

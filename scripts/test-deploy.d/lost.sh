@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2016 # variables of helpers.sh; scripts for the server
 # Checks of scripts/test-deploy for backups: a copy of the secrets, and a new server in the place of a lost one.
 
+if [[ ,${ONLY:-}, == *,large,* ]]; then checks+=(large); fi
 checks+=(new_server)
 
 # links COUNT FILE: creates links and notes their codes.
@@ -23,12 +24,43 @@ check_backup() {
   on_server docker exec "$(linnet_container postgres)" sh -c 'test "$(psql -U postgres -Atc "SHOW archive_mode")" = on'
   links 20 "$scratch/before"
   wait_for 120 "the first backup" has_backup
-  deploy backup | tail -n 3
+  take_backup
   printf 'a passphrase of the test' > "$scratch/passphrase"
   LINNET_PASSPHRASE_FILE=$scratch/passphrase "$deploy_sh" secrets export "$server" > "$scratch/secrets"
   head -n 1 "$scratch/secrets" | grep -qx 'linnet-secrets 1'
   if grep -qF "$(on_server cat /etc/linnet/secrets/backup_passphrase)" "$scratch/secrets"; then echo "a secret is readable"; return 1; fi
   on_server docker exec "$(linnet_container backup)" linnet-backup status | tail -n 4
+}
+# Only by name: as many links and clicks as the bar of a restore names.
+check_large() {
+  ensure_first
+  local links=${LINKS:-1000000} clicks=${CLICKS:-10000000} began=$SECONDS part
+  sql "INSERT INTO urls (short_code, original_url)
+    SELECT 'large' || n, 'https://example.com/' || md5(n::text) || '/page' FROM generate_series(1, $links) n"
+  # As the worker writes them, in one partition that is younger than their retention.
+  sql "CREATE TABLE clicks_of_test PARTITION OF clicks FOR VALUES FROM (date_trunc('day', now()) - interval '60 days') TO (date_trunc('day', now()) - interval '30 days')"
+  for (( part = clicks; part > 0; part -= 500000 )); do
+    sql "INSERT INTO clicks (clicked_at, url_id, kind, visitor)
+      SELECT date_trunc('day', now()) - (30.01 + 29 * random()) * interval '1 day', low + (random() * (high - low))::bigint, 0, (random() * 1e15)::bigint
+      FROM (SELECT min(id) low, max(id) high FROM urls WHERE short_code LIKE 'large%') found, generate_series(1, least($part, 500000))"
+  done
+  echo "$links links and $clicks clicks in $(( SECONDS - began )) s"
+  wait_for 1800 "the WAL to be pushed" is_pushed
+  began=$SECONDS
+  take_backup
+  echo "$(sql "SELECT pg_size_pretty(pg_database_size('linnet'))"); WAL pushed, backup in $(( SECONDS - began )) s"
+}
+
+# After a start and a restore, the sidecar takes a backup and tests it by itself.
+take_backup() {
+  wait_for 600 "the sidecar to have time for a backup" has_time_for_backup
+  tail -n 3 "$scratch/take"
+  [[ $taken == 0 ]]
+}
+has_time_for_backup() {
+  taken=0
+  deploy backup > "$scratch/take" 2>&1 || taken=$?
+  if grep -qF 'is in progress; try again' "$scratch/take"; then sleep 1; return 1; fi
 }
 has_backup() { on_server docker exec "$(linnet_container backup)" linnet-backup status | grep -q full; }
 
@@ -43,6 +75,7 @@ check_new_server() {
   # A minute of data may be lost, so this waits until WAL has left the server.
   sql 'SELECT pg_switch_wal()' >/dev/null
   wait_for 90 "the WAL to be pushed" is_pushed
+  local size; size=$(sql "SELECT (SELECT count(*) FROM urls) || ' ' || (SELECT count(*) FROM clicks)" | numfmt --field=1- --to=si --round=down)
   docker kill "$machine" >/dev/null
   # The old server stays usable for other checks, so the new one gets a copy of its second disk.
   local old=$machine
@@ -74,7 +107,10 @@ restore_there() {
   with_images "$second" deploy restore || return 1
   wait_for 60 "a certificate" serves || return 1
   resolving 302 "$scratch/before" || return 1
-  figure "new server after a lost one: \`init\`, then \`restore\` until links resolve" "$(( prepared - began )) + $(( SECONDS - restored )) s" '≤ 300 s'
+  local what="new server after a lost one"
+  # Others are a few kilobytes.
+  if [[ $size == *M*M ]]; then what+=" with ${size% *} links and ${size#* } clicks"; fi
+  figure "$what: \`init\`, then \`restore\` until links resolve (load $(cut -d ' ' -f 1 /proc/loadavg))" "$(( prepared - began )) + $(( SECONDS - restored )) s" '≤ 300 s'
   resolving 302 "$scratch/after" || return 1
   links 3 "$scratch/new" || return 1
   began=$SECONDS
@@ -83,6 +119,6 @@ restore_there() {
   resolving 404 "$scratch/after" || return 1
   figure "\`restore --to TIME\` on a running server" "$(( SECONDS - began )) s"
   links 3 "$scratch/new" || return 1
-  deploy backup || return 1
+  take_backup || return 1
   deploy check
 }

@@ -1,11 +1,22 @@
 """Replaces the release id in a program by one that differs in its last character: rename.py OLD NEW SOURCE TARGET.
 
-The compiler writes an id of five characters into instructions (x86-64): mov byte [rax+4], mov dword [rax].
+The compiler writes a short id into instructions (x86-64): for five characters mov byte [rax+4], mov dword [rax]; for six to
+eight mov dword [rax+n-4], mov dword [rax], whose words overlap.
 """
 
 from __future__ import annotations
 
 import sys
+
+
+def moves(release: bytes) -> bytes | None:
+    """The instructions that write the id; none for other lengths."""
+    first = b"\xc7\x00" + release[:4]
+    if len(release) == 5:
+        return b"\xc6\x40\x04" + release[4:] + first
+    if 6 <= len(release) <= 8:
+        return b"\xc7\x40" + bytes([len(release) - 4]) + release[-4:] + first
+    return None
 
 
 def main() -> None:
@@ -14,8 +25,8 @@ def main() -> None:
     with open(source, "rb") as file:
         program = file.read()
     program = program.replace(old, new)
-    if len(old) == 5:
-        program = program.replace(b"\xc6\x40\x04" + old[4:] + b"\xc7\x00" + old[:4], b"\xc6\x40\x04" + new[4:] + b"\xc7\x00" + old[:4])
+    if (before := moves(old)) and (after := moves(new)):
+        program = program.replace(before, after)
     with open(target, "wb") as file:
         file.write(program)
 

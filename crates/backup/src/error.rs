@@ -138,6 +138,14 @@ pub(crate) fn explain(code: i32, output: &str) -> String {
             "the key (secrets backup_s3_key, backup_s3_secret) has no right to do this in the bucket; grant it \
              listing, reading and writing"
         }
+        101 if output.contains("fingerprint") => {
+            "the server's host key is not the one of the secret backup_sftp_host_key; if it was replaced, write the \
+             SHA-256 of its new key into the secret, otherwise do not connect"
+        }
+        101 if output.contains("authentication failed") => {
+            "the server does not accept the key of the secret backup_sftp_key; add its public half to the user's \
+             authorized_keys there"
+        }
         _ if output.contains("No space left on device") => "the disk is full; free space",
         _ => "",
     };
@@ -185,6 +193,17 @@ mod tests {
         let output =
             "ERROR: [039]: HTTP request failed with 403 (Forbidden):\n <Code>AccessDenied</Code>";
         assert!(explain(39, output).contains("listing, reading and writing"));
+    }
+
+    #[test]
+    fn server_with_sftp_names_the_secret_of_the_key_that_is_wrong() {
+        let text = explain(
+            101,
+            "ERROR: [101]: host [a] and configured fingerprint (repo-sftp-host-fingerprint) [b] do not match",
+        );
+        assert!(text.contains("backup_sftp_host_key"), "{text}");
+        let text = explain(101, "ERROR: [101]: public key authentication failed: libssh2 error [-18]");
+        assert!(text.contains("secret backup_sftp_key"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! * [`http`]: a minimal HTTP client.
 //! * [`replay`]: sends each code of a list exactly once (a closed loop).
 //! * [`pace`]: sends requests at a fixed rate (an open loop).
+//! * [`model`]: larger installations on paper, for `docs/SCALE.md`.
 //!
 //! Invariants:
 //! * All random draws come from a seed, so a repeated run sends the same requests.
@@ -15,6 +16,7 @@ mod connection;
 pub mod counts;
 pub mod http;
 pub mod links;
+pub mod model;
 pub mod pace;
 pub mod replay;
 pub mod zipf;

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use linnet_bench::{
     code_list::CodeList,
     links::{self, MAX_LINKS},
+    model::{document, inputs::Inputs, sections::sections},
     pace::{PaceSettings, pace},
     replay::replay,
     zipf::RankSampler,
@@ -91,6 +92,21 @@ enum Command {
         #[arg(long, default_value_t = 64)]
         connections: u32,
     },
+    /// Compute the tables of docs/SCALE.md: hit ratios, nodes, load and money from measured costs.
+    Model {
+        /// File with other inputs than crates/bench/scale.json.
+        #[arg(long)]
+        inputs: Option<PathBuf>,
+        /// Write the tables into the document instead of stdout.
+        #[arg(long)]
+        write: bool,
+        /// Fail if the document's tables are not these.
+        #[arg(long, conflicts_with = "write")]
+        check: bool,
+        /// The document.
+        #[arg(long, default_value = "docs/SCALE.md")]
+        document: PathBuf,
+    },
 }
 
 #[derive(Serialize)]
@@ -143,6 +159,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             print(&pace(&address, &CodeList::read(&list)?, settings)?)?;
         }
+        Command::Model { inputs, write, check, document } => {
+            let inputs = read_inputs(inputs)?;
+            if check {
+                document::check(&document, &inputs)?;
+            } else if write {
+                document::write(&document, &inputs)?;
+            } else {
+                print_tables(&inputs)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_inputs(file: Option<PathBuf>) -> Result<Inputs, Box<dyn std::error::Error>> {
+    let text = match file {
+        Some(file) => fs::read_to_string(file)?,
+        None => document::DEFAULT_INPUTS.to_owned(),
+    };
+    Ok(Inputs::from_json(&text)?)
+}
+
+fn print_tables(inputs: &Inputs) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (name, section) in sections(inputs) {
+        writeln!(out, "{name}\n\n{section}")?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{JobId, UserId};
+use super::{JobId, RowCells, UserId};
 
 /// The kind of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -115,6 +115,8 @@ pub struct NewJob {
     pub kind: JobKind,
     /// The owner.
     pub user_id: Option<UserId>,
+    /// The public id of the key that creates the job, with which the job ends.
+    pub key_id: Option<String>,
     /// Whether rows may contain ids and name any owner.
     pub by_admin: bool,
     /// The format of the upload.
@@ -231,7 +233,8 @@ pub struct RowReport {
     /// The problems.
     pub errors: Vec<RowProblem>,
     /// The row as it was uploaded.
-    pub cells: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    pub cells: RowCells,
 }
 
 #[cfg(test)]

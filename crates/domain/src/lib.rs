@@ -14,6 +14,7 @@ mod link_fields;
 mod link_search;
 mod page;
 mod redirect_status;
+mod row_cells;
 pub mod rules;
 mod scope;
 mod short_code;
@@ -44,6 +45,7 @@ pub use page::{
     Cursor, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, Page, PageStart, ParseCursorError, SortKey, TimeSortKey,
 };
 pub use redirect_status::RedirectStatus;
+pub use row_cells::RowCells;
 pub use scope::{Scope, Scopes};
 pub use short_code::{
     CODE_ALPHABET, GENERATED_CODE_LENGTH, MAX_CODE_LENGTH, ShortCode, ShortCodeError,

@@ -12,6 +12,10 @@ const OTHER_SECTIONS: [&str; 9] =
 #[test]
 fn the_document_has_every_key_with_its_default() {
     let settings = Settings::default();
-    let secrets = [("redis.url", &settings.redis.url), ("service.token", &settings.service.token)];
+    let secrets = [
+        ("redis.url", &settings.redis.url),
+        ("redis.sentinel_password", &settings.redis.sentinel_password),
+        ("service.token", &settings.service.token),
+    ];
     assert_documented::<Settings>(&secrets, &OTHER_SECTIONS);
 }

@@ -60,7 +60,7 @@ impl Watch {
         let mut bases = Bases { new: read(&self.new, "new")?, old };
         let mut is_warm = false;
         let mut without_data = 0;
-        let mut synthetic = None;
+        let (mut synthetic, mut synthetic_failure) = (None, None);
         let mut docker_answered = Instant::now();
         let limits = Limits::default();
         loop {
@@ -72,6 +72,7 @@ impl Watch {
             let mut seen = self.observe(step, &bases, passed);
             seen.phase = phase(passed, config);
             seen.synthetic = synthetic;
+            seen.synthetic_failure.clone_from(&synthetic_failure);
             if !seen.is_docker_silent {
                 docker_answered = Instant::now();
             } else if docker_answered.elapsed() >= DOCKER_SILENCE {
@@ -96,7 +97,8 @@ impl Watch {
                     println!("{reason}; sending synthetic requests");
                     let new = Sockets::of(self.color, &config.domain)?;
                     let old = Sockets::of(self.color.other(), &config.domain)?;
-                    synthetic = Some(new.synthetic(&old, SYNTHETIC_ROUNDS));
+                    let (sample, failure) = new.synthetic(&old, SYNTHETIC_ROUNDS);
+                    (synthetic, synthetic_failure) = (Some(sample), failure);
                 }
             }
         }

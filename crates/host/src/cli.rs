@@ -58,6 +58,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::Load => load(),
         Verb::Secrets => secrets(),
         Verb::Apply => apply(),
+        Verb::Verdict(analysis) => analysis.run(),
         Verb::Run(Task::Deploy(id)) => Deployment::start(id),
         Verb::Run(Task::Resume) => Deployment::resume(),
         Verb::Run(Task::Rollback) => Deployment::rollback(),

@@ -131,6 +131,30 @@ impl Counters {
         })
     }
 
+    /// Adds the counters of another process.
+    pub fn add_all(&mut self, other: &Self) {
+        for (route, more) in &other.routes {
+            let sum = self.routes.entry(route.clone()).or_default();
+            sum.all += more.all;
+            sum.errors += more.errors;
+            sum.not_found += more.not_found;
+            sum.timed += more.timed;
+            for (bound, count) in &more.within {
+                *sum.within.entry(*bound).or_default() += count;
+            }
+        }
+        self.pool_timeouts += other.pool_timeouts;
+        self.dropped_clicks += other.dropped_clicks;
+    }
+
+    /// Removes the durations of a difference, and keeps its responses.
+    pub fn forget_durations(&mut self) {
+        for counters in self.routes.values_mut() {
+            counters.timed = 0;
+            counters.within.values_mut().for_each(|count| *count = 0);
+        }
+    }
+
     /// Lets the durations, as the base of a difference, count from `now` on. The responses keep counting from before.
     pub fn skip_durations(&mut self, now: &Self) {
         for (route, counters) in &now.routes {

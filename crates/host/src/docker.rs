@@ -43,7 +43,8 @@ impl Compose {
             .map(|path| path.display().to_string())
             .collect();
         let mut base = vec!["compose".to_owned()];
-        let mut add = |option: &str, value: String| base.extend([option.to_owned(), value]);
+        // In one word each, so that an error names the command of Compose and not these values.
+        let mut add = |option: &str, value: String| base.push(format!("{option}={value}"));
         // Otherwise errors are hidden among lines about containers.
         add("--progress", "quiet".to_owned());
         add("--project-name", PROJECT.to_owned());
@@ -95,29 +96,21 @@ impl Compose {
     /// Starts services and no others, with the images of the variables.
     pub fn up(&self, services: &[&str], seconds: u64) -> Result<(), HostError> {
         // One after the other, because each start takes processor time from the requests.
-        let mut arguments = vec![
-            "--parallel",
-            "1",
-            "up",
-            "--detach",
-            "--no-build",
-            "--no-deps",
-            "--pull",
-            "missing",
-        ];
+        let mut arguments =
+            vec!["--parallel=1", "up", "--detach", "--no-build", "--no-deps", "--pull=missing"];
         arguments.extend(services);
         self.run(&arguments, seconds).map(drop)
     }
 
     /// The services of the chosen files.
     pub fn services(&self) -> Result<Vec<String>, HostError> {
-        let text = self.run(&["--profile", "green", "config", "--services"], 30)?;
+        let text = self.run(&["--profile=green", "config", "--services"], 30)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// The images of all services, as the chosen files name them.
     pub fn images(&self) -> Result<Vec<String>, HostError> {
-        let text = self.run(&["--profile", "*", "config", "--images"], 30)?;
+        let text = self.run(&["--profile=*", "config", "--images"], 30)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 }

@@ -6,6 +6,7 @@
 //! * A decision is written before it is carried out, so that `resume` and `rollback` work after any crash.
 //! * Decisions ([`verdict`], [`plan`]) are pure functions.
 
+pub mod analysis;
 pub mod attempt;
 pub mod canary;
 pub mod checks;
@@ -24,6 +25,7 @@ pub mod installation;
 pub mod metrics;
 pub mod paths;
 pub mod plan;
+pub mod pods;
 pub mod prepare;
 pub mod probe;
 pub mod record;

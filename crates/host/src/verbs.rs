@@ -1,7 +1,7 @@
 //! The verbs of the program. The key of the deployment pipeline may use a part of them, and its command never reaches a
 //! shell: it is split at blanks and compared with fixed words.
 
-use crate::error::HostError;
+use crate::{analysis::Analysis, error::HostError};
 
 /// A verb with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Verb {
     Secrets,
     /// Recreates containers that a release does not: nginx, stores, monitoring.
     Apply,
+    /// Watches a canary in a cluster, and ends with the verdict of its step.
+    Verdict(Analysis),
     /// Runs in the unit: a deployment, a resumption or a rollback.
     Run(Task),
 }
@@ -97,6 +99,7 @@ pub fn parse_restricted(command: &str) -> Result<Verb, HostError> {
         | Verb::Restore(_)
         | Verb::Secrets
         | Verb::Apply
+        | Verb::Verdict(_)
         | Verb::Run(_)
         | Verb::Deploy(Source::Loaded(_), _)
         | Verb::Deploy(_, Manner { restore: Some(_), .. }) => {
@@ -125,6 +128,7 @@ pub fn parse(words: &[&str]) -> Result<Verb, HostError> {
         ["run", "rollback"] => Verb::Run(Task::Rollback),
         ["run", "restore", options @ ..] => Verb::Run(Task::Restore(owned(options))),
         ["run", "deploy", id] if is_record_id(id) => Verb::Run(Task::Deploy((*id).to_owned())),
+        ["verdict", options @ ..] => Verb::Verdict(Analysis::parse(options)?),
         ["deploy", rest @ ..] => deploy(rest)?,
         _ => return Err(usage()),
     })
@@ -267,6 +271,7 @@ mod tests {
             "",
             "id",
             "sh -c id",
+            "verdict --color=green --weight=10",
             "status; id",
             "status\nid",
             "status && id",

@@ -79,6 +79,8 @@ pub struct Observation {
     pub phase: Phase,
     /// Results of synthetic requests, if any were sent.
     pub synthetic: Option<Sample>,
+    /// Why the first one of them failed.
+    pub synthetic_failure: Option<String>,
 }
 
 /// Where a step is in time.
@@ -153,7 +155,11 @@ pub fn decide(seen: &Observation, limits: &Limits) -> Verdict {
     if let Some(tried) = seen.synthetic
         && tried.bad > 0
     {
-        return Verdict::Back(format!("{} of {} synthetic requests failed", tried.bad, tried.all));
+        let why = seen.synthetic_failure.as_deref().unwrap_or("unknown");
+        return Verdict::Back(format!(
+            "{} of {} synthetic requests failed, the first because {why}",
+            tried.bad, tried.all
+        ));
     }
     if seen.is_docker_silent {
         return Verdict::Wait("Docker does not report whether a process has ended".to_owned());

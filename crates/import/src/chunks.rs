@@ -1,10 +1,10 @@
 //! Reads a file in chunks, one chunk ahead, on a blocking thread.
 
-use std::{fs::File, mem, path::PathBuf};
+use std::{fs::File, path::PathBuf};
 
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
-use linnet_domain::{RowFormat, RowProblem};
+use linnet_domain::{RowCells, RowFormat, RowProblem};
 
 use super::{
     row_rules::RowRules,
@@ -14,6 +14,10 @@ use super::{
 
 /// Bytes of the file after which a chunk ends, even if it has few rows.
 const CHUNK_BYTES: u64 = 2 * 1024 * 1024;
+/// Bytes of the reports of bad rows after which a chunk ends.
+const REPORT_BYTES: usize = 1024 * 1024;
+/// Bytes of the cells that are added to rows which the database refused. Further rows are reported without cells.
+const FILLED_BYTES: usize = 2 * 1024 * 1024;
 
 /// The file, and the size of a chunk.
 #[derive(Debug, Clone)]
@@ -36,7 +40,20 @@ pub struct BadRow {
     /// Its problems.
     pub problems: Vec<RowProblem>,
     /// Its cells as uploaded.
-    pub cells: Vec<String>,
+    pub cells: RowCells,
+}
+
+impl BadRow {
+    /// Bytes of memory.
+    fn bytes(&self) -> usize {
+        let problems = self.problems.iter().map(|problem| {
+            size_of::<RowProblem>()
+                + problem.column.len()
+                + problem.code.len()
+                + problem.message.len()
+        });
+        size_of::<Self>() + self.cells.as_json().len() + problems.sum::<usize>()
+    }
 }
 
 /// Rows that are written together.
@@ -56,8 +73,8 @@ pub struct Chunk<T> {
     pub is_last: bool,
 }
 
-/// Reads a file. One chunk is read while another is written. Reading ends after the last chunk, after an error, or when
-/// the receiver is dropped.
+/// Reads a file. One chunk is read while another is written, so at most two exist. Reading ends after the last chunk, after
+/// an error, or when the receiver is dropped.
 pub fn read_chunks<T: ImportRow>(
     bounds: Bounds,
     rules: RowRules,
@@ -81,13 +98,16 @@ fn read_all<T: ImportRow>(
     if bounds.from != Position::default() {
         source.seek(bounds.from)?;
     }
-    loop {
+    // Waits for room before it reads: a chunk that waits to be sent would be a third one.
+    while let Ok(room) = Handle::current().block_on(chunks.reserve()) {
         let chunk = read_chunk(&mut source, bounds.rows, rules)?;
         let is_last = chunk.is_last;
-        if chunks.blocking_send(Ok(chunk)).is_err() || is_last {
-            return Ok(());
+        room.send(Ok(chunk));
+        if is_last {
+            break;
         }
     }
+    Ok(())
 }
 
 fn read_chunk<T: ImportRow>(
@@ -99,7 +119,11 @@ fn read_chunk<T: ImportRow>(
     let mut rows = Vec::with_capacity(size);
     let mut bad = Vec::new();
     let mut is_last = false;
-    while rows.len() + bad.len() < size && source.position().offset - start.offset < CHUNK_BYTES {
+    let mut report_bytes = 0;
+    while rows.len() + bad.len() < size
+        && source.position().offset - start.offset < CHUNK_BYTES
+        && report_bytes < REPORT_BYTES
+    {
         let Some(row) = source.next()? else {
             is_last = true;
             break;
@@ -111,7 +135,11 @@ fn read_chunk<T: ImportRow>(
         };
         match read {
             Ok(good) => rows.push((line, good)),
-            Err(problems) => bad.push(BadRow { line, problems, cells: row.cells() }),
+            Err(problems) => {
+                let row = BadRow { line, problems, cells: row.cells() };
+                report_bytes += row.bytes();
+                bad.push(row);
+            }
         }
     }
     let unknown_columns = source.unknown_columns().to_vec();
@@ -127,11 +155,72 @@ pub(super) fn fill_cells<T: ImportRow>(
     let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::columns())?;
     source.seek(start)?;
     let mut wanted = bad.iter_mut().filter(|row| row.cells.is_empty()).peekable();
-    while wanted.peek().is_some() {
+    let mut bytes = 0;
+    while wanted.peek().is_some() && bytes < FILLED_BYTES {
         let Some(row) = source.next()? else { break };
         if let Some(found) = wanted.next_if(|wanted| wanted.line == row.line()) {
-            found.cells = mem::take(&mut row.cells());
+            found.cells = row.cells();
+            bytes += found.cells.as_json().len();
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use linnet_domain::TargetPolicy;
+    use linnet_store::ImportLink;
+
+    use super::*;
+    use crate::source::MAX_CELL_BYTES;
+
+    fn rules() -> RowRules {
+        RowRules {
+            targets: TargetPolicy::default(),
+            by_admin: false,
+            owner: None,
+            null_columns: Vec::new(),
+            now: Utc::now(),
+        }
+    }
+
+    fn bounds_of(name: &str, text: &str, rows: usize) -> Bounds {
+        let name = format!("linnet-chunks-{}-{name}.csv", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Bounds { path, format: RowFormat::Csv, from: Position::default(), rows }
+    }
+
+    async fn chunks_of(bounds: &Bounds) -> Vec<Chunk<ImportLink>> {
+        let mut reader = read_chunks::<ImportLink>(bounds.clone(), rules());
+        let mut chunks = Vec::new();
+        while let Some(chunk) = reader.recv().await {
+            chunks.push(chunk.unwrap());
+        }
+        chunks
+    }
+
+    #[tokio::test]
+    async fn must_25_bad_rows_of_a_chunk_are_bounded_whatever_their_cells_are() {
+        let names: Vec<String> = (1..1_000).map(|n| format!("c{n}")).collect();
+        let header = format!("original_url,{}\n", names.join(","));
+        for (name, cell, rows) in [("one", "x", 2_000), ("control", "\u{1}", 900), ("none", "", 3_000)] {
+            let row = format!("no{}\n", format!(",{cell}").repeat(999));
+            let bounds = bounds_of(name, &(header.clone() + &row.repeat(rows)), 20_000);
+            let chunks = chunks_of(&bounds).await;
+            std::fs::remove_file(&bounds.path).unwrap();
+            let bad: usize = chunks.iter().map(|chunk| chunk.bad.len()).sum();
+            assert_eq!(bad, rows, "no row is lost between two chunks");
+            assert!(chunks.len() > 2, "{name}");
+            for chunk in &chunks {
+                let bytes: usize = chunk.bad.iter().map(BadRow::bytes).sum();
+                assert!(bytes <= REPORT_BYTES + MAX_CELL_BYTES + 1_024, "{name}: {bytes}");
+                // A clone, which is made to write the chunk, shares the cells.
+                let clone = chunk.bad.clone();
+                let text = |row: &BadRow| row.cells.as_json().as_ptr();
+                assert!(chunk.bad.iter().map(text).eq(clone.iter().map(text)));
+            }
+        }
+    }
 }

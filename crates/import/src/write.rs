@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use linnet_domain::RowProblem;
+use linnet_domain::{RowCells, RowProblem};
 use linnet_store::{RowOutcome, StoreError, WriteOptions};
 
 use super::{
@@ -56,7 +56,7 @@ pub async fn write_chunk<T: ImportRow>(
             }
             RowOutcome::Skipped => result.skipped += 1,
             RowOutcome::Bad(problem) => {
-                result.bad.push(BadRow { line: *line, problems: vec![problem], cells: vec![] });
+                result.bad.push(BadRow { line: *line, problems: vec![problem], cells: RowCells::default() });
             }
         }
     }

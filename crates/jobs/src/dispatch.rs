@@ -1,5 +1,5 @@
 //! Publishes notices for jobs that need one: due jobs without a notice, jobs whose lease has expired, and jobs whose notice
-//! Redis has lost.
+//! Redis has lost. Cancels jobs whose key has ended.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,7 +16,7 @@ use super::{JobSettings, queue::JobQueue};
 
 /// Longest time between two queries for due jobs.
 const DISPATCH_EVERY: Duration = Duration::from_secs(1);
-/// Time between two counts of jobs, for metrics.
+/// Time between two counts of jobs, for metrics, and two searches for jobs whose key has ended.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// Age at which a notice that is missing from the stream counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(3);
@@ -69,6 +69,10 @@ impl Dispatcher {
                 continue;
             }
             if Instant::now() >= count_at {
+                let ended = self.store.cancel_jobs_of_ended_keys().await?;
+                if ended > 0 {
+                    tracing::info!(count = ended, "jobs of ended keys cancelled");
+                }
                 let counts = self.store.count_jobs().await?;
                 *self.counts.lock_ignoring_poison() = counts;
                 queue.delete_idle_consumers().await?;

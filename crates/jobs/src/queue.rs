@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use linnet_platform::{
     redis_client::{RedisClient, RedisUnavailable},
-    redis_connection::connect,
+    redis_connection::{Confirmation, connect_confirmed},
     settings::RedisSettings,
 };
 use redis::{
@@ -69,6 +69,7 @@ pub async fn publish_notice(
 /// A worker's connection to the queue.
 pub(super) struct JobQueue {
     redis: MultiplexedConnection,
+    master: Confirmation,
     consumer: String,
 }
 
@@ -77,7 +78,8 @@ impl JobQueue {
         settings: &RedisSettings,
         consumer: String,
     ) -> Result<Self, RedisError> {
-        let mut queue = Self { redis: connect(settings, RESPONSE_TIMEOUT).await?, consumer };
+        let (redis, master) = connect_confirmed(settings, RESPONSE_TIMEOUT).await?;
+        let mut queue = Self { redis, master, consumer };
         queue.create_groups().await?;
         Ok(queue)
     }
@@ -96,6 +98,7 @@ impl JobQueue {
 
     /// The next notice of the first of these lanes that has one; `None` after a short wait.
     pub(super) async fn next(&mut self, lanes: &[Lane]) -> Result<Option<JobNotice>, RedisError> {
+        self.master.check()?;
         // One read for each stream: a read of several streams returns an entry of each, and only one is needed.
         for lane in lanes {
             if let Some(notice) = self.read(*lane, None).await? {
@@ -156,7 +159,8 @@ impl JobQueue {
 
     /// Publishes a notice.
     pub(super) async fn publish(&mut self, lane: Lane, job_id: JobId) -> Result<(), RedisError> {
-        notice_command(lane, job_id).query_async::<String>(&mut self.redis).await.map(drop)
+        notice_command(lane, job_id).query_async::<String>(&mut self.redis).await?;
+        self.master.check()
     }
 
     /// Deletes the consumers of ended workers.

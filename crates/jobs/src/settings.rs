@@ -17,7 +17,7 @@ pub struct JobSettings {
     pub upload_bytes: u64,
     /// The maximum number of bytes of decompressed content for each byte of a compressed upload, in addition to 1 MiB.
     pub expansion: u64,
-    /// Bytes of the decompressed uploads of one user's queued and running jobs.
+    /// Bytes of the decompressed uploads of one user's queued, running and dead jobs.
     pub bytes_per_user: u64,
     /// Space that uploads leave free on the disk of the upload area, in bytes.
     pub free_bytes: u64,
@@ -35,6 +35,8 @@ pub struct JobSettings {
     pub active_per_user: u32,
     /// The maximum number of queued and running jobs.
     pub active: u32,
+    /// The maximum number of jobs of one user, finished ones included.
+    pub kept_per_user: u32,
     /// Attempts without progress after which a job becomes a dead letter.
     pub max_attempts: u32,
     /// Wait before the second attempt, in milliseconds. It doubles with each further attempt.
@@ -69,6 +71,7 @@ impl Default for JobSettings {
             running_per_user: 2,
             active_per_user: 2_000,
             active: 20_000,
+            kept_per_user: 10_000,
             max_attempts: 5,
             retry_ms: 1_000,
             lease_ms: 15_000,
@@ -98,6 +101,7 @@ impl JobSettings {
             ("jobs.running_per_user", self.running_per_user.into(), 1, 1_000),
             ("jobs.active_per_user", self.active_per_user.into(), 1, 1_000_000),
             ("jobs.active", self.active.into(), 1, 1_000_000),
+            ("jobs.kept_per_user", self.kept_per_user.into(), 1, 1_000_000),
             ("jobs.max_attempts", self.max_attempts.into(), 1, 1_000),
             ("jobs.retry_ms", self.retry_ms, 10, 3_600_000),
             ("jobs.lease_ms", self.lease_ms, 1_000, 3_600_000),
@@ -121,13 +125,14 @@ impl JobSettings {
         Duration::from_millis(self.lease_ms)
     }
 
-    /// The limits of queued and running jobs.
+    /// The limits of jobs.
     pub fn limits(&self) -> JobLimits {
         JobLimits {
             all: self.active.into(),
             per_user: self.active_per_user.into(),
             bytes_per_user: i64::try_from(self.bytes_per_user).unwrap_or(i64::MAX),
             running_per_user: self.running_per_user.into(),
+            kept_per_user: self.kept_per_user.into(),
         }
     }
 

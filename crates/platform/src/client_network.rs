@@ -16,6 +16,22 @@ impl ClientNetwork {
     }
 }
 
+/// The /48 of an IPv6 network. One site, or one user of a tunnel, can have all of its 65,536 networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientSite(Ipv6Addr);
+
+impl ClientNetwork {
+    /// The site of an IPv6 network; `None` for an IPv4 address.
+    pub fn site(self) -> Option<ClientSite> {
+        match self.0 {
+            IpAddr::V6(v6) => {
+                Some(ClientSite(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80))))
+            }
+            IpAddr::V4(_) => None,
+        }
+    }
+}
+
 impl From<IpAddr> for ClientNetwork {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
@@ -39,5 +55,13 @@ mod tests {
         assert_eq!(first_address("2001:db8:1:2:ffff::"), "2001:db8:1:2::");
         assert_eq!(first_address("192.0.2.1"), "192.0.2.1");
         assert_eq!(first_address("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn ipv6_networks_have_a_site_of_48_bits_and_ipv4_addresses_have_none() {
+        let site = |text: &str| ClientNetwork::from(text.parse::<IpAddr>().unwrap()).site();
+        assert_eq!(site("2001:db8:1:2::1"), site("2001:db8:1:ffff::1"));
+        assert_ne!(site("2001:db8:1::1"), site("2001:db8:2::1"));
+        assert_eq!((site("192.0.2.1"), site("::ffff:192.0.2.1")), (None, None));
     }
 }

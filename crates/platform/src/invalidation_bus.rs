@@ -12,30 +12,30 @@
 //!   the time at which it was sent: a subscription that lags counts as stale.
 //! - Each returned heartbeat extends [`BusState`], a deadline that every read of a cache compares with its own clock. A bus
 //!   whose task is delayed therefore becomes stale on time, whatever the process is doing.
+//! - With sentinels, the bus is live only while they confirm the master that it uses ([`Term`]).
 //! - A cache is flushed at each change of state, and while the bus is stale it uses an entry for 1 s at most. That
 //!   lifetime and [`STALE_AFTER`] bound the age of a stale response.
 
 use std::{
     future::{pending, ready},
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use futures::StreamExt as _;
 use redis::{
-    AsyncCommands as _, Client, Msg, RedisResult,
+    AsyncCommands as _, Msg, RedisResult,
     aio::{MultiplexedConnection, PubSub},
 };
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::{
     backoff::jittered,
+    deadline::Deadline,
     redis_client::BeforeUse,
-    redis_connection::{client, open},
+    redis_connection::{RedisServer, may_use, open},
+    redis_sentinel::Term,
     settings::RedisSettings,
 };
 
@@ -60,22 +60,8 @@ pub trait InvalidationSink: Send + Sync + 'static {
 /// The time until which this process's bus is live; clones share it.
 ///
 /// It ends by itself. No task has to run for a reader to see that the bus is stale.
-#[derive(Debug, Clone)]
-pub struct BusState(Arc<LiveUntil>);
-
-#[derive(Debug)]
-struct LiveUntil {
-    base: std::time::Instant,
-    /// In nanoseconds after `base`; 0 while the bus is stale.
-    nanos: AtomicU64,
-}
-
-impl Default for BusState {
-    /// The state of a stale bus.
-    fn default() -> Self {
-        Self(Arc::new(LiveUntil { base: std::time::Instant::now(), nanos: AtomicU64::new(0) }))
-    }
-}
+#[derive(Debug, Clone, Default)]
+pub struct BusState(Arc<Deadline>);
 
 impl BusState {
     /// Whether the bus is live now.
@@ -86,22 +72,17 @@ impl BusState {
     /// Whether the bus is live at `now`.
     #[inline]
     pub fn is_live_at(&self, now: std::time::Instant) -> bool {
-        self.nanos(now) < self.0.nanos.load(Ordering::Acquire)
+        self.0.is_ahead_of(now)
     }
 
     /// Makes the bus live until `until`.
     pub fn extend(&self, until: std::time::Instant) {
-        self.0.nanos.store(self.nanos(until), Ordering::Release);
+        self.0.set(until);
     }
 
     /// Makes the bus stale.
     pub fn end(&self) {
-        self.0.nanos.store(0, Ordering::Release);
-    }
-
-    /// Nanoseconds from `base` to `at`. A `u64` holds more than 500 years.
-    fn nanos(&self, at: std::time::Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.0.base).as_nanos()).unwrap_or(u64::MAX)
+        self.0.end();
     }
 }
 
@@ -120,7 +101,7 @@ pub fn bus(
     let state = sink.bus_state().clone();
     let bus = Bus {
         channel,
-        client: client(settings)?,
+        server: RedisServer::new(settings)?,
         connect_timeout: settings.connect_timeout(),
         heartbeat_channel: format!("{channel}:heartbeat:{nonce}"),
         sink,
@@ -130,9 +111,16 @@ pub fn bus(
     Ok((state, bus.run()))
 }
 
+/// The two connections of a bus, and with sentinels the term of their master.
+struct Subscribed {
+    subscription: PubSub,
+    publisher: MultiplexedConnection,
+    term: Option<Arc<Term>>,
+}
+
 struct Bus {
     channel: &'static str,
-    client: Client,
+    server: RedisServer,
     connect_timeout: Duration,
     heartbeat_channel: String,
     sink: Arc<dyn InvalidationSink>,
@@ -143,24 +131,34 @@ struct Bus {
 impl Bus {
     async fn run(self) {
         loop {
-            match timeout(self.connect_timeout, self.subscribe()).await {
-                Ok(Ok((subscription, publisher))) => self.listen(subscription, publisher).await,
-                Ok(Err(error)) => tracing::debug!(%error, "invalidation subscription failed"),
-                Err(_) => tracing::debug!("invalidation subscription timed out"),
+            match self.subscribe().await {
+                Ok(Some(subscribed)) => self.listen(subscribed).await,
+                Ok(None) => tracing::debug!("invalidation subscription timed out"),
+                Err(error) => tracing::debug!(%error, "invalidation subscription failed"),
             }
             tokio::time::sleep(jittered(RECONNECT_EVERY)).await;
         }
     }
 
-    async fn subscribe(&self) -> RedisResult<(PubSub, MultiplexedConnection)> {
-        let mut subscription = self.client.get_async_pubsub().await?;
-        subscription.subscribe(&[self.channel, self.heartbeat_channel.as_str()]).await?;
-        let publisher = open(&self.client, self.connect_timeout, STALE_AFTER).await?;
-        Ok((subscription, publisher))
+    /// Returns `None` if a server does not respond within the connect timeout.
+    async fn subscribe(&self) -> RedisResult<Option<Subscribed>> {
+        let (client, term) = self.server.client(self.connect_timeout).await?;
+        let connections = async {
+            let mut subscription = client.get_async_pubsub().await?;
+            subscription.subscribe(&[self.channel, self.heartbeat_channel.as_str()]).await?;
+            let publisher = open(&client, term.as_ref(), self.connect_timeout, STALE_AFTER).await?;
+            RedisResult::Ok((subscription, publisher))
+        };
+        match timeout(self.connect_timeout, connections).await {
+            Ok(opened) => opened.map(|(subscription, publisher)| {
+                Some(Subscribed { subscription, publisher, term })
+            }),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Returns when the subscription is stale.
-    async fn listen(&self, subscription: PubSub, publisher: MultiplexedConnection) {
+    async fn listen(&self, Subscribed { subscription, publisher, term }: Subscribed) {
         let mut messages = pin!(subscription.into_on_message());
         let began = Instant::now();
         let mut heartbeats = pin!(publish_heartbeats(publisher, &self.heartbeat_channel, began));
@@ -176,11 +174,14 @@ impl Bus {
                     Some(message) if message.get_channel_name() == self.heartbeat_channel => {
                         let sent = message.get_payload().map(Duration::from_millis);
                         let fresh_until = began + sent.unwrap_or_default() + STALE_AFTER;
+                        if !may_use(term.as_ref()) {
+                            break;
+                        }
                         if fresh_until > Instant::now() {
                             stale.as_mut().reset(fresh_until);
                             live_until = fresh_until;
                             if is_live {
-                                self.state.extend(live_until.into_std());
+                                self.extend(live_until, term.as_ref());
                             } else {
                                 preparation.get_or_insert_with(|| self.prepare());
                             }
@@ -195,7 +196,7 @@ impl Bus {
                     }
                     preparation = None;
                     is_live = true;
-                    self.set_live(live_until);
+                    self.set_live(live_until, term.as_ref());
                 }
                 () = &mut heartbeats => break,
                 () = &mut stale => break,
@@ -216,10 +217,16 @@ impl Bus {
     }
 
     /// Entries from the stale period may be wrong, so they are dropped first.
-    fn set_live(&self, until: Instant) {
+    fn set_live(&self, until: Instant, term: Option<&Arc<Term>>) {
         self.sink.flush();
-        self.state.extend(until.into_std());
+        self.extend(until, term);
         tracing::info!("invalidation bus live");
+    }
+
+    /// Makes the bus live until `until`, but not longer than the sentinels confirm the master.
+    fn extend(&self, until: Instant, term: Option<&Arc<Term>>) {
+        let until = until.into_std();
+        self.state.extend(term.map_or(until, |term| until.min(term.until())));
     }
 
     fn deliver(&self, message: &Msg) {

@@ -3,6 +3,7 @@
 //! * [`backoff`]: waits between failed attempts.
 //! * [`byte_budget`]: bounds the bytes that requests hold.
 //! * [`cli`]: the command line that all programs share.
+//! * [`client_address`]: the address of a client behind a proxy.
 //! * [`client_network`]: groups client addresses for limits.
 //! * [`clock`]: the wall clock, passed to code whose result depends on it.
 //! * [`crash`]: keeps personal data out of core dumps and panic messages.
@@ -17,6 +18,7 @@
 //! * [`memory`]: keeps resident memory close to what is used.
 //! * [`redis_client`]: a multiplexed Redis connection that is its own circuit breaker.
 //! * [`redis_connection`]: Redis connections for background tasks.
+//! * [`redis_sentinel`]: the master that a majority of sentinels names.
 //! * [`server`]: the parts that every HTTP server has in common.
 //! * [`settings`]: layered configuration that reports every problem at once.
 //! * [`single_flight`]: coalesces concurrent calls for the same key.
@@ -26,9 +28,11 @@
 pub mod backoff;
 pub mod byte_budget;
 pub mod cli;
+pub mod client_address;
 pub mod client_network;
 pub mod clock;
 pub mod crash;
+mod deadline;
 mod environment;
 pub mod exit_code;
 mod head_limit;
@@ -42,6 +46,9 @@ pub mod memory;
 pub mod memory_budget;
 pub mod redis_client;
 pub mod redis_connection;
+mod redis_fault;
+pub mod redis_sentinel;
+mod redis_target;
 pub mod server;
 pub mod settings;
 pub mod single_flight;

@@ -7,6 +7,8 @@
 //!   connection is therefore probed with a write, before its first use and every [`PROBE_EVERY`].
 //! - A task of the same runtime reconnects, with jittered backoff. A connection that server threads shared would lose
 //!   requests when the thread that opened it stops.
+//! - With sentinels, a connection counts as broken once its [`Term`] has ended. A response that arrives later is an
+//!   error: the server may have been replaced before it executed the command.
 //! - The `before_use` hook runs before each new connection is used. It applies the changes that Redis
 //!   missed to the cache in Redis.
 
@@ -20,18 +22,21 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use linnet_tls::TlsFault;
 use redis::{
-    Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult,
+    Cmd, FromRedisValue, Pipeline, RedisError, RedisResult,
     aio::{ConnectionLike as _, MultiplexedConnection},
 };
 use tokio::sync::Notify;
 
 use crate::{
     backoff::Backoff,
-    redis_connection::{client, open},
+    redis_connection::{RedisServer, TermConnection, may_use},
+    redis_fault::WRITE_REFUSALS,
+    redis_sentinel::Term,
     settings::RedisSettings,
 };
+
+pub use crate::redis_fault::RedisFault;
 
 /// Timeouts in a row that open the breaker.
 pub const TIMEOUTS_TO_OPEN: u32 = 3;
@@ -40,8 +45,6 @@ const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_LONGEST: Duration = Duration::from_secs(1);
 /// Time between two probes. Together with the delay of the outbox it stays below 1 s, the limit for stale responses.
 pub const PROBE_EVERY: Duration = Duration::from_millis(200);
-/// Errors of a server that refuses writes: memory full, a replica, a failing disk, too few replicas.
-const WRITE_REFUSALS: [&str; 4] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"];
 
 /// Why a command has no response.
 #[derive(Debug, thiserror::Error)]
@@ -49,43 +52,12 @@ pub enum RedisUnavailable {
     /// The circuit breaker is open; nothing was sent.
     #[error("the Redis circuit breaker is open")]
     CircuitOpen,
+    /// The command was sent, but the sentinels no longer confirm the master that executed it.
+    #[error("the Redis master is no longer confirmed")]
+    Unconfirmed,
     /// The command failed or timed out.
     #[error("a Redis command failed")]
     CommandFailed(#[from] RedisError),
-}
-
-/// Why a client does not use Redis, for readiness. Every process reports the same words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RedisFault {
-    /// Redis responds and refuses writes. The text is its error code, such as `OOM`.
-    #[error("refuses writes: {0}")]
-    RefusesWrites(String),
-    /// Redis refuses the login, or a command that the user may not run.
-    #[error("refuses the user: {0}")]
-    RefusesUser(String),
-    /// Redis accepts connections and does not respond in time.
-    #[error("does not respond")]
-    TimedOut,
-    /// The TLS handshake failed, for example because of the server's certificate.
-    #[error("{0}")]
-    Tls(TlsFault),
-    /// Redis responds, but the `before_use` hook failed.
-    #[error("connected, but missed changes are not published")]
-    Unprepared,
-    /// No connection can be opened, or it broke.
-    #[error("unreachable")]
-    Unreachable,
-}
-
-impl From<&RedisError> for RedisFault {
-    fn from(error: &RedisError) -> Self {
-        match error.code() {
-            Some(code) if WRITE_REFUSALS.contains(&code) => Self::RefusesWrites(code.to_owned()),
-            Some(code @ ("NOAUTH" | "NOPERM" | "WRONGPASS")) => Self::RefusesUser(code.to_owned()),
-            _ if error.is_timeout() => Self::TimedOut,
-            _ => TlsFault::find(error).map_or(Self::Unreachable, Self::Tls),
-        }
-    }
 }
 
 /// Runs before a new connection is used. If it returns false, the connection is not used, and the client opens another
@@ -97,7 +69,7 @@ pub type BeforeUse = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> 
 pub struct RedisClient(Arc<Shared>);
 
 struct Shared {
-    connection: ArcSwapOption<MultiplexedConnection>,
+    connection: ArcSwapOption<TermConnection>,
     timeouts: AtomicU32,
     lost: Notify,
     /// The cause of the last failed connect or opened breaker.
@@ -118,7 +90,7 @@ impl RedisClient {
             fault: ArcSwapOption::empty(),
         });
         let connector = Connector {
-            client: client(settings)?,
+            server: RedisServer::new(settings)?,
             connect_timeout: settings.connect_timeout(),
             response_timeout: settings.response_timeout(),
             before_use,
@@ -129,7 +101,7 @@ impl RedisClient {
 
     /// Whether the circuit breaker is closed.
     pub fn is_up(&self) -> bool {
-        self.0.connection.load().is_some()
+        self.0.connection.load().as_ref().is_some_and(|open| may_use(open.term.as_ref()))
     }
 
     /// Why the circuit breaker is open; `None` while it is closed.
@@ -142,9 +114,9 @@ impl RedisClient {
 
     /// Sends one command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisUnavailable> {
-        let mut connection = self.connection()?;
+        let (mut connection, term) = self.connection()?;
         let response = command.query_async(&mut connection).await;
-        self.record(response)
+        self.record(response, term.as_ref())
     }
 
     /// Sends several commands in one write.
@@ -152,9 +124,9 @@ impl RedisClient {
         &self,
         pipeline: &Pipeline,
     ) -> Result<T, RedisUnavailable> {
-        let mut connection = self.connection()?;
+        let (mut connection, term) = self.connection()?;
         let response = pipeline.query_async(&mut connection).await;
-        self.record(response)
+        self.record(response, term.as_ref())
     }
 
     /// Runs a script by its hash, and loads it when Redis does not have it.
@@ -162,18 +134,29 @@ impl RedisClient {
         &self,
         invocation: &redis::ScriptInvocation<'_>,
     ) -> Result<T, RedisUnavailable> {
-        let mut connection = self.connection()?;
+        let (mut connection, term) = self.connection()?;
         let response = invocation.invoke_async(&mut connection).await;
-        self.record(response)
+        self.record(response, term.as_ref())
     }
 
-    fn connection(&self) -> Result<MultiplexedConnection, RedisUnavailable> {
-        self.0.connection.load().as_deref().cloned().ok_or(RedisUnavailable::CircuitOpen)
+    /// The connection and its term, which is `None` without sentinels.
+    fn connection(&self) -> Result<(MultiplexedConnection, Option<Arc<Term>>), RedisUnavailable> {
+        match self.0.connection.load().as_deref() {
+            Some(open) if may_use(open.term.as_ref()) => {
+                Ok((open.connection.clone(), open.term.clone()))
+            }
+            _ => Err(RedisUnavailable::CircuitOpen),
+        }
     }
 
     /// Updates the circuit breaker from a command's result.
-    fn record<T>(&self, response: RedisResult<T>) -> Result<T, RedisUnavailable> {
+    fn record<T>(
+        &self,
+        response: RedisResult<T>,
+        term: Option<&Arc<Term>>,
+    ) -> Result<T, RedisUnavailable> {
         match response {
+            Ok(_) if !may_use(term) => Err(RedisUnavailable::Unconfirmed),
             Ok(value) => {
                 // Loaded first: the common case must not write to a cache line that threads share.
                 if self.0.timeouts.load(Ordering::Relaxed) != 0 {
@@ -198,6 +181,16 @@ impl RedisClient {
 }
 
 impl Shared {
+    /// Opens the breaker if the connection's term has ended.
+    fn end_term(&self) {
+        if self.connection.swap(None).is_some() {
+            self.fault.store(Some(Arc::new(RedisFault::NoMaster)));
+            tracing::warn!(
+                "Redis circuit breaker opened: the sentinels no longer confirm the master"
+            );
+        }
+    }
+
     fn open_breaker(&self, error: &RedisError) {
         self.fault.store(Some(Arc::new(RedisFault::from(error))));
         if self.connection.swap(None).is_some() {
@@ -208,19 +201,18 @@ impl Shared {
 }
 
 struct Connector {
-    client: Client,
+    server: RedisServer,
     connect_timeout: Duration,
     response_timeout: Duration,
     before_use: Option<BeforeUse>,
 }
 
 impl Connector {
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let mut connection =
-            open(&self.client, self.connect_timeout, self.response_timeout).await?;
+    async fn connect(&self) -> RedisResult<TermConnection> {
+        let mut open = self.server.open(self.connect_timeout, self.response_timeout).await?;
         // A server that is still loading its data accepts connections and refuses commands.
-        connection.req_packed_command(&probe()).await?.extract_error()?;
-        Ok(connection)
+        open.connection.req_packed_command(&probe()).await?.extract_error()?;
+        Ok(open)
     }
 }
 
@@ -286,6 +278,7 @@ async fn watch(shared: &Arc<Shared>) {
                 // `query` has recorded the result in the breaker.
                 let _: Result<redis::Value, _> = client.query(&probe).await;
                 if !client.is_up() {
+                    shared.end_term();
                     return;
                 }
             }
@@ -295,16 +288,9 @@ async fn watch(shared: &Arc<Shared>) {
 
 #[cfg(test)]
 mod tests {
-    use redis::Value;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-
-    fn server_error(reply: &str) -> RedisError {
-        redis::parse_redis_value(format!("-{reply}\r\n").as_bytes())
-            .and_then(Value::extract_error)
-            .unwrap_err()
-    }
 
     /// A server that accepts every command.
     async fn accepting_server() -> RedisSettings {
@@ -372,20 +358,23 @@ mod tests {
         assert_eq!(count("Redis reconnected"), 1);
     }
 
-    #[test]
-    fn a_fault_names_the_code_with_which_redis_refuses_writes() {
-        for (reply, words) in [
-            ("OOM command not allowed when used memory > 'maxmemory'.", "refuses writes: OOM"),
-            ("READONLY You can't write against a read only replica.", "refuses writes: READONLY"),
-            ("MISCONF Redis is configured to save RDB snapshots", "refuses writes: MISCONF"),
-            ("NOAUTH Authentication required.", "refuses the user: NOAUTH"),
-            ("NOPERM this user has no permissions", "refuses the user: NOPERM"),
-        ] {
-            assert_eq!(RedisFault::from(&server_error(reply)).to_string(), words);
-        }
-        let refused = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
-        assert_eq!(RedisFault::from(&refused), RedisFault::Unreachable);
-        let timed_out = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        assert_eq!(RedisFault::from(&timed_out), RedisFault::TimedOut);
+    #[tokio::test]
+    async fn a_response_after_the_term_of_the_master_does_not_count() {
+        let settings = accepting_server().await;
+        let server = RedisServer::new(&settings).unwrap();
+        let timeout = Duration::from_secs(10);
+        let mut open = server.open(timeout, timeout).await.unwrap();
+        let term = Term::until_ended();
+        open.term = Some(Arc::clone(&term));
+        let (redis, _) = RedisClient::new(&settings, None).unwrap();
+        redis.0.connection.store(Some(Arc::new(open)));
+        let ping = redis::cmd("PING");
+        assert!(redis.is_up() && redis.query::<redis::Value>(&ping).await.is_ok());
+        let response: RedisResult<i64> = Ok(1);
+        term.end();
+        let late = redis.record(response, Some(&term));
+        assert!(matches!(late, Err(RedisUnavailable::Unconfirmed)), "{late:?}");
+        let next: Result<redis::Value, _> = redis.query(&ping).await;
+        assert!(matches!(next, Err(RedisUnavailable::CircuitOpen)) && !redis.is_up());
     }
 }

@@ -66,6 +66,12 @@ where
         self.join(key, call)?.await.map_err(|_| SingleFlightError::Aborted)
     }
 
+    /// Waits for the call for `key` that is in flight; `None` if none is.
+    pub async fn wait_for(&self, key: &K) -> Option<Result<V, SingleFlightError>> {
+        let call = self.in_flight.lock_ignoring_poison().get(key).cloned()?;
+        Some(call.await.map_err(|_| SingleFlightError::Aborted))
+    }
+
     fn join<F, Fut>(
         self: &Arc<Self>,
         key: K,
@@ -118,6 +124,21 @@ mod tests {
     use tokio::{sync::Barrier, task::JoinSet};
 
     type Calls = SingleFlight<&'static str, Result<usize, &'static str>>;
+
+    #[tokio::test]
+    async fn a_caller_can_wait_without_starting_a_call() {
+        let calls = Calls::new(10);
+        assert_eq!(calls.wait_for(&"key").await, None);
+        let (sender, receiver) = oneshot::channel::<usize>();
+        let call = || async move { receiver.await.map_err(|_| "no result") };
+        let mut first = Box::pin(calls.run("key", call));
+        assert!(futures::poll!(&mut first).is_pending());
+        assert_eq!(calls.wait_for(&"other").await, None);
+        let mut second = Box::pin(calls.wait_for(&"key"));
+        assert!(futures::poll!(&mut second).is_pending());
+        sender.send(7).unwrap();
+        assert_eq!((first.await, second.await), (Ok(Ok(7)), Some(Ok(Ok(7)))));
+    }
 
     #[tokio::test]
     async fn concurrent_calls_for_a_key_run_once() {

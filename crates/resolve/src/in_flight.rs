@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use linnet_platform::{
     byte_budget::ByteBudget,
-    client_network::ClientNetwork,
+    client_network::{ClientNetwork, ClientSite},
     single_flight::{SingleFlight, SingleFlightError},
 };
 
@@ -26,6 +26,8 @@ pub(super) type LookupResult = Result<Arc<L1Entry>, LookupError>;
 /// One client may start at most 1 in this many of the lookups in flight. While the database is slow, a client that
 /// requests many codes then leaves room for others. Joining a lookup does not count.
 const SHARE: usize = 8;
+/// All networks of one IPv6 site may start 1 in this many of them.
+const SITE_SHARE: usize = 2;
 
 /// A client; `None` without an address.
 type Client = Option<ClientNetwork>;
@@ -36,13 +38,20 @@ pub struct InFlightLookups {
     flights: Arc<SingleFlight<Box<str>, LookupResult>>,
     /// Counts the lookups that each client has started.
     started: ByteBudget<Client>,
+    /// The same for each site.
+    started_by_site: ByteBudget<ClientSite>,
 }
 
 impl InFlightLookups {
-    /// At most `limit` lookups are in flight at a time, and one client has started at most an eighth of `limit`.
+    /// At most `limit` lookups are in flight at a time. One client has started at most an eighth of `limit`, and all
+    /// clients of an IPv6 site at most a half.
     pub fn new(limit: usize) -> Self {
-        let share = (limit / SHARE).max(1);
-        Self { flights: SingleFlight::new(limit), started: ByteBudget::new(limit, share) }
+        let part = |divisor: usize| (limit / divisor).max(1);
+        Self {
+            flights: SingleFlight::new(limit),
+            started: ByteBudget::new(limit, part(SHARE)),
+            started_by_site: ByteBudget::new(limit, part(SITE_SHARE)),
+        }
     }
 
     /// Waits for the lookup of `code` that is in flight, or starts one with `look_up`.
@@ -53,11 +62,14 @@ impl InFlightLookups {
     {
         let start = || {
             let mut share = self.started.reserve(client);
-            let granted = share.grow(1);
-            let look_up = granted.is_ok().then(look_up);
+            let mut of_site =
+                client.and_then(ClientNetwork::site).map(|site| self.started_by_site.reserve(site));
+            let is_granted =
+                share.grow(1).is_ok() && of_site.as_mut().is_none_or(|site| site.grow(1).is_ok());
+            let look_up = is_granted.then(look_up);
             async move {
                 // Held until the lookup ends.
-                let _share = share;
+                let _shares = (share, of_site);
                 match look_up {
                     Some(look_up) => look_up.await,
                     None => Err(LookupError::Overloaded),
@@ -110,7 +122,10 @@ impl From<SingleFlightError> for LookupError {
 mod tests {
     use super::*;
     use crate::{CacheEntry, CacheSettings, L1Cache};
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        net::IpAddr,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
     use tokio::sync::Barrier;
 
     fn negative_entry() -> Arc<L1Entry> {
@@ -179,6 +194,27 @@ mod tests {
         }
         assert!(lookups.run("three", client(1), look_up).await.is_ok(), "its share is free again");
         assert_eq!(lookups.started.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn must_26_all_networks_of_a_site_leave_room_for_other_sites() {
+        let lookups = InFlightLookups::new(16);
+        let client = |text: String| Some(ClientNetwork::from(text.parse::<IpAddr>().unwrap()));
+        let mut held = Vec::new();
+        for number in 0..8 {
+            let lookups = lookups.clone();
+            held.push(Box::pin(async move {
+                let network = client(format!("2001:db8:7:{number}::1"));
+                lookups.run(&number.to_string(), network, std::future::pending).await
+            }));
+            assert!(futures::poll!(held.last_mut().unwrap()).is_pending());
+        }
+        let look_up = || async { Ok(negative_entry()) };
+        let refused = lookups.run("x", client("2001:db8:7:9::1".into()), look_up).await;
+        assert!(matches!(refused, Err(LookupError::Overloaded)), "a ninth lookup of the site");
+        for address in ["2001:db8:8::1", "192.0.2.1"] {
+            assert!(lookups.run("x", client(address.into()), look_up).await.is_ok(), "{address}");
+        }
     }
 
     #[tokio::test]

@@ -1,15 +1,18 @@
-//! Empties L2 after a restart of Redis, before any client uses it.
+//! Empties L2 after a restart of Redis and after a failover, before any client uses it.
 //!
 //! After a crash, a Redis with an append-only file may lack its last second of writes. They may include an entry
 //! that Redis had acknowledged, so that its outbox row is deleted already. L2 would then serve the older entry for its
-//! whole TTL. The same holds for a replica that takes over. In both cases the run id of Redis is new. L2 contains the
-//! run id for which it was last emptied.
+//! whole TTL. The same holds for a replica that takes over.
+//!
+//! The run id of Redis is new after a restart. The replication id is new after each promotion, also if the same process
+//! becomes the master again. L2 contains both ids for which it was last emptied, and replicas have a copy of them, so a
+//! promoted replica finds ids that are not its own.
 
 use std::time::Duration;
 
 use redis::{AsyncCommands, RedisResult};
 
-/// The run id of the Redis whose L2 was emptied. No short code contains `#`.
+/// The ids of the Redis whose L2 was emptied. No short code contains `#`.
 const RUN_KEY: &str = "l:#run";
 /// Held by the process that empties L2.
 const LOCK_KEY: &str = "l:#emptying";
@@ -20,12 +23,12 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 /// Keys that Redis examines in one step.
 const SCAN_COUNT: usize = 1_000;
 
-/// Empties L2 unless this was done for this run of Redis. Returns the number of deleted entries.
+/// Empties L2 unless this was done for this history of Redis. Returns the number of deleted entries.
 pub(super) async fn empty_after_restart(redis: &mut impl AsyncCommands) -> RedisResult<usize> {
-    let run_id = run_id(redis).await?;
+    let history = history_id(redis).await?;
     loop {
         let emptied_for: Option<String> = redis.get(RUN_KEY).await?;
-        if emptied_for.as_deref() == Some(&run_id) {
+        if emptied_for.as_deref() == Some(&history) {
             return Ok(0);
         }
         let mut lock = redis::cmd("SET");
@@ -37,7 +40,7 @@ pub(super) async fn empty_after_restart(redis: &mut impl AsyncCommands) -> Redis
         tokio::time::sleep(LOCK_POLL).await;
     }
     let count = delete_entries(redis).await?;
-    let _: () = redis.set(RUN_KEY, run_id).await?;
+    let _: () = redis.set(RUN_KEY, history).await?;
     let _: i64 = redis.del(LOCK_KEY).await?;
     Ok(count)
 }
@@ -62,11 +65,22 @@ async fn delete_entries(redis: &mut impl AsyncCommands) -> RedisResult<usize> {
     }
 }
 
-/// The id that Redis generates at each start.
-async fn run_id(redis: &mut impl AsyncCommands) -> RedisResult<String> {
-    let info: String = redis::cmd("INFO").arg("server").query_async(redis).await?;
-    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    id.map(|id| id.trim().to_owned()).ok_or_else(|| {
-        redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "INFO has no run_id"))
-    })
+/// The run id, which Redis generates at each start, and the replication id, which it generates when it becomes a master.
+async fn history_id(redis: &mut impl AsyncCommands) -> RedisResult<String> {
+    // Redis 6 accepts one section only.
+    let (server, replication): (String, String) = redis::pipe()
+        .cmd("INFO")
+        .arg("server")
+        .cmd("INFO")
+        .arg("replication")
+        .query_async(redis)
+        .await?;
+    let id = |info: &str, name: &str| -> RedisResult<String> {
+        let id = info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        id.map(ToOwned::to_owned).ok_or_else(|| {
+            let kind = redis::ErrorKind::UnexpectedReturnType;
+            redis::RedisError::from((kind, "INFO lacks an id", name.to_owned()))
+        })
+    };
+    Ok(format!("{}:{}", id(&server, "run_id:")?, id(&replication, "master_replid:")?))
 }

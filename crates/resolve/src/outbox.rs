@@ -11,9 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use linnet_platform::{backoff::jittered, redis_client::BeforeUse};
+use linnet_platform::{
+    backoff::jittered,
+    redis_client::BeforeUse,
+    redis_connection::{NoConnection, RedisPool},
+};
 use linnet_protocol::invalidation::{CHANNEL, Invalidation};
-use redis::AsyncCommands;
+use redis::{AsyncCommands as _, aio::MultiplexedConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use linnet_store::{InvalidationKind, PendingInvalidation, Store, StoreError};
@@ -45,7 +49,7 @@ pub struct Outbox {
     /// The database pool of its thread.
     pub store: Store,
     /// The Redis pool of its thread.
-    pub redis: deadpool_redis::Pool,
+    pub redis: RedisPool,
     /// L1 of this process.
     pub l1: Arc<L1Cache>,
     /// TTLs and keys of L2.
@@ -101,10 +105,12 @@ impl OutboxRelay {
 enum RelayError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("no Redis connection")]
-    Pool(#[from] deadpool_redis::PoolError),
+    #[error(transparent)]
+    Pool(#[from] NoConnection),
     #[error("a Redis command failed")]
     Redis(#[from] redis::RedisError),
+    #[error("the Redis master is no longer confirmed")]
+    Unconfirmed,
     #[error("a batch timed out")]
     TimedOut,
 }
@@ -151,7 +157,9 @@ impl Outbox {
                     *postgres_failed_at = None;
                     return true;
                 }
-                Err(RelayError::Pool(_) | RelayError::Redis(_)) => return false,
+                Err(RelayError::Pool(_) | RelayError::Redis(_) | RelayError::Unconfirmed) => {
+                    return false;
+                }
                 Err(RelayError::Store(_) | RelayError::TimedOut) => {
                     let failed_at = *postgres_failed_at.get_or_insert_with(Instant::now);
                     if failed_at.elapsed() >= POSTGRES_TIMEOUT {
@@ -168,7 +176,8 @@ impl Outbox {
     async fn prepare_l2(&self) -> bool {
         let emptied = async {
             let mut redis = self.redis.get().await?;
-            Ok::<_, RelayError>(empty_after_restart(&mut redis).await?)
+            let entries = empty_after_restart(redis.connection()).await?;
+            if redis.is_confirmed() { Ok(entries) } else { Err(RelayError::Unconfirmed) }
         };
         match tokio::time::timeout(RELAY_TIMEOUT, emptied).await {
             Ok(Ok(0)) => true,
@@ -212,10 +221,14 @@ impl Outbox {
             self.l1.invalidate(code);
         }
         let mut redis = self.redis.get().await?;
-        self.publish_links(&mut redis, links).await?;
+        self.publish_links(redis.connection(), links).await?;
         for key in pending.iter().filter(|change| change.kind == InvalidationKind::Key) {
             let message = Invalidation::Key { id: key.subject.clone() }.encode();
-            let _: i64 = redis.publish(CHANNEL, message).await?;
+            let _: i64 = redis.connection().publish(CHANNEL, message).await?;
+        }
+        // A master that was replaced accepts the batch too, but no other process receives it.
+        if !redis.is_confirmed() {
+            return Err(RelayError::Unconfirmed);
         }
         let ids: Vec<_> = pending.iter().map(|change| change.id).collect();
         self.store.delete_pending_invalidations(&ids).await?;
@@ -224,7 +237,7 @@ impl Outbox {
 
     async fn publish_links(
         &self,
-        redis: &mut deadpool_redis::Connection,
+        redis: &mut MultiplexedConnection,
         links: HashMap<String, i64>,
     ) -> Result<(), RelayError> {
         let codes: Vec<String> = links.keys().cloned().collect();

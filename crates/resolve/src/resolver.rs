@@ -111,8 +111,20 @@ impl Resolver {
         }
         let entry = CacheEntry { version, resolution: Resolution::Negative(absence) };
         self.l1.fill(code, entry.clone(), ticket);
-        if self.l1.is_current(ticket)
-            && let Err(error) = self.l2.fill(&self.redis, code, &entry).await
+        self.fill_l2(code, &entry, ticket).await;
+    }
+
+    /// Writes the result of a lookup to L2.
+    ///
+    /// - After an invalidation it does not: Redis may have evicted the entry with the higher version that would reject
+    ///   this one.
+    /// - While the bus is stale it does not: the lookup may have begun before a change that was published at a master
+    ///   that has been replaced since, and the new one has no entry that would reject this one. The bus voids the
+    ///   tickets when it becomes live, so its state is read first.
+    async fn fill_l2(&self, code: &str, entry: &CacheEntry, ticket: Ticket) {
+        if self.l1.bus_is_live()
+            && self.l1.is_current(ticket)
+            && let Err(error) = self.l2.fill(&self.redis, code, entry).await
         {
             self.record_redis_error(&error);
         }
@@ -182,13 +194,8 @@ impl Resolver {
             }
         };
         // L2 is written before the callers get the result, so that the next process finds the entry
-        // there instead of querying PostgreSQL. After an invalidation it is not written: Redis may have
-        // evicted the entry with the higher version that would reject this one.
-        if self.l1.is_current(ticket)
-            && let Err(error) = self.l2.fill(&self.redis, code, &entry).await
-        {
-            self.record_redis_error(&error);
-        }
+        // there instead of querying PostgreSQL.
+        self.fill_l2(code, &entry, ticket).await;
         Ok(self.l1.fill(code, entry, ticket))
     }
 

@@ -135,7 +135,7 @@ async fn try_postgres(settings: &PostgresSettings) -> Result<(), Problem> {
 }
 
 async fn try_redis(settings: &Settings) -> Result<(), Problem> {
-    let has_tls = settings.redis.url.expose_secret().starts_with("rediss:");
+    let has_tls = settings.redis.url.expose_secret().starts_with("rediss");
     let connected = connect(&settings.redis, CONNECT_TIMEOUT).await;
     let mut redis = connected.map_err(|error| {
         if has_tls && error.is_timeout() { Problem::RedisHandshake(error) } else { error.into() }

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use linnet_admin::AdminCommand;
 use linnet_platform::{
     cli::{Program, ProgramOptions, block_on},
     healthcheck::healthcheck,
 };
 
 use crate::{
-    admin::{self, AdminCommand},
     config::{MEMORY_KEYS, Settings, preflight},
     release::{RELEASE, SERVICE, WORKER},
     startup,
@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
         Command::Budget { worker: true } => PROGRAM.print(&settings.worker_memory_budget()),
         Command::Preflight => PROGRAM.end(block_on(preflight::preflight(&settings))),
         Command::Migrate => PROGRAM.end(block_on(linnet_store::migrate(&settings.postgres))),
-        Command::Admin(command) => PROGRAM.end(block_on(admin::run(&settings, command))),
+        Command::Admin(command) => PROGRAM.end(block_on(linnet_admin::run(&settings, command))),
         Command::Healthcheck { worker: false } => {
             PROGRAM.end(healthcheck(&settings.shortener.admin_listen))
         }

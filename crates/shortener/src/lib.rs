@@ -1,11 +1,9 @@
 //! Linnet's shortener: the API, the command line, and the startup that connects the crates.
 //!
 //! * [`http`]: the API and the internal routes.
-//! * [`admin`]: commands for operators.
 //! * [`config`]: the settings that the program reads.
 //! * [`startup`]: builds the process from the crates that do the work, and stops it in order.
 
-pub mod admin;
 pub mod cli;
 pub mod http;
 mod readiness;

@@ -14,6 +14,7 @@ fn the_document_has_every_key_with_its_default() {
     let secrets = [
         ("postgres.url", &settings.postgres.url),
         ("redis.url", &settings.redis.url),
+        ("redis.sentinel_password", &settings.redis.sentinel_password),
         ("service.token", &settings.service.token),
     ];
     assert_documented::<Settings>(&secrets, &OTHER_SECTIONS);

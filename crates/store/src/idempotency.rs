@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use linnet_domain::{Event, NewEvent, NewJob, NewLink, NewUser, User, Visibility};
 
-use super::{CreatedJob, JobLimits, LinkCreation, Store, StoreError, events, jobs, links, users};
+use super::{CreatedJob, JobLimits, JobRefusal, LinkCreation, Store, StoreError, events, jobs, links, users};
 
 /// How long a response is kept.
 const RETENTION: Duration = Duration::from_hours(24);
@@ -137,7 +137,7 @@ impl IdempotentTransaction {
         &mut self,
         new: &NewJob,
         limits: JobLimits,
-    ) -> Result<Option<CreatedJob>, StoreError> {
+    ) -> Result<Result<CreatedJob, JobRefusal>, StoreError> {
         jobs::create_job_on(self.connection(), new, limits).await
     }
 

@@ -1,4 +1,4 @@
-//! API keys. A revoked key is invisible to every query; its row remains as an audit record.
+//! API keys. A revoked key is invisible to every query; its row remains for some time as an audit record.
 
 use crate::observe::observe_query;
 use chrono::{DateTime, Utc};
@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use linnet_domain::{ApiKey, ApiKeySecret, OutboxId, Page, UserId, Visibility};
 
-use super::{Constraint, Store, StoreError};
+use super::{Constraint, Store, StoreError, jobs::cancel_jobs_of_ended_keys};
 
 /// The owner and the permissions of a presented key.
 #[derive(Debug, Clone)]
@@ -37,6 +37,9 @@ pub struct NewKey<'a> {
     pub most_living: Option<u32>,
 }
 
+/// The maximum number of keys of one user, revoked and expired ones included: they are kept for some time.
+const MAX_KEPT_KEYS: i64 = 10_000;
+
 /// Why a key was not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRefusal {
@@ -46,6 +49,9 @@ pub enum KeyRefusal {
         /// The limit.
         limit: u32,
     },
+    /// The owner has as many keys, ended ones included, as are kept.
+    #[error("the owner has {MAX_KEPT_KEYS} keys, those that have ended recently included")]
+    TooManyKept,
     /// The maker was revoked or has expired.
     #[error("the key that creates this one was revoked or has expired")]
     MakerEnded,
@@ -151,6 +157,13 @@ impl Store {
             },
         };
         if let Some(limit) = new.most_living {
+            let kept = sqlx::query_scalar!(
+                r#"SELECT count(*) AS "count!" FROM api_keys WHERE user_id = $1"#,
+                new.user_id.get()
+            );
+            if kept.fetch_one(&mut *transaction).await? >= MAX_KEPT_KEYS {
+                return Ok(Err(KeyRefusal::TooManyKept));
+            }
             let living = sqlx::query_scalar!(
                 r#"SELECT count(*) AS "count!" FROM api_keys
                     WHERE user_id = $1 AND revoked_at IS NULL
@@ -256,8 +269,20 @@ impl Store {
         Ok(row.map(ApiKey::from))
     }
 
-    /// Revokes a key, if visible, and every key that it created, directly or through other keys. Returns the revoked
-    /// keys with their outbox rows; none if the key does not exist.
+    /// Deletes up to `limit` keys that were revoked or expired more than `days` ago. Returns their number.
+    pub async fn delete_ended_keys(&self, days: u32, limit: i64) -> Result<u64, StoreError> {
+        let deletion = sqlx::query!(
+            "DELETE FROM api_keys WHERE id IN (
+               SELECT id FROM api_keys
+                WHERE LEAST(revoked_at, expires_at) < now() - make_interval(days => $1) LIMIT $2)",
+            i32::try_from(days).unwrap_or(i32::MAX),
+            limit
+        );
+        Ok(deletion.execute(&self.pool).await?.rows_affected())
+    }
+
+    /// Revokes a key, if visible, and every key that it created, directly or through other keys, and cancels their jobs.
+    /// Returns the revoked keys with their outbox rows; none if the key does not exist.
     pub async fn revoke_key(
         &self,
         id: &str,
@@ -282,7 +307,7 @@ impl Store {
     }
 }
 
-/// Revokes these keys and every key that they created, directly or through other keys.
+/// Revokes these keys and every key that they created, directly or through other keys, and cancels their jobs.
 ///
 /// Another transaction may create such a key while the statement runs. The statement waits for that transaction but
 /// does not find the key. The next statement does, so the statement is repeated until it finds no key.
@@ -309,6 +334,7 @@ pub(super) async fn revoke_below(
         .fetch_all(&mut *connection)
         .await?;
         if found.is_empty() {
+            cancel_jobs_of_ended_keys(connection).await?;
             return Ok(revoked);
         }
         revoked.extend(found);

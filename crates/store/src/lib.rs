@@ -46,7 +46,7 @@ pub use import::{
 };
 pub use jobs::{
     AttemptEnd, BadRow, ChunkProgress, ChunkTransaction, CreatedJob, JobChange, JobClaim,
-    JobCounts, JobLimits, JobRun, ReportLimits,
+    JobCounts, JobLimits, JobRefusal, JobRun, ReportLimits, ReportPage, ReportRange, RowErrors,
 };
 pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, LinkPage};

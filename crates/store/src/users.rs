@@ -16,6 +16,10 @@ use super::{
 const DELETE_USER_TIMEOUTS: &str =
     "SELECT set_config('statement_timeout', '30s', true), set_config('lock_timeout', '3s', true)";
 
+/// Attempts to find a free id. An import moves the sequence past its ids before it inserts them, so more than one attempt
+/// is rare.
+const MAX_ID_ATTEMPTS: usize = 5;
+
 /// The lowest id of users that are created on the command line.
 const OPERATOR_IDS: i64 = 1_000_000_000;
 
@@ -207,15 +211,27 @@ pub(super) async fn create_user_on(
     connection: &mut PgConnection,
     new: &NewUser,
 ) -> Result<User, StoreError> {
-    let query = user_query!(
-        "INSERT INTO users (username, email) VALUES ($1, $2)
-         ON CONFLICT (lower(email)) DO NOTHING RETURNING",
-        "",
-        new.username,
-        new.email.as_str()
-    );
-    // PostgreSQL would log the address in the error of a violated constraint.
-    observe_query("create_user", query.fetch_optional(connection))
-        .await?
-        .ok_or(StoreError::Conflict(Constraint::EmailTaken))
+    for _ in 0..MAX_ID_ATTEMPTS {
+        // PostgreSQL would log the address in the error of a violated constraint.
+        let query = user_query!(
+            "INSERT INTO users (username, email) VALUES ($1, $2)
+             ON CONFLICT DO NOTHING RETURNING",
+            "",
+            new.username,
+            new.email.as_str()
+        );
+        let created = observe_query("create_user", query.fetch_optional(&mut *connection)).await?;
+        if let Some(user) = created {
+            return Ok(user);
+        }
+        let is_email_taken = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM users WHERE lower(email) = lower($1)) AS "exists!""#,
+            new.email.as_str()
+        );
+        if is_email_taken.fetch_one(&mut *connection).await? {
+            return Err(StoreError::Conflict(Constraint::EmailTaken));
+        }
+        // Otherwise an imported row has the next id of the sequence.
+    }
+    Err(StoreError::Conflict(Constraint::IdTaken))
 }

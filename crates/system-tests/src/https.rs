@@ -57,6 +57,11 @@ pub async fn connect(
 }
 
 impl HttpsConnection {
+    /// The stream, for other protocols than HTTP/1.1.
+    pub fn into_stream(self) -> TlsStream<TcpStream> {
+        self.stream
+    }
+
     /// The server's certificate, in DER format.
     pub fn certificate(&self) -> CertificateDer<'static> {
         let (_, session) = self.stream.get_ref();

@@ -15,6 +15,7 @@ pub mod certificates;
 pub mod client;
 pub mod events;
 pub mod expected;
+pub mod http2;
 pub mod https;
 pub mod kill_cycles;
 pub mod load;
@@ -35,6 +36,7 @@ pub use memory_group::MemoryGroup;
 pub use metrics::Metrics;
 pub use process::{Process, Signal};
 pub use stack::{
-    Builder, CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits, Postgres, Stack,
+    Builder, CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_NGINX_TLS, CONTAINER_SETTINGS,
+    HttpsServer, MemoryLimits, Postgres, Stack,
 };
 pub use wait::{eventually, within};

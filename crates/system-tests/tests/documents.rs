@@ -228,9 +228,8 @@ fn must_31_containers_and_units_forbid_core_dumps() {
 #[test]
 fn limits_and_settings_of_containers_are_those_of_the_compose_file() {
     let compose = fs::read_to_string(root().join("deploy/compose.yaml")).unwrap();
-    for (key, value) in CONTAINER_SETTINGS.iter().chain(&CONTAINER_NGINX[1..]) {
-        assert!(compose.contains(&format!("{key}: \"{value}\"\n")), "{key}");
-    }
+    let sets = |(key, value): &(_, _)| compose.contains(&format!("{key}: \"{value}\"\n"));
+    assert!(CONTAINER_SETTINGS.iter().chain(&CONTAINER_NGINX[1..]).all(sets));
     assert!(compose.contains(&format!("worker_processes {};", CONTAINER_NGINX[0].1)));
     let limits = CONTAINER_LIMITS;
     for (start, bytes) in [

@@ -5,7 +5,7 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures::future::BoxFuture;
 use prometheus::{Registry, TextEncoder};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
@@ -14,6 +14,9 @@ use crate::service::ServiceInfo;
 
 /// Timeout after which the process counts as not ready.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The name of the only check of a report that took too long.
+const TIMED_OUT: &str = "readiness";
 
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -133,8 +136,25 @@ async fn livez(state: web::Data<AdminState>) -> HttpResponse {
     }))
 }
 
-async fn readyz(state: web::Data<AdminState>) -> HttpResponse {
-    let report = report(&state, READINESS_TIMEOUT).await;
+/// `?exclude=NAME,…` leaves checks out of the decision, but not of the report: an orchestrator that removes every process from
+/// its service while PostgreSQL is down would also remove the links that are cached. A name that no check has is an error.
+async fn readyz(state: web::Data<AdminState>, request: HttpRequest) -> HttpResponse {
+    let mut report = report(&state, READINESS_TIMEOUT).await;
+    if let Some(excluded) = request.query_string().strip_prefix("exclude=") {
+        let excluded: Vec<&str> = excluded.split(',').collect();
+        // A check that timed out has no parts.
+        let is_whole = report.checks.iter().all(|(name, _)| *name != TIMED_OUT);
+        let is_known = |name: &&str| report.checks.iter().any(|(check, _)| check == name);
+        if is_whole && !excluded.iter().all(is_known) {
+            return HttpResponse::BadRequest()
+                .content_type("text/plain; charset=utf-8")
+                .body("exclude must list names of checks, separated by commas\n");
+        }
+        report.ready = !report
+            .checks
+            .iter()
+            .any(|(name, state)| matches!(state, CheckState::Down(_)) && !excluded.contains(name));
+    }
     if report.ready {
         HttpResponse::Ok().json(report)
     } else {
@@ -147,7 +167,7 @@ async fn report(state: &AdminState, timeout: Duration) -> ReadinessReport {
     check.await.unwrap_or_else(|_| ReadinessReport {
         ready: false,
         release: state.service.release.to_owned(),
-        checks: vec![("readiness", CheckState::Down("the checks timed out".to_owned()))],
+        checks: vec![(TIMED_OUT, CheckState::Down("the checks timed out".to_owned()))],
     })
 }
 
@@ -215,6 +235,32 @@ mod tests {
         assert_eq!(status, StatusCode::OK);
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
         assert_eq!(get("/readyz", Some(report(false))).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[actix_web::test]
+    async fn excluded_checks_are_reported_and_do_not_decide() {
+        let with = |serving| ReadinessReport {
+            ready: false,
+            release: "r1".to_owned(),
+            checks: vec![
+                ("postgresql", CheckState::Down("timed out".to_owned())),
+                ("serving", serving),
+            ],
+        };
+        let down = || CheckState::Down("draining".to_owned());
+        let (status, _, body) = get("/readyz?exclude=postgresql", Some(with(CheckState::Up))).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(body.contains("timed out"), "{body}");
+        for (path, report, wanted) in [
+            ("/readyz", with(CheckState::Up), StatusCode::SERVICE_UNAVAILABLE),
+            ("/readyz?exclude=postgresql", with(down()), StatusCode::SERVICE_UNAVAILABLE),
+            ("/readyz?exclude=postgresql,serving", with(down()), StatusCode::OK),
+            ("/readyz?exclude=postgres", with(CheckState::Up), StatusCode::BAD_REQUEST),
+            ("/readyz?exclude=", with(CheckState::Up), StatusCode::BAD_REQUEST),
+        ] {
+            let request = get(path, Some(report)).await;
+            assert_eq!(request.0, wanted, "{path}: {}", request.2);
+        }
     }
 
     #[actix_web::test]

@@ -111,8 +111,9 @@ class Up(unittest.TestCase):
             self.assertEqual(done.returncode, 64, done.stderr)
             self.assertIn(message, done.stderr)
 
-    def test_directory_of_the_log_socket_cannot_be_listed_by_other_users(self) -> None:
+    def test_other_users_reach_no_log_socket_and_cannot_create_one(self) -> None:
         self.assertEqual(self.up().returncode, 0)
+        self.assertEqual((self.folder / "deploy/run").stat().st_mode & 0o7777, 0o700)
         mode = (self.folder / "deploy/run/logs").stat().st_mode & 0o7777
         self.assertIn(mode, (0o700, 0o1733))
         self.assertEqual(mode & 0o004, 0)

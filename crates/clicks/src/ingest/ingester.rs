@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use linnet_platform::{
     backoff::{Backoff, jittered},
     clock::Clock,
-    redis_connection,
+    redis_connection::{self, Confirmation},
     settings::RedisSettings,
 };
 use linnet_telemetry::error_chain;
@@ -101,13 +101,15 @@ impl Ingester {
         let mut backoff = new_backoff();
         while !stop.is_cancelled() {
             let error = match self.connect().await {
-                Ok(mut connection) => match self.consume(&mut connection, &stop).await {
-                    Ok(()) => return,
-                    Err(error) => {
-                        backoff.reset();
-                        error
+                Ok((mut connection, master)) => {
+                    match self.consume(&mut connection, &master, &stop).await {
+                        Ok(()) => return,
+                        Err(error) => {
+                            backoff.reset();
+                            error
+                        }
                     }
-                },
+                }
                 Err(error) => error,
             };
             tracing::warn!(%error, "click stream not readable; retrying");
@@ -117,19 +119,22 @@ impl Ingester {
         }
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let mut connection = connect(&self.redis).await?;
+    async fn connect(&self) -> Result<(MultiplexedConnection, Confirmation), RedisError> {
+        let (mut connection, master) =
+            redis_connection::connect_confirmed(&self.redis, RESPONSE_TIMEOUT).await?;
         create_group(&mut connection).await?;
-        Ok(connection)
+        Ok((connection, master))
     }
 
     async fn consume(
         &mut self,
         redis: &mut MultiplexedConnection,
+        master: &Confirmation,
         stop: &CancellationToken,
     ) -> Result<(), RedisError> {
         let mut claim_at = Instant::now();
         while !stop.is_cancelled() {
+            master.check()?;
             if Instant::now() >= claim_at {
                 let claimed = self.claim(redis).await?;
                 if claimed.is_empty() {

@@ -21,8 +21,9 @@ use linnet_platform::{
     backoff::jittered,
     lock::MutexExt as _,
     redis_client::{RedisClient, RedisUnavailable},
-    redis_connection::connect,
+    redis_connection::connect_confirmed,
     settings::RedisSettings,
+    waiting_share::WaitingShare,
 };
 use redis::{
     RedisError, Value,
@@ -31,7 +32,7 @@ use redis::{
 use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use linnet_domain::{ClickKind, LinkId};
+use linnet_domain::{ClickKind, LinkId, UserId};
 
 use crate::{Batch, FIELD, PackedClick, STREAM, UserAgentParser};
 
@@ -53,6 +54,12 @@ pub const LIVE_READ_BYTES: u64 = READ_BATCHES as u64 * 300 * 1_000;
 pub const LIVE_STREAM_BYTES: u64 = QUEUED_CLICKS as u64 * 480 + 4 * 1024;
 /// The maximum number of reads of [`READ_BATCHES`] for one reconnecting client.
 const MAX_REPLAY_READS: u32 = 400;
+/// A replay begins at most this long ago. The stream is longer while no worker deletes from it.
+const REPLAY_AGE: Duration = Duration::from_mins(1);
+/// One replay of an owner reads or waits for its turn, and so many others wait for it.
+const WAITING_REPLAYS: usize = 2;
+/// Longest wait of a replay for the others of its owner.
+const REPLAY_WAIT: Duration = Duration::from_secs(5);
 
 /// A click as clients see it. All watchers of its link share it.
 #[derive(Debug)]
@@ -105,6 +112,8 @@ struct Shared {
     subscribed: Notify,
     /// One permit, for the replay that reads the stream.
     replays: Semaphore,
+    /// An owner's replays wait for each other before one of them waits for the permit.
+    replay_shares: WaitingShare<Option<UserId>>,
     user_agents: Arc<UserAgentParser>,
 }
 
@@ -149,6 +158,7 @@ impl LiveClicks {
             next_number: AtomicU64::new(0),
             subscribed: Notify::new(),
             replays: Semaphore::new(1),
+            replay_shares: WaitingShare::new(1, WAITING_REPLAYS, REPLAY_WAIT),
             user_agents,
         }))
     }
@@ -171,17 +181,22 @@ impl LiveClicks {
     }
 
     /// Returns a link's clicks after `last` that are still in the stream, at most as many as a stream's queue holds, and
-    /// whether they are complete: false if there were more, or if the entry of `last` has been trimmed.
+    /// whether they are complete: false if there were more, if the entry of `last` is too old or has been trimmed, or if
+    /// too many of the owner's calls are in progress.
     pub async fn since(
         &self,
         redis: &RedisClient,
+        owner: Option<UserId>,
         url_id: LinkId,
         last: LiveClickId,
     ) -> Result<(Vec<LiveClick>, bool), RedisUnavailable> {
         // A replay keeps the batches that it reads in memory, so only one replay reads at a time. The semaphore is
         // never closed.
+        let Ok(_share) = self.0.replay_shares.take(owner).await else {
+            return Ok((Vec::new(), false));
+        };
         let _turn = self.0.replays.acquire().await;
-        let mut from = last.entry_id();
+        let mut from = last.entry_id_or_after(Utc::now() - REPLAY_AGE);
         let mut clicks = Vec::new();
         let (mut is_complete, mut is_truncated) = (false, false);
         for _ in 0..MAX_REPLAY_READS {
@@ -221,7 +236,7 @@ impl LiveClicks {
     }
 
     async fn read_stream(&self, settings: &RedisSettings) -> Result<(), RedisError> {
-        let mut redis = connect(settings, RESPONSE_TIMEOUT).await?;
+        let (mut redis, master) = connect_confirmed(settings, RESPONSE_TIMEOUT).await?;
         // Each read passes the last id that it has seen. `$` would skip entries that arrive between two reads.
         let mut newest = redis::cmd("XREVRANGE");
         newest.arg(STREAM).arg("+").arg("-").arg("COUNT").arg(1);
@@ -229,6 +244,7 @@ impl LiveClicks {
         let mut last =
             newest.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone());
         while self.subscribers().count > 0 {
+            master.check()?;
             let block = u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX);
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(READ_BATCHES).arg("BLOCK").arg(block);

@@ -326,7 +326,7 @@ impl Publisher {
         usage.arg("USAGE").arg(STREAM).arg("SAMPLES").arg(5);
         match self.redis.query::<Option<u64>>(&usage).await {
             Ok(bytes) => self.is_stream_full = bytes.unwrap_or(0) >= limit,
-            Err(RedisUnavailable::CircuitOpen) => return false,
+            Err(RedisUnavailable::CircuitOpen | RedisUnavailable::Unconfirmed) => return false,
             // A server without the command counts as having room.
             Err(RedisUnavailable::CommandFailed(error)) => {
                 tracing::debug!(%error, "stream size not measured");

@@ -76,6 +76,31 @@ impl KeyAuthenticator {
         self.cache.is_known_good(hash)
     }
 
+    /// The status that a lookup of another request finds, or has found; `None` if there is none.
+    pub(crate) async fn joined(&self, hash: &KeyHash) -> Option<KeyStatus> {
+        let id = (*hash, self.cache.start_lookup(Instant::now()).epoch);
+        match self.in_flight.wait_for(&id).await {
+            Some(Ok(result)) => result.ok(),
+            _ => self.cache.get(hash, Instant::now()).map(|cached| cached.status),
+        }
+    }
+
+    /// Whether the request still has a valid key, or needed none. The key can end while the gateway waits for the body.
+    pub(crate) async fn is_still_valid(
+        self: &Arc<Self>,
+        client: &UpstreamClient,
+        request: &HttpRequest,
+    ) -> Result<bool, Arc<LookupError>> {
+        let Ok(Some(key)) = find_key(request.headers(), request.query_string()) else {
+            return Ok(true);
+        };
+        let status = match self.cache.get(&key.hash(), Instant::now()) {
+            Some(cached) => cached.status,
+            None => self.look_up(client, key, key.hash()).await?,
+        };
+        Ok(matches!(status, KeyStatus::Valid(_)))
+    }
+
     /// The key's status from a shortener. Joins an in-flight lookup of the same key.
     pub(crate) async fn look_up(
         self: &Arc<Self>,

@@ -173,11 +173,7 @@ impl RateLimiter {
 
     /// Counts the lookup of an unknown key. [`Self::give_back`] undoes it when the key is valid.
     pub(crate) async fn charge_lookup(&self, address: Option<IpAddr>) -> AppliedLimit<'_> {
-        let limit = self.decide(RateKey::Address(address)).await;
-        if !limit.is_allowed() {
-            self.counters.limited(LimitReason::Lookup);
-        }
-        limit
+        self.decide(RateKey::Address(address)).await
     }
 
     /// Returns one request to the quota of the address.

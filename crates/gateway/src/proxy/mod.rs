@@ -1,6 +1,5 @@
 //! Forwards an API request to a shortener, and its response to the client.
 
-mod client_address;
 mod headers;
 mod request_body;
 mod response_body;
@@ -27,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::{
     auth::{Caller, Lease},
-    body_budget::{BodyOwner, STREAM_BYTES},
+    body_budget::{BodyOwner, BodyReservation, STREAM_BYTES},
     counters::LimitReason,
     problems,
     thread_state::ThreadState,
@@ -36,7 +35,6 @@ use crate::{
 use request_body::{STREAM_IDLE_TIMEOUT, Upload};
 use response_body::{BodyTimeout, ProxiedBody};
 
-pub(crate) use client_address::client_address;
 pub(crate) use request_body::without_body;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -85,9 +83,7 @@ pub(crate) async fn forward(
         (RequestBody::Ignored, _) => ClientBody::Unread(payload),
         (RequestBody::Json { max_bytes }, BodyMode::Buffered) => {
             let limit = max_bytes.min(state.body_limit);
-            let read =
-                request_body::read(headers, &mut payload, limit, deadline, &mut reserved).await;
-            match read {
+            match read_body(state, request, &mut payload, limit, deadline, &mut reserved).await {
                 Ok(bytes) => ClientBody::Read(bytes),
                 Err(problem) => {
                     return without_body(headers, problems::response(&problem), payload);
@@ -122,6 +118,27 @@ pub(crate) async fn forward(
     match unread {
         Some(payload) => without_body(headers, response, payload),
         None => response,
+    }
+}
+
+/// Reads the body. 401 if the key has ended while the gateway waited for it.
+async fn read_body(
+    state: &ThreadState,
+    request: &HttpRequest,
+    payload: &mut Payload,
+    limit: usize,
+    deadline: Instant,
+    reserved: &mut BodyReservation,
+) -> Result<Bytes, Problem> {
+    let read = request_body::read(request.headers(), payload, limit, deadline, reserved);
+    let (bytes, has_waited) = read.await?;
+    if !has_waited {
+        return Ok(bytes);
+    }
+    match state.authenticator.is_still_valid(&state.client, request).await {
+        Ok(true) => Ok(bytes),
+        Ok(false) => Err(problems::invalid_key()),
+        Err(error) => Err(problems::from_lookup(&error)),
     }
 }
 

@@ -79,15 +79,16 @@ pub(super) fn require_no_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Reads the whole body: 413 above `limit` bytes, 408 if it is incomplete at `deadline`, 400 if it
 /// ends early, 503 if it does not fit into the budget, or if too many other requests wait for bodies.
+/// Returns the body, and whether the gateway had to wait for it.
 pub(super) async fn read(
     headers: &HeaderMap,
     payload: &mut Payload,
     limit: usize,
     deadline: Instant,
     reserved: &mut BodyReservation,
-) -> Result<Bytes, Problem> {
+) -> Result<(Bytes, bool), Problem> {
     if !has_body(headers) {
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), false));
     }
     if exceeds(headers, limit) {
         return Err(Problem::too_large(limit));
@@ -118,7 +119,7 @@ pub(super) async fn read(
             rest.extend_from_slice(&chunk);
         }
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok((if rest.is_empty() { first } else { rest.freeze() }, slot.is_some()))
 }
 
 /// The next bytes of the body; `None` at its end. Takes a slot before the first wait.
@@ -365,7 +366,7 @@ mod tests {
             let mut payload = Payload::from(chunks);
             let body = read(&chunked(), &mut payload, limit, deadline, &mut reserved()).await;
             match body {
-                Ok(bytes) => assert!(fits && bytes == "abcdefghij"),
+                Ok((bytes, _)) => assert!(fits && bytes == "abcdefghij"),
                 Err(problem) => assert!(!fits && problem.code() == ProblemCode::TooLarge),
             }
         }

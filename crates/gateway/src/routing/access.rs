@@ -9,6 +9,7 @@ use linnet_protocol::{problem::Problem, routes::Route};
 use crate::{
     auth::{self, Caller, CredentialError, KeyHash, KeyStatus, Lease, PresentedKey},
     config::Anonymous,
+    counters::LimitReason,
     limit::{AppliedLimit, RateKey},
     problems,
     thread_state::ThreadState,
@@ -98,7 +99,8 @@ pub(super) async fn check<'a>(
 ///
 /// Each unknown key costs a lookup, so it is charged to the address first: any number of concurrent
 /// requests causes no more lookups than the address may make. A key that was valid before is not
-/// charged: others at its address may have used up the quota with invalid keys.
+/// charged: others at its address may have used up the quota with invalid keys. A request beyond the
+/// quota can wait for a lookup that is in flight: many requests begin with one new key at once.
 async fn look_up<'a>(
     state: &'a ThreadState,
     key: PresentedKey<'_>,
@@ -110,6 +112,10 @@ async fn look_up<'a>(
     } else {
         let limit = state.limiter.charge_lookup(address).await;
         if !limit.is_allowed() {
+            if let Some(valid @ KeyStatus::Valid(_)) = state.authenticator.joined(&hash).await {
+                return Ok((valid, None));
+            }
+            state.counters.limited(LimitReason::Lookup);
             let problem = problems::rate_limited(&limit);
             return Err(Access { caller: Err(problem), limit });
         }

@@ -21,6 +21,7 @@ use actix_web::{
     web,
 };
 use linnet_domain::Scope;
+use linnet_platform::client_address::client_address;
 use linnet_protocol::{
     problem::Problem,
     routes::{BodyMode, Route},
@@ -69,7 +70,8 @@ async fn forward(
     payload: Payload,
 ) -> HttpResponse {
     let peer = request.peer_addr().map(|peer| peer.ip());
-    let address = proxy::client_address(peer, request.headers(), &state.trusted_peers);
+    let is_trusted = |peer| state.trusted_peers.iter().any(|network| network.contains(peer));
+    let address = client_address(peer, request.headers(), is_trusted);
     let access = access::check(state, route, request, address).await;
     let admitted = match access.caller {
         Ok(caller) if caller.has_scope(scope) => match route.body_mode {

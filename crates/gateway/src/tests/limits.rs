@@ -209,6 +209,9 @@ async fn lookup_of_a_valid_key_is_given_back_to_its_address() {
         if *url == redis.url {
             gateway.uses_redis().await;
         }
+        let key = sibling_key(99);
+        let at_once = futures::future::join_all((0..5).map(|_| statuses(&gateway, &key, 1)));
+        assert_eq!(at_once.await.concat(), [200; 5], "one lookup");
         for number in 0..10 {
             assert_eq!(statuses(&gateway, &sibling_key(number), 1).await, [200]);
         }

@@ -46,6 +46,9 @@ pub enum SourceError {
     /// The header is longer than a row may be.
     #[error("must be at most {} bytes", super::MAX_ROW_BYTES)]
     HeaderTooLong,
+    /// The names of the header are longer together than a job stores.
+    #[error("must have column names of at most {} bytes in total", super::MAX_HEADER_BYTES)]
+    NamesTooLong,
     /// The header has more columns than a row may have.
     #[error("must have at most {} columns", super::MAX_COLUMNS)]
     TooManyColumns,
@@ -90,7 +93,7 @@ impl SourceError {
             Self::Empty => "empty_file",
             Self::WideEncoding | Self::HeaderEncoding => "encoding",
             Self::OtherFormat(_) => "unsupported_format",
-            Self::HeaderTooLong => "header_too_long",
+            Self::HeaderTooLong | Self::NamesTooLong => "header_too_long",
             Self::TooManyColumns => "too_many_columns",
             Self::HeaderQuote => "unclosed_quote",
             Self::MissingColumns(_) | Self::PipeDelimiter(_) => "missing_columns",
@@ -107,6 +110,7 @@ impl SourceError {
         match self {
             Self::HeaderEncoding
             | Self::HeaderTooLong
+            | Self::NamesTooLong
             | Self::TooManyColumns
             | Self::HeaderQuote
             | Self::MissingColumns(_)

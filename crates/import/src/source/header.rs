@@ -1,6 +1,6 @@
 //! The columns of a file, and which of them are known.
 
-use super::{Columns, MAX_NAME_CHARS, MAX_UNKNOWN_COLUMNS, SourceError};
+use super::{Columns, MAX_HEADER_BYTES, MAX_NAME_CHARS, MAX_UNKNOWN_COLUMNS, SourceError};
 
 /// The names of a file's columns.
 pub(super) struct Names {
@@ -11,7 +11,7 @@ pub(super) struct Names {
     pub(super) unknown: UnknownNames,
 }
 
-/// Unknown columns, once each, up to a limit.
+/// Unknown columns, once each, up to [`MAX_UNKNOWN_COLUMNS`] and [`MAX_HEADER_BYTES`].
 #[derive(Default)]
 pub(super) struct UnknownNames(Vec<String>);
 
@@ -64,6 +64,9 @@ impl Names {
         if !missing.is_empty() {
             return Err(cause_of_missing(missing, &header));
         }
+        if header.iter().map(String::len).sum::<usize>() > MAX_HEADER_BYTES {
+            return Err(SourceError::NamesTooLong);
+        }
         Ok((Self { known, header, unknown }, places))
     }
 
@@ -77,7 +80,8 @@ impl UnknownNames {
     pub(super) fn note(&mut self, name: &str) {
         if self.0.len() < MAX_UNKNOWN_COLUMNS {
             let name = shown(name);
-            if !self.0.contains(&name) {
+            let bytes = self.0.iter().map(String::len).sum::<usize>() + name.len();
+            if bytes <= MAX_HEADER_BYTES && !self.0.contains(&name) {
                 self.0.push(name);
             }
         }

@@ -36,9 +36,11 @@ pub const MAX_ROW_BYTES: usize = 1024 * 1024;
 pub const MAX_COLUMNS: usize = 1_000;
 /// The maximum number of unknown columns that are reported.
 pub const MAX_UNKNOWN_COLUMNS: usize = 100;
+/// The maximum size of a file's column names together, in bytes of UTF-8. They are stored with the job.
+pub const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// The maximum number of characters of a column's name that are reported.
 pub const MAX_NAME_CHARS: usize = 100;
-/// The maximum number of bytes of all cells of a row that are reported.
+/// The maximum size of the cells of a row that are reported, in bytes of their JSON text.
 pub const MAX_CELL_BYTES: usize = 8 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use linnet_domain::rules::NO_NUL_RULE;
+use linnet_domain::{RowCells, rules::NO_NUL_RULE};
 
 use super::{
     RowDefect,
@@ -96,9 +96,9 @@ impl Row<'_> {
     /// The row's cells in the order of the header, for the list of bad rows.
     ///
     /// NUL and invalid UTF-8 become U+FFFD. A record of another width than the header has its own cells. An object that
-    /// cannot be parsed is one cell, its text. Together the cells are cut to [`MAX_CELL_BYTES`](super::MAX_CELL_BYTES);
-    /// the last one then ends with an ellipsis.
-    pub fn cells(&self) -> Vec<String> {
+    /// cannot be parsed is one cell, its text. The text of the cells is cut to
+    /// [`MAX_CELL_BYTES`](super::MAX_CELL_BYTES); the last cell then ends with an ellipsis.
+    pub fn cells(&self) -> RowCells {
         let mut cells = Cells::default();
         match &self.content {
             Content::Record(record) => record.write_cells(&mut cells),

@@ -3,35 +3,51 @@
 use std::{path::PathBuf, time::Duration};
 
 use linnet_tls::CaFile;
-use redis::{ConnectionAddr, IntoConnectionInfo as _};
+use redis::ConnectionAddr;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{Problems, optional_path, redacted};
+use crate::{redis_sentinel::SharedMasterWatch, redis_target::RedisTarget};
+
+const WITHOUT_SENTINELS: &str =
+    "must be empty unless redis.url begins with redis+sentinel:// or rediss+sentinel://";
 
 /// Section `redis`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host:port/db`, or `rediss://…` for TLS.
+    /// `redis://[user:password@]host:port/db`, or `rediss://…` for TLS. With sentinels
+    /// `redis+sentinel://[user:password@]sentinel:port,…/name/db`, or `rediss+sentinel://…`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
-    /// The CAs to trust with `rediss://`, in PEM format. Without a file, the public CAs that browsers trust.
+    /// User of the sentinels; empty for their default user.
+    pub sentinel_username: String,
+    /// Password of the sentinels; empty if they need none.
+    #[serde(serialize_with = "redacted")]
+    pub sentinel_password: SecretString,
+    /// The CAs to trust with `rediss://` and `rediss+sentinel://`, in PEM format. Without a file, the public CAs that browsers trust.
     #[serde(deserialize_with = "optional_path")]
     pub ca_file: Option<PathBuf>,
     /// Timeout for opening a connection, in milliseconds.
     pub connect_timeout_ms: u64,
     /// Timeout for the response to a command, in milliseconds.
     pub response_timeout_ms: u64,
+    /// The master that the sentinels name. All clones follow it together.
+    #[serde(skip)]
+    pub master: SharedMasterWatch,
 }
 
 impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379/0".into(),
+            sentinel_username: String::new(),
+            sentinel_password: SecretString::default(),
             ca_file: None,
             connect_timeout_ms: 500,
             response_timeout_ms: 250,
+            master: SharedMasterWatch::default(),
         }
     }
 }
@@ -39,20 +55,31 @@ impl Default for RedisSettings {
 impl RedisSettings {
     /// Checks the URL, the CA file and the ranges.
     pub fn validate(&self, problems: &mut Problems) {
-        let url = self.url.expose_secret();
-        match url.into_connection_info() {
+        match RedisTarget::parse(self.url.expose_secret()) {
             Err(error) => problems.add("redis.url", error.to_string()),
-            Ok(info) => match info.addr() {
-                ConnectionAddr::TcpTls { insecure: true, .. } => {
-                    problems.add("redis.url", "must not end with #insecure; set redis.ca_file");
+            Ok(RedisTarget::Server(info)) => {
+                match info.addr() {
+                    ConnectionAddr::TcpTls { insecure: true, .. } => {
+                        problems.add("redis.url", "must not end with #insecure; set redis.ca_file");
+                    }
+                    ConnectionAddr::TcpTls { .. } => {}
+                    _ => self.require_no_ca_file(problems),
                 }
-                ConnectionAddr::TcpTls { .. } => {}
-                _ => problems.require(
-                    self.ca_file.is_none(),
-                    "redis.ca_file",
-                    "must be empty unless redis.url begins with rediss://",
-                ),
-            },
+                let is_empty = self.sentinel_username.is_empty();
+                problems.require(is_empty, "redis.sentinel_username", WITHOUT_SENTINELS);
+                let is_empty = self.sentinel_password().is_empty();
+                problems.require(is_empty, "redis.sentinel_password", WITHOUT_SENTINELS);
+            }
+            Ok(RedisTarget::Sentinels(target)) => {
+                if !target.has_tls {
+                    self.require_no_ca_file(problems);
+                }
+                problems.require(
+                    self.sentinel_username.is_empty() || !self.sentinel_password().is_empty(),
+                    "redis.sentinel_password",
+                    "must be set if redis.sentinel_username is set",
+                );
+            }
         }
         if let Some(Err(error)) = self.ca_file.as_deref().map(CaFile::read) {
             problems.add("redis.ca_file", error.to_string());
@@ -63,6 +90,19 @@ impl RedisSettings {
         ] {
             problems.require_within(key, value, 1..=10_000);
         }
+    }
+
+    fn require_no_ca_file(&self, problems: &mut Problems) {
+        problems.require(
+            self.ca_file.is_none(),
+            "redis.ca_file",
+            "must be empty unless redis.url begins with rediss:// or rediss+sentinel://",
+        );
+    }
+
+    /// [`Self::sentinel_password`] as text.
+    pub(crate) fn sentinel_password(&self) -> &str {
+        self.sentinel_password.expose_secret()
     }
 
     /// [`Self::connect_timeout_ms`] as a duration.

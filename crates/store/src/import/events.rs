@@ -50,8 +50,11 @@ async fn write(
     options: &WriteOptions,
 ) -> Result<Vec<RowOutcome>, StoreError> {
     let ids = column(rows, |row| row.id);
+    if !options.dry_run {
+        let highest = ids.iter().map(|id| id.get()).max();
+        advance_sequence(connection, "events_id_seq", highest).await?;
+    }
     let written = insert(connection, rows).await?;
-    advance_sequence(connection, "events_id_seq", written.iter().copied(), options).await?;
     let users = rows.iter().filter(|row| written.contains(&row.id)).map(|row| row.user_id);
     count_written(connection, RowKind::Events, users).await?;
     let mut outcomes = vec![RowOutcome::Written; rows.len()];

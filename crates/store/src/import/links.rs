@@ -15,7 +15,7 @@ use super::{
         links::{MAX_CODE_ATTEMPTS, create_links_statement, generate_code, status_code},
         quotas::{RowKind, count_written},
     },
-    RowOutcome, WriteFuture, WriteOptions, WriteRows, advance_sequence, assign_ids, unwritten,
+    RowOutcome, WriteFuture, WriteOptions, WriteRows, assign_ids, unwritten,
 };
 
 const SEQUENCE: &str = "urls_id_seq";
@@ -81,10 +81,8 @@ async fn write(
     for _ in 0..MAX_CODE_ATTEMPTS {
         let attempted: Vec<&ImportLink> =
             pending.iter().filter_map(|index| rows.get(*index).copied()).collect();
-        let numbered = number(connection, &attempted).await?;
+        let numbered = number(connection, &attempted, options).await?;
         let written = insert(connection, &numbered).await?;
-        let explicit = attempted.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
-        advance_sequence(connection, SEQUENCE, explicit, options).await?;
         count(connection, &numbered, &written).await?;
         let unwritten = unwritten(pending.into_iter().zip(numbered), |(_, row)| row.id, written);
         if unwritten.is_empty() {
@@ -119,8 +117,9 @@ async fn count(
 async fn number<'a>(
     connection: &mut PgConnection,
     rows: &[&'a ImportLink],
+    options: &WriteOptions,
 ) -> Result<Vec<NumberedRow<'a>>, StoreError> {
-    let ids = assign_ids(connection, SEQUENCE, rows.iter().map(|row| row.id)).await?;
+    let ids = assign_ids(connection, SEQUENCE, rows.iter().map(|row| row.id), options).await?;
     let with_code = |(id, row): (LinkId, &&'a ImportLink)| {
         let code = row.short_code.clone().map_or_else(generate_code, Ok)?;
         Ok(NumberedRow { id, code, row })

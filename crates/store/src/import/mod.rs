@@ -104,14 +104,23 @@ async fn next_ids<I: TryFrom<i64>>(
     numbers.into_iter().map(|number| I::try_from(number).map_err(|_| no_id())).collect()
 }
 
-/// The id of each row: its explicit id, or the next one of the sequence.
-async fn assign_ids<I: TryFrom<i64>>(
+/// The id of each row: its explicit id, or the next one of the sequence. The sequence is first moved past the explicit
+/// ids, so that no row without an id, here or in a concurrent request, gets one of them.
+async fn assign_ids<I: TryFrom<i64> + Into<i64> + Copy>(
     connection: &mut PgConnection,
     sequence: &str,
     explicit: impl ExactSizeIterator<Item = Option<I>> + Clone,
+    options: &WriteOptions,
 ) -> Result<Vec<I>, StoreError> {
     let missing = explicit.clone().filter(Option::is_none).count();
-    let mut next = next_ids(connection, sequence, missing).await?.into_iter();
+    let highest = explicit.clone().flatten().map(Into::into).max();
+    let next = if options.dry_run {
+        ids_after(connection, sequence, highest, missing).await?
+    } else {
+        advance_sequence(connection, sequence, highest).await?;
+        next_ids(connection, sequence, missing).await?
+    };
+    let mut next = next.into_iter();
     explicit.map(|id| id.or_else(|| next.next()).ok_or_else(no_id)).collect()
 }
 
@@ -120,14 +129,33 @@ fn no_id() -> StoreError {
     StoreError::Failed(sqlx::Error::RowNotFound)
 }
 
-/// Moves a sequence past explicit ids.
+/// The `count` ids after the sequence and after `highest`, without taking them.
+async fn ids_after<I: TryFrom<i64>>(
+    connection: &mut PgConnection,
+    sequence: &str,
+    highest: Option<i64>,
+    count: usize,
+) -> Result<Vec<I>, StoreError> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let last = sqlx::query_scalar!(
+        r#"SELECT COALESCE(pg_sequence_last_value($1::text::regclass), 0) AS "last!""#,
+        sequence
+    )
+    .fetch_one(connection)
+    .await?;
+    let after = last.max(highest.unwrap_or(0));
+    (1..).take(count).map(|n| I::try_from(after + n).map_err(|_| no_id())).collect()
+}
+
+/// Moves a sequence past the highest explicit id.
 async fn advance_sequence(
     connection: &mut PgConnection,
     sequence: &str,
-    explicit: impl Iterator<Item: Into<i64>>,
-    options: &WriteOptions,
+    highest: Option<i64>,
 ) -> Result<(), StoreError> {
-    if let Some(highest) = explicit.map(Into::into).max().filter(|_| !options.dry_run) {
+    if let Some(highest) = highest {
         // A concurrent `nextval` only moves the sequence further.
         sqlx::query!(
             "SELECT setval(seqrelid::regclass, $2) FROM pg_sequence

@@ -13,7 +13,7 @@ use super::{
         Constraint, StoreError,
         columns::{column, numbers},
     },
-    RowOutcome, WriteFuture, WriteOptions, WriteRows, advance_sequence, assign_ids, unwritten,
+    RowOutcome, WriteFuture, WriteOptions, WriteRows, assign_ids, unwritten,
 };
 
 const SEQUENCE: &str = "users_id_seq";
@@ -46,10 +46,8 @@ async fn write(
     rows: &[&ImportUser],
     options: &WriteOptions,
 ) -> Result<Vec<RowOutcome>, StoreError> {
-    let ids = assign_ids(connection, SEQUENCE, rows.iter().map(|row| row.id)).await?;
+    let ids = assign_ids(connection, SEQUENCE, rows.iter().map(|row| row.id), options).await?;
     let written = insert(connection, &ids, rows).await?;
-    let explicit = rows.iter().filter_map(|row| row.id).filter(|id| written.contains(id));
-    advance_sequence(connection, SEQUENCE, explicit, options).await?;
     let mut outcomes = vec![RowOutcome::Written; rows.len()];
     let rows_with_ids = rows.iter().zip(&ids).zip(&mut outcomes);
     let unwritten = unwritten(rows_with_ids, |((_, id), _)| **id, written);

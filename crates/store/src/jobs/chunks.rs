@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use linnet_domain::{JobId, RowProblem, RowReport};
+use linnet_domain::{JobId, RowCells, RowProblem, RowReport};
 
 use super::{
     super::{Store, StoreError},
     attempts::JobRun,
+    key_end::cancel_jobs_of_ended_keys,
     reports::insert_reports,
 };
 
 /// A bad row: line, problems, and the cells as they were uploaded.
-pub type BadRow = (i64, Vec<RowProblem>, Vec<String>);
+pub type BadRow = (i64, Vec<RowProblem>, RowCells);
 
 /// The result of a chunk.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ pub struct ChunkTransaction {
 }
 
 impl Store {
-    /// Begins a chunk. `None` if the job no longer belongs to the worker.
+    /// Begins a chunk. `None` if the job no longer belongs to the worker. A job whose key has ended is cancelled.
     pub async fn begin_chunk(
         &self,
         run: &JobRun,
@@ -67,13 +68,19 @@ impl Store {
     ) -> Result<Option<ChunkTransaction>, StoreError> {
         let mut transaction = self.begin().await?;
         let row = sqlx::query!(
-            "SELECT last_event, rows_failed, resume_offset, resume_line FROM jobs
-              WHERE id = $1 AND worker = $2 AND state = 'running' FOR UPDATE",
+            r#"SELECT last_event, rows_failed, resume_offset, resume_line,
+                    is_key_ended(key_id) AS "is_key_ended!" FROM jobs
+              WHERE id = $1 AND worker = $2 AND state = 'running' FOR UPDATE"#,
             run.id.get(),
             run.worker
         )
         .fetch_optional(&mut *transaction)
         .await?;
+        if row.as_ref().is_some_and(|row| row.is_key_ended) {
+            cancel_jobs_of_ended_keys(&mut transaction).await?;
+            transaction.commit().await?;
+            return Ok(None);
+        }
         Ok(row.map(|row| ChunkTransaction {
             transaction,
             job_id: run.id,
@@ -164,10 +171,10 @@ impl ChunkTransaction {
     }
 }
 
-/// Bytes of a report: its text, and a fixed part for its row and index entry.
-fn report_size(errors: &[RowProblem], cells: &[String]) -> i64 {
+/// Bytes of a report: its text as JSON, which has a few bytes for each cell, and a fixed part for its row and index entry.
+fn report_size(errors: &[RowProblem], cells: &RowCells) -> i64 {
     const ROW_BYTES: usize = 64;
     let errors = errors.iter().map(|e| e.column.len() + e.code.len() + e.message.len());
-    let bytes = errors.chain(cells.iter().map(String::len)).sum::<usize>() + ROW_BYTES;
+    let bytes = errors.sum::<usize>() + cells.as_json().len() + ROW_BYTES;
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

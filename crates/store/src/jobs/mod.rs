@@ -4,6 +4,7 @@
 
 mod attempts;
 mod chunks;
+mod key_end;
 mod queue;
 mod reports;
 mod rows;
@@ -22,6 +23,9 @@ use rows::{JobRow, job_query};
 pub use attempts::{AttemptEnd, JobClaim, JobRun};
 pub use chunks::{BadRow, ChunkProgress, ChunkTransaction, ReportLimits};
 pub use queue::JobCounts;
+pub use reports::{ReportPage, ReportRange, RowErrors};
+
+pub(super) use key_end::cancel_jobs_of_ended_keys;
 
 /// The maximum numbers of active jobs, which are queued or running.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +34,10 @@ pub struct JobLimits {
     pub all: i64,
     /// Active jobs of each owner. Jobs without an owner share one limit.
     pub per_user: i64,
-    /// Bytes of the uploads of each owner's active jobs.
+    /// Bytes of the uploads of each owner's active jobs, and of its dead jobs, whose uploads are kept for a replay.
     pub bytes_per_user: i64,
+    /// Jobs of each user in any state, which are kept until they are deleted. Jobs without an owner have no such limit.
+    pub kept_per_user: i64,
     /// Running jobs of each owner. At most as many notices for the owner's jobs are in each lane of the queue in Redis.
     pub running_per_user: i64,
 }
@@ -46,6 +52,17 @@ pub struct CreatedJob {
     pub is_announced: bool,
 }
 
+/// Why a job was not created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobRefusal {
+    /// There are as many active jobs, or as many bytes of their uploads, as allowed.
+    TooManyActive,
+    /// The user has as many jobs, finished ones included, as allowed.
+    TooManyKept,
+    /// The key that creates the job was revoked or has expired.
+    KeyEnded,
+}
+
 /// The result of changing a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobChange<T> {
@@ -58,14 +75,16 @@ pub enum JobChange<T> {
 }
 
 impl Store {
-    /// Creates a job. `None` if a limit is reached.
+    /// Creates a job.
     pub async fn create_job(
         &self,
         new: &NewJob,
         limits: JobLimits,
-    ) -> Result<Option<CreatedJob>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        create_job_on(&mut connection, new, limits).await
+    ) -> Result<Result<CreatedJob, JobRefusal>, StoreError> {
+        let mut transaction = self.begin().await?;
+        let created = create_job_on(&mut transaction, new, limits).await?;
+        transaction.commit().await?;
+        Ok(created)
     }
 
     /// The job with this id, if visible.
@@ -141,21 +160,34 @@ impl Store {
         self.change_result(cancelled, id, visible_to).await
     }
 
-    /// Returns a dead job to its queue, where the dispatcher finds it. It continues after its last chunk.
+    /// Returns a dead job to its queue, where the dispatcher finds it. It continues after its last chunk, with the rights
+    /// of the key that replays it; `None` for the operator's command line. It stays dead if there are as many active jobs
+    /// as allowed.
     pub async fn replay_job(
         &self,
         id: JobId,
         visible_to: Visibility,
+        key_id: Option<&str>,
+        limits: JobLimits,
     ) -> Result<JobChange<Job>, StoreError> {
         let query = job_query!(
             "UPDATE jobs SET state = 'queued', attempts = 0, dead_at = NULL, finished_at = NULL,
                     error_code = NULL, error_message = NULL, run_after = now(),
-                    announced_at = NULL, last_event = last_event + 1
+                    announced_at = NULL, last_event = last_event + 1, key_id = $3,
+                    by_admin = by_admin AND $2::bigint IS NULL
               WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2) AND dead_at IS NOT NULL
+                AND (SELECT count(*) FROM jobs AS active
+                      WHERE active.state IN ('queued', 'running')) < $4
+                AND (SELECT count(*) FROM jobs AS active
+                      WHERE active.state IN ('queued', 'running')
+                        AND active.user_id IS NOT DISTINCT FROM jobs.user_id) < $5
               RETURNING",
             "",
             id.get(),
-            visible_to.owner_filter()
+            visible_to.owner_filter(),
+            key_id,
+            limits.all,
+            limits.per_user
         );
         let row = observe_query("replay_job", query.fetch_optional(&self.pool)).await?;
         self.change_result(row.map(Job::from), id, visible_to).await
@@ -214,7 +246,7 @@ impl Store {
     }
 }
 
-/// [`Store::create_job`] on a given connection.
+/// [`Store::create_job`] on a given connection, which must be in a transaction.
 ///
 /// Lanes handle notices in the order of arrival. If all jobs of one owner were announced at once, they would all run
 /// before a later job of another owner. At most `running_per_user` of them are therefore announced at a time. When one
@@ -223,22 +255,25 @@ pub(super) async fn create_job_on(
     connection: &mut PgConnection,
     new: &NewJob,
     limits: JobLimits,
-) -> Result<Option<CreatedJob>, StoreError> {
+) -> Result<Result<CreatedJob, JobRefusal>, StoreError> {
+    if let Some(refusal) = find_refusal(connection, new, limits).await? {
+        return Ok(Err(refusal));
+    }
     let query = job_query!(
         "INSERT INTO jobs (kind, user_id, by_admin, format, on_conflict, dry_run, upload,
                            upload_bytes, is_large, columns, unknown_columns, announced_at,
-                           null_columns)
+                           null_columns, key_id)
          SELECT $1, $2, $3, $4, $5, $6, $7, $8::bigint, $9, $10, $11,
                 CASE WHEN (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')
                               AND user_id IS NOT DISTINCT FROM $2
                               AND ((state = 'running' AND lease_until >= clock_timestamp())
                                    OR (announced_at IS NOT NULL AND is_large = $9))) < $16
-                     THEN now() END, $14
+                     THEN now() END, $14, $17
           WHERE (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')) < $12
             AND (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')
                     AND user_id IS NOT DISTINCT FROM $2) < $13
             AND (SELECT COALESCE(sum(upload_bytes), 0) FROM jobs
-                  WHERE state IN ('queued', 'running')
+                  WHERE (state IN ('queued', 'running') OR dead_at IS NOT NULL)
                     AND user_id IS NOT DISTINCT FROM $2) + $8::bigint <= $15::bigint
          RETURNING",
         "",
@@ -257,8 +292,39 @@ pub(super) async fn create_job_on(
         limits.per_user,
         &new.null_columns,
         limits.bytes_per_user,
-        limits.running_per_user
+        limits.running_per_user,
+        new.key_id
     );
     let row = observe_query("create_job", query.fetch_optional(connection)).await?;
-    Ok(row.map(|row| CreatedJob { is_announced: row.announced_at.is_some(), job: row.into() }))
+    let created =
+        row.map(|row| CreatedJob { is_announced: row.announced_at.is_some(), job: row.into() });
+    Ok(created.ok_or(JobRefusal::TooManyActive))
+}
+
+/// Why the job is not created, apart from the limits of active jobs. The key stays locked until the end of the
+/// transaction, so that a concurrent revocation waits and then finds the job.
+async fn find_refusal(
+    connection: &mut PgConnection,
+    new: &NewJob,
+    limits: JobLimits,
+) -> Result<Option<JobRefusal>, StoreError> {
+    if let Some(key_id) = &new.key_id {
+        let living = sqlx::query_scalar!(
+            "SELECT id FROM api_keys
+              WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+                FOR SHARE",
+            key_id
+        );
+        if living.fetch_optional(&mut *connection).await?.is_none() {
+            return Ok(Some(JobRefusal::KeyEnded));
+        }
+    }
+    let kept = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM (
+             SELECT FROM jobs WHERE user_id = $1 LIMIT $2) AS own"#,
+        new.user_id.map(UserId::get),
+        limits.kept_per_user
+    );
+    let is_full = kept.fetch_one(connection).await? >= limits.kept_per_user;
+    Ok((new.user_id.is_some() && is_full).then_some(JobRefusal::TooManyKept))
 }

@@ -1,7 +1,9 @@
 use linnet_domain::{
     Email, LinkAttributePatch, LinkId, NewUser, OnConflict, ShortCode, UserId, Visibility,
 };
-use linnet_store::{ImportLink, ImportUser, RowOutcome, Store, WriteOptions, WriteRows};
+use linnet_store::{
+    Constraint, ImportLink, ImportUser, RowOutcome, Store, StoreError, WriteOptions, WriteRows,
+};
 use sqlx::PgPool;
 
 use crate::support::{create, create_user, new_link, target};
@@ -29,6 +31,29 @@ fn titled(title: &str) -> LinkAttributePatch {
 
 fn options(on_conflict: OnConflict) -> WriteOptions {
     WriteOptions { on_conflict, visible_to: Visibility::All, dry_run: false }
+}
+
+/// A name that no other call returns.
+fn unused_name() -> String {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    format!("n{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}
+
+/// [`write`], or the outcomes of a dry run.
+async fn write_or_try<T: WriteRows>(
+    store: &Store,
+    rows: &[T],
+    options: &WriteOptions,
+) -> Vec<String> {
+    if !options.dry_run {
+        return write(store, rows, options).await;
+    }
+    let mut transaction = store.begin().await.unwrap();
+    let rows: Vec<&T> = rows.iter().collect();
+    let outcomes = T::write(&mut transaction, &rows, options).await.unwrap();
+    transaction.rollback().await.unwrap();
+    let text = |outcome| if outcome == RowOutcome::Written { "+" } else { "-" }.to_owned();
+    outcomes.into_iter().map(text).collect()
 }
 
 /// The outcomes: `+` for a written row, `-` for a skipped one, or the column of a bad one.
@@ -63,6 +88,58 @@ async fn explicit_ids_are_kept_and_the_sequences_move_past_them(pool: PgPool) {
     ImportLink::write(&mut transaction, &[&link(Some(9_000), None, None)], &dry_run).await.unwrap();
     transaction.rollback().await.unwrap();
     assert_eq!(create(&store, &new_link(None)).await.id.get(), 1_003);
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn rows_without_an_id_get_none_that_another_row_of_the_file_brings(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    for on_conflict in [OnConflict::Fail, OnConflict::Skip] {
+        for explicit_is_first in [true, false] {
+            for dry_run in [true, false] {
+                let options = WriteOptions { dry_run, ..options(on_conflict) };
+                let next = create_user(&store, &format!("u{}", unused_name())).await.id.get() + 1;
+                let mut rows = vec![
+                    user(next, "ann", &format!("{}@example.com", unused_name())),
+                    user(0, "bob", &format!("{}@example.com", unused_name())),
+                    user(next + 1, "eve", &format!("{}@example.com", unused_name())),
+                ];
+                if !explicit_is_first {
+                    rows.swap(0, 1);
+                }
+                assert_eq!(write_or_try(&store, &rows, &options).await, ["+", "+", "+"]);
+                let next = create(&store, &new_link(None)).await.id.get() + 1;
+                let mut rows = vec![link(Some(next), None, None), link(None, None, None)];
+                if !explicit_is_first {
+                    rows.swap(0, 1);
+                }
+                assert_eq!(write_or_try(&store, &rows, &options).await, ["+", "+"]);
+            }
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn user_that_is_created_during_an_import_gets_the_id_after_it(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let next = create_user(&store, "first").await.id.get() + 1;
+    let mut import = store.begin().await.unwrap();
+    let row = user(next, "imported", "imported@example.com");
+    ImportUser::write(&mut import, &[&row], &options(OnConflict::Fail)).await.unwrap();
+    let created = create_user(&store, "second");
+    let created = tokio::time::timeout(std::time::Duration::from_secs(10), created).await;
+    assert_eq!(created.expect("no wait for the import").id.get(), next + 1);
+    import.commit().await.unwrap();
+
+    // A row that an older release, or a person, has inserted without moving the sequence.
+    sqlx::query("INSERT INTO users (id, username, email) VALUES ($1, 'x', 'x@example.com')")
+        .bind(next + 2)
+        .execute(&pool)
+        .await
+        .unwrap();
+    assert_eq!(create_user(&store, "third").await.id.get(), next + 3);
+    let email = Email::parse("THIRD@example.com").unwrap();
+    let again = store.create_user(&NewUser { username: "third".to_owned(), email }).await;
+    assert!(matches!(again, Err(StoreError::Conflict(Constraint::EmailTaken))), "{again:?}");
 }
 
 #[sqlx::test(migrations = "../../migrations")]

@@ -5,7 +5,7 @@ use linnet_store::{AttemptEnd, CreatedJob, JobClaim, JobLimits, ReportLimits, St
 use sqlx::PgPool;
 
 use crate::{
-    jobs::{LEASE, LIMITS, REPORTS, claim, new_job, progress},
+    jobs::{ALL_REPORTS, LEASE, LIMITS, REPORTS, claim, new_job, progress},
     support::create_user,
 };
 
@@ -120,7 +120,7 @@ async fn must_26_dead_jobs_that_are_replayed_take_turns_with_new_ones(pool: PgPo
         .await
         .unwrap();
     for id in &ids {
-        store.replay_job(*id, Visibility::Owner(ada)).await.unwrap();
+        store.replay_job(*id, Visibility::Owner(ada), None, LIMITS).await.unwrap();
     }
     let mut notices = Notices::default();
     notices.dispatch(&store).await;
@@ -172,7 +172,7 @@ async fn must_26_stored_row_errors_of_all_jobs_of_a_user_are_limited_in_bytes(po
         chunk.commit(progress(100, 0, &lines, true), LEASE).await.unwrap();
         let job = store.find_job(id, Visibility::All).await.unwrap().unwrap();
         assert_eq!(job.rows_failed, i64::try_from(lines.len()).unwrap(), "each bad row is counted");
-        stored.push(store.job_reports(id, 0, 100, 0).await.unwrap().len());
+        stored.push(store.job_reports(id, ALL_REPORTS).await.unwrap().reports.len());
     }
     assert_eq!(stored, [2, 1, 0, 2, 3, 0]);
     // The reports of a deleted job no longer count.
@@ -185,5 +185,5 @@ async fn must_26_stored_row_errors_of_all_jobs_of_a_user_are_limited_in_bytes(po
     let run = claim(&store, id, "w", LEASE).await;
     let chunk = store.begin_chunk(&run, limits).await.unwrap().unwrap();
     chunk.commit(progress(100, 0, &[2, 3, 4, 5], true), LEASE).await.unwrap();
-    assert_eq!(store.job_reports(id, 0, 100, 0).await.unwrap().len(), 3);
+    assert_eq!(store.job_reports(id, ALL_REPORTS).await.unwrap().reports.len(), 3);
 }

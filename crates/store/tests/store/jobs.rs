@@ -1,28 +1,31 @@
 use std::{collections::HashSet, time::Duration};
 
 use linnet_domain::{
-    Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
+    Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowCells, RowFormat, RowProblem,
     UserId, Visibility,
 };
 use linnet_store::{
-    AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, ReportLimits, Store,
+    AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, ReportLimits, ReportRange, Store,
 };
 use sqlx::PgPool;
 
 use crate::support::{count, create_user};
 
 pub(crate) const LIMITS: JobLimits =
-    JobLimits { all: 1_000, per_user: 1_000, bytes_per_user: i64::MAX, running_per_user: NO_LIMIT };
+    JobLimits { kept_per_user: NO_LIMIT, all: 1_000, per_user: 1_000, bytes_per_user: i64::MAX, running_per_user: NO_LIMIT };
 pub(crate) const LEASE: Duration = Duration::from_mins(10);
 /// A lease that has expired.
 const NO_LEASE: Duration = Duration::ZERO;
 const NO_LIMIT: i64 = 1_000;
+pub(crate) const ALL_REPORTS: ReportRange =
+    ReportRange { after: 0, limit: 100, offset: 0, bytes: i64::MAX };
 pub(crate) const REPORTS: ReportLimits = ReportLimits { per_job: 100, bytes_per_user: i64::MAX };
 
 pub(crate) fn new_job(user_id: Option<UserId>) -> NewJob {
     NewJob {
         kind: JobKind::ImportUrls,
         user_id,
+        key_id: None,
         by_admin: false,
         format: RowFormat::Csv,
         on_conflict: OnConflict::Fail,
@@ -70,7 +73,7 @@ pub(crate) fn progress(to: i64, written: i64, bad: &[i64], is_last: bool) -> Chu
         offset: to,
         line: to / 10,
         written,
-        bad: bad.iter().map(|line| (*line, vec![problem()], vec!["cell".to_owned()])).collect(),
+        bad: bad.iter().map(|line| (*line, vec![problem()], RowCells::from(&["cell"][..]))).collect(),
         is_last,
         ..ChunkProgress::default()
     }
@@ -238,7 +241,7 @@ async fn bad_rows_have_consecutive_event_numbers_up_to_the_limit_of_reports(pool
     chunk.commit(progress(200, 0, &[5, 6, 7], true), LEASE).await.unwrap();
     let ended = job(&store, id).await;
     assert_eq!((ended.state, ended.rows_failed), (JobState::Succeeded, 6));
-    let reports = store.job_reports(id, 0, 100, 0).await.unwrap();
+    let reports = store.job_reports(id, ALL_REPORTS).await.unwrap().reports;
     let reported: Vec<(i64, i64)> = reports.iter().map(|r| (r.event - begun, r.line)).collect();
     assert_eq!(reported, [(1, 2), (2, 3), (3, 4), (5, 5)], "the first chunk has number 4");
     assert_eq!(ended.last_event - begun, 6);
@@ -276,17 +279,17 @@ async fn a_failed_attempt_is_retried_or_dead_or_refused(pool: PgPool) {
 
     let stranger = create_user(&store, "stranger").await.id;
     assert_eq!(
-        store.replay_job(id, Visibility::Owner(stranger)).await.unwrap(),
+        store.replay_job(id, Visibility::Owner(stranger), None, LIMITS).await.unwrap(),
         JobChange::NotFound
     );
-    let JobChange::Done(replayed) = store.replay_job(id, Visibility::All).await.unwrap() else {
+    let JobChange::Done(replayed) = store.replay_job(id, Visibility::All, None, LIMITS).await.unwrap() else {
         panic!("the job is dead")
     };
     assert_eq!((replayed.state, replayed.is_dead), (JobState::Queued, false));
     assert_eq!(store.due_jobs(1, LEASE).await.unwrap(), [(id, Lane::Small)]);
     assert_eq!((replayed.error, replayed.rows_read), (None, 7));
     assert!(matches!(
-        store.replay_job(id, Visibility::All).await.unwrap(),
+        store.replay_job(id, Visibility::All, None, LIMITS).await.unwrap(),
         JobChange::WrongState(_)
     ));
     let run = claim(&store, id, "w", LEASE).await;
@@ -296,7 +299,7 @@ async fn a_failed_attempt_is_retried_or_dead_or_refused(pool: PgPool) {
     assert_eq!((refused.state, refused.is_dead), (JobState::Failed, false));
     assert!(!store.job_needs_upload(id).await.unwrap());
     assert!(matches!(
-        store.replay_job(id, Visibility::All).await.unwrap(),
+        store.replay_job(id, Visibility::All, None, LIMITS).await.unwrap(),
         JobChange::WrongState(_)
     ));
 }
@@ -371,13 +374,13 @@ async fn active_jobs_are_limited_per_owner_and_in_total(pool: PgPool) {
     let ada = create_user(&store, "ada").await.id;
     let limits = JobLimits { all: 3, per_user: 2, ..LIMITS };
     let make = async |user_id| store.create_job(&new_job(user_id), limits).await.unwrap();
-    assert!(make(Some(ada)).await.is_some());
+    assert!(make(Some(ada)).await.is_ok());
     let second = make(Some(ada)).await.expect("room").job.id;
-    assert!(make(Some(ada)).await.is_none(), "the limit of the owner is reached");
-    assert!(make(None).await.is_some());
-    assert!(make(None).await.is_none(), "the total limit is reached");
+    assert!(make(Some(ada)).await.is_err(), "the limit of the owner is reached");
+    assert!(make(None).await.is_ok());
+    assert!(make(None).await.is_err(), "the total limit is reached");
     store.cancel_job(second, Visibility::All).await.unwrap();
-    assert!(make(None).await.is_some());
+    assert!(make(None).await.is_ok());
 }
 
 #[sqlx::test(migrations = "../../migrations")]
@@ -389,11 +392,11 @@ async fn must_26_uploads_of_active_jobs_are_limited_in_bytes_per_owner(pool: PgP
         let job = NewJob { upload_bytes, ..new_job(user_id) };
         store.create_job(&job, limits).await.unwrap()
     };
-    assert!(make(Some(ada), 251).await.is_none());
+    assert!(make(Some(ada), 251).await.is_err());
     let first = make(Some(ada), 150).await.expect("room").job.id;
-    assert!(make(Some(ada), 101).await.is_none(), "the owner's bytes are used up");
-    assert!(make(Some(ada), 100).await.is_some());
-    assert!(make(Some(bob), 250).await.is_some(), "each owner has its own");
+    assert!(make(Some(ada), 101).await.is_err(), "the owner's bytes are used up");
+    assert!(make(Some(ada), 100).await.is_ok());
+    assert!(make(Some(bob), 250).await.is_ok(), "each owner has its own");
     store.cancel_job(first, Visibility::All).await.unwrap();
-    assert!(make(Some(ada), 150).await.is_some());
+    assert!(make(Some(ada), 150).await.is_ok());
 }

@@ -2,25 +2,24 @@
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
-
-use tempfile::TempDir;
 
 use crate::{
     certificates::Certificates,
     client::Client,
     process::Process,
     redis_proxy::RedisProxy,
-    services::{Database, local, path_text, workspace},
+    services::{Database, local, path_text},
 };
 
 use super::{
     Stack,
     containers::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits},
     disks,
-    kind::{GATEWAY, Kind, SHORTENER, WORKER, redis_url, sockets},
+    folder::short_folder,
+    kind::{GATEWAY, Kind, RedisAt, SHORTENER, WORKER, sockets},
+    redis_group::RedisGroup,
     run,
     servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
 };
@@ -57,6 +56,7 @@ pub struct Builder {
     workers: usize,
     postgres: Postgres,
     proxied_redis: bool,
+    sentinels: bool,
     import: Option<PathBuf>,
     upload_disk: Option<&'static str>,
     tls: bool,
@@ -103,6 +103,7 @@ impl Default for Builder {
             workers: 0,
             postgres: Postgres::Shared,
             proxied_redis: false,
+            sentinels: false,
             import: None,
             upload_disk: None,
             tls: false,
@@ -159,6 +160,14 @@ impl Builder {
     #[must_use]
     pub fn proxied_redis(mut self) -> Self {
         self.proxied_redis = true;
+        self
+    }
+
+    /// Starts two replicas of Redis and three sentinels, which name the master to every process. Proxies are then between
+    /// the processes and the sentinels, three for each process.
+    #[must_use]
+    pub fn sentinels(mut self) -> Self {
+        self.sentinels = true;
         self
     }
 
@@ -235,7 +244,12 @@ impl Builder {
         let (postgres, database, database_url) = self.start_postgres(path, &tls_env).await;
         let redis_env = self.redis_env.clone().into_iter().chain(tls_env).collect();
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
-        let redis_at = redis_tls_port.map_or(("redis", redis_port), |port| ("rediss", port));
+        let redis_group = self.start_redis_group(path, redis_port, &redis_env).await;
+        let redis_at = &match (&redis_group, redis_tls_port) {
+            (Some(group), _) => RedisAt::sentinels(group),
+            (None, Some(port)) => RedisAt::server("rediss", port),
+            (None, None) => RedisAt::server("redis", redis_port),
+        };
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         let admin_key = self.prepare_database(&env).await;
@@ -261,6 +275,7 @@ impl Builder {
             shorteners,
             workers,
             redis,
+            redis_group,
             postgres,
             shortener_redis,
             gateway_redis,
@@ -304,18 +319,19 @@ impl Builder {
         (kind, count, memory_limit): (&Kind, usize, Option<u64>),
         folder: &Path,
         env: &BTreeMap<String, String>,
-        (scheme, redis_port): (&str, u16),
+        redis_at: &RedisAt,
     ) -> (Vec<Process>, Vec<RedisProxy>) {
         let mut proxies = Vec::new();
         let processes = (0..count).map(|number| {
-            let mut port = redis_port;
+            let mut redis_at = redis_at.clone();
             if self.proxied_redis {
-                let proxy = RedisProxy::start(local(redis_port));
-                port = proxy.port();
-                proxies.push(proxy);
+                for port in &mut redis_at.ports {
+                    let proxy = RedisProxy::start(local(*port));
+                    *port = proxy.port();
+                    proxies.push(proxy);
+                }
             }
-            let mut spec =
-                kind.spec(folder, number, env, &redis_url(folder, kind.redis_role, (scheme, port)));
+            let mut spec = kind.spec(folder, number, env, &redis_at.url(folder, kind.redis_role));
             spec.memory_limit = memory_limit;
             if let Some(size) = self.upload_disk
                 && kind.has_upload_disk
@@ -326,6 +342,15 @@ impl Builder {
         });
         let processes = processes.collect();
         (processes, proxies)
+    }
+
+    async fn start_redis_group(
+        &self,
+        folder: &Path,
+        port: u16,
+        env: &BTreeMap<String, String>,
+    ) -> Option<RedisGroup> {
+        if self.sentinels { Some(RedisGroup::start(folder, port, env).await) } else { None }
     }
 
     async fn start_postgres(
@@ -352,11 +377,11 @@ fn insert_stores(
     env: &mut BTreeMap<String, String>,
     folder: &Path,
     database_url: &str,
-    redis_at: (&str, u16),
+    redis_at: &RedisAt,
     tls: Option<&Certificates>,
 ) {
     // For the command line. `Kind::spec` sets another URL for each process.
-    env.insert("LINNET__REDIS__URL".into(), redis_url(folder, SHORTENER.redis_role, redis_at));
+    env.insert("LINNET__REDIS__URL".into(), redis_at.url(folder, SHORTENER.redis_role));
     // Each process creates its own folder in the spool folder.
     env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.join("spool")));
     env.insert("LINNET__JOBS__UPLOAD_DIR".into(), path_text(&folder.join("uploads")));
@@ -366,30 +391,4 @@ fn insert_stores(
         env.insert("LINNET__POSTGRES__CA_FILE".into(), tls.ca_file());
         env.insert("LINNET__REDIS__CA_FILE".into(), tls.ca_file());
     }
-}
-
-/// A folder that servers of other users can enter, with a path short enough for Unix sockets. As root, files in it belong
-/// to nginx's group, so that its worker processes can connect to the sockets.
-pub fn short_folder() -> TempDir {
-    let parent = std::env::temp_dir();
-    let parent = if parent.as_os_str().len() < 60 { parent } else { PathBuf::from("/tmp") };
-    let folder = tempfile::Builder::new().prefix("lnt-").tempdir_in(parent).expect("a folder");
-    let group = nginx_group();
-    if let Some(group) = group {
-        std::os::unix::fs::chown(folder.path(), None, Some(group)).expect("the folder's group");
-    }
-    let mode = if group.is_some() { 0o2711 } else { 0o711 };
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode))
-        .expect("the folder's permissions");
-    folder
-}
-
-/// The group of nginx's worker processes, if this process may give files to it.
-fn nginx_group() -> Option<u32> {
-    let script = ". \"$1/scripts/lib.sh\" && nginx_group";
-    let output = std::process::Command::new("bash")
-        .args(["-c", script, "bash", &path_text(&workspace())])
-        .output()
-        .expect("bash");
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }

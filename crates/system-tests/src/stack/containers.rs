@@ -53,7 +53,32 @@ pub const CONTAINER_SETTINGS: &[(&str, &str)] = &[
 /// The variables that make nginx fit. With the number of worker processes, they bound its connections.
 pub const CONTAINER_NGINX: &[(&str, &str)] = &[
     ("LINNET_NGINX_WORKERS", "2"),
-    ("LINNET_NGINX_WORKER_CONNECTIONS", "1360"),
-    ("LINNET_NGINX_GATEWAY_REQUESTS", "704"),
+    ("LINNET_NGINX_WORKER_CONNECTIONS", "896"),
+    ("LINNET_NGINX_GATEWAY_REQUESTS", "832"),
+    ("LINNET_NGINX_CONNECTIONS_PER_ADDRESS", "104"),
+    ("LINNET_NGINX_CONNECTIONS_PER_SITE", "416"),
+    ("LINNET_NGINX_COSTLY_REDIRECTS", "192"),
     ("LINNET_NGINX_GATEWAY_CONNECTIONS", "200"),
 ];
+
+/// The variables that differ with TLS (`deploy/compose.tls.yaml`).
+pub const CONTAINER_NGINX_TLS: &[(&str, &str)] = &[
+    ("LINNET_NGINX_WORKER_CONNECTIONS", "248"),
+    ("LINNET_NGINX_GATEWAY_REQUESTS", "256"),
+    ("LINNET_NGINX_CONNECTIONS_PER_ADDRESS", "32"),
+    ("LINNET_NGINX_CONNECTIONS_PER_SITE", "128"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_nginx_with_tls_are_those_of_the_compose_file() {
+        let file = crate::services::workspace().join("deploy/compose.tls.yaml");
+        let compose = std::fs::read_to_string(file).unwrap();
+        for (key, value) in CONTAINER_NGINX_TLS {
+            assert!(compose.contains(&format!("{key}: \"{value}\"\n")), "{key}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use super::redis_group::{MASTER_NAME, RedisGroup};
 use crate::{
     process::{Signal, Spec},
     services::{binary, path_text},
@@ -105,10 +106,32 @@ pub(super) fn open_redis_url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}/0")
 }
 
-/// The URL of Redis for a role of `scripts/redis-acl.sh`, with the scheme `redis` or `rediss`.
-pub(super) fn redis_url(folder: &Path, role: &str, (scheme, port): (&str, u16)) -> String {
-    let file = folder.join("redis").join(format!("{role}-password"));
-    let password =
-        std::fs::read_to_string(&file).expect("the password that `scripts/service` wrote");
-    format!("{scheme}://{role}:{password}@127.0.0.1:{port}/0")
+/// Where processes find Redis.
+#[derive(Debug, Clone)]
+pub(super) struct RedisAt {
+    scheme: &'static str,
+    /// The port of the server, or those of the sentinels.
+    pub(super) ports: Vec<u16>,
+    path: String,
+}
+
+impl RedisAt {
+    pub(super) fn server(scheme: &'static str, port: u16) -> Self {
+        Self { scheme, ports: vec![port], path: "0".into() }
+    }
+
+    pub(super) fn sentinels(group: &RedisGroup) -> Self {
+        let ports = group.sentinels.iter().map(|(_, port)| *port).collect();
+        Self { scheme: "redis+sentinel", ports, path: format!("{MASTER_NAME}/0") }
+    }
+
+    /// The URL for a role of `scripts/redis-acl.sh`.
+    pub(super) fn url(&self, folder: &Path, role: &str) -> String {
+        let file = folder.join("redis").join(format!("{role}-password"));
+        let password =
+            std::fs::read_to_string(&file).expect("the password that `scripts/service` wrote");
+        let hosts: Vec<String> =
+            self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("{}://{role}:{password}@{}/{}", self.scheme, hosts.join(","), self.path)
+    }
 }

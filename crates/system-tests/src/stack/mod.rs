@@ -3,7 +3,10 @@
 mod builder;
 mod containers;
 mod disks;
+mod folder;
+mod https;
 mod kind;
+pub mod redis_group;
 mod servers;
 
 use std::{
@@ -28,8 +31,13 @@ use crate::{
     wait::within,
 };
 
-pub use builder::{BASE_URL, Builder, Postgres, short_folder};
-pub use containers::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits};
+pub use builder::{BASE_URL, Builder, Postgres};
+pub use containers::{
+    CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_NGINX_TLS, CONTAINER_SETTINGS, MemoryLimits,
+};
+pub use folder::short_folder;
+pub use https::HttpsServer;
+pub use redis_group::RedisGroup;
 use servers::redis_responds;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,8 +55,10 @@ pub struct Stack {
     pub shorteners: Vec<Process>,
     /// The workers.
     pub workers: Vec<Process>,
-    /// Redis.
+    /// Redis; with [`Builder::sentinels`] the first master.
     pub redis: Process,
+    /// With [`Builder::sentinels`]: the replicas and the sentinels.
+    pub redis_group: Option<RedisGroup>,
     /// PostgreSQL, with [`Postgres::Own`] or without `DATABASE_URL`.
     pub postgres: Option<Process>,
     /// With [`Builder::proxied_redis`]: the proxy between each shortener and Redis.
@@ -109,7 +119,7 @@ impl Stack {
 
     /// The URL of Redis for a role of `scripts/redis-acl.sh`.
     pub fn redis_url(&self, role: &str) -> String {
-        kind::redis_url(self.folder(), role, ("redis", self.redis_port))
+        kind::RedisAt::server("redis", self.redis_port).url(self.folder(), role)
     }
 
     /// With [`Builder::tls`]: the certificates of PostgreSQL and Redis.
@@ -223,6 +233,7 @@ impl Stack {
             .chain(&mut self.gateways)
             .chain(&mut self.shorteners)
             .chain(&mut self.workers)
+            .chain(self.redis_group.iter_mut().flat_map(RedisGroup::processes))
             .chain(std::iter::once(&mut self.redis))
             .chain(&mut self.postgres)
     }
@@ -261,7 +272,9 @@ impl Drop for Stack {
         self.workers.iter_mut().for_each(Process::begin_stop);
         self.workers.iter_mut().for_each(&mut finish);
         finish(&mut self.nginx);
-        let stores = std::iter::once(&mut self.redis).chain(&mut self.postgres);
+        // Sentinels first, so that they begin no failover.
+        let group = self.redis_group.iter_mut().flat_map(RedisGroup::processes);
+        let stores = group.chain(std::iter::once(&mut self.redis)).chain(&mut self.postgres);
         for process in stores {
             process.begin_stop();
             process.finish_stop(end);

@@ -50,6 +50,7 @@ async fn must_25_attacks_within_the_memory_of_the_containers_affect_no_visitor()
     report.attack("unfinished heads", attacks::connections::unfinished_heads(&arena)).await;
     report.attack("floods of headers", attacks::connections::header_floods(&arena)).await;
     report.attack("stalled bodies", attacks::connections::stalled_bodies(&arena)).await;
+    report.attack("stalled streams of HTTP/2", attacks::http2::stalled_streams(&arena)).await;
     report.attack("live streams and visits", attacks::streams::live(&arena)).await;
     report.attack("exports that are read slowly", attacks::streams::slow_exports(&arena)).await;
     report.attack("uploads that are sent slowly", attacks::streams::slow_uploads(&arena)).await;

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use chrono::{DateTime, Utc};
+
 /// A click's position in the stream: time and number of its entry, and its index in the batch. Clients return it as
 /// `Last-Event-ID`, to any process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,12 @@ impl LiveClickId {
         format!("{}-{}", self.at_ms, self.number)
     }
 
+    /// The id of its entry, or of the first one since `earliest`.
+    pub(super) fn entry_id_or_after(self, earliest: DateTime<Utc>) -> String {
+        let earliest_ms = u64::try_from(earliest.timestamp_millis()).unwrap_or(0);
+        if self.at_ms < earliest_ms { format!("{earliest_ms}-0") } else { self.entry_id() }
+    }
+
     pub(super) fn is_same_entry(self, other: Self) -> bool {
         (self.at_ms, self.number) == (other.at_ms, other.number)
     }
@@ -58,6 +66,15 @@ impl fmt::Display for LiveClickId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn must_26_a_replay_begins_no_earlier_than_its_limit() {
+        let id: LiveClickId = "1000-7.3".parse().unwrap();
+        let at = |ms| DateTime::from_timestamp_millis(ms).unwrap();
+        assert_eq!(id.entry_id_or_after(at(1_000)), "1000-7");
+        assert_eq!(id.entry_id_or_after(at(1_001)), "1001-0");
+        assert_eq!(id.entry_id_or_after(at(-1)), "1000-7");
+    }
 
     #[test]
     fn ids_round_trip_and_are_ordered_by_position() {

@@ -112,7 +112,7 @@ fn wide_records_are_skipped() {
         assert_eq!(endless(Format::Csv, file).unwrap(), [(2, defect), (3, "")]);
     }
     let mut rows = open(format!("id,name\n{}\n", "1,".repeat(5_000)), Format::Csv).unwrap();
-    let cells = rows.next().unwrap().unwrap().cells();
+    let cells = rows.next().unwrap().unwrap().cells().to_vec();
     assert_eq!(cells.len(), MAX_COLUMNS + 1);
 }
 
@@ -123,6 +123,16 @@ fn long_headers_are_rejected() {
     };
     assert_eq!(refused("x", SOME), "header_too_long");
     assert_eq!(refused("x,", 1_000_000), "too_many_columns");
+    // The names are stored with the job, so they have a bound of their own.
+    let wide = |bytes| format!("id,name,{}\n1,a\n", vec!["n".repeat(bytes); 90].join(","));
+    assert!(open(wide(90), Format::Csv).is_ok());
+    assert_eq!(refusal(wide(95), Format::Csv).code(), "header_too_long");
+    let members: Vec<String> =
+        (0..90).map(|n| format!("{{\"id\":1,\"{n:0>3}{}\":1}}", "é".repeat(97))).collect();
+    let mut rows = open(members.join("\n"), Format::NdJson).unwrap();
+    while rows.next().unwrap().is_some() {}
+    let unknown: usize = rows.unknown_columns().iter().map(String::len).sum();
+    assert!((MAX_HEADER_BYTES - 400..=MAX_HEADER_BYTES).contains(&unknown), "{unknown}");
 }
 
 #[test]

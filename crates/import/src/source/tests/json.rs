@@ -116,7 +116,7 @@ fn a_member_that_is_given_twice_is_a_defect() {
             let defect = row.defect().expect(object);
             assert_eq!((defect.column, defect.code), (column, "repeated"), "{object}");
             assert_eq!(defect.message, "must be given only once");
-            assert_eq!(row.cells(), [object], "both values are reported");
+            assert_eq!(row.cells().to_vec(), [object], "both values are reported");
             assert_eq!(rows.next().unwrap().unwrap().defect(), None);
         }
     }

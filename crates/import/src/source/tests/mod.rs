@@ -32,7 +32,7 @@ fn refusal(text: impl AsRef<[u8]>, format: Format) -> SourceError {
 }
 
 fn seen(row: &Row<'_>) -> Seen {
-    (row.line(), row.defect().map_or("", |defect| defect.code), row.cells())
+    (row.line(), row.defect().map_or("", |defect| defect.code), row.cells().to_vec())
 }
 
 fn read_on<R: Read + Seek>(rows: &mut Rows<R>) -> Vec<Seen> {

@@ -54,7 +54,7 @@ pub(crate) async fn live(
     let mut first = vec![RETRY.to_owned()];
     let mut seen = last;
     if let Some(last) = last {
-        match live.since(&state.announcer.redis, link.id, last).await {
+        match live.since(&state.announcer.redis, caller.user_id(), link.id, last).await {
             Ok((clicks, is_whole)) => {
                 if !is_whole {
                     first.push(gap());

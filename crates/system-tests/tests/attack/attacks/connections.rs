@@ -75,6 +75,8 @@ pub(crate) async fn unfinished_heads(arena: &Arena) -> String {
             2 => "/".to_owned(),
             _ => format!("/api/v1/urls?search={}", "q".repeat(7_000)),
         };
+        // nginx keeps a decoded copy of an encoded path.
+        let path = if number % 32 < 16 { path } else { format!("/{}", "%41".repeat(2_600)) };
         let size = [31_000, 16_000, 7_900, 0][number / 4 % 4];
         format!("GET {path} HTTP/1.1\r\nHost: x\r\n{}X-Last: ", headers(size)).into_bytes()
     })
@@ -101,6 +103,10 @@ pub(crate) async fn header_floods(arena: &Arena) -> String {
     .await
 }
 
+/// A path of each of nginx's locations that lead to the gateway's pages.
+pub(super) const PAGES: [&str; 6] =
+    ["/health", "/", "/docs/", "/openapi.json", "/problems/", "/api"];
+
 /// Bodies of which only the first bytes arrive, with every method and on every kind of route.
 pub(crate) async fn stalled_bodies(arena: &Arena) -> String {
     let users: Vec<_> =
@@ -108,14 +114,14 @@ pub(crate) async fn stalled_bodies(arena: &Arena) -> String {
     hold(arena, 4, arena.scale(1_500, 600), arena.hold(15, 4), move |number| {
         let (key, (id, code)) = &users[number % users.len()];
         let method = ["GET", "POST", "PATCH", "PUT", "DELETE", "HEAD"][number % 6];
-        let path = match number / 6 % 5 {
+        let path = match number / 6 % 10 {
             // Other attacks need the link.
             0 if method == "DELETE" => "/api/v1/urls/0".to_owned(),
             0 => format!("/api/v1/urls/{id}"),
             1 => "/api/v1/urls/bulk".to_owned(),
             2 => format!("/{code}"),
             3 => "/api/v1/events".to_owned(),
-            _ => "/health".to_owned(),
+            page => PAGES[page - 4].to_owned(),
         };
         let length = match number / 30 % 3 {
             0 => "Transfer-Encoding: chunked\r\n\r\n10000\r\n",

@@ -1,0 +1,205 @@
+//! The verdict on one step of a canary in a cluster (`linnet-host verdict`), where another program moves the requests.
+//!
+//! It decides with [`crate::verdict`], as a deployment on a server does. It calls only Linnet's pods: the names and ports are
+//! those of `deploy/kubernetes`. The exit code is 0 to continue, and 1, with the reason, to return to the old color.
+
+use std::{
+    net::ToSocketAddrs as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    color::Color,
+    counters::{Counters, Kind},
+    error::HostError,
+    fisher::Sample,
+    http,
+    pods::{Look, Names, Pods},
+    verdict::{Limits, Observation, Phase, Verdict, decide},
+};
+
+const LOOK: Duration = Duration::from_secs(1);
+/// The cold start of a cache makes the first requests slow: latency counts after this time.
+const COLD: Duration = Duration::from_secs(4);
+/// How long pods may not respond. DNS caches the address of a deleted pod for up to 30 s.
+const SILENCE: Duration = Duration::from_secs(40);
+/// The time after which the weights are the shares of the requests.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Rounds of synthetic requests for a step without enough requests of visitors.
+const SYNTHETIC_ROUNDS: u64 = 10;
+const UNKNOWN_CODE: &str = "/linnet-host-unknown-code";
+const USAGE: &str = "usage: linnet-host verdict --color=blue|green --weight=1…100 [--bake-seconds=20] [--longest-bake-seconds=60]";
+
+/// A step of a canary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analysis {
+    /// The new color.
+    pub color: Color,
+    /// Its share of the requests, in percent.
+    pub weight: u64,
+    /// The shortest duration of the step, in seconds.
+    pub bake_seconds: u64,
+    /// The longest duration, in seconds. Without enough requests by then, synthetic ones decide.
+    pub longest_bake_seconds: u64,
+}
+
+impl Analysis {
+    /// Reads the options.
+    pub fn parse(options: &[&str]) -> Result<Self, HostError> {
+        let usage = || HostError::Usage(USAGE.to_owned());
+        let (mut color, mut weight, mut bake, mut longest) = (None, None, 20, 60);
+        for option in options {
+            let (name, value) = option.split_once('=').ok_or_else(usage)?;
+            let number = value.parse::<u64>();
+            match name {
+                "--color" => {
+                    color = Color::ALL.into_iter().find(|color| color.name() == value);
+                }
+                "--weight" => weight = number.ok().filter(|weight| (1..=100).contains(weight)),
+                "--bake-seconds" => bake = number.map_err(|_| usage())?,
+                "--longest-bake-seconds" => longest = number.map_err(|_| usage())?,
+                _ => return Err(usage()),
+            }
+        }
+        match (color, weight) {
+            (Some(color), Some(weight)) => Ok(Self {
+                color,
+                weight,
+                bake_seconds: bake,
+                longest_bake_seconds: longest.max(bake),
+            }),
+            _ => Err(usage()),
+        }
+    }
+
+    /// Watches until the verdict. Returns the reason to go back as an error.
+    pub fn run(&self) -> Result<(), HostError> {
+        let other = self.color.other();
+        // At the last step the old color gets no requests, so its whole life counts.
+        let mut old = Pods::new(names(other), self.weight == 100);
+        let mut new = Pods::new(names(self.color), false);
+        let reason = self.watch(&mut new, &mut old, &|| synthetic(self.color, other))?;
+        println!("{reason}");
+        Ok(())
+    }
+
+    /// The loop of [`Analysis::run`]; `try_requests` sends the synthetic requests.
+    fn watch(
+        &self,
+        new: &mut Pods,
+        old: &mut Pods,
+        try_requests: &dyn Fn() -> (Sample, Option<String>),
+    ) -> Result<String, HostError> {
+        let (started, limits) = (Instant::now(), Limits::default());
+        let (mut is_warm, mut tried, mut failure) = (false, None, None);
+        let mut last_data = Instant::now();
+        loop {
+            let passed = started.elapsed();
+            let (new_look, old_look) = (new.look(), old.look());
+            if !is_warm && passed >= COLD {
+                new.skip_durations();
+                if self.weight < 100 {
+                    old.skip_durations();
+                }
+                is_warm = true;
+            }
+            let mut seen = self.observation(new_look, old_look, passed, tried);
+            seen.synthetic_failure.clone_from(&failure);
+            match decide(&seen, &limits) {
+                Verdict::Go(reason) => return Ok(reason),
+                Verdict::Back(reason) => return Err(HostError::Step(reason)),
+                Verdict::Wait(_) => last_data = Instant::now(),
+                Verdict::NoData(reason) => {
+                    if last_data.elapsed() >= SILENCE {
+                        return Err(HostError::Step(reason));
+                    }
+                }
+                Verdict::Inconclusive(reason) => {
+                    println!("{reason}; sending synthetic requests");
+                    let (sample, why) = try_requests();
+                    (tried, failure) = (Some(sample), why);
+                }
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    fn observation(
+        &self,
+        new: Look,
+        old: Look,
+        passed: Duration,
+        synthetic: Option<Sample>,
+    ) -> Observation {
+        Observation {
+            expected: self.expected(old.counters.as_ref(), passed),
+            canary: new.counters,
+            reference: old.counters,
+            restarts: new.restarts,
+            memory_share: new.memory_share,
+            least_requests: if self.weight <= 10 { 100 } else { 500 },
+            phase: self.phase(passed),
+            synthetic,
+            synthetic_failure: None,
+            // The kernel's kill shows as a restart.
+            is_out_of_memory: false,
+            is_docker_silent: false,
+        }
+    }
+
+    fn phase(&self, passed: Duration) -> Phase {
+        match passed.as_secs() {
+            seconds if seconds < self.bake_seconds => Phase::Early,
+            seconds if seconds < self.longest_bake_seconds => Phase::Ripe,
+            _ => Phase::Overdue,
+        }
+    }
+
+    /// Requests that the weight should have brought to the new color, from those of the old one; 0 while unknown.
+    fn expected(&self, old: Option<&Counters>, passed: Duration) -> [u64; 2] {
+        match old {
+            Some(old) if self.weight < 100 && passed >= SETTLED => {
+                Kind::ALL.map(|kind| old.total(kind).all * self.weight / (100 - self.weight))
+            }
+            _ => [0, 0],
+        }
+    }
+}
+
+fn names(color: Color) -> Names {
+    Names {
+        gateway: format!("gateway-admin-{color}:9081"),
+        shortener: format!("shortener-admin-{color}:9082"),
+    }
+}
+
+/// Requests to the new color as nginx sends them, and the unknown code to the old color as well: otherwise the new one would
+/// have more 404s. Also returns what failed first.
+fn synthetic(new: Color, old: Color) -> (Sample, Option<String>) {
+    let try_one = |name: String, path: &str, wanted: u16| {
+        let address = name.to_socket_addrs().ok().and_then(|mut found| found.next());
+        let address = address.ok_or_else(|| format!("{name} has no address"))?;
+        match http::get(&address.to_string(), path) {
+            Ok(response) if response.status == wanted => Ok(()),
+            Ok(response) => {
+                Err(format!("{name}{path} returned {} instead of {wanted}", response.status))
+            }
+            Err(error) => Err(format!("{name}{path}: {error}")),
+        }
+    };
+    let round = || {
+        let _: Result<(), String> = try_one(format!("shortener-{old}:8082"), UNKNOWN_CODE, 404);
+        for (path, wanted) in [("/health", 200), ("/api/v1/urls", 401), ("/docs/", 200)] {
+            try_one(format!("gateway-{new}:8081"), path, wanted)?;
+        }
+        try_one(format!("shortener-{new}:8082"), UNKNOWN_CODE, 404)
+    };
+    let failures: Vec<String> = (0..SYNTHETIC_ROUNDS).filter_map(|_| round().err()).collect();
+    let sample = Sample { bad: failures.len() as u64, all: SYNTHETIC_ROUNDS };
+    (sample, failures.into_iter().next())
+}
+
+#[cfg(test)]
+#[path = "analysis_tests.rs"]
+mod tests;

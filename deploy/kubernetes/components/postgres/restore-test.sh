@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Restores the newest backup and all WAL from the bucket into an empty folder, starts PostgreSQL there without a network, and
+# reads every page. Exits with 1 if a restore would fail or lack more than
+# MAX_AGE_S of WAL. The CronJob `restore-test` runs it weekly with the image of the database.
+set -euo pipefail
+
+: "${DESTINATION:?must be the path of the backups, such as s3://bucket/postgres}" "${SERVER:=postgres}" "${MAX_AGE_S:=1800}"
+data=/restore/data socket=/restore/socket
+fail() { printf 'restore-test: %s\n' "$1" >&2; exit 1; }
+mkdir -p "$data" "$socket"
+chmod 700 "$data"
+started=$SECONDS
+
+timeout 7200 barman-cloud-restore --cloud-provider aws-s3 "$DESTINATION" "$SERVER" latest "$data" \
+  || fail "the newest backup of $SERVER cannot be restored from $DESTINATION; check the bucket and its credentials"
+printf 'restored the newest backup in %s s\n' "$((SECONDS - started))"
+
+# The operator's settings name files and sizes of the cluster's pods. This file overrides them.
+cat > "$data/postgresql.auto.conf" <<CONF
+listen_addresses = ''
+unix_socket_directories = '$socket'
+shared_buffers = '128MB'
+max_connections = '360'
+shared_preload_libraries = ''
+archive_mode = 'off'
+logging_collector = 'off'
+log_destination = 'stderr'
+ssl = 'off'
+hot_standby = 'on'
+recovery_target_timeline = 'latest'
+restore_command = 'timeout 300 barman-cloud-wal-restore --cloud-provider aws-s3 $DESTINATION $SERVER %f %p'
+CONF
+printf 'local all all trust\n' > "$data/pg_hba.conf"
+rm -f "$data/standby.signal"
+touch "$data/recovery.signal"
+
+timeout 7200 pg_ctl --pgdata "$data" --log /restore/log --timeout 7200 --wait start \
+  || { tail -n 20 /restore/log >&2; fail "the restored database does not start"; }
+trap 'pg_ctl --pgdata "$data" --mode immediate stop >/dev/null 2>&1 || true' EXIT
+sql() { psql --no-psqlrc --tuples-only --no-align --host "$socket" --username postgres --dbname linnet --command "$1"; }
+
+deadline=$((SECONDS + 3600))
+while [[ $(sql 'SELECT pg_is_in_recovery()') == t ]]; do
+  (( SECONDS < deadline )) || fail "recovery did not end within an hour"
+  sleep 1
+done
+
+# Reading each page verifies its checksum.
+timeout 3600 pg_dump --host "$socket" --username postgres --dbname linnet --format custom --compress 0 --file /dev/null \
+  || fail "a table of the restored database cannot be read"
+links=$(sql 'SELECT count(*) FROM urls')
+users=$(sql 'SELECT count(*) FROM users')
+# Workers record their maintenance every few minutes, so an installation never stops to write WAL.
+age=$(sql 'SELECT extract(epoch FROM now() - pg_last_xact_replay_timestamp())::bigint')
+printf 'restored %s links and %s users; the newest transaction is %s s old; %s s in total\n' "$links" "$users" "$age" "$((SECONDS - started))"
+(( users > 0 )) || fail "the restored database has no user"
+(( age <= MAX_AGE_S )) || fail "the newest restored transaction is $age s old, more than $MAX_AGE_S; check that WAL reaches the bucket"

@@ -1,0 +1,225 @@
+"""Each check finds the fault that it is for. The faults are put into the rendered overlay `production`."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chart
+import check
+import generate
+import reach
+import yaml
+
+KUBECTL = Path(sys.executable).parent / "kubectl"
+OVERLAY = check.ROOT / "deploy/kubernetes/overlays/production"
+RENDERED = subprocess.run([KUBECTL, "kustomize", OVERLAY], capture_output=True, text=True, check=True, timeout=120).stdout
+OBJECTS: list[reach.Object] = [obj for obj in yaml.safe_load_all(RENDERED) if obj]
+
+
+def overlay_with(change: Callable[[check.Overlay], None]) -> check.Overlay:
+    """The overlay after a change."""
+    overlay = check.Overlay("production", "")
+    overlay.objects = copy.deepcopy(OBJECTS)
+    change(overlay)
+    return overlay
+
+
+def find(overlay: check.Overlay, kind: str, name: str) -> Any:
+    found = overlay.one(kind, name)
+    assert found, f"{kind} {name}"
+    return found
+
+
+def pod(overlay: check.Overlay, name: str) -> Any:
+    return find(overlay, "Deployment", name)["spec"]["template"]["spec"]
+
+
+class Faults(unittest.TestCase):
+    """A fault of each kind."""
+
+    def assert_finds(self, function: Any, change: Callable[[check.Overlay], None], text: str) -> None:
+        found = list(function(overlay_with(change)))
+        self.assertTrue(any(text in fault for fault in found), f"{text!r} is not in {found}")
+
+    def test_the_overlay_has_no_fault(self) -> None:
+        for function in check.CHECKS:
+            if function is not check.schemas:
+                self.assertEqual(list(function(overlay_with(lambda _: None))), [], function.__name__)
+
+    def test_unknown_key_is_found_in_each_release(self) -> None:
+        overlay = check.Overlay("production", "")
+        overlay.objects = [copy.deepcopy(next(obj for obj in OBJECTS if obj["kind"] == "PodDisruptionBudget"))]
+        overlay.objects[0]["spec"]["maxAbsent"] = 1
+        self.assertEqual(len(list(check.schemas(overlay))), len(check.VERSIONS))
+
+    def test_absent_objects_are_found(self) -> None:
+        def secret(overlay: check.Overlay) -> None:
+            find(overlay, "ExternalSecret", "postgres")["spec"]["target"]["name"] = "other"
+
+        def address(overlay: check.Overlay) -> None:
+            pod(overlay, "gateway-blue")["containers"][0]["env"][0]["value"] = "shortener-pods-blue:8082"
+
+        def route(overlay: check.Overlay) -> None:
+            find(overlay, "HTTPRoute", "linnet")["spec"]["rules"][0]["backendRefs"][0]["port"] = 80
+
+        self.assert_finds(check.references, secret, "the secret postgres does not exist")
+        self.assert_finds(check.references, address, "names shortener-pods-blue:8082, which no service has")
+        self.assert_finds(check.references, route, "the service nginx:80 does not exist")
+
+    def test_services_lead_to_ports_of_pods(self) -> None:
+        def selector(overlay: check.Overlay) -> None:
+            find(overlay, "Service", "shortener-blue")["spec"]["selector"] = {"color": "red"}
+
+        def port(overlay: check.Overlay) -> None:
+            find(overlay, "Service", "shortener-blue")["spec"]["ports"][0]["targetPort"] = "http"
+
+        self.assert_finds(check.service_ports, selector, "selects no pod")
+        self.assert_finds(check.service_ports, port, "has no port http/TCP")
+
+    def test_promises_of_pods(self) -> None:
+        changes: list[tuple[Callable[[Any], Any], str]] = [
+            (lambda spec: spec.pop("automountServiceAccountToken"), "gets a token"),
+            (lambda spec: spec.pop("serviceAccountName"), "no service account of its own"),
+            (lambda spec: spec["containers"][0]["securityContext"].pop("readOnlyRootFilesystem"), "readOnlyRootFilesystem must be True"),
+            (lambda spec: spec["containers"][0].pop("readinessProbe"), "lacks a readinessProbe"),
+            (lambda spec: spec["containers"][0]["resources"].pop("limits"), "lacks resources.limits.memory"),
+            (lambda spec: spec.update(terminationGracePeriodSeconds=30), "is killed after 30 s, but may take 36.5 s"),
+            (lambda spec: spec["containers"][0].pop("lifecycle"), "must serve for 5 s"),
+            (lambda spec: spec["containers"][0]["readinessProbe"]["httpGet"].update(path="/readyz"), "with all others and all cached"),
+            (lambda spec: spec["containers"][0]["livenessProbe"]["httpGet"].update(path="/readyz"), "a restart does not repair"),
+            (lambda spec: spec.pop("topologySpreadConstraints"), "is not spread"),
+        ]
+        for change, text in changes:
+            with self.subTest(text):
+                # The containers' faults end the loop earlier when a probe is missing.
+                function = check.promises
+                if text.startswith("lacks a"):
+                    function = lambda overlay: check.container_faults(  # noqa: E731
+                        "Deployment", pod(overlay, "shortener-blue")["containers"][0]
+                    )
+                self.assert_finds(function, lambda overlay, change=change: change(pod(overlay, "shortener-blue")), text)
+
+        def budget(overlay: check.Overlay) -> None:
+            overlay.objects.remove(find(overlay, "PodDisruptionBudget", "nginx"))
+
+        self.assert_finds(check.promises, budget, "nginx: has 0 disruption budgets")
+
+    def test_scaling_fits_the_database(self) -> None:
+        def connections(overlay: check.Overlay) -> None:
+            find(overlay, "Cluster", "postgres")["spec"]["postgresql"]["parameters"]["max_connections"] = "340"
+
+        def target(overlay: check.Overlay) -> None:
+            find(overlay, "HorizontalPodAutoscaler", "nginx")["spec"]["metrics"].pop()
+
+        self.assert_finds(check.scaling, connections, "up to 348 connections to PostgreSQL, which allows 340")
+        self.assert_finds(check.scaling, connections, "restore-test.sh must have the max_connections")
+        self.assert_finds(check.scaling, target, "instead of 70 % of CPU and 80 % of memory")
+
+    def test_settings_images_and_colors(self) -> None:
+        def setting(overlay: check.Overlay) -> None:
+            pod(overlay, "worker")["containers"][0]["env"].append({"name": "LINNET__CACHE__L1_SIZE", "value": "1"})
+
+        def image(overlay: check.Overlay) -> None:
+            pod(overlay, "nginx")["containers"][0]["image"] = "nginxinc/nginx-unprivileged:1.30.5"
+
+        def digest(overlay: check.Overlay) -> None:
+            pod(overlay, "worker")["containers"][0]["image"] = "ghcr.io/linnet-url/linnet/shortener:latest"
+
+        def color(overlay: check.Overlay) -> None:
+            find(overlay, "Rollout", "nginx")["metadata"]["labels"]["color"] = "green"
+
+        def other(overlay: check.Overlay) -> None:
+            pod(overlay, "gateway-green")["containers"][0]["env"][0]["value"] = "shortener-pods-blue:8083"
+
+        self.assert_finds(check.known_settings, setting, "LINNET__CACHE__L1_SIZE is no setting")
+        self.assert_finds(check.images, image, "differs from deploy/compose.yaml")
+        self.assert_finds(check.images, digest, "has no digest")
+        self.assert_finds(check.colors, color, "the Rollout judges another color than blue")
+        self.assert_finds(check.colors, other, "which is not of its color")
+
+    def test_network_differs_from_the_page(self) -> None:
+        def wider(overlay: check.Overlay) -> None:
+            find(overlay, "NetworkPolicy", "gateway-from-nginx")["spec"]["ingress"][0]["from"] = [{"podSelector": {}}]
+            find(overlay, "NetworkPolicy", "nginx-to-gateway")["spec"]["podSelector"] = {}
+
+        def lost(overlay: check.Overlay) -> None:
+            overlay.objects.remove(find(overlay, "NetworkPolicy", "worker-to-redis"))
+
+        def open_(overlay: check.Overlay) -> None:
+            overlay.objects.remove(find(overlay, "NetworkPolicy", "default-deny"))
+
+        def mistyped(overlay: check.Overlay) -> None:
+            find(overlay, "NetworkPolicy", "nginx-to-shortener")["spec"]["podSelector"]["matchLabels"] = {"app": "nginx"}
+
+        self.assert_finds(check.network, wider, "the policies allow what docs/KUBERNETES.md does not list: | an unknown pod")
+        self.assert_finds(check.network, lost, "lists what the policies do not allow")
+        self.assert_finds(check.network, open_, "the policies allow")
+        self.assert_finds(check.operators, mistyped, "nginx-to-shortener: selects no pod")
+
+
+class Policies(unittest.TestCase):
+    """The evaluation of policies, by the rules of Kubernetes."""
+
+    def test_blocks_ports_and_namespaces(self) -> None:
+        ours, other = reach.Peer("a", {"x": "1"}), reach.Peer("b", {"x": "1"}, "elsewhere")
+        world = reach.Peer("w", address=reach.INTERNET)
+        block = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}
+        self.assertTrue(reach.matches(block, world, "linnet"))
+        self.assertFalse(reach.matches(block, ours, "linnet"))
+        self.assertTrue(reach.matches({"podSelector": {}}, ours, "linnet"))
+        self.assertFalse(reach.matches({"podSelector": {}}, other, "linnet"))
+        self.assertTrue(reach.matches({"namespaceSelector": {}}, other, "linnet"))
+        self.assertTrue(reach.has_port([{"port": 10, "endPort": 20}], reach.Port(15)))
+        self.assertFalse(reach.has_port([{"port": 53, "protocol": "UDP"}], reach.Port(53)))
+        self.assertTrue(reach.has_port([{"port": "admin"}], reach.Port(9, name="admin")))
+
+    def test_a_pod_without_a_policy_is_open(self) -> None:
+        policy = {"kind": "NetworkPolicy", "metadata": {}, "spec": {"podSelector": {"matchLabels": {"x": "1"}}}}
+        network = reach.Network([policy])
+        closed, open_ = reach.Peer("a", {"x": "1"}), reach.Peer("b", {"x": "2"})
+        self.assertFalse(network.may_connect(open_, closed, reach.Port(1)))
+        self.assertTrue(network.may_connect(closed, open_, reach.Port(1)))
+
+
+class Chart(unittest.TestCase):
+    """The chart against the overlay."""
+
+    def test_a_changed_template_and_a_lost_object_are_found(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "chart"
+            chart.write(OBJECTS, path)
+            expected = {chart.identity(obj): chart.normal(obj) for obj in OBJECTS if chart.in_chart(obj)}
+            scaled = path / "templates/scaledobject-worker.yaml"
+            scaled.write_text(scaled.read_text().replace("threshold: '5'", "threshold: '6'"))
+            (path / "templates/service-nginx.yaml").unlink()
+            (path / "values.yaml").write_text((path / "values.yaml").read_text() + "unused: text\n")
+            found = "\n".join(chart.differences(expected, chart.rendered(path)))
+        self.assertIn("Service nginx: only kustomize renders it", found)
+        self.assertIn("threshold: '5' with kustomize, '6' with Helm", found)
+
+
+class Generated(unittest.TestCase):
+    """The copies of other folders."""
+
+    def test_rules_about_one_server_are_left_out(self) -> None:
+        rules = yaml.safe_load(generate.prometheus_rule())
+        text = str(rules)
+        self.assertNotIn("node_", text)
+        self.assertNotIn("ServerDrifted", text)
+        self.assertIn("ShortenerDown", text)
+
+    def test_dropped_series_are_those_of_prometheus_yml(self) -> None:
+        monitors = {obj["metadata"]["name"]: obj for obj in yaml.safe_load_all(generate.pod_monitors())}
+        endpoint = monitors["shortener"]["spec"]["podMetricsEndpoints"][0]
+        self.assertEqual(endpoint["metricRelabelings"][0]["sourceLabels"], ["__name__", "http_route"])
+
+
+if __name__ == "__main__":
+    unittest.main()
