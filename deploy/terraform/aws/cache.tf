@@ -49,11 +49,11 @@ locals {
   cache_bus     = "&linnet:changes &linnet:changes:heartbeat:* +publish +subscribe +unsubscribe"
   cache_probe   = "~linnet:probe +set"
   cache_scripts = "+eval +evalsha +script|load +script|exists"
-  cache_data    = "~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* +@read +@write +@transaction -@dangerous +info"
+  cache_data    = "~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* +@read +@write +@transaction -@dangerous +info +role"
   cache_common  = "${local.cache_base} ${local.cache_bus} ${local.cache_probe} ${local.cache_scripts}"
 
   cache_users = {
-    gateway   = "${local.cache_common} ~linnet:rate:* +get +del +expire +pexpire +time"
+    gateway   = "${local.cache_common} ~linnet:rate:* +get +del +expire +pexpire +time +role"
     shortener = "${local.cache_common} ${local.cache_data}"
     worker    = "${local.cache_common} ${local.cache_data}"
   }
