@@ -116,7 +116,7 @@ fn available_kib(meminfo: &str) -> Option<u64> {
 fn color_mib(state: &State, record: &Record) -> u64 {
     let text = state
         .compose(&record.id)
-        .run(&["--profile", "green", "config", "--format", "json"], 30)
+        .and_then(|compose| compose.run(&["--profile", "green", "config", "--format", "json"], 30))
         .unwrap_or_default();
     let value: Value = serde_json::from_str(&text).unwrap_or_default();
     let limits: u64 = record
@@ -155,7 +155,7 @@ fn ports(state: &State) -> Result<(), HostError> {
 
 /// A hash of the rendered configuration, in which two deployments of one release are equal.
 pub fn fingerprint(state: &State, record: &Record) -> Result<String, HostError> {
-    let text = state.compose(&record.id).run(&["--profile", "*", "config"], 30)?;
+    let text = state.compose(&record.id)?.run(&["--profile", "*", "config"], 30)?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))

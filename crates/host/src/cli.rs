@@ -150,7 +150,7 @@ fn rollback() -> Result<(), HostError> {
 fn backup() -> Result<(), HostError> {
     let state = State::read()?;
     let current = restore::current_with_backups(&state)?;
-    let compose = state.compose(current);
+    let compose = state.compose(current)?;
     let text = compose.run(&["run", "--rm", "--no-deps", "-T", "backup", "backup"], 3600)?;
     println!("{text}");
     Ok(())
@@ -193,7 +193,7 @@ fn apply() -> Result<(), HostError> {
         ));
     };
     state.write()?;
-    let compose = state.compose(&current);
+    let compose = state.compose(&current)?;
     let services = compose.services()?;
     let others: Vec<&str> = services
         .iter()

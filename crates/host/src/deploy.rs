@@ -16,7 +16,7 @@ use crate::{
     docker,
     error::HostError,
     files, paths,
-    plan::{self, Failure, Resume, Rollback},
+    plan::{self, Failure, Resume},
     probe::{self, Sockets},
     record::{Outcome, Record, Step, Way},
     state::{State, now, write_record},
@@ -45,6 +45,10 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    pub(crate) const fn of(state: State, record: Record) -> Self {
+        Self { state, record, watch: None }
+    }
+
     /// Starts the deployment of a record. One whose new release serves already, and only keeps the old color warm, ends
     /// first.
     pub fn start(id: &str) -> Result<(), HostError> {
@@ -72,7 +76,7 @@ impl Deployment {
         state.installation.open = Some(record.id.clone());
         write_record(&record)?;
         state.write()?;
-        Self { state, record, watch: None }.run_from(Step::Prepare)
+        Self::of(state, record).run_from(Step::Prepare)
     }
 
     /// Ends the open deployment, unless it is that of `id`. Its new release must serve already.
@@ -83,7 +87,7 @@ impl Deployment {
             Some(open) if open.step() < Step::Warm || open.reverting.is_some() => {
                 Err(HostError::Interrupted(open.release))
             }
-            Some(open) => Self { state, record: open, watch: None }.run_from(Step::Retire),
+            Some(open) => Self::of(state, open).run_from(Step::Retire),
         }
     }
 
@@ -92,10 +96,8 @@ impl Deployment {
         let mut state = State::read()?;
         let open = state.open()?;
         match (plan::resume(open.as_ref()), open) {
-            (Resume::Continue(step), Some(record)) => {
-                Self { state, record, watch: None }.run_from(step)
-            }
-            (Resume::Revert, Some(record)) => Self { state, record, watch: None }.revert(None),
+            (Resume::Continue(step), Some(record)) => Self::of(state, record).run_from(step),
+            (Resume::Revert, Some(record)) => Self::of(state, record).revert(None),
             _ => {
                 // A process that was killed at its end has left the note.
                 state.installation.open = None;
@@ -105,47 +107,7 @@ impl Deployment {
         }
     }
 
-    /// Returns to the release before.
-    pub fn rollback() -> Result<(), HostError> {
-        let state = State::read()?;
-        let (open, current) = (state.open()?, state.current()?);
-        match (plan::rollback(&state.installation, open.as_ref(), current.as_ref()), open) {
-            (Rollback::Revert, Some(record)) => {
-                Self { state, record, watch: None }.revert(Some(plan::OPERATOR))
-            }
-            (Rollback::Cold(previous), _) => {
-                Self::return_to(&previous, plan::way_of_return(current.as_ref()))
-            }
-            (Rollback::Nothing(reason), _) => {
-                Err(HostError::Refused(format!("cannot roll back: {reason}")))
-            }
-            (Rollback::Revert, None) => Err(HostError::Refused("no deployment is open".to_owned())),
-        }
-    }
-
-    /// Deploys an earlier release whose images are still here, without a canary.
-    fn return_to(previous: &str, way: Way) -> Result<(), HostError> {
-        let old = files::read_record(previous)?
-            .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
-        let record = Record {
-            id: format!("{previous}-again-{}", now()),
-            way,
-            by: plan::ROLLBACK.to_owned(),
-            started: now(),
-            ended: None,
-            steps: Vec::new(),
-            reverting: None,
-            outcome: None,
-            restore: None,
-            ..old
-        };
-        let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
-        files::link(folder(&record.id), folder(previous))?;
-        write_record(&record)?;
-        Self::start(&record.id)
-    }
-
-    fn run_from(mut self, first: Step) -> Result<(), HostError> {
+    pub(crate) fn run_from(mut self, first: Step) -> Result<(), HostError> {
         let mut next = Some(first);
         while let Some(step) = next {
             println!("{}: {}", self.record.release, step.description());
@@ -200,14 +162,14 @@ impl Deployment {
     fn prepare(&self) -> Result<String, HostError> {
         checks::generate_secrets(&self.record.id)?;
         checks::before(&self.state, &self.record)?;
-        let compose = self.state.compose(&self.record.id);
+        let compose = self.state.compose(&self.record.id)?;
         compose.run(&["config", "--quiet"], 30)?;
         Ok("memory, disk, secrets and configuration are in order".to_owned())
     }
 
     /// With the image of the new release, while the old one continues to use the schema.
     fn migrate(&self) -> Result<String, HostError> {
-        let compose = self.state.compose(&self.record.id);
+        let compose = self.state.compose(&self.record.id)?;
         let image = format!("LINNET_SHORTENER_IMAGE={}", self.record.images.shortener);
         // One whose client was killed continues by itself.
         docker::remove_by_name(MIGRATION);
@@ -229,7 +191,7 @@ impl Deployment {
             self.state.installation.worker = Some(self.record.id.clone());
         }
         self.state.write()?;
-        let compose = self.state.compose(&self.record.id);
+        let compose = self.state.compose(&self.record.id)?;
         let services = self.services();
         let names = services.each_ref().map(String::as_str);
         if is_first {
@@ -315,7 +277,7 @@ impl Deployment {
 
     /// Replaces what has one instance, by that of the release. It returns the names.
     pub(crate) fn start_followers(&self, id: &str) -> Result<Vec<&'static str>, HostError> {
-        let compose = self.state.compose(id);
+        let compose = self.state.compose(id)?;
         let services = compose.services()?;
         let mut names = vec!["worker", "acme", "backup"];
         names.retain(|name| services.iter().any(|service| service == name));

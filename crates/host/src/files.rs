@@ -47,6 +47,13 @@ pub fn link(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<(), Host
     fs::rename(&new, path).map_err(failed)
 }
 
+/// Points a link to the folder to which `target` leads in the end, so that it needs no link in between.
+pub fn link_folder(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<(), HostError> {
+    let folder = fs::canonicalize(&target)
+        .map_err(|error| HostError::File(target.as_ref().to_owned(), error))?;
+    link(path, folder)
+}
+
 /// Reads a JSON file; `None` if there is none.
 pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<Option<T>, HostError> {
     let path = path.as_ref();

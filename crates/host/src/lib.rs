@@ -12,6 +12,7 @@ pub mod checks;
 pub mod cli;
 pub mod color;
 pub mod command;
+pub mod compose;
 pub mod config;
 pub mod counters;
 pub mod deploy;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
+    compose::Compose,
     config::HostConfig,
-    docker::Compose,
     error::HostError,
     files,
     installation::{Installation, compose_variables},
@@ -72,7 +72,7 @@ impl State {
         let status = Command::new("bash")
             .arg(&script)
             .args(options)
-            .envs(self.compose(id).environment())
+            .envs(self.compose(id)?.environment())
             .envs(stopped.map(|path| ("LINNET_RESTORE_STOPPED", path)))
             .status()
             .map_err(|error| HostError::File(script.into(), error))?;
@@ -90,7 +90,7 @@ impl State {
     }
 
     /// Compose with the files of a release.
-    pub fn compose(&self, id: &str) -> Compose {
+    pub fn compose(&self, id: &str) -> Result<Compose, HostError> {
         Compose::of_release(id, &self.config)
     }
 }

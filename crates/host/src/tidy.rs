@@ -32,7 +32,7 @@ pub fn tidy(state: &State) {
     let images: Vec<&Images> = kept.iter().map(|record| &record.images).collect();
     let others: Vec<String> = kept
         .iter()
-        .filter_map(|record| state.compose(&record.id).images().ok())
+        .filter_map(|record| state.compose(&record.id).ok()?.images().ok())
         .flatten()
         .collect();
     docker::prune(&images, &others);
@@ -124,19 +124,24 @@ mod tests {
         for id in ["v", "v1", "v2", "v3", "v4", ".v5"] {
             fs::create_dir_all(releases.join(id).join("nginx")).unwrap();
         }
-        std::os::unix::fs::symlink(releases.join("v3"), releases.join("v3-again")).unwrap();
-        std::os::unix::fs::symlink(releases.join("v2"), releases.join("v2-again")).unwrap();
+        for (link, target) in
+            [("v3-again", "v3"), ("v3-again-again", "v3-again"), ("v2-again", "v2")]
+        {
+            files::link_folder(releases.join(link), releases.join(target)).unwrap();
+        }
         let source = releases.join("v1/nginx").display().to_string();
         let missing = releases.join("v0/nginx").display().to_string();
         let mounts = [source, missing, "/".to_owned()]
             .map(|source| Mount { service: "nginx".to_owned(), source });
-        remove_folders(&releases, &["v3-again", "v4"], &mounts);
+        // The link in between is not kept.
+        remove_folders(&releases, &["v3-again-again", "v4"], &mounts);
         let mut left: Vec<_> = fs::read_dir(&releases)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["v1", "v3", "v3-again", "v4"]);
+        assert_eq!(left, ["v1", "v3", "v3-again-again", "v4"]);
+        assert!(releases.join("v3-again-again/nginx").exists());
     }
 
     #[test]
