@@ -18,7 +18,7 @@ use crate::{
     files, paths,
     plan::{self, Failure, Resume},
     probe::{self, Sockets},
-    record::{Outcome, Record, Step, Way},
+    record::{Images, Outcome, Record, Step, Way},
     state::{State, now, write_record},
     tidy,
 };
@@ -270,17 +270,23 @@ impl Deployment {
         }
         self.state.installation.worker = Some(self.record.id.clone());
         self.state.write()?;
-        let names = self.start_followers(&self.record.id)?;
+        let id = self.record.id.clone();
+        let names = self.start_followers(&id)?;
         probe::wait_ready(&["worker"], &self.record.release, READY_SECONDS)?;
         Ok(format!("{} follow the release", names.join(", ")))
     }
 
-    /// Replaces what has one instance, by that of the release. It returns the names.
-    pub(crate) fn start_followers(&self, id: &str) -> Result<Vec<&'static str>, HostError> {
+    /// Replaces what has one instance, by that of the release. It returns the names. A sidecar for which the release has no
+    /// image, because the server got it later, continues as it is.
+    pub(crate) fn start_followers(&mut self, id: &str) -> Result<Vec<&'static str>, HostError> {
+        let images = files::read_record(id)?.map(|record| record.images);
+        let sidecars = images.as_ref().map(Images::sidecars).unwrap_or_default();
         let compose = self.state.compose(id)?;
         let services = compose.services()?;
-        let mut names = vec!["worker", "acme", "backup"];
-        names.retain(|name| services.iter().any(|service| service == name));
+        let mut names = vec!["worker"];
+        names.extend(sidecars.into_iter().filter(|name| services.iter().any(|all| all == name)));
+        self.state.installation.note_sidecars(&names, id);
+        self.state.write()?;
         compose.up(&names, 120)?;
         Ok(names)
     }

@@ -19,6 +19,10 @@ pub struct Installation {
     pub green: Option<String>,
     /// The release of the worker.
     pub worker: Option<String>,
+    /// The release of the ACME client. After a rollback to a release without one, it is not that of the worker.
+    pub acme: Option<String>,
+    /// The release of the backup sidecar, in the same way.
+    pub backup: Option<String>,
     /// The deployment that has not ended.
     pub open: Option<String>,
     /// The release that serves.
@@ -32,6 +36,25 @@ impl Installation {
             Color::Blue => self.blue.as_deref(),
             Color::Green => self.green.as_deref(),
         }
+    }
+
+    /// Notes the release of the sidecars among the services.
+    pub fn note_sidecars(&mut self, services: &[&str], release: &str) {
+        for service in services {
+            match *service {
+                "acme" => self.acme = Some(release.to_owned()),
+                "backup" => self.backup = Some(release.to_owned()),
+                _ => {}
+            }
+        }
+    }
+
+    /// All releases that containers have.
+    pub fn releases(&self) -> impl Iterator<Item = &str> {
+        [&self.blue, &self.green, &self.worker, &self.acme, &self.backup]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
     }
 
     /// Changes the release of a color.
@@ -85,12 +108,16 @@ pub fn compose_variables<'a>(
     if let Some(images) = installation.worker.as_deref().and_then(&images) {
         add("LINNET_SHORTENER_IMAGE", &images.shortener);
         add("LINNET_GATEWAY_IMAGE", &images.gateway);
-        if let Some(acme) = &images.acme {
-            add("LINNET_ACME_IMAGE", acme);
-        }
-        if let Some(backup) = &images.backup {
-            add("LINNET_BACKUP_IMAGE", backup);
-        }
+    }
+    // A file of an earlier program names no releases of sidecars: they are those of the worker.
+    let of = |release: &Option<String>| {
+        release.as_deref().or(installation.worker.as_deref()).and_then(&images)
+    };
+    if let Some(acme) = of(&installation.acme).and_then(|images| images.acme.as_deref()) {
+        add("LINNET_ACME_IMAGE", acme);
+    }
+    if let Some(backup) = of(&installation.backup).and_then(|images| images.backup.as_deref()) {
+        add("LINNET_BACKUP_IMAGE", backup);
     }
     text
 }
@@ -130,5 +157,28 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn sidecar_that_the_release_before_lacks_keeps_its_image_after_a_rollback() {
+        let old = Images {
+            gateway: "gateway@v1".to_owned(),
+            shortener: "shortener@v1".to_owned(),
+            bundle: String::new(),
+            acme: Some("acme@v1".to_owned()),
+            backup: None,
+        };
+        let new = Images { backup: Some("backup@v2".to_owned()), ..old.clone() };
+        let mut installation =
+            Installation { worker: Some("v2".to_owned()), ..Installation::default() };
+        installation.note_sidecars(&["worker", "acme", "backup"], "v2");
+        installation.worker = Some("v1".to_owned());
+        assert_eq!(old.sidecars(), ["acme"]);
+        installation.note_sidecars(&["worker", "acme"], "v1");
+        let images = |id: &str| Some(if id == "v1" { &old } else { &new });
+        let text = compose_variables(&installation, &HostConfig::default(), images);
+        assert!(text.contains("LINNET_ACME_IMAGE=acme@v1\n"), "{text}");
+        assert!(text.contains("LINNET_BACKUP_IMAGE=backup@v2\n"), "{text}");
+        assert_eq!(installation.releases().collect::<Vec<_>>(), ["v1", "v1", "v2"]);
     }
 }

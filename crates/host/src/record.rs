@@ -160,6 +160,12 @@ impl Images {
         let always = [&self.gateway, &self.shortener, &self.bundle].into_iter();
         always.chain(&self.acme).chain(&self.backup)
     }
+
+    /// The services beside the worker for which the release has an image.
+    pub fn sidecars(&self) -> Vec<&'static str> {
+        let has = [("acme", &self.acme), ("backup", &self.backup)];
+        has.into_iter().filter(|(_, image)| image.is_some()).map(|(name, _)| name).collect()
+    }
 }
 
 /// A deployment.

@@ -98,7 +98,7 @@ impl Deployment {
         }
         let installation = &mut self.state.installation;
         (installation.active, installation.blue, installation.worker) = (None, None, None);
-        installation.current = None;
+        (installation.acme, installation.backup, installation.current) = (None, None, None);
     }
 
     fn revert_color(&mut self, previous: &str) -> Result<(), HostError> {

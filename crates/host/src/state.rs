@@ -35,11 +35,10 @@ impl State {
     pub fn write(&self) -> Result<(), HostError> {
         files::write_json(format!("{}/installation.json", paths::STATE), &self.installation)?;
         let installation = &self.installation;
-        let named = [&installation.blue, &installation.green, &installation.worker];
         let mut records: Vec<(String, Images)> = Vec::new();
-        for id in named.into_iter().flatten() {
+        for id in installation.releases() {
             if let Some(record) = files::read_record(id)? {
-                records.push((id.clone(), record.images));
+                records.push((id.to_owned(), record.images));
             }
         }
         let text = compose_variables(installation, &self.config, |id| {
