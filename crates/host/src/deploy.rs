@@ -254,11 +254,8 @@ impl Deployment {
 
     /// The release counts as current once it serves.
     fn note_current(&mut self) -> Result<(), HostError> {
-        let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
-        if let Some(previous) = &self.record.previous {
-            files::link(paths::PREVIOUS, folder(previous))?;
-        }
-        files::link(paths::CURRENT, folder(&self.record.id))?;
+        let previous = self.record.previous.as_deref();
+        files::link_releases(paths::LINKS, Some(&self.record.id), previous)?;
         self.state.installation.current = Some(self.record.id.clone());
         self.state.installation.active = Some(self.record.color);
         self.state.write()

@@ -26,6 +26,12 @@ fn stop_seconds(reason: Option<&str>) -> u64 {
     if reason == Some(OPERATOR) { STOP_SECONDS } else { GIVEN_UP_SECONDS }
 }
 
+/// Points the links of releases to the one that serves again, and to the one before it.
+fn link_to(release: &str) -> Result<(), HostError> {
+    let before = files::read_record(release)?.and_then(|record| record.previous);
+    files::link_releases(paths::LINKS, Some(release), before.as_deref())
+}
+
 impl Deployment {
     /// Returns to the release before.
     pub fn rollback() -> Result<(), HostError> {
@@ -99,6 +105,10 @@ impl Deployment {
         let installation = &mut self.state.installation;
         (installation.active, installation.blue, installation.worker) = (None, None, None);
         (installation.acme, installation.backup, installation.current) = (None, None, None);
+        // `deploy.sh restore` takes a server without the link as one without a release.
+        if let Err(error) = files::link_releases(paths::LINKS, None, None) {
+            println!("warning: {error}");
+        }
     }
 
     fn revert_color(&mut self, previous: &str) -> Result<(), HostError> {
@@ -126,7 +136,7 @@ impl Deployment {
             installation.worker = Some(previous.to_owned());
         }
         self.state.write()?;
-        files::link(paths::CURRENT, format!("{}/{previous}", paths::RELEASES))?;
+        link_to(previous)?;
         if worker_follows {
             self.start_followers(previous)?;
         }
@@ -161,6 +171,7 @@ impl Deployment {
         installation.worker = Some(previous.to_owned());
         installation.current = Some(previous.to_owned());
         self.state.write()?;
+        link_to(previous)?;
         let services = color.services();
         let names = services.each_ref().map(String::as_str);
         self.state.compose(previous)?.up(&names, 180)?;
