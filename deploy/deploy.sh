@@ -3,7 +3,7 @@
 #
 #   deploy.sh init root@HOST --domain NAME --email ADDRESS [--dry-run]    prepares a fresh Debian 13 server
 #       --operator-keys FILE   public keys that may log in as `linnet` (default: those that root accepts now)
-#       --deploy-key FILE      public key of the pipeline, restricted to linnet-host
+#       --deploy-key FILE      public key of the pipeline, restricted to linnet-host; '' removes it
 #       --registry PREFIX  --tls off  --profiles monitoring  --dns-later
 #       --backup REPOSITORY  --backup-disk FOLDER    backs up PostgreSQL (docs/OPERATIONS.md, "Back up and restore")
 #   deploy.sh cloud-init --domain NAME --email ADDRESS --operator-keys FILE […]    prints a file that does the same
@@ -19,7 +19,7 @@
 #   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore). On a new server,
 #       after `secrets import`, this is also the first release, with the images as for `release`
 #   deploy.sh secrets export HOST > FILE         a copy of the secrets, encrypted with a passphrase
-#   deploy.sh secrets import HOST < FILE         writes them to a new server, before its first release
+#   deploy.sh secrets import HOST [--replace] < FILE   writes them to a new server, before its first release
 #
 # HOST is a name or an address, with USER@ before it and :PORT behind it if needed. The default user is `linnet`.
 #
@@ -95,6 +95,9 @@ connect() {
 }
 
 # --- init ---------------------------------------------------------------------------------------------------------------
+# Prints init.sh with its library, as the server gets it.
+init_program() { sed -e "/^# --- How changes are made/{r $here/host/init-lib.sh" -e 'd}' "$here/host/init.sh"; }
+
 # Sets options from the arguments: domain, email, files; and passed, what init.sh gets.
 read_options() {
   domain='' email='' operator_keys='' deploy_key='' dns_later='' dry_run=''
@@ -109,7 +112,8 @@ read_options() {
       --domain) domain=$2; passed+=(--domain "$2") ;;
       --email) email=$2; passed+=(--email "$2") ;;
       --operator-keys) operator_keys=$2 ;;
-      --deploy-key) deploy_key=$2 ;;
+      # An empty value removes the key that the server has.
+      --deploy-key) deploy_key=${2:-/dev/null} ;;
       --registry|--tls|--profiles|--backup|--backup-disk) passed+=("$1" "$2") ;;
       *) die "unknown option $1; \`deploy.sh help\` lists them" "$EX_USAGE" ;;
     esac
@@ -160,7 +164,8 @@ init() {
   local folder
   folder=$(as_root 'mktemp -d /run/linnet-init.XXXXXX') || die "cannot write to /run on $host"
   send() { as_root "sh -c 'cat > $folder/$1'" < "$2"; }
-  send init.sh "$here/host/init.sh"
+  init_program > "$work/init.sh"
+  send init.sh "$work/init.sh"
   if [[ -n $operator_keys ]]; then
     send operator.pub "$operator_keys"
   else
@@ -196,7 +201,8 @@ cloud_init() {
   local -a options=("${passed[@]}" --operator-keys /run/linnet-operator.pub)
   encoded() { printf '  - path: %s\n    permissions: "%s"\n    encoding: b64\n    content: %s\n' "$1" "$2" "$(base64 -w0 < "$3")"; }
   printf '#cloud-config\n# Prepares a Debian 13 server for Linnet: the same script as deploy.sh init.\nwrite_files:\n'
-  encoded /usr/local/sbin/linnet-init 0755 "$here/host/init.sh"
+  init_program > "$work/init.sh"
+  encoded /usr/local/sbin/linnet-init 0755 "$work/init.sh"
   encoded /run/linnet-operator.pub 0644 "$operator_keys"
   if [[ -n $deploy_key ]]; then
     encoded /run/linnet-deploy.pub 0644 "$deploy_key"
@@ -342,6 +348,11 @@ secrets() {
   local verb=${1:-} folder status=0 passphrase=''
   [[ $verb == export || $verb == import ]] || usage
   target "${2:-}"
+  shift 2
+  local option
+  for option in "$@"; do
+    [[ $verb == import && $option == --replace ]] || die "unknown option $option; \`secrets import HOST\` has --replace, which overwrites secrets of the server" "$EX_USAGE"
+  done
   read_passphrase "$verb"
   # ssh would read the file of `import`.
   exec 3<&0 </dev/null
@@ -350,7 +361,7 @@ secrets() {
   folder=$(as_root 'mktemp -d /run/linnet-secrets.XXXXXX') || die "cannot write to /run on $host"
   as_root "sh -c 'cat > $folder/secrets'" < "$here/host/secrets"
   printf '%s' "$passphrase" | as_root "sh -c 'umask 077; cat > $folder/passphrase'"
-  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase" <&3 || status=$?
+  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase $*" <&3 || status=$?
   as_root "rm -rf $folder" || true
   return "$status"
 }

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Prepares a fresh Debian 13 server for Linnet, or compares a prepared one. `deploy/deploy.sh init` sends it over SSH, and
-# the cloud-init file of `deploy/deploy.sh cloud-init` contains it. On the server it is /usr/local/sbin/linnet-init.
+# Prepares a fresh Debian 13 server for Linnet, or compares a prepared one. `deploy/deploy.sh init` sends it over SSH as one
+# file with init-lib.sh, and the cloud-init file of `deploy/deploy.sh cloud-init` contains that. On the server it is
+# /usr/local/sbin/linnet-init.
 #
 #   init.sh --domain NAME --email ADDRESS --operator-keys FILE [OPTIONS]    prepares the server
 #   init.sh --check                                                         prints what differs, changes nothing
 #   init.sh --dry-run …                                                     prints what it would do
 #
-#   --deploy-key FILE     public key of the deployment pipeline, which may only call linnet-host
+#   --deploy-key FILE     public key of the deployment pipeline, which may only call linnet-host; an empty file removes it
 #   --registry PREFIX     prefix of the images (ghcr.io/linnet-url/linnet)
 #   --tls off             a proxy in front terminates TLS
 #   --profiles A,B        profiles of Compose, such as monitoring
@@ -91,78 +92,9 @@ if [[ $mode != check ]]; then
   done
 fi
 
-# --- How changes are made ---------------------------------------------------------------------------------------------
 changes=0
-# change TEXT: announces a change; fails if it is only to be announced.
-change() {
-  changes=$((changes + 1))
-  case $mode in
-    apply)   printf '  %s\n' "$1" ;;
-    dry-run) printf '  would: %s\n' "$1"; return 1 ;;
-    check)   printf '%s\n' "not as prepared: $1"; return 1 ;;
-  esac
-}
-
-# put FILE MODE: writes the standard input to the file. `written` is yes if that changed it.
-put() {
-  local file=$1 wanted_mode=$2 content
-  content=$(cat; printf x); content=${content%x}
-  written=''
-  if [[ -f $file && $(cat "$file"; printf x) == "${content}x" && $(stat -c '%a %U' "$file") == "$wanted_mode root" ]]; then return 0; fi
-  change "write $file" || return 0
-  mkdir -p "$(dirname "$file")"
-  printf '%s' "$content" > "$file.new"
-  chmod "$wanted_mode" "$file.new"; chown root:root "$file.new"
-  mv -f "$file.new" "$file"
-  written=yes
-}
-
-# folder PATH MODE OWNER
-folder() {
-  [[ -d $1 && $(stat -c '%a %U:%G' "$1") == "$2 $3" ]] && return 0
-  change "create $1 (mode $2, $3)" || return 0
-  mkdir -p "$1"; chmod "$2" "$1"; chown "$3" "$1"
-}
-
-installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == 'install ok installed' ]]; }
-
-packages() {
-  local package; local -a missing=()
-  for package in "$@"; do installed "$package" || missing+=("$package"); done
-  (( ${#missing[@]} )) || return 0
-  change "install ${missing[*]}" || return 0
-  local -a apt=(apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -qq)
-  DEBIAN_FRONTEND=noninteractive "${apt[@]}" update >&2 || die "Debian's packages cannot be fetched; check the server's network and /etc/apt" 69
-  DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}" > /var/log/linnet-init-apt.log 2>&1 \
-    || die "installing ${missing[*]} failed; see /var/log/linnet-init-apt.log on the server" 69
-}
-
-# enabled UNIT: enables and starts it.
-enabled() {
-  systemctl is-enabled --quiet "$1" 2>/dev/null && systemctl is-active --quiet "$1" && return 0
-  change "enable $1" || return 0
-  systemctl enable --quiet --now "$1"
-}
-
-user() {
-  id -u "$1" >/dev/null 2>&1 && return 0
-  change "create the user $1" || return 0
-  # `*` is no password, and unlike a locked account it can use keys with any configuration of PAM.
-  useradd --create-home --shell /bin/bash --password '*' "$1"
-}
-
-# keys USER: writes the standard input as the user's authorized keys.
-keys() {
-  local home file
-  file=/home/$1/.ssh/authorized_keys
-  home=/home/$1/.ssh
-  [[ -d $home ]] || { change "create $home" && install -d -m 700 -o "$1" -g "$1" "$home"; } || true
-  local content; content=$(cat)
-  [[ -f $file && $(<"$file") == "$content" && $(stat -c '%a %U' "$file") == "600 $1" ]] && return 0
-  change "write $file" || return 0
-  printf '%s\n' "$content" > "$file.new"
-  chmod 600 "$file.new"; chown "$1:$1" "$file.new"; mv -f "$file.new" "$file"
-}
+# --- How changes are made: deploy.sh replaces this line by init-lib.sh ---
+declare -F put >/dev/null || die "this is one of two parts; run \`deploy.sh init\`"
 
 [[ $mode == check ]] || printf 'preparing this server for %s\n' "$domain"
 
@@ -352,7 +284,8 @@ enabled linnet-check.timer
 # --- Users ------------------------------------------------------------------------------------------------------------
 packages sudo; user linnet; user deploy
 keys linnet <<< "$operator_keys"
-if [[ -n $deploy_key ]]; then keys deploy <<< "restrict,command=\"sudo -n /usr/local/sbin/linnet-host\" $deploy_key"; fi
+if [[ -n $deploy_key ]]; then keys deploy <<< "restrict,command=\"sudo -n /usr/local/sbin/linnet-host\" $deploy_key"
+else no_keys deploy; fi
 sudoers='# The operator may do everything. The pipeline may call one program without arguments, which reads the command of SSH.
 linnet ALL=(ALL:ALL) NOPASSWD: ALL
 Defaults:deploy env_keep += "SSH_ORIGINAL_COMMAND"

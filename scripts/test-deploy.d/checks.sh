@@ -2,7 +2,7 @@
 # The checks of scripts/test-deploy for a healthy server. The last line that a check prints is shown as its result.
 
 checks=(arguments dry_run taken_port init init_again cloud_init hardening restricted_key first https backup canary rollback_warm
-  rollback_cold killed_client killed_unit restart busy in_place drift)
+  rollback_cold killed_client killed_unit restart busy in_place drift revoked_key)
 
 check_arguments() {
   expect_error 64 'is not a name such as' "$deploy_sh" init "root@$server" --domain go_example --email ops@example.com --tls off --dns-later
@@ -48,11 +48,11 @@ check_init_again() {
 
 check_cloud_init() {
   "$deploy_sh" cloud-init "${init_options[@]}" --operator-keys "$scratch/key.pub" > "$scratch/cloud.yaml"
-  "$("$LINNET_ROOT/scripts/python-tools")/python" - "$scratch/cloud.yaml" "$LINNET_ROOT/deploy/host/init.sh" <<'PYTHON'
+  "$("$LINNET_ROOT/scripts/python-tools")/python" - "$scratch/cloud.yaml" "$LINNET_ROOT/deploy/host/init-lib.sh" <<'PYTHON'
 import base64, sys, yaml
 config = yaml.safe_load(open(sys.argv[1]))
 files = {file["path"]: base64.b64decode(file["content"]) for file in config["write_files"]}
-assert files["/usr/local/sbin/linnet-init"] == open(sys.argv[2], "rb").read()
+assert open(sys.argv[2], "rb").read() in files["/usr/local/sbin/linnet-init"]
 command = config["runcmd"][0]
 assert command[:2] == ["bash", "/usr/local/sbin/linnet-init"] and "--domain" in command, command
 print("the file contains the script and calls it with", len(command) - 2, "arguments")
@@ -246,5 +246,15 @@ check_drift() {
   on_server grep -qx 'linnet_host_drift 2' /var/lib/linnet/metrics/drift.prom
   "$deploy_sh" init "$server" "${init_options[@]}" --deploy-key "$scratch/ci.pub"
   on_server systemctl restart linnet-firewall
+  deploy check
+}
+
+check_revoked_key() {
+  ensure_first
+  "$deploy_sh" init "$server" "${init_options[@]}" --deploy-key "$scratch/ci.pub"
+  as_ci() { ssh -p "${server#*:}" -i "$scratch/ci" -o IdentitiesOnly=yes -o BatchMode=yes -o UserKnownHostsFile="$LINNET_KNOWN_HOSTS" deploy@127.0.0.1 "$@"; }
+  as_ci status
+  "$deploy_sh" init "$server" "${init_options[@]}" --deploy-key ''
+  expect_error 255 'Permission denied' as_ci status
   deploy check
 }

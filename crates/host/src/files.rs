@@ -53,7 +53,7 @@ pub fn link_releases(
     current: Option<&str>,
     previous: Option<&str>,
 ) -> Result<(), HostError> {
-    // The release before first: whoever finds `current` finds a complete state.
+    // The release before first, so that the other is never alone.
     for (name, release) in [("previous", previous), ("current", current)] {
         let path = links.as_ref().join(name);
         match (release, fs::symlink_metadata(&path)) {

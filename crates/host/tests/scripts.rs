@@ -1,0 +1,165 @@
+//! Tests of the shell scripts that set up a server. `scripts/test-deploy` tests them on one.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").canonicalize().unwrap()
+}
+
+struct Done {
+    code: Option<i32>,
+    output: String,
+    errors: String,
+}
+
+fn run(command: &mut Command) -> Done {
+    let output = command.output().unwrap();
+    Done {
+        code: output.status.code(),
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// `secrets export` or `import` of the folder, with the bundle as a file.
+fn secrets(verb: &str, folder: &Path, passphrase: &Path, bundle: &Path, option: &[&str]) -> Done {
+    let script = deploy().join("host/secrets");
+    let mut command = Command::new("bash");
+    command
+        .arg(script)
+        .arg(verb)
+        .arg("--folder")
+        .arg(folder)
+        .arg("--passphrase-file")
+        .arg(passphrase);
+    command.args(option);
+    if verb == "export" {
+        command.stdout(fs::File::create(bundle).unwrap()).stderr(Stdio::piped());
+    } else {
+        command.stdin(fs::File::open(bundle).unwrap());
+    }
+    run(&mut command)
+}
+
+#[test]
+fn import_over_other_secrets_writes_nothing_and_fails_unless_it_replaces() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (lost, new, bundle, passphrase) =
+        (path("lost"), path("new"), path("bundle"), path("phrase"));
+    for (folder, value) in [(&lost, "of the lost server"), (&new, "generated")] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("backup_passphrase"), value).unwrap();
+    }
+    fs::write(lost.join("admin_key"), "only there").unwrap();
+    fs::write(&passphrase, "correct horse battery staple\n").unwrap();
+    let done = secrets("export", &lost, &passphrase, &bundle, &[]);
+    assert_eq!(done.code, Some(0), "{}", done.errors);
+
+    let done = secrets("import", &new, &passphrase, &bundle, &[]);
+    assert_eq!(done.code, Some(1), "{}", done.errors);
+    assert!(
+        done.errors.contains("nothing was written") && done.errors.contains("--replace"),
+        "{}",
+        done.errors
+    );
+    assert_eq!(fs::read_to_string(new.join("backup_passphrase")).unwrap(), "generated");
+    assert!(!new.join("admin_key").exists());
+
+    let done = secrets("import", &new, &passphrase, &bundle, &["--replace"]);
+    assert_eq!(done.code, Some(0), "{}", done.errors);
+    assert_eq!(fs::read_to_string(new.join("backup_passphrase")).unwrap(), "of the lost server");
+}
+
+/// `deploy.sh` with an `ssh` that notes the commands for the server, and writes the files that they send.
+struct Laptop {
+    folder: tempfile::TempDir,
+}
+
+impl Laptop {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        write(
+            "ssh",
+            "#!/bin/sh\nfor last; do :; done\nprintf '%s\\n' \"$last\" >> \"$LAPTOP/commands\"\ncase $last in\n\
+             *mktemp*) mkdir -p \"$LAPTOP/server\"; echo \"$LAPTOP/server\" ;;\n\
+             *'cat > '*) sh -c \"${last#sudo -n }\" ;;\n*is-active*) exit 1 ;;\nesac\n",
+        );
+        write("phrase", "correct horse battery staple\n");
+        write("key.pub", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHk ops\n");
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn deploy(&self, arguments: &[&str]) -> Done {
+        let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("bash");
+        command.arg(deploy().join("deploy.sh")).args(arguments).stdin(Stdio::null());
+        command.env("PATH", path).env("LAPTOP", self.folder.path());
+        command.env("LINNET_KNOWN_HOSTS", self.path("known_hosts"));
+        command.env("LINNET_PASSPHRASE_FILE", self.path("phrase"));
+        run(&mut command)
+    }
+
+    fn commands(&self) -> String {
+        fs::read_to_string(self.path("commands")).unwrap_or_default()
+    }
+}
+
+#[test]
+fn deploy_passes_replace_to_the_import_and_refuses_other_words() {
+    let laptop = Laptop::new();
+    let done = laptop.deploy(&["secrets", "import", "go.example.com", "--replace"]);
+    assert_eq!(done.code, Some(0), "{}", done.errors);
+    assert!(laptop.commands().contains("/passphrase --replace\n"), "{}", laptop.commands());
+    for words in [["import", "--overwrite"], ["export", "--replace"]] {
+        let done = laptop.deploy(&["secrets", words[0], "go.example.com", words[1]]);
+        assert_eq!(done.code, Some(64), "{}", done.errors);
+        assert!(done.errors.contains("unknown option"), "{}", done.errors);
+    }
+}
+
+const INIT: [&str; 7] = [
+    "init",
+    "root@go.example.com",
+    "--domain",
+    "go.example.com",
+    "--email",
+    "ops@example.com",
+    "--dns-later",
+];
+
+#[test]
+fn empty_deploy_key_reaches_the_server_as_an_empty_file() {
+    let laptop = Laptop::new();
+    let key = laptop.path("key.pub").display().to_string();
+    let arguments = [&INIT[..], &["--operator-keys", &key, "--deploy-key", ""]].concat();
+    let done = laptop.deploy(&arguments);
+    assert_eq!(done.code, Some(0), "{} {}", done.output, done.errors);
+    assert_eq!(fs::read_to_string(laptop.path("server/deploy.pub")).unwrap(), "");
+    assert!(laptop.commands().contains("'--deploy-key'"), "{}", laptop.commands());
+    // Both parts of the script arrive as one.
+    let script = fs::read_to_string(laptop.path("server/init.sh")).unwrap();
+    assert!(script.contains("\nno_keys() {\n"), "{script}");
+    assert!(
+        Command::new("bash")
+            .arg("-n")
+            .arg(laptop.path("server/init.sh"))
+            .status()
+            .unwrap()
+            .success()
+    );
+}
