@@ -2,7 +2,7 @@
 # The checks of scripts/test-deploy for a healthy server. The last line that a check prints is shown as its result.
 
 checks=(arguments dry_run taken_port init init_again cloud_init hardening restricted_key first https backup canary rollback_warm
-  rollback_cold killed_client killed_unit restart busy in_place drift revoked_key)
+  rollback_cold killed_client killed_unit restart busy in_place drift revoked_key oncall)
 
 check_arguments() {
   expect_error 64 'is not a name such as' "$deploy_sh" init "root@$server" --domain go_example --email ops@example.com --tls off --dns-later
@@ -257,4 +257,18 @@ check_revoked_key() {
   "$deploy_sh" init "$server" "${init_options[@]}" --deploy-key ''
   expect_error 255 'Permission denied' as_ci status
   deploy check
+}
+
+# The commands of the runbooks, on the server.
+check_oncall() {
+  ensure_first
+  oncall() { on_server sudo -u linnet sudo /opt/linnet/current/scripts/oncall "$@"; }
+  oncall status | grep -q 'linnet-nginx-1'
+  oncall sql 'SELECT 1'
+  oncall redis PING | grep -qx PONG
+  oncall ready worker
+  oncall certificate
+  oncall compose run --rm --no-deps -T backup status
+  oncall restart worker
+  wait_for 60 "the worker" oncall ready worker
 }

@@ -163,3 +163,24 @@ fn empty_deploy_key_reaches_the_server_as_an_empty_file() {
             .success()
     );
 }
+
+#[test]
+fn bundle_has_the_commands_of_the_runbooks_and_what_they_source() {
+    let dockerfile = fs::read_to_string(deploy().join("Dockerfile")).unwrap();
+    let copied: Vec<&str> = dockerfile
+        .lines()
+        .find(|line| line.starts_with("COPY scripts/") && line.ends_with(" /bundle/scripts/"))
+        .map(|line| line.split_whitespace().filter(|word| word.starts_with("scripts/")).collect())
+        .unwrap();
+    assert!(copied.contains(&"scripts/oncall"), "{copied:?}");
+    for script in &copied {
+        let text = fs::read_to_string(deploy().join("..").join(script)).unwrap();
+        let sourced = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("# shellcheck source="))
+            .filter(|name| *name != "/dev/null");
+        for name in sourced {
+            assert!(copied.contains(&name), "{script} sources {name}, which the bundle lacks");
+        }
+    }
+}
