@@ -9,7 +9,7 @@
 #
 #   --deploy-key FILE     public key of the deployment pipeline, which may only call linnet-host; an empty file removes it
 #   --registry PREFIX     prefix of the images (ghcr.io/linnet-url/linnet)
-#   --tls off             a proxy in front terminates TLS
+#   --tls off             a proxy in front terminates TLS; its address is LINNET_TRUSTED_PROXIES in /etc/linnet/linnet.env
 #   --profiles A,B        profiles of Compose, such as monitoring
 #   --backup REPOSITORY   backs up PostgreSQL there (LINNET_BACKUP_REPOSITORY in deploy/compose.backup.yaml)
 #   --backup-disk FOLDER  folder of a second disk, for the repository file:///repository
@@ -86,9 +86,15 @@ if [[ ! -e $saved ]] && (( disk_mib < 6000 )); then die "this server has $disk_m
 [[ -z $backup_disk || (-d $backup_disk && $(stat -c %d "$backup_disk") != $(stat -c %d /)) ]] || die "$backup_disk is not on a disk of its own; mount the second disk there first" 69
 # Docker reserves its ports by a listener of its own.
 if [[ $mode != check ]]; then
-  for port in 80 443; do
+  ports=(80 443) other_port=''
+  # A proxy on the same server needs both, and the operator has chosen another port for nginx.
+  if [[ $tls == off ]]; then
+    ports=("$(sed -nE 's/^LINNET_PORT=([0-9]+)$/\1/p' /etc/linnet/linnet.env 2>/dev/null | tail -n 1)")
+    ports=("${ports[0]:-80}") other_port=', or for a proxy on this server choose another port by a line LINNET_PORT=8080 in /etc/linnet/linnet.env'
+  fi
+  for port in "${ports[@]}"; do
     listener=$(ss -Hltnp "sport = :$port" 2>/dev/null | sed -nE 's/.*users:\(\("([^"]+)".*/\1/p' | head -n 1)
-    case $listener in ''|dockerd|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener" 69 ;; esac
+    case $listener in ''|dockerd|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener$other_port" 69 ;; esac
   done
 fi
 
@@ -108,7 +114,7 @@ folder /var/lib/linnet/releases 755 root:root
 folder /var/lib/linnet/state 755 root:root
 folder /var/lib/linnet/metrics 755 root:root
 if [[ ! -e /etc/linnet/linnet.env ]]; then
-  put /etc/linnet/linnet.env 644 <<< '# Settings of Linnet, one LINNET__SECTION__KEY=value a line. "deploy.sh apply" applies them.'
+  put /etc/linnet/linnet.env 644 <<< '# Settings of Linnet, one LINNET__SECTION__KEY=value a line, and variables of Compose, such as LINNET_HSTS. "deploy.sh apply" applies them.'
 fi
 [[ -z $backup_disk || $(stat -c '%u %a' "$backup_disk") == '999 700' ]] || { change "give $backup_disk to the backup sidecar's user, 999" && chown 999:999 "$backup_disk" && chmod 700 "$backup_disk"; } || true
 profile_list=''

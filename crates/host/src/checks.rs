@@ -15,7 +15,7 @@ use crate::{
     error::HostError,
     files, paths,
     record::{Record, Way},
-    state::State,
+    state::{self, State},
 };
 
 const MIB: u64 = 1 << 20;
@@ -24,6 +24,7 @@ const COLOR_MIB: u64 = 144;
 
 /// Checks memory, disk, secrets, ports and images.
 pub fn before(state: &State, record: &Record) -> Result<(), HostError> {
+    settings()?;
     secrets(Path::new(paths::SECRETS))?;
     disk(state)?;
     if matches!(record.way, Way::Canary | Way::Return) {
@@ -40,6 +41,15 @@ pub fn before(state: &State, record: &Record) -> Result<(), HostError> {
         }
     }
     Ok(())
+}
+
+/// The operator's settings for Compose.
+pub fn settings() -> Result<(), HostError> {
+    state::settings()?
+        .problems
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |text| Err(HostError::Refused(text)))
 }
 
 /// Generates the secrets that are missing, with the script of the release. Existing ones are kept.
@@ -133,7 +143,10 @@ fn color_mib(state: &State, record: &Record) -> u64 {
 
 /// Before the first release, no other program may have nginx's ports.
 fn ports(state: &State) -> Result<(), HostError> {
-    let wanted: &[u16] = if state.config.tls { &[80, 443] } else { &[80] };
+    let set = state::settings()?.variables;
+    let port = set.iter().rev().find(|(name, _)| name == "LINNET_PORT");
+    let port = port.and_then(|(_, port)| port.parse().ok()).unwrap_or(80);
+    let wanted: &[u16] = if state.config.tls { &[80, 443] } else { &[port] };
     if docker::container("nginx")?.is_some() {
         return Ok(());
     }

@@ -192,6 +192,7 @@ fn apply() -> Result<(), HostError> {
             "no release is deployed; run `deploy.sh release` first".to_owned(),
         ));
     };
+    checks::settings()?;
     state.write()?;
     let compose = state.compose(&current)?;
     let services = compose.services()?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{color::Color, config::HostConfig, record::Images};
+use crate::{color::Color, config::HostConfig, record::Images, settings::Settings};
 
 /// The state of the installation. Releases are named by their records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,22 +66,25 @@ impl Installation {
     }
 }
 
-/// The variables of the Compose files. `images` returns those of a release.
+/// The variables of the Compose files. Settings of the operator take precedence. `images` returns those of a release.
 pub fn compose_variables<'a>(
     installation: &Installation,
     config: &HostConfig,
+    settings: &Settings,
     images: impl Fn(&str) -> Option<&'a Images>,
 ) -> String {
     let mut text =
         String::from("# Written by linnet-host. Settings belong into /etc/linnet/linnet.env.\n");
     let mut add = |name: &str, value: &str| {
+        let set = settings.variables.iter().rev().find(|(set, _)| set == name);
+        let value = set.map_or(value, |(_, value)| value);
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name}={value}");
     };
-    let scheme = if config.tls { "https" } else { "http" };
     add("LINNET_PROJECT", "linnet");
     add("LINNET_SECRETS", crate::paths::SECRETS);
-    add("LINNET_BASE_URL", &format!("{scheme}://{}", config.domain));
+    // Without TLS here, a proxy in front terminates it.
+    add("LINNET_BASE_URL", &format!("https://{}", config.domain));
     add("LINNET_NAMES", &config.domain);
     add("LINNET_EMAIL", &config.email);
     add("LINNET_ACME_DIRECTORY", &config.acme_directory);
@@ -119,6 +122,11 @@ pub fn compose_variables<'a>(
     if let Some(backup) = of(&installation.backup).and_then(|images| images.backup.as_deref()) {
         add("LINNET_BACKUP_IMAGE", backup);
     }
+    let written: Vec<String> =
+        text.lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect();
+    for (name, value) in settings.variables.iter().filter(|(name, _)| !written.contains(name)) {
+        let _ = writeln!(text, "{name}={value}");
+    }
     text
 }
 
@@ -144,7 +152,7 @@ mod tests {
         let (old, new) = (images("old"), images("new"));
         let repository = Some("s3://bucket/linnet?endpoint=s3.example.com".to_owned());
         let config = HostConfig { backup: repository, ..HostConfig::default() };
-        let text = compose_variables(&installation, &config, |id| {
+        let text = compose_variables(&installation, &config, &Settings::default(), |id| {
             Some(if id == "old" { &old } else { &new })
         });
         for line in [
@@ -157,6 +165,22 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn server_behind_a_proxy_has_https_links_and_knows_the_proxy() {
+        let config =
+            HostConfig { domain: "go.example.com".to_owned(), tls: false, ..HostConfig::default() };
+        let settings = Settings::parse("LINNET_TRUSTED_PROXIES=10.0.0.0/8\nLINNET_PORT=8080\n");
+        let text = compose_variables(&Installation::default(), &config, &settings, |_| None);
+        for line in [
+            "LINNET_BASE_URL=https://go.example.com",
+            "LINNET_TRUSTED_PROXIES=10.0.0.0/8",
+            "LINNET_PORT=8080",
+        ] {
+            assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line} in {text}");
+        }
+        assert_eq!(text.matches("LINNET_PORT=").count(), 1, "{text}");
     }
 
     #[test]
@@ -176,7 +200,8 @@ mod tests {
         assert_eq!(old.sidecars(), ["acme"]);
         installation.note_sidecars(&["worker", "acme"], "v1");
         let images = |id: &str| Some(if id == "v1" { &old } else { &new });
-        let text = compose_variables(&installation, &HostConfig::default(), images);
+        let text =
+            compose_variables(&installation, &HostConfig::default(), &Settings::default(), images);
         assert!(text.contains("LINNET_ACME_IMAGE=acme@v1\n"), "{text}");
         assert!(text.contains("LINNET_BACKUP_IMAGE=backup@v2\n"), "{text}");
         assert_eq!(installation.releases().collect::<Vec<_>>(), ["v1", "v1", "v2"]);

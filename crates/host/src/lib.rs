@@ -31,6 +31,7 @@ pub mod record;
 pub mod report;
 pub mod restore;
 pub mod revert;
+pub mod settings;
 pub mod state;
 pub mod tidy;
 pub mod unit;

@@ -12,7 +12,7 @@ use crate::{
     plan::Occupation,
     record::{Outcome, Record, Step},
     restore,
-    state::{State, now},
+    state::{self, State, now},
     unit,
 };
 
@@ -156,6 +156,7 @@ pub fn check() -> Result<(), HostError> {
     differences.extend(state.config.unknown.keys().map(|name| {
         format!("{} has the unknown setting {name}; correct its name or remove it", paths::CONFIG)
     }));
+    differences.extend(state::settings()?.problems);
     for mount in docker::mounts()? {
         if !Path::new(&mount.source).exists() {
             differences.push(format!(

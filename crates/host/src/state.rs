@@ -14,6 +14,7 @@ use crate::{
     installation::{Installation, compose_variables},
     metrics, paths,
     record::{Images, Record},
+    settings::Settings,
 };
 
 /// Everything that a verb reads.
@@ -41,7 +42,7 @@ impl State {
                 records.push((id.to_owned(), record.images));
             }
         }
-        let text = compose_variables(installation, &self.config, |id| {
+        let text = compose_variables(installation, &self.config, &settings()?, |id| {
             records.iter().find(|(name, _)| name == id).map(|(_, images)| images)
         });
         files::write(format!("{}/compose.env", paths::STATE), &text)
@@ -97,6 +98,11 @@ impl State {
 /// The file in which `deploy/host/restore` notes the services that it has stopped, one a line.
 pub fn stopped_file() -> String {
     format!("{}/restore", paths::STATE)
+}
+
+/// The operator's settings for Compose.
+pub fn settings() -> Result<Settings, HostError> {
+    Ok(Settings::parse(&files::read(paths::SETTINGS)?.unwrap_or_default()))
 }
 
 /// Writes a record, and the metrics that derive from it.
