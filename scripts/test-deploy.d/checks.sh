@@ -2,7 +2,7 @@
 # The checks of scripts/test-deploy for a healthy server. The last line that a check prints is shown as its result.
 
 checks=(arguments dry_run taken_port init init_again cloud_init hardening restricted_key first https backup canary rollback_warm
-  rollback_cold killed_client killed_unit restart busy in_place drift revoked_key oncall)
+  rollback_cold killed_client killed_unit restart busy in_place drift revoked_key oncall apply)
 
 check_arguments() {
   expect_error 64 'is not a name such as' "$deploy_sh" init "root@$server" --domain go_example --email ops@example.com --tls off --dns-later
@@ -272,3 +272,23 @@ check_oncall() {
   oncall restart worker
   wait_for 60 "the worker" oncall ready worker
 }
+
+check_apply() {
+  ensure_first
+  wait_for 120 "the old color to be removed" expect_release "$first"
+  local before; before=$(on_server docker ps -q --no-trunc | sort)
+  # Found before any container is replaced: by this program, by a process, and by nginx.
+  local line
+  for line in LINNET_HSTSS=off LINNET__GATEWAY__ANONYMOUS=maybe LINNET_TRUSTED_PROXIES=nonsense; do
+    on_server sh -c "cp -p /etc/linnet/linnet.env /run/env; echo '$line' >> /etc/linnet/linnet.env"
+    expect_error 69 /etc/linnet/linnet.env deploy apply
+    on_server cp -p /run/env /etc/linnet/linnet.env
+  done
+  [[ $(on_server docker ps -q --no-trunc | sort) == "$before" ]]
+  on_server sh -c "echo 'LINNET_HSTS=max-age=300' >> /etc/linnet/linnet.env"
+  deploy apply
+  wait_for 70 "the new header" has_short_hsts
+  on_server cp -p /run/env /etc/linnet/linnet.env
+  deploy apply | tail -n 1
+}
+has_short_hsts() { web /health -I | grep -qi '^strict-transport-security: max-age=300'; }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    checks,
+    apply, checks,
     deploy::Deployment,
     error::HostError,
     files, paths,
@@ -57,7 +57,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::Restore(options) => restore::start(options),
         Verb::Load => load(),
         Verb::Secrets => secrets(),
-        Verb::Apply => apply(),
+        Verb::Apply => apply::apply(),
         Verb::Run(Task::Deploy(id)) => Deployment::start(id),
         Verb::Run(Task::Resume) => Deployment::resume(),
         Verb::Run(Task::Rollback) => Deployment::rollback(),
@@ -177,44 +177,4 @@ fn secrets() -> Result<(), HostError> {
     let id =
         state.installation.open.or(state.installation.current).ok_or(HostError::NotPrepared)?;
     checks::generate_secrets(&id)
-}
-
-/// Recreates the containers whose configuration or image has changed, which interrupts them for seconds.
-fn apply() -> Result<(), HostError> {
-    let _locks = (unit::lock_to_prepare()?, unit::lock(Lock::Change)?);
-    let state = State::read()?;
-    match unit::occupied()? {
-        Occupation::Free => {}
-        other => return Err(other.refusal()),
-    }
-    let Some(current) = state.installation.current.clone() else {
-        return Err(HostError::Refused(
-            "no release is deployed; run `deploy.sh release` first".to_owned(),
-        ));
-    };
-    checks::settings()?;
-    state.write()?;
-    let compose = state.compose(&current)?;
-    let services = compose.services()?;
-    let others: Vec<&str> = services
-        .iter()
-        .map(String::as_str)
-        .filter(|service| {
-            !is_of_other_color(service, &state) && !matches!(*service, "migrate" | "preflight")
-        })
-        .collect();
-    compose.up(&others, 600)?;
-    // From now on, the settings that were applied are what was deployed.
-    if let Some(mut record) = state.current()? {
-        record.config = Some(checks::fingerprint(&state, &record)?);
-        files::write_json(files::record_path(&record.id), &record)?;
-    }
-    println!("all containers have the configuration of {current}");
-    Ok(())
-}
-
-fn is_of_other_color(service: &str, state: &State) -> bool {
-    crate::color::Color::ALL.into_iter().any(|color| {
-        state.installation.release_of(color).is_none() && service.ends_with(color.name())
-    })
 }

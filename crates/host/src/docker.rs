@@ -1,6 +1,7 @@
 //! The commands of Docker and Compose that a deployment needs.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -38,6 +39,19 @@ fn mounts_of(text: &str) -> Vec<Mount> {
     pairs
         .map(|(service, source)| Mount { service: service.to_owned(), source: source.to_owned() })
         .collect()
+}
+
+/// The services that have containers, each once.
+pub fn services() -> Result<BTreeSet<String>, HostError> {
+    let project = format!("label=com.docker.compose.project={PROJECT}");
+    let one_off = "label=com.docker.compose.oneoff=False";
+    let format = "{{.Label \"com.docker.compose.service\"}}";
+    let text = run(
+        "docker",
+        &["ps", "--all", "--filter", &project, "--filter", one_off, "--format", format],
+        15,
+    )?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// A container as Docker describes it.

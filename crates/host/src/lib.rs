@@ -6,6 +6,7 @@
 //! * A decision is written before it is carried out, so that `resume` and `rollback` work after any crash.
 //! * Decisions ([`verdict`], [`plan`]) are pure functions.
 
+pub mod apply;
 pub mod attempt;
 pub mod canary;
 pub mod checks;

@@ -209,6 +209,21 @@ pub fn reach_from_nginx(color: Color, host: &str) -> Result<(), HostError> {
     reachable(color, &statuses)
 }
 
+/// Waits until nginx reaches both sockets of the color. The error has the end of nginx's log.
+pub fn wait_for_nginx(color: Color, host: &str, seconds: u64) -> Result<(), HostError> {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        match reach_from_nginx(color, host) {
+            Err(error) if Instant::now() >= deadline => {
+                let logs = last_lines("nginx");
+                return Err(HostError::Unhealthy(format!("{error}{logs}")));
+            }
+            Err(_) => thread::sleep(READY_POLL),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 fn reachable(color: Color, statuses: &str) -> Result<(), HostError> {
     if statuses.split_whitespace().eq(["200", "404"]) {
         return Ok(());
