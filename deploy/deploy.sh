@@ -5,6 +5,7 @@
 #       --operator-keys FILE   public keys that may log in as `linnet` (default: those that root accepts now)
 #       --deploy-key FILE      public key of the pipeline, restricted to linnet-host; '' removes it
 #       --registry PREFIX  --tls off  --profiles monitoring  --dns-later
+#       --acme-directory staging   Let's Encrypt's environment for trials, or the URL of another CA's directory
 #       --backup REPOSITORY  --backup-disk FOLDER    backs up PostgreSQL (docs/OPERATIONS.md, "Back up and restore")
 #   deploy.sh cloud-init --domain NAME --email ADDRESS --operator-keys FILE […]    prints a file that does the same
 #   deploy.sh check HOST           what differs on the server from what was prepared and deployed
@@ -114,7 +115,7 @@ read_options() {
       --operator-keys) operator_keys=$2 ;;
       # An empty value removes the key that the server has.
       --deploy-key) deploy_key=${2:-/dev/null} ;;
-      --registry|--tls|--profiles|--backup|--backup-disk) passed+=("$1" "$2") ;;
+      --registry|--tls|--profiles|--backup|--backup-disk|--acme-directory) passed+=("$1" "$2") ;;
       *) die "unknown option $1; \`deploy.sh help\` lists them" "$EX_USAGE" ;;
     esac
     shift 2

@@ -12,6 +12,7 @@
 #   --tls off             a proxy in front terminates TLS; its address is LINNET_TRUSTED_PROXIES in /etc/linnet/linnet.env
 #   --profiles A,B        profiles of Compose, such as monitoring
 #   --backup REPOSITORY   backs up PostgreSQL there (LINNET_BACKUP_REPOSITORY in deploy/compose.backup.yaml)
+#   --acme-directory CA   production (default) or staging of Let's Encrypt, or the URL of another CA's directory
 #   --backup-disk FOLDER  folder of a second disk, for the repository file:///repository
 #   --keep-ssh            does not change sshd (--change-ssh: does, on a server that was prepared with --keep-ssh)
 #   --undo-ssh SECONDS    sshd's old configuration returns after this time, unless linnet-ssh-undo.timer is stopped before
@@ -25,7 +26,7 @@ set -euo pipefail
 die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
 
 mode=apply undo_ssh='' operator_keys='' given=' '
-domain='' email='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk='' keep_ssh=''
+domain='' email='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk='' acme_directory='' keep_ssh=''
 saved=/etc/linnet/init.env
 while (( $# )); do
   case $1 in
@@ -37,7 +38,7 @@ while (( $# )); do
   name=${1#--} name=${name//-/_}
   case $1 in
     --operator-keys|--deploy-key) [[ -r $2 ]] || die "cannot read the key $2" 64; printf -v "$name" %s "$(<"$2")" ;;
-    --domain|--email|--registry|--tls|--profiles|--backup|--backup-disk|--undo-ssh) printf -v "$name" %s "$2" ;;
+    --domain|--email|--registry|--tls|--profiles|--backup|--backup-disk|--acme-directory|--undo-ssh) printf -v "$name" %s "$2" ;;
     *) die "unknown option $1" 64 ;;
   esac
   given+="$name "
@@ -51,7 +52,7 @@ if [[ $mode == check ]]; then
 elif [[ -r $saved ]]; then
   # Each is a plain word or a list of keys, quoted by this script. A disk belongs to its repository.
   if [[ $given == *' backup '* ]]; then given+='backup_disk '; fi
-  for name in domain email registry tls profiles backup backup_disk keep_ssh deploy_key; do
+  for name in domain email registry tls profiles backup backup_disk acme_directory keep_ssh deploy_key; do
     if [[ $given == *" $name "* ]]; then continue; fi
     value=$(bash -c 'source "$0"; printf "%s\n" "${!1:-}"' "$saved" "$name")
     printf -v "$name" %s "${value:-${!name}}"
@@ -69,6 +70,7 @@ name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
 [[ $backup_disk =~ ^(/[A-Za-z0-9._/-]+)?$ ]] || die "--backup-disk must be the path of a folder: $backup_disk" 64
 [[ -z $backup_disk || $backup == file:///repository ]] || die "--backup-disk needs --backup file:///repository" 64
 [[ $backup != file:* || -n $backup_disk ]] || die "--backup $backup needs --backup-disk, because a repository on the same disk is lost with it" 64
+[[ $acme_directory =~ ^(|production|staging|https://[A-Za-z0-9.:/_-]+)$ ]] || die "--acme-directory must be production, staging or the URL of a directory: $acme_directory" 64
 key_pattern='^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh.com) [A-Za-z0-9+/=]+( .*)?$'
 operator_keys=$(grep -E "$key_pattern" <<< "$operator_keys" || true)
 [[ -n $operator_keys ]] || die "there is no public key for the operator; without one no user could log in afterwards" 64
@@ -99,6 +101,12 @@ if [[ $mode != check ]]; then
 fi
 
 changes=0
+# Settings that the operator has added, such as timings, are kept. `pairs` prints one setting a line.
+pairs() { tr -d '\n' | sed -E 's/[{}]/\n/g; s/, *("[a-z_]+" *:)/\n\1/g' | sed -E 's/^ +//; s/[ ,]+$//; s/^("[a-z_]+") *: */\1: /; s/\[ +/[/; s/ +\]/]/; /^$/d'; }
+present=''; if [[ -r /etc/linnet/host.json ]]; then present=$(pairs < /etc/linnet/host.json); fi
+wrong=$(grep -vE '^("[a-z_]+": ("[^"]*"|-?[0-9.]+|true|false|null|\[[^][]*\]))?$' <<< "$present" | head -n 1 || true)
+[[ -z $wrong ]] || die "/etc/linnet/host.json is not valid at '$wrong'; correct this line, or remove the setting" 69
+
 # --- How changes are made: deploy.sh replaces this line by init-lib.sh ---
 declare -F put >/dev/null || die "this is one of two parts; run \`deploy.sh init\`"
 
@@ -119,14 +127,15 @@ fi
 [[ -z $backup_disk || $(stat -c '%u %a' "$backup_disk") == '999 700' ]] || { change "give $backup_disk to the backup sidecar's user, 999" && chown 999:999 "$backup_disk" && chmod 700 "$backup_disk"; } || true
 profile_list=''
 if [[ -n $profiles ]]; then profile_list=\"${profiles//,/\", \"}\"; fi
+# Without the option, a CA that the operator has written there stays.
+managed='domain|email|registry|tls|backup|backup_disk|profiles'
+if [[ $given == *' acme_directory '* || -n $acme_directory ]]; then managed+='|acme_directory'; fi
 json_or_null() { if [[ -n $1 ]]; then printf '"%s"' "$1"; else printf null; fi; }
-# Settings that the operator has added, such as timings, are kept. `pairs` prints one setting a line.
-pairs() { tr -d '\n' | sed -E 's/[{}]/\n/g; s/, *("[a-z_]+" *:)/\n\1/g' | sed -E 's/^ +//; s/[ ,]+$//; s/^("[a-z_]+") *: */\1: /; s/\[ +/[/; s/ +\]/]/; /^$/d'; }
-present=''; if [[ -r /etc/linnet/host.json ]]; then present=$(pairs < /etc/linnet/host.json); fi
 wanted=$(
   printf '"domain": "%s"\n"email": "%s"\n"registry": "%s"\n"tls": %s\n' "$domain" "$email" "$registry" "$([[ $tls == on ]] && echo true || echo false)"
   printf '"backup": %s\n"backup_disk": %s\n"profiles": [%s]\n' "$(json_or_null "$backup")" "$(json_or_null "$backup_disk")" "$profile_list"
-  grep -vE '^"(domain|email|registry|tls|backup|backup_disk|profiles)":' <<< "$present" | grep . || true
+  if [[ -n $acme_directory ]]; then printf '"acme_directory": "%s"\n' "$acme_directory"; fi
+  grep -vE "^\"($managed)\":" <<< "$present" | grep . || true
 )
 if [[ $(sort <<< "$present") != "$(sort <<< "$wanted")" ]]; then
   put /etc/linnet/host.json 644 < <(printf '{\n'; sed 's/^/  /; $!s/$/,/' <<< "$wanted"; printf '}\n')
@@ -143,6 +152,7 @@ operator_keys=$(printf '%q' "$operator_keys")
 deploy_key=$(printf '%q' "$deploy_key")
 backup=$(printf '%q' "$backup")
 backup_disk=$(printf '%q' "$backup_disk")
+acme_directory=$(printf '%q' "$acme_directory")
 keep_ssh=$keep_ssh
 ENV
 

@@ -184,3 +184,44 @@ fn bundle_has_the_commands_of_the_runbooks_and_what_they_source() {
         }
     }
 }
+
+/// The part of init.sh that reads `host.json`, from a file with the text.
+fn read_host_json(text: &str) -> Done {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.json");
+    fs::write(&file, text).unwrap();
+    let script = fs::read_to_string(deploy().join("host/init.sh")).unwrap();
+    let (_, part) = script.split_once("# Settings that the operator has added").unwrap();
+    let (part, _) = part.split_once("# --- How changes are made").unwrap();
+    let part = part.replace("/etc/linnet/host.json", &file.display().to_string());
+    let script = format!(
+        "set -euo pipefail\ndie() {{ printf '%s\\n' \"$1\" >&2; exit \"$2\"; }}\n#{part}\nprintf '%s\\n' \"$present\""
+    );
+    run(Command::new("bash").arg("-c").arg(script))
+}
+
+#[test]
+fn init_reads_settings_and_refuses_a_line_that_is_none() {
+    let done = read_host_json(
+        "{ \"domain\": \"go.example.com\", \"tls\": true,\n  \"profiles\": [ \"a\", \"b\" ],\n \"warm_seconds\" : 600 }\n",
+    );
+    assert_eq!(done.code, Some(0), "{}", done.errors);
+    assert_eq!(
+        done.output.lines().collect::<Vec<_>>(),
+        [
+            "\"domain\": \"go.example.com\"",
+            "\"tls\": true",
+            "\"profiles\": [\"a\", \"b\"]",
+            "\"warm_seconds\": 600"
+        ]
+    );
+    for text in [
+        "{\n  \"acme_directory\": \"staging\"\n  \"domain\": \"x\"\n}",
+        "{ \"tls\": yes }",
+        "{ tls: true }",
+    ] {
+        let done = read_host_json(text);
+        assert_eq!(done.code, Some(69), "{text}: {}", done.output);
+        assert!(done.errors.contains("is not valid at"), "{}", done.errors);
+    }
+}
