@@ -254,6 +254,8 @@ RULES
 # One commit replaces the whole chain.
 rules | iptables-restore --noflush
 if ip6tables -n -L DOCKER-USER >/dev/null 2>&1; then rules | ip6tables-restore --noflush; fi
+# As iptables prints them, for linnet-check.
+iptables -S DOCKER-USER > /run/linnet-firewall.rules
 SCRIPT
 firewall_written=$written
 put /etc/systemd/system/linnet-firewall.service 644 <<'UNIT'
@@ -270,8 +272,8 @@ WantedBy=docker.service
 UNIT
 if [[ -n $written$firewall_written ]]; then systemctl daemon-reload; systemctl try-restart linnet-firewall; fi
 enabled linnet-firewall
-if [[ $mode == check ]] && ! iptables -S DOCKER-USER 2>/dev/null | grep -q -- '-j DROP'; then
-  change "restart linnet-firewall, whose rules are gone" || true
+if [[ $mode != dry-run ]] && ! iptables -S DOCKER-USER 2>/dev/null | cmp -s - /run/linnet-firewall.rules; then
+  if change "restart linnet-firewall, whose rules have changed"; then systemctl restart linnet-firewall; fi
 fi
 
 # --- Daily comparison ---------------------------------------------------------------------------------------------------

@@ -245,7 +245,13 @@ check_drift() {
   expect_error 69 '2 differences' deploy check
   on_server grep -qx 'linnet_host_drift 2' /var/lib/linnet/metrics/drift.prom
   "$deploy_sh" init "$server" "${init_options[@]}" --deploy-key "$scratch/ci.pub"
-  on_server systemctl restart linnet-firewall
+  deploy check
+  # A rule that admits everything, and a service that is no color.
+  on_server sh -c 'iptables -I DOCKER-USER -j ACCEPT; docker stop linnet-worker-1'
+  expect_error 69 'worker is not running' deploy check
+  on_server grep -qx 'linnet_host_drift 2' /var/lib/linnet/metrics/drift.prom
+  on_server docker start linnet-worker-1
+  "$deploy_sh" init "$server" "${init_options[@]}"
   deploy check
 }
 

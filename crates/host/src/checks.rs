@@ -7,8 +7,6 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
-
 use crate::{
     command::run,
     docker,
@@ -124,11 +122,8 @@ fn available_kib(meminfo: &str) -> Option<u64> {
 
 /// The memory limits of a color, in MiB.
 fn color_mib(state: &State, record: &Record) -> u64 {
-    let text = state
-        .compose(&record.id)
-        .and_then(|compose| compose.run(&["--profile", "green", "config", "--format", "json"], 30))
-        .unwrap_or_default();
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let value =
+        state.compose(&record.id).and_then(|compose| compose.configuration()).unwrap_or_default();
     let limits: u64 = record
         .color
         .services()

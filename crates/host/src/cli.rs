@@ -8,6 +8,7 @@ use std::{
 use crate::{
     apply, checks,
     deploy::Deployment,
+    drift,
     error::HostError,
     files, paths,
     plan::{self, Occupation, Rollback},
@@ -49,7 +50,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::Status => report::status(),
         Verb::StatusJson => report::status_json(),
         Verb::Follow => report::follow(None),
-        Verb::Check => report::check(),
+        Verb::Check => drift::check(),
         Verb::Deploy(source, manner) => deploy(source, manner),
         Verb::Resume => resume(),
         Verb::Rollback => rollback(),

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::{command::run, config::HostConfig, error::HostError, paths};
 
 /// The project's name in Compose.
@@ -111,6 +113,13 @@ impl Compose {
         ];
         arguments.extend(services);
         self.run(&arguments, seconds).map(drop)
+    }
+
+    /// The configuration of all services, of both colors.
+    pub fn configuration(&self) -> Result<Value, HostError> {
+        let text = self.run(&["--profile", "green", "config", "--format", "json"], 30)?;
+        serde_json::from_str(&text)
+            .map_err(|error| HostError::Damaged("docker compose config".into(), error))
     }
 
     /// The services of the chosen files.

@@ -55,7 +55,7 @@ pub fn services() -> Result<BTreeSet<String>, HostError> {
 }
 
 /// A container as Docker describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
     /// The id.
     pub id: String,

@@ -18,6 +18,7 @@ pub mod config;
 pub mod counters;
 pub mod deploy;
 pub mod docker;
+pub mod drift;
 pub mod error;
 pub mod files;
 pub mod fisher;

@@ -1,18 +1,16 @@
-//! `status`, `follow` and `check`: what the server does, in words.
+//! `status` and `follow`: what the server does, in words.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use crate::{
-    checks,
     color::Color,
-    command::run,
     docker,
     error::HostError,
-    files, metrics, paths,
+    files,
     plan::Occupation,
     record::{Outcome, Record, Step},
     restore,
-    state::{self, State, now},
+    state::{State, now},
     unit,
 };
 
@@ -143,110 +141,5 @@ fn end_of(record: Option<&Record>) -> Result<(), HostError> {
             record.reverting.as_deref().unwrap_or("see `journalctl -u linnet-deploy`")
         ))),
         None => Err(HostError::Interrupted(record.release.clone())),
-    }
-}
-
-/// Prints what differs from what was deployed, and fails if anything does.
-pub fn check() -> Result<(), HostError> {
-    let state = State::read()?;
-    let mut differences = Vec::new();
-    // Both outputs, whole: each line is a difference.
-    let script = "text=$(\"$0\" --check 2>&1); code=$?; [ $code = 0 ] || printf '%s\\nexit %s\\n' \"$text\" $code";
-    differences.extend(differences_of(&run("sh", &["-c", script, paths::INIT], 120)?));
-    differences.extend(state.config.unknown.keys().map(|name| {
-        format!("{} has the unknown setting {name}; correct its name or remove it", paths::CONFIG)
-    }));
-    differences.extend(state::settings()?.problems);
-    for mount in docker::mounts()? {
-        if !Path::new(&mount.source).exists() {
-            differences.push(format!(
-                "{} has {} mounted, which is missing, so it cannot start again; run `deploy.sh apply`",
-                mount.service, mount.source
-            ));
-        }
-    }
-    if state.open()?.is_none()
-        && let Some(current) = state.current()?
-    {
-        differences.extend(container_differences(&state)?);
-        let now = checks::fingerprint(&state, &current)?;
-        if current.config.as_ref().is_some_and(|config| *config != now) {
-            differences.push(format!(
-                "the configuration of {} has changed since it was deployed (settings or Compose files)",
-                current.release
-            ));
-        }
-    }
-    metrics::write_drift(differences.len(), now())?;
-    if differences.is_empty() {
-        println!("nothing differs from what was deployed");
-        return Ok(());
-    }
-    for difference in &differences {
-        println!("{difference}");
-    }
-    Err(HostError::Refused(format!(
-        "{} differences; `deploy.sh init` and `deploy.sh apply` restore what was deployed",
-        differences.len()
-    )))
-}
-
-/// The lines of `linnet-init --check`. Its last one is the exit code if it is not 0.
-fn differences_of(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> =
-        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    // Beside other lines, the code adds nothing.
-    if lines.len() > 1 && lines.last().is_some_and(|line| line.starts_with("exit ")) {
-        lines.pop();
-    }
-    lines
-}
-
-fn container_differences(state: &State) -> Result<Vec<String>, HostError> {
-    let mut differences = Vec::new();
-    for color in Color::ALL {
-        let record = match state.installation.release_of(color) {
-            Some(id) => files::read_record(id)?,
-            None => None,
-        };
-        let [gateway, shortener] = color.services();
-        let wanted = |service: &str| {
-            let images = record.as_ref().map(|record| &record.images)?;
-            Some(if service.starts_with("gateway") { &images.gateway } else { &images.shortener })
-        };
-        for service in [gateway, shortener] {
-            let found = docker::container(&service)?;
-            match (wanted(&service), found) {
-                (None, None) => {}
-                (None, Some(_)) => {
-                    differences.push(format!("{service} runs although its color is not deployed"));
-                }
-                (Some(_), None) => differences.push(format!("{service} has no container")),
-                (Some(image), Some(container)) => {
-                    let id = run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15)
-                        .unwrap_or_default();
-                    if id != container.image {
-                        differences.push(format!("{service} runs another image than {image}"));
-                    }
-                    if !container.is_running {
-                        differences.push(format!("{service} is not running"));
-                    }
-                }
-            }
-        }
-    }
-    Ok(differences)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_line_of_the_comparison_is_a_difference() {
-        let many = "not as prepared: write /etc/a\n".repeat(100) + "exit 1";
-        assert_eq!(differences_of(&many).len(), 100);
-        assert_eq!(differences_of("\nexit 127"), ["exit 127"]);
-        assert!(differences_of("").is_empty());
     }
 }
