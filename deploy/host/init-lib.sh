@@ -24,9 +24,9 @@ put() {
   written=yes
 }
 
-# folder PATH MODE OWNER
+# folder PATH MODE OWNER: the owner by names, or by numbers.
 folder() {
-  [[ -d $1 && $(stat -c '%a %U:%G' "$1") == "$2 $3" ]] && return 0
+  [[ -d $1 && ($(stat -c '%a %U:%G' "$1") == "$2 $3" || $(stat -c '%a %u:%g' "$1") == "$2 $3") ]] && return 0
   change "create $1 (mode $2, $3)" || return 0
   mkdir -p "$1"; chmod "$2" "$1"; chown "$3" "$1"
 }

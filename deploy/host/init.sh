@@ -121,6 +121,8 @@ folder /var/lib/linnet 755 root:root
 folder /var/lib/linnet/releases 755 root:root
 folder /var/lib/linnet/state 755 root:root
 folder /var/lib/linnet/metrics 755 root:root
+# Fluent Bit's user, which creates its socket there.
+folder /var/lib/linnet/logs 700 65532:65532
 if [[ ! -e /etc/linnet/linnet.env ]]; then
   put /etc/linnet/linnet.env 644 <<< '# Settings of Linnet, one LINNET__SECTION__KEY=value a line, and variables of Compose, such as LINNET_HSTS. "deploy.sh apply" applies them.'
 fi

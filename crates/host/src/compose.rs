@@ -33,6 +33,8 @@ impl Compose {
             ("compose.yaml", true),
             ("compose.tls.yaml", config.tls),
             ("compose.backup.yaml", config.backup.is_some()),
+            // Loki is a part of the profile, and without lines an alert would fire.
+            ("compose.logs.yaml", config.profiles.iter().any(|name| name == "monitoring")),
             ("compose.server.yaml", true),
         ];
         let chosen = chosen.into_iter().filter(|(_, is_chosen)| *is_chosen);
@@ -149,12 +151,16 @@ mod tests {
         let error = Compose::of_folder(&release, &config).map(drop).unwrap_err().to_string();
         assert!(error.contains("v1 has no Compose files; deploy a release"), "{error}");
         fs::create_dir_all(release.join("deploy")).unwrap();
-        for file in ["compose.yaml", "compose.tls.yaml", "compose.backup.yaml"] {
+        let all = ["compose.yaml", "compose.tls.yaml", "compose.backup.yaml", "compose.logs.yaml"];
+        for file in all {
             fs::write(release.join("deploy").join(file), "").unwrap();
         }
         let compose = Compose::of_folder(&release, &config).unwrap();
         let names: Vec<_> =
             compose.files.iter().filter_map(|file| file.rsplit('/').next()).collect();
         assert_eq!(names, ["compose.yaml", "compose.tls.yaml"]);
+        let config = HostConfig { profiles: vec!["monitoring".to_owned()], ..config };
+        let compose = Compose::of_folder(&release, &config).unwrap();
+        assert!(compose.files.iter().any(|file| file.ends_with("compose.logs.yaml")));
     }
 }

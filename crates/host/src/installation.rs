@@ -89,6 +89,8 @@ pub fn compose_variables<'a>(
     add("LINNET_EMAIL", &config.email);
     add("LINNET_ACME_DIRECTORY", &config.acme_directory);
     add("LINNET_TEXTFILE", "--collector.textfile");
+    add("LINNET_LOG_FOLDER", crate::paths::LOGS);
+    add("LINNET_LOG_SOCKET", &format!("{}/fluent.sock", crate::paths::LOGS));
     add("LINNET_HOST", "0.0.0.0");
     add("LINNET_PORT", "80");
     add("LINNET_HTTP_PORT", "80");

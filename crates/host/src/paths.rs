@@ -16,6 +16,8 @@ pub const RECORDS: &str = "/var/lib/linnet/releases";
 pub const STATE: &str = "/var/lib/linnet/state";
 /// Metrics that node-exporter reads.
 pub const METRICS: &str = "/var/lib/linnet/metrics";
+/// Fluent Bit's socket, to which Docker sends logs. It must not move with a release.
+pub const LOGS: &str = "/var/lib/linnet/logs";
 /// The unit of a deployment. Its name is the lock.
 pub const UNIT: &str = "linnet-deploy";
 /// The installed program.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     color::Color,
+    command::run,
     docker,
     error::HostError,
     files,
@@ -44,6 +45,7 @@ pub fn status() -> Result<(), HostError> {
             let _ = writeln!(text, "slots     {line}");
         }
     }
+    text += &sidecars();
     if let Some(open) = state.open()? {
         text += &describe_open(&open, unit::is_active());
     }
@@ -56,6 +58,44 @@ pub fn status() -> Result<(), HostError> {
     }
     print!("{text}");
     Ok(())
+}
+
+/// What the sidecars report about the certificate and the backups.
+fn sidecars() -> String {
+    let mut text = String::new();
+    for (service, program) in [("acme", "/linnet-acme"), ("backup", "linnet-backup")] {
+        let Ok(Some(container)) = docker::container(service) else { continue };
+        // Both fail if something is wrong, after they have printed it. The repository may not respond.
+        let script = "timeout 20 docker exec \"$0\" \"$1\" status 2>&1 || true";
+        let report = if container.is_running {
+            run("sh", &["-c", script, &container.id, program], 30).unwrap_or_default()
+        } else {
+            "error: it is not running; `deploy.sh apply` starts it".to_owned()
+        };
+        for line in main_lines(&report) {
+            let _ = writeln!(text, "{service:<9} {line}");
+        }
+    }
+    text
+}
+
+/// Of a sidecar's report, the lines for an overview. The last line of the one of backups is the newest backup.
+fn main_lines(report: &str) -> Vec<&str> {
+    let starts = [
+        "certificate",
+        "left",
+        "missing",
+        "last failure",
+        "WAL that waits",
+        "restore test",
+        "error:",
+    ];
+    let mut lines: Vec<&str> =
+        report.lines().filter(|line| starts.iter().any(|start| line.starts_with(start))).collect();
+    if let Some((_, backups)) = report.split_once("BACKUP ") {
+        lines.push(backups.lines().skip(1).last().unwrap_or("no backup yet"));
+    }
+    lines
 }
 
 fn describe_open(open: &Record, is_running: bool) -> String {
@@ -141,5 +181,25 @@ fn end_of(record: Option<&Record>) -> Result<(), HostError> {
             record.reverting.as_deref().unwrap_or("see `journalctl -u linnet-deploy`")
         ))),
         None => Err(HostError::Interrupted(record.release.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overview_has_the_certificate_the_last_failure_and_the_newest_backup() {
+        let acme = "certificate   v-2: go.example.com\nissuer        R11\nleft          60 days, 67 % of its life\n\
+                    last failure  dns\ndirectory     https://x\n";
+        assert_eq!(main_lines(acme).len(), 3);
+        let backup = "WAL that waits: 0 segment(s), 0 KiB\nrestore test: none yet\nnewest WAL segment: none\nBACKUP KIND\n";
+        assert_eq!(main_lines(backup).last(), Some(&"no backup yet"));
+        let backup = backup.to_owned() + "20261127F full\n20261128D differential\n";
+        assert_eq!(main_lines(&backup).last(), Some(&"20261128D differential"));
+        assert_eq!(
+            main_lines("error: the repository cannot be reached"),
+            ["error: the repository cannot be reached"]
+        );
     }
 }
