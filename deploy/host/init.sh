@@ -61,8 +61,9 @@ fi
 
 # --- Checks: nothing has been changed yet ------------------------------------------------------------------------------
 name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
-[[ $domain =~ ^($name\.)+[a-z]{2,63}$ ]] || die "the domain '$domain' is not a name such as go.example.com; check its spelling" 64
-[[ $email =~ ^[^@[:space:]\"\\]+@($name\.)+[a-z]{2,63}$ ]] || die "the e-mail address '$email' is not valid" 64
+top='([a-z]{2,63}|xn--[a-z0-9-]{1,59})'
+[[ $domain =~ ^($name\.)+$top$ ]] || die "the domain '$domain' is not a name such as go.example.com; check its spelling" 64
+[[ $email =~ ^[^@[:space:]\"\\]+@($name\.)+$top$ ]] || die "the e-mail address '$email' is not valid" 64
 [[ $registry =~ ^[a-z0-9./:_-]+$ ]] || die "the registry '$registry' is not a prefix such as ghcr.io/you/linnet" 64
 [[ $tls == on || $tls == off ]] || die "--tls must be on or off: $tls" 64
 [[ $profiles =~ ^([a-z]+(,[a-z]+)*)?$ ]] || die "--profiles must be words, separated by commas: $profiles" 64

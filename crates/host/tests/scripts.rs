@@ -95,6 +95,12 @@ impl Laptop {
              *mktemp*) mkdir -p \"$LAPTOP/server\"; echo \"$LAPTOP/server\" ;;\n\
              *'cat > '*) sh -c \"${last#sudo -n }\" ;;\n*is-active*) exit 1 ;;\nesac\n",
         );
+        write(
+            "getent",
+            "#!/bin/sh\ncase $2 in\ngo.example.com|203.0.113.7) echo '203.0.113.7 STREAM x' ;;\n\
+             six.example.com) echo '203.0.113.7 STREAM x'; echo '2001:db8::7 STREAM x' ;;\n\
+             else.example.com) echo '203.0.113.9 STREAM x' ;;\n*) exit 2 ;;\nesac\n",
+        );
         write("phrase", "correct horse battery staple\n");
         write("key.pub", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHk ops\n");
         Self { folder }
@@ -224,4 +230,44 @@ fn init_reads_settings_and_refuses_a_line_that_is_none() {
         assert_eq!(done.code, Some(69), "{text}: {}", done.output);
         assert!(done.errors.contains("is not valid at"), "{}", done.errors);
     }
+}
+
+#[test]
+fn domain_must_lead_to_the_server_by_ipv4_unless_a_proxy_is_in_front() {
+    let laptop = Laptop::new();
+    let key = laptop.path("key.pub").display().to_string();
+    let init = |domain: &str, more: &[&str]| {
+        let all = ["init", "root@203.0.113.7", "--domain", domain, "--email", "ops@example.com"];
+        laptop.deploy(&[&all[..], &["--operator-keys", &key], more].concat())
+    };
+    for (domain, text) in [
+        ("none.example.com", "has no address in DNS"),
+        ("else.example.com", "leads to 203.0.113.9, and the server is 203.0.113.7"),
+        ("six.example.com", "has the AAAA record 2001:db8::7"),
+    ] {
+        let done = init(domain, &[]);
+        assert_eq!(done.code, Some(69), "{}", done.errors);
+        assert!(done.errors.contains(text), "{}", done.errors);
+    }
+    assert_eq!(init("go.example.com", &[]).code, Some(0));
+    assert_eq!(init("else.example.com", &["--tls", "off"]).code, Some(0));
+}
+
+#[test]
+fn agent_with_too_many_keys_is_named() {
+    let laptop = Laptop::new();
+    let ssh =
+        "#!/bin/sh\necho 'Received disconnect: Too many authentication failures' >&2\nexit 255\n";
+    fs::write(laptop.path("ssh"), ssh).unwrap();
+    let done = laptop.deploy(&["status", "go.example.com"]);
+    assert_eq!(done.code, Some(69), "{}", done.errors);
+    assert!(done.errors.contains("LINNET_SSH_KEY"), "{}", done.errors);
+}
+
+#[test]
+fn words_of_a_release_are_checked_before_they_reach_the_server() {
+    let laptop = Laptop::new();
+    let done = laptop.deploy(&["release", "go.example.com", "--restore", "--to=now; id"]);
+    assert_eq!(done.code, Some(64), "{}", done.errors);
+    assert!(laptop.commands().is_empty(), "{}", laptop.commands());
 }
