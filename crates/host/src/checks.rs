@@ -79,6 +79,13 @@ fn secrets(folder: &Path) -> Result<(), HostError> {
                 path.display()
             )));
         }
+        // The administrator's key is for people, and all others are for containers.
+        if mode & 0o004 == 0 && path.file_name().is_some_and(|name| name != "admin_key") {
+            return Err(HostError::Refused(format!(
+                "containers cannot read {0} (mode {mode:o}); correct it with `chmod 444 {0}`",
+                path.display()
+            )));
+        }
     }
     Ok(())
 }
@@ -193,6 +200,9 @@ mod tests {
             secrets(folder.path()).unwrap();
             set(&file, 0o646);
             assert!(secrets(folder.path()).unwrap_err().to_string().contains("others may write"));
+            // With a umask of 077.
+            set(&file, 0o600);
+            assert!(secrets(folder.path()).unwrap_err().to_string().contains("cannot read"));
         }
         set(folder.path(), 0o755);
         assert!(secrets(folder.path()).unwrap_err().to_string().contains("has the mode 755"));

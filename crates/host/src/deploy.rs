@@ -197,6 +197,9 @@ impl Deployment {
         if is_first {
             if let Some(options) = &self.record.restore {
                 self.state.restore(&self.record.id, options, None)?;
+                // `resume` must not restore again: it would discard what was written since.
+                self.record.restore = None;
+                write_record(&self.record)?;
             }
             compose.run(&["up", "--detach", "--no-build"], 600)?;
         } else {

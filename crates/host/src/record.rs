@@ -197,7 +197,8 @@ pub struct Record {
     pub outcome: Option<Outcome>,
     /// Hash of the rendered configuration, for drift.
     pub config: Option<String>,
-    /// For the first release of a new server: options with which the database is restored before it starts.
+    /// For the first release of a new server: options with which the database is restored before it starts; absent once
+    /// that has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Vec<String>>,
 }
