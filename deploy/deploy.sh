@@ -17,6 +17,7 @@
 #   deploy.sh rollback HOST        returns to the release before, within seconds while its color is warm
 #   deploy.sh apply HOST           applies changed settings, and new images of nginx and the stores; interrupts them
 #   deploy.sh backup HOST          takes a backup now
+#   deploy.sh stop HOST            stops everything, after the backups have all changes, to move to another server
 #   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore). On a new server,
 #       after `secrets import`, this is also the first release, with the images as for `release`
 #   deploy.sh secrets export HOST > FILE         a copy of the secrets, encrypted with a passphrase
@@ -325,7 +326,7 @@ case ${1:-help} in
   init) shift; init "$@" ;;
   cloud-init) shift; host='' ; cloud_init "$@" ;;
   release) shift; release "$@" ;;
-  check|status|follow|resume|rollback|apply|backup)
+  check|status|follow|resume|rollback|apply|backup|stop)
     verb=$1; (( $# == 2 )) || usage
     target "$2"; connect; need_host_program; host_program "$verb" ;;
   *) usage ;;

@@ -2,7 +2,7 @@
 # The checks of scripts/test-deploy for a healthy server. The last line that a check prints is shown as its result.
 
 checks=(arguments dry_run taken_port init init_again cloud_init hardening restricted_key first https backup canary rollback_warm
-  rollback_cold killed_client killed_unit restart busy in_place drift revoked_key oncall apply)
+  rollback_cold killed_client killed_unit restart busy in_place drift revoked_key oncall apply stop)
 
 check_arguments() {
   expect_error 64 'is not a name such as' "$deploy_sh" init "root@$server" --domain go_example --email ops@example.com --tls off --dns-later
@@ -298,3 +298,14 @@ check_apply() {
   deploy apply | tail -n 1
 }
 has_short_hsts() { web /health -I | grep -qi '^strict-transport-security: max-age=300'; }
+
+# Everything stops, the repository has the last change, and `apply` starts it again.
+check_stop() {
+  ensure_first
+  wait_for 120 "the old color to be removed" expect_release "$first"
+  deploy stop
+  on_server sh -c '! docker ps --format "{{.Names}}" | grep -q .'
+  deploy apply
+  wait_for 60 "HTTPS" serves
+  expect_release "$first"
+}

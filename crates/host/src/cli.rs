@@ -14,6 +14,7 @@ use crate::{
     plan::{self, Occupation, Rollback},
     prepare, report, restore,
     state::{State, now},
+    stop,
     unit::{self, Lock},
     verbs::{Manner, Source, Task, Verb, parse, parse_restricted},
 };
@@ -59,6 +60,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::Load => load(),
         Verb::Secrets => secrets(),
         Verb::Apply => apply::apply(),
+        Verb::Stop => stop::stop(),
         Verb::Run(Task::Deploy(id)) => Deployment::start(id),
         Verb::Run(Task::Resume) => Deployment::resume(),
         Verb::Run(Task::Rollback) => Deployment::rollback(),

@@ -187,21 +187,29 @@ pub fn has_image(image: &str) -> bool {
 
 /// Removes containers, which drain at the same time. Their volumes stay.
 pub fn remove(services: &[String], stop_seconds: u64) -> Result<(), HostError> {
+    let ids = stop(services, stop_seconds)?;
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<&str> =
+        ["rm", "--force"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+    run("docker", &all, 30).map(drop)
+}
+
+/// Stops containers at the same time, also those in a restart loop, and returns their ids. They stay stopped, also after a
+/// restart of the server.
+pub fn stop(services: &[String], stop_seconds: u64) -> Result<Vec<String>, HostError> {
     let mut ids = Vec::new();
     for service in services {
         ids.extend(container(service)?.map(|container| container.id));
     }
-    if ids.is_empty() {
-        return Ok(());
+    if !ids.is_empty() {
+        let seconds = stop_seconds.to_string();
+        let first = ["stop", "--time", &seconds];
+        let all: Vec<&str> = first.into_iter().chain(ids.iter().map(String::as_str)).collect();
+        run("docker", &all, stop_seconds + 20)?;
     }
-    let seconds = stop_seconds.to_string();
-    let with = |first: &[&str], timeout| {
-        let all: Vec<&str> = first.iter().copied().chain(ids.iter().map(String::as_str)).collect();
-        run("docker", &all, timeout).map(drop)
-    };
-    // A container in a restart loop is stopped as well.
-    with(&["stop", "--time", &seconds], stop_seconds + 20)?;
-    with(&["rm", "--force"], 30)
+    Ok(ids)
 }
 
 /// Removes a container that a killed client has left.

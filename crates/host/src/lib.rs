@@ -35,6 +35,7 @@ pub mod restore;
 pub mod revert;
 pub mod settings;
 pub mod state;
+pub mod stop;
 pub mod tidy;
 pub mod unit;
 pub mod verbs;

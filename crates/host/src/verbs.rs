@@ -30,6 +30,8 @@ pub enum Verb {
     Secrets,
     /// Recreates containers that a release does not: nginx, stores, monitoring.
     Apply,
+    /// Stops all containers, after the repository has all changes.
+    Stop,
     /// Runs in the unit: a deployment, a resumption or a rollback.
     Run(Task),
 }
@@ -97,6 +99,7 @@ pub fn parse_restricted(command: &str) -> Result<Verb, HostError> {
         | Verb::Restore(_)
         | Verb::Secrets
         | Verb::Apply
+        | Verb::Stop
         | Verb::Run(_)
         | Verb::Deploy(Source::Loaded(_), _)
         | Verb::Deploy(_, Manner { restore: Some(_), .. }) => {
@@ -121,6 +124,7 @@ pub fn parse(words: &[&str]) -> Result<Verb, HostError> {
         ["load"] => Verb::Load,
         ["secrets"] => Verb::Secrets,
         ["apply"] => Verb::Apply,
+        ["stop"] => Verb::Stop,
         ["run", "resume"] => Verb::Run(Task::Resume),
         ["run", "rollback"] => Verb::Run(Task::Rollback),
         ["run", "restore", options @ ..] => Verb::Run(Task::Restore(owned(options))),
@@ -262,6 +266,7 @@ mod tests {
             "restore --delete-first",
             "run restore",
             "apply",
+            "stop",
             "run resume",
             &format!("deploy --loaded {}", three(D)),
             "",
