@@ -126,13 +126,16 @@ check_canary() {
 
 check_rollback_warm() {
   start_load 100
-  local began=$SECONDS
+  local began moved took; began=$(date +%s.%N)
   deploy rollback
-  local took=$(( SECONDS - began ))
+  took=$(awk -v began="$began" -v now="$(date +%s.%N)" 'BEGIN { printf "%.1f", now - began }')
   expect_no_failures
   expect_release "$first"
-  (( took <= 20 ))
-  echo "a warm rollback took $took s"
+  # The command returns later, when the color that was given up has finished its requests.
+  moved=$(on_server journalctl -u linnet-deploy --since="@${began%.*}" -o short-unix | awk -v began="$began" '/serves all requests again/ { moved = $1 - began } END { printf "%.1f", moved }')
+  figure "warm rollback: until the old color serves all requests; until the command returns" "$moved s; $took s" '≤ 10 s; –'
+  awk -v moved="$moved" 'BEGIN { exit !(moved > 0 && moved <= 10) }'
+  echo "a warm rollback took $moved s, and $took s until its end"
 }
 
 check_rollback_cold() {
@@ -146,6 +149,14 @@ check_rollback_cold() {
   expect_no_failures
   expect_release "$first"
   (( took <= 60 ))
+  # To the release that was just given up, and back: each return is a release of its own, and has its folder.
+  deploy rollback
+  wait_for 150 "the old color to be removed" expect_release "$second"
+  deploy rollback
+  wait_for 150 "the old color to be removed" expect_release "$first"
+  on_server test -e /opt/linnet/current/deploy/compose.yaml
+  deploy check
+  deploy backup
   echo "a cold rollback took $took s"
 }
 

@@ -180,9 +180,14 @@ pub fn label(image: &str, name: &str) -> Result<String, HostError> {
     run("docker", &["image", "inspect", "--format", &format, image], 15)
 }
 
+/// The id of an image that the server has.
+pub fn image_id(image: &str) -> Result<String, HostError> {
+    run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15)
+}
+
 /// Whether the server has the image.
 pub fn has_image(image: &str) -> bool {
-    run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).is_ok()
+    image_id(image).is_ok()
 }
 
 /// Removes containers, which drain at the same time. Their volumes stay.

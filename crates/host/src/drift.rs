@@ -94,17 +94,15 @@ struct Found {
 
 /// The containers of these services, and of those that have one besides.
 fn found(wanted: &BTreeMap<String, String>) -> Result<BTreeMap<String, Found>, HostError> {
-    let names = wanted.keys().cloned().chain(docker::services()?);
+    let mut names = docker::services()?;
+    names.extend(wanted.keys().cloned());
     names
+        .into_iter()
         .filter(|service| !matches!(service.as_str(), "migrate" | "preflight"))
         .map(|service| {
             let image = wanted.get(&service).map_or("", String::as_str);
-            let inspect = ["image", "inspect", "--format", "{{.Id}}", image];
-            let image = if image.is_empty() {
-                String::new()
-            } else {
-                run("docker", &inspect, 15).unwrap_or_default()
-            };
+            // One that is not here is not that of the container.
+            let image = docker::image_id(image).unwrap_or_default();
             Ok((service.clone(), Found { container: docker::container(&service)?, image }))
         })
         .collect()
