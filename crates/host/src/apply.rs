@@ -9,7 +9,7 @@ use crate::{
     deploy::STOP_SECONDS,
     docker,
     error::HostError,
-    files,
+    files, paths,
     plan::Occupation,
     probe,
     state::State,
@@ -70,18 +70,17 @@ fn services(all: &[String], state: &State) -> Vec<String> {
 /// The processes and nginx check their configuration, as they would at their start.
 fn check(compose: &Compose, color: Color, has_acme: bool) -> Result<(), HostError> {
     let [gateway, shortener] = color.services();
-    let nginx: &[&str] = &["nginx", "nginx", "-t", "-g", "daemon off; pid /tmp/nginx.pid;"];
-    let acme: &[&str] = &["acme", "--check-config"];
-    let processes = [&[gateway.as_str(), "--check-config"][..], &[&shortener, "--check-config"]];
-    let all = processes.into_iter().chain(has_acme.then_some(acme)).chain([nginx]);
-    for arguments in all {
-        let run = ["run", "--rm", "--no-deps", "-T"];
-        let run: Vec<&str> = run.into_iter().chain(arguments.iter().copied()).collect();
+    let process: &[&str] = &["--check-config"];
+    let nginx: &[&str] = &["nginx", "-t", "-g", "daemon off; pid /tmp/nginx.pid;"];
+    let acme = has_acme.then_some(("acme", process));
+    let processes = [(gateway.as_str(), process), (&shortener, process)];
+    for (service, command) in processes.into_iter().chain(acme).chain([("nginx", nginx)]) {
+        let run = ["run", "--rm", "--no-deps", "-T", service];
+        let run: Vec<&str> = run.into_iter().chain(command.iter().copied()).collect();
         compose.run(&run, 60).map_err(|error| {
             HostError::Refused(format!(
-                "the configuration of {} is not valid, so nothing was restarted; correct {}: {error}",
-                arguments[0],
-                crate::paths::SETTINGS
+                "the configuration of {service} is not valid, so nothing was restarted; correct {}: {error}",
+                paths::SETTINGS
             ))
         })?;
     }

@@ -122,7 +122,6 @@ fn differences_of_services(
     let difference = |(service, found): (&String, &Found)| {
         let image = wanted.get(service).filter(|_| !is_absent(service));
         match (image, &found.container) {
-            (None, None) => None,
             (None, Some(_)) => Some(format!(
                 "{service} has a container although it is not deployed, or the settings do not select it"
             )),

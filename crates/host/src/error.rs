@@ -67,7 +67,7 @@ pub enum HostError {
     Unhealthy(String),
 }
 
-/// What to do about an error of the system, if its text does not say.
+/// The way out of an error of the system, if its text does not name it.
 fn way_out(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

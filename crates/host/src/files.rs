@@ -59,7 +59,7 @@ pub fn link_releases(
         match (release, fs::symlink_metadata(&path)) {
             (Some(release), _) => link(&path, links.as_ref().join("releases").join(release))?,
             (None, Ok(_)) => {
-                fs::remove_file(&path).map_err(|error| HostError::File(path, error))?
+                fs::remove_file(&path).map_err(|error| HostError::File(path, error))?;
             }
             (None, Err(_)) => {}
         }

@@ -66,6 +66,22 @@ impl Installation {
     }
 }
 
+/// The variables with the sidecars' images.
+fn sidecars<'a>(
+    installation: &Installation,
+    images: impl Fn(&str) -> Option<&'a Images>,
+) -> impl Iterator<Item = (&'static str, &'a str)> {
+    // A file of an earlier program names no releases of sidecars: they are those of the worker.
+    let of = |release: &Option<String>| {
+        release.as_deref().or(installation.worker.as_deref()).and_then(&images)
+    };
+    let acme = of(&installation.acme).and_then(|images| images.acme.as_deref());
+    let backup = of(&installation.backup).and_then(|images| images.backup.as_deref());
+    [("LINNET_ACME_IMAGE", acme), ("LINNET_BACKUP_IMAGE", backup)]
+        .into_iter()
+        .filter_map(|(name, image)| Some((name, image?)))
+}
+
 /// The variables of the Compose files. Settings of the operator take precedence. `images` returns those of a release.
 pub fn compose_variables<'a>(
     installation: &Installation,
@@ -114,15 +130,8 @@ pub fn compose_variables<'a>(
         add("LINNET_SHORTENER_IMAGE", &images.shortener);
         add("LINNET_GATEWAY_IMAGE", &images.gateway);
     }
-    // A file of an earlier program names no releases of sidecars: they are those of the worker.
-    let of = |release: &Option<String>| {
-        release.as_deref().or(installation.worker.as_deref()).and_then(&images)
-    };
-    if let Some(acme) = of(&installation.acme).and_then(|images| images.acme.as_deref()) {
-        add("LINNET_ACME_IMAGE", acme);
-    }
-    if let Some(backup) = of(&installation.backup).and_then(|images| images.backup.as_deref()) {
-        add("LINNET_BACKUP_IMAGE", backup);
+    for (name, image) in sidecars(installation, &images) {
+        add(name, image);
     }
     let written: Vec<String> =
         text.lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect();

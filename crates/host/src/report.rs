@@ -60,7 +60,7 @@ pub fn status() -> Result<(), HostError> {
     Ok(())
 }
 
-/// What the sidecars report about the certificate and the backups.
+/// The state of the certificate and of the backups, as the sidecars report it.
 fn sidecars() -> String {
     let mut text = String::new();
     for (service, program) in [("acme", "/linnet-acme"), ("backup", "linnet-backup")] {

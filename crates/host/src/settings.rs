@@ -26,7 +26,7 @@ const NOT_ALLOWED: [char; 6] = ['"', '\'', '\\', '$', '#', '`'];
 pub struct Settings {
     /// Names and values.
     pub variables: Vec<(String, String)>,
-    /// What to correct.
+    /// Sentences about wrong lines.
     pub problems: Vec<String>,
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the shell scripts that set up a server. `scripts/test-deploy` tests them on one.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
