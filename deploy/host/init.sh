@@ -189,7 +189,7 @@ Unattended-Upgrade::Automatic-Reboot-Time "04:30";
 // With live-restore, containers survive a new Docker, but only within a minor version.
 Unattended-Upgrade::Package-Blacklist { "docker.io"; "containerd"; "runc"; };
 CONF
-packages unattended-upgrades systemd-timesyncd iptables
+packages unattended-upgrades systemd-timesyncd iptables openssl
 # One second of clock error matters to expiries and certificates.
 if [[ -z $in_container ]]; then enabled systemd-timesyncd; fi
 

@@ -255,6 +255,7 @@ check_drift() {
   on_server sh -c 'echo "X11Forwarding yes" >> /etc/ssh/sshd_config.d/10-linnet.conf; iptables -F DOCKER-USER'
   expect_error 69 '2 differences' deploy check
   on_server grep -qx 'linnet_host_drift 2' /var/lib/linnet/metrics/drift.prom
+  on_server grep -qE '^linnet_host_certificate_not_after_seconds [1-9][0-9]{9}$' /var/lib/linnet/metrics/certificate.prom
   "$deploy_sh" init "$server" "${init_options[@]}" --deploy-key "$scratch/ci.pub"
   deploy check
   # A rule that admits everything, and a service that is no color.

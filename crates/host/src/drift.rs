@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde_json::Value;
 
 use crate::{
-    checks,
+    certificate, checks,
     color::Color,
     command::run,
     docker::{self, Container},
@@ -45,6 +45,12 @@ pub fn check() -> Result<(), HostError> {
                 "the configuration of {} has changed since it was deployed (settings or Compose files)",
                 current.release
             ));
+        }
+    }
+    if state.config.tls && state.installation.current.is_some() {
+        match certificate::served(&state.config.domain) {
+            Ok(life) => metrics::write_certificate(life)?,
+            Err(error) => differences.push(error.to_string()),
         }
     }
     metrics::write_drift(differences.len(), now())?;

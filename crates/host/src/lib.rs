@@ -9,6 +9,7 @@
 pub mod apply;
 pub mod attempt;
 pub mod canary;
+pub mod certificate;
 pub mod checks;
 pub mod cli;
 pub mod color;
