@@ -3,8 +3,9 @@
 #
 #   deploy.sh init root@HOST --domain NAME --email ADDRESS [--dry-run]    prepares a fresh Debian 13 server
 #       --operator-keys FILE   public keys that may log in as `linnet` (default: those that root accepts now)
-#       --deploy-key FILE      public key of the pipeline, restricted to linnet-host
+#       --deploy-key FILE      public key of the pipeline, restricted to linnet-host; '' removes it
 #       --registry PREFIX  --tls off  --profiles monitoring  --dns-later
+#       --acme-directory staging   Let's Encrypt's environment for trials, or the URL of another CA's directory
 #       --backup REPOSITORY  --backup-disk FOLDER    backs up PostgreSQL (docs/OPERATIONS.md, "Back up and restore")
 #   deploy.sh cloud-init --domain NAME --email ADDRESS --operator-keys FILE […]    prints a file that does the same
 #   deploy.sh check HOST           what differs on the server from what was prepared and deployed
@@ -16,10 +17,11 @@
 #   deploy.sh rollback HOST        returns to the release before, within seconds while its color is warm
 #   deploy.sh apply HOST           applies changed settings, and new images of nginx and the stores; interrupts them
 #   deploy.sh backup HOST          takes a backup now
+#   deploy.sh stop HOST            stops everything, after the backups have all changes, to move to another server
 #   deploy.sh restore HOST [--to TIME] […]       restores the database (options: deploy/host/restore). On a new server,
 #       after `secrets import`, this is also the first release, with the images as for `release`
 #   deploy.sh secrets export HOST > FILE         a copy of the secrets, encrypted with a passphrase
-#   deploy.sh secrets import HOST < FILE         writes them to a new server, before its first release
+#   deploy.sh secrets import HOST [--replace] < FILE   writes them to a new server, before its first release
 #
 # HOST is a name or an address, with USER@ before it and :PORT behind it if needed. The default user is `linnet`.
 #
@@ -34,6 +36,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 EX_USAGE=64 EX_UNAVAILABLE=69
 say() { printf '%s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
+# macOS has 3.2.
+if (( BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404 )); then die "this is Bash $BASH_VERSION, and deploy.sh needs 4.4 or newer; install one, or run this on Linux" "$EX_UNAVAILABLE"; fi
 usage() { sed -n '2,/^set -euo/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//' >&2; exit "$EX_USAGE"; }
 
 known_hosts=${LINNET_KNOWN_HOSTS:-${XDG_CONFIG_HOME:-$HOME/.config}/linnet/known_hosts}
@@ -46,55 +50,13 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-# --- Connection -------------------------------------------------------------------------------------------------------
-# target TEXT: sets user, host, port.
-target() {
-  [[ ${1:-} =~ ^(([a-z_][a-z0-9_-]*)@)?([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\])(:([0-9]{1,5}))?$ ]] \
-    || die "'${1:-}' is not a server; write HOST, USER@HOST or USER@HOST:PORT" "$EX_USAGE"
-  user=${BASH_REMATCH[2]:-linnet} host=${BASH_REMATCH[3]} port=${BASH_REMATCH[5]:-22}
-  host=${host#[} host=${host%]}
-  host_keys=yes
-}
-
-# remote COMMAND: runs it on the server over one shared connection; `fresh=yes` opens a separate one.
-remote() {
-  local -a options=(-o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=10 -o ServerAliveCountMax=3
-    -o UserKnownHostsFile="$known_hosts" -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking="$host_keys" -o LogLevel=ERROR -p "$port")
-  if [[ -n ${LINNET_SSH_KEY:-} ]]; then options+=(-i "$LINNET_SSH_KEY" -o IdentitiesOnly=yes); fi
-  if [[ ${fresh:-} == yes ]]; then options+=(-o ControlPath=none)
-  else options+=(-o ControlMaster=auto -o ControlPath="$work/ssh" -o ControlPersist=60); fi
-  # shellcheck disable=SC2029 # a command of this script, with checked values
-  ssh "${options[@]}" "$user@$host" "$1"
-}
-
-# As root: `linnet` uses sudo.
-as_root() { if [[ $user == root ]]; then remote "$1"; else remote "sudo -n $1"; fi; }
-
-# Explains a connection that failed; `$work/ssh-error` has ssh's message.
-explain() {
-  local text; text=$(<"$work/ssh-error")
-  case $text in
-    *'HOST IDENTIFICATION HAS CHANGED'*|*'Host key verification failed'*)
-      if ssh-keygen -F "$([[ $port == 22 ]] && echo "$host" || echo "[$host]:$port")" -f "$known_hosts" >/dev/null 2>&1; then
-        die "the host key of $host is not the one in $known_hosts; if you reinstalled the server, remove its line there, otherwise do not connect" "$EX_UNAVAILABLE"
-      fi
-      die "the host key of $host is not known; run \`deploy.sh init\` from this machine, or add the key to $known_hosts" "$EX_UNAVAILABLE" ;;
-    *'Permission denied'*) die "$host accepts no key of yours for the user $user; name the key with LINNET_SSH_KEY, or another user" "$EX_UNAVAILABLE" ;;
-    *'Could not resolve'*) die "the name $host has no address; check its spelling" "$EX_UNAVAILABLE" ;;
-    *) die "$host cannot be reached over SSH on port $port (${text:-no answer}); check the address and the provider's firewall" "$EX_UNAVAILABLE" ;;
-  esac
-}
-
-connect() {
-  type -P ssh >/dev/null || die "ssh not found; install the OpenSSH client" "$EX_UNAVAILABLE"
-  mkdir -p "$(dirname "$known_hosts")"
-  remote true 2> "$work/ssh-error" || explain
-  if [[ $user != root ]] && ! remote 'sudo -n true' 2>/dev/null; then
-    die "the user $user may not use sudo without a password on $host; use another user, or root for \`init\`" "$EX_UNAVAILABLE"
-  fi
-}
+# shellcheck source=deploy/connection.sh
+source "$here/connection.sh"
 
 # --- init ---------------------------------------------------------------------------------------------------------------
+# Prints init.sh with its library, as the server gets it.
+init_program() { sed -e "/^# --- How changes are made/{r $here/host/init-lib.sh" -e 'd}' "$here/host/init.sh"; }
+
 # Sets options from the arguments: domain, email, files; and passed, what init.sh gets.
 read_options() {
   domain='' email='' operator_keys='' deploy_key='' dns_later='' dry_run=''
@@ -109,8 +71,9 @@ read_options() {
       --domain) domain=$2; passed+=(--domain "$2") ;;
       --email) email=$2; passed+=(--email "$2") ;;
       --operator-keys) operator_keys=$2 ;;
-      --deploy-key) deploy_key=$2 ;;
-      --registry|--tls|--profiles|--backup|--backup-disk) passed+=("$1" "$2") ;;
+      # An empty value removes the key that the server has.
+      --deploy-key) deploy_key=${2:-/dev/null} ;;
+      --registry|--tls|--profiles|--backup|--backup-disk|--acme-directory) passed+=("$1" "$2") ;;
       *) die "unknown option $1; \`deploy.sh help\` lists them" "$EX_USAGE" ;;
     esac
     shift 2
@@ -126,21 +89,11 @@ read_options() {
   done
 }
 
-check_dns() {
-  local address; local -a ours wanted
-  mapfile -t ours < <(getent ahosts "$domain" | awk '{print $1}' | sort -u)
-  mapfile -t wanted < <(getent ahosts "$host" | awk '{print $1}' | sort -u)
-  (( ${#ours[@]} )) || die "$domain has no address in DNS; check its spelling, add an A record with ${wanted[0]:-$host}, or pass --dns-later" "$EX_UNAVAILABLE"
-  for address in "${ours[@]}"; do
-    [[ " ${wanted[*]} " == *" $address "* ]] \
-      || die "$domain leads to $address, and the server is ${wanted[*]:-$host}; correct its A record before a certificate is ordered, or pass --dns-later" "$EX_UNAVAILABLE"
-  done
-}
-
 init() {
   target "${1:-}"; shift
   read_options "$@"
-  [[ -n $dns_later ]] || check_dns
+  # A proxy in front has the domain's address.
+  [[ -n $dns_later || " ${passed[*]} " == *' --tls off '* ]] || check_dns
   # A first connection notes the key; later ones must have it. The provider's console shows the same fingerprint.
   host_keys=accept-new
   mkdir -p "$(dirname "$known_hosts")"
@@ -160,7 +113,8 @@ init() {
   local folder
   folder=$(as_root 'mktemp -d /run/linnet-init.XXXXXX') || die "cannot write to /run on $host"
   send() { as_root "sh -c 'cat > $folder/$1'" < "$2"; }
-  send init.sh "$here/host/init.sh"
+  init_program > "$work/init.sh"
+  send init.sh "$work/init.sh"
   if [[ -n $operator_keys ]]; then
     send operator.pub "$operator_keys"
   else
@@ -187,16 +141,19 @@ confirm_login() {
   fi
   local file=/etc/ssh/sshd_config.d/10-linnet.conf
   as_root "sh -c 'if [ -e $file.old ]; then mv -f $file.old $file; else rm -f $file; fi; systemctl reload ssh && systemctl stop linnet-ssh-undo.timer'" || true
-  die "a new session as linnet was refused ($(<"$work/ssh-error")), so sshd is as before; check the key in --operator-keys and run init again"
+  local hint="check the key in --operator-keys"
+  if grep -q 'Too many authentication failures' "$work/ssh-error"; then hint="your SSH agent offers more than three keys, so name the right one with LINNET_SSH_KEY"; fi
+  die "a new session as linnet was refused ($(<"$work/ssh-error")), so sshd is as before; $hint and run init again"
 }
 
 cloud_init() {
   read_options "$@"
   [[ -n $operator_keys ]] || die "cloud-init needs --operator-keys" "$EX_USAGE"
   local -a options=("${passed[@]}" --operator-keys /run/linnet-operator.pub)
-  encoded() { printf '  - path: %s\n    permissions: "%s"\n    encoding: b64\n    content: %s\n' "$1" "$2" "$(base64 -w0 < "$3")"; }
+  encoded() { printf '  - path: %s\n    permissions: "%s"\n    encoding: b64\n    content: %s\n' "$1" "$2" "$(base64 < "$3" | tr -d '\n')"; }
   printf '#cloud-config\n# Prepares a Debian 13 server for Linnet: the same script as deploy.sh init.\nwrite_files:\n'
-  encoded /usr/local/sbin/linnet-init 0755 "$here/host/init.sh"
+  init_program > "$work/init.sh"
+  encoded /usr/local/sbin/linnet-init 0755 "$work/init.sh"
   encoded /run/linnet-operator.pub 0644 "$operator_keys"
   if [[ -n $deploy_key ]]; then
     encoded /run/linnet-deploy.pub 0644 "$deploy_key"
@@ -267,7 +224,10 @@ release() {
   local -A digests=()
   while (( $# )); do
     case $1 in
-      --in-place|--restore|--to=*|--timeline=*|--without-newest) manner+=("$1"); shift ;;
+      --in-place|--restore|--without-newest) manner+=("$1"); shift ;;
+      --to=*|--timeline=*)
+        [[ $1 =~ ^--[a-z]+=[A-Za-z0-9:.+-]+$ ]] || die "the option '$1' has no value, or characters that no value has" "$EX_USAGE"
+        manner+=("$1"); shift ;;
       --image-digest)
         name=${2:-}; value=${name#*=} name=${name%%=*}
         if ! [[ $name =~ ^(gateway|shortener|bundle|acme|backup)$ ]] || ! is_digest "$value"; then
@@ -342,6 +302,11 @@ secrets() {
   local verb=${1:-} folder status=0 passphrase=''
   [[ $verb == export || $verb == import ]] || usage
   target "${2:-}"
+  shift 2
+  local option
+  for option in "$@"; do
+    [[ $verb == import && $option == --replace ]] || die "unknown option $option; \`secrets import HOST\` has --replace, which overwrites secrets of the server" "$EX_USAGE"
+  done
   read_passphrase "$verb"
   # ssh would read the file of `import`.
   exec 3<&0 </dev/null
@@ -350,7 +315,7 @@ secrets() {
   folder=$(as_root 'mktemp -d /run/linnet-secrets.XXXXXX') || die "cannot write to /run on $host"
   as_root "sh -c 'cat > $folder/secrets'" < "$here/host/secrets"
   printf '%s' "$passphrase" | as_root "sh -c 'umask 077; cat > $folder/passphrase'"
-  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase" <&3 || status=$?
+  as_root "bash $folder/secrets $verb --folder /etc/linnet/secrets --passphrase-file $folder/passphrase $*" <&3 || status=$?
   as_root "rm -rf $folder" || true
   return "$status"
 }
@@ -361,7 +326,7 @@ case ${1:-help} in
   init) shift; init "$@" ;;
   cloud-init) shift; host='' ; cloud_init "$@" ;;
   release) shift; release "$@" ;;
-  check|status|follow|resume|rollback|apply|backup)
+  check|status|follow|resume|rollback|apply|backup|stop)
     verb=$1; (( $# == 2 )) || usage
     target "$2"; connect; need_host_program; host_program "$verb" ;;
   *) usage ;;

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Prepares a fresh Debian 13 server for Linnet, or compares a prepared one. `deploy/deploy.sh init` sends it over SSH, and
-# the cloud-init file of `deploy/deploy.sh cloud-init` contains it. On the server it is /usr/local/sbin/linnet-init.
+# Prepares a fresh Debian 13 server for Linnet, or compares a prepared one. `deploy/deploy.sh init` sends it over SSH as one
+# file with init-lib.sh, and the cloud-init file of `deploy/deploy.sh cloud-init` contains that. On the server it is
+# /usr/local/sbin/linnet-init.
 #
 #   init.sh --domain NAME --email ADDRESS --operator-keys FILE [OPTIONS]    prepares the server
 #   init.sh --check                                                         prints what differs, changes nothing
 #   init.sh --dry-run …                                                     prints what it would do
 #
-#   --deploy-key FILE     public key of the deployment pipeline, which may only call linnet-host
+#   --deploy-key FILE     public key of the deployment pipeline, which may only call linnet-host; an empty file removes it
 #   --registry PREFIX     prefix of the images (ghcr.io/linnet-url/linnet)
-#   --tls off             a proxy in front terminates TLS
+#   --tls off             a proxy in front terminates TLS; its address is LINNET_TRUSTED_PROXIES in /etc/linnet/linnet.env
 #   --profiles A,B        profiles of Compose, such as monitoring
 #   --backup REPOSITORY   backs up PostgreSQL there (LINNET_BACKUP_REPOSITORY in deploy/compose.backup.yaml)
+#   --acme-directory CA   production (default) or staging of Let's Encrypt, or the URL of another CA's directory
 #   --backup-disk FOLDER  folder of a second disk, for the repository file:///repository
 #   --keep-ssh            does not change sshd (--change-ssh: does, on a server that was prepared with --keep-ssh)
 #   --undo-ssh SECONDS    sshd's old configuration returns after this time, unless linnet-ssh-undo.timer is stopped before
@@ -24,7 +26,7 @@ set -euo pipefail
 die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
 
 mode=apply undo_ssh='' operator_keys='' given=' '
-domain='' email='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk='' keep_ssh=''
+domain='' email='' deploy_key='' registry=ghcr.io/linnet-url/linnet tls=on profiles='' backup='' backup_disk='' acme_directory='' keep_ssh=''
 saved=/etc/linnet/init.env
 while (( $# )); do
   case $1 in
@@ -36,7 +38,7 @@ while (( $# )); do
   name=${1#--} name=${name//-/_}
   case $1 in
     --operator-keys|--deploy-key) [[ -r $2 ]] || die "cannot read the key $2" 64; printf -v "$name" %s "$(<"$2")" ;;
-    --domain|--email|--registry|--tls|--profiles|--backup|--backup-disk|--undo-ssh) printf -v "$name" %s "$2" ;;
+    --domain|--email|--registry|--tls|--profiles|--backup|--backup-disk|--acme-directory|--undo-ssh) printf -v "$name" %s "$2" ;;
     *) die "unknown option $1" 64 ;;
   esac
   given+="$name "
@@ -50,7 +52,7 @@ if [[ $mode == check ]]; then
 elif [[ -r $saved ]]; then
   # Each is a plain word or a list of keys, quoted by this script. A disk belongs to its repository.
   if [[ $given == *' backup '* ]]; then given+='backup_disk '; fi
-  for name in domain email registry tls profiles backup backup_disk keep_ssh deploy_key; do
+  for name in domain email registry tls profiles backup backup_disk acme_directory keep_ssh deploy_key; do
     if [[ $given == *" $name "* ]]; then continue; fi
     value=$(bash -c 'source "$0"; printf "%s\n" "${!1:-}"' "$saved" "$name")
     printf -v "$name" %s "${value:-${!name}}"
@@ -59,8 +61,9 @@ fi
 
 # --- Checks: nothing has been changed yet ------------------------------------------------------------------------------
 name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
-[[ $domain =~ ^($name\.)+[a-z]{2,63}$ ]] || die "the domain '$domain' is not a name such as go.example.com; check its spelling" 64
-[[ $email =~ ^[^@[:space:]\"\\]+@($name\.)+[a-z]{2,63}$ ]] || die "the e-mail address '$email' is not valid" 64
+top='([a-z]{2,63}|xn--[a-z0-9-]{1,59})'
+[[ $domain =~ ^($name\.)+$top$ ]] || die "the domain '$domain' is not a name such as go.example.com; check its spelling" 64
+[[ $email =~ ^[^@[:space:]\"\\]+@($name\.)+$top$ ]] || die "the e-mail address '$email' is not valid" 64
 [[ $registry =~ ^[a-z0-9./:_-]+$ ]] || die "the registry '$registry' is not a prefix such as ghcr.io/you/linnet" 64
 [[ $tls == on || $tls == off ]] || die "--tls must be on or off: $tls" 64
 [[ $profiles =~ ^([a-z]+(,[a-z]+)*)?$ ]] || die "--profiles must be words, separated by commas: $profiles" 64
@@ -68,6 +71,7 @@ name='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
 [[ $backup_disk =~ ^(/[A-Za-z0-9._/-]+)?$ ]] || die "--backup-disk must be the path of a folder: $backup_disk" 64
 [[ -z $backup_disk || $backup == file:///repository ]] || die "--backup-disk needs --backup file:///repository" 64
 [[ $backup != file:* || -n $backup_disk ]] || die "--backup $backup needs --backup-disk, because a repository on the same disk is lost with it" 64
+[[ $acme_directory =~ ^(|production|staging|https://[A-Za-z0-9.:/_-]+)$ ]] || die "--acme-directory must be production, staging or the URL of a directory: $acme_directory" 64
 key_pattern='^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh.com) [A-Za-z0-9+/=]+( .*)?$'
 operator_keys=$(grep -E "$key_pattern" <<< "$operator_keys" || true)
 [[ -n $operator_keys ]] || die "there is no public key for the operator; without one no user could log in afterwards" 64
@@ -85,84 +89,27 @@ if [[ ! -e $saved ]] && (( disk_mib < 6000 )); then die "this server has $disk_m
 [[ -z $backup_disk || (-d $backup_disk && $(stat -c %d "$backup_disk") != $(stat -c %d /)) ]] || die "$backup_disk is not on a disk of its own; mount the second disk there first" 69
 # Docker reserves its ports by a listener of its own.
 if [[ $mode != check ]]; then
-  for port in 80 443; do
+  ports=(80 443) other_port=''
+  # A proxy on the same server needs both, and the operator has chosen another port for nginx.
+  if [[ $tls == off ]]; then
+    ports=("$(sed -nE 's/^LINNET_PORT=([0-9]+)$/\1/p' /etc/linnet/linnet.env 2>/dev/null | tail -n 1)")
+    ports=("${ports[0]:-80}") other_port=', or for a proxy on this server choose another port by a line LINNET_PORT=8080 in /etc/linnet/linnet.env'
+  fi
+  for port in "${ports[@]}"; do
     listener=$(ss -Hltnp "sport = :$port" 2>/dev/null | sed -nE 's/.*users:\(\("([^"]+)".*/\1/p' | head -n 1)
-    case $listener in ''|dockerd|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener" 69 ;; esac
+    case $listener in ''|dockerd|docker-proxy) ;; *) die "port $port is in use by $listener; stop it with: systemctl disable --now $listener$other_port" 69 ;; esac
   done
 fi
 
-# --- How changes are made ---------------------------------------------------------------------------------------------
 changes=0
-# change TEXT: announces a change; fails if it is only to be announced.
-change() {
-  changes=$((changes + 1))
-  case $mode in
-    apply)   printf '  %s\n' "$1" ;;
-    dry-run) printf '  would: %s\n' "$1"; return 1 ;;
-    check)   printf '%s\n' "not as prepared: $1"; return 1 ;;
-  esac
-}
+# Settings that the operator has added, such as timings, are kept. `pairs` prints one setting a line.
+pairs() { tr -d '\n' | sed -E 's/[{}]/\n/g; s/, *("[a-z_]+" *:)/\n\1/g' | sed -E 's/^ +//; s/[ ,]+$//; s/^("[a-z_]+") *: */\1: /; s/\[ +/[/; s/ +\]/]/; /^$/d'; }
+present=''; if [[ -r /etc/linnet/host.json ]]; then present=$(pairs < /etc/linnet/host.json); fi
+wrong=$(grep -vE '^("[a-z_]+": ("[^"]*"|-?[0-9.]+|true|false|null|\[[^][]*\]))?$' <<< "$present" | head -n 1 || true)
+[[ -z $wrong ]] || die "/etc/linnet/host.json is not valid at '$wrong'; correct this line, or remove the setting" 69
 
-# put FILE MODE: writes the standard input to the file. `written` is yes if that changed it.
-put() {
-  local file=$1 wanted_mode=$2 content
-  content=$(cat; printf x); content=${content%x}
-  written=''
-  if [[ -f $file && $(cat "$file"; printf x) == "${content}x" && $(stat -c '%a %U' "$file") == "$wanted_mode root" ]]; then return 0; fi
-  change "write $file" || return 0
-  mkdir -p "$(dirname "$file")"
-  printf '%s' "$content" > "$file.new"
-  chmod "$wanted_mode" "$file.new"; chown root:root "$file.new"
-  mv -f "$file.new" "$file"
-  written=yes
-}
-
-# folder PATH MODE OWNER
-folder() {
-  [[ -d $1 && $(stat -c '%a %U:%G' "$1") == "$2 $3" ]] && return 0
-  change "create $1 (mode $2, $3)" || return 0
-  mkdir -p "$1"; chmod "$2" "$1"; chown "$3" "$1"
-}
-
-installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == 'install ok installed' ]]; }
-
-packages() {
-  local package; local -a missing=()
-  for package in "$@"; do installed "$package" || missing+=("$package"); done
-  (( ${#missing[@]} )) || return 0
-  change "install ${missing[*]}" || return 0
-  local -a apt=(apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -qq)
-  DEBIAN_FRONTEND=noninteractive "${apt[@]}" update >&2 || die "Debian's packages cannot be fetched; check the server's network and /etc/apt" 69
-  DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}" > /var/log/linnet-init-apt.log 2>&1 \
-    || die "installing ${missing[*]} failed; see /var/log/linnet-init-apt.log on the server" 69
-}
-
-# enabled UNIT: enables and starts it.
-enabled() {
-  systemctl is-enabled --quiet "$1" 2>/dev/null && systemctl is-active --quiet "$1" && return 0
-  change "enable $1" || return 0
-  systemctl enable --quiet --now "$1"
-}
-
-user() {
-  id -u "$1" >/dev/null 2>&1 && return 0
-  change "create the user $1" || return 0
-  # `*` is no password, and unlike a locked account it can use keys with any configuration of PAM.
-  useradd --create-home --shell /bin/bash --password '*' "$1"
-}
-
-# keys USER: writes the standard input as the user's authorized keys.
-keys() {
-  local home file
-  file=/home/$1/.ssh/authorized_keys
-  home=/home/$1/.ssh
-  [[ -d $home ]] || { change "create $home" && install -d -m 700 -o "$1" -g "$1" "$home"; } || true
-  local content; content=$(cat)
-  [[ -f $file && $(<"$file") == "$content" && $(stat -c '%a %U' "$file") == "600 $1" ]] && return 0
-  change "write $file" || return 0
-  printf '%s\n' "$content" > "$file.new"
-  chmod 600 "$file.new"; chown "$1:$1" "$file.new"; mv -f "$file.new" "$file"
-}
+# --- How changes are made: deploy.sh replaces this line by init-lib.sh ---
+declare -F put >/dev/null || die "this is one of two parts; run \`deploy.sh init\`"
 
 [[ $mode == check ]] || printf 'preparing this server for %s\n' "$domain"
 
@@ -175,20 +122,23 @@ folder /var/lib/linnet 755 root:root
 folder /var/lib/linnet/releases 755 root:root
 folder /var/lib/linnet/state 755 root:root
 folder /var/lib/linnet/metrics 755 root:root
+# Fluent Bit's user, which creates its socket there.
+folder /var/lib/linnet/logs 700 65532:65532
 if [[ ! -e /etc/linnet/linnet.env ]]; then
-  put /etc/linnet/linnet.env 644 <<< '# Settings of Linnet, one LINNET__SECTION__KEY=value a line. "deploy.sh apply" applies them.'
+  put /etc/linnet/linnet.env 644 <<< '# Settings of Linnet, one LINNET__SECTION__KEY=value a line, and variables of Compose, such as LINNET_HSTS. "deploy.sh apply" applies them.'
 fi
 [[ -z $backup_disk || $(stat -c '%u %a' "$backup_disk") == '999 700' ]] || { change "give $backup_disk to the backup sidecar's user, 999" && chown 999:999 "$backup_disk" && chmod 700 "$backup_disk"; } || true
 profile_list=''
 if [[ -n $profiles ]]; then profile_list=\"${profiles//,/\", \"}\"; fi
+# Without the option, a CA that the operator has written there stays.
+managed='domain|email|registry|tls|backup|backup_disk|profiles'
+if [[ $given == *' acme_directory '* || -n $acme_directory ]]; then managed+='|acme_directory'; fi
 json_or_null() { if [[ -n $1 ]]; then printf '"%s"' "$1"; else printf null; fi; }
-# Settings that the operator has added, such as timings, are kept. `pairs` prints one setting a line.
-pairs() { tr -d '\n' | sed -E 's/[{}]/\n/g; s/, *("[a-z_]+" *:)/\n\1/g' | sed -E 's/^ +//; s/[ ,]+$//; s/^("[a-z_]+") *: */\1: /; s/\[ +/[/; s/ +\]/]/; /^$/d'; }
-present=''; if [[ -r /etc/linnet/host.json ]]; then present=$(pairs < /etc/linnet/host.json); fi
 wanted=$(
   printf '"domain": "%s"\n"email": "%s"\n"registry": "%s"\n"tls": %s\n' "$domain" "$email" "$registry" "$([[ $tls == on ]] && echo true || echo false)"
   printf '"backup": %s\n"backup_disk": %s\n"profiles": [%s]\n' "$(json_or_null "$backup")" "$(json_or_null "$backup_disk")" "$profile_list"
-  grep -vE '^"(domain|email|registry|tls|backup|backup_disk|profiles)":' <<< "$present" | grep . || true
+  if [[ -n $acme_directory ]]; then printf '"acme_directory": "%s"\n' "$acme_directory"; fi
+  grep -vE "^\"($managed)\":" <<< "$present" | grep . || true
 )
 if [[ $(sort <<< "$present") != "$(sort <<< "$wanted")" ]]; then
   put /etc/linnet/host.json 644 < <(printf '{\n'; sed 's/^/  /; $!s/$/,/' <<< "$wanted"; printf '}\n')
@@ -205,6 +155,7 @@ operator_keys=$(printf '%q' "$operator_keys")
 deploy_key=$(printf '%q' "$deploy_key")
 backup=$(printf '%q' "$backup")
 backup_disk=$(printf '%q' "$backup_disk")
+acme_directory=$(printf '%q' "$acme_directory")
 keep_ssh=$keep_ssh
 ENV
 
@@ -238,7 +189,7 @@ Unattended-Upgrade::Automatic-Reboot-Time "04:30";
 // With live-restore, containers survive a new Docker, but only within a minor version.
 Unattended-Upgrade::Package-Blacklist { "docker.io"; "containerd"; "runc"; };
 CONF
-packages unattended-upgrades systemd-timesyncd iptables
+packages unattended-upgrades systemd-timesyncd iptables openssl
 # One second of clock error matters to expiries and certificates.
 if [[ -z $in_container ]]; then enabled systemd-timesyncd; fi
 
@@ -306,6 +257,8 @@ RULES
 # One commit replaces the whole chain.
 rules | iptables-restore --noflush
 if ip6tables -n -L DOCKER-USER >/dev/null 2>&1; then rules | ip6tables-restore --noflush; fi
+# As iptables prints them, for linnet-check.
+iptables -S DOCKER-USER > /run/linnet-firewall.rules
 SCRIPT
 firewall_written=$written
 put /etc/systemd/system/linnet-firewall.service 644 <<'UNIT'
@@ -322,8 +275,8 @@ WantedBy=docker.service
 UNIT
 if [[ -n $written$firewall_written ]]; then systemctl daemon-reload; systemctl try-restart linnet-firewall; fi
 enabled linnet-firewall
-if [[ $mode == check ]] && ! iptables -S DOCKER-USER 2>/dev/null | grep -q -- '-j DROP'; then
-  change "restart linnet-firewall, whose rules are gone" || true
+if [[ $mode != dry-run ]] && ! iptables -S DOCKER-USER 2>/dev/null | cmp -s - /run/linnet-firewall.rules; then
+  if change "restart linnet-firewall, whose rules have changed"; then systemctl restart linnet-firewall; fi
 fi
 
 # --- Daily comparison ---------------------------------------------------------------------------------------------------
@@ -352,7 +305,8 @@ enabled linnet-check.timer
 # --- Users ------------------------------------------------------------------------------------------------------------
 packages sudo; user linnet; user deploy
 keys linnet <<< "$operator_keys"
-if [[ -n $deploy_key ]]; then keys deploy <<< "restrict,command=\"sudo -n /usr/local/sbin/linnet-host\" $deploy_key"; fi
+if [[ -n $deploy_key ]]; then keys deploy <<< "restrict,command=\"sudo -n /usr/local/sbin/linnet-host\" $deploy_key"
+else no_keys deploy; fi
 sudoers='# The operator may do everything. The pipeline may call one program without arguments, which reads the command of SSH.
 linnet ALL=(ALL:ALL) NOPASSWD: ALL
 Defaults:deploy env_keep += "SSH_ORIGINAL_COMMAND"

@@ -7,15 +7,13 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
-
 use crate::{
     command::run,
     docker,
     error::HostError,
     files, paths,
     record::{Record, Way},
-    state::State,
+    state::{self, State},
 };
 
 const MIB: u64 = 1 << 20;
@@ -24,6 +22,7 @@ const COLOR_MIB: u64 = 144;
 
 /// Checks memory, disk, secrets, ports and images.
 pub fn before(state: &State, record: &Record) -> Result<(), HostError> {
+    settings()?;
     secrets(Path::new(paths::SECRETS))?;
     disk(state)?;
     if matches!(record.way, Way::Canary | Way::Return) {
@@ -40,6 +39,15 @@ pub fn before(state: &State, record: &Record) -> Result<(), HostError> {
         }
     }
     Ok(())
+}
+
+/// The operator's settings for Compose.
+pub fn settings() -> Result<(), HostError> {
+    state::settings()?
+        .problems
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |text| Err(HostError::Refused(text)))
 }
 
 /// Generates the secrets that are missing, with the script of the release. Existing ones are kept.
@@ -68,6 +76,13 @@ fn secrets(folder: &Path) -> Result<(), HostError> {
         if mode & 0o222 & !0o200 != 0 {
             return Err(HostError::Refused(format!(
                 "others may write {0} (mode {mode:o}); correct it with `chmod 444 {0}`",
+                path.display()
+            )));
+        }
+        // The administrator's key is for people, and all others are for containers.
+        if mode & 0o004 == 0 && path.file_name().is_some_and(|name| name != "admin_key") {
+            return Err(HostError::Refused(format!(
+                "containers cannot read {0} (mode {mode:o}); correct it with `chmod 444 {0}`",
                 path.display()
             )));
         }
@@ -114,11 +129,8 @@ fn available_kib(meminfo: &str) -> Option<u64> {
 
 /// The memory limits of a color, in MiB.
 fn color_mib(state: &State, record: &Record) -> u64 {
-    let text = state
-        .compose(&record.id)
-        .run(&["--profile=green", "config", "--format", "json"], 30)
-        .unwrap_or_default();
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let value =
+        state.compose(&record.id).and_then(|compose| compose.configuration()).unwrap_or_default();
     let limits: u64 = record
         .color
         .services()
@@ -133,7 +145,10 @@ fn color_mib(state: &State, record: &Record) -> u64 {
 
 /// Before the first release, no other program may have nginx's ports.
 fn ports(state: &State) -> Result<(), HostError> {
-    let wanted: &[u16] = if state.config.tls { &[80, 443] } else { &[80] };
+    let set = state::settings()?.variables;
+    let port = set.iter().rev().find(|(name, _)| name == "LINNET_PORT");
+    let port = port.and_then(|(_, port)| port.parse().ok()).unwrap_or(80);
+    let wanted: &[u16] = if state.config.tls { &[80, 443] } else { &[port] };
     if docker::container("nginx")?.is_some() {
         return Ok(());
     }
@@ -155,7 +170,7 @@ fn ports(state: &State) -> Result<(), HostError> {
 
 /// A hash of the rendered configuration, in which two deployments of one release are equal.
 pub fn fingerprint(state: &State, record: &Record) -> Result<String, HostError> {
-    let text = state.compose(&record.id).run(&["--profile=*", "config"], 30)?;
+    let text = state.compose(&record.id)?.run(&["--profile=*", "config"], 30)?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
@@ -185,6 +200,9 @@ mod tests {
             secrets(folder.path()).unwrap();
             set(&file, 0o646);
             assert!(secrets(folder.path()).unwrap_err().to_string().contains("others may write"));
+            // With a umask of 077.
+            set(&file, 0o600);
+            assert!(secrets(folder.path()).unwrap_err().to_string().contains("cannot read"));
         }
         set(folder.path(), 0o755);
         assert!(secrets(folder.path()).unwrap_err().to_string().contains("has the mode 755"));

@@ -6,13 +6,15 @@ use std::{
 };
 
 use crate::{
-    checks,
+    apply, checks,
     deploy::Deployment,
+    drift,
     error::HostError,
     files, paths,
     plan::{self, Occupation, Rollback},
     prepare, report, restore,
     state::{State, now},
+    stop,
     unit::{self, Lock},
     verbs::{Manner, Source, Task, Verb, parse, parse_restricted},
 };
@@ -49,7 +51,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::Status => report::status(),
         Verb::StatusJson => report::status_json(),
         Verb::Follow => report::follow(None),
-        Verb::Check => report::check(),
+        Verb::Check => drift::check(),
         Verb::Deploy(source, manner) => deploy(source, manner),
         Verb::Resume => resume(),
         Verb::Rollback => rollback(),
@@ -57,8 +59,9 @@ fn act(verb: &Verb) -> Result<(), HostError> {
         Verb::Restore(options) => restore::start(options),
         Verb::Load => load(),
         Verb::Secrets => secrets(),
-        Verb::Apply => apply(),
         Verb::Verdict(analysis) => analysis.run(),
+        Verb::Apply => apply::apply(),
+        Verb::Stop => stop::stop(),
         Verb::Run(Task::Deploy(id)) => Deployment::start(id),
         Verb::Run(Task::Resume) => Deployment::resume(),
         Verb::Run(Task::Rollback) => Deployment::rollback(),
@@ -151,7 +154,7 @@ fn rollback() -> Result<(), HostError> {
 fn backup() -> Result<(), HostError> {
     let state = State::read()?;
     let current = restore::current_with_backups(&state)?;
-    let compose = state.compose(current);
+    let compose = state.compose(current)?;
     let text = compose.run(&["run", "--rm", "--no-deps", "-T", "backup", "backup"], 3600)?;
     println!("{text}");
     Ok(())
@@ -178,43 +181,4 @@ fn secrets() -> Result<(), HostError> {
     let id =
         state.installation.open.or(state.installation.current).ok_or(HostError::NotPrepared)?;
     checks::generate_secrets(&id)
-}
-
-/// Recreates the containers whose configuration or image has changed, which interrupts them for seconds.
-fn apply() -> Result<(), HostError> {
-    let _locks = (unit::lock_to_prepare()?, unit::lock(Lock::Change)?);
-    let state = State::read()?;
-    match unit::occupied()? {
-        Occupation::Free => {}
-        other => return Err(other.refusal()),
-    }
-    let Some(current) = state.installation.current.clone() else {
-        return Err(HostError::Refused(
-            "no release is deployed; run `deploy.sh release` first".to_owned(),
-        ));
-    };
-    state.write()?;
-    let compose = state.compose(&current);
-    let services = compose.services()?;
-    let others: Vec<&str> = services
-        .iter()
-        .map(String::as_str)
-        .filter(|service| {
-            !is_of_other_color(service, &state) && !matches!(*service, "migrate" | "preflight")
-        })
-        .collect();
-    compose.up(&others, 600)?;
-    // From now on, the settings that were applied are what was deployed.
-    if let Some(mut record) = state.current()? {
-        record.config = Some(checks::fingerprint(&state, &record)?);
-        files::write_json(files::record_path(&record.id), &record)?;
-    }
-    println!("all containers have the configuration of {current}");
-    Ok(())
-}
-
-fn is_of_other_color(service: &str, state: &State) -> bool {
-    crate::color::Color::ALL.into_iter().any(|color| {
-        state.installation.release_of(color).is_none() && service.ends_with(color.name())
-    })
 }

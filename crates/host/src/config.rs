@@ -67,13 +67,34 @@ impl HostConfig {
     /// Reads the file.
     pub fn read() -> Result<Self, HostError> {
         let text = files::read(paths::CONFIG)?.ok_or(HostError::NotPrepared)?;
-        serde_json::from_str(&text).map_err(|error| HostError::Damaged(paths::CONFIG.into(), error))
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Result<Self, HostError> {
+        serde_json::from_str(text).map_err(|error| HostError::Settings(paths::CONFIG.into(), error))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn typing_error_is_named_by_its_line() {
+        let texts = [
+            "{\n  \"acme_directory\": \"staging\"\n  \"domain\": \"go.example.com\"\n}",
+            "{\n  \"tls\": true,\n  \"warm_seconds\": \"600\"\n}",
+        ];
+        for text in texts {
+            let error = HostConfig::parse(text).unwrap_err();
+            let message = error.to_string();
+            assert!(
+                message.contains("host.json is not valid") && message.contains("line 3"),
+                "{message}"
+            );
+            assert_eq!(error.exit_code(), 69);
+        }
+    }
 
     #[test]
     fn settings_of_a_newer_release_are_kept_apart() {

@@ -16,9 +16,9 @@ use crate::{
     docker,
     error::HostError,
     files, paths,
-    plan::{self, Failure, Resume, Rollback},
+    plan::{self, Failure, Resume},
     probe::{self, Sockets},
-    record::{Outcome, Record, Step, Way},
+    record::{Images, Outcome, Record, Step, Way},
     state::{State, now, write_record},
     tidy,
 };
@@ -45,6 +45,10 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    pub(crate) const fn of(state: State, record: Record) -> Self {
+        Self { state, record, watch: None }
+    }
+
     /// Starts the deployment of a record. One whose new release serves already, and only keeps the old color warm, ends
     /// first.
     pub fn start(id: &str) -> Result<(), HostError> {
@@ -72,7 +76,7 @@ impl Deployment {
         state.installation.open = Some(record.id.clone());
         write_record(&record)?;
         state.write()?;
-        Self { state, record, watch: None }.run_from(Step::Prepare)
+        Self::of(state, record).run_from(Step::Prepare)
     }
 
     /// Ends the open deployment, unless it is that of `id`. Its new release must serve already.
@@ -83,7 +87,7 @@ impl Deployment {
             Some(open) if open.step() < Step::Warm || open.reverting.is_some() => {
                 Err(HostError::Interrupted(open.release))
             }
-            Some(open) => Self { state, record: open, watch: None }.run_from(Step::Retire),
+            Some(open) => Self::of(state, open).run_from(Step::Retire),
         }
     }
 
@@ -92,10 +96,8 @@ impl Deployment {
         let mut state = State::read()?;
         let open = state.open()?;
         match (plan::resume(open.as_ref()), open) {
-            (Resume::Continue(step), Some(record)) => {
-                Self { state, record, watch: None }.run_from(step)
-            }
-            (Resume::Revert, Some(record)) => Self { state, record, watch: None }.revert(None),
+            (Resume::Continue(step), Some(record)) => Self::of(state, record).run_from(step),
+            (Resume::Revert, Some(record)) => Self::of(state, record).revert(None),
             _ => {
                 // A process that was killed at its end has left the note.
                 state.installation.open = None;
@@ -105,47 +107,7 @@ impl Deployment {
         }
     }
 
-    /// Returns to the release before.
-    pub fn rollback() -> Result<(), HostError> {
-        let state = State::read()?;
-        let (open, current) = (state.open()?, state.current()?);
-        match (plan::rollback(&state.installation, open.as_ref(), current.as_ref()), open) {
-            (Rollback::Revert, Some(record)) => {
-                Self { state, record, watch: None }.revert(Some(plan::OPERATOR))
-            }
-            (Rollback::Cold(previous), _) => {
-                Self::return_to(&previous, plan::way_of_return(current.as_ref()))
-            }
-            (Rollback::Nothing(reason), _) => {
-                Err(HostError::Refused(format!("cannot roll back: {reason}")))
-            }
-            (Rollback::Revert, None) => Err(HostError::Refused("no deployment is open".to_owned())),
-        }
-    }
-
-    /// Deploys an earlier release whose images are still here, without a canary.
-    fn return_to(previous: &str, way: Way) -> Result<(), HostError> {
-        let old = files::read_record(previous)?
-            .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
-        let record = Record {
-            id: format!("{previous}-again-{}", now()),
-            way,
-            by: plan::ROLLBACK.to_owned(),
-            started: now(),
-            ended: None,
-            steps: Vec::new(),
-            reverting: None,
-            outcome: None,
-            restore: None,
-            ..old
-        };
-        let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
-        files::link(folder(&record.id), folder(previous))?;
-        write_record(&record)?;
-        Self::start(&record.id)
-    }
-
-    fn run_from(mut self, first: Step) -> Result<(), HostError> {
+    pub(crate) fn run_from(mut self, first: Step) -> Result<(), HostError> {
         let mut next = Some(first);
         while let Some(step) = next {
             println!("{}: {}", self.record.release, step.description());
@@ -200,14 +162,14 @@ impl Deployment {
     fn prepare(&self) -> Result<String, HostError> {
         checks::generate_secrets(&self.record.id)?;
         checks::before(&self.state, &self.record)?;
-        let compose = self.state.compose(&self.record.id);
+        let compose = self.state.compose(&self.record.id)?;
         compose.run(&["config", "--quiet"], 30)?;
         Ok("memory, disk, secrets and configuration are in order".to_owned())
     }
 
     /// With the image of the new release, while the old one continues to use the schema.
     fn migrate(&self) -> Result<String, HostError> {
-        let compose = self.state.compose(&self.record.id);
+        let compose = self.state.compose(&self.record.id)?;
         let image = format!("LINNET_SHORTENER_IMAGE={}", self.record.images.shortener);
         // One whose client was killed continues by itself.
         docker::remove_by_name(MIGRATION);
@@ -229,12 +191,15 @@ impl Deployment {
             self.state.installation.worker = Some(self.record.id.clone());
         }
         self.state.write()?;
-        let compose = self.state.compose(&self.record.id);
+        let compose = self.state.compose(&self.record.id)?;
         let services = self.services();
         let names = services.each_ref().map(String::as_str);
         if is_first {
             if let Some(options) = &self.record.restore {
                 self.state.restore(&self.record.id, options, None)?;
+                // `resume` must not restore again: it would discard what was written since.
+                self.record.restore = None;
+                write_record(&self.record)?;
             }
             compose.run(&["up", "--detach", "--no-build"], 600)?;
         } else {
@@ -292,11 +257,8 @@ impl Deployment {
 
     /// The release counts as current once it serves.
     fn note_current(&mut self) -> Result<(), HostError> {
-        let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
-        if let Some(previous) = &self.record.previous {
-            files::link(paths::PREVIOUS, folder(previous))?;
-        }
-        files::link(paths::CURRENT, folder(&self.record.id))?;
+        let previous = self.record.previous.as_deref();
+        files::link_releases(paths::LINKS, Some(&self.record.id), previous)?;
         self.state.installation.current = Some(self.record.id.clone());
         self.state.installation.active = Some(self.record.color);
         self.state.write()
@@ -308,17 +270,23 @@ impl Deployment {
         }
         self.state.installation.worker = Some(self.record.id.clone());
         self.state.write()?;
-        let names = self.start_followers(&self.record.id)?;
+        let id = self.record.id.clone();
+        let names = self.start_followers(&id)?;
         probe::wait_ready(&["worker"], &self.record.release, READY_SECONDS)?;
         Ok(format!("{} follow the release", names.join(", ")))
     }
 
-    /// Replaces what has one instance, by that of the release. It returns the names.
-    pub(crate) fn start_followers(&self, id: &str) -> Result<Vec<&'static str>, HostError> {
-        let compose = self.state.compose(id);
+    /// Replaces what has one instance, by that of the release. It returns the names. A sidecar for which the release has no
+    /// image, because the server got it later, continues as it is.
+    pub(crate) fn start_followers(&mut self, id: &str) -> Result<Vec<&'static str>, HostError> {
+        let images = files::read_record(id)?.map(|record| record.images);
+        let sidecars = images.as_ref().map(Images::sidecars).unwrap_or_default();
+        let compose = self.state.compose(id)?;
         let services = compose.services()?;
-        let mut names = vec!["worker", "acme", "backup"];
-        names.retain(|name| services.iter().any(|service| service == name));
+        let mut names = vec!["worker"];
+        names.extend(sidecars.into_iter().filter(|name| services.iter().any(|all| all == name)));
+        self.state.installation.note_sidecars(&names, id);
+        self.state.write()?;
         compose.up(&names, 120)?;
         Ok(names)
     }

@@ -1,6 +1,7 @@
 //! The commands of Docker and Compose that a deployment needs.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -8,112 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    color::Color, command::run, config::HostConfig, error::HostError, paths, record::Images,
-};
-
-/// The project's name in Compose.
-const PROJECT: &str = "linnet";
-
-/// Compose with the files of one release.
-pub struct Compose {
-    base: Vec<String>,
-    files: Vec<String>,
-    profiles: Vec<String>,
-}
-
-fn variables_file() -> String {
-    format!("{}/compose.env", paths::STATE)
-}
-
-impl Compose {
-    /// The files of the release's folder that the settings select. A bundle of an earlier release may lack some.
-    pub fn of_release(id: &str, config: &HostConfig) -> Self {
-        let folder = PathBuf::from(paths::RELEASES).join(id).join("deploy");
-        let chosen = [
-            ("compose.yaml", true),
-            ("compose.tls.yaml", config.tls),
-            ("compose.backup.yaml", config.backup.is_some()),
-            ("compose.server.yaml", true),
-        ];
-        let chosen = chosen.into_iter().filter(|(_, is_chosen)| *is_chosen);
-        let files: Vec<String> = chosen
-            .map(|(file, _)| folder.join(file))
-            .filter(|path| path.exists())
-            .map(|path| path.display().to_string())
-            .collect();
-        let mut base = vec!["compose".to_owned()];
-        // In one word each, so that an error names the command of Compose and not these values.
-        let mut add = |option: &str, value: String| base.push(format!("{option}={value}"));
-        // Otherwise errors are hidden among lines about containers.
-        add("--progress", "quiet".to_owned());
-        add("--project-name", PROJECT.to_owned());
-        add("--project-directory", folder.display().to_string());
-        add("--env-file", variables_file());
-        for file in &files {
-            add("--file", file.clone());
-        }
-        for profile in &config.profiles {
-            add("--profile", profile.clone());
-        }
-        Self { base, files, profiles: config.profiles.clone() }
-    }
-
-    /// The same choice as variables, for a script that calls Compose. Green counts as a part of the installation.
-    pub fn environment(&self) -> [(&'static str, String); 4] {
-        let profiles: Vec<&str> =
-            self.profiles.iter().map(String::as_str).chain(["green"]).collect();
-        [
-            ("COMPOSE_FILE", self.files.join(":")),
-            ("COMPOSE_PROJECT_NAME", PROJECT.to_owned()),
-            ("COMPOSE_ENV_FILES", variables_file()),
-            ("COMPOSE_PROFILES", profiles.join(",")),
-        ]
-    }
-
-    /// Runs a command of Compose and returns its output.
-    pub fn run(&self, arguments: &[&str], seconds: u64) -> Result<String, HostError> {
-        let all: Vec<&str> =
-            self.base.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        run("docker", &all, seconds)
-    }
-
-    /// The same with a variable that takes precedence over those of the file.
-    pub fn run_with(
-        &self,
-        variable: &str,
-        arguments: &[&str],
-        seconds: u64,
-    ) -> Result<String, HostError> {
-        let all: Vec<&str> = [variable, "docker"]
-            .into_iter()
-            .chain(self.base.iter().map(String::as_str))
-            .chain(arguments.iter().copied())
-            .collect();
-        run("env", &all, seconds)
-    }
-
-    /// Starts services and no others, with the images of the variables.
-    pub fn up(&self, services: &[&str], seconds: u64) -> Result<(), HostError> {
-        // One after the other, because each start takes processor time from the requests.
-        let mut arguments =
-            vec!["--parallel=1", "up", "--detach", "--no-build", "--no-deps", "--pull=missing"];
-        arguments.extend(services);
-        self.run(&arguments, seconds).map(drop)
-    }
-
-    /// The services of the chosen files.
-    pub fn services(&self) -> Result<Vec<String>, HostError> {
-        let text = self.run(&["--profile=green", "config", "--services"], 30)?;
-        Ok(text.lines().map(str::to_owned).collect())
-    }
-
-    /// The images of all services, as the chosen files name them.
-    pub fn images(&self) -> Result<Vec<String>, HostError> {
-        let text = self.run(&["--profile=*", "config", "--images"], 30)?;
-        Ok(text.lines().map(str::to_owned).collect())
-    }
-}
+use crate::{color::Color, command::run, compose::PROJECT, error::HostError, record::Images};
 
 /// A file or folder of this server in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,8 +41,21 @@ fn mounts_of(text: &str) -> Vec<Mount> {
         .collect()
 }
 
+/// The services that have containers, each once.
+pub fn services() -> Result<BTreeSet<String>, HostError> {
+    let project = format!("label=com.docker.compose.project={PROJECT}");
+    let one_off = "label=com.docker.compose.oneoff=False";
+    let format = "{{.Label \"com.docker.compose.service\"}}";
+    let text = run(
+        "docker",
+        &["ps", "--all", "--filter", &project, "--filter", one_off, "--format", format],
+        15,
+    )?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
 /// A container as Docker describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
     /// The id.
     pub id: String,
@@ -271,28 +180,41 @@ pub fn label(image: &str, name: &str) -> Result<String, HostError> {
     run("docker", &["image", "inspect", "--format", &format, image], 15)
 }
 
+/// The id of an image that the server has.
+pub fn image_id(image: &str) -> Result<String, HostError> {
+    run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15)
+}
+
 /// Whether the server has the image.
 pub fn has_image(image: &str) -> bool {
-    run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15).is_ok()
+    image_id(image).is_ok()
 }
 
 /// Removes containers, which drain at the same time. Their volumes stay.
 pub fn remove(services: &[String], stop_seconds: u64) -> Result<(), HostError> {
+    let ids = stop(services, stop_seconds)?;
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<&str> =
+        ["rm", "--force"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+    run("docker", &all, 30).map(drop)
+}
+
+/// Stops containers at the same time, also those in a restart loop, and returns their ids. They stay stopped, also after a
+/// restart of the server.
+pub fn stop(services: &[String], stop_seconds: u64) -> Result<Vec<String>, HostError> {
     let mut ids = Vec::new();
     for service in services {
         ids.extend(container(service)?.map(|container| container.id));
     }
-    if ids.is_empty() {
-        return Ok(());
+    if !ids.is_empty() {
+        let seconds = stop_seconds.to_string();
+        let first = ["stop", "--time", &seconds];
+        let all: Vec<&str> = first.into_iter().chain(ids.iter().map(String::as_str)).collect();
+        run("docker", &all, stop_seconds + 20)?;
     }
-    let seconds = stop_seconds.to_string();
-    let with = |first: &[&str], timeout| {
-        let all: Vec<&str> = first.iter().copied().chain(ids.iter().map(String::as_str)).collect();
-        run("docker", &all, timeout).map(drop)
-    };
-    // A container in a restart loop is stopped as well.
-    with(&["stop", "--time", &seconds], stop_seconds + 20)?;
-    with(&["rm", "--force"], 30)
+    Ok(ids)
 }
 
 /// Removes a container that a killed client has left.

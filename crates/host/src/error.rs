@@ -12,11 +12,14 @@ pub enum HostError {
     #[error("this server is not prepared; run `deploy.sh init` first")]
     NotPrepared,
     /// A file could not be read or written.
-    #[error("{0}: {1}")]
+    #[error("{0}: {1}{way}", way = way_out(.1))]
     File(PathBuf, #[source] io::Error),
     /// A file of ours does not have the expected form.
-    #[error("{0} is damaged ({1}); restore it from its copy beside it, or from a backup")]
+    #[error("{0} is damaged ({1}); correct it by hand, and check the disk with `dmesg`")]
     Damaged(PathBuf, #[source] serde_json::Error),
+    /// The settings of the server do not have the expected form.
+    #[error("{0} is not valid: {1}; correct this line, or remove the setting")]
+    Settings(PathBuf, #[source] serde_json::Error),
     /// A command failed.
     #[error("`{command}` failed: {detail}")]
     Command {
@@ -26,7 +29,9 @@ pub enum HostError {
         detail: String,
     },
     /// A command did not end in time.
-    #[error("`{0}` did not end within {1} s")]
+    #[error(
+        "`{0}` did not end within {1} s; `uptime` and `docker ps` show whether the server is overloaded or Docker hangs"
+    )]
     Timeout(String, u64),
     /// A deployment is running.
     #[error(
@@ -62,6 +67,18 @@ pub enum HostError {
     Unhealthy(String),
 }
 
+/// The way out of an error of the system, if its text does not name it.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; find what fills the disk with `df -h` and `docker system df`, and repeat this"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; the disk is read-only: `dmesg` has the reason",
+        io::ErrorKind::PermissionDenied => "; run it with sudo",
+        _ => "",
+    }
+}
+
 impl HostError {
     /// The exit code of the program, as in `sysexits.h` where it has one.
     pub const fn exit_code(&self) -> u8 {
@@ -72,7 +89,7 @@ impl HostError {
             | Self::Interrupted(_)
             | Self::Restoring
             | Self::RestoreInterrupted => 75,
-            Self::NotPrepared | Self::Refused(_) => 69,
+            Self::NotPrepared | Self::Refused(_) | Self::Settings(..) => 69,
             _ => 1,
         }
     }

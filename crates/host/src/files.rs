@@ -47,6 +47,33 @@ pub fn link(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<(), Host
     fs::rename(&new, path).map_err(failed)
 }
 
+/// Points the links `current` and `previous` in the folder to releases, or removes them.
+pub fn link_releases(
+    links: impl AsRef<Path>,
+    current: Option<&str>,
+    previous: Option<&str>,
+) -> Result<(), HostError> {
+    // The release before first, so that the other is never alone.
+    for (name, release) in [("previous", previous), ("current", current)] {
+        let path = links.as_ref().join(name);
+        match (release, fs::symlink_metadata(&path)) {
+            (Some(release), _) => link(&path, links.as_ref().join("releases").join(release))?,
+            (None, Ok(_)) => {
+                fs::remove_file(&path).map_err(|error| HostError::File(path, error))?;
+            }
+            (None, Err(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Points a link to the folder to which `target` leads in the end, so that it needs no link in between.
+pub fn link_folder(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<(), HostError> {
+    let folder = fs::canonicalize(&target)
+        .map_err(|error| HostError::File(target.as_ref().to_owned(), error))?;
+    link(path, folder)
+}
+
 /// Reads a JSON file; `None` if there is none.
 pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<Option<T>, HostError> {
     let path = path.as_ref();
@@ -104,6 +131,23 @@ mod tests {
         write(&path, "{").unwrap();
         let error = read_json::<Vec<u8>>(&path).unwrap_err().to_string();
         assert!(error.contains("is damaged"), "{error}");
+    }
+
+    #[test]
+    fn links_follow_a_release_and_its_return_and_the_failed_first_release_leaves_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let lead_to = |name| {
+            let target = fs::read_link(folder.path().join(name)).ok()?;
+            Some(target.file_name()?.to_str()?.to_owned())
+        };
+        link_releases(&folder, Some("v1"), None).unwrap();
+        assert_eq!((lead_to("current").as_deref(), lead_to("previous")), (Some("v1"), None));
+        link_releases(&folder, Some("v2"), Some("v1")).unwrap();
+        assert_eq!(lead_to("previous").as_deref(), Some("v1"));
+        link_releases(&folder, Some("v1"), None).unwrap();
+        assert_eq!((lead_to("current").as_deref(), lead_to("previous")), (Some("v1"), None));
+        link_releases(&folder, None, None).unwrap();
+        assert_eq!(lead_to("current"), None);
     }
 
     #[test]

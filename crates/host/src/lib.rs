@@ -7,16 +7,20 @@
 //! * Decisions ([`verdict`], [`plan`]) are pure functions.
 
 pub mod analysis;
+pub mod apply;
 pub mod attempt;
 pub mod canary;
+pub mod certificate;
 pub mod checks;
 pub mod cli;
 pub mod color;
 pub mod command;
+pub mod compose;
 pub mod config;
 pub mod counters;
 pub mod deploy;
 pub mod docker;
+pub mod drift;
 pub mod error;
 pub mod files;
 pub mod fisher;
@@ -32,7 +36,9 @@ pub mod record;
 pub mod report;
 pub mod restore;
 pub mod revert;
+pub mod settings;
 pub mod state;
+pub mod stop;
 pub mod tidy;
 pub mod unit;
 pub mod verbs;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
+    certificate::Life,
     error::HostError,
     files, paths,
     record::{Outcome, Record},
@@ -31,6 +32,24 @@ pub fn write_drift(differences: usize, now: u64) -> Result<(), HostError> {
     );
     line(&mut text, "linnet_host_drift_checked_seconds", "", now);
     files::write(format!("{}/drift.prom", paths::METRICS), &text)
+}
+
+/// Writes the life of the certificate that nginx presents.
+pub fn write_certificate(life: Life) -> Result<(), HostError> {
+    files::write(format!("{}/certificate.prom", paths::METRICS), &certificate(life))
+}
+
+fn certificate(life: Life) -> String {
+    let mut text = String::new();
+    for (name, help, time) in [
+        ("before", "Begin of the life of the certificate that nginx presents", life.not_before),
+        ("after", "End of the life of the certificate that nginx presents", life.not_after),
+    ] {
+        let name = format!("linnet_host_certificate_not_{name}_seconds");
+        gauge(&mut text, &name, &format!("{help}, in seconds since 1970."));
+        line(&mut text, &name, "", time);
+    }
+    text
 }
 
 fn deployment(record: &Record) -> String {
@@ -90,6 +109,18 @@ fn line(text: &mut String, name: &str, labels: &str, value: u64) {
 mod tests {
     use super::*;
     use crate::record::{Step, tests::record};
+
+    #[test]
+    fn certificate_has_its_begin_and_its_end() {
+        let text = certificate(Life { not_before: 1, not_after: 2 });
+        for line in [
+            "# TYPE linnet_host_certificate_not_after_seconds gauge",
+            "linnet_host_certificate_not_before_seconds 1",
+            "linnet_host_certificate_not_after_seconds 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{text}");
+        }
+    }
 
     #[test]
     fn each_step_and_each_outcome_has_one_series() {

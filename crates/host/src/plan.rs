@@ -79,6 +79,13 @@ fn cold(record: &Record) -> Rollback {
     }
 }
 
+/// The id of the record of a return to the release of `previous`, which may be such a record itself. Ids are names of files,
+/// and must not grow with each return.
+pub fn id_of_return(previous: &str, now: u64) -> String {
+    let first = previous.split("-again-").next().unwrap_or(previous);
+    format!("{first}-again-{now}")
+}
+
 /// How the release before is started again. A server that has no memory for two colors has none for this either.
 pub fn way_of_return(current: Option<&Record>) -> Way {
     match current {

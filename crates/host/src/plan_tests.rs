@@ -13,6 +13,13 @@ fn with_both() -> Installation {
 }
 
 #[test]
+fn id_of_a_return_does_not_grow_with_each_return() {
+    let first = id_of_return("20261127-120000-v1", 100);
+    assert_eq!(first, "20261127-120000-v1-again-100");
+    assert_eq!(id_of_return(&first, 200), "20261127-120000-v1-again-200");
+}
+
+#[test]
 fn interrupted_step_is_repeated_and_a_complete_one_is_not() {
     for (index, step) in Step::ALL.into_iter().enumerate() {
         let mut interrupted = record(&Step::ALL[..=index]);

@@ -34,6 +34,10 @@ pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
             )));
         }
     }
+    if let Some(current) = state.current()? {
+        let id = |image: &str| docker::image_id(image).unwrap_or_default();
+        refuse_equal_name(&current, &release, &images, id)?;
+    }
     let id = new_id(&release)?;
     unpack(&images.bundle, &id)?;
     let record = Record {
@@ -78,6 +82,27 @@ fn refuse_restore(state: &State) -> Result<(), HostError> {
         return Err(HostError::Refused(
             "a release runs here already; restore with `deploy.sh restore`".to_owned(),
         ));
+    }
+    Ok(())
+}
+
+/// A release is recognized by its name: with that of the current one, its readiness would prove nothing.
+fn refuse_equal_name(
+    current: &Record,
+    release: &str,
+    images: &Images,
+    id: impl Fn(&str) -> String,
+) -> Result<(), HostError> {
+    let pairs = [
+        (&current.images.gateway, &images.gateway),
+        (&current.images.shortener, &images.shortener),
+    ];
+    // The same image may have been pulled and sent.
+    let is_other = |(old, new): &(&String, &String)| old != new && id(old) != id(new);
+    if current.release == release && pairs.iter().any(is_other) {
+        return Err(HostError::Refused(format!(
+            "the release {release} runs already, with other images; build these with another `--build-arg LINNET_RELEASE=…`"
+        )));
     }
     Ok(())
 }
@@ -185,4 +210,26 @@ fn unpack(bundle: &str, id: &str) -> Result<(), HostError> {
         30,
     )?;
     fs::rename(&new, &folder).map_err(|error| HostError::File(folder, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::record;
+
+    #[test]
+    fn other_images_with_the_name_of_the_current_release_are_refused() {
+        let current = Record { release: "v1".to_owned(), ..record(&[]) };
+        let images =
+            |shortener: &str| Images { shortener: shortener.to_owned(), ..current.images.clone() };
+        let refused = |release: &str, shortener: &str| {
+            let id = |image: &str| image.trim_start_matches("registry/").to_owned();
+            refuse_equal_name(&current, release, &images(shortener), id).is_err()
+        };
+        let same = current.images.shortener.clone();
+        assert!(!refused("v1", &same));
+        assert!(!refused("v1", &format!("registry/{same}")));
+        assert!(!refused("v2", "another"));
+        assert!(refused("v1", "another"));
+    }
 }

@@ -75,3 +75,13 @@ fn gauge_is_read_by_its_whole_name() {
     assert_eq!(gauge(text, "x"), Some(12.5));
     assert_eq!(gauge(text, "y"), None);
 }
+
+#[test]
+fn smoke_test_passes_with_and_without_anonymous_access() {
+    for (path, status) in [("/health", 200), ("/api/v1/urls", 401), ("/api/v1/urls", 200)] {
+        assert!(expected(path, status).is_ok(), "{path} {status}");
+    }
+    for (path, status) in [("/health", 401), ("/api/v1/urls", 403), ("/docs/", 404)] {
+        assert!(expected(path, status).is_err(), "{path} {status}");
+    }
+}

@@ -160,6 +160,12 @@ impl Images {
         let always = [&self.gateway, &self.shortener, &self.bundle].into_iter();
         always.chain(&self.acme).chain(&self.backup)
     }
+
+    /// The services beside the worker for which the release has an image.
+    pub fn sidecars(&self) -> Vec<&'static str> {
+        let has = [("acme", &self.acme), ("backup", &self.backup)];
+        has.into_iter().filter(|(_, image)| image.is_some()).map(|(name, _)| name).collect()
+    }
 }
 
 /// A deployment.
@@ -191,7 +197,8 @@ pub struct Record {
     pub outcome: Option<Outcome>,
     /// Hash of the rendered configuration, for drift.
     pub config: Option<String>,
-    /// For the first release of a new server: options with which the database is restored before it starts.
+    /// For the first release of a new server: options with which the database is restored before it starts; absent once
+    /// that has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Vec<String>>,
 }

@@ -1,14 +1,13 @@
-//! `status`, `follow` and `check`: what the server does, in words.
+//! `status` and `follow`: what the server does, in words.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use crate::{
-    checks,
     color::Color,
     command::run,
     docker,
     error::HostError,
-    files, metrics, paths,
+    files,
     plan::Occupation,
     record::{Outcome, Record, Step},
     restore,
@@ -46,6 +45,7 @@ pub fn status() -> Result<(), HostError> {
             let _ = writeln!(text, "slots     {line}");
         }
     }
+    text += &sidecars();
     if let Some(open) = state.open()? {
         text += &describe_open(&open, unit::is_active());
     }
@@ -58,6 +58,44 @@ pub fn status() -> Result<(), HostError> {
     }
     print!("{text}");
     Ok(())
+}
+
+/// The state of the certificate and of the backups, as the sidecars report it.
+fn sidecars() -> String {
+    let mut text = String::new();
+    for (service, program) in [("acme", "/linnet-acme"), ("backup", "linnet-backup")] {
+        let Ok(Some(container)) = docker::container(service) else { continue };
+        // Both fail if something is wrong, after they have printed it. The repository may not respond.
+        let script = "timeout 20 docker exec \"$0\" \"$1\" status 2>&1 || true";
+        let report = if container.is_running {
+            run("sh", &["-c", script, &container.id, program], 30).unwrap_or_default()
+        } else {
+            "error: it is not running; `deploy.sh apply` starts it".to_owned()
+        };
+        for line in main_lines(&report) {
+            let _ = writeln!(text, "{service:<9} {line}");
+        }
+    }
+    text
+}
+
+/// Of a sidecar's report, the lines for an overview. The last line of the one of backups is the newest backup.
+fn main_lines(report: &str) -> Vec<&str> {
+    let starts = [
+        "certificate",
+        "left",
+        "missing",
+        "last failure",
+        "WAL that waits",
+        "restore test",
+        "error:",
+    ];
+    let mut lines: Vec<&str> =
+        report.lines().filter(|line| starts.iter().any(|start| line.starts_with(start))).collect();
+    if let Some((_, backups)) = report.split_once("BACKUP ") {
+        lines.push(backups.lines().skip(1).last().unwrap_or("no backup yet"));
+    }
+    lines
 }
 
 fn describe_open(open: &Record, is_running: bool) -> String {
@@ -146,106 +184,22 @@ fn end_of(record: Option<&Record>) -> Result<(), HostError> {
     }
 }
 
-/// Prints what differs from what was deployed, and fails if anything does.
-pub fn check() -> Result<(), HostError> {
-    let state = State::read()?;
-    let mut differences = Vec::new();
-    // Both outputs, whole: each line is a difference.
-    let script = "text=$(\"$0\" --check 2>&1); code=$?; [ $code = 0 ] || printf '%s\\nexit %s\\n' \"$text\" $code";
-    differences.extend(differences_of(&run("sh", &["-c", script, paths::INIT], 120)?));
-    differences.extend(state.config.unknown.keys().map(|name| {
-        format!("{} has the unknown setting {name}; correct its name or remove it", paths::CONFIG)
-    }));
-    for mount in docker::mounts()? {
-        if !Path::new(&mount.source).exists() {
-            differences.push(format!(
-                "{} has {} mounted, which is missing, so it cannot start again; run `deploy.sh apply`",
-                mount.service, mount.source
-            ));
-        }
-    }
-    if state.open()?.is_none()
-        && let Some(current) = state.current()?
-    {
-        differences.extend(container_differences(&state)?);
-        let now = checks::fingerprint(&state, &current)?;
-        if current.config.as_ref().is_some_and(|config| *config != now) {
-            differences.push(format!(
-                "the configuration of {} has changed since it was deployed (settings or Compose files)",
-                current.release
-            ));
-        }
-    }
-    metrics::write_drift(differences.len(), now())?;
-    if differences.is_empty() {
-        println!("nothing differs from what was deployed");
-        return Ok(());
-    }
-    for difference in &differences {
-        println!("{difference}");
-    }
-    Err(HostError::Refused(format!(
-        "{} differences; `deploy.sh init` and `deploy.sh apply` restore what was deployed",
-        differences.len()
-    )))
-}
-
-/// The lines of `linnet-init --check`. Its last one is the exit code if it is not 0.
-fn differences_of(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> =
-        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    // Beside other lines, the code adds nothing.
-    if lines.len() > 1 && lines.last().is_some_and(|line| line.starts_with("exit ")) {
-        lines.pop();
-    }
-    lines
-}
-
-fn container_differences(state: &State) -> Result<Vec<String>, HostError> {
-    let mut differences = Vec::new();
-    for color in Color::ALL {
-        let record = match state.installation.release_of(color) {
-            Some(id) => files::read_record(id)?,
-            None => None,
-        };
-        let [gateway, shortener] = color.services();
-        let wanted = |service: &str| {
-            let images = record.as_ref().map(|record| &record.images)?;
-            Some(if service.starts_with("gateway") { &images.gateway } else { &images.shortener })
-        };
-        for service in [gateway, shortener] {
-            let found = docker::container(&service)?;
-            match (wanted(&service), found) {
-                (None, None) => {}
-                (None, Some(_)) => {
-                    differences.push(format!("{service} runs although its color is not deployed"));
-                }
-                (Some(_), None) => differences.push(format!("{service} has no container")),
-                (Some(image), Some(container)) => {
-                    let id = run("docker", &["image", "inspect", "--format", "{{.Id}}", image], 15)
-                        .unwrap_or_default();
-                    if id != container.image {
-                        differences.push(format!("{service} runs another image than {image}"));
-                    }
-                    if !container.is_running {
-                        differences.push(format!("{service} is not running"));
-                    }
-                }
-            }
-        }
-    }
-    Ok(differences)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_line_of_the_comparison_is_a_difference() {
-        let many = "not as prepared: write /etc/a\n".repeat(100) + "exit 1";
-        assert_eq!(differences_of(&many).len(), 100);
-        assert_eq!(differences_of("\nexit 127"), ["exit 127"]);
-        assert!(differences_of("").is_empty());
+    fn overview_has_the_certificate_the_last_failure_and_the_newest_backup() {
+        let acme = "certificate   v-2: go.example.com\nissuer        R11\nleft          60 days, 67 % of its life\n\
+                    last failure  dns\ndirectory     https://x\n";
+        assert_eq!(main_lines(acme).len(), 3);
+        let backup = "WAL that waits: 0 segment(s), 0 KiB\nrestore test: none yet\nnewest WAL segment: none\nBACKUP KIND\n";
+        assert_eq!(main_lines(backup).last(), Some(&"no backup yet"));
+        let backup = backup.to_owned() + "20261127F full\n20261128D differential\n";
+        assert_eq!(main_lines(&backup).last(), Some(&"20261128D differential"));
+        assert_eq!(
+            main_lines("error: the repository cannot be reached"),
+            ["error: the repository cannot be reached"]
+        );
     }
 }

@@ -3,14 +3,15 @@
 use std::{thread, time::Duration};
 
 use crate::{
+    compose::Compose,
     deploy::{Deployment, MIGRATION, READY_SECONDS, STOP_SECONDS},
     docker,
     error::HostError,
     files, paths,
-    plan::{OPERATOR, WayBack, way_back},
+    plan::{self, OPERATOR, Rollback, WayBack, way_back},
     probe,
-    record::{Outcome, Way},
-    state::write_record,
+    record::{Outcome, Record, Way},
+    state::{State, now, write_record},
 };
 
 /// A color that is given up may hang, so it is killed after this time, in seconds.
@@ -25,7 +26,53 @@ fn stop_seconds(reason: Option<&str>) -> u64 {
     if reason == Some(OPERATOR) { STOP_SECONDS } else { GIVEN_UP_SECONDS }
 }
 
+/// Points the links of releases to the one that serves again, and to the one before it.
+fn link_to(release: &str) -> Result<(), HostError> {
+    let before = files::read_record(release)?.and_then(|record| record.previous);
+    files::link_releases(paths::LINKS, Some(release), before.as_deref())
+}
+
 impl Deployment {
+    /// Returns to the release before.
+    pub fn rollback() -> Result<(), HostError> {
+        let state = State::read()?;
+        let (open, current) = (state.open()?, state.current()?);
+        match (plan::rollback(&state.installation, open.as_ref(), current.as_ref()), open) {
+            (Rollback::Revert, Some(record)) => {
+                Self::of(state, record).revert(Some(plan::OPERATOR))
+            }
+            (Rollback::Cold(previous), _) => {
+                Self::return_to(&previous, plan::way_of_return(current.as_ref()))
+            }
+            (Rollback::Nothing(reason), _) => {
+                Err(HostError::Refused(format!("cannot roll back: {reason}")))
+            }
+            (Rollback::Revert, None) => Err(HostError::Refused("no deployment is open".to_owned())),
+        }
+    }
+
+    /// Deploys an earlier release whose images are still here, without a canary.
+    fn return_to(previous: &str, way: Way) -> Result<(), HostError> {
+        let old = files::read_record(previous)?
+            .ok_or_else(|| HostError::Refused(format!("the record of {previous} is missing")))?;
+        let record = Record {
+            id: plan::id_of_return(previous, now()),
+            way,
+            by: plan::ROLLBACK.to_owned(),
+            started: now(),
+            ended: None,
+            steps: Vec::new(),
+            reverting: None,
+            outcome: None,
+            restore: None,
+            ..old
+        };
+        let folder = |id: &str| format!("{}/{id}", paths::RELEASES);
+        files::link_folder(folder(&record.id), folder(previous))?;
+        write_record(&record)?;
+        Self::start(&record.id)
+    }
+
     /// Returns to the old release. Each part can be repeated, so an interrupted return is completed by `resume`.
     pub(crate) fn revert(mut self, reason: Option<&str>) -> Result<(), HostError> {
         if let Some(reason) = reason {
@@ -51,12 +98,17 @@ impl Deployment {
     /// There is no release to return to: what was started is removed. Volumes stay.
     fn revert_first(&mut self) {
         let compose = self.state.compose(&self.record.id);
-        if let Err(error) = compose.run(&["down", "--timeout", "20"], 120) {
+        let down = |compose: Compose| compose.run(&["down", "--timeout", "20"], 120);
+        if let Err(error) = compose.and_then(down) {
             println!("warning: {error}");
         }
         let installation = &mut self.state.installation;
         (installation.active, installation.blue, installation.worker) = (None, None, None);
-        installation.current = None;
+        (installation.acme, installation.backup, installation.current) = (None, None, None);
+        // `deploy.sh restore` takes a server without the link as one without a release.
+        if let Err(error) = files::link_releases(paths::LINKS, None, None) {
+            println!("warning: {error}");
+        }
     }
 
     fn revert_color(&mut self, previous: &str) -> Result<(), HostError> {
@@ -84,7 +136,7 @@ impl Deployment {
             installation.worker = Some(previous.to_owned());
         }
         self.state.write()?;
-        files::link(paths::CURRENT, format!("{}/{previous}", paths::RELEASES))?;
+        link_to(previous)?;
         if worker_follows {
             self.start_followers(previous)?;
         }
@@ -106,7 +158,7 @@ impl Deployment {
         self.state.write()?;
         let services = old.services();
         let names = services.each_ref().map(String::as_str);
-        self.state.compose(previous).up(&names, 120)?;
+        self.state.compose(previous)?.up(&names, 120)?;
         probe::wait_ready(&names, &record.release, READY_SECONDS)
     }
 
@@ -119,9 +171,10 @@ impl Deployment {
         installation.worker = Some(previous.to_owned());
         installation.current = Some(previous.to_owned());
         self.state.write()?;
+        link_to(previous)?;
         let services = color.services();
         let names = services.each_ref().map(String::as_str);
-        self.state.compose(previous).up(&names, 180)?;
+        self.state.compose(previous)?.up(&names, 180)?;
         self.start_followers(previous)?;
         probe::wait_ready(&names, &record.release, READY_SECONDS)
     }

@@ -7,13 +7,14 @@ use std::{
 };
 
 use crate::{
+    compose::Compose,
     config::HostConfig,
-    docker::Compose,
     error::HostError,
     files,
     installation::{Installation, compose_variables},
     metrics, paths,
     record::{Images, Record},
+    settings::Settings,
 };
 
 /// Everything that a verb reads.
@@ -35,14 +36,13 @@ impl State {
     pub fn write(&self) -> Result<(), HostError> {
         files::write_json(format!("{}/installation.json", paths::STATE), &self.installation)?;
         let installation = &self.installation;
-        let named = [&installation.blue, &installation.green, &installation.worker];
         let mut records: Vec<(String, Images)> = Vec::new();
-        for id in named.into_iter().flatten() {
+        for id in installation.releases() {
             if let Some(record) = files::read_record(id)? {
-                records.push((id.clone(), record.images));
+                records.push((id.to_owned(), record.images));
             }
         }
-        let text = compose_variables(installation, &self.config, |id| {
+        let text = compose_variables(installation, &self.config, &settings()?, |id| {
             records.iter().find(|(name, _)| name == id).map(|(_, images)| images)
         });
         files::write(format!("{}/compose.env", paths::STATE), &text)
@@ -72,7 +72,7 @@ impl State {
         let status = Command::new("bash")
             .arg(&script)
             .args(options)
-            .envs(self.compose(id).environment())
+            .envs(self.compose(id)?.environment())
             .envs(stopped.map(|path| ("LINNET_RESTORE_STOPPED", path)))
             .status()
             .map_err(|error| HostError::File(script.into(), error))?;
@@ -90,7 +90,7 @@ impl State {
     }
 
     /// Compose with the files of a release.
-    pub fn compose(&self, id: &str) -> Compose {
+    pub fn compose(&self, id: &str) -> Result<Compose, HostError> {
         Compose::of_release(id, &self.config)
     }
 }
@@ -98,6 +98,11 @@ impl State {
 /// The file in which `deploy/host/restore` notes the services that it has stopped, one a line.
 pub fn stopped_file() -> String {
     format!("{}/restore", paths::STATE)
+}
+
+/// The operator's settings for Compose.
+pub fn settings() -> Result<Settings, HostError> {
+    Ok(Settings::parse(&files::read(paths::SETTINGS)?.unwrap_or_default()))
 }
 
 /// Writes a record, and the metrics that derive from it.

@@ -26,13 +26,14 @@ pub fn tidy(state: &State) {
     let Ok(records) = files::records() else { return };
     // A container that was not recreated since has files of its own release mounted, and needs them at its next start.
     let Ok(mounts) = docker::mounts() else { return };
-    let kept = kept(&current, &records, now());
+    let running: Vec<&str> = state.installation.releases().collect();
+    let kept = kept(&current, &records, &running, now());
     let ids: Vec<&str> = kept.iter().map(|record| record.id.as_str()).collect();
     remove_folders(Path::new(paths::RELEASES), &ids, &mounts);
     let images: Vec<&Images> = kept.iter().map(|record| &record.images).collect();
     let others: Vec<String> = kept
         .iter()
-        .filter_map(|record| state.compose(&record.id).images().ok())
+        .filter_map(|record| state.compose(&record.id).ok()?.images().ok())
         .flatten()
         .collect();
     docker::prune(&images, &others);
@@ -44,14 +45,23 @@ pub fn tidy(state: &State) {
 /// A release that was prepared and has not ended after this time, in seconds, never will.
 const LONGEST_DEPLOYMENT_S: u64 = 6 * 3600;
 
-/// The releases whose folders and images stay: the current one, the one before, and those that were prepared and have not
-/// ended. Such a deployment fetches its release before it ends this one.
-fn kept<'a>(current: &'a Record, records: &'a [Record], now: u64) -> Vec<&'a Record> {
-    let previous = records.iter().find(|record| Some(&record.id) == current.previous.as_ref());
+/// The releases whose folders and images stay: the current one, the one before, those of containers, and those that were
+/// prepared and have not ended. Such a deployment fetches its release before it ends this one.
+fn kept<'a>(
+    current: &'a Record,
+    records: &'a [Record],
+    running: &[&str],
+    now: u64,
+) -> Vec<&'a Record> {
+    let others = records.iter().filter(|record| {
+        record.id != current.id
+            && (Some(&record.id) == current.previous.as_ref()
+                || running.contains(&record.id.as_str()))
+    });
     let pending = records
         .iter()
         .filter(|record| record.outcome.is_none() && record.started + LONGEST_DEPLOYMENT_S > now);
-    std::iter::once(current).chain(previous).chain(pending).collect()
+    std::iter::once(current).chain(others).chain(pending).collect()
 }
 
 /// Removes the folders and links in `releases` that are neither kept nor lead to a mounted file.
@@ -95,7 +105,7 @@ mod tests {
     }
 
     fn ids(current: &Record, records: &[Record], now: u64) -> Vec<String> {
-        kept(current, records, now).into_iter().map(|record| record.id.clone()).collect()
+        kept(current, records, &["v-1"], now).into_iter().map(|record| record.id.clone()).collect()
     }
 
     #[test]
@@ -106,6 +116,13 @@ mod tests {
         let records = [ended("v0", None, 1), ended("v1", Some("v0"), 10), current.clone(), next];
         assert_eq!(ids(&current, &records, 40), ["v2", "v1", "v3"]);
         assert_eq!(ids(&current, &records[..3], 40), ["v2", "v1"]);
+    }
+
+    #[test]
+    fn release_of_a_sidecar_is_kept_after_a_rollback() {
+        let current = ended("v1-again-30", Some("v1"), 30);
+        let records = [ended("v-1", None, 1), ended("v1", None, 10), current.clone()];
+        assert_eq!(ids(&current, &records, 40), ["v1-again-30", "v-1", "v1"]);
     }
 
     #[test]
@@ -124,19 +141,24 @@ mod tests {
         for id in ["v", "v1", "v2", "v3", "v4", ".v5"] {
             fs::create_dir_all(releases.join(id).join("nginx")).unwrap();
         }
-        std::os::unix::fs::symlink(releases.join("v3"), releases.join("v3-again")).unwrap();
-        std::os::unix::fs::symlink(releases.join("v2"), releases.join("v2-again")).unwrap();
+        for (link, target) in
+            [("v3-again", "v3"), ("v3-again-again", "v3-again"), ("v2-again", "v2")]
+        {
+            files::link_folder(releases.join(link), releases.join(target)).unwrap();
+        }
         let source = releases.join("v1/nginx").display().to_string();
         let missing = releases.join("v0/nginx").display().to_string();
         let mounts = [source, missing, "/".to_owned()]
             .map(|source| Mount { service: "nginx".to_owned(), source });
-        remove_folders(&releases, &["v3-again", "v4"], &mounts);
+        // The link in between is not kept.
+        remove_folders(&releases, &["v3-again-again", "v4"], &mounts);
         let mut left: Vec<_> = fs::read_dir(&releases)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["v1", "v3", "v3-again", "v4"]);
+        assert_eq!(left, ["v1", "v3", "v3-again-again", "v4"]);
+        assert!(releases.join("v3-again-again/nginx").exists());
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub enum Verb {
     Apply,
     /// Watches a canary in a cluster, and ends with the verdict of its step.
     Verdict(Analysis),
+    /// Stops all containers, after the repository has all changes.
+    Stop,
     /// Runs in the unit: a deployment, a resumption or a rollback.
     Run(Task),
 }
@@ -100,6 +102,7 @@ pub fn parse_restricted(command: &str) -> Result<Verb, HostError> {
         | Verb::Secrets
         | Verb::Apply
         | Verb::Verdict(_)
+        | Verb::Stop
         | Verb::Run(_)
         | Verb::Deploy(Source::Loaded(_), _)
         | Verb::Deploy(_, Manner { restore: Some(_), .. }) => {
@@ -124,6 +127,7 @@ pub fn parse(words: &[&str]) -> Result<Verb, HostError> {
         ["load"] => Verb::Load,
         ["secrets"] => Verb::Secrets,
         ["apply"] => Verb::Apply,
+        ["stop"] => Verb::Stop,
         ["run", "resume"] => Verb::Run(Task::Resume),
         ["run", "rollback"] => Verb::Run(Task::Rollback),
         ["run", "restore", options @ ..] => Verb::Run(Task::Restore(owned(options))),
@@ -266,6 +270,7 @@ mod tests {
             "restore --delete-first",
             "run restore",
             "apply",
+            "stop",
             "run resume",
             &format!("deploy --loaded {}", three(D)),
             "",
