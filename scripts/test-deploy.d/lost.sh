@@ -75,7 +75,7 @@ check_new_server() {
   # A minute of data may be lost, so this waits until WAL has left the server.
   sql 'SELECT pg_switch_wal()' >/dev/null
   wait_for 90 "the WAL to be pushed" is_pushed
-  local size; size=$(sql "SELECT (SELECT count(*) FROM urls) || ' ' || (SELECT count(*) FROM clicks)" | numfmt --field=1- --to=si --round=down)
+  local size; size=$(sql "SELECT (SELECT count(*) FROM urls) || ' ' || (SELECT count(*) FROM clicks)" | numfmt --field=1- --to=si --round=down | tr -s ' ')
   docker kill "$machine" >/dev/null
   # The old server stays usable for other checks, so the new one gets a copy of its second disk.
   local old=$machine
