@@ -29,8 +29,8 @@ def rendered(**options: str) -> str:
         return Path(folder, "events.inc").read_text() + Path(folder, "linnet.conf").read_text()
 
 
-def total(configuration: str, workers: int = 2) -> int:
-    return sum(count * each for _, count, each in nginx.terms(configuration, workers))
+def total(configuration: str, workers: int = 2, tmpfs: int = 0) -> int:
+    return sum(count * each for _, count, each in nginx.terms(configuration, workers, tmpfs))
 
 
 class Budget(unittest.TestCase):
@@ -48,6 +48,13 @@ class Budget(unittest.TestCase):
         self.assertGreater(total(rendered(VERSION="1.30.0", WORKER_CONNECTIONS="3000")), total(base))
         self.assertGreater(total(rendered(VERSION="1.30.0", GATEWAY_REQUESTS="3000")), total(base))
         self.assertGreater(total(rendered(VERSION="1.30.0", GRAFANA="grafana:3000")), total(base))
+        self.assertGreater(total(rendered(VERSION="1.30.0", COSTLY_REDIRECTS="800")), total(base))
+        self.assertEqual(total(base, tmpfs=5), total(base) + 5)
+        tls = rendered(VERSION="1.30.0", TLS="on", OPENSSL="3.5.0")
+        more = tls.replace("http2_max_concurrent_streams 2;", "http2_max_concurrent_streams 8;")
+        # 2 × 1,664 connections with six more streams of 16 KiB of headers and more.
+        self.assertGreater(total(more), total(tls) + 3328 * 6 * 16 * nginx.KIB)
+        self.assertGreater(total(tls), total(base) + 3328 * 15 * nginx.KIB)
         wide = base.replace("large_client_header_buffers 2 8k", "large_client_header_buffers 4 8k")
         self.assertGreater(total(wide), total(base) + 3000 * 16 * nginx.KIB)
 
@@ -64,7 +71,8 @@ class Budget(unittest.TestCase):
             compose = Path(folder, "compose.json")
             compose.write_text(json.dumps({"services": services}))
             command = [
-                sys.executable, "-B", str(ROOT / "scripts/budget.d/main.py"), "--compose", str(compose), "--budget", "2048",
+                sys.executable, "-B", str(ROOT / "scripts/budget.d/main.py"), "--compose", str(compose), "--tls", str(compose),
+                "--budget", "2048",
                 "--images", "no", "--gateway", "", "--shortener", "", "--work", folder,
             ]
             run = subprocess.run(command, capture_output=True, text=True, check=False)
