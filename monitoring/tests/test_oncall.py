@@ -27,10 +27,10 @@ class Units(unittest.TestCase):
             program.write_text(text, encoding="utf-8")
             program.chmod(0o755)
 
-    def oncall(self, *command: str) -> str:
+    def oncall(self, *command: str, code: int = 0) -> str:
         env = {**os.environ, "PATH": f"{self.folder}:{os.environ['PATH']}", "RUN_DIR": str(self.folder / "none")}
         done = subprocess.run([str(ONCALL), *command], env=env, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(done.returncode, code, done.stdout)
         return done.stdout
 
     def test_each_subcommand_runs_the_program_of_units(self) -> None:
@@ -53,7 +53,8 @@ class Units(unittest.TestCase):
         usage = ONCALL.read_text(encoding="utf-8").split("set -euo pipefail")[0]
         known = {word for line in usage.splitlines() if "scripts/oncall " in line and line.startswith("#   ")
                  for word in line.split()[2].split("|")}
-        self.assertEqual({command[0] for command in expected}, known)
+        self.assertEqual({command[0] for command in expected} | {"compose"}, known)
+        self.assertIn("no containers", self.oncall("compose", "ps", code=69))
         for command, text in expected.items():
             with self.subTest(" ".join(command)):
                 self.assertIn(text, self.oncall(*command))
