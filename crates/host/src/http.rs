@@ -50,10 +50,11 @@ pub fn get_from_socket(socket: &Path, path: &str, host: &str) -> io::Result<Resp
 
 /// HTTP/1.0, so that the body ends with the connection. The user agent is that of a bot: its clicks are not a person's.
 fn exchange(mut stream: impl Read + Write, path: &str, host: &str) -> io::Result<Response> {
-    write!(
-        stream,
+    let request = format!(
         "GET {path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: linnet-host-bot\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    // In one write: a server that responds to a part of it and closes would break the next write.
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.take(MAX_BYTES).read_to_end(&mut bytes)?;
     parse(&String::from_utf8_lossy(&bytes)).ok_or_else(|| io::Error::other("not an HTTP response"))

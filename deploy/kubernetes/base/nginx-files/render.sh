@@ -13,10 +13,13 @@
 #   LINNET_NGINX_UNLIMITED         address ranges exempt from all limits (127.0.0.0/8,::1/128: the machine itself)
 #   LINNET_NGINX_WORKER_CONNECTIONS  connections of one worker process, those to upstreams included (1664)
 #   LINNET_NGINX_GATEWAY_REQUESTS  concurrent requests to /api/ of all clients, event streams included (1024)
+#   LINNET_NGINX_COSTLY_REDIRECTS  concurrent redirects of requests of 2,000 bytes or more, and of HTTP/2; one address may
+#                                  have an eighth (256)
 #   LINNET_NGINX_GATEWAY_CONNECTIONS  connections to each gateway, or to all slots together (4096)
 #   LINNET_NGINX_VERSION           nginx's version, such as 1.30.1 (that of the nginx in PATH)
 #                                  An address in the following is an IPv4 address or an IPv6 /64
 #   LINNET_NGINX_CONNECTIONS_PER_ADDRESS  concurrent requests to /api/ from one address, event streams included (512)
+#   LINNET_NGINX_BODIES_PER_ADDRESS  concurrent requests to /api/ with a body from one address (128)
 #   LINNET_NGINX_CONNECTIONS_PER_SITE  the same from one IPv6 /48 (2048)
 #   LINNET_NGINX_API_RATE          rate of requests to /api/ from one address (200r/s); `off` disables the limit
 #   LINNET_NGINX_API_BURST         its burst (400)
@@ -95,8 +98,11 @@ fi
 : "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport backlog=4096}"
 : "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
 : "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"
-: "${LINNET_NGINX_CONNECTIONS_PER_SITE:=2048}"
+: "${LINNET_NGINX_CONNECTIONS_PER_SITE:=2048}" "${LINNET_NGINX_BODIES_PER_ADDRESS:=128}"
 : "${LINNET_NGINX_WORKER_CONNECTIONS:=1664}" "${LINNET_NGINX_GATEWAY_REQUESTS:=1024}"
+: "${LINNET_NGINX_COSTLY_REDIRECTS:=256}"
+case $LINNET_NGINX_COSTLY_REDIRECTS in '' | *[!0-9]*) bad "LINNET_NGINX_COSTLY_REDIRECTS must be a number: $LINNET_NGINX_COSTLY_REDIRECTS" ;; esac
+[ "$LINNET_NGINX_COSTLY_REDIRECTS" -ge 8 ] || bad "LINNET_NGINX_COSTLY_REDIRECTS must be at least 8, one for each eighth: $LINNET_NGINX_COSTLY_REDIRECTS"
 : "${LINNET_NGINX_API_RATE:=200r/s}" "${LINNET_NGINX_API_BURST:=400}"
 : "${LINNET_NGINX_API_SITE_RATE:=800r/s}" "${LINNET_NGINX_API_SITE_BURST:=1600}"
 : "${LINNET_NGINX_RESOLVE_RATE:=off}" "${LINNET_NGINX_RESOLVE_BURST:=2000}"
@@ -121,7 +127,7 @@ if [ -z "${LINNET_NGINX_TEMPLATE:-}" ]; then
   [ -r "$LINNET_NGINX_TEMPLATE" ] || LINNET_NGINX_TEMPLATE=/etc/nginx/linnet.conf.template
 fi
 
-for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS WORKER_CONNECTIONS GATEWAY_REQUESTS GATEWAY_CONNECTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE \
+for name in RESOLVE GATEWAY LISTEN LISTEN_OPTIONS WORKER_CONNECTIONS GATEWAY_REQUESTS GATEWAY_CONNECTIONS TRUSTED_PROXIES UNLIMITED CONNECTIONS_PER_ADDRESS CONNECTIONS_PER_SITE BODIES_PER_ADDRESS COSTLY_REDIRECTS \
   API_RATE API_BURST API_SITE_RATE API_SITE_BURST \
   RESOLVE_RATE RESOLVE_BURST RESOLVE_SITE_RATE RESOLVE_SITE_BURST RESOLVE_LOG_SAMPLE ERROR_LEVEL REFUSALS STATUS_LISTEN GRAFANA RESOLVER \
   TLS TLS_LISTEN TLS_PORT; do
@@ -148,9 +154,38 @@ fi
 connections="limit_conn linnet_connections $LINNET_NGINX_CONNECTIONS_PER_ADDRESS;
         limit_conn linnet_site_connections $LINNET_NGINX_CONNECTIONS_PER_SITE;"
 gateway="limit_conn linnet_gateway_requests $LINNET_NGINX_GATEWAY_REQUESTS;"
-LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_RESOLVE_LIMIT=''
+costly="limit_conn linnet_redirects $LINNET_NGINX_COSTLY_REDIRECTS;
+        limit_conn linnet_redirects_of_address $(( LINNET_NGINX_COSTLY_REDIRECTS / 8 ));"
+LINNET_NGINX_LIMIT_ZONES='' LINNET_NGINX_RESOLVE_LIMIT=$costly
 LINNET_NGINX_API_LIMIT="$connections
+        limit_conn linnet_bodies_of_address $LINNET_NGINX_BODIES_PER_ADDRESS;
         $gateway"
+# Only headers that a redirect may depend on. No cookie, credential or X-Linnet-… header reaches the shortener, and it has
+# less to parse.
+# shellcheck disable=SC2016 # nginx's variables
+LINNET_NGINX_RESOLVE_HEADERS='proxy_pass_request_headers off;
+        proxy_set_header Host $host;
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header User-Agent $http_user_agent;
+        proxy_set_header Referer $http_referer;
+        proxy_set_header Accept-Language $http_accept_language;
+        proxy_set_header Sec-Purpose $http_sec_purpose;
+        proxy_set_header Purpose $http_purpose;
+        proxy_set_header X-Moz $http_x_moz;
+        proxy_set_header X-Purpose $http_x_purpose;
+        proxy_set_header Sec-GPC $http_sec_gpc;
+        proxy_set_header X-Request-Id $http_x_request_id;
+        proxy_set_header traceparent $http_traceparent;'
+# shellcheck disable=SC2016 # nginx's variable
+LINNET_NGINX_NO_BODY='if ($linnet_has_body) { return 413; }
+        client_max_body_size 1;
+        proxy_request_buffering on;
+        proxy_pass_request_body off;'
+LINNET_NGINX_PAGE_LIMIT="$LINNET_NGINX_NO_BODY
+        $connections
+        $gateway"
+LINNET_NGINX_HEALTH_LIMIT="$LINNET_NGINX_NO_BODY
+        limit_conn linnet_health 32;"
 if [ "$LINNET_NGINX_API_RATE" != off ]; then
   LINNET_NGINX_LIMIT_ZONES="limit_req_zone \$linnet_limit_key zone=linnet_api:4m rate=$LINNET_NGINX_API_RATE;
 limit_req_zone \$linnet_site_key zone=linnet_api_site:1m rate=$LINNET_NGINX_API_SITE_RATE;"
@@ -162,7 +197,8 @@ if [ "$LINNET_NGINX_RESOLVE_RATE" != off ]; then
   LINNET_NGINX_LIMIT_ZONES="$LINNET_NGINX_LIMIT_ZONES
 limit_req_zone \$linnet_limit_key zone=linnet_resolve:4m rate=$LINNET_NGINX_RESOLVE_RATE;
 limit_req_zone \$linnet_site_key zone=linnet_resolve_site:1m rate=$LINNET_NGINX_RESOLVE_SITE_RATE;"
-  LINNET_NGINX_RESOLVE_LIMIT="$connections
+  LINNET_NGINX_RESOLVE_LIMIT="$costly
+        $connections
         limit_req zone=linnet_resolve burst=$LINNET_NGINX_RESOLVE_BURST nodelay;
         limit_req zone=linnet_resolve_site burst=$LINNET_NGINX_RESOLVE_SITE_BURST nodelay;"
 fi
@@ -222,7 +258,7 @@ limit_req_zone \$linnet_limit_key zone=linnet_grafana:1m rate=50r/s;"
 fi
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
-LINNET_NGINX_TLS_SETTINGS='' LINNET_NGINX_TLS_HTTP='' LINNET_NGINX_PLAIN_SERVER='' LINNET_NGINX_HSTS_HEADER='' LINNET_NGINX_BULK_BUFFER=''
+LINNET_NGINX_MULTIPLEXED='' LINNET_NGINX_TLS_SETTINGS='' LINNET_NGINX_TLS_HTTP='' LINNET_NGINX_PLAIN_SERVER='' LINNET_NGINX_HSTS_HEADER='' LINNET_NGINX_RESOLVE_STREAM='' LINNET_NGINX_STREAM_LOCATION=''
 case $LINNET_NGINX_TLS in
   on | off) ;;
   *) bad "LINNET_NGINX_TLS must be on or off: $LINNET_NGINX_TLS" ;;
@@ -259,7 +295,8 @@ if [ "$LINNET_NGINX_TLS" = on ]; then
 # a swapped symlink needs no reload.
 map \$ssl_server_name \$linnet_certificate { default \"$LINNET_NGINX_CERTIFICATE\"; }"
   # Mozilla's guideline 6.0, intermediate. There is neither OCSP nor a DH parameter, because clients use neither. Tickets stay on,
-  # their keys rotate in the shared cache. The bounds keep a connection's memory small (nginx/README.md).
+  # their keys rotate in the shared cache. The bounds keep a connection's memory small: a client can have a largest head in each
+  # stream (nginx/README.md). Two streams are enough for an event stream and a request beside it.
   LINNET_NGINX_TLS_SETTINGS="ssl_certificate \"\$linnet_certificate/cert.pem\";
     ssl_certificate_key \"\$linnet_certificate/key.pem\";
     $cache
@@ -271,7 +308,7 @@ map \$ssl_server_name \$linnet_certificate { default \"$LINNET_NGINX_CERTIFICATE
     ssl_session_cache shared:linnet:2m;
     ssl_buffer_size 4k;
     $http2_line
-    http2_max_concurrent_streams 8;
+    http2_max_concurrent_streams 2;
     $hsts"
   LINNET_NGINX_PLAIN_SERVER="server {
 $plain
@@ -288,16 +325,36 @@ $plain
         proxy_set_header X-Request-Id \$linnet_request_id;
         proxy_set_header X-Forwarded-For \$remote_addr;
         proxy_set_header X-Real-IP \$remote_addr;
+        $LINNET_NGINX_HEALTH_LIMIT
         proxy_pass http://linnet_gateway;
     }
     location / { return 308 https://\$host$port\$request_uri; }
 }"
-  # Over HTTP/2, a client sends at most one buffer ahead.
-  LINNET_NGINX_BULK_BUFFER='client_body_buffer_size 32k;'
+  # shellcheck disable=SC2016 # nginx's variable
+  LINNET_NGINX_MULTIPLEXED='${http2}'
+  # Over HTTP/2, a body can come without an announcement, and nginx would collect it before it rewrites.
+  # shellcheck disable=SC2016 # nginx's variables
+  LINNET_NGINX_RESOLVE_STREAM='if ($http2) {
+            rewrite ^ /_linnet/stream last;
+        }'
+  LINNET_NGINX_STREAM_LOCATION="location = /_linnet/stream {
+        internal;
+        client_max_body_size 1;
+        proxy_request_buffering on;
+        proxy_pass_request_body off;
+        $LINNET_NGINX_RESOLVE_LIMIT
+        access_log \"$LINNET_NGINX_ACCESS_LOG\" linnet buffer=64k flush=1s if=\$linnet_resolve_logged;
+        proxy_pass http://linnet_resolve\$request_uri;
+        $LINNET_NGINX_RESOLVE_HEADERS
+        proxy_set_header Connection \"\";
+        proxy_set_header Content-Length \"\";
+        proxy_read_timeout 10s;
+    }"
 fi
 
+export LINNET_NGINX_NO_BODY LINNET_NGINX_PAGE_LIMIT LINNET_NGINX_HEALTH_LIMIT LINNET_NGINX_MULTIPLEXED
 # shellcheck disable=SC2090
-export LINNET_NGINX_TLS_SETTINGS LINNET_NGINX_TLS_HTTP LINNET_NGINX_PLAIN_SERVER LINNET_NGINX_HSTS_HEADER LINNET_NGINX_BULK_BUFFER
+export LINNET_NGINX_TLS_SETTINGS LINNET_NGINX_TLS_HTTP LINNET_NGINX_PLAIN_SERVER LINNET_NGINX_HSTS_HEADER LINNET_NGINX_RESOLVE_STREAM LINNET_NGINX_STREAM_LOCATION LINNET_NGINX_RESOLVE_HEADERS
 export LINNET_NGINX_REFUSAL_LOG LINNET_NGINX_STATUS_SERVER LINNET_NGINX_GRAFANA_LOCATION
 export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \
   LINNET_NGINX_UNLIMITED_GEO LINNET_NGINX_REAL_IP LINNET_NGINX_LIMIT_ZONES LINNET_NGINX_API_LIMIT LINNET_NGINX_RESOLVE_LIMIT \
