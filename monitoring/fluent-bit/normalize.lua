@@ -45,9 +45,17 @@ local function of_text(line)
   return known(line:match("level=\"?(%a+)")) or known(line:match("%[%s*(%a+)%s*%]"))
 end
 
--- A panic writes text to standard error, past the log.
-local function of_panic(line)
-  return line:match("^thread .* panicked at") and "error" or nil
+-- How the programs of Rust and Go die: in text to standard error, past the log.
+local DEATHS = {
+  "^thread .* panicked at", "^thread .* has overflowed its stack", "^fatal runtime error: ", "^memory allocation of %d+ bytes failed",
+  "^panic: ", "^fatal error: ", "^runtime: goroutine stack exceeds", "^SIG%u+: ",
+}
+
+local function of_death(line)
+  for _, pattern in ipairs(DEATHS) do
+    if line:match(pattern) then return "error" end
+  end
+  return nil
 end
 
 local function level_of(service, record, line)
@@ -56,7 +64,7 @@ local function level_of(service, record, line)
   if service == "postgres" then return of_postgres(line) or "info" end
   if service == "redis" then return of_redis(line) or "info" end
   -- Only JSON lines have a status.
-  return of_status(record["status"]) or of_panic(line) or of_text(line) or "info"
+  return of_status(record["status"]) or of_death(line) or of_text(line) or "info"
 end
 
 -- Returns nil for an empty id.

@@ -74,10 +74,17 @@ class Linnet(unittest.TestCase):
 
 
 class Panics(unittest.TestCase):
-    def test_a_panic_in_text_is_an_error(self) -> None:
-        for line in ("thread 'main' panicked at src/main.rs:1:2:", "thread 'actix-rt|system:0' (77) panicked at 'x', a.rs:3"):
-            self.assertEqual(level(line, "shortener"), "error")
-        self.assertEqual(level("no thread panicked at noon", "shortener"), "info")
+    def test_the_end_of_a_program_in_text_is_an_error(self) -> None:
+        for line in (
+            "thread 'main' panicked at src/main.rs:1:2:", "thread 'actix-rt|system:0' (77) panicked at 'x', a.rs:3",
+            "thread 'main' (1) has overflowed its stack", "fatal runtime error: stack overflow, aborting",
+            "memory allocation of 1048576 bytes failed", "panic: runtime error: index out of range [5] with length 3",
+            "fatal error: all goroutines are asleep - deadlock!", "runtime: goroutine stack exceeds 1000000000-byte limit",
+            "SIGSEGV: segmentation violation",
+        ):
+            self.assertEqual(level(line, "shortener"), "error", line)
+        for line in ("no thread panicked at noon", "do not panic: it is a drill", "memory allocation of bytes"):
+            self.assertEqual(level(line, "shortener"), "info", line)
 
 
 class Nginx(unittest.TestCase):

@@ -9,7 +9,7 @@ use regex::bytes::{Regex, RegexBuilder};
 const PATTERNS: &str = include_str!("../data/bots.txt");
 
 /// HTTP libraries and programs that the list does not recognize.
-const MORE_PATTERNS: [&str; 8] = [
+const MORE_PATTERNS: [&str; 11] = [
     "^dart/",
     "^mechanize/",
     "powershell/",
@@ -18,12 +18,17 @@ const MORE_PATTERNS: [&str; 8] = [
     "^microsoft office/",
     "; ms-office",
     r"\bfinch/",
+    "notion-embedder",
+    "^friendica",
+    "botwebhook",
 ];
 
 /// Parts of the user agents of phones, apps and news apps, which people use although a pattern matches them. They are
 /// removed before a user agent is compared with the patterns.
 const EXCEPTIONS: &str = "gnews|newssapphire|smartnews|newsbreak|applenews| channel/google|google/google\
-    |google(?:wv|app| pixel)| cubot|camscan|libhttp|java;";
+    |google(?:wv|app| pixel)| cubot|camscan|libhttp|java;\
+    |bbcnews|foxnews|skynews|yahoo ?news|cnnnews|nbcnews|abcnews| grab/|tripadvisor|(?:qr|barcode|xiaomi\\.)scan(?:ner)?\
+    | feedly/| discovery/|safetycheck";
 
 /// The maximum memory of the compiled patterns and of their caches, in bytes.
 const SIZE_LIMIT: usize = 8 * 1024 * 1024;
