@@ -190,11 +190,11 @@ async fn job_of_a_client_that_disconnected_has_its_file() {
         || async { stack.shortener_metrics(0).await.sum("http_server_active_requests", &[]) };
     let before = active().await;
     let (mut blocker, mut database) = (stack.database().await, stack.database().await);
-    // Not a lock of the table: PostgreSQL would wait for it before it has the whole statement.
+    // The job exists once COMMIT has been sent, whoever waits for its result.
     let lock = "CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql AS
                   'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
-                CREATE TRIGGER wait_for_test BEFORE INSERT ON jobs
-                  FOR EACH ROW EXECUTE FUNCTION wait_for_test();
+                CREATE CONSTRAINT TRIGGER wait_for_test AFTER INSERT ON jobs
+                  INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_for_test();
                 SELECT pg_advisory_lock(1)";
     sqlx::raw_sql(lock).execute(&mut blocker).await.unwrap();
     let body = links_csv("gone", 3);
@@ -202,7 +202,7 @@ async fn job_of_a_client_that_disconnected_has_its_file() {
     let client = stack.client();
     let connection = begin_upload(&client, &stack.admin_key, &head, body.as_bytes()).await;
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-                    AND datname = current_database() AND query LIKE '%INTO jobs%'";
+                    AND datname = current_database() AND query = 'COMMIT'";
     wait_for_rows(&mut database, waits).await;
     drop(connection);
     within(JOB_TIMEOUT, "the handler to be dropped", || async { active().await <= before }).await;
