@@ -29,7 +29,7 @@ const POOL_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) enum RedisServer {
     /// The server that `redis.url` names.
-    Fixed(Client),
+    Fixed(Box<Client>),
     /// The master that the sentinels name.
     Master(Arc<MasterSource>),
 }
@@ -58,7 +58,9 @@ impl RedisServer {
         let ca_file = read_ca_file(settings.ca_file.as_deref())?;
         let target = RedisTarget::parse(settings.url.expose_secret());
         match target.map_err(io::Error::other)? {
-            RedisTarget::Server(info) => Ok(Self::Fixed(client(*info, ca_file.as_ref())?)),
+            RedisTarget::Server(info) => {
+                Ok(Self::Fixed(Box::new(client(*info, ca_file.as_ref())?)))
+            }
             RedisTarget::Sentinels(target) => {
                 let watch = settings.master.get_or_start(|| {
                     let credentials =
@@ -78,7 +80,7 @@ impl RedisServer {
     /// which a new master is not used.
     pub(crate) async fn client(&self, wait: Duration) -> RedisResult<(Client, Option<Arc<Term>>)> {
         match self {
-            Self::Fixed(client) => Ok((client.clone(), None)),
+            Self::Fixed(client) => Ok(((**client).clone(), None)),
             Self::Master(source) => {
                 let term = source.watch.term(wait).await?;
                 let info = source.target.master(&term.master)?;
@@ -182,7 +184,7 @@ pub fn pool(settings: &RedisSettings, max_size: usize) -> RedisResult<RedisPool>
     let manager = match RedisServer::new(settings)? {
         RedisServer::Fixed(client) => {
             let info = client.get_connection_info().clone();
-            Manager::Fixed(deadpool_redis::Manager::new(info)?)
+            Manager::Fixed(Box::new(deadpool_redis::Manager::new(info)?))
         }
         server @ RedisServer::Master(_) => Manager::Master { server, connect_timeout },
     };
@@ -221,7 +223,7 @@ impl PooledConnection {
 
 /// `deadpool-redis` connects to one server. With sentinels, each connection leads to the master of its time.
 enum Manager {
-    Fixed(deadpool_redis::Manager),
+    Fixed(Box<deadpool_redis::Manager>),
     Master { server: RedisServer, connect_timeout: Duration },
 }
 

@@ -113,7 +113,8 @@ fn read<T: ImportRow>(
                 };
                 let text = row.cells();
                 assert!(text.as_json().len() <= MAX_CELL_BYTES);
-                let cells: Vec<String> = serde_json::from_str(text.as_json()).unwrap();
+                let cells: Vec<String> =
+                    serde_json::from_str(text.as_json()).expect("a JSON array of texts");
                 assert!(cells.len() <= MAX_COLUMNS + 1);
                 assert!(!cells.iter().any(|cell| cell.contains('\0')));
                 seen.push((row.line(), cells, problems));

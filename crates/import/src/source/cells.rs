@@ -1,5 +1,7 @@
 //! Collects the cells of a bad row up to a limit.
 
+use std::fmt::Write as _;
+
 use linnet_domain::RowCells;
 
 use super::MAX_CELL_BYTES;
@@ -69,7 +71,8 @@ impl Cells {
             '\r' => self.json.push_str("\\r"),
             '\t' => self.json.push_str("\\t"),
             ' '.. => self.json.push(character),
-            _ => self.json.push_str(&format!("\\u{:04x}", u32::from(character))),
+            // An infallible write, to a string.
+            _ => drop(write!(self.json, "\\u{:04x}", u32::from(character))),
         }
     }
 }

@@ -82,7 +82,7 @@ struct Candidate {
 /// The last answer of each sentinel.
 #[derive(Debug)]
 pub(super) struct Votes {
-    votes: Vec<Option<Vote>>,
+    latest: Vec<Option<Vote>>,
     candidate: Option<Candidate>,
     term: Option<Arc<Term>>,
 }
@@ -90,19 +90,19 @@ pub(super) struct Votes {
 impl Votes {
     /// No answers yet of `sentinels` sentinels.
     pub(super) fn new(sentinels: usize) -> Self {
-        Self { votes: vec![None; sentinels], candidate: None, term: None }
+        Self { latest: vec![None; sentinels], candidate: None, term: None }
     }
 
     /// Records what a sentinel answered to a question of the time `asked`: a master, or that it monitors none of this name.
     pub(super) fn record(&mut self, sentinel: usize, asked: Instant, master: Option<Address>) {
-        if let Some(vote) = self.votes.get_mut(sentinel) {
+        if let Some(vote) = self.latest.get_mut(sentinel) {
             *vote = master.map(|master| Vote { master, asked });
         }
     }
 
     /// The sentinels whose last answer is younger than [`LEASE`], and the number that makes a majority.
     pub(super) fn quorum(&self, now: Instant) -> (usize, usize) {
-        let fresh = self.votes.iter().flatten().filter(|vote| vote.asked + LEASE > now).count();
+        let fresh = self.latest.iter().flatten().filter(|vote| vote.asked + LEASE > now).count();
         (fresh, self.majority_size())
     }
 
@@ -143,12 +143,12 @@ impl Votes {
     }
 
     fn majority_size(&self) -> usize {
-        self.votes.len() / 2 + 1
+        self.latest.len() / 2 + 1
     }
 
     /// The master that a majority names, and when its youngest possible majority expires.
     fn majority(&self, now: Instant) -> Option<(Address, Instant)> {
-        let fresh = || self.votes.iter().flatten().filter(|vote| vote.asked + LEASE > now);
+        let fresh = || self.latest.iter().flatten().filter(|vote| vote.asked + LEASE > now);
         fresh().find_map(|candidate| {
             let mut asked: Vec<Instant> = fresh()
                 .filter(|vote| vote.master == candidate.master)
@@ -243,7 +243,7 @@ mod tests {
     fn a_term_ends_by_itself_when_the_answers_expire() {
         let mut process = Process::new(3);
         let term = process.settle("AAA").unwrap();
-        assert!(term.is_valid_at(process.now + LEASE - Duration::from_millis(1)));
+        assert!(term.is_valid_at(process.now + LEASE.saturating_sub(Duration::from_millis(1))));
         assert!(!term.is_valid_at(process.now + LEASE), "no task had to run");
         // The same master needs a new term: meanwhile others may have used another one.
         process.now += LEASE;

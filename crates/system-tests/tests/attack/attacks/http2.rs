@@ -86,7 +86,7 @@ async fn request(
         .collect();
     let method = ["GET", "POST", "PUT", "DELETE"][number / 2 % 4];
     let mut headers = vec![("authorization".to_owned(), format!("Bearer {key}"))];
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         headers.push(("content-length".to_owned(), "1000000".to_owned()));
     }
     let body = vec![b' '; [1, 60_000][number / 8 % 2]];

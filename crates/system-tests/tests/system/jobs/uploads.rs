@@ -190,7 +190,7 @@ async fn job_of_a_client_that_disconnected_has_its_file() {
         || async { stack.shortener_metrics(0).await.sum("http_server_active_requests", &[]) };
     let before = active().await;
     let (mut blocker, mut database) = (stack.database().await, stack.database().await);
-    // The job exists once COMMIT has been sent, whoever waits for its result.
+    // The job exists once COMMIT has been sent, whether or not a client waits for its result.
     let lock = "CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql AS
                   'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
                 CREATE CONSTRAINT TRIGGER wait_for_test AFTER INSERT ON jobs

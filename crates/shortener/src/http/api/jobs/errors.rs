@@ -101,7 +101,8 @@ async fn send_lines(
     }
     let mut after = 0;
     loop {
-        let range = ReportRange { after, limit: PAGE, offset: 0, bytes: CHUNK_BYTES as i64 };
+        let bytes = i64::try_from(CHUNK_BYTES).unwrap_or(i64::MAX);
+        let range = ReportRange { after, limit: PAGE, offset: 0, bytes };
         let ReportPage { reports, .. } = store.job_reports(job_id, range).await?;
         let Some(last) = reports.last() else { return Ok(()) };
         after = last.event;
