@@ -27,7 +27,7 @@ def every_scrape_target_is_up(_figure) -> None:
     expected = set(re.findall(r"^  - job_name: (\S+)$", text, re.M)) - (ABSENT & WITHOUT) - {"acme", "backup"}
     require(len(expected) >= 9, f"prometheus.yml has too few jobs: {expected}")
     try:
-        wait(60, "a target of each job, all of them up", lambda: not down_targets() and jobs() >= expected)
+        wait(150, "a target of each job, all of them up", lambda: not down_targets() and jobs() >= expected)
     finally:
         print(f"    up: {', '.join(sorted(jobs() - set(down_targets())))}; down: {down_targets() or 'none'}", flush=True)
 
