@@ -10,24 +10,21 @@ use std::{
 };
 
 use crate::{
+    canary::{COLD, LOOK, SYNTHETIC_ROUNDS},
     color::Color,
     counters::{Counters, Kind},
     error::HostError,
     fisher::Sample,
     http,
     pods::{Look, Names, Pods},
+    probe::expected,
     verdict::{Limits, Observation, Phase, Verdict, decide},
 };
 
-const LOOK: Duration = Duration::from_secs(1);
-/// The cold start of a cache makes the first requests slow: latency counts after this time.
-const COLD: Duration = Duration::from_secs(4);
 /// How long pods may not respond. DNS caches the address of a deleted pod for up to 30 s.
 const SILENCE: Duration = Duration::from_secs(40);
 /// The time after which the weights are the shares of the requests.
 const SETTLED: Duration = Duration::from_secs(10);
-/// Rounds of synthetic requests for a step without enough requests of visitors.
-const SYNTHETIC_ROUNDS: u64 = 10;
 const UNKNOWN_CODE: &str = "/linnet-host-unknown-code";
 const USAGE: &str = "usage: linnet-host verdict --color=blue|green --weight=1…100 [--bake-seconds=20] [--longest-bake-seconds=60]";
 
@@ -177,23 +174,24 @@ fn names(color: Color) -> Names {
 /// Requests to the new color as nginx sends them, and the unknown code to the old color as well: otherwise the new one would
 /// have more 404s. Also returns what failed first.
 fn synthetic(new: Color, old: Color) -> (Sample, Option<String>) {
-    let try_one = |name: String, path: &str, wanted: u16| {
+    let try_one = |name: String, path: &str, is_expected: &dyn Fn(u16) -> Result<(), HostError>| {
         let address = name.to_socket_addrs().ok().and_then(|mut found| found.next());
         let address = address.ok_or_else(|| format!("{name} has no address"))?;
-        match http::get(&address.to_string(), path) {
-            Ok(response) if response.status == wanted => Ok(()),
-            Ok(response) => {
-                Err(format!("{name}{path} returned {} instead of {wanted}", response.status))
-            }
-            Err(error) => Err(format!("{name}{path}: {error}")),
-        }
+        let response = http::get(&address.to_string(), path);
+        let status = response.map_err(|error| format!("{name}{path}: {error}"))?.status;
+        is_expected(status).map_err(|error| format!("{name}: {error}"))
+    };
+    let unknown = |status| match status {
+        404 => Ok(()),
+        _ => Err(HostError::Unhealthy(format!("an unknown code returned {status} instead of 404"))),
     };
     let round = || {
-        let _: Result<(), String> = try_one(format!("shortener-{old}:8082"), UNKNOWN_CODE, 404);
-        for (path, wanted) in [("/health", 200), ("/api/v1/urls", 401), ("/docs/", 200)] {
-            try_one(format!("gateway-{new}:8081"), path, wanted)?;
+        let _: Result<(), String> =
+            try_one(format!("shortener-{old}:8082"), UNKNOWN_CODE, &unknown);
+        for path in ["/health", "/api/v1/urls", "/docs/"] {
+            try_one(format!("gateway-{new}:8081"), path, &|status| expected(path, status))?;
         }
-        try_one(format!("shortener-{new}:8082"), UNKNOWN_CODE, 404)
+        try_one(format!("shortener-{new}:8082"), UNKNOWN_CODE, &unknown)
     };
     let failures: Vec<String> = (0..SYNTHETIC_ROUNDS).filter_map(|_| round().err()).collect();
     let sample = Sample { bad: failures.len() as u64, all: SYNTHETIC_ROUNDS };

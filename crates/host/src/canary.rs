@@ -15,17 +15,18 @@ use crate::{
     verdict::{Limits, Observation, Phase, Verdict, decide},
 };
 
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two looks at the counters.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 /// How many looks in a row may find no counters.
 const LOOKS_WITHOUT_DATA: u32 = 4;
 /// The cold start of a cache makes the first requests slow: latency counts after this time.
-const COLD: Duration = Duration::from_secs(4);
+pub(crate) const COLD: Duration = Duration::from_secs(4);
 /// How long Docker may not respond, as while it restarts.
 const DOCKER_SILENCE: Duration = Duration::from_mins(1);
 /// The time after which the slots' shares are those of the requests: nginx keeps connections for up to 1 s.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Rounds of synthetic requests for a step without enough requests of visitors.
-const SYNTHETIC_ROUNDS: u64 = 10;
+pub(crate) const SYNTHETIC_ROUNDS: u64 = 10;
 
 /// Both colors, with the counters at the start of the deployment.
 pub struct Watch {

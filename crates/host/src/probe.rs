@@ -317,7 +317,7 @@ impl Sockets {
 }
 
 /// Without a key, the API refuses requests, unless the operator has opened it (`gateway.anonymous`).
-fn expected(path: &str, status: u16) -> Result<(), HostError> {
+pub(crate) fn expected(path: &str, status: u16) -> Result<(), HostError> {
     let is_api = path == "/api/v1/urls";
     if status == 200 || (is_api && status == 401) {
         return Ok(());
