@@ -178,10 +178,10 @@ def large_database_is_back_within_minutes(figure) -> None:
 
 def write_clicks(count: int) -> None:
     """Raw clicks of random links in one partition, as the worker writes them."""
-    sql("CREATE TABLE clicks_of_test PARTITION OF clicks FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')")
+    sql("CREATE TABLE raw_clicks_of_test PARTITION OF raw_clicks FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')")
     links = sql("SELECT min(id) || ' ' || max(id) - min(id) FROM urls WHERE short_code LIKE 'large%'").split()
     for part in range(0, count, 1_000_000):
-        sql("INSERT INTO clicks (clicked_at, url_id, kind, visitor) SELECT timestamptz '2020-01-01' + random() * interval '30 days', "
+        sql("INSERT INTO raw_clicks (clicked_at, url_id, agent_and_kind, visitor) SELECT timestamptz '2020-01-01' + random() * interval '30 days', "
             f"{links[0]} + (random() * {links[1]})::bigint, 0, (random() * 1e15)::bigint FROM generate_series(1, {min(1_000_000, count - part)})")
 
 

@@ -38,9 +38,9 @@ check_large() {
   sql "INSERT INTO urls (short_code, original_url)
     SELECT 'large' || n, 'https://example.com/' || md5(n::text) || '/page' FROM generate_series(1, $links) n"
   # As the worker writes them, in one partition that is younger than their retention.
-  sql "CREATE TABLE clicks_of_test PARTITION OF clicks FOR VALUES FROM (date_trunc('day', now()) - interval '60 days') TO (date_trunc('day', now()) - interval '30 days')"
+  sql "CREATE TABLE raw_clicks_of_test PARTITION OF raw_clicks FOR VALUES FROM (date_trunc('day', now()) - interval '60 days') TO (date_trunc('day', now()) - interval '30 days')"
   for (( part = clicks; part > 0; part -= 500000 )); do
-    sql "INSERT INTO clicks (clicked_at, url_id, kind, visitor)
+    sql "INSERT INTO raw_clicks (clicked_at, url_id, agent_and_kind, visitor)
       SELECT date_trunc('day', now()) - (30.01 + 29 * random()) * interval '1 day', low + (random() * (high - low))::bigint, 0, (random() * 1e15)::bigint
       FROM (SELECT min(id) low, max(id) high FROM urls WHERE short_code LIKE 'large%') found, generate_series(1, least($part, 500000))"
   done
@@ -75,7 +75,7 @@ check_new_server() {
   # A minute of data may be lost, so this waits until WAL has left the server.
   sql 'SELECT pg_switch_wal()' >/dev/null
   wait_for 90 "the WAL to be pushed" is_pushed
-  local size; size=$(sql "SELECT (SELECT count(*) FROM urls) || ' ' || (SELECT count(*) FROM clicks)" | numfmt --field=1- --to=si --round=down | tr -s ' ')
+  local size; size=$(sql "SELECT (SELECT count(*) FROM urls) || ' ' || (SELECT count(*) FROM all_clicks)" | numfmt --field=1- --to=si --round=down | tr -s ' ')
   docker kill "$machine" >/dev/null
   # The old server stays usable for other checks, so the new one gets a copy of its second disk.
   local old=$machine

@@ -8,6 +8,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use futures::{TryStreamExt, stream};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use redis::aio::MultiplexedConnection;
 
@@ -31,6 +32,8 @@ use crate::{
 
 /// The number of links in one statement.
 const LINKS_AT_ONCE: u32 = 5_000;
+/// One backend writes while the other's links are generated, and both write on a machine with idle processors.
+const CONCURRENT_STATEMENTS: usize = 2;
 /// The number of clicks in one batch, which is the publisher's limit.
 const BATCH_CLICKS: usize = 1_000;
 /// Workers fold a month a week after its end, so the clicks of the last seven days are in no folded month.
@@ -95,7 +98,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Creates the links, and returns their ids.
+/// Creates the links, and returns their ids in ascending order.
 async fn make_links(
     settings: &Settings,
     store: &Store,
@@ -112,17 +115,27 @@ async fn make_links(
         if made >= count {
             break;
         }
-        let mut links = Vec::new();
-        for number in made..count.min(made + LINKS_AT_ONCE) {
-            let target = targets.parse(&linnet_sample::target(number));
-            links.push((ShortCode::generate()?, target.map_err(|error| bad(error.to_string()))?));
+        // A code that is taken is generated again by another turn.
+        let parts = (made..count).step_by(LINKS_AT_ONCE as usize).map(|from| {
+            let mut links = Vec::new();
+            for number in from..count.min(from.saturating_add(LINKS_AT_ONCE)) {
+                let target = targets.parse(&linnet_sample::target(number));
+                let target = target.map_err(|error| bad(error.to_string()))?;
+                links.push((ShortCode::generate()?, target));
+            }
+            Ok::<_, AdminError>(async move {
+                Ok::<_, AdminError>(store.add_links(user_id, &links, created_at).await?)
+            })
+        });
+        let mut written = stream::iter(parts).try_buffer_unordered(CONCURRENT_STATEMENTS);
+        while let Some(new) = written.try_next().await? {
+            ids.extend(&new);
+            progress.add(new.len() as u64, ids.len() as u64);
         }
-        // A code that is taken is generated again.
-        let new = store.add_links(user_id, &links, created_at).await?;
-        ids.extend(&new);
-        progress.add(new.len() as u64, ids.len() as u64);
     }
+    store.merge_search_entries().await?;
     progress.finish();
+    ids.sort_unstable();
     Ok(ids)
 }
 

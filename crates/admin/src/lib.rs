@@ -279,7 +279,11 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
     if !matches!(command, AdminCommand::RunTask(_)) {
         postgres.quotas = RowQuotas::default();
     }
-    let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);
+    let role = match command {
+        AdminCommand::Generate(_) => PoolRole::Generate,
+        _ => PoolRole::Background,
+    };
+    let store = Store::new(connect_lazy(&postgres, role)?);
     let result = match command {
         AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
         AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,

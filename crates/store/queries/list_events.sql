@@ -16,23 +16,46 @@
 -- `hours` bounds the days in which clicks on an owner's links are looked up: from the first hour after the sort key to
 -- the hour in which the roll-ups have enough clicks for the page. Without it, each link would be looked up in every
 -- day.
-WITH hours AS (
+--
+-- `clicks` has the clicks that workers of earlier releases have written, `raw_clicks` all others. The latter has no index
+-- in the order of time. `span` finds the time in which it has enough clicks for a page of all links: each step counts
+-- in a time four times as long, from a quarter of a second to all days. There is no LIMIT within a step: the planner
+-- would expect to find enough rows soon, and read the table from its beginning.
+WITH RECURSIVE days AS (
+  SELECT min(day)::timestamp AT TIME ZONE 'UTC' AS first,
+         (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS last
+    FROM (SELECT to_date(right(relname, 8), 'YYYYMMDD') AS day
+            FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+           WHERE inhparent = 'raw_clicks'::regclass AND relname ~ '^raw_clicks_[0-9]{8}$') AS partition
+), span AS (
+  SELECT GREATEST($1, first) AS since, interval '62.5 ms' AS width, 0::bigint AS found,
+         LEAST(last, $3::timestamptz) AS last
+    FROM days
+  UNION ALL
+  SELECT since, width * 4,
+         (SELECT count(*) FROM raw_clicks
+           WHERE clicked_at >= since AND clicked_at < LEAST(since + width * 4, span.last)
+             AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2::bigint)),
+         span.last
+    FROM span WHERE found < $8::bigint + $9::bigint AND since + width < span.last
+), hours AS (
   SELECT first, COALESCE((SELECT hour
      FROM (SELECT hour, sum(clicks + bots + prefetches + heads) OVER (ORDER BY hour)
                           AS seen
              FROM click_hours
             WHERE subject = $10::bigint AND hour >= first
               AND hour > COALESCE($1::timestamptz, '-infinity')) AS counted
-    WHERE seen >= $8::bigint + $9::bigint ORDER BY hour LIMIT 1), 'infinity') AS last
-    FROM (SELECT GREATEST(date_trunc('hour', $1, 'UTC'), date_trunc('hour',
-            (SELECT min(clicked_at) FROM clicks), 'UTC')) AS first) AS oldest
+    WHERE seen >= $8 + $9 ORDER BY hour LIMIT 1), 'infinity') AS last
+    FROM (SELECT GREATEST(date_trunc('hour', $1, 'UTC'),
+            LEAST((SELECT first FROM days),
+                  date_trunc('hour', (SELECT min(clicked_at) FROM clicks), 'UTC'))) AS first) AS oldest
 ), event AS (
   -- The events of every link.
   (SELECT * FROM events
     WHERE $4::bigint IS NULL AND $5::bigint IS NULL AND $6::bigint IS NULL
       AND $7::text IS DISTINCT FROM 'click' AND ($7 IS NULL OR event_type = $7)
-      AND (timestamp, id) > (COALESCE($1, '-infinity'), $2::bigint)
-      AND timestamp < COALESCE($3::timestamptz, 'infinity')
+      AND (timestamp, id) > (COALESCE($1, '-infinity'), $2)
+      AND timestamp < COALESCE($3, 'infinity')
     ORDER BY timestamp, id LIMIT $8 + $9)
   UNION ALL
   -- The events of one link.
@@ -62,15 +85,28 @@ WITH hours AS (
        ORDER BY timestamp, id LIMIT $8 + $9) AS found
      WHERE urls.user_id = $4 AND $5 IS NULL AND $7 IS DISTINCT FROM 'click'
      ORDER BY timestamp, id LIMIT $8 + $9))
-), click AS (
-  (SELECT * FROM clicks
+), clicked AS (
+  SELECT urls.id AS clicked_id, day FROM urls JOIN click_link_days ON url_id = urls.id
+   WHERE urls.user_id = $4
+     AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
+     AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)
+  -- A day may be in both tables. UNION lists its clicks once.
+  UNION
+  SELECT urls.id, day FROM urls JOIN click_days ON subject = urls.id
+   WHERE urls.user_id = $4
+     AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
+     AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)
+), earlier_click AS (
+  -- The clicks on every link.
+  (SELECT id, url_id, clicked_at, kind, agent_id, origin_id, referrer_id, campaign_id FROM clicks
     WHERE $4 IS NULL AND $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
       AND clicked_at >= COALESCE($1, '-infinity')
-      AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
       AND clicked_at < COALESCE($3, 'infinity')
+      AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
     ORDER BY clicked_at, id LIMIT $8 + $9)
   UNION ALL
-  (SELECT * FROM clicks
+  -- The clicks on one link.
+  (SELECT id, url_id, clicked_at, kind, agent_id, origin_id, referrer_id, campaign_id FROM clicks
     WHERE url_id = $5 AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
       AND ($4 IS NULL
            OR EXISTS (SELECT FROM urls WHERE urls.id = $5 AND urls.user_id = $4))
@@ -79,19 +115,41 @@ WITH hours AS (
       AND clicked_at < COALESCE($3, 'infinity')
     ORDER BY clicked_at, id LIMIT $8 + $9)
   UNION ALL
-  (SELECT found.* FROM (
-      SELECT urls.id AS clicked_id, day FROM urls JOIN click_link_days ON url_id = urls.id
-       WHERE urls.user_id = $4
-         AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
-         AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)
-      -- A day may be in both tables. UNION lists its clicks once.
-      UNION
-      SELECT urls.id, day FROM urls JOIN click_days ON subject = urls.id
-       WHERE urls.user_id = $4
-         AND day >= (SELECT (first AT TIME ZONE 'UTC')::date FROM hours)
-         AND day <= (SELECT (last AT TIME ZONE 'UTC')::date FROM hours)) AS clicked
-    CROSS JOIN LATERAL (
-      SELECT * FROM clicks
+  -- The clicks on each link of a user.
+  (SELECT found.* FROM clicked CROSS JOIN LATERAL (
+      SELECT id, url_id, clicked_at, kind, agent_id, origin_id, referrer_id, campaign_id FROM clicks
+       WHERE url_id = clicked_id
+         AND clicked_at >= GREATEST(day::timestamp AT TIME ZONE 'UTC',
+                                    COALESCE($1, '-infinity'))
+         AND clicked_at < LEAST((day + 1)::timestamp AT TIME ZONE 'UTC',
+                                (SELECT last + interval '1 hour' FROM hours),
+                                COALESCE($3, 'infinity'))
+         AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
+       ORDER BY clicked_at, id LIMIT $8 + $9) AS found
+    WHERE $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
+    ORDER BY clicked_at, id LIMIT $8 + $9)
+), click AS (
+  -- The clicks on every link.
+  (SELECT id, url_id, clicked_at, agent_and_kind, origin_id, referrer_id, campaign_id FROM raw_clicks
+    WHERE $4 IS NULL AND $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
+      AND clicked_at >= (SELECT max(since) FROM span)
+      AND clicked_at < (SELECT LEAST(max(since + width), max(last)) FROM span)
+      AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
+    ORDER BY clicked_at, id LIMIT $8 + $9)
+  UNION ALL
+  -- The clicks on one link.
+  (SELECT id, url_id, clicked_at, agent_and_kind, origin_id, referrer_id, campaign_id FROM raw_clicks
+    WHERE url_id = $5 AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
+      AND ($4 IS NULL
+           OR EXISTS (SELECT FROM urls WHERE urls.id = $5 AND urls.user_id = $4))
+      AND clicked_at >= COALESCE($1, '-infinity')
+      AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
+      AND clicked_at < COALESCE($3, 'infinity')
+    ORDER BY clicked_at, id LIMIT $8 + $9)
+  UNION ALL
+  -- The clicks on each link of a user.
+  (SELECT found.* FROM clicked CROSS JOIN LATERAL (
+      SELECT id, url_id, clicked_at, agent_and_kind, origin_id, referrer_id, campaign_id FROM raw_clicks
        WHERE url_id = clicked_id
          AND clicked_at >= GREATEST(day::timestamp AT TIME ZONE 'UTC',
                                     COALESCE($1, '-infinity'))
@@ -110,6 +168,10 @@ WITH hours AS (
   UNION ALL
   SELECT id, url_id, NULL, 'click', clicked_at, NULL, kind,
          agent_id, origin_id, referrer_id, campaign_id
+    FROM earlier_click
+  UNION ALL
+  SELECT id, url_id, NULL, 'click', clicked_at, NULL, (agent_and_kind & 3)::smallint,
+         NULLIF(agent_and_kind >> 2, 0), origin_id, referrer_id, campaign_id
     FROM click
    ORDER BY timestamp, id LIMIT $8 OFFSET $9
 ), sized AS (

@@ -75,7 +75,19 @@ impl Store {
     async fn erase_clicks(&self, links: &[i64]) -> Result<u64, StoreError> {
         let mut erased = 0;
         loop {
+            // The first clicks of these links by time, and those of the same microsecond as the last of them.
             let rows = sqlx::query!(
+                "DELETE FROM raw_clicks WHERE url_id = ANY($1) AND clicked_at <= (
+                   SELECT max(clicked_at) FROM (SELECT clicked_at FROM raw_clicks
+                     WHERE url_id = ANY($1) ORDER BY clicked_at LIMIT $2) AS first)",
+                links,
+                CHUNK_ROWS
+            )
+            .execute(&self.pool)
+            .await?
+            .rows_affected();
+            // Clicks that workers of earlier releases have written.
+            let earlier = sqlx::query!(
                 "DELETE FROM clicks WHERE (clicked_at, id) IN (
                    SELECT clicked_at, id FROM clicks WHERE url_id = ANY($1) LIMIT $2)",
                 links,
@@ -84,8 +96,8 @@ impl Store {
             .execute(&self.pool)
             .await?
             .rows_affected();
-            erased += rows;
-            if rows == 0 {
+            erased += rows + earlier;
+            if rows + earlier == 0 {
                 return Ok(erased);
             }
         }

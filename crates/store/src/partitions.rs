@@ -1,4 +1,5 @@
-//! Daily partitions of `clicks`, and the deletion of old click data.
+//! Daily partitions of `raw_clicks`, and the deletion of old click data. Workers of earlier releases write `clicks`, which
+//! has such partitions too.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::AssertSqlSafe;
@@ -10,8 +11,9 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// Retention of ids of batches, which is longer than a batch can wait in a stream or a spool between two deliveries.
 const BATCH_RETENTION: &str = "7 days";
 
+/// The name of a partition. The list of events finds the first and the last day by these names.
 fn partition_name(day: NaiveDate) -> String {
-    format!("clicks_{}", day.format("%Y%m%d"))
+    format!("raw_clicks_{}", day.format("%Y%m%d"))
 }
 
 impl Store {
@@ -23,7 +25,7 @@ impl Store {
         let name = partition_name(day);
         let exists = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM pg_inherits
-                 WHERE inhrelid = to_regclass($1) AND inhparent = 'clicks'::regclass) AS "exists!""#,
+                 WHERE inhrelid = to_regclass($1) AND inhparent = 'raw_clicks'::regclass) AS "exists!""#,
             name
         );
         if exists.fetch_one(&self.pool).await? {
@@ -38,11 +40,11 @@ impl Store {
             .await?;
         // No input is part of these statements: the name consists of digits, and the bounds are computed.
         let statements = [
-            format!("CREATE TABLE IF NOT EXISTS {name} (LIKE clicks INCLUDING DEFAULTS)"),
+            format!("CREATE TABLE IF NOT EXISTS {name} (LIKE raw_clicks INCLUDING DEFAULTS)"),
             format!(
                 "DO $do$ BEGIN
                    IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = '{name}'::regclass) THEN
-                     ALTER TABLE clicks ATTACH PARTITION {name}
+                     ALTER TABLE raw_clicks ATTACH PARTITION {name}
                        FOR VALUES FROM ('{}') TO ('{}');
                    END IF;
                  END $do$",
@@ -57,7 +59,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Drops the partitions of days before `first`, each in its own transaction. Returns their names.
+    /// Drops the partitions of both tables of days before `first`, each in its own transaction. Returns their names.
     pub async fn drop_partitions_before(
         &self,
         first: NaiveDate,
@@ -65,9 +67,10 @@ impl Store {
         let old = sqlx::query_scalar!(
             r#"SELECT relname::text AS "name!" FROM pg_inherits
                  JOIN pg_class ON pg_class.oid = inhrelid
-                WHERE inhparent = 'clicks'::regclass AND relname ~ '^clicks_[0-9]{8}$'
-                  AND relname < $1 ORDER BY relname"#,
-            partition_name(first)
+                WHERE inhparent IN ('raw_clicks'::regclass, 'clicks'::regclass)
+                  AND relname ~ '^(raw_)?clicks_[0-9]{8}$' AND right(relname, 8) < $1
+                ORDER BY relname"#,
+            first.format("%Y%m%d").to_string()
         )
         .fetch_all(&self.pool)
         .await?;

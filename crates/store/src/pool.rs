@@ -15,6 +15,8 @@ const MAX_LIFETIME: Duration = Duration::from_mins(30);
 /// Size of the pending list of the GIN index for `search`, in kB. The transaction that fills the list merges it into
 /// the index. With PostgreSQL's default of 4 MB the merge takes half a second of a core, and redirects wait for it.
 const WORKER_PENDING_KB: u64 = 256;
+/// The same for `admin generate`, whose merges are larger and fewer: many of their entries go into the same pages.
+const GENERATE_PENDING_KB: u64 = 32 * 1024;
 
 /// The use of a pool, which determines its share of `postgres.max_connections`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum PoolRole {
     },
     /// Background tasks: two connections.
     Background,
+    /// `admin generate`: as many connections, with settings for many links.
+    Generate,
     /// The outbox relay, on a thread of its own: one connection.
     Outbox,
     /// The worker process, background tasks included.
@@ -60,7 +64,7 @@ impl PoolRole {
         let shared = max.saturating_sub(RESERVED_CONNECTIONS);
         let resolve = shared / 3;
         let (share, server_threads) = match self {
-            Self::Background => return BACKGROUND_CONNECTIONS,
+            Self::Background | Self::Generate => return BACKGROUND_CONNECTIONS,
             Self::Outbox => return OUTBOX_CONNECTIONS,
             Self::Worker { consumers, jobs } => {
                 let shards = u32::try_from(SHARDS.len()).unwrap_or(u32::MAX);
@@ -93,9 +97,12 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
         ])
         .log_statements(LevelFilter::Off)
         .log_slow_statements(LevelFilter::Warn, slow);
-    if let PoolRole::Worker { .. } = role {
-        options = options.options([("gin_pending_list_limit", WORKER_PENDING_KB)]);
-    }
+    let pending_kb = match role {
+        PoolRole::Worker { .. } => Some(WORKER_PENDING_KB),
+        PoolRole::Generate => Some(GENERATE_PENDING_KB),
+        _ => None,
+    };
+    options = options.options(pending_kb.map(|size| ("gin_pending_list_limit", size)));
     Ok(PgPoolOptions::new()
         .max_connections(role.connections(settings.max_connections))
         .acquire_timeout(settings.acquire_timeout())

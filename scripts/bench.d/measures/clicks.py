@@ -49,7 +49,7 @@ def delivery(bench) -> None:
     drained = time.monotonic() - ended
     # Later clicks would be duplicates.
     recorded = settled(stack) - before
-    raw = int(stack.sql("SELECT count(*) FROM clicks"))
+    raw = int(stack.sql("SELECT count(*) FROM all_clicks"))
     if raw != before + recorded:
         raise BenchError(f"{raw:,} raw clicks, but {before + recorded:,} in the roll-up")
     figures = bench.figures

@@ -22,7 +22,7 @@ FIGURES = ("cost_bare", "cost_one_link_*", "cost_uniform_*", "cost_zipf_*", "cos
 
 DRAIN_S = 180
 BARE_S = 2
-CLICK_TABLES = "clicks, click_link_days, click_hours, click_days, click_days_by_value, click_batches"
+CLICK_TABLES = "raw_clicks, click_link_days, click_hours, click_days, click_days_by_value, click_batches"
 WARM_UP = 3_000
 SUBSCRIBERS, MESSAGES = 40, 20_000
 

@@ -13,7 +13,7 @@ from processes import BenchError
 FIGURES = ("stats_fill", "stats_few_p50", "stats_few_p99", "stats_p50", "stats_p99", "stats_ratio")
 
 DAYS = 365
-TABLES = ("clicks, click_link_days, click_hours, click_days, click_days_by_value, click_months, click_months_by_value, "
+TABLES = ("raw_clicks, click_link_days, click_hours, click_days, click_days_by_value, click_months, click_months_by_value, "
           "click_batches")
 
 
@@ -43,7 +43,7 @@ class Asked:
 
     def __init__(self, bench, link: int, clicks: int) -> None:
         stack, size = bench.stack, bench.size
-        recorded = int(stack.sql("SELECT count(*) FROM clicks"))
+        recorded = int(stack.sql("SELECT count(*) FROM all_clicks"))
         if recorded != clicks:
             raise BenchError(f"{recorded:,} clicks instead of {clicks:,}")
         stack.sql(f"VACUUM (ANALYZE) {TABLES}")

@@ -171,7 +171,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT seen.url_id AS "url_id!: LinkId", urls.user_id AS "user_id?: UserId",
                       seen.visitor AS "visitor!"
-                 FROM (SELECT DISTINCT url_id, visitor FROM clicks
+                 FROM (SELECT DISTINCT url_id, visitor FROM all_clicks
                         WHERE clicked_at >= $1 AND clicked_at < $2 AND kind = 0
                           AND visitor IS NOT NULL AND (url_id, visitor) > ($3, $4)
                         ORDER BY url_id, visitor LIMIT $5) AS seen

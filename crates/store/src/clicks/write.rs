@@ -3,7 +3,7 @@
 use std::num::NonZeroI32;
 
 use futures::TryStreamExt;
-use linnet_domain::LinkId;
+use linnet_domain::{ClickKind, LinkId};
 use sqlx::{PgConnection, postgres::PgCopyIn};
 
 use crate::{Store, StoreError, columns::column, copy::BinaryRows};
@@ -62,6 +62,12 @@ impl Store {
     }
 }
 
+/// The column that holds both: four times the agent's id (0 if it is unknown), plus the kind. Ids too large for it, which
+/// the limit of values prevents, are unknown.
+fn agent_and_kind(agent: Option<NonZeroI32>, kind: ClickKind) -> i32 {
+    agent.and_then(|id| id.get().checked_mul(4)).unwrap_or(0) | i32::from(kind as u8)
+}
+
 async fn send_rows(
     copy: &mut PgCopyIn<&mut PgConnection>,
     rows: &[ClickRow],
@@ -69,12 +75,13 @@ async fn send_rows(
     let mut binary = BinaryRows::new(rows.len().min(ROWS_AT_ONCE) * 96);
     for part in rows.chunks(ROWS_AT_ONCE) {
         for row in part {
-            binary.begin(4 + row.values.len());
+            let [agent, others @ ..] = row.values;
+            binary.begin(4 + others.len());
             binary.timestamp(row.at);
             binary.bigint(row.url_id.get());
-            binary.smallint(i16::from(row.kind as u8));
             binary.nullable(row.visitor, BinaryRows::bigint);
-            for value in row.values {
+            binary.integer(agent_and_kind(agent, row.kind));
+            for value in others {
                 binary.nullable(value.map(NonZeroI32::get), BinaryRows::integer);
             }
         }
@@ -88,8 +95,8 @@ async fn send_rows(
 async fn write_rows(connection: &mut PgConnection, rows: &[ClickRow]) -> Result<(), StoreError> {
     let mut copy = connection
         .copy_in_raw(
-            "COPY clicks (clicked_at, url_id, kind, visitor, agent_id, origin_id, referrer_id,
-                          campaign_id) FROM STDIN (FORMAT binary)",
+            "COPY raw_clicks (clicked_at, url_id, visitor, agent_and_kind, origin_id, referrer_id,
+                              campaign_id) FROM STDIN (FORMAT binary)",
         )
         .await?;
     if let Err(error) = send_rows(&mut copy, rows).await {

@@ -107,6 +107,14 @@ impl Store {
         );
         Ok(query.fetch_all(&self.pool).await?)
     }
+
+    /// Merges the entries that many new links have left in the pending list of the search index. Otherwise the next link
+    /// of a user would wait for the merge.
+    pub async fn merge_search_entries(&self) -> Result<(), StoreError> {
+        let merge = sqlx::query_scalar!("SELECT gin_clean_pending_list('urls_search_idx')");
+        merge.fetch_one(&self.pool).await?;
+        Ok(())
+    }
 }
 
 /// [`Store::create_link`] on a given connection, which must be in a transaction if the link has a custom code.

@@ -10,7 +10,7 @@ use linnet_store::{
 };
 use sqlx::PgPool;
 
-use crate::support::{count, create, create_user, new_link};
+use crate::support::{count, create, create_user, new_link, run};
 
 async fn click(store: &Store, url_id: LinkId, owner: UserId, batch: u8) {
     let at = Utc::now();
@@ -55,11 +55,25 @@ async fn erasing_a_user_keeps_the_data_of_other_users(pool: PgPool) {
     {
         click(&store, link.id, owner, batch).await;
     }
+    // Clicks that a worker of an earlier release has written, and more than one statement deletes.
+    run(
+        &pool,
+        &format!(
+            "CREATE TABLE clicks_test PARTITION OF clicks FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-03-02 00:00Z');
+             INSERT INTO clicks (clicked_at, url_id, kind) VALUES ('2026-03-01 03:00Z', {live}, 0),
+                                                                  ('2026-03-01 03:00Z', {other}, 0);
+             INSERT INTO raw_clicks (clicked_at, url_id, agent_and_kind)
+             SELECT now() - n % 7 * interval '1 microsecond', {live}, 0 FROM generate_series(1, 6000) AS n",
+            live = live.id,
+            other = other.id
+        ),
+    )
+    .await;
     store.delete_link(deleted.id, Visibility::All, Some(gone.id)).await.unwrap();
     assert!(store.delete_user(gone.id, Visibility::All, None).await.unwrap());
     let erased = store.erase_user_history(gone.id).await.unwrap();
-    assert_eq!((erased.links, erased.clicks, erased.roll_ups), (2, 2, 3));
-    assert_eq!(count(&pool, "SELECT count(*) FROM clicks").await, 1);
+    assert_eq!((erased.links, erased.clicks, erased.roll_ups), (2, 6_003, 3));
+    assert_eq!(count(&pool, "SELECT count(*) FROM all_clicks").await, 2);
     assert_eq!(count(&pool, "SELECT count(*) FROM events").await, 1);
     let days = "SELECT count(*) FROM click_totals_by_day";
     assert_eq!(count(&pool, days).await, 3, "days of the other link, its owner and the service");
@@ -106,6 +120,20 @@ async fn must_31_stored_responses_are_deleted_with_their_user(pool: PgPool) {
     for location in &admin {
         respond(&store, "user:9", location).await;
     }
+    // Clicks that a worker of an earlier release has written, and more than one statement deletes.
+    run(
+        &pool,
+        &format!(
+            "CREATE TABLE clicks_test PARTITION OF clicks FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-03-02 00:00Z');
+             INSERT INTO clicks (clicked_at, url_id, kind) VALUES ('2026-03-01 03:00Z', {live}, 0),
+                                                                  ('2026-03-01 03:00Z', {other}, 0);
+             INSERT INTO raw_clicks (clicked_at, url_id, agent_and_kind)
+             SELECT now() - n % 7 * interval '1 microsecond', {live}, 0 FROM generate_series(1, 6000) AS n",
+            live = live.id,
+            other = other.id
+        ),
+    )
+    .await;
     store.delete_link(deleted.id, Visibility::All, Some(gone.id)).await.unwrap();
     assert!(store.delete_user(gone.id, Visibility::All, None).await.unwrap());
     let all = "SELECT count(*) FROM idempotency_keys";
@@ -139,14 +167,25 @@ async fn partitions_are_created_once_and_dropped_by_age(pool: PgPool) {
     let ensured = futures::future::join_all((0..4).map(|_| store.ensure_partition(today))).await;
     assert!(ensured.into_iter().all(|made| made.is_ok()), "concurrent calls succeed");
     store.ensure_partition(old).await.unwrap();
-    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'clicks'::regclass";
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'raw_clicks'::regclass";
     assert_eq!(count(&pool, partitions).await, 2);
+    // Of an earlier release.
+    for day in [old, today] {
+        let (name, next) = (day.format("clicks_%Y%m%d"), day + Days::new(1));
+        let create = format!(
+            "CREATE TABLE {name} PARTITION OF clicks FOR VALUES FROM ('{day} 00:00Z') TO ('{next} 00:00Z')"
+        );
+        run(&pool, &create).await;
+    }
     let dropped = store.drop_partitions_before(today - Days::new(90)).await.unwrap();
-    assert_eq!(dropped, [format!("clicks_{}", old.format("%Y%m%d"))]);
+    let day = old.format("%Y%m%d");
+    assert_eq!(dropped, [format!("clicks_{day}"), format!("raw_clicks_{day}")]);
+    let earlier = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'clicks'::regclass";
+    assert_eq!(count(&pool, earlier).await, 1);
     assert_eq!(count(&pool, partitions).await, 1);
     let indexes =
         "SELECT count(*) FROM pg_index JOIN pg_inherits ON indrelid = pg_inherits.inhrelid
-                    WHERE inhparent = 'clicks'::regclass";
+                    WHERE inhparent = 'raw_clicks'::regclass";
     assert_eq!(count(&pool, indexes).await, 2, "an attached partition has the table's indexes");
 }
 

@@ -30,9 +30,7 @@ async fn scene(pool: &PgPool) -> Scene {
         links.push(create(&store, &new).await.id);
     }
     sqlx::raw_sql(
-        "CREATE TABLE clicks_test_1 PARTITION OF clicks FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-03-02 00:00Z');
-         CREATE TABLE clicks_test_2 PARTITION OF clicks FOR VALUES FROM ('2026-03-02 00:00Z') TO ('2026-03-03 00:00Z');
-         CREATE TABLE clicks_test_3 PARTITION OF clicks FOR VALUES FROM ('2026-03-03 00:00Z') TO ('2026-03-04 00:00Z');
+        "CREATE TABLE clicks_test PARTITION OF clicks FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-03-04 00:00Z');
          DELETE FROM events;
          INSERT INTO click_values (id, kind, parts) OVERRIDING SYSTEM VALUE VALUES
            (1, 1, '{Firefox,Linux,desktop}'), (2, 2, '{\"\",de}'), (3, 3, '{example.com}'), (4, 4, '{mail,\"\",\"\"}')",
@@ -40,6 +38,9 @@ async fn scene(pool: &PgPool) -> Scene {
     .execute(pool)
     .await
     .unwrap();
+    for day in ["2026-03-01", "2026-03-02", "2026-03-03", "2026-03-09"] {
+        assert!(store.ensure_partition(day.parse().unwrap()).await.unwrap());
+    }
     // Every 3 hours of 3 days, each link has an event and a click at the same time, inserted out of order.
     sqlx::query(
         "INSERT INTO events (url_id, user_id, event_type, timestamp)
@@ -54,11 +55,19 @@ async fn scene(pool: &PgPool) -> Scene {
     .await
     .unwrap();
     sqlx::query(
-        "INSERT INTO clicks (url_id, clicked_at, kind, agent_id, origin_id, referrer_id, campaign_id)
-         SELECT url_id, at, 0, 1, 2, 3, 4
-           FROM unnest($1::bigint[]) AS url_id,
-                generate_series('2026-03-01 00:00Z'::timestamptz, '2026-03-03 23:00Z', '3 hours') AS at
-          ORDER BY md5(url_id || at::text)",
+        // The first link has rows of this release, the last one rows of earlier releases, the other one both.
+        "WITH click AS (
+           SELECT url_id, at, CASE url_id WHEN ($1::bigint[])[1] THEN false WHEN ($1::bigint[])[3] THEN true
+                              ELSE extract(hour FROM at)::integer % 2 = 0 END AS is_earlier
+             FROM unnest($1::bigint[]) AS url_id,
+                  generate_series('2026-03-01 00:00Z'::timestamptz, '2026-03-03 23:00Z', '3 hours') AS at
+            ORDER BY md5(url_id || at::text)
+         ), earlier AS (
+           INSERT INTO clicks (url_id, clicked_at, kind, agent_id, origin_id, referrer_id, campaign_id)
+           SELECT url_id, at, 0, 1, 2, 3, 4 FROM click WHERE is_earlier
+         )
+         INSERT INTO raw_clicks (url_id, clicked_at, agent_and_kind, origin_id, referrer_id, campaign_id)
+         SELECT url_id, at, 4, 2, 3, 4 FROM click WHERE NOT is_earlier",
     )
     .bind(&links)
     .execute(pool)
@@ -67,15 +76,15 @@ async fn scene(pool: &PgPool) -> Scene {
     sqlx::raw_sql(
         "INSERT INTO click_hours (subject, hour, clicks)
          SELECT subject, date_trunc('hour', clicked_at, 'UTC'), count(*)
-           FROM clicks JOIN urls ON urls.id = url_id, unnest(ARRAY[-user_id, 0]) AS subject
+           FROM all_clicks JOIN urls ON urls.id = url_id, unnest(ARRAY[-user_id, 0]) AS subject
           GROUP BY 1, 2;
          -- The first link has rows of this release, the last one rows of earlier releases, the other one both.
          INSERT INTO click_link_days
          SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(*), 0, 0, 0, 0, '{}', '{}', '{}'
-           FROM clicks WHERE url_id < (SELECT max(id) FROM urls) GROUP BY 1, 2;
+           FROM all_clicks WHERE url_id < (SELECT max(id) FROM urls) GROUP BY 1, 2;
          INSERT INTO click_days (subject, day, clicks)
          SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(*)
-           FROM clicks WHERE url_id > (SELECT min(id) FROM urls) GROUP BY 1, 2;
+           FROM all_clicks WHERE url_id > (SELECT min(id) FROM urls) GROUP BY 1, 2;
          -- Roll-ups of a time whose clicks are dropped.
          INSERT INTO click_hours (subject, hour, clicks)
          SELECT subject, '2025-12-01 00:00Z', 1000 FROM click_hours GROUP BY subject;
@@ -152,6 +161,36 @@ async fn pages_contain_events_and_clicks_in_the_order_of_time(pool: PgPool) {
     let third =
         scene.store.list_events(&EventFilter::default(), owner, third).await.unwrap().events;
     assert_eq!(moments(&third), moments_of_all[20..30]);
+}
+
+/// A page of all links has no index to follow. It must not read a day's clicks, and must find them across days without any.
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_page_of_all_clicks_ends_within_a_microsecond_and_continues_after_days_without_clicks(
+    pool: PgPool,
+) {
+    let scene = scene(&pool).await;
+    sqlx::query(
+        "INSERT INTO raw_clicks (url_id, clicked_at, agent_and_kind)
+         SELECT $1, timestamptz '2026-03-09 12:00Z' + n / 20 * interval '1 microsecond', n % 4
+           FROM generate_series(0, 99) AS n ORDER BY n % 7",
+    )
+    .bind(scene.links[0])
+    .execute(&pool)
+    .await
+    .unwrap();
+    let filter = EventFilter { event_type: Some("click".to_owned()), ..EventFilter::default() };
+    for size in [3, 19, 150] {
+        let seen = scene.list_all(&filter, Visibility::All, size).await;
+        assert!(moments(&seen).is_sorted_by(|a, b| a < b), "pages of {size}");
+        assert_eq!(seen.len(), 172, "pages of {size}");
+    }
+    let kinds = async |name: &str| {
+        let seen = scene.list_all(&filter, Visibility::All, 200).await;
+        seen.iter().filter(|event| event.details.as_str().contains(name)).count()
+    };
+    for (name, wanted) in [("person", 97), ("bot", 25), ("prefetch", 25), ("head", 25)] {
+        assert_eq!(kinds(name).await, wanted, "{name}");
+    }
 }
 
 #[sqlx::test(migrations = "../../migrations")]

@@ -66,7 +66,7 @@ async fn wait_for_clicks(database: &mut PgConnection) {
     eventually(DRAIN_TIMEOUT, "all clicks to be recorded", || async {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let mut state = database.lock().await;
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM clicks")
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM all_clicks")
             .fetch_one(&mut *state.0)
             .await
             .expect("a count");
@@ -246,7 +246,7 @@ async fn check_clicks(
     for route in ROUTES {
         let visits = &records.visits[&route.name()];
         let recorded: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM clicks WHERE url_id = ANY($1)")
+            sqlx::query_scalar("SELECT count(*) FROM all_clicks WHERE url_id = ANY($1)")
                 .bind(&visits.links)
                 .fetch_one(&mut *database)
                 .await
@@ -272,7 +272,7 @@ async fn check_clicks(
         }
     }
     let sums: (i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM clicks),
+        "SELECT (SELECT count(*) FROM all_clicks),
                 (SELECT coalesce(sum(clicks + bots + prefetches + heads), 0)::bigint
                    FROM click_hours WHERE subject = 0),
                 (SELECT coalesce(sum(clicks + bots + prefetches + heads), 0)::bigint

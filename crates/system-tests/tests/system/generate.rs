@@ -12,8 +12,8 @@ async fn query_number(database: &mut PgConnection, sql: &'static str) -> i64 {
 /// Asserts that raw clicks and all roll-ups total `clicks`.
 async fn assert_totals(database: &mut PgConnection, links: i64, clicks: i64) {
     for (sql, wanted) in [
-        ("SELECT count(*) FROM clicks", clicks),
-        ("SELECT count(DISTINCT url_id) FROM clicks WHERE url_id NOT IN (SELECT id FROM urls)", 0),
+        ("SELECT count(*) FROM all_clicks", clicks),
+        ("SELECT count(DISTINCT url_id) FROM all_clicks WHERE url_id NOT IN (SELECT id FROM urls)", 0),
         ("SELECT count(*) FROM urls WHERE user_id IS NOT NULL", links),
         (
             "SELECT sum(clicks + bots + prefetches + heads)::bigint FROM click_hours WHERE subject = 0",
@@ -33,22 +33,22 @@ async fn assert_totals(database: &mut PgConnection, links: i64, clicks: i64) {
         ),
         (
             "SELECT (SELECT sum(clicks) FROM urls)::bigint
-                  - (SELECT count(*) FROM clicks WHERE kind = 0)",
+                  - (SELECT count(*) FROM all_clicks WHERE kind = 0)",
             0,
         ),
         (
-            "SELECT count(*) FROM (SELECT url_id, date_trunc('hour', clicked_at), count(*) FROM clicks
+            "SELECT count(*) FROM (SELECT url_id, date_trunc('hour', clicked_at), count(*) FROM all_clicks
                WHERE kind = 0 GROUP BY 1, 2
              EXCEPT SELECT subject, hour, clicks FROM click_totals_by_hour) AS missing",
             0,
         ),
         (
             "SELECT count(*) FROM (SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, agent_id, count(*)
-               FROM clicks WHERE kind = 0 GROUP BY 1, 2, 3
+               FROM all_clicks WHERE kind = 0 GROUP BY 1, 2, 3
              EXCEPT SELECT subject, day, value_id, clicks FROM click_totals_by_value) AS missing",
             0,
         ),
-        ("SELECT count(*) FROM clicks WHERE clicked_at > now()", 0),
+        ("SELECT count(*) FROM all_clicks WHERE clicked_at > now()", 0),
     ] {
         assert_eq!(query_number(database, sql).await, wanted, "{sql}");
     }
@@ -66,7 +66,7 @@ async fn generated_clicks_match_their_roll_ups_and_months() {
     assert_totals(&mut database, 50, 20_000).await;
     // Unique visitors per day, recounted from the raw clicks. Counts below a thousand are exact.
     let visitors = "SELECT count(*) FROM (
-        SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(DISTINCT visitor) FROM clicks
+        SELECT url_id, (clicked_at AT TIME ZONE 'UTC')::date, count(DISTINCT visitor) FROM all_clicks
          WHERE kind = 0 GROUP BY 1, 2
         EXCEPT SELECT subject, day, visitors FROM click_totals_by_day) AS missing";
     assert_eq!(query_number(&mut database, visitors).await, 0);
@@ -124,7 +124,7 @@ async fn generated_clicks_go_through_the_stream_on_request() {
     assert_eq!(status, 0, "{error}");
     let database = tokio::sync::Mutex::new(stack.database().await);
     within(Duration::from_secs(30), "every click in the database", || async {
-        query_number(&mut *database.lock().await, "SELECT count(*) FROM clicks").await >= 5_000
+        query_number(&mut *database.lock().await, "SELECT count(*) FROM all_clicks").await >= 5_000
     })
     .await;
     assert_totals(&mut database.into_inner(), 10, 5_000).await;

@@ -33,7 +33,7 @@ async fn comparison_of_a_round_finds_every_kind_of_damage() {
             DELETE FROM jobs WHERE id = (SELECT min(id) FROM jobs);
             DELETE FROM urls WHERE id = (SELECT max(id) FROM urls WHERE short_code LIKE 'i%r%');
             -- Lost clicks of one link.
-            DELETE FROM clicks WHERE url_id = (SELECT min(url_id) FROM clicks);
+            DELETE FROM raw_clicks WHERE url_id = (SELECT min(url_id) FROM raw_clicks);
         ";
         sqlx::raw_sql(damage).execute(&mut stack.database().await).await.unwrap();
     })

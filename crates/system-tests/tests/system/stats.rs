@@ -261,7 +261,7 @@ async fn must_10_must_09_csv_contains_no_formula_and_is_downloaded() {
 async fn insert_clicks(database: &mut PgConnection, link: i64, user: i64) {
     // No partition for the day exists yet.
     sqlx::raw_sql(
-        "CREATE TABLE clicks_of_stats PARTITION OF clicks
+        "CREATE TABLE raw_clicks_20200301 PARTITION OF raw_clicks
          FOR VALUES FROM ('2020-03-01 00:00Z') TO ('2020-03-02 00:00Z');
          INSERT INTO click_values (kind, parts) VALUES (1, '{Firefox,Linux,\"\"}')",
     )
@@ -270,8 +270,8 @@ async fn insert_clicks(database: &mut PgConnection, link: i64, user: i64) {
     .unwrap();
     sqlx::query(
         "WITH made AS (
-           INSERT INTO clicks (url_id, clicked_at, kind, agent_id)
-           SELECT $1, '2020-03-01 10:00Z', n % 2, (SELECT id FROM click_values LIMIT 1)
+           INSERT INTO raw_clicks (url_id, clicked_at, agent_and_kind)
+           SELECT $1, '2020-03-01 10:00Z', 4 * (SELECT id FROM click_values LIMIT 1) + n % 2
              FROM generate_series(1, 5) AS n), hours AS (
            INSERT INTO click_hours (subject, hour, clicks, bots)
            SELECT subject, '2020-03-01 10:00Z', 2, 3 FROM unnest(ARRAY[-$2, 0]) AS subject)

@@ -187,7 +187,7 @@ async fn partitions_are_created_in_advance_and_old_ones_dropped(pool: PgPool) {
     context.settings.click_retention_days = 10;
     assert_eq!(report_of(&context, "click-retention").await, "1 partition(s) dropped");
     assert_eq!(report_of(&context, "click-retention").await, "0 partition(s) dropped");
-    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'clicks'::regclass";
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'raw_clicks'::regclass";
     assert_eq!(count(&pool, partitions).await, 6);
 }
 

@@ -144,7 +144,7 @@ async fn clicks_are_spooled_in_order_while_the_stream_is_full() {
     // Clicks of different links may be written concurrently, so only the order per link counts.
     let out_of_order: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM (SELECT clicked_at < lag(clicked_at) OVER (PARTITION BY url_id ORDER BY id)
-                                      AS is_late FROM clicks) AS seen WHERE is_late",
+                                      AS is_late FROM all_clicks) AS seen WHERE is_late",
     )
     .fetch_one(&mut stack.database().await)
     .await

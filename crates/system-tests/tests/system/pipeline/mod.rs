@@ -36,7 +36,7 @@ async fn clicks_are_recorded_with_their_properties() {
 
     let mut database = stack.database().await;
     let kinds: Vec<(i16, i64, i64)> = sqlx::query_as(
-        "SELECT kind, count(*), count(visitor) FROM clicks WHERE url_id = $1 GROUP BY 1 ORDER BY 1",
+        "SELECT kind, count(*), count(visitor) FROM all_clicks WHERE url_id = $1 GROUP BY 1 ORDER BY 1",
     )
     .bind(id)
     .fetch_all(&mut database)

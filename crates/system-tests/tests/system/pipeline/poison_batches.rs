@@ -111,7 +111,7 @@ async fn clicks_with_any_timestamp_are_recorded() {
     assert_clicks_exactly(&stack, wanted).await;
     assert_eq!(sum_of_workers(&stack, metric::CLICKS_DEAD_LETTERS).await, 0);
     let mut database = stack.database().await;
-    let latest: bool = sqlx::query_scalar("SELECT max(clicked_at) < now() + '1 h' FROM clicks")
+    let latest: bool = sqlx::query_scalar("SELECT max(clicked_at) < now() + '1 h' FROM all_clicks")
         .fetch_one(&mut database)
         .await
         .unwrap();

@@ -59,7 +59,7 @@ pub(super) fn redirected(counts: &OutcomeCounts) -> i64 {
 
 /// The number of clicks in PostgreSQL.
 pub(super) async fn recorded_clicks(database: &mut PgConnection) -> i64 {
-    sqlx::query_scalar("SELECT count(*) FROM clicks").fetch_one(database).await.unwrap()
+    sqlx::query_scalar("SELECT count(*) FROM all_clicks").fetch_one(database).await.unwrap()
 }
 
 /// Waits until at least `wanted` clicks are recorded.
@@ -103,7 +103,7 @@ pub(super) async fn assert_roll_ups_match(database: &mut PgConnection) {
         assert_eq!(total, wanted, "{what}: differs from the raw clicks");
     }
     let people: (i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM clicks WHERE kind = 0),
+        "SELECT (SELECT count(*) FROM all_clicks WHERE kind = 0),
                 (SELECT coalesce(sum(clicks), 0)::bigint FROM urls),
                 (SELECT coalesce(sum(clicks), 0)::bigint FROM click_days_by_value
                    JOIN click_values ON id = value_id WHERE subject = 0 AND kind = 1)",

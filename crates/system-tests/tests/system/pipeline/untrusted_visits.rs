@@ -176,7 +176,7 @@ async fn must_14_visitors_are_not_counted_by_forged_addresses() {
     }
     assert_clicks_exactly(&stack, i64::try_from(forged.len()).unwrap()).await;
     let hashes: i64 =
-        sqlx::query_scalar("SELECT count(DISTINCT visitor) FROM clicks WHERE visitor IS NOT NULL")
+        sqlx::query_scalar("SELECT count(DISTINCT visitor) FROM all_clicks WHERE visitor IS NOT NULL")
             .fetch_one(&mut stack.database().await)
             .await
             .unwrap();
