@@ -17,10 +17,13 @@
 -- the hour in which the roll-ups have enough clicks for the page. Without it, each link would be looked up in every
 -- day.
 --
--- `clicks` has the clicks that workers of earlier releases have written, `raw_clicks` all others. The latter has no index
--- in the order of time. `span` finds the time in which it has enough clicks for a page of all links: each step counts
--- in a time four times as long, from a quarter of a second to all days. There is no LIMIT within a step: the planner
--- would expect to find enough rows soon, and read the table from its beginning.
+-- `clicks` has the clicks that workers of earlier releases have written. A row of `raw_clicks` has clicks of one second.
+-- Those after the sort key are therefore in rows that begin up to a second before it, and in as many rows after it as
+-- the page has clicks, in the order of their first clicks.
+--
+-- `raw_clicks` has no index in the order of time. `span` finds a time in which enough rows for a page of all links begin:
+-- each step counts in a time four times as long, from a quarter of a second to all days. There is no LIMIT within a step:
+-- the planner would expect to find enough rows soon, and read the table from its beginning.
 WITH RECURSIVE days AS (
   SELECT min(day)::timestamp AT TIME ZONE 'UTC' AS first,
          (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS last
@@ -128,38 +131,54 @@ WITH RECURSIVE days AS (
        ORDER BY clicked_at, id LIMIT $8 + $9) AS found
     WHERE $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
     ORDER BY clicked_at, id LIMIT $8 + $9)
-), click AS (
+), run AS (
   -- The clicks on every link.
-  (SELECT id, url_id, clicked_at, agent_and_kind, origin_id, referrer_id, campaign_id FROM raw_clicks
+  (SELECT * FROM raw_clicks
     WHERE $4 IS NULL AND $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
-      AND clicked_at >= (SELECT max(since) FROM span)
-      AND clicked_at < (SELECT LEAST(max(since + width), max(last)) FROM span)
-      AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
-    ORDER BY clicked_at, id LIMIT $8 + $9)
+      AND clicked_at >= (SELECT max(since) - interval '1 second' FROM span)
+      AND clicked_at < (SELECT LEAST(max(since + width), max(last)) FROM span))
   UNION ALL
   -- The clicks on one link.
-  (SELECT id, url_id, clicked_at, agent_and_kind, origin_id, referrer_id, campaign_id FROM raw_clicks
-    WHERE url_id = $5 AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
+  (SELECT found.* FROM (
+      (SELECT * FROM raw_clicks
+        WHERE url_id = $5 AND clicked_at >= $1 - interval '1 second' AND clicked_at <= $1
+          AND (clicked_at, id) <= ($1, $2))
+      UNION ALL
+      (SELECT * FROM raw_clicks
+        WHERE url_id = $5 AND clicked_at >= COALESCE($1, '-infinity')
+          AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
+          AND clicked_at < COALESCE($3, 'infinity')
+        ORDER BY clicked_at, id LIMIT $8 + $9)) AS found
+    WHERE $5 IS NOT NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
       AND ($4 IS NULL
-           OR EXISTS (SELECT FROM urls WHERE urls.id = $5 AND urls.user_id = $4))
-      AND clicked_at >= COALESCE($1, '-infinity')
-      AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
-      AND clicked_at < COALESCE($3, 'infinity')
-    ORDER BY clicked_at, id LIMIT $8 + $9)
+           OR EXISTS (SELECT FROM urls WHERE urls.id = $5 AND urls.user_id = $4)))
   UNION ALL
   -- The clicks on each link of a user.
   (SELECT found.* FROM clicked CROSS JOIN LATERAL (
-      SELECT id, url_id, clicked_at, agent_and_kind, origin_id, referrer_id, campaign_id FROM raw_clicks
-       WHERE url_id = clicked_id
-         AND clicked_at >= GREATEST(day::timestamp AT TIME ZONE 'UTC',
-                                    COALESCE($1, '-infinity'))
-         AND clicked_at < LEAST((day + 1)::timestamp AT TIME ZONE 'UTC',
-                                (SELECT last + interval '1 hour' FROM hours),
-                                COALESCE($3, 'infinity'))
-         AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
-       ORDER BY clicked_at, id LIMIT $8 + $9) AS found
-    WHERE $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
-    ORDER BY clicked_at, id LIMIT $8 + $9)
+      (SELECT * FROM raw_clicks
+        WHERE url_id = clicked_id AND day = ($1 AT TIME ZONE 'UTC')::date
+          AND clicked_at >= $1 - interval '1 second' AND clicked_at <= $1
+          AND (clicked_at, id) <= ($1, $2))
+      UNION ALL
+      (SELECT * FROM raw_clicks
+        WHERE url_id = clicked_id
+          AND clicked_at >= GREATEST(day::timestamp AT TIME ZONE 'UTC',
+                                     COALESCE($1, '-infinity'))
+          AND clicked_at < LEAST((day + 1)::timestamp AT TIME ZONE 'UTC',
+                                 (SELECT last + interval '1 hour' FROM hours),
+                                 COALESCE($3, 'infinity'))
+          AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2)
+        ORDER BY clicked_at, id LIMIT $8 + $9)) AS found
+    WHERE $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click')
+), click AS (
+  SELECT found.id, url_id, found.clicked_at, kind, agent_id, found.origin_id, referrer_id,
+         campaign_id
+    FROM run CROSS JOIN LATERAL clicks_of(
+           ROW (run.id, run.clicked_at, run.url_id, run.visitor, run.agent_and_kind, run.origin_id,
+                run.sources, run.more)::raw_clicks) AS found
+   WHERE (found.clicked_at, found.id) > (COALESCE($1, '-infinity'), $2)
+     AND found.clicked_at < COALESCE($3, 'infinity')
+   ORDER BY found.clicked_at, found.id LIMIT $8 + $9
 ), page AS (
   SELECT id, url_id, user_id, event_type, timestamp, details, NULL::smallint AS kind,
          NULL::integer AS agent_id, NULL::integer AS origin_id,
@@ -170,8 +189,8 @@ WITH RECURSIVE days AS (
          agent_id, origin_id, referrer_id, campaign_id
     FROM earlier_click
   UNION ALL
-  SELECT id, url_id, NULL, 'click', clicked_at, NULL, (agent_and_kind & 3)::smallint,
-         NULLIF(agent_and_kind >> 2, 0), origin_id, referrer_id, campaign_id
+  SELECT id, url_id, NULL, 'click', clicked_at, NULL, kind,
+         agent_id, origin_id, referrer_id, campaign_id
     FROM click
    ORDER BY timestamp, id LIMIT $8 OFFSET $9
 ), sized AS (

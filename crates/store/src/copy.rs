@@ -45,6 +45,23 @@ impl BinaryRows {
         self.bigint(value.timestamp_micros().saturating_sub(EPOCH_2000_US));
     }
 
+    /// Writes an `integer[]` without NULLs.
+    pub(super) fn integers(&mut self, values: &[i32]) {
+        /// The element type.
+        const INTEGER_OID: i32 = 23;
+        let count = i32::try_from(values.len()).unwrap_or(i32::MAX);
+        // One dimension, no NULLs, the type, the number of elements, the first index; then each element is a field.
+        let header = [1, 0, INTEGER_OID, count, 1];
+        let length = i32::try_from(4 * header.len() + 8 * values.len()).unwrap_or(i32::MAX);
+        self.0.extend_from_slice(&length.to_be_bytes());
+        for number in header {
+            self.0.extend_from_slice(&number.to_be_bytes());
+        }
+        for value in values {
+            self.integer(*value);
+        }
+    }
+
     /// Writes NULL for `None`, or the value with `write`.
     pub(super) fn nullable<T>(&mut self, value: Option<T>, write: impl Fn(&mut Self, T)) {
         match value {

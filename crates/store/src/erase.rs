@@ -75,17 +75,21 @@ impl Store {
     async fn erase_clicks(&self, links: &[i64]) -> Result<u64, StoreError> {
         let mut erased = 0;
         loop {
-            // The first clicks of these links by time, and those of the same microsecond as the last of them.
-            let rows = sqlx::query!(
-                "DELETE FROM raw_clicks WHERE url_id = ANY($1) AND clicked_at <= (
-                   SELECT max(clicked_at) FROM (SELECT clicked_at FROM raw_clicks
-                     WHERE url_id = ANY($1) ORDER BY clicked_at LIMIT $2) AS first)",
+            // The first rows of these links by time, and those of the same microsecond as the last of them.
+            let clicks = sqlx::query_scalar!(
+                r#"WITH deleted AS (
+                     DELETE FROM raw_clicks WHERE url_id = ANY($1) AND clicked_at <= (
+                       SELECT max(clicked_at) FROM (SELECT clicked_at FROM raw_clicks
+                         WHERE url_id = ANY($1) ORDER BY clicked_at LIMIT $2) AS first)
+                     RETURNING more)
+                   SELECT COALESCE(sum(1 + COALESCE(cardinality(more), 0) / 8), 0)::bigint AS "clicks!"
+                     FROM deleted"#,
                 links,
                 CHUNK_ROWS
             )
-            .execute(&self.pool)
+            .fetch_one(&self.pool)
             .await?
-            .rows_affected();
+            .unsigned_abs();
             // Clicks that workers of earlier releases have written.
             let earlier = sqlx::query!(
                 "DELETE FROM clicks WHERE (clicked_at, id) IN (
@@ -96,8 +100,8 @@ impl Store {
             .execute(&self.pool)
             .await?
             .rows_affected();
-            erased += rows + earlier;
-            if rows + earlier == 0 {
+            erased += clicks + earlier;
+            if clicks + earlier == 0 {
                 return Ok(erased);
             }
         }

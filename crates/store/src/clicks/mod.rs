@@ -3,6 +3,7 @@
 mod counts;
 mod group;
 mod link_days;
+mod raw;
 mod write;
 
 pub use counts::{KindCounts, ValueDelta};
@@ -171,9 +172,15 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT seen.url_id AS "url_id!: LinkId", urls.user_id AS "user_id?: UserId",
                       seen.visitor AS "visitor!"
-                 FROM (SELECT DISTINCT url_id, visitor FROM all_clicks
-                        WHERE clicked_at >= $1 AND clicked_at < $2 AND kind = 0
-                          AND visitor IS NOT NULL AND (url_id, visitor) > ($3, $4)
+                 FROM (SELECT DISTINCT url_id, visitor
+                         FROM (SELECT url_id, visitor, kind FROM clicks
+                                WHERE clicked_at >= $1 AND clicked_at < $2 AND url_id >= $3
+                               UNION ALL
+                               SELECT url_id, click.visitor, kind
+                                 FROM raw_clicks CROSS JOIN LATERAL clicks_of(raw_clicks) AS click
+                                WHERE raw_clicks.clicked_at >= $1 AND raw_clicks.clicked_at < $2
+                                  AND url_id >= $3) AS click
+                        WHERE kind = 0 AND visitor IS NOT NULL AND (url_id, visitor) > ($3, $4)
                         ORDER BY url_id, visitor LIMIT $5) AS seen
                  LEFT JOIN urls ON urls.id = seen.url_id
                 ORDER BY 1, 3"#,

@@ -1,16 +1,14 @@
 //! Writing a group of clicks with its roll-ups, in one transaction.
 
-use std::num::NonZeroI32;
-
 use futures::TryStreamExt;
-use linnet_domain::{ClickKind, LinkId};
-use sqlx::{PgConnection, postgres::PgCopyIn};
+use linnet_domain::LinkId;
+use sqlx::PgConnection;
 
-use crate::{Store, StoreError, columns::column, copy::BinaryRows};
+use crate::{Store, StoreError, columns::column};
 
 use super::{
-    ClickGroup, ClickRow, DayDelta, HourDelta, LinkDay, LinkDays, LinkDelta, ValueDelta,
-    link_days::ListRanges,
+    ClickGroup, DayDelta, HourDelta, LinkDay, LinkDays, LinkDelta, ValueDelta,
+    link_days::ListRanges, raw::write_raw_clicks,
 };
 
 /// Rows per statement. Their bytes are in memory three times while they are sent.
@@ -38,7 +36,7 @@ impl Store {
             transaction.rollback().await?;
             return Ok(false);
         }
-        write_rows(&mut transaction, group.rows).await?;
+        write_raw_clicks(&mut transaction, group.rows).await?;
         lock_roll_ups(&mut transaction, &group.shards).await?;
         let overflow = add_to_link_days(&mut transaction, &group.totals.link_days).await?;
         for part in overflow.chunks(ROWS_AT_ONCE) {
@@ -60,52 +58,6 @@ impl Store {
         transaction.commit().await?;
         Ok(true)
     }
-}
-
-/// The column that holds both: four times the agent's id (0 if it is unknown), plus the kind. Ids too large for it, which
-/// the limit of values prevents, are unknown.
-fn agent_and_kind(agent: Option<NonZeroI32>, kind: ClickKind) -> i32 {
-    agent.and_then(|id| id.get().checked_mul(4)).unwrap_or(0) | i32::from(kind as u8)
-}
-
-async fn send_rows(
-    copy: &mut PgCopyIn<&mut PgConnection>,
-    rows: &[ClickRow],
-) -> Result<(), sqlx::Error> {
-    let mut binary = BinaryRows::new(rows.len().min(ROWS_AT_ONCE) * 96);
-    for part in rows.chunks(ROWS_AT_ONCE) {
-        for row in part {
-            let [agent, others @ ..] = row.values;
-            binary.begin(4 + others.len());
-            binary.timestamp(row.at);
-            binary.bigint(row.url_id.get());
-            binary.nullable(row.visitor, BinaryRows::bigint);
-            binary.integer(agent_and_kind(agent, row.kind));
-            for value in others {
-                binary.nullable(value.map(NonZeroI32::get), BinaryRows::integer);
-            }
-        }
-        copy.send(binary.bytes()).await?;
-        binary.clear_sent();
-    }
-    copy.send(binary.finish()).await?;
-    Ok(())
-}
-
-async fn write_rows(connection: &mut PgConnection, rows: &[ClickRow]) -> Result<(), StoreError> {
-    let mut copy = connection
-        .copy_in_raw(
-            "COPY raw_clicks (clicked_at, url_id, visitor, agent_and_kind, origin_id, referrer_id,
-                              campaign_id) FROM STDIN (FORMAT binary)",
-        )
-        .await?;
-    if let Err(error) = send_rows(&mut copy, rows).await {
-        // An error of the abort is less relevant than the first one.
-        let _ = copy.abort("sending the rows failed").await;
-        return Err(error.into());
-    }
-    copy.finish().await?;
-    Ok(())
 }
 
 /// Locks the roll-ups of these shards until the end of the transaction.

@@ -8,9 +8,9 @@ use linnet_store::{
     ClickGroup, ClickRow, ClickTotals, DayDelta, IdempotencyClaim, KindCounts, LinkDays, SHARDS,
     Store, StoredResponse,
 };
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{count, create, create_user, new_link, run};
+use crate::support::{count, create, create_user, new_link};
 
 async fn click(store: &Store, url_id: LinkId, owner: UserId, batch: u8) {
     let at = Utc::now();
@@ -56,19 +56,18 @@ async fn erasing_a_user_keeps_the_data_of_other_users(pool: PgPool) {
         click(&store, link.id, owner, batch).await;
     }
     // Clicks that a worker of an earlier release has written, and more than one statement deletes.
-    run(
-        &pool,
-        &format!(
-            "CREATE TABLE clicks_test PARTITION OF clicks FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-03-02 00:00Z');
-             INSERT INTO clicks (clicked_at, url_id, kind) VALUES ('2026-03-01 03:00Z', {live}, 0),
-                                                                  ('2026-03-01 03:00Z', {other}, 0);
-             INSERT INTO raw_clicks (clicked_at, url_id, agent_and_kind)
-             SELECT now() - n % 7 * interval '1 microsecond', {live}, 0 FROM generate_series(1, 6000) AS n",
-            live = live.id,
-            other = other.id
-        ),
-    )
-    .await;
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "CREATE TABLE clicks_test PARTITION OF clicks FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-03-02 00:00Z');
+         INSERT INTO clicks (clicked_at, url_id, kind) VALUES ('2026-03-01 03:00Z', {live}, 0),
+                                                              ('2026-03-01 03:00Z', {other}, 0);
+         INSERT INTO raw_clicks (clicked_at, url_id, agent_and_kind)
+         SELECT now() - n % 7 * interval '1 microsecond', {live}, 0 FROM generate_series(1, 6000) AS n",
+        live = live.id,
+        other = other.id
+    )))
+    .execute(&pool)
+    .await
+    .unwrap();
     store.delete_link(deleted.id, Visibility::All, Some(gone.id)).await.unwrap();
     assert!(store.delete_user(gone.id, Visibility::All, None).await.unwrap());
     let erased = store.erase_user_history(gone.id).await.unwrap();
@@ -175,7 +174,7 @@ async fn partitions_are_created_once_and_dropped_by_age(pool: PgPool) {
         let create = format!(
             "CREATE TABLE {name} PARTITION OF clicks FOR VALUES FROM ('{day} 00:00Z') TO ('{next} 00:00Z')"
         );
-        run(&pool, &create).await;
+        sqlx::raw_sql(AssertSqlSafe(create)).execute(&pool).await.unwrap();
     }
     let dropped = store.drop_partitions_before(today - Days::new(90)).await.unwrap();
     let day = old.format("%Y%m%d");

@@ -1,9 +1,9 @@
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use linnet_domain::{
-    Event, EventFilter, EventId, LinkId, Page, PageStart, TimeSortKey, UserId, Visibility,
+    ClickKind, Event, EventFilter, EventId, LinkId, Page, PageStart, TimeSortKey, UserId, Visibility,
 };
-use linnet_store::Store;
-use sqlx::PgPool;
+use linnet_store::{ClickGroup, ClickRow, SHARDS, Store};
+use sqlx::{PgPool, Row};
 
 use crate::support::{create, create_user, new_link};
 
@@ -66,8 +66,8 @@ async fn scene(pool: &PgPool) -> Scene {
            INSERT INTO clicks (url_id, clicked_at, kind, agent_id, origin_id, referrer_id, campaign_id)
            SELECT url_id, at, 0, 1, 2, 3, 4 FROM click WHERE is_earlier
          )
-         INSERT INTO raw_clicks (url_id, clicked_at, agent_and_kind, origin_id, referrer_id, campaign_id)
-         SELECT url_id, at, 4, 2, 3, 4 FROM click WHERE NOT is_earlier",
+         INSERT INTO raw_clicks (url_id, clicked_at, agent_and_kind, origin_id, sources)
+         SELECT url_id, at, 4, 2, (4::bigint << 32) + 3 FROM click WHERE NOT is_earlier",
     )
     .bind(&links)
     .execute(pool)
@@ -163,33 +163,121 @@ async fn pages_contain_events_and_clicks_in_the_order_of_time(pool: PgPool) {
     assert_eq!(moments(&third), moments_of_all[20..30]);
 }
 
-/// A page of all links has no index to follow. It must not read a day's clicks, and must find them across days without any.
-#[sqlx::test(migrations = "../../migrations")]
-async fn a_page_of_all_clicks_ends_within_a_microsecond_and_continues_after_days_without_clicks(
-    pool: PgPool,
-) {
-    let scene = scene(&pool).await;
+/// Writes clicks of three seconds on two links of the owner: all attributes, several rows for a second, several clicks of a
+/// microsecond, and days without clicks before.
+async fn write_dense_clicks(pool: &PgPool, scene: &Scene) -> Vec<ClickRow> {
+    let id = |number: i32| std::num::NonZeroI32::new(number);
+    let kinds = [ClickKind::Person, ClickKind::Bot, ClickKind::Prefetch, ClickKind::Head];
+    let base = time("2026-03-09T12:00:00Z");
+    let mut rows: Vec<ClickRow> = (0..400_i32)
+        .map(|n| ClickRow {
+            // Every third microsecond has three clicks.
+            at: base + TimeDelta::microseconds(i64::from(n / 3) * 22_111),
+            url_id: scene.links[usize::from(n % 5 == 0)],
+            visitor: (n % 4 > 0).then_some(i64::from(n - 200) << (n % 31)).filter(|hash| *hash != 0),
+            values: [id(n % 2), id(2 * (n % 3 % 2)), id(3 * (n % 5 % 2)), id(4 * (n % 7 % 2))],
+            user_id: Some(scene.owner),
+            kind: kinds[usize::try_from(n % 4).unwrap()],
+            is_counted: false,
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.url_id, row.at));
+    // In two transactions, whose rows overlap.
+    let (first, second): (Vec<(usize, ClickRow)>, _) =
+        rows.iter().copied().enumerate().partition(|(n, _)| n % 3 == 0);
+    for (batch, part) in [first, second].into_iter().enumerate() {
+        let part: Vec<ClickRow> = part.into_iter().map(|(_, row)| row).collect();
+        let batches = [vec![u8::try_from(batch).unwrap(); 16]];
+        let group = ClickGroup {
+            batches: &batches,
+            shards: SHARDS.to_vec(),
+            rows: &part,
+            ..ClickGroup::default()
+        };
+        assert!(scene.store.write_clicks(&group).await.unwrap());
+    }
     sqlx::query(
-        "INSERT INTO raw_clicks (url_id, clicked_at, agent_and_kind)
-         SELECT $1, timestamptz '2026-03-09 12:00Z' + n / 20 * interval '1 microsecond', n % 4
-           FROM generate_series(0, 99) AS n ORDER BY n % 7",
+        "WITH days AS (
+           INSERT INTO click_link_days SELECT DISTINCT url_id, date '2026-03-09', 9, 0, 0, 0, 0,
+                  '{}'::integer[], '{}'::integer[], '{}'::bigint[] FROM unnest($1::bigint[]) AS url_id)
+         INSERT INTO click_hours (subject, hour, clicks) VALUES (-$2, '2026-03-09 12:00Z', 400)",
     )
-    .bind(scene.links[0])
-    .execute(&pool)
+    .bind(&scene.links[..2])
+    .bind(scene.owner)
+    .execute(pool)
     .await
     .unwrap();
-    let filter = EventFilter { event_type: Some("click".to_owned()), ..EventFilter::default() };
-    for size in [3, 19, 150] {
-        let seen = scene.list_all(&filter, Visibility::All, size).await;
-        assert!(moments(&seen).is_sorted_by(|a, b| a < b), "pages of {size}");
-        assert_eq!(seen.len(), 172, "pages of {size}");
-    }
-    let kinds = async |name: &str| {
-        let seen = scene.list_all(&filter, Visibility::All, 200).await;
-        seen.iter().filter(|event| event.details.as_str().contains(name)).count()
-    };
-    for (name, wanted) in [("person", 97), ("bot", 25), ("prefetch", 25), ("head", 25)] {
-        assert_eq!(kinds(name).await, wanted, "{name}");
+    rows
+}
+
+/// A click as it is stored: time, link, kind, visitor, values.
+type Stored = (DateTime<Utc>, i64, i16, Option<i64>, [Option<i32>; 4]);
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn clicks_of_a_second_share_rows_and_keep_their_attributes(pool: PgPool) {
+    let scene = scene(&pool).await;
+    let rows = write_dense_clicks(&pool, &scene).await;
+    let mut wanted: Vec<Stored> = rows
+        .iter()
+        .map(|row| {
+            let values = row.values.map(|value| value.map(std::num::NonZeroI32::get));
+            (row.at, row.url_id.get(), i16::from(row.kind as u8), row.visitor, values)
+        })
+        .collect();
+    let stored = sqlx::query(
+        "SELECT clicked_at, url_id, kind, visitor, agent_id, origin_id, referrer_id, campaign_id
+           FROM all_clicks WHERE clicked_at > '2026-03-09'",
+    );
+    let stored = stored.fetch_all(&pool).await.unwrap();
+    let mut stored: Vec<Stored> = stored
+        .iter()
+        .map(|row| {
+            let values = [4, 5, 6, 7].map(|column| row.get(column));
+            (row.get(0), row.get(1), row.get(2), row.get(3), values)
+        })
+        .collect();
+    wanted.sort_unstable();
+    stored.sort_unstable();
+    assert_eq!(stored, wanted);
+    let rows: i64 = crate::support::count(
+        &pool,
+        "SELECT count(*) FROM raw_clicks WHERE clicked_at > '2026-03-09'",
+    )
+    .await;
+    assert!((12..=24).contains(&rows), "{rows} rows");
+    let visitors = scene.store.visitors_of_day("2026-03-09".parse().unwrap(), None, 1_000).await;
+    let people = wanted.iter().filter(|row| row.2 == 0 && row.3.is_some());
+    let mut people: Vec<_> = people.map(|row| (row.1, row.3.unwrap())).collect();
+    people.sort_unstable();
+    people.dedup();
+    let visitors: Vec<_> =
+        visitors.unwrap().into_iter().map(|(link, _, visitor)| (link.get(), visitor)).collect();
+    assert_eq!(visitors, people);
+}
+
+/// Pages begin and end within rows, and within a microsecond.
+#[sqlx::test(migrations = "../../migrations")]
+async fn pages_of_clicks_that_share_rows_have_no_gaps(pool: PgPool) {
+    let scene = scene(&pool).await;
+    let rows = write_dense_clicks(&pool, &scene).await;
+    let on = |link: usize| rows.iter().filter(|row| row.url_id == scene.links[link]).count();
+    let clicks = EventFilter { event_type: Some("click".to_owned()), ..EventFilter::default() };
+    let one = EventFilter { url_id: Some(scene.links[0]), ..clicks.clone() };
+    let (from, to) = (rows[3].at, rows[300].at);
+    let between = EventFilter { from: Some(from), to: Some(to), ..one.clone() };
+    let within = rows.iter().filter(|row| row.url_id == scene.links[0]);
+    let within = within.filter(|row| (from..to).contains(&row.at)).count();
+    for (what, filter, visible_to, wanted) in [
+        ("all links", &clicks, Visibility::All, 72 + 400),
+        ("the owner's links", &clicks, Visibility::Owner(scene.owner), 48 + 400),
+        ("one link", &one, Visibility::Owner(scene.owner), 24 + on(0)),
+        ("one link in a time", &between, Visibility::All, within),
+    ] {
+        for size in [1, 2, 7, 50, 200] {
+            let seen = scene.list_all(filter, visible_to, size).await;
+            assert!(moments(&seen).is_sorted_by(|a, b| a < b), "{what}, pages of {size}");
+            assert_eq!(seen.len(), wanted, "{what}, pages of {size}");
+        }
     }
 }
 
