@@ -36,6 +36,7 @@ class Sample:
     shares: dict[str, float]
     group: float
     wal: float
+    disk: float
     bare: float
 
 
@@ -98,7 +99,7 @@ class Side:
         stack, bare = self.bench.stack, self.bare.measure()
         recorded = stack.recorded() if self.worker else 0
         lookups, served, groups = self.shortener.lookups(), self.shortener.redirects(), self.groups()
-        wal = wal_bytes(stack)
+        wal, disk = wal_bytes(stack), click_bytes(stack)
         before = {name: cpu_us(pid) for name, pid in self.parts.items()}
         load()
         threading.Event().wait(0.3)  # requests that wrk has abandoned are still being served
@@ -110,12 +111,18 @@ class Side:
         clicks, count = (now - then for now, then in zip(self.groups(), groups))
         total = sum(tiers.values()) or 1.0
         return Sample(cpu, requests, {tier: count / total for tier, count in tiers.items()}, clicks / count if count else 0.0,
-                      (wal_bytes(stack) - wal) / requests, (bare + self.bare.measure()) / 2)
+                      (wal_bytes(stack) - wal) / requests, (click_bytes(stack) - disk) / requests,
+                      (bare + self.bare.measure()) / 2)
 
 
 def wal_bytes(stack) -> int:
     """All WAL that PostgreSQL has written."""
     return int(stack.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"))
+
+
+def click_bytes(stack) -> int:
+    """The size of all raw clicks with their indexes."""
+    return int(stack.sql("SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('raw_clicks')"))
 
 
 def run(bench) -> None:
@@ -165,6 +172,7 @@ def report(bench, samples: dict[str, list[Sample]], bare: float) -> None:
             figures.add(f"cost_{name}_{tier}", 100 * median([sample.shares.get(tier, 0.0) for sample in values]), "%")
         figures.add(f"cost_{name}_requests", median([sample.requests for sample in values]), "requests")
         figures.add(f"cost_{name}_wal", median([sample.wal for sample in values]), "bytes/req")
+        figures.add(f"cost_{name}_disk", median([sample.disk for sample in values]), "bytes/req", note="raw clicks with their indexes")
         figures.add(f"cost_{name}_group", median([sample.group for sample in values]), "clicks", note="in a group that the worker wrote")
     ratios = [sum(sample.cpu.values()) / sample.bare for sample in samples["one_link"]]
     figures.add("cost_ratio", median(ratios), "of bare", note="processor time of everything, clicks on one link included")

@@ -235,7 +235,9 @@ fn postgres(
         write_cores: rate * shape.writes * costs.postgres_write_us.value / CORE,
         wal_mb: rate * (costs.click_wal_bytes.value + link_rows * costs.link_wal_bytes.value) / 1e6,
         links_gib: popularity.links() * costs.link_disk_bytes.value / GIB,
-        clicks_gib: clicks * costs.click_disk_bytes.value / GIB,
+        clicks_gib: clicks
+            * (costs.click_disk_bytes.value + link_rows * costs.click_row_disk_bytes.value)
+            / GIB,
         rollups_gib: link_days * costs.link_day_disk_bytes.value / GIB,
     }
 }

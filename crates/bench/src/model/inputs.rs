@@ -86,8 +86,10 @@ pub struct Costs {
     pub stream_bytes: Cost,
     /// Disk of PostgreSQL for a link with its events and indexes.
     pub link_disk_bytes: Cost,
-    /// Disk of PostgreSQL for a raw click with its indexes.
+    /// Disk of PostgreSQL for a raw click in a row with many.
     pub click_disk_bytes: Cost,
+    /// Disk of PostgreSQL for a row of raw clicks with its index entries, in addition for each link with clicks in a group.
+    pub click_row_disk_bytes: Cost,
     /// Disk of PostgreSQL for the roll-up row of a link and day, with its index.
     pub link_day_disk_bytes: Cost,
     /// WAL of PostgreSQL for a click on a link that has many in its group.
@@ -128,6 +130,7 @@ impl Costs {
             ("stream_bytes", &self.stream_bytes),
             ("link_disk_bytes", &self.link_disk_bytes),
             ("click_disk_bytes", &self.click_disk_bytes),
+            ("click_row_disk_bytes", &self.click_row_disk_bytes),
             ("link_day_disk_bytes", &self.link_day_disk_bytes),
             ("click_wal_bytes", &self.click_wal_bytes),
             ("link_wal_bytes", &self.link_wal_bytes),

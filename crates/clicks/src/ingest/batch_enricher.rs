@@ -66,10 +66,11 @@ impl BatchEnricher {
         let value_ids = self.value_ids.get(&self.store, &distinct).await?;
         let link_ids = batches.iter().flat_map(|batch| &batch.clicks).map(|click| click.url_id);
         let links = self.links.get(&self.store, &mut self.value_ids, link_ids).await?;
-        let lookups = Lookups { value_ids, links, now: self.clock.now() };
+        let lookups = Lookups { links, now: self.clock.now() };
         rows.reserve(batches.iter().map(|batch| batch.clicks.len()).sum());
-        for (batch, values) in batches.iter().zip(&values) {
-            rows.extend(batch.clicks.iter().map(|click| lookups.row(click, values)));
+        for (batch, values) in batches.iter().zip(values) {
+            let ids = values.ids(&value_ids);
+            rows.extend(batch.clicks.iter().map(|click| lookups.row(click, &ids)));
         }
         Ok(())
     }
@@ -79,21 +80,24 @@ impl BatchEnricher {
         let text = |index: u32| {
             batch.texts.get(usize::try_from(index).unwrap_or(usize::MAX)).map_or("", String::as_str)
         };
-        let mut values = BatchValues::default();
+        let mut values = BatchValues {
+            user_agents: ByText::new(batch.texts.len()),
+            referrers: ByText::new(batch.texts.len()),
+            origins: HashMap::new(),
+        };
         for click in &batch.clicks {
-            if let Some(index) = click.agent
-                && !values.user_agents.contains_key(&index)
-            {
-                let agent = text(index);
-                let parsed = self.user_agents.get(agent).cloned().unwrap_or_else(|| {
-                    let parsed = Arc::new(self.parser.parse(agent));
-                    self.user_agents.insert(agent.to_owned(), Arc::clone(&parsed));
-                    parsed
+            if let Some(index) = click.agent {
+                values.user_agents.insert_with(index, || {
+                    let agent = text(index);
+                    self.user_agents.get(agent).cloned().unwrap_or_else(|| {
+                        let parsed = Arc::new(self.parser.parse(agent));
+                        self.user_agents.insert(agent.to_owned(), Arc::clone(&parsed));
+                        parsed
+                    })
                 });
-                values.user_agents.insert(index, parsed);
             }
             if let Some(index) = click.referrer {
-                values.referrers.entry(index).or_insert_with(|| ClickValue {
+                values.referrers.insert_with(index, || ClickValue {
                     kind: ValueKind::Referrer,
                     parts: vec![text(index).to_owned()],
                 });
@@ -114,32 +118,23 @@ impl BatchEnricher {
 
 /// The results of the lookups for some batches.
 struct Lookups {
-    value_ids: HashMap<ClickValue, i32>,
     links: HashMap<LinkId, LinkAttributes>,
     now: DateTime<Utc>,
 }
 
 impl Lookups {
-    fn row(&self, click: &PackedClick, values: &BatchValues) -> ClickRow {
+    fn row(&self, click: &PackedClick, ids: &BatchValueIds) -> ClickRow {
         let at = i64::try_from(click.at_ms).ok().and_then(DateTime::from_timestamp_millis);
-        let user_agent = click.agent.and_then(|index| values.user_agents.get(&index));
-        let is_bot = user_agent.is_none_or(|user_agent| user_agent.is_bot);
+        let (is_bot, agent_id) =
+            click.agent.and_then(|index| ids.user_agents.get(index).copied()).unwrap_or((true, None));
         let link = self.links.get(&click.url_id).copied().unwrap_or_default();
-        let referrer = click.referrer.and_then(|index| values.referrers.get(&index));
-        let origin = values.origins.get(&(click.country, click.language));
-        let id_of = |value: Option<&ClickValue>| self.value_ids.get(value?).copied();
-        let values = [
-            id_of(user_agent.map(|user_agent| &user_agent.value)),
-            id_of(origin),
-            id_of(referrer),
-            link.campaign_id,
-        ];
+        let referrer_id = click.referrer.and_then(|index| ids.referrers.get(index).copied()).flatten();
+        let origin_id = ids.origins.get(&(click.country, click.language)).copied().flatten();
         ClickRow {
             at: at.filter(|at| *at < self.now + MAX_AHEAD).unwrap_or(self.now),
             url_id: click.url_id,
             visitor: click.visitor.map(u64::cast_signed),
-            // Ids come from an identity column of PostgreSQL, which starts at 1.
-            values: values.map(|id| id.and_then(NonZeroI32::new)),
+            values: [agent_id, origin_id, referrer_id, link.campaign_id.and_then(NonZeroI32::new)],
             user_id: link.user_id,
             kind: ClickKind::of(click.is_head, is_bot, click.is_prefetch),
             is_counted: click.is_counted,
@@ -147,17 +142,70 @@ impl Lookups {
     }
 }
 
-/// The values of a batch, by the indexes of their texts.
-#[derive(Default)]
+/// The indexes of a country and a language.
+type OriginIndexes = (Option<u32>, Option<u32>);
+
+/// The values of a batch.
 struct BatchValues {
-    user_agents: HashMap<u32, Arc<ParsedUserAgent>>,
-    referrers: HashMap<u32, ClickValue>,
-    origins: HashMap<(Option<u32>, Option<u32>), ClickValue>,
+    user_agents: ByText<Arc<ParsedUserAgent>>,
+    referrers: ByText<ClickValue>,
+    origins: HashMap<OriginIndexes, ClickValue>,
+}
+
+/// The ids of the values of a batch, which are looked up once for all its clicks.
+struct BatchValueIds {
+    /// Whether it is a bot's, and the id.
+    user_agents: ByText<(bool, Option<NonZeroI32>)>,
+    referrers: ByText<Option<NonZeroI32>>,
+    origins: HashMap<OriginIndexes, Option<NonZeroI32>>,
 }
 
 impl BatchValues {
     fn all(&self) -> impl Iterator<Item = ClickValue> {
         let user_agents = self.user_agents.values().map(|user_agent| user_agent.value.clone());
         user_agents.chain(self.referrers.values().cloned()).chain(self.origins.values().cloned())
+    }
+
+    fn ids(self, ids: &HashMap<ClickValue, i32>) -> BatchValueIds {
+        // Ids come from an identity column of PostgreSQL, which starts at 1.
+        let id_of = |value: &ClickValue| ids.get(value).copied().and_then(NonZeroI32::new);
+        BatchValueIds {
+            user_agents: self.user_agents.map(|agent| (agent.is_bot, id_of(&agent.value))),
+            referrers: self.referrers.map(|referrer| id_of(&referrer)),
+            origins: self.origins.into_iter().map(|(key, value)| (key, id_of(&value))).collect(),
+        }
+    }
+}
+
+/// Something for each text of a batch, by the index of the text.
+struct ByText<T>(Vec<Option<T>>);
+
+impl<T> ByText<T> {
+    fn new(texts: usize) -> Self {
+        // The last place is for indexes without a text.
+        Self(std::iter::repeat_with(|| None).take(texts + 1).collect())
+    }
+
+    fn insert_with(&mut self, index: u32, value: impl FnOnce() -> T) {
+        let at = self.place(index);
+        if let Some(place) = self.0.get_mut(at) {
+            place.get_or_insert_with(value);
+        }
+    }
+
+    fn get(&self, index: u32) -> Option<&T> {
+        self.0.get(self.place(index))?.as_ref()
+    }
+
+    fn place(&self, index: u32) -> usize {
+        usize::try_from(index).unwrap_or(usize::MAX).min(self.0.len() - 1)
+    }
+
+    fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten()
+    }
+
+    fn map<U>(self, map: impl Fn(T) -> U) -> ByText<U> {
+        ByText(self.0.into_iter().map(|value| value.map(&map)).collect())
     }
 }
