@@ -35,15 +35,16 @@ CREATE FUNCTION clicks_of(run raw_clicks)
   RETURNS TABLE (id bigint, clicked_at timestamptz, kind smallint, visitor bigint, agent_id integer, origin_id integer,
                  referrer_id integer, campaign_id integer)
   LANGUAGE sql STABLE ROWS 2 AS $$
-    SELECT run.id, run.clicked_at, (run.agent_and_kind & 3)::smallint, run.visitor, NULLIF(run.agent_and_kind >> 2, 0),
-           run.origin_id, NULLIF((run.sources & 4294967295)::integer, 0), NULLIF((run.sources >> 32)::integer, 0)
-    UNION ALL
-    SELECT run.id + run.more[n], run.clicked_at + run.more[n + 1] * interval '1 microsecond',
-           (run.more[n + 4] & 3)::smallint,
-           NULLIF((run.more[n + 2]::bigint << 32) | (run.more[n + 3]::bigint & 4294967295), 0),
-           NULLIF(run.more[n + 4] >> 2, 0), NULLIF(run.more[n + 5], 0), NULLIF(run.more[n + 6], 0),
-           NULLIF(run.more[n + 7], 0)
-      FROM generate_series(1, cardinality(run.more), 8) AS n
+    SELECT CASE n WHEN 0 THEN run.id ELSE run.id + run.more[8 * n - 7] END,
+           CASE n WHEN 0 THEN run.clicked_at ELSE run.clicked_at + run.more[8 * n - 6] * interval '1 microsecond' END,
+           (CASE n WHEN 0 THEN run.agent_and_kind ELSE run.more[8 * n - 3] END & 3)::smallint,
+           CASE n WHEN 0 THEN run.visitor
+             ELSE NULLIF((run.more[8 * n - 5]::bigint << 32) | (run.more[8 * n - 4]::bigint & 4294967295), 0) END,
+           NULLIF(CASE n WHEN 0 THEN run.agent_and_kind ELSE run.more[8 * n - 3] END >> 2, 0),
+           CASE n WHEN 0 THEN run.origin_id ELSE NULLIF(run.more[8 * n - 2], 0) END,
+           NULLIF(CASE n WHEN 0 THEN (run.sources & 4294967295)::integer ELSE run.more[8 * n - 1] END, 0),
+           NULLIF(CASE n WHEN 0 THEN (run.sources >> 32)::integer ELSE run.more[8 * n] END, 0)
+      FROM generate_series(0, COALESCE(cardinality(run.more), 0) / 8) AS n
 $$;
 
 -- The clicks of both tables.

@@ -34,6 +34,9 @@ WITH RECURSIVE days AS (
   SELECT GREATEST($1, first) AS since, interval '62.5 ms' AS width, 0::bigint AS found,
          LEAST(last, $3::timestamptz) AS last
     FROM days
+   -- Otherwise it would be computed for every list.
+   WHERE $4::bigint IS NULL AND $5::bigint IS NULL AND $6::bigint IS NULL
+     AND COALESCE($7::text, 'click') = 'click'
   UNION ALL
   SELECT since, width * 4,
          (SELECT count(*) FROM raw_clicks
@@ -55,8 +58,8 @@ WITH RECURSIVE days AS (
 ), event AS (
   -- The events of every link.
   (SELECT * FROM events
-    WHERE $4::bigint IS NULL AND $5::bigint IS NULL AND $6::bigint IS NULL
-      AND $7::text IS DISTINCT FROM 'click' AND ($7 IS NULL OR event_type = $7)
+    WHERE $4 IS NULL AND $5 IS NULL AND $6 IS NULL
+      AND $7 IS DISTINCT FROM 'click' AND ($7 IS NULL OR event_type = $7)
       AND (timestamp, id) > (COALESCE($1, '-infinity'), $2)
       AND timestamp < COALESCE($3, 'infinity')
     ORDER BY timestamp, id LIMIT $8 + $9)

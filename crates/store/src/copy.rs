@@ -37,6 +37,7 @@ impl BinaryRows {
         self.field(&value.to_be_bytes());
     }
 
+    #[cfg(test)]
     pub(super) fn smallint(&mut self, value: i16) {
         self.field(&value.to_be_bytes());
     }

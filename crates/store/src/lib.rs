@@ -34,7 +34,7 @@ mod users;
 
 pub use clicks::{
     ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDay, LinkDays,
-    LinkDelta, LinkFacts, SHARDS, ValueDelta, shard_of,
+    LinkDelta, LinkFacts, SHARDS, ValueDelta, VisitorPage, shard_of,
 };
 pub use erase::ErasureCounts;
 pub use error::{Constraint, StoreError, tls_fault};

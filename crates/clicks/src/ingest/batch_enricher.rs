@@ -125,10 +125,13 @@ struct Lookups {
 impl Lookups {
     fn row(&self, click: &PackedClick, ids: &BatchValueIds) -> ClickRow {
         let at = i64::try_from(click.at_ms).ok().and_then(DateTime::from_timestamp_millis);
-        let (is_bot, agent_id) =
-            click.agent.and_then(|index| ids.user_agents.get(index).copied()).unwrap_or((true, None));
+        let (is_bot, agent_id) = click
+            .agent
+            .and_then(|index| ids.user_agents.get(index).copied())
+            .unwrap_or((true, None));
         let link = self.links.get(&click.url_id).copied().unwrap_or_default();
-        let referrer_id = click.referrer.and_then(|index| ids.referrers.get(index).copied()).flatten();
+        let referrer_id =
+            click.referrer.and_then(|index| ids.referrers.get(index).copied()).flatten();
         let origin_id = ids.origins.get(&(click.country, click.language)).copied().flatten();
         ClickRow {
             at: at.filter(|at| *at < self.now + MAX_AHEAD).unwrap_or(self.now),

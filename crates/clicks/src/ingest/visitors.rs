@@ -189,15 +189,17 @@ async fn rebuild(
 ) -> Result<(), VisitorsError> {
     let mut after = None;
     loop {
-        let rows = store.visitors_of_day(day, after, REBUILD_ROWS).await?;
-        let Some((last, _, visitor)) = rows.last() else { return Ok(()) };
-        after = Some((*last, *visitor));
+        let page = store.visitors_of_day(day, after, REBUILD_ROWS).await?;
         let mut visitors = VisitorsByDay::new();
-        for (url_id, user_id, visitor) in rows {
+        for (url_id, user_id, visitor) in page.visitors {
             for subject in subjects(url_id, user_id) {
                 visitors.entry((subject, day)).or_default().push(visitor);
             }
         }
         add(redis, &visitors).await?;
+        if page.next.is_none() {
+            return Ok(());
+        }
+        after = page.next;
     }
 }

@@ -35,6 +35,15 @@ pub struct LinkFacts {
     pub campaign_target: Option<String>,
 }
 
+/// A page of [`Store::visitors_of_day`].
+#[derive(Debug)]
+pub struct VisitorPage {
+    /// Link, owner and visitor hash.
+    pub visitors: Vec<(LinkId, Option<UserId>, i64)>,
+    /// Where the next page begins; `None` if this was the last one.
+    pub next: Option<(LinkId, i64)>,
+}
+
 /// The shard of batches that were written before shards existed, which means all shards.
 const ALL_SHARDS: i16 = 0;
 
@@ -160,39 +169,70 @@ impl Store {
         .await?)
     }
 
-    /// Up to `limit` visitors of a day after the link and visitor `after`, in the order of links and visitors. Returns
-    /// link, owner and visitor hash. Only clicks by people count.
+    /// Up to `limit` visitors of a day after the link and visitor `after`, in the order of links and visitors. Only
+    /// clicks by people count.
+    ///
+    /// A page is from the next `limit` rows of raw clicks, so that no page reads the whole day. It may be empty, although
+    /// there are more.
     pub async fn visitors_of_day(
         &self,
         day: NaiveDate,
         after: Option<(LinkId, i64)>,
         limit: i64,
-    ) -> Result<Vec<(LinkId, Option<UserId>, i64)>, StoreError> {
+    ) -> Result<VisitorPage, StoreError> {
         let (from, to) = utc_day(day);
+        let after_link = after.map_or(0, |(url_id, _)| url_id.get());
+        let last_link = sqlx::query_scalar!(
+            r#"SELECT max(url_id) AS "url_id: LinkId"
+                 FROM (SELECT url_id
+                         FROM ((SELECT url_id FROM clicks
+                                 WHERE clicked_at >= $1 AND clicked_at < $2 AND url_id > $3
+                                 ORDER BY url_id LIMIT $4)
+                               UNION ALL
+                               (SELECT url_id FROM raw_clicks
+                                 WHERE clicked_at >= $1 AND clicked_at < $2 AND url_id > $3
+                                 ORDER BY url_id LIMIT $4)) AS click
+                        ORDER BY url_id LIMIT $4) AS next"#,
+            from,
+            to,
+            after_link,
+            limit
+        )
+        .fetch_one(&self.pool)
+        .await?;
         let rows = sqlx::query!(
             r#"SELECT seen.url_id AS "url_id!: LinkId", urls.user_id AS "user_id?: UserId",
                       seen.visitor AS "visitor!"
                  FROM (SELECT DISTINCT url_id, visitor
                          FROM (SELECT url_id, visitor, kind FROM clicks
-                                WHERE clicked_at >= $1 AND clicked_at < $2 AND url_id >= $3
+                                WHERE clicked_at >= $1 AND clicked_at < $2
+                                  AND url_id >= $3 AND url_id <= $6
                                UNION ALL
                                SELECT url_id, click.visitor, kind
                                  FROM raw_clicks CROSS JOIN LATERAL clicks_of(raw_clicks) AS click
                                 WHERE raw_clicks.clicked_at >= $1 AND raw_clicks.clicked_at < $2
-                                  AND url_id >= $3) AS click
+                                  AND url_id >= $3 AND url_id <= $6) AS click
                         WHERE kind = 0 AND visitor IS NOT NULL AND (url_id, visitor) > ($3, $4)
                         ORDER BY url_id, visitor LIMIT $5) AS seen
                  LEFT JOIN urls ON urls.id = seen.url_id
                 ORDER BY 1, 3"#,
             from,
             to,
-            after.map_or(0, |(url_id, _)| url_id.get()),
+            after_link,
             after.map_or(0, |(_, visitor)| visitor),
-            limit
+            limit,
+            last_link.map_or(after_link, LinkId::get)
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|row| (row.url_id, row.user_id, row.visitor)).collect())
+        let visitors: Vec<_> =
+            rows.into_iter().map(|row| (row.url_id, row.user_id, row.visitor)).collect();
+        let is_full = i64::try_from(visitors.len()).is_ok_and(|count| count >= limit);
+        let next = match visitors.last() {
+            Some((url_id, _, visitor)) if is_full => Some((*url_id, *visitor)),
+            _ => last_link.map(|url_id| (url_id, i64::MAX)),
+        };
+        Ok(VisitorPage { visitors, next })
     }
 }
 

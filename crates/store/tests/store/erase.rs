@@ -119,20 +119,6 @@ async fn must_31_stored_responses_are_deleted_with_their_user(pool: PgPool) {
     for location in &admin {
         respond(&store, "user:9", location).await;
     }
-    // Clicks that a worker of an earlier release has written, and more than one statement deletes.
-    run(
-        &pool,
-        &format!(
-            "CREATE TABLE clicks_test PARTITION OF clicks FOR VALUES FROM ('2026-03-01 00:00Z') TO ('2026-03-02 00:00Z');
-             INSERT INTO clicks (clicked_at, url_id, kind) VALUES ('2026-03-01 03:00Z', {live}, 0),
-                                                                  ('2026-03-01 03:00Z', {other}, 0);
-             INSERT INTO raw_clicks (clicked_at, url_id, agent_and_kind)
-             SELECT now() - n % 7 * interval '1 microsecond', {live}, 0 FROM generate_series(1, 6000) AS n",
-            live = live.id,
-            other = other.id
-        ),
-    )
-    .await;
     store.delete_link(deleted.id, Visibility::All, Some(gone.id)).await.unwrap();
     assert!(store.delete_user(gone.id, Visibility::All, None).await.unwrap());
     let all = "SELECT count(*) FROM idempotency_keys";

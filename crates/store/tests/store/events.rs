@@ -1,6 +1,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use linnet_domain::{
-    ClickKind, Event, EventFilter, EventId, LinkId, Page, PageStart, TimeSortKey, UserId, Visibility,
+    ClickKind, Event, EventFilter, EventId, LinkId, Page, PageStart, TimeSortKey, UserId,
+    Visibility,
 };
 use linnet_store::{ClickGroup, ClickRow, SHARDS, Store};
 use sqlx::{PgPool, Row};
@@ -171,10 +172,12 @@ async fn write_dense_clicks(pool: &PgPool, scene: &Scene) -> Vec<ClickRow> {
     let base = time("2026-03-09T12:00:00Z");
     let mut rows: Vec<ClickRow> = (0..400_i32)
         .map(|n| ClickRow {
-            // Every third microsecond has three clicks.
+            // Three clicks have the same time.
             at: base + TimeDelta::microseconds(i64::from(n / 3) * 22_111),
             url_id: scene.links[usize::from(n % 5 == 0)],
-            visitor: (n % 4 > 0).then_some(i64::from(n - 200) << (n % 31)).filter(|hash| *hash != 0),
+            visitor: (n % 8 > 0)
+                .then_some(i64::from(n - 200) << (n % 31))
+                .filter(|hash| *hash != 0),
             values: [id(n % 2), id(2 * (n % 3 % 2)), id(3 * (n % 5 % 2)), id(4 * (n % 7 % 2))],
             user_id: Some(scene.owner),
             kind: kinds[usize::try_from(n % 4).unwrap()],
@@ -245,14 +248,24 @@ async fn clicks_of_a_second_share_rows_and_keep_their_attributes(pool: PgPool) {
     )
     .await;
     assert!((12..=24).contains(&rows), "{rows} rows");
-    let visitors = scene.store.visitors_of_day("2026-03-09".parse().unwrap(), None, 1_000).await;
     let people = wanted.iter().filter(|row| row.2 == 0 && row.3.is_some());
     let mut people: Vec<_> = people.map(|row| (row.1, row.3.unwrap())).collect();
     people.sort_unstable();
     people.dedup();
-    let visitors: Vec<_> =
-        visitors.unwrap().into_iter().map(|(link, _, visitor)| (link.get(), visitor)).collect();
-    assert_eq!(visitors, people);
+    for limit in [1, 7, 1_000] {
+        let (mut visitors, mut after) = (Vec::new(), None);
+        loop {
+            let day = "2026-03-09".parse().unwrap();
+            let page = scene.store.visitors_of_day(day, after, limit).await.unwrap();
+            let new = page.visitors.into_iter();
+            visitors.extend(new.map(|(link, _, visitor)| (link.get(), visitor)));
+            if page.next.is_none() {
+                break;
+            }
+            after = page.next;
+        }
+        assert_eq!(visitors, people, "pages of {limit}");
+    }
 }
 
 /// Pages begin and end within rows, and within a microsecond.

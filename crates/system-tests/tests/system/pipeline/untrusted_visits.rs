@@ -175,11 +175,12 @@ async fn must_14_visitors_are_not_counted_by_forged_addresses() {
         assert!(visit(&client, &code, headers).await);
     }
     assert_clicks_exactly(&stack, i64::try_from(forged.len()).unwrap()).await;
-    let hashes: i64 =
-        sqlx::query_scalar("SELECT count(DISTINCT visitor) FROM all_clicks WHERE visitor IS NOT NULL")
-            .fetch_one(&mut stack.database().await)
-            .await
-            .unwrap();
+    let hashes: i64 = sqlx::query_scalar(
+        "SELECT count(DISTINCT visitor) FROM all_clicks WHERE visitor IS NOT NULL",
+    )
+    .fetch_one(&mut stack.database().await)
+    .await
+    .unwrap();
     assert_eq!(hashes, 1);
     let stats = get_json(&stack, &format!("/api/v1/urls/{id}/stats")).await;
     assert_eq!(stats["totals"]["unique_visitors"], 1);
