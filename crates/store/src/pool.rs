@@ -16,7 +16,7 @@ const MAX_LIFETIME: Duration = Duration::from_mins(30);
 /// the index. With PostgreSQL's default of 4 MB the merge takes half a second of a core, and redirects wait for it.
 const WORKER_PENDING_KB: u64 = 256;
 /// The same for `admin generate`, whose merges are larger and fewer: many of their entries go into the same pages.
-const GENERATE_PENDING_KB: u64 = 32 * 1024;
+const GENERATE_PENDING_KB: u64 = 16 * 1024;
 
 /// The use of a pool, which determines its share of `postgres.max_connections`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
