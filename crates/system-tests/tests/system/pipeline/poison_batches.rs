@@ -119,7 +119,7 @@ async fn clicks_with_any_timestamp_are_recorded() {
 
     // Maintenance drops old partitions, which a worker may have cached. Later clicks of such a day are
     // still recorded.
-    sqlx::raw_sql("DROP TABLE clicks_19700101").execute(&mut database).await.unwrap();
+    sqlx::raw_sql("DROP TABLE raw_clicks_19700101").execute(&mut database).await.unwrap();
     let left = recorded_clicks(&mut database).await;
     add_to_stream(&mut redis, &test_batch(50, vec![test_click(id, 2), test_click(id, now)]).pack())
         .await;
