@@ -22,8 +22,8 @@
 -- the page has clicks, in the order of their first clicks.
 --
 -- `raw_clicks` has no index in the order of time. `span` finds a time in which enough rows for a page of all links begin:
--- each step counts in a time four times as long, from a quarter of a second to all days. There is no LIMIT within a step:
--- the planner would expect to find enough rows soon, and read the table from its beginning.
+-- each step makes it four times as long, but at most an hour longer, or continues to the next hour with clicks. There is
+-- no LIMIT within a step: the planner would expect to find enough rows soon, and read the table from its beginning.
 WITH RECURSIVE days AS (
   SELECT min(day)::timestamp AT TIME ZONE 'UTC' AS first,
          (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS last
@@ -31,19 +31,25 @@ WITH RECURSIVE days AS (
             FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
            WHERE inhparent = 'raw_clicks'::regclass AND relname ~ '^raw_clicks_[0-9]{8}$') AS partition
 ), span AS (
-  SELECT GREATEST($1, first) AS since, interval '62.5 ms' AS width, 0::bigint AS found,
+  SELECT GREATEST($1, first) AS since, GREATEST($1, first) AS until, 0::bigint AS found,
          LEAST(last, $3::timestamptz) AS last
     FROM days
    -- Otherwise it would be computed for every list.
    WHERE $4::bigint IS NULL AND $5::bigint IS NULL AND $6::bigint IS NULL
      AND COALESCE($7::text, 'click') = 'click'
   UNION ALL
-  SELECT since, width * 4,
-         (SELECT count(*) FROM raw_clicks
-           WHERE clicked_at >= since AND clicked_at < LEAST(since + width * 4, span.last)
-             AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2::bigint)),
+  SELECT since, next.until,
+         found + (SELECT count(*) FROM raw_clicks
+                   WHERE clicked_at >= span.until AND clicked_at < next.until
+                     AND (clicked_at, id) > (COALESCE($1, '-infinity'), $2::bigint)),
          span.last
-    FROM span WHERE found < $8::bigint + $9::bigint AND since + width < span.last
+    FROM span CROSS JOIN LATERAL (
+      SELECT LEAST(span.last, GREATEST(
+               LEAST(until + 3 * (until - since) + interval '250 ms', until + interval '1 hour'),
+               COALESCE((SELECT hour FROM click_hours
+                          WHERE subject = 0 AND hour >= date_trunc('hour', span.until, 'UTC')
+                          ORDER BY hour LIMIT 1), span.last))) AS until) AS next
+   WHERE found < $8::bigint + $9::bigint AND span.until < span.last
 ), hours AS (
   SELECT first, COALESCE((SELECT hour
      FROM (SELECT hour, sum(clicks + bots + prefetches + heads) OVER (ORDER BY hour)
@@ -139,7 +145,7 @@ WITH RECURSIVE days AS (
   (SELECT * FROM raw_clicks
     WHERE $4 IS NULL AND $5 IS NULL AND $6 IS NULL AND COALESCE($7, 'click') = 'click'
       AND clicked_at >= (SELECT max(since) - interval '1 second' FROM span)
-      AND clicked_at < (SELECT LEAST(max(since + width), max(last)) FROM span))
+      AND clicked_at < (SELECT max(until) FROM span))
   UNION ALL
   -- The clicks on one link.
   (SELECT found.* FROM (

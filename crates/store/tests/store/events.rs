@@ -203,7 +203,8 @@ async fn write_dense_clicks(pool: &PgPool, scene: &Scene) -> Vec<ClickRow> {
         "WITH days AS (
            INSERT INTO click_link_days SELECT DISTINCT url_id, date '2026-03-09', 9, 0, 0, 0, 0,
                   '{}'::integer[], '{}'::integer[], '{}'::bigint[] FROM unnest($1::bigint[]) AS url_id)
-         INSERT INTO click_hours (subject, hour, clicks) VALUES (-$2, '2026-03-09 12:00Z', 400)",
+         INSERT INTO click_hours (subject, hour, clicks) VALUES (-$2, '2026-03-09 12:00Z', 400),
+                                                                (0, '2026-03-09 12:00Z', 400)",
     )
     .bind(&scene.links[..2])
     .bind(scene.owner)
