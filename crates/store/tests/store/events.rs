@@ -287,7 +287,7 @@ async fn pages_of_clicks_that_share_rows_have_no_gaps(pool: PgPool) {
         ("one link", &one, Visibility::Owner(scene.owner), 24 + on(0)),
         ("one link in a time", &between, Visibility::All, within),
     ] {
-        for size in [1, 2, 7, 50, 200] {
+        for size in [3, 50, 200] {
             let seen = scene.list_all(filter, visible_to, size).await;
             assert!(moments(&seen).is_sorted_by(|a, b| a < b), "{what}, pages of {size}");
             assert_eq!(seen.len(), wanted, "{what}, pages of {size}");
