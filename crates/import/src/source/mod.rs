@@ -28,7 +28,7 @@ use self::{csv::CsvReader, header::Names, input::Input, json::ArrayReader, ndjso
 
 pub use error::{RowDefect, SourceError};
 pub use row::Row;
-pub use sniff::{FORMAT_BYTES, format_of};
+pub use sniff::{format_of, format_of_file, format_of_media_type};
 
 /// The maximum size of a row in the file, in bytes without its line end. A longer row is a defect.
 pub const MAX_ROW_BYTES: usize = 1024 * 1024;
