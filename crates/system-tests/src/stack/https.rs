@@ -24,6 +24,8 @@ pub struct HttpsServer {
     pub nginx: Process,
     /// The address for HTTPS.
     pub address: SocketAddr,
+    /// The address of the server that redirects HTTP.
+    pub plain: SocketAddr,
 }
 
 impl Stack {
@@ -67,7 +69,7 @@ impl Stack {
             https::connect(address, "localhost", &[]).await.is_ok()
         })
         .await;
-        HttpsServer { nginx, address }
+        HttpsServer { nginx, address, plain: local(plain) }
     }
 }
 
