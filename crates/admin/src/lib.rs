@@ -281,7 +281,7 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
     }
     let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);
     let result = match command {
-        AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
+        AdminCommand::CreateKey(arguments) => create_key::run(settings, &store, &arguments).await,
         AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
         AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
         AdminCommand::Jobs(command) => jobs::run(settings, &store, &command).await,

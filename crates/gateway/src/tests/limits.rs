@@ -1,5 +1,10 @@
 //! Rate limits.
 
+use linnet_protocol::{
+    issued_keys::IssuedKeys,
+    stream_token::{self, Stream},
+};
+
 use super::support::{Gateway, KEY, REVOKED, Redis, Shortener, eventually, no_redis, settings};
 use crate::config::Settings;
 
@@ -167,6 +172,7 @@ async fn must_26_concurrent_unknown_keys_cause_no_more_lookups_than_their_addres
         if *url == redis.url {
             gateway.uses_redis().await;
         }
+        let local_before = gateway.metric("linnet_gateway_local_limits_total").unwrap_or(0.0);
         let calls = (0..400_u32).map(|n| {
             let client = gateway.client.clone();
             let key = REVOKED.replace("0123456789", &format!("{n:010}"));
@@ -174,7 +180,12 @@ async fn must_26_concurrent_unknown_keys_cause_no_more_lookups_than_their_addres
         });
         let statuses = futures::future::join_all(calls).await;
         let lookups = shortener.lookups() - before;
-        assert!(lookups <= 60, "{lookups} lookups");
+        // On a loaded machine, Redis may respond too late. The gateway then decides alone, with a quota of its own.
+        let local = gateway.metric("linnet_gateway_local_limits_total").unwrap_or(0.0);
+        let local = if *url == redis.url { local - local_before } else { 0.0 };
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let is_bounded = lookups as f64 <= 60.0 + local.min(60.0);
+        assert!(is_bounded, "{lookups} lookups, {local} local decisions");
         let limited = statuses.iter().filter(|status| **status == 429).count();
         assert_eq!(limited as u64 + lookups, 400, "{statuses:?}");
         let labels = [("reason", "lookup")];
@@ -198,6 +209,43 @@ async fn must_26_valid_key_is_served_while_others_at_its_address_send_invalid_on
     assert_eq!(statuses(&gateway, KEY, 3).await, [200; 3], "the key is known to be good");
     let unknown = sibling_key(2);
     assert_eq!(statuses(&gateway, &unknown, 1).await, [429], "this key is not");
+}
+
+/// A gateway that has just started knows no key. The quota of the address refills too slowly to help.
+#[actix_web::test]
+async fn must_26_new_gateway_serves_a_valid_key_while_others_at_its_address_send_invalid_ones() {
+    let shortener = Shortener::start();
+    let redis = Redis::start().await;
+    for url in [&redis.url, &no_redis()] {
+        let settings = tight(url, &shortener);
+        let service = settings.service.clone();
+        let key = IssuedKeys::new(&service).generate().unwrap().reveal();
+        shortener.state.issued.lock().unwrap().push(key.clone());
+        let gateway = Gateway::start(settings).await;
+        if *url == redis.url {
+            gateway.uses_redis().await;
+        }
+        assert_eq!(statuses(&gateway, REVOKED, 4).await.last(), Some(&429));
+        let lookups = shortener.lookups();
+        assert_eq!(statuses(&gateway, &key, 2).await, [200; 2]);
+        assert_eq!(shortener.lookups(), lookups + 1);
+        // The same for a stream token of a key.
+        let stream = Stream::LinkClicks("1".parse().unwrap());
+        let (token, _) = stream_token::mint(&service, &key[4..12], stream, chrono::Utc::now());
+        shortener.state.issued.lock().unwrap().push(token.clone());
+        let path = format!("/api/v1/urls/1/live?{}={token}", stream_token::PARAMETER);
+        assert_ne!(gateway.client.get(&path).await.status, 429);
+        // An issued key that has ended has no quota of its own, once its lookup has found that out.
+        let ended = IssuedKeys::new(&service).generate().unwrap().reveal();
+        assert_eq!(statuses(&gateway, &ended, 2).await, [429; 2]);
+        // Nobody else can make such a key.
+        let mut forged = key.clone();
+        forged.replace_range(20..21, if key.as_bytes()[20] == b'a' { "b" } else { "a" });
+        shortener.state.issued.lock().unwrap().push(forged.clone());
+        let lookups = shortener.lookups();
+        assert_eq!(statuses(&gateway, &forged, 1).await, [429]);
+        assert_eq!(shortener.lookups(), lookups);
+    }
 }
 
 #[actix_web::test]
