@@ -185,6 +185,11 @@ LINNET_NGINX_RESOLVE_HEADERS='proxy_pass_request_headers off;
         proxy_set_header Sec-GPC $http_sec_gpc;
         proxy_set_header X-Request-Id $http_x_request_id;
         proxy_set_header traceparent $http_traceparent;'
+# Names each request: nginx repeats one whose shortener has died. Unlike a client's X-Request-Id, no other request has the
+# name, of this or another nginx, before or after a restart. Unlike $request_id, it needs no random number for each request.
+instance=$(od -An -N6 -tx1 /dev/urandom | tr -d ' \n')
+LINNET_NGINX_RESOLVE_HEADERS="$LINNET_NGINX_RESOLVE_HEADERS
+        proxy_set_header X-Linnet-Visit $instance-\$msec-\$connection-\$connection_requests;"
 # shellcheck disable=SC2016 # nginx's variable
 LINNET_NGINX_NO_BODY='if ($linnet_has_body) { return 413; }
         client_max_body_size 1;
