@@ -91,7 +91,7 @@ impl ApiKeySecret {
         Self::generate_marked(|_, _| mark)
     }
 
-    /// Generates a key like [`Self::generate`], with the mark of its id and random bytes.
+    /// [`Self::generate`] with a mark, which `mark` computes from the id and the random bytes.
     pub fn generate_marked(
         mark: impl FnOnce(&str, &[u8; Self::RANDOM_BYTES]) -> [u8; Self::MARK_BYTES],
     ) -> Result<Self, RandomSourceError> {

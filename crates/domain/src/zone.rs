@@ -15,8 +15,8 @@ use jiff::{
 
 static DATABASE: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
-/// Names that are no place and no offset: that of the IANA database for a clock that nobody has set, and the library's for
-/// a zone that it could not determine.
+/// Names that are no place and no offset: that of the IANA database for a clock without a zone, and the library's for a
+/// zone that it could not determine.
 const NO_ZONES: [&str; 2] = ["Factory", "Etc/Unknown"];
 
 /// A time zone of the IANA database.

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - The last 8 bytes of a secret are a keyed hash of the id and of the other 24 bytes, which are random. The hash's key is
-//!   derived from the service token, so nobody else can make a key with the mark.
+//!   derived from the service token, so no client can make a key with the mark.
 //! - The mark authenticates no request: a key may be revoked or expired. It only decides whether strangers at the client's
 //!   address can use up the lookups of the key.
 //! - A key from before the mark, or from before a change of the service token, has none. It is valid nevertheless.

@@ -42,7 +42,7 @@ impl RowKind {
 /// Rows that a statement has written, or bytes that it has added to them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Written {
-    /// Whose quota counts; `None` if no quota does.
+    /// The user whose quota counts; `None` if no quota does.
     pub(super) user_id: Option<UserId>,
     pub(super) rows: usize,
     pub(super) bytes: usize,

@@ -136,7 +136,6 @@ pub fn nginx(
         ("LINNET_NGINX_LISTEN_OPTIONS".to_owned(), "backlog=4096".to_owned()),
         ("LINNET_NGINX_RESOLVE_LOG_SAMPLE".to_owned(), "100%".to_owned()),
         ("LINNET_NGINX_ERROR_LEVEL".to_owned(), "error".to_owned()),
-        ("LINNET__PUBLIC__BASE_URL".to_owned(), crate::stack::BASE_URL.to_owned()),
     ]);
     all.extend(env.clone());
     let args = vec!["nginx".into(), path_text(&folder.join("nginx"))];

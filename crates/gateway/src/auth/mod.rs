@@ -73,8 +73,8 @@ impl KeyAuthenticator {
         key.opens(request, &self.service, self.clock.now())
     }
 
-    /// Whether no stranger can have made the key: its latest lookup found it valid, however long ago, or it has the mark
-    /// of this installation. A stream token that [`Self::opens`] has accepted is one of this installation too.
+    /// Whether no stranger can have made the key: its latest lookup found it valid, it has the mark of this installation,
+    /// or it is a stream token, which [`Self::opens`] has accepted.
     pub(crate) fn is_own(&self, key: PresentedKey<'_>, hash: &KeyHash) -> bool {
         self.cache.is_known_good(hash)
             || key.is_stream_token()

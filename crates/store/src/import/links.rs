@@ -129,8 +129,7 @@ async fn count(
     count_written(connection, RowKind::Events, events).await
 }
 
-/// Counts the events of changed links, and the new texts. What the links had before is subtracted by the next
-/// maintenance.
+/// Counts the events of changed links, and the new texts. The next maintenance subtracts the texts that they replace.
 async fn count_changes(
     connection: &mut PgConnection,
     actor: Option<UserId>,

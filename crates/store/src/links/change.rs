@@ -86,8 +86,6 @@ impl Store {
         if details.is_empty() {
             return self.unchanged_links(ids, visible_to).await;
         }
-        let details = serde_json::Value::Object(details);
-        let details_bytes = details.to_string().len();
         let attributes = &patch.attributes;
         let query = link_query!(
             r#"WITH selected AS (
@@ -129,25 +127,26 @@ impl Store {
             attributes.expires_at.flatten(),
             attributes.max_clicks.is_some(),
             attributes.max_clicks.flatten(),
-            details,
+            serde_json::Value::Object(details),
         );
         let rows = observe_query("update_links", query.fetch_all(&self.pool)).await?;
         let changed: Vec<ChangedLink> = rows.into_iter().map(ChangedLink::from).collect();
-        if changed.len() > 1 {
-            self.count_changes(actor, patch, &changed, details_bytes).await;
-        }
+        self.count_changes(actor, patch, &changed).await;
         Ok(changed)
     }
 
-    /// Counts the events and the new texts of a change that is committed. What the links had before is subtracted by the
-    /// next maintenance.
+    /// Counts the events and the new texts of a change of several links that is committed. The next maintenance subtracts
+    /// the texts that they replace.
     async fn count_changes(
         &self,
         actor: Option<UserId>,
         patch: &LinkPatch,
         changed: &[ChangedLink],
-        details_bytes: usize,
     ) {
+        if changed.len() < 2 {
+            return;
+        }
+        let details_bytes = serde_json::Value::Object(patch_details(patch)).to_string().len();
         let title = patch.attributes.title.as_ref().and_then(Option::as_ref);
         let text_bytes = patch.target.as_ref().map_or(0, |target| target.as_str().len())
             + title.map_or(0, String::len);

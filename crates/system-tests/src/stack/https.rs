@@ -53,6 +53,7 @@ impl Stack {
         let live = path_text(certificates.folder());
         all.extend(
             [
+                ("LINNET__PUBLIC__BASE_URL", super::BASE_URL),
                 ("LINNET_NGINX_TLS", "on"),
                 ("LINNET_NGINX_TLS_LISTEN", &address.to_string()),
                 ("LINNET_NGINX_CERTIFICATE", &live),
