@@ -196,7 +196,7 @@ impl<R: Read + Seek> Rows<R> {
 fn skip_byte_order_mark<R: Read + Seek>(input: &mut Input<R>) -> Result<(), SourceError> {
     let mut first = input.fill_to(sniff::MARK_BYTES)?;
     if sniff::is_archive(first) {
-        first = input.fill_to(FORMAT_BYTES)?;
+        first = input.fill_to(sniff::FORMAT_BYTES)?;
     }
     if let Some(name) = sniff::other_format(first) {
         return Err(SourceError::OtherFormat(name));

@@ -11,7 +11,7 @@ use linnet_domain::RowFormat as Format;
 use super::{BYTE_ORDER_MARK, Columns, input::Input, object::is_blank};
 
 /// The number of first bytes that [`format_of`] needs at most.
-const FORMAT_BYTES: usize = 4 * 1024;
+pub(super) const FORMAT_BYTES: usize = 4 * 1024;
 
 /// The delimiters, in the order in which an ambiguous header selects one.
 const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];

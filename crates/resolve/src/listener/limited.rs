@@ -5,7 +5,7 @@
 //! * When a link gets its first limit, visitors wait for `links.limit_settle_ms`. Clicks from before the limit have
 //!   reached the row by then, so they count against the limit too.
 //! * A click is used up only if its redirect is sent. If the visitor no longer waits, the click is given back.
-//! * nginx repeats a request whose shortener has died. Both have the same [`visit_id`], and use up one click together.
+//! * nginx repeats a request whose shortener has died. Both have the same [`request::visit_id`], and use up one click together.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +18,7 @@ use linnet_store::{ConsumedClick, Store, StoreError};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
+    request,
     response::Refusal,
     state::{ResolveState, Visit},
 };
@@ -33,7 +34,7 @@ pub(super) async fn redirect_limited(
 ) -> Result<HttpResponse, Refusal> {
     let kind = state.kind_of(request, visit);
     let ticket = state.resolver.ticket_of(code);
-    let visit_id = visit_id(request);
+    let visit_id = request::visit_id(request);
     let mut found = in_time(state, read(state, code, visit, visit_id, kind)).await?;
     if found.is_none()
         && kind.uses_up_a_click()
