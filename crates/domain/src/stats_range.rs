@@ -209,10 +209,10 @@ mod tests {
         for variant in chrono_tz::TZ_VARIANTS {
             let zone = Zone::parse(variant.name()).unwrap();
             let mut day: NaiveDate = "2019-01-01".parse().unwrap();
+            let mut end = zone.day_start(day);
             while day.year() < 2030 {
-                let (today, tomorrow) = (day, day + Days::new(1));
-                day = tomorrow;
-                let (start, end) = (zone.day_start(today), zone.day_start(tomorrow));
+                let (today, tomorrow, start) = (day, day + Days::new(1), end);
+                (day, end) = (tomorrow, zone.day_start(tomorrow));
                 if end - start == TimeDelta::days(1) {
                     continue;
                 }
