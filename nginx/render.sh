@@ -37,6 +37,8 @@
 #   LINNET_NGINX_STATUS_LISTEN     address of /stub_status for the metrics exporter (none); keep it private
 #   LINNET_NGINX_GRAFANA           Grafana's `host:port` for /grafana/ (none); nginx also runs while Grafana is down
 #   LINNET_NGINX_RESOLVER          name server for Grafana's host name (127.0.0.11)
+#   LINNET__PUBLIC__BASE_URL, LINNET__PUBLIC__PROBLEM_TYPES_URL  the same as for the gateway: the types of nginx's own
+#                                  problems begin with the latter (by default the former and /problems)
 #   LINNET_NGINX_TLS               `on` serves HTTPS, and redirects LINNET_NGINX_LISTEN to it; `off` if another proxy does (off)
 #   LINNET_NGINX_TLS_LISTEN        addresses of HTTPS, comma-separated (8443)
 #   LINNET_NGINX_TLS_PORT          the public port of HTTPS, for the redirects (443)
@@ -138,6 +140,13 @@ check_file LINNET_NGINX_TMP "$LINNET_NGINX_TMP"
 check_file LINNET_NGINX_CERTIFICATE "$LINNET_NGINX_CERTIFICATE"
 check_file LINNET_NGINX_CHALLENGES "$LINNET_NGINX_CHALLENGES"
 check_file LINNET_NGINX_HSTS "$LINNET_NGINX_HSTS"
+LINNET_NGINX_PROBLEM_TYPES=${LINNET__PUBLIC__PROBLEM_TYPES_URL:-${LINNET__PUBLIC__BASE_URL:-http://localhost:8080}/problems}
+check LINNET__PUBLIC__PROBLEM_TYPES_URL "$LINNET_NGINX_PROBLEM_TYPES"
+case $LINNET_NGINX_PROBLEM_TYPES in
+  http://*[\ ,]* | https://*[\ ,]* | */) bad "LINNET__PUBLIC__PROBLEM_TYPES_URL contains a character that is not allowed: $LINNET_NGINX_PROBLEM_TYPES" ;;
+  http://* | https://*) ;;
+  *) bad "LINNET__PUBLIC__PROBLEM_TYPES_URL and LINNET__PUBLIC__BASE_URL must begin with http:// or https://: $LINNET_NGINX_PROBLEM_TYPES" ;;
+esac
 
 LINNET_NGINX_RESOLVE_SERVERS=$(each '    server %s max_fails=0;' "$LINNET_NGINX_RESOLVE")
 LINNET_NGINX_GATEWAY_SERVERS=$(each "    server %s max_fails=0 max_conns=$connections_each;" "$LINNET_NGINX_GATEWAY")
@@ -176,6 +185,11 @@ LINNET_NGINX_RESOLVE_HEADERS='proxy_pass_request_headers off;
         proxy_set_header Sec-GPC $http_sec_gpc;
         proxy_set_header X-Request-Id $http_x_request_id;
         proxy_set_header traceparent $http_traceparent;'
+# Names each request: nginx repeats one whose shortener has died. Unlike a client's X-Request-Id, no other request has the
+# name, of this or another nginx, before or after a restart. Unlike $request_id, it needs no random number for each request.
+instance=$(od -An -N6 -tx1 /dev/urandom | tr -d ' \n')
+LINNET_NGINX_RESOLVE_HEADERS="$LINNET_NGINX_RESOLVE_HEADERS
+        proxy_set_header X-Linnet-Visit $instance-\$msec-\$connection-\$connection_requests;"
 # shellcheck disable=SC2016 # nginx's variable
 LINNET_NGINX_NO_BODY='if ($linnet_has_body) { return 413; }
         client_max_body_size 1;
@@ -310,10 +324,17 @@ map \$ssl_server_name \$linnet_certificate { default \"$LINNET_NGINX_CERTIFICATE
     $http2_line
     http2_max_concurrent_streams 2;
     $hsts"
+  # The same errors as those of the server with TLS. HSTS is for HTTPS only.
+  export LINNET_NGINX_PROBLEM_TYPES
+  # shellcheck disable=SC2016 # the pattern matches the names
+  errors=$(sed -n '/# --- Errors of nginx itself/,/# --- End of the errors/p' "$LINNET_NGINX_TEMPLATE" \
+    | LINNET_NGINX_HSTS_HEADER='' envsubst '${LINNET_NGINX_HSTS_HEADER} ${LINNET_NGINX_PROBLEM_TYPES}')
+  [ -n "$errors" ] || bad "the template has no errors of nginx: $LINNET_NGINX_TEMPLATE"
   LINNET_NGINX_PLAIN_SERVER="server {
 $plain
     server_name _;
     access_log off;
+$errors
     location ^~ /.well-known/acme-challenge/ {
         root \"$LINNET_NGINX_CHALLENGES\";
         default_type text/plain;
@@ -359,7 +380,7 @@ export LINNET_NGINX_REFUSAL_LOG LINNET_NGINX_STATUS_SERVER LINNET_NGINX_GRAFANA_
 export LINNET_NGINX_RESOLVE_SERVERS LINNET_NGINX_GATEWAY_SERVERS LINNET_NGINX_LISTEN_LINES LINNET_NGINX_TRUSTED_GEO \
   LINNET_NGINX_UNLIMITED_GEO LINNET_NGINX_REAL_IP LINNET_NGINX_LIMIT_ZONES LINNET_NGINX_API_LIMIT LINNET_NGINX_RESOLVE_LIMIT \
   LINNET_NGINX_RESOLVE_LOG_SAMPLE LINNET_NGINX_ACCESS_LOG LINNET_NGINX_ERROR_LEVEL \
-  LINNET_NGINX_TMP LINNET_NGINX_MAX_HEADERS
+  LINNET_NGINX_TMP LINNET_NGINX_MAX_HEADERS LINNET_NGINX_PROBLEM_TYPES
 
 # Only the names in braces are substituted; nginx's own $variables stay.
 # shellcheck disable=SC2016 # the pattern matches the name, not its value

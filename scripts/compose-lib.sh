@@ -20,6 +20,9 @@ export LINNET_HOST=${LINNET_HOST:-${HOST:-127.0.0.1}} LINNET_PORT=${LINNET_PORT:
 public_address "$LINNET_HOST"
 # Compose's `ports` take an IPv6 address in brackets.
 export LINNET_HOST=$listen_host LINNET_BASE_URL=${LINNET_BASE_URL:-http://$shown_host:$LINNET_PORT}
+# nginx's problems have the same types as the gateway's.
+LINNET_PROBLEM_TYPES_URL=$(sed -n 's/^[[:blank:]]*LINNET__PUBLIC__PROBLEM_TYPES_URL=//p' "$deploy/linnet.env" 2>/dev/null | tail -n 1 || true)
+export LINNET_PROBLEM_TYPES_URL
 local_url=http://$local_host:$LINNET_PORT
 
 # PROFILES=monitoring,tracing

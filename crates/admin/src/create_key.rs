@@ -2,14 +2,20 @@
 
 use linnet_domain::Scope;
 
-use linnet_domain::{ApiKey, ApiKeySecret, Email, NewUser, User, bounded_text};
+use linnet_domain::{ApiKey, Email, NewUser, User, bounded_text};
+use linnet_protocol::issued_keys::IssuedKeys;
+use linnet_settings::Settings;
 use linnet_store::{Constraint, NewKey, Store, StoreError};
 
 use crate::{AdminError, CreateKey};
 
 /// Creates the key and prints only the key on standard output.
 #[expect(clippy::print_stdout, reason = "the key is this command's output")]
-pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), AdminError> {
+pub(super) async fn run(
+    settings: &Settings,
+    store: &Store,
+    arguments: &CreateKey,
+) -> Result<(), AdminError> {
     let bad = |argument, message: String| AdminError::Argument { argument, message };
     let scopes = arguments
         .scopes
@@ -25,7 +31,7 @@ pub(super) async fn run(store: &Store, arguments: &CreateKey) -> Result<(), Admi
         .map_err(|error| bad("username", error.to_string()))?;
     let email = Email::parse(&arguments.email).map_err(|error| bad("email", error.to_string()))?;
     let user = find_or_create(store, NewUser { username, email }).await?;
-    let secret = ApiKeySecret::generate()?;
+    let secret = IssuedKeys::new(&settings.service).generate()?;
     let new = NewKey {
         user_id: user.id,
         name: &name,

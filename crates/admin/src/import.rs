@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use chrono::Utc;
-use linnet_domain::{RowFormat, Visibility};
+use linnet_domain::Visibility;
 use linnet_import::{
     BadRow, Bounds, ImportRow, RowRules, read_chunks,
-    source::{Position, SourceError},
+    source::{Position, SourceError, format_of_file},
     write_chunk,
 };
 use linnet_platform::redis_connection::{self, RedisPool};
@@ -82,9 +82,10 @@ impl Importer<'_> {
             reason => AdminError::Rows { file: path.to_owned(), reason },
         };
         let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
+        let format = format_of_file(path, &path.to_string_lossy(), None).map_err(unreadable)?;
         let bounds = Bounds {
             path: path.to_owned(),
-            format: format_of(path),
+            format,
             from: Position::default(),
             rows: self.settings.jobs.chunk_rows,
         };
@@ -147,14 +148,5 @@ impl Importer<'_> {
                 "Redis cannot be reached: codes that were requested before may return 404 for {ttl} s"
             ));
         }
-    }
-}
-
-/// The format by file name: `.json` is an array, `.ndjson` and `.jsonl` one object a line, others are CSV.
-fn format_of(path: &Path) -> RowFormat {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("json") => RowFormat::Json,
-        Some("ndjson" | "jsonl") => RowFormat::NdJson,
-        _ => RowFormat::Csv,
     }
 }

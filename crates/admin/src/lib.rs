@@ -109,8 +109,8 @@ pub struct EraseUser {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("files").required(true).multiple(true).args(["users", "urls", "events"]))]
 pub struct Import {
-    /// Columns `username,email`; optional `id,created_at`. CSV, or JSON by the file name: .json for an
-    /// array, .ndjson or .jsonl for one object a line.
+    /// Columns `username,email`; optional `id,created_at`. CSV, a JSON array, or NDJSON, recognized as for a bulk import
+    /// whose format is not named: a name that ends in .csv or .tsv is CSV, otherwise the first character decides.
     #[arg(long, value_name = "FILE")]
     pub users: Option<PathBuf>,
     /// Column `original_url`; optional `id,user_id,short_code,title,is_active,redirect_status,expires_at,
@@ -285,7 +285,7 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
     };
     let store = Store::new(connect_lazy(&postgres, role)?);
     let result = match command {
-        AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
+        AdminCommand::CreateKey(arguments) => create_key::run(settings, &store, &arguments).await,
         AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
         AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
         AdminCommand::Jobs(command) => jobs::run(settings, &store, &command).await,

@@ -1,7 +1,8 @@
 //! API keys: `lnt_<8-character id>_<43-character secret>`.
 //!
-//! * The id is public and identifies the row. The secret is 32 random bytes in base64url.
-//! * Only the secret's SHA-256 is stored. A slow hash would not help, because the secret has 256 bits of entropy.
+//! * The id is public and identifies the row. The secret is 32 bytes in base64url, of which at least 24 are random. The
+//!   others may mark the key as one of this installation.
+//! * Only the secret's SHA-256 is stored. A slow hash would not help, because the secret has at least 192 bits of entropy.
 
 use std::fmt;
 
@@ -74,9 +75,26 @@ impl KeyId {
     }
 }
 
+/// The operating system's random source has failed.
+pub type RandomSourceError = rand::rngs::SysError;
+
 impl ApiKeySecret {
-    /// Generates a key from the operating system's CSPRNG. Fails only if the CSPRNG fails.
-    pub fn generate() -> Result<Self, rand::rngs::SysError> {
+    /// Bytes of a secret that are always random.
+    pub const RANDOM_BYTES: usize = 24;
+    /// Bytes of a secret that can be a mark.
+    pub const MARK_BYTES: usize = 8;
+
+    /// Generates a key without a mark from the operating system's CSPRNG. Fails only if the CSPRNG fails.
+    pub fn generate() -> Result<Self, RandomSourceError> {
+        let mut mark = [0_u8; Self::MARK_BYTES];
+        SysRng.try_fill_bytes(&mut mark)?;
+        Self::generate_marked(|_, _| mark)
+    }
+
+    /// [`Self::generate`] with a mark, which `mark` computes from the id and the random bytes.
+    pub fn generate_marked(
+        mark: impl FnOnce(&str, &[u8; Self::RANDOM_BYTES]) -> [u8; Self::MARK_BYTES],
+    ) -> Result<Self, RandomSourceError> {
         let mut id = String::with_capacity(ID_LENGTH);
         while id.len() < ID_LENGTH {
             let mut byte = [0_u8; 1];
@@ -88,9 +106,18 @@ impl ApiKeySecret {
                 id.push(char::from(*letter));
             }
         }
-        let mut secret = [0_u8; 32];
-        SysRng.try_fill_bytes(&mut secret)?;
-        Ok(Self { id: KeyId(id), secret: URL_SAFE_NO_PAD.encode(secret) })
+        let mut random = [0_u8; Self::RANDOM_BYTES];
+        SysRng.try_fill_bytes(&mut random)?;
+        let mark = mark(&id, &random);
+        let secret = URL_SAFE_NO_PAD.encode([random.as_slice(), mark.as_slice()].concat());
+        Ok(Self { id: KeyId(id), secret })
+    }
+
+    /// The random bytes of the secret, and those that can be a mark. `None` if the secret does not encode 32 bytes.
+    pub fn marked_parts(&self) -> Option<([u8; Self::RANDOM_BYTES], [u8; Self::MARK_BYTES])> {
+        let bytes = URL_SAFE_NO_PAD.decode(&self.secret).ok()?;
+        let (random, mark) = bytes.split_first_chunk()?;
+        Some((*random, mark.try_into().ok()?))
     }
 
     /// Parses a presented key.

@@ -27,7 +27,7 @@ mod user;
 mod visibility;
 mod zone;
 
-pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, SecretHash};
+pub use api_key::{ApiKey, ApiKeySecret, KeyId, ParseApiKeyError, RandomSourceError, SecretHash};
 pub use ban::{BannedCode, BannedHost, MAX_REASON};
 pub use click::{ClickKind, ClickValue, PURPOSE_HEADERS, ValueKind, is_speculative};
 pub use event::{Event, EventFilter, EventType, NewEvent};

@@ -201,6 +201,41 @@ mod tests {
         }
     }
 
+    /// Hours of the days in which the clocks of a zone change, and of the days before and after.
+    #[test]
+    fn hours_of_every_zone_partition_the_range_around_each_change_of_ten_years() {
+        let hour = TimeDelta::hours(1);
+        let mut changes = 0;
+        for variant in chrono_tz::TZ_VARIANTS {
+            let zone = Zone::parse(variant.name()).unwrap();
+            let mut day: NaiveDate = "2019-01-01".parse().unwrap();
+            let mut end = zone.day_start(day);
+            while day.year() < 2030 {
+                let (today, tomorrow, start) = (day, day + Days::new(1), end);
+                (day, end) = (tomorrow, zone.day_start(tomorrow));
+                if end - start == TimeDelta::days(1) {
+                    continue;
+                }
+                changes += 1;
+                let (from, to) = (today - Days::new(1), tomorrow + Days::new(1));
+                let bounds = (from.to_string(), to.to_string());
+                let query = query(&bounds.0, &bounds.1, Interval::Hour, variant.name());
+                let range = query.range(now()).unwrap();
+                let what = format!("{variant} {today}");
+                // The buckets are whole UTC hours, and cover exactly the hours that the days touch.
+                let aligned = |at: DateTime<Utc>| at.timestamp().rem_euclid(3_600) == 0;
+                assert!(range.starts.iter().all(|start| aligned(*start)), "{what}");
+                assert!(range.starts.windows(2).all(|pair| pair[1] - pair[0] == hour), "{what}");
+                let (first, last) = (range.starts[0], range.starts[range.starts.len() - 1]);
+                let (from, to) = (zone.day_start(from), zone.day_start(to));
+                assert_eq!((first, last + hour), (range.from, range.to), "{what}");
+                assert!(first <= from && from < first + hour, "{what}");
+                assert!(last < to && to <= last + hour, "{what}");
+            }
+        }
+        assert!(changes > 2_000, "{changes} changes");
+    }
+
     #[test]
     fn times_are_rounded_to_hours_of_the_zone_within_the_day() {
         let range = |from, to, zone| query(from, to, Interval::Day, zone).range(now()).unwrap();

@@ -18,6 +18,10 @@ const NAMES: [&str; 13] = [
     "LINNET_BACKUP_RESTORE_TEST_S",
     "LINNET_BACKUP_KEEP_FULL",
 ];
+/// Settings of the processes that nginx needs too, and the variables through which Compose passes them. nginx is replaced
+/// when its variables change, so it does not get the whole file.
+const SHARED_WITH_NGINX: [(&str, &str); 1] =
+    [("LINNET__PUBLIC__PROBLEM_TYPES_URL", "LINNET_PROBLEM_TYPES_URL")];
 /// They would end or change a value in a file of variables.
 const NOT_ALLOWED: [char; 6] = ['"', '\'', '\\', '$', '#', '`'];
 
@@ -38,11 +42,14 @@ impl Settings {
         for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
             let problem = |text: &str| format!("{}, line {number}: {text}", crate::paths::SETTINGS);
             let (name, value) = line.split_once('=').unwrap_or((line, ""));
+            let shared = SHARED_WITH_NGINX.iter().find(|(setting, _)| *setting == name);
             if !line.contains('=') {
                 settings.problems.push(problem("a setting is NAME=value"));
-            } else if name.starts_with("LINNET__") || !name.starts_with("LINNET_") {
+            } else if shared.is_none()
+                && (name.starts_with("LINNET__") || !name.starts_with("LINNET_"))
+            {
                 // The processes check theirs, and others are not ours.
-            } else if !NAMES.contains(&name) {
+            } else if shared.is_none() && !NAMES.contains(&name) {
                 settings.problems.push(problem(&format!(
                     "{name} cannot be set; correct its name, or remove it"
                 )));
@@ -51,7 +58,8 @@ impl Settings {
                     .problems
                     .push(problem(&format!("{name} has a character that no value may have")));
             } else {
-                settings.variables.push((name.to_owned(), value.to_owned()));
+                let variable = shared.map_or(name, |(_, variable)| variable);
+                settings.variables.push((variable.to_owned(), value.to_owned()));
             }
         }
         settings
@@ -74,6 +82,16 @@ mod tests {
         let pairs = settings.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         assert!(pairs.eq(wanted), "{settings:?}");
         assert!(settings.problems.is_empty(), "{settings:?}");
+    }
+
+    #[test]
+    fn nginx_gets_the_settings_that_it_shares_with_the_processes() {
+        let settings =
+            Settings::parse("LINNET__PUBLIC__PROBLEM_TYPES_URL=https://docs.example/p\n");
+        let wanted = ("LINNET_PROBLEM_TYPES_URL".to_owned(), "https://docs.example/p".to_owned());
+        assert_eq!(settings.variables, [wanted]);
+        let settings = Settings::parse("LINNET__PUBLIC__PROBLEM_TYPES_URL=$(id)\n");
+        assert_eq!((settings.variables.len(), settings.problems.len()), (0, 1), "{settings:?}");
     }
 
     #[test]

@@ -68,11 +68,11 @@ problem_codes! {
     TooManyKeys: CONFLICT, "too_many_keys", "Too many API keys",
         "the user has 50 keys that are neither revoked nor expired (`shortener.keys_per_user`)";
     TooManyLinks: CONFLICT, "too_many_links", "Too many links",
-        "the owner has 1,000,000 links (`links.per_user`), as counted every 5 min";
+        "the owner has 1,000,000 links (`links.per_user`), or targets and titles of 512 MiB (`links.bytes_per_user`), as counted every 5 min";
     TooManyEvents: CONFLICT, "too_many_events", "Too many events",
-        "the user has caused 2,000,000 events (`links.events_per_user`): it can delete links, but not create or change them";
+        "the user has caused 10,000,000 events (`links.events_per_user`), or details of 2 GiB (`links.event_bytes_per_user`): it can delete links, but not create or change them";
     TooManyIdempotencyKeys: CONFLICT, "too_many_idempotency_keys", "Too many idempotency keys",
-        "the user has sent 100,000 keys within 24 h (`shortener.idempotency_keys_per_user`); a request without the header is accepted";
+        "the user has sent 100,000 keys within 24 h (`shortener.idempotency_keys_per_user`), or got responses of 256 MiB (`shortener.idempotency_key_bytes_per_user`); a request without the header is accepted";
     WrongState: CONFLICT, "wrong_state", "Conflict",
         "the job has finished and cannot be cancelled, or is not dead and cannot be replayed";
     Locked: CONFLICT, "locked", "Conflict",

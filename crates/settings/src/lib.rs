@@ -116,6 +116,8 @@ pub struct ShortenerSettings {
     pub keys_per_user: u32,
     /// Most idempotency keys of one user; 0 is no quota.
     pub idempotency_keys_per_user: u32,
+    /// Most bytes of the responses that are stored for one user's idempotency keys; 0 is no quota.
+    pub idempotency_key_bytes_per_user: u64,
 }
 
 /// One user can take [`ShortenerSettings::body_bytes`] divided by this.
@@ -154,6 +156,7 @@ impl Default for ShortenerSettings {
             exports_per_user: 1,
             keys_per_user: 50,
             idempotency_keys_per_user: 100_000,
+            idempotency_key_bytes_per_user: 256 * 1024 * 1024,
         }
     }
 }
@@ -187,6 +190,11 @@ impl ShortenerSettings {
             "shortener.idempotency_keys_per_user",
             self.idempotency_keys_per_user,
             0..=1_000_000_000,
+        );
+        problems.require_within(
+            "shortener.idempotency_key_bytes_per_user",
+            self.idempotency_key_bytes_per_user,
+            0..=1 << 50,
         );
         problems.require(
             self.max_connections > 0,
@@ -236,6 +244,9 @@ impl LoadSettings for Settings {
             links: self.links.per_user,
             events: self.links.events_per_user,
             idempotency_keys: self.shortener.idempotency_keys_per_user,
+            link_bytes: self.links.bytes_per_user,
+            event_bytes: self.links.event_bytes_per_user,
+            idempotency_key_bytes: self.shortener.idempotency_key_bytes_per_user,
         };
     }
 

@@ -35,9 +35,10 @@ pub enum Constraint {
     IdTaken,
     /// The target's host is banned.
     HostBanned,
-    /// The owner has as many links as `links.per_user` allows.
+    /// The owner has as many links as `links.per_user` allows, or as many bytes as `links.bytes_per_user` does.
     LinkQuota,
-    /// The user has as many events as `links.events_per_user` allows.
+    /// The user has as many events as `links.events_per_user` allows, or as many bytes as `links.event_bytes_per_user`
+    /// does.
     EventQuota,
     /// The user does not exist.
     UserMissing,
@@ -76,8 +77,10 @@ impl Constraint {
             Self::CodeTaken => "must be unique; another link has this code",
             Self::IdTaken => "must be unique; another row has this id",
             Self::HostBanned => "must not be on a banned host",
-            Self::LinkQuota => "must be a user with fewer links than `links.per_user`",
-            Self::EventQuota => "must be a user with fewer events than `links.events_per_user`",
+            Self::LinkQuota => "must be a user within `links.per_user` and `links.bytes_per_user`",
+            Self::EventQuota => {
+                "must be a user within `links.events_per_user` and `links.event_bytes_per_user`"
+            }
             Self::UserMissing => "must be an existing user",
             Self::LinkMissing => "must be an existing link",
         }

@@ -95,6 +95,11 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
             ("linnet.events_per_user", settings.quotas.events),
             ("linnet.idempotency_keys_per_user", settings.quotas.idempotency_keys),
         ])
+        .options([
+            ("linnet.links_bytes_per_user", settings.quotas.link_bytes),
+            ("linnet.events_bytes_per_user", settings.quotas.event_bytes),
+            ("linnet.idempotency_keys_bytes_per_user", settings.quotas.idempotency_key_bytes),
+        ])
         .log_statements(LevelFilter::Off)
         .log_slow_statements(LevelFilter::Warn, slow);
     let pending_kb = match role {

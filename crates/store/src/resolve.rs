@@ -64,18 +64,20 @@ macro_rules! resolve_query {
     };
 }
 
-/// `query_as!` for a [`ConsumedClick`] of the link with the code `$1`, if it has clicks left: the statement before the
-/// condition, the statement after it, and the code.
+/// `query_as!` for a [`ConsumedClick`] of the link with the code `$1`, if it has clicks left or `$unless` is true: the
+/// statement before the condition, the statement after it, and the arguments.
 macro_rules! limited_link_query {
-    ($before:literal, $after:literal, $code:expr) => {
+    ($before:literal, $unless:literal, $after:literal, $($argument:expr),+) => {
         sqlx::query_as!(
             ConsumedClick,
             $before
                 + " WHERE short_code = $1 AND is_active
                       AND (expires_at IS NULL OR expires_at > now())
-                      AND (max_clicks IS NULL OR clicks < max_clicks) "
+                      AND (max_clicks IS NULL OR clicks < max_clicks OR "
+                + $unless
+                + ") "
                 + $after,
-            $code
+            $($argument),+
         )
     };
 }
@@ -114,13 +116,27 @@ impl Store {
 
     /// Counts a click on a link with a click limit. `None` if the link has no click left, does not resolve, or its limit
     /// must settle ([`Store::limit_settles_in`]). The row lock makes the count exact for concurrent calls of all
-    /// processes.
-    pub async fn consume_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
+    /// processes: a call that waited for it reads what the one before has written. A call with the `visit` of an earlier
+    /// one repeats it and counts nothing, once.
+    pub async fn consume_click(
+        &self,
+        code: &str,
+        visit: Option<i64>,
+    ) -> Result<Option<ConsumedClick>, StoreError> {
         let query = limited_link_query!(
-            "UPDATE urls SET clicks = clicks + 1, last_clicked_at = now()",
+            "UPDATE urls SET
+               clicks = clicks + CASE WHEN $2 = ANY (recent_visits) THEN 0 ELSE 1 END,
+               recent_visits = CASE
+                 WHEN $2::bigint IS NULL OR max_clicks IS NULL THEN recent_visits
+                 WHEN $2 = ANY (recent_visits) THEN array_remove(recent_visits, $2)
+                 WHEN cardinality(recent_visits) >= 32 THEN recent_visits[2:32] || $2
+                 ELSE recent_visits || $2 END,
+               last_clicked_at = now()",
+            "$2 = ANY (recent_visits)",
             r#"AND (limit_counts_from IS NULL OR limit_counts_from <= now())
                RETURNING id AS "id: LinkId", original_url, redirect_status"#,
-            code
+            code,
+            visit
         );
         Ok(observe_query("consume_click", query.fetch_optional(&self.pool)).await?)
     }
@@ -140,11 +156,15 @@ impl Store {
         Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
     }
 
-    /// Gives back a click of [`Store::consume_click`] for which no redirect was sent.
-    pub async fn return_click(&self, id: LinkId) -> Result<(), StoreError> {
+    /// Gives back a click of [`Store::consume_click`] for which no redirect was sent, unless its visit was repeated
+    /// meanwhile: then the repetition has the click.
+    pub async fn return_click(&self, id: LinkId, visit: Option<i64>) -> Result<(), StoreError> {
         let query = sqlx::query!(
-            "UPDATE urls SET clicks = clicks - 1 WHERE id = $1 AND clicks > 0",
-            id.get()
+            "UPDATE urls SET clicks = clicks - 1, recent_visits = array_remove(recent_visits, $2)
+              WHERE id = $1 AND clicks > 0
+                AND ($2::bigint IS NULL OR max_clicks IS NULL OR $2 = ANY (recent_visits))",
+            id.get(),
+            visit
         );
         observe_query("return_click", query.execute(&self.pool)).await?;
         Ok(())
@@ -155,6 +175,7 @@ impl Store {
     pub async fn peek_click(&self, code: &str) -> Result<Option<ConsumedClick>, StoreError> {
         let query = limited_link_query!(
             r#"SELECT id AS "id: LinkId", original_url, redirect_status FROM urls"#,
+            "false",
             "",
             code
         );

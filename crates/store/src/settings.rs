@@ -48,7 +48,7 @@ pub struct PostgresSettings {
     pub quotas: RowQuotas,
 }
 
-/// The most rows of one owner, by kind; 0 is no quota.
+/// The most rows and bytes of one owner, by kind; 0 is no quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RowQuotas {
     /// `links.per_user`.
@@ -57,6 +57,12 @@ pub struct RowQuotas {
     pub events: u32,
     /// `shortener.idempotency_keys_per_user`.
     pub idempotency_keys: u32,
+    /// `links.bytes_per_user`.
+    pub link_bytes: u64,
+    /// `links.event_bytes_per_user`.
+    pub event_bytes: u64,
+    /// `shortener.idempotency_key_bytes_per_user`.
+    pub idempotency_key_bytes: u64,
 }
 
 impl Default for PostgresSettings {

@@ -14,19 +14,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
-# Records its arguments and the variables by which a caller could redirect Compose, PostgreSQL or curl.
+# Records its arguments and its whole environment.
 DOCKER = """#!/usr/bin/env python3
 import json, os, sys
-names = ("COMPOSE", "PG", "REDIS", "LINNET_HOST", "LINNET_PORT", "LINNET_BASE_URL", "LINNET_SECRETS", "LINNET_LOG_SOCKET")
-record = {"arguments": sys.argv[1:], "environment": {k: v for k, v in os.environ.items() if k.startswith(names)}}
+record = {"arguments": sys.argv[1:], "environment": dict(os.environ)}
 with open(os.environ["DOCKER_LOG"], "a") as log:
     log.write(json.dumps(record) + "\\n")
 if "create-key" in sys.argv:
     print("lnt_aaaaaaaa_secret")
 """
 CURL = """#!/bin/sh
-for argument; do :; done
-printf '%s\\n' "$argument" >> "$CURL_LOG"
+printf '%s\\n' "$*" >> "$CURL_LOG"
 """
 
 
@@ -71,12 +69,22 @@ class Up(unittest.TestCase):
         odd = {
             "COMPOSE_FILE": "/x", "COMPOSE_PROFILES": "tracing", "COMPOSE_PROJECT_NAME": "x", "COMPOSE_ENV_FILES": "/x",
             "PGSSLMODE": "require", "PGHOST": "x", "REDISCLI_AUTH": "x", "CDPATH": "/tmp", "POSIXLY_CORRECT": "1",
-            "GREP_OPTIONS": "-v", "http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9",
+            "GREP_OPTIONS": "-v",
         }
-        done = self.up(**odd)
+        # Docker may need them to reach a registry.
+        proxies = {"http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+        done = self.up(**odd, **proxies)
         self.assertEqual(done.returncode, 0, done.stderr)
-        for call in self.compose_calls():
+        calls = self.compose_calls()
+        self.assertTrue(any("up" in call["arguments"] for call in calls), calls)
+        for call in calls:
             self.assertEqual(call["environment"].keys() & odd.keys(), set(), call["arguments"])
+            self.assertEqual(call["environment"] | proxies, call["environment"], call["arguments"])
+        # Requests to this machine use no proxy.
+        requests = (self.folder / "curl.log").read_text().splitlines()
+        self.assertTrue(requests)
+        for request in requests:
+            self.assertIn("--noproxy *", request)
 
     def test_each_kind_of_address_is_published_and_shown(self) -> None:
         for host, published, shown in (
@@ -95,6 +103,7 @@ class Up(unittest.TestCase):
         override = self.folder.resolve() / "deploy/run/images-by-tag.yaml"
         self.assertIn(str(override), self.compose_calls()[-1]["arguments"])
         pinned = re.findall(r"^    image: ([^$\s]+)@sha256:", (self.folder / "deploy/compose.yaml").read_text(), re.MULTILINE)
+        self.assertGreater(len(pinned), 5)
         self.assertEqual(re.findall(r'^  [a-z-]+: {image: "([^"]+)"}$', override.read_text(), re.MULTILINE), pinned)
         self.assertEqual(len(override.read_text().splitlines()), 1 + len(pinned))
         override.unlink()

@@ -80,6 +80,11 @@ impl<'a> PresentedKey<'a> {
         self.id
     }
 
+    /// Whether it is a stream token.
+    pub(crate) fn is_stream_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Whether a stream token may open the request's path now; true for an API key, which has no such limits.
     pub(crate) fn opens(
         &self,

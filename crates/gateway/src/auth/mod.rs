@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Instant};
 
 use actix_web::HttpRequest;
 use linnet_platform::{clock::Clock, single_flight::SingleFlight};
-use linnet_protocol::settings::ServiceSettings;
+use linnet_protocol::{issued_keys::IssuedKeys, settings::ServiceSettings};
 use secrecy::SecretString;
 
 use crate::{counters::Counters, upstream::UpstreamClient};
@@ -39,6 +39,7 @@ pub(crate) struct KeyAuthenticator {
     cache: Arc<KeyCache>,
     in_flight: Arc<SingleFlight<LookupId, LookupResult>>,
     service: ServiceSettings,
+    issued: IssuedKeys,
     counters: Arc<Counters>,
     clock: Clock,
 }
@@ -53,7 +54,8 @@ impl KeyAuthenticator {
     ) -> Arc<Self> {
         // Without a limit of its own: requests are bounded by `gateway.max_connections`.
         let in_flight = SingleFlight::new(usize::MAX);
-        Arc::new(Self { cache, in_flight, service, counters, clock })
+        let issued = IssuedKeys::new(&service);
+        Arc::new(Self { cache, in_flight, service, issued, counters, clock })
     }
 
     /// The key's status from the cache.
@@ -71,9 +73,12 @@ impl KeyAuthenticator {
         key.opens(request, &self.service, self.clock.now())
     }
 
-    /// Whether the key's latest lookup found it valid, however long ago.
-    pub(crate) fn is_known_good(&self, hash: &KeyHash) -> bool {
+    /// Whether no stranger can have made the key: its latest lookup found it valid, it has the mark of this installation,
+    /// or it is a stream token, which [`Self::opens`] has accepted.
+    pub(crate) fn is_own(&self, key: PresentedKey<'_>, hash: &KeyHash) -> bool {
         self.cache.is_known_good(hash)
+            || key.is_stream_token()
+            || self.issued.have_issued(key.expose())
     }
 
     /// The status that a lookup of another request finds, or has found; `None` if there is none.

@@ -97,17 +97,16 @@ pub(super) async fn check<'a>(
 
 /// Looks an uncached key up, and returns what the lookup was charged to.
 ///
-/// Each unknown key costs a lookup, so it is charged to the address first: any number of concurrent
-/// requests causes no more lookups than the address may make. A key that was valid before is not
-/// charged: others at its address may have used up the quota with invalid keys. A request beyond the
-/// quota can wait for a lookup that is in flight: many requests begin with one new key at once.
+/// Each unknown key costs a lookup, so it is charged to the address first: any number of requests causes no more lookups
+/// than the address may make. A key that no stranger can have made is not charged: others may have used up the quota.
+/// A request beyond the quota can wait for a lookup in flight: many requests begin with one new key at once.
 async fn look_up<'a>(
     state: &'a ThreadState,
     key: PresentedKey<'_>,
     hash: KeyHash,
     address: Option<IpAddr>,
 ) -> Result<(KeyStatus, Option<AppliedLimit<'a>>), Access<'a>> {
-    let paid = if state.authenticator.is_known_good(&hash) {
+    let paid = if state.authenticator.is_own(key, &hash) {
         None
     } else {
         let limit = state.limiter.charge_lookup(address).await;

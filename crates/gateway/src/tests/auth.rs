@@ -159,8 +159,7 @@ async fn concurrent_requests_with_one_uncached_key_make_one_lookup() {
 async fn must_07_a_revocation_takes_effect_immediately() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
-    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, settings(&redis.url, &[&shortener])).await;
     for _ in 0..5 {
         assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
     }
@@ -180,8 +179,7 @@ async fn must_07_a_revocation_takes_effect_immediately() {
 async fn must_07_a_revocation_during_a_lookup_wins() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
-    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, settings(&redis.url, &[&shortener])).await;
     shortener.state.hold_lookups.store(true, Ordering::SeqCst);
     let client = gateway.client.clone();
     let early =

@@ -59,8 +59,7 @@ async fn ends_cleanly(body: &mut Incoming) {
 async fn must_27_event_stream_ends_when_its_key_is_revoked() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
-    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, settings(&redis.url, &[&shortener])).await;
     let mut streams = vec![open(&gateway).await, open(&gateway).await];
     let lookups = shortener.lookups();
     tokio::time::sleep(Duration::from_millis(1_200)).await;
@@ -98,8 +97,7 @@ async fn must_27_event_stream_ends_without_redis_when_its_key_is_revoked() {
 async fn must_27_event_stream_ends_at_the_expiry_of_its_key() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
-    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, settings(&redis.url, &[&shortener])).await;
     let expires_at = Utc::now() + Duration::from_millis(1_500);
     *shortener.state.expires_at.lock().unwrap() = Some(expires_at);
     let mut stream = open(&gateway).await;
@@ -113,8 +111,7 @@ async fn must_27_event_stream_ends_at_the_expiry_of_its_key() {
 async fn must_27_upload_and_other_bodies_are_cut_off_when_their_key_is_revoked() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
-    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, settings(&redis.url, &[&shortener])).await;
     let (_sender, response) = begin_upload(&gateway, Method::POST, "/api/v1/test-stream").await;
     let mut body = response.await.unwrap().into_body();
     in_time("an echo", body.frame()).await.unwrap().unwrap();
@@ -131,8 +128,7 @@ async fn must_27_upload_and_other_bodies_are_cut_off_when_their_key_is_revoked()
 async fn must_27_upload_without_a_response_gets_401_when_its_key_is_revoked() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
-    let gateway = Gateway::start(settings(&redis.url, &[&shortener])).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, settings(&redis.url, &[&shortener])).await;
     // A route that responds after the end of its body.
     let (sender, response) = begin_upload(&gateway, Method::PATCH, "/api/v1/urls/bulk").await;
     let calls = || shortener.state.calls.load(Ordering::SeqCst);

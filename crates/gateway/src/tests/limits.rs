@@ -1,5 +1,7 @@
 //! Rate limits.
 
+use linnet_protocol::issued_keys::IssuedKeys;
+
 use super::support::{Gateway, KEY, REVOKED, Redis, Shortener, eventually, no_redis, settings};
 use crate::config::Settings;
 
@@ -62,8 +64,7 @@ async fn two_gateways_with_redis_allow_exactly_one_burst() {
 async fn must_16_invalid_keys_count_against_the_address() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
-    let gateway = Gateway::start(tight(&redis.url, &shortener)).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, tight(&redis.url, &shortener)).await;
     assert_eq!(statuses(&gateway, REVOKED, 4).await, [401, 401, 401, 429]);
     let lookups = shortener.lookups();
     let fresh = REVOKED.replace("Zz9", "Yy8");
@@ -91,8 +92,7 @@ async fn gateway_counts_locally_while_redis_is_unavailable() {
     let mut redis = Redis::start().await;
     let mut settings = settings(&redis.url, &[&shortener]);
     settings.gateway.server_threads = 1;
-    let gateway = Gateway::start(settings).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, settings).await;
     assert_eq!(gateway.client.get_as(KEY, "/api/v1/urls").await.status, 200);
     assert_eq!(gateway.metric("linnet_gateway_limit_fallback"), Some(0.0));
 
@@ -131,10 +131,7 @@ async fn must_26_all_keys_of_a_user_share_one_allowance() {
         settings.limits.user_per_minute = 1;
         settings.limits.user_burst = 8;
         settings.limits.address_burst = 1_000;
-        let gateway = Gateway::start(settings).await;
-        if *url == redis.url {
-            gateway.uses_redis().await;
-        }
+        let gateway = Gateway::start_with(&redis, settings).await;
         let mut allowed = 0;
         let mut rejected = None;
         for round in 0..2 {
@@ -163,24 +160,24 @@ async fn must_26_concurrent_unknown_keys_cause_no_more_lookups_than_their_addres
         let before = shortener.lookups();
         let mut settings = tight(url, &shortener);
         settings.limits.address_burst = 60;
-        let gateway = Gateway::start(settings).await;
-        if *url == redis.url {
-            gateway.uses_redis().await;
-        }
+        let gateway = Gateway::start_with(&redis, settings).await;
+        let local = || gateway.metric("linnet_gateway_local_limits_total").unwrap_or(0.0);
+        let local_before = local();
         let calls = (0..400_u32).map(|n| {
             let client = gateway.client.clone();
             let key = REVOKED.replace("0123456789", &format!("{n:010}"));
             async move { client.get_as(&key, "/api/v1/urls").await.status }
         });
         let statuses = futures::future::join_all(calls).await;
-        let lookups = shortener.lookups() - before;
-        assert!(lookups <= 60, "{lookups} lookups");
         let limited = statuses.iter().filter(|status| **status == 429).count();
-        assert_eq!(limited as u64 + lookups, 400, "{statuses:?}");
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let (limited, lookups) = (limited as f64, (shortener.lookups() - before) as f64);
+        // Redis may respond too late on a loaded machine. Then the gateway decides alone, with a quota of its own.
+        let alone = if *url == redis.url { local() - local_before } else { 0.0 };
+        assert!(lookups <= 60.0 + alone.min(60.0), "{lookups} lookups, {alone} local decisions");
+        assert_eq!(limited + lookups, 400.0, "{statuses:?}");
         let labels = [("reason", "lookup")];
         let counted = gateway.metrics.value("linnet_gateway_limited_total", &labels);
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let limited = limited as f64;
         assert_eq!(counted, Some(limited), "each 429 is counted");
     }
 }
@@ -191,8 +188,7 @@ async fn must_26_valid_key_is_served_while_others_at_its_address_send_invalid_on
     let redis = Redis::start().await;
     let mut settings = tight(&redis.url, &shortener);
     settings.auth.cache_ttl_ms = 1;
-    let gateway = Gateway::start(settings).await;
-    gateway.uses_redis().await;
+    let gateway = Gateway::start_with(&redis, settings).await;
     assert_eq!(statuses(&gateway, KEY, 1).await, [200]);
     assert_eq!(statuses(&gateway, REVOKED, 4).await, [401, 401, 401, 429]);
     assert_eq!(statuses(&gateway, KEY, 3).await, [200; 3], "the key is known to be good");
@@ -201,14 +197,31 @@ async fn must_26_valid_key_is_served_while_others_at_its_address_send_invalid_on
 }
 
 #[actix_web::test]
+async fn must_26_new_gateway_serves_a_valid_key_while_others_at_its_address_send_invalid_ones() {
+    let (shortener, redis) = (Shortener::start(), Redis::start().await);
+    let settings = tight(&redis.url, &shortener);
+    let issued = IssuedKeys::new(&settings.service);
+    let gateway = Gateway::start_with(&redis, settings).await;
+    assert_eq!(statuses(&gateway, REVOKED, 4).await.last(), Some(&429));
+    let key = issued.generate().unwrap().reveal();
+    let mut forged = key.clone();
+    forged.replace_range(20..21, if key.as_bytes()[20] == b'a' { "b" } else { "a" });
+    shortener.state.issued.lock().unwrap().extend([key.clone(), forged.clone()]);
+    let lookups = shortener.lookups();
+    assert_eq!(statuses(&gateway, &key, 2).await, [200; 2]);
+    assert_eq!(shortener.lookups(), lookups + 1);
+    assert_eq!(statuses(&gateway, &forged, 1).await, [429], "only the installation can mark keys");
+    let ended = issued.generate().unwrap().reveal();
+    assert_eq!(statuses(&gateway, &ended, 2).await, [429; 2]);
+    assert_eq!(shortener.lookups(), lookups + 2);
+}
+
+#[actix_web::test]
 async fn lookup_of_a_valid_key_is_given_back_to_its_address() {
     let shortener = Shortener::start();
     let redis = Redis::start().await;
     for url in [&redis.url, &no_redis()] {
-        let gateway = Gateway::start(tight(url, &shortener)).await;
-        if *url == redis.url {
-            gateway.uses_redis().await;
-        }
+        let gateway = Gateway::start_with(&redis, tight(url, &shortener)).await;
         let key = sibling_key(99);
         let at_once = futures::future::join_all((0..5).map(|_| statuses(&gateway, &key, 1)));
         assert_eq!(at_once.await.concat(), [200; 5], "one lookup");
@@ -227,10 +240,7 @@ async fn must_26_request_over_the_rate_of_its_user_is_not_charged_to_its_key() {
         let mut settings = tight(url, &shortener);
         settings.limits.user_per_minute = 1;
         settings.limits.user_burst = 2;
-        let gateway = Gateway::start(settings).await;
-        if *url == redis.url {
-            gateway.uses_redis().await;
-        }
+        let gateway = Gateway::start_with(&redis, settings).await;
         assert_eq!(statuses(&gateway, KEY, 2).await, [200; 2]);
         for _ in 0..6 {
             let rejected = gateway.client.get_as(KEY, "/api/v1/urls").await;

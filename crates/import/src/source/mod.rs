@@ -28,7 +28,7 @@ use self::{csv::CsvReader, header::Names, input::Input, json::ArrayReader, ndjso
 
 pub use error::{RowDefect, SourceError};
 pub use row::Row;
-pub use sniff::{FORMAT_BYTES, format_of};
+pub use sniff::{format_of, format_of_file, format_of_media_type};
 
 /// The maximum size of a row in the file, in bytes without its line end. A longer row is a defect.
 pub const MAX_ROW_BYTES: usize = 1024 * 1024;
@@ -196,7 +196,7 @@ impl<R: Read + Seek> Rows<R> {
 fn skip_byte_order_mark<R: Read + Seek>(input: &mut Input<R>) -> Result<(), SourceError> {
     let mut first = input.fill_to(sniff::MARK_BYTES)?;
     if sniff::is_archive(first) {
-        first = input.fill_to(FORMAT_BYTES)?;
+        first = input.fill_to(sniff::FORMAT_BYTES)?;
     }
     if let Some(name) = sniff::other_format(first) {
         return Err(SourceError::OtherFormat(name));

@@ -1,16 +1,48 @@
 //! Recognizes the format of a file by its name and its first bytes, and the delimiter of a CSV file by its header.
 
-use std::io::{self, Read, Seek};
+use std::{
+    fs::File,
+    io::{self, Read, Seek},
+    path::Path,
+};
 
 use linnet_domain::RowFormat as Format;
 
 use super::{BYTE_ORDER_MARK, Columns, input::Input, object::is_blank};
 
 /// The number of first bytes that [`format_of`] needs at most.
-pub const FORMAT_BYTES: usize = 4 * 1024;
+pub(super) const FORMAT_BYTES: usize = 4 * 1024;
 
 /// The delimiters, in the order in which an ambiguous header selects one.
 const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
+
+/// The format that a media type without parameters names; `None` if it names none, such as
+/// `application/octet-stream`.
+pub fn format_of_media_type(media_type: &str) -> Option<Format> {
+    Some(match media_type.trim().to_ascii_lowercase().as_str() {
+        "text/csv"
+        | "text/tab-separated-values"
+        | "application/csv"
+        | "application/vnd.ms-excel" => Format::Csv,
+        "application/json" => Format::Json,
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/x-jsonlines" => Format::NdJson,
+        _ => return None,
+    })
+}
+
+/// The format of a file, by its name and its first bytes, unless its sender has named the format. Every import, of the
+/// API and of the command line, decides here.
+pub fn format_of_file(path: &Path, name: &str, named: Option<Format>) -> io::Result<Format> {
+    if let Some(format) = named {
+        return Ok(format);
+    }
+    let mut first = Vec::new();
+    File::open(path)?.take(FORMAT_BYTES as u64).read_to_end(&mut first)?;
+    Ok(format_of(name, &first))
+}
 
 /// The format of a file whose sender has not named it. A name that ends in `.csv` or `.tsv` decides. Otherwise the
 /// first character does: `[` is JSON, and `{` is NDJSON. For other characters, the ending decides; the default is CSV.
@@ -170,6 +202,38 @@ mod tests {
         ] {
             assert_eq!(format_of(name, first.as_bytes()), format, "{name} {first}");
         }
+    }
+
+    #[test]
+    fn a_media_type_names_a_format_or_leaves_it_open() {
+        for (media_type, format) in [
+            ("text/csv", Some(Format::Csv)),
+            (" Text/CSV ", Some(Format::Csv)),
+            ("text/tab-separated-values", Some(Format::Csv)),
+            ("application/csv", Some(Format::Csv)),
+            ("application/vnd.ms-excel", Some(Format::Csv)),
+            ("application/json", Some(Format::Json)),
+            ("application/x-ndjson", Some(Format::NdJson)),
+            ("application/ndjson", Some(Format::NdJson)),
+            ("application/jsonl", Some(Format::NdJson)),
+            ("application/x-jsonlines", Some(Format::NdJson)),
+            ("application/octet-stream", None),
+            ("text/plain", None),
+            ("", None),
+        ] {
+            assert_eq!(format_of_media_type(media_type), format, "{media_type}");
+        }
+    }
+
+    #[test]
+    fn a_named_format_overrides_the_file() {
+        let file = std::env::temp_dir().join(format!("linnet-format-{}", std::process::id()));
+        std::fs::write(&file, "[{}]").unwrap();
+        let format = |named| format_of_file(&file, "links", named).unwrap();
+        let formats = (format(None), format(Some(Format::NdJson)));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(formats, (Format::Json, Format::NdJson));
+        assert!(format_of_file(&file, "links", None).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! * When a link gets its first limit, visitors wait for `links.limit_settle_ms`. Clicks from before the limit have
 //!   reached the row by then, so they count against the limit too.
 //! * A click is used up only if its redirect is sent. If the visitor no longer waits, the click is given back.
+//! * nginx repeats a request whose shortener has died. Both have the same [`request::visit_id`], and use up one click together.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use linnet_store::{ConsumedClick, Store, StoreError};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
+    request,
     response::Refusal,
     state::{ResolveState, Visit},
 };
@@ -32,7 +34,8 @@ pub(super) async fn redirect_limited(
 ) -> Result<HttpResponse, Refusal> {
     let kind = state.kind_of(request, visit);
     let ticket = state.resolver.ticket_of(code);
-    let mut found = in_time(state, read(state, code, visit, kind)).await?;
+    let visit_id = request::visit_id(request);
+    let mut found = in_time(state, read(state, code, visit, visit_id, kind)).await?;
     if found.is_none()
         && kind.uses_up_a_click()
         && let Some(wait) = in_time(state, settles_in(state, code)).await?
@@ -40,7 +43,7 @@ pub(super) async fn redirect_limited(
         let permit = state.settling.try_acquire().map_err(|_| Refusal::Unavailable)?;
         tokio::time::sleep(wait).await;
         drop(permit);
-        found = in_time(state, read(state, code, visit, kind)).await?;
+        found = in_time(state, read(state, code, visit, visit_id, kind)).await?;
     }
     let Some(click) = found else {
         // The link is used up or has expired. If an edit is the reason, its higher version replaces this entry.
@@ -73,6 +76,7 @@ async fn read(
     state: &ResolveState,
     code: &str,
     visit: Visit,
+    visit_id: Option<i64>,
     kind: ClickKind,
 ) -> Result<Option<ConsumedClick>, Refusal> {
     let store = &state.resolver.store;
@@ -92,7 +96,8 @@ async fn read(
         }
     }
     let (sender, receiver) = oneshot::channel();
-    let consume = consume(store.clone(), Arc::clone(&state.limited), code.to_owned(), sender);
+    let permits = Arc::clone(&state.limited);
+    let consume = consume(store.clone(), permits, code.to_owned(), visit_id, sender);
     // Runs in its own task. When the visitor disconnects, the request ends, but the statement may still use up a click.
     actix_web::rt::spawn(consume);
     receiver.await.map_err(|_| Refusal::Unavailable)?.map_err(Refusal::from)
@@ -103,6 +108,7 @@ async fn consume(
     store: Store,
     permits: Arc<Semaphore>,
     code: String,
+    visit_id: Option<i64>,
     sender: oneshot::Sender<Result<Option<ConsumedClick>, StoreError>>,
 ) {
     // Clicks on the same link wait for the lock of its row. Without this limit, they would occupy every connection.
@@ -110,7 +116,7 @@ async fn consume(
     if sender.is_closed() {
         return;
     }
-    let used = store.consume_click(&code).await;
+    let used = store.consume_click(&code, visit_id).await;
     // No release writes a row whose target is not a valid header.
     let is_usable = !matches!(&used, Ok(Some(click)) if redirect_of(click).is_none());
     let unsent = match used {
@@ -118,7 +124,7 @@ async fn consume(
         used => Some(used),
     };
     if let Some(Ok(Some(click))) = unsent
-        && let Err(error) = store.return_click(click.id).await
+        && let Err(error) = store.return_click(click.id, visit_id).await
     {
         let error: &dyn std::error::Error = &error;
         tracing::warn!(error, "unused click not given back");

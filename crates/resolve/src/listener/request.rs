@@ -8,6 +8,7 @@ use actix_web::{
 };
 use linnet_domain::{MAX_CODE_LENGTH, PURPOSE_HEADERS, has_code_shape, is_speculative};
 use linnet_platform::client_network::ClientNetwork;
+use sha2::{Digest as _, Sha256};
 
 /// Space for a code that was percent-encoded.
 pub type CodeBuffer = [u8; MAX_CODE_LENGTH];
@@ -70,6 +71,16 @@ pub(super) fn is_prefetch(request: &HttpRequest) -> bool {
 /// The client's address. nginx overwrites the header with exactly one address.
 pub(super) fn address_of(request: &HttpRequest) -> Option<IpAddr> {
     header(request, &X_FORWARDED_FOR)?.to_str().ok()?.parse().ok()
+}
+
+/// The header in which nginx names each request. nginx forwards no such header of a client.
+const VISIT: HeaderName = HeaderName::from_static("x-linnet-visit");
+
+/// A number that a repetition of the request by nginx has too, and no other request; `None` without nginx.
+pub(super) fn visit_id(request: &HttpRequest) -> Option<i64> {
+    let name = header(request, &VISIT)?;
+    let hash = Sha256::digest(name.as_bytes());
+    hash.first_chunk().map(|bytes| i64::from_be_bytes(*bytes))
 }
 
 pub(super) fn client_of(request: &HttpRequest) -> Option<ClientNetwork> {

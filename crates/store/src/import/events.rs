@@ -12,7 +12,7 @@ use super::{
     super::{
         Constraint, StoreError,
         columns::{column, numbers},
-        quotas::{RowKind, count_written},
+        quotas::{RowKind, Written, count_written},
     },
     RowOutcome, WriteFuture, WriteOptions, WriteRows, advance_sequence, unwritten,
 };
@@ -55,8 +55,12 @@ async fn write(
         advance_sequence(connection, "events_id_seq", highest).await?;
     }
     let written = insert(connection, rows).await?;
-    let users = rows.iter().filter(|row| written.contains(&row.id)).map(|row| row.user_id);
-    count_written(connection, RowKind::Events, users).await?;
+    let counted = rows.iter().filter(|row| written.contains(&row.id)).map(|row| Written {
+        user_id: row.user_id,
+        rows: 1,
+        bytes: row.details.as_str().len(),
+    });
+    count_written(connection, RowKind::Events, counted).await?;
     let mut outcomes = vec![RowOutcome::Written; rows.len()];
     let unwritten = unwritten(rows.iter().zip(&mut outcomes), |(row, _)| row.id, written);
     if unwritten.is_empty() {

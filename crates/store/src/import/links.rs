@@ -13,7 +13,7 @@ use super::{
         Constraint, StoreError,
         columns::column,
         links::{MAX_CODE_ATTEMPTS, create_links_statement, generate_code, status_code},
-        quotas::{RowKind, count_written},
+        quotas::{RowKind, Written, count_written},
     },
     RowOutcome, WriteFuture, WriteOptions, WriteRows, assign_ids, unwritten,
 };
@@ -37,6 +37,14 @@ pub struct ImportLink {
     pub created_at: Option<DateTime<Utc>>,
     /// When it was last changed; by default when it was created.
     pub updated_at: Option<DateTime<Utc>>,
+}
+
+impl ImportLink {
+    /// The bytes of its texts, for the owner's quota.
+    fn text_bytes(&self) -> usize {
+        let title = self.attributes.title.as_ref().and_then(Option::as_ref);
+        self.target.as_str().len() + title.map_or(0, String::len)
+    }
 }
 
 /// A row with its id and code.
@@ -108,10 +116,32 @@ async fn count(
     rows: &[NumberedRow<'_>],
     written: &HashSet<LinkId>,
 ) -> Result<(), StoreError> {
-    let written = || rows.iter().filter(|row| written.contains(&row.id));
-    count_written(connection, RowKind::Links, written().map(|row| row.row.user_id)).await?;
-    let new = written().filter(|row| row.row.id.is_none());
-    count_written(connection, RowKind::Events, new.map(|row| row.row.user_id)).await
+    let written = || rows.iter().filter(|row| written.contains(&row.id)).map(|row| row.row);
+    let links =
+        written().map(|row| Written { user_id: row.user_id, rows: 1, bytes: row.text_bytes() });
+    count_written(connection, RowKind::Links, links).await?;
+    // The event has the target.
+    let events = written().filter(|row| row.id.is_none()).map(|row| Written {
+        user_id: row.user_id,
+        rows: 1,
+        bytes: row.target.as_str().len(),
+    });
+    count_written(connection, RowKind::Events, events).await
+}
+
+/// Counts the events of changed links, and the new texts. The next maintenance subtracts the texts that they replace.
+async fn count_changes(
+    connection: &mut PgConnection,
+    actor: Option<UserId>,
+    changes: &HashMap<LinkId, &ImportLink>,
+    updated: &HashSet<LinkId>,
+) -> Result<(), StoreError> {
+    let changed = || updated.iter().filter_map(|id| changes.get(id));
+    let links = changed().map(|row| Written { user_id: actor, rows: 0, bytes: row.text_bytes() });
+    count_written(connection, RowKind::Links, links).await?;
+    let events =
+        changed().map(|row| Written { user_id: actor, rows: 1, bytes: row.target.as_str().len() });
+    count_written(connection, RowKind::Events, events).await
 }
 
 async fn number<'a>(
@@ -207,7 +237,7 @@ async fn resolve_conflicts(
         }
     } else if !changes.is_empty() {
         let updated = update(connection, &changes, options).await?;
-        count_written(connection, RowKind::Events, updated.iter().map(|_| actor)).await?;
+        count_changes(connection, actor, &changes, &updated).await?;
         for (index, existing) in changed_rows {
             if updated.contains(&existing)
                 && let Some(outcome) = outcomes.get_mut(index)

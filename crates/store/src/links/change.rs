@@ -11,7 +11,7 @@ use super::{
     super::{
         Store, StoreError,
         columns::numbers,
-        quotas::{RowKind, count_written},
+        quotas::{RowKind, Written, count_written},
     },
     LinkRow, link_query, status_code,
 };
@@ -130,20 +130,40 @@ impl Store {
             serde_json::Value::Object(details),
         );
         let rows = observe_query("update_links", query.fetch_all(&self.pool)).await?;
-        if rows.len() > 1 {
-            self.count_changes(actor, rows.len()).await;
-        }
-        Ok(rows.into_iter().map(ChangedLink::from).collect())
+        let changed: Vec<ChangedLink> = rows.into_iter().map(ChangedLink::from).collect();
+        self.count_changes(actor, patch, &changed).await;
+        Ok(changed)
     }
 
-    /// Counts events of a change that is committed.
-    async fn count_changes(&self, actor: Option<UserId>, count: usize) {
+    /// Counts the events and the new texts of a change of several links that is committed. The next maintenance subtracts
+    /// the texts that they replace.
+    async fn count_changes(
+        &self,
+        actor: Option<UserId>,
+        patch: &LinkPatch,
+        changed: &[ChangedLink],
+    ) {
+        if changed.len() < 2 {
+            return;
+        }
+        let details_bytes = serde_json::Value::Object(patch_details(patch)).to_string().len();
+        let title = patch.attributes.title.as_ref().and_then(Option::as_ref);
+        let text_bytes = patch.target.as_ref().map_or(0, |target| target.as_str().len())
+            + title.map_or(0, String::len);
+        let links = changed.iter().filter(|_| text_bytes > 0).map(|changed| Written {
+            user_id: changed.link.user_id,
+            rows: 0,
+            bytes: text_bytes,
+        });
+        let events =
+            Written { user_id: actor, rows: changed.len(), bytes: details_bytes * changed.len() };
         let counted = async {
             let mut connection = self.pool.acquire().await?;
-            count_written(&mut connection, RowKind::Events, std::iter::repeat_n(actor, count)).await
+            count_written(&mut connection, RowKind::Links, links).await?;
+            count_written(&mut connection, RowKind::Events, std::iter::once(events)).await
         };
         if let Err(error) = counted.await {
-            tracing::warn!(%error, "events not counted for the quota until the next maintenance");
+            tracing::warn!(%error, "change not counted for the quotas until the next maintenance");
         }
     }
 

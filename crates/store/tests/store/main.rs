@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests do not drop a transaction that begins")]
 
 mod bans;
+mod byte_quotas;
 mod clicks;
 mod erase;
 mod events;

@@ -23,7 +23,7 @@ async fn store_with(pool: &PgPool, links: u32, events: u32, keys: u32) -> Store 
 }
 
 /// Counts as the maintenance task does. Returns the number of owners at a quota.
-async fn count_rows(store: &Store) -> u64 {
+pub(crate) async fn count_rows(store: &Store) -> u64 {
     let began_at = store.server_time().await.unwrap();
     let mut last = None;
     while let Some(counted) = store.count_rows_of_users(last).await.unwrap() {
@@ -33,18 +33,18 @@ async fn count_rows(store: &Store) -> u64 {
     store.delete_row_counts_before(began_at).await.unwrap()
 }
 
-fn link_of(user_id: UserId) -> NewLink {
+pub(crate) fn link_of(user_id: UserId) -> NewLink {
     NewLink { user_id: Some(user_id), ..new_link(None) }
 }
 
-fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Constraint {
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Constraint {
     match result {
         Err(StoreError::Conflict(constraint)) => constraint,
         other => panic!("not refused: {other:?}"),
     }
 }
 
-fn event_of(link: linnet_domain::LinkId, user_id: UserId, event_type: &str) -> NewEvent {
+pub(crate) fn event_of(link: linnet_domain::LinkId, user_id: UserId, event_type: &str) -> NewEvent {
     NewEvent {
         url_id: link,
         user_id: Some(user_id),
@@ -53,10 +53,10 @@ fn event_of(link: linnet_domain::LinkId, user_id: UserId, event_type: &str) -> N
     }
 }
 
-const OPTIONS: WriteOptions =
+pub(crate) const OPTIONS: WriteOptions =
     WriteOptions { on_conflict: OnConflict::Update, visible_to: Visibility::All, dry_run: false };
 
-fn import_link(user_id: UserId, code: Option<&str>) -> ImportLink {
+pub(crate) fn import_link(user_id: UserId, code: Option<&str>) -> ImportLink {
     ImportLink {
         id: None,
         user_id: Some(user_id),
@@ -68,7 +68,7 @@ fn import_link(user_id: UserId, code: Option<&str>) -> ImportLink {
     }
 }
 
-async fn import<T: WriteRows>(
+pub(crate) async fn import<T: WriteRows>(
     store: &Store,
     rows: &[T],
     options: &WriteOptions,
@@ -81,7 +81,7 @@ async fn import<T: WriteRows>(
 }
 
 /// The error code of each bad row.
-fn codes(outcomes: &[RowOutcome]) -> Vec<&str> {
+pub(crate) fn codes(outcomes: &[RowOutcome]) -> Vec<&str> {
     let code = |outcome| match outcome {
         &RowOutcome::Written => "written",
         RowOutcome::Skipped => "skipped",
@@ -247,8 +247,8 @@ async fn a_connection_without_quotas_refuses_and_counts_nothing(pool: PgPool) {
     let user = create_user(&Store::new(pool.clone()), "user").await.id;
     run(
         &pool,
-        "INSERT INTO owner_row_counts (owner, kind, rows)
-        SELECT 'user:' || id, kind, 1000000 FROM users
+        "INSERT INTO owner_row_counts (owner, kind, rows, bytes)
+        SELECT 'user:' || id, kind, 1000000, 1000000000 FROM users
          CROSS JOIN UNNEST(ARRAY['links', 'events', 'idempotency_keys']) AS kind",
     )
     .await;

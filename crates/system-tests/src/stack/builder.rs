@@ -108,7 +108,7 @@ impl Default for Builder {
             upload_disk: None,
             tls: false,
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
-            nginx_env: BTreeMap::new(),
+            nginx_env: BTreeMap::from([("LINNET__PUBLIC__BASE_URL".into(), BASE_URL.into())]),
             redis_env: BTreeMap::new(),
             memory_limits: MemoryLimits::default(),
         }

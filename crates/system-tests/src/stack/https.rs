@@ -24,6 +24,8 @@ pub struct HttpsServer {
     pub nginx: Process,
     /// The address for HTTPS.
     pub address: SocketAddr,
+    /// The address of the server that redirects HTTP.
+    pub plain: SocketAddr,
 }
 
 impl Stack {
@@ -51,6 +53,7 @@ impl Stack {
         let live = path_text(certificates.folder());
         all.extend(
             [
+                ("LINNET__PUBLIC__BASE_URL", super::BASE_URL),
                 ("LINNET_NGINX_TLS", "on"),
                 ("LINNET_NGINX_TLS_LISTEN", &address.to_string()),
                 ("LINNET_NGINX_CERTIFICATE", &live),
@@ -67,7 +70,7 @@ impl Stack {
             https::connect(address, "localhost", &[]).await.is_ok()
         })
         .await;
-        HttpsServer { nginx, address }
+        HttpsServer { nginx, address, plain: local(plain) }
     }
 }
 

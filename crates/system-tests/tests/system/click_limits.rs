@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use linnet_system_tests::{Load, Stack, client::Method, within};
+use linnet_system_tests::{Load, Stack, client::Method, stack::Postgres, within};
 use serde_json::json;
+use sqlx::Connection as _;
 
 const LIMIT: usize = 50;
 const VISITORS: usize = 1_000;
@@ -68,6 +69,57 @@ async fn must_05_limit_is_exact_while_redis_crashes_and_restarts() {
     let counts = load.finish().await;
     assert_eq!(counts.get("302"), Some(&5_000), "{counts:?}");
     assert!(counts.keys().all(|status| ["302", "404"].contains(&status.as_str())), "{counts:?}");
+}
+
+/// nginx repeats a visit whose shortener dies, and PostgreSQL finishes the statement of the dead process nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_05_a_visit_that_nginx_repeats_uses_up_one_click() {
+    let mut stack = Stack::builder()
+        .shorteners(2)
+        .postgres(Postgres::Own)
+        .env("LINNET__POSTGRES__LOCK_TIMEOUT_MS", 20_000)
+        .env("LINNET__POSTGRES__STATEMENT_TIMEOUT_MS", 20_000)
+        .env("LINNET__RESOLVE__DATABASE_TIMEOUT_MS", 20_000)
+        // nginx uses its upstreams in turn, each worker process by itself.
+        .nginx_env("LINNET_NGINX_WORKERS", 1)
+        .start()
+        .await;
+    let (_, code) = create_limited_link(&stack, 2).await;
+    let (mut holder, mut database) = (stack.database().await, stack.database().await);
+    let mut lock = holder.begin().await.unwrap();
+    sqlx::raw_sql("SELECT FROM urls FOR UPDATE").execute(&mut *lock).await.unwrap();
+    let mut visits = Vec::new();
+    for waiting in 1..=2 {
+        let (client, path) = (stack.client().anonymous(), format!("/{code}"));
+        visits.push(tokio::spawn(async move { client.get(&path).send().await.status }));
+        wait_for_locks(&mut database, waiting).await;
+    }
+    stack.shorteners[0].kill().await;
+    // The statements of the dead process and of the other one, and the repetition.
+    wait_for_locks(&mut database, 3).await;
+    lock.rollback().await.unwrap();
+    for visit in visits {
+        assert_eq!(visit.await.unwrap(), 302);
+    }
+    let clicks = "SELECT clicks FROM urls";
+    let clicks: i64 = sqlx::query_scalar(clicks).fetch_one(&mut database).await.unwrap();
+    assert_eq!(clicks, 2);
+    assert_eq!(stack.client().resolve(&code).await.0, 404, "no click is left");
+}
+
+/// Waits until this many statements wait for the lock of a row.
+async fn wait_for_locks(database: &mut sqlx::PgConnection, count: i64) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let found: i64 = sqlx::query_scalar(waiting).fetch_one(&mut *database).await.unwrap();
+        if found == count {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < end, "{found} of {count} statements wait");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

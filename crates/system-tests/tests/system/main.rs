@@ -30,6 +30,7 @@ mod malformed_requests;
 mod memory;
 mod metrics_format;
 mod negotiation;
+mod nginx_problems;
 mod pipeline;
 mod privacy;
 mod quotas;

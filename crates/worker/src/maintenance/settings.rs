@@ -19,6 +19,10 @@ pub struct LinkSettings {
     pub per_user: u32,
     /// Most events of one user; 0 is no quota.
     pub events_per_user: u32,
+    /// Most bytes of targets and titles of one user's links; 0 is no quota.
+    pub bytes_per_user: u64,
+    /// Most bytes of details of one user's events; 0 is no quota.
+    pub event_bytes_per_user: u64,
 }
 
 impl Default for LinkSettings {
@@ -30,6 +34,9 @@ impl Default for LinkSettings {
             per_user: 1_000_000,
             // Each link has an event, so the same number would end with half as many links.
             events_per_user: 10_000_000,
+            // 0.5 KiB for each of these links. With indexes, both take about three times as much of the disk.
+            bytes_per_user: 512 * 1024 * 1024,
+            event_bytes_per_user: 2 * 1024 * 1024 * 1024,
         }
     }
 }
@@ -48,6 +55,12 @@ impl LinkSettings {
             [("links.per_user", self.per_user), ("links.events_per_user", self.events_per_user)]
         {
             problems.require_within(key, value, 0..=1_000_000_000);
+        }
+        for (key, value) in [
+            ("links.bytes_per_user", self.bytes_per_user),
+            ("links.event_bytes_per_user", self.event_bytes_per_user),
+        ] {
+            problems.require_within(key, value, 0..=1 << 50);
         }
     }
 }

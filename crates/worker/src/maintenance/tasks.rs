@@ -180,7 +180,11 @@ async fn delete_idempotency_keys(context: &MaintenanceContext) -> Result<Report,
 async fn count_rows(context: &MaintenanceContext) -> Result<Report, RunError> {
     let began_at = context.store.server_time().await?;
     let links = &context.settings.links;
-    if links.per_user > 0 || links.events_per_user > 0 {
+    let has_quota = links.per_user > 0
+        || links.events_per_user > 0
+        || links.bytes_per_user > 0
+        || links.event_bytes_per_user > 0;
+    if has_quota {
         let mut began = Instant::now();
         let mut last = context.store.count_rows_of_users(None).await?;
         while last.is_some() {

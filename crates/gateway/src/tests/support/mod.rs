@@ -11,6 +11,7 @@ use linnet_domain::Scope;
 use linnet_platform::{lifecycle::Lifecycle, listener::Address};
 use linnet_protocol::routes::{ROUTES, RequestBody, Route};
 use linnet_telemetry::testing::{MetricsReader, telemetry};
+use secrecy::ExposeSecret as _;
 
 pub(super) use self::{
     client::{Body, Client, full, raw, raw_until},
@@ -80,6 +81,16 @@ impl Gateway {
             gateway.client.get("/health").await.status == 200
         })
         .await;
+        gateway
+    }
+
+    /// Starts a gateway. If `redis` is its Redis, it has begun to count there.
+    pub(super) async fn start_with(redis: &Redis, settings: Settings) -> Self {
+        let has_redis = settings.redis.url.expose_secret() == redis.url;
+        let gateway = Self::start(settings).await;
+        if has_redis {
+            gateway.uses_redis().await;
+        }
         gateway
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::TOKEN;
 
 /// A valid key with the scopes `urls:read urls:write`. Every key whose public id begins with `Ab3xYz` is valid and
-/// belongs to the same user.
+/// belongs to the same user, and so does each key of [`State::issued`].
 pub(in crate::tests) const KEY: &str = "lnt_Ab3xYz01_0123456789abcdefghijklmnopqrstuvwxyzABCDEF-";
 /// A key that the fake does not know.
 pub(in crate::tests) const REVOKED: &str =
@@ -27,6 +27,8 @@ pub(in crate::tests) const REVOKED: &str =
 pub(in crate::tests) struct State {
     pub(in crate::tests) lookups: AtomicU64,
     pub(in crate::tests) calls: AtomicU64,
+    /// Further valid keys.
+    pub(in crate::tests) issued: Mutex<Vec<String>>,
     /// Whether [`KEY`] is revoked.
     pub(in crate::tests) revoked: AtomicBool,
     /// The expiry of [`KEY`].
@@ -122,7 +124,9 @@ async fn health(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
 async fn lookup(state: web::Data<State>, request: web::Json<Value>) -> HttpResponse {
     state.lookups.fetch_add(1, Ordering::SeqCst);
     let key = request["key"].as_str().unwrap_or_default();
-    let is_valid = key.starts_with("lnt_Ab3xYz") && !state.revoked.load(Ordering::SeqCst);
+    let is_issued = state.issued.lock().unwrap().iter().any(|issued| issued == key);
+    let is_valid =
+        is_issued || (key.starts_with("lnt_Ab3xYz") && !state.revoked.load(Ordering::SeqCst));
     if state.hold_lookups.load(Ordering::SeqCst) {
         state.lookup_permits.0.acquire().await.unwrap().forget();
     }

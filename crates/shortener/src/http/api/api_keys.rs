@@ -3,7 +3,9 @@
 use actix_web::{HttpResponse, http::header::LOCATION, web};
 use chrono::{DateTime, SecondsFormat, Utc};
 use linnet_domain::{Scope, Scopes};
-use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
+use linnet_protocol::{
+    issued_keys::IssuedKeys, problem::Problem, problem_code::ProblemCode, settings::ServiceSettings,
+};
 use serde::Serialize;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -11,7 +13,7 @@ use utoipa::{
 };
 
 use linnet_domain::{
-    ApiKey, ApiKeySecret, KeyId, Page, UserId,
+    ApiKey, KeyId, Page, UserId,
     rules::{FutureTime, Text, Violation, string},
 };
 use linnet_store::{Constraint, KeyRefusal, NewKey};
@@ -160,6 +162,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
         headers(("Location" = String, description = "The path of the new key")))))]
 pub(crate) async fn create(
     state: web::Data<ApiState>,
+    service: web::Data<ServiceSettings>,
     caller: Caller,
     body: JsonBody<ApiKeyCreate>,
 ) -> Result<HttpResponse, ApiError> {
@@ -171,7 +174,7 @@ pub(crate) async fn create(
     }
     let owner = caller.owner(user_id)?;
     let owner = owner.ok_or(Constraint::UserMissing)?;
-    let secret = ApiKeySecret::generate().map_err(|error| {
+    let secret = IssuedKeys::new(&service).generate().map_err(|error| {
         tracing::error!(%error, "random number generator failed");
         Problem::internal()
     })?;

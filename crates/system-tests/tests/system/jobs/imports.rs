@@ -1,6 +1,10 @@
 //! Imported ids, and the report of invalid rows.
 
-use linnet_system_tests::{Stack, expected::message, services::sample_data};
+use linnet_system_tests::{
+    Stack,
+    expected::message,
+    services::{path_text, sample_data},
+};
 use serde_json::json;
 
 use super::support::{accepted_job_id, upload, wait_for_job_end};
@@ -83,12 +87,15 @@ fn form(name: &str, content: &[u8], fields: &[(&str, &str)]) -> (String, Vec<u8>
 }
 
 #[tokio::test]
-async fn format_and_delimiter_of_a_file_are_recognized() {
+async fn format_and_delimiter_of_a_file_are_recognized_by_the_api_and_the_command_line() {
     let stack = Stack::builder().workers(1).start().await;
     let client = stack.client();
     let json = r#"{"original_url":"https://example.com/1","short_code":"CODE"}"#;
     let array = format!("[{json}]");
-    let files: [(&str, &[u8]); 7] = [
+    let files: [(&str, &[u8]); 10] = [
+        ("array", array.as_bytes()),
+        ("lines.json", json.as_bytes()),
+        ("LINKS.JSONL", json.as_bytes()),
         ("links.json", array.as_bytes()),
         ("links.ndjson", json.as_bytes()),
         ("links", json.as_bytes()),
@@ -110,6 +117,13 @@ async fn format_and_delimiter_of_a_file_are_recognized() {
         let job = &response.json()["job"];
         assert_eq!((&job["rows_written"], &job["rows_read"]), (&json!(1), &json!(1)), "{job}");
         assert_eq!(client.resolve(&code).await.0, 302, "{name}");
+
+        let file = stack.folder().join(name);
+        std::fs::write(&file, content.replace("sniffed", "command")).unwrap();
+        let (status, out, error) =
+            stack.cli(&["admin", "import", "--urls", &path_text(&file)]).await;
+        assert_eq!(status, 0, "{name}: {out}{error}");
+        assert_eq!(client.resolve(&format!("command-{index}")).await.0, 302, "{name}");
     }
     for (name, content, word) in [
         ("links.xlsx", &b"PK\x03\x04\x14\x00[Content_Types].xml"[..], "Excel"),

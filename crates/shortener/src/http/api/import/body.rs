@@ -7,6 +7,7 @@ use linnet_protocol::problem_code::ProblemCode;
 use serde_json::Map;
 
 use linnet_domain::RowFormat;
+use linnet_import::source::format_of_media_type;
 use linnet_jobs::{
     JobSettings,
     upload::{self, Upload, UploadError},
@@ -35,22 +36,6 @@ pub(super) struct Body {
     pub(super) name: String,
     /// The options in a form's fields.
     pub(super) options: Options,
-}
-
-/// The format that a media type without parameters selects.
-fn format_of(media_type: &str) -> Option<RowFormat> {
-    Some(match media_type.trim().to_ascii_lowercase().as_str() {
-        "text/csv"
-        | "text/tab-separated-values"
-        | "application/csv"
-        | "application/vnd.ms-excel" => RowFormat::Csv,
-        "application/json" => RowFormat::Json,
-        "application/x-ndjson"
-        | "application/ndjson"
-        | "application/jsonl"
-        | "application/x-jsonlines" => RowFormat::NdJson,
-        _ => return None,
-    })
 }
 
 /// Whether a media type leaves the format open, so that the file decides.
@@ -83,7 +68,7 @@ async fn receive_payload(
     if media_type.trim().eq_ignore_ascii_case("multipart/form-data") {
         return receive_form(Multipart::new(request.headers(), payload), settings).await;
     }
-    let format = format_of(media_type);
+    let format = format_of_media_type(media_type);
     if format.is_none() && !is_unspecific(media_type) {
         return Err(unsupported());
     }
@@ -136,7 +121,8 @@ async fn receive_file(
     field: Field,
     settings: &JobSettings,
 ) -> Result<(Upload, Option<RowFormat>, String), ApiError> {
-    let format = field.content_type().and_then(|media_type| format_of(media_type.essence_str()));
+    let format =
+        field.content_type().and_then(|media_type| format_of_media_type(media_type.essence_str()));
     let name = field.content_disposition().and_then(|disposition| disposition.get_filename());
     let name = name.unwrap_or_default().to_owned();
     let upload = upload::receive(settings, field).await?;

@@ -3,7 +3,7 @@
 mod body;
 mod options;
 
-use std::{fmt::Display, fs::File, io::Read as _, path::Path, time::Duration};
+use std::{fmt::Display, fs::File, path::Path, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use linnet_domain::{Job, JobId, JobKind, Lane, NewJob, RowFormat, Scope};
 use linnet_import::{
     columns_of,
-    source::{FORMAT_BYTES, Rows, SourceError, format_of},
+    source::{Rows, SourceError, format_of_file},
 };
 use linnet_jobs::{publish_notice, upload::UploadError};
 use linnet_store::{CreatedJob, JobRefusal};
@@ -196,10 +196,7 @@ impl UploadRequest {
         let (upload, named, kind) = (&body.upload, body.format, self.kind);
         let (path, name) = (upload.path().to_owned(), body.name.clone());
         let columns = web::block(move || {
-            let format = match named {
-                Some(format) => format,
-                None => guess_format(&path, &name)?,
-            };
+            let format = format_of_file(&path, &name, named).map_err(unreadable)?;
             read_columns(&path, format, kind).map(|columns| (format, columns))
         });
         let (format, (columns, unknown_columns)) = columns.await.map_err(unreadable)??;
@@ -288,14 +285,6 @@ pub(super) fn too_many() -> ApiError {
 fn unreadable(error: impl Display) -> ApiError {
     tracing::error!(%error, "upload not read");
     Problem::internal().into()
-}
-
-/// The format of a file that was sent without one.
-fn guess_format(path: &Path, name: &str) -> Result<RowFormat, ApiError> {
-    let mut first = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(FORMAT_BYTES as u64).read_to_end(&mut first));
-    read.map(|_| format_of(name, &first)).map_err(unreadable)
 }
 
 /// The columns of a file, and those of them that are unknown and ignored.
