@@ -5,6 +5,7 @@ the modules of `scripts/test-chaos.d` import.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import secrets
 import subprocess
@@ -52,10 +53,18 @@ def require(condition: object, message: str) -> None:
 
 
 def http_get(address: str, port: int, path: str, timeout: float = 2) -> tuple[int, str]:
+    return http_request("GET", address, port, path, None, timeout)
+
+
+def http_post(address: str, port: int, path: str, body: dict) -> tuple[int, str]:
+    return http_request("POST", address, port, path, json.dumps(body), 60)
+
+
+def http_request(method: str, address: str, port: int, path: str, body: str | None, timeout: float) -> tuple[int, str]:
     """Status and text; the status is 0 without a response."""
     connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
-        connection.request("GET", path)
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
         return response.status, response.read().decode(errors="replace")
     except (OSError, http.client.HTTPException):

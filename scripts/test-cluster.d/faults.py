@@ -11,9 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bars import OF_A_DEAD_NODE, WITHOUT_PRIMARY, ClusterFault, ClusterStage
-from checks import Failed
 from cluster import fail_over_redis
-from engine import ADDRESSES, BINARIES, redis_master, require, sql, wait
+from engine import ADDRESSES, BINARIES, http_post, redis_master, require, sql, wait
 from ledger import API, CACHED, EDITED, UNCACHED
 from node import LOOP_S, STORE_PORTS, TTL_S, Node
 
@@ -163,10 +162,9 @@ def switch_over(stage: ClusterStage, target: Node | None = None) -> None:
         to = target
     require(to is not None, "no standby is synchronous")
     begun = time.monotonic()
-    reply = cluster.patronictl("switchover", "--master", primary.name, "--candidate", to.name, "--force")
+    status, text = http_post(primary.address, 8008, "/switchover", {"leader": primary.name, "candidate": to.name})
+    require(status == 200, f"switchover: {status} {text}")
     wait(60, f"{to.name} to be the primary", lambda: cluster.primary() is to)
-    if "ailed" in reply:
-        raise Failed(reply)
     note_takeover(stage, "another primary", begun)
 
 

@@ -51,6 +51,11 @@ def inject(fault: ClusterFault, cluster: Cluster, load: Load, checker: Checker) 
         load.pause()
         whole_after_s = cluster.wait_until_whole()
         checked = checker.check(int(fault.lost_clicks_s * RATES[CACHED]))
+    # A crash is a defect. A process that exits for lack of a store when it starts is restarted, as by systemd.
+    stage.wrong += [one for one in cluster.exits if one.split()[-1] in ("101", "-11", "-6")]
+    if cluster.exits:
+        stage.notes.append("; ".join(cluster.exits))
+        cluster.exits.clear()
     stage.notes.append(f"whole again {time.monotonic() - ended:.0f} s after the end")
     load.new_window()
     load.refill()
@@ -91,7 +96,7 @@ def main() -> int:
         load.start()
         checker = Checker(load)
         status = run_checks([check_of(fault, cluster, load, checker, broken) for fault in faults], cluster.print_logs)
-    except Failed as failure:
+    except (Failed, RuntimeError, OSError) as failure:
         print(f"FAILED: {failure}", flush=True)
         cluster.print_logs()
         return 1

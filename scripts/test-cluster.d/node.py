@@ -8,9 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from string import Template
 
 from checks import Failed
@@ -50,6 +51,8 @@ class Node:
         self.link = self.name
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.binaries = BINARIES
+        # Guards `running`: the supervisor of the cluster restarts processes.
+        self.lock = threading.RLock()
 
     # --- Network -----------------------------------------------------------------------------------------------------
     def create(self) -> None:
@@ -89,12 +92,13 @@ class Node:
         if user:
             command = ("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", *command)
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LINNET", "PG", "PYTHON"))}
-        with (self.folder / "logs" / f"{name}.log").open("ab") as log:
+        with self.lock, (self.folder / "logs" / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(inside(self.namespace, *command), cwd="/", env=inherited | environment, stdin=subprocess.DEVNULL,
                                                   stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM, within_s: float = 30) -> None:
-        process = self.running.pop(name, None)
+        with self.lock:
+            process = self.running.pop(name, None)
         if process is None:
             return
         process.send_signal(how)
@@ -105,28 +109,35 @@ class Node:
             process.wait()
             raise Failed(f"{name} of {self.name} did not stop within {within_s:g} s") from None
 
-    def died(self) -> list[str]:
-        """Processes that exited without being stopped."""
-        return [f"{name} of {self.name} exited with {process.returncode}" for name, process in self.running.items() if process.poll() is not None]
+    def supervise(self) -> list[str]:
+        """Restarts the processes of Linnet that exited, as systemd does, and reports each exit."""
+        exited = []
+        with self.lock:
+            for name, process in list(self.running.items()):
+                if process.poll() is not None:
+                    exited.append(f"{name} of {self.name} exited with {process.returncode}")
+                    del self.running[name]
+                    if name in APP:
+                        self.start_process(name)
+        return exited
 
     def pids(self) -> list[int]:
         return [int(pid) for pid in run("ip", "netns", "pids", self.namespace).stdout.split()]
 
     def kill(self) -> None:
         """A power cut: the cable first, so that no connection is closed properly, then every process."""
-        self.cable("down")
-        while pids := self.pids():
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        with self.lock:
+            self.cable("down")
+            while pids := self.pids():
+                for pid in pids:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                for process in self.running.values():
+                    process.poll()
+                time.sleep(0.05)
             for process in self.running.values():
-                process.poll()
-            time.sleep(0.05)
-        for process in self.running.values():
-            process.wait()
-        self.running.clear()
+                process.wait()
+            self.running.clear()
 
     def boot(self, master: str) -> None:
         """Starts everything, as after a power cut."""
@@ -220,10 +231,15 @@ class Node:
     def start_app(self) -> None:
         """Starts the processes of Linnet, without waiting for the stores: they must wait themselves."""
         self.start_haproxy()
-        self.start("worker", str(self.binaries / "linnet-shortener"), "worker", **self.environment("worker"))
-        self.start("shortener", str(self.binaries / "linnet-shortener"), "serve", **self.environment("shortener"))
-        self.start("gateway", str(self.binaries / "linnet-gateway"), "serve", **self.environment("gateway"))
-        self.start("nginx", str(ROOT / "scripts/service"), "nginx", str(self.folder / "nginx"), **self.environment("gateway"))
+        for name in APP:
+            self.start_process(name)
+
+    def start_process(self, name: str) -> None:
+        command = {
+            "worker": (self.binaries / "linnet-shortener", "worker"), "shortener": (self.binaries / "linnet-shortener", "serve"),
+            "gateway": (self.binaries / "linnet-gateway", "serve"), "nginx": (ROOT / "scripts/service", "nginx", self.folder / "nginx"),
+        }[name]
+        self.start(name, *map(str, command), **self.environment("gateway" if name == "nginx" else name))
 
     def stop_app(self) -> None:
         """HAProxy has taken the node out of service. The shortener ends its event streams, for which nginx would wait 20 s."""
