@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from checks import Failed
-from engine import ADDRESSES, FRONT, MASTER_NAME, PASSWORDS, PG_BIN, PORT, SCRATCH, http_get, redis_at, redis_master, run, sql, wait
-from node import MACS, Node, inside, rendered
+from engine import ADDRESSES, FRONT, MASTER_NAME, PASSWORDS, PORT, SCRATCH, http_get, redis_at, redis_master, run, sql, wait
+from node import MACS, Node, rendered
 
 BACKENDS = ("redirects_ready", "redirects_alive", "api_ready", "api_alive")
 WHOLE_WITHIN_S = 150
@@ -66,8 +66,8 @@ class Cluster:
         self.start_haproxy()
         # The schema needs the primary, through the same URL as Linnet.
         self.nodes[0].start_haproxy()
-        wait(20, "the primary through HAProxy", lambda: port_is_open_in(self.nodes[0], 5000))
-        self.nodes[0].admin("migrate")
+        # HAProxy leads to standbys too until their first check has failed.
+        wait(60, "the migrations", lambda: self.nodes[0].run_admin("migrate", check=False).returncode == 0)
         for node in self.nodes:
             node.start_app()
         self.wait_until_whole()
@@ -216,8 +216,3 @@ def fail_over_redis() -> None:
 
 def etcd_is_healthy(node: Node) -> bool:
     return '"health":"true"' in http_get(node.address, 2379, "/health")[1]
-
-
-def port_is_open_in(node: Node, port: int) -> bool:
-    """Whether a port of a node's loopback device leads to PostgreSQL."""
-    return run(*inside(node.namespace, str(PG_BIN / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)), check=False).returncode == 0

@@ -255,7 +255,10 @@ class Node:
 
     def admin(self, *words: str) -> str:
         """The command line of the shortener."""
-        return run(*inside(self.namespace, str(self.binaries / "linnet-shortener"), *words), timeout=120, **self.environment("shortener")).stdout
+        return self.run_admin(*words).stdout
+
+    def run_admin(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run(*inside(self.namespace, str(self.binaries / "linnet-shortener"), *words), check=check, timeout=120, **self.environment("shortener"))
 
     def wait_for_redis(self) -> None:
         wait(20, f"Redis of {self.name}", lambda: redis_at(self.address, "PING").strip() == "PONG")
