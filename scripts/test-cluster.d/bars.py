@@ -11,9 +11,10 @@ from fault import Fault, Result, Stage, grouped, routes_in_words
 from ledger import API, EDITED, UNCACHED
 
 # While no primary of PostgreSQL can be reached, or a commit waits for a standby.
-WITHOUT_PRIMARY = dict.fromkeys((UNCACHED, EDITED), "503") | dict.fromkeys(API, "503,504,429,502,500")
-# The requests of a node that is gone; a write is not repeated.
-OF_A_DEAD_NODE = dict.fromkeys(API, "503,504,502,reset,timeout")
+WITHOUT_PRIMARY = dict.fromkeys((UNCACHED, EDITED), "503") | dict.fromkeys(API, "503,504,429,409,502")
+# The requests of a node that is gone: a write is not repeated. Commits also wait if it had the synchronous standby, and then
+# requests exceed their user's share (429), and edits of one link wait for each other (409).
+OF_A_DEAD_NODE = dict.fromkeys(API, "503,504,502,429,409,reset")
 
 
 @dataclass

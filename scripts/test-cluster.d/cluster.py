@@ -14,7 +14,8 @@ from checks import Failed
 from engine import ADDRESSES, FRONT, MASTER_NAME, PASSWORDS, PORT, SCRATCH, http_get, redis_at, redis_master, run, sql, wait
 from node import MACS, Node, rendered
 
-BACKENDS = ("redirects_ready", "redirects_alive", "api_ready", "api_alive")
+# Of HAProxy: servers of other backends follow those of these two.
+CHECKS = ("ready", "alive")
 WHOLE_WITHIN_S = 150
 
 
@@ -91,13 +92,13 @@ class Cluster:
             return ""
 
     def set_state(self, node: Node, state: str) -> None:
-        """`ready`; `drain`: no new request; `maint`: no health check either."""
-        for backend in BACKENDS:
+        """`ready`, or `maint`: no new request."""
+        for backend in CHECKS:
             self.haproxy_command(f"set server {backend}/{node.name} state {state}")
 
     def up_servers(self) -> set[tuple[str, str]]:
-        lines = [line.split(",") for line in self.haproxy_command("show stat").splitlines() if line.startswith(BACKENDS)]
-        return {(fields[0], fields[1]) for fields in lines if fields[1].startswith("node") and fields[17] == "UP"}
+        lines = [line.split(",") for line in self.haproxy_command("show stat").splitlines()]
+        return {(fields[0], fields[1]) for fields in lines if fields[0] in CHECKS and fields[1].startswith("node") and fields[17] == "UP"}
 
     # --- State -------------------------------------------------------------------------------------------------------
     def by_address(self, address: str) -> Node | None:
@@ -153,7 +154,7 @@ class Cluster:
             return "a replica of Redis"
         if waiting := [node.name for node in self.serving if not node.is_serving()]:
             return f"Linnet on {', '.join(waiting)}"
-        expected = {(backend, node.name) for backend in BACKENDS for node in self.serving}
+        expected = {(backend, node.name) for backend in CHECKS for node in self.serving}
         if absent := expected - self.up_servers():
             return f"in HAProxy {sorted(absent)[0]}"
         return ""
@@ -177,7 +178,7 @@ class Cluster:
     # --- Changes -----------------------------------------------------------------------------------------------------
     def take_out(self, node: Node) -> None:
         """Ends new requests to a node."""
-        self.set_state(node, "drain")
+        self.set_state(node, "maint")
         # Requests in progress; connections of clients stay at HAProxy.
         wait(15, f"the requests to {node.name} to end", lambda: self.sessions_of(node) == 0)
 
@@ -189,7 +190,7 @@ class Cluster:
     def put_back(self, node: Node) -> None:
         wait(60, f"Linnet on {node.name}", node.is_serving)
         self.set_state(node, "ready")
-        wait(20, f"{node.name} in HAProxy", lambda: {(backend, node.name) for backend in BACKENDS} <= self.up_servers())
+        wait(20, f"{node.name} in HAProxy", lambda: {(backend, node.name) for backend in CHECKS} <= self.up_servers())
 
     @contextmanager
     def killed(self, *nodes: Node) -> Iterator[None]:
