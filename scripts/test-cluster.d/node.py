@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from string import Template
 
@@ -50,6 +50,8 @@ class Node:
         # The end of its cable in the namespace of HAProxy.
         self.link = self.name
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        # Starts a process again.
+        self.again: dict[str, Callable[[], None]] = {}
         self.binaries = BINARIES
         # Guards `running`: the supervisor of the cluster restarts processes.
         self.lock = threading.RLock()
@@ -89,6 +91,10 @@ class Node:
 
     # --- Processes ---------------------------------------------------------------------------------------------------
     def start(self, name: str, *command: str, user: str = "", **environment: str) -> None:
+        self.again[name] = lambda: self.execute(name, command, user, environment)
+        self.again[name]()
+
+    def execute(self, name: str, command: tuple[str, ...], user: str, environment: dict[str, str]) -> None:
         if user:
             command = ("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", *command)
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LINNET", "PG", "PYTHON"))}
@@ -110,15 +116,14 @@ class Node:
             raise Failed(f"{name} of {self.name} did not stop within {within_s:g} s") from None
 
     def supervise(self) -> list[str]:
-        """Restarts the processes of Linnet that exited, as systemd does, and reports each exit."""
+        """Restarts the processes that exited, as systemd does, and reports each exit."""
         exited = []
         with self.lock:
             for name, process in list(self.running.items()):
                 if process.poll() is not None:
                     exited.append(f"{name} of {self.name} exited with {process.returncode}")
                     del self.running[name]
-                    if name in APP:
-                        self.start_process(name)
+                    self.again[name]()
         return exited
 
     def pids(self) -> list[int]:
