@@ -160,8 +160,11 @@ class Cluster:
         return ""
 
     def wait_until_whole(self) -> float:
-        begun = time.monotonic()
+        begun, last = time.monotonic(), ""
         while lacking := self.missing():
+            if lacking != last:
+                print(f"    lacks {lacking} after {time.monotonic() - begun:.0f} s", flush=True)
+            last = lacking
             if time.monotonic() - begun > WHOLE_WITHIN_S:
                 raise Failed(f"the cluster still lacks {lacking} after {WHOLE_WITHIN_S} s")
             time.sleep(0.5)
