@@ -145,7 +145,7 @@ class Cluster:
         return bool(address) and redis_at(address, "INFO", "replication").count("state=online") == len(self.nodes) - 1
 
     def missing(self) -> str:
-        """What the cluster lacks; empty if it is whole."""
+        """The first part that is absent or does not work; empty if the cluster is whole."""
         if not all(etcd_is_healthy(node) for node in self.nodes):
             return "a member of etcd"
         if not self.postgres_is_whole():

@@ -1,4 +1,4 @@
-"""What happens to nodes, networks and stores, each with its bar, which is stated before the run."""
+"""Faults of nodes, networks and stores, each with its bar, which is stated before the run."""
 
 from __future__ import annotations
 
