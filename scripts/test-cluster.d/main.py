@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("checks.d", "test-chaos.d")]
 
+import load as load_module
 import results
 import table
 from bars import ClusterFault, ClusterResult, ClusterStage
@@ -21,6 +22,8 @@ from invariants import Checker
 from ledger import CACHED
 from load import RATES, Load
 
+# Enough for some faults; it is refilled between them.
+load_module.POOL_ROWS = 3_000
 SHORT = os.environ.get("FORM") == "short"
 
 
