@@ -2,7 +2,7 @@
 # Variables follow the target: make run PORT=9000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose test-backup test-deploy test-chaos test-kubernetes test-terraform lint bench profile fmt sqlx-prepare mutants drill fuzz test-attack
+.PHONY: help run stop clean logs up down budget monitor test test-kill test-compose test-backup test-deploy test-chaos test-cluster test-kubernetes test-terraform lint bench profile fmt sqlx-prepare mutants drill fuzz test-attack
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-deploy: ## Test deployments on a fresh server (LINNET_DROPLET=PROGRAM ONLY=
 
 test-chaos: ## Inject faults into containers under load and check every acknowledged write (FORM=short ONLY=name WRITE=yes)
 	@scripts/test-chaos
+
+test-cluster: ## Fail nodes, networks and stores of three nodes under load and check every acknowledged write (FORM=short ONLY=name WRITE=yes)
+	@scripts/test-cluster
 
 test-terraform: ## Plan and test deploy/terraform without an account, and run Checkov (ONLY=fmt|validate|test|faults|checkov)
 	@scripts/test-terraform

@@ -21,19 +21,19 @@ check_spelling() {
   "$linters/typos" --config "$LINNET_ROOT/_typos.toml" --format brief --sort
 }
 
-# The checks above, `make drill`, `make test-chaos` and Terraform: types (but of `test-chaos`), and tests, in which each check fails.
+# The checks above, `make drill`, `make test-chaos`, `make test-cluster` and Terraform: types (but of the two tests), and tests, in which each check fails.
 check_lints() (
   local python work folder status=0
   python=$("$LINNET_ROOT/scripts/python-tools")/python
   work=$(mktemp -d "${TMPDIR:-/tmp}/linnet-lint.XXXXXX")
   # shellcheck disable=SC2064 # expand the folder's name now
   trap "rm -rf -- '$work'" EXIT
-  for folder in lint.d drill.d test-chaos.d terraform.d; do
+  for folder in lint.d drill.d test-chaos.d test-cluster.d terraform.d; do
     cd "$LINNET_ROOT/scripts/$folder" || return 1
-    if [[ $folder != test-chaos.d ]]; then
+    if [[ $folder != test-c* ]]; then
       MYPYPATH=. "$python" -m mypy --strict --no-error-summary --cache-dir "$work/mypy" ./*.py tests/*.py || status=1
     fi
-    if ! PYTHONPATH=. "$python" -B -m unittest discover --start-directory tests > "$work/out" 2>&1; then
+    if ! PYTHONPATH=.:../checks.d:../test-chaos.d "$python" -B -m unittest discover --start-directory tests > "$work/out" 2>&1; then
       cat "$work/out" >&2
       status=1
     fi

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import streams
-from ledger import CACHED, CREATE, EDIT, EDITED, IMPORT, LIST, UNCACHED, Edited, Import, Ledger, Watched, Window
+from ledger import CACHED, CREATE, EDIT, EDITED, IMPORT, LIST, ROUTES, UNCACHED, Edited, Import, Ledger, Watched, Window
 from wire import Pool, Response
 
 # Requests per second.
@@ -29,6 +29,8 @@ IMPORT_ATTEMPTS = 6
 UPLOAD_TIMEOUT_S = 60
 # Imports wait while this many are unfinished.
 UNFINISHED_IMPORTS = 6
+# Without a failure for this long, the installation is calm.
+CALM_S = 5
 POOL_ROWS = 10_000
 # Of a link in the pool that nothing has requested yet.
 POOL_TARGET = "https://example.com/pool/{}"
@@ -85,6 +87,21 @@ class Load:
     def new_window(self) -> Window:
         self.window = Window()
         return self.window
+
+    def becomes_calm(self, within_s: float) -> bool:
+        """Waits until no request fails any more, and requests of each kind succeed."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            window = self.window
+            before, since = dict(window.succeeded), time.monotonic()
+            while time.monotonic() - since < CALM_S:
+                time.sleep(0.25)
+                if max(window.last_failure.values(), default=0.0) > since:
+                    break
+            else:
+                if all(window.succeeded[route] > before.get(route, 0) for route in ROUTES if route != IMPORT):
+                    return True
+        return False
 
     async def _spawned(self, work: Coroutine[Any, Any, Any]) -> None:
         self.spawn(work)

@@ -17,7 +17,7 @@ from engine import PORT, admin_key, compose, print_logs
 from fault import Fault, Result, Stage
 from installation import AlertWatch, alerts, both_colors, start, unmount_disks
 from invariants import Checker
-from ledger import CACHED, IMPORT, ROUTES
+from ledger import CACHED
 from load import RATES, Load
 from receiver import Receiver
 
@@ -25,8 +25,6 @@ FAULTS: tuple[Fault, ...] = (*process_faults.FAULTS, *store_faults.FAULTS, *cloc
 SHORT = os.environ.get("FORM") == "short"
 # FORM=short waits for alerts that must fire within this time.
 SHORT_WAIT_S = 60
-# Without a failure for this long, the installation is calm.
-CALM_S = 5
 EXPECTED_REDIRECTS_PER_S = RATES[CACHED]
 
 
@@ -39,22 +37,6 @@ def chosen() -> list[Fault]:
                 print(f"NOT run: {fault.name}, because {lacking}", flush=True)
                 faults.remove(fault)
     return faults
-
-
-def becomes_calm(load: Load, within_s: float) -> bool:
-    """Waits until no request fails any more, and requests of each kind succeed."""
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        window = load.window
-        before, since = dict(window.succeeded), time.monotonic()
-        while time.monotonic() - since < CALM_S:
-            time.sleep(0.25)
-            if max(window.last_failure.values(), default=0.0) > since:
-                break
-        else:
-            if all(window.succeeded[route] > before.get(route, 0) for route in ROUTES if route != IMPORT):
-                return True
-    return False
 
 
 def hold(fault: Fault, watch: AlertWatch) -> bool:
@@ -80,13 +62,13 @@ def inject(fault: Fault, load: Load, checker: Checker, receiver: Receiver) -> Re
     load.pause()
     with both_colors(wanted=fault.both_colors), fault.prepare(stage):
         load.resume()
-        if not becomes_calm(load, 60):
+        if not load.becomes_calm(60):
             raise Failed(f"requests fail before the fault: {dict(load.window.failed)}")
         window, watch = load.new_window(), AlertWatch()
         with fault.inject(stage):
             waited = hold(fault, watch)
         ended = time.monotonic()
-        calm = becomes_calm(load, fault.recovers_within_s + 60)
+        calm = load.becomes_calm(fault.recovers_within_s + 60)
         fired = watch.stop()
         load.pause()
         checked = checker.check(int(fault.lost_clicks_s * EXPECTED_REDIRECTS_PER_S), stage.counted_losses)

@@ -69,16 +69,20 @@ def checked(result: Result) -> str:
 
 def row(result: Result) -> str:
     fault = result.fault
-    cells = [f"`{fault.name}`: {fault.title}", fault.bar(), failed(result.window), how_long(result.window), alert(result), fault.person,
-             checked(result), datetime.datetime.now(datetime.UTC).date().isoformat()]
-    broken = result.broken()
+    return joined([f"`{fault.name}`: {fault.title}", fault.bar(), failed(result.window), how_long(result.window), alert(result), fault.person,
+                   checked(result)], result.broken())
+
+
+def joined(cells: list[str], broken: list[str]) -> str:
+    """A row of these cells and the date. The third one names what is outside the bar."""
     if broken:
         cells[2] += f". **Outside the bar**: {'; '.join(broken)}"
+    cells = [*cells, datetime.datetime.now(datetime.UTC).date().isoformat()]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def write_json(result: Result) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
+def write_json(result: Result, folder: Path = FOLDER) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     window = result.window
     content = {
         "fault": result.fault.name, "bar": result.fault.bar(), "broken": result.broken(), "seconds": round(result.ended - window.begun, 1),
@@ -91,14 +95,18 @@ def write_json(result: Result) -> None:
         "stale_bus_s": result.stale_bus, "alerts_after_s": {name: round(took) for name, took in result.fired.items()},
         "checked": dataclasses.asdict(result.checked), "notes": result.stage.notes, "samples": window.samples,
     }
-    (FOLDER / f"{result.fault.name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / f"{result.fault.name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_row(result: Result, order: tuple[Fault, ...]) -> None:
-    """Puts the row into docs/CHAOS.md, in place of the fault's earlier one. Rows of unknown faults are removed."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    inside, _, after = rest.partition(END)
-    rows = {line.split("`")[1]: line for line in inside.splitlines() if line.startswith("| `")}
-    rows[result.fault.name] = row(result)
-    lines = [*HEAD, *(rows[fault.name] for fault in order if fault.name in rows)]
-    PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
+    put_row(PAGE, (BEGIN, END), HEAD, row(result), [fault.name for fault in order])
+
+
+def put_row(page: Path, marks: tuple[str, str], head: tuple[str, ...], new: str, order: list[str]) -> None:
+    """Puts the row into the page's table between the marks, in place of the fault's earlier one. Rows of unknown faults are removed."""
+    begin, end = marks
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    inside, _, after = rest.partition(end)
+    rows = {line.split("`")[1]: line for line in (*inside.splitlines(), new) if line.startswith("| `")}
+    lines = [*head, *(rows[name] for name in order if name in rows)]
+    page.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}", encoding="utf-8")
