@@ -8,5 +8,6 @@ check_terraform() {
   "$python" -B "$LINNET_ROOT/scripts/terraform.d/check.py" "$schemas" deploy/terraform/{digitalocean,aws,aws/state} || status=1
   "$python" -B "$LINNET_ROOT/scripts/terraform.d/redis_users.py" || status=1
   "$python" -B "$LINNET_ROOT/scripts/terraform.d/costs.py" || status=1
+  "$python" -B "$LINNET_ROOT/scripts/terraform.d/kubernetes_names.py" || status=1
   return "$status"
 }

@@ -65,7 +65,7 @@ resource "aws_elasticache_user" "main" {
   user_name            = each.key
   engine               = "valkey"
   access_string        = "on ${each.value}"
-  passwords_wo         = ephemeral.aws_secretsmanager_secret_version.password["redis-${each.key}"].secret_string
+  passwords_wo         = ephemeral.aws_secretsmanager_secret_version.password["redis-password-${each.key}"].secret_string
   passwords_wo_version = var.password_version
 }
 

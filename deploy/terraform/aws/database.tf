@@ -24,7 +24,7 @@ resource "aws_vpc_security_group_ingress_rule" "database" {
 
 resource "aws_db_parameter_group" "main" {
   name_prefix = "${var.name}-"
-  family      = "postgres${split(".", var.database_version)[0]}"
+  family      = "postgres${var.database_version}"
   description = "PostgreSQL of ${var.name}"
 
   # Clients without TLS are refused; Linnet connects with sslmode=verify-full.
@@ -48,10 +48,10 @@ resource "aws_db_parameter_group" "main" {
     value = "1"
   }
 
-  # Statements that change the schema, without parameters of others.
+  # `CREATE ROLE … PASSWORD` is a statement of this kind, and the log keeps its text for a year.
   parameter {
     name  = "log_statement"
-    value = "ddl"
+    value = "none"
   }
 
   lifecycle {
@@ -88,7 +88,7 @@ resource "aws_iam_role_policy_attachment" "monitoring" {
 
 # Created first, so that RDS does not create them without a key and an end.
 resource "aws_cloudwatch_log_group" "database" {
-  for_each          = toset([for pair in setproduct(["primary", "replica"], ["postgresql", "upgrade"]) : join("/", pair)])
+  for_each          = toset([for pair in setproduct(var.database_replica ? ["primary", "replica"] : ["primary"], ["postgresql", "upgrade"]) : join("/", pair)])
   name              = "/aws/rds/instance/${var.name}-${each.key}"
   retention_in_days = var.log_retention_days
   kms_key_id        = aws_kms_key.logs.arn
@@ -97,12 +97,16 @@ resource "aws_cloudwatch_log_group" "database" {
 resource "aws_db_instance" "primary" {
   identifier     = "${var.name}-primary"
   engine         = "postgres"
-  engine_version = var.database_version
   instance_class = var.database_class
   db_name        = "linnet"
   username       = "linnet_admin"
 
-  password_wo         = ephemeral.aws_secretsmanager_secret_version.password["postgres-admin"].secret_string
+  # The major version only: RDS raises the minor one in the maintenance window. A higher major version is an upgrade in the
+  # next window, of the replica as well.
+  engine_version              = var.database_version
+  allow_major_version_upgrade = true
+
+  password_wo         = ephemeral.aws_secretsmanager_secret_version.password["postgres-password-admin"].secret_string
   password_wo_version = var.password_version
 
   multi_az               = true
@@ -125,7 +129,7 @@ resource "aws_db_instance" "primary" {
   delete_automated_backups  = false
   deletion_protection       = var.deletion_protection
   skip_final_snapshot       = false
-  final_snapshot_identifier = "${var.name}-final"
+  final_snapshot_identifier = "${var.name}-final-${formatdate("YYYYMMDDhhmmss", plantimestamp())}"
 
   auto_minor_version_upgrade          = true
   iam_database_authentication_enabled = true
@@ -139,13 +143,14 @@ resource "aws_db_instance" "primary" {
 
   lifecycle {
     prevent_destroy = true
-    # The minor version grows by itself in the maintenance window.
-    ignore_changes = [engine_version]
+    # The time at which the database was created, so that a second one of this name has a snapshot of its own.
+    ignore_changes = [final_snapshot_identifier]
   }
 }
 
 # For statistics, lists and exports. Everything in it is in the primary as well.
 resource "aws_db_instance" "replica" {
+  count = var.database_replica ? 1 : 0
   # checkov:skip=CKV_AWS_157:While the replica is unavailable, its readers use the primary, which has a standby.
   identifier          = "${var.name}-replica"
   replicate_source_db = aws_db_instance.primary.identifier

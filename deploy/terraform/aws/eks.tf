@@ -127,7 +127,7 @@ resource "aws_eks_cluster" "main" {
     }
   }
 
-  # Extended support begins only by a decision, because it costs six times as much.
+  # Extended support costs six times as much. Without it, AWS raises the version itself when standard support ends.
   upgrade_policy {
     support_type = "STANDARD"
   }

@@ -1,11 +1,12 @@
 # GitHub Actions deploys without a stored key: a job of the environment gets a token of GitHub, which this role accepts.
 
 locals {
-  with_github = var.github_repository != null
+  with_github     = var.github_repository != null
+  github_provider = var.github_oidc_provider_arn != null ? var.github_oidc_provider_arn : one(aws_iam_openid_connect_provider.github[*].arn)
 }
 
 resource "aws_iam_openid_connect_provider" "github" {
-  count          = local.with_github ? 1 : 0
+  count          = local.with_github && var.github_oidc_provider_arn == null ? 1 : 0
   url            = "https://token.actions.githubusercontent.com"
   client_id_list = ["sts.amazonaws.com"]
 }
@@ -18,7 +19,7 @@ data "aws_iam_policy_document" "github_trust" {
 
     principals {
       type        = "Federated"
-      identifiers = [aws_iam_openid_connect_provider.github[0].arn]
+      identifiers = [local.github_provider]
     }
 
     condition {
@@ -60,22 +61,12 @@ resource "aws_iam_role_policy" "github" {
   policy = data.aws_iam_policy_document.github[0].json
 }
 
+# A group of Kubernetes' own roles, because AWS' policies for editors contain no custom resources, of which a release
+# consists (deploy/kubernetes/deployer.yaml binds the group).
 resource "aws_eks_access_entry" "github" {
-  count         = local.with_github ? 1 : 0
-  cluster_name  = aws_eks_cluster.main.name
-  principal_arn = aws_iam_role.github[0].arn
-  type          = "STANDARD"
-}
-
-# It edits Linnet's namespace, and no other.
-resource "aws_eks_access_policy_association" "github" {
-  count         = local.with_github ? 1 : 0
-  cluster_name  = aws_eks_cluster.main.name
-  principal_arn = aws_eks_access_entry.github[0].principal_arn
-  policy_arn    = "arn:${local.partition}:eks::aws:cluster-access-policy/AmazonEKSEditPolicy"
-
-  access_scope {
-    type       = "namespace"
-    namespaces = [var.kubernetes_namespace]
-  }
+  count             = local.with_github ? 1 : 0
+  cluster_name      = aws_eks_cluster.main.name
+  principal_arn     = aws_iam_role.github[0].arn
+  type              = "STANDARD"
+  kubernetes_groups = ["linnet-deployer"]
 }

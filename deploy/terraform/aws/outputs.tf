@@ -9,8 +9,8 @@ output "postgres_host" {
 }
 
 output "postgres_replica_host" {
-  description = "Host of the read replica."
-  value       = aws_db_instance.replica.address
+  description = "Host of the read replica; null without one."
+  value       = one(aws_db_instance.replica[*].address)
 }
 
 output "redis_host" {
@@ -19,7 +19,7 @@ output "redis_host" {
 }
 
 output "secrets" {
-  description = "Names of the passwords in Secrets Manager."
+  description = "Names of the secrets in Secrets Manager."
   value       = { for store, secret in aws_secretsmanager_secret.password : store => secret.name }
 }
 

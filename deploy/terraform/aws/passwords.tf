@@ -1,9 +1,14 @@
-# Passwords of PostgreSQL and Redis. They exist in Secrets Manager only: ephemeral values and write-only arguments do not
-# reach plans and states. RDS could manage its password itself, but refuses a read replica then (docs/adr/035).
+# Passwords of PostgreSQL and Redis, and the token between gateway and shorteners. They exist in Secrets Manager only:
+# ephemeral values and write-only arguments do not reach plans and states. RDS could manage its password itself, but
+# refuses a read replica then (docs/adr/035).
 
 locals {
-  # postgres: the role of Linnet, which README.md creates with `postgres-admin`. redis-…: the users of cache.tf.
-  passwords = toset(concat(["postgres-admin", "postgres"], [for role in keys(local.cache_users) : "redis-${role}"]))
+  # The names that deploy/kubernetes/components/external-secrets reads; `scripts/lint terraform` compares them. Only the
+  # administrator's is for people: linnet-role.sh creates Linnet's role with it.
+  passwords = toset(concat(
+    ["postgres-password-admin", "postgres-password", "service-token"],
+    [for role in keys(local.cache_users) : "redis-password-${role}"],
+  ))
 }
 
 ephemeral "aws_secretsmanager_random_password" "new" {
@@ -16,7 +21,7 @@ resource "aws_secretsmanager_secret" "password" {
   # checkov:skip=CKV2_AWS_57:Pods read a password when they start, so a rotation is a rollout; `password_version` begins it.
   for_each                = local.passwords
   name                    = "${var.name}/${each.key}"
-  description             = "Password of ${each.key}, as plain text"
+  description             = "${each.key} of Linnet, as plain text"
   kms_key_id              = aws_kms_key.data.arn
   recovery_window_in_days = 30
 }

@@ -70,9 +70,9 @@ variable "nat_gateway_per_zone" {
 }
 
 variable "kubernetes_version" {
-  description = "Minor version of Kubernetes. Versions in extended support cost six times as much."
+  description = "Minor version of Kubernetes. AWS raises it at the end of its standard support (for 1.35: 2027-03-27); raise this value before."
   type        = string
-  default     = "1.34"
+  default     = "1.35"
 
   validation {
     condition     = contains(["1.34", "1.35", "1.36", "1.37"], var.kubernetes_version)
@@ -113,13 +113,13 @@ variable "kubernetes_namespace" {
 }
 
 variable "database_version" {
-  description = "Version of PostgreSQL, major.minor. A new minor version is applied in the maintenance window."
+  description = "Major version of PostgreSQL. A higher one upgrades the database in the next maintenance window."
   type        = string
-  default     = "17.6"
+  default     = "17"
 
   validation {
-    condition     = can(regex("^1[5-8]\\.[0-9]+$", var.database_version))
-    error_message = "The version must be 15 to 18 with a minor version, such as 17.6."
+    condition     = contains(["15", "16", "17", "18"], var.database_version)
+    error_message = "The version must be 15, 16, 17 or 18, without a minor version."
   }
 }
 
@@ -134,8 +134,14 @@ variable "database_class" {
   }
 }
 
+variable "database_replica" {
+  description = "Whether there is a read replica, for `postgres.replica_url`."
+  type        = bool
+  default     = false
+}
+
 variable "database_replica_class" {
-  description = "Class of the read replica, for statistics, lists and exports."
+  description = "Class of the read replica."
   type        = string
   default     = "db.m7g.large"
 
@@ -219,6 +225,17 @@ variable "github_repository" {
   validation {
     condition     = var.github_repository == null ? true : can(regex("^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$", var.github_repository))
     error_message = "The repository must be OWNER/NAME."
+  }
+}
+
+variable "github_oidc_provider_arn" {
+  description = "ARN of the account's identity provider for GitHub, if there is one: an account has one at most. Null creates it."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.github_oidc_provider_arn == null ? true : can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/token\\.actions\\.githubusercontent\\.com$", var.github_oidc_provider_arn))
+    error_message = "The ARN must end with :oidc-provider/token.actions.githubusercontent.com."
   }
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import check
 import costs
+import kubernetes_names
 import redis_users
 import schemas
 
@@ -300,6 +301,27 @@ class RedisUsers(unittest.TestCase):
         self.assertEqual(redis_users.differences(wanted, found), [])
         self.assertEqual(len(redis_users.differences(wanted, found | {"gateway": "~* +@all"})), 1)
         self.assertEqual(len(redis_users.differences(wanted, {})), 3)
+
+
+class KubernetesNames(unittest.TestCase):
+    MANIFESTS = [
+        {"kind": "ExternalSecret", "apiVersion": "external-secrets.io/v1", "spec": {"data": [{"remoteRef": {"key": "linnet/one"}}]}},
+        {"kind": "Gateway", "apiVersion": "gateway.networking.k8s.io/v1"},
+        {"kind": "Namespace", "apiVersion": "v1"},
+    ]
+    ALLOWED = {("external-secrets.io", "externalsecrets"), ("gateway.networking.k8s.io", "gateways")}
+
+    def test_a_secret_that_nothing_reads_is_found(self) -> None:
+        self.assertEqual(kubernetes_names.faults(self.MANIFESTS, {"one"}, self.ALLOWED), [])
+        [fault] = kubernetes_names.faults(self.MANIFESTS, {"one", "two"}, self.ALLOWED)
+        self.assertIn("linnet/two", fault)
+
+    def test_a_kind_without_a_right_is_found(self) -> None:
+        [fault] = kubernetes_names.faults(self.MANIFESTS, {"one"}, self.ALLOWED - {("gateway.networking.k8s.io", "gateways")})
+        self.assertIn("gateways", fault)
+
+    def test_plurals(self) -> None:
+        self.assertEqual([kubernetes_names.plural(kind) for kind in ("Gateway", "NetworkPolicy", "Job")], ["gateways", "networkpolicies", "jobs"])
 
 
 if __name__ == "__main__":

@@ -30,8 +30,26 @@ run "three_zones_with_everything_in_each" {
   }
 
   assert {
-    condition     = aws_db_instance.primary.multi_az && aws_db_instance.replica.replicate_source_db == "linnet-primary"
-    error_message = "The database must have a standby and a replica."
+    condition     = aws_db_instance.primary.multi_az && length(aws_db_instance.replica) == 0 && output.postgres_replica_host == null
+    error_message = "The database must have a standby, and no replica that nobody asked for."
+  }
+}
+
+run "a_replica_by_choice" {
+  command = plan
+
+  variables {
+    database_replica = true
+  }
+
+  assert {
+    condition     = aws_db_instance.replica[0].replicate_source_db == "linnet-primary" && aws_db_instance.replica[0].storage_encrypted && !aws_db_instance.replica[0].publicly_accessible
+    error_message = "The replica must copy the primary, encrypted and closed."
+  }
+
+  assert {
+    condition     = contains(keys(aws_cloudwatch_log_group.database), "replica/postgresql")
+    error_message = "The replica's logs must have a key and an end."
   }
 }
 
@@ -39,7 +57,7 @@ run "stores_are_closed_and_encrypted" {
   command = plan
 
   assert {
-    condition     = !aws_db_instance.primary.publicly_accessible && aws_db_instance.primary.storage_encrypted && aws_db_instance.replica.storage_encrypted
+    condition     = !aws_db_instance.primary.publicly_accessible && aws_db_instance.primary.storage_encrypted
     error_message = "The database must be encrypted and closed."
   }
 
@@ -68,8 +86,14 @@ run "passwords_do_not_reach_the_plan" {
   command = plan
 
   assert {
-    condition     = toset(keys(aws_secretsmanager_secret.password)) == toset(["postgres", "postgres-admin", "redis-gateway", "redis-shortener", "redis-worker"])
+    condition     = toset(keys(aws_secretsmanager_secret.password)) == toset(["postgres-password", "postgres-password-admin", "redis-password-gateway", "redis-password-shortener", "redis-password-worker", "service-token"])
     error_message = "Each user needs a password."
+  }
+
+  # Statements with a password are statements that change the schema.
+  assert {
+    condition     = [for parameter in aws_db_parameter_group.main.parameter : parameter.value if parameter.name == "log_statement"] == ["none"]
+    error_message = "PostgreSQL's log must have no text of statements."
   }
 
   assert {
@@ -107,6 +131,24 @@ run "one_gateway_and_an_open_api_by_choice" {
   }
 }
 
+run "an_account_that_has_the_provider_of_github" {
+  command = plan
+
+  variables {
+    github_oidc_provider_arn = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
+  }
+
+  assert {
+    condition     = length(aws_iam_openid_connect_provider.github) == 0 && length(aws_iam_role.github) == 1
+    error_message = "An account has one provider at most."
+  }
+
+  assert {
+    condition     = aws_eks_access_entry.github[0].kubernetes_groups == toset(["linnet-deployer"])
+    error_message = "The role's rights in the cluster are those of deployer.yaml."
+  }
+}
+
 run "wrong_values_are_refused" {
   command = plan
 
@@ -116,16 +158,18 @@ run "wrong_values_are_refused" {
     kubernetes_version     = "1.30"
     kubernetes_admins      = []
     kubernetes_api_sources = ["0.0.0.0/0"]
-    database_version       = "17"
+    database_version       = "17.6"
     database_storage       = { initial = 100, maximum = 100 }
     backup_retention_days  = 0
     github_repository      = "linnet"
+
+    github_oidc_provider_arn = "arn:aws:iam::123456789012:role/github"
     tags                   = { Name = "x" }
     zones                  = ["a", "b", "b"]
   }
 
   expect_failures = [
     var.account_id, var.vpc_cidr, var.kubernetes_version, var.kubernetes_admins, var.kubernetes_api_sources, var.database_version,
-    var.database_storage, var.backup_retention_days, var.github_repository, var.tags, var.zones,
+    var.database_storage, var.backup_retention_days, var.github_repository, var.github_oidc_provider_arn, var.tags, var.zones,
   ]
 }
