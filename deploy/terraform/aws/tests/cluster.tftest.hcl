@@ -164,8 +164,8 @@ run "wrong_values_are_refused" {
     github_repository      = "linnet"
 
     github_oidc_provider_arn = "arn:aws:iam::123456789012:role/github"
-    tags                   = { Name = "x" }
-    zones                  = ["a", "b", "b"]
+    tags                     = { Name = "x" }
+    zones                    = ["a", "b", "b"]
   }
 
   expect_failures = [
