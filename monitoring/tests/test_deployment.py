@@ -104,6 +104,21 @@ class Exposure(unittest.TestCase):
         self.assertEqual(jobs["scan-services"]["steps"][0]["with"]["image-ref"], "${{ matrix.image }}")
 
 
+class Logs(unittest.TestCase):
+    def test_every_service_but_the_shipper_sends_its_logs_to_loki(self) -> None:
+        drivers = []
+        for part in ("", ".tls", ".backup"):
+            defined = yaml.safe_load(text(f"deploy/compose{part}.yaml"))["services"]
+            sent = yaml.safe_load(text(f"deploy/compose{part}.logs.yaml"))["services"]
+            # Other files only change services of compose.yaml.
+            own = {name for name in defined if not part or name not in compose()["services"]}
+            self.assertEqual(set(sent), own - {"fluent-bit"}, part)
+            drivers += sent.values()
+        self.assertEqual(drivers[0]["logging"]["driver"], "fluentd")
+        for driver in drivers:
+            self.assertEqual(driver, drivers[0])
+
+
 class Rust(unittest.TestCase):
     def test_every_file_names_the_same_version(self) -> None:
         channel = re.search(r'channel = "([0-9.]+)"', text("rust-toolchain.toml"))

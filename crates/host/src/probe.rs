@@ -190,8 +190,8 @@ pub fn is_color_ready(color: Color) -> bool {
 
 /// Whether both processes of the color run, ready or not.
 pub fn is_color_running(color: Color) -> bool {
-    color.services().iter().all(|service| {
-        docker::container(service).is_ok_and(|found| found.is_some_and(|found| found.is_running))
+    docker::running().is_ok_and(|running| {
+        color.services().iter().all(|service| running.contains_key(service))
     })
 }
 

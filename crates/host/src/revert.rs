@@ -113,9 +113,12 @@ impl Deployment {
 
     fn revert_color(&mut self, previous: &str) -> Result<(), HostError> {
         let (new, old) = (self.record.color, self.record.color.other());
-        let slots = docker::slots(&[]).unwrap_or_default();
+        let has_served = self.record.has_served();
+        // Each call of Docker takes time in which visitors get the new release.
+        let slots =
+            if has_served { String::new() } else { docker::slots(&[]).unwrap_or_default() };
         let is_old_running = probe::is_color_running(old);
-        match way_back(self.record.has_served(), &slots, new, is_old_running) {
+        match way_back(has_served, &slots, new, is_old_running) {
             WayBack::Leave => {}
             WayBack::Slots if docker::set_slots(old, 10).is_ok() => {
                 println!("  {old} serves all requests again");
