@@ -115,8 +115,7 @@ impl Deployment {
         let (new, old) = (self.record.color, self.record.color.other());
         let has_served = self.record.has_served();
         // Each call of Docker takes time in which visitors get the new release.
-        let slots =
-            if has_served { String::new() } else { docker::slots(&[]).unwrap_or_default() };
+        let slots = if has_served { String::new() } else { docker::slots(&[]).unwrap_or_default() };
         let is_old_running = probe::is_color_running(old);
         match way_back(has_served, &slots, new, is_old_running) {
             WayBack::Leave => {}
