@@ -162,6 +162,15 @@ pub fn running() -> Result<BTreeMap<String, String>, HostError> {
     Ok(running_of(&run("docker", &arguments, 15)?))
 }
 
+/// The same, after Docker's next start if it is restarting; nothing if that takes longer.
+pub fn running_once_available(seconds: u64) -> BTreeMap<String, String> {
+    let again = |_| {
+        wait_until_available(seconds);
+        running()
+    };
+    running().or_else(again).unwrap_or_default()
+}
+
 fn running_of(text: &str) -> BTreeMap<String, String> {
     let pairs = text.lines().filter_map(|line| line.split_once(' '));
     pairs.map(|(service, id)| (service.to_owned(), id.to_owned())).collect()
@@ -185,6 +194,11 @@ pub fn slots(arguments: &[&str]) -> Result<String, HostError> {
     let nginx = running.get("nginx").ok_or_else(|| {
         HostError::Unhealthy("nginx is not running; start it with `deploy.sh apply`".to_owned())
     })?;
+    slots_of(nginx, arguments)
+}
+
+/// The same in a container of nginx by its id.
+pub fn slots_of(nginx: &str, arguments: &[&str]) -> Result<String, HostError> {
     let mut all = vec!["exec", nginx, "sh", "/etc/nginx/slots.sh"];
     all.extend(arguments);
     // Idempotent, and slow only on a server without processor time.
