@@ -123,7 +123,7 @@ def https_from_the_first_start_to_the_end(figure) -> None:
                        "-D", "-", "-o", "/dev/null", *options, f"{scheme}://{NAME}:{port}{path}", check=False).stdout
 
         require(make_up(**settings).returncode == 0, "`make up TLS=on` failed")
-        # The CA cannot be reached yet. The placeholder serves, and says that it is none of the CA's.
+        # The CA cannot be reached yet. The placeholder serves, and no client trusts it.
         require("HTTP/2 200" in get("/health", "--insecure"), f"no response with the placeholder:\n{get('/health', '--insecure')}")
         require("HTTP/2" not in get("/health"), "the placeholder is trusted")
         plain = get("/x?y=1", port=http_port, scheme="http")
