@@ -8,6 +8,9 @@ use crate::{command::run, config::HostConfig, error::HostError, paths};
 
 /// The project's name in Compose.
 pub const PROJECT: &str = "linnet";
+/// Longest time to read the files, in seconds. It takes a second; without processor time it took more than 30 s, and a return
+/// to the old release must not end there.
+pub const CONFIG_SECONDS: u64 = 120;
 
 /// Compose with the files of one release.
 pub struct Compose {
@@ -115,20 +118,20 @@ impl Compose {
 
     /// The configuration of all services, of both colors.
     pub fn configuration(&self) -> Result<Value, HostError> {
-        let text = self.run(&["--profile=green", "config", "--format", "json"], 30)?;
+        let text = self.run(&["--profile=green", "config", "--format", "json"], CONFIG_SECONDS)?;
         serde_json::from_str(&text)
             .map_err(|error| HostError::Damaged("docker compose config".into(), error))
     }
 
     /// The services of the chosen files.
     pub fn services(&self) -> Result<Vec<String>, HostError> {
-        let text = self.run(&["--profile=green", "config", "--services"], 30)?;
+        let text = self.run(&["--profile=green", "config", "--services"], CONFIG_SECONDS)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// The images of all services, as the chosen files name them.
     pub fn images(&self) -> Result<Vec<String>, HostError> {
-        let text = self.run(&["--profile=*", "config", "--images"], 30)?;
+        let text = self.run(&["--profile=*", "config", "--images"], CONFIG_SECONDS)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 }

@@ -89,7 +89,7 @@ impl Deployment {
             (Way::First, _) | (_, None) => self.revert_first(),
             (Way::InPlace, Some(previous)) => self.revert_in_place(&previous)?,
             (Way::Canary | Way::Return, Some(previous)) => {
-                self.revert_color(&previous, &running)?
+                self.revert_color(&previous, &running)?;
             }
         }
         docker::remove_by_name(MIGRATION);
