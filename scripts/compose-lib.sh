@@ -41,13 +41,6 @@ case ${GRAFANA:-} in
   public) export LINNET_NGINX_GRAFANA=grafana:3000 ;;
   *) die "GRAFANA must be \`public\` or empty: $GRAFANA" "$EX_USAGE" ;;
 esac
-# With LOGS=loki Docker sends the logs to Fluent Bit of the profile `monitoring`.
-case ${LOGS:-} in
-  '') ;;
-  loki) files+=(-f "$deploy/compose.logs.yaml") ;;
-  *) die "LOGS must be \`loki\` or empty: $LOGS" "$EX_USAGE" ;;
-esac
-
 if [[ -n ${TLS:-} ]]; then files+=(-f "$deploy/compose.tls.yaml"); fi
 
 # With STORES=external PostgreSQL and Redis are servers elsewhere.
@@ -65,6 +58,17 @@ case ${BACKUP:-} in
     files+=(-f "$deploy/compose.backup.yaml")
     ;;
   *) die "BACKUP must be \`yes\` or empty: $BACKUP" "$EX_USAGE" ;;
+esac
+
+# With LOGS=loki Docker sends the logs to Fluent Bit of the profile `monitoring`, also those of the services of other files.
+case ${LOGS:-} in
+  '') ;;
+  loki)
+    files+=(-f "$deploy/compose.logs.yaml")
+    if [[ -n ${TLS:-} ]]; then files+=(-f "$deploy/compose.tls.logs.yaml"); fi
+    if [[ ${BACKUP:-} == yes ]]; then files+=(-f "$deploy/compose.backup.logs.yaml"); fi
+    ;;
+  *) die "LOGS must be \`loki\` or empty: $LOGS" "$EX_USAGE" ;;
 esac
 
 # With LINNET_IMAGES_BY_TAG=yes, local images with the names and tags of compose.yaml run. Without a registry, Docker cannot

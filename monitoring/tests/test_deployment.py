@@ -35,6 +35,18 @@ def mounts(volume: str) -> set[str]:
     return found
 
 
+class ComposeLoader(yaml.SafeLoader):
+    """Reads Compose's `!override` as the list that it marks."""
+
+
+ComposeLoader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+
+
+def services(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.load(text(path), ComposeLoader)["services"]
+    return found
+
+
 class Sockets(unittest.TestCase):
     def test_each_edge_has_a_volume_that_only_its_two_ends_mount(self) -> None:
         gateways, shorteners = {"gateway-blue", "gateway-green"}, {"shortener-blue", "shortener-green"}
@@ -102,6 +114,20 @@ class Exposure(unittest.TestCase):
         matrix = jobs["scan-services"]["strategy"]["matrix"]["image"]
         self.assertEqual(matrix, "${{ fromJSON(needs.list-services.outputs.images) }}")
         self.assertEqual(jobs["scan-services"]["steps"][0]["with"]["image-ref"], "${{ matrix.image }}")
+
+
+class Logs(unittest.TestCase):
+    def test_every_service_but_the_shipper_sends_its_logs_to_loki(self) -> None:
+        drivers = []
+        for part in ("", ".tls", ".backup"):
+            defined, sent = services(f"deploy/compose{part}.yaml"), services(f"deploy/compose{part}.logs.yaml")
+            # Other files only change services of compose.yaml.
+            own = {name for name in defined if not part or name not in compose()["services"]}
+            self.assertEqual(set(sent), own - {"fluent-bit"}, part)
+            drivers += sent.values()
+        self.assertEqual(drivers[0]["logging"]["driver"], "fluentd")
+        for driver in drivers:
+            self.assertEqual(driver, drivers[0])
 
 
 class Rust(unittest.TestCase):

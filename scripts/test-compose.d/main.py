@@ -8,6 +8,7 @@ import bridge
 import colors
 import fault_reports
 import faults
+import https
 import isolation
 import killed_stores
 import load
@@ -16,7 +17,7 @@ import startup
 from checks import run_checks, selected
 from engine import WITHOUT, print_logs
 
-# The order matters: starts that must fail, the start with its figures, then the running installation.
+# The order matters: starts that must fail, the start with its figures, the running installation, then its end and one with HTTPS.
 CHECKS = (
     startup.invalid_settings_are_reported_and_start_nothing,
     startup.first_redirect_within_20_s,
@@ -40,6 +41,7 @@ CHECKS = (
     faults.redirects_continue_without_redis,
     faults.redirects_continue_without_postgresql,
     faults.redirects_continue_with_a_full_disk,
+    https.https_from_the_first_start_to_the_end,
 )
 
 

@@ -197,9 +197,9 @@ check_killed_unit() {
   done
   expect_no_failures
 }
-# Polls on the server, because some steps last less than a connection.
+# Polls on the server, because some steps last less than a connection. Without a file, `xargs -r` succeeds.
 kill_unit_at() {
-  on_server timeout 180 sh -c 'until find /var/lib/linnet/releases -name "*.json" -newer /run/marker | xargs -r grep -lqE "\"step\": *\"$0\""; do sleep 0.02; done
+  on_server timeout 180 sh -c 'until find /var/lib/linnet/releases -name "*.json" -newer /run/marker | xargs -r grep -lE "\"step\": *\"$0\"" | grep -q .; do sleep 0.02; done
     systemctl kill --signal=KILL linnet-deploy' "$1"
 }
 

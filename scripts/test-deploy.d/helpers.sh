@@ -48,23 +48,30 @@ with_images() {
 make_images() {
   local built target id triple=x86_64-unknown-linux-gnu context=$scratch/context
   local folder=${CARGO_TARGET_DIR:-$LINNET_ROOT/target}
-  built=$(docker image inspect -f '{{index .Config.Labels "org.opencontainers.image.version"}}' linnet/shortener:development)
+  # Local builds have this release, unless LINNET_RELEASE was set.
+  built=${LINNET_RELEASE:-development}
+  if [[ -z ${SHORTENER_PROGRAM:-} ]]; then
+    built=$(docker image inspect -f '{{index .Config.Labels "org.opencontainers.image.version"}}' linnet/shortener:development)
+  fi
   first=${built%?}1 second=${built%?}2 third=${built%?}3
   if docker image inspect "$name/bundle:$third" >/dev/null 2>&1 && [[ -n ${KEEP:-} && -z ${AGAIN:-} ]]; then return 0; fi
   step "making images of the releases $first, $second and $third"
-  # Static, as in deploy/Dockerfile. The others run in the image of PostgreSQL, so that they need no second build of all crates.
+  # Static, as in deploy/Dockerfile. Others may need libraries, which their images get, so that they need no second build of
+  # all crates.
   RUSTFLAGS='-C target-feature=+crt-static' cargo build --quiet --locked --target "$triple" -p linnet-host --bin linnet-host --example bad_release
   if [[ -z ${ACME_PROGRAM:-} || -z ${BACKUP_PROGRAM:-} ]]; then SQLX_OFFLINE=true cargo build --quiet --locked -p linnet-acme -p linnet-backup; fi
   rm -rf -- "$context"
-  mkdir -p "$context/out/certificates" "$context/out/challenges"
+  mkdir -p "$context/out/certificates" "$context/out/challenges" "$context/libraries"
   chmod 2750 "$context/out/certificates"; chmod 2755 "$context/out/challenges"
   git ls-files -z deploy nginx monitoring scripts | tar --null -c -T - | tar -x -C "$context"
   sed -i -E 's/@sha256:[0-9a-f]{64}//' "$context/deploy/compose.yaml"
   cp "$LINNET_ROOT/scripts/test-deploy.d/compose.server.yaml" "$context/deploy/"
   # The stages behind the build, with programs that exist.
-  { printf 'ARG RUST_IMAGE\nARG POSTGRES_IMAGE\nFROM scratch AS build\nCOPY out /out\n'
-    sed -n '/^FROM .* AS directories$/,$p' deploy/Dockerfile | sed 's/^FROM scratch AS acme/FROM ${POSTGRES_IMAGE} AS acme/'; } > "$context/Dockerfile"
+  { printf 'ARG RUST_IMAGE\nARG POSTGRES_IMAGE\nFROM scratch AS build\nCOPY out /out\nFROM scratch AS libraries\nCOPY libraries /\n'
+    sed -n '/^FROM .* AS directories$/,$p' deploy/Dockerfile | sed -E 's/^FROM scratch AS (gateway|shortener|acme)$/FROM libraries AS \1/'; } > "$context/Dockerfile"
   for target in gateway shortener; do
+    local given=${target^^}_PROGRAM
+    if [[ -n ${!given:-} ]]; then strip -o "$scratch/linnet-$target" "${!given}"; continue; fi
     id=$(docker create "linnet/$target:development" none)
     docker cp -q "$id:/linnet-$target" "$scratch/linnet-$target"
     docker rm "$id" >/dev/null
@@ -73,6 +80,12 @@ make_images() {
   strip -o "$context/out/linnet-acme" "${ACME_PROGRAM:-$folder/debug/linnet-acme}"
   strip -o "$context/out/linnet-backup" "${BACKUP_PROGRAM:-$folder/debug/linnet-backup}"
   strip -o "$scratch/bad_release" "$folder/$triple/debug/examples/bad_release"
+  for target in "$context/out/linnet-acme" "$scratch/linnet-gateway" "$scratch/linnet-shortener"; do
+    # It fails for a static program.
+    { ldd "$target" 2>/dev/null || true; } | { grep -oE '/[^ ]+' || true; } | while read -r library; do
+      install -D "$library" "$context/libraries$library"
+    done
+  done
   for id in "$first" "$second" "$third"; do
     for target in gateway shortener; do
       python3 scripts/test-deploy.d/rename.py "$built" "$id" "$scratch/linnet-$target" "$context/out/linnet-$target"

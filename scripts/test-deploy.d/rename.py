@@ -1,7 +1,8 @@
 """Replaces the release id in a program by one that differs in its last character: rename.py OLD NEW SOURCE TARGET.
 
 The compiler writes a short id into instructions (x86-64): for five characters mov byte [rax+4], mov dword [rax]; for six to
-eight mov dword [rax+n-4], mov dword [rax], whose words overlap.
+eight mov dword [rax+n-4], mov dword [rax], whose words overlap; for nine to twelve, such as `development`, mov rcx, id[..8];
+mov [rax], rcx; mov dword [rax+n-4].
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ def moves(release: bytes) -> bytes | None:
         return b"\xc6\x40\x04" + release[4:] + first
     if 6 <= len(release) <= 8:
         return b"\xc7\x40" + bytes([len(release) - 4]) + release[-4:] + first
+    if 9 <= len(release) <= 12:
+        return release[:8] + b"\x48\x89\x08\xc7\x40" + bytes([len(release) - 4]) + release[-4:]
     return None
 
 

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     command::run,
+    compose::CONFIG_SECONDS,
     docker,
     error::HostError,
     files, paths,
@@ -170,7 +171,7 @@ fn ports(state: &State) -> Result<(), HostError> {
 
 /// A hash of the rendered configuration, in which two deployments of one release are equal.
 pub fn fingerprint(state: &State, record: &Record) -> Result<String, HostError> {
-    let text = state.compose(&record.id)?.run(&["--profile=*", "config"], 30)?;
+    let text = state.compose(&record.id)?.run(&["--profile=*", "config"], CONFIG_SECONDS)?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))

@@ -136,9 +136,8 @@ fn rollback() -> Result<(), HostError> {
     let began = now();
     unit::start(&unit::program_of_open(&state), &["rollback"])?;
     drop(change);
-    while unit::is_active() {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    // The requests move at once. The command ends when the color that was given up has finished its own.
+    unit::follow_journal(|| Ok(!unit::is_active()))?;
     let open = match open {
         Some(record) => files::read_record(&record.id)?,
         None => None,

@@ -8,6 +8,9 @@ use crate::{command::run, config::HostConfig, error::HostError, paths};
 
 /// The project's name in Compose.
 pub const PROJECT: &str = "linnet";
+/// Longest time to read the files, in seconds. It takes a second; without processor time it took more than 30 s, and a return
+/// to the old release must not end there.
+pub const CONFIG_SECONDS: u64 = 120;
 
 /// Compose with the files of one release.
 pub struct Compose {
@@ -29,12 +32,15 @@ impl Compose {
     /// A bundle of an earlier release may lack some files, but each has the first.
     fn of_folder(release: &Path, config: &HostConfig) -> Result<Self, HostError> {
         let folder = release.join("deploy");
+        // Loki is a part of the profile, and without lines an alert would fire.
+        let has_loki = config.profiles.iter().any(|name| name == "monitoring");
         let chosen = [
             ("compose.yaml", true),
             ("compose.tls.yaml", config.tls),
             ("compose.backup.yaml", config.backup.is_some()),
-            // Loki is a part of the profile, and without lines an alert would fire.
-            ("compose.logs.yaml", config.profiles.iter().any(|name| name == "monitoring")),
+            ("compose.logs.yaml", has_loki),
+            ("compose.tls.logs.yaml", has_loki && config.tls),
+            ("compose.backup.logs.yaml", has_loki && config.backup.is_some()),
             ("compose.server.yaml", true),
         ];
         let chosen = chosen.into_iter().filter(|(_, is_chosen)| *is_chosen);
@@ -112,20 +118,20 @@ impl Compose {
 
     /// The configuration of all services, of both colors.
     pub fn configuration(&self) -> Result<Value, HostError> {
-        let text = self.run(&["--profile=green", "config", "--format", "json"], 30)?;
+        let text = self.run(&["--profile=green", "config", "--format", "json"], CONFIG_SECONDS)?;
         serde_json::from_str(&text)
             .map_err(|error| HostError::Damaged("docker compose config".into(), error))
     }
 
     /// The services of the chosen files.
     pub fn services(&self) -> Result<Vec<String>, HostError> {
-        let text = self.run(&["--profile=green", "config", "--services"], 30)?;
+        let text = self.run(&["--profile=green", "config", "--services"], CONFIG_SECONDS)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// The images of all services, as the chosen files name them.
     pub fn images(&self) -> Result<Vec<String>, HostError> {
-        let text = self.run(&["--profile=*", "config", "--images"], 30)?;
+        let text = self.run(&["--profile=*", "config", "--images"], CONFIG_SECONDS)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 }
@@ -144,16 +150,29 @@ mod tests {
         let error = Compose::of_folder(&release, &config).map(drop).unwrap_err().to_string();
         assert!(error.contains("v1 has no Compose files; deploy a release"), "{error}");
         fs::create_dir_all(release.join("deploy")).unwrap();
-        let all = ["compose.yaml", "compose.tls.yaml", "compose.backup.yaml", "compose.logs.yaml"];
+        let all = [
+            "compose.yaml",
+            "compose.tls.yaml",
+            "compose.backup.yaml",
+            "compose.logs.yaml",
+            "compose.tls.logs.yaml",
+            "compose.backup.logs.yaml",
+        ];
         for file in all {
             fs::write(release.join("deploy").join(file), "").unwrap();
         }
-        let compose = Compose::of_folder(&release, &config).unwrap();
-        let names: Vec<_> =
-            compose.files.iter().filter_map(|file| file.rsplit('/').next()).collect();
-        assert_eq!(names, ["compose.yaml", "compose.tls.yaml"]);
+        let names = |config: &HostConfig| {
+            let compose = Compose::of_folder(&release, config).unwrap();
+            let names = compose.files.iter().filter_map(|file| file.rsplit('/').next());
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&config), ["compose.yaml", "compose.tls.yaml"]);
         let config = HostConfig { profiles: vec!["monitoring".to_owned()], ..config };
-        let compose = Compose::of_folder(&release, &config).unwrap();
-        assert!(compose.files.iter().any(|file| file.ends_with("compose.logs.yaml")));
+        assert_eq!(
+            names(&config),
+            ["compose.yaml", "compose.tls.yaml", "compose.logs.yaml", "compose.tls.logs.yaml"]
+        );
+        let config = HostConfig { backup: Some("file:///repository".to_owned()), ..config };
+        assert_eq!(names(&config), all);
     }
 }

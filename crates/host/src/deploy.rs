@@ -13,6 +13,7 @@ use crate::{
     canary::{Watch, Window},
     checks,
     color::Color,
+    compose::CONFIG_SECONDS,
     docker,
     error::HostError,
     files, paths,
@@ -163,7 +164,7 @@ impl Deployment {
         checks::generate_secrets(&self.record.id)?;
         checks::before(&self.state, &self.record)?;
         let compose = self.state.compose(&self.record.id)?;
-        compose.run(&["config", "--quiet"], 30)?;
+        compose.run(&["config", "--quiet"], CONFIG_SECONDS)?;
         Ok("memory, disk, secrets and configuration are in order".to_owned())
     }
 

@@ -1,7 +1,7 @@
 //! The commands of Docker and Compose that a deployment needs.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -144,6 +144,38 @@ fn describe(id: &str, value: &Value) -> Container {
     }
 }
 
+/// The running containers of the installation: service and id. One call, because the way back waits for it.
+pub fn running() -> Result<BTreeMap<String, String>, HostError> {
+    let project = format!("label=com.docker.compose.project={PROJECT}");
+    let arguments = [
+        "ps",
+        "--no-trunc",
+        "--filter",
+        &project,
+        "--filter",
+        "label=com.docker.compose.oneoff=False",
+        "--filter",
+        "status=running",
+        "--format",
+        "{{.Label \"com.docker.compose.service\"}} {{.ID}}",
+    ];
+    Ok(running_of(&run("docker", &arguments, 15)?))
+}
+
+/// The same, after Docker's next start if it is restarting; nothing if that takes longer.
+pub fn running_once_available(seconds: u64) -> BTreeMap<String, String> {
+    let again = |_| {
+        wait_until_available(seconds);
+        running()
+    };
+    running().or_else(again).unwrap_or_default()
+}
+
+fn running_of(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs.map(|(service, id)| (service.to_owned(), id.to_owned())).collect()
+}
+
 /// Which of ten slots of a group lead to the color.
 pub fn set_slots(color: Color, count: u8) -> Result<(), HostError> {
     let count = count.to_string();
@@ -158,10 +190,16 @@ pub fn set_slots(color: Color, count: u8) -> Result<(), HostError> {
 
 /// Runs nginx's `slots.sh`; without arguments it prints one line for each group of slots.
 pub fn slots(arguments: &[&str]) -> Result<String, HostError> {
-    let nginx = container("nginx")?.filter(|nginx| nginx.is_running).ok_or_else(|| {
+    let running = running()?;
+    let nginx = running.get("nginx").ok_or_else(|| {
         HostError::Unhealthy("nginx is not running; start it with `deploy.sh apply`".to_owned())
     })?;
-    let mut all = vec!["exec", &nginx.id, "sh", "/etc/nginx/slots.sh"];
+    slots_of(nginx, arguments)
+}
+
+/// The same in a container of nginx by its id.
+pub fn slots_of(nginx: &str, arguments: &[&str]) -> Result<String, HostError> {
+    let mut all = vec!["exec", nginx, "sh", "/etc/nginx/slots.sh"];
     all.extend(arguments);
     // Idempotent, and slow only on a server without processor time.
     run("docker", &all, 30)

@@ -27,6 +27,13 @@ fn mounts_are_read_with_their_service() {
 }
 
 #[test]
+fn running_containers_are_read_with_their_service() {
+    let found = running_of("nginx ab\nshortener-blue cd\n\n");
+    assert_eq!(found.get("nginx").map(String::as_str), Some("ab"));
+    assert_eq!((found.len(), found.get("shortener-green")), (2, None));
+}
+
+#[test]
 fn images_of_linnet_and_old_versions_of_others_are_removed_and_nothing_else() {
     let listed = "a ghcr.io/x/gateway\nb linnet-transfer/shortener\nc postgres\nd postgres\ne <none>\nf alpine\n";
     let kept = ["b".to_owned(), "d".to_owned()];

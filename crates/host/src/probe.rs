@@ -188,13 +188,6 @@ pub fn is_color_ready(color: Color) -> bool {
     })
 }
 
-/// Whether both processes of the color run, ready or not.
-pub fn is_color_running(color: Color) -> bool {
-    color.services().iter().all(|service| {
-        docker::container(service).is_ok_and(|found| found.is_some_and(|found| found.is_running))
-    })
-}
-
 /// Tries both sockets of the color from within nginx's container: this program is root and may enter folders that nginx
 /// may not.
 pub fn reach_from_nginx(color: Color, host: &str) -> Result<(), HostError> {

@@ -1,6 +1,6 @@
 //! The way back to the old release. Each part can be repeated, so `resume` completes an interrupted return.
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use crate::{
     compose::Compose,
@@ -83,12 +83,14 @@ impl Deployment {
         if let Err(error) = write_record(&self.record) {
             println!("warning: {error}");
         }
-        docker::wait_until_available(DOCKER_SECONDS);
+        let running = docker::running_once_available(DOCKER_SECONDS);
         let has_served = self.record.has_served();
         match (self.record.way, self.record.previous.clone()) {
             (Way::First, _) | (_, None) => self.revert_first(),
             (Way::InPlace, Some(previous)) => self.revert_in_place(&previous)?,
-            (Way::Canary | Way::Return, Some(previous)) => self.revert_color(&previous)?,
+            (Way::Canary | Way::Return, Some(previous)) => {
+                self.revert_color(&previous, &running)?;
+            }
         }
         docker::remove_by_name(MIGRATION);
         let outcome = if has_served { Outcome::RolledBack } else { Outcome::Failed };
@@ -111,13 +113,23 @@ impl Deployment {
         }
     }
 
-    fn revert_color(&mut self, previous: &str) -> Result<(), HostError> {
+    fn revert_color(
+        &mut self,
+        previous: &str,
+        running: &BTreeMap<String, String>,
+    ) -> Result<(), HostError> {
         let (new, old) = (self.record.color, self.record.color.other());
-        let slots = docker::slots(&[]).unwrap_or_default();
-        let is_old_running = probe::is_color_running(old);
-        match way_back(self.record.has_served(), &slots, new, is_old_running) {
+        let has_served = self.record.has_served();
+        let moves_slots = || {
+            let nginx = running.get("nginx");
+            nginx.is_some_and(|id| docker::slots_of(id, &[old.name(), "10"]).is_ok())
+        };
+        // Each call of Docker takes time in which visitors get the new release.
+        let slots = if has_served { String::new() } else { docker::slots(&[]).unwrap_or_default() };
+        let is_old_running = old.services().iter().all(|service| running.contains_key(service));
+        match way_back(has_served, &slots, new, is_old_running) {
             WayBack::Leave => {}
-            WayBack::Slots if docker::set_slots(old, 10).is_ok() => {
+            WayBack::Slots if moves_slots() => {
                 println!("  {old} serves all requests again");
             }
             WayBack::Slots | WayBack::Start => {

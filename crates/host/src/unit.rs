@@ -93,12 +93,12 @@ pub fn start(program: &str, arguments: &[&str]) -> Result<(), HostError> {
         &unit,
         "--property=KillMode=mixed",
         "--property=TimeoutStopSec=5",
-        // Requests come first: a deployment only takes longer.
-        "--property=Nice=10",
-        "--property=CPUWeight=20",
-        program,
-        "run",
     ];
+    // Requests come first: a deployment only takes longer. While a rollback takes longer, they get the wrong release.
+    if arguments.first() != Some(&"rollback") {
+        all.extend(["--property=Nice=10", "--property=CPUWeight=20"]);
+    }
+    all.extend([program, "run"]);
     all.extend(arguments);
     run("systemd-run", &all, 30).map(drop).map_err(|error| {
         if error.to_string().contains("already") {

@@ -110,6 +110,20 @@ class Up(unittest.TestCase):
         self.assertEqual(self.up().returncode, 0)
         self.assertNotIn(str(override), self.compose_calls()[-1]["arguments"])
 
+    def test_logs_of_tls_and_backups_are_sent_too(self) -> None:
+        deploy = self.folder.resolve() / "deploy"
+        tls = {"TLS": "on", "LINNET_NAMES": "go.example.com", "LINNET_HTTP_PORT": "38080"}
+        for variables, names in (({}, [""]), (tls, ["", ".tls"]), ({"BACKUP": "yes"}, ["", ".backup"]),
+                                 (tls | {"BACKUP": "yes"}, ["", ".tls", ".backup"])):
+            for logs, kinds in (("", [""]), ("loki", ["", ".logs"])):
+                (self.folder / "docker.log").unlink(missing_ok=True)
+                done = self.up(PROFILES="monitoring", LOGS=logs, **variables)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                expected = {str(deploy / f"compose{name}{kind}.yaml") for name in names for kind in kinds}
+                for call in self.compose_calls():
+                    found = {argument for argument in call["arguments"] if argument.endswith(".yaml")}
+                    self.assertEqual(found, expected)
+
     def test_messages_name_the_cause(self) -> None:
         for variables, message in (
             ({"PORT": "0"}, "PORT=0"), ({"PORT": "x"}, "PORT=x"), ({"HOST": "no-such-host.invalid"}, "HOST=no-such-host.invalid"),
