@@ -121,6 +121,7 @@ fn number(id: Option<NonZeroI32>) -> i32 {
 
 /// The upper and the lower 32 bits.
 fn halves(number: i64) -> [i32; 2] {
-    let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
-    [i32::from_be_bytes([a, b, c, d]), i32::from_be_bytes([e, f, g, h])]
+    let [upper @ .., _, _, _, _] = number.to_be_bytes();
+    let [_, _, _, _, lower @ ..] = number.to_be_bytes();
+    [i32::from_be_bytes(upper), i32::from_be_bytes(lower)]
 }

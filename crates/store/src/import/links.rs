@@ -136,11 +136,11 @@ async fn count_changes(
     changes: &HashMap<LinkId, &ImportLink>,
     updated: &HashSet<LinkId>,
 ) -> Result<(), StoreError> {
-    let changed = || updated.iter().filter_map(|id| changes.get(id));
-    let links = changed().map(|row| Written { user_id: actor, rows: 0, bytes: row.text_bytes() });
+    let rows = || updated.iter().filter_map(|id| changes.get(id));
+    let links = rows().map(|row| Written { user_id: actor, rows: 0, bytes: row.text_bytes() });
     count_written(connection, RowKind::Links, links).await?;
     let events =
-        changed().map(|row| Written { user_id: actor, rows: 1, bytes: row.target.as_str().len() });
+        rows().map(|row| Written { user_id: actor, rows: 1, bytes: row.target.as_str().len() });
     count_written(connection, RowKind::Events, events).await
 }
 
