@@ -1,6 +1,6 @@
 //! `admin import`: imports users, then links, then events, with the code of bulk jobs.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use chrono::Utc;
 use linnet_domain::{RowFormat, Visibility};
@@ -83,7 +83,7 @@ impl Importer<'_> {
         };
         let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
         let bounds = Bounds {
-            path: path.to_owned(),
+            file: Arc::new(path.to_owned()),
             format: format_of(path),
             from: Position::default(),
             rows: self.settings.jobs.chunk_rows,

@@ -28,3 +28,4 @@ mod stats;
 mod support;
 mod timeouts;
 mod transactions;
+mod uploads;
