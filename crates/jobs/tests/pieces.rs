@@ -109,13 +109,13 @@ async fn refused_and_incomplete_uploads_are_removed(pool: PgPool) {
     let large = receive(&area, &vec![b'a'; 8 * 1024 * 1024 + 1]).await;
     assert!(matches!(large, Err(UploadError::TooLarge { .. })), "{large:?}");
     wait_until_empty(&pool).await;
-    let start = stream::iter([Ok(bytes::Bytes::from(vec![b'a'; 2 * PIECE]))]);
-    let cut = start.clone().chain(stream::iter([Err(io::Error::other("gone"))]));
+    let start = || stream::iter([Ok::<_, io::Error>(bytes::Bytes::from(vec![b'a'; 2 * PIECE]))]);
+    let cut = start().chain(stream::iter([Err(io::Error::other("gone"))]));
     let cut = area.receive(None, cut).await;
     assert!(matches!(cut, Err(UploadError::Incomplete)), "{cut:?}");
     wait_until_empty(&pool).await;
     // A request is dropped while a part of it is stored.
-    let mut body = start.chain(stream::pending());
+    let mut body = start().chain(stream::pending());
     {
         let mut receiving = std::pin::pin!(area.receive(None, &mut body));
         while count(&pool, "SELECT count(*) FROM upload_pieces").await == 0 {
