@@ -31,7 +31,7 @@ TOKEN = re.compile(r"__VALUE_([A-Za-z.]+)__")
 # A name that changes with any value, so that changed settings replace the pods.
 HASH_OF_VALUES = '{{ .Values | toJson | sha256sum | trunc 10 }}'
 # Values that are texts within other texts, by the default.
-TEXTS = ("domain", "backups", "podNetwork", "sharedStorageClass", "proxyNamespace")
+TEXTS = ("domain", "backups", "podNetwork", "proxyNamespace")
 
 
 def defaults() -> dict[str, Any]:
@@ -169,7 +169,7 @@ def paths(left: Any, right: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]
 
 OTHER: dict[str, Any] = {
     "domain": "s.test", "color": "green", "gatewayClassName": "other", "proxyNamespace": "proxies", "podNetwork": "172.16.0.0/12",
-    "sharedStorageClass": "nfs", "backups": "s3://else/where", "secretStore": "vault", "clusterIssuer": "ours",
+    "backups": "s3://else/where", "secretStore": "vault", "clusterIssuer": "ours",
     "autoscaling": {"minReplicas": 5, "maxReplicas": 6}, "worker": {"minReplicas": 7, "maxReplicas": 8},
 }
 

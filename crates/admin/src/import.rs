@@ -1,6 +1,6 @@
 //! `admin import`: imports users, then links, then events, with the code of bulk jobs.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use chrono::Utc;
 use linnet_domain::Visibility;
@@ -82,9 +82,10 @@ impl Importer<'_> {
             reason => AdminError::Rows { file: path.to_owned(), reason },
         };
         let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
-        let format = format_of_file(path, &path.to_string_lossy(), None).map_err(unreadable)?;
+        let format =
+            format_of_file(&path.to_owned(), &path.to_string_lossy(), None).map_err(unreadable)?;
         let bounds = Bounds {
-            path: path.to_owned(),
+            file: Arc::new(path.to_owned()),
             format,
             from: Position::default(),
             rows: self.settings.jobs.chunk_rows,

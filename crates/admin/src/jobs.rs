@@ -1,7 +1,9 @@
 //! `admin jobs`: lists, shows, cancels and replays bulk jobs.
 
+use std::sync::Arc;
+
 use linnet_domain::{Job, JobFilter, JobId, Page, PageStart, SortKey, Visibility};
-use linnet_jobs::upload;
+use linnet_jobs::upload::UploadArea;
 use linnet_settings::Settings;
 use linnet_store::{JobChange, Store};
 
@@ -20,7 +22,8 @@ pub(super) async fn run(
         }
         Jobs::Cancel { id } => {
             let (job, name) = done(*id, store.cancel_job(*id, Visibility::All).await?)?;
-            upload::remove(&settings.jobs.upload_dir.join(name));
+            let jobs = Arc::new(settings.jobs.clone());
+            UploadArea::new(jobs, store.clone()).remove(&name).await;
             job
         }
         Jobs::Replay { id } => {

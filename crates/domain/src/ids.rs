@@ -90,6 +90,8 @@ ids! {
     BanId;
     /// The id of an outbox row, which is a change that is not yet published to the caches.
     OutboxId;
+    /// The id of an upload in the database.
+    UploadId;
 }
 
 #[cfg(test)]

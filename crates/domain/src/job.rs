@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{JobId, RowCells, UserId};
+use super::{JobId, RowCells, UploadName, UserId};
 
 /// The kind of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -125,8 +125,8 @@ pub struct NewJob {
     pub on_conflict: OnConflict,
     /// Whether rows are only checked.
     pub dry_run: bool,
-    /// The file name in the upload directory.
-    pub upload: String,
+    /// The name of the upload.
+    pub upload: UploadName,
     /// The size of the file, in bytes.
     pub upload_bytes: i64,
     /// Whether it belongs to [`Lane::Large`].

@@ -23,6 +23,7 @@ mod stats_range;
 mod subject;
 mod target;
 mod text;
+mod upload_name;
 mod user;
 mod visibility;
 mod zone;
@@ -33,7 +34,7 @@ pub use click::{ClickKind, ClickValue, PURPOSE_HEADERS, ValueKind, is_speculativ
 pub use event::{Event, EventFilter, EventType, NewEvent};
 pub use event_details::{EventDetails, ONCE_RULE};
 pub use host::{HostError, base_host, host_name, host_spellings};
-pub use ids::{BanId, EventId, InvalidId, JobId, LinkId, OutboxId, UserId};
+pub use ids::{BanId, EventId, InvalidId, JobId, LinkId, OutboxId, UploadId, UserId};
 pub use job::{
     Job, JobError, JobFilter, JobKind, JobState, Lane, NewJob, OnConflict, RowFormat, RowProblem,
     RowReport,
@@ -59,6 +60,7 @@ pub use stats_range::{RangeError, StatsRange};
 pub use subject::Subject;
 pub use target::{MAX_TARGET_BYTES, TargetError, TargetPolicy, TargetUrl};
 pub use text::{TextError, bounded_text};
+pub use upload_name::UploadName;
 pub use user::{Email, EmailError, NewUser, User, UserPatch};
 pub use visibility::Visibility;
 pub use zone::Zone;

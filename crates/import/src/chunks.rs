@@ -1,12 +1,13 @@
 //! Reads a file in chunks, one chunk ahead, on a blocking thread.
 
-use std::{fs::File, path::PathBuf};
+use std::sync::Arc;
 
 use tokio::{runtime::Handle, sync::mpsc};
 
 use linnet_domain::{RowCells, RowFormat, RowProblem};
 
 use super::{
+    row_file::{OpenFile, RowFile},
     row_rules::RowRules,
     rows::ImportRow,
     source::{Position, Rows, SourceError},
@@ -23,7 +24,7 @@ const FILLED_BYTES: usize = 2 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Bounds {
     /// The file.
-    pub path: PathBuf,
+    pub file: Arc<dyn RowFile>,
     /// The format of its rows.
     pub format: RowFormat,
     /// The position at which reading begins; by default before the first row.
@@ -94,7 +95,7 @@ fn read_all<T: ImportRow>(
     rules: &RowRules,
     chunks: &mpsc::Sender<Result<Chunk<T>, SourceError>>,
 ) -> Result<(), SourceError> {
-    let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::columns())?;
+    let mut source = Rows::open(bounds.file.open()?, bounds.format, &T::columns())?;
     if bounds.from != Position::default() {
         source.seek(bounds.from)?;
     }
@@ -111,7 +112,7 @@ fn read_all<T: ImportRow>(
 }
 
 fn read_chunk<T: ImportRow>(
-    source: &mut Rows<File>,
+    source: &mut Rows<OpenFile>,
     size: usize,
     rules: &RowRules,
 ) -> Result<Chunk<T>, SourceError> {
@@ -152,7 +153,7 @@ pub(super) fn fill_cells<T: ImportRow>(
     start: Position,
     bad: &mut [BadRow],
 ) -> Result<(), SourceError> {
-    let mut source = Rows::open(File::open(&bounds.path)?, bounds.format, &T::columns())?;
+    let mut source = Rows::open(bounds.file.open()?, bounds.format, &T::columns())?;
     source.seek(start)?;
     let mut wanted = bad.iter_mut().filter(|row| row.cells.is_empty()).peekable();
     let mut bytes = 0;
@@ -168,6 +169,8 @@ pub(super) fn fill_cells<T: ImportRow>(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use chrono::Utc;
     use linnet_domain::TargetPolicy;
     use linnet_store::ImportLink;
@@ -186,11 +189,14 @@ mod tests {
         }
     }
 
-    fn bounds_of(name: &str, text: &str, rows: usize) -> Bounds {
-        let name = format!("linnet-chunks-{}-{name}.csv", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, text).unwrap();
-        Bounds { path, format: RowFormat::Csv, from: Position::default(), rows }
+    fn bounds_of(path: &Path, text: &str, rows: usize) -> Bounds {
+        std::fs::write(path, text).unwrap();
+        Bounds {
+            file: Arc::new(path.to_owned()),
+            format: RowFormat::Csv,
+            from: Position::default(),
+            rows,
+        }
     }
 
     async fn chunks_of(bounds: &Bounds) -> Vec<Chunk<ImportLink>> {
@@ -210,9 +216,11 @@ mod tests {
             [("one", "x", 2_000), ("control", "\u{1}", 900), ("none", "", 3_000)]
         {
             let row = format!("no{}\n", format!(",{cell}").repeat(999));
-            let bounds = bounds_of(name, &(header.clone() + &row.repeat(rows)), 20_000);
+            let path = format!("linnet-chunks-{}-{name}.csv", std::process::id());
+            let path = std::env::temp_dir().join(path);
+            let bounds = bounds_of(&path, &(header.clone() + &row.repeat(rows)), 20_000);
             let chunks = chunks_of(&bounds).await;
-            std::fs::remove_file(&bounds.path).unwrap();
+            std::fs::remove_file(&path).unwrap();
             let bad: usize = chunks.iter().map(|chunk| chunk.bad.len()).sum();
             assert_eq!(bad, rows, "no row is lost between two chunks");
             assert!(chunks.len() > 2, "{name}");

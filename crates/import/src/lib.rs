@@ -5,6 +5,7 @@
 //! * [`read_chunks`] reads a file in chunks, ahead of the caller that writes them; [`write_chunk`] writes one.
 
 mod chunks;
+mod row_file;
 mod row_rules;
 mod rows;
 pub mod source;
@@ -12,6 +13,7 @@ mod values;
 mod write;
 
 pub use chunks::{BadRow, Bounds, Chunk, read_chunks};
+pub use row_file::{OpenFile, RowFile};
 pub use row_rules::RowRules;
 pub use rows::{ImportRow, REPORT_COLUMNS, columns_of};
 pub use write::{Written, write_chunk};

@@ -1,6 +1,6 @@
 //! Both ends of the bulk job queue: from an upload to a notice, from a lease to written rows.
 //!
-//! - A serving process writes an upload to the upload area ([`upload`]), inserts a row into `jobs`, and publishes a notice
+//! - A serving process stores an upload ([`upload`]), inserts a row into `jobs`, and publishes a notice
 //!   with the job's id to a stream ([`publish_notice`]).
 //! - Workers share the streams. Each worker has a lane for small jobs and a lane that prefers large ones, so a small job
 //!   never waits for a large one.
@@ -35,9 +35,10 @@ use dispatch::{Dispatcher, SharedJobCounts};
 use lane::LaneWorker;
 use metrics::JobMetrics;
 use run::JobRunner;
+use upload::UploadArea;
 
 pub use queue::publish_notice;
-pub use settings::JobSettings;
+pub use settings::{JobSettings, UploadStore};
 pub use updates::{JobSubscription, JobUpdates};
 
 /// The shared state of a serving process's job endpoints.
@@ -56,13 +57,24 @@ impl JobService {
         lifecycle.spawn_critical("job updates", updates.clone().run(store));
         Self { settings: Arc::new(settings.clone()), updates }
     }
+
+    /// The uploads, with the connections of a server thread.
+    pub fn uploads(&self, store: &Store) -> UploadArea {
+        UploadArea::new(Arc::clone(&self.settings), store.clone())
+    }
 }
 
 /// The lanes that each lane of a worker serves, in order of preference.
 const LANES: [&[Lane]; 2] = [&[Lane::Small], &[Lane::Large, Lane::Small]];
 
-/// Database connections that a worker's lanes and dispatcher need.
-pub const WORKER_CONNECTIONS: u32 = 3;
+/// Database connections that a worker's lanes and dispatcher need: one each, and one more for each lane that reads uploads
+/// from the database, because it reads ahead while it writes.
+pub fn worker_connections(settings: &JobSettings) -> u32 {
+    match settings.upload_store {
+        UploadStore::Directory => 3,
+        UploadStore::Postgres => 5,
+    }
+}
 
 /// Starts a worker's dispatcher and lanes. Returns for each lane a handle that waits for its end, and one that aborts it.
 pub fn start_lanes(
@@ -91,6 +103,7 @@ pub fn start_lanes(
             runner: JobRunner {
                 store: store.clone(),
                 redis: redis.clone(),
+                uploads: UploadArea::new(Arc::new(settings.clone()), store.clone()),
                 settings: settings.clone(),
                 targets: targets.clone(),
                 metrics: Arc::clone(&metrics),

@@ -97,4 +97,13 @@ fn register_gauges(meter: &Meter, counts: &SharedJobCounts) {
         .with_description("Time in the queue of the job that has waited longest, in seconds.")
         .with_callback(move |gauge| gauge.observe(latest(&shared).oldest_queued_s, &[]))
         .build();
+    let shared = counts.clone();
+    meter
+        .u64_observable_gauge("linnet_jobs_uploads")
+        .with_unit("By")
+        .with_description("Size of the uploads in PostgreSQL, compressed, in bytes.")
+        .with_callback(move |gauge| {
+            gauge.observe(u64::try_from(latest(&shared).upload_bytes).unwrap_or(0), &[]);
+        })
+        .build();
 }

@@ -1,6 +1,10 @@
 //! Runs one attempt of a job, from the position that earlier attempts reached.
 
-use std::{error::Error, sync::LazyLock, time::Duration};
+use std::{
+    error::Error,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use chrono::Utc;
 use linnet_platform::{
@@ -21,12 +25,12 @@ use linnet_store::{
     AttemptEnd, ChunkProgress, ImportLink, ImportUser, JobRun, Store, StoreError, WriteOptions,
 };
 
-use super::{JobMetrics, JobSettings, throttle::Throttle, upload};
+use super::{JobMetrics, JobSettings, throttle::Throttle, upload::UploadArea};
 
 static DELETION: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(DELETE_NEGATIVE_ENTRIES));
 
-/// Time for which a chunk is retried while PostgreSQL is unreachable. After it, the attempt fails.
+/// Time for which reading and writing a chunk are retried while PostgreSQL is unreachable. After it, the attempt fails.
 const CHUNK_BUDGET: Duration = Duration::from_mins(5);
 
 pub(super) const fn new_backoff() -> Backoff {
@@ -58,6 +62,7 @@ enum AttemptError {
 pub(super) struct JobRunner {
     pub(super) store: Store,
     pub(super) redis: RedisClient,
+    pub(super) uploads: UploadArea,
     pub(super) settings: JobSettings,
     pub(super) targets: TargetPolicy,
     pub(super) metrics: std::sync::Arc<JobMetrics>,
@@ -83,7 +88,7 @@ impl JobRunner {
             Ok(AttemptResult::Completed) => {
                 self.metrics.add_ended(run.kind, "succeeded");
                 tracing::info!(job = run.id.get(), "job succeeded");
-                self.remove_upload(run);
+                self.remove_upload(run).await;
             }
             Ok(AttemptResult::LeaseLost) => self.after_lost_lease(run).await,
             Ok(AttemptResult::Stopped) => {
@@ -95,7 +100,7 @@ impl JobRunner {
             Err(AttemptError::Source(error)) if error.is_of_file() => {
                 let error = JobError { code: error.code().into(), message: error.to_string() };
                 self.end(run, AttemptEnd::Refused, &error).await;
-                self.remove_upload(run);
+                self.remove_upload(run).await;
             }
             Err(error) => self.end_failed_attempt(run, max_attempts, &error).await,
         }
@@ -123,7 +128,7 @@ impl JobRunner {
     ) -> Result<AttemptResult, AttemptError> {
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         let bounds = Bounds {
-            path: self.settings.upload_dir.join(&run.upload),
+            file: Arc::new(self.uploads.file(&run.upload)),
             format: run.format,
             from: Position { offset: number(run.resume_offset), line: number(run.resume_line) },
             rows: self.settings.chunk_rows,
@@ -135,7 +140,12 @@ impl JobRunner {
             null_columns: run.null_columns.clone(),
             now: Utc::now(),
         };
-        let mut chunks = read_chunks::<T>(bounds.clone(), rules);
+        let reading = CancellationToken::new();
+        // The thread that reads does not outlive the attempt.
+        let _stop_reading = reading.clone().drop_guard();
+        let file = self.uploads.patient_file(&run.upload, CHUNK_BUDGET, reading);
+        let ahead = Bounds { file: Arc::new(file), ..bounds.clone() };
+        let mut chunks = read_chunks::<T>(ahead, rules);
         let mut throttle = Throttle::new(self.settings.throttle_percent, self.settings.lease() / 3);
         loop {
             let chunk = tokio::select! {
@@ -169,15 +179,19 @@ impl JobRunner {
         run: &JobRun,
         chunks: &mut mpsc::Receiver<Result<Chunk<T>, SourceError>>,
     ) -> Result<Option<Chunk<T>>, AttemptError> {
+        let began = Instant::now();
         loop {
             match tokio::time::timeout(self.settings.lease() / 3, chunks.recv()).await {
                 Ok(Some(chunk)) => return Ok(Some(chunk?)),
                 Ok(None) => return Err(AttemptError::ReaderPanicked),
-                Err(_) => {
-                    if !self.store.renew_job_lease(run, self.settings.lease()).await? {
-                        return Ok(None);
-                    }
-                }
+                Err(_) => {}
+            }
+            match self.store.renew_job_lease(run, self.settings.lease()).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                // The reader waits for the same database. The chunk is written only if the lease still holds.
+                Err(StoreError::Unavailable(_)) if began.elapsed() < CHUNK_BUDGET => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -290,13 +304,13 @@ impl JobRunner {
     /// Removes the upload of a cancelled or deleted job. Keeps it if another worker has taken the job over.
     async fn after_lost_lease(&self, run: &JobRun) {
         match self.store.job_needs_upload(run.id).await {
-            Ok(false) => self.remove_upload(run),
+            Ok(false) => self.remove_upload(run).await,
             Ok(true) => tracing::info!(job = run.id.get(), "job taken over by another worker"),
             Err(error) => tracing::debug!(job = run.id.get(), %error, "job not read; upload kept"),
         }
     }
 
-    fn remove_upload(&self, run: &JobRun) {
-        upload::remove(&self.settings.upload_dir.join(&run.upload));
+    async fn remove_upload(&self, run: &JobRun) {
+        self.uploads.remove(&run.upload).await;
     }
 }

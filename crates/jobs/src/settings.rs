@@ -5,14 +5,30 @@ use std::{path::PathBuf, time::Duration};
 use linnet_platform::{backoff::doubled, settings::Problems};
 use serde::{Deserialize, Serialize};
 
-use linnet_store::{JobLimits, ReportLimits};
+use linnet_store::{JobLimits, ReportLimits, UploadLimits};
 
-/// Section `jobs`: bulk jobs. Shorteners and workers must have the same values and share the upload area.
+/// Where new uploads are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UploadStore {
+    /// In files of `jobs.upload_dir`, which all shorteners and workers share.
+    #[default]
+    Directory,
+    /// In PostgreSQL.
+    Postgres,
+}
+
+/// Section `jobs`: bulk jobs. Shorteners and workers must have the same values, and share
+/// `upload_dir` if uploads are files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
-    /// The upload area: the folder of files that wait for their jobs.
+    /// Where new uploads wait for their jobs.
+    pub upload_store: UploadStore,
+    /// The folder of uploads that are files.
     pub upload_dir: PathBuf,
+    /// Bytes of all uploads in the database, compressed.
+    pub upload_total_bytes: u64,
     /// Largest upload, compressed or decompressed, in bytes. nginx accepts at most 1 GiB.
     pub upload_bytes: u64,
     /// The maximum number of bytes of decompressed content for each byte of a compressed upload, in addition to 1 MiB.
@@ -58,7 +74,9 @@ pub struct JobSettings {
 impl Default for JobSettings {
     fn default() -> Self {
         Self {
+            upload_store: UploadStore::Directory,
             upload_dir: "/var/lib/linnet/uploads".into(),
+            upload_total_bytes: 4 * 1024 * 1024 * 1024,
             upload_bytes: 1024 * 1024 * 1024,
             expansion: 100,
             bytes_per_user: 2 * 1024 * 1024 * 1024,
@@ -90,6 +108,7 @@ impl JobSettings {
         let gib = 1024 * 1024 * 1024;
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         for (key, value, min, max) in [
+            ("jobs.upload_total_bytes", self.upload_total_bytes, 1_024, 1024 * 1024 * gib),
             ("jobs.upload_bytes", self.upload_bytes, 1_024, gib),
             ("jobs.expansion", self.expansion, 1, 100_000),
             ("jobs.bytes_per_user", self.bytes_per_user, 1_024, 1024 * gib),
@@ -134,6 +153,12 @@ impl JobSettings {
             running_per_user: self.running_per_user.into(),
             kept_per_user: self.kept_per_user.into(),
         }
+    }
+
+    /// The limits of uploads in the database.
+    pub fn upload_limits(&self) -> UploadLimits {
+        let number = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        UploadLimits { all: number(self.upload_total_bytes), per_user: number(self.bytes_per_user) }
     }
 
     /// The limits of stored bad rows.

@@ -1,6 +1,10 @@
 //! The memory budgets of a shortener and of a worker: every term that their settings allow.
 
 use linnet_clicks::{buffer_bytes, ingest};
+use linnet_jobs::{
+    UploadStore,
+    upload::{READER_BYTES, WRITER_BYTES},
+};
 use linnet_platform::{
     memory_budget::{IDLE_CONNECTION_BYTES, KIB, MIB, MemoryBudget, STORE_CONNECTION_BYTES},
     server::{ADMIN_CONNECTIONS, HEAD_BYTES, PIECE_BYTES, SEND_BUFFER_BYTES},
@@ -28,7 +32,7 @@ const REDIRECT_BYTES: u64 = 9 * KIB;
 /// Clients that the budget of misses tracks: those over their budget and those near it. Their number, and bytes of
 /// each.
 const CLIENT_BYTES: (usize, u64) = (20_000, 64);
-/// Pieces of an upload that wait for the disk, and the buffers that unpack and write it.
+/// Parts of a body that wait to be stored, and the buffers that unpack it and write it to a file.
 const UPLOAD_BYTES: u64 = (4 + 1) * 32 * KIB + 128 * KIB;
 /// Two chunks of a lane, one being written and one read ahead, with 2 MiB of values and 1 MiB of bad rows each. For the one
 /// being written, the same again in a statement's arrays and in its message to PostgreSQL. Then two blocks of the file and
@@ -73,7 +77,7 @@ impl Settings {
             )
             .with("streams of job events", self.shortener.job_streams, JOB_STREAM_BYTES)
             .with("exports", self.shortener.exports, EXPORT_BYTES)
-            .with("uploads", self.jobs.uploads, UPLOAD_BYTES)
+            .with("uploads", self.jobs.uploads, UPLOAD_BYTES + self.in_pieces(WRITER_BYTES))
             .with(
                 "PostgreSQL connections",
                 self.postgres.max_connections as usize,
@@ -81,6 +85,14 @@ impl Settings {
             )
             .with("Redis connections", 2 * threads + BACKGROUND_REDIS, STORE_CONNECTION_BYTES)
             .with_telemetry(self.telemetry.exports_spans())
+    }
+
+    /// Bytes that an upload in the database takes in addition to one in a file.
+    fn in_pieces(&self, bytes: u64) -> u64 {
+        match self.jobs.upload_store {
+            UploadStore::Directory => 0,
+            UploadStore::Postgres => bytes,
+        }
     }
 
     /// The most memory that a worker with these settings uses.
@@ -94,7 +106,7 @@ impl Settings {
             )
             .with("ids of links and values", 1, ingest::DIRECTORY_BYTES)
             .with("parsed user agents", 1, ingest::USER_AGENT_CACHE_BYTES)
-            .with("job lanes", LANES, LANE_BYTES)
+            .with("job lanes", LANES, LANE_BYTES + self.in_pieces(2 * READER_BYTES))
             .with("admin connections", ADMIN_CONNECTIONS, IDLE_CONNECTION_BYTES + HEAD_BYTES as u64)
             .with(
                 "PostgreSQL connections",
@@ -141,7 +153,7 @@ mod tests {
             (settings.memory_budget().total(), settings.worker_memory_budget().total())
         };
         let base = total(|_| {});
-        let shortener: [fn(&mut Settings); 13] = [
+        let shortener: [fn(&mut Settings); 14] = [
             |settings| settings.shortener.server_threads = 4,
             |settings| settings.shortener.max_connections *= 2,
             |settings| settings.shortener.body_bytes *= 2,
@@ -150,6 +162,7 @@ mod tests {
             |settings| settings.shortener.job_streams *= 2,
             |settings| settings.shortener.exports *= 2,
             |settings| settings.jobs.uploads *= 2,
+            |settings| settings.jobs.upload_store = UploadStore::Postgres,
             |settings| settings.cache.l1_bytes *= 2,
             |settings| settings.cache.l1_negative_entries *= 2,
             |settings| settings.resolve.max_in_flight_lookups *= 2,
@@ -159,7 +172,8 @@ mod tests {
         for (number, change) in shortener.into_iter().enumerate() {
             assert!(total(change).0 > base.0, "{number}");
         }
-        let worker: [fn(&mut Settings); 3] = [
+        let worker: [fn(&mut Settings); 4] = [
+            |settings| settings.jobs.upload_store = UploadStore::Postgres,
             |settings| settings.worker.consumers *= 2,
             |settings| settings.worker.group_batches *= 2,
             |settings| settings.postgres.max_connections *= 2,

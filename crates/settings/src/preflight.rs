@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use linnet_jobs::UploadStore;
 use linnet_tls::TlsFault;
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection, PgConnection, error::DatabaseError};
@@ -63,22 +64,28 @@ fn lines(problems: &[Problem]) -> String {
 /// Checks that directories are writable and that PostgreSQL and Redis accept connections. Waits up to
 /// [`STARTUP_TIMEOUT`] for servers that are starting.
 pub async fn preflight(settings: &Settings) -> Result<(), PreflightError> {
-    let mut problems: Vec<Problem> = [
-        ("clicks.spool_dir", &settings.clicks.spool_dir),
-        ("jobs.upload_dir", &settings.jobs.upload_dir),
-    ]
-    .into_iter()
-    .filter_map(|(key, folder)| {
-        let folder = folder.clone();
-        try_folder(&folder).err().map(|source| Problem::Folder { key, folder, source })
-    })
-    .collect();
+    let mut problems: Vec<Problem> = folders(settings)
+        .into_iter()
+        .filter_map(|(key, folder)| {
+            let folder = folder.to_owned();
+            try_folder(&folder).err().map(|source| Problem::Folder { key, folder, source })
+        })
+        .collect();
     let (postgres, redis) = futures::join!(
         retry_while_passing(|| try_postgres(&settings.postgres), Problem::may_pass),
         retry_while_passing(|| try_redis(settings), Problem::may_pass),
     );
     problems.extend([postgres.err(), redis.err()].into_iter().flatten());
     if problems.is_empty() { Ok(()) } else { Err(PreflightError(problems)) }
+}
+
+/// The folders that the settings use, with their keys.
+fn folders(settings: &Settings) -> Vec<(&'static str, &Path)> {
+    let spool = ("clicks.spool_dir", settings.clicks.spool_dir.as_path());
+    match settings.jobs.upload_store {
+        UploadStore::Directory => vec![spool, ("jobs.upload_dir", &settings.jobs.upload_dir)],
+        UploadStore::Postgres => vec![spool],
+    }
 }
 
 impl Problem {
@@ -160,6 +167,17 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(try_folder(&file.join("below")).is_err());
+    }
+
+    #[test]
+    fn uploads_in_the_database_need_no_directory() {
+        let mut settings = Settings::default();
+        let keys = |settings: &Settings| -> Vec<&str> {
+            folders(settings).into_iter().map(|folder| folder.0).collect()
+        };
+        assert_eq!(keys(&settings), ["clicks.spool_dir", "jobs.upload_dir"]);
+        settings.jobs.upload_store = UploadStore::Postgres;
+        assert_eq!(keys(&settings), ["clicks.spool_dir"]);
     }
 
     #[test]

@@ -23,13 +23,14 @@ pub struct ErasureCounts {
 }
 
 impl Store {
-    /// Deletes the events and clicks of a user and of all its links, deleted ones included, and the stored responses that
-    /// contain them. [`Store::delete_user`]
-    /// deletes the user itself, before or after.
+    /// Deletes the events and clicks of a user and of all its links, deleted ones included, the stored responses that
+    /// contain them, and the user's uploads in the database. [`Store::delete_user`] deletes the user itself, before or
+    /// after.
     ///
     /// After an interruption, another call continues: the `created` events, from which the links are known, are deleted
     /// last.
     pub async fn erase_user_history(&self, user_id: UserId) -> Result<ErasureCounts, StoreError> {
+        self.delete_uploads_of(user_id).await?;
         let links = sqlx::query_scalar!(
             r#"SELECT id AS "id!: LinkId" FROM urls WHERE user_id = $1
                UNION SELECT url_id FROM events

@@ -30,6 +30,7 @@ mod settings;
 mod stats;
 mod stored_responses;
 mod timeouts;
+mod uploads;
 mod users;
 
 pub use clicks::{
@@ -57,6 +58,7 @@ pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::{PostgresSettings, RowQuotas};
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
+pub use uploads::{NewPiece, PieceRefusal, UploadLimits, UploadPiece};
 
 use std::time::Duration;
 

@@ -202,6 +202,10 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
+        // In transactions of its own, because it may be gigabytes. The maintenance task `uploads` repeats it.
+        if let Err(error) = self.delete_uploads_of(id).await {
+            tracing::warn!(%error, "uploads of a deleted user not deleted");
+        }
         Ok(true)
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use linnet_clicks::ingest::{BatchEnricher, IngestMetrics, Ingester, StreamMonitor};
 use linnet_domain::TargetPolicy;
-use linnet_jobs::{WORKER_CONNECTIONS, start_lanes};
+use linnet_jobs::{start_lanes, worker_connections};
 use linnet_platform::{
     clock::Clock,
     lifecycle::Lifecycle,
@@ -58,7 +58,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let address = &config.worker.admin_listen;
     let (admin, retire_admin) = bind(address)?.split();
-    let role = PoolRole::Worker { consumers: config.worker.consumers, jobs: WORKER_CONNECTIONS };
+    let jobs = worker_connections(&config.maintenance.jobs);
+    let role = PoolRole::Worker { consumers: config.worker.consumers, jobs };
     let pool = connect_lazy(&config.postgres, role).map_err(StartError::setting("postgres.url"))?;
     let store = Store::new(pool);
     let (redis, connection) =

@@ -117,9 +117,18 @@ WHY_JOBS = Row(
             empty="none",
         ),
         Panel(
+            "Uploads in PostgreSQL",
+            "Compressed, with `jobs.upload_store=postgres`. At `jobs.upload_total_bytes`, new ones get 507. Growth without "
+            "queued or dead jobs: the maintenance task `uploads` does not remove what killed processes left.",
+            "bytes",
+            (Query("max(linnet_jobs_uploads_bytes)", "uploads"),),
+            least=0,
+            runbook="disk",
+        ),
+        Panel(
             "Requests for jobs",
             "Uploads and status requests at the gateway. 413: too large. 429: too many jobs of one user. 503: too many "
-            "uploads at a time. 507: the upload disk is full.",
+            "uploads at a time. 507: the upload disk is full, or PostgreSQL has `jobs.upload_total_bytes` of them.",
             "reqps",
             (Query(rate(f"{DURATION}_count", ROUTES, "http_response_status_code"), "{{http_response_status_code}}"),),
             stacked=True,

@@ -1,14 +1,11 @@
 //! Recognizes the format of a file by its name and its first bytes, and the delimiter of a CSV file by its header.
 
-use std::{
-    fs::File,
-    io::{self, Read, Seek},
-    path::Path,
-};
+use std::io::{self, Read, Seek};
 
 use linnet_domain::RowFormat as Format;
 
 use super::{BYTE_ORDER_MARK, Columns, input::Input, object::is_blank};
+use crate::row_file::RowFile;
 
 /// The number of first bytes that [`format_of`] needs at most.
 pub(super) const FORMAT_BYTES: usize = 4 * 1024;
@@ -35,12 +32,16 @@ pub fn format_of_media_type(media_type: &str) -> Option<Format> {
 
 /// The format of a file, by its name and its first bytes, unless its sender has named the format. Every import, of the
 /// API and of the command line, decides here.
-pub fn format_of_file(path: &Path, name: &str, named: Option<Format>) -> io::Result<Format> {
+pub fn format_of_file(
+    file: &impl RowFile,
+    name: &str,
+    named: Option<Format>,
+) -> io::Result<Format> {
     if let Some(format) = named {
         return Ok(format);
     }
     let mut first = Vec::new();
-    File::open(path)?.take(FORMAT_BYTES as u64).read_to_end(&mut first)?;
+    file.open()?.take(FORMAT_BYTES as u64).read_to_end(&mut first)?;
     Ok(format_of(name, &first))
 }
 

@@ -1,30 +1,30 @@
-//! The upload area: files that wait for their jobs.
+//! Uploads: files that wait for their jobs.
 //!
-//! - A thread decompresses the body and writes it to disk as it arrives. The request is read no faster than the thread
-//!   writes.
-//! - A file is synced to disk before its job exists. An incomplete file is removed.
+//! - A thread decompresses the body and stores it as it arrives, in a file or in pieces in the database. The request is read
+//!   no faster than the thread writes.
+//! - An upload is durable before its job exists. An incomplete upload is removed.
 //! - The size limit applies to the body and to the decompressed content, and the content is limited by the body's size,
 //!   so a decompression bomb is rejected.
 
+mod area;
+mod pieces;
 mod writer;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io, path::Path, time::Duration};
 
 use futures::{Stream, StreamExt};
-use tokio::sync::mpsc;
-
-use super::JobSettings;
+use linnet_domain::UploadName;
+use linnet_store::StoreError;
+use tokio::{runtime::Handle, sync::mpsc};
 
 use writer::write_upload;
 
+pub use area::{UploadArea, UploadFile};
+pub use pieces::{READER_BYTES, WRITER_BYTES};
 pub use writer::Unpacker;
 
-/// The maximum number of pieces of a body that wait for the disk.
-const PIECES_IN_FLIGHT: usize = 4;
+/// The maximum number of parts of a body that wait for the disk or the database.
+const PARTS_IN_FLIGHT: usize = 4;
 /// Longest time without data within an upload.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Suffix of file names in the upload area.
@@ -65,17 +65,30 @@ pub enum UploadError {
     /// The body begins like gzip data but is damaged.
     #[error("must be valid gzip data, because it begins like gzip data")]
     InvalidGzip,
+    /// The uploads in the database have reached `jobs.upload_total_bytes`.
+    #[error("the uploads that wait for their jobs have reached their maximum size")]
+    StoreFull,
+    /// The user's uploads in the database have reached `jobs.bytes_per_user`.
+    #[error("the user's uploads that wait for their jobs have reached their maximum size")]
+    UserFull,
+    /// The database has lost a part of the upload in a failover.
+    #[error("a part of the upload was lost")]
+    Lost,
+    /// The database has not stored the upload.
+    #[error("the database has not stored the upload")]
+    Store(#[from] StoreError),
     /// The upload area is not writable.
     #[error("the upload area cannot be written")]
     Io(#[from] io::Error),
 }
 
-/// A file in the upload area. It is removed when this is dropped, unless it is kept.
+/// An upload in the upload area. It is removed when this is dropped, unless it is kept.
 #[derive(Debug)]
 pub struct Upload {
-    path: PathBuf,
-    /// File name within the upload area.
-    pub name: String,
+    area: UploadArea,
+    runtime: Handle,
+    /// Its name.
+    pub name: UploadName,
     /// Size of the decompressed content, in bytes.
     pub bytes: u64,
     /// SHA-256 of the body.
@@ -84,12 +97,16 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// The file's path.
-    pub fn path(&self) -> &Path {
-        &self.path
+    fn new(area: UploadArea, name: UploadName) -> Self {
+        Self { area, runtime: Handle::current(), name, bytes: 0, hash: [0; 32], is_kept: false }
     }
 
-    /// Whether the file is kept when this is dropped, because a job may own it.
+    /// The content.
+    pub fn file(&self) -> UploadFile {
+        self.area.file(&self.name)
+    }
+
+    /// Whether the upload is kept when this is dropped, because a job may own it.
     pub fn keep(&mut self, is_kept: bool) {
         self.is_kept = is_kept;
     }
@@ -97,8 +114,15 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if !self.is_kept {
-            remove(&self.path);
+        if self.is_kept {
+            return;
+        }
+        match &self.name {
+            UploadName::File(name) => remove(&self.area.settings.upload_dir.join(name)),
+            UploadName::Pieces(_) => {
+                let (area, name) = (self.area.clone(), self.name.clone());
+                self.runtime.spawn(async move { area.remove(&name).await });
+            }
         }
     }
 }
@@ -112,24 +136,20 @@ pub fn remove(path: &Path) {
     }
 }
 
-enum Piece {
+enum Part {
     Data(bytes::Bytes),
     End,
 }
 
-/// Writes a body into the upload area.
-pub async fn receive<E>(
-    settings: &JobSettings,
+/// Writes a body into an upload without content.
+async fn receive_into<E>(
+    upload: Upload,
     mut body: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin,
 ) -> Result<Upload, UploadError> {
-    let name = format!("{:032x}{SUFFIX}", rand::random::<u128>());
-    let path = settings.upload_dir.join(&name);
-    let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
-    let limits = settings.clone();
-    let upload = Upload { path, name, bytes: 0, hash: [0; 32], is_kept: false };
-    // The thread owns the upload and drops it on an error, so an aborted request leaves no file.
-    let writer = tokio::task::spawn_blocking(move || write_upload(upload, receiver, &limits));
-    let sent = send_pieces(&mut body, sender).await;
+    let (sender, receiver) = mpsc::channel(PARTS_IN_FLIGHT);
+    // The thread owns the upload and drops it on an error, so an aborted request leaves no upload.
+    let writer = tokio::task::spawn_blocking(move || write_upload(upload, receiver));
+    let sent = send_parts(&mut body, sender).await;
     // The error of the task would quote the panic message, and so perhaps a part of the upload.
     let written =
         writer.await.map_err(|_| io::Error::other("the writer of the upload panicked"))?;
@@ -140,9 +160,9 @@ pub async fn receive<E>(
     }
 }
 
-async fn send_pieces<E>(
+async fn send_parts<E>(
     body: &mut (impl Stream<Item = Result<bytes::Bytes, E>> + Unpin),
-    sender: mpsc::Sender<Piece>,
+    sender: mpsc::Sender<Part>,
 ) -> Result<(), UploadError> {
     loop {
         let next = tokio::select! {
@@ -150,15 +170,15 @@ async fn send_pieces<E>(
             () = sender.closed() => return Ok(()),
             next = tokio::time::timeout(IDLE_TIMEOUT, body.next()) => next,
         };
-        let piece = match next {
+        let part = match next {
             Err(_) => return Err(UploadError::TimedOut),
             Ok(Some(Err(_))) => return Err(UploadError::Incomplete),
-            Ok(Some(Ok(bytes))) => Piece::Data(bytes),
-            Ok(None) => Piece::End,
+            Ok(Some(Ok(bytes))) => Part::Data(bytes),
+            Ok(None) => Part::End,
         };
-        let is_end = matches!(piece, Piece::End);
+        let is_end = matches!(part, Part::End);
         // Sending fails once the writer has returned an error.
-        if sender.send(piece).await.is_err() || is_end {
+        if sender.send(part).await.is_err() || is_end {
             return Ok(());
         }
     }
@@ -166,13 +186,26 @@ async fn send_pieces<E>(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{
+        io::{Read as _, Write as _},
+        sync::Arc,
+    };
 
     use flate2::{Compression, write::GzEncoder};
     use futures::stream;
+    use linnet_import::RowFile as _;
+    use linnet_store::Store;
     use sha2::{Digest as _, Sha256};
+    use sqlx::postgres::PgPoolOptions;
 
     use super::{writer::GZIP_MAGIC, *};
+    use crate::JobSettings;
+
+    /// An area in files, with a database that does not exist.
+    fn area(settings: &JobSettings) -> UploadArea {
+        let pool = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
+        UploadArea::new(Arc::new(settings.clone()), Store::new(pool))
+    }
 
     fn settings(dir: &Path) -> JobSettings {
         JobSettings {
@@ -193,20 +226,22 @@ mod tests {
         fs::read_dir(&settings.upload_dir).map_or(0, Iterator::count)
     }
 
-    /// Receives a body in pieces of `size` bytes. Returns the content of the file and the upload.
-    async fn receive_pieces(
+    /// Receives a body in parts of `size` bytes. Returns the content of the file and the upload.
+    async fn receive_parts(
         settings: &JobSettings,
         body: &[u8],
         size: usize,
     ) -> Result<(Vec<u8>, Upload), UploadError> {
-        let pieces: Vec<Result<_, io::Error>> =
-            body.chunks(size).map(|piece| Ok(bytes::Bytes::copy_from_slice(piece))).collect();
-        let upload = receive(settings, stream::iter(pieces)).await?;
-        Ok((fs::read(upload.path()).unwrap(), upload))
+        let parts: Vec<Result<_, io::Error>> =
+            body.chunks(size).map(|part| Ok(bytes::Bytes::copy_from_slice(part))).collect();
+        let upload = area(settings).receive(None, stream::iter(parts)).await?;
+        let mut content = Vec::new();
+        upload.file().open().unwrap().read_to_end(&mut content).unwrap();
+        Ok((content, upload))
     }
 
     #[tokio::test]
-    async fn body_is_decompressed_with_pieces_of_any_size() {
+    async fn body_is_decompressed_in_parts_of_any_size() {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path());
         let text = b"short_code,original_url\nabc,https://example.com/\n".repeat(20);
@@ -222,14 +257,14 @@ mod tests {
             (vec![GZIP_MAGIC[0]], &GZIP_MAGIC[..1]),
         ] {
             for size in [1, 2, 3, 10, 100_000] {
-                let (found, upload) = receive_pieces(&settings, &body, size).await.unwrap();
+                let (found, upload) = receive_parts(&settings, &body, size).await.unwrap();
                 assert_eq!(found, content, "{size}");
                 assert_eq!(upload.bytes, content.len() as u64);
                 assert_eq!(upload.hash, <[u8; 32]>::from(Sha256::digest(&body)));
             }
         }
         assert_eq!(files(&settings), 0, "dropped uploads are removed");
-        let (_, mut kept) = receive_pieces(&settings, &text, 10).await.unwrap();
+        let (_, mut kept) = receive_parts(&settings, &text, 10).await.unwrap();
         kept.keep(true);
         drop(kept);
         assert_eq!(files(&settings), 1);
@@ -245,12 +280,12 @@ mod tests {
         let behind = [packed.as_slice(), b"trailing bytes that are not gzip data"].concat();
         for body in [&packed[..packed.len() - 1], &packed[..5], &GZIP_MAGIC, &damaged, &behind] {
             for size in [1, 7, 100_000] {
-                let refused = receive_pieces(&settings, body, size).await;
+                let refused = receive_parts(&settings, body, size).await;
                 assert!(matches!(refused, Err(UploadError::InvalidGzip)), "{refused:?}");
             }
         }
         let broken = [Ok(bytes::Bytes::from_static(b"abc")), Err(io::Error::other("gone"))];
-        let refused = receive(&settings, stream::iter(broken)).await;
+        let refused = area(&settings).receive(None, stream::iter(broken)).await;
         assert!(matches!(refused, Err(UploadError::Incomplete)), "{refused:?}");
         assert_eq!(files(&settings), 0);
     }
@@ -260,13 +295,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path());
         for body in [vec![b'a'; 10_000], gzip(&[b'a'; 10_000])] {
-            assert_eq!(receive_pieces(&settings, &body, 1_000).await.unwrap().1.bytes, 10_000);
+            assert_eq!(receive_parts(&settings, &body, 1_000).await.unwrap().1.bytes, 10_000);
         }
         let bomb = gzip(&vec![b'a'; 10_000_000]);
         let stored = gzip(b"a").repeat(2_000);
         for body in [vec![b'a'; 10_001], gzip(&[b'a'; 10_001]), bomb, stored] {
             for size in [1_000, 1_000_000] {
-                let refused = receive_pieces(&settings, &body, size).await;
+                let refused = receive_parts(&settings, &body, size).await;
                 assert!(matches!(refused, Err(UploadError::TooLarge { limit: 10_000 })));
             }
         }
@@ -281,7 +316,7 @@ mod tests {
         let nested = gzip(&vec![b'a'; 1_000_000]).repeat(20);
         for body in [bomb, nested] {
             for size in [1_000, 1_000_000] {
-                let refused = receive_pieces(&settings, &body, size).await;
+                let refused = receive_parts(&settings, &body, size).await;
                 assert!(
                     matches!(refused, Err(UploadError::Expands { factor: 100 })),
                     "{refused:?}"
@@ -292,7 +327,7 @@ mod tests {
         let lines: Vec<_> =
             (0..200_000).map(|n| format!("code{n},https://example.com/{n}\n")).collect();
         for content in [vec![b'a'; 1_000_000], lines.concat().into_bytes()] {
-            assert!(receive_pieces(&settings, &gzip(&content), 1_000).await.is_ok());
+            assert!(receive_parts(&settings, &gzip(&content), 1_000).await.is_ok());
         }
         assert_eq!(files(&settings), 0);
     }
@@ -302,7 +337,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path());
         let large = stream::iter([Ok::<_, io::Error>(bytes::Bytes::from(vec![b'a'; 10_001]))]);
-        let received = receive(&settings, large.chain(stream::pending()));
+        let area = area(&settings);
+        let received = area.receive(None, large.chain(stream::pending()));
         let refused = tokio::time::timeout(IDLE_TIMEOUT / 2, received).await.expect("a response");
         assert!(matches!(refused, Err(UploadError::TooLarge { limit: 10_000 })));
     }
@@ -311,7 +347,7 @@ mod tests {
     async fn upload_is_rejected_when_the_disk_has_too_little_space() {
         let dir = tempfile::tempdir().unwrap();
         let settings = JobSettings { free_bytes: u64::MAX, ..settings(dir.path()) };
-        let refused = receive_pieces(&settings, b"abc", 10).await;
+        let refused = receive_parts(&settings, b"abc", 10).await;
         assert!(matches!(refused, Err(UploadError::DiskFull)), "{refused:?}");
         assert_eq!(files(&settings), 0);
     }
@@ -323,7 +359,8 @@ mod tests {
         let first = stream::iter([Ok::<_, io::Error>(bytes::Bytes::from_static(b"abc"))]);
         let mut body = first.chain(stream::pending());
         {
-            let mut receiving = std::pin::pin!(receive(&settings, &mut body));
+            let area = area(&settings);
+            let mut receiving = std::pin::pin!(area.receive(None, &mut body));
             while files(&settings) == 0 {
                 assert!(futures::poll!(&mut receiving).is_pending());
                 tokio::task::yield_now().await;

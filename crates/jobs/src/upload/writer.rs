@@ -1,4 +1,4 @@
-//! Writes an upload to disk: decompresses it, bounds its size, and syncs it.
+//! Stores an upload: decompresses it, bounds its size, and makes it durable.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -8,12 +8,13 @@ use std::{
 };
 
 use flate2::write::MultiGzDecoder;
+use linnet_domain::UploadName;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::JobSettings;
 
-use super::{Piece, Upload, UploadError};
+use super::{Part, Upload, UploadError, pieces::PieceWriter};
 
 /// Bytes between two checks of the free space.
 const CHECK_SPACE_EVERY: u64 = 8 * 1024 * 1024;
@@ -21,40 +22,67 @@ const CHECK_SPACE_EVERY: u64 = 8 * 1024 * 1024;
 const FREE_EXPANSION: u64 = 1024 * 1024;
 pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Blocks until the last piece is written and synced to disk.
+/// Blocks until the last part is stored.
 pub(super) fn write_upload(
     mut upload: Upload,
-    mut pieces: mpsc::Receiver<Piece>,
-    settings: &JobSettings,
+    mut parts: mpsc::Receiver<Part>,
 ) -> Result<Upload, UploadError> {
-    fs::create_dir_all(&settings.upload_dir)?;
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&upload.path)?;
-    let output = SpaceChecked {
-        file: BufWriter::with_capacity(256 * 1024, file),
-        dir: settings.upload_dir.clone(),
-        written: 0,
-        keep_free: settings.free_bytes,
-        checked_at: None,
+    let settings = &upload.area.settings;
+    let output = match &upload.name {
+        UploadName::File(name) => Output::File(SpaceChecked::create(name, settings)?),
+        UploadName::Pieces(id) => {
+            let (store, limits) = (upload.area.store.clone(), settings.upload_limits());
+            Output::Pieces(PieceWriter::new(store, upload.runtime.clone(), limits, *id))
+        }
     };
     let mut unpacker = Unpacker::new(output, settings.upload_bytes, settings.expansion);
     let mut hash = Sha256::new();
     loop {
-        match pieces.blocking_recv() {
+        match parts.blocking_recv() {
             None => return Err(UploadError::Incomplete),
-            Some(Piece::End) => break,
-            Some(Piece::Data(bytes)) => {
+            Some(Part::End) => break,
+            Some(Part::Data(bytes)) => {
                 hash.update(&bytes);
                 unpacker = unpacker.write(&bytes)?;
             }
         }
     }
     let (output, bytes) = unpacker.finish()?;
-    let file = output.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_data()?;
-    File::open(&settings.upload_dir)?.sync_all()?;
+    output.finish().map_err(upload_error)?;
     upload.bytes = bytes;
     upload.hash = hash.finalize().into();
     Ok(upload)
+}
+
+/// Where the content is written.
+enum Output {
+    File(SpaceChecked),
+    Pieces(PieceWriter),
+}
+
+impl Output {
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.sync(),
+            Self::Pieces(pieces) => pieces.finish(),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Pieces(pieces) => pieces.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Pieces(pieces) => pieces.flush(),
+        }
+    }
 }
 
 /// Decompresses an upload, and bounds both its size and that of its content.
@@ -73,7 +101,7 @@ impl<W: Write> Unpacker<W> {
         Self { sink: Sink::Undecided(Vec::new(), output), received: 0, max_bytes, expansion }
     }
 
-    /// Writes a piece of the upload.
+    /// Writes a part of the upload.
     pub fn write(self, bytes: &[u8]) -> Result<Self, UploadError> {
         let received = self.received + bytes.len() as u64;
         if received > self.max_bytes {
@@ -98,7 +126,7 @@ enum Sink<W: Write> {
 }
 
 impl<W: Write> Sink<W> {
-    /// Writes a piece. `allowed` is the maximum content of the body so far, in bytes, if it is compressed.
+    /// Writes a part. `allowed` is the maximum content of the body so far, in bytes, if it is compressed.
     fn write(self, bytes: &[u8], allowed: u64) -> io::Result<Self> {
         match self {
             Self::Undecided(mut first, output) => {
@@ -151,24 +179,13 @@ struct Bounded<W> {
     allowed: u64,
 }
 
-/// Errors of outputs. They are wrapped in an [`io::Error`], because the decoder returns only those.
-#[derive(Debug, thiserror::Error)]
-enum BoundError {
-    #[error("too large")]
-    TooLarge(u64),
-    #[error("expands too much")]
-    Expands(u64),
-    #[error("the disk is full")]
-    DiskFull,
-}
-
 impl<W: Write> Write for Bounded<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.written + bytes.len() as u64 > self.limit {
-            return Err(io::Error::other(BoundError::TooLarge(self.limit)));
+            return Err(io::Error::other(UploadError::TooLarge { limit: self.limit }));
         }
         if self.written + bytes.len() as u64 > self.allowed {
-            return Err(io::Error::other(BoundError::Expands(self.expansion)));
+            return Err(io::Error::other(UploadError::Expands { factor: self.expansion }));
         }
         let count = self.output.write(bytes)?;
         self.written += count as u64;
@@ -190,13 +207,31 @@ struct SpaceChecked {
     checked_at: Option<u64>,
 }
 
+impl SpaceChecked {
+    fn create(name: &str, settings: &JobSettings) -> io::Result<Self> {
+        let dir = settings.upload_dir.clone();
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let file = BufWriter::with_capacity(256 * 1024, file);
+        Ok(Self { file, dir, written: 0, keep_free: settings.free_bytes, checked_at: None })
+    }
+
+    /// Syncs the file and its name to disk.
+    fn sync(self) -> io::Result<()> {
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_data()?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
 impl Write for SpaceChecked {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let is_check_due = self.checked_at.is_none_or(|at| self.written - at >= CHECK_SPACE_EVERY);
         if is_check_due {
             let disk = rustix::fs::statvfs(&self.dir)?;
             if disk.f_bavail.saturating_mul(disk.f_frsize) < self.keep_free {
-                return Err(io::Error::other(BoundError::DiskFull));
+                return Err(io::Error::other(UploadError::DiskFull));
             }
             self.checked_at = Some(self.written);
         }
@@ -214,12 +249,11 @@ fn upload_error(error: io::Error) -> UploadError {
     use io::ErrorKind::{
         FileTooLarge, InvalidData, InvalidInput, QuotaExceeded, StorageFull, UnexpectedEof,
     };
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<BoundError>()) {
-        Some(BoundError::TooLarge(limit)) => return UploadError::TooLarge { limit: *limit },
-        Some(BoundError::Expands(factor)) => return UploadError::Expands { factor: *factor },
-        Some(BoundError::DiskFull) => return UploadError::DiskFull,
-        None => {}
-    }
+    // The decoder returns only errors of I/O, so those of the outputs are wrapped in one.
+    let error = match error.downcast::<UploadError>() {
+        Ok(error) => return error,
+        Err(error) => error,
+    };
     match error.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => UploadError::DiskFull,
         // The gzip decoder returns these for damaged and truncated data.

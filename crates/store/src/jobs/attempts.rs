@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::observe::observe_query;
 use sqlx::PgConnection;
 
-use linnet_domain::{JobError, JobId, JobKind, OnConflict, RowFormat, UserId};
+use linnet_domain::{JobError, JobId, JobKind, OnConflict, RowFormat, UploadName, UserId};
 
 use super::super::{Store, StoreError};
 
@@ -33,8 +33,8 @@ pub struct JobRun {
     pub dry_run: bool,
     /// The columns in which the word `null` clears the field.
     pub null_columns: Vec<String>,
-    /// The file name in the upload area.
-    pub upload: String,
+    /// The name of the upload.
+    pub upload: UploadName,
     /// Bytes of the upload that are processed.
     pub resume_offset: i64,
     /// The line after these bytes; 0 before the first row.
@@ -210,7 +210,7 @@ async fn start_attempt(
         on_conflict: OnConflict::parse(&row.on_conflict).unwrap_or_default(),
         dry_run: row.dry_run,
         null_columns: row.null_columns,
-        upload: row.upload,
+        upload: UploadName::of(row.upload),
         resume_offset: row.resume_offset,
         resume_line: row.resume_line,
         attempts: row.attempts,

@@ -14,9 +14,15 @@ use std::collections::HashSet;
 use crate::observe::observe_query;
 use sqlx::PgConnection;
 
-use linnet_domain::{Job, JobFilter, JobId, JobKind, JobState, NewJob, Page, UserId, Visibility};
+use linnet_domain::{
+    Job, JobFilter, JobId, JobKind, JobState, NewJob, Page, UploadName, UserId, Visibility,
+};
 
-use super::{Store, StoreError, columns::numbers};
+use super::{
+    Store, StoreError,
+    columns::{column, numbers},
+    uploads::has_whole_upload,
+};
 
 use rows::{JobRow, job_query};
 
@@ -61,6 +67,8 @@ pub enum JobRefusal {
     TooManyKept,
     /// The key that creates the job was revoked or has expired.
     KeyEnded,
+    /// The database does not have the whole upload: a failover has lost a part of it.
+    UploadLost,
 }
 
 /// The result of changing a job.
@@ -136,13 +144,13 @@ impl Store {
         Ok(rows.into_iter().map(Job::from).collect())
     }
 
-    /// Cancels a queued or running job. Returns it with the file name of its upload. Its worker stops before the next
+    /// Cancels a queued or running job. Returns it with the name of its upload. Its worker stops before the next
     /// chunk.
     pub async fn cancel_job(
         &self,
         id: JobId,
         visible_to: Visibility,
-    ) -> Result<JobChange<(Job, String)>, StoreError> {
+    ) -> Result<JobChange<(Job, UploadName)>, StoreError> {
         let query = job_query!(
             "UPDATE jobs SET state = 'cancelled', finished_at = now(), last_event = last_event + 1,
                     worker = NULL, lease_until = NULL
@@ -154,7 +162,7 @@ impl Store {
         );
         let row = observe_query("cancel_job", query.fetch_optional(&self.pool)).await?;
         let cancelled = row.map(|mut row| {
-            let upload = std::mem::take(&mut row.upload);
+            let upload = UploadName::of(std::mem::take(&mut row.upload));
             (Job::from(row), upload)
         });
         self.change_result(cancelled, id, visible_to).await
@@ -193,12 +201,12 @@ impl Store {
         self.change_result(row.map(Job::from), id, visible_to).await
     }
 
-    /// Deletes a finished job with its reports. Returns the file name of its upload.
+    /// Deletes a finished job with its reports. Returns the name of its upload.
     pub async fn discard_job(
         &self,
         id: JobId,
         visible_to: Visibility,
-    ) -> Result<JobChange<String>, StoreError> {
+    ) -> Result<JobChange<UploadName>, StoreError> {
         let query = sqlx::query_scalar!(
             "DELETE FROM jobs WHERE id = $1 AND ($2::bigint IS NULL OR user_id = $2)
                 AND state NOT IN ('queued', 'running') RETURNING upload",
@@ -206,7 +214,7 @@ impl Store {
             visible_to.owner_filter()
         );
         let upload = observe_query("discard_job", query.fetch_optional(&self.pool)).await?;
-        self.change_result(upload, id, visible_to).await
+        self.change_result(upload.map(UploadName::of), id, visible_to).await
     }
 
     /// Deletes up to `limit` jobs that finished more than `days` ago, dead ones included. Returns their number.
@@ -221,13 +229,16 @@ impl Store {
     }
 
     /// Returns the uploads among `names` that an active or dead job needs.
-    pub async fn needed_uploads(&self, names: &[String]) -> Result<HashSet<String>, StoreError> {
+    pub async fn needed_uploads(
+        &self,
+        names: &[UploadName],
+    ) -> Result<HashSet<UploadName>, StoreError> {
         let query = sqlx::query_scalar!(
             "SELECT upload FROM jobs WHERE upload = ANY($1)
                 AND (state IN ('queued', 'running') OR dead_at IS NOT NULL)",
-            names
+            &column(names, ToString::to_string)
         );
-        Ok(query.fetch_all(&self.pool).await?.into_iter().collect())
+        Ok(query.fetch_all(&self.pool).await?.into_iter().map(UploadName::of).collect())
     }
 
     async fn change_result<T>(
@@ -283,7 +294,7 @@ pub(super) async fn create_job_on(
         new.format.as_str(),
         new.on_conflict.as_str(),
         new.dry_run,
-        new.upload,
+        new.upload.to_string(),
         new.upload_bytes,
         new.is_large,
         &new.columns,
@@ -325,6 +336,10 @@ async fn find_refusal(
         new.user_id.map(UserId::get),
         limits.kept_per_user
     );
-    let is_full = kept.fetch_one(connection).await? >= limits.kept_per_user;
-    Ok((new.user_id.is_some() && is_full).then_some(JobRefusal::TooManyKept))
+    let is_full = kept.fetch_one(&mut *connection).await? >= limits.kept_per_user;
+    if new.user_id.is_some() && is_full {
+        return Ok(Some(JobRefusal::TooManyKept));
+    }
+    let is_whole = has_whole_upload(connection, new).await?;
+    Ok((!is_whole).then_some(JobRefusal::UploadLost))
 }

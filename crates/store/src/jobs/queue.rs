@@ -21,6 +21,8 @@ pub struct JobCounts {
     pub dead: i64,
     /// Age of the oldest queued job that is due, in seconds.
     pub oldest_queued_s: f64,
+    /// Bytes of the uploads in the database, as stored.
+    pub upload_bytes: i64,
 }
 
 impl Store {
@@ -99,6 +101,8 @@ impl Store {
                       count(*) FILTER (WHERE state = 'queued' AND is_large) AS "queued_large!",
                       count(*) FILTER (WHERE state = 'running') AS "running!",
                       (SELECT count(*) FROM jobs WHERE dead_at IS NOT NULL) AS "dead!",
+                      (SELECT COALESCE(sum(stored_bytes), 0)::bigint FROM uploads)
+                          AS "upload_bytes!",
                       COALESCE(EXTRACT(epoch FROM now() - min(run_after)
                           FILTER (WHERE state = 'queued' AND run_after <= now())), 0)::float8
                           AS "oldest_queued_s!"

@@ -2,7 +2,7 @@ use std::{collections::HashSet, time::Duration};
 
 use linnet_domain::{
     Job, JobError, JobId, JobKind, JobState, Lane, NewJob, OnConflict, RowCells, RowFormat,
-    RowProblem, UserId, Visibility,
+    RowProblem, UploadName, UserId, Visibility,
 };
 use linnet_store::{
     AttemptEnd, ChunkProgress, JobChange, JobClaim, JobLimits, JobRun, ReportLimits, ReportRange,
@@ -36,7 +36,7 @@ pub(crate) fn new_job(user_id: Option<UserId>) -> NewJob {
         format: RowFormat::Csv,
         on_conflict: OnConflict::Fail,
         dry_run: false,
-        upload: "file.rows".to_owned(),
+        upload: UploadName::File("file.rows".to_owned()),
         upload_bytes: 1_000,
         is_large: false,
         columns: vec!["original_url".to_owned()],
@@ -345,7 +345,7 @@ async fn must_16_only_the_owner_cancels_a_job_and_its_worker_loses_it(pool: PgPo
         JobChange::WrongState(_)
     ));
     let discarded = store.discard_job(id, Visibility::Owner(ada)).await.unwrap();
-    assert_eq!(discarded, JobChange::Done("file.rows".to_owned()));
+    assert_eq!(discarded, JobChange::Done(UploadName::File("file.rows".to_owned())));
     assert_eq!(count(&pool, "SELECT count(*) FROM jobs").await, 0);
 }
 

@@ -29,3 +29,4 @@ mod stats;
 mod support;
 mod timeouts;
 mod transactions;
+mod uploads;

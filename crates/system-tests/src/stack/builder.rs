@@ -35,6 +35,8 @@ const LONGER_TIMEOUTS: [&str; 4] = [
     "LINNET__RESOLVE__DATABASE_TIMEOUT_MS",
 ];
 
+const UPLOAD_DIR: &str = "LINNET__JOBS__UPLOAD_DIR";
+
 /// Variables that [`Builder::product_defaults`] keeps.
 const NECESSARY: [&str; 2] = ["LINNET__PUBLIC__BASE_URL", "LINNET__SERVICE__TOKEN"];
 
@@ -59,6 +61,7 @@ pub struct Builder {
     sentinels: bool,
     import: Option<PathBuf>,
     upload_disk: Option<&'static str>,
+    own_upload_dirs: bool,
     tls: bool,
     env: BTreeMap<String, String>,
     nginx_env: BTreeMap<String, String>,
@@ -106,6 +109,7 @@ impl Default for Builder {
             sentinels: false,
             import: None,
             upload_disk: None,
+            own_upload_dirs: false,
             tls: false,
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             nginx_env: BTreeMap::from([("LINNET__PUBLIC__BASE_URL".into(), BASE_URL.into())]),
@@ -183,6 +187,13 @@ impl Builder {
     #[must_use]
     pub fn upload_disk(mut self, size: &'static str) -> Self {
         self.upload_disk = Some(size);
+        self
+    }
+
+    /// Gives each process an upload directory of its own, `uploads-` and the name of the process, as on several machines.
+    #[must_use]
+    pub fn own_upload_dirs(mut self) -> Self {
+        self.own_upload_dirs = true;
         self
     }
 
@@ -329,6 +340,10 @@ impl Builder {
             }
             let mut spec = kind.spec(folder, number, env, &redis_at.url(folder, kind.redis_role));
             spec.memory_limit = memory_limit;
+            if self.own_upload_dirs {
+                let dir = folder.join(format!("uploads-{}", spec.name));
+                spec.env.insert(UPLOAD_DIR.into(), path_text(&dir));
+            }
             if let Some(size) = self.upload_disk
                 && kind.has_upload_disk
             {
@@ -380,7 +395,7 @@ fn insert_stores(
     env.insert("LINNET__REDIS__URL".into(), redis_at.url(folder, SHORTENER.redis_role));
     // Each process creates its own folder in the spool folder.
     env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.join("spool")));
-    env.insert("LINNET__JOBS__UPLOAD_DIR".into(), path_text(&folder.join("uploads")));
+    env.insert(UPLOAD_DIR.into(), path_text(&folder.join("uploads")));
     let mode = if tls.is_some() { "?sslmode=verify-full" } else { "" };
     env.insert("LINNET__POSTGRES__URL".into(), format!("{database_url}{mode}"));
     if let Some(tls) = tls {

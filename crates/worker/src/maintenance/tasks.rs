@@ -85,7 +85,7 @@ pub static TASKS: [Task; 11] = [
     },
     Task {
         name: "uploads",
-        about: "Removes files older than 1 h from the upload area that no job needs",
+        about: "Removes uploads older than 1 h that no job needs",
         every: Duration::from_hours(1),
         timeout: Duration::from_mins(10),
         work: |context| remove_orphans(context).boxed(),

@@ -1,41 +1,61 @@
-//! The task `uploads`: removes files from the upload area that no job needs.
+//! The task `uploads`: removes uploads that no job needs.
 
 use std::{
     fs, io,
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use linnet_jobs::upload;
+use linnet_domain::UploadName;
+use linnet_jobs::upload::{self, UploadArea};
 
 use super::{MaintenanceContext, Report, RunError};
 
-/// Age from which a file is removed. The job of a younger file may not exist yet.
+/// Age from which an upload is removed. The job of a younger one may not exist yet.
 const MIN_AGE: Duration = Duration::from_hours(1);
-/// The maximum number of file names in one query.
+/// The maximum number of names in one query.
 const NAMES_PER_QUERY: usize = 1_000;
 
-/// Removes the files of killed processes and of jobs that were deleted with their user.
+/// Removes the uploads of killed processes, of jobs that ended with their keys, and of jobs that were deleted with their
+/// user.
 pub(super) async fn remove_orphans(context: &MaintenanceContext) -> Result<Report, RunError> {
-    let area = context.settings.jobs.upload_dir.clone();
-    let listed = area.clone();
+    let listed = context.settings.jobs.upload_dir.clone();
     let now = context.clock.now().into();
     let names = tokio::task::spawn_blocking(move || old_files(&listed, now))
         .await
         .map_err(io::Error::other)??;
+    let files: Vec<_> = names.into_iter().map(UploadName::File).collect();
     let mut removed = 0;
-    for names in names.chunks(NAMES_PER_QUERY) {
-        let needed = context.store.needed_uploads(names).await?;
-        let orphans: Vec<_> = names
-            .iter()
-            .filter(|name| !needed.contains(*name))
-            .map(|name| area.join(name))
-            .collect();
-        removed += orphans.len() as u64;
-        let removal = move || orphans.iter().for_each(|path| upload::remove(path));
-        tokio::task::spawn_blocking(removal).await.map_err(io::Error::other)?;
+    for names in files.chunks(NAMES_PER_QUERY) {
+        removed += remove_unneeded(context, names).await?;
+    }
+    let mut last = None;
+    loop {
+        let ids = context.store.old_uploads(last, MIN_AGE).await?;
+        last = ids.last().copied();
+        if last.is_none() {
+            break;
+        }
+        let names: Vec<_> = ids.into_iter().map(UploadName::Pieces).collect();
+        removed += remove_unneeded(context, &names).await?;
     }
     Ok(Report::of(removed, "upload(s) removed"))
+}
+
+/// Removes those of the uploads that no job needs, and returns their number.
+async fn remove_unneeded(
+    context: &MaintenanceContext,
+    names: &[UploadName],
+) -> Result<u64, RunError> {
+    let area = UploadArea::new(Arc::new(context.settings.jobs.clone()), context.store.clone());
+    let needed = context.store.needed_uploads(names).await?;
+    let mut removed = 0;
+    for name in names.iter().filter(|name| !needed.contains(*name)) {
+        area.remove(name).await;
+        removed += 1;
+    }
+    Ok(removed)
 }
 
 /// Names of uploads of at least [`MIN_AGE`]; none if the upload area does not exist.

@@ -158,12 +158,20 @@ pub(super) fn upload_files(stack: &Stack) -> Vec<std::path::PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Waits until the upload area is empty.
+/// A stack whose uploads wait in PostgreSQL. Its processes share no directory, as on several machines.
+pub(super) fn pieces_builder() -> Builder {
+    builder().own_upload_dirs().env("LINNET__JOBS__UPLOAD_STORE", "postgres")
+}
+
+/// Waits until the upload area is empty, in the directory and in the database.
 pub(super) async fn wait_until_no_uploads(stack: &Stack) {
-    eventually(JOB_TIMEOUT, "an empty upload area", || async {
-        upload_files(stack).is_empty().then_some(())
-    })
-    .await;
+    let query = "SELECT (SELECT count(*) FROM uploads) + (SELECT count(*) FROM upload_pieces)";
+    let mut database = stack.database().await;
+    let end = tokio::time::Instant::now() + JOB_TIMEOUT;
+    while !upload_files(stack).is_empty() || query_count(&mut database, query).await > 0 {
+        assert!(tokio::time::Instant::now() < end, "the upload area is not empty");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The number of links whose code has this prefix. Asserts that each was created once.
@@ -297,12 +305,14 @@ pub(super) async fn begin_request(
     stream
 }
 
-/// Waits until the upload area contains at least `bytes` bytes.
+/// Waits until the upload area contains at least `bytes` bytes, in files or in pieces.
 pub(super) async fn wait_for_upload_bytes(stack: &Stack, bytes: u64) {
     within(JOB_TIMEOUT, "bytes of an upload in progress", || async {
         let files = upload_files(stack);
         let sizes = files.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len());
-        sizes.sum::<u64>() >= bytes && !files.is_empty()
+        let query = "SELECT COALESCE(sum(content_bytes), 0)::bigint FROM uploads";
+        let pieces = query_count(&mut stack.database().await, query).await;
+        sizes.sum::<u64>() + u64::try_from(pieces).unwrap() >= bytes
     })
     .await;
 }

@@ -6,12 +6,9 @@ use futures::StreamExt;
 use linnet_protocol::problem_code::ProblemCode;
 use serde_json::Map;
 
-use linnet_domain::RowFormat;
+use linnet_domain::{RowFormat, UserId};
 use linnet_import::source::format_of_media_type;
-use linnet_jobs::{
-    JobSettings,
-    upload::{self, Upload, UploadError},
-};
+use linnet_jobs::upload::{self, Upload, UploadArea, UploadError};
 use linnet_platform::least_rate::{LeastRate, WINDOW};
 
 use super::{
@@ -43,15 +40,16 @@ fn is_unspecific(media_type: &str) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/octet-stream")
 }
 
-/// Writes the body into the upload area. Fails if the body arrives more slowly than its minimum rate.
+/// Stores the body in the upload area, for its owner. Fails if the body arrives more slowly than its minimum rate.
 pub(super) async fn receive(
     request: &HttpRequest,
     payload: web::Payload,
-    settings: &JobSettings,
+    area: &UploadArea,
+    owner: Option<UserId>,
 ) -> Result<Body, ApiError> {
-    let bytes_per_s = settings.upload_min_bytes_per_s;
+    let bytes_per_s = area.settings().upload_min_bytes_per_s;
     let (payload, is_too_slow) = LeastRate::new(payload, bytes_per_s);
-    let received = receive_payload(request, payload, settings).await;
+    let received = receive_payload(request, payload, area, owner).await;
     if is_too_slow.get() {
         return Err(UploadError::TooSlow { bytes_per_s, window_s: WINDOW.as_secs() }.into());
     }
@@ -61,22 +59,27 @@ pub(super) async fn receive(
 async fn receive_payload(
     request: &HttpRequest,
     payload: LeastRate<web::Payload>,
-    settings: &JobSettings,
+    area: &UploadArea,
+    owner: Option<UserId>,
 ) -> Result<Body, ApiError> {
     let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = value.and_then(|value| value.split(';').next()).unwrap_or_default();
     if media_type.trim().eq_ignore_ascii_case("multipart/form-data") {
-        return receive_form(Multipart::new(request.headers(), payload), settings).await;
+        return receive_form(Multipart::new(request.headers(), payload), area, owner).await;
     }
     let format = format_of_media_type(media_type);
     if format.is_none() && !is_unspecific(media_type) {
         return Err(unsupported());
     }
-    let upload = upload::receive(settings, payload).await?;
+    let upload = area.receive(owner, payload).await?;
     Ok(Body { upload, format, name: String::new(), options: Options::default() })
 }
 
-async fn receive_form(mut form: Multipart, settings: &JobSettings) -> Result<Body, ApiError> {
+async fn receive_form(
+    mut form: Multipart,
+    area: &UploadArea,
+    owner: Option<UserId>,
+) -> Result<Body, ApiError> {
     let mut file = None;
     let mut values = Map::new();
     while let Some(field) = next_field(&mut form).await? {
@@ -85,7 +88,7 @@ async fn receive_form(mut form: Multipart, settings: &JobSettings) -> Result<Bod
             if file.is_some() {
                 return Err(ApiError::invalid("file", "repeated", ONCE_RULE));
             }
-            file = Some(receive_file(field, settings).await?);
+            file = Some(receive_file(field, area, owner).await?);
         } else {
             if values.contains_key(&name) {
                 return Err(ApiError::invalid(&name, "repeated", ONCE_RULE));
@@ -119,13 +122,14 @@ async fn next_field(form: &mut Multipart) -> Result<Option<Field>, ApiError> {
 /// The file, the format that the media type of its part names, and its name.
 async fn receive_file(
     field: Field,
-    settings: &JobSettings,
+    area: &UploadArea,
+    owner: Option<UserId>,
 ) -> Result<(Upload, Option<RowFormat>, String), ApiError> {
     let format =
         field.content_type().and_then(|media_type| format_of_media_type(media_type.essence_str()));
     let name = field.content_disposition().and_then(|disposition| disposition.get_filename());
     let name = name.unwrap_or_default().to_owned();
-    let upload = upload::receive(settings, field).await?;
+    let upload = area.receive(owner, field).await?;
     Ok((upload, format, name))
 }
 

@@ -3,7 +3,7 @@
 mod body;
 mod options;
 
-use std::{fmt::Display, fs::File, path::Path, time::Duration};
+use std::{fmt::Display, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use linnet_domain::{Job, JobId, JobKind, Lane, NewJob, RowFormat, Scope};
 use linnet_import::{
-    columns_of,
+    RowFile, columns_of,
     source::{Rows, SourceError, format_of_file},
 };
 use linnet_jobs::{publish_notice, upload::UploadError};
@@ -37,6 +37,8 @@ use body::Body;
 use options::{BulkParams, ImportOptions, PreferParams};
 pub(super) use options::{Options, Prefer};
 
+/// `Retry-After` in seconds when a failover has lost a part of an upload.
+const RETRY_AFTER_LOST_S: u64 = 5;
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
@@ -154,11 +156,12 @@ impl UploadRequest {
         let jobs = &self.state.jobs;
         let slot = self.state.slots.uploads.take(self.caller.user_id());
         let slot = slot.map_err(|refusal| refused(refusal, "uploads"))?;
-        let mut body = body::receive(&self.request, payload, &jobs.settings).await?;
-        // The wait for the job is no upload.
-        drop(slot);
+        let area = jobs.uploads(&self.state.store);
+        let mut body = body::receive(&self.request, payload, &area, self.caller.user_id()).await?;
         let options = options.and(std::mem::take(&mut body.options))?;
         let new = self.new_job(&body, &options).await?;
+        // The wait for the job is no upload.
+        drop(slot);
         let mut created = None;
         // Each form has a new boundary, so the options and the file are compared instead of the bytes of the body.
         let request = format!("{:?} {options:?} {:?}", new.format, body.upload.hash);
@@ -194,10 +197,10 @@ impl UploadRequest {
 
     async fn new_job(&self, body: &Body, options: &ImportOptions) -> Result<NewJob, ApiError> {
         let (upload, named, kind) = (&body.upload, body.format, self.kind);
-        let (path, name) = (upload.path().to_owned(), body.name.clone());
+        let (file, name) = (upload.file(), body.name.clone());
         let columns = web::block(move || {
-            let format = format_of_file(&path, &name, named).map_err(unreadable)?;
-            read_columns(&path, format, kind).map(|columns| (format, columns))
+            let format = format_of_file(&file, &name, named).map_err(unreadable)?;
+            read_columns(&file, format, kind).map(|columns| (format, columns))
         });
         let (format, (columns, unknown_columns)) = columns.await.map_err(unreadable)??;
         Ok(NewJob {
@@ -268,6 +271,7 @@ fn refused_job(refusal: JobRefusal, kept: u32) -> ApiError {
             .detail(format!("A user may have {kept} jobs. Delete finished ones first."))
             .retry_after(10)
             .into(),
+        JobRefusal::UploadLost => UploadError::Lost.into(),
         JobRefusal::KeyEnded => {
             Problem::unauthorized("The API key is unknown, revoked or expired.").into()
         }
@@ -289,11 +293,12 @@ fn unreadable(error: impl Display) -> ApiError {
 
 /// The columns of a file, and those of them that are unknown and ignored.
 fn read_columns(
-    path: &Path,
+    file: &impl RowFile,
     format: RowFormat,
     kind: JobKind,
 ) -> Result<(Vec<String>, Vec<String>), ApiError> {
-    let source = File::open(path)
+    let source = file
+        .open()
         .map_err(SourceError::from)
         .and_then(|file| Rows::open(file, format, &columns_of(kind)));
     match source {
@@ -317,6 +322,17 @@ impl From<UploadError> for ApiError {
                 tracing::error!("upload area full");
                 ProblemCode::InsufficientStorage
             }
+            UploadError::StoreFull => {
+                tracing::error!("uploads in the database have reached jobs.upload_total_bytes");
+                ProblemCode::InsufficientStorage
+            }
+            UploadError::UserFull => return too_many(),
+            UploadError::Lost => {
+                tracing::warn!("the database has lost a part of an upload");
+                let detail = "The database has lost a part of the upload. Repeat it.";
+                return Problem::unavailable(detail, RETRY_AFTER_LOST_S).into();
+            }
+            UploadError::Store(error) => return error.into(),
             UploadError::Io(error) => {
                 tracing::error!(%error, "upload area not writable");
                 return Problem::internal().into();

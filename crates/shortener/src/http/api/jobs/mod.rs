@@ -7,10 +7,9 @@ use actix_web::{HttpResponse, web};
 use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 
 use linnet_domain::{
-    Job, JobFilter, JobId, JobKind, JobState,
+    Job, JobFilter, JobId, JobKind, JobState, UploadName,
     rules::{Violation, string},
 };
-use linnet_jobs::upload;
 use linnet_store::JobChange;
 
 use super::{
@@ -183,7 +182,6 @@ pub(crate) async fn delete(
 }
 
 /// A worker that still reads the file stops at the next chunk, when it finds that the job was deleted.
-async fn remove_upload(state: &ApiState, name: &str) {
-    let path = state.jobs.settings.upload_dir.join(name);
-    let _ = web::block(move || upload::remove(&path)).await;
+async fn remove_upload(state: &ApiState, name: &UploadName) {
+    state.jobs.uploads(&state.store).remove(name).await;
 }

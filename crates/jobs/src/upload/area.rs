@@ -1,0 +1,109 @@
+//! The upload area: where uploads wait for their jobs.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use futures::Stream;
+use linnet_domain::{UploadName, UserId};
+use linnet_import::{OpenFile, RowFile};
+use linnet_store::Store;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{JobSettings, UploadStore};
+
+use super::{SUFFIX, Upload, UploadError, pieces::PieceFile, receive_into, remove};
+
+/// The uploads of an installation, in files and in the database. The setting decides where a new one is stored; the others
+/// are found by their names.
+#[derive(Debug, Clone)]
+pub struct UploadArea {
+    pub(super) settings: Arc<JobSettings>,
+    pub(super) store: Store,
+}
+
+impl UploadArea {
+    /// Waits for the database on connections of `store`.
+    pub fn new(settings: Arc<JobSettings>, store: Store) -> Self {
+        Self { settings, store }
+    }
+
+    /// Section `jobs`.
+    pub fn settings(&self) -> &JobSettings {
+        &self.settings
+    }
+
+    /// Stores a body. The upload is removed when the result is dropped, unless it is kept.
+    pub async fn receive<E>(
+        &self,
+        owner: Option<UserId>,
+        body: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin,
+    ) -> Result<Upload, UploadError> {
+        let name = match self.settings.upload_store {
+            UploadStore::Directory => {
+                UploadName::File(format!("{:032x}{SUFFIX}", rand::random::<u128>()))
+            }
+            UploadStore::Postgres => UploadName::Pieces(self.store.create_upload(owner).await?),
+        };
+        receive_into(Upload::new(self.clone(), name), body).await
+    }
+
+    /// The upload with this name, for one read of it. Needs a runtime.
+    pub fn file(&self, name: &UploadName) -> UploadFile {
+        self.patient_file(name, Duration::ZERO, CancellationToken::new())
+    }
+
+    /// As [`Self::file`], but reads are repeated for `patience` while the database is unavailable. They fail once `stop` is
+    /// cancelled.
+    pub fn patient_file(
+        &self,
+        name: &UploadName,
+        patience: Duration,
+        stop: CancellationToken,
+    ) -> UploadFile {
+        UploadFile(match name {
+            UploadName::File(name) => Place::File(self.settings.upload_dir.join(name)),
+            UploadName::Pieces(id) => Place::Pieces(PieceFile {
+                store: self.store.clone(),
+                runtime: Handle::current(),
+                id: *id,
+                patience,
+                stop,
+            }),
+        })
+    }
+
+    /// Removes an upload that no job needs. The maintenance task `uploads` removes those for which this fails.
+    pub async fn remove(&self, name: &UploadName) {
+        match name {
+            UploadName::File(name) => {
+                let path = self.settings.upload_dir.join(name);
+                // It fails only if the process ends.
+                let _ = tokio::task::spawn_blocking(move || remove(&path)).await;
+            }
+            UploadName::Pieces(id) => {
+                if let Err(error) = self.store.delete_upload(*id).await {
+                    tracing::warn!(%error, "upload not removed");
+                }
+            }
+        }
+    }
+}
+
+/// An upload that can be read.
+#[derive(Debug)]
+pub struct UploadFile(Place);
+
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    Pieces(PieceFile),
+}
+
+impl RowFile for UploadFile {
+    fn open(&self) -> std::io::Result<OpenFile> {
+        match &self.0 {
+            Place::File(path) => path.open(),
+            Place::Pieces(pieces) => pieces.open(),
+        }
+    }
+}

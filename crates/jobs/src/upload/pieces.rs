@@ -1,0 +1,219 @@
+//! Uploads in the database: writes and reads a file as compressed pieces.
+//!
+//! Writer and reader run on blocking threads, as for files, and wait there for the database.
+
+use std::{
+    io::{self, Read, Seek, SeekFrom, Write},
+    time::Duration,
+};
+
+use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
+use linnet_domain::UploadId;
+use linnet_import::{OpenFile, RowFile};
+use linnet_platform::backoff::Backoff;
+use linnet_store::{NewPiece, PieceRefusal, Store, StoreError, UploadLimits};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::UploadError;
+
+/// Bytes of the content of a piece; the last one has fewer.
+const PIECE_BYTES: usize = 256 * 1024;
+/// The maximum content of a stored piece, in bytes. It leaves later releases a choice.
+const MAX_PIECE_BYTES: u64 = 1024 * 1024;
+/// Longest wait for one statement. It is longer than the timeouts of `postgres`, which usually end it.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Memory of an upload that is being written, in bytes: the content of a piece, the piece compressed, as a parameter and in
+/// the connection's buffer, and the state of the compression.
+pub const WRITER_BYTES: u64 = 4 * PIECE_BYTES as u64 + 320 * 1024;
+/// Memory of an upload that is being read, in bytes: a piece in the connection's buffer, compressed, and its content.
+pub const READER_BYTES: u64 = 3 * PIECE_BYTES as u64 + 64 * 1024;
+
+/// Writes the content of an upload. After an error it writes nothing more.
+pub(super) struct PieceWriter {
+    pub(super) store: Store,
+    pub(super) runtime: Handle,
+    pub(super) limits: UploadLimits,
+    pub(super) id: UploadId,
+    /// Bytes of the content before the piece in progress.
+    starts_at: i64,
+    content: Vec<u8>,
+    has_failed: bool,
+}
+
+impl PieceWriter {
+    pub(super) fn new(store: Store, runtime: Handle, limits: UploadLimits, id: UploadId) -> Self {
+        let content = Vec::with_capacity(PIECE_BYTES);
+        Self { store, runtime, limits, id, starts_at: 0, content, has_failed: false }
+    }
+
+    /// Adds the last piece.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if self.content.is_empty() { Ok(()) } else { self.add_piece() }
+    }
+
+    fn add_piece(&mut self) -> io::Result<()> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&self.content)?;
+        let stored = encoder.finish()?;
+        let content_bytes = i64::try_from(self.content.len()).unwrap_or(i64::MAX);
+        let piece = NewPiece { starts_at: self.starts_at, content_bytes, stored: &stored };
+        let adding = self.store.add_upload_piece(self.id, piece, self.limits);
+        // The timer must be created within the runtime.
+        let added = self.runtime.block_on(async { timeout(STATEMENT_TIMEOUT, adding).await });
+        let error = match added {
+            Ok(Ok(Ok(()))) => {
+                self.starts_at += content_bytes;
+                self.content.clear();
+                return Ok(());
+            }
+            Ok(Ok(Err(PieceRefusal::Full))) => UploadError::StoreFull,
+            Ok(Ok(Err(PieceRefusal::UserFull))) => UploadError::UserFull,
+            Ok(Ok(Err(PieceRefusal::Lost))) => UploadError::Lost,
+            Ok(Err(error)) => UploadError::Store(error),
+            Err(_) => UploadError::Io(io::ErrorKind::TimedOut.into()),
+        };
+        self.has_failed = true;
+        Err(io::Error::other(error))
+    }
+}
+
+impl Write for PieceWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A decoder that is dropped writes the rest of its content.
+        if self.has_failed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let count = bytes.len().min(PIECE_BYTES - self.content.len());
+        self.content.extend(bytes.iter().take(count));
+        if self.content.len() == PIECE_BYTES {
+            self.add_piece()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An upload in the database.
+#[derive(Debug, Clone)]
+pub(super) struct PieceFile {
+    pub(super) store: Store,
+    pub(super) runtime: Handle,
+    pub(super) id: UploadId,
+    /// Time for which a read is repeated while the database is unavailable.
+    pub(super) patience: Duration,
+    /// Ends all reads.
+    pub(super) stop: CancellationToken,
+}
+
+impl PieceFile {
+    /// Runs a query, again while the database is unavailable.
+    fn query<T>(&self, query: impl AsyncFn(&Store) -> Result<T, StoreError>) -> io::Result<T> {
+        self.runtime.block_on(async {
+            let end = Instant::now() + self.patience;
+            let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+            loop {
+                let stopped = || io::Error::other("reading was stopped");
+                let ran =
+                    self.stop.run_until_cancelled(timeout(STATEMENT_TIMEOUT, query(&self.store)));
+                let error = match ran.await.ok_or_else(stopped)? {
+                    Ok(Ok(found)) => return Ok(found),
+                    Ok(Err(error @ (StoreError::Unavailable(_) | StoreError::Locked(_)))) => {
+                        io::Error::other(error)
+                    }
+                    Ok(Err(error)) => return Err(io::Error::other(error)),
+                    Err(_) => io::ErrorKind::TimedOut.into(),
+                };
+                if Instant::now() >= end {
+                    return Err(error);
+                }
+                tracing::debug!(%error, "piece of an upload not read; retrying");
+                if backoff.wait_unless_cancelled(&self.stop).await.is_break() {
+                    return Err(stopped());
+                }
+            }
+        })
+    }
+}
+
+impl RowFile for PieceFile {
+    fn open(&self) -> io::Result<OpenFile> {
+        let bytes = self.query(async |store| store.upload_bytes(self.id).await)?;
+        let bytes = bytes.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let size = u64::try_from(bytes).unwrap_or(0);
+        let file = self.clone();
+        Ok(Box::new(PieceReader { file, size, position: 0, starts_at: 0, content: Vec::new() }))
+    }
+}
+
+/// Reads the content of an upload.
+struct PieceReader {
+    file: PieceFile,
+    size: u64,
+    position: u64,
+    /// Bytes of the upload before `content`.
+    starts_at: u64,
+    /// The content of the piece that was read last.
+    content: Vec<u8>,
+}
+
+impl PieceReader {
+    /// The rest of the content from the position on.
+    fn rest(&self) -> Option<&[u8]> {
+        let from = self.position.checked_sub(self.starts_at)?;
+        let rest = self.content.get(usize::try_from(from).ok()?..)?;
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    /// Reads the piece at the position. A piece that is not there is an error: the end of the content would look like the end
+    /// of the file, and rows would be left out.
+    fn load(&mut self) -> io::Result<()> {
+        let offset = i64::try_from(self.position).map_err(io::Error::other)?;
+        let id = self.file.id;
+        let piece = self.file.query(async |store| store.upload_piece(id, offset).await)?;
+        let piece = piece.ok_or_else(missing)?;
+        self.content.clear();
+        let mut decoder = ZlibDecoder::new(piece.stored.as_slice()).take(MAX_PIECE_BYTES);
+        decoder.read_to_end(&mut self.content)?;
+        self.starts_at = u64::try_from(piece.starts_at).map_err(io::Error::other)?;
+        if self.rest().is_some() { Ok(()) } else { Err(missing()) }
+    }
+}
+
+fn missing() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "a piece of the upload is missing")
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.position >= self.size || out.is_empty() {
+            return Ok(0);
+        }
+        if self.rest().is_none() {
+            self.load()?;
+        }
+        let mut rest = self.rest().unwrap_or_default();
+        let count = rest.read(out)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for PieceReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::End(offset) => self.size.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position = position.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.position)
+    }
+}
