@@ -50,6 +50,17 @@ pub enum Postgres {
     Own,
 }
 
+/// Where the processes store uploads.
+#[derive(Debug, Clone, Copy)]
+enum UploadDirs {
+    /// In one directory, as on one machine.
+    Shared,
+    /// In one directory, which is a file system of this size for those that use it.
+    Disk(&'static str),
+    /// Each in its own directory, as on several machines.
+    Own,
+}
+
 /// The configuration of a stack.
 #[derive(Debug, Clone)]
 pub struct Builder {
@@ -60,8 +71,7 @@ pub struct Builder {
     proxied_redis: bool,
     sentinels: bool,
     import: Option<PathBuf>,
-    upload_disk: Option<&'static str>,
-    own_upload_dirs: bool,
+    uploads: UploadDirs,
     tls: bool,
     env: BTreeMap<String, String>,
     nginx_env: BTreeMap<String, String>,
@@ -108,8 +118,7 @@ impl Default for Builder {
             proxied_redis: false,
             sentinels: false,
             import: None,
-            upload_disk: None,
-            own_upload_dirs: false,
+            uploads: UploadDirs::Shared,
             tls: false,
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             nginx_env: BTreeMap::from([("LINNET__PUBLIC__BASE_URL".into(), BASE_URL.into())]),
@@ -186,14 +195,14 @@ impl Builder {
     /// do not see the disk. The machine must allow user and mount namespaces.
     #[must_use]
     pub fn upload_disk(mut self, size: &'static str) -> Self {
-        self.upload_disk = Some(size);
+        self.uploads = UploadDirs::Disk(size);
         self
     }
 
     /// Gives each process an upload directory of its own, `uploads-` and the name of the process, as on several machines.
     #[must_use]
     pub fn own_upload_dirs(mut self) -> Self {
-        self.own_upload_dirs = true;
+        self.uploads = UploadDirs::Own;
         self
     }
 
@@ -340,14 +349,15 @@ impl Builder {
             }
             let mut spec = kind.spec(folder, number, env, &redis_at.url(folder, kind.redis_role));
             spec.memory_limit = memory_limit;
-            if self.own_upload_dirs {
-                let dir = folder.join(format!("uploads-{}", spec.name));
-                spec.env.insert(UPLOAD_DIR.into(), path_text(&dir));
-            }
-            if let Some(size) = self.upload_disk
-                && kind.has_upload_disk
-            {
-                disks::mount_for(&mut spec, &folder.join("uploads"), size);
+            match self.uploads {
+                UploadDirs::Own => {
+                    let dir = folder.join(format!("uploads-{}", spec.name));
+                    spec.env.insert(UPLOAD_DIR.into(), path_text(&dir));
+                }
+                UploadDirs::Disk(size) if kind.has_upload_disk => {
+                    disks::mount_for(&mut spec, &folder.join("uploads"), size);
+                }
+                UploadDirs::Disk(_) | UploadDirs::Shared => {}
             }
             Process::spawn(spec)
         });
