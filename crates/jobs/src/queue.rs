@@ -215,7 +215,11 @@ mod tests {
     use super::*;
 
     fn entry(field: &str, value: Value) -> StreamId {
-        StreamId { id: "5-1".into(), map: [(field.to_owned(), value)].into(), ..StreamId::default() }
+        StreamId {
+            id: "5-1".into(),
+            map: [(field.to_owned(), value)].into(),
+            ..StreamId::default()
+        }
     }
 
     #[test]
@@ -239,7 +243,8 @@ mod tests {
 
     #[test]
     fn notices_of_a_lane_go_to_its_stream() {
-        for (lane, stream) in [(Lane::Small, "linnet:jobs:small"), (Lane::Large, "linnet:jobs:large")]
+        for (lane, stream) in
+            [(Lane::Small, "linnet:jobs:small"), (Lane::Large, "linnet:jobs:large")]
         {
             let command = notice_command(lane, JobId::new(77).unwrap()).get_packed_command();
             let words: Vec<_> =

@@ -218,12 +218,7 @@ mod tests {
             ("jobs.chunk_rows", |s, v| s.chunk_rows = to(v), 1, 20_000),
             ("jobs.throttle_percent", |s, v| s.throttle_percent = to(v), 1, 100),
             ("jobs.row_errors", |s, v| s.row_errors = to(v), 0, 10_000_000),
-            (
-                "jobs.row_error_bytes_per_user",
-                |s, v| s.row_error_bytes_per_user = v,
-                0,
-                1 << 40,
-            ),
+            ("jobs.row_error_bytes_per_user", |s, v| s.row_error_bytes_per_user = v, 0, 1 << 40),
             ("jobs.retention_days", |s, v| s.retention_days = to(v), 1, 36_500),
         ];
         let problems = |set: Set, value| {

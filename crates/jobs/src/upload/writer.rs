@@ -292,8 +292,7 @@ mod tests {
         output.checked_at = None;
         let error = upload_error(output.write_all(b"x").unwrap_err());
         assert!(matches!(error, UploadError::DiskFull), "{error:?}");
-        let mut output =
-            Bounded { output, written: 0, limit: 0, expansion: 0, allowed: u64::MAX };
+        let mut output = Bounded { output, written: 0, limit: 0, expansion: 0, allowed: u64::MAX };
         assert_eq!(fs::read(&path).unwrap().len(), 0, "buffered");
         output.flush().unwrap();
         assert_eq!(fs::read(&path).unwrap().len(), 6);
