@@ -142,7 +142,7 @@ def run_tests(crate: Crate, program: str, mutant: int, chosen: list[str], timeou
         return Result("timeout")
     if run.returncode == 0:
         return Result("missed")
-    failed = re.findall(r"^test (\S+) .*FAILED", run.stdout.decode(errors="replace"), re.MULTILINE)
+    failed = re.findall(r"^test (\S+) \.\.\. FAILED", run.stdout.decode(errors="replace"), re.MULTILINE)
     return Result("caught", ", ".join(failed[:3]) or f"exit code {run.returncode}")
 
 
