@@ -82,5 +82,5 @@ fmt: ## Format the Rust sources
 sqlx-prepare: ## Rewrite .sqlx/ from the queries and migrations
 	@scripts/sqlx-prepare
 
-mutants: ## Change a crate in small ways and list what its tests do not notice (CRATE=domain FILE=l1.rs SHARD=0/8)
+mutants: ## Change a crate in small ways and list what its tests do not notice (CRATE=domain FILE=l1.rs)
 	@scripts/mutants

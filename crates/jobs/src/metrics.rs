@@ -107,3 +107,40 @@ fn register_gauges(meter: &Meter, counts: &SharedJobCounts) {
         })
         .build();
 }
+
+#[cfg(test)]
+mod tests {
+    use linnet_telemetry::testing;
+
+    use super::*;
+
+    #[test]
+    fn rows_attempts_and_states_are_counted() {
+        let (telemetry, reader) = testing::telemetry();
+        let counts = SharedJobCounts::default();
+        let metrics = JobMetrics::new(&telemetry.meter(), &counts);
+        metrics.add_ended(JobKind::ImportUrls, "succeeded");
+        metrics.add_rows(1, 2, 3);
+        metrics.add_rows(10, 20, 30);
+        *counts.lock_ignoring_poison() = JobCounts {
+            queued_small: 1,
+            queued_large: 2,
+            running: 3,
+            dead: 4,
+            oldest_queued_s: 5.5,
+        };
+        let kind = JobKind::ImportUrls.as_str();
+        let ended = [("kind", kind), ("outcome", "succeeded")];
+        assert_eq!(reader.value("linnet_jobs_ended_total", &ended), Some(1.0));
+        for (outcome, rows) in [("written", 11.0), ("skipped", 22.0), ("failed", 33.0)] {
+            let found = reader.value("linnet_jobs_rows_total", &[("outcome", outcome)]);
+            assert_eq!(found, Some(rows), "{outcome}");
+        }
+        for (state, jobs) in
+            [("queued_small", 1.0), ("queued_large", 2.0), ("running", 3.0), ("dead", 4.0)]
+        {
+            assert_eq!(reader.value("linnet_jobs", &[("state", state)]), Some(jobs), "{state}");
+        }
+        assert_eq!(reader.value("linnet_jobs_oldest_queued_seconds", &[]), Some(5.5));
+    }
+}

@@ -172,7 +172,7 @@ impl JobQueue {
                 info.query_async(&mut self.redis).await;
             // The group may be missing.
             for consumer in consumers.map(|reply| reply.consumers).unwrap_or_default() {
-                if consumer.pending == 0 && consumer.idle > CONSUMER_IDLE_MS {
+                if has_ended(consumer.pending, consumer.idle) {
                     let mut delete = redis::cmd("XGROUP");
                     delete.arg("DELCONSUMER").arg(stream_of(lane)).arg(GROUP).arg(&consumer.name);
                     let _: u64 = delete.query_async(&mut self.redis).await?;
@@ -193,6 +193,11 @@ impl JobQueue {
     }
 }
 
+/// Whether a consumer with this number of notices and this idle time, in milliseconds, probably belongs to an ended worker.
+fn has_ended(pending: usize, idle_ms: usize) -> bool {
+    pending == 0 && idle_ms > CONSUMER_IDLE_MS
+}
+
 impl JobNotice {
     fn from_entry(lane: Lane, entry: StreamId) -> Self {
         let job_id = match entry.map.get(FIELD) {
@@ -202,5 +207,60 @@ impl JobNotice {
             _ => None,
         };
         Self { lane, job_id, entry_id: entry.id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(field: &str, value: Value) -> StreamId {
+        StreamId {
+            id: "5-1".into(),
+            map: [(field.to_owned(), value)].into(),
+            ..StreamId::default()
+        }
+    }
+
+    #[test]
+    fn a_notice_has_the_job_of_its_entry() {
+        let job_of = |entry| JobNotice::from_entry(Lane::Large, entry).job_id.map(JobId::get);
+        let text = |text: &str| Value::BulkString(text.into());
+        assert_eq!(job_of(entry(FIELD, text("77"))), Some(77));
+        for invalid in [
+            entry(FIELD, text("")),
+            entry(FIELD, text("0")),
+            entry(FIELD, text("x")),
+            entry(FIELD, Value::BulkString(vec![0xff])),
+            entry(FIELD, Value::Nil),
+            entry("other", text("77")),
+        ] {
+            assert_eq!(job_of(invalid.clone()), None, "{invalid:?}");
+        }
+        let notice = JobNotice::from_entry(Lane::Large, entry(FIELD, text("77")));
+        assert_eq!((notice.lane, &*notice.entry_id), (Lane::Large, "5-1"));
+    }
+
+    #[test]
+    fn notices_of_a_lane_go_to_its_stream() {
+        for (lane, stream) in
+            [(Lane::Small, "linnet:jobs:small"), (Lane::Large, "linnet:jobs:large")]
+        {
+            let command = notice_command(lane, JobId::new(77).unwrap()).get_packed_command();
+            let words: Vec<_> =
+                command.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect();
+            for word in ["XADD", stream, "100000", FIELD, "77"] {
+                assert!(words.contains(&word.as_bytes()), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn consumers_with_notices_or_a_recent_read_are_kept() {
+        for (pending, idle_ms, ended) in
+            [(0, CONSUMER_IDLE_MS, false), (0, CONSUMER_IDLE_MS + 1, true), (1, usize::MAX, false)]
+        {
+            assert_eq!(has_ended(pending, idle_ms), ended, "{pending} {idle_ms}");
+        }
     }
 }

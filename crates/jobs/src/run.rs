@@ -58,6 +58,30 @@ enum AttemptError {
     Store(#[from] StoreError),
 }
 
+/// `jobs.max_attempts`, as attempts are counted in a job's row.
+fn max_attempts(settings: &JobSettings) -> i32 {
+    i32::try_from(settings.max_attempts).unwrap_or(i32::MAX)
+}
+
+/// The consequence of a failure of the attempt with this number, which counts from 1: a further attempt after a jittered
+/// wait, or the dead-letter queue after the last one.
+fn end_of_failure(settings: &JobSettings, attempt: i32) -> AttemptEnd {
+    if attempt >= max_attempts(settings) {
+        return AttemptEnd::Dead;
+    }
+    let attempt = u32::try_from(attempt).unwrap_or(1);
+    AttemptEnd::Retry(jittered(settings.backoff(attempt)))
+}
+
+/// The name of an end in the metric of ended attempts.
+fn outcome_of(end: &AttemptEnd) -> &'static str {
+    match end {
+        AttemptEnd::Retry(_) => "retried",
+        AttemptEnd::Dead => "dead",
+        AttemptEnd::Refused => "refused",
+    }
+}
+
 /// Runs the jobs of one lane.
 pub(super) struct JobRunner {
     pub(super) store: Store,
@@ -72,7 +96,7 @@ impl JobRunner {
     /// Runs one attempt of a job that this worker has leased. Releases the job when `stop` is cancelled.
     pub(super) async fn run(&self, mut run: JobRun, stop: &CancellationToken) {
         let run = &mut run;
-        let max_attempts = i32::try_from(self.settings.max_attempts).unwrap_or(i32::MAX);
+        let max_attempts = max_attempts(&self.settings);
         if run.attempts > max_attempts {
             // The workers of the earlier attempts died before they could record an error.
             let message = format!("{max_attempts} attempts in a row ended without an error");
@@ -102,17 +126,12 @@ impl JobRunner {
                 self.end(run, AttemptEnd::Refused, &error).await;
                 self.remove_upload(run).await;
             }
-            Err(error) => self.end_failed_attempt(run, max_attempts, &error).await,
+            Err(error) => self.end_failed_attempt(run, &error).await,
         }
     }
 
-    async fn end_failed_attempt(&self, run: &JobRun, max_attempts: i32, error: &AttemptError) {
-        let end = if run.attempts >= max_attempts {
-            AttemptEnd::Dead
-        } else {
-            let attempts = u32::try_from(run.attempts).unwrap_or(1);
-            AttemptEnd::Retry(jittered(self.settings.backoff(attempts)))
-        };
+    async fn end_failed_attempt(&self, run: &JobRun, error: &AttemptError) {
+        let end = end_of_failure(&self.settings, run.attempts);
         self.metrics.failed_attempts.add(1);
         let (job, attempt) = (run.id.get(), run.attempts);
         tracing::warn!(job, attempt, error = error as &dyn Error, "job attempt failed");
@@ -287,11 +306,7 @@ impl JobRunner {
     }
 
     async fn end(&self, run: &JobRun, end: AttemptEnd, error: &JobError) {
-        let outcome = match end {
-            AttemptEnd::Retry(_) => "retried",
-            AttemptEnd::Dead => "dead",
-            AttemptEnd::Refused => "refused",
-        };
+        let outcome = outcome_of(&end);
         match self.store.end_attempt(run, end, error).await {
             Ok(true) => self.metrics.add_ended(run.kind, outcome),
             Ok(false) => self.after_lost_lease(run).await,
@@ -312,5 +327,35 @@ impl JobRunner {
 
     async fn remove_upload(&self, run: &JobRun) {
         self.uploads.remove(&run.upload).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_tried_again_after_longer_and_longer_waits_until_its_last_attempt() {
+        let settings = JobSettings { max_attempts: 3, retry_ms: 1_000, ..JobSettings::default() };
+        let wait = |attempt| match end_of_failure(&settings, attempt) {
+            AttemptEnd::Retry(wait) => wait,
+            end => panic!("{attempt}: {end:?}"),
+        };
+        for (attempt, base) in [(0, 1), (1, 1), (2, 2), (-1, 1)] {
+            let base = Duration::from_secs(base);
+            let wait = wait(attempt);
+            assert!((base / 2..=base).contains(&wait), "{attempt}: {wait:?}");
+        }
+        for attempt in [3, 4, i32::MAX] {
+            assert!(matches!(end_of_failure(&settings, attempt), AttemptEnd::Dead), "{attempt}");
+        }
+        let unbounded = JobSettings { max_attempts: u32::MAX, ..settings };
+        assert!(matches!(end_of_failure(&unbounded, i32::MAX - 1), AttemptEnd::Retry(_)));
+    }
+
+    #[test]
+    fn each_end_has_its_own_outcome() {
+        let ends = [AttemptEnd::Retry(Duration::ZERO), AttemptEnd::Dead, AttemptEnd::Refused];
+        assert_eq!(ends.map(|end| outcome_of(&end)), ["retried", "dead", "refused"]);
     }
 }

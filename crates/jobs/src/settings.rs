@@ -184,4 +184,84 @@ mod tests {
             [1, 2, 3, 4, 80].map(|attempts| settings.backoff(attempts).as_secs()).into();
         assert_eq!(waits, [1, 2, 4, 8, 600]);
     }
+
+    #[test]
+    fn sizes_have_their_documented_defaults() {
+        let settings = JobSettings::default();
+        let mib = |bytes: u64| bytes >> 20;
+        assert_eq!(mib(settings.upload_bytes), 1_024);
+        assert_eq!(mib(settings.bytes_per_user), 2_048);
+        assert_eq!(mib(settings.free_bytes), 2_560);
+        assert_eq!(settings.small_bytes, 1 << 20);
+        assert_eq!(mib(settings.row_error_bytes_per_user), 256);
+        assert_eq!(settings.lease(), Duration::from_secs(15));
+    }
+
+    #[test]
+    fn limits_are_those_of_the_settings() {
+        let settings = JobSettings {
+            active: 1,
+            active_per_user: 2,
+            bytes_per_user: 3,
+            running_per_user: 4,
+            kept_per_user: 5,
+            row_errors: 6,
+            row_error_bytes_per_user: 7,
+            ..JobSettings::default()
+        };
+        let JobLimits { all, per_user, bytes_per_user, running_per_user, kept_per_user } =
+            settings.limits();
+        let limits = [all, per_user, bytes_per_user, running_per_user, kept_per_user];
+        assert_eq!(limits, [1, 2, 3, 4, 5]);
+        let ReportLimits { per_job, bytes_per_user } = settings.report_limits();
+        assert_eq!((per_job, bytes_per_user), (6, 7));
+    }
+
+    #[test]
+    fn values_out_of_range_are_reported() {
+        type Set = fn(&mut JobSettings, u64);
+        fn to<N: TryFrom<u64, Error: std::fmt::Debug>>(value: u64) -> N {
+            N::try_from(value).unwrap()
+        }
+        const GIB: u64 = 1 << 30;
+        let ranges: [(&str, Set, u64, u64); 20] = [
+            ("jobs.upload_bytes", |s, v| s.upload_bytes = v, 1_024, GIB),
+            ("jobs.expansion", |s, v| s.expansion = v, 1, 100_000),
+            ("jobs.bytes_per_user", |s, v| s.bytes_per_user = v, 1_024, 1 << 40),
+            ("jobs.free_bytes", |s, v| s.free_bytes = v, 0, 1 << 50),
+            ("jobs.uploads", |s, v| s.uploads = to(v), 1, 1_000),
+            ("jobs.uploads_per_user", |s, v| s.uploads_per_user = to(v), 1, 1_000),
+            ("jobs.upload_min_bytes_per_s", |s, v| s.upload_min_bytes_per_s = v, 1, 1 << 20),
+            ("jobs.small_bytes", |s, v| s.small_bytes = v, 0, GIB),
+            ("jobs.running_per_user", |s, v| s.running_per_user = to(v), 1, 1_000),
+            ("jobs.active_per_user", |s, v| s.active_per_user = to(v), 1, 1_000_000),
+            ("jobs.active", |s, v| s.active = to(v), 1, 1_000_000),
+            ("jobs.kept_per_user", |s, v| s.kept_per_user = to(v), 1, 1_000_000),
+            ("jobs.max_attempts", |s, v| s.max_attempts = to(v), 1, 1_000),
+            ("jobs.retry_ms", |s, v| s.retry_ms = v, 10, 3_600_000),
+            ("jobs.lease_ms", |s, v| s.lease_ms = v, 1_000, 3_600_000),
+            ("jobs.chunk_rows", |s, v| s.chunk_rows = to(v), 1, 20_000),
+            ("jobs.throttle_percent", |s, v| s.throttle_percent = to(v), 1, 100),
+            ("jobs.row_errors", |s, v| s.row_errors = to(v), 0, 10_000_000),
+            ("jobs.row_error_bytes_per_user", |s, v| s.row_error_bytes_per_user = v, 0, 1 << 40),
+            ("jobs.retention_days", |s, v| s.retention_days = to(v), 1, 36_500),
+        ];
+        let problems = |set: Set, value| {
+            let mut settings = JobSettings::default();
+            set(&mut settings, value);
+            let mut problems = Problems::default();
+            settings.validate(&mut problems);
+            problems.keys().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for (key, set, min, max) in ranges {
+            for valid in [min, max] {
+                assert!(problems(set, valid).is_empty(), "{key} = {valid}");
+            }
+            for invalid in min.checked_sub(1).into_iter().chain([max + 1]) {
+                assert_eq!(problems(set, invalid), [key], "{invalid}");
+            }
+        }
+        let relative: Set = |settings, _| settings.upload_dir = "uploads".into();
+        assert_eq!(problems(relative, 0), ["jobs.upload_dir"]);
+    }
 }

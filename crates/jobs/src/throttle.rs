@@ -38,7 +38,11 @@ impl Throttle {
 
     /// The pause after a chunk whose writing took `write_duration`.
     pub(super) fn pause_after(&mut self, write_duration: Duration) -> Duration {
-        let now = sample_pressure();
+        self.pause_under(sample_pressure(), write_duration)
+    }
+
+    /// The pause after a chunk, with the pressure at its end.
+    fn pause_under(&mut self, now: Option<PressureSample>, write_duration: Duration) -> Duration {
         let is_under_pressure = match (self.last, now) {
             (Some(last), Some(now)) => stalled_share(last, now) >= PRESSURE_THRESHOLD,
             // Without pressure information, assume that the machine is busy.
@@ -98,10 +102,44 @@ mod tests {
     }
 
     #[test]
-    fn pause_is_bounded_and_zero_at_100_percent() {
+    fn pause_follows_from_the_pressure_since_the_last_chunk() {
+        let at = Instant::now();
+        let sample = |passed, stalled| {
+            let stalled = Duration::from_millis(stalled);
+            Some(PressureSample { at: at + Duration::from_millis(passed), stalled })
+        };
+        let mut throttle =
+            Throttle { share: 0.25, max_pause: Duration::from_secs(1), last: sample(0, 0) };
+        let wrote = Duration::from_millis(100);
+        // It writes for a quarter of the time, so it pauses three times as long as it wrote.
+        let paused = Duration::from_millis(300);
+        for (now, pause, case) in [
+            (sample(1_000, 200), paused, "the threshold"),
+            (sample(2_000, 399), Duration::ZERO, "just below it"),
+            (sample(3_000, 1_399), paused, "no idle processor"),
+            (None, paused, "no sample"),
+            (sample(4_000, 1_399), paused, "no sample before it"),
+            (sample(5_000, 1_399), Duration::ZERO, "no pressure"),
+        ] {
+            assert_eq!(throttle.pause_under(now, wrote), pause, "{case}");
+        }
         let hour = Duration::from_hours(1);
-        let mut throttle = Throttle { share: 0.25, max_pause: Duration::from_secs(1), last: None };
-        assert!(throttle.pause_after(hour) <= Duration::from_secs(1));
-        assert_eq!(Throttle::new(100, hour).pause_after(hour), Duration::ZERO);
+        assert_eq!(throttle.pause_under(None, hour), Duration::from_secs(1), "at most that");
+        let mut throttle = Throttle { share: 1.0, ..throttle };
+        assert_eq!(throttle.pause_under(None, hour), Duration::ZERO, "all of the time");
+    }
+
+    #[test]
+    fn share_is_the_setting_and_samples_are_those_of_the_kernel() {
+        let throttle = Throttle::new(30, Duration::from_secs(5));
+        assert!((throttle.share - 0.3).abs() < 1e-9, "{}", throttle.share);
+        assert_eq!(throttle.max_pause, Duration::from_secs(5));
+        // Containers without the file and kernels without the feature have no samples.
+        let has_pressure = fs::read_to_string(PRESSURE).is_ok();
+        assert_eq!(throttle.last.is_some(), has_pressure);
+        let mut throttle = Throttle { last: None, ..throttle };
+        let write = Duration::from_millis(30);
+        assert_eq!(throttle.pause_after(write), Duration::from_millis(70), "no sample before it");
+        assert_eq!(throttle.last.is_some(), has_pressure);
     }
 }

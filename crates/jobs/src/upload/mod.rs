@@ -373,4 +373,29 @@ mod tests {
         };
         tokio::time::timeout(Duration::from_secs(20), removed).await.expect("the file is removed");
     }
+
+    #[test]
+    fn only_an_upload_that_cannot_be_removed_is_logged() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = linnet_telemetry::testing::capture_logs();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        remove(&file);
+        remove(&file);
+        assert!(!file.exists());
+        assert!(logs.lines().is_empty(), "{:?}", logs.lines());
+        remove(dir.path());
+        assert_eq!(logs.lines().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn must_26_body_without_data_is_given_up() {
+        let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let first = stream::iter([Ok::<_, io::Error>(bytes::Bytes::from_static(b"abc"))]);
+        let mut body = first.chain(stream::pending());
+        let sent = send_pieces(&mut body, sender).await;
+        assert!(matches!(sent, Err(UploadError::TimedOut)), "{sent:?}");
+        assert!(matches!(receiver.recv().await, Some(Piece::Data(bytes)) if bytes == "abc"));
+        assert!(receiver.recv().await.is_none(), "no end");
+    }
 }

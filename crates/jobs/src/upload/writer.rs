@@ -261,3 +261,90 @@ fn upload_error(error: io::Error) -> UploadError {
         _ => UploadError::Io(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    #[test]
+    fn must_26_content_may_have_exactly_the_bytes_of_its_limits() {
+        let mut bounded =
+            Bounded { output: Vec::new(), written: 5, limit: 10, expansion: 2, allowed: 8 };
+        bounded.write_all(b"abc").unwrap();
+        let error = upload_error(bounded.write_all(b"d").unwrap_err());
+        assert!(matches!(error, UploadError::Expands { factor: 2 }), "{error:?}");
+        bounded.allowed = u64::MAX;
+        bounded.write_all(b"de").unwrap();
+        let error = upload_error(bounded.write_all(b"f").unwrap_err());
+        assert!(matches!(error, UploadError::TooLarge { limit: 10 }), "{error:?}");
+        assert_eq!((bounded.written, bounded.output), (10, b"abcde".to_vec()));
+    }
+
+    #[test]
+    fn must_26_compressed_content_may_have_a_mebibyte_besides_its_expansion() {
+        const MIB: usize = 1_048_576;
+        let unpack = |bytes: usize, expansion| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&vec![0; bytes]).unwrap();
+            let packed = encoder.finish().unwrap();
+            let unpacker = Unpacker::new(io::sink(), u64::MAX, expansion).write(&packed)?;
+            unpacker.finish().map(|(_, bytes)| bytes)
+        };
+        assert_eq!(unpack(MIB, 0).unwrap(), MIB as u64);
+        assert!(matches!(unpack(MIB + 1, 0), Err(UploadError::Expands { factor: 0 })));
+        assert_eq!(unpack(MIB + 1, 1).unwrap(), MIB as u64 + 1);
+    }
+
+    #[test]
+    fn free_space_is_checked_every_8_mib() {
+        const EVERY: u64 = 8_388_608;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut output = SpaceChecked {
+            file: BufWriter::new(File::create(&path).unwrap()),
+            dir: dir.path().to_owned(),
+            written: 0,
+            keep_free: 0,
+            checked_at: None,
+        };
+        for (written, checked_at) in [
+            (0, 0),
+            (EVERY - 1, 0),
+            (EVERY, EVERY),
+            (2 * EVERY - 1, EVERY),
+            (2 * EVERY + 5, 2 * EVERY + 5),
+        ] {
+            output.written = written;
+            output.write_all(b"x").unwrap();
+            assert_eq!((output.written, output.checked_at), (written + 1, Some(checked_at)));
+        }
+        // A file that grows after its last check is not refused before the next one.
+        output.keep_free = u64::MAX;
+        output.write_all(b"x").unwrap();
+        output.checked_at = None;
+        let error = upload_error(output.write_all(b"x").unwrap_err());
+        assert!(matches!(error, UploadError::DiskFull), "{error:?}");
+        let mut output = Bounded { output, written: 0, limit: 0, expansion: 0, allowed: u64::MAX };
+        assert_eq!(fs::read(&path).unwrap().len(), 0, "buffered");
+        output.flush().unwrap();
+        assert_eq!(fs::read(&path).unwrap().len(), 6);
+    }
+
+    #[test]
+    fn errors_of_the_disk_and_of_the_gzip_data_are_distinguished() {
+        use io::ErrorKind::{
+            FileTooLarge, InvalidData, InvalidInput, PermissionDenied, QuotaExceeded, StorageFull,
+            UnexpectedEof,
+        };
+        let kind = |kind: io::ErrorKind| upload_error(kind.into());
+        for full in [StorageFull, QuotaExceeded, FileTooLarge] {
+            assert!(matches!(kind(full), UploadError::DiskFull), "{full}");
+        }
+        for damaged in [InvalidInput, InvalidData, UnexpectedEof] {
+            assert!(matches!(kind(damaged), UploadError::InvalidGzip), "{damaged}");
+        }
+        assert!(matches!(kind(PermissionDenied), UploadError::Io(_)));
+    }
+}

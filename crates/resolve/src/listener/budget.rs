@@ -91,7 +91,7 @@ impl MissBudget {
         let owners = [Some(Owner::Network(client)), client.site().map(Owner::Site)];
         let until = owners.iter().flatten().filter_map(|owner| over.get(owner)).max()?;
         let left = until.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then(|| left.as_secs() + 1)
+        (!left.is_zero()).then(|| seconds_to_wait(left))
     }
 
     /// Charges one miss to a client and its site. Beyond a budget it returns the seconds to wait.
@@ -113,7 +113,7 @@ impl MissBudget {
                 over.insert(owner, Instant::now() + wait);
                 self.over_count.store(over.len(), Ordering::Relaxed);
             }
-            wait.as_secs() + 1
+            seconds_to_wait(wait)
         })
     }
 
@@ -133,6 +133,11 @@ impl MissBudget {
     fn over(&self) -> MutexGuard<'_, HashMap<Owner, Instant>> {
         self.over.lock_ignoring_poison()
     }
+}
+
+/// Whole seconds after which the wait has certainly ended.
+fn seconds_to_wait(wait: Duration) -> u64 {
+    wait.as_secs() + 1
 }
 
 #[cfg(test)]
@@ -234,5 +239,12 @@ mod tests {
         }
         assert_eq!((budget.over().len(), MAX_OVER), (10_000, 10_000));
         assert_eq!(budget.over_count.load(Ordering::Relaxed), 10_000);
+    }
+
+    #[test]
+    fn waits_are_rounded_to_the_next_whole_second() {
+        for (millis, seconds) in [(0, 1), (999, 1), (1_000, 2), (59_999, 60)] {
+            assert_eq!(seconds_to_wait(Duration::from_millis(millis)), seconds, "{millis} ms");
+        }
     }
 }
