@@ -115,7 +115,7 @@ pub(super) struct PieceFile {
 
 impl PieceFile {
     /// Runs a query, again while the database is unavailable.
-    fn query<T>(&self, query: impl AsyncFn(&Store) -> Result<T, StoreError>) -> io::Result<T> {
+    fn query<T>(&self, query: &impl AsyncFn(&Store) -> Result<T, StoreError>) -> io::Result<T> {
         self.runtime.block_on(async {
             let end = Instant::now() + self.patience;
             let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -145,7 +145,7 @@ impl PieceFile {
 
 impl RowFile for PieceFile {
     fn open(&self) -> io::Result<OpenFile> {
-        let bytes = self.query(async |store| store.upload_bytes(self.id).await)?;
+        let bytes = self.query(&async |store: &Store| store.upload_bytes(self.id).await)?;
         let bytes = bytes.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let size = u64::try_from(bytes).unwrap_or(0);
         let file = self.clone();
@@ -177,7 +177,7 @@ impl PieceReader {
     fn load(&mut self) -> io::Result<()> {
         let offset = i64::try_from(self.position).map_err(io::Error::other)?;
         let id = self.file.id;
-        let piece = self.file.query(async |store| store.upload_piece(id, offset).await)?;
+        let piece = self.file.query(&async |store: &Store| store.upload_piece(id, offset).await)?;
         let piece = piece.ok_or_else(missing)?;
         self.content.clear();
         let mut decoder = ZlibDecoder::new(piece.stored.as_slice()).take(MAX_PIECE_BYTES);
