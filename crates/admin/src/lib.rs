@@ -17,7 +17,7 @@ use linnet_clicks::ingest::IngestError;
 use linnet_domain::{JobId, JobState, OnConflict, UserId};
 use linnet_import::source::SourceError;
 use linnet_settings::Settings;
-use linnet_store::{PoolRole, RowQuotas, Store, StoreError, connect_lazy};
+use linnet_store::{PoolRole, PostgresHosts, RowQuotas, Store, StoreError};
 use linnet_worker::maintenance::RunError;
 
 /// The subcommands of `admin`.
@@ -279,7 +279,9 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
     if !matches!(command, AdminCommand::RunTask(_)) {
         postgres.quotas = RowQuotas::default();
     }
-    let store = Store::new(connect_lazy(&postgres, PoolRole::Background)?);
+    let (hosts, observe) = PostgresHosts::new(&postgres)?;
+    let observer = tokio::spawn(observe);
+    let store = Store::connect(&postgres, PoolRole::Background, &hosts)?;
     let result = match command {
         AdminCommand::CreateKey(arguments) => create_key::run(&store, &arguments).await,
         AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
@@ -295,5 +297,6 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         | AdminCommand::ReleaseCode { .. }) => takedowns::run(&store, &command).await,
     };
     store.close().await;
+    observer.abort();
     result
 }

@@ -14,6 +14,7 @@ mod erase;
 mod error;
 mod events;
 mod export;
+mod hosts;
 mod idempotency;
 mod import;
 mod jobs;
@@ -24,6 +25,7 @@ mod observe;
 mod outbox;
 mod partitions;
 mod pool;
+mod primary_pool;
 mod quotas;
 mod resolve;
 mod settings;
@@ -52,7 +54,8 @@ pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, LinkPage};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
-pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
+pub use hosts::{HostFailure, NoPrimary, PostgresHosts};
+pub use pool::{MigrateError, PoolRole, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::{PostgresSettings, RowQuotas};
 pub use stats::StatsError;
@@ -62,16 +65,31 @@ use std::time::Duration;
 
 use sqlx::{PgPool, Postgres, Transaction};
 
+use primary_pool::PrimaryPool;
+
 /// The database. Clones share a pool.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
+    pool: PrimaryPool,
 }
 
 impl Store {
     /// The database behind this pool.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool: PrimaryPool::Fixed(pool) }
+    }
+
+    /// A database that connects on first use, so that a process can start while the database is unavailable. `hosts`
+    /// are those of the same settings.
+    ///
+    /// # Errors
+    /// The URL is invalid, or its CA file cannot be read.
+    pub fn connect(
+        settings: &PostgresSettings,
+        role: PoolRole,
+        hosts: &PostgresHosts,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { pool: pool::open(settings, role, hosts)? })
     }
 
     /// Checks that the database responds.
@@ -86,16 +104,32 @@ impl Store {
         // connection to the pool within the transaction if `Pool::begin` is dropped before the response to `BEGIN`:
         // the next statements on it are then acknowledged, but committed only with the next transaction, or lost
         // (https://github.com/transact-rs/sqlx/issues/4393).
-        let pool = self.pool.clone();
+        let pool = self.pool.current().await?;
         #[expect(clippy::disallowed_methods, reason = "the task is not dropped")]
         let begun = tokio::spawn(async move { pool.begin().await }).await;
         Ok(begun.map_err(|_| sqlx::Error::WorkerCrashed)??)
     }
 
+    /// Runs work of several statements, such as a transaction. If another server becomes the primary meanwhile, it
+    /// fails with [`StoreError::Unavailable`]: the server of its connection may never respond.
+    pub async fn on_one_primary<T, E: From<StoreError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.pool.current().await.map_err(StoreError::from)?;
+        let replaced = self.pool.replaced();
+        tokio::select! {
+            biased;
+            result = work => result,
+            error = replaced => Err(StoreError::from(error).into()),
+        }
+    }
+
     /// The number of connections in use, and of all open connections.
     pub fn pool_use(&self) -> (usize, u32) {
-        let size = self.pool.size();
-        (usize::try_from(size).unwrap_or(0).saturating_sub(self.pool.num_idle()), size)
+        let Some(pool) = self.pool.last() else { return (0, 0) };
+        let size = pool.size();
+        (usize::try_from(size).unwrap_or(0).saturating_sub(pool.num_idle()), size)
     }
 
     /// The maximum number of connections of the pool.

@@ -14,11 +14,14 @@ use url::Url;
 use linnet_platform::settings::{Problems, optional_path, redacted};
 use linnet_tls::CaFile;
 
+use crate::hosts::{HostUrls, split};
+
 /// Section `postgres`. It bounds every wait for the database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresSettings {
-    /// `postgres://user:password@host:port/database`. `?sslmode=` selects TLS.
+    /// `postgres://user:password@host:port/database`. `?sslmode=` selects TLS. Several hosts, `a:5432,b:5432`, need
+    /// `target_session_attrs=read-write`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
     /// CAs to trust besides those of browsers, in PEM format. If it is set and the URL has no `sslmode`, the mode is
@@ -83,17 +86,20 @@ impl PostgresSettings {
 
     /// Checks the URL and the ranges.
     pub fn validate(&self, problems: &mut Problems) {
-        let url = self.url.expose_secret();
-        match PgConnectOptions::from_str(url) {
-            Err(error) => problems.add("postgres.url", error.to_string()),
-            Ok(_) => self.validate_tls(problems),
+        match split(self.url.expose_secret()) {
+            Ok(HostUrls { urls, .. }) => {
+                // The hosts differ only in their names and ports, which are checked.
+                match urls.iter().try_for_each(|url| PgConnectOptions::from_str(url).map(drop)) {
+                    Err(error) => problems.add("postgres.url", error.to_string()),
+                    Ok(()) => self.validate_tls(problems),
+                }
+            }
+            Err(reasons) => {
+                for reason in reasons {
+                    problems.add("postgres.url", reason.to_string());
+                }
+            }
         }
-        // sqlx accepts every scheme, and connecting would then fail for as long as the process runs.
-        problems.require(
-            url.starts_with("postgres://") || url.starts_with("postgresql://"),
-            "postgres.url",
-            "must begin with postgres:// or postgresql://",
-        );
         problems.require_within(
             "postgres.max_connections",
             self.max_connections,
@@ -143,7 +149,8 @@ impl PostgresSettings {
 
     /// A parameter of the URL by any of its names.
     fn parameter(&self, names: &[&str]) -> Option<String> {
-        let url = Url::parse(self.url.expose_secret()).ok()?;
+        let hosts = split(self.url.expose_secret()).ok()?;
+        let url = Url::parse(hosts.urls.first()?).ok()?;
         let found = url.query_pairs().filter(|(name, _)| names.contains(&name.as_ref())).last();
         found.map(|(_, value)| value.into_owned())
     }
@@ -154,23 +161,40 @@ impl PostgresSettings {
         (path != SYSTEM_ROOTS).then(|| Path::new(&path).to_owned())
     }
 
-    /// The options of a connection, from the URL and the CA file. The environment variables of libpq do not affect the
-    /// TLS mode.
-    pub fn connect_options(&self) -> Result<PgConnectOptions, sqlx::Error> {
-        let mut options = PgConnectOptions::from_str(self.url.expose_secret())?;
-        if self.parameter(&["sslmode", "ssl-mode"]).is_none() {
-            options = options.ssl_mode(match self.ca_file {
-                Some(_) => PgSslMode::VerifyFull,
-                None => PgSslMode::Prefer,
-            });
-        }
+    /// Whether connections are made to the primary of several hosts, or only to a server that accepts writes.
+    pub(crate) fn follows_primary(&self) -> bool {
+        split(self.url.expose_secret()).is_ok_and(|hosts| hosts.is_primary_required)
+    }
+
+    /// The options of a connection to each host, from the URL and the CA file. The environment variables of libpq do
+    /// not affect the TLS mode.
+    pub(crate) fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
+        let invalid = |reasons: Vec<_>| {
+            // One reason is enough here: `validate` reports all of them.
+            let reason = reasons.into_iter().next();
+            reason.map_or(sqlx::Error::WorkerCrashed, |reason| {
+                sqlx::Error::Configuration(Box::new(reason))
+            })
+        };
+        let HostUrls { urls, .. } = split(self.url.expose_secret()).map_err(invalid)?;
+        let mode = self.parameter(&["sslmode", "ssl-mode"]).is_none().then_some({
+            if self.ca_file.is_some() { PgSslMode::VerifyFull } else { PgSslMode::Prefer }
+        });
         // The file is read now, so that a later change of it does not affect this process.
         let ca_file = self.ca_file.clone().or_else(|| self.url_ca_file());
         let roots = match ca_file.as_deref().map(CaFile::read).transpose() {
             Ok(roots) => roots.map(|roots| roots.pem().to_vec()),
             Err(error) => return Err(sqlx::Error::Configuration(error.into())),
         };
-        Ok(options.ssl_root_cert_from_pem(roots.unwrap_or_default()))
+        let roots = roots.unwrap_or_default();
+        let of_host = |url: &String| {
+            let mut options = PgConnectOptions::from_str(url)?;
+            if let Some(mode) = mode {
+                options = options.ssl_mode(mode);
+            }
+            Ok(options.ssl_root_cert_from_pem(roots.clone()))
+        };
+        urls.iter().map(of_host).collect()
     }
 }
 
@@ -243,7 +267,7 @@ mod tests {
     fn without_a_mode_a_ca_file_means_full_verification() {
         let settings = |url: &str| PostgresSettings { url: url.into(), ..Default::default() };
         let mode = |settings: &PostgresSettings| {
-            format!("{:?}", settings.connect_options().unwrap().get_ssl_mode())
+            format!("{:?}", settings.connect_options().unwrap()[0].get_ssl_mode())
         };
         assert_eq!(mode(&settings("postgres://db.example/x")), "Prefer");
         assert_eq!(mode(&settings("postgres://db.example/x?sslmode=disable")), "Disable");

@@ -93,6 +93,16 @@ CONNECTIONS = Row(
             runbook="postgres-load#databasepoolexhausted",
         ),
         Panel(
+            "Hosts",
+            "With several hosts in `postgres.url`: whether a process reaches each host, by role. 0: no process does.",
+            "short",
+            (Query("max by (host, role) (linnet_db_host_up)", "{{host}} {{role}}"),),
+            least=0,
+            most=1,
+            empty="One host, which is not observed.",
+            runbook="postgres-down#postgreshostdown",
+        ),
+        Panel(
             "Sessions by state",
             "Reported by PostgreSQL. Many `active`: slow statements. `idle in transaction`: a client has not committed.",
             "short",

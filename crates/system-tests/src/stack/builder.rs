@@ -19,6 +19,7 @@ use super::{
     disks,
     folder::short_folder,
     kind::{GATEWAY, Kind, RedisAt, SHORTENER, WORKER, sockets},
+    postgres_group::PostgresGroup,
     redis_group::RedisGroup,
     run,
     servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
@@ -57,6 +58,7 @@ pub struct Builder {
     postgres: Postgres,
     proxied_redis: bool,
     sentinels: bool,
+    standbys: bool,
     import: Option<PathBuf>,
     upload_disk: Option<&'static str>,
     tls: bool,
@@ -104,6 +106,7 @@ impl Default for Builder {
             postgres: Postgres::Shared,
             proxied_redis: false,
             sentinels: false,
+            standbys: false,
             import: None,
             upload_disk: None,
             tls: false,
@@ -169,6 +172,13 @@ impl Builder {
     pub fn sentinels(mut self) -> Self {
         self.sentinels = true;
         self
+    }
+
+    /// Starts two standbys of the stack's own PostgreSQL. The processes know all three servers, each through a proxy.
+    #[must_use]
+    pub fn standbys(mut self) -> Self {
+        self.standbys = true;
+        self.postgres(Postgres::Own)
     }
 
     /// Imports `users.csv`, `urls.csv` and `events.csv` from a folder before the first key is created.
@@ -242,12 +252,17 @@ impl Builder {
         let tls_env: BTreeMap<String, String> =
             tls.iter().map(|tls| (TLS_DIR.to_owned(), path_text(tls.folder()))).collect();
         let (postgres, database, database_url) = self.start_postgres(path, &tls_env).await;
+        let postgres_group = match self.standbys {
+            true => Some(PostgresGroup::start(path, &database_url, &tls_env).await),
+            false => None,
+        };
         let redis_env = self.redis_env.clone().into_iter().chain(tls_env).collect();
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
         let redis_group = self.start_redis_group(path, redis_port, &redis_env).await;
         let redis_at = &RedisAt::new(redis_group.as_ref(), redis_port, redis_tls_port);
         let mut env = self.env.clone();
-        insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
+        let url = postgres_group.as_ref().map_or_else(|| database_url.clone(), PostgresGroup::url);
+        insert_stores(&mut env, path, &url, redis_at, tls.as_ref());
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);
@@ -273,6 +288,7 @@ impl Builder {
             redis,
             redis_group,
             postgres,
+            postgres_group,
             shortener_redis,
             gateway_redis,
             worker_redis,

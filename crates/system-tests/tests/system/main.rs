@@ -31,6 +31,7 @@ mod memory;
 mod metrics_format;
 mod negotiation;
 mod pipeline;
+mod postgres_failover;
 mod privacy;
 mod quotas;
 mod redirects;

@@ -10,6 +10,7 @@ mod hostile_files;
 mod imports;
 mod killed_workers;
 mod ownership;
+mod postgres_failover;
 mod progress_events;
 mod queue;
 mod row_rules;
