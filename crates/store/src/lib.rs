@@ -42,6 +42,7 @@ pub use erase::ErasureCounts;
 pub use error::{Constraint, StoreError, tls_fault};
 pub use events::EventPage;
 pub use export::{ExportCell, ExportColumn, ExportedLink, LinkExport};
+pub use hosts::{HostFailure, NoPrimary, PostgresHosts};
 pub use idempotency::{IdempotencyClaim, IdempotentTransaction, StoredResponse};
 pub use import::{
     ImportEvent, ImportLink, ImportUser, RowOutcome, WriteFuture, WriteOptions, WriteRows,
@@ -54,7 +55,6 @@ pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, LinkPage};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
-pub use hosts::{HostFailure, NoPrimary, PostgresHosts};
 pub use pool::{MigrateError, PoolRole, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::{PostgresSettings, RowQuotas};

@@ -8,7 +8,9 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{NoPrimary, PostgresHosts, PostgresSettings, SHARDS, StoreError, primary_pool::PrimaryPool};
+use super::{
+    NoPrimary, PostgresHosts, PostgresSettings, SHARDS, StoreError, primary_pool::PrimaryPool,
+};
 
 /// A connection that was idle for longer is tested before use. Other connections are not, because the round trip would
 /// double the cost of a short statement.

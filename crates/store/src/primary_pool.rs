@@ -15,9 +15,7 @@ use futures::{
 use sqlx::{
     Either, Error, Execute, Executor, PgPool, Postgres, SqlStr,
     pool::{PoolConnection, PoolOptions},
-    postgres::{
-        PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
-    },
+    postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -206,7 +204,8 @@ impl Executor<'_> for &'_ PrimaryPool {
         let items = async move {
             let (pool, number) = following.current().await?;
             let items = pool.fetch_many(query).map(Some).chain(once(ready(None)));
-            let replaced = later_term(following.terms.clone(), number).map(|error| Some(Err(error)));
+            let replaced =
+                later_term(following.terms.clone(), number).map(|error| Some(Err(error)));
             // `None` ends the stream although the second one is still waiting.
             let items = select(items, once(replaced)).take_while(|item| ready(item.is_some()));
             Ok(items.filter_map(ready))
@@ -243,10 +242,7 @@ impl Executor<'_> for &'_ PrimaryPool {
         async move { pool.acquire().await?.prepare_with(sql, parameters).await }.boxed()
     }
 
-    fn describe<'e>(
-        self,
-        sql: SqlStr,
-    ) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>, Error>> {
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>, Error>> {
         let pool = self.clone();
         async move { pool.acquire().await?.describe(sql).await }.boxed()
     }

@@ -21,8 +21,8 @@ use linnet_telemetry::metrics::{KeyValue, Meter};
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, watch};
 
-pub use connect::{HostFailure, NoPrimary};
 pub(crate) use connect::verify_accepts_writes;
+pub use connect::{HostFailure, NoPrimary};
 pub(crate) use election::Term;
 pub(crate) use url::{HostUrls, split};
 
@@ -86,7 +86,9 @@ impl PostgresHosts {
         let hosts = Arc::clone(hosts);
         meter
             .u64_observable_gauge("linnet_db_host_up")
-            .with_description("Whether a host of postgres.url responds, as 0 or 1, by host and role.")
+            .with_description(
+                "Whether a host of postgres.url responds, as 0 or 1, by host and role.",
+            )
             .with_callback(move |observer| {
                 let election = hosts.election();
                 let primary = hosts.terms.borrow().map(|term| term.host);

@@ -20,11 +20,13 @@ const AT_LEAST: Duration = Duration::from_millis(50);
 
 /// In the simple protocol, which works through poolers without any state of the session. Some managed servers do not
 /// have the functions for the timeline; they have one writer behind one name.
-const STATE: &str = "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean),
+const STATE: &str =
+    "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean),
     CASE WHEN pg_is_in_recovery() THEN 0
          ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint END,
     (extract(epoch FROM pg_postmaster_start_time()) * 1e6)::bigint";
-const STATE_WITHOUT_TIMELINE: &str = "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean),
+const STATE_WITHOUT_TIMELINE: &str =
+    "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean),
     0::bigint, (extract(epoch FROM pg_postmaster_start_time()) * 1e6)::bigint";
 
 /// Observes all hosts, for ever.
@@ -85,9 +87,7 @@ async fn wait(hosts: &ObservedHosts) {
     let _ = timeout(jittered(EVERY), urgent).await;
 }
 
-async fn in_time<T>(
-    work: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
+async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     match timeout(TIMEOUT, work).await {
         Ok(result) => result,
         Err(_) => Err(sqlx::Error::Io(io::Error::from(io::ErrorKind::TimedOut))),

@@ -211,7 +211,10 @@ mod tests {
     fn hosts_have_every_form_of_libpq() {
         for (url, expected) in [
             ("postgres://u@a:1,b:2,c/db?A", at(&[("a", 1), ("b", 2), ("c", 5432)])),
-            ("postgresql://u:p@[::1]:1,[2001:db8::1]/db?A", at(&[("::1", 1), ("2001:db8::1", 5432)])),
+            (
+                "postgresql://u:p@[::1]:1,[2001:db8::1]/db?A",
+                at(&[("::1", 1), ("2001:db8::1", 5432)]),
+            ),
             ("postgres:///db?host=a,b&port=1,2&A", at(&[("a", 1), ("b", 2)])),
             ("postgres:///db?host=a,b&port=7&A", at(&[("a", 7), ("b", 7)])),
             ("postgres://u@x:9/db?host=::1,b&A", at(&[("::1", 9), ("b", 9)])),
@@ -230,9 +233,15 @@ mod tests {
         let url = "postgres://u:p%40%2F@a:1,b/db?sslmode=verify-full&target_session_attrs=primary\
                    &application_name=x%20y";
         let urls = split(url).unwrap().urls;
-        assert_eq!(urls[0], "postgres://u:p%40%2F@a:1/db?sslmode=verify-full&application_name=x%20y");
+        assert_eq!(
+            urls[0],
+            "postgres://u:p%40%2F@a:1/db?sslmode=verify-full&application_name=x%20y"
+        );
         assert_eq!(urls[1], "postgres://u:p%40%2F@b/db?sslmode=verify-full&application_name=x%20y");
-        assert_eq!(split("postgres://u@a/db?target_session_attrs=any").unwrap().urls, ["postgres://u@a/db"]);
+        assert_eq!(
+            split("postgres://u@a/db?target_session_attrs=any").unwrap().urls,
+            ["postgres://u@a/db"]
+        );
         assert_eq!(hosts("postgres://u@[::1]:3/db"), at(&[("::1", 3)]));
         assert_eq!(hosts("postgres://u@localhost:4/db?host=/run/a"), at(&[("/run/a", 4)]));
         assert_eq!(hosts("postgres://u@:4/db"), at(&[("localhost", 4)]));
@@ -244,7 +253,10 @@ mod tests {
         assert_eq!(problems("mysql://a/db"), [HostsError::Scheme]);
         assert_eq!(problems("postgres"), [HostsError::Scheme]);
         assert_eq!(problems("postgres://a,b/db"), [HostsError::AnyOfSeveral]);
-        assert_eq!(problems("postgres://a,b/db?target_session_attrs=any"), [HostsError::AnyOfSeveral]);
+        assert_eq!(
+            problems("postgres://a,b/db?target_session_attrs=any"),
+            [HostsError::AnyOfSeveral]
+        );
         for other in ["standby", "read-only", "prefer-standby", ""] {
             let url = format!("postgres://a/db?target_session_attrs={other}");
             assert_eq!(problems(&url), [HostsError::SessionAttributes], "{other}");

@@ -281,10 +281,8 @@ impl Drop for Stack {
         let group = self.redis_group.iter_mut().flat_map(RedisGroup::processes);
         // The primary stops after its standbys, for which its end would wait.
         let standbys = self.postgres_group.iter_mut().flat_map(PostgresGroup::processes);
-        let stores = group
-            .chain(std::iter::once(&mut self.redis))
-            .chain(standbys)
-            .chain(&mut self.postgres);
+        let stores =
+            group.chain(std::iter::once(&mut self.redis)).chain(standbys).chain(&mut self.postgres);
         for process in stores {
             process.begin_stop();
             process.finish_stop(end);

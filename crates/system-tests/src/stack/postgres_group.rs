@@ -4,12 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use sqlx::{Connection, PgConnection};
 
-use crate::{
-    process::Process,
-    redis_proxy::RedisProxy as Proxy,
-    services::local,
-    wait::within,
-};
+use crate::{process::Process, redis_proxy::RedisProxy as Proxy, services::local, wait::within};
 
 use super::{Stack, servers::start_own_postgres};
 

@@ -197,8 +197,7 @@ async fn must_07_replaced_primary_that_still_runs_is_neither_read_nor_written() 
     }
     // Without a standby that confirms, its commits would wait.
     let mut old = stack.postgres_group().superuser(0).await;
-    for statement in
-        ["ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"]
+    for statement in ["ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"]
     {
         sqlx::raw_sql(statement).execute(&mut old).await.unwrap();
     }
