@@ -3,6 +3,7 @@
 //! * A change is one statement: the row, its event and its outbox row are one transaction with one round trip.
 //! * Each server thread has a pool, so that its connections are driven by its own reactor. The resolve path and the API
 //!   have separate pools.
+//! * Statistics, lists and exports may read from a replica, which then contains every acknowledged write.
 //! * A query with a [`Visibility`](linnet_domain::Visibility) treats invisible rows as missing.
 //! * A missing row is `None`. [`StoreError`] is for failures.
 
@@ -14,6 +15,7 @@ mod erase;
 mod error;
 mod events;
 mod export;
+mod host_pool;
 mod hosts;
 mod idempotency;
 mod import;
@@ -25,7 +27,6 @@ mod observe;
 mod outbox;
 mod partitions;
 mod pool;
-mod primary_pool;
 mod quotas;
 mod resolve;
 mod settings;
@@ -61,22 +62,24 @@ pub use settings::{PostgresSettings, RowQuotas};
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgPool, Postgres, Transaction};
 
-use primary_pool::PrimaryPool;
+use host_pool::HostPool;
+use hosts::ReplicaReads;
 
 /// The database. Clones share a pool.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PrimaryPool,
+    pool: HostPool,
+    replica: Option<Arc<ReplicaReads>>,
 }
 
 impl Store {
     /// The database behind this pool.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool: PrimaryPool::Fixed(pool) }
+        Self { pool: HostPool::Fixed(pool), replica: None }
     }
 
     /// A database that connects on first use, so that a process can start while the database is unavailable. `hosts`
@@ -89,7 +92,8 @@ impl Store {
         role: PoolRole,
         hosts: &PostgresHosts,
     ) -> Result<Self, StoreError> {
-        Ok(Self { pool: pool::open(settings, role, hosts)? })
+        let replica = pool::open_replica(settings, role, hosts)?.map(Arc::new);
+        Ok(Self { pool: pool::open(settings, role, hosts)?, replica })
     }
 
     /// Checks that the database responds.
@@ -116,13 +120,32 @@ impl Store {
         &self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        self.pool.current().await.map_err(StoreError::from)?;
-        let replaced = self.pool.replaced();
+        let replaced = self.pool.replaced().await.map_err(StoreError::from)?;
         tokio::select! {
             biased;
             result = work => result,
             error = replaced => Err(StoreError::from(error).into()),
         }
+    }
+
+    /// Runs a read on the replica, if it contains every acknowledged write, and otherwise or if that fails on the
+    /// primary.
+    pub(crate) async fn read<T>(
+        &self,
+        work: impl AsyncFn(&Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Some(replica) = &self.replica else { return work(self).await };
+        if let Some(pool) = replica.caught_up(&self.pool).await {
+            match work(&Self { pool, replica: None }).await {
+                Ok(result) => {
+                    replica.count(true);
+                    return Ok(result);
+                }
+                Err(error) => tracing::debug!(%error, "read on the replica failed"),
+            }
+        }
+        replica.count(false);
+        work(self).await
     }
 
     /// The number of connections in use, and of all open connections.
@@ -145,5 +168,8 @@ impl Store {
     /// Waits for running statements and closes all connections.
     pub async fn close(&self) {
         self.pool.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
     }
 }

@@ -9,7 +9,8 @@ use sqlx::{
 };
 
 use super::{
-    NoPrimary, PostgresHosts, PostgresSettings, SHARDS, StoreError, primary_pool::PrimaryPool,
+    NoPrimary, PostgresHosts, PostgresSettings, SHARDS, StoreError, host_pool::HostPool,
+    hosts::ReplicaReads,
 };
 
 /// A connection that was idle for longer is tested before use. Other connections are not, because the round trip would
@@ -85,11 +86,40 @@ pub(crate) fn open(
     settings: &PostgresSettings,
     role: PoolRole,
     hosts: &PostgresHosts,
-) -> Result<PrimaryPool, StoreError> {
-    let options = settings.connect_options()?;
-    let options: Vec<_> =
-        options.into_iter().map(|options| session_options(options, settings, role)).collect();
-    let pool = PgPoolOptions::new()
+) -> Result<HostPool, StoreError> {
+    let options = settings.connect_options()?.into_iter();
+    let options: Vec<_> = options.map(|options| session_options(options, settings, role)).collect();
+    let pool = pool_options(settings, role);
+    match hosts.primary() {
+        Some(hosts) => {
+            Ok(HostPool::following(pool, options, Arc::clone(hosts)))
+        }
+        None => {
+            let only = options.into_iter().next().unwrap_or_default();
+            Ok(HostPool::Fixed(pool.connect_lazy_with(only)))
+        }
+    }
+}
+
+/// The connections of the API to the replica, if there is one. Other roles only read what they also change.
+pub(crate) fn open_replica(
+    settings: &PostgresSettings,
+    role: PoolRole,
+    hosts: &PostgresHosts,
+) -> Result<Option<ReplicaReads>, StoreError> {
+    let Some((hosts, options)) = hosts.replica().zip(settings.replica_options()?) else {
+        return Ok(None);
+    };
+    if !matches!(role, PoolRole::Api { .. }) {
+        return Ok(None);
+    }
+    let options = vec![session_options(options, settings, role)];
+    let pool = HostPool::following(pool_options(settings, role), options, Arc::clone(hosts));
+    Ok(Some(ReplicaReads::new(pool, Arc::clone(hosts))))
+}
+
+fn pool_options(settings: &PostgresSettings, role: PoolRole) -> PgPoolOptions {
+    PgPoolOptions::new()
         .max_connections(role.connections(settings.max_connections))
         .acquire_timeout(settings.acquire_timeout())
         .idle_timeout(IDLE_TIMEOUT)
@@ -102,14 +132,7 @@ pub(crate) fn open(
                 }
                 Ok(true)
             })
-        });
-    match hosts.observed() {
-        Some(hosts) => Ok(PrimaryPool::following(pool, options, Arc::clone(hosts))),
-        None => {
-            let only = options.into_iter().next().unwrap_or_default();
-            Ok(PrimaryPool::Fixed(pool.connect_lazy_with(only)))
-        }
-    }
+        })
 }
 
 fn session_options(

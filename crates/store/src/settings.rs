@@ -14,7 +14,7 @@ use url::Url;
 use linnet_platform::settings::{Problems, optional_path, redacted};
 use linnet_tls::CaFile;
 
-use crate::hosts::{HostUrls, split};
+use crate::hosts::{HostUrls, HostsError, split};
 
 /// Section `postgres`. It bounds every wait for the database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +24,11 @@ pub struct PostgresSettings {
     /// `target_session_attrs=read-write`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
+    /// A standby for statistics, lists and exports, in the form of [`Self::url`] with one host; empty if there is none.
+    #[serde(serialize_with = "redacted")]
+    pub replica_url: SecretString,
+    /// The lag from which the replica is not used, in milliseconds.
+    pub replica_max_lag_ms: u64,
     /// CAs to trust besides those of browsers, in PEM format. If it is set and the URL has no `sslmode`, the mode is
     /// `verify-full`.
     #[serde(deserialize_with = "optional_path")]
@@ -66,6 +71,8 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             url: "postgres://linnet@127.0.0.1:5432/linnet".into(),
+            replica_url: "".into(),
+            replica_max_lag_ms: 10_000,
             ca_file: None,
             max_connections: 20,
             acquire_timeout_ms: 1_000,
@@ -86,19 +93,22 @@ impl PostgresSettings {
 
     /// Checks the URL and the ranges.
     pub fn validate(&self, problems: &mut Problems) {
-        match split(self.url.expose_secret()) {
-            Ok(HostUrls { urls, .. }) => {
-                // The hosts differ only in their names and ports, which are checked.
-                match urls.iter().try_for_each(|url| PgConnectOptions::from_str(url).map(drop)) {
-                    Err(error) => problems.add("postgres.url", error.to_string()),
-                    Ok(()) => self.validate_tls(problems),
-                }
-            }
-            Err(reasons) => {
-                for reason in reasons {
-                    problems.add("postgres.url", reason.to_string());
-                }
-            }
+        self.primary_url().validate(problems);
+        if let Some(url) = self.replica() {
+            url.validate(problems);
+            problems.require(
+                url.hosts().is_ok_and(|hosts| hosts.urls.len() == 1 && !hosts.is_primary_required),
+                url.key,
+                "must name one host, without target_session_attrs",
+            );
+        }
+        problems.require_within(
+            "postgres.replica_max_lag_ms",
+            self.replica_max_lag_ms,
+            100..=30_000,
+        );
+        if let Some(Err(error)) = self.ca_file.as_deref().map(CaFile::read) {
+            problems.add("postgres.ca_file", error.to_string());
         }
         problems.require_within(
             "postgres.max_connections",
@@ -120,12 +130,74 @@ impl PostgresSettings {
     pub fn acquire_timeout(&self) -> Duration {
         Duration::from_millis(self.acquire_timeout_ms)
     }
+
+    /// [`Self::replica_max_lag_ms`] as a duration.
+    pub(crate) fn replica_max_lag(&self) -> Duration {
+        Duration::from_millis(self.replica_max_lag_ms)
+    }
+
+    fn primary_url(&self) -> ServerUrl<'_> {
+        let ca_file = self.ca_file.as_deref();
+        ServerUrl { key: "postgres.url", url: self.url.expose_secret(), ca_file }
+    }
+
+    fn replica(&self) -> Option<ServerUrl<'_>> {
+        let (url, ca_file) = (self.replica_url.expose_secret(), self.ca_file.as_deref());
+        (!url.is_empty()).then_some(ServerUrl { key: "postgres.replica_url", url, ca_file })
+    }
+
+    /// Whether connections are made to the primary of several hosts, or only to a server that accepts writes.
+    pub(crate) fn follows_primary(&self) -> bool {
+        self.primary_url().hosts().is_ok_and(|hosts| hosts.is_primary_required)
+    }
+
+    /// The options of a connection to each host.
+    pub(crate) fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
+        self.primary_url().connect_options()
+    }
+
+    /// The options of a connection to the replica, if there is one.
+    pub(crate) fn replica_options(&self) -> Result<Option<PgConnectOptions>, sqlx::Error> {
+        let options = self.replica().map(|url| url.connect_options()).transpose()?;
+        Ok(options.and_then(|options| options.into_iter().next()))
+    }
+}
+
+/// A URL of the settings, with the CA file for it.
+struct ServerUrl<'a> {
+    key: &'static str,
+    url: &'a str,
+    ca_file: Option<&'a Path>,
+}
+
+impl ServerUrl<'_> {
+    fn hosts(&self) -> Result<HostUrls, Vec<HostsError>> {
+        split(self.url)
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        match self.hosts() {
+            Ok(HostUrls { urls, .. }) => {
+                // The hosts differ only in their names and ports, which are checked.
+                match urls.iter().try_for_each(|url| PgConnectOptions::from_str(url).map(drop)) {
+                    Err(error) => problems.add(self.key, error.to_string()),
+                    Ok(()) => self.validate_tls(problems),
+                }
+            }
+            Err(reasons) => {
+                for reason in reasons {
+                    problems.add(self.key, reason.to_string());
+                }
+            }
+        }
+    }
+
     fn validate_tls(&self, problems: &mut Problems) {
         let mode = self.parameter(&["sslmode", "ssl-mode"]);
         problems.require(
             // sqlx never encrypts with `allow`.
             mode.as_deref() != Some("allow"),
-            "postgres.url",
+            self.key,
             "sslmode must be disable, prefer, require, verify-ca or verify-full",
         );
         let is_verified = mode.as_deref().is_none_or(|mode| mode.starts_with("verify-"));
@@ -134,22 +206,19 @@ impl PostgresSettings {
             "postgres.ca_file",
             "must be empty unless sslmode is verify-ca or verify-full, because no certificate is verified otherwise",
         );
-        if let Some(Err(error)) = self.ca_file.as_deref().map(CaFile::read) {
-            problems.add("postgres.ca_file", error.to_string());
-        }
         if let Some(Err(error)) = self.url_ca_file().as_deref().map(CaFile::read) {
-            problems.add("postgres.url", format!("sslrootcert {error}"));
+            problems.add(self.key, format!("sslrootcert {error}"));
         }
         problems.require(
             self.ca_file.is_none() || self.parameter(&ROOT_CERTIFICATE).is_none(),
             "postgres.ca_file",
-            "must be empty if postgres.url has sslrootcert",
+            &format!("must be empty if {} has sslrootcert", self.key),
         );
     }
 
     /// A parameter of the URL by any of its names.
     fn parameter(&self, names: &[&str]) -> Option<String> {
-        let hosts = split(self.url.expose_secret()).ok()?;
+        let hosts = self.hosts().ok()?;
         let url = Url::parse(hosts.urls.first()?).ok()?;
         let found = url.query_pairs().filter(|(name, _)| names.contains(&name.as_ref())).last();
         found.map(|(_, value)| value.into_owned())
@@ -161,37 +230,28 @@ impl PostgresSettings {
         (path != SYSTEM_ROOTS).then(|| Path::new(&path).to_owned())
     }
 
-    /// Whether connections are made to the primary of several hosts, or only to a server that accepts writes.
-    pub(crate) fn follows_primary(&self) -> bool {
-        split(self.url.expose_secret()).is_ok_and(|hosts| hosts.is_primary_required)
-    }
-
     /// The options of a connection to each host, from the URL and the CA file. The environment variables of libpq do
     /// not affect the TLS mode.
-    pub(crate) fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
-        let invalid = |reasons: Vec<_>| {
+    fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
+        let HostUrls { urls, .. } = self.hosts().map_err(|reasons| {
             // One reason is enough here: `validate` reports all of them.
-            let reason = reasons.into_iter().next();
-            reason.map_or(sqlx::Error::WorkerCrashed, |reason| {
-                sqlx::Error::Configuration(Box::new(reason))
-            })
+            let reason = reasons.into_iter().next().unwrap_or(HostsError::Scheme);
+            sqlx::Error::Configuration(reason.into())
+        })?;
+        let default_mode = match self.ca_file {
+            Some(_) => PgSslMode::VerifyFull,
+            None => PgSslMode::Prefer,
         };
-        let HostUrls { urls, .. } = split(self.url.expose_secret()).map_err(invalid)?;
-        let mode = self.parameter(&["sslmode", "ssl-mode"]).is_none().then_some({
-            if self.ca_file.is_some() { PgSslMode::VerifyFull } else { PgSslMode::Prefer }
-        });
+        let has_mode = self.parameter(&["sslmode", "ssl-mode"]).is_some();
         // The file is read now, so that a later change of it does not affect this process.
-        let ca_file = self.ca_file.clone().or_else(|| self.url_ca_file());
+        let ca_file = self.ca_file.map(Path::to_owned).or_else(|| self.url_ca_file());
         let roots = match ca_file.as_deref().map(CaFile::read).transpose() {
-            Ok(roots) => roots.map(|roots| roots.pem().to_vec()),
+            Ok(roots) => roots.map(|roots| roots.pem().to_vec()).unwrap_or_default(),
             Err(error) => return Err(sqlx::Error::Configuration(error.into())),
         };
-        let roots = roots.unwrap_or_default();
         let of_host = |url: &String| {
-            let mut options = PgConnectOptions::from_str(url)?;
-            if let Some(mode) = mode {
-                options = options.ssl_mode(mode);
-            }
+            let options = PgConnectOptions::from_str(url)?;
+            let options = if has_mode { options } else { options.ssl_mode(default_mode) };
             Ok(options.ssl_root_cert_from_pem(roots.clone()))
         };
         urls.iter().map(of_host).collect()

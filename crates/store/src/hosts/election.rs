@@ -18,8 +18,10 @@ pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Observation {
     /// Whether it accepts writes.
     pub(crate) accepts_writes: bool,
-    /// The timeline that it writes; 0 if unknown.
+    /// The timeline that it writes or replays; 0 if unknown.
     pub(crate) timeline: i64,
+    /// The last position in the WAL that it has written or replayed, in bytes.
+    pub(crate) position: i64,
     /// When the server was started, in microseconds by its clock.
     pub(crate) started_us: i64,
 }
@@ -130,11 +132,11 @@ mod tests {
     use super::*;
 
     fn primary(timeline: i64) -> Option<Observation> {
-        Some(Observation { accepts_writes: true, timeline, started_us: 1 })
+        Some(Observation { accepts_writes: true, timeline, position: 0, started_us: 1 })
     }
 
     const STANDBY: Option<Observation> =
-        Some(Observation { accepts_writes: false, timeline: 0, started_us: 1 });
+        Some(Observation { accepts_writes: false, timeline: 0, position: 0, started_us: 1 });
 
     /// Feeds observations, and returns term and host after the last one.
     fn outcome(observations: &[(usize, Option<Observation>)]) -> Option<(u64, usize)> {
@@ -177,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_restart_and_a_long_silence_begin_a_term_and_a_short_silence_does_not() {
-        let restarted = Some(Observation { accepts_writes: true, timeline: 1, started_us: 2 });
+        let restarted =
+            Some(Observation { accepts_writes: true, timeline: 1, position: 0, started_us: 2 });
         assert_eq!(outcome(&[(0, primary(1)), (0, restarted)]), Some((2, 0)));
         let (mut election, start) = (Election::new(1), Instant::now());
         let mut observe = |observation, after: Duration| {

@@ -22,12 +22,16 @@ const AT_LEAST: Duration = Duration::from_millis(50);
 /// have the functions for the timeline; they have one writer behind one name.
 const STATE: &str =
     "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean),
-    CASE WHEN pg_is_in_recovery() THEN 0
+    CASE WHEN pg_is_in_recovery()
+         THEN COALESCE((SELECT received_tli FROM pg_stat_wal_receiver),
+                       (SELECT timeline_id FROM pg_control_checkpoint()))::bigint
          ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint END,
-    (extract(epoch FROM pg_postmaster_start_time()) * 1e6)::bigint";
+    (extract(epoch FROM pg_postmaster_start_time()) * 1e6)::bigint,
+    (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+          ELSE pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint";
 const STATE_WITHOUT_TIMELINE: &str =
     "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean),
-    0::bigint, (extract(epoch FROM pg_postmaster_start_time()) * 1e6)::bigint";
+    0::bigint, (extract(epoch FROM pg_postmaster_start_time()) * 1e6)::bigint, 0::bigint";
 
 /// Observes all hosts, for ever.
 pub(super) async fn observe_all(hosts: &ObservedHosts, options: &[PgConnectOptions]) {
@@ -64,8 +68,7 @@ async fn follow(hosts: &ObservedHosts, host: usize, mut connection: PgConnection
                 continue;
             }
             Err(error) => {
-                // Without a farewell, which could wait for a host that does not respond.
-                let _ = connection.close_hard().await;
+                // The connection is dropped: a farewell could wait for a host that does not respond.
                 return error;
             }
         }
@@ -78,6 +81,8 @@ fn read(row: PgRow) -> Result<Observation, sqlx::Error> {
         accepts_writes: row.try_get(0)?,
         timeline: row.try_get(1)?,
         started_us: row.try_get(2)?,
+        // A standby that has replayed nothing yet has none.
+        position: row.try_get::<Option<i64>, _>(3)?.unwrap_or(0),
     })
 }
 

@@ -59,6 +59,7 @@ pub struct Builder {
     proxied_redis: bool,
     sentinels: bool,
     standbys: bool,
+    replica: bool,
     import: Option<PathBuf>,
     upload_disk: Option<&'static str>,
     tls: bool,
@@ -107,6 +108,7 @@ impl Default for Builder {
             proxied_redis: false,
             sentinels: false,
             standbys: false,
+            replica: false,
             import: None,
             upload_disk: None,
             tls: false,
@@ -179,6 +181,13 @@ impl Builder {
     pub fn standbys(mut self) -> Self {
         self.standbys = true;
         self.postgres(Postgres::Own)
+    }
+
+    /// The same as [`Self::standbys`], and server 1 is the replica for reads.
+    #[must_use]
+    pub fn replica(mut self) -> Self {
+        self.replica = true;
+        self.standbys()
     }
 
     /// Imports `users.csv`, `urls.csv` and `events.csv` from a folder before the first key is created.
@@ -263,6 +272,9 @@ impl Builder {
         let mut env = self.env.clone();
         let url = postgres_group.as_ref().map_or_else(|| database_url.clone(), PostgresGroup::url);
         insert_stores(&mut env, path, &url, redis_at, tls.as_ref());
+        if let Some(group) = postgres_group.as_ref().filter(|_| self.replica) {
+            env.insert("LINNET__POSTGRES__REPLICA_URL".into(), group.replica_url());
+        }
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);

@@ -82,6 +82,12 @@ impl PostgresGroup {
         )
     }
 
+    /// The URL of server 1 for the processes of Linnet, as the replica.
+    pub(super) fn replica_url(&self) -> String {
+        let port = self.proxies[1].port();
+        format!("postgres://linnet:{}@127.0.0.1:{port}/linnet", self.password)
+    }
+
     /// The URL of one server, without its proxy.
     pub fn url_of(&self, server: usize) -> String {
         format!("postgres://linnet:{}@127.0.0.1:{}/linnet", self.password, self.ports[server])

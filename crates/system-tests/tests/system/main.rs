@@ -37,6 +37,7 @@ mod quotas;
 mod redirects;
 mod redis_failover;
 mod redis_roles;
+mod replica;
 mod shares;
 mod short_codes;
 mod slow_bodies;
