@@ -15,7 +15,6 @@ mod erase;
 mod error;
 mod events;
 mod export;
-mod host_pool;
 mod hosts;
 mod idempotency;
 mod import;
@@ -66,8 +65,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgPool, Postgres, Transaction};
 
-use host_pool::HostPool;
-use hosts::ReplicaReads;
+use hosts::{HostPool, ReplicaReads};
 
 /// The database. Clones share a pool.
 #[derive(Debug, Clone)]

@@ -9,8 +9,8 @@ use sqlx::{
 };
 
 use super::{
-    NoPrimary, PostgresHosts, PostgresSettings, SHARDS, StoreError, host_pool::HostPool,
-    hosts::ReplicaReads,
+    NoPrimary, PostgresHosts, PostgresSettings, SHARDS, StoreError,
+    hosts::{HostPool, ReplicaReads},
 };
 
 /// A connection that was idle for longer is tested before use. Other connections are not, because the round trip would
@@ -91,9 +91,7 @@ pub(crate) fn open(
     let options: Vec<_> = options.map(|options| session_options(options, settings, role)).collect();
     let pool = pool_options(settings, role);
     match hosts.primary() {
-        Some(hosts) => {
-            Ok(HostPool::following(pool, options, Arc::clone(hosts)))
-        }
+        Some(hosts) => Ok(HostPool::following(pool, options, Arc::clone(hosts))),
         None => {
             let only = options.into_iter().next().unwrap_or_default();
             Ok(HostPool::Fixed(pool.connect_lazy_with(only)))

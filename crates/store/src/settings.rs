@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use linnet_platform::settings::{Problems, optional_path, redacted};
+use linnet_platform::{
+    postgres_url::{HostUrls, HostsError, split},
+    settings::{Problems, optional_path, redacted},
+};
 use linnet_tls::CaFile;
-
-use crate::hosts::{HostUrls, HostsError, split};
 
 /// Section `postgres`. It bounds every wait for the database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -321,6 +322,19 @@ mod tests {
         // Both files, and a mode that verifies nothing: all problems at once.
         let found = problems("?sslmode=require&sslrootcert=/nonexistent/a", "/nonexistent/b");
         assert!(found.contains("4 problem(s)"), "{found}");
+    }
+
+    #[test]
+    fn each_host_has_its_own_name_in_every_form() {
+        let settings = PostgresSettings {
+            url: "postgres://u@a:1,[::1]:2,%2Frun%2Fc/x?target_session_attrs=read-write".into(),
+            ..Default::default()
+        };
+        let options = settings.connect_options().unwrap();
+        assert_eq!((options[0].get_host(), options[0].get_port()), ("a", 1));
+        assert_eq!((options[1].get_host(), options[1].get_port()), ("::1", 2));
+        assert_eq!(options[2].get_socket().unwrap(), Path::new("/run/c"));
+        assert!(settings.follows_primary());
     }
 
     #[test]

@@ -12,8 +12,8 @@
 mod connect;
 mod election;
 mod observer;
+mod pool;
 mod replica;
-mod url;
 
 use std::{
     sync::{
@@ -27,14 +27,12 @@ use linnet_telemetry::metrics::{KeyValue, Meter};
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, watch};
 
-pub(crate) use connect::verify_accepts_writes;
 pub use connect::{HostFailure, NoPrimary};
-pub(crate) use election::Term;
+pub(crate) use pool::HostPool;
 pub(crate) use replica::ReplicaReads;
-pub(crate) use url::{HostUrls, HostsError, split};
 
 use super::{PostgresSettings, StoreError};
-use election::{Election, Observation};
+use election::{Election, Observation, Term};
 use replica::{Positions, ReplicaRole};
 
 /// The hosts of `postgres.url` and `postgres.replica_url`. Clones share the observations.

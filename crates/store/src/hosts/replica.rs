@@ -16,8 +16,7 @@ use std::{
 use linnet_telemetry::metrics::{KeyValue, Meter};
 use tokio::time::{sleep, timeout};
 
-use super::{ObservedHosts, Role, election::Observation, lock};
-use crate::host_pool::HostPool;
+use super::{ObservedHosts, Role, election::Observation, lock, pool::HostPool};
 
 /// Longest wait until a replica has replayed the position of the primary. After it, the read goes to the primary.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);

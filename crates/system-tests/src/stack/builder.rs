@@ -19,7 +19,6 @@ use super::{
     disks,
     folder::short_folder,
     kind::{GATEWAY, Kind, RedisAt, SHORTENER, WORKER, sockets},
-    postgres_group::PostgresGroup,
     redis_group::RedisGroup,
     run,
     servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
@@ -58,8 +57,8 @@ pub struct Builder {
     postgres: Postgres,
     proxied_redis: bool,
     sentinels: bool,
-    standbys: bool,
-    replica: bool,
+    pub(super) standbys: bool,
+    pub(super) replica: bool,
     import: Option<PathBuf>,
     upload_disk: Option<&'static str>,
     tls: bool,
@@ -176,20 +175,6 @@ impl Builder {
         self
     }
 
-    /// Starts two standbys of the stack's own PostgreSQL. The processes know all three servers, each through a proxy.
-    #[must_use]
-    pub fn standbys(mut self) -> Self {
-        self.standbys = true;
-        self.postgres(Postgres::Own)
-    }
-
-    /// The same as [`Self::standbys`], and server 1 is the replica for reads.
-    #[must_use]
-    pub fn replica(mut self) -> Self {
-        self.replica = true;
-        self.standbys()
-    }
-
     /// Imports `users.csv`, `urls.csv` and `events.csv` from a folder before the first key is created.
     #[must_use]
     pub fn import(mut self, folder: &Path) -> Self {
@@ -254,6 +239,7 @@ impl Builder {
     }
 
     /// Starts all processes and waits until they are ready.
+    // Long because it starts every kind of process, in the order of their dependencies.
     pub async fn start(self) -> Stack {
         let folder = short_folder();
         let path = folder.path();
@@ -261,20 +247,14 @@ impl Builder {
         let tls_env: BTreeMap<String, String> =
             tls.iter().map(|tls| (TLS_DIR.to_owned(), path_text(tls.folder()))).collect();
         let (postgres, database, database_url) = self.start_postgres(path, &tls_env).await;
-        let postgres_group = match self.standbys {
-            true => Some(PostgresGroup::start(path, &database_url, &tls_env).await),
-            false => None,
-        };
+        let postgres_group = self.start_standbys(path, &database_url, &tls_env).await;
         let redis_env = self.redis_env.clone().into_iter().chain(tls_env).collect();
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
         let redis_group = self.start_redis_group(path, redis_port, &redis_env).await;
         let redis_at = &RedisAt::new(redis_group.as_ref(), redis_port, redis_tls_port);
         let mut env = self.env.clone();
-        let url = postgres_group.as_ref().map_or_else(|| database_url.clone(), PostgresGroup::url);
-        insert_stores(&mut env, path, &url, redis_at, tls.as_ref());
-        if let Some(group) = postgres_group.as_ref().filter(|_| self.replica) {
-            env.insert("LINNET__POSTGRES__REPLICA_URL".into(), group.replica_url());
-        }
+        insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
+        self.insert_hosts(&mut env, postgres_group.as_ref());
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);

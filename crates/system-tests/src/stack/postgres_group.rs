@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::{process::Process, redis_proxy::RedisProxy as Proxy, services::local, wait::within};
 
-use super::{Stack, servers::start_own_postgres};
+use super::{Builder, Postgres, Stack, servers::start_own_postgres};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -110,6 +110,44 @@ impl PostgresGroup {
     /// All processes but the stack's own `postgres`.
     pub(super) fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
         self.standbys.iter_mut()
+    }
+}
+
+impl Builder {
+    /// Starts two standbys of the stack's own PostgreSQL. The processes know all three servers, each through a proxy.
+    #[must_use]
+    pub fn standbys(mut self) -> Self {
+        self.standbys = true;
+        self.postgres(Postgres::Own)
+    }
+
+    /// The same as [`Self::standbys`], and server 1 is the replica for reads.
+    #[must_use]
+    pub fn replica(mut self) -> Self {
+        self.replica = true;
+        self.standbys()
+    }
+
+    pub(super) async fn start_standbys(
+        &self,
+        folder: &Path,
+        url: &str,
+        env: &BTreeMap<String, String>,
+    ) -> Option<PostgresGroup> {
+        if self.standbys { Some(PostgresGroup::start(folder, url, env).await) } else { None }
+    }
+
+    /// The variables for the servers of the group, if there is one.
+    pub(super) fn insert_hosts(
+        &self,
+        env: &mut BTreeMap<String, String>,
+        group: Option<&PostgresGroup>,
+    ) {
+        let Some(group) = group else { return };
+        env.insert("LINNET__POSTGRES__URL".into(), group.url());
+        if self.replica {
+            env.insert("LINNET__POSTGRES__REPLICA_URL".into(), group.replica_url());
+        }
     }
 }
 

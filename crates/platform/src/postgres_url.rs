@@ -1,39 +1,52 @@
-//! The hosts of `postgres.url`: one URL, or one for each of several hosts.
+//! The hosts of a URL of PostgreSQL: one URL, or one for each of several hosts.
 //!
-//! sqlx knows one host for each connection. libpq's forms of several hosts are therefore split here: `a:5432,b:5433` in
+//! A connection knows one host. libpq's forms of several hosts are therefore split here: `a:5432,b:5433` in
 //! the authority, or `host=a,b` and `port=5432,5433` as parameters. Everything else is the same in every URL.
 
 use url::form_urlencoded;
 
 /// The URLs of all hosts.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct HostUrls {
+pub struct HostUrls {
     /// One URL for each host, in the order of the setting.
-    pub(crate) urls: Vec<String>,
+    pub urls: Vec<String>,
     /// Whether only a server that accepts writes may be used, as `target_session_attrs` demands.
-    pub(crate) is_primary_required: bool,
+    pub is_primary_required: bool,
 }
 
 /// A reason why the URL is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HostsError {
+pub enum HostsError {
+    /// The scheme is another one.
     #[error("must begin with postgres:// or postgresql://")]
     Scheme,
+    /// The number of ports is neither 1 nor that of the hosts.
     #[error("must have one port, or one for each host: {hosts} host(s), {ports} port(s)")]
-    PortCount { hosts: usize, ports: usize },
+    PortCount {
+        /// The number of hosts.
+        hosts: usize,
+        /// The number of ports.
+        ports: usize,
+    },
+    /// A port is out of range.
     #[error("must have ports from 1 to 65535: {0:?}")]
     Port(String),
+    /// One of several hosts is empty.
     #[error("must have a host before and after each comma")]
     EmptyHost,
+    /// An address in brackets does not end.
     #[error("must have a closing bracket after an IPv6 address")]
     Bracket,
+    /// Any of several servers would be accepted.
     #[error(
         "must have target_session_attrs=read-write if it names several hosts, so that psql and \
          pg_dump choose the same server"
     )]
     AnyOfSeveral,
+    /// A server that refuses writes would be accepted.
     #[error("target_session_attrs must be read-write or primary, or any with one host")]
     SessionAttributes,
+    /// The addresses are those of one host.
     #[error("must not have hostaddr if it names several hosts; name the addresses as hosts")]
     HostAddress,
 }
@@ -42,7 +55,8 @@ pub(crate) enum HostsError {
 ///
 /// # Errors
 /// All reasons for which the URL is not valid.
-pub(crate) fn split(url: &str) -> Result<HostUrls, Vec<HostsError>> {
+// Long because it reads each part of the URL once, in the order of the parts.
+pub fn split(url: &str) -> Result<HostUrls, Vec<HostsError>> {
     let Some((scheme @ ("postgres" | "postgresql"), rest)) = url.split_once("://") else {
         return Err(vec![HostsError::Scheme]);
     };
@@ -187,18 +201,20 @@ fn decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::str::FromStr as _;
-
-    use sqlx::postgres::PgConnectOptions;
+    use url::Url;
 
     use super::*;
 
-    /// Host or socket, and port, as sqlx reads each URL.
+    /// Host or socket, and port, of each URL.
     fn hosts(url: &str) -> Vec<(String, u16)> {
         let read = |url: &String| {
-            let options = PgConnectOptions::from_str(url).unwrap();
-            let socket = options.get_socket().map(|path| path.to_str().unwrap().to_owned());
-            (socket.unwrap_or_else(|| options.get_host().to_owned()), options.get_port())
+            let url = Url::parse(url).unwrap();
+            let parameter = url.query_pairs().find(|(name, _)| name == "host");
+            let host = match parameter {
+                Some((_, host)) => host.into_owned(),
+                None => url.host_str().unwrap().to_owned(),
+            };
+            (host, url.port().unwrap_or(5432))
         };
         split(url).unwrap().urls.iter().map(read).collect()
     }

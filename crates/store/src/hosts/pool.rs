@@ -18,7 +18,7 @@ use sqlx::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::hosts::{ObservedHosts, Role, Term, verify_accepts_writes};
+use super::{ObservedHosts, Role, connect::verify_accepts_writes, election::Term};
 
 /// Longest wait for the statements that run on a pool of an earlier primary, before its connections are dropped.
 const FAREWELL: Duration = Duration::from_secs(5);
