@@ -38,8 +38,8 @@ def background_requests():
         thread.join()
 
 
-# Components that only other Compose files have, and a server.
-OF_SERVERS = {"acme", "backup", "linnet-host"}
+# Components that only other Compose files have, a server, and several hosts of PostgreSQL.
+OF_SERVERS = {"acme", "backup", "linnet-host", "postgres-hosts"}
 
 
 def check_expressions(*options: str, wait_s: int) -> str:

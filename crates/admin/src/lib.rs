@@ -17,7 +17,7 @@ use linnet_clicks::ingest::IngestError;
 use linnet_domain::{JobId, JobState, OnConflict, UserId};
 use linnet_import::source::SourceError;
 use linnet_settings::Settings;
-use linnet_store::{PoolRole, RowQuotas, Store, StoreError, connect_lazy};
+use linnet_store::{PoolRole, PostgresHosts, RowQuotas, Store, StoreError};
 use linnet_worker::maintenance::RunError;
 
 /// The subcommands of `admin`.
@@ -283,7 +283,9 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         AdminCommand::Generate(_) => PoolRole::Generate,
         _ => PoolRole::Background,
     };
-    let store = Store::new(connect_lazy(&postgres, role)?);
+    let (hosts, observe) = PostgresHosts::new(&postgres)?;
+    let observer = tokio::spawn(observe);
+    let store = Store::connect(&postgres, role, &hosts)?;
     let result = match command {
         AdminCommand::CreateKey(arguments) => create_key::run(settings, &store, &arguments).await,
         AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
@@ -299,5 +301,6 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         | AdminCommand::ReleaseCode { .. }) => takedowns::run(&store, &command).await,
     };
     store.close().await;
+    observer.abort();
     result
 }

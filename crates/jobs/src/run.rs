@@ -227,7 +227,8 @@ impl JobRunner {
         let began = Instant::now();
         let mut backoff = new_backoff();
         loop {
-            let error = match self.write(run, chunk, bounds).await {
+            let written = self.store.on_one_primary(self.write(run, chunk, bounds));
+            let error = match written.await {
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Locked(_)))
                     if began.elapsed() < CHUNK_BUDGET =>
                 {

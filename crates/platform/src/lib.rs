@@ -44,6 +44,7 @@ pub mod listener;
 pub mod lock;
 pub mod memory;
 pub mod memory_budget;
+pub mod postgres_url;
 pub mod redis_client;
 pub mod redis_connection;
 mod redis_fault;

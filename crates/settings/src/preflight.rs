@@ -11,12 +11,12 @@ use std::{
 use linnet_jobs::UploadStore;
 use linnet_tls::TlsFault;
 use secrecy::ExposeSecret as _;
-use sqlx::{Connection, PgConnection, error::DatabaseError};
+use sqlx::{Connection as _, error::DatabaseError};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Settings;
 use linnet_platform::redis_connection::connect;
-use linnet_store::{PostgresSettings, tls_fault};
+use linnet_store::{NoPrimary, PostgresSettings, tls_fault};
 
 /// Maximum wait for a server that was started together with this process.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,10 +36,8 @@ pub struct PreflightError(Vec<Problem>);
 enum Problem {
     #[error("{key}: {} is not writable: {source}", .folder.display())]
     Folder { key: &'static str, folder: PathBuf, source: io::Error },
-    #[error("postgres.url: {}", with_reason(tls_fault(.0), .0))]
-    Postgres(sqlx::Error),
-    #[error("postgres.url: no connection within {} s", CONNECT_TIMEOUT.as_secs())]
-    PostgresTimeout,
+    #[error("postgres.url: {0}")]
+    Postgres(NoPrimary),
     #[error("redis.url: {}", with_reason(TlsFault::find(.0), .0))]
     Redis(#[from] redis::RedisError),
     /// A Redis that expects no TLS waits for more bytes instead of refusing the handshake.
@@ -92,17 +90,13 @@ impl Problem {
     /// Whether the problem may end without a change by the operator.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Postgres(error) => {
-                if tls_fault(error).is_some() {
-                    return false;
-                }
-                match error.as_database_error().and_then(DatabaseError::code) {
-                    // For example 57P03 while PostgreSQL starts, or a database that is not created yet.
-                    Some(code) => !REFUSED.contains(&code.as_ref()),
-                    None => true,
-                }
-            }
-            Self::PostgresTimeout | Self::RedisHandshake(_) => true,
+            Self::Postgres(hosts) => hosts.failures().iter().any(|host| {
+                let code = host.error.as_database_error().and_then(DatabaseError::code);
+                // For example 57P03 while PostgreSQL starts, or a database that is not created yet.
+                let is_refused = code.is_some_and(|code| REFUSED.contains(&code.as_ref()));
+                !is_refused && tls_fault(&host.error).is_none()
+            }),
+            Self::RedisHandshake(_) => true,
             Self::Redis(error) => {
                 error.kind() != redis::ErrorKind::AuthenticationFailed
                     && TlsFault::find(error).is_none()
@@ -135,10 +129,10 @@ fn try_folder(folder: &Path) -> io::Result<()> {
 }
 
 async fn try_postgres(settings: &PostgresSettings) -> Result<(), Problem> {
-    let options = settings.connect_options().map_err(Problem::Postgres)?;
-    let connected = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
-    let connection = connected.map_err(|_| Problem::PostgresTimeout)?.map_err(Problem::Postgres)?;
-    connection.close().await.map_err(Problem::Postgres)
+    let connected = settings.connect(CONNECT_TIMEOUT, |options| options).await;
+    // A server that was reached is one that works: the farewell has no result.
+    let _ = timeout(CONNECT_TIMEOUT, connected.map_err(Problem::Postgres)?.close()).await;
+    Ok(())
 }
 
 async fn try_redis(settings: &Settings) -> Result<(), Problem> {

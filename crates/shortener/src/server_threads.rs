@@ -25,7 +25,7 @@ use linnet_resolve::{
     CacheMetrics, InFlightLookups, InvalidationPublisher, L1Cache, L2Cache, OutboxRelay, Resolver,
     listener::{self, MissBudget, ResolveMetrics, ResolveState},
 };
-use linnet_store::{GroupedCreates, PoolRole, Store, connect_lazy};
+use linnet_store::{GroupedCreates, PoolRole, PostgresHosts, Store};
 use linnet_telemetry::RequestTelemetry;
 use tokio::sync::Semaphore;
 
@@ -52,6 +52,7 @@ const MAX_SETTLING: usize = 256;
 pub(crate) struct Shared {
     pub(crate) settings: Arc<Settings>,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) hosts: PostgresHosts,
     pub(crate) resources: ThreadResources,
     pub(crate) l1: Arc<L1Cache>,
     pub(crate) l2: L2Cache,
@@ -131,9 +132,8 @@ impl Shared {
             Role::Resolve => PoolRole::Resolve { server_threads },
             Role::Api | Role::Background => PoolRole::Api { server_threads },
         };
-        let store = Store::new(
-            connect_lazy(&self.settings.postgres, pool_role).expect("postgres.url was checked"),
-        );
+        let store = Store::connect(&self.settings.postgres, pool_role, &self.hosts)
+            .expect("postgres.url was checked");
         let before_use = self.outbox.before_use();
         let (redis, task) = RedisClient::new(&self.settings.redis, Some(before_use))
             .expect("redis.url was checked");

@@ -22,7 +22,7 @@ use linnet_resolve::{
     listener::{MissBudget, ResolveMetrics},
     warm_up,
 };
-use linnet_store::{PoolRole, Store, connect_lazy};
+use linnet_store::{PoolRole, PostgresHosts, Store};
 use linnet_telemetry::{AdminState, RequestTelemetry, Telemetry};
 
 use crate::{
@@ -108,12 +108,16 @@ fn start(
 ) -> Result<Process, StartError> {
     let meter = telemetry.meter();
     let resources = ThreadResources::default();
-    let pool = connect_lazy(&settings.postgres, PoolRole::Background)
+    let (hosts, observe) =
+        PostgresHosts::new(&settings.postgres).map_err(StartError::setting("postgres.url"))?;
+    lifecycle.spawn_critical("PostgreSQL hosts", observe);
+    hosts.register(&meter);
+    let store = Store::connect(&settings.postgres, PoolRole::Background, &hosts)
         .map_err(StartError::setting("postgres.url"))?;
-    let store = Store::new(pool);
     resources.add(Role::Background, &store, None);
 
-    let caches = start_caches(&settings, &resources, CacheMetrics::new(&meter).into(), lifecycle)?;
+    let metrics = CacheMetrics::new(&meter).into();
+    let caches = start_caches(&settings, &resources, &hosts, metrics, lifecycle)?;
     let agents = Arc::new(UserAgentParser::default());
     let recording = ClickRecording::start(
         &settings.clicks,
@@ -142,6 +146,7 @@ fn start(
     let shared = Shared {
         jobs: JobService::start(&settings.jobs, store, lifecycle),
         lifecycle: lifecycle.clone(),
+        hosts,
         resources,
         in_flight: InFlightLookups::new(settings.resolve.max_in_flight_lookups),
         l1: caches.l1,
@@ -177,14 +182,14 @@ struct Caches {
 fn start_caches(
     settings: &Settings,
     resources: &ThreadResources,
+    hosts: &PostgresHosts,
     metrics: Arc<CacheMetrics>,
     lifecycle: &Lifecycle,
 ) -> Result<Caches, StartError> {
     let l1 = Arc::new(L1Cache::new(&settings.cache));
     let l2 = L2Cache::new(&settings.cache);
-    let pool = connect_lazy(&settings.postgres, PoolRole::Outbox)
+    let store = Store::connect(&settings.postgres, PoolRole::Outbox, hosts)
         .map_err(StartError::setting("postgres.url"))?;
-    let store = Store::new(pool);
     resources.add(Role::Background, &store, None);
     let outbox = Outbox {
         store,

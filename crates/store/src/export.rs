@@ -120,6 +120,14 @@ impl Store {
         filter: &LinkFilter,
         visible_to: Visibility,
     ) -> Result<LinkExport, StoreError> {
+        self.read(async |store| store.begin_export_once(filter, visible_to).await).await
+    }
+
+    async fn begin_export_once(
+        &self,
+        filter: &LinkFilter,
+        visible_to: Visibility,
+    ) -> Result<LinkExport, StoreError> {
         let mut connection = self.pool.acquire().await?;
         connection.close_on_drop();
         let [text, encoded, host, readable] = search_patterns(filter);

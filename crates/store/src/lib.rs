@@ -3,6 +3,7 @@
 //! * A change is one statement: the row, its event and its outbox row are one transaction with one round trip.
 //! * Each server thread has a pool, so that its connections are driven by its own reactor. The resolve path and the API
 //!   have separate pools.
+//! * Statistics, lists and exports may read from a replica, which then contains every acknowledged write.
 //! * A query with a [`Visibility`](linnet_domain::Visibility) treats invisible rows as missing.
 //! * A missing row is `None`. [`StoreError`] is for failures.
 
@@ -14,6 +15,7 @@ mod erase;
 mod error;
 mod events;
 mod export;
+mod hosts;
 mod idempotency;
 mod import;
 mod jobs;
@@ -41,6 +43,7 @@ pub use erase::ErasureCounts;
 pub use error::{Constraint, StoreError, tls_fault};
 pub use events::EventPage;
 pub use export::{ExportCell, ExportColumn, ExportedLink, LinkExport};
+pub use hosts::{HostFailure, NoPrimary, PostgresHosts};
 pub use idempotency::{IdempotencyClaim, IdempotentTransaction, StoredResponse};
 pub use import::{
     ImportEvent, ImportLink, ImportUser, RowOutcome, WriteFuture, WriteOptions, WriteRows,
@@ -53,27 +56,44 @@ pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, LinkPage};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
-pub use pool::{MigrateError, PoolRole, connect_lazy, migrate};
+pub use pool::{MigrateError, PoolRole, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use settings::{PostgresSettings, RowQuotas};
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
 pub use uploads::{NewPiece, PieceRefusal, UploadLimits, UploadPiece};
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgPool, Postgres, Transaction};
+
+use hosts::{HostPool, ReplicaReads};
 
 /// The database. Clones share a pool.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
+    pool: HostPool,
+    replica: Option<Arc<ReplicaReads>>,
 }
 
 impl Store {
     /// The database behind this pool.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool: HostPool::Fixed(pool), replica: None }
+    }
+
+    /// A database that connects on first use, so that a process can start while the database is unavailable. `hosts`
+    /// are those of the same settings.
+    ///
+    /// # Errors
+    /// The URL is invalid, or its CA file cannot be read.
+    pub fn connect(
+        settings: &PostgresSettings,
+        role: PoolRole,
+        hosts: &PostgresHosts,
+    ) -> Result<Self, StoreError> {
+        let replica = pool::open_replica(settings, role, hosts)?.map(Arc::new);
+        Ok(Self { pool: pool::open(settings, role, hosts)?, replica })
     }
 
     /// Checks that the database responds.
@@ -88,16 +108,51 @@ impl Store {
         // connection to the pool within the transaction if `Pool::begin` is dropped before the response to `BEGIN`:
         // the next statements on it are then acknowledged, but committed only with the next transaction, or lost
         // (https://github.com/transact-rs/sqlx/issues/4393).
-        let pool = self.pool.clone();
+        let pool = self.pool.current().await?;
         #[expect(clippy::disallowed_methods, reason = "the task is not dropped")]
         let begun = tokio::spawn(async move { pool.begin().await }).await;
         Ok(begun.map_err(|_| sqlx::Error::WorkerCrashed)??)
     }
 
+    /// Runs work of several statements, such as a transaction. If another server becomes the primary meanwhile, it
+    /// fails with [`StoreError::Unavailable`]: the server of its connection may never respond.
+    pub async fn on_one_primary<T, E: From<StoreError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let replaced = self.pool.replaced().await.map_err(StoreError::from)?;
+        tokio::select! {
+            biased;
+            result = work => result,
+            error = replaced => Err(StoreError::from(error).into()),
+        }
+    }
+
+    /// Runs a read on the replica, if it contains every acknowledged write, and otherwise or if that fails on the
+    /// primary.
+    pub(crate) async fn read<T>(
+        &self,
+        work: impl AsyncFn(&Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Some(replica) = &self.replica else { return work(self).await };
+        if let Some(pool) = replica.caught_up(&self.pool).await {
+            match work(&Self { pool, replica: None }).await {
+                Ok(result) => {
+                    replica.count(true);
+                    return Ok(result);
+                }
+                Err(error) => tracing::debug!(%error, "read on the replica failed"),
+            }
+        }
+        replica.count(false);
+        work(self).await
+    }
+
     /// The number of connections in use, and of all open connections.
     pub fn pool_use(&self) -> (usize, u32) {
-        let size = self.pool.size();
-        (usize::try_from(size).unwrap_or(0).saturating_sub(self.pool.num_idle()), size)
+        let Some(pool) = self.pool.last() else { return (0, 0) };
+        let size = pool.size();
+        (usize::try_from(size).unwrap_or(0).saturating_sub(pool.num_idle()), size)
     }
 
     /// The maximum number of connections of the pool.
@@ -113,5 +168,8 @@ impl Store {
     /// Waits for running statements and closes all connections.
     pub async fn close(&self) {
         self.pool.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
     }
 }

@@ -117,7 +117,7 @@ impl Store {
         let timeout = SESSION_TIMEOUT.as_millis().to_string();
         let idle = (longest + IDLE_MARGIN).as_millis().to_string();
         // These values replace the pool's. Three lost probes, ten seconds apart, end the session.
-        let options = (*self.pool.connect_options())
+        let options = (*self.pool.current().await?.connect_options())
             .clone()
             .application_name("linnet-maintenance")
             .options([

@@ -22,6 +22,10 @@ impl Store {
     /// The table is created first and then attached, because `PARTITION OF` would lock out every reader and writer of
     /// clicks.
     pub async fn ensure_partition(&self, day: NaiveDate) -> Result<bool, StoreError> {
+        self.on_one_primary(self.try_ensure_partition(day)).await
+    }
+
+    async fn try_ensure_partition(&self, day: NaiveDate) -> Result<bool, StoreError> {
         let name = partition_name(day);
         let exists = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM pg_inherits

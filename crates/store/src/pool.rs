@@ -1,17 +1,25 @@
 //! Connection pools and schema migrations.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use log::LevelFilter;
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    ConnectOptions as _, Connection as _,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
-use super::{PostgresSettings, SHARDS, StoreError};
+use super::{
+    NoPrimary, PostgresHosts, PostgresSettings, SHARDS, StoreError,
+    hosts::{HostPool, ReplicaReads},
+};
 
 /// A connection that was idle for longer is tested before use. Other connections are not, because the round trip would
 /// double the cost of a short statement.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
+/// Longest wait of a migration for one host.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Size of the pending list of the GIN index for `search`, in kB. The transaction that fills the list merges it into
 /// the index. With PostgreSQL's default of 4 MB the merge takes half a second of a core, and redirects wait for it.
 const WORKER_PENDING_KB: u64 = 256;
@@ -78,10 +86,64 @@ impl PoolRole {
 }
 
 /// A pool that connects on first use, so that a process can start while the database is unavailable.
-pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPool, StoreError> {
+pub(crate) fn open(
+    settings: &PostgresSettings,
+    role: PoolRole,
+    hosts: &PostgresHosts,
+) -> Result<HostPool, StoreError> {
+    let options = settings.connect_options()?.into_iter();
+    let options: Vec<_> = options.map(|options| session_options(options, settings, role)).collect();
+    let pool = pool_options(settings, role);
+    match hosts.primary() {
+        Some(hosts) => Ok(HostPool::following(pool, options, Arc::clone(hosts))),
+        None => {
+            let only = options.into_iter().next().unwrap_or_default();
+            Ok(HostPool::Fixed(pool.connect_lazy_with(only)))
+        }
+    }
+}
+
+/// The connections of the API to the replica, if there is one. Other roles only read what they also change.
+pub(crate) fn open_replica(
+    settings: &PostgresSettings,
+    role: PoolRole,
+    hosts: &PostgresHosts,
+) -> Result<Option<ReplicaReads>, StoreError> {
+    let Some((hosts, options)) = hosts.replica().zip(settings.replica_options()?) else {
+        return Ok(None);
+    };
+    if !matches!(role, PoolRole::Api { .. }) {
+        return Ok(None);
+    }
+    let options = vec![session_options(options, settings, role)];
+    let pool = HostPool::following(pool_options(settings, role), options, Arc::clone(hosts));
+    Ok(Some(ReplicaReads::new(pool, Arc::clone(hosts))))
+}
+
+fn pool_options(settings: &PostgresSettings, role: PoolRole) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(role.connections(settings.max_connections))
+        .acquire_timeout(settings.acquire_timeout())
+        .idle_timeout(IDLE_TIMEOUT)
+        .max_lifetime(MAX_LIFETIME)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > TEST_AFTER_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
+fn session_options(
+    options: PgConnectOptions,
+    settings: &PostgresSettings,
+    role: PoolRole,
+) -> PgConnectOptions {
     let slow = Duration::from_millis(settings.slow_statement_ms);
-    let mut options = settings
-        .connect_options()?
+    let options = options
         .application_name("linnet-shortener")
         .options([
             ("statement_timeout", settings.statement_timeout_ms),
@@ -107,36 +169,16 @@ pub fn connect_lazy(settings: &PostgresSettings, role: PoolRole) -> Result<PgPoo
         PoolRole::Generate => Some(GENERATE_PENDING_KB),
         _ => None,
     };
-    options = options.options(pending_kb.map(|size| ("gin_pending_list_limit", size)));
-    Ok(PgPoolOptions::new()
-        .max_connections(role.connections(settings.max_connections))
-        .acquire_timeout(settings.acquire_timeout())
-        .idle_timeout(IDLE_TIMEOUT)
-        .max_lifetime(MAX_LIFETIME)
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for > TEST_AFTER_IDLE {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_lazy_with(options))
+    options.options(pending_kb.map(|size| ("gin_pending_list_limit", size)))
 }
 
 /// Migrates the schema to this release. Concurrent calls of several processes are safe.
 pub async fn migrate(settings: &PostgresSettings) -> Result<(), MigrateError> {
-    let options = settings
-        .connect_options()
-        .map_err(MigrateError::Connect)?
-        .application_name("linnet-migrate")
-        .log_statements(LevelFilter::Off);
-    let connect = PgConnection::connect_with(&options);
-    let mut connection = tokio::time::timeout(Duration::from_secs(10), connect)
-        .await
-        .map_err(|_| MigrateError::Connect(sqlx::Error::PoolTimedOut))?
-        .map_err(MigrateError::Connect)?;
+    let mut connection = settings
+        .connect(CONNECT_TIMEOUT, |options| {
+            options.application_name("linnet-migrate").log_statements(LevelFilter::Off)
+        })
+        .await?;
     let mut migrator = sqlx::migrate!("../../migrations");
     // Migrations only add to the schema, so that the previous release still works with this schema after a rollback.
     migrator.set_ignore_missing(true);
@@ -149,7 +191,7 @@ pub async fn migrate(settings: &PostgresSettings) -> Result<(), MigrateError> {
 pub enum MigrateError {
     /// The database cannot be reached.
     #[error("cannot connect to the database")]
-    Connect(#[source] sqlx::Error),
+    Connect(#[from] NoPrimary),
     /// A migration failed, or an applied migration has changed.
     #[error("a migration failed")]
     Migrate(#[from] sqlx::migrate::MigrateError),

@@ -11,16 +11,25 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use linnet_platform::settings::{Problems, optional_path, redacted};
+use linnet_platform::{
+    postgres_url::{HostUrls, HostsError, split},
+    settings::{Problems, optional_path, redacted},
+};
 use linnet_tls::CaFile;
 
 /// Section `postgres`. It bounds every wait for the database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresSettings {
-    /// `postgres://user:password@host:port/database`. `?sslmode=` selects TLS.
+    /// `postgres://user:password@host:port/database`. `?sslmode=` selects TLS. Several hosts, `a:5432,b:5432`, need
+    /// `target_session_attrs=read-write`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
+    /// A standby for statistics, lists and exports, in the form of [`Self::url`] with one host; empty if there is none.
+    #[serde(serialize_with = "redacted")]
+    pub replica_url: SecretString,
+    /// The lag from which the replica is not used, in milliseconds.
+    pub replica_max_lag_ms: u64,
     /// CAs to trust besides those of browsers, in PEM format. If it is set and the URL has no `sslmode`, the mode is
     /// `verify-full`.
     #[serde(deserialize_with = "optional_path")]
@@ -69,6 +78,8 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             url: "postgres://linnet@127.0.0.1:5432/linnet".into(),
+            replica_url: "".into(),
+            replica_max_lag_ms: 10_000,
             ca_file: None,
             max_connections: 20,
             acquire_timeout_ms: 1_000,
@@ -89,17 +100,23 @@ impl PostgresSettings {
 
     /// Checks the URL and the ranges.
     pub fn validate(&self, problems: &mut Problems) {
-        let url = self.url.expose_secret();
-        match PgConnectOptions::from_str(url) {
-            Err(error) => problems.add("postgres.url", error.to_string()),
-            Ok(_) => self.validate_tls(problems),
+        self.primary_url().validate(problems);
+        if let Some(url) = self.replica() {
+            url.validate(problems);
+            problems.require(
+                url.hosts().is_ok_and(|hosts| hosts.urls.len() == 1 && !hosts.is_primary_required),
+                url.key,
+                "must name one host, without target_session_attrs",
+            );
         }
-        // sqlx accepts every scheme, and connecting would then fail for as long as the process runs.
-        problems.require(
-            url.starts_with("postgres://") || url.starts_with("postgresql://"),
-            "postgres.url",
-            "must begin with postgres:// or postgresql://",
+        problems.require_within(
+            "postgres.replica_max_lag_ms",
+            self.replica_max_lag_ms,
+            100..=30_000,
         );
+        if let Some(Err(error)) = self.ca_file.as_deref().map(CaFile::read) {
+            problems.add("postgres.ca_file", error.to_string());
+        }
         problems.require_within(
             "postgres.max_connections",
             self.max_connections,
@@ -120,12 +137,74 @@ impl PostgresSettings {
     pub fn acquire_timeout(&self) -> Duration {
         Duration::from_millis(self.acquire_timeout_ms)
     }
+
+    /// [`Self::replica_max_lag_ms`] as a duration.
+    pub(crate) fn replica_max_lag(&self) -> Duration {
+        Duration::from_millis(self.replica_max_lag_ms)
+    }
+
+    fn primary_url(&self) -> ServerUrl<'_> {
+        let ca_file = self.ca_file.as_deref();
+        ServerUrl { key: "postgres.url", url: self.url.expose_secret(), ca_file }
+    }
+
+    fn replica(&self) -> Option<ServerUrl<'_>> {
+        let (url, ca_file) = (self.replica_url.expose_secret(), self.ca_file.as_deref());
+        (!url.is_empty()).then_some(ServerUrl { key: "postgres.replica_url", url, ca_file })
+    }
+
+    /// Whether connections are made to the primary of several hosts, or only to a server that accepts writes.
+    pub(crate) fn follows_primary(&self) -> bool {
+        self.primary_url().hosts().is_ok_and(|hosts| hosts.is_primary_required)
+    }
+
+    /// The options of a connection to each host.
+    pub(crate) fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
+        self.primary_url().connect_options()
+    }
+
+    /// The options of a connection to the replica, if there is one.
+    pub(crate) fn replica_options(&self) -> Result<Option<PgConnectOptions>, sqlx::Error> {
+        let options = self.replica().map(|url| url.connect_options()).transpose()?;
+        Ok(options.and_then(|options| options.into_iter().next()))
+    }
+}
+
+/// A URL of the settings, with the CA file for it.
+struct ServerUrl<'a> {
+    key: &'static str,
+    url: &'a str,
+    ca_file: Option<&'a Path>,
+}
+
+impl ServerUrl<'_> {
+    fn hosts(&self) -> Result<HostUrls, Vec<HostsError>> {
+        split(self.url)
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        match self.hosts() {
+            Ok(HostUrls { urls, .. }) => {
+                // The hosts differ only in their names and ports, which are checked.
+                match urls.iter().try_for_each(|url| PgConnectOptions::from_str(url).map(drop)) {
+                    Err(error) => problems.add(self.key, error.to_string()),
+                    Ok(()) => self.validate_tls(problems),
+                }
+            }
+            Err(reasons) => {
+                for reason in reasons {
+                    problems.add(self.key, reason.to_string());
+                }
+            }
+        }
+    }
+
     fn validate_tls(&self, problems: &mut Problems) {
         let mode = self.parameter(&["sslmode", "ssl-mode"]);
         problems.require(
             // sqlx never encrypts with `allow`.
             mode.as_deref() != Some("allow"),
-            "postgres.url",
+            self.key,
             "sslmode must be disable, prefer, require, verify-ca or verify-full",
         );
         let is_verified = mode.as_deref().is_none_or(|mode| mode.starts_with("verify-"));
@@ -134,22 +213,20 @@ impl PostgresSettings {
             "postgres.ca_file",
             "must be empty unless sslmode is verify-ca or verify-full, because no certificate is verified otherwise",
         );
-        if let Some(Err(error)) = self.ca_file.as_deref().map(CaFile::read) {
-            problems.add("postgres.ca_file", error.to_string());
-        }
         if let Some(Err(error)) = self.url_ca_file().as_deref().map(CaFile::read) {
-            problems.add("postgres.url", format!("sslrootcert {error}"));
+            problems.add(self.key, format!("sslrootcert {error}"));
         }
         problems.require(
             self.ca_file.is_none() || self.parameter(&ROOT_CERTIFICATE).is_none(),
             "postgres.ca_file",
-            "must be empty if postgres.url has sslrootcert",
+            &format!("must be empty if {} has sslrootcert", self.key),
         );
     }
 
     /// A parameter of the URL by any of its names.
     fn parameter(&self, names: &[&str]) -> Option<String> {
-        let url = Url::parse(self.url.expose_secret()).ok()?;
+        let hosts = self.hosts().ok()?;
+        let url = Url::parse(hosts.urls.first()?).ok()?;
         let found = url.query_pairs().filter(|(name, _)| names.contains(&name.as_ref())).last();
         found.map(|(_, value)| value.into_owned())
     }
@@ -160,23 +237,31 @@ impl PostgresSettings {
         (path != SYSTEM_ROOTS).then(|| Path::new(&path).to_owned())
     }
 
-    /// The options of a connection, from the URL and the CA file. The environment variables of libpq do not affect the
-    /// TLS mode.
-    pub fn connect_options(&self) -> Result<PgConnectOptions, sqlx::Error> {
-        let mut options = PgConnectOptions::from_str(self.url.expose_secret())?;
-        if self.parameter(&["sslmode", "ssl-mode"]).is_none() {
-            options = options.ssl_mode(match self.ca_file {
-                Some(_) => PgSslMode::VerifyFull,
-                None => PgSslMode::Prefer,
-            });
-        }
+    /// The options of a connection to each host, from the URL and the CA file. The environment variables of libpq do
+    /// not affect the TLS mode.
+    fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
+        let HostUrls { urls, .. } = self.hosts().map_err(|reasons| {
+            // One reason is enough here: `validate` reports all of them.
+            let reason = reasons.into_iter().next().unwrap_or(HostsError::Scheme);
+            sqlx::Error::Configuration(reason.into())
+        })?;
+        let default_mode = match self.ca_file {
+            Some(_) => PgSslMode::VerifyFull,
+            None => PgSslMode::Prefer,
+        };
+        let has_mode = self.parameter(&["sslmode", "ssl-mode"]).is_some();
         // The file is read now, so that a later change of it does not affect this process.
-        let ca_file = self.ca_file.clone().or_else(|| self.url_ca_file());
+        let ca_file = self.ca_file.map(Path::to_owned).or_else(|| self.url_ca_file());
         let roots = match ca_file.as_deref().map(CaFile::read).transpose() {
-            Ok(roots) => roots.map(|roots| roots.pem().to_vec()),
+            Ok(roots) => roots.map(|roots| roots.pem().to_vec()).unwrap_or_default(),
             Err(error) => return Err(sqlx::Error::Configuration(error.into())),
         };
-        Ok(options.ssl_root_cert_from_pem(roots.unwrap_or_default()))
+        let of_host = |url: &String| {
+            let options = PgConnectOptions::from_str(url)?;
+            let options = if has_mode { options } else { options.ssl_mode(default_mode) };
+            Ok(options.ssl_root_cert_from_pem(roots.clone()))
+        };
+        urls.iter().map(of_host).collect()
     }
 }
 
@@ -246,10 +331,23 @@ mod tests {
     }
 
     #[test]
+    fn each_host_has_its_own_name_in_every_form() {
+        let settings = PostgresSettings {
+            url: "postgres://u@a:1,[::1]:2,%2Frun%2Fc/x?target_session_attrs=read-write".into(),
+            ..Default::default()
+        };
+        let options = settings.connect_options().unwrap();
+        assert_eq!((options[0].get_host(), options[0].get_port()), ("a", 1));
+        assert_eq!((options[1].get_host(), options[1].get_port()), ("::1", 2));
+        assert_eq!(options[2].get_socket().unwrap(), Path::new("/run/c"));
+        assert!(settings.follows_primary());
+    }
+
+    #[test]
     fn without_a_mode_a_ca_file_means_full_verification() {
         let settings = |url: &str| PostgresSettings { url: url.into(), ..Default::default() };
         let mode = |settings: &PostgresSettings| {
-            format!("{:?}", settings.connect_options().unwrap().get_ssl_mode())
+            format!("{:?}", settings.connect_options().unwrap()[0].get_ssl_mode())
         };
         assert_eq!(mode(&settings("postgres://db.example/x")), "Prefer");
         assert_eq!(mode(&settings("postgres://db.example/x?sslmode=disable")), "Disable");

@@ -1,4 +1,4 @@
-//! A TCP proxy between one process and Redis, which can disconnect only this process.
+//! A TCP proxy in front of Redis or PostgreSQL, which can disconnect only the processes that use it.
 //!
 //! It has its own thread and runtime, so a test that blocks does not delay it.
 

@@ -12,7 +12,7 @@ use linnet_platform::{
     server::{StartError, bind, exit_result, serve_admin},
     settings::RedisSettings,
 };
-use linnet_store::{PoolRole, PostgresSettings, Store, connect_lazy};
+use linnet_store::{PoolRole, PostgresHosts, PostgresSettings, Store};
 use linnet_telemetry::{AdminState, ServiceInfo, Telemetry, metrics::Meter};
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -60,8 +60,12 @@ pub async fn run(
     let (admin, retire_admin) = bind(address)?.split();
     let jobs = worker_connections(&config.maintenance.jobs);
     let role = PoolRole::Worker { consumers: config.worker.consumers, jobs };
-    let pool = connect_lazy(&config.postgres, role).map_err(StartError::setting("postgres.url"))?;
-    let store = Store::new(pool);
+    let (hosts, observe) =
+        PostgresHosts::new(&config.postgres).map_err(StartError::setting("postgres.url"))?;
+    lifecycle.spawn_critical("PostgreSQL hosts", observe);
+    hosts.register(&telemetry.meter());
+    let store = Store::connect(&config.postgres, role, &hosts)
+        .map_err(StartError::setting("postgres.url"))?;
     let (redis, connection) =
         RedisClient::new(&config.redis, None).map_err(StartError::setting("redis.url"))?;
     lifecycle.spawn_critical("Redis client", connection);

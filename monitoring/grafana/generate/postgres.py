@@ -93,6 +93,37 @@ CONNECTIONS = Row(
             runbook="postgres-load#databasepoolexhausted",
         ),
         Panel(
+            "Hosts",
+            "With several hosts in `postgres.url`: whether a process reaches each host, by role. 0: no process does.",
+            "short",
+            (Query("max by (host, role) (linnet_db_host_up)", "{{host}} {{role}}"),),
+            least=0,
+            most=1,
+            empty="One host, which is not observed.",
+            runbook="postgres-down#postgreshostdown",
+        ),
+        Panel(
+            "Reads with a replica",
+            "Statistics, lists and exports per second, by the server that answered. `primary`: the replica was behind, "
+            "or failed.",
+            "ops",
+            (Query('sum by (target) (rate(linnet_db_replica_reads_total[$__rate_interval]))', "{{target}}"),),
+            stacked=True,
+            least=0,
+            empty="No replica.",
+            runbook="postgres-down#postgresreplicaunused",
+        ),
+        Panel(
+            "Replica lag",
+            "Time for which the primary has been past the replica's position. From `postgres.replica_max_lag_ms` on, the "
+            "primary answers.",
+            "s",
+            (Query("max(linnet_db_replica_lag_seconds)", "lag"),),
+            least=0,
+            empty="No replica.",
+            runbook="postgres-down#postgresreplicaunused",
+        ),
+        Panel(
             "Sessions by state",
             "Reported by PostgreSQL. Many `active`: slow statements. `idle in transaction`: a client has not committed.",
             "short",

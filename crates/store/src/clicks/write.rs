@@ -21,6 +21,10 @@ impl Store {
     /// Writes a group in one transaction. Returns false without writing anything if another worker has already written
     /// a shard of one of the batches.
     pub async fn write_clicks(&self, group: &ClickGroup<'_>) -> Result<bool, StoreError> {
+        self.on_one_primary(self.try_write_clicks(group)).await
+    }
+
+    async fn try_write_clicks(&self, group: &ClickGroup<'_>) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         let inserted = sqlx::query!(
             "INSERT INTO click_batches (id, shard)

@@ -50,6 +50,15 @@ impl Store {
         visible_to: Visibility,
         page: Page<TimeSortKey>,
     ) -> Result<EventPage, StoreError> {
+        self.read(async |store| store.list_events_once(filter, visible_to, page).await).await
+    }
+
+    async fn list_events_once(
+        &self,
+        filter: &EventFilter,
+        visible_to: Visibility,
+        page: Page<TimeSortKey>,
+    ) -> Result<EventPage, StoreError> {
         let start = TimeSortKey { time: filter.from, id: 0 }.max(page.after());
         let query = sqlx::query_file_as!(
             EventRow,

@@ -74,6 +74,16 @@ impl Store {
         lease: Duration,
         per_user: i64,
     ) -> Result<JobClaim, StoreError> {
+        self.on_one_primary(self.try_claim_job(id, worker, lease, per_user)).await
+    }
+
+    async fn try_claim_job(
+        &self,
+        id: JobId,
+        worker: &str,
+        lease: Duration,
+        per_user: i64,
+    ) -> Result<JobClaim, StoreError> {
         let mut transaction = self.begin().await?;
         // The lock serializes claims for one owner, because concurrent claims could exceed the limit.
         sqlx::query!(

@@ -12,9 +12,12 @@ impl Store {
     /// Cancels queued and running jobs whose key was revoked or has expired. Returns their number. A running job that is
     /// writing a chunk is left out: it is cancelled before the next one.
     pub async fn cancel_jobs_of_ended_keys(&self) -> Result<u64, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let cancelled = cancel_jobs_of_ended_keys(&mut connection);
-        Ok(observe_query("cancel_jobs_of_ended_keys", cancelled).await?)
+        self.on_one_primary(async {
+            let mut connection = self.pool.acquire().await?;
+            let cancelled = cancel_jobs_of_ended_keys(&mut connection);
+            Ok(observe_query("cancel_jobs_of_ended_keys", cancelled).await?)
+        })
+        .await
     }
 }
 

@@ -130,6 +130,15 @@ impl Store {
         visible_to: Visibility,
         page: Page,
     ) -> Result<LinkPage, StoreError> {
+        self.read(async |store| store.list_links_once(filter, visible_to, page).await).await
+    }
+
+    async fn list_links_once(
+        &self,
+        filter: &LinkFilter,
+        visible_to: Visibility,
+        page: Page,
+    ) -> Result<LinkPage, StoreError> {
         let [text, encoded, host, readable] = search_patterns(filter);
         let is_windowed = filter.search.as_ref().is_some_and(|search| !search.is_selective());
         let cut_after = if is_windowed {

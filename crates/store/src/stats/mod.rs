@@ -41,6 +41,18 @@ impl Store {
         query: &StatsQuery,
         visible_to: Visibility,
     ) -> Result<Option<Stats>, StatsError> {
+        self.read(async |store| match store.click_stats_once(query, visible_to).await {
+            Err(StatsError::Store(error)) => Err(error),
+            result => Ok(result),
+        })
+        .await?
+    }
+
+    async fn click_stats_once(
+        &self,
+        query: &StatsQuery,
+        visible_to: Visibility,
+    ) -> Result<Option<Stats>, StatsError> {
         let (now, is_visible) = self.stats_subject(query.subject, visible_to).await?;
         let range = query.range(now)?;
         if !is_visible {

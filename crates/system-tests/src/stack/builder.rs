@@ -50,6 +50,16 @@ pub enum Postgres {
     Own,
 }
 
+/// The servers of PostgreSQL beside the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standbys {
+    None,
+    /// Two standbys.
+    Two,
+    /// Two standbys, one of which is the replica for reads.
+    TwoAndReads,
+}
+
 /// Where the processes store uploads.
 #[derive(Debug, Clone, Copy)]
 enum UploadDirs {
@@ -70,6 +80,7 @@ pub struct Builder {
     postgres: Postgres,
     proxied_redis: bool,
     sentinels: bool,
+    pub(super) standbys: Standbys,
     import: Option<PathBuf>,
     uploads: UploadDirs,
     tls: bool,
@@ -117,6 +128,7 @@ impl Default for Builder {
             postgres: Postgres::Shared,
             proxied_redis: false,
             sentinels: false,
+            standbys: Standbys::None,
             import: None,
             uploads: UploadDirs::Shared,
             tls: false,
@@ -255,6 +267,7 @@ impl Builder {
     }
 
     /// Starts all processes and waits until they are ready.
+    // Long because it starts every kind of process, in the order of their dependencies.
     pub async fn start(self) -> Stack {
         let folder = short_folder();
         let path = folder.path();
@@ -262,12 +275,14 @@ impl Builder {
         let tls_env: BTreeMap<String, String> =
             tls.iter().map(|tls| (TLS_DIR.to_owned(), path_text(tls.folder()))).collect();
         let (postgres, database, database_url) = self.start_postgres(path, &tls_env).await;
+        let postgres_group = self.start_standbys(path, &database_url, &tls_env).await;
         let redis_env = self.redis_env.clone().into_iter().chain(tls_env).collect();
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
         let redis_group = self.start_redis_group(path, redis_port, &redis_env).await;
         let redis_at = &RedisAt::new(redis_group.as_ref(), redis_port, redis_tls_port);
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
+        self.insert_hosts(&mut env, postgres_group.as_ref());
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);
@@ -293,6 +308,7 @@ impl Builder {
             redis,
             redis_group,
             postgres,
+            postgres_group,
             shortener_redis,
             gateway_redis,
             worker_redis,

@@ -6,6 +6,7 @@ mod disks;
 mod folder;
 mod https;
 mod kind;
+pub mod postgres_group;
 pub mod redis_group;
 mod servers;
 
@@ -37,6 +38,7 @@ pub use containers::{
 };
 pub use folder::short_folder;
 pub use https::HttpsServer;
+pub use postgres_group::PostgresGroup;
 pub use redis_group::RedisGroup;
 use servers::redis_responds;
 
@@ -61,6 +63,8 @@ pub struct Stack {
     pub redis_group: Option<RedisGroup>,
     /// PostgreSQL, with [`Postgres::Own`] or without `DATABASE_URL`.
     pub postgres: Option<Process>,
+    /// With [`Builder::standbys`]: the standbys, and the proxies of all servers.
+    pub postgres_group: Option<PostgresGroup>,
     /// With [`Builder::proxied_redis`]: the proxy between each shortener and Redis.
     pub shortener_redis: Vec<RedisProxy>,
     /// With [`Builder::proxied_redis`]: the proxy between each gateway and Redis.
@@ -235,6 +239,7 @@ impl Stack {
             .chain(&mut self.workers)
             .chain(self.redis_group.iter_mut().flat_map(RedisGroup::processes))
             .chain(std::iter::once(&mut self.redis))
+            .chain(self.postgres_group.iter_mut().flat_map(PostgresGroup::processes))
             .chain(&mut self.postgres)
     }
 }
@@ -274,7 +279,10 @@ impl Drop for Stack {
         finish(&mut self.nginx);
         // Sentinels first, so that they begin no failover.
         let group = self.redis_group.iter_mut().flat_map(RedisGroup::processes);
-        let stores = group.chain(std::iter::once(&mut self.redis)).chain(&mut self.postgres);
+        // The primary stops after its standbys, for which its end would wait.
+        let standbys = self.postgres_group.iter_mut().flat_map(PostgresGroup::processes);
+        let stores =
+            group.chain(std::iter::once(&mut self.redis)).chain(standbys).chain(&mut self.postgres);
         for process in stores {
             process.begin_stop();
             process.finish_stop(end);

@@ -93,7 +93,8 @@ impl Scheduler {
     /// Runs a task that was due when the schedule was read; logs and counts the run.
     async fn run_task(&mut self, task: &'static Task) {
         let began = Instant::now();
-        let result = self.run_if_due(task).await;
+        // The lock ends with the server that granted it, and then another worker may run the task.
+        let result = self.context.store.on_one_primary(self.run_if_due(task)).await;
         let outcome = match &result {
             Ok(None) => return,
             Ok(Some(_)) => TaskOutcome::Succeeded,

@@ -11,6 +11,7 @@ mod imports;
 mod killed_workers;
 mod ownership;
 mod pieces;
+mod postgres_failover;
 mod progress_events;
 mod queue;
 mod row_rules;
