@@ -128,6 +128,7 @@ mod tests {
             running: 3,
             dead: 4,
             oldest_queued_s: 5.5,
+            upload_bytes: 6,
         };
         let kind = JobKind::ImportUrls.as_str();
         let ended = [("kind", kind), ("outcome", "succeeded")];
@@ -142,5 +143,6 @@ mod tests {
             assert_eq!(reader.value("linnet_jobs", &[("state", state)]), Some(jobs), "{state}");
         }
         assert_eq!(reader.value("linnet_jobs_oldest_queued_seconds", &[]), Some(5.5));
+        assert_eq!(reader.value("linnet_jobs_uploads_bytes", &[]), Some(6.0));
     }
 }

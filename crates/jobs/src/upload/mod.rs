@@ -390,12 +390,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn must_26_body_without_data_is_given_up() {
-        let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let (sender, mut receiver) = mpsc::channel(PARTS_IN_FLIGHT);
         let first = stream::iter([Ok::<_, io::Error>(bytes::Bytes::from_static(b"abc"))]);
         let mut body = first.chain(stream::pending());
-        let sent = send_pieces(&mut body, sender).await;
+        let sent = send_parts(&mut body, sender).await;
         assert!(matches!(sent, Err(UploadError::TimedOut)), "{sent:?}");
-        assert!(matches!(receiver.recv().await, Some(Piece::Data(bytes)) if bytes == "abc"));
+        assert!(matches!(receiver.recv().await, Some(Part::Data(bytes)) if bytes == "abc"));
         assert!(receiver.recv().await.is_none(), "no end");
     }
 }

@@ -131,6 +131,7 @@ impl Term {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "an observation as the election takes it")]
     fn primary(timeline: i64) -> Option<Observation> {
         Some(Observation { accepts_writes: true, timeline, position: 0, started_us: 1 })
     }

@@ -168,19 +168,26 @@ async fn pages_contain_events_and_clicks_in_the_order_of_time(pool: PgPool) {
 /// microsecond, and days without clicks before.
 async fn write_dense_clicks(pool: &PgPool, scene: &Scene) -> Vec<ClickRow> {
     let id = |number: i32| std::num::NonZeroI32::new(number);
-    let kinds = [ClickKind::Person, ClickKind::Bot, ClickKind::Prefetch, ClickKind::Head];
+    let &[first_link, second_link, ..] = scene.links.as_slice() else {
+        panic!("a scene has links")
+    };
     let base = time("2026-03-09T12:00:00Z");
     let mut rows: Vec<ClickRow> = (0..400_i32)
         .map(|n| ClickRow {
             // Three clicks have the same time.
             at: base + TimeDelta::microseconds(i64::from(n / 3) * 22_111),
-            url_id: scene.links[usize::from(n % 5 == 0)],
+            url_id: if n % 5 == 0 { second_link } else { first_link },
             visitor: (n % 8 > 0)
                 .then_some(i64::from(n - 200) << (n % 31))
                 .filter(|hash| *hash != 0),
             values: [id(n % 2), id(2 * (n % 3 % 2)), id(3 * (n % 5 % 2)), id(4 * (n % 7 % 2))],
             user_id: Some(scene.owner),
-            kind: kinds[usize::try_from(n % 4).unwrap()],
+            kind: match n % 4 {
+                0 => ClickKind::Person,
+                1 => ClickKind::Bot,
+                2 => ClickKind::Prefetch,
+                _ => ClickKind::Head,
+            },
             is_counted: false,
         })
         .collect();
@@ -206,7 +213,7 @@ async fn write_dense_clicks(pool: &PgPool, scene: &Scene) -> Vec<ClickRow> {
          INSERT INTO click_hours (subject, hour, clicks) VALUES (-$2, '2026-03-09 12:00Z', 400),
                                                                 (0, '2026-03-09 12:00Z', 400)",
     )
-    .bind(&scene.links[..2])
+    .bind([first_link, second_link])
     .bind(scene.owner)
     .execute(pool)
     .await
