@@ -20,7 +20,7 @@ from typing import Any
 import kubernetes_validate
 import kubernetes_validate.utils
 import yaml
-from reach import Object, operated, peers_of, selects, table, templates
+from reach import Network, Object, Port, operated, peers_of, selects, table, templates
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
@@ -150,7 +150,7 @@ def addresses(overlay: Overlay, services: dict[str, set[int]]) -> Iterator[str]:
             for key, value in values.items():
                 expanded = re.sub(r"\$\((\w+)\)", lambda found: values.get(found.group(1), ""), value)
                 for service, port in pattern.findall(expanded):
-                    made_by_operator = service in {"postgres-rw", "redis-master"}
+                    made_by_operator = service == "postgres-rw"
                     if not made_by_operator and int(port) not in services.get(service, set()):
                         yield f"{name}: {key} names {service}:{port}, which no service has"
 
@@ -240,6 +240,82 @@ def service_faults(overlay: Overlay, name: str, template: Object) -> Iterator[st
     for term in spec.get("topologySpreadConstraints", []):
         if not selects(term["labelSelector"], labels):
             yield "is spread by the labels of other pods"
+        yield from spread_faults(term)
+
+
+def spread_faults(term: Object) -> Iterator[str]:
+    """Constraints that keep pods pending while a node is drained or dead, or beside nodes of the control plane."""
+    if term["whenUnsatisfiable"] != "ScheduleAnyway":
+        yield f"stays pending if {term['topologyKey']} cannot be balanced, and so blocks the drain of a node"
+    if term.get("nodeTaintsPolicy") != "Honor":
+        yield f"counts nodes that it may not run on as empty ones of {term['topologyKey']}"
+
+
+def affinities(overlay: Overlay) -> Iterator[str]:
+    """Anti-affinities and spreads of operators' pods that select other labels than these pods have."""
+    for obj in overlay.of("RedisReplication", "RedisSentinel", "Cluster"):
+        peer, spec = operated(obj), obj["spec"]
+        assert peer
+        rules = (spec.get("affinity") or {}).get("podAntiAffinity") or {}
+        terms = [
+            *rules.get("requiredDuringSchedulingIgnoredDuringExecution", []),
+            *(rule["podAffinityTerm"] for rule in rules.get("preferredDuringSchedulingIgnoredDuringExecution", [])),
+        ]
+        if not terms and not (spec.get("affinity") or {}).get("enablePodAntiAffinity"):
+            yield f"{obj['kind']} {peer.name}: its pods may all run on one node"
+        for term in [*terms, *spec.get("topologySpreadConstraints", [])]:
+            if not selects(term["labelSelector"], peer.labels):
+                yield f"{obj['kind']} {peer.name}: is kept apart from pods with other labels than its own have"
+        for term in spec.get("topologySpreadConstraints", []):
+            yield from (f"{obj['kind']} {peer.name}: {fault}" for fault in spread_faults(term))
+
+
+# The secrets with a URL of Redis, and the pods that mount each.
+REDIS_URL = re.compile(r"^redis(?:s)?\+sentinel://(?P<user>[a-z]+):\{\{ \.password \| urlquery \}\}@(?P<hosts>[^/]+)/(?P<name>[^/]+)/\d+$")
+
+
+def sentinels(overlay: Overlay) -> Iterator[str]:
+    """URLs of Redis that do not list every sentinel by its own address, and processes that may not connect to them.
+
+    Without sentinels in the URL, a process can use an old master after a failover (docs/adr/032).
+    """
+    replication, sentinel = overlay.one("RedisReplication", "redis"), next(overlay.of("RedisSentinel"), None)
+    if replication is None or sentinel is None:
+        return
+    peers = {peer.name: peer for peer in peers_of(overlay.objects)}
+    master, config = operated(replication), sentinel["spec"]["redisSentinelConfig"]
+    watcher = operated(sentinel)
+    assert master and watcher
+    if config["redisReplicationName"] != master.name:
+        yield f"the sentinels watch {config['redisReplicationName']}, which does not exist"
+    # Milliseconds; see "Not covered" in docs/adr/032.
+    if int(config.get("failoverTimeout", "0")) < 60_000:
+        yield "failoverTimeout must be a minute or more, or a second failover can promote an isolated master"
+    hosts = [f"{watcher.name}-{index}.{watcher.name}-headless:26379" for index in range(sentinel["spec"]["clusterSize"])]
+    if len(hosts) < 3 or int(config["quorum"]) <= len(hosts) // 2:
+        yield "three sentinels or more must agree by a majority"
+    network = Network(overlay.objects)
+    for obj in overlay.of("ExternalSecret"):
+        url = obj["spec"]["target"].get("template", {}).get("data", {}).get("url", "")
+        if not url.startswith("redis"):
+            continue
+        secret = obj["spec"]["target"]["name"]
+        found = REDIS_URL.match(url)
+        if not found or found["hosts"].split(",") != hosts or found["name"] != config["masterGroupName"]:
+            yield f"{secret}: {url} must list {','.join(hosts)} and the name {config['masterGroupName']}"
+        for _, name, template in pods(overlay):
+            if ("secret", secret) in wants(template):
+                for target, port in ((watcher, 26379), (master, 6379)):
+                    if not network.may_connect(peers[name], target, Port(port)):
+                        yield f"{name}: mounts {secret}, but may not connect to {target.name}:{port}"
+
+
+def routes(overlay: Overlay) -> Iterator[str]:
+    """Routes whose proxy ends responses that take longer than its default, such as event streams and exports."""
+    for route in overlay.of("HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            if rule.get("backendRefs") and rule.get("timeouts") != {"request": "0s", "backendRequest": "0s"}:
+                yield f"HTTPRoute {route['metadata']['name']}: must disable both timeouts; nginx has its own for each kind of request"
 
 
 def scaling(overlay: Overlay) -> Iterator[str]:
@@ -364,7 +440,8 @@ def operators(overlay: Overlay) -> Iterator[str]:
 
 
 CHECKS = (
-    schemas, references, service_ports, promises, scaling, known_settings, images, colors, network, operators,
+    schemas, references, service_ports, promises, affinities, sentinels, routes, scaling, known_settings, images, colors,
+    network, operators,
 )
 
 

@@ -95,6 +95,8 @@ class Faults(unittest.TestCase):
             (lambda spec: spec["containers"][0]["readinessProbe"]["httpGet"].update(path="/readyz"), "with all others and all cached"),
             (lambda spec: spec["containers"][0]["livenessProbe"]["httpGet"].update(path="/readyz"), "a restart does not repair"),
             (lambda spec: spec.pop("topologySpreadConstraints"), "is not spread"),
+            (lambda spec: spec["topologySpreadConstraints"][1].update(whenUnsatisfiable="DoNotSchedule"), "stays pending"),
+            (lambda spec: spec["topologySpreadConstraints"][1].pop("nodeTaintsPolicy"), "counts nodes that it may not run on"),
         ]
         for change, text in changes:
             with self.subTest(text):
@@ -143,6 +145,38 @@ class Faults(unittest.TestCase):
         self.assert_finds(check.images, digest, "has no digest")
         self.assert_finds(check.colors, color, "the Rollout judges another color than blue")
         self.assert_finds(check.colors, other, "which is not of its color")
+
+    def test_sentinels_are_reached_by_every_process_and_kept_apart(self) -> None:
+        def label(overlay: check.Overlay) -> None:
+            del find(overlay, "RedisSentinel", "redis")["metadata"]["labels"]
+
+        def url(overlay: check.Overlay) -> None:
+            data = find(overlay, "ExternalSecret", "redis-worker")["spec"]["target"]["template"]["data"]
+            data["url"] = "redis://worker:{{ .password | urlquery }}@redis-master:6379/0"
+
+        def one_name(overlay: check.Overlay) -> None:
+            data = find(overlay, "ExternalSecret", "redis-worker")["spec"]["target"]["template"]["data"]
+            data["url"] = "redis+sentinel://worker:{{ .password | urlquery }}@redis-sentinel:26379/linnet/0"
+
+        def edge(overlay: check.Overlay) -> None:
+            overlay.objects.remove(find(overlay, "NetworkPolicy", "sentinel-from-migrate"))
+
+        def timeout(overlay: check.Overlay) -> None:
+            find(overlay, "RedisSentinel", "redis")["spec"]["redisSentinelConfig"]["failoverTimeout"] = "10000"
+
+        # The labels of the operator alone: no policy and no affinity selects them.
+        self.assert_finds(check.operators, label, "no policy names its pods")
+        self.assert_finds(check.affinities, label, "is kept apart from pods with other labels")
+        self.assert_finds(check.sentinels, url, "redis-worker: redis://worker")
+        self.assert_finds(check.sentinels, one_name, "must list redis-sentinel-0.redis-sentinel-headless:26379")
+        self.assert_finds(check.sentinels, edge, "migrate: mounts redis-shortener, but may not connect to redis-sentinel:26379")
+        self.assert_finds(check.sentinels, timeout, "failoverTimeout must be a minute or more")
+
+    def test_no_route_ends_a_stream(self) -> None:
+        def absent(overlay: check.Overlay) -> None:
+            del find(overlay, "HTTPRoute", "linnet")["spec"]["rules"][0]["timeouts"]
+
+        self.assert_finds(check.routes, absent, "must disable both timeouts")
 
     def test_network_differs_from_the_page(self) -> None:
         def wider(overlay: check.Overlay) -> None:
