@@ -91,8 +91,9 @@ def containers(template: Object) -> list[Object]:
 
 def references(overlay: Overlay) -> Iterator[str]:
     """Names that no object has."""
-    # The operators and External Secrets make these.
+    # External Secrets and cert-manager make these.
     secrets = overlay.names("Secret") | {obj["spec"]["target"]["name"] for obj in overlay.of("ExternalSecret")}
+    secrets |= {obj["spec"]["secretName"] for obj in overlay.of("Certificate")}
     if overlay.name == "dev":
         # Of `scripts/kubernetes secrets`.
         secrets |= {"service-token", "postgres", "redis-gateway", "redis-shortener", "redis-worker", "local-postgres", "local-redis"}
@@ -112,6 +113,15 @@ def references(overlay: Overlay) -> Iterator[str]:
         kind = target.get("kind", "Deployment")
         if overlay.one(kind, target["name"]) is None:
             yield f"{obj['kind']} {obj['metadata']['name']}: the {kind} {target['name']} does not exist"
+    for obj in overlay.of("RedisReplication"):
+        config = obj["spec"].get("redisConfig", {}).get("additionalRedisConfig")
+        if config and config not in known["config map"]:
+            yield f"RedisReplication {obj['metadata']['name']}: the config map {config} does not exist"
+    for obj in overlay.objects:
+        if not CORE.match(obj["apiVersion"]) and obj["kind"] != "ExternalSecret":
+            for wanted in secrets_in(obj["spec"]):
+                if wanted not in secrets:
+                    yield f"{obj['kind']} {obj['metadata']['name']}: the secret {wanted} does not exist"
     services = {obj["metadata"]["name"]: {port["port"] for port in obj["spec"]["ports"]} for obj in overlay.of("Service")}
     for route in overlay.of("HTTPRoute"):
         for rule in route["spec"]["rules"]:
@@ -119,6 +129,21 @@ def references(overlay: Overlay) -> Iterator[str]:
                 if backend["port"] not in services.get(backend["name"], set()):
                     yield f"HTTPRoute {route['metadata']['name']}: the service {backend['name']}:{backend['port']} does not exist"
     yield from addresses(overlay, services)
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """Names of secrets in a custom resource, by the keys under which the operators expect them."""
+    if isinstance(value, list):
+        for item in value:
+            yield from secrets_in(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key == "secretName":
+                yield item
+            elif isinstance(item, dict) and "name" in item and re.search(r"[sS]ecret(KeyRef)?$|^(accessKeyId|secretAccessKey|region)$", key):
+                yield item["name"]
+            else:
+                yield from secrets_in(item)
 
 
 def wants(template: Object) -> Iterator[tuple[str, str]]:
@@ -155,12 +180,20 @@ def addresses(overlay: Overlay, services: dict[str, set[int]]) -> Iterator[str]:
                         yield f"{name}: {key} names {service}:{port}, which no service has"
 
 
+def services_of(rollout: Object) -> tuple[str, str]:
+    """The services of the stable and of the new pods."""
+    canary = rollout["spec"]["strategy"]["canary"]
+    return canary["stableService"], canary["canaryService"]
+
+
 def service_ports(overlay: Overlay) -> Iterator[str]:
     """Services that select no pod, or a port that the pod does not have."""
     peers = peers_of(overlay.objects)
     for service in overlay.of("Service"):
         name, spec = service["metadata"]["name"], service["spec"]
-        chosen = [peer for peer in peers if selects({"matchLabels": spec["selector"]}, peer.labels)]
+        owner = next((obj["spec"]["workloadRef"]["name"] for obj in overlay.of("Rollout") if name in services_of(obj)), None)
+        # The controller of a Rollout selects the pods of one of its revisions.
+        chosen = [peer for peer in peers if (peer.name == owner if owner else selects({"matchLabels": spec["selector"]}, peer.labels))]
         if not chosen:
             yield f"Service {name}: selects no pod"
         for port in spec["ports"]:
@@ -340,10 +373,11 @@ def scaling(overlay: Overlay) -> Iterator[str]:
     cluster = overlay.one("Cluster", "postgres")
     if cluster is None:
         return
-    settings = setting_map(overlay)
-    each = int(settings["LINNET__POSTGRES__MAX_CONNECTIONS"])
-    # Two pods more of each while a rollout replaces them; migration, exporter, operator, superusers.
-    needed = sum((count + 1) * each for name, count in most.items() if name.startswith(("shortener", "worker"))) + 24
+    # A pod more of each while a rollout replaces them; migration, exporter, operator, superusers.
+    needed = 24
+    for name in most:
+        if name.startswith(("shortener", "worker")) and (workload := overlay.one("Deployment", name)):
+            needed += (most[name] + 1) * int(setting_map(overlay, workload["spec"]["template"])["LINNET__POSTGRES__MAX_CONNECTIONS"])
     allowed = int(cluster["spec"]["postgresql"]["parameters"]["max_connections"])
     if needed > allowed:
         yield f"up to {needed} connections to PostgreSQL, which allows {allowed}"
@@ -352,12 +386,55 @@ def scaling(overlay: Overlay) -> Iterator[str]:
         yield "restore-test.sh must have the max_connections of the cluster, or a standby does not start"
 
 
-def setting_map(overlay: Overlay) -> dict[str, str]:
-    """The settings of all processes."""
-    for obj in overlay.of("ConfigMap"):
-        if obj["metadata"]["name"].startswith("linnet-settings"):
-            return dict(obj["data"])
-    return {}
+def setting_map(overlay: Overlay, template: Object) -> dict[str, str]:
+    """The settings that a pod has from config maps."""
+    values: dict[str, str] = {}
+    for container in containers(template):
+        for source in container.get("envFrom", []):
+            found = overlay.one("ConfigMap", source["configMapRef"]["name"])
+            values.update(found["data"] if found else {})
+    return values
+
+
+def settings_of_colors(overlay: Overlay) -> Iterator[str]:
+    """Colors that share a config map, and workloads that disagree about the same setting."""
+    maps: dict[str, dict[str, str]] = {}
+    owners: dict[str, str] = {}
+    for obj in overlay.of("Deployment"):
+        name, template = obj["metadata"]["name"], obj["spec"]["template"]
+        if not re.match("gateway|shortener|worker", name):
+            continue
+        maps[name] = setting_map(overlay, template)
+        color = template["metadata"]["labels"].get("color", "none")
+        for container in containers(template):
+            for source in container.get("envFrom", []):
+                owner = owners.setdefault(source["configMapRef"]["name"], color)
+                if owner != color:
+                    yield f"{name}: shares its settings with the color {owner}, so a change reaches both colors at once"
+    every: dict[str, str] = {}
+    for name, values in maps.items():
+        for key, value in values.items():
+            if every.setdefault(key, value) != value:
+                yield f"{name}: {key} differs from that of another workload"
+
+
+def route_owners(overlay: Overlay) -> Iterator[str]:
+    """Fields of the services that the controller of a Rollout owns: applying the manifests again would conflict with it."""
+    for rollout in overlay.of("Rollout"):
+        for name in services_of(rollout):
+            service = overlay.one("Service", name)
+            if service is None:
+                yield f"Rollout {rollout['metadata']['name']}: the service {name} does not exist"
+            elif "selector" in service["spec"]:
+                yield f"Service {name}: must have no selector, which the controller of the Rollout sets"
+        if "replicas" in rollout["spec"]:
+            yield f"Rollout {rollout['metadata']['name']}: sets its replicas against its autoscaler"
+        if not rollout["spec"].get("rollbackWindow"):
+            yield f"Rollout {rollout['metadata']['name']}: a return takes all steps again, with the bad release as their reference"
+        owned = overlay.one("Deployment", rollout["spec"]["workloadRef"]["name"])
+        for term in (owned or {"spec": {"template": {"spec": {}}}})["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
+            if "pod-template-hash" in term.get("matchLabelKeys", []):
+                yield f"Rollout {rollout['metadata']['name']}: its pods have no label pod-template-hash, but rollouts-pod-template-hash"
 
 
 def known_settings(overlay: Overlay) -> Iterator[str]:
@@ -441,7 +518,7 @@ def operators(overlay: Overlay) -> Iterator[str]:
 
 CHECKS = (
     schemas, references, service_ports, promises, affinities, sentinels, routes, scaling, known_settings, images, colors,
-    network, operators,
+    settings_of_colors, route_owners, network, operators,
 )
 
 

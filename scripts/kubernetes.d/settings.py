@@ -45,7 +45,7 @@ def secret(overlay: Overlay, name: str) -> str:
 
 def environment(overlay: Overlay, container: dict[str, Any], folder: Path) -> dict[str, str]:
     """The variables of a container, with files in place of the mounted secrets."""
-    values = dict(setting_map(overlay)) if container.get("envFrom") else {}
+    values = setting_map(overlay, {"spec": {"containers": [container]}})
     values.update({variable["name"]: variable["value"] for variable in container.get("env", [])})
     for name in [name for name in values if name.endswith("_FILE")]:
         file = folder / name

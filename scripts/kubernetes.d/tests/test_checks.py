@@ -172,6 +172,39 @@ class Faults(unittest.TestCase):
         self.assert_finds(check.sentinels, edge, "migrate: mounts redis-shortener, but may not connect to redis-sentinel:26379")
         self.assert_finds(check.sentinels, timeout, "failoverTimeout must be a minute or more")
 
+    def test_config_maps_of_resources_of_operators_exist(self) -> None:
+        def absent(overlay: check.Overlay) -> None:
+            find(overlay, "RedisReplication", "redis")["spec"]["redisConfig"]["additionalRedisConfig"] = "redis-config"
+
+        self.assert_finds(check.references, absent, "RedisReplication redis: the config map redis-config does not exist")
+
+    def test_a_setting_reaches_one_color(self) -> None:
+        def shared(overlay: check.Overlay) -> None:
+            name = pod(overlay, "gateway-blue")["containers"][0]["envFrom"][0]["configMapRef"]["name"]
+            pod(overlay, "gateway-green")["containers"][0]["envFrom"][0]["configMapRef"]["name"] = name
+
+        def other(overlay: check.Overlay) -> None:
+            next(obj for obj in overlay.of("ConfigMap") if obj["metadata"]["name"].startswith("worker-settings"))["data"][
+                "LINNET__PUBLIC__BASE_URL"
+            ] = "https://other.example"
+
+        self.assert_finds(check.settings_of_colors, shared, "gateway-green: shares its settings with the color blue")
+        self.assert_finds(check.settings_of_colors, other, "LINNET__PUBLIC__BASE_URL differs")
+
+    def test_fields_of_the_controller_of_a_rollout_are_left_to_it(self) -> None:
+        def selector(overlay: check.Overlay) -> None:
+            find(overlay, "Service", "nginx-canary")["spec"]["selector"] = {"app.kubernetes.io/name": "nginx"}
+
+        def window(overlay: check.Overlay) -> None:
+            del find(overlay, "Rollout", "nginx")["spec"]["rollbackWindow"]
+
+        def label(overlay: check.Overlay) -> None:
+            pod(overlay, "nginx")["topologySpreadConstraints"][1]["matchLabelKeys"] = ["pod-template-hash"]
+
+        self.assert_finds(check.route_owners, selector, "Service nginx-canary: must have no selector")
+        self.assert_finds(check.route_owners, window, "a return takes all steps again")
+        self.assert_finds(check.route_owners, label, "have no label pod-template-hash")
+
     def test_no_route_ends_a_stream(self) -> None:
         def absent(overlay: check.Overlay) -> None:
             del find(overlay, "HTTPRoute", "linnet")["spec"]["rules"][0]["timeouts"]
@@ -237,6 +270,21 @@ class Chart(unittest.TestCase):
             found = "\n".join(chart.differences(expected, chart.rendered(path)))
         self.assertIn("Service nginx: only kustomize renders it", found)
         self.assertIn("threshold: '5' with kustomize, '6' with Helm", found)
+
+
+    def test_a_hash_of_all_values_and_a_hash_that_no_pod_has_are_found(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "chart"
+            chart.write(OBJECTS, path)
+            self.assertEqual(list(chart.hashes(path)), [])
+            for file in (path / "templates").glob("*.yaml"):
+                text = file.read_text().replace('{{ include "linnet.data.nginx-files" . |', "{{ .Values | toJson |")
+                if file.name.startswith("configmap"):
+                    text = text.replace('{{ include "linnet.data.redis-config" . |', '{{ "other" |')
+                file.write_text(text)
+            found = "\n".join(chart.hashes(path))
+        self.assertIn("nginx-files: another image changes its name", found)
+        self.assertRegex(found, "redis-config-[0-9a-f]{10}: no pod has this name")
 
 
 class Generated(unittest.TestCase):
