@@ -479,6 +479,30 @@ def colors(overlay: Overlay) -> Iterator[str]:
                     yield f"{obj['metadata']['name']}: calls {variable['value']}, which is not of its color"
 
 
+def order(overlay: Overlay) -> Iterator[str]:
+    """The migration before what it needs, or without the time that the stores need for their first start."""
+    migrate = overlay.one("Job", "migrate")
+    if migrate is None:
+        yield "there is no migration"
+        return
+
+    def wave(obj: Object) -> int:
+        return int(obj["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", "0"))
+
+    if migrate["metadata"]["annotations"].get("argocd.argoproj.io/hook") != "Sync":
+        yield "migrate: must be a hook in a wave of the synchronization; PreSync runs before all that it needs"
+    for obj in overlay.of("Namespace", "ServiceAccount", "NetworkPolicy", "ExternalSecret", "Cluster", "RedisReplication", "RedisSentinel"):
+        if wave(obj) >= wave(migrate):
+            yield f"{obj['kind']} {obj['metadata']['name']}: must be in a wave before the migration, which needs it"
+    for obj in overlay.of("Deployment", "Rollout"):
+        if wave(obj) <= wave(migrate):
+            yield f"{obj['kind']} {obj['metadata']['name']}: must be in a wave after the migration"
+    # Operators, volumes and images take minutes.
+    retries = migrate["spec"].get("backoffLimit", 6)
+    if migrate["spec"]["template"]["spec"]["restartPolicy"] != "OnFailure" or retries < 20:
+        yield "migrate: gives up before the stores have started for the first time"
+
+
 def network(overlay: Overlay) -> Iterator[str]:
     """The table of docs/KUBERNETES.md against what the policies allow."""
     documented = dict(MARKS.findall(PAGE.read_text())) if PAGE.exists() else {}
@@ -518,7 +542,7 @@ def operators(overlay: Overlay) -> Iterator[str]:
 
 CHECKS = (
     schemas, references, service_ports, promises, affinities, sentinels, routes, scaling, known_settings, images, colors,
-    settings_of_colors, route_owners, network, operators,
+    settings_of_colors, route_owners, order, network, operators,
 )
 
 

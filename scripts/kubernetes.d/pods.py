@@ -141,7 +141,7 @@ class Cluster:
     def start(self, name: str) -> None:
         """Starts a pod and waits until it is ready, or has completed."""
         template = self.template(name)
-        if template["spec"].get("restartPolicy") == "Never":
+        if template["spec"].get("restartPolicy", "Always") != "Always":
             for container in containers(template):
                 run = f"{PREFIX}-{name}-{container['name']}"
                 self.started.append(run)

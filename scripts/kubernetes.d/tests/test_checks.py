@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -205,6 +206,20 @@ class Faults(unittest.TestCase):
         self.assert_finds(check.route_owners, window, "a return takes all steps again")
         self.assert_finds(check.route_owners, label, "have no label pod-template-hash")
 
+    def test_the_migration_comes_after_what_it_needs(self) -> None:
+        def before(overlay: check.Overlay) -> None:
+            find(overlay, "Job", "migrate")["metadata"]["annotations"]["argocd.argoproj.io/hook"] = "PreSync"
+
+        def wave(overlay: check.Overlay) -> None:
+            del find(overlay, "Cluster", "postgres")["metadata"]["annotations"]
+
+        def retries(overlay: check.Overlay) -> None:
+            find(overlay, "Job", "migrate")["spec"]["backoffLimit"] = 3
+
+        self.assert_finds(check.order, before, "PreSync runs before all that it needs")
+        self.assert_finds(check.order, wave, "Cluster postgres: must be in a wave before the migration")
+        self.assert_finds(check.order, retries, "gives up before the stores")
+
     def test_no_route_ends_a_stream(self) -> None:
         def absent(overlay: check.Overlay) -> None:
             del find(overlay, "HTTPRoute", "linnet")["spec"]["rules"][0]["timeouts"]
@@ -229,6 +244,22 @@ class Faults(unittest.TestCase):
         self.assert_finds(check.network, lost, "lists what the policies do not allow")
         self.assert_finds(check.network, open_, "the policies allow")
         self.assert_finds(check.operators, mistyped, "nginx-to-shortener: selects no pod")
+
+
+class Users(unittest.TestCase):
+    """What an operator does by the page: four passwords, which four kinds of clients use."""
+
+    def test_the_operator_of_redis_logs_in_as_the_default_user(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for role in ("gateway", "shortener", "worker", "operator"):
+                (Path(folder) / f"{role}-password").write_text(f"password-of-{role}")
+            command = [check.ROOT / "scripts/kubernetes", "redis-users", folder]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        users = {line.split()[1]: line.split()[3] for line in done.stdout.splitlines()}
+        expected = {"default": "operator", "gateway": "gateway", "shortener": "shortener", "worker": "worker"}
+        self.assertEqual(
+            users, {user: "#" + hashlib.sha256(f"password-of-{role}".encode()).hexdigest() for user, role in expected.items()}
+        )
 
 
 class Policies(unittest.TestCase):
