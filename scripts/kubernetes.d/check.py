@@ -94,6 +94,8 @@ def references(overlay: Overlay) -> Iterator[str]:
     # External Secrets and cert-manager make these.
     secrets = overlay.names("Secret") | {obj["spec"]["target"]["name"] for obj in overlay.of("ExternalSecret")}
     secrets |= {obj["spec"]["secretName"] for obj in overlay.of("Certificate")}
+    # CloudNativePG makes that of its CA.
+    secrets |= {f"{name}-ca" for name in overlay.names("Cluster")}
     if overlay.name == "dev":
         # Of `scripts/kubernetes secrets`.
         secrets |= {"service-token", "postgres", "redis-gateway", "redis-shortener", "redis-worker", "local-postgres", "local-redis"}
@@ -343,6 +345,20 @@ def sentinels(overlay: Overlay) -> Iterator[str]:
                         yield f"{name}: mounts {secret}, but may not connect to {target.name}:{port}"
 
 
+def tls(overlay: Overlay) -> Iterator[str]:
+    """Connections to PostgreSQL that verify nothing, and CAs that no pod has."""
+    if overlay.one("Cluster", "postgres") is None:
+        return
+    secret = overlay.one("ExternalSecret", "postgres")
+    url = secret["spec"]["target"]["template"]["data"]["url"] if secret else ""
+    if secret and "sslmode=verify-full&sslrootcert=/run/authorities/postgres.crt" not in url:
+        yield "the URL of PostgreSQL verifies no certificate"
+    for _, name, template in pods(overlay):
+        found = set(wants(template))
+        if ("secret", "postgres") in found and ("secret", "postgres-ca") not in found:
+            yield f"{name}: lacks the CA of PostgreSQL"
+
+
 def routes(overlay: Overlay) -> Iterator[str]:
     """Routes whose proxy ends responses that take longer than its default, such as event streams and exports."""
     for route in overlay.of("HTTPRoute"):
@@ -541,7 +557,7 @@ def operators(overlay: Overlay) -> Iterator[str]:
 
 
 CHECKS = (
-    schemas, references, service_ports, promises, affinities, sentinels, routes, scaling, known_settings, images, colors,
+    schemas, references, service_ports, promises, affinities, sentinels, tls, routes, scaling, known_settings, images, colors,
     settings_of_colors, route_owners, order, network, operators,
 )
 

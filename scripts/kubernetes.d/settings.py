@@ -36,6 +36,19 @@ def size(text: str) -> int:
     return int(number) * UNITS.get(unit, 1)
 
 
+# Where the operator's CA is mounted.
+MOUNTED_CA = "/run/authorities/postgres.crt"
+
+
+def authority(folder: Path) -> Path:
+    """A CA, which the programs read when they check the URL."""
+    path = folder / "ca.crt"
+    if not path.exists():
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test"]
+        subprocess.run([*command, "-keyout", folder / "ca.key", "-out", path], capture_output=True, timeout=60, check=True)
+    return path
+
+
 def secret(overlay: Overlay, name: str) -> str:
     """The value of a setting that is mounted as a file."""
     if found := overlay.one("ExternalSecret", TEMPLATES.get(name, "")):
@@ -49,7 +62,7 @@ def environment(overlay: Overlay, container: dict[str, Any], folder: Path) -> di
     values.update({variable["name"]: variable["value"] for variable in container.get("env", [])})
     for name in [name for name in values if name.endswith("_FILE")]:
         file = folder / name
-        file.write_text(secret(overlay, name.removesuffix("_FILE")))
+        file.write_text(secret(overlay, name.removesuffix("_FILE")).replace(MOUNTED_CA, str(authority(folder))))
         values[name] = str(file)
     return values
 

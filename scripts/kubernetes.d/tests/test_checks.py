@@ -220,6 +220,18 @@ class Faults(unittest.TestCase):
         self.assert_finds(check.order, wave, "Cluster postgres: must be in a wave before the migration")
         self.assert_finds(check.order, retries, "gives up before the stores")
 
+    def test_postgresql_is_verified(self) -> None:
+        def url(overlay: check.Overlay) -> None:
+            data = find(overlay, "ExternalSecret", "postgres")["spec"]["target"]["template"]["data"]
+            data["url"] = "postgres://linnet:{{ .password | urlquery }}@postgres-rw:5432/linnet"
+
+        def absent(overlay: check.Overlay) -> None:
+            volumes = pod(overlay, "worker")["volumes"]
+            next(volume for volume in volumes if volume["name"] == "authorities")["projected"]["sources"].pop()
+
+        self.assert_finds(check.tls, url, "verifies no certificate")
+        self.assert_finds(check.tls, absent, "worker: lacks the CA of PostgreSQL")
+
     def test_no_route_ends_a_stream(self) -> None:
         def absent(overlay: check.Overlay) -> None:
             del find(overlay, "HTTPRoute", "linnet")["spec"]["rules"][0]["timeouts"]
