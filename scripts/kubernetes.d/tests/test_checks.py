@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -296,6 +297,37 @@ class Policies(unittest.TestCase):
         closed, open_ = reach.Peer("a", {"x": "1"}), reach.Peer("b", {"x": "2"})
         self.assertFalse(network.may_connect(open_, closed, reach.Port(1)))
         self.assertTrue(network.may_connect(closed, open_, reach.Port(1)))
+
+
+class Components(unittest.TestCase):
+    """Components that no overlay of the repository has."""
+
+    def test_managed_stores_and_dns_of_the_node_open_these_edges_only(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.relpath(check.ROOT / "deploy/kubernetes", folder)
+            patch = [{"op": "replace", "path": "/spec/egress/0/to/0/ipBlock/cidr", "value": "10.40.64.0/18"}]
+            overlay = {
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "namespace": "linnet",
+                "resources": [f"{source}/base"],
+                "components": [f"{source}/components/managed-stores", f"{source}/components/node-dns"],
+                "patches": [
+                    {"target": {"kind": "NetworkPolicy", "labelSelector": "store in (postgres, redis)"}, "patch": yaml.safe_dump(patch)}
+                ],
+            }
+            (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+            text = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=True, timeout=120).stdout
+        objects = [obj for obj in yaml.safe_load_all(text) if obj]
+        network, ours = reach.Network(objects), {peer.name: peer for peer in reach.peers_of(objects)}
+        store, resolver = reach.Peer("store", address="10.40.65.7"), reach.Peer("resolver", address="169.254.20.10")
+        world = reach.Peer("world", address=reach.INTERNET)
+        for name, ports in (("shortener-blue", {5432, 6379}), ("worker", {5432, 6379}), ("migrate", {5432, 6379}), ("gateway-blue", {6379})):
+            for port in (5432, 6379):
+                self.assertEqual(network.may_connect(ours[name], store, reach.Port(port)), port in ports, f"{name} {port}")
+                self.assertFalse(network.may_connect(ours[name], world, reach.Port(port)), f"{name} {port}")
+            self.assertTrue(network.may_connect(ours[name], resolver, reach.Port(53, "UDP")), name)
+            self.assertFalse(network.may_connect(ours[name], resolver, reach.Port(80)), name)
 
 
 class Chart(unittest.TestCase):
