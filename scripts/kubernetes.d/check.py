@@ -142,7 +142,7 @@ def secrets_in(value: Any) -> Iterator[str]:
         for key, item in value.items():
             if key == "secretName":
                 yield item
-            elif isinstance(item, dict) and "name" in item and re.search(r"[sS]ecret(KeyRef)?$|^(accessKeyId|secretAccessKey|region)$", key):
+            elif isinstance(item, dict) and "name" in item and re.search(r"(secret|Secret)(KeyRef)?$|^(accessKeyId|secretAccessKey|region)$", key):
                 yield item["name"]
             else:
                 yield from secrets_in(item)

@@ -9,7 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 folder=${1:?must be an empty folder}
-bin=$(postgres_bin)
+bin=$(postgres_bin "")
 script=$LINNET_ROOT/deploy/kubernetes/components/postgres/restore-test.sh
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 mkdir -p "$folder"/{bin,bucket/backups,socket}

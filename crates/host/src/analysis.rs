@@ -119,7 +119,7 @@ impl Analysis {
             seen.synthetic_failure.clone_from(&failure);
             match decide(&seen, &limits) {
                 Verdict::Go(reason) => {
-                    // Both colors are well. What remains is nginx, whose requests no counter of theirs contains.
+                    // Both colors are well, but no counter of theirs contains the requests that nginx fails by itself.
                     while !nginx.is_enough() {
                         nginx.round();
                     }

@@ -88,7 +88,7 @@ impl NginxCheck {
     }
 }
 
-/// A redirect's way, the API's, and pages. The unknown code is no link of a visitor.
+/// The ways of a redirect, of the API and of pages. No visitor has a link with the unknown code.
 fn round(entrance: &str) -> Result<(), String> {
     for path in ["/health", "/api/v1/urls", "/docs/"] {
         try_one(entrance, path, &|status| expected(path, status))?;

@@ -260,7 +260,7 @@ class Faults(unittest.TestCase):
 
 
 class Users(unittest.TestCase):
-    """What an operator does by the page: four passwords, which four kinds of clients use."""
+    """The users of Redis from the four documented passwords."""
 
     def test_the_operator_of_redis_logs_in_as_the_default_user(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
