@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from check import Overlay, containers
+from overlay import Overlay, containers
 from reach import Object, selects, templates
 from settings import size
 

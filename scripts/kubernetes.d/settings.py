@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from check import Overlay, containers, pods, setting_map
+from overlay import Overlay, containers, pods, setting_map
 
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 # Contents of the mounted secrets of the overlay `dev`; the others have templates.
