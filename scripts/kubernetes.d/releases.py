@@ -43,6 +43,11 @@ def settings_of_colors(overlay: Overlay) -> Iterator[str]:
         for key, value in values.items():
             if every.setdefault(key, value) != value:
                 yield f"{name}: {key} differs from that of another workload"
+    # Shorteners and workers exchange jobs.
+    for name, values in maps.items():
+        for key in every:
+            if key.startswith("LINNET__JOBS__") and key not in values and not name.startswith("gateway"):
+                yield f"{name}: lacks {key}, which another workload sets"
 
 
 def route_owners(overlay: Overlay) -> Iterator[str]:

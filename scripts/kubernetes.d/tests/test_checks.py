@@ -194,7 +194,12 @@ class Faults(unittest.TestCase):
             ] = "https://other.example"
 
         self.assert_finds(releases.settings_of_colors, shared, "gateway-green: shares its settings with the color blue")
+        def lost(overlay: Overlay) -> None:
+            settings = next(obj for obj in overlay.of("ConfigMap") if obj["metadata"]["name"].startswith("worker-settings"))
+            del settings["data"]["LINNET__JOBS__UPLOAD_STORE"]
+
         self.assert_finds(releases.settings_of_colors, other, "LINNET__PUBLIC__BASE_URL differs")
+        self.assert_finds(releases.settings_of_colors, lost, "worker: lacks LINNET__JOBS__UPLOAD_STORE")
 
     def test_fields_of_the_controller_of_a_rollout_are_left_to_it(self) -> None:
         def selector(overlay: Overlay) -> None:
