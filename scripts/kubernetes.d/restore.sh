@@ -39,7 +39,8 @@ stop() {
   [[ -z $server ]] || kill "$server" 2>/dev/null || true
 }
 trap stop EXIT
-user rclone serve s3 --addr "127.0.0.1:$port" --auth-key linnet,linnet-secret "$folder/bucket" > "$folder/s3.log" 2>&1 &
+# Not by the function: its subshell would be killed instead of the server.
+"${as[@]}" rclone serve s3 --addr "127.0.0.1:$port" --auth-key linnet,linnet-secret "$folder/bucket" > "$folder/s3.log" 2>&1 &
 server=$!
 deadline=$((SECONDS + 30))
 until (exec 3<> "/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
