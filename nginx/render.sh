@@ -10,6 +10,8 @@
 #   LINNET_NGINX_LISTEN            addresses to listen on, comma-separated (8080)
 #   LINNET_NGINX_LISTEN_OPTIONS    (reuseport backlog=4096)
 #   LINNET_NGINX_TRUSTED_PROXIES   address ranges whose X-Forwarded-For and X-Forwarded-Proto are trusted (none)
+#   LINNET_NGINX_PROXY_CHAIN       `on` skips all trusted addresses at the end of X-Forwarded-For, for several proxies in a row;
+#                                  `off` takes the last address, which the proxy itself has seen (off)
 #   LINNET_NGINX_UNLIMITED         address ranges exempt from all limits (127.0.0.0/8,::1/128: the machine itself)
 #   LINNET_NGINX_WORKER_CONNECTIONS  connections of one worker process, those to upstreams included (1664)
 #   LINNET_NGINX_GATEWAY_REQUESTS  concurrent requests to /api/ of all clients, event streams included (1024)
@@ -98,7 +100,8 @@ if [ -n "${LINNET_NGINX_SLOTS:-}" ]; then
 fi
 : "${LINNET_NGINX_RESOLVE:?must list the resolve listeners of the shorteners}" "${LINNET_NGINX_GATEWAY:?must list the listeners of the gateways}"
 : "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport backlog=4096}"
-: "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
+: "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_PROXY_CHAIN:=off}"
+: "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
 : "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"
 : "${LINNET_NGINX_CONNECTIONS_PER_SITE:=2048}" "${LINNET_NGINX_BODIES_PER_ADDRESS:=128}"
 : "${LINNET_NGINX_WORKER_CONNECTIONS:=1664}" "${LINNET_NGINX_GATEWAY_REQUESTS:=1024}"
@@ -153,11 +156,14 @@ LINNET_NGINX_GATEWAY_SERVERS=$(each "    server %s max_fails=0 max_conns=$connec
 LINNET_NGINX_LISTEN_LINES=$(each "    listen %s default_server $LINNET_NGINX_LISTEN_OPTIONS;" "$LINNET_NGINX_LISTEN")
 LINNET_NGINX_TRUSTED_GEO=$(each '    %s 1;' "$LINNET_NGINX_TRUSTED_PROXIES")
 LINNET_NGINX_UNLIMITED_GEO=$(each '    %s 1;' "$LINNET_NGINX_UNLIMITED")
+case $LINNET_NGINX_PROXY_CHAIN in on | off) ;; *) bad "LINNET_NGINX_PROXY_CHAIN must be on or off: $LINNET_NGINX_PROXY_CHAIN" ;; esac
 LINNET_NGINX_REAL_IP=''
+# A proxy appends the address that it sees to what the client has sent. With `on`, a client whose own address is in a trusted
+# network, or is hidden by a load balancer's, would choose the address before it.
 if [ -n "$LINNET_NGINX_TRUSTED_PROXIES" ]; then
   LINNET_NGINX_REAL_IP="$(each 'set_real_ip_from %s;' "$LINNET_NGINX_TRUSTED_PROXIES")
 real_ip_header X-Forwarded-For;
-real_ip_recursive on;"
+real_ip_recursive $LINNET_NGINX_PROXY_CHAIN;"
 fi
 
 connections="limit_conn linnet_connections $LINNET_NGINX_CONNECTIONS_PER_ADDRESS;

@@ -26,10 +26,12 @@ from reach import Object
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "deploy/kubernetes/chart"
 # The end of a name that kustomize computes from the contents.
-HASHED = re.compile(r"\b(linnet-settings|nginx-settings|nginx-files|restore-test|redis-config)-[a-z0-9]{10}\b")
+HASHED = re.compile(
+    r"\b(linnet-settings-blue|linnet-settings-green|worker-settings|nginx-settings|nginx-files|restore-test|redis-config)-[a-z0-9]{10}\b"
+)
 TOKEN = re.compile(r"__VALUE_([A-Za-z.]+)__")
-# A name that changes with any value, so that changed settings replace the pods.
-HASH_OF_VALUES = '{{ .Values | toJson | sha256sum | trunc 10 }}'
+# A name that changes with the map's own contents, so that a changed setting replaces the pods that have it, and no others.
+HASH_OF_DATA = '{{ include "linnet.data.NAME" . | sha256sum | trunc 10 }}'
 # Values that are texts within other texts, by the default.
 TEXTS = ("domain", "backups", "podNetwork", "proxyNamespace")
 
@@ -103,13 +105,28 @@ def parametrize(original: Object, values: dict[str, Any]) -> Object:
     return obj
 
 
-def template(obj: Object, values: dict[str, Any]) -> str:
-    """The Helm template of an object."""
-    text = yaml.dump(parametrize(obj, values), Dumper=Dumper, sort_keys=False, width=10**6, allow_unicode=True)
+def as_template(value: Any) -> str:
+    """YAML as a Helm template, with values in place of the tokens."""
+    text = yaml.dump(value, Dumper=Dumper, sort_keys=False, width=10**6, allow_unicode=True)
     # Expressions of Prometheus, Grafana and External Secrets are not Helm's.
     text = re.sub(r"\{\{|\}\}", lambda found: '{{ "' + found.group() + '" }}', text)
-    text = HASHED.sub(lambda found: f"{found.group(1)}-{HASH_OF_VALUES}", text)
+    text = HASHED.sub(lambda found: f"{found.group(1)}-{HASH_OF_DATA.replace('NAME', found.group(1))}", text)
     return TOKEN.sub(lambda found: "{{ .Values." + found.group(1) + " }}", text)
+
+
+def template(obj: Object, values: dict[str, Any]) -> str:
+    """The Helm template of an object."""
+    changed = parametrize(obj, values)
+    if not is_hashed(obj):
+        return as_template(changed)
+    name = HASHED.sub(r"\1", obj["metadata"]["name"])
+    data = as_template({"data": changed.pop("data")})
+    return f'{{{{- define "linnet.data.{name}" -}}}}\n{data}{{{{- end }}}}\n{as_template(changed)}{{{{ include "linnet.data.{name}" . }}}}\n'
+
+
+def is_hashed(obj: Object) -> bool:
+    """Whether the name contains a hash of the contents."""
+    return obj["kind"] == "ConfigMap" and HASHED.search(obj["metadata"]["name"]) is not None
 
 
 def in_chart(obj: Object) -> bool:
@@ -138,12 +155,39 @@ def normal(obj: Object) -> Object:
     return dict(json.loads(HASHED.sub(lambda found: found.group(1), json.dumps(obj))))
 
 
-def rendered(folder: Path, values: dict[str, Any] | None = None) -> dict[str, Object]:
-    """The objects that Helm renders, by kind and name."""
+def objects_of(folder: Path, values: dict[str, Any] | None = None) -> list[Object]:
+    """The objects that Helm renders."""
     with helm_python.Chart.load(str(folder)) as chart:
         manifests = chart.render(values or {}, name="linnet", namespace="linnet")
-    objects = [obj for text in manifests.values() for obj in yaml.safe_load_all(text) if obj]
-    return {identity(obj): normal(obj) for obj in objects}
+    return [obj for text in manifests.values() for obj in yaml.safe_load_all(text) if obj]
+
+
+def rendered(folder: Path, values: dict[str, Any] | None = None) -> dict[str, Object]:
+    """The objects that Helm renders, by kind and name."""
+    return {identity(obj): normal(obj) for obj in objects_of(folder, values)}
+
+
+def names_with_hash(folder: Path, values: dict[str, Any] | None = None) -> dict[str, str]:
+    """The names of the config maps that end with a hash, by the name without it."""
+    names = [obj["metadata"]["name"] for obj in objects_of(folder, values) if is_hashed(obj)]
+    return {HASHED.sub(r"\1", name): name for name in names}
+
+
+def hashes(folder: Path) -> Iterator[str]:
+    """Names of config maps that change with another map's contents, or do not change with their own."""
+    before = names_with_hash(folder)
+    image = names_with_hash(folder, {"images": {"gatewayGreen": f"registry.test/gateway@sha256:{'1' * 64}"}})
+    for name in before:
+        if image[name] != before[name]:
+            yield f"{name}: another image changes its name, and so replaces pods of the color that serves"
+    domain = names_with_hash(folder, {"domain": "s.test"})
+    for name in ("linnet-settings-blue", "linnet-settings-green", "worker-settings"):
+        if domain[name] == before[name]:
+            yield f"{name}: another domain does not change its name, so pods keep the old one"
+    texts = json.dumps(objects_of(folder))
+    for name in before.values():
+        if texts.count(name) < 2:
+            yield f"{name}: no pod has this name of the config map"
 
 
 def differences(left: dict[str, Object], right: dict[str, Object]) -> Iterator[str]:
@@ -210,7 +254,7 @@ def main(arguments: list[str]) -> int:
     objects = [obj for obj in yaml.safe_load_all(manifests.read_text()) if obj]
     write(objects, folder)
     expected = {identity(obj): normal(obj) for obj in objects if in_chart(obj)}
-    faults = [*differences(expected, rendered(folder)), *unused(folder, expected)]
+    faults = [*differences(expected, rendered(folder)), *unused(folder, expected), *hashes(folder)]
     for fault in faults:
         print(f"chart: {fault}", file=sys.stderr)
     return 1 if faults else 0

@@ -20,7 +20,10 @@ from typing import Any
 import kubernetes_validate
 import kubernetes_validate.utils
 import yaml
-from reach import Object, operated, peers_of, selects, table, templates
+from overlay import Overlay, containers, pods, secrets_in, setting_map, wants
+from reach import Object, peers_of, selects, table
+from releases import colors, order, route_owners, routes, services_of, settings_of_colors
+from stores import affinities, operators, sentinels, spread_faults, tls
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
@@ -40,26 +43,6 @@ kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.
 _valid: set[tuple[str, str]] = set()
 
 
-class Overlay:
-    """A rendered overlay."""
-
-    def __init__(self, name: str, text: str) -> None:
-        self.name = name
-        self.objects: list[Object] = [obj for obj in yaml.safe_load_all(text) if obj]
-
-    def of(self, *kinds: str) -> Iterator[Object]:
-        """The objects of the kinds."""
-        return (obj for obj in self.objects if obj["kind"] in kinds)
-
-    def names(self, kind: str) -> set[str]:
-        """The names of the objects of a kind."""
-        return {obj["metadata"]["name"] for obj in self.of(kind)}
-
-    def one(self, kind: str, name: str) -> Object | None:
-        """The object of the kind and name."""
-        return next((obj for obj in self.of(kind) if obj["metadata"]["name"] == name), None)
-
-
 def schemas(overlay: Overlay) -> Iterator[str]:
     """Objects of the core that a release of Kubernetes would reject, unknown keys included."""
     for obj in overlay.objects:
@@ -77,22 +60,13 @@ def schemas(overlay: Overlay) -> Iterator[str]:
                 yield f"{obj['kind']} {obj['metadata']['name']}: Kubernetes {version}: {str(error).splitlines()[0]}"
 
 
-def pods(overlay: Overlay) -> Iterator[tuple[str, str, Object]]:
-    """Kind, name and pod template of everything that runs."""
-    for obj in overlay.objects:
-        for name, template in templates(obj):
-            yield obj["kind"], name, template
-
-
-def containers(template: Object) -> list[Object]:
-    """All containers of a template."""
-    return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
-
-
 def references(overlay: Overlay) -> Iterator[str]:
     """Names that no object has."""
-    # The operators and External Secrets make these.
+    # External Secrets and cert-manager make these.
     secrets = overlay.names("Secret") | {obj["spec"]["target"]["name"] for obj in overlay.of("ExternalSecret")}
+    secrets |= {obj["spec"]["secretName"] for obj in overlay.of("Certificate")}
+    # CloudNativePG makes that of its CA.
+    secrets |= {f"{name}-ca" for name in overlay.names("Cluster")}
     if overlay.name == "dev":
         # Of `scripts/kubernetes secrets`.
         secrets |= {"service-token", "postgres", "redis-gateway", "redis-shortener", "redis-worker", "local-postgres", "local-redis"}
@@ -112,6 +86,15 @@ def references(overlay: Overlay) -> Iterator[str]:
         kind = target.get("kind", "Deployment")
         if overlay.one(kind, target["name"]) is None:
             yield f"{obj['kind']} {obj['metadata']['name']}: the {kind} {target['name']} does not exist"
+    for obj in overlay.of("RedisReplication"):
+        config = obj["spec"].get("redisConfig", {}).get("additionalRedisConfig")
+        if config and config not in known["config map"]:
+            yield f"RedisReplication {obj['metadata']['name']}: the config map {config} does not exist"
+    for obj in overlay.objects:
+        if not CORE.match(obj["apiVersion"]) and obj["kind"] != "ExternalSecret":
+            for wanted in secrets_in(obj["spec"]):
+                if wanted not in secrets:
+                    yield f"{obj['kind']} {obj['metadata']['name']}: the secret {wanted} does not exist"
     services = {obj["metadata"]["name"]: {port["port"] for port in obj["spec"]["ports"]} for obj in overlay.of("Service")}
     for route in overlay.of("HTTPRoute"):
         for rule in route["spec"]["rules"]:
@@ -119,26 +102,6 @@ def references(overlay: Overlay) -> Iterator[str]:
                 if backend["port"] not in services.get(backend["name"], set()):
                     yield f"HTTPRoute {route['metadata']['name']}: the service {backend['name']}:{backend['port']} does not exist"
     yield from addresses(overlay, services)
-
-
-def wants(template: Object) -> Iterator[tuple[str, str]]:
-    """Kind and name of each object that a pod needs."""
-    spec = template["spec"]
-    yield "service account", spec.get("serviceAccountName", "default")
-    if name := spec.get("priorityClassName"):
-        yield "priority class", name
-    for volume in spec.get("volumes", []):
-        sources = volume.get("projected", {}).get("sources", [volume])
-        for source in sources:
-            if secret := source.get("secret"):
-                yield "secret", secret.get("secretName") or secret["name"]
-            if (config := source.get("configMap")) and not config.get("optional"):
-                yield "config map", config["name"]
-        if claim := volume.get("persistentVolumeClaim"):
-            yield "claim", claim["claimName"]
-    for container in containers(template):
-        for source in container.get("envFrom", []):
-            yield "config map", source["configMapRef"]["name"]
 
 
 def addresses(overlay: Overlay, services: dict[str, set[int]]) -> Iterator[str]:
@@ -150,7 +113,7 @@ def addresses(overlay: Overlay, services: dict[str, set[int]]) -> Iterator[str]:
             for key, value in values.items():
                 expanded = re.sub(r"\$\((\w+)\)", lambda found: values.get(found.group(1), ""), value)
                 for service, port in pattern.findall(expanded):
-                    made_by_operator = service in {"postgres-rw", "redis-master"}
+                    made_by_operator = service == "postgres-rw"
                     if not made_by_operator and int(port) not in services.get(service, set()):
                         yield f"{name}: {key} names {service}:{port}, which no service has"
 
@@ -160,7 +123,9 @@ def service_ports(overlay: Overlay) -> Iterator[str]:
     peers = peers_of(overlay.objects)
     for service in overlay.of("Service"):
         name, spec = service["metadata"]["name"], service["spec"]
-        chosen = [peer for peer in peers if selects({"matchLabels": spec["selector"]}, peer.labels)]
+        owner = next((obj["spec"]["workloadRef"]["name"] for obj in overlay.of("Rollout") if name in services_of(obj)), None)
+        # The controller of a Rollout selects the pods of one of its revisions.
+        chosen = [peer for peer in peers if (peer.name == owner if owner else selects({"matchLabels": spec["selector"]}, peer.labels))]
         if not chosen:
             yield f"Service {name}: selects no pod"
         for port in spec["ports"]:
@@ -240,6 +205,7 @@ def service_faults(overlay: Overlay, name: str, template: Object) -> Iterator[st
     for term in spec.get("topologySpreadConstraints", []):
         if not selects(term["labelSelector"], labels):
             yield "is spread by the labels of other pods"
+        yield from spread_faults(term)
 
 
 def scaling(overlay: Overlay) -> Iterator[str]:
@@ -264,24 +230,17 @@ def scaling(overlay: Overlay) -> Iterator[str]:
     cluster = overlay.one("Cluster", "postgres")
     if cluster is None:
         return
-    settings = setting_map(overlay)
-    each = int(settings["LINNET__POSTGRES__MAX_CONNECTIONS"])
-    # Two pods more of each while a rollout replaces them; migration, exporter, operator, superusers.
-    needed = sum((count + 1) * each for name, count in most.items() if name.startswith(("shortener", "worker"))) + 24
+    # A pod more of each while a rollout replaces them; migration, exporter, operator, superusers.
+    needed = 24
+    for name in most:
+        if name.startswith(("shortener", "worker")) and (workload := overlay.one("Deployment", name)):
+            needed += (most[name] + 1) * int(setting_map(overlay, workload["spec"]["template"])["LINNET__POSTGRES__MAX_CONNECTIONS"])
     allowed = int(cluster["spec"]["postgresql"]["parameters"]["max_connections"])
     if needed > allowed:
         yield f"up to {needed} connections to PostgreSQL, which allows {allowed}"
     restore = (ROOT / "deploy/kubernetes/components/postgres/restore-test.sh").read_text()
     if f"max_connections = '{allowed}'" not in restore:
         yield "restore-test.sh must have the max_connections of the cluster, or a standby does not start"
-
-
-def setting_map(overlay: Overlay) -> dict[str, str]:
-    """The settings of all processes."""
-    for obj in overlay.of("ConfigMap"):
-        if obj["metadata"]["name"].startswith("linnet-settings"):
-            return dict(obj["data"])
-    return {}
 
 
 def known_settings(overlay: Overlay) -> Iterator[str]:
@@ -311,21 +270,6 @@ def images(overlay: Overlay) -> Iterator[str]:
                 yield f"{name}: {image} has no digest"
 
 
-def colors(overlay: Overlay) -> Iterator[str]:
-    """Whether the color that serves is the same everywhere, and each gateway calls its own color."""
-    rollout, nginx = overlay.one("Rollout", "nginx"), overlay.one("Deployment", "nginx")
-    if rollout and nginx:
-        served = nginx["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
-        if rollout["metadata"]["labels"].get("color") != served:
-            yield f"the Rollout judges another color than {served}, which nginx calls"
-    for obj in overlay.of("Deployment"):
-        color = obj["spec"]["template"]["metadata"]["labels"].get("color")
-        for container in obj["spec"]["template"]["spec"]["containers"]:
-            for variable in container.get("env", []):
-                if variable["name"] == "LINNET__UPSTREAM__SHORTENERS" and f"-{color}:" not in variable["value"]:
-                    yield f"{obj['metadata']['name']}: calls {variable['value']}, which is not of its color"
-
-
 def network(overlay: Overlay) -> Iterator[str]:
     """The table of docs/KUBERNETES.md against what the policies allow."""
     documented = dict(MARKS.findall(PAGE.read_text())) if PAGE.exists() else {}
@@ -347,24 +291,9 @@ def difference(documented: str, allowed: str) -> Iterator[str]:
         yield f"docs/KUBERNETES.md lists what the policies do not allow: {line}"
 
 
-def operators(overlay: Overlay) -> Iterator[str]:
-    """Policies that select no pod, and so protect nothing, and pods of operators that no policy names."""
-    peers = peers_of(overlay.objects)
-    for policy in overlay.of("NetworkPolicy"):
-        selector = policy["spec"]["podSelector"]
-        if selector and not any(selects(selector, peer.labels) for peer in peers):
-            yield f"NetworkPolicy {policy['metadata']['name']}: selects no pod"
-    for obj in overlay.of("Cluster", "RedisReplication", "RedisSentinel"):
-        peer = operated(obj)
-        if peer and not any(
-            selects(policy["spec"]["podSelector"], peer.labels) and policy["spec"]["podSelector"]
-            for policy in overlay.of("NetworkPolicy")
-        ):
-            yield f"{obj['kind']} {peer.name}: no policy names its pods"
-
-
 CHECKS = (
-    schemas, references, service_ports, promises, scaling, known_settings, images, colors, network, operators,
+    schemas, references, service_ports, promises, affinities, sentinels, tls, routes, scaling, known_settings, images, colors,
+    settings_of_colors, route_owners, order, network, operators,
 )
 
 

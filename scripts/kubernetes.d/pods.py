@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from check import Overlay, containers
+from overlay import Overlay, containers
 from reach import Object, selects, templates
 from settings import size
 
@@ -141,7 +141,7 @@ class Cluster:
     def start(self, name: str) -> None:
         """Starts a pod and waits until it is ready, or has completed."""
         template = self.template(name)
-        if template["spec"].get("restartPolicy") == "Never":
+        if template["spec"].get("restartPolicy", "Always") != "Always":
             for container in containers(template):
                 run = f"{PREFIX}-{name}-{container['name']}"
                 self.started.append(run)

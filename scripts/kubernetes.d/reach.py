@@ -67,16 +67,22 @@ def templates(obj: Object) -> Iterator[tuple[str, Object]]:
 
 
 def operated(obj: Object) -> Peer | None:
-    """The pods that an operator makes of a custom resource."""
-    name = obj["metadata"]["name"]
+    """The pods that an operator makes of a custom resource, with the labels that the operator gives them.
+
+    CloudNativePG inherits no label of the resource. The Redis operator sets the name of the StatefulSet as `app` (that of
+    sentinels ends with `-sentinel`), and copies all labels of the resource.
+    """
+    name, own = obj["metadata"]["name"], obj["metadata"].get("labels", {})
     match obj["kind"]:
         case "Cluster":
-            labels = {"cnpg.io/cluster": name}
-            return Peer(name, labels, ports=[Port(5432, name="postgresql"), Port(8000, name="status"), Port(9187)])
+            labels = {"cnpg.io/cluster": name, "cnpg.io/podRole": "instance"}
+            return Peer(name, labels, ports=[Port(5432, name="postgresql"), Port(8000, name="status"), Port(9187, name="metrics")])
         case "RedisReplication":
-            return Peer(name, {"app": name}, ports=[Port(6379), Port(9121, name="redis-exporter")])
+            labels = {"app": name, "redis_setup_type": "replication", "role": "replication", **own}
+            return Peer(name, labels, ports=[Port(6379), Port(9121, name="redis-exporter")])
         case "RedisSentinel":
-            return Peer(name, {"app": name}, ports=[Port(26379)])
+            labels = {"app": f"{name}-sentinel", "redis_setup_type": "sentinel", "role": "sentinel", **own}
+            return Peer(f"{name}-sentinel", labels, ports=[Port(26379)])
     return None
 
 

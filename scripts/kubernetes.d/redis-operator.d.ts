@@ -28,7 +28,7 @@ interface Common {
 }
 
 export interface RedisReplication {
-  metadata: { name: string; namespace?: string; labels?: Record<string, string> };
+  metadata: { name: string; namespace?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
   spec: Common & {
     acl?: { secret?: ISecretVolumeSource; persistentVolumeClaim?: string };
     redisConfig?: { maxMemoryPercentOfLimit?: number; dynamicConfig?: string[]; additionalRedisConfig?: string };
@@ -46,7 +46,7 @@ export interface RedisReplication {
 }
 
 export interface RedisSentinel {
-  metadata: { name: string; namespace?: string; labels?: Record<string, string> };
+  metadata: { name: string; namespace?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
   spec: Common & {
     redisSentinelConfig?: {
       redisReplicationName: string;

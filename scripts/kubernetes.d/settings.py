@@ -16,15 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from check import Overlay, containers, pods, setting_map
+from overlay import Overlay, containers, pods, setting_map
 
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-# Contents of the mounted secrets.
+# Contents of the mounted secrets of the overlay `dev`; the others have templates.
 SECRETS = {
     "LINNET__SERVICE__TOKEN": "0123456789abcdef0123456789abcdef",
-    "LINNET__POSTGRES__URL": "postgres://linnet:secret@postgres-rw:5432/linnet",
-    "LINNET__REDIS__URL": "redis://role:secret@redis-master:6379/0",
+    "LINNET__POSTGRES__URL": "postgres://linnet:secret@postgres:5432/linnet",
+    "LINNET__REDIS__URL": "redis://role:secret@redis:6379/0",
 }
+# The secret of External Secrets whose template is a setting.
+TEMPLATES = {"LINNET__POSTGRES__URL": "postgres", "LINNET__REDIS__URL": "redis-shortener"}
 IMAGE = re.compile(r"(?:^|/)linnet/(gateway|shortener)(?:[:@]|$)")
 
 
@@ -34,13 +36,33 @@ def size(text: str) -> int:
     return int(number) * UNITS.get(unit, 1)
 
 
+# Where the operator's CA is mounted.
+MOUNTED_CA = "/run/authorities/postgres.crt"
+
+
+def authority(folder: Path) -> Path:
+    """A CA, which the programs read when they check the URL."""
+    path = folder / "ca.crt"
+    if not path.exists():
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test"]
+        subprocess.run([*command, "-keyout", folder / "ca.key", "-out", path], capture_output=True, timeout=60, check=True)
+    return path
+
+
+def secret(overlay: Overlay, name: str) -> str:
+    """The value of a setting that is mounted as a file."""
+    if found := overlay.one("ExternalSecret", TEMPLATES.get(name, "")):
+        return re.sub(r"\{\{.*?\}\}", "secret", found["spec"]["target"]["template"]["data"]["url"])
+    return SECRETS[name]
+
+
 def environment(overlay: Overlay, container: dict[str, Any], folder: Path) -> dict[str, str]:
     """The variables of a container, with files in place of the mounted secrets."""
-    values = dict(setting_map(overlay)) if container.get("envFrom") else {}
+    values = setting_map(overlay, {"spec": {"containers": [container]}})
     values.update({variable["name"]: variable["value"] for variable in container.get("env", [])})
     for name in [name for name in values if name.endswith("_FILE")]:
         file = folder / name
-        file.write_text(SECRETS[name.removesuffix("_FILE")])
+        file.write_text(secret(overlay, name.removesuffix("_FILE")).replace(MOUNTED_CA, str(authority(folder))))
         values[name] = str(file)
     return values
 

@@ -1,10 +1,9 @@
 //! The verdict on one step of a canary in a cluster (`linnet-host verdict`), where another program moves the requests.
 //!
-//! It decides with [`crate::verdict`], as a deployment on a server does. It calls only Linnet's pods: the names and ports are
-//! those of `deploy/kubernetes`. The exit code is 0 to continue, and 1, with the reason, to return to the old color.
+//! It decides with [`crate::verdict`], as a deployment on a server does, and about nginx's new pods with
+//! [`crate::nginx_check`]. It calls only Linnet's pods: the names and ports are those of `deploy/kubernetes`. The exit code is 0 to continue, and 1, with the reason, to return to the old color.
 
 use std::{
-    net::ToSocketAddrs as _,
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +14,7 @@ use crate::{
     counters::{Counters, Kind},
     error::HostError,
     fisher::Sample,
-    http,
+    nginx_check::{Entrances, NginxCheck, UNKNOWN_CODE, is_not_found, try_one},
     pods::{Look, Names, Pods},
     probe::expected,
     verdict::{Limits, Observation, Phase, Verdict, decide},
@@ -25,7 +24,8 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(40);
 /// The time after which the weights are the shares of the requests.
 const SETTLED: Duration = Duration::from_secs(10);
-const UNKNOWN_CODE: &str = "/linnet-host-unknown-code";
+/// Between two rounds of requests through nginx. Their unknown codes count against the budget of this pod's address.
+const ROUND: Duration = Duration::from_secs(5);
 const USAGE: &str = "usage: linnet-host verdict --color=blue|green --weight=1…100 [--bake-seconds=20] [--longest-bake-seconds=60]";
 
 /// A step of a canary.
@@ -76,7 +76,12 @@ impl Analysis {
         // At the last step the old color gets no requests, so its whole life counts.
         let mut old = Pods::new(names(other), self.weight == 100);
         let mut new = Pods::new(names(self.color), false);
-        let reason = self.watch(&mut new, &mut old, &|| synthetic(self.color, other))?;
+        let mut nginx = NginxCheck::new(Entrances {
+            canary: "nginx-canary:8080".to_owned(),
+            stable: "nginx:8080".to_owned(),
+        });
+        let reason =
+            self.watch(&mut new, &mut old, &mut nginx, &|| synthetic(self.color, other))?;
         println!("{reason}");
         Ok(())
     }
@@ -86,13 +91,22 @@ impl Analysis {
         &self,
         new: &mut Pods,
         old: &mut Pods,
+        nginx: &mut NginxCheck,
         try_requests: &dyn Fn() -> (Sample, Option<String>),
     ) -> Result<String, HostError> {
         let (started, limits) = (Instant::now(), Limits::default());
         let (mut is_warm, mut tried, mut failure) = (false, None, None);
         let mut last_data = Instant::now();
+        let mut last_round = None;
         loop {
             let passed = started.elapsed();
+            if last_round.is_none_or(|last: Instant| last.elapsed() >= ROUND) {
+                last_round = Some(Instant::now());
+                nginx.round();
+                if let Some(reason) = nginx.hard_fault(&limits) {
+                    return Err(HostError::Step(reason));
+                }
+            }
             let (new_look, old_look) = (new.look(), old.look());
             if !is_warm && passed >= COLD {
                 new.skip_durations();
@@ -104,7 +118,15 @@ impl Analysis {
             let mut seen = self.observation(new_look, old_look, passed, tried);
             seen.synthetic_failure.clone_from(&failure);
             match decide(&seen, &limits) {
-                Verdict::Go(reason) => return Ok(reason),
+                Verdict::Go(reason) => {
+                    // Both colors are well, but no counter of theirs contains the requests that nginx fails by itself.
+                    while !nginx.is_enough() {
+                        nginx.round();
+                    }
+                    return nginx
+                        .fault(&limits)
+                        .map_or(Ok(reason), |fault| Err(HostError::Step(fault)));
+                }
                 Verdict::Back(reason) => return Err(HostError::Step(reason)),
                 Verdict::Wait(_) => last_data = Instant::now(),
                 Verdict::NoData(reason) => {
@@ -174,24 +196,13 @@ fn names(color: Color) -> Names {
 /// Requests to the new color as nginx sends them, and the unknown code to the old color as well: otherwise the new one would
 /// have more 404s. Also returns what failed first.
 fn synthetic(new: Color, old: Color) -> (Sample, Option<String>) {
-    let try_one = |name: String, path: &str, is_expected: &dyn Fn(u16) -> Result<(), HostError>| {
-        let address = name.to_socket_addrs().ok().and_then(|mut found| found.next());
-        let address = address.ok_or_else(|| format!("{name} has no address"))?;
-        let response = http::get(&address.to_string(), path);
-        let status = response.map_err(|error| format!("{name}{path}: {error}"))?.status;
-        is_expected(status).map_err(|error| format!("{name}: {error}"))
-    };
-    let unknown = |status| match status {
-        404 => Ok(()),
-        _ => Err(HostError::Unhealthy(format!("an unknown code returned {status} instead of 404"))),
-    };
     let round = || {
         let _: Result<(), String> =
-            try_one(format!("shortener-{old}:8082"), UNKNOWN_CODE, &unknown);
+            try_one(&format!("shortener-{old}:8082"), UNKNOWN_CODE, &is_not_found);
         for path in ["/health", "/api/v1/urls", "/docs/"] {
-            try_one(format!("gateway-{new}:8081"), path, &|status| expected(path, status))?;
+            try_one(&format!("gateway-{new}:8081"), path, &|status| expected(path, status))?;
         }
-        try_one(format!("shortener-{new}:8082"), UNKNOWN_CODE, &unknown)
+        try_one(&format!("shortener-{new}:8082"), UNKNOWN_CODE, &is_not_found)
     };
     let failures: Vec<String> = (0..SYNTHETIC_ROUNDS).filter_map(|_| round().err()).collect();
     let sample = Sample { bad: failures.len() as u64, all: SYNTHETIC_ROUNDS };

@@ -1,5 +1,8 @@
 use super::*;
-use crate::pods::tests::{GATEWAY, Server, shortener};
+use crate::{
+    nginx_check::tests::Nginx,
+    pods::tests::{GATEWAY, Server, shortener},
+};
 
 fn step(weight: u64) -> Analysis {
     Analysis { color: Color::Green, weight, bake_seconds: 0, longest_bake_seconds: 0 }
@@ -7,6 +10,18 @@ fn step(weight: u64) -> Analysis {
 
 /// The verdict on a color with so many redirects and errors after its first look, against 1,000 redirects of the old one.
 fn verdict(redirects: u64, errors: u64, synthetic: Sample) -> Result<String, HostError> {
+    verdict_with(&Nginx::start(None), redirects, errors, synthetic)
+}
+
+/// The same with new pods of nginx.
+fn verdict_with(
+    nginx: &Nginx,
+    redirects: u64,
+    errors: u64,
+    synthetic: Sample,
+) -> Result<String, HostError> {
+    let stable = Nginx::start(None);
+    let mut nginx = NginxCheck::new(nginx.beside(&stable));
     let servers = [GATEWAY, &shortener(50, 0, 5), GATEWAY, &shortener(50, 0, 5)].map(Server::start);
     let names = |gateway: &Server, shortener: &Server| Names {
         gateway: gateway.address.clone(),
@@ -18,7 +33,15 @@ fn verdict(redirects: u64, errors: u64, synthetic: Sample) -> Result<String, Hos
     assert!(new.look().counters.is_some() && old.look().counters.is_some());
     servers[1].returns(Some(&shortener(50 + redirects, errors, 5)));
     servers[3].returns(Some(&shortener(1050, 0, 5)));
-    step(10).watch(&mut new, &mut old, &|| (synthetic, Some("refused".to_owned())))
+    step(10).watch(&mut new, &mut old, &mut nginx, &|| (synthetic, Some("refused".to_owned())))
+}
+
+#[test]
+fn nginx_that_fails_every_request_returns_although_both_colors_are_well() {
+    let error = verdict_with(&Nginx::start(Some(502)), 110, 0, Sample::default()).unwrap_err();
+    assert!(error.to_string().contains("requests through nginx's new pods failed"), "{error}");
+    assert!(error.to_string().contains("/health returned 502 instead of 200"), "{error}");
+    assert_eq!(error.exit_code(), 1);
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub mod fisher;
 pub mod http;
 pub mod installation;
 pub mod metrics;
+pub mod nginx_check;
 pub mod paths;
 pub mod plan;
 pub mod pods;

@@ -3,12 +3,13 @@
 //! A line `LINNET_NAME=value` is one for Compose, `LINNET__SECTION__KEY=value` one for the processes.
 
 /// The variables that an operator may set. All others derive from the state of the installation.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "LINNET_BASE_URL",
     "LINNET_NAMES",
     "LINNET_HOST",
     "LINNET_PORT",
     "LINNET_TRUSTED_PROXIES",
+    "LINNET_PROXY_CHAIN",
     "LINNET_HSTS",
     "LINNET_NGINX_GRAFANA",
     "LINNET_CPUS",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +17,10 @@ import chart
 import check
 import generate
 import reach
+import releases
+import stores
 import yaml
+from overlay import Overlay
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 OVERLAY = check.ROOT / "deploy/kubernetes/overlays/production"
@@ -23,28 +28,28 @@ RENDERED = subprocess.run([KUBECTL, "kustomize", OVERLAY], capture_output=True, 
 OBJECTS: list[reach.Object] = [obj for obj in yaml.safe_load_all(RENDERED) if obj]
 
 
-def overlay_with(change: Callable[[check.Overlay], None]) -> check.Overlay:
+def overlay_with(change: Callable[[Overlay], None]) -> Overlay:
     """The overlay after a change."""
-    overlay = check.Overlay("production", "")
+    overlay = Overlay("production", "")
     overlay.objects = copy.deepcopy(OBJECTS)
     change(overlay)
     return overlay
 
 
-def find(overlay: check.Overlay, kind: str, name: str) -> Any:
+def find(overlay: Overlay, kind: str, name: str) -> Any:
     found = overlay.one(kind, name)
     assert found, f"{kind} {name}"
     return found
 
 
-def pod(overlay: check.Overlay, name: str) -> Any:
+def pod(overlay: Overlay, name: str) -> Any:
     return find(overlay, "Deployment", name)["spec"]["template"]["spec"]
 
 
 class Faults(unittest.TestCase):
     """A fault of each kind."""
 
-    def assert_finds(self, function: Any, change: Callable[[check.Overlay], None], text: str) -> None:
+    def assert_finds(self, function: Any, change: Callable[[Overlay], None], text: str) -> None:
         found = list(function(overlay_with(change)))
         self.assertTrue(any(text in fault for fault in found), f"{text!r} is not in {found}")
 
@@ -54,19 +59,19 @@ class Faults(unittest.TestCase):
                 self.assertEqual(list(function(overlay_with(lambda _: None))), [], function.__name__)
 
     def test_unknown_key_is_found_in_each_release(self) -> None:
-        overlay = check.Overlay("production", "")
+        overlay = Overlay("production", "")
         overlay.objects = [copy.deepcopy(next(obj for obj in OBJECTS if obj["kind"] == "PodDisruptionBudget"))]
         overlay.objects[0]["spec"]["maxAbsent"] = 1
         self.assertEqual(len(list(check.schemas(overlay))), len(check.VERSIONS))
 
     def test_absent_objects_are_found(self) -> None:
-        def secret(overlay: check.Overlay) -> None:
+        def secret(overlay: Overlay) -> None:
             find(overlay, "ExternalSecret", "postgres")["spec"]["target"]["name"] = "other"
 
-        def address(overlay: check.Overlay) -> None:
+        def address(overlay: Overlay) -> None:
             pod(overlay, "gateway-blue")["containers"][0]["env"][0]["value"] = "shortener-pods-blue:8082"
 
-        def route(overlay: check.Overlay) -> None:
+        def route(overlay: Overlay) -> None:
             find(overlay, "HTTPRoute", "linnet")["spec"]["rules"][0]["backendRefs"][0]["port"] = 80
 
         self.assert_finds(check.references, secret, "the secret postgres does not exist")
@@ -74,10 +79,10 @@ class Faults(unittest.TestCase):
         self.assert_finds(check.references, route, "the service nginx:80 does not exist")
 
     def test_services_lead_to_ports_of_pods(self) -> None:
-        def selector(overlay: check.Overlay) -> None:
+        def selector(overlay: Overlay) -> None:
             find(overlay, "Service", "shortener-blue")["spec"]["selector"] = {"color": "red"}
 
-        def port(overlay: check.Overlay) -> None:
+        def port(overlay: Overlay) -> None:
             find(overlay, "Service", "shortener-blue")["spec"]["ports"][0]["targetPort"] = "http"
 
         self.assert_finds(check.service_ports, selector, "selects no pod")
@@ -95,6 +100,8 @@ class Faults(unittest.TestCase):
             (lambda spec: spec["containers"][0]["readinessProbe"]["httpGet"].update(path="/readyz"), "with all others and all cached"),
             (lambda spec: spec["containers"][0]["livenessProbe"]["httpGet"].update(path="/readyz"), "a restart does not repair"),
             (lambda spec: spec.pop("topologySpreadConstraints"), "is not spread"),
+            (lambda spec: spec["topologySpreadConstraints"][1].update(whenUnsatisfiable="DoNotSchedule"), "stays pending"),
+            (lambda spec: spec["topologySpreadConstraints"][1].pop("nodeTaintsPolicy"), "counts nodes that it may not run on"),
         ]
         for change, text in changes:
             with self.subTest(text):
@@ -106,16 +113,16 @@ class Faults(unittest.TestCase):
                     )
                 self.assert_finds(function, lambda overlay, change=change: change(pod(overlay, "shortener-blue")), text)
 
-        def budget(overlay: check.Overlay) -> None:
+        def budget(overlay: Overlay) -> None:
             overlay.objects.remove(find(overlay, "PodDisruptionBudget", "nginx"))
 
         self.assert_finds(check.promises, budget, "nginx: has 0 disruption budgets")
 
     def test_scaling_fits_the_database(self) -> None:
-        def connections(overlay: check.Overlay) -> None:
+        def connections(overlay: Overlay) -> None:
             find(overlay, "Cluster", "postgres")["spec"]["postgresql"]["parameters"]["max_connections"] = "340"
 
-        def target(overlay: check.Overlay) -> None:
+        def target(overlay: Overlay) -> None:
             find(overlay, "HorizontalPodAutoscaler", "nginx")["spec"]["metrics"].pop()
 
         self.assert_finds(check.scaling, connections, "up to 348 connections to PostgreSQL, which allows 340")
@@ -123,45 +130,157 @@ class Faults(unittest.TestCase):
         self.assert_finds(check.scaling, target, "instead of 70 % of CPU and 80 % of memory")
 
     def test_settings_images_and_colors(self) -> None:
-        def setting(overlay: check.Overlay) -> None:
+        def setting(overlay: Overlay) -> None:
             pod(overlay, "worker")["containers"][0]["env"].append({"name": "LINNET__CACHE__L1_SIZE", "value": "1"})
 
-        def image(overlay: check.Overlay) -> None:
+        def image(overlay: Overlay) -> None:
             pod(overlay, "nginx")["containers"][0]["image"] = "nginxinc/nginx-unprivileged:1.30.5"
 
-        def digest(overlay: check.Overlay) -> None:
+        def digest(overlay: Overlay) -> None:
             pod(overlay, "worker")["containers"][0]["image"] = "ghcr.io/linnet-url/linnet/shortener:latest"
 
-        def color(overlay: check.Overlay) -> None:
+        def color(overlay: Overlay) -> None:
             find(overlay, "Rollout", "nginx")["metadata"]["labels"]["color"] = "green"
 
-        def other(overlay: check.Overlay) -> None:
+        def other(overlay: Overlay) -> None:
             pod(overlay, "gateway-green")["containers"][0]["env"][0]["value"] = "shortener-pods-blue:8083"
 
         self.assert_finds(check.known_settings, setting, "LINNET__CACHE__L1_SIZE is no setting")
         self.assert_finds(check.images, image, "differs from deploy/compose.yaml")
         self.assert_finds(check.images, digest, "has no digest")
-        self.assert_finds(check.colors, color, "the Rollout judges another color than blue")
-        self.assert_finds(check.colors, other, "which is not of its color")
+        self.assert_finds(releases.colors, color, "the Rollout judges another color than blue")
+        self.assert_finds(releases.colors, other, "which is not of its color")
+
+    def test_sentinels_are_reached_by_every_process_and_kept_apart(self) -> None:
+        def label(overlay: Overlay) -> None:
+            del find(overlay, "RedisSentinel", "redis")["metadata"]["labels"]
+
+        def url(overlay: Overlay) -> None:
+            data = find(overlay, "ExternalSecret", "redis-worker")["spec"]["target"]["template"]["data"]
+            data["url"] = "redis://worker:{{ .password | urlquery }}@redis-master:6379/0"
+
+        def one_name(overlay: Overlay) -> None:
+            data = find(overlay, "ExternalSecret", "redis-worker")["spec"]["target"]["template"]["data"]
+            data["url"] = "redis+sentinel://worker:{{ .password | urlquery }}@redis-sentinel:26379/linnet/0"
+
+        def edge(overlay: Overlay) -> None:
+            overlay.objects.remove(find(overlay, "NetworkPolicy", "sentinel-from-migrate"))
+
+        def timeout(overlay: Overlay) -> None:
+            find(overlay, "RedisSentinel", "redis")["spec"]["redisSentinelConfig"]["failoverTimeout"] = "10000"
+
+        # The labels of the operator alone: no policy and no affinity selects them.
+        self.assert_finds(stores.operators, label, "no policy names its pods")
+        self.assert_finds(stores.affinities, label, "is kept apart from pods with other labels")
+        self.assert_finds(stores.sentinels, url, "redis-worker: redis://worker")
+        self.assert_finds(stores.sentinels, one_name, "must list redis-sentinel-0.redis-sentinel-headless:26379")
+        self.assert_finds(stores.sentinels, edge, "migrate: mounts redis-shortener, but may not connect to redis-sentinel:26379")
+        self.assert_finds(stores.sentinels, timeout, "failoverTimeout must be a minute or more")
+
+    def test_config_maps_of_resources_of_operators_exist(self) -> None:
+        def absent(overlay: Overlay) -> None:
+            find(overlay, "RedisReplication", "redis")["spec"]["redisConfig"]["additionalRedisConfig"] = "redis-config"
+
+        self.assert_finds(check.references, absent, "RedisReplication redis: the config map redis-config does not exist")
+
+    def test_a_setting_reaches_one_color(self) -> None:
+        def shared(overlay: Overlay) -> None:
+            name = pod(overlay, "gateway-blue")["containers"][0]["envFrom"][0]["configMapRef"]["name"]
+            pod(overlay, "gateway-green")["containers"][0]["envFrom"][0]["configMapRef"]["name"] = name
+
+        def other(overlay: Overlay) -> None:
+            next(obj for obj in overlay.of("ConfigMap") if obj["metadata"]["name"].startswith("worker-settings"))["data"][
+                "LINNET__PUBLIC__BASE_URL"
+            ] = "https://other.example"
+
+        self.assert_finds(releases.settings_of_colors, shared, "gateway-green: shares its settings with the color blue")
+        def lost(overlay: Overlay) -> None:
+            settings = next(obj for obj in overlay.of("ConfigMap") if obj["metadata"]["name"].startswith("worker-settings"))
+            del settings["data"]["LINNET__JOBS__UPLOAD_STORE"]
+
+        self.assert_finds(releases.settings_of_colors, other, "LINNET__PUBLIC__BASE_URL differs")
+        self.assert_finds(releases.settings_of_colors, lost, "worker: lacks LINNET__JOBS__UPLOAD_STORE")
+
+    def test_fields_of_the_controller_of_a_rollout_are_left_to_it(self) -> None:
+        def selector(overlay: Overlay) -> None:
+            find(overlay, "Service", "nginx-canary")["spec"]["selector"] = {"app.kubernetes.io/name": "nginx"}
+
+        def window(overlay: Overlay) -> None:
+            del find(overlay, "Rollout", "nginx")["spec"]["rollbackWindow"]
+
+        def label(overlay: Overlay) -> None:
+            pod(overlay, "nginx")["topologySpreadConstraints"][1]["matchLabelKeys"] = ["pod-template-hash"]
+
+        self.assert_finds(releases.route_owners, selector, "Service nginx-canary: must have no selector")
+        self.assert_finds(releases.route_owners, window, "a return takes all steps again")
+        self.assert_finds(releases.route_owners, label, "have no label pod-template-hash")
+
+    def test_the_migration_comes_after_what_it_needs(self) -> None:
+        def before(overlay: Overlay) -> None:
+            find(overlay, "Job", "migrate")["metadata"]["annotations"]["argocd.argoproj.io/hook"] = "PreSync"
+
+        def wave(overlay: Overlay) -> None:
+            del find(overlay, "Cluster", "postgres")["metadata"]["annotations"]
+
+        def retries(overlay: Overlay) -> None:
+            find(overlay, "Job", "migrate")["spec"]["backoffLimit"] = 3
+
+        self.assert_finds(releases.order, before, "PreSync runs before all that it needs")
+        self.assert_finds(releases.order, wave, "Cluster postgres: must be in a wave before the migration")
+        self.assert_finds(releases.order, retries, "gives up before the stores")
+
+    def test_postgresql_is_verified(self) -> None:
+        def url(overlay: Overlay) -> None:
+            data = find(overlay, "ExternalSecret", "postgres")["spec"]["target"]["template"]["data"]
+            data["url"] = "postgres://linnet:{{ .password | urlquery }}@postgres-rw:5432/linnet"
+
+        def absent(overlay: Overlay) -> None:
+            volumes = pod(overlay, "worker")["volumes"]
+            next(volume for volume in volumes if volume["name"] == "authorities")["projected"]["sources"].pop()
+
+        self.assert_finds(stores.tls, url, "verifies no certificate")
+        self.assert_finds(stores.tls, absent, "worker: lacks the CA of PostgreSQL")
+
+    def test_no_route_ends_a_stream(self) -> None:
+        def absent(overlay: Overlay) -> None:
+            del find(overlay, "HTTPRoute", "linnet")["spec"]["rules"][0]["timeouts"]
+
+        self.assert_finds(releases.routes, absent, "must disable both timeouts")
 
     def test_network_differs_from_the_page(self) -> None:
-        def wider(overlay: check.Overlay) -> None:
+        def wider(overlay: Overlay) -> None:
             find(overlay, "NetworkPolicy", "gateway-from-nginx")["spec"]["ingress"][0]["from"] = [{"podSelector": {}}]
             find(overlay, "NetworkPolicy", "nginx-to-gateway")["spec"]["podSelector"] = {}
 
-        def lost(overlay: check.Overlay) -> None:
+        def lost(overlay: Overlay) -> None:
             overlay.objects.remove(find(overlay, "NetworkPolicy", "worker-to-redis"))
 
-        def open_(overlay: check.Overlay) -> None:
+        def open_(overlay: Overlay) -> None:
             overlay.objects.remove(find(overlay, "NetworkPolicy", "default-deny"))
 
-        def mistyped(overlay: check.Overlay) -> None:
+        def mistyped(overlay: Overlay) -> None:
             find(overlay, "NetworkPolicy", "nginx-to-shortener")["spec"]["podSelector"]["matchLabels"] = {"app": "nginx"}
 
         self.assert_finds(check.network, wider, "the policies allow what docs/KUBERNETES.md does not list: | an unknown pod")
         self.assert_finds(check.network, lost, "lists what the policies do not allow")
         self.assert_finds(check.network, open_, "the policies allow")
-        self.assert_finds(check.operators, mistyped, "nginx-to-shortener: selects no pod")
+        self.assert_finds(stores.operators, mistyped, "nginx-to-shortener: selects no pod")
+
+
+class Users(unittest.TestCase):
+    """The users of Redis from the four documented passwords."""
+
+    def test_the_operator_of_redis_logs_in_as_the_default_user(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for role in ("gateway", "shortener", "worker", "operator"):
+                (Path(folder) / f"{role}-password").write_text(f"password-of-{role}")
+            command = [check.ROOT / "scripts/kubernetes", "redis-users", folder]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        users = {line.split()[1]: line.split()[3] for line in done.stdout.splitlines()}
+        expected = {"default": "operator", "gateway": "gateway", "shortener": "shortener", "worker": "worker"}
+        self.assertEqual(
+            users, {user: "#" + hashlib.sha256(f"password-of-{role}".encode()).hexdigest() for user, role in expected.items()}
+        )
 
 
 class Policies(unittest.TestCase):
@@ -188,6 +307,37 @@ class Policies(unittest.TestCase):
         self.assertTrue(network.may_connect(closed, open_, reach.Port(1)))
 
 
+class Components(unittest.TestCase):
+    """Components that no overlay of the repository has."""
+
+    def test_managed_stores_and_dns_of_the_node_open_these_edges_only(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.relpath(check.ROOT / "deploy/kubernetes", folder)
+            patch = [{"op": "replace", "path": "/spec/egress/0/to/0/ipBlock/cidr", "value": "10.40.64.0/18"}]
+            overlay = {
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "namespace": "linnet",
+                "resources": [f"{source}/base"],
+                "components": [f"{source}/components/managed-stores", f"{source}/components/node-dns"],
+                "patches": [
+                    {"target": {"kind": "NetworkPolicy", "labelSelector": "store in (postgres, redis)"}, "patch": yaml.safe_dump(patch)}
+                ],
+            }
+            (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+            text = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=True, timeout=120).stdout
+        objects = [obj for obj in yaml.safe_load_all(text) if obj]
+        network, ours = reach.Network(objects), {peer.name: peer for peer in reach.peers_of(objects)}
+        store, resolver = reach.Peer("store", address="10.40.65.7"), reach.Peer("resolver", address="169.254.20.10")
+        world = reach.Peer("world", address=reach.INTERNET)
+        for name, ports in (("shortener-blue", {5432, 6379}), ("worker", {5432, 6379}), ("migrate", {5432, 6379}), ("gateway-blue", {6379})):
+            for port in (5432, 6379):
+                self.assertEqual(network.may_connect(ours[name], store, reach.Port(port)), port in ports, f"{name} {port}")
+                self.assertFalse(network.may_connect(ours[name], world, reach.Port(port)), f"{name} {port}")
+            self.assertTrue(network.may_connect(ours[name], resolver, reach.Port(53, "UDP")), name)
+            self.assertFalse(network.may_connect(ours[name], resolver, reach.Port(80)), name)
+
+
 class Chart(unittest.TestCase):
     """The chart against the overlay."""
 
@@ -203,6 +353,21 @@ class Chart(unittest.TestCase):
             found = "\n".join(chart.differences(expected, chart.rendered(path)))
         self.assertIn("Service nginx: only kustomize renders it", found)
         self.assertIn("threshold: '5' with kustomize, '6' with Helm", found)
+
+
+    def test_a_hash_of_all_values_and_a_hash_that_no_pod_has_are_found(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "chart"
+            chart.write(OBJECTS, path)
+            self.assertEqual(list(chart.hashes(path)), [])
+            for file in (path / "templates").glob("*.yaml"):
+                text = file.read_text().replace('{{ include "linnet.data.nginx-files" . |', "{{ .Values | toJson |")
+                if file.name.startswith("configmap"):
+                    text = text.replace('{{ include "linnet.data.redis-config" . |', '{{ "other" |')
+                file.write_text(text)
+            found = "\n".join(chart.hashes(path))
+        self.assertIn("nginx-files: another image changes its name", found)
+        self.assertRegex(found, "redis-config-[0-9a-f]{10}: no pod has this name")
 
 
 class Generated(unittest.TestCase):

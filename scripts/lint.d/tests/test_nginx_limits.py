@@ -102,6 +102,13 @@ class Limits(unittest.TestCase):
                 self.assertEqual(self.passed(path, ["192.0.2.1"] * 5), 1)
                 self.assertEqual(self.passed(path, ["::ffff:192.0.2.2"] * 5), 4)
 
+    def test_a_client_in_a_trusted_network_cannot_choose_its_address(self) -> None:
+        """As in a cluster, where the proxy may see a load balancer's address, which is in the trusted network too."""
+        self.start(RESOLVE_RATE=RATE, RESOLVE_BURST="3", TRUSTED_PROXIES="127.0.0.1,10.0.0.0/8")
+        self.assertEqual(self.passed("/no-such-code", [f"192.0.2.{n}, 10.0.0.7" for n in range(1, 9)]), 4)
+        self.start(RESOLVE_RATE=RATE, RESOLVE_BURST="3", TRUSTED_PROXIES="127.0.0.1,10.0.0.7", PROXY_CHAIN="on")
+        self.assertEqual(self.passed("/no-such-code", [f"192.0.2.{n}, 10.0.0.7" for n in range(1, 9)]), 8, "the chain's visitors")
+
     def test_subscribers_of_one_site_share_a_second_budget(self) -> None:
         for kind, path in KINDS.items():
             with self.subTest(kind):
