@@ -1,4 +1,4 @@
-//! The name of an upload, which a job's row contains and which says where the content is.
+//! The name of an upload, which a job's row contains and which states where the content is.
 
 use std::fmt;
 

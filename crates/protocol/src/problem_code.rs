@@ -108,5 +108,5 @@ problem_codes! {
     Timeout: GATEWAY_TIMEOUT, "timeout", "Upstream timeout",
         "the gateway did not respond in time";
     InsufficientStorage: INSUFFICIENT_STORAGE, "insufficient_storage", "Insufficient storage",
-        "no disk space for an upload (`jobs.free_bytes`)";
+        "no space for an upload: on the disk (`jobs.free_bytes`), or in the database (`jobs.upload_total_bytes`)";
 }

@@ -1,6 +1,6 @@
 //! Database errors, by what callers can do about them.
 
-use linnet_tls::TlsFault;
+use linnet_postgres::tls_fault;
 use sqlx::error::ErrorKind;
 
 use crate::timeouts;
@@ -131,17 +131,6 @@ impl StoreError {
     /// Whether a concurrent transaction has inserted the same row.
     pub fn is_duplicate_key(&self) -> bool {
         matches!(self, Self::Failed(sqlx::Error::Database(error)) if error.is_unique_violation())
-    }
-}
-
-/// Why the TLS handshake with the server failed, if it did.
-pub fn tls_fault(error: &sqlx::Error) -> Option<TlsFault> {
-    match error {
-        // PostgreSQL declines the request for TLS.
-        sqlx::Error::Tls(reason) if reason.to_string() == "server does not support TLS" => {
-            Some(TlsFault::PlainServer)
-        }
-        _ => TlsFault::find(error),
     }
 }
 

@@ -15,7 +15,6 @@ mod erase;
 mod error;
 mod events;
 mod export;
-mod hosts;
 mod idempotency;
 mod import;
 mod jobs;
@@ -28,7 +27,6 @@ mod partitions;
 mod pool;
 mod quotas;
 mod resolve;
-mod settings;
 mod stats;
 mod stored_responses;
 mod timeouts;
@@ -40,10 +38,9 @@ pub use clicks::{
     LinkDelta, LinkFacts, SHARDS, ValueDelta, VisitorPage, shard_of,
 };
 pub use erase::ErasureCounts;
-pub use error::{Constraint, StoreError, tls_fault};
+pub use error::{Constraint, StoreError};
 pub use events::EventPage;
 pub use export::{ExportCell, ExportColumn, ExportedLink, LinkExport};
-pub use hosts::{HostFailure, NoPrimary, PostgresHosts};
 pub use idempotency::{IdempotencyClaim, IdempotentTransaction, StoredResponse};
 pub use import::{
     ImportEvent, ImportLink, ImportUser, RowOutcome, WriteFuture, WriteOptions, WriteRows,
@@ -58,7 +55,6 @@ pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
 pub use pool::{MigrateError, PoolRole, migrate};
 pub use resolve::{ConsumedClick, ResolveRow};
-pub use settings::{PostgresSettings, RowQuotas};
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
 pub use uploads::{NewPiece, PieceRefusal, UploadLimits, UploadPiece};
@@ -67,7 +63,10 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgPool, Postgres, Transaction};
 
-use hosts::{HostPool, ReplicaReads};
+pub use linnet_postgres::{
+    HostFailure, NoPrimary, PostgresHosts, PostgresSettings, RowQuotas, tls_fault,
+};
+use linnet_postgres::{HostPool, ReplicaReads};
 
 /// The database. Clones share a pool.
 #[derive(Debug, Clone)]
@@ -135,7 +134,7 @@ impl Store {
         work: impl AsyncFn(&Self) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let Some(replica) = &self.replica else { return work(self).await };
-        if let Some(pool) = replica.caught_up(&self.pool).await {
+        if let Some(pool) = replica.replayed_all(&self.pool).await {
             match work(&Self { pool, replica: None }).await {
                 Ok(result) => {
                     replica.count(true);

@@ -1,6 +1,6 @@
 //! Connection pools and schema migrations.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use log::LevelFilter;
 use sqlx::{
@@ -8,10 +8,9 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{
-    NoPrimary, PostgresHosts, PostgresSettings, SHARDS, StoreError,
-    hosts::{HostPool, ReplicaReads},
-};
+use linnet_postgres::{HostPool, NoPrimary, PostgresHosts, PostgresSettings, ReplicaReads};
+
+use super::{SHARDS, StoreError};
 
 /// A connection that was idle for longer is tested before use. Other connections are not, because the round trip would
 /// double the cost of a short statement.
@@ -93,14 +92,7 @@ pub(crate) fn open(
 ) -> Result<HostPool, StoreError> {
     let options = settings.connect_options()?.into_iter();
     let options: Vec<_> = options.map(|options| session_options(options, settings, role)).collect();
-    let pool = pool_options(settings, role);
-    match hosts.primary() {
-        Some(hosts) => Ok(HostPool::following(pool, options, Arc::clone(hosts))),
-        None => {
-            let only = options.into_iter().next().unwrap_or_default();
-            Ok(HostPool::Fixed(pool.connect_lazy_with(only)))
-        }
-    }
+    Ok(hosts.pool(pool_options(settings, role), options))
 }
 
 /// The connections of the API to the replica, if there is one. Other roles only read what they also change.
@@ -109,15 +101,12 @@ pub(crate) fn open_replica(
     role: PoolRole,
     hosts: &PostgresHosts,
 ) -> Result<Option<ReplicaReads>, StoreError> {
-    let Some((hosts, options)) = hosts.replica().zip(settings.replica_options()?) else {
-        return Ok(None);
-    };
+    let Some(options) = settings.replica_options()? else { return Ok(None) };
     if !matches!(role, PoolRole::Api { .. }) {
         return Ok(None);
     }
-    let options = vec![session_options(options, settings, role)];
-    let pool = HostPool::following(pool_options(settings, role), options, Arc::clone(hosts));
-    Ok(Some(ReplicaReads::new(pool, Arc::clone(hosts))))
+    let options = session_options(options, settings, role);
+    Ok(hosts.replica_reads(pool_options(settings, role), options))
 }
 
 fn pool_options(settings: &PostgresSettings, role: PoolRole) -> PgPoolOptions {

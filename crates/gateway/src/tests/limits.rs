@@ -1,9 +1,8 @@
 //! Rate limits.
 
-use linnet_protocol::issued_keys::IssuedKeys;
-
 use super::support::{Gateway, KEY, REVOKED, Redis, Shortener, eventually, no_redis, settings};
 use crate::config::Settings;
+use linnet_protocol::issued_keys::IssuedKeys;
 
 /// Bursts of five requests per key and three per address. They refill too slowly to affect a test.
 fn tight(redis_url: &str, shortener: &Shortener) -> Settings {
@@ -177,8 +176,8 @@ async fn must_26_concurrent_unknown_keys_cause_no_more_lookups_than_their_addres
         // Redis may respond too late on a loaded machine. Then the gateway decides alone, with a quota of its own.
         let alone = if *url == redis.url { local() - local_before } else { 0.0 };
         assert!(lookups <= 60.0 + alone.min(60.0), "{lookups} lookups, {alone} local decisions");
-        let labels = [("reason", "lookup")];
-        let counted = gateway.metrics.value("linnet_gateway_limited_total", &labels);
+        let counted =
+            gateway.metrics.value("linnet_gateway_limited_total", &[("reason", "lookup")]);
         assert_eq!(counted, Some(limited), "each 429 is counted");
     }
 }

@@ -52,12 +52,12 @@ impl UploadArea {
         self.patient_file(name, Duration::ZERO, CancellationToken::new())
     }
 
-    /// As [`Self::file`], but reads are repeated for `patience` while the database is unavailable. They fail once `stop` is
+    /// As [`Self::file`], but reads are repeated for `retry_for` while the database is unavailable. They fail once `stop` is
     /// cancelled.
     pub fn patient_file(
         &self,
         name: &UploadName,
-        patience: Duration,
+        retry_for: Duration,
         stop: CancellationToken,
     ) -> UploadFile {
         UploadFile(match name {
@@ -66,7 +66,7 @@ impl UploadArea {
                 store: self.store.clone(),
                 runtime: Handle::current(),
                 id: *id,
-                patience,
+                retry_for,
                 stop,
             }),
         })

@@ -1,10 +1,9 @@
 //! Uploads: files that wait for their jobs.
 //!
-//! - A thread decompresses the body and stores it as it arrives, in a file or in pieces in the database. The request is read
-//!   no faster than the thread writes.
+//! - A thread decompresses the body and stores it as it arrives, in a file or in pieces in the database. The request is
+//!   read no faster than the thread writes.
 //! - An upload is durable before its job exists. An incomplete upload is removed.
-//! - The size limit applies to the body and to the decompressed content, and the content is limited by the body's size,
-//!   so a decompression bomb is rejected.
+//! - The size limit applies to the body and to the decompressed content, which the body's size limits too: no bombs.
 
 mod area;
 mod pieces;

@@ -108,7 +108,7 @@ pub(super) struct PieceFile {
     pub(super) runtime: Handle,
     pub(super) id: UploadId,
     /// Time for which a read is repeated while the database is unavailable.
-    pub(super) patience: Duration,
+    pub(super) retry_for: Duration,
     /// Ends all reads.
     pub(super) stop: CancellationToken,
 }
@@ -117,7 +117,7 @@ impl PieceFile {
     /// Runs a query, again while the database is unavailable.
     fn query<T>(&self, query: &impl AsyncFn(&Store) -> Result<T, StoreError>) -> io::Result<T> {
         self.runtime.block_on(async {
-            let end = Instant::now() + self.patience;
+            let end = Instant::now() + self.retry_for;
             let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
             loop {
                 let stopped = || io::Error::other("reading was stopped");

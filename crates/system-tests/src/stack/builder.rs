@@ -19,6 +19,7 @@ use super::{
     disks,
     folder::short_folder,
     kind::{GATEWAY, Kind, RedisAt, SHORTENER, WORKER, sockets},
+    layout::{Postgres, Standbys, UploadDirs},
     redis_group::RedisGroup,
     run,
     servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
@@ -36,40 +37,8 @@ const LONGER_TIMEOUTS: [&str; 4] = [
 ];
 
 const UPLOAD_DIR: &str = "LINNET__JOBS__UPLOAD_DIR";
-
 /// Variables that [`Builder::product_defaults`] keeps.
 const NECESSARY: [&str; 2] = ["LINNET__PUBLIC__BASE_URL", "LINNET__SERVICE__TOKEN"];
-
-/// The PostgreSQL server that a stack uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Postgres {
-    /// A new database in the server of `DATABASE_URL`, or a new server if that is not set.
-    #[default]
-    Shared,
-    /// A new server, which the test may stop. The product's own timeouts apply.
-    Own,
-}
-
-/// The servers of PostgreSQL beside the primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standbys {
-    None,
-    /// Two standbys.
-    Two,
-    /// Two standbys, one of which is the replica for reads.
-    TwoAndReads,
-}
-
-/// Where the processes store uploads.
-#[derive(Debug, Clone, Copy)]
-enum UploadDirs {
-    /// In one directory, as on one machine.
-    Shared,
-    /// In one directory, which is a file system of this size for those that use it.
-    Disk(&'static str),
-    /// Each in its own directory, as on several machines.
-    Own,
-}
 
 /// The configuration of a stack.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ mod disks;
 mod folder;
 mod https;
 mod kind;
+mod layout;
 pub mod postgres_group;
 pub mod redis_group;
 mod servers;
@@ -32,12 +33,13 @@ use crate::{
     wait::within,
 };
 
-pub use builder::{BASE_URL, Builder, Postgres};
+pub use builder::{BASE_URL, Builder};
 pub use containers::{
     CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_NGINX_TLS, CONTAINER_SETTINGS, MemoryLimits,
 };
 pub use folder::short_folder;
 pub use https::HttpsServer;
+pub use layout::Postgres;
 pub use postgres_group::PostgresGroup;
 pub use redis_group::RedisGroup;
 use servers::redis_responds;

@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::{process::Process, redis_proxy::RedisProxy as Proxy, services::local, wait::within};
 
-use super::{Builder, Postgres, Stack, builder::Standbys, servers::start_own_postgres};
+use super::{Builder, Postgres, Stack, layout::Standbys, servers::start_own_postgres};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -114,7 +114,7 @@ impl PostgresGroup {
 }
 
 impl Builder {
-    /// Starts two standbys of the stack's own PostgreSQL. The processes know all three servers, each through a proxy.
+    /// Starts two standbys of the stack's own PostgreSQL. The processes reach all three servers, each through a proxy.
     #[must_use]
     pub fn standbys(mut self) -> Self {
         self.standbys = Standbys::Two;
@@ -161,7 +161,7 @@ impl Stack {
         self.postgres_group.as_ref().expect("Builder::standbys")
     }
 
-    /// Promotes a standby. [`Self::database`] then connects to it. The old primary is not told.
+    /// Promotes a standby. [`Self::database`] then connects to it. The old primary is not notified.
     pub async fn promote(&mut self, server: usize) {
         let group = self.postgres_group.as_mut().expect("Builder::standbys");
         group.execute(server, "SELECT pg_promote()").await;

@@ -153,7 +153,7 @@ async fn must_26_uploads_in_the_database_are_bounded_for_a_user_and_for_all() {
     let refused = upload(&ada, URLS, links_csv("a", MANY)).send().await;
     assert_eq!(refused.problem(429)["code"], "too_many_jobs");
     wait_until_no_uploads(&stack).await;
-    // What does not compress counts fully for all users.
+    // Pieces that cannot be compressed count fully for all users.
     let noise = "INSERT INTO uploads (content_bytes, stored_bytes) VALUES (0, 999990)";
     let mut database = stack.database().await;
     sqlx::raw_sql(noise).execute(&mut database).await.unwrap();

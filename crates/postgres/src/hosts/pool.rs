@@ -25,7 +25,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Connections to one host. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) enum HostPool {
+pub enum HostPool {
     /// The only host, which is not observed.
     Fixed(PgPool),
     /// The chosen one of the observed hosts.
@@ -36,7 +36,7 @@ pub(crate) enum HostPool {
 
 /// The pool of the current term.
 #[derive(Debug)]
-pub(crate) struct FollowingPool {
+pub struct FollowingPool {
     hosts: Arc<ObservedHosts>,
     terms: Terms,
     /// The options of a connection to each host.
@@ -47,7 +47,7 @@ pub(crate) struct FollowingPool {
 
 /// The pool of one term.
 #[derive(Debug)]
-pub(crate) struct PinnedPool {
+pub struct PinnedPool {
     pool: PgPool,
     terms: Terms,
     term: Term,
@@ -85,7 +85,7 @@ impl HostPool {
     ///
     /// # Errors
     /// [`Error::PoolTimedOut`] if no host is chosen in that time.
-    pub(crate) async fn current(&self) -> Result<PgPool, Error> {
+    pub async fn current(&self) -> Result<PgPool, Error> {
         match self {
             Self::Fixed(pool) => Ok(pool.clone()),
             Self::Following(following) => Ok(following.choose().await?.pool),
@@ -94,7 +94,7 @@ impl HostPool {
     }
 
     /// This pool for the current term only; `None` without a term.
-    pub(crate) fn pinned(&self) -> Option<Self> {
+    pub fn pinned(&self) -> Option<Self> {
         let Self::Following(following) = self else { return None };
         let term = (*following.terms.borrow())?;
         let pool = following.of_term(term);
@@ -102,7 +102,7 @@ impl HostPool {
     }
 
     /// The timeline of a pinned pool.
-    pub(crate) fn timeline(&self) -> Option<i64> {
+    pub fn timeline(&self) -> Option<i64> {
         match self {
             Self::Pinned(pinned) => Some(pinned.term.timeline),
             Self::Fixed(_) | Self::Following(_) => None,
@@ -110,7 +110,7 @@ impl HostPool {
     }
 
     /// The pool that was used last, if any.
-    pub(crate) fn last(&self) -> Option<PgPool> {
+    pub fn last(&self) -> Option<PgPool> {
         match self {
             Self::Fixed(pool) => Some(pool.clone()),
             Self::Following(following) => following.lock().as_ref().map(|(_, pool)| pool.clone()),
@@ -119,11 +119,11 @@ impl HostPool {
     }
 
     /// Takes a connection from the pool of the chosen host.
-    pub(crate) async fn acquire(&self) -> Result<PoolConnection<Postgres>, Error> {
+    pub async fn acquire(&self) -> Result<PoolConnection<Postgres>, Error> {
         self.current().await?.acquire().await
     }
 
-    pub(crate) fn options(&self) -> &PoolOptions<Postgres> {
+    pub fn options(&self) -> &PoolOptions<Postgres> {
         match self {
             Self::Fixed(pool) => pool.options(),
             Self::Following(following) => &following.options,
@@ -133,9 +133,7 @@ impl HostPool {
 
     /// Waits for a host, and returns a future that ends when another term begins, with the error for what was using the
     /// connections of the current one. With one host, it does not end.
-    pub(crate) async fn replaced(
-        &self,
-    ) -> Result<impl Future<Output = Error> + Send + use<>, Error> {
+    pub async fn replaced(&self) -> Result<impl Future<Output = Error> + Send + use<>, Error> {
         let chosen = match self {
             Self::Following(following) => Some(following.choose().await?),
             Self::Fixed(_) | Self::Pinned(_) => None,
@@ -149,7 +147,7 @@ impl HostPool {
     }
 
     /// Waits for running statements and closes all connections.
-    pub(crate) async fn close(&self) {
+    pub async fn close(&self) {
         if let Some(pool) = self.last() {
             pool.close().await;
         }

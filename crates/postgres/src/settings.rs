@@ -159,12 +159,12 @@ impl PostgresSettings {
     }
 
     /// The options of a connection to each host.
-    pub(crate) fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
+    pub fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
         self.primary_url().connect_options()
     }
 
     /// The options of a connection to the replica, if there is one.
-    pub(crate) fn replica_options(&self) -> Result<Option<PgConnectOptions>, sqlx::Error> {
+    pub fn replica_options(&self) -> Result<Option<PgConnectOptions>, sqlx::Error> {
         let options = self.replica().map(|url| url.connect_options()).transpose()?;
         Ok(options.and_then(|options| options.into_iter().next()))
     }

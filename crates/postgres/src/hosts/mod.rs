@@ -24,14 +24,14 @@ use std::{
 };
 
 use linnet_telemetry::metrics::{KeyValue, Meter};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::{Notify, watch};
 
 pub use connect::{HostFailure, NoPrimary};
-pub(crate) use pool::HostPool;
-pub(crate) use replica::ReplicaReads;
+pub use pool::HostPool;
+pub use replica::ReplicaReads;
 
-use super::{PostgresSettings, StoreError};
+use crate::PostgresSettings;
 use election::{Election, Observation, Term};
 use replica::{Positions, ReplicaRole};
 
@@ -59,7 +59,7 @@ pub(crate) struct ObservedHosts {
     hurry: Notify,
 }
 
-/// What the chosen host is for.
+/// The use of the chosen host.
 #[derive(Debug)]
 pub(crate) enum Role {
     /// It accepts writes.
@@ -76,7 +76,7 @@ impl PostgresHosts {
     /// A URL is invalid, or the CA file cannot be read.
     pub fn new(
         settings: &PostgresSettings,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), StoreError> {
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), sqlx::Error> {
         let options = settings.connect_options()?;
         let replica_options = settings.replica_options()?;
         let is_observed = settings.follows_primary() || replica_options.is_some();
@@ -102,12 +102,27 @@ impl PostgresHosts {
         Ok((hosts, task))
     }
 
-    pub(crate) fn primary(&self) -> Option<&Arc<ObservedHosts>> {
-        self.primary.as_ref()
+    /// A pool of connections to the primary, which connects on first use. `connect` has the options of each host, in
+    /// the order of the URL.
+    pub fn pool(&self, options: PgPoolOptions, connect: Vec<PgConnectOptions>) -> HostPool {
+        match &self.primary {
+            Some(hosts) => HostPool::following(options, connect, Arc::clone(hosts)),
+            None => {
+                let only = connect.into_iter().next().unwrap_or_default();
+                HostPool::Fixed(options.connect_lazy_with(only))
+            }
+        }
     }
 
-    pub(crate) fn replica(&self) -> Option<&Arc<ObservedHosts>> {
-        self.replica.as_ref()
+    /// The same for the replica, if there is one.
+    pub fn replica_reads(
+        &self,
+        options: PgPoolOptions,
+        connect: PgConnectOptions,
+    ) -> Option<ReplicaReads> {
+        let hosts = self.replica.as_ref()?;
+        let pool = HostPool::following(options, vec![connect], Arc::clone(hosts));
+        Some(ReplicaReads::new(pool, Arc::clone(hosts)))
     }
 
     /// Registers the metrics of the hosts. Call it once. A process with one host and no replica has none.
@@ -172,7 +187,7 @@ impl ObservedHosts {
         }
     }
 
-    /// Takes an observation of a host; `Err` says why it did not respond.
+    /// Takes an observation of a host; `Err` has the reason why it did not respond.
     fn observe(&self, host: usize, observed: Result<Observation, &sqlx::Error>) {
         let now = Instant::now();
         self.log_response(host, observed.as_ref().err().copied());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Silence of the primary after which its connections are replaced.
 pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 
-/// What a server reports about itself.
+/// The state that a server reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Observation {
     /// Whether it accepts writes.

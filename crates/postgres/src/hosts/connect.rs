@@ -5,7 +5,7 @@ use std::{fmt, io, time::Duration};
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
-use crate::{PostgresSettings, tls_fault};
+use crate::{PostgresSettings, tls_fault::tls_fault};
 
 use super::name_of;
 
@@ -57,13 +57,13 @@ impl HostFailure {
 }
 
 impl PostgresSettings {
-    /// Connects to the first host that can be used; each gets `patience`. `adjust` may change the options.
+    /// Connects to the first host that can be used; each has `host_timeout`. `adjust` may change the options.
     ///
     /// # Errors
     /// No host accepted the connection, or the settings are invalid.
     pub async fn connect(
         &self,
-        patience: Duration,
+        host_timeout: Duration,
         adjust: impl Fn(PgConnectOptions) -> PgConnectOptions,
     ) -> Result<PgConnection, NoPrimary> {
         let hosts = self.connect_options().map_err(|error| {
@@ -80,11 +80,11 @@ impl PostgresSettings {
                 }
                 Ok(connection)
             };
-            let error = match timeout(patience, attempt).await {
+            let error = match timeout(host_timeout, attempt).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    let reason = format!("no connection within {} s", patience.as_secs());
+                    let reason = format!("no connection within {} s", host_timeout.as_secs());
                     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, reason))
                 }
             };

@@ -1,6 +1,6 @@
 //! Reads from a replica that contain every acknowledged write.
 //!
-//! Before a read, the process asks the primary for its position in the WAL, and waits until the replica has replayed
+//! Before a read, the process reads the primary's position in the WAL, and waits until the replica has replayed
 //! it. Every write that was acknowledged before the read began, by any process, is before this position. Positions of
 //! different timelines are not comparable, so replica and primary must be on the same one.
 
@@ -100,7 +100,7 @@ impl ReplicaRole {
 
 /// Sends reads to the replica.
 #[derive(Debug)]
-pub(crate) struct ReplicaReads {
+pub struct ReplicaReads {
     pool: HostPool,
     hosts: Arc<ObservedHosts>,
 }
@@ -113,21 +113,21 @@ impl ReplicaReads {
 
     /// Connections to the replica, if it contains every write that the primary has acknowledged. They end with the
     /// replica's term.
-    pub(crate) async fn caught_up(&self, primary: &HostPool) -> Option<HostPool> {
+    pub async fn replayed_all(&self, primary: &HostPool) -> Option<HostPool> {
         let replica = self.pool.pinned()?;
         timeout(LONGEST_WAIT, wait_until_replayed(primary, &replica)).await.ok()??;
         Some(replica)
     }
 
     /// Counts a read by the server that answered it.
-    pub(crate) fn count(&self, is_from_replica: bool) {
+    pub fn count(&self, is_from_replica: bool) {
         if let Role::Replica(role) = self.hosts.role() {
             let count = if is_from_replica { &role.reads } else { &role.reads_of_primary };
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(crate) async fn close(&self) {
+    pub async fn close(&self) {
         self.pool.close().await;
     }
 }
