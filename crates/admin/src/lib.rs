@@ -283,7 +283,7 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         AdminCommand::Generate(_) => PoolRole::Generate,
         _ => PoolRole::Background,
     };
-    let (hosts, observe) = PostgresHosts::new(&postgres)?;
+    let (hosts, observe) = PostgresHosts::new(&postgres).map_err(StoreError::from)?;
     let observer = tokio::spawn(observe);
     let store = Store::connect(&postgres, role, &hosts)?;
     let result = match command {

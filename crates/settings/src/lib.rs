@@ -32,7 +32,7 @@ use linnet_clicks::ClickSettings;
 use linnet_domain::TargetPolicy;
 use linnet_jobs::JobSettings;
 use linnet_resolve::{CacheSettings, listener::ResolveSettings};
-use linnet_store::{PostgresSettings, RowQuotas};
+use linnet_store::{PoolRole, PostgresSettings, RowQuotas};
 
 /// Minimum `postgres.slow_statement_ms` of a worker, whose statements write tens of thousands of rows.
 const SLOW_WORK_MS: u64 = 2_000;
@@ -260,7 +260,7 @@ impl LoadSettings for Settings {
         self.jobs.validate(problems);
         self.postgres.validate(problems);
         problems.require(
-            self.shortener.server_threads <= self.postgres.max_server_threads(),
+            self.shortener.server_threads <= PoolRole::max_server_threads(&self.postgres),
             "shortener.server_threads",
             "must be at most (postgres.max_connections - 3) / 3, so that each thread has its connections",
         );
@@ -290,7 +290,7 @@ impl Settings {
         match self.shortener.server_threads {
             0 => std::thread::available_parallelism()
                 .map_or(1, std::num::NonZero::get)
-                .min(self.postgres.max_server_threads()),
+                .min(PoolRole::max_server_threads(&self.postgres)),
             threads => threads,
         }
     }

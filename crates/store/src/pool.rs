@@ -58,15 +58,13 @@ const OUTBOX_CONNECTIONS: u32 = 1;
 /// Connections of a shortener that its server threads do not use.
 const RESERVED_CONNECTIONS: u32 = BACKGROUND_CONNECTIONS + OUTBOX_CONNECTIONS;
 
-impl PostgresSettings {
+impl PoolRole {
     /// The maximum number of server threads of each listener for which there are enough connections.
-    pub fn max_server_threads(&self) -> usize {
-        let resolve = self.max_connections.saturating_sub(RESERVED_CONNECTIONS) / 3;
+    pub fn max_server_threads(settings: &PostgresSettings) -> usize {
+        let resolve = settings.max_connections.saturating_sub(RESERVED_CONNECTIONS) / 3;
         usize::try_from(resolve).unwrap_or(usize::MAX).max(1)
     }
-}
 
-impl PoolRole {
     fn connections(self, max: u32) -> u32 {
         let shared = max.saturating_sub(RESERVED_CONNECTIONS);
         let resolve = shared / 3;
@@ -194,7 +192,7 @@ mod tests {
     fn all_pools_together_stay_within_max_connections() {
         for max in [PostgresSettings::MIN_CONNECTIONS, 20, 100] {
             let settings = PostgresSettings { max_connections: max, ..Default::default() };
-            for server_threads in [1, settings.max_server_threads()] {
+            for server_threads in [1, PoolRole::max_server_threads(&settings)] {
                 let resolve = PoolRole::Resolve { server_threads }.connections(max);
                 let api = PoolRole::Api { server_threads }.connections(max);
                 let server_threads = u32::try_from(server_threads).unwrap();

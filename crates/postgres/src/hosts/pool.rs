@@ -123,6 +123,7 @@ impl HostPool {
         self.current().await?.acquire().await
     }
 
+    /// The options of the pools.
     pub fn options(&self) -> &PoolOptions<Postgres> {
         match self {
             Self::Fixed(pool) => pool.options(),

@@ -127,6 +127,7 @@ impl ReplicaReads {
         }
     }
 
+    /// Closes the connections to the replica.
     pub async fn close(&self) {
         self.pool.close().await;
     }
