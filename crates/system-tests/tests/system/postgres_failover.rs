@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use linnet_system_tests::{
     Load, OutcomeCounts, Stack, client::get_unix, expected::metric, redis_proxy::Mode,
     stack::Builder, stack::redis_group::command, within,
@@ -111,11 +112,13 @@ async fn wait_for_ingestion(stack: &Stack, code: &str) {
     .await;
 }
 
-/// The sessions of Linnet's pools at one server.
-async fn sessions_at(stack: &Stack, server: usize) -> i64 {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'linnet-shortener'";
+/// The sessions of Linnet's pools at one server that have run a statement after a time. Others are idle until their pool
+/// is used again.
+async fn sessions_since(stack: &Stack, server: usize, time: DateTime<Utc>) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+                WHERE application_name = 'linnet-shortener' AND state_change > $1";
     let mut superuser = stack.postgres_group().superuser(server).await;
-    sqlx::query_scalar(sql).fetch_one(&mut superuser).await.unwrap()
+    sqlx::query_scalar(sql).bind(time).fetch_one(&mut superuser).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,7 +142,7 @@ async fn must_17_failover_of_postgresql_fails_no_cached_link_and_loses_no_acknow
     // The old primary returns as a standby, and becomes the primary again.
     stack.return_as_standby().await;
     redirects.wait_for_requests(50).await;
-    assert_eq!(sessions_at(&stack, 0).await, 0);
+    assert_eq!(sessions_since(&stack, 0, DateTime::UNIX_EPOCH).await, 0);
     stack.postgres_group.as_mut().unwrap().standbys[0].kill().await;
     stack.promote(0).await;
     wait_for_writes(&stack).await;
@@ -202,8 +205,12 @@ async fn must_07_replaced_primary_that_still_runs_is_neither_read_nor_written() 
         sqlx::raw_sql(statement).execute(&mut old).await.unwrap();
     }
     stack.promote(1).await;
-    within(WAIT, "no session at the old primary", || async { sessions_at(&stack, 0).await == 0 })
-        .await;
+    within(WAIT, "a second without statements at the old primary", || async {
+        create_links(&stack, 2).await;
+        sessions_since(&stack, 0, Utc::now() - TimeDelta::seconds(1)).await == 0
+    })
+    .await;
+    let time = Utc::now();
     let written = create_links(&stack, 5).await;
     let count = "SELECT count(*) FROM urls WHERE short_code = ANY ($1)";
     let at_old: i64 = sqlx::query_scalar(count).bind(&written).fetch_one(&mut old).await.unwrap();
@@ -219,7 +226,7 @@ async fn must_07_replaced_primary_that_still_runs_is_neither_read_nor_written() 
         })
         .await;
     }
-    assert_eq!(sessions_at(&stack, 0).await, 0);
+    assert_eq!(sessions_since(&stack, 0, time).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

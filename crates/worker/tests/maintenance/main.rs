@@ -83,6 +83,8 @@ async fn rows_are_counted_up_to_the_quota_and_old_counts_deleted(pool: PgPool) {
     assert_eq!(report_of(&context, "row-quotas").await, "3 owner(s) at a quota");
     context.settings.links.per_user = 0;
     context.settings.links.events_per_user = 0;
+    context.settings.links.bytes_per_user = 0;
+    context.settings.links.event_bytes_per_user = 0;
     assert_eq!(report_of(&context, "row-quotas").await, "0 owner(s) at a quota");
 }
 
