@@ -39,7 +39,12 @@ class ComposeLoader(yaml.SafeLoader):
     """Reads Compose's `!override` as the list that it marks."""
 
 
-ComposeLoader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+def _overridden(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
+    assert isinstance(node, yaml.SequenceNode)
+    return loader.construct_sequence(node)
+
+
+ComposeLoader.add_constructor("!override", _overridden)
 
 
 def services(path: str) -> dict[str, Any]:
@@ -118,7 +123,7 @@ class Exposure(unittest.TestCase):
 
 class Logs(unittest.TestCase):
     def test_every_service_but_the_shipper_sends_its_logs_to_loki(self) -> None:
-        drivers = []
+        drivers: list[dict[str, Any]] = []
         for part in ("", ".tls", ".backup"):
             defined, sent = services(f"deploy/compose{part}.yaml"), services(f"deploy/compose{part}.logs.yaml")
             # Other files only change services of compose.yaml.

@@ -8,7 +8,10 @@
 # computes, so neither Kubernetes' audit log nor PostgreSQL's log has it.
 set -eu
 host=$1
-IFS= read -r PGPASSWORD && IFS= read -r password || { echo "two lines are expected: the administrator's password and Linnet's" >&2; exit 64; }
+if ! { IFS= read -r PGPASSWORD && IFS= read -r password; }; then
+  echo "two lines are expected: the administrator's password and Linnet's" >&2
+  exit 64
+fi
 export PGPASSWORD PGSSLMODE="${PGSSLMODE:-require}" PGCONNECT_TIMEOUT=10
 
 admin() { psql -h "$host" -U linnet_admin -d linnet -v ON_ERROR_STOP=1 -qAt "$@"; }
