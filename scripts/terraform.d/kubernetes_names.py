@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from check import load
@@ -22,11 +23,11 @@ FOR_PEOPLE = {"postgres-password-admin"}
 # An administrator applies these: they belong to no namespace, or give rights.
 OF_ADMINISTRATORS = {"Namespace", "PriorityClass", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 # Stores in the cluster, which AWS replaces.
-OF_STORES = {"Cluster", "ScheduledBackup", "ObjectStore", "RedisReplication", "RedisSentinel", "Secret", "PodMonitor.postgres"}
+OF_STORES = {"Cluster", "ScheduledBackup", "ObjectStore", "RedisReplication", "RedisSentinel", "Secret"}
 
 
-def documents(folder: Path) -> list[dict]:
-    found = []
+def documents(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for file in sorted(folder.rglob("*.yaml")):
         text = file.read_text()
         if "chart" in file.relative_to(folder).parts or "apiVersion:" not in text:
@@ -46,7 +47,7 @@ def created_secrets() -> set[str]:
     return set(re.findall(r'"([\w-]+)"', listed[1])) | {f"redis-password-{user.strip(chr(34))}" for user in users}
 
 
-def read_secrets(manifests: list[dict]) -> set[str]:
+def read_secrets(manifests: list[dict[str, Any]]) -> set[str]:
     keys = {
         entry["remoteRef"]["key"]
         for manifest in manifests
@@ -66,7 +67,7 @@ def allowed_kinds() -> set[tuple[str, str]]:
     return {(group, name) for rule in role["rules"] if "create" in rule["verbs"] for group in rule["apiGroups"] for name in rule["resources"]}
 
 
-def faults(manifests: list[dict], created: set[str], allowed: set[tuple[str, str]]) -> list[str]:
+def faults(manifests: list[dict[str, Any]], created: set[str], allowed: set[tuple[str, str]]) -> list[str]:
     found = []
     unread = created - FOR_PEOPLE - read_secrets(manifests)
     found += [f"deploy/terraform/aws/passwords.tf: no ExternalSecret reads linnet/{name}" for name in sorted(unread)]

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any, ClassVar
 
 import check
 import costs
@@ -304,7 +305,7 @@ class RedisUsers(unittest.TestCase):
 
 
 class KubernetesNames(unittest.TestCase):
-    MANIFESTS = [
+    MANIFESTS: ClassVar[list[dict[str, Any]]] = [
         {"kind": "ExternalSecret", "apiVersion": "external-secrets.io/v1", "spec": {"data": [{"remoteRef": {"key": "linnet/one"}}]}},
         {"kind": "Gateway", "apiVersion": "gateway.networking.k8s.io/v1"},
         {"kind": "Namespace", "apiVersion": "v1"},
