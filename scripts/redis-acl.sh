@@ -8,11 +8,16 @@
 #   worker     the same, and rewriting the append-only file
 #   exporter   reads figures
 #   operator   everything: scripts/oncall and health checks
-# `default`, the user without a name, is off.
+# Nobody can log in as `default`, the user without a name: it has no password, and does not do without one.
 
 # In the order of the arguments of redis_acl.
 # shellcheck disable=SC2034 # scripts that source this file use it
 redis_roles=(gateway shortener worker exporter operator)
+
+# It has all rights, because Redis before 8.4 and Valkey before 9.1 replay the append-only file as this user, and drop
+# each transaction, and each script that writes twice, that it may not execute (redis/redis#14541).
+# shellcheck disable=SC2034 # scripts that source this file use it
+redis_default_user='user default reset on ~* &* +@all'
 
 # redis_acl DIR: prints the ACL file for the passwords in DIR/ROLE-password, which exist. Only hashes appear in it.
 redis_acl() {

@@ -188,7 +188,7 @@ class Node:
             folder.mkdir(mode=0o700)
             hashes = {"REPLICA_HASH": sha256(PASSWORDS["replica"]), "SENTINEL_HASH": sha256(PASSWORDS["sentinel"])}
             roles = run("bash", "-c", 'source scripts/lib.sh; source scripts/redis-acl.sh; redis_acl "$1"', "bash", str(SCRATCH / "redis-users")).stdout
-            (folder / "users.acl").write_text(f"user default off\n{roles}{Template((TEMPLATES / 'users.acl').read_text()).substitute(hashes)}")
+            (folder / "users.acl").write_text(f"user default reset on ~* &* +@all\n{roles}{Template((TEMPLATES / 'users.acl').read_text()).substitute(hashes)}")
             text = rendered("redis.conf", ADDRESS=self.address, FOLDER=folder, REPLICA_PASSWORD=PASSWORDS["replica"], MAXMEMORY="128mb")
             file.write_text(text + ("" if master == self.address else f"replicaof {master} 6379\n"))
         self.start("redis", "redis-server", str(file))
