@@ -8,7 +8,7 @@
 #   worker     the same, and rewriting the append-only file
 #   exporter   reads figures
 #   operator   everything: scripts/oncall and health checks
-# Nobody can log in as `default`, the user without a name: it has no password, and does not do without one.
+# No client can log in as `default`, the user without a name: it has no password, and needs one.
 
 # In the order of the arguments of redis_acl.
 # shellcheck disable=SC2034 # scripts that source this file use it
