@@ -5,8 +5,7 @@
 
 When terminated, it prints the counts by result. `bad` is about requests that got a bad answer: the time from the first to
 the last of them, and their share of all requests in that time, without the first one: it begins the time, so with it a
-tenth of few requests would be more than 10 %. The share is that of at least a second: two bad answers in a row, as of a
-machine without processor time, are no exposure of 100 %. `slow` is the same of slow redirects. `failures` has the first bad ones.
+tenth of few requests would be more than 10 %. `slow` is the same of slow redirects. `failures` has the first bad ones.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ CREATES = 0.03
 NEW_CONNECTIONS = 0.2
 # A redirect takes a few milliseconds.
 SLOW_S = 0.3
-# The shortest time of which a share is reported.
-SHORTEST_S = 1.0
 DOMAIN = "go.example.com"
 
 
@@ -103,8 +100,7 @@ class Load:
         found = [time[0] for time in self.times if time[kind]]
         if not found:
             return {"requests": 0, "seconds": 0, "share": 0}
-        end = max(found[-1], found[0] + SHORTEST_S)
-        during = sum(found[0] <= time[0] <= end for time in self.times)
+        during = sum(found[0] <= time[0] <= found[-1] for time in self.times)
         share = (len(found) - 1) / max(1, during - 1)
         return {"requests": len(found), "seconds": round(found[-1] - found[0], 1), "share": round(share, 4)}
 
