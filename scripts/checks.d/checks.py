@@ -18,6 +18,21 @@ class Failed(Exception):
     """A check that failed."""
 
 
+def require(condition: object, message: str) -> None:
+    if not condition:
+        raise Failed(message)
+
+
+def wait(seconds: float, what: str, condition: Callable[[], object]) -> float:
+    """Polls until the condition holds, and returns the seconds that it took. `what` completes "waiting for …"."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > seconds:
+            raise Failed(f"timed out after {seconds:.0f} s waiting for {what}")
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
 def selected(checks: Sequence[Check], always: Sequence[Check] = ()) -> list[Check]:
     """The checks whose names contain a part of ONLY=part-of-a-name,…, and those that always run."""
     only = [part for part in os.environ.get("ONLY", "").split(",") if part]

@@ -8,11 +8,10 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from checks import Failed
+from checks import Failed as Failed, require as require, wait as wait
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = int(os.environ["LINNET_PORT"])
@@ -100,21 +99,6 @@ def shorten(code: str, target: str = "https://example.com/") -> None:
     status, text = http("/api/v1/urls", method="POST", body={"original_url": target, "short_code": code}, key=admin_key())
     if status != 201:
         raise Failed(f"POST /api/v1/urls: {status} {text}")
-
-
-def wait(seconds: float, what: str, condition: Callable[[], object]) -> float:
-    """Polls until the condition holds, and returns the seconds that it took. `what` completes "waiting for …"."""
-    started = time.monotonic()
-    while not condition():
-        if time.monotonic() - started > seconds:
-            raise Failed(f"timed out after {seconds:.0f} s waiting for {what}")
-        time.sleep(0.1)
-    return time.monotonic() - started
-
-
-def require(condition: object, message: str) -> None:
-    if not condition:
-        raise Failed(message)
 
 
 def is_redirected(code: str) -> bool:

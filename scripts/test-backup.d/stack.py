@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from checks import Failed
+from checks import Failed as Failed, require as require, wait as wait
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = Path(os.environ["LINNET_SECRETS"])
@@ -96,21 +96,6 @@ def metric(name: str) -> float:
 
 def log(service: str, since: str = "10m") -> str:
     return run("docker", "logs", "--since", since, container(service), check=False).stdout
-
-
-def wait(seconds: float, what: str, condition: Callable[[], object]) -> float:
-    """Polls until the condition holds, and returns the seconds that it took. `what` completes "waiting for …"."""
-    started = time.monotonic()
-    while not condition():
-        if time.monotonic() - started > seconds:
-            raise Failed(f"timed out after {seconds:.0f} s waiting for {what}")
-        time.sleep(0.2)
-    return time.monotonic() - started
-
-
-def require(condition: object, message: str) -> None:
-    if not condition:
-        raise Failed(message)
 
 
 def require_refused(done: subprocess.CompletedProcess[str], *texts: str) -> None:

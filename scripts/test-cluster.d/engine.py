@@ -9,11 +9,9 @@ import json
 import os
 import secrets
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from checks import Failed
+from checks import Failed as Failed, require as require, wait as wait
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = Path(os.environ.get("LINNET_SCRATCH", "/nonexistent"))
@@ -35,21 +33,6 @@ def run(*command: str, check: bool = True, timeout: float = 60, **environment: s
     if check and done.returncode:
         raise Failed(f"{' '.join(command)} failed with exit code {done.returncode}:\n{done.stdout}")
     return done
-
-
-def wait(seconds: float, what: str, condition: Callable[[], object]) -> float:
-    """Polls until the condition holds, and returns the seconds that it took. `what` completes "waiting for …"."""
-    started = time.monotonic()
-    while not condition():
-        if time.monotonic() - started > seconds:
-            raise Failed(f"timed out after {seconds:.0f} s waiting for {what}")
-        time.sleep(0.2)
-    return time.monotonic() - started
-
-
-def require(condition: object, message: str) -> None:
-    if not condition:
-        raise Failed(message)
 
 
 def http_get(address: str, port: int, path: str, timeout: float = 2) -> tuple[int, str]:

@@ -6,9 +6,8 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use linnet_platform::client_network::ClientNetwork;
-use secrecy::ExposeSecret as _;
 use sha2::Sha256;
 
 use crate::settings::ServiceSettings;
@@ -24,16 +23,8 @@ pub struct AddressHasher(Hmac<Sha256>);
 
 impl AddressHasher {
     /// Derives the key from the service token.
-    #[expect(
-        clippy::expect_used,
-        clippy::missing_panics_doc,
-        reason = "HMAC accepts a key of any length"
-    )]
     pub fn new(settings: &ServiceSettings) -> Self {
-        let token = settings.token.expose_secret().as_bytes();
-        let mut mac = Hmac::<Sha256>::new_from_slice(token).expect("a key of any length");
-        mac.update(CONTEXT);
-        Self(mac)
+        Self(settings.keyed_hash(CONTEXT))
     }
 
     /// The hash of the network that counts as one client, as 32 hexadecimal digits.

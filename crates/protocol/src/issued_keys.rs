@@ -7,9 +7,8 @@
 //!   address can use up the lookups of the key.
 //! - A key from before the mark, or from before a change of the service token, has none. It is valid nevertheless.
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use linnet_domain::{ApiKeySecret, RandomSourceError};
-use secrecy::ExposeSecret as _;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
@@ -24,16 +23,8 @@ pub struct IssuedKeys(Hmac<Sha256>);
 
 impl IssuedKeys {
     /// Derives the key of the hash from the service token.
-    #[expect(
-        clippy::expect_used,
-        clippy::missing_panics_doc,
-        reason = "HMAC accepts a key of any length"
-    )]
     pub fn new(settings: &ServiceSettings) -> Self {
-        let token = settings.token.expose_secret().as_bytes();
-        let mut mac = Hmac::<Sha256>::new_from_slice(token).expect("a key of any length");
-        mac.update(CONTEXT);
-        Self(mac)
+        Self(settings.keyed_hash(CONTEXT))
     }
 
     /// A new key with the mark. Fails only if the operating system's random source fails.

@@ -1,9 +1,11 @@
 //! The settings sections that gateway and shortener both read.
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use linnet_domain::{base_host, host_name};
 use linnet_platform::settings::{Problems, redacted};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 /// Section `public`: the public names of this installation.
@@ -86,6 +88,15 @@ pub struct ServiceSettings {
 impl ServiceSettings {
     /// The header with the token.
     pub const TOKEN_HEADER: &'static str = "x-linnet-service-token";
+
+    /// A hash with the token as its key. `context` separates it from any other use of the token.
+    #[expect(clippy::expect_used, reason = "HMAC accepts a key of any length")]
+    pub(crate) fn keyed_hash(&self, context: &[u8]) -> Hmac<Sha256> {
+        let token = self.token.expose_secret().as_bytes();
+        let mut mac = Hmac::<Sha256>::new_from_slice(token).expect("a key of any length");
+        mac.update(context);
+        mac
+    }
 
     /// Shortest accepted token, in bytes.
     pub const MIN_TOKEN_BYTES: usize = 32;

@@ -11,10 +11,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use chrono::{DateTime, Utc};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::Mac as _;
 use linnet_domain::{JobId, KeyId, LinkId};
-use secrecy::ExposeSecret as _;
-use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use crate::settings::ServiceSettings;
@@ -137,11 +135,8 @@ pub fn mint(
     (format!("{signed}_{hash}"), expires_at)
 }
 
-#[expect(clippy::expect_used, reason = "HMAC accepts a key of any length")]
 fn hash_of(settings: &ServiceSettings, signed: &str) -> String {
-    let token = settings.token.expose_secret().as_bytes();
-    let mut mac = Hmac::<Sha256>::new_from_slice(token).expect("a key of any length");
-    mac.update(CONTEXT);
+    let mut mac = settings.keyed_hash(CONTEXT);
     mac.update(signed.as_bytes());
     let mut text = String::with_capacity(HASH_DIGITS);
     for byte in mac.finalize().into_bytes() {
