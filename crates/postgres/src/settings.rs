@@ -138,6 +138,11 @@ impl PostgresSettings {
         Duration::from_millis(self.acquire_timeout_ms)
     }
 
+    /// [`Self::statement_timeout_ms`] as a duration.
+    pub fn statement_timeout(&self) -> Duration {
+        Duration::from_millis(self.statement_timeout_ms)
+    }
+
     /// [`Self::replica_max_lag_ms`] as a duration.
     pub(crate) fn replica_max_lag(&self) -> Duration {
         Duration::from_millis(self.replica_max_lag_ms)

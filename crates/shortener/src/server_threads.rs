@@ -183,7 +183,7 @@ impl Shared {
             },
             creates: GroupedCreates::new(store.clone()),
             exports: self.slots.exports_of_thread(store.max_connections()),
-            turns: Turns::new(&store),
+            turns: Turns::new(&store, self.settings.postgres.statement_timeout()),
             slots: self.slots.clone(),
             keys_per_user: self.settings.shortener.keys_per_user,
             store,

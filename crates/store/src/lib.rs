@@ -59,7 +59,7 @@ pub use stats::StatsError;
 pub use timeouts::register_timeouts;
 pub use uploads::{NewPiece, PieceRefusal, UploadLimits, UploadPiece};
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sqlx::{PgPool, Postgres, Transaction};
 
@@ -157,11 +157,6 @@ impl Store {
     /// The maximum number of connections of the pool.
     pub fn max_connections(&self) -> u32 {
         self.pool.options().get_max_connections()
-    }
-
-    /// The longest wait for a connection.
-    pub fn acquire_timeout(&self) -> Duration {
-        self.pool.options().get_acquire_timeout()
     }
 
     /// Waits for running statements and closes all connections.

@@ -4,6 +4,8 @@
 //! * A create with a generated code takes no turn, because [creates in groups](linnet_store::GroupedCreates) share a
 //!   connection. Neither does an upload, which has a slot instead and lasts for minutes.
 
+use std::time::Duration;
+
 use linnet_platform::waiting_share::{Turn, WaitingShare};
 use linnet_protocol::{problem::Problem, problem_code::ProblemCode};
 use linnet_store::Store;
@@ -18,10 +20,12 @@ const MOST_WAITING: usize = 64;
 pub struct Turns(WaitingShare<String>);
 
 impl Turns {
-    /// Half of the connections of `store` for each owner. A request waits for its turn as long as for a connection.
-    pub fn new(store: &Store) -> Self {
+    /// Half of the connections of `store` for each owner. A request waits for its turn for as long as the statement of
+    /// the one before it may last: of two requests that a user sends at once, the second is not refused because the
+    /// first one is slow.
+    pub fn new(store: &Store, statement_timeout: Duration) -> Self {
         let share = store.max_connections() as usize / 2;
-        Self(WaitingShare::new(share, MOST_WAITING, store.acquire_timeout()))
+        Self(WaitingShare::new(share, MOST_WAITING, statement_timeout))
     }
 
     /// Waits for a turn of the owner.
