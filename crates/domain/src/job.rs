@@ -171,7 +171,7 @@ pub struct Job {
     pub dry_run: bool,
     /// Size of the decompressed upload, in bytes.
     pub bytes: i64,
-    /// Bytes that are processed.
+    /// Bytes that are processed: all of them when the job has succeeded.
     pub bytes_done: i64,
     /// Rows that are processed.
     pub rows_read: i64,

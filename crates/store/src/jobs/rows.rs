@@ -50,17 +50,19 @@ pub(super) use job_query;
 impl From<JobRow> for Job {
     /// The schema allows only texts that can be parsed.
     fn from(row: JobRow) -> Self {
+        let state = JobState::parse(&row.state).unwrap_or(JobState::Failed);
         Self {
             id: row.id,
             kind: JobKind::parse(&row.kind).unwrap_or(JobKind::ImportUrls),
-            state: JobState::parse(&row.state).unwrap_or(JobState::Failed),
+            state,
             is_dead: row.dead_at.is_some(),
             user_id: row.user_id,
             format: RowFormat::parse(&row.format).unwrap_or(RowFormat::Csv),
             on_conflict: OnConflict::parse(&row.on_conflict).unwrap_or_default(),
             dry_run: row.dry_run,
             bytes: row.upload_bytes,
-            bytes_done: row.resume_offset,
+            // What follows the last row, such as the end of a JSON array, is in no chunk.
+            bytes_done: if state == JobState::Succeeded { row.upload_bytes } else { row.resume_offset },
             rows_read: row.rows_read,
             rows_written: row.rows_written,
             rows_skipped: row.rows_skipped,
