@@ -62,7 +62,11 @@ impl From<JobRow> for Job {
             dry_run: row.dry_run,
             bytes: row.upload_bytes,
             // What follows the last row, such as the end of a JSON array, is in no chunk.
-            bytes_done: if state == JobState::Succeeded { row.upload_bytes } else { row.resume_offset },
+            bytes_done: if state == JobState::Succeeded {
+                row.upload_bytes
+            } else {
+                row.resume_offset
+            },
             rows_read: row.rows_read,
             rows_written: row.rows_written,
             rows_skipped: row.rows_skipped,
