@@ -1,4 +1,4 @@
-SET LOCAL lock_timeout = '5s';
+SET LOCAL lock_timeout = '1s';
 
 -- Uploads with `jobs.upload_store = postgres`: the unpacked file between the request that creates a job and the end of the
 -- job. `jobs.upload` names one as `postgres:` and its id. A row is inserted before the first piece. The process that ends

@@ -1,4 +1,4 @@
-SET LOCAL lock_timeout = '5s';
+SET LOCAL lock_timeout = '1s';
 
 -- Every click as it was, by UTC day, as in `clicks`, but in less space: a row has up to 48 clicks of one link that one
 -- transaction wrote and that happened in the same second. The first one is in columns, the others are in `more`. Workers

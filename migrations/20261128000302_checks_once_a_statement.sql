@@ -1,4 +1,4 @@
-SET LOCAL lock_timeout = '5s';
+SET LOCAL lock_timeout = '1s';
 
 -- New links and events are checked by five queries for each row; triggers took two fifths of the time of a new link. Now one
 -- query remains for each link, the one that leaves out a held code. The others run once for a statement, after its rows.

@@ -1,4 +1,6 @@
-SET LOCAL lock_timeout = '5s';
+SET LOCAL lock_timeout = '1s';
+-- In the order of statements that insert: they lock the table, then read the counts in a trigger.
+LOCK TABLE urls, events IN SHARE ROW EXCLUSIVE MODE;
 
 -- The bytes of these rows that their owner chose: targets and titles of links, details of events as they are stored,
 -- responses to requests with an idempotency key. 0 if the rows cannot have half of the quota. The maintenance task

@@ -1,7 +1,7 @@
 //! `admin erase-user`: deletes a user and all its data.
 
 use linnet_domain::Visibility;
-use linnet_store::{ErasureCounts, Store};
+use linnet_store::{ERASURE_DELAY, ErasureCounts, Store};
 
 use crate::{AdminError, EraseUser};
 
@@ -13,6 +13,11 @@ pub(super) async fn run(store: &Store, arguments: &EraseUser) -> Result<(), Admi
     } else {
         eprintln!("no user has the id {}: erasing its remaining data", arguments.id);
     }
+    eprintln!(
+        "waiting {} s for clicks on its links that are on their way",
+        ERASURE_DELAY.as_secs()
+    );
+    tokio::time::sleep(ERASURE_DELAY).await;
     let ErasureCounts { links, events, clicks, roll_ups } =
         store.erase_user_history(arguments.id).await?;
     eprintln!(

@@ -173,6 +173,7 @@ impl Shared {
 
     fn api_state(&self) -> ApiState {
         let (store, redis) = self.open(Role::Api);
+        let statement_timeout = self.settings.postgres.statement_timeout();
         ApiState {
             announcer: InvalidationPublisher {
                 l1: Arc::clone(&self.l1),
@@ -181,9 +182,9 @@ impl Shared {
                 store: store.clone(),
                 outbox: self.outbox.clone(),
             },
-            creates: GroupedCreates::new(store.clone()),
+            creates: GroupedCreates::new(store.clone(), statement_timeout),
             exports: self.slots.exports_of_thread(store.max_connections()),
-            turns: Turns::new(&store, self.settings.postgres.statement_timeout()),
+            turns: Turns::new(&store, statement_timeout),
             slots: self.slots.clone(),
             keys_per_user: self.settings.shortener.keys_per_user,
             store,

@@ -1,8 +1,15 @@
 //! Erasing a user's history: events, clicks and roll-ups.
 
+use std::time::Duration;
+
 use linnet_domain::{LinkId, Subject, UserId};
 
 use super::{SHARDS, Store, StoreError, clicks::lock_roll_ups, columns::numbers, stored_responses};
+
+/// Time from the deletion of a user until the erasure of its history. Until then, workers may know its links as existing
+/// ones, and record clicks that were on their way when the links were deleted. Later clicks of a link without history
+/// are not recorded.
+pub const ERASURE_DELAY: Duration = Duration::from_secs(65);
 
 /// Rows per statement, so that other transactions can run between two statements.
 const CHUNK_ROWS: i64 = 5_000;
@@ -24,8 +31,8 @@ pub struct ErasureCounts {
 
 impl Store {
     /// Deletes the events and clicks of a user and of all its links, deleted ones included, the stored responses that
-    /// contain them, and the user's uploads in the database. [`Store::delete_user`] deletes the user itself, before or
-    /// after.
+    /// contain them, and the user's uploads in the database. [`Store::delete_user`] deletes the user itself,
+    /// [`ERASURE_DELAY`] before.
     ///
     /// After an interruption, another call continues: the `created` events, from which the links are known, are deleted
     /// last.

@@ -149,7 +149,7 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => {
                 if let Some(constraint) = violated_constraint(database.as_ref()) {
                     Self::Conflict(constraint)
-                } else if database.code().is_some_and(|code| LOCKED_CODES.contains(&&*code)) {
+                } else if is_locked(&error) {
                     Self::Locked(error)
                 } else if database.code().is_some_and(|code| is_transient(&code)) {
                     Self::Unavailable(error)
@@ -160,6 +160,17 @@ impl From<sqlx::Error> for StoreError {
             _ => Self::Failed(error),
         }
     }
+}
+
+/// Whether PostgreSQL ended the statement at its `statement_timeout`.
+pub(crate) fn is_statement_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|database| database.code()).as_deref() == Some("57014")
+}
+
+/// Whether another transaction held a lock for too long, or the two were in a deadlock.
+pub(crate) fn is_locked(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|database| database.code());
+    code.is_some_and(|code| LOCKED_CODES.contains(&&*code))
 }
 
 fn violated_constraint(error: &dyn sqlx::error::DatabaseError) -> Option<Constraint> {

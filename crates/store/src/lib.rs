@@ -21,6 +21,7 @@ mod jobs;
 mod keys;
 mod links;
 mod maintenance;
+mod migrate;
 mod observe;
 mod outbox;
 mod partitions;
@@ -37,7 +38,7 @@ pub use clicks::{
     ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDay, LinkDays,
     LinkDelta, LinkFacts, SHARDS, ValueDelta, VisitorPage, shard_of,
 };
-pub use erase::ErasureCounts;
+pub use erase::{ERASURE_DELAY, ErasureCounts};
 pub use error::{Constraint, StoreError};
 pub use events::EventPage;
 pub use export::{ExportCell, ExportColumn, ExportedLink, LinkExport};
@@ -53,13 +54,14 @@ pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, LinkPage};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use outbox::{InvalidationKind, PendingInvalidation};
-pub use pool::{MigrateError, PoolRole, migrate};
+pub use migrate::{MigrateError, migrate};
+pub use pool::PoolRole;
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
 pub use uploads::{NewPiece, PieceRefusal, UploadLimits, UploadPiece};
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgPool, Postgres, Transaction};
 
@@ -128,7 +130,7 @@ impl Store {
     }
 
     /// Runs a read on the replica, if it contains every acknowledged write, and otherwise or if that fails on the
-    /// primary.
+    /// primary. A read that lasts too long fails: it would last as long on the primary, which the replica relieves.
     pub(crate) async fn read<T>(
         &self,
         work: impl AsyncFn(&Self) -> Result<T, StoreError>,
@@ -139,6 +141,10 @@ impl Store {
                 Ok(result) => {
                     replica.count(true);
                     return Ok(result);
+                }
+                Err(StoreError::Unavailable(error)) if error::is_statement_timeout(&error) => {
+                    replica.count(true);
+                    return Err(StoreError::Unavailable(error));
                 }
                 Err(error) => tracing::debug!(%error, "read on the replica failed"),
             }
@@ -157,6 +163,11 @@ impl Store {
     /// The maximum number of connections of the pool.
     pub fn max_connections(&self) -> u32 {
         self.pool.options().get_max_connections()
+    }
+
+    /// The longest wait for a connection.
+    pub(crate) fn acquire_timeout(&self) -> Duration {
+        self.pool.options().get_acquire_timeout()
     }
 
     /// Waits for running statements and closes all connections.

@@ -1,14 +1,13 @@
-//! Connection pools and schema migrations.
+//! Connection pools.
 
 use std::time::Duration;
 
-use log::LevelFilter;
 use sqlx::{
     ConnectOptions as _, Connection as _,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use linnet_postgres::{HostPool, NoPrimary, PostgresHosts, PostgresSettings, ReplicaReads};
+use linnet_postgres::{HostPool, PostgresHosts, PostgresSettings, ReplicaReads};
 
 use super::{SHARDS, StoreError};
 
@@ -17,8 +16,6 @@ use super::{SHARDS, StoreError};
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
-/// Longest wait of a migration for one host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Size of the pending list of the GIN index for `search`, in kB. The transaction that fills the list merges it into
 /// the index. With PostgreSQL's default of 4 MB the merge takes half a second of a core, and redirects wait for it.
 const WORKER_PENDING_KB: u64 = 256;
@@ -157,31 +154,6 @@ fn session_options(
         _ => None,
     };
     options.options(pending_kb.map(|size| ("gin_pending_list_limit", size)))
-}
-
-/// Migrates the schema to this release. Concurrent calls of several processes are safe.
-pub async fn migrate(settings: &PostgresSettings) -> Result<(), MigrateError> {
-    let mut connection = settings
-        .connect(CONNECT_TIMEOUT, |options| {
-            options.application_name("linnet-migrate").log_statements(LevelFilter::Off)
-        })
-        .await?;
-    let mut migrator = sqlx::migrate!("../../migrations");
-    // Migrations only add to the schema, so that the previous release still works with this schema after a rollback.
-    migrator.set_ignore_missing(true);
-    migrator.run(&mut connection).await?;
-    Ok(())
-}
-
-/// Why the migration failed.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    /// The database cannot be reached.
-    #[error("cannot connect to the database")]
-    Connect(#[from] NoPrimary),
-    /// A migration failed, or an applied migration has changed.
-    #[error("a migration failed")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
 #[cfg(test)]

@@ -20,8 +20,6 @@ use super::{Store, StoreError};
 
 /// Owners with fewer rows have no count.
 const LEAST_COUNTED_ROWS: i64 = 1_000;
-/// Users whose rows one statement counts.
-const USERS_PER_BATCH: i64 = 100;
 
 /// A kind of row with a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,10 +81,12 @@ pub(super) async fn count_written(
 }
 
 impl Store {
-    /// Counts the links and events of the next users after an id, each up to the quota, and measures their bytes. Returns the last of these users.
+    /// Counts the links and events of the next `users` users after an id, each up to the quota, and measures their bytes.
+    /// Returns the last of these users.
     pub async fn count_rows_of_users(
         &self,
         after: Option<UserId>,
+        users: i64,
     ) -> Result<Option<UserId>, StoreError> {
         let query = sqlx::query_scalar!(
             r#"WITH batch AS (
@@ -108,10 +108,19 @@ impl Store {
                )
                SELECT max(id) AS "id: UserId" FROM batch"#,
             after.map_or(0, UserId::get),
-            USERS_PER_BATCH,
+            users,
             LEAST_COUNTED_ROWS
         );
         Ok(observe_query("count_rows_of_users", query.fetch_one(&self.pool)).await?)
+    }
+
+    /// The next user after an id.
+    pub async fn user_after(&self, id: Option<UserId>) -> Result<Option<UserId>, StoreError> {
+        let query = sqlx::query_scalar!(
+            r#"SELECT min(id) AS "id: UserId" FROM users WHERE id > $1"#,
+            id.map_or(0, UserId::get)
+        );
+        Ok(observe_query("user_after", query.fetch_one(&self.pool)).await?)
     }
 
     /// Counts the idempotency keys of all owners.

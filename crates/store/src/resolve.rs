@@ -117,7 +117,7 @@ impl Store {
     /// Counts a click on a link with a click limit. `None` if the link has no click left, does not resolve, or its limit
     /// must settle ([`Store::limit_settles_in`]). The row lock makes the count exact for concurrent calls of all
     /// processes: a call that waited for it reads what the one before has written. A call with the `visit` of an earlier
-    /// one repeats it and counts nothing, once.
+    /// one repeats it and counts nothing, once: the complement of its number replaces it.
     pub async fn consume_click(
         &self,
         code: &str,
@@ -128,7 +128,7 @@ impl Store {
                clicks = clicks + CASE WHEN $2 = ANY (recent_visits) THEN 0 ELSE 1 END,
                recent_visits = CASE
                  WHEN $2::bigint IS NULL OR max_clicks IS NULL THEN recent_visits
-                 WHEN $2 = ANY (recent_visits) THEN array_remove(recent_visits, $2)
+                 WHEN $2 = ANY (recent_visits) THEN array_replace(recent_visits, $2, ~$2::bigint)
                  WHEN cardinality(recent_visits) >= 32 THEN recent_visits[2:32] || $2
                  ELSE recent_visits || $2 END,
                last_clicked_at = now()",
@@ -162,7 +162,8 @@ impl Store {
         let query = sqlx::query!(
             "UPDATE urls SET clicks = clicks - 1, recent_visits = array_remove(recent_visits, $2)
               WHERE id = $1 AND clicks > 0
-                AND ($2::bigint IS NULL OR max_clicks IS NULL OR $2 = ANY (recent_visits))",
+                AND ($2::bigint IS NULL OR max_clicks IS NULL OR $2 = ANY (recent_visits)
+                     OR COALESCE(~$2::bigint <> ALL (recent_visits), true))",
             id.get(),
             visit
         );

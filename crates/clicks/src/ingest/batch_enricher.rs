@@ -50,7 +50,7 @@ impl BatchEnricher {
         }))
     }
 
-    /// Appends the rows of these batches to `rows`.
+    /// Appends the rows of these batches to `rows`, but none for a link whose history was erased.
     pub(super) async fn enrich(
         &mut self,
         batches: &[Batch],
@@ -70,7 +70,7 @@ impl BatchEnricher {
         rows.reserve(batches.iter().map(|batch| batch.clicks.len()).sum());
         for (batch, values) in batches.iter().zip(values) {
             let ids = values.ids(&value_ids);
-            rows.extend(batch.clicks.iter().map(|click| lookups.row(click, &ids)));
+            rows.extend(batch.clicks.iter().filter_map(|click| lookups.row(click, &ids)));
         }
         Ok(())
     }
@@ -123,17 +123,21 @@ struct Lookups {
 }
 
 impl Lookups {
-    fn row(&self, click: &PackedClick, ids: &BatchValueIds) -> ClickRow {
+    /// `None` if the link's history was erased.
+    fn row(&self, click: &PackedClick, ids: &BatchValueIds) -> Option<ClickRow> {
+        let link = self.links.get(&click.url_id).copied().unwrap_or_default();
+        if link.is_erased {
+            return None;
+        }
         let at = i64::try_from(click.at_ms).ok().and_then(DateTime::from_timestamp_millis);
         let (is_bot, agent_id) = click
             .agent
             .and_then(|index| ids.user_agents.get(index).copied())
             .unwrap_or((true, None));
-        let link = self.links.get(&click.url_id).copied().unwrap_or_default();
         let referrer_id =
             click.referrer.and_then(|index| ids.referrers.get(index).copied()).flatten();
         let origin_id = ids.origins.get(&(click.country, click.language)).copied().flatten();
-        ClickRow {
+        Some(ClickRow {
             at: at.filter(|at| *at < self.now + MAX_AHEAD).unwrap_or(self.now),
             url_id: click.url_id,
             visitor: click.visitor.map(u64::cast_signed),
@@ -141,7 +145,7 @@ impl Lookups {
             user_id: link.user_id,
             kind: ClickKind::of(click.is_head, is_bot, click.is_prefetch),
             is_counted: click.is_counted,
-        }
+        })
     }
 }
 

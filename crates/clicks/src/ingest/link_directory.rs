@@ -1,7 +1,7 @@
 //! Caches owner and campaign of links for ingestion.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use quick_cache::unsync::Cache;
 
 use crate::campaign;
 use linnet_domain::{ClickValue, LinkId, UserId};
-use linnet_store::{Store, StoreError};
+use linnet_store::{ERASURE_DELAY, Store, StoreError};
 
 use super::value_ids::ValueIds;
 
@@ -17,12 +17,15 @@ use super::value_ids::ValueIds;
 pub(super) const CAPACITY: usize = 50_000;
 /// TTL of a cached link. It is short because an edit of the target can change the campaign.
 const TTL: Duration = Duration::from_mins(1);
+const _: () = assert!(TTL.as_secs() < ERASURE_DELAY.as_secs());
 
 /// Owner and campaign of a link. A deleted link has neither.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LinkAttributes {
     pub(super) user_id: Option<UserId>,
     pub(super) campaign_id: Option<i32>,
+    /// The link's history was erased: a click that arrives later must not be recorded.
+    pub(super) is_erased: bool,
 }
 
 /// The cached links, with the time until which each may be used.
@@ -59,6 +62,7 @@ impl LinkDirectory {
             return Ok(links);
         }
         let facts = store.link_facts(&missing).await?;
+        let found: HashSet<LinkId> = facts.iter().map(|link| link.id).collect();
         let campaigns: HashMap<LinkId, ClickValue> = facts
             .iter()
             .filter_map(|link| Some((link.id, campaign(link.campaign_target.as_deref()?)?)))
@@ -67,11 +71,17 @@ impl LinkDirectory {
         for link in facts {
             let campaign = campaigns.get(&link.id);
             let campaign_id = campaign.and_then(|campaign| campaign_ids.get(campaign)).copied();
-            links.insert(link.id, LinkAttributes { user_id: link.user_id, campaign_id });
+            let link_attributes =
+                LinkAttributes { user_id: link.user_id, campaign_id, is_erased: false };
+            links.insert(link.id, link_attributes);
+            self.cache.insert(link.id, (link_attributes, now + TTL));
         }
-        for id in missing {
-            let link = links.get(&id).copied().unwrap_or_default();
-            self.cache.insert(id, (link, now + TTL));
+        // Deleted links are not cached, because their history can be erased at any time.
+        missing.retain(|id| !found.contains(id));
+        if !missing.is_empty() {
+            for id in store.links_without_history(&missing).await? {
+                links.insert(id, LinkAttributes { is_erased: true, ..LinkAttributes::default() });
+            }
         }
         Ok(links)
     }

@@ -87,6 +87,17 @@ impl Store {
         .await?)
     }
 
+    /// Those of these deleted links that have no event any more: the history of their owner was erased.
+    pub async fn links_without_history(&self, ids: &[LinkId]) -> Result<Vec<LinkId>, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"SELECT id AS "id!: LinkId" FROM UNNEST($1::bigint[]) AS deleted (id)
+                WHERE NOT EXISTS (SELECT FROM events WHERE url_id = deleted.id)"#,
+            &numbers(ids)
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// The ids of these values. New values are left out.
     pub async fn find_click_values(
         &self,

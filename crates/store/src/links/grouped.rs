@@ -5,7 +5,10 @@
 //!   grow with the load.
 //! * Only links with generated codes are grouped, because a custom code may be taken.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use crate::observe::observe_query;
 use linnet_platform::lock::MutexExt as _;
@@ -22,6 +25,10 @@ use super::{
 const MAX_GROUP_LINKS: usize = 64;
 /// The maximum number of concurrent writers of one server thread: one collects rows while the other commits.
 const MAX_WRITERS: usize = 2;
+/// The maximum number of waiting creates of one server thread.
+const MAX_WAITING: usize = 4_096;
+/// Time beyond those for a connection and a statement, so that these end first where PostgreSQL responds.
+const WRITE_MARGIN: Duration = Duration::from_secs(1);
 
 type CreateResult = Result<LinkCreation, StoreError>;
 
@@ -38,16 +45,19 @@ struct Queue {
 #[derive(Clone)]
 pub struct GroupedCreates {
     store: Store,
+    longest_write: Duration,
     queue: Arc<Mutex<Queue>>,
 }
 
 impl GroupedCreates {
-    /// A group commit on this store.
-    pub fn new(store: Store) -> Self {
-        Self { store, queue: Arc::default() }
+    /// A group commit on this store, whose statements PostgreSQL ends after `statement_timeout`.
+    pub fn new(store: Store, statement_timeout: Duration) -> Self {
+        let longest_write = store.acquire_timeout() + statement_timeout + WRITE_MARGIN;
+        Self { store, longest_write, queue: Arc::default() }
     }
 
-    /// Creates a link. A link with a generated code is created even if the caller drops the future.
+    /// Creates a link. If the caller drops the future, a link with a generated code is created only if a writer has begun
+    /// to write it.
     pub async fn create(&self, new: NewLink) -> CreateResult {
         if new.short_code.is_some() {
             return self.store.create_link(&new).await;
@@ -55,6 +65,9 @@ impl GroupedCreates {
         let (sender, result) = oneshot::channel();
         let needs_writer = {
             let mut queue = self.lock();
+            if queue.waiting.len() >= MAX_WAITING {
+                return Err(sqlx::Error::PoolTimedOut.into());
+            }
             queue.waiting.push((new, sender));
             let needs_writer = queue.writers < MAX_WRITERS;
             queue.writers += usize::from(needs_writer);
@@ -74,6 +87,8 @@ impl GroupedCreates {
         loop {
             let mut group = {
                 let mut queue = self.lock();
+                // Their clients have got an error, so nobody knows these links.
+                queue.waiting.retain(|(_, sender)| !sender.is_closed());
                 let count = queue.waiting.len().min(MAX_GROUP_LINKS);
                 queue.waiting.drain(..count).collect::<Vec<_>>()
             };
@@ -82,7 +97,7 @@ impl GroupedCreates {
                 1 => {
                     if let Some((new, sender)) = group.pop() {
                         // Sending fails if the caller has dropped the future, here and below.
-                        let _ = sender.send(self.store.create_link(&new).await);
+                        let _ = sender.send(self.create_alone(&new).await);
                     }
                 }
                 _ => self.write_group(group).await,
@@ -90,18 +105,45 @@ impl GroupedCreates {
         }
     }
 
+    async fn create_alone(&self, new: &NewLink) -> CreateResult {
+        self.bounded(self.store.create_link(new)).await
+    }
+
+    /// Ends work whose server never responds: otherwise its writer would keep its slot, and two of them would stop all
+    /// creates of the thread, also after another server has become the primary.
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let work = self.store.on_one_primary(work);
+        match tokio::time::timeout(self.longest_write, work).await {
+            Ok(result) => result,
+            Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
+        }
+    }
+
     async fn write_group(&self, group: Vec<WaitingCreate>) {
         let (links, senders): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-        let created = self.store.create_links(&links).await.unwrap_or_else(|error| {
-            // One link may be at fault, for example because of an unknown user. Each gets its own result.
-            tracing::debug!(%error, "group of links failed; creating each link alone");
-            links.iter().map(|_| None).collect()
-        });
+        let created = match self.bounded(self.store.create_links(&links)).await {
+            Ok(created) => created,
+            Err(StoreError::Unavailable(error)) => {
+                for sender in senders {
+                    let error = sqlx::Error::Protocol(format!("group of links: {error}"));
+                    let _ = sender.send(Err(StoreError::Unavailable(error)));
+                }
+                return;
+            }
+            Err(error) => {
+                // One link may be at fault, for example because of an unknown user. Each gets its own result.
+                tracing::debug!(%error, "group of links failed; creating each link alone");
+                links.iter().map(|_| None).collect()
+            }
+        };
         let results =
             links.iter().zip(created).zip(senders).map(|((new, created), sender)| async {
                 let result = match created {
                     Some(link) => Ok(LinkCreation::New(link)),
-                    None => self.store.create_link(new).await,
+                    None => self.create_alone(new).await,
                 };
                 let _ = sender.send(result);
             });

@@ -159,6 +159,13 @@ async fn must_05_a_repeated_visit_uses_up_one_click(pool: PgPool) {
     }
     let kept = "SELECT min(visit) * 1000 + count(*) FROM urls, UNNEST(recent_visits) AS visit";
     assert_eq!(count(&pool, kept).await, 108_032);
+    // The first one is forgotten, but its click is given back: no repetition has it.
+    store.return_click(link.id, Some(100)).await.unwrap();
+    assert_eq!(count(&pool, "SELECT clicks FROM urls").await, 39);
+    // A repetition of it has used up a click of its own, which is given back, too.
+    assert!(consume(101).await);
+    store.return_click(link.id, Some(101)).await.unwrap();
+    assert_eq!(count(&pool, "SELECT clicks FROM urls").await, 39);
     run(&pool, "UPDATE urls SET max_clicks = NULL, recent_visits = NULL").await;
     assert!(consume(200).await);
     assert_eq!(count(&pool, "SELECT count(recent_visits) FROM urls").await, 0);

@@ -13,6 +13,7 @@ mod clicks;
 mod erase;
 mod events;
 mod export;
+mod grouped;
 mod held_codes;
 mod idempotency;
 mod import;

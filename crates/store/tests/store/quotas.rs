@@ -1,5 +1,7 @@
 //! Quotas of rows per owner.
 
+use std::time::Duration;
+
 use linnet_domain::{
     EventDetails, EventType, LinkAttributePatch, LinkFilter, LinkPatch, NewEvent, NewLink,
     OnConflict, Page, ShortCode, UserId, Visibility,
@@ -26,7 +28,7 @@ async fn store_with(pool: &PgPool, links: u32, events: u32, keys: u32) -> Store 
 pub(crate) async fn count_rows(store: &Store) -> u64 {
     let began_at = store.server_time().await.unwrap();
     let mut last = None;
-    while let Some(counted) = store.count_rows_of_users(last).await.unwrap() {
+    while let Some(counted) = store.count_rows_of_users(last, 100).await.unwrap() {
         last = Some(counted);
     }
     store.count_idempotency_keys().await.unwrap();
@@ -111,7 +113,7 @@ async fn must_26_links_of_a_user_are_bounded_however_they_are_created(pool: PgPo
     let unlike = NewLink { target: target("https://example.com/new"), ..of_full.clone() };
     assert_eq!(refused(store.create_or_reuse_link(&unlike).await), Constraint::LinkQuota);
     // One owner of a group does not stop the others.
-    let grouped = GroupedCreates::new(store.clone());
+    let grouped = GroupedCreates::new(store.clone(), Duration::from_secs(2));
     let links = [link_of(other), of_full.clone(), link_of(other), new_link(None)];
     let results = futures::future::join_all(links.map(|new| grouped.create(new))).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3, "{results:?}");

@@ -313,8 +313,8 @@ async fn run_with(env: &BTreeMap<String, String>, args: &[&str]) -> (i32, String
         }
     }
     command.args(args).envs(env).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
-    let output = output.expect("an exit within a minute").expect("a started program");
+    let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await;
+    let output = output.expect("an exit within two minutes").expect("a started program");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }

@@ -2,6 +2,7 @@
 
 mod capacity;
 mod country;
+mod erased_links;
 mod poison_batches;
 mod shards;
 mod shortener_restarts;

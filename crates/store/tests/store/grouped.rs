@@ -1,0 +1,47 @@
+//! Links that are created in groups, behind a server that does not respond.
+
+use std::time::Duration;
+
+use linnet_domain::NewLink;
+use linnet_store::{GroupedCreates, Store, StoreError};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::time::timeout;
+
+use crate::support::{count, new_link, target};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn statements_that_hang_do_not_stop_later_creates(
+    pool: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let pool =
+        pool.acquire_timeout(Duration::from_millis(100)).connect_with(options).await.unwrap();
+    let grouped = GroupedCreates::new(Store::new(pool.clone()), Duration::from_millis(1));
+    let mut owner = pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE urls").execute(&mut *owner).await.unwrap();
+    // Neither has a timeout in PostgreSQL.
+    let mut creates: Vec<_> = (0..2)
+        .map(|_| {
+            let grouped = grouped.clone();
+            tokio::spawn(async move { grouped.create(new_link(None)).await })
+        })
+        .collect();
+    let writers = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'urls'::regclass";
+    timeout(DEADLINE, async { while count(&pool, writers).await < 2 {} }).await.unwrap();
+    // Its client does not wait until a writer is free.
+    let abandoned = NewLink { target: target("https://example.com/abandoned"), ..new_link(None) };
+    let create = timeout(Duration::from_millis(1), grouped.create(abandoned));
+    assert!(create.await.is_err(), "both writers wait");
+    let waiting = grouped.clone();
+    creates.push(tokio::spawn(async move { waiting.create(new_link(None)).await }));
+    for create in creates {
+        let result = timeout(DEADLINE, create).await.expect("an end of the wait").unwrap();
+        assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+    }
+    owner.rollback().await.unwrap();
+    grouped.create(new_link(None)).await.unwrap();
+    let abandoned = "SELECT count(*) FROM urls WHERE original_url LIKE '%/abandoned'";
+    assert_eq!(count(&pool, abandoned).await, 0);
+}
