@@ -8,7 +8,7 @@
 #   LINNET_NGINX_SLOTS             a directory with ten slots for each of the two and one for refusals (nginx/slots.sh)
 # Optional, with defaults:
 #   LINNET_NGINX_LISTEN            addresses to listen on, comma-separated (8080)
-#   LINNET_NGINX_LISTEN_OPTIONS    (reuseport backlog=4096)
+#   LINNET_NGINX_LISTEN_OPTIONS    (reuseport deferred backlog=4096)
 #   LINNET_NGINX_TRUSTED_PROXIES   address ranges whose X-Forwarded-For and X-Forwarded-Proto are trusted (none)
 #   LINNET_NGINX_PROXY_CHAIN       `on` skips all trusted addresses at the end of X-Forwarded-For, for several proxies in a row;
 #                                  `off` takes the last address, which the proxy itself has seen (off)
@@ -99,7 +99,7 @@ if [ -n "${LINNET_NGINX_SLOTS:-}" ]; then
   [ "$connections_each" -gt 0 ] || bad "LINNET_NGINX_GATEWAY_CONNECTIONS must be at least 10, one for each slot: $LINNET_NGINX_GATEWAY_CONNECTIONS"
 fi
 : "${LINNET_NGINX_RESOLVE:?must list the resolve listeners of the shorteners}" "${LINNET_NGINX_GATEWAY:?must list the listeners of the gateways}"
-: "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport backlog=4096}"
+: "${LINNET_NGINX_LISTEN:=8080}" "${LINNET_NGINX_LISTEN_OPTIONS=reuseport deferred backlog=4096}"
 : "${LINNET_NGINX_TRUSTED_PROXIES:=}" "${LINNET_NGINX_PROXY_CHAIN:=off}"
 : "${LINNET_NGINX_UNLIMITED=127.0.0.0/8,::1/128}"
 : "${LINNET_NGINX_CONNECTIONS_PER_ADDRESS:=512}"

@@ -53,8 +53,8 @@ pub use jobs::{
 pub use keys::{KeyOwner, KeyRefusal, NewKey, RevokedKey};
 pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, LinkPage};
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
-pub use outbox::{InvalidationKind, PendingInvalidation};
 pub use migrate::{MigrateError, migrate};
+pub use outbox::{InvalidationKind, PendingInvalidation};
 pub use pool::PoolRole;
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use stats::StatsError;

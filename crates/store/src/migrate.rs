@@ -80,7 +80,8 @@ mod tests {
         let mut reading = reader.begin().await.unwrap();
         reading.execute("SELECT FROM urls").await.unwrap();
         let failed = migrate_on(&mut connection, Duration::ZERO).await;
-        let Err(MigrateError::Migrate(SqlxMigrateError::ExecuteMigration(error, _))) = failed else {
+        let Err(MigrateError::Migrate(SqlxMigrateError::ExecuteMigration(error, _))) = failed
+        else {
             panic!("{failed:?}")
         };
         assert!(is_locked(&error), "{error}");

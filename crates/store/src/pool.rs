@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use log::LevelFilter;
 use sqlx::{
     ConnectOptions as _, Connection as _,
     postgres::{PgConnectOptions, PgPoolOptions},

@@ -133,7 +133,7 @@ pub fn nginx(
         ("LINNET_NGINX_GATEWAY".to_owned(), gateways.join(",")),
         ("LINNET_NGINX_LISTEN".to_owned(), format!("127.0.0.1:{port}")),
         // With `reuseport` two stacks could take the same port and share its connections.
-        ("LINNET_NGINX_LISTEN_OPTIONS".to_owned(), "backlog=4096".to_owned()),
+        ("LINNET_NGINX_LISTEN_OPTIONS".to_owned(), "deferred backlog=4096".to_owned()),
         ("LINNET_NGINX_RESOLVE_LOG_SAMPLE".to_owned(), "100%".to_owned()),
         ("LINNET_NGINX_ERROR_LEVEL".to_owned(), "error".to_owned()),
     ]);
