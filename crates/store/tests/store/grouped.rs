@@ -18,18 +18,19 @@ async fn statements_that_hang_do_not_stop_later_creates(
 ) {
     let pool =
         pool.acquire_timeout(Duration::from_millis(100)).connect_with(options).await.unwrap();
-    let grouped = GroupedCreates::new(Store::new(pool.clone()), Duration::from_millis(1));
+    let grouped = GroupedCreates::new(Store::new(pool.clone()), Duration::from_secs(5));
     let mut owner = pool.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE urls").execute(&mut *owner).await.unwrap();
-    // Neither has a timeout in PostgreSQL.
-    let mut creates: Vec<_> = (0..2)
-        .map(|_| {
-            let grouped = grouped.clone();
-            tokio::spawn(async move { grouped.create(new_link(None)).await })
-        })
-        .collect();
-    let writers = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'urls'::regclass";
-    timeout(DEADLINE, async { while count(&pool, writers).await < 2 {} }).await.unwrap();
+    // Neither has a timeout in PostgreSQL. The second one comes while the first is being written, so each has a writer.
+    let mut creates = Vec::new();
+    for number in 1..=2 {
+        let grouped = grouped.clone();
+        creates.push(tokio::spawn(async move { grouped.create(new_link(None)).await }));
+        let writers =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'urls'::regclass";
+        let all_wait = async { while count(&pool, writers).await < number {} };
+        timeout(DEADLINE, all_wait).await.unwrap();
+    }
     // Its client does not wait until a writer is free.
     let abandoned = NewLink { target: target("https://example.com/abandoned"), ..new_link(None) };
     let create = timeout(Duration::from_millis(1), grouped.create(abandoned));

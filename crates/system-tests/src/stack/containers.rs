@@ -53,10 +53,10 @@ pub const CONTAINER_SETTINGS: &[(&str, &str)] = &[
 /// The variables that make nginx fit. With the number of worker processes, they bound its connections.
 pub const CONTAINER_NGINX: &[(&str, &str)] = &[
     ("LINNET_NGINX_WORKERS", "2"),
-    ("LINNET_NGINX_WORKER_CONNECTIONS", "896"),
-    ("LINNET_NGINX_GATEWAY_REQUESTS", "832"),
+    ("LINNET_NGINX_WORKER_CONNECTIONS", "1088"),
+    ("LINNET_NGINX_GATEWAY_REQUESTS", "416"),
     ("LINNET_NGINX_CONNECTIONS_PER_ADDRESS", "104"),
-    ("LINNET_NGINX_CONNECTIONS_PER_SITE", "416"),
+    ("LINNET_NGINX_CONNECTIONS_PER_SITE", "208"),
     ("LINNET_NGINX_BODIES_PER_ADDRESS", "24"),
     ("LINNET_NGINX_COSTLY_REDIRECTS", "192"),
     ("LINNET_NGINX_GATEWAY_CONNECTIONS", "200"),

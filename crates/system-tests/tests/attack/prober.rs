@@ -33,8 +33,6 @@ pub(crate) struct Seen {
     pub(crate) edited: usize,
     /// Requests that were not sent, because too many were in flight.
     pub(crate) omitted: usize,
-    /// Requests on a kept connection that was closed before the response, sent again as browsers do (RFC 9110, 9.2.2).
-    pub(crate) repeated: usize,
     pub(crate) failures: Vec<String>,
     pub(crate) stale: Vec<String>,
     /// Time from when a request was due to the end of its response.
@@ -149,15 +147,15 @@ async fn run(shared: Arc<Shared>, client: Client) {
         // Every second request is for the link that was edited last.
         let link = if number % 2 == 0 { edited } else { number / 2 % LINKS };
         // Every fourth request opens a connection, like a new visitor's.
-        let is_new = number % 4 == 0;
-        let client = if is_new { Client::new(client.address()) } else { client.anonymous() };
+        let client =
+            if number % 4 == 0 { Client::new(client.address()) } else { client.anonymous() };
         let Ok(permit) = in_flight.clone().try_acquire_owned() else {
             shared.seen.lock().expect("no panic").omitted += 1;
             continue;
         };
         let shared = shared.clone();
         tokio::spawn(async move {
-            resolve(shared, client, is_new, link, due).await;
+            resolve(shared, client, link, due).await;
             drop(permit);
         });
     }
@@ -185,19 +183,13 @@ async fn edit(shared: Arc<Shared>, client: Client, number: usize) {
     }
 }
 
-async fn resolve(shared: Arc<Shared>, client: Client, is_new: bool, number: usize, due: Instant) {
+async fn resolve(shared: Arc<Shared>, client: Client, number: usize, due: Instant) {
     let (path, oldest) = {
         let link = shared.links[number].lock().expect("no panic");
         (format!("/{}", link.code), link.oldest(Instant::now()))
     };
-    let mut response = client.request(Method::GET, &path).timeout(TIMEOUT).try_send().await;
-    let is_repeated = response.is_err() && !is_new;
-    if is_repeated {
-        let client = Client::new(client.address());
-        response = client.request(Method::GET, &path).timeout(TIMEOUT).try_send().await;
-    }
+    let response = client.request(Method::GET, &path).timeout(TIMEOUT).try_send().await;
     let mut seen = shared.seen.lock().expect("no panic");
-    seen.repeated += usize::from(is_repeated);
     seen.resolved += 1;
     seen.latencies.push(due.elapsed());
     match response {

@@ -77,14 +77,13 @@ impl<'a> Report<'a> {
         let seen = self.prober.take();
         println!(
             "{name:<36} {:>5.1} s {:>5} ms {:>5} ms{columns}\n    {outcomes}\n    prober: {} links resolved, {} edited, \
-             {} omitted, {} repeated, {} failures, {} stale",
+             {} omitted, {} failures, {} stale",
             time.as_secs_f64(),
             seen.quantile(50).as_millis(),
             seen.quantile(99).as_millis(),
             seen.resolved,
             seen.edited,
             seen.omitted,
-            seen.repeated,
             seen.failures.len(),
             seen.stale.len(),
         );
