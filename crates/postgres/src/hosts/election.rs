@@ -2,6 +2,8 @@
 //!
 //! * A host is eligible if it accepts writes and no newer timeline was ever seen. Each promotion starts a timeline, so a
 //!   replaced primary that starts again is not eligible.
+//! * The first term begins when each host has responded or failed to. Until then, the first to respond could be a replaced
+//!   primary that still accepts writes.
 //! * The eligible host with the newest timeline is the primary; of two with the same one, the current one stays.
 //! * A current primary that does not respond stays, because requests to it fail as fast as requests to none. It ends
 //!   when it refuses writes.
@@ -41,6 +43,8 @@ pub(crate) struct Term {
 #[derive(Debug)]
 pub(crate) struct Election {
     observed: Vec<Option<Observation>>,
+    /// Whether a host has responded or failed to.
+    heard: Vec<bool>,
     terms: u64,
     current: Option<Term>,
     newest_timeline: i64,
@@ -52,6 +56,7 @@ impl Election {
     pub(crate) fn new(hosts: usize) -> Self {
         Self {
             observed: vec![None; hosts],
+            heard: vec![false; hosts],
             terms: 0,
             current: None,
             newest_timeline: 0,
@@ -73,6 +78,9 @@ impl Election {
     ) -> Option<Term> {
         if let Some(slot) = self.observed.get_mut(host) {
             *slot = observation;
+        }
+        if let Some(heard) = self.heard.get_mut(host) {
+            *heard = true;
         }
         let writers = self.observed.iter().flatten().filter(|host| host.accepts_writes);
         let newest = writers.map(|host| host.timeline).max().unwrap_or(0);
@@ -97,7 +105,11 @@ impl Election {
                 }
                 self.silent_since = None;
             }
-            (Some((host, observed)), _) => self.begin_term(host, observed),
+            (Some((host, observed)), _) => {
+                if self.heard.iter().all(|heard| *heard) {
+                    self.begin_term(host, observed);
+                }
+            }
             (None, Some(term)) => match self.observed(term.host) {
                 None => {
                     self.silent_since.get_or_insert(now);
@@ -143,6 +155,9 @@ mod tests {
     fn outcome(observations: &[(usize, Option<Observation>)]) -> Option<(u64, usize)> {
         let (mut election, now) = (Election::new(3), Instant::now());
         let mut term = None;
+        for host in 0..3 {
+            term = election.observe(host, None, now);
+        }
         for (host, observation) in observations {
             term = election.observe(*host, *observation, now);
         }
@@ -153,6 +168,15 @@ mod tests {
     fn the_host_that_accepts_writes_is_the_primary() {
         assert_eq!(outcome(&[(0, STANDBY), (1, None)]), None);
         assert_eq!(outcome(&[(0, STANDBY), (2, primary(1)), (1, STANDBY)]), Some((1, 2)));
+    }
+
+    #[test]
+    fn the_first_term_waits_for_each_host() {
+        let (mut election, now) = (Election::new(3), Instant::now());
+        assert_eq!(election.observe(0, primary(1), now), None, "a replaced primary");
+        assert_eq!(election.observe(1, None, now), None);
+        let term = election.observe(2, primary(2), now).unwrap();
+        assert_eq!((term.number, term.host), (1, 2));
     }
 
     #[test]

@@ -53,7 +53,11 @@ async fn observe_host(hosts: &ObservedHosts, host: usize, options: PgConnectOpti
     }
 }
 
-/// Reports the state of a host until its connection breaks. Returns why.
+/// `SQLSTATE` codes of servers that have no functions for the timeline, or do not allow them: `undefined_function`,
+/// `insufficient_privilege`, `feature_not_supported`.
+const WITHOUT_TIMELINE: [&str; 3] = ["42883", "42501", "0A000"];
+
+/// Reports the state of a host until its connection breaks, or the server refuses the query. Returns why.
 async fn follow(hosts: &ObservedHosts, host: usize, mut connection: PgConnection) -> sqlx::Error {
     let mut state = STATE;
     loop {
@@ -62,9 +66,9 @@ async fn follow(hosts: &ObservedHosts, host: usize, mut connection: PgConnection
             .and_then(|row| read(&row))
         {
             Ok(observation) => hosts.observe(host, Ok(observation)),
-            // An error of the server, not of the connection.
             Err(sqlx::Error::Database(error))
-                if state == STATE && !error.code().is_some_and(|code| code.starts_with("57")) =>
+                if state == STATE
+                    && error.code().is_some_and(|code| WITHOUT_TIMELINE.contains(&&*code)) =>
             {
                 tracing::info!(%error, "timeline of PostgreSQL unknown");
                 state = STATE_WITHOUT_TIMELINE;
