@@ -21,6 +21,11 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+/// A table whose last column is text.
+pub fn text_table(head: &[&str], rows: &[Vec<String>]) -> String {
+    table(head, rows).replacen("---: |\n", "--- |\n", 1)
+}
+
 /// A number with three significant digits, and thousands separated: 0.0123, 4.56, 789, 12,300.
 pub fn number(value: f64) -> String {
     if value.abs() < 1e-12 {
@@ -109,5 +114,7 @@ mod tests {
     fn tables_are_markdown() {
         let text = table(&["a", "b"], &[vec!["1".to_owned(), "2".to_owned()]]);
         assert_eq!(text, "| a | b |\n| --- | ---: |\n| 1 | 2 |\n");
+        let text = text_table(&["a", "b", "c"], &[]);
+        assert_eq!(text, "| a | b | c |\n| --- | ---: | --- |\n");
     }
 }
