@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, BufWriter, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -178,18 +178,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if check {
                 document::check(&document, &inputs)?;
             } else if write {
-                if let Some(measured) = measured {
-                    let text = serde_json::to_string_pretty(&measured)? + "\n";
-                    fs::write("crates/bench/measured.json", text)?;
-                }
-                document::write(&document, &inputs)?;
-                print_predictions(&inputs)?;
+                write_model(&document, &inputs, measured.as_ref())?;
             } else {
                 print_tables(&inputs)?;
             }
         }
     }
     Ok(())
+}
+
+/// Writes new figures, if there are any, and the tables.
+fn write_model(
+    document: &Path,
+    inputs: &Inputs,
+    measured: Option<&Measured>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(measured) = measured {
+        let text = serde_json::to_string_pretty(measured)? + "\n";
+        fs::write("crates/bench/measured.json", text)?;
+    }
+    document::write(document, inputs)?;
+    Ok(print_predictions(inputs)?)
 }
 
 fn read_figures(

@@ -43,11 +43,13 @@ impl CostSource {
         }
         let scale = if name.ends_with("_us") { measured.scale()? } else { 1.0 };
         let list = |figures: &[String], between: &str| -> String {
-            figures.iter().map(|figure| format!("{between}`{figure}`")).collect()
+            let names: Vec<_> = figures.iter().map(|figure| format!("`{figure}`")).collect();
+            names.join(between)
         };
-        let source = format!("{}{}", list(plus, " + "), list(minus, " − "));
+        let minus_list = if minus.is_empty() { "" } else { " − " };
+        let source = format!("{}{minus_list}{}", list(plus, " + "), list(minus, " − "));
         // A difference of two nearly equal figures may be below 0 by noise.
-        Ok((value.max(0.0) * scale, source.trim_start_matches(" + ").to_owned()))
+        Ok((value.max(0.0) * scale, source))
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn validation(inputs: &Inputs) -> String {
     );
     if !measured.assumed.is_empty() {
         let names: Vec<_> = measured.assumed.keys().map(|name| format!("`cost_{name}`")).collect();
-        text += &format!("\nNot measured in this run, but assumed: {}.\n", names.join(", "));
+        text.extend(["\nNot measured in this run, but assumed: ", &names.join(", "), ".\n"]);
     }
     text
 }
