@@ -154,10 +154,10 @@ def round_of(bare: Bare, turn: int, even: Path, few: Path, lists: dict[int, Path
         side = Side(bare, f"cost-{name}-{turn}", clicks=True)
         yield name, side.visits(codes, size.cost_s, turn / size.cost_rounds if name == "uniform" else 0)
         side.stop()
-    # The last Zipf load has filled L2. The second half of its list has other draws.
+    # The last Zipf load has filled L2. wrk's two threads begin half a list apart, so these are other draws.
     links = size.cost_links[-1]
     warm = Side(bare, f"cost-warm-{turn}", clicks=True, keep=True)
-    yield f"warm_{links}", warm.visits(lists[links], size.cost_s, 0.5)
+    yield f"warm_{links}", warm.visits(lists[links], size.cost_s, 0.25)
     warm.stop()
     again = Side(bare, f"cost-again-{turn}", clicks=True)
     again.replay(few)

@@ -3,7 +3,7 @@
 use super::{
     inputs::Inputs,
     measured::Run,
-    tables::{number, short, table},
+    tables::{number, prose, short, table},
     validation::{Comparison, compare},
 };
 
@@ -19,16 +19,18 @@ pub(super) fn validation(inputs: &Inputs) -> String {
         }
     }
     let measured = &inputs.measured;
-    let mut text = format!(
-        "{}\n{} of {count} predictions are within 20 % of the measurement, or within a point of a tier's share; the others \
-         are bold. Measured: {}.\n",
-        table(&["run", "predicted", "measured", "error"], &rows),
+    let note = format!(
+        "{} of {count} predictions are within 20 % of the measurement, or within a point of a tier's share; the others are \
+         bold. Measured: {}.",
         count - beyond,
         measured.measured_on
     );
+    let table = table(&["run", "predicted", "measured", "error"], &rows);
+    let mut text = format!("{table}\n{}", prose(&note));
     if !measured.assumed.is_empty() {
         let names: Vec<_> = measured.assumed.keys().map(|name| format!("`cost_{name}`")).collect();
-        text.extend(["\nNot measured in this run, but assumed: ", &names.join(", "), ".\n"]);
+        let assumed = format!("Not measured in this run, but assumed: {}.", names.join(", "));
+        text.extend(["\n", &prose(&assumed)]);
     }
     text
 }
