@@ -123,7 +123,7 @@ pub struct GibPrice {
 pub struct PriceSource {
     /// Letter.
     pub mark: String,
-    /// What it is, and what it says.
+    /// Name, and the relevant content.
     pub content: String,
     /// Date of its content.
     pub date: String,
@@ -209,7 +209,7 @@ impl Inputs {
 
     fn check(&self) -> Result<(), InputError> {
         for (name, cost) in self.costs.rows() {
-            // What the first click of a day adds may be below the noise of two large figures.
+            // The addition for the first click of a day may be below the noise of two large figures.
             let least =
                 if name.contains("_first_") || name.starts_with("first_") { -1.0 } else { 0.0 };
             require(name, cost.value, cost.value > least && cost.value.is_finite(), "above 0")?;

@@ -15,7 +15,7 @@ const RESEND_S: f64 = 0.2;
 /// Longest way within a region, where messages are not lost.
 const WITHIN_REGION_S: f64 = 0.001;
 
-/// What a message is for.
+/// Purpose of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Channel {
     /// Lookups and commits.

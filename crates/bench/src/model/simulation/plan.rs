@@ -38,7 +38,7 @@ impl Rule {
     ];
 }
 
-/// What fails again and again in a run, each time at a random moment and for a random time.
+/// A fault that recurs in a run, each time at a random moment and for a random time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     /// The relay of a region is cut off; its processes still reach PostgreSQL.
@@ -99,7 +99,7 @@ pub struct Plan {
     pub deaths: f64,
     /// Each process's clock is slower than true time by up to this share.
     pub slow_clocks: f64,
-    /// What fails, if anything.
+    /// The recurring fault, if any.
     pub fault: Option<FaultKind>,
     /// A rule that is omitted.
     pub broken: Option<Rule>,

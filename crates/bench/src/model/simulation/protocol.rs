@@ -1,4 +1,4 @@
-//! What visitors, processes, relays and the home region do with each event.
+//! Effects of each event on visitors, processes, relays and the home region.
 
 use super::{
     network::{Channel, Direction},
@@ -152,7 +152,7 @@ impl World<'_> {
             Message::Invalidation(version) => self.apply(region, version),
             Message::Heartbeat { process, sent } => {
                 let region = self.regions.get(region);
-                let returns = region.is_some_and(|region| region.caught_up == subscription);
+                let returns = region.is_some_and(|region| region.outbox_read_of == subscription);
                 if returns || self.omits(Rule::CatchUpBeforeLive) {
                     self.queue.push(self.now + LOCAL_S, Event::Returned(process, sent));
                 }
@@ -263,7 +263,7 @@ impl World<'_> {
         if let Some(region) = self.regions.get_mut(poll.region)
             && poll.is_first
         {
-            region.caught_up = region.caught_up.max(poll.subscription);
+            region.outbox_read_of = region.outbox_read_of.max(poll.subscription);
         }
     }
 }

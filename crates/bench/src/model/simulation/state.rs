@@ -31,13 +31,13 @@ pub(super) struct Region {
     /// The number of its last subscription.
     pub(super) subscription: u64,
     /// The subscription after which the relay has read the outbox.
-    pub(super) caught_up: u64,
+    pub(super) outbox_read_of: u64,
 }
 
 impl Region {
     /// Whether the relay must subscribe, or has not read the outbox since.
     pub(super) fn is_behind(&self) -> bool {
-        !self.is_subscribed || self.caught_up != self.subscription
+        !self.is_subscribed || self.outbox_read_of != self.subscription
     }
 }
 
