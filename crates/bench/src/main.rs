@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, BufWriter, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,7 +12,13 @@ use clap::{Parser, Subcommand};
 use linnet_bench::{
     code_list::CodeList,
     links::{self, MAX_LINKS},
-    model::{document, inputs::Inputs, sections::sections},
+    model::{
+        document,
+        inputs::Inputs,
+        measured::Measured,
+        sections::sections,
+        validation::{Comparison, compare},
+    },
     pace::{PaceSettings, pace},
     replay::replay,
     zipf::RankSampler,
@@ -97,6 +103,13 @@ enum Command {
         /// File with other inputs than crates/bench/scale.json.
         #[arg(long)]
         inputs: Option<PathBuf>,
+        /// Results of `make bench ONLY=cost` (target/bench/latest.json) to use instead of crates/bench/measured.json. With
+        /// `--write`, they replace it.
+        #[arg(long, requires = "measured_on")]
+        figures: Option<PathBuf>,
+        /// When, where and under which load these results were measured.
+        #[arg(long, requires = "figures")]
+        measured_on: Option<String>,
         /// Write the tables into the document instead of stdout.
         #[arg(long)]
         write: bool,
@@ -159,12 +172,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             print(&pace(&address, &CodeList::read(&list)?, settings)?)?;
         }
-        Command::Model { inputs, write, check, document } => {
-            let inputs = read_inputs(inputs)?;
+        Command::Model { inputs, figures, measured_on, write, check, document } => {
+            let measured = figures.zip(measured_on).map(read_figures).transpose()?;
+            let inputs = read_inputs(inputs, measured.clone())?;
             if check {
                 document::check(&document, &inputs)?;
             } else if write {
-                document::write(&document, &inputs)?;
+                write_model(&document, &inputs, measured.as_ref())?;
             } else {
                 print_tables(&inputs)?;
             }
@@ -173,12 +187,56 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn read_inputs(file: Option<PathBuf>) -> Result<Inputs, Box<dyn std::error::Error>> {
+/// Writes new figures, if there are any, and the tables.
+fn write_model(
+    document: &Path,
+    inputs: &Inputs,
+    measured: Option<&Measured>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(measured) = measured {
+        let text = serde_json::to_string_pretty(measured)? + "\n";
+        fs::write("crates/bench/measured.json", text)?;
+    }
+    document::write(document, inputs)?;
+    Ok(print_predictions(inputs)?)
+}
+
+fn read_figures(
+    (file, measured_on): (PathBuf, String),
+) -> Result<Measured, Box<dyn std::error::Error>> {
+    Ok(Measured::from_bench(&fs::read_to_string(file)?, measured_on)?)
+}
+
+fn read_inputs(
+    file: Option<PathBuf>,
+    measured: Option<Measured>,
+) -> Result<Inputs, Box<dyn std::error::Error>> {
     let text = match file {
         Some(file) => fs::read_to_string(file)?,
         None => document::DEFAULT_INPUTS.to_owned(),
     };
-    Ok(Inputs::from_json(&text)?)
+    let measured = match measured {
+        Some(measured) => measured,
+        None => document::default_measured()?,
+    };
+    Ok(Inputs::from_json(&text, measured)?)
+}
+
+/// Prints what the model predicts for the measured runs, so that a new measurement shows at once whether it holds.
+fn print_predictions(inputs: &Inputs) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for run in &inputs.runs {
+        for row in compare(inputs, run) {
+            let verdict = if row.is_within_bound() { "" } else { "  beyond 20 %" };
+            let (links, error) = (run.links, 100.0 * row.error());
+            let Comparison { what, unit, predicted, measured } = row;
+            writeln!(
+                out,
+                "{links} links, {what}: predicted {predicted:.2} {unit}, measured {measured:.2}, {error:+.0} %{verdict}"
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn print_tables(inputs: &Inputs) -> io::Result<()> {

@@ -6,6 +6,7 @@ each sample: its times are multiplied by what the bare handler took in the media
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 import threading
@@ -17,8 +18,8 @@ from figures import median, say
 from processes import BenchError, cpu_us
 from stack import Shortener, http_get, is_ok
 
-FIGURES = ("cost_bare", "cost_one_link_*", "cost_uniform_*", "cost_zipf_*", "cost_database_*", "cost_l2_*", "cost_hit_*",
-           "cost_ratio", "cost_l2_bytes", "cost_publish_*")
+FIGURES = ("cost_bare", "cost_round_s", "cost_one_link_*", "cost_uniform_*", "cost_again_*", "cost_zipf_*", "cost_warm_*",
+           "cost_database_*", "cost_l2_*", "cost_hit_*", "cost_ratio", "cost_l2_bytes", "cost_publish_*")
 
 DRAIN_S = 180
 BARE_S = 2
@@ -56,15 +57,17 @@ class Bare:
 
 
 class Side:
-    """A shortener of its own with empty caches and its nginx, and a worker unless clicks are not recorded."""
+    """A shortener of its own with an empty L1 and its nginx, and a worker unless clicks are not recorded. `keep` leaves L2
+    and the clicks of the side before."""
 
-    def __init__(self, bare: Bare, name: str, clicks: bool, keep_l2: bool = False) -> None:
+    def __init__(self, bare: Bare, name: str, clicks: bool, keep: bool = False) -> None:
         self.bare, self.bench = bare, bare.bench
         stack = self.bench.stack
-        if not keep_l2 and stack.redis_command("FLUSHALL") != "+OK":
-            raise BenchError("cannot empty Redis")
-        # A worker that finds clicks of today but not their visitors would rebuild them from all rows.
-        stack.sql(f"TRUNCATE {CLICK_TABLES}")
+        if not keep:
+            if stack.redis_command("FLUSHALL") != "+OK":
+                raise BenchError("cannot empty Redis")
+            # A worker that finds clicks of today but not their visitors would rebuild them from all rows.
+            stack.sql(f"TRUNCATE {CLICK_TABLES}")
         settings = {"LINNET__CACHE__WARMUP_LINKS": "0", "LINNET__CLICKS__ENABLED": str(clicks).lower()}
         self.shortener: Shortener = stack.start_shortener(f"shortener-{name}", **settings)
         self.nginx, self.address = stack.start_nginx(f"nginx-{name}", [self.shortener.resolve], self.bench.gateway_socket)
@@ -127,11 +130,15 @@ def click_bytes(stack) -> int:
 
 def run(bench) -> None:
     codes = bench.tools.codes(bench.size.links).read_text().splitlines(keepends=True)
+    # Links are stored in the order of the list. Visits in that order would change all rows of a page in one transaction,
+    # where the page has no room for so many new versions: PostgreSQL would write all indexes of each link.
+    random.Random(1).shuffle(codes)
     bench.cost_warm_up = bench.stack.folder / "codes-warm-up"
     bench.cost_warm_up.write_text("".join(codes[-WARM_UP:]))
     even = bench.stack.folder / "codes-even"
     even.write_text("".join(codes[:-WARM_UP]))
-    few = bench.tools.codes(bench.size.cost_lookups)
+    few = bench.stack.folder / "codes-few"
+    few.write_text("".join(codes[:bench.size.cost_lookups]))
     lists = {links: bench.tools.draw(links, bench.size.warm_draws, seed=links)[0] for links in bench.size.cost_links}
     bare = Bare(bench)
     samples: dict[str, list[Sample]] = {}
@@ -145,17 +152,26 @@ def run(bench) -> None:
 
 
 def round_of(bare: Bare, turn: int, even: Path, few: Path, lists: dict[int, Path]) -> Iterator[tuple[str, Sample]]:
-    """All clicks on one link; none twice on a link; the same links from PostgreSQL, L2 and L1; Zipf loads on cold caches, which
-    `linnet-bench model` predicts."""
+    """All clicks on one link; none twice on a link; each link again, with a click of the day already; the same links from
+    PostgreSQL, L2 and L1. Zipf loads on cold caches, and one on a filled L2, which `linnet-bench model` predicts."""
     size = bare.bench.size
     for name, codes in {"one_link": bare.bench.one, "uniform": even, **{f"zipf_{links}": codes for links, codes in lists.items()}}.items():
         side = Side(bare, f"cost-{name}-{turn}", clicks=True)
         yield name, side.visits(codes, size.cost_s, turn / size.cost_rounds if name == "uniform" else 0)
         side.stop()
+    # The last Zipf load has filled L2. wrk's two threads begin half a list apart, so these are other draws.
+    links = size.cost_links[-1]
+    warm = Side(bare, f"cost-warm-{turn}", clicks=True, keep=True)
+    yield f"warm_{links}", warm.visits(lists[links], size.cost_s, 0.25)
+    warm.stop()
+    again = Side(bare, f"cost-again-{turn}", clicks=True)
+    again.replay(few)
+    yield "again", again.visits(few, size.cost_s, 0)
+    again.stop()
     first = Side(bare, f"cost-cold-{turn}", clicks=False)
     yield "database", first.replay(few)
     first.stop()
-    second = Side(bare, f"cost-l2-{turn}", clicks=False, keep_l2=True)
+    second = Side(bare, f"cost-l2-{turn}", clicks=False, keep=True)
     yield "l2", second.replay(few)
     yield "hit", second.replay(few)
     second.stop()
@@ -165,6 +181,7 @@ def report(bench, samples: dict[str, list[Sample]], bare: float) -> None:
     """The medians of each kind of sample, on a machine on which the bare handler takes `bare` microseconds."""
     figures = bench.figures
     figures.add("cost_bare", bare, "us/req", note="nginx and the bare handler")
+    figures.add("cost_round_s", bench.size.cost_s, "s", note="length of each load but the lookups")
     for name, values in samples.items():
         for part in values[0].cpu:
             figures.add(f"cost_{name}_{part}", median([sample.cpu[part] * bare / sample.bare for sample in values]), "us/req")

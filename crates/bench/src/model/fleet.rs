@@ -2,6 +2,7 @@
 
 use super::{
     caches::{Cache, Policy},
+    click_groups::{Clicks, Group, batch_clicks},
     inputs::{Inputs, Machine},
     popularity::Popularity,
     tiers::{Answered, Tiers},
@@ -16,7 +17,7 @@ const CORE: f64 = 1e6;
 /// Share of Redis's memory that data may use; the rest is for copies while it rewrites its append-only file.
 const REDIS_MEMORY_SHARE: f64 = 0.6;
 /// Copies of Redis and of PostgreSQL: the primary and replicas in two other zones.
-const COPIES: f64 = 3.0;
+pub(super) const COPIES: f64 = 3.0;
 /// Fewest application nodes: two must carry the load while one is replaced.
 const FEWEST_NODES: f64 = 3.0;
 
@@ -93,6 +94,8 @@ pub struct Fleet {
     pub links: f64,
     /// Requests by tier.
     pub answered: Answered,
+    /// Clicks that are written together.
+    pub group: Group,
     /// Application nodes, each with nginx, gateway, shortener and worker; one of them is spare.
     pub nodes: f64,
     /// Cores in use on all nodes for TLS, nginx, shortener and worker.
@@ -109,13 +112,6 @@ pub struct Fleet {
     pub money: Money,
 }
 
-/// Clicks in a group: what arrives within a flush, up to the largest group of full batches.
-pub fn group_clicks(inputs: &Inputs, rate: f64, nodes: f64) -> f64 {
-    let settings = &inputs.settings;
-    let batch = (rate / nodes * settings.flush_s).clamp(1.0, settings.batch_clicks);
-    (rate * settings.flush_s).clamp(1.0, settings.group_batches * batch)
-}
-
 /// Sizes a fleet for `rate` redirects a second at the peak over `links` links. Nodes and Redis machines are added until
 /// none is missing: more nodes have more and therefore colder L1 caches.
 pub fn size(inputs: &Inputs, rate: f64, links: f64) -> Fleet {
@@ -123,13 +119,13 @@ pub fn size(inputs: &Inputs, rate: f64, links: f64) -> Fleet {
     let (mut nodes, mut primaries) = (FEWEST_NODES, 1.0);
     loop {
         let answered = tiers(inputs, rate, nodes, primaries).answered(&popularity);
-        let link_rows = link_rows(inputs, &popularity, rate, nodes);
-        let node_cores = node_cores(inputs, rate, &answered, link_rows);
+        let group = group(inputs, &popularity, rate, nodes);
+        let node_cores = node_cores(inputs, rate, &answered, group);
         let usable = inputs.prices.application.cores * inputs.settings.utilization;
         let wanted = ((node_cores.iter().sum::<f64>() / usable).ceil() + 1.0).max(FEWEST_NODES);
-        let redis = redis(inputs, rate, &answered, link_rows, nodes);
+        let redis = redis(inputs, rate, &answered, group, nodes);
         if wanted <= nodes && redis.primaries <= primaries {
-            let postgres = postgres(inputs, &popularity, rate, &answered, link_rows);
+            let postgres = postgres(inputs, &popularity, rate, &answered, group);
             let (plan, postgres_machines) = postgres_machines(inputs, postgres.cores());
             let redis = RedisLoad { primaries, ..redis };
             let money = money(inputs, rate, nodes, &redis, &postgres, (plan, postgres_machines));
@@ -138,6 +134,7 @@ pub fn size(inputs: &Inputs, rate: f64, links: f64) -> Fleet {
                 rate,
                 links,
                 answered,
+                group,
                 nodes,
                 node_cores,
                 redis,
@@ -173,13 +170,22 @@ fn stream_bytes(inputs: &Inputs, rate: f64) -> f64 {
     rate * inputs.settings.stream_s * inputs.costs.stream_bytes.value
 }
 
-/// Links with clicks in a group, for each click.
-fn link_rows(inputs: &Inputs, popularity: &Popularity, rate: f64, nodes: f64) -> f64 {
-    let clicks = group_clicks(inputs, rate, nodes);
-    popularity.distinct(clicks) / clicks
+fn group(inputs: &Inputs, popularity: &Popularity, rate: f64, nodes: f64) -> Group {
+    let (settings, costs) = (&inputs.settings, &inputs.costs);
+    let a_day = rate * inputs.shape.average_to_peak * SECONDS_A_DAY;
+    Clicks {
+        settings,
+        costs,
+        popularity,
+        rate,
+        batch: batch_clicks(settings, rate / nodes, inputs.prices.application.cores),
+        first: popularity.distinct(a_day) / a_day,
+        writer_cores: 1.0,
+    }
+    .group()
 }
 
-fn node_cores(inputs: &Inputs, rate: f64, answered: &Answered, link_rows: f64) -> [f64; 4] {
+fn node_cores(inputs: &Inputs, rate: f64, answered: &Answered, group: Group) -> [f64; 4] {
     let costs = &inputs.costs;
     let tls =
         rate * (costs.nginx_tls_us.value + inputs.shape.handshakes * costs.handshake_us.value);
@@ -189,17 +195,17 @@ fn node_cores(inputs: &Inputs, rate: f64, answered: &Answered, link_rows: f64) -
         + answered.l2 * costs.shortener_l2_us.value
         + answered.database * costs.shortener_database_us.value
         + rate * inputs.shape.writes * costs.api_write_us.value;
-    let worker = rate * (costs.worker_click_us.value + link_rows * costs.worker_link_us.value);
+    let worker = rate * group.worker_us(costs);
     [tls, nginx, shortener, worker].map(|microseconds| microseconds / CORE)
 }
 
-fn redis(inputs: &Inputs, rate: f64, answered: &Answered, link_rows: f64, nodes: f64) -> RedisLoad {
+fn redis(inputs: &Inputs, rate: f64, answered: &Answered, group: Group, nodes: f64) -> RedisLoad {
     let (costs, shape) = (&inputs.costs, &inputs.shape);
     let edits = rate * shape.writes * shape.edit_share;
     let heartbeats = nodes * inputs.settings.heartbeats;
     let busy = answered.l2_lookups() * costs.redis_lookup_us.value
         + answered.database * costs.redis_fill_us.value
-        + rate * (costs.redis_click_us.value + link_rows * costs.redis_link_us.value)
+        + rate * group.redis_us(costs)
         + edits * (costs.redis_publish_us.value + nodes * costs.redis_subscriber_us.value)
         + heartbeats * (costs.redis_publish_us.value + costs.redis_subscriber_us.value);
     let cores = busy / CORE;
@@ -208,7 +214,8 @@ fn redis(inputs: &Inputs, rate: f64, answered: &Answered, link_rows: f64, nodes:
     // At most half of the memory is for the stream.
     let primaries =
         (cores / inputs.settings.utilization).ceil().max((2.0 * stream).ceil()).max(1.0);
-    let batches = rate / inputs.settings.batch_clicks;
+    let batches =
+        rate / batch_clicks(&inputs.settings, rate / nodes, inputs.prices.application.cores);
     RedisLoad {
         cores,
         commands: answered.l2_lookups() + answered.database + batches + edits + heartbeats,
@@ -221,7 +228,7 @@ fn postgres(
     popularity: &Popularity,
     rate: f64,
     answered: &Answered,
-    link_rows: f64,
+    group: Group,
 ) -> PostgresLoad {
     let (costs, shape) = (&inputs.costs, &inputs.shape);
     let average = rate * shape.average_to_peak;
@@ -229,14 +236,12 @@ fn postgres(
     let link_days = 365.0 * popularity.distinct(average * SECONDS_A_DAY);
     PostgresLoad {
         lookup_cores: answered.database * costs.postgres_lookup_us.value / CORE,
-        click_cores: rate
-            * (costs.postgres_click_us.value + link_rows * costs.postgres_link_us.value)
-            / CORE,
+        click_cores: rate * group.postgres_us(costs) / CORE,
         write_cores: rate * shape.writes * costs.postgres_write_us.value / CORE,
-        wal_mb: rate * (costs.click_wal_bytes.value + link_rows * costs.link_wal_bytes.value) / 1e6,
+        wal_mb: rate * group.wal_bytes(costs) / 1e6,
         links_gib: popularity.links() * costs.link_disk_bytes.value / GIB,
         clicks_gib: clicks
-            * (costs.click_disk_bytes.value + link_rows * costs.click_row_disk_bytes.value)
+            * (costs.click_disk_bytes.value + group.links * costs.click_row_disk_bytes.value)
             / GIB,
         rollups_gib: link_days * costs.link_day_disk_bytes.value / GIB,
     }
@@ -272,18 +277,18 @@ fn money(
         application: nodes * prices.application.dollars,
         redis: COPIES * redis.primaries * prices.redis.dollars,
         postgres: COPIES * machines * plan.dollars,
-        disks: COPIES * postgres.disk_gib() * prices.disk_gib,
-        transfer: (sent - included).max(0.0) * prices.transfer_gib,
+        disks: COPIES * postgres.disk_gib() * prices.disk_gib.dollars,
+        transfer: (sent - included).max(0.0) * prices.transfer_gib.dollars,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::document::DEFAULT_INPUTS;
+    use crate::model::document::default_inputs;
 
     fn inputs() -> Inputs {
-        Inputs::from_json(DEFAULT_INPUTS).unwrap()
+        default_inputs().unwrap()
     }
 
     #[test]
@@ -311,12 +316,15 @@ mod tests {
     }
 
     #[test]
-    fn larger_groups_write_fewer_rows_for_each_click() {
+    fn every_part_of_the_money_follows_from_a_quantity() {
         let inputs = inputs();
-        let popularity = Popularity::zipf(1e7, 1.0, 0.0);
-        let (slow, fast) =
-            (link_rows(&inputs, &popularity, 1e3, 3.0), link_rows(&inputs, &popularity, 1e5, 3.0));
-        assert!(fast < slow && slow <= 1.0, "{slow} {fast}");
+        let fleet = size(&inputs, 1e6, 1e7);
+        let prices = &inputs.prices;
+        let disks = COPIES * fleet.postgres.disk_gib() * prices.disk_gib.dollars;
+        let redis = COPIES * fleet.redis.primaries * prices.redis.dollars;
+        assert!((fleet.money.application - fleet.nodes * prices.application.dollars).abs() < 1e-6);
+        assert!((fleet.money.redis - redis).abs() < 1e-6);
+        assert!((fleet.money.disks - disks).abs() < 1e-6);
     }
 
     #[test]

@@ -1,8 +1,13 @@
-//! Inputs of the model: measured costs with their sources, and the shape of the traffic.
+//! Inputs of the model: costs with their sources, the shape of the traffic, settings, prices and regions.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+use super::{
+    costs::{CostSource, Costs},
+    measured::{Measured, Run},
+};
 
 /// Why inputs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,123 +25,9 @@ pub enum InputError {
         /// Its value.
         value: f64,
     },
-}
-
-/// A number and where it comes from.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cost {
-    /// The number, in the unit of its field's name.
-    pub value: f64,
-    /// The row of docs/BENCHMARKS.md that it was measured for, or *assumed* with the reason.
-    pub source: String,
-}
-
-/// Processor time in microseconds on the measured machine, and sizes in bytes.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Costs {
-    /// nginx, for a redirect over HTTP on an open connection.
-    pub nginx_us: Cost,
-    /// nginx, in addition for a redirect that waits for L2 or PostgreSQL: such responses come one by one.
-    pub nginx_wait_us: Cost,
-    /// nginx, in addition for a redirect over HTTPS.
-    pub nginx_tls_us: Cost,
-    /// nginx, for a full TLS handshake.
-    pub handshake_us: Cost,
-    /// The shortener, for a redirect from L1 with a recorded click.
-    pub shortener_us: Cost,
-    /// The shortener, in addition for an answer of L2.
-    pub shortener_l2_us: Cost,
-    /// The shortener, in addition for an answer of PostgreSQL.
-    pub shortener_database_us: Cost,
-    /// Redis, for a lookup.
-    pub redis_lookup_us: Cost,
-    /// Redis, for the fill of an entry.
-    pub redis_fill_us: Cost,
-    /// Redis, for a click on a link that has many in its group.
-    pub redis_click_us: Cost,
-    /// Redis, in addition for each link with clicks in a group: its visitors.
-    pub redis_link_us: Cost,
-    /// Redis, for an invalidation, without its subscribers.
-    pub redis_publish_us: Cost,
-    /// Redis, for each subscriber of an invalidation.
-    pub redis_subscriber_us: Cost,
-    /// PostgreSQL, for a lookup.
-    pub postgres_lookup_us: Cost,
-    /// PostgreSQL, for a click on a link that has many in its group.
-    pub postgres_click_us: Cost,
-    /// PostgreSQL, in addition for each link with clicks in a group.
-    pub postgres_link_us: Cost,
-    /// The worker, for a click on a link that has many in its group.
-    pub worker_click_us: Cost,
-    /// The worker, in addition for each link with clicks in a group.
-    pub worker_link_us: Cost,
-    /// nginx, gateway and shortener, for a create or edit.
-    pub api_write_us: Cost,
-    /// PostgreSQL, for a create or edit.
-    pub postgres_write_us: Cost,
-    /// Size of a link by the weights of L1.
-    pub l1_bytes: Cost,
-    /// Resident memory of a link in L1.
-    pub l1_resident_bytes: Cost,
-    /// Memory of Redis for a link in L2.
-    pub l2_bytes: Cost,
-    /// Memory of Redis for a click in the stream.
-    pub stream_bytes: Cost,
-    /// Disk of PostgreSQL for a link with its events and indexes.
-    pub link_disk_bytes: Cost,
-    /// Disk of PostgreSQL for a raw click in a row with many.
-    pub click_disk_bytes: Cost,
-    /// Disk of PostgreSQL for a row of raw clicks with its index entries, in addition for each link with clicks in a group.
-    pub click_row_disk_bytes: Cost,
-    /// Disk of PostgreSQL for the roll-up row of a link and day, with its index.
-    pub link_day_disk_bytes: Cost,
-    /// WAL of PostgreSQL for a click on a link that has many in its group.
-    pub click_wal_bytes: Cost,
-    /// WAL of PostgreSQL, in addition for each link with clicks in a group.
-    pub link_wal_bytes: Cost,
-    /// Bytes sent to a visitor for a redirect, with TLS and headers.
-    pub response_bytes: Cost,
-}
-
-impl Costs {
-    /// All costs by name, in the order of the struct.
-    pub fn rows(&self) -> Vec<(&'static str, &Cost)> {
-        vec![
-            ("nginx_us", &self.nginx_us),
-            ("nginx_wait_us", &self.nginx_wait_us),
-            ("nginx_tls_us", &self.nginx_tls_us),
-            ("handshake_us", &self.handshake_us),
-            ("shortener_us", &self.shortener_us),
-            ("shortener_l2_us", &self.shortener_l2_us),
-            ("shortener_database_us", &self.shortener_database_us),
-            ("redis_lookup_us", &self.redis_lookup_us),
-            ("redis_fill_us", &self.redis_fill_us),
-            ("redis_click_us", &self.redis_click_us),
-            ("redis_link_us", &self.redis_link_us),
-            ("redis_publish_us", &self.redis_publish_us),
-            ("redis_subscriber_us", &self.redis_subscriber_us),
-            ("postgres_lookup_us", &self.postgres_lookup_us),
-            ("postgres_click_us", &self.postgres_click_us),
-            ("postgres_link_us", &self.postgres_link_us),
-            ("worker_click_us", &self.worker_click_us),
-            ("worker_link_us", &self.worker_link_us),
-            ("api_write_us", &self.api_write_us),
-            ("postgres_write_us", &self.postgres_write_us),
-            ("l1_bytes", &self.l1_bytes),
-            ("l1_resident_bytes", &self.l1_resident_bytes),
-            ("l2_bytes", &self.l2_bytes),
-            ("stream_bytes", &self.stream_bytes),
-            ("link_disk_bytes", &self.link_disk_bytes),
-            ("click_disk_bytes", &self.click_disk_bytes),
-            ("click_row_disk_bytes", &self.click_row_disk_bytes),
-            ("link_day_disk_bytes", &self.link_day_disk_bytes),
-            ("click_wal_bytes", &self.click_wal_bytes),
-            ("link_wal_bytes", &self.link_wal_bytes),
-            ("response_bytes", &self.response_bytes),
-        ]
-    }
+    /// A cost or a run needs a figure that was not measured.
+    #[error("the figure `cost_{0}` is missing: measure it with `make bench ONLY=cost`")]
+    NoFigure(String),
 }
 
 /// The traffic of all scenarios.
@@ -173,10 +64,12 @@ pub struct Settings {
     pub l2_life_s: f64,
     /// Share of an application node's memory for L1.
     pub l1_memory_share: f64,
-    /// Most clicks in a batch.
+    /// Most clicks in a batch, and clicks in a server thread's buffer at which the process sends one.
     pub batch_clicks: f64,
     /// Most batches in a group (`worker.group_batches`).
     pub group_batches: f64,
+    /// Transactions that write roll-ups at the same time, one for each shard, when clicks have waited for 5 s.
+    pub click_writers: f64,
     /// Interval at which a process sends a batch, in seconds (`clicks.flush_ms`).
     pub flush_s: f64,
     /// Seconds of clicks that must fit in the stream while no worker runs.
@@ -185,6 +78,15 @@ pub struct Settings {
     pub heartbeats: f64,
     /// Most useful processors of one PostgreSQL primary.
     pub primary_cores: f64,
+    /// Largest disk of one machine, in GiB.
+    pub disk_gib: f64,
+    /// WAL that replicas and the archive can follow, in MB a second.
+    pub wal_mb: f64,
+    /// Processors of the machine of the benchmark, which are also the server threads of its shortener.
+    pub bench_cores: f64,
+    /// Threads that want to run while `wrk` sends requests at its peak: two each of `wrk`, nginx and the shortener, and one
+    /// that writes clicks.
+    pub bench_threads: f64,
 }
 
 /// A rented machine.
@@ -201,24 +103,50 @@ pub struct Machine {
     pub dollars: f64,
     /// Outbound traffic that the price includes, in GiB a month.
     pub transfer_gib: f64,
+    /// Marks of the sources of these numbers.
+    pub sources: String,
+}
+
+/// A price for a GiB.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GibPrice {
+    /// In US dollars.
+    pub dollars: f64,
+    /// Marks of its sources.
+    pub sources: String,
+}
+
+/// Where prices come from.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceSource {
+    /// Letter.
+    pub mark: String,
+    /// Name, and the relevant content.
+    pub content: String,
+    /// Date of its content.
+    pub date: String,
 }
 
 /// Prices.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
-    /// Where and when they were read.
-    pub source: String,
+    /// Sources.
+    pub sources: Vec<PriceSource>,
+    /// When the sources were read.
+    pub read_on: String,
     /// Machines for nginx, gateway, shortener and worker.
     pub application: Machine,
     /// Machines for Redis, of which one core serves commands.
     pub redis: Machine,
     /// Machines for PostgreSQL, the smallest first.
     pub postgres: Vec<Machine>,
-    /// A GiB of block storage, in dollars a month.
-    pub disk_gib: f64,
-    /// A GiB of outbound traffic beyond what machines include, in dollars.
-    pub transfer_gib: f64,
+    /// A GiB of block storage, for a month.
+    pub disk_gib: GibPrice,
+    /// A GiB of outbound traffic beyond what machines include.
+    pub transfer_gib: GibPrice,
 }
 
 /// A region, by its distance from the one with the primary.
@@ -231,27 +159,23 @@ pub struct Region {
     pub round_trip_ms: f64,
 }
 
-/// A measured run that the model predicts.
+/// An input file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measured {
-    /// Number of links in the Zipf distribution.
-    pub links: f64,
-    /// Requests of the run, from cold caches.
-    pub requests: f64,
-    /// Mean number of clicks in a group.
-    pub group_clicks: f64,
-    /// Shares of L1, L2 and PostgreSQL, in percent.
-    pub tiers: [f64; 3],
-    /// Processor time of a redirect by process, in microseconds.
-    pub cpu_us: BTreeMap<String, f64>,
+struct InputFile {
+    costs: BTreeMap<String, CostSource>,
+    shape: Shape,
+    settings: Settings,
+    rates: Vec<f64>,
+    links: Vec<f64>,
+    prices: Prices,
+    regions: Vec<Region>,
 }
 
 /// Everything that the model reads.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Inputs {
-    /// Measured costs.
+    /// Costs.
     pub costs: Costs,
     /// Traffic.
     pub shape: Shape,
@@ -265,37 +189,40 @@ pub struct Inputs {
     pub prices: Prices,
     /// Regions; the first one is the home region.
     pub regions: Vec<Region>,
-    /// Where and when the runs below were measured.
-    pub measured_on: String,
-    /// Runs to predict.
-    pub measured: Vec<Measured>,
+    /// The figures behind the costs.
+    pub measured: Measured,
+    /// The runs to predict.
+    pub runs: Vec<Run>,
 }
 
 impl Inputs {
-    /// Reads and checks inputs.
-    pub fn from_json(text: &str) -> Result<Self, InputError> {
-        let inputs: Self = serde_json::from_str(text)?;
+    /// Reads and checks inputs: the text of `scale.json`, and figures.
+    pub fn from_json(text: &str, measured: Measured) -> Result<Self, InputError> {
+        let InputFile { costs, shape, settings, rates, links, prices, regions } =
+            serde_json::from_str(text)?;
+        let costs = Costs::new(&costs, &measured)?;
+        let runs = measured.runs()?;
+        let inputs = Self { costs, shape, settings, rates, links, prices, regions, measured, runs };
         inputs.check()?;
         Ok(inputs)
     }
 
     fn check(&self) -> Result<(), InputError> {
         for (name, cost) in self.costs.rows() {
-            require(name, cost.value, cost.value > 0.0 && cost.value.is_finite(), "above 0")?;
+            // The addition for the first click of a day may be below the noise of two large figures.
+            let least =
+                if name.contains("_first_") || name.starts_with("first_") { -1.0 } else { 0.0 };
+            require(name, cost.value, cost.value > least && cost.value.is_finite(), "above 0")?;
         }
-        let shape = &self.shape;
-        require(
-            "zipf_exponent",
-            shape.zipf_exponent,
-            (0.0..=3.0).contains(&shape.zipf_exponent),
-            "from 0 to 3",
-        )?;
+        let (shape, settings) = (&self.shape, &self.settings);
+        let exponent = shape.zipf_exponent;
+        require("zipf_exponent", exponent, (0.0..=3.0).contains(&exponent), "from 0 to 3")?;
         for (name, value) in [
             ("bot_share", shape.bot_share),
             ("edit_share", shape.edit_share),
             ("average_to_peak", shape.average_to_peak),
-            ("utilization", self.settings.utilization),
-            ("l1_memory_share", self.settings.l1_memory_share),
+            ("utilization", settings.utilization),
+            ("l1_memory_share", settings.l1_memory_share),
         ] {
             require(name, value, (0.0..=1.0).contains(&value), "from 0 to 1")?;
         }
@@ -319,22 +246,51 @@ fn require(name: &str, value: f64, holds: bool, rule: &'static str) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::document::DEFAULT_INPUTS;
+    use crate::model::document::{DEFAULT_INPUTS, default_inputs, default_measured};
 
     #[test]
     fn default_inputs_are_valid_and_every_cost_has_a_source() {
-        let inputs = Inputs::from_json(DEFAULT_INPUTS).unwrap();
-        for (name, cost) in inputs.costs.rows() {
+        for (name, cost) in default_inputs().unwrap().costs.rows() {
             assert!(!cost.source.is_empty(), "{name}");
         }
     }
 
     #[test]
+    fn every_price_has_a_source_that_is_listed() {
+        let prices = default_inputs().unwrap().prices;
+        let machines = prices.postgres.iter().chain([&prices.application, &prices.redis]);
+        let marks = machines.map(|machine| &machine.sources);
+        for marks in marks.chain([&prices.disk_gib.sources, &prices.transfer_gib.sources]) {
+            for mark in marks.split(", ") {
+                assert!(prices.sources.iter().any(|source| source.mark == mark), "{mark}");
+            }
+        }
+        assert!(prices.sources.iter().all(|source| !source.date.is_empty()));
+    }
+
+    #[test]
+    fn settings_are_the_defaults_of_configuration() {
+        let text = include_str!("../../../../docs/CONFIGURATION.md");
+        let settings = default_inputs().unwrap().settings;
+        for (name, value) in [
+            ("clicks.flush_ms", settings.flush_s * 1e3),
+            ("worker.group_batches", settings.group_batches),
+            ("cache.l1_ttl_ms", settings.l1_life_s * 1e3),
+            ("cache.l2_ttl_s", settings.l2_life_s),
+        ] {
+            let line = text.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+            assert!(line.unwrap().contains(&format!("| `{value}` |")), "{name}: {value}");
+        }
+    }
+
+    #[test]
     fn numbers_outside_their_range_are_named() {
-        let text = DEFAULT_INPUTS.replace("\"bot_share\": 0.", "\"bot_share\": 7.");
-        let error = Inputs::from_json(&text).unwrap_err().to_string();
-        assert!(error.contains("`bot_share` must be from 0 to 1"), "{error}");
-        let error = Inputs::from_json(&DEFAULT_INPUTS.replace("bot_share", "bots")).unwrap_err();
+        let read = |text: &str| Inputs::from_json(text, default_measured().unwrap()).unwrap_err();
+        let error = read(&DEFAULT_INPUTS.replace("\"bot_share\": 0.", "\"bot_share\": 7."));
+        assert!(error.to_string().contains("`bot_share` must be from 0 to 1"), "{error}");
+        let error = read(&DEFAULT_INPUTS.replace("bot_share", "bots"));
         assert!(matches!(error, InputError::Json(_)), "{error}");
+        let error = read(&DEFAULT_INPUTS.replace("one_link_nginx", "no_link_nginx"));
+        assert!(matches!(error, InputError::NoFigure(_)), "{error}");
     }
 }

@@ -1,12 +1,11 @@
-//! The text of each table of `docs/SCALE.md`.
+//! The text of each table of `docs/SCALE.md`: of costs, nodes and databases here, of the rest in other modules.
 
 use super::{
     fleet::{self, Fleet},
     inputs::Inputs,
-    regions::{self, staleness},
-    simulation::{self, Fault, Plan, Report},
-    tables::{gibibytes, number, percent, short, table},
-    validation::{PROCESSES, measured_us, predict},
+    money_tables, region_tables,
+    tables::{gibibytes, number, percent, short, table, text_table},
+    validation_table,
 };
 
 /// Name and text of each table.
@@ -22,15 +21,18 @@ pub fn sections(inputs: &Inputs) -> Vec<(&'static str, String)> {
         ("hit ratios", hit_ratios(&fleets)),
         ("nodes", nodes(&fleets)),
         ("databases", databases(inputs, &fleets)),
-        ("money", money(&fleets)),
+        ("groups", groups(inputs, &fleets)),
+        ("prices", money_tables::prices(inputs)),
+        ("money", money_tables::money(inputs, &fleets)),
         ("breaks", breaks(inputs, &fleets)),
-        ("staleness", region_table(inputs)),
-        ("simulation", simulations(inputs)),
-        ("validation", validation(inputs)),
+        ("staleness", region_tables::staleness_table(inputs)),
+        ("simulation", region_tables::simulations(inputs)),
+        ("validation", validation_table::validation(inputs)),
     ]
 }
 
-fn scenario(fleet: &Fleet) -> String {
+/// The name of a scenario.
+pub(super) fn scenario(fleet: &Fleet) -> String {
     format!("{}/s, {} links", short(fleet.rate), short(fleet.links))
 }
 
@@ -41,12 +43,7 @@ fn costs(inputs: &Inputs) -> String {
         .into_iter()
         .map(|(name, cost)| vec![format!("`{name}`"), number(cost.value), cost.source.clone()])
         .collect();
-    // The last column is text.
-    table(&["cost", "value", "source"], &rows).replacen(
-        "| --- | ---: | ---: |",
-        "| --- | ---: | --- |",
-        1,
-    )
+    text_table(&["cost", "value", "source"], &rows)
 }
 
 fn hit_ratios(fleets: &[Fleet]) -> String {
@@ -132,38 +129,30 @@ fn databases(inputs: &Inputs, fleets: &[Fleet]) -> String {
     table(&head, &rows)
 }
 
-fn money(fleets: &[Fleet]) -> String {
+/// The groups in which clicks are written, and what that costs.
+fn groups(inputs: &Inputs, fleets: &[Fleet]) -> String {
+    let costs = &inputs.costs;
     let rows: Vec<_> = fleets
         .iter()
         .map(|fleet| {
-            let money = &fleet.money;
-            let redirects = fleet.rate * 30.44 * 86.4e3 / 1e6;
+            let group = &fleet.group;
             vec![
                 scenario(fleet),
-                number(money.application),
-                number(money.redis),
-                format!(
-                    "{} ({} × {})",
-                    number(money.postgres),
-                    number(3.0 * fleet.postgres_machines),
-                    fleet.postgres_plan
-                ),
-                number(money.disks),
-                number(money.transfer),
-                number(money.total()),
-                number(money.total() / redirects),
+                number(group.clicks),
+                number(group.links),
+                number(group.first),
+                format!("{} µs", number(group.postgres_us(costs))),
+                number(fleet.postgres.click_cores),
             ]
         })
         .collect();
     let head = [
         "scenario",
-        "nodes",
-        "Redis",
-        "PostgreSQL",
-        "disks",
-        "transfer",
-        "total",
-        "for 1 M/month of peak capacity",
+        "clicks in a group",
+        "links a click",
+        "first clicks of a day",
+        "PostgreSQL for a click",
+        "writers needed",
     ];
     table(&head, &rows)
 }
@@ -181,13 +170,17 @@ fn breaks(inputs: &Inputs, fleets: &[Fleet]) -> String {
                         / inputs.prices.application.cores
                         / settings.utilization,
                 ),
+                (
+                    "the two writers of clicks",
+                    fleet.postgres.click_cores / settings.click_writers / settings.utilization,
+                ),
                 ("one Redis thread", fleet.redis.cores / settings.utilization),
                 (
                     "one PostgreSQL primary",
                     fleet.postgres.cores() / settings.primary_cores / settings.utilization,
                 ),
-                ("one disk of 16 TiB", fleet.postgres.disk_gib() / 16_384.0),
-                ("one WAL stream of 200 MB/s", fleet.postgres.wal_mb / 200.0),
+                ("one disk of 16 TiB", fleet.postgres.disk_gib() / settings.disk_gib),
+                ("one WAL stream of 200 MB/s", fleet.postgres.wal_mb / settings.wal_mb),
             ];
             let mut over: Vec<_> = used.iter().filter(|(_, share)| *share > 1.0).collect();
             over.sort_by(|one, other| other.1.total_cmp(&one.1));
@@ -197,171 +190,5 @@ fn breaks(inputs: &Inputs, fleets: &[Fleet]) -> String {
             vec![scenario(fleet), list]
         })
         .collect();
-    table(&["scenario", "exceeded at the peak"], &rows).replacen(
-        "| --- | ---: |",
-        "| --- | --- |",
-        1,
-    )
-}
-
-fn region_table(inputs: &Inputs) -> String {
-    let farthest = inputs.regions.iter().map(|region| region.round_trip_ms).fold(0.0, f64::max);
-    let rows: Vec<_> = inputs
-        .regions
-        .iter()
-        .map(|region| {
-            let times = staleness(region.round_trip_ms, farthest);
-            vec![
-                region.name.clone(),
-                format!("{} ms", number(region.round_trip_ms)),
-                format!("{} ms", number(times.published_ms)),
-                format!("{} ms", number(times.relayed_ms)),
-                format!("{} ms", number(times.cut_off_ms)),
-                format!("{} ms", number(times.lookup_ms)),
-                if times.bus_is_live { "yes" } else { "no" }.to_owned(),
-            ]
-        })
-        .collect();
-    let head = [
-        "region",
-        "round trip",
-        "published",
-        "publisher dies",
-        "region cut off",
-        "miss of L1 and L2",
-        "L1 keeps its life",
-    ];
-    let longest = regions::longest_round_trip_ms();
-    format!(
-        "{}\nLongest round trip for which the bound of 1 s holds and L1 keeps its life: {longest} ms.\n",
-        table(&head, &rows)
-    )
-}
-
-fn simulations(inputs: &Inputs) -> String {
-    let faults = [
-        ("none", None),
-        ("third region cut off for 60 s", Some([false, false, true])),
-        ("second region lost for 60 s", Some([false, true, false])),
-        ("home region lost for 60 s", Some([true, false, false])),
-    ];
-    let rows: Vec<_> = faults
-        .into_iter()
-        .map(|(name, regions)| {
-            let fault = regions.map(|regions| Fault { regions, from_s: 60.0, to_s: 120.0 });
-            simulation_row(name, &simulation::run(&plan(inputs, fault)))
-        })
-        .collect();
-    let head = [
-        "fault",
-        "redirects",
-        "failed",
-        "edits",
-        "p50 in home region",
-        "p99 in home region",
-        "p50 in third region",
-        "p99 in third region",
-        "longest",
-        "past 1 s",
-    ];
-    table(&head, &rows)
-}
-
-fn plan(inputs: &Inputs, fault: Option<Fault>) -> Plan {
-    Plan {
-        // Within the home region, messages take half a millisecond.
-        round_trips_ms: inputs
-            .regions
-            .iter()
-            .map(|region| region.round_trip_ms.max(1.0))
-            .take(3)
-            .collect(),
-        processes: 3,
-        seconds: 300.0,
-        visits_a_second: 100.0,
-        edits_a_second: 1.0,
-        deaths: 0.02,
-        fault,
-        broken: None,
-        seed: 1,
-    }
-}
-
-fn simulation_row(name: &str, report: &Report) -> Vec<String> {
-    let mut row = vec![
-        name.to_owned(),
-        report.responses.to_string(),
-        report.failed.to_string(),
-        report.edits.to_string(),
-    ];
-    for region in [0, 2] {
-        for share in [0.5, 0.99] {
-            let tail =
-                report.tails_ms.get(region).and_then(|tails| quantile(tails, share)).unwrap_or(0.0);
-            row.push(format!("{tail:.0} ms"));
-        }
-    }
-    row.push(format!("{:.0} ms", report.longest_ms));
-    row.push(report.stale_past_bound.to_string());
-    row
-}
-
-/// A quantile of sorted values.
-fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
-    let skipped = sorted
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| ratio(*place + 1, sorted.len()) < share)
-        .count();
-    sorted.get(skipped).copied()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of edits are far below 2^52")]
-fn ratio(part: usize, all: usize) -> f64 {
-    part as f64 / all as f64
-}
-
-fn validation(inputs: &Inputs) -> String {
-    let mut rows = Vec::new();
-    for run in &inputs.measured {
-        let prediction = predict(inputs, run);
-        let name = format!("{} links, {} redirects", short(run.links), short(run.requests));
-        let mut add = |what: &str, predicted: f64, measured: f64, unit: &str| {
-            let error = if measured > 0.0 {
-                format!("{:+.0} %", 100.0 * (predicted / measured - 1.0))
-            } else {
-                "–".to_owned()
-            };
-            rows.push(vec![
-                format!("{name}: {what}"),
-                format!("{} {unit}", number(predicted)),
-                format!("{} {unit}", number(measured)),
-                error,
-            ]);
-        };
-        add("L1", prediction.tiers[0], run.tiers[0], "%");
-        add("PostgreSQL", prediction.tiers[2], run.tiers[2], "%");
-        for (process, predicted) in PROCESSES.iter().zip(prediction.cpu_us) {
-            add(process, predicted, run.cpu_us.get(*process).copied().unwrap_or(0.0), "µs");
-        }
-        add("**all processes**", prediction.total_us(), measured_us(run), "µs");
-    }
-    format!(
-        "{}\n{}\n",
-        table(&["run", "predicted", "measured", "error"], &rows),
-        inputs.measured_on
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_values_of_the_list() {
-        let values = [1.0, 2.0, 3.0, 4.0];
-        assert_eq!(quantile(&values, 0.5), Some(2.0));
-        assert_eq!(quantile(&values, 0.99), Some(4.0));
-        assert_eq!(quantile(&[], 0.5), None);
-    }
+    text_table(&["scenario", "exceeded at the peak"], &rows)
 }

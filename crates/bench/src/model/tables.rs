@@ -21,6 +21,28 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+/// A table whose last column is text.
+pub fn text_table(head: &[&str], rows: &[Vec<String>]) -> String {
+    table(head, rows).replacen("---: |\n", "--- |\n", 1)
+}
+
+/// Prose in lines of at most 120 characters.
+pub fn prose(text: &str) -> String {
+    let (mut out, mut length) = (String::new(), 0);
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if length > 0 {
+            let fits = length + 1 + width <= 120;
+            out.push(if fits { ' ' } else { '\n' });
+            length = if fits { length + 1 } else { 0 };
+        }
+        out.push_str(word);
+        length += width;
+    }
+    out.push('\n');
+    out
+}
+
 /// A number with three significant digits, and thousands separated: 0.0123, 4.56, 789, 12,300.
 pub fn number(value: f64) -> String {
     if value.abs() < 1e-12 {
@@ -106,8 +128,17 @@ mod tests {
     }
 
     #[test]
+    fn prose_has_lines_of_at_most_120_characters() {
+        let text = prose(&"wörd ".repeat(100));
+        assert!(text.lines().count() > 4 && text.ends_with('\n'));
+        assert!(text.lines().all(|line| line.chars().count() <= 120 && !line.starts_with(' ')));
+    }
+
+    #[test]
     fn tables_are_markdown() {
         let text = table(&["a", "b"], &[vec!["1".to_owned(), "2".to_owned()]]);
         assert_eq!(text, "| a | b |\n| --- | ---: |\n| 1 | 2 |\n");
+        let text = text_table(&["a", "b", "c"], &[]);
+        assert_eq!(text, "| a | b | c |\n| --- | ---: | --- |\n");
     }
 }

@@ -164,10 +164,17 @@ fn cold_misses(popularity: &Popularity, l1: Cache, requests: f64) -> f64 {
     popularity.distinct(full) + later
 }
 
-/// Shares of the tiers in the first `requests` of processes with empty caches whose entries do not expire, and an L2 for
-/// all links: a link's first request goes to the database, and what else misses L1 to L2.
-pub fn cold_shares(popularity: &Popularity, l1: Cache, requests: f64, processes: f64) -> [f64; 3] {
-    let database = popularity.distinct(requests) / requests;
+/// Shares of the tiers in the first `requests` of processes with an empty L1 whose entries do not expire, and an L2 for all
+/// links, which got `before` requests: a link's first request goes to the database, and what else misses L1 to L2.
+pub fn cold_shares(
+    popularity: &Popularity,
+    l1: Cache,
+    before: f64,
+    requests: f64,
+    processes: f64,
+) -> [f64; 3] {
+    let database =
+        (popularity.distinct(before + requests) - popularity.distinct(before)) / requests;
     let missed = processes * cold_misses(popularity, l1, requests / processes) / requests;
     [1.0 - missed, missed - database, database]
 }
@@ -226,12 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn a_filled_l2_answers_what_was_requested_before() {
+        let popularity = Popularity::zipf(1e5, 1.0, 0.0);
+        let l1 = Cache { capacity: 1e6, life_s: f64::INFINITY, policy: Policy::TwoLru };
+        let cold = cold_shares(&popularity, l1, 0.0, 1e5, 1.0);
+        let warm = cold_shares(&popularity, l1, 1e7, 1e5, 1.0);
+        assert!((cold[0] - warm[0]).abs() < 1e-9, "L1 is empty in both");
+        assert!(cold[1].abs() < 1e-9 && warm[1] > 0.99 * cold[2], "{cold:?} {warm:?}");
+    }
+
+    #[test]
     fn cold_shares_are_those_of_the_cold_zipf_row() {
         // docs/BENCHMARKS.md: 77.0 % L1, 5.8 % L2, 17.1 % PostgreSQL for 2 M draws over 1 M links and two processes.
         // 32 MiB hold 124,000 of these links: 200 bytes for the entry, a code of 7 and a target of 63.
         let cache =
             Cache { capacity: 33_554_432.0 / 270.0, life_s: f64::INFINITY, policy: Policy::TwoLru };
-        let [l1, l2, database] = cold_shares(&Popularity::zipf(1e6, 1.0, 0.0), cache, 2e6, 2.0);
+        let [l1, l2, database] =
+            cold_shares(&Popularity::zipf(1e6, 1.0, 0.0), cache, 0.0, 2e6, 2.0);
         assert!((l1 - 0.770).abs() < 0.01, "{l1}");
         assert!((l2 - 0.058).abs() < 0.01, "{l2}");
         assert!((database - 0.171).abs() < 0.002, "{database}");

@@ -12,15 +12,33 @@ pub(super) struct Process {
     pub(super) entry: Option<Entry>,
     pub(super) epoch: u64,
     pub(super) live_until: f64,
+    pub(super) paused_until: f64,
+    /// True seconds in which its clock advances by one.
+    pub(super) clock: f64,
 }
 
+#[derive(Default)]
 pub(super) struct Region {
-    pub(super) one_way: f64,
     pub(super) l2: Option<usize>,
-    /// When the last message to this region arrives: the path keeps the order.
-    pub(super) down: f64,
-    pub(super) up: f64,
-    pub(super) outbox_relayed: bool,
+    /// What Redis has on its disk.
+    pub(super) saved: Option<usize>,
+    /// The newest version that the relay has delivered to every process.
+    pub(super) delivered: usize,
+    /// The newest version that the outbox need not return to this relay. The primary stores it.
+    pub(super) acknowledged: usize,
+    /// Whether the relay's subscription of the central bus is intact.
+    pub(super) is_subscribed: bool,
+    /// The number of its last subscription.
+    pub(super) subscription: u64,
+    /// The subscription after which the relay has read the outbox.
+    pub(super) outbox_read_of: u64,
+}
+
+impl Region {
+    /// Whether the relay must subscribe, or has not read the outbox since.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.is_subscribed || self.outbox_read_of != self.subscription
+    }
 }
 
 /// A lookup that reads the primary.
@@ -37,6 +55,17 @@ pub(super) enum Message {
     Heartbeat { process: usize, sent: f64 },
 }
 
+/// A relay's read of the outbox.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Poll {
+    pub(super) region: usize,
+    pub(super) delivered: usize,
+    /// Whether the relay subscribes before it reads.
+    pub(super) is_first: bool,
+    /// The subscription before the read.
+    pub(super) subscription: u64,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Event {
     Visit(usize),
@@ -47,12 +76,71 @@ pub(super) enum Event {
     Commit(usize),
     Committed(usize, usize),
     Publish(usize),
-    Arrive(usize, Message),
+    /// A message of the central bus, on the subscription of a region's relay with this number.
+    Arrive(usize, u64, Message),
     Deliver(usize),
     Heartbeat(usize),
     AtBus(usize, f64),
     Returned(usize, f64),
     Poll(usize),
-    PollRead(usize, f64),
-    PollResult(usize, f64, usize),
+    PollRead(Poll),
+    PollResult(Poll, Option<usize>),
+    Save(usize),
+    FaultBegins,
+    TakenOver,
+    FaultEnds,
+}
+
+/// Where an event happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A process.
+    Process(usize),
+    /// The Redis or the relay of a region.
+    Region(usize),
+    /// The primary or the central bus.
+    Home,
+    /// Outside: visitors, writers and timers, which continue.
+    Outside,
+}
+
+impl Event {
+    pub(super) fn place(&self) -> Place {
+        match *self {
+            Self::ReadL2(lookup) | Self::Found(lookup, _) => Place::Process(lookup.process),
+            Self::Committed(process, _) | Self::Deliver(process) | Self::Returned(process, _) => {
+                Place::Process(process)
+            }
+            Self::Arrive(region, ..) => Place::Region(region),
+            Self::PollResult(poll, _) => Place::Region(poll.region),
+            Self::ReadPrimary(_)
+            | Self::Commit(_)
+            | Self::Publish(_)
+            | Self::AtBus(..)
+            | Self::PollRead(_) => Place::Home,
+            Self::Visit(_)
+            | Self::Edit
+            | Self::Heartbeat(_)
+            | Self::Poll(_)
+            | Self::Save(_)
+            | Self::FaultBegins
+            | Self::TakenOver
+            | Self::FaultEnds => Place::Outside,
+        }
+    }
+
+    /// The process that must run for this event, if any.
+    pub(super) fn process(&self) -> Option<usize> {
+        match (*self, self.place()) {
+            (Self::Visit(process) | Self::Heartbeat(process), _) | (_, Place::Process(process)) => {
+                Some(process)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a visitor waits for it.
+    pub(super) fn is_lookup(&self) -> bool {
+        matches!(self, Self::ReadL2(_) | Self::ReadPrimary(_) | Self::Found(..))
+    }
 }
