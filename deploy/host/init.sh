@@ -241,7 +241,8 @@ put /usr/local/sbin/linnet-firewall 755 <<'SCRIPT'
 # separates networks: the ACME client tries the domain before it orders.
 set -eu
 rules() {
-  # The interfaces of Docker's networks are docker0 and br-ID.
+  # The interfaces of Docker's networks are docker0 and br-ID. Docker appends the last rule if it is missing, and that would
+  # be a difference for linnet-check.
   cat <<RULES
 *filter
 :DOCKER-USER - [0:0]
@@ -252,6 +253,7 @@ rules() {
 -A DOCKER-USER -p tcp -m conntrack --ctstate NEW --ctorigdstport 80 -j RETURN
 -A DOCKER-USER -p tcp -m conntrack --ctstate NEW --ctorigdstport 443 -j RETURN
 -A DOCKER-USER -j DROP
+-A DOCKER-USER -j RETURN
 COMMIT
 RULES
 }
