@@ -185,6 +185,14 @@ install_program() {
     || die "the bundle $1 has no program for the server; build it with \`docker build --target bundle\`"
 }
 
+# need_room IMAGE…: PostgreSQL has its files on the same disk of the server, so images must not fill it.
+need_room() {
+  local free needed
+  needed=$(docker image inspect --format '{{.Size}}' "$@" | awk '{ bytes += $1 } END { printf "%d", bytes / 1048576 + 256 }')
+  free=$(as_root 'df --output=avail --block-size=1M /var/lib/docker' | tail -n 1 | tr -dc 0-9) || return 0
+  [[ -z $free ]] || (( free >= needed )) || die "$host has $free MiB of disk free, and the images need $needed; free some (\`ssh $user@$host df -h\`), or use a larger disk" "$EX_UNAVAILABLE"
+}
+
 # send_images: sends the local images of `names` that the server lacks, and sets `words` to their ids there. An id depends on how an engine
 # stores images, so the server is asked for its own.
 send_images() {
@@ -202,6 +210,7 @@ send_images() {
     as_root "docker image inspect --format ok $tag" >/dev/null 2>&1 || missing+=("$tag")
   done
   if (( ${#missing[@]} )); then
+    need_room "${missing[@]}"
     say "sending ${#missing[@]} images"
     # shellcheck disable=SC2086 # a program with its options
     docker save "${missing[@]}" | $packer | as_root 'docker load --quiet' > "$work/load" 2>&1 \

@@ -147,7 +147,7 @@ fi
 if [[ $mode != check ]]; then put /usr/local/sbin/linnet-init 755 < "${BASH_SOURCE[0]}"; fi
 put "$saved" 600 <<ENV
 domain=$domain
-email=$email
+email=$(printf '%q' "$email")
 registry=$registry
 tls=$tls
 profiles=$profiles
@@ -233,23 +233,26 @@ daemon_written=$written
 if installed docker.io && [[ -n $daemon_written ]]; then systemctl restart docker; fi
 packages docker.io docker-cli docker-compose; enabled docker
 
-# Docker's published ports bypass other firewalls. This chain is asked first for each connection to a container.
+# Docker's published ports bypass other firewalls. Docker evaluates this chain first for each packet that the server forwards.
 put /usr/local/sbin/linnet-firewall 755 <<'SCRIPT'
 #!/bin/sh
-# Refuses connections from outside to containers, except to ports 80 and 443 of this server. Containers reach its port 80
-# like visitors, although Docker separates networks: the ACME client tries the domain before it orders.
+# Refuses connections to containers from outside, whatever the interface, except to ports 80 and 443 of this server: many
+# servers have a second interface, to a network of the provider. Containers reach port 80 like visitors, although Docker
+# separates networks: the ACME client tries the domain before it orders.
 set -eu
-outer=$(ip -o route get 192.0.2.1 | sed -n 's/.* dev \([^ ]*\).*/\1/p')
-[ -n "$outer" ] || { echo "no interface leads outside" >&2; exit 1; }
 rules() {
+  # The interfaces of Docker's networks are docker0 and br-ID. Docker appends the last rule if it is missing, and that would
+  # be a difference for linnet-check.
   cat <<RULES
 *filter
 :DOCKER-USER - [0:0]
--A DOCKER-USER -i $outer -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
--A DOCKER-USER -i $outer -p tcp -m conntrack --ctstate NEW --ctorigdstport 80 -j RETURN
--A DOCKER-USER -i $outer -p tcp -m conntrack --ctstate NEW --ctorigdstport 443 -j RETURN
--A DOCKER-USER -i $outer -j DROP
--A DOCKER-USER -m conntrack --ctstate DNAT --ctorigdstport 80 -j ACCEPT
+-A DOCKER-USER -i br-+ -m conntrack --ctstate DNAT --ctorigdstport 80 -j ACCEPT
+-A DOCKER-USER -i br-+ -j RETURN
+-A DOCKER-USER -i docker+ -j RETURN
+-A DOCKER-USER -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
+-A DOCKER-USER -p tcp -m conntrack --ctstate NEW --ctorigdstport 80 -j RETURN
+-A DOCKER-USER -p tcp -m conntrack --ctstate NEW --ctorigdstport 443 -j RETURN
+-A DOCKER-USER -j DROP
 -A DOCKER-USER -j RETURN
 COMMIT
 RULES

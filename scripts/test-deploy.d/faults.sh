@@ -64,7 +64,14 @@ check_no_memory() {
 
 check_no_disk() {
   ensure_first
-  with_setting disk_reserve_mib 999999999 expect_error 1 'MiB of disk are free' release "$second"
+  with_setting disk_reserve_mib 999999999 expect_error 69 'MiB of disk are free' release "$second"
+  # A disk without room for the images: they are not sent.
+  on_server sh -c 'docker images -q "linnet-transfer/*" | sort -u | xargs -r docker rmi >/dev/null 2>&1 || true
+    printf "#!/bin/sh\necho Avail; echo 100\n" > /usr/local/bin/df && chmod 755 /usr/local/bin/df'
+  local status=0
+  expect_error 69 'MiB of disk free, and the images need' release "$third" || status=1
+  on_server rm /usr/local/bin/df
+  (( status == 0 )) || return 1
   expect_release "$first"
 }
 

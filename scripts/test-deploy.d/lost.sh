@@ -29,6 +29,8 @@ check_backup() {
   LINNET_PASSPHRASE_FILE=$scratch/passphrase "$deploy_sh" secrets export "$server" > "$scratch/secrets"
   head -n 1 "$scratch/secrets" | grep -qx 'linnet-secrets 1'
   if grep -qF "$(on_server cat /etc/linnet/secrets/backup_passphrase)" "$scratch/secrets"; then echo "a secret is readable"; return 1; fi
+  printf 'another passphrase' > "$scratch/wrong"
+  LINNET_PASSPHRASE_FILE=$scratch/wrong expect_error 1 'wrong passphrase' "$deploy_sh" secrets import "$server" --replace < "$scratch/secrets"
   on_server docker exec "$(linnet_container backup)" linnet-backup status | tail -n 4
 }
 # Only by name: as many links and clicks as the bar of a restore names.

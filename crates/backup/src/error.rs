@@ -17,7 +17,7 @@ pub enum BackupError {
         problem: String,
     },
     /// A file or folder cannot be read or written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}{way}", path = path.display(), way = way_out(source))]
     File {
         /// The file or folder.
         path: PathBuf,
@@ -72,6 +72,18 @@ pub enum BackupError {
     /// A restore is refused, to protect data.
     #[error("{0}")]
     Refused(String),
+}
+
+/// The way out of an error of the system, if its text does not name it.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free space on its disk",
+        io::ErrorKind::ReadOnlyFilesystem => "; its disk is read-only, and `dmesg` has the reason",
+        io::ErrorKind::PermissionDenied => {
+            "; make the sidecar's user, 999, its owner, with the mode 700 for a folder"
+        }
+        _ => "",
+    }
 }
 
 impl BackupError {
@@ -210,6 +222,15 @@ mod tests {
         let text =
             explain(101, "ERROR: [101]: public key authentication failed: libssh2 error [-18]");
         assert!(text.contains("secret backup_sftp_key"), "{text}");
+    }
+
+    #[test]
+    fn file_that_cannot_be_written_names_the_way_out() {
+        let text = |kind: io::ErrorKind| BackupError::file("/repository")(kind.into()).to_string();
+        assert!(text(io::ErrorKind::StorageFull).contains("free space"));
+        assert!(text(io::ErrorKind::PermissionDenied).contains("user, 999"));
+        assert!(text(io::ErrorKind::ReadOnlyFilesystem).contains("dmesg"));
+        assert!(!text(io::ErrorKind::NotFound).contains(';'));
     }
 
     #[test]

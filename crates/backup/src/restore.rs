@@ -23,6 +23,9 @@ use crate::{
 /// Folder of the replaced database until the restored one is complete.
 const REPLACED: &str = "linnet-replaced";
 
+/// Processes that fit the memory of the container.
+const MOST_PROCESSES: usize = 4;
+
 /// More numbers than a sequence can give out while its last value is not yet in the repository.
 const SKIPPED_NUMBERS: u32 = 1_000_000;
 
@@ -170,9 +173,11 @@ fn prepare(
     }
     fs::create_dir(prepared).map_err(BackupError::file(prepared))?;
     let options = target.options();
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let processes = processes();
+    let mut all: Vec<&str> = options.iter().map(String::as_str).collect();
+    all.push(&processes);
     let newest_segment = Backups::read(tool)?.newest_segment;
-    files(settings, tool, prepared, &options)?;
+    files(settings, tool, prepared, &all)?;
     println!("files restored; replaying WAL");
     let instance =
         Instance::start(settings, tool, prepared, Archive::Into(archived), "shared_buffers=96MB")?;
@@ -201,6 +206,13 @@ fn prepare(
     let newest = newest.first().and_then(|text| text.parse().ok()).unwrap_or_default();
     println!("WAL replayed; the newest event is of {}", readable(newest));
     Ok(())
+}
+
+/// pgBackRest's option for its number of processes. The service is stopped, so that a restore may use all processors; each
+/// process has its own connection to the repository and about 20 MiB.
+fn processes() -> String {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("--process-max={}", count.min(MOST_PROCESSES))
 }
 
 /// Restores the files into an empty folder.

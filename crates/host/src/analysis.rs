@@ -15,6 +15,7 @@ use crate::{
     error::HostError,
     fisher::Sample,
     nginx_check::{Entrances, NginxCheck, UNKNOWN_CODE, is_not_found, try_one},
+    output::say,
     pods::{Look, Names, Pods},
     probe::expected,
     verdict::{Limits, Observation, Phase, Verdict, decide},
@@ -82,7 +83,7 @@ impl Analysis {
         });
         let reason =
             self.watch(&mut new, &mut old, &mut nginx, &|| synthetic(self.color, other))?;
-        println!("{reason}");
+        say!("{reason}");
         Ok(())
     }
 
@@ -135,7 +136,7 @@ impl Analysis {
                     }
                 }
                 Verdict::Inconclusive(reason) => {
-                    println!("{reason}; sending synthetic requests");
+                    say!("{reason}; sending synthetic requests");
                     let (sample, why) = try_requests();
                     (tried, failure) = (Some(sample), why);
                 }

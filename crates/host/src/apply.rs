@@ -9,7 +9,9 @@ use crate::{
     deploy::STOP_SECONDS,
     docker,
     error::HostError,
-    files, paths,
+    files,
+    output::say,
+    paths,
     plan::Occupation,
     probe,
     state::State,
@@ -50,7 +52,7 @@ pub fn apply() -> Result<(), HostError> {
     let [gateway, shortener] = color.services();
     probe::wait_ready(&[&gateway, &shortener, "worker"], &current.release, READY_SECONDS)?;
     probe::wait_for_nginx(color, &state.config.domain, READY_SECONDS)?;
-    println!("all containers have the configuration of {}, and the service responds", current.id);
+    say!("all containers have the configuration of {}, and the service responds", current.id);
     Ok(())
 }
 

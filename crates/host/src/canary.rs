@@ -10,6 +10,7 @@ use crate::{
     config::HostConfig,
     counters::{Counters, Kind},
     error::HostError,
+    output::say,
     probe::{self, Observed, Sockets},
     record::Step,
     verdict::{Limits, Observation, Phase, Verdict, decide},
@@ -95,7 +96,7 @@ impl Watch {
                     }
                 }
                 Verdict::Inconclusive(reason) => {
-                    println!("{reason}; sending synthetic requests");
+                    say!("{reason}; sending synthetic requests");
                     let new = Sockets::of(self.color, &config.domain)?;
                     let old = Sockets::of(self.color.other(), &config.domain)?;
                     let (sample, failure) = new.synthetic(&old, SYNTHETIC_ROUNDS);

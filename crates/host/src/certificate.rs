@@ -11,11 +11,16 @@ pub struct Life {
     pub not_after: u64,
 }
 
-/// Asks nginx for the certificate of the domain.
-pub fn served(domain: &str) -> Result<Life, HostError> {
-    let script = "timeout 10 openssl s_client -connect 127.0.0.1:443 -servername \"$0\" </dev/null 2>/dev/null \
+/// Asks nginx at an address of this server for the certificate of the domain.
+pub fn served(address: &str, domain: &str) -> Result<Life, HostError> {
+    let script = "timeout 10 openssl s_client -connect \"$1\":443 -servername \"$0\" </dev/null 2>/dev/null \
                   | openssl x509 -noout -startdate -enddate";
-    let text = run("sh", &["-c", script, domain], 20)?;
+    // The error of the command would show the script.
+    let text = run("sh", &["-c", script, domain, address], 20).map_err(|_| {
+        HostError::Unhealthy(format!(
+            "nginx presents no certificate of {domain} at {address}:443; `deploy.sh apply` starts it if it does not run"
+        ))
+    })?;
     life_of(&text).ok_or_else(|| {
         HostError::Unhealthy(format!("the certificate of {domain} cannot be read: {text}"))
     })

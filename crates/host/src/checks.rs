@@ -91,13 +91,14 @@ fn secrets(folder: &Path) -> Result<(), HostError> {
     Ok(())
 }
 
-fn disk(state: &State) -> Result<(), HostError> {
+/// Checks that the reserve of the settings is free where Docker has images and volumes.
+pub fn disk(state: &State) -> Result<(), HostError> {
     let text = run("df", &["--output=avail", "--block-size=1M", "/var/lib/docker"], 10)?;
     let free: u64 = text.lines().last().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
     let needed = state.config.disk_reserve_mib;
     if free < needed {
         return Err(HostError::Refused(format!(
-            "only {free} MiB of disk are free and {needed} are needed; free some with `docker system prune`, or use a \
+            "only {free} MiB of disk are free and {needed} are needed; free some (`df -h`, `docker system df -v`), or use a \
              larger disk"
         )));
     }
@@ -146,9 +147,8 @@ fn color_mib(state: &State, record: &Record) -> u64 {
 
 /// Before the first release, no other program may have nginx's ports.
 fn ports(state: &State) -> Result<(), HostError> {
-    let set = state::settings()?.variables;
-    let port = set.iter().rev().find(|(name, _)| name == "LINNET_PORT");
-    let port = port.and_then(|(_, port)| port.parse().ok()).unwrap_or(80);
+    let settings = state::settings()?;
+    let port = settings.value("LINNET_PORT").and_then(|port| port.parse().ok()).unwrap_or(80);
     let wanted: &[u16] = if state.config.tls { &[80, 443] } else { &[port] };
     if docker::container("nginx")?.is_some() {
         return Ok(());

@@ -10,7 +10,9 @@ use crate::{
     deploy::Deployment,
     drift,
     error::HostError,
-    files, paths,
+    files,
+    output::{self, say},
+    paths,
     plan::{self, Occupation, Rollback},
     prepare, report, restore,
     state::{State, now},
@@ -28,7 +30,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !(is_followed && matches!(error, HostError::Step(_))) {
-                eprintln!("error: {error}");
+                output::error(&error);
             }
             ExitCode::from(error.exit_code())
         }
@@ -50,7 +52,7 @@ fn act(verb: &Verb) -> Result<(), HostError> {
     match verb {
         Verb::Status => report::status(),
         Verb::StatusJson => report::status_json(),
-        Verb::Follow => report::follow(None),
+        Verb::Follow => report::follow(None, now()),
         Verb::Check => drift::check(),
         Verb::Deploy(source, manner) => deploy(source, manner),
         Verb::Resume => resume(),
@@ -86,9 +88,9 @@ fn deploy(source: &Source, manner: &Manner) -> Result<(), HostError> {
         unit::start(paths::PROGRAM, &["resume"])?;
         return Err(HostError::Busy(format!("{} returns to the release before", open.release)));
     }
-    unit::start(&format!("{}/{id}/linnet-host", paths::RELEASES), &["deploy", &id])?;
+    let began = unit::start(&format!("{}/{id}/linnet-host", paths::RELEASES), &["deploy", &id])?;
     drop((prepare, change));
-    report::follow(Some(&id))
+    report::follow(Some(&id), began)
 }
 
 fn resume() -> Result<(), HostError> {
@@ -97,24 +99,25 @@ fn resume() -> Result<(), HostError> {
     match unit::occupied()? {
         Occupation::Restoring => {
             drop(change);
-            return restore::follow(0);
+            return restore::follow(None);
         }
         Occupation::RestoreInterrupted => return restore::complete(change),
         // A record that has ended may still be noted as open.
         Occupation::Free if state.installation.open.is_none() => {
-            println!("no deployment is open");
+            say!("no deployment is open");
             return Ok(());
         }
         _ => {}
     }
     let open = state.installation.open.clone();
-    if unit::is_active() {
-        println!("the deployment is running");
+    let since = if unit::is_active() {
+        say!("the deployment is running");
+        now()
     } else {
-        unit::start(&unit::program_of_open(&state), &["resume"])?;
-    }
+        unit::start(&unit::program_of_open(&state), &["resume"])?
+    };
     drop(change);
-    report::follow(open.as_deref())
+    report::follow(open.as_deref(), since)
 }
 
 /// Ends a running deployment first. Each of its steps can be interrupted.
@@ -133,11 +136,10 @@ fn rollback() -> Result<(), HostError> {
     if unit::is_active() {
         unit::stop()?;
     }
-    let began = now();
-    unit::start(&unit::program_of_open(&state), &["rollback"])?;
+    let began = unit::start(&unit::program_of_open(&state), &["rollback"])?;
     drop(change);
     // The requests move at once. The command ends when the color that was given up has finished its own.
-    unit::follow_journal(|| Ok(!unit::is_active()))?;
+    unit::follow_journal(began, || Ok(!unit::is_active()))?;
     let open = match open {
         Some(record) => files::read_record(&record.id)?,
         None => None,
@@ -145,7 +147,7 @@ fn rollback() -> Result<(), HostError> {
     plan::rolled_back(open.as_ref(), &files::records()?, began)
         .map_err(|reason| HostError::Step(format!("the rollback did not complete: {reason}")))?;
     let current = State::read()?.current()?;
-    println!("{} serves", current.map_or_else(|| "no release".to_owned(), |record| record.release));
+    say!("{} serves", current.map_or_else(|| "no release".to_owned(), |record| record.release));
     Ok(())
 }
 
@@ -155,7 +157,7 @@ fn backup() -> Result<(), HostError> {
     let current = restore::current_with_backups(&state)?;
     let compose = state.compose(current)?;
     let text = compose.run(&["run", "--rm", "--no-deps", "-T", "backup", "backup"], 3600)?;
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }
 

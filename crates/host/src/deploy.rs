@@ -16,7 +16,9 @@ use crate::{
     compose::CONFIG_SECONDS,
     docker,
     error::HostError,
-    files, paths,
+    files,
+    output::say,
+    paths,
     plan::{self, Failure, Resume},
     probe::{self, Sockets},
     record::{Images, Outcome, Record, Step, Way},
@@ -102,7 +104,7 @@ impl Deployment {
             _ => {
                 // A process that was killed at its end has left the note.
                 state.installation.open = None;
-                println!("no deployment is open");
+                say!("no deployment is open");
                 state.write()
             }
         }
@@ -111,7 +113,7 @@ impl Deployment {
     pub(crate) fn run_from(mut self, first: Step) -> Result<(), HostError> {
         let mut next = Some(first);
         while let Some(step) = next {
-            println!("{}: {}", self.record.release, step.description());
+            say!("{}: {}", self.record.release, step.description());
             self.record.begin(step, now());
             let result = write_record(&self.record).and_then(|()| self.act(step));
             let text = result.as_ref().map_or_else(ToString::to_string, Clone::clone);
@@ -119,7 +121,7 @@ impl Deployment {
             if let Err(error) = result.and_then(|_| write_record(&self.record)) {
                 return self.fail(step, &error);
             }
-            println!("  {text}");
+            say!("  {text}");
             next = step.next(self.record.way);
         }
         self.finish(Outcome::Succeeded)
@@ -144,13 +146,13 @@ impl Deployment {
             Failure::Return => self.revert(Some(&error.to_string())),
             Failure::Stop => {
                 if let Err(error) = write_record(&self.record) {
-                    println!("warning: {error}");
+                    say!("warning: {error}");
                 }
                 let text = format!(
                     "the deployment of {} has not ended: {error}; `deploy.sh resume` repeats its last step",
                     self.record.release
                 );
-                println!("{text}");
+                say!("{text}");
                 Err(HostError::Step(text))
             }
         }
@@ -340,7 +342,7 @@ impl Deployment {
         match outcome {
             Outcome::Succeeded => {
                 checks::install_program(&self.record.id)?;
-                println!("{} is deployed", self.record.release);
+                say!("{} is deployed", self.record.release);
                 Ok(())
             }
             Outcome::RolledBack | Outcome::Failed => {

@@ -11,7 +11,9 @@ use crate::{
     docker::{self, Container},
     error::HostError,
     installation::Installation,
-    metrics, paths,
+    metrics,
+    output::say,
+    paths,
     state::{self, State, now},
 };
 
@@ -25,7 +27,8 @@ pub fn check() -> Result<(), HostError> {
     differences.extend(state.config.unknown.keys().map(|name| {
         format!("{} has the unknown setting {name}; correct its name or remove it", paths::CONFIG)
     }));
-    differences.extend(state::settings()?.problems);
+    let settings = state::settings()?;
+    differences.extend_from_slice(&settings.problems);
     for mount in docker::mounts()? {
         if !Path::new(&mount.source).exists() {
             differences.push(format!(
@@ -48,18 +51,18 @@ pub fn check() -> Result<(), HostError> {
         }
     }
     if state.config.tls && state.installation.current.is_some() {
-        match certificate::served(&state.config.domain) {
+        match certificate::served(settings.own_address(), &state.config.domain) {
             Ok(life) => metrics::write_certificate(life)?,
             Err(error) => differences.push(error.to_string()),
         }
     }
     metrics::write_drift(differences.len(), now())?;
     if differences.is_empty() {
-        println!("nothing differs from what was deployed");
+        say!("nothing differs from what was deployed");
         return Ok(());
     }
     for difference in &differences {
-        println!("{difference}");
+        say!("{difference}");
     }
     Err(HostError::Refused(format!(
         "{} differences; `deploy.sh init` and `deploy.sh apply` restore what was deployed",

@@ -92,8 +92,7 @@ pub fn compose_variables<'a>(
     let mut text =
         String::from("# Written by linnet-host. Settings belong into /etc/linnet/linnet.env.\n");
     let mut add = |name: &str, value: &str| {
-        let set = settings.variables.iter().rev().find(|(set, _)| set == name);
-        let value = set.map_or(value, |(_, value)| value);
+        let value = settings.value(name).unwrap_or(value);
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name}={value}");
     };

@@ -28,6 +28,7 @@ pub mod http;
 pub mod installation;
 pub mod metrics;
 pub mod nginx_check;
+pub(crate) mod output;
 pub mod paths;
 pub mod plan;
 pub mod pods;

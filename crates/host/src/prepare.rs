@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use crate::{
+    checks,
     color::Color,
     command::run,
     config::HostConfig,
@@ -23,6 +24,8 @@ pub fn prepare(source: &Source, manner: &Manner) -> Result<String, HostError> {
     if manner.restore.is_some() {
         refuse_restore(&state)?;
     }
+    // PostgreSQL has its files on the same disk, so images must not fill it.
+    checks::disk(&state)?;
     let images = fetch(source, &state.config)?;
     architecture(&images)?;
     let release = docker::label(&images.shortener, "version")?;
@@ -149,16 +152,24 @@ fn fetch(source: &Source, config: &HostConfig) -> Result<Images, HostError> {
 fn pull(image: &str) -> Result<(), HostError> {
     let Err(error) = run("docker", &["pull", "--quiet", image], 300) else { return Ok(()) };
     let text = error.to_string();
-    let reason = if ["manifest unknown", "not found", "denied"]
-        .iter()
-        .any(|word| text.contains(word))
-    {
+    Err(HostError::Refused(format!("{image}: {} ({text})", reason_of_pull(&text))))
+}
+
+/// The way out of a failed pull, by the message of Docker.
+fn reason_of_pull(text: &str) -> &'static str {
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&["no space left"]) {
+        "the disk is full; free some (`df -h`, `docker system df -v`), or use a larger disk"
+    } else if has(&["no matching manifest"]) {
+        "the image is not for the processor of this server; build it with `--platform`"
+    } else if has(&["toomanyrequests"]) {
+        "the registry limits pulls; try again later, or run `docker login`"
+    } else if has(&["manifest unknown", "not found", "denied", "unauthorized"]) {
         "the registry has no such image for this server; check the digest, and that the package is public or \
          `docker login` was run"
     } else {
         "the registry cannot be reached; try again later, or send local images with `deploy.sh release HOST`"
-    };
-    Err(HostError::Refused(format!("{image}: {reason} ({text})")))
+    }
 }
 
 fn architecture(images: &Images) -> Result<(), HostError> {
@@ -216,6 +227,21 @@ fn unpack(bundle: &str, id: &str) -> Result<(), HostError> {
 mod tests {
     use super::*;
     use crate::record::tests::record;
+
+    #[test]
+    fn failed_pull_names_the_way_out() {
+        for (text, words) in [
+            ("write /var/lib/docker/tmp/x: no space left on device", "the disk is full"),
+            ("no matching manifest for linux/arm64/v8 in the manifest list entries", "processor"),
+            ("toomanyrequests: You have reached your pull rate limit", "limits pulls"),
+            ("manifest for x@sha256:0 not found: manifest unknown", "check the digest"),
+            ("unauthorized: authentication required", "docker login"),
+            ("dial tcp 127.0.0.1:5000: connect: connection refused", "cannot be reached"),
+            ("dial tcp: lookup ghcr.io on 127.0.0.53:53: no such host", "cannot be reached"),
+        ] {
+            assert!(reason_of_pull(text).contains(words), "{text}");
+        }
+    }
 
     #[test]
     fn other_images_with_the_name_of_the_current_release_are_refused() {

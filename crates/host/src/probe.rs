@@ -12,6 +12,7 @@ use crate::{
     error::HostError,
     fisher::Sample,
     http::{self, Response},
+    output::say,
 };
 
 /// Ports of the admin listeners.
@@ -264,7 +265,7 @@ impl Sockets {
     /// a wrong release fails again.
     pub fn smoke_test(&self, other: Option<&Self>) -> Result<usize, HostError> {
         self.try_smoke_test(other).or_else(|error| {
-            println!("trying once more: {error}");
+            say!("trying once more: {error}");
             self.try_smoke_test(other)
         })
     }

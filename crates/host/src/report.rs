@@ -8,6 +8,7 @@ use crate::{
     docker,
     error::HostError,
     files,
+    output::say,
     plan::Occupation,
     record::{Outcome, Record, Step},
     restore,
@@ -56,7 +57,7 @@ pub fn status() -> Result<(), HostError> {
         ),
         _ => {}
     }
-    print!("{text}");
+    say!("{}", text.trim_end());
     Ok(())
 }
 
@@ -138,47 +139,51 @@ pub fn status_json() -> Result<(), HostError> {
         "running": unit::is_active(),
         "restoring": state.is_restore_open(),
     });
-    println!("{value}");
+    say!("{value}");
     Ok(())
 }
 
-/// Prints the journal of the unit until the deployment ends or only keeps its old color warm. Its output ending early, as
-/// when the client disconnects, does not affect the deployment.
-pub fn follow(id: Option<&str>) -> Result<(), HostError> {
+/// Prints the journal of the unit, from `since` in seconds since 1970, until the deployment ends or only keeps its old color
+/// warm. Its output ending early, as when the client disconnects, does not affect the deployment.
+pub fn follow(id: Option<&str>, since: u64) -> Result<(), HostError> {
     let state = State::read()?;
     let id = match (id, unit::occupied()?) {
         (Some(id), _) => id.to_owned(),
-        (None, Occupation::Restoring) => return restore::follow(0),
+        (None, Occupation::Restoring) => return restore::follow(None),
         (None, _) => state
             .installation
             .open
             .ok_or_else(|| HostError::Refused("no deployment is open".to_owned()))?,
     };
-    unit::follow_journal(|| {
+    unit::follow_journal(since, || {
         let is_warm = files::read_record(&id)?
             .is_some_and(|record| record.step() == Step::Warm && record.reverting.is_none());
         Ok(is_warm || !unit::is_active())
     })?;
-    end_of(files::read_record(&id)?.as_ref())
+    let is_open = State::read()?.installation.open.as_deref() == Some(&id);
+    end_of(files::read_record(&id)?.as_ref(), is_open)
 }
 
-fn end_of(record: Option<&Record>) -> Result<(), HostError> {
+/// `is_open`: the installation names the record as the one that has not ended.
+fn end_of(record: Option<&Record>, is_open: bool) -> Result<(), HostError> {
     let Some(record) = record else {
         return Err(HostError::Refused("the record is missing".to_owned()));
     };
     match record.outcome {
         Some(Outcome::Succeeded) => Ok(()),
         None if record.step() == Step::Warm && record.reverting.is_none() => {
-            println!(
-                "{} serves all requests; the old color stays for a fast rollback",
-                record.release
-            );
+            say!("{} serves all requests; the old color stays for a fast rollback", record.release);
             Ok(())
         }
         Some(Outcome::RolledBack | Outcome::Failed) => Err(HostError::Step(format!(
             "{} was not deployed: {}",
             record.release,
             record.reverting.as_deref().unwrap_or("see `journalctl -u linnet-deploy`")
+        ))),
+        // As with a full disk: `resume` would find nothing to continue.
+        None if !is_open => Err(HostError::Step(format!(
+            "the deployment of {} did not begin, and nothing was changed; `journalctl -u linnet-deploy` has the reason",
+            record.release
         ))),
         None => Err(HostError::Interrupted(record.release.clone())),
     }
@@ -187,6 +192,17 @@ fn end_of(record: Option<&Record>) -> Result<(), HostError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::record;
+
+    #[test]
+    fn deployment_that_did_not_begin_is_not_called_interrupted() {
+        let unstarted = record(&[]);
+        assert!(matches!(end_of(Some(&unstarted), true), Err(HostError::Interrupted(_))));
+        let error = end_of(Some(&unstarted), false).unwrap_err();
+        assert!(error.to_string().contains("did not begin, and nothing was changed"), "{error}");
+        assert_eq!(error.exit_code(), 1);
+        assert!(end_of(Some(&record(&[Step::Warm])), true).is_ok());
+    }
 
     #[test]
     fn overview_has_the_certificate_the_last_failure_and_the_newest_backup() {

@@ -35,24 +35,22 @@ pub fn start(options: &[String]) -> Result<(), HostError> {
     }
     let words: Vec<&str> =
         std::iter::once("restore").chain(options.iter().map(String::as_str)).collect();
-    let began = now();
-    unit::start(paths::PROGRAM, &words)?;
+    let began = unit::start(paths::PROGRAM, &words)?;
     drop((prepare, change));
-    follow(began)
+    follow(Some(began))
 }
 
 /// Starts what an interrupted restore has stopped, with the steps that follow a restore. The lock is that of changes.
 pub fn complete(lock: File) -> Result<(), HostError> {
-    let began = now();
-    unit::start(paths::PROGRAM, &["restore", "--continue"])?;
+    let began = unit::start(paths::PROGRAM, &["restore", "--continue"])?;
     drop(lock);
-    follow(began)
+    follow(Some(began))
 }
 
-/// Prints the journal until the restore that began at `began` or later has ended.
-pub fn follow(began: u64) -> Result<(), HostError> {
-    unit::follow_journal(|| Ok(!unit::is_active()))?;
-    end_of(attempt::read()?, began)
+/// Prints the journal until the restore that began at `began` or later, or any if that is unknown, has ended.
+pub fn follow(began: Option<u64>) -> Result<(), HostError> {
+    unit::follow_journal(began.unwrap_or_else(now), || Ok(!unit::is_active()))?;
+    end_of(attempt::read()?, began.unwrap_or(0))
 }
 
 fn end_of(attempt: Option<Attempt>, began: u64) -> Result<(), HostError> {

@@ -7,7 +7,9 @@ use crate::{
     deploy::{Deployment, MIGRATION, READY_SECONDS, STOP_SECONDS},
     docker,
     error::HostError,
-    files, paths,
+    files,
+    output::say,
+    paths,
     plan::{self, OPERATOR, Rollback, WayBack, way_back},
     probe,
     record::{Outcome, Record, Way},
@@ -76,12 +78,12 @@ impl Deployment {
     /// Returns to the old release. Each part can be repeated, so an interrupted return is completed by `resume`.
     pub(crate) fn revert(mut self, reason: Option<&str>) -> Result<(), HostError> {
         if let Some(reason) = reason {
-            println!("returning to the old release: {reason}");
+            say!("returning to the old release: {reason}");
             self.record.reverting = Some(reason.to_owned());
         }
         // The disk may be full, perhaps because of the new release. The way back must not end there.
         if let Err(error) = write_record(&self.record) {
-            println!("warning: {error}");
+            say!("warning: {error}");
         }
         let running = docker::running_once_available(DOCKER_SECONDS);
         let has_served = self.record.has_served();
@@ -102,14 +104,14 @@ impl Deployment {
         let compose = self.state.compose(&self.record.id);
         let down = |compose: Compose| compose.run(&["down", "--timeout", "20"], 120);
         if let Err(error) = compose.and_then(down) {
-            println!("warning: {error}");
+            say!("warning: {error}");
         }
         let installation = &mut self.state.installation;
         (installation.active, installation.blue, installation.worker) = (None, None, None);
         (installation.acme, installation.backup, installation.current) = (None, None, None);
         // `deploy.sh restore` takes a server without the link as one without a release.
         if let Err(error) = files::link_releases(paths::LINKS, None, None) {
-            println!("warning: {error}");
+            say!("warning: {error}");
         }
     }
 
@@ -130,12 +132,12 @@ impl Deployment {
         match way_back(has_served, &slots, new, is_old_running) {
             WayBack::Leave => {}
             WayBack::Slots if moves_slots() => {
-                println!("  {old} serves all requests again");
+                say!("  {old} serves all requests again");
             }
             WayBack::Slots | WayBack::Start => {
                 self.ensure_old(previous)?;
                 docker::set_slots(old, 10)?;
-                println!("  {old} serves all requests again");
+                say!("  {old} serves all requests again");
             }
         }
         // From here on, `resume` must find the decision.

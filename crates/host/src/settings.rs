@@ -65,6 +65,18 @@ impl Settings {
         }
         settings
     }
+
+    /// The value of a variable; the last line with its name counts.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.variables.iter().rev().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
+    }
+
+    /// An address of this server at which nginx listens.
+    pub fn own_address(&self) -> &str {
+        self.value("LINNET_HOST")
+            .filter(|host| !["", "0.0.0.0", "::", "[::]"].contains(host))
+            .unwrap_or("127.0.0.1")
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +105,17 @@ mod tests {
         assert_eq!(settings.variables, [wanted]);
         let settings = Settings::parse("LINNET__PUBLIC__PROBLEM_TYPES_URL=$(id)\n");
         assert_eq!((settings.variables.len(), settings.problems.len()), (0, 1), "{settings:?}");
+    }
+
+    #[test]
+    fn own_address_is_the_one_at_which_nginx_listens() {
+        for (text, wanted) in [
+            ("", "127.0.0.1"),
+            ("LINNET_HOST=0.0.0.0\n", "127.0.0.1"),
+            ("LINNET_HOST=10.0.0.1\nLINNET_HOST=203.0.113.7\n", "203.0.113.7"),
+        ] {
+            assert_eq!(Settings::parse(text).own_address(), wanted);
+        }
     }
 
     #[test]

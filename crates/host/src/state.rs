@@ -12,7 +12,9 @@ use crate::{
     error::HostError,
     files,
     installation::{Installation, compose_variables},
-    metrics, paths,
+    metrics,
+    output::say,
+    paths,
     record::{Images, Record},
     settings::Settings,
 };
@@ -110,7 +112,7 @@ pub fn write_record(record: &Record) -> Result<(), HostError> {
     files::write_json(files::record_path(&record.id), record)?;
     // Metrics must not end a deployment.
     if let Err(error) = metrics::write_deployment(record) {
-        println!("warning: {error}");
+        say!("warning: {error}");
     }
     Ok(())
 }

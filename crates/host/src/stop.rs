@@ -4,6 +4,7 @@ use crate::{
     deploy::STOP_SECONDS,
     docker,
     error::HostError,
+    output::say,
     plan::Occupation,
     state::State,
     unit::{self, Lock},
@@ -24,13 +25,13 @@ pub fn stop() -> Result<(), HostError> {
     }
     let mut all: Vec<String> = docker::services()?.into_iter().collect();
     let writers: Vec<String> = all.iter().filter(|service| writes(service)).cloned().collect();
-    println!("stopping {}", writers.join(", "));
+    say!("stopping {}", writers.join(", "));
     docker::stop(&writers, STOP_SECONDS)?;
-    println!("stopping postgres");
+    say!("stopping postgres");
     docker::stop(&["postgres".to_owned()], DATABASE_SECONDS)?;
     let current = state.installation.current.as_deref();
     if let Some(current) = current.filter(|_| all.iter().any(|service| service == "backup")) {
-        println!("pushing the last changes to the repository");
+        say!("pushing the last changes to the repository");
         let drain = ["run", "--rm", "--no-deps", "-T", "backup", "drain"];
         state.compose(current)?.run(&drain, DRAIN_SECONDS).map_err(|error| {
             HostError::Step(format!(
@@ -41,7 +42,7 @@ pub fn stop() -> Result<(), HostError> {
     }
     all.retain(|service| !writers.contains(service) && service != "postgres");
     docker::stop(&all, STOP_SECONDS)?;
-    println!("everything is stopped, and stays so after a restart; `deploy.sh apply` starts it");
+    say!("everything is stopped, and stays so after a restart; `deploy.sh apply` starts it");
     Ok(())
 }
 

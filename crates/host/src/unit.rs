@@ -61,7 +61,12 @@ pub fn lock_to_prepare() -> Result<File, HostError> {
 
 /// Whether the unit runs.
 pub fn is_active() -> bool {
-    run("systemctl", &["is-active", "--quiet", paths::UNIT], 10).is_ok()
+    may_run(&run("systemctl", &["is-active", "--quiet", paths::UNIT], 10))
+}
+
+/// Without an answer, as on a server without processor time, it may run: a client must not report its end, nor start another.
+const fn may_run(result: &Result<String, HostError>) -> bool {
+    matches!(result, Ok(_) | Err(HostError::Timeout(..)))
 }
 
 /// The use of the installation now. A unit whose deployment has ended tidies for some seconds, which is waited for.
@@ -84,8 +89,9 @@ pub fn stop() -> Result<(), HostError> {
     run("systemctl", &["stop", paths::UNIT], 30).map(drop)
 }
 
-/// Starts the unit with the arguments of `linnet-host run`.
-pub fn start(program: &str, arguments: &[&str]) -> Result<(), HostError> {
+/// Starts the unit with the arguments of `linnet-host run`. Returns the time before, in seconds since 1970.
+pub fn start(program: &str, arguments: &[&str]) -> Result<u64, HostError> {
+    let began = now();
     let unit = format!("--unit={}", paths::UNIT);
     let mut all = vec![
         "--collect",
@@ -100,7 +106,7 @@ pub fn start(program: &str, arguments: &[&str]) -> Result<(), HostError> {
     }
     all.extend([program, "run"]);
     all.extend(arguments);
-    run("systemd-run", &all, 30).map(drop).map_err(|error| {
+    run("systemd-run", &all, 30).map(|_| began).map_err(|error| {
         if error.to_string().contains("already") {
             HostError::Busy("another one started first".to_owned())
         } else {
@@ -116,13 +122,14 @@ pub fn program_of_open(state: &State) -> String {
     folder.filter(|path| Path::new(path).exists()).unwrap_or_else(|| paths::PROGRAM.to_owned())
 }
 
-/// Prints the journal of the unit until `is_done`.
+/// Prints the journal of the unit, from `since` in seconds since 1970, until `is_done`.
 pub fn follow_journal(
+    since: u64,
     mut is_done: impl FnMut() -> Result<bool, HostError>,
 ) -> Result<(), HostError> {
     let failed = |error| HostError::File("journalctl".into(), error);
     // Lines of the program only, not of systemd about the unit.
-    let since = format!("--since=@{}", now().saturating_sub(1));
+    let since = format!("--since=@{since}");
     let mut journal = Command::new("journalctl")
         .args(["--follow", "--output=cat", &since, "_SYSTEMD_UNIT=linnet-deploy.service"])
         .stdin(Stdio::null())
@@ -141,4 +148,18 @@ pub fn follow_journal(
     let _ = journal.kill();
     let _ = journal.wait();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_of_which_systemd_says_nothing_counts_as_running() {
+        assert!(may_run(&Ok(String::new())));
+        assert!(may_run(&Err(HostError::Timeout("systemctl".to_owned(), 10))));
+        let inactive =
+            HostError::Command { command: "systemctl".to_owned(), detail: String::new() };
+        assert!(!may_run(&Err(inactive)));
+    }
 }

@@ -273,3 +273,84 @@ fn words_of_a_release_are_checked_before_they_reach_the_server() {
     assert_eq!(done.code, Some(64), "{}", done.errors);
     assert!(laptop.commands().is_empty(), "{}", laptop.commands());
 }
+
+#[test]
+fn images_that_the_disk_of_the_server_cannot_hold_are_not_sent() {
+    let laptop = Laptop::new();
+    let write = |name: &str, text: &str| {
+        fs::write(laptop.path(name), text).unwrap();
+        fs::set_permissions(laptop.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    write(
+        "docker",
+        "#!/bin/sh\ncase $* in\n*.Id*) echo sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef ;;\n\
+         *.Size*) echo 52428800; echo 52428800 ;;\n*save*) echo SENT >> \"$LAPTOP/commands\" ;;\nesac\n",
+    );
+    let release = |free: &str| {
+        write(
+            "ssh",
+            &format!(
+                "#!/bin/sh\nfor last; do :; done\nprintf '%s\\n' \"$last\" >> \"$LAPTOP/commands\"\ncase $last in\n\
+                 *'image inspect --format ok'*) exit 1 ;;\n*'df --output'*) printf 'Avail\\n  {free}\\n' ;;\n\
+                 *'docker load'*) cat >/dev/null ;;\nesac\n"
+            ),
+        );
+        laptop.deploy(&["release", "go.example.com"])
+    };
+    let done = release("355");
+    assert_eq!(done.code, Some(69), "{}", done.errors);
+    assert!(
+        done.errors.contains("355 MiB of disk free, and the images need 356"),
+        "{}",
+        done.errors
+    );
+    assert!(!laptop.commands().contains("SENT"), "{}", laptop.commands());
+    let done = release("356");
+    assert_eq!(done.code, Some(0), "{}", done.errors);
+    assert!(laptop.commands().contains("SENT"), "{}", laptop.commands());
+}
+
+#[test]
+fn program_whose_reader_is_gone_ends_with_its_own_code() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_linnet-host"));
+    command.arg("help").stdout(writer.try_clone().unwrap()).stderr(writer);
+    // A panic would be 101.
+    assert_eq!(command.status().unwrap().code(), Some(64));
+}
+
+#[test]
+fn oncall_uses_the_files_with_which_the_containers_were_made() {
+    let laptop = Laptop::new();
+    let oncall = deploy().join("../scripts/oncall").canonicalize().unwrap();
+    let files = |services: &str, driver: &str| {
+        let path = laptop.path("docker");
+        let text = format!(
+            "#!/bin/sh\ncase $* in\n*' config') printf '%s\\n' \"$@\" ;;\ncompose*) echo id ;;\ninspect*) echo {driver} ;;\n\
+             *) for name in {services}; do case $* in *service=$name*) echo id ;; esac; done ;;\nesac\n"
+        );
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", laptop.folder.path().display(), std::env::var("PATH").unwrap());
+        let done = run(Command::new("bash")
+            .arg(&oncall)
+            .args(["compose", "config"])
+            .env("PATH", path)
+            .env("RUN_DIR", laptop.path("none")));
+        assert_eq!(done.code, Some(0), "{}", done.errors);
+        let names = done.output.lines().filter_map(|line| line.strip_suffix(".yaml"));
+        names.filter_map(|path| path.rsplit('/').next().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(files("nginx", "local"), ["compose"]);
+    assert_eq!(files("nginx acme backup", "local"), ["compose", "compose.tls", "compose.backup"]);
+    let all = [
+        "compose",
+        "compose.tls",
+        "compose.backup",
+        "compose.logs",
+        "compose.tls.logs",
+        "compose.backup.logs",
+    ];
+    assert_eq!(files("nginx acme backup", "fluentd"), all);
+}
