@@ -16,6 +16,7 @@ from typing import Any
 import chart
 import check
 import generate
+import policies
 import reach
 import releases
 import stores
@@ -74,9 +75,14 @@ class Faults(unittest.TestCase):
         def route(overlay: Overlay) -> None:
             find(overlay, "HTTPRoute", "linnet")["spec"]["rules"][0]["backendRefs"][0]["port"] = 80
 
+        def variable(overlay: Overlay) -> None:
+            source = {"secretKeyRef": {"name": "other", "key": "x"}}
+            pod(overlay, "worker")["containers"][0]["env"].append({"name": "X", "valueFrom": source})
+
         self.assert_finds(check.references, secret, "the secret postgres does not exist")
         self.assert_finds(check.references, address, "names shortener-pods-blue:8082, which no service has")
         self.assert_finds(check.references, route, "the service nginx:80 does not exist")
+        self.assert_finds(check.references, variable, "worker: the secret other does not exist")
 
     def test_services_lead_to_ports_of_pods(self) -> None:
         def selector(overlay: Overlay) -> None:
@@ -239,7 +245,17 @@ class Faults(unittest.TestCase):
             next(volume for volume in volumes if volume["name"] == "authorities")["projected"]["sources"].pop()
 
         self.assert_finds(stores.tls, url, "verifies no certificate")
+        def exporter(overlay: Overlay) -> None:
+            data = find(overlay, "ExternalSecret", "postgres-exporter")["spec"]["target"]["template"]["data"]
+            data["uri"] = data["uri"].replace("verify-full", "require")
+
+        def plain(overlay: Overlay) -> None:
+            data = find(overlay, "ExternalSecret", "redis-worker")["spec"]["target"]["template"]["data"]
+            data["url"] = "redis://worker:{{ .password | urlquery }}@{{ .host }}:6379/0"
+
         self.assert_finds(stores.tls, absent, "worker: lacks the CA of PostgreSQL")
+        self.assert_finds(stores.tls, exporter, "postgres-exporter: uri of PostgreSQL verifies no certificate")
+        self.assert_finds(stores.tls, plain, "redis-worker: url of Redis is not encrypted")
 
     def test_no_route_ends_a_stream(self) -> None:
         def absent(overlay: Overlay) -> None:
@@ -264,7 +280,49 @@ class Faults(unittest.TestCase):
         self.assert_finds(check.network, wider, "the policies allow what docs/KUBERNETES.md does not list: | an unknown pod")
         self.assert_finds(check.network, lost, "lists what the policies do not allow")
         self.assert_finds(check.network, open_, "the policies allow")
-        self.assert_finds(stores.operators, mistyped, "nginx-to-shortener: selects no pod")
+        self.assert_finds(policies.selectors, mistyped, "nginx-to-shortener: selects no pod")
+
+
+    def test_policies_without_effect_and_edges_with_one_end(self) -> None:
+        def end(overlay: Overlay) -> None:
+            rule = find(overlay, "NetworkPolicy", "nginx-to-shortener")["spec"]["egress"][0]
+            rule["to"][0]["podSelector"]["matchLabels"] = {"app": "shortener"}
+
+        def port(overlay: Overlay) -> None:
+            find(overlay, "NetworkPolicy", "shortener-from-nginx")["spec"]["ingress"][0]["ports"][0]["port"] = 8085
+
+        def protocol(overlay: Overlay) -> None:
+            find(overlay, "NetworkPolicy", "nginx-to-shortener")["spec"]["egress"][0]["ports"][0]["protocol"] = "UDP"
+
+        def source(overlay: Overlay) -> None:
+            overlay.objects.remove(find(overlay, "NetworkPolicy", "worker-to-redis"))
+
+        def target(overlay: Overlay) -> None:
+            overlay.objects.remove(find(overlay, "NetworkPolicy", "redis-from-worker"))
+
+        def labels(overlay: Overlay) -> None:
+            rule = find(overlay, "NetworkPolicy", "nginx-from-proxy")["spec"]["ingress"][0]
+            rule["from"][0]["namespaceSelector"] = {"matchLabels": {"team": "proxies"}}
+
+        self.assert_finds(policies.selectors, end, "nginx-to-shortener: a rule's to selects no pod")
+        self.assert_finds(policies.selectors, port, "shortener-from-nginx: no pod of the rule listens on 8085/TCP")
+        self.assert_finds(policies.selectors, protocol, "nginx-to-shortener: no pod of the rule listens on 8082/UDP")
+        self.assert_finds(policies.half_edges, source, "redis-from-worker: allows worker to redis:6379, but the other end does not")
+        self.assert_finds(policies.half_edges, target, "worker-to-redis: allows worker to redis:6379, but the other end does not")
+        self.assert_finds(policies.evaluable, labels, "nginx-from-proxy: must name other namespaces by kubernetes.io/metadata.name")
+
+    def test_networks_that_a_policy_names_are_in_the_table(self) -> None:
+        def narrow(overlay: Overlay) -> None:
+            rule = find(overlay, "NetworkPolicy", "restore-test-to-bucket")["spec"]["egress"][0]
+            rule["to"] = [{"ipBlock": {"cidr": "10.40.8.0/24"}}, {"ipBlock": {"cidr": "fd00::/8"}}]
+            rule["ports"] = [{"port": 5000, "endPort": 6000}]
+
+        def world(overlay: Overlay) -> None:
+            rule = find(overlay, "NetworkPolicy", "restore-test-to-bucket")["spec"]["egress"][0]
+            rule["to"] = [{"ipBlock": {"cidr": "::/0"}}]
+
+        self.assert_finds(check.network, narrow, "| restore-test | 10.40.8.0/24, fd00::/8 | 5000, 6000 |")
+        self.assert_finds(check.network, world, "| restore-test | the internet (IPv6) | 443 |")
 
 
 class Users(unittest.TestCase):
@@ -291,6 +349,9 @@ class Policies(unittest.TestCase):
         world = reach.Peer("w", address=reach.INTERNET)
         block = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}
         self.assertTrue(reach.matches(block, world, "linnet"))
+        # Some clusters have pods in other private networks.
+        self.assertTrue(reach.matches(block, ours, "linnet"))
+        block["ipBlock"]["except"] += ["172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"]  # type: ignore[index]
         self.assertFalse(reach.matches(block, ours, "linnet"))
         self.assertTrue(reach.matches({"podSelector": {}}, ours, "linnet"))
         self.assertFalse(reach.matches({"podSelector": {}}, other, "linnet"))
