@@ -139,11 +139,6 @@ resource "aws_db_instance" "primary" {
   performance_insights_kms_key_id     = aws_kms_key.data.arn
   enabled_cloudwatch_logs_exports     = ["postgresql", "upgrade"]
 
-  lifecycle {
-    # The time of the creation makes the name unique. Without this line, every plan would change it.
-    ignore_changes = [final_snapshot_identifier]
-  }
-
   depends_on = [aws_cloudwatch_log_group.database, aws_iam_role_policy_attachment.monitoring]
 
   lifecycle {
