@@ -205,7 +205,13 @@ class Faults(unittest.TestCase):
             del settings["data"]["LINNET__JOBS__UPLOAD_STORE"]
 
         self.assert_finds(releases.settings_of_colors, other, "LINNET__PUBLIC__BASE_URL differs")
+        def types(overlay: Overlay) -> None:
+            for obj in overlay.of("ConfigMap"):
+                if "settings" in obj["metadata"]["name"] and not obj["metadata"]["name"].startswith("nginx"):
+                    obj["data"]["LINNET__PUBLIC__PROBLEM_TYPES_URL"] = "https://problems.example"
+
         self.assert_finds(releases.settings_of_colors, lost, "worker: lacks LINNET__JOBS__UPLOAD_STORE")
+        self.assert_finds(releases.settings_of_colors, types, "nginx: lacks LINNET__PUBLIC__PROBLEM_TYPES_URL")
 
     def test_fields_of_the_controller_of_a_rollout_are_left_to_it(self) -> None:
         def selector(overlay: Overlay) -> None:
