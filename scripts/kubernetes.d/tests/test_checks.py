@@ -283,7 +283,7 @@ class Faults(unittest.TestCase):
         def mistyped(overlay: Overlay) -> None:
             find(overlay, "NetworkPolicy", "nginx-to-shortener")["spec"]["podSelector"]["matchLabels"] = {"app": "nginx"}
 
-        self.assert_finds(check.network, wider, "the policies allow what docs/KUBERNETES.md does not list: | an unknown pod")
+        self.assert_finds(check.network, wider, "an unknown pod, gateway-blue, gateway-green, migrate, nginx, postgres,")
         self.assert_finds(check.network, lost, "lists what the policies do not allow")
         self.assert_finds(check.network, open_, "the policies allow")
         self.assert_finds(policies.selectors, mistyped, "nginx-to-shortener: selects no pod")
@@ -327,7 +327,7 @@ class Faults(unittest.TestCase):
             rule = find(overlay, "NetworkPolicy", "restore-test-to-bucket")["spec"]["egress"][0]
             rule["to"] = [{"ipBlock": {"cidr": "::/0"}}]
 
-        self.assert_finds(check.network, narrow, "| restore-test | 10.40.8.0/24, fd00::/8 | 5000, 6000 |")
+        self.assert_finds(check.network, narrow, "| restore-test | 10.40.8.0/24, fd00::/8 | 5000, 5432, 6000 |")
         self.assert_finds(check.network, world, "| restore-test | the internet (IPv6) | 443 |")
 
 

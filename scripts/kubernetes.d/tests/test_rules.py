@@ -101,7 +101,7 @@ class Rules(unittest.TestCase):
             with self.subTest(source.name), tempfile.TemporaryDirectory() as folder:
                 (Path(folder) / "rules.yml").write_text(yaml.safe_dump(groups))
                 (Path(folder) / "tests.yml").write_text(yaml.safe_dump(tests))
-                done = subprocess.run(["promtool", "test", "rules", "tests.yml"], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+                done = subprocess.run(["promtool", "test", "rules", "tests.yml"], cwd=folder, capture_output=True, text=True, timeout=600, check=False)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
