@@ -56,7 +56,7 @@ interface AdditionalVolume {
   mountPath?: IVolumeMount[];
 }
 
-// What a container of the operator's pods may set, besides its name.
+// The fields of a container of the operator's pods, besides its name.
 interface Container {
   image: string;
   imagePullPolicy?: PullPolicy;
