@@ -198,7 +198,7 @@ data "aws_iam_policy_document" "pod_trust" {
 # External Secrets, which copies the passwords into the namespace.
 data "aws_iam_policy_document" "secrets_reader" {
   statement {
-    actions   = ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"]
+    actions = ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"]
     resources = concat(
       [for name, secret in aws_secretsmanager_secret.password : secret.arn if name != "postgres-password-admin"],
       [for secret in aws_secretsmanager_secret.address : secret.arn],
