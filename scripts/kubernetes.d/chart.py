@@ -181,7 +181,7 @@ def hashes(folder: Path) -> Iterator[str]:
         if image[name] != before[name]:
             yield f"{name}: another image changes its name, and so replaces pods of the color that serves"
     domain = names_with_hash(folder, {"domain": "s.test"})
-    for name in ("linnet-settings-blue", "linnet-settings-green", "worker-settings"):
+    for name in ("linnet-settings-blue", "linnet-settings-green", "worker-settings", "nginx-settings"):
         if domain[name] == before[name]:
             yield f"{name}: another domain does not change its name, so pods keep the old one"
     texts = json.dumps(objects_of(folder))

@@ -21,6 +21,7 @@ import kubernetes_validate
 import kubernetes_validate.utils
 import yaml
 from overlay import Overlay, containers, pods, secrets_in, setting_map, wants
+from policies import evaluable, half_edges, selectors
 from reach import Object, peers_of, selects, table
 from releases import colors, order, route_owners, routes, services_of, settings_of_colors
 from stores import affinities, operators, sentinels, spread_faults, tls
@@ -28,7 +29,7 @@ from stores import affinities, operators, sentinels, spread_faults, tls
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
 # Kinds of the core, which kubernetes-validate knows; the others are custom resources.
-CORE = re.compile(r"^(v1|apps/v1|batch/v1|autoscaling/v2|policy/v1|networking\.k8s\.io/v1|scheduling\.k8s\.io/v1)$")
+CORE = re.compile(r"^(v1|apps/v1|batch/v1|autoscaling/v2|policy/v1|networking\.k8s\.io/v1|scheduling\.k8s\.io/v1|storage\.k8s\.io/v1)$")
 # Seconds of the phases of a shutdown (docs/ARCHITECTURE.md#shutdown), with the default settings.
 DRAIN_S, GRACE_S, CLICKS_S, POOLS_S, TELEMETRY_S = 2.5, 15, 6, 3, 5
 NGINX_SHUTDOWN_S = 20
@@ -293,13 +294,14 @@ def difference(documented: str, allowed: str) -> Iterator[str]:
 
 CHECKS = (
     schemas, references, service_ports, promises, affinities, sentinels, tls, routes, scaling, known_settings, images, colors,
-    settings_of_colors, route_owners, order, network, operators,
+    settings_of_colors, route_owners, order, network, operators, selectors, half_edges, evaluable,
 )
 
 
 def faults(overlay: Overlay) -> Iterable[str]:
-    """All faults of an overlay."""
-    return (f"{overlay.name}: {fault}" for check in CHECKS for fault in check(overlay))
+    """All faults of an overlay; `cluster` and `cluster-aws` are objects of the whole cluster, without pods."""
+    checks = (schemas,) if overlay.name.startswith("cluster") else CHECKS
+    return (f"{overlay.name}: {fault}" for check in checks for fault in check(overlay))
 
 
 def main(arguments: list[str]) -> int:

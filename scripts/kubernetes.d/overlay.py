@@ -75,6 +75,11 @@ def wants(template: Object) -> Iterator[tuple[str, str]]:
     for container in containers(template):
         for source in container.get("envFrom", []):
             yield "config map", source["configMapRef"]["name"]
+        for variable in container.get("env", []):
+            source = variable.get("valueFrom", {})
+            for key, kind in (("secretKeyRef", "secret"), ("configMapKeyRef", "config map")):
+                if (found := source.get(key)) and not found.get("optional"):
+                    yield kind, found["name"]
 
 
 def setting_map(overlay: Overlay, template: Object) -> dict[str, str]:

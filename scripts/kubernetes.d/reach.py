@@ -21,7 +21,10 @@ NAMESPACE = "linnet"
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 # Addresses outside the cluster: one of the internet, and one of the private network, such as another server of the company.
 INTERNET = "93.184.215.14"
+INTERNET_6 = "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
 PRIVATE = "10.200.0.9"
+# One address of each network that clusters give their pods.
+PODS = ("10.1.2.3", "172.20.0.9", "192.168.3.4", "100.64.5.6")
 
 Object = dict[str, Any]
 
@@ -70,7 +73,7 @@ def operated(obj: Object) -> Peer | None:
     """The pods that an operator makes of a custom resource, with the labels that the operator gives them.
 
     CloudNativePG inherits no label of the resource. The Redis operator sets the name of the StatefulSet as `app` (that of
-    sentinels ends with `-sentinel`), and copies all labels of the resource.
+    sentinels ends with `-sentinel`), and copies all labels of the resource. cert-manager runs a pod while it proves a domain.
     """
     name, own = obj["metadata"]["name"], obj["metadata"].get("labels", {})
     match obj["kind"]:
@@ -83,6 +86,8 @@ def operated(obj: Object) -> Peer | None:
         case "RedisSentinel":
             labels = {"app": f"{name}-sentinel", "redis_setup_type": "sentinel", "role": "sentinel", **own}
             return Peer(f"{name}-sentinel", labels, ports=[Port(26379)])
+        case "Certificate":
+            return Peer("acme-solver", {"acme.cert-manager.io/http01-solver": "true"}, ports=[Port(8089)])
     return None
 
 
@@ -120,13 +125,18 @@ def selects(selector: Object | None, labels: dict[str, str]) -> bool:
     return True
 
 
+def in_block(address: str, block: Object) -> bool:
+    """Whether an address is in an `ipBlock`."""
+    networks = [ipaddress.ip_network(net) for net in (block["cidr"], *block.get("except", []))]
+    found = [ipaddress.ip_address(address) in network for network in networks]
+    return found[0] and not any(found[1:])
+
+
 def matches(rule_peer: Object, peer: Peer, namespace: str) -> bool:
     """Whether a peer of a rule of a policy in `namespace` is this one."""
     if block := rule_peer.get("ipBlock"):
         # A block names addresses, which may be those of pods as well: with `0.0.0.0/0`, all of them. Pods have private ones.
-        address = ipaddress.ip_address(peer.address or "10.1.2.3")
-        excluded = any(address in ipaddress.ip_network(net) for net in block.get("except", []))
-        return address in ipaddress.ip_network(block["cidr"]) and not excluded
+        return any(in_block(address, block) for address in ([peer.address] if peer.address else PODS))
     if peer.address is not None:
         return False
     if "namespaceSelector" in rule_peer:
@@ -180,35 +190,42 @@ class Network:
         """Whether a connection needs and has a rule at both ends."""
         return self.permits("Egress", source, target, port) and self.permits("Ingress", target, source, port)
 
-    def outside(self) -> list[Peer]:
-        """The pods of other namespaces that a policy names, and others that none does."""
-        found: dict[tuple[str, tuple[tuple[str, str], ...]], Peer] = {}
+    def rules(self) -> Iterator[tuple[Object, Object]]:
+        """Each rule, with its policy."""
         for policy in self.policies:
-            spec = policy["spec"]
-            for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
-                for end in [*rule.get("from", []), *rule.get("to", [])]:
-                    if "namespaceSelector" not in end:
-                        continue
+            for rule in [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]:
+                yield policy, rule
+
+    def outside(self) -> list[Peer]:
+        """The pods of other namespaces and the networks that a policy names, and others that none does."""
+        found: dict[str, Peer] = {}
+        for _, rule in self.rules():
+            for end in [*rule.get("from", []), *rule.get("to", [])]:
+                if block := end.get("ipBlock"):
+                    network = ipaddress.ip_network(block["cidr"])
+                    # The whole internet has addresses of its own below.
+                    if network.prefixlen > 0:
+                        found[block["cidr"]] = Peer(block["cidr"], address=str(network[min(1, network.num_addresses - 1)]))
+                elif "namespaceSelector" in end:
                     namespace = end["namespaceSelector"].get("matchLabels", {}).get(NAMESPACE_LABEL, "*")
                     labels = (end.get("podSelector") or {}).get("matchLabels", {})
                     name = f"{namespace}: {', '.join(labels.values()) or 'all pods'}"
-                    found[(namespace, tuple(sorted(labels.items())))] = Peer(name, labels, namespace)
+                    found[name] = Peer(name, labels, namespace)
         return [
             *found.values(),
             Peer("any other namespace", {}, "elsewhere"),
             Peer("a private address", address=PRIVATE),
             Peer("the internet", address=INTERNET),
+            Peer("the internet (IPv6)", address=INTERNET_6),
         ]
 
     def ports_in_rules(self) -> set[Port]:
         """Every port that a rule names by its number."""
         ports = {Port(9999), Port(443), Port(22)}
-        for policy in self.policies:
-            spec = policy["spec"]
-            for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
-                for port in rule.get("ports", []):
-                    if isinstance(port.get("port"), int):
-                        ports.add(Port(port["port"], port.get("protocol", "TCP")))
+        for _, rule in self.rules():
+            for port in rule.get("ports", []):
+                if isinstance(port.get("port"), int):
+                    ports |= {Port(number, port.get("protocol", "TCP")) for number in (port["port"], port.get("endPort", port["port"]))}
         return ports
 
 

@@ -29,7 +29,7 @@ def settings_of_colors(overlay: Overlay) -> Iterator[str]:
     owners: dict[str, str] = {}
     for obj in overlay.of("Deployment"):
         name, template = obj["metadata"]["name"], obj["spec"]["template"]
-        if not re.match("gateway|shortener|worker", name):
+        if not re.match("gateway|shortener|worker|nginx", name):
             continue
         maps[name] = setting_map(overlay, template)
         color = template["metadata"]["labels"].get("color", "none")
@@ -43,10 +43,12 @@ def settings_of_colors(overlay: Overlay) -> Iterator[str]:
         for key, value in values.items():
             if every.setdefault(key, value) != value:
                 yield f"{name}: {key} differs from that of another workload"
-    # Shorteners and workers exchange jobs.
+    # Shorteners and workers exchange jobs; nginx and gateways return the same types of problems.
     for name, values in maps.items():
         for key in every:
-            if key.startswith("LINNET__JOBS__") and key not in values and not name.startswith("gateway"):
+            is_job = key.startswith("LINNET__JOBS__") and name.startswith(("shortener", "worker"))
+            is_type = key in {"LINNET__PUBLIC__BASE_URL", "LINNET__PUBLIC__PROBLEM_TYPES_URL"}
+            if (is_job or is_type) and key not in values:
                 yield f"{name}: lacks {key}, which another workload sets"
 
 

@@ -12,7 +12,8 @@ folder=${1:?must be an empty folder}
 bin=$(postgres_bin "")
 script=$LINNET_ROOT/deploy/kubernetes/components/postgres/restore-test.sh
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-mkdir -p "$folder"/{bin,bucket/backups,socket}
+# shellcheck source=scripts/kubernetes.d/servers.sh
+source "$LINNET_ROOT/scripts/kubernetes.d/servers.sh"
 cp "$script" "$folder/restore-test.sh"
 # The folder of the tools may be root's alone.
 cp "$("$LINNET_ROOT/scripts/rclone")" "$folder/bin/rclone"
@@ -23,45 +24,15 @@ for program in backup backup-list restore wal-archive wal-restore; do
   printf '#!/bin/sh\nexec %q --endpoint-url http://127.0.0.1:%s "$@"\n' "$real" "$port" > "$folder/bin/barman-cloud-$program"
 done
 chmod 755 "$folder"/bin/*
-export PATH=$folder/bin:$bin:$PATH AWS_ACCESS_KEY_ID=linnet AWS_SECRET_ACCESS_KEY=linnet-secret AWS_DEFAULT_REGION=us-east-1 HOME=$folder
 export DESTINATION=s3://backups/postgres SERVER=postgres
-as=()
-if is_root; then
-  # PostgreSQL refuses to run as root.
-  chown -R 65534:65534 "$folder"
-  as=(setpriv --reuid 65534 --regid 65534 --clear-groups)
-fi
-user() { "${as[@]}" "$@"; }
-
-server=''
-stop() {
-  user pg_ctl --pgdata "$folder/source" --mode immediate stop >/dev/null 2>&1 || true
-  [[ -z $server ]] || kill "$server" 2>/dev/null || true
-}
-trap stop EXIT
-# Not by the function: its subshell would be killed instead of the server.
-"${as[@]}" rclone serve s3 --addr "127.0.0.1:$port" --auth-key linnet,linnet-secret "$folder/bucket" > "$folder/s3.log" 2>&1 &
-server=$!
-deadline=$((SECONDS + 30))
-until (exec 3<> "/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-  (( SECONDS < deadline )) || { cat "$folder/s3.log" >&2; die "the S3 server does not accept connections"; }
-  sleep 0.1
-done
-
-user initdb --pgdata "$folder/source" --username postgres --auth trust --data-checksums >/dev/null
-user tee -a "$folder/source/postgresql.conf" >/dev/null <<CONF
-listen_addresses = ''
-unix_socket_directories = '$folder/socket'
-archive_mode = on
+use_another_user
+trap stop_servers EXIT
+start_s3
+start_postgres "archive_mode = on
 archive_command = 'barman-cloud-wal-archive --cloud-provider aws-s3 $DESTINATION $SERVER %p'
-max_connections = 360
-shared_buffers = 16MB
-CONF
-user pg_ctl --pgdata "$folder/source" --log "$folder/source.log" --timeout 60 --wait start >/dev/null || { tail -n 20 "$folder/source.log" >&2; exit 1; }
-sql() { user psql --no-psqlrc --quiet --tuples-only --no-align --host "$folder/socket" --username postgres --dbname "${2:-linnet}" --command "$1"; }
-sql 'CREATE DATABASE linnet' postgres
-sql 'CREATE TABLE urls (id int); CREATE TABLE users (id int); INSERT INTO urls VALUES (1), (2); INSERT INTO users VALUES (1)'
+max_connections = 360"
 
+user() { "${as[@]}" "$@"; }
 run() { FOLDER=$folder/$1 user bash "$folder/restore-test.sh" > "$folder/$1.out" 2>&1; }
 # fails NAME TEXT: the script must fail, with this text.
 fails() {

@@ -36,8 +36,8 @@ def size(text: str) -> int:
     return int(number) * UNITS.get(unit, 1)
 
 
-# Where the operator's CA is mounted.
-MOUNTED_CA = "/run/authorities/postgres.crt"
+# Where CAs are mounted.
+MOUNTED_CA = re.compile(r"/run/authorities/[\w.-]+")
 
 
 def authority(folder: Path) -> Path:
@@ -62,7 +62,7 @@ def environment(overlay: Overlay, container: dict[str, Any], folder: Path) -> di
     values.update({variable["name"]: variable["value"] for variable in container.get("env", [])})
     for name in [name for name in values if name.endswith("_FILE")]:
         file = folder / name
-        file.write_text(secret(overlay, name.removesuffix("_FILE")).replace(MOUNTED_CA, str(authority(folder))))
+        file.write_text(MOUNTED_CA.sub(str(authority(folder)), secret(overlay, name.removesuffix("_FILE"))))
         values[name] = str(file)
     return values
 

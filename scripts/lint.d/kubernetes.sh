@@ -14,12 +14,16 @@ check_kubernetes() (
     "$LINNET_ROOT/scripts/kubernetes" render "$overlay" > "$work/$overlay.yaml" || return 1
     rendered+=("$overlay=$work/$overlay.yaml")
   done
+  for overlay in cluster cluster-aws; do
+    "$tools/kubectl" kustomize "deploy/kubernetes/$overlay" > "$work/$overlay.yaml" || return 1
+    rendered+=("$overlay=$work/$overlay.yaml")
+  done
   "$tools/python" -B scripts/kubernetes.d/check.py "${rendered[@]}" || status=1
   "$tools/python" -B scripts/kubernetes.d/chart.py "$work/production.yaml" "$work/chart" || status=1
   if ! PYTHONPATH=scripts/kubernetes.d "$tools/python" -B -m unittest discover --start-directory scripts/kubernetes.d/tests > "$work/out" 2>&1; then
     cat "$work/out" >&2
     status=1
   fi
-  info "${#rendered[@]} overlays; $(grep -E '^Ran ' "$work/out" || true)"
+  info "${#rendered[@]} sets of manifests; $(grep -E '^Ran ' "$work/out" || true)"
   return "$status"
 )

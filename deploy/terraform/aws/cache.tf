@@ -42,20 +42,23 @@ resource "aws_elasticache_parameter_group" "main" {
 }
 
 # --- Users ------------------------------------------------------------------------------------------------------------
-# The users of scripts/redis-acl.sh, whose rules `scripts/lint terraform` compares. ElastiCache rewrites its append-only
-# file itself, so the worker has no `bgrewriteaof`; the exporter's and the operator's users are left out.
+# The users of scripts/redis-acl.sh, whose rules `scripts/lint terraform` compares. ElastiCache refuses rules that name a
+# command that it lacks: BGREWRITEAOF for the worker, CONFIG for the exporter. The operator's user is left out.
 locals {
   cache_base    = "resetchannels -@all +@connection -@dangerous"
   cache_bus     = "&linnet:changes &linnet:changes:heartbeat:* +publish +subscribe +unsubscribe"
   cache_probe   = "~linnet:probe +set"
   cache_scripts = "+eval +evalsha +script|load +script|exists"
   cache_data    = "~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* +@read +@write +@transaction -@dangerous +info +role"
+  cache_streams = "%R~linnet:clicks %R~linnet:clicks:* %R~linnet:jobs:*"
+  cache_figures = "+info +xinfo +xlen +type +slowlog|len +slowlog|get +latency|latest +latency|histogram"
   cache_common  = "${local.cache_base} ${local.cache_bus} ${local.cache_probe} ${local.cache_scripts}"
 
   cache_users = {
     gateway   = "${local.cache_common} ~linnet:rate:* +get +del +expire +pexpire +time +role"
     shortener = "${local.cache_common} ${local.cache_data}"
     worker    = "${local.cache_common} ${local.cache_data}"
+    exporter  = "${local.cache_base} ${local.cache_streams} ${local.cache_figures}"
   }
 }
 

@@ -198,8 +198,11 @@ data "aws_iam_policy_document" "pod_trust" {
 # External Secrets, which copies the passwords into the namespace.
 data "aws_iam_policy_document" "secrets_reader" {
   statement {
-    actions   = ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"]
-    resources = [for secret in aws_secretsmanager_secret.password : secret.arn]
+    actions = ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"]
+    resources = concat(
+      [for name, secret in aws_secretsmanager_secret.password : secret.arn if name != "postgres-password-admin"],
+      [for secret in aws_secretsmanager_secret.address : secret.arn],
+    )
   }
 
   statement {
@@ -232,7 +235,7 @@ resource "aws_eks_pod_identity_association" "secrets_reader" {
   role_arn        = aws_iam_role.secrets_reader.arn
 }
 
-# Backups: writes and reads objects, and deletes none.
+# Dumps and their restore test (deploy/kubernetes/components/aws): writes and reads objects, and deletes none.
 data "aws_iam_policy_document" "backup_writer" {
   statement {
     actions   = ["s3:ListBucket", "s3:GetBucketLocation"]

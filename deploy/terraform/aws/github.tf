@@ -62,7 +62,7 @@ resource "aws_iam_role_policy" "github" {
 }
 
 # A group of Kubernetes' own roles, because AWS' policies for editors contain no custom resources, of which a release
-# consists (deploy/kubernetes/deployer.yaml binds the group).
+# consists (deployer.yaml binds the group).
 resource "aws_eks_access_entry" "github" {
   count             = local.with_github ? 1 : 0
   cluster_name      = aws_eks_cluster.main.name

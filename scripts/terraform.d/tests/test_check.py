@@ -301,7 +301,7 @@ class RedisUsers(unittest.TestCase):
         self.assertEqual(set(found), set(redis_users.ROLES))
         self.assertEqual(redis_users.differences(wanted, found), [])
         self.assertEqual(len(redis_users.differences(wanted, found | {"gateway": "~* +@all"})), 1)
-        self.assertEqual(len(redis_users.differences(wanted, {})), 3)
+        self.assertEqual(len(redis_users.differences(wanted, {})), 4)
 
 
 class KubernetesNames(unittest.TestCase):
@@ -315,7 +315,20 @@ class KubernetesNames(unittest.TestCase):
     def test_a_secret_that_nothing_reads_is_found(self) -> None:
         self.assertEqual(kubernetes_names.faults(self.MANIFESTS, {"one"}, self.ALLOWED), [])
         [fault] = kubernetes_names.faults(self.MANIFESTS, {"one", "two"}, self.ALLOWED)
-        self.assertIn("linnet/two", fault)
+        self.assertIn("no ExternalSecret reads linnet/two", fault)
+        faults = kubernetes_names.faults(self.MANIFESTS, set(), self.ALLOWED)
+        self.assertEqual(len(faults), 1)
+        self.assertIn("linnet/one, which does not exist", faults[0])
+
+    def test_networks_accounts_and_versions_are_compared(self) -> None:
+        manifests = kubernetes_names.overlay()
+        self.assertEqual(kubernetes_names.named_networks(manifests), kubernetes_names.networks())
+        self.assertEqual(kubernetes_names.networks(), {"10.40.8.0/24", "10.40.9.0/24", "10.40.10.0/24"})
+        self.assertEqual(kubernetes_names.accounts(manifests), [])
+        [fault] = kubernetes_names.accounts([])
+        self.assertIn("no service account backup", fault)
+        self.assertEqual(kubernetes_names.versions(manifests, "17"), [])
+        self.assertEqual(len(kubernetes_names.versions(manifests, "18")), 1)
 
     def test_a_kind_without_a_right_is_found(self) -> None:
         [fault] = kubernetes_names.faults(self.MANIFESTS, {"one"}, self.ALLOWED - {("gateway.networking.k8s.io", "gateways")})

@@ -86,8 +86,13 @@ run "passwords_do_not_reach_the_plan" {
   command = plan
 
   assert {
-    condition     = toset(keys(aws_secretsmanager_secret.password)) == toset(["postgres-password", "postgres-password-admin", "redis-password-gateway", "redis-password-shortener", "redis-password-worker", "service-token"])
+    condition     = toset(keys(aws_secretsmanager_secret.password)) == toset(["postgres-password", "postgres-password-admin", "postgres-password-exporter", "redis-password-exporter", "redis-password-gateway", "redis-password-shortener", "redis-password-worker", "service-token"])
     error_message = "Each user needs a password."
+  }
+
+  assert {
+    condition     = toset([for secret in aws_secretsmanager_secret.address : secret.name]) == toset(["linnet/backup-bucket", "linnet/postgres-host", "linnet/redis-host"])
+    error_message = "The cluster needs the addresses of the stores and of the bucket."
   }
 
   # Statements with a password are statements that change the schema.
