@@ -90,6 +90,9 @@ def tls(overlay: Overlay) -> Iterator[str]:
     for name, url in urls.items():
         if name.startswith("postgres") and not CA.search(url):
             yield f"{name} of PostgreSQL verifies no certificate"
+        # The name follows a failover, but connections to the old primary hang: Linnet must observe it (docs/adr/033).
+        if name == "postgres: url" and "target_session_attrs=read-write" not in url:
+            yield f"{name} does not follow a failover"
         # The operator's sentinels name the master by its address, which no certificate has (docs/adr/034).
         if name.startswith("redis") and not url.startswith(("rediss://", "redis+sentinel://")):
             yield f"{name} of Redis is not encrypted"

@@ -249,6 +249,8 @@ class Faults(unittest.TestCase):
             next(volume for volume in volumes if volume["name"] == "authorities")["projected"]["sources"].pop()
 
         self.assert_finds(stores.tls, url, "verifies no certificate")
+        self.assert_finds(stores.tls, url, "postgres: url does not follow a failover")
+
         def exporter(overlay: Overlay) -> None:
             data = find(overlay, "ExternalSecret", "postgres-exporter")["spec"]["target"]["template"]["data"]
             data["uri"] = data["uri"].replace("verify-full", "require")
