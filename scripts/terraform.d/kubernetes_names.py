@@ -29,7 +29,7 @@ OF_ADMINISTRATORS = {"Namespace", "PriorityClass", "Role", "RoleBinding", "Clust
 
 def overlay() -> list[dict[str, Any]]:
     """The objects of the overlay `aws`."""
-    command = [ROOT / "scripts/kubernetes", "render", "aws"]
+    command = [str(ROOT / "scripts/kubernetes"), "render", "aws"]
     text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     return [document for document in yaml.safe_load_all(text) if document]
 

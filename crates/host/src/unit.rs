@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unit_of_which_systemd_says_nothing_counts_as_running() {
+    fn unit_without_a_state_counts_as_running() {
         assert!(may_run(&Ok(String::new())));
         assert!(may_run(&Err(HostError::Timeout("systemctl".to_owned(), 10))));
         let inactive =

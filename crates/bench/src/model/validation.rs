@@ -21,7 +21,7 @@ pub const LARGEST_ERROR: f64 = 0.2;
 /// A predicted and measured number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// What it is.
+    /// The name of the figure.
     pub what: String,
     /// Its unit.
     pub unit: &'static str,

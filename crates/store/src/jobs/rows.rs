@@ -61,7 +61,7 @@ impl From<JobRow> for Job {
             on_conflict: OnConflict::parse(&row.on_conflict).unwrap_or_default(),
             dry_run: row.dry_run,
             bytes: row.upload_bytes,
-            // What follows the last row, such as the end of a JSON array, is in no chunk.
+            // The end of a JSON array, for example, is in no chunk.
             bytes_done: if state == JobState::Succeeded {
                 row.upload_bytes
             } else {

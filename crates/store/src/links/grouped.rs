@@ -87,7 +87,7 @@ impl GroupedCreates {
         loop {
             let mut group = {
                 let mut queue = self.lock();
-                // Their clients have got an error, so nobody knows these links.
+                // Their clients have got an error, so no client knows these links.
                 queue.waiting.retain(|(_, sender)| !sender.is_closed());
                 let count = queue.waiting.len().min(MAX_GROUP_LINKS);
                 queue.waiting.drain(..count).collect::<Vec<_>>()

@@ -20,7 +20,7 @@ pub(super) struct Process {
 #[derive(Default)]
 pub(super) struct Region {
     pub(super) l2: Option<usize>,
-    /// What Redis has on its disk.
+    /// The version that Redis has on its disk.
     pub(super) saved: Option<usize>,
     /// The newest version that the relay has delivered to every process.
     pub(super) delivered: usize,
