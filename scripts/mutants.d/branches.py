@@ -85,6 +85,9 @@ class SourceFile:
         if genre == "FnValue":
             function = _ancestor(node, "function_item")
             _require_run_time(function)
+            returned = function.child_by_field_name("return_type")
+            if returned is not None and b"impl " in (returned.text or b""):
+                raise NotPlaced("a function that returns one type, which is not that of the mutant")
             return _range(_field(function, "body")), Branch(number, "function", b"" if code == b"()" else code)
         _require_run_time(node)
         if genre == "MatchArm":

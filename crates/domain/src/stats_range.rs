@@ -242,6 +242,10 @@ mod tests {
         let kolkata = range("2026-03-02T10:20:00Z", "2026-03-02T12:20:00Z", "Asia/Kolkata");
         assert_eq!(kolkata.from, "2026-03-02T09:30:00Z".parse::<DateTime<Utc>>().unwrap());
         assert_eq!(kolkata.to, "2026-03-02T12:30:00Z".parse::<DateTime<Utc>>().unwrap());
+        // An offset that is neither a whole hour nor a half.
+        let kathmandu = range("2026-03-02T10:20:00Z", "2026-03-02T12:20:00Z", "Asia/Kathmandu");
+        assert_eq!(kathmandu.from, "2026-03-02T10:15:00Z".parse::<DateTime<Utc>>().unwrap());
+        assert_eq!(kathmandu.to, "2026-03-02T13:15:00Z".parse::<DateTime<Utc>>().unwrap());
         let whole = range("2026-03-02", "2026-03-05", "UTC");
         assert!(whole.is_whole_days);
         assert_eq!(
@@ -249,6 +253,72 @@ mod tests {
             ("2026-03-02".into(), "2026-03-05".into())
         );
         assert!(!range("2026-03-02T01:00:00Z", "2026-03-05T00:00:00Z", "UTC").is_whole_days);
+    }
+
+    #[test]
+    fn range_without_bounds_has_the_default_number_of_buckets_up_to_now() {
+        for (interval, zone, from, to, buckets) in [
+            // Hours are UTC hours, and the last one has begun.
+            (Interval::Hour, "Asia/Kathmandu", "2026-11-25T11:00:00Z", "2026-11-27T11:00:00Z", 48),
+            (Interval::Day, "Asia/Kathmandu", "2026-10-28T18:15:00Z", "2026-11-27T11:15:00Z", 30),
+            // The 1st of June is a Monday.
+            (Interval::Week, "UTC", "2026-06-01T00:00:00Z", "2026-11-27T11:00:00Z", 26),
+        ] {
+            let own = query("2026-01-01", "2026-01-02", interval, zone);
+            let range = StatsQuery { from: None, to: None, ..own }.range(now()).unwrap();
+            let bounds = [from, to].map(|text| text.parse::<DateTime<Utc>>().unwrap());
+            assert_eq!([range.from, range.to], bounds, "{interval:?}");
+            assert_eq!(
+                (range.starts.len(), range.starts[0]),
+                (buckets, range.from),
+                "{interval:?}"
+            );
+        }
+        // An end at the start of an hour leaves out that hour.
+        let own = query("2026-01-01", "2026-11-27T10:00:00Z", Interval::Hour, "UTC");
+        let range = StatsQuery { from: None, ..own }.range(now()).unwrap();
+        assert_eq!(range.starts[0], "2026-11-25T10:00:00Z".parse::<DateTime<Utc>>().unwrap());
+        assert_eq!(range.starts.len(), 48);
+    }
+
+    #[test]
+    fn days_of_utc_that_are_whole_or_not_over_need_no_hours() {
+        let whole = ("2026-03-02", "2026-03-05");
+        for (from, to, interval, zone, expected) in [
+            (whole.0, whole.1, Interval::Day, "UTC", true),
+            (whole.0, whole.1, Interval::Week, "utc", true),
+            (whole.0, whole.1, Interval::Hour, "UTC", false),
+            (whole.0, whole.1, Interval::Day, "Africa/Abidjan", false),
+            ("2026-03-02T01:00:00Z", whole.1, Interval::Day, "UTC", false),
+            (whole.0, "2026-03-05T01:00:00Z", Interval::Day, "UTC", false),
+            // No click is later than now.
+            (whole.0, "2026-11-27T11:00:00Z", Interval::Day, "UTC", true),
+            ("2026-03-02T01:00:00Z", "2026-11-27T11:00:00Z", Interval::Day, "UTC", false),
+        ] {
+            let range = query(from, to, interval, zone).range(now()).unwrap();
+            assert_eq!(range.is_whole_days, expected, "{from} {to} {interval:?} {zone}");
+        }
+    }
+
+    #[test]
+    fn day_of_a_zone_counts_the_utc_days_whose_noon_it_has() {
+        let range = query("2026-07-02", "2026-07-03", Interval::Day, "Pacific/Auckland");
+        // This day begins and ends at noon.
+        let range = range.range(now()).unwrap();
+        assert_eq!(range.from, "2026-07-01T12:00:00Z".parse::<DateTime<Utc>>().unwrap());
+        let days = [range.first_day, range.end_day].map(|day| day.to_string());
+        assert_eq!(days, ["2026-07-01", "2026-07-02"]);
+    }
+
+    #[test]
+    fn range_has_at_most_2_000_buckets() {
+        let first: NaiveDate = "2020-01-01".parse().unwrap();
+        let buckets = |days| {
+            let end = (first + Days::new(days)).to_string();
+            let range = query("2020-01-01", &end, Interval::Day, "UTC").range(now());
+            range.map(|range| range.starts.len())
+        };
+        assert_eq!((buckets(2_000), buckets(2_001)), (Ok(2_000), Err(RangeError::TooManyBuckets)));
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Zone {
 /// Years outside the library's range are clamped to it. Ranges of statistics contain no such year.
 fn civil(date: NaiveDate) -> Date {
     let part = |number: u32| i8::try_from(number).unwrap_or(1);
-    let year = i16::try_from(date.year()).unwrap_or(i16::MAX).clamp(-9_998, 9_999);
+    let year = i16::try_from(date.year().clamp(-9_998, 9_999)).unwrap_or_default();
     Date::new(year, part(date.month()), part(date.day())).unwrap_or(Date::ZERO)
 }
 
@@ -259,6 +259,19 @@ mod tests {
                 at += TimeDelta::hours(31);
             }
         }
+    }
+
+    #[test]
+    fn times_beyond_the_database_have_the_offset_of_its_ends() {
+        let berlin = Zone::parse("Europe/Berlin").unwrap();
+        // Local mean time.
+        assert_eq!(berlin.offset_s(DateTime::<Utc>::MIN_UTC), 53 * 60 + 28);
+        assert_eq!(berlin.offset_s(DateTime::<Utc>::MAX_UTC), 60 * 60);
+        let utc = Zone::default();
+        assert_eq!(utc.day_start(NaiveDate::MIN).year(), -9_998);
+        assert_eq!(utc.day_start(NaiveDate::MAX), DateTime::<Utc>::MAX_UTC);
+        let late = "2026-01-01T00:59:59.000000001Z".parse().unwrap();
+        assert_eq!(utc.hour_start(late), "2026-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap());
     }
 
     #[test]

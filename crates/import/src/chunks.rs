@@ -169,7 +169,7 @@ pub(super) fn fill_cells<T: ImportRow>(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use chrono::Utc;
     use linnet_domain::TargetPolicy;
@@ -208,6 +208,119 @@ mod tests {
         chunks
     }
 
+    /// A file in the folder for temporary files, which is removed when this is dropped.
+    struct TestFile(PathBuf);
+
+    impl TestFile {
+        fn new(name: &str) -> Self {
+            let name = format!("linnet-chunks-{}-{name}.csv", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for TestFile {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    /// The valid and the bad rows of each chunk.
+    fn sizes(chunks: &[Chunk<ImportLink>]) -> Vec<(usize, usize)> {
+        chunks.iter().map(|chunk| (chunk.rows.len(), chunk.bad.len())).collect()
+    }
+
+    #[tokio::test]
+    async fn chunks_have_the_rows_of_the_setting_and_reading_continues_after_any_of_them() {
+        let file = TestFile::new("sizes");
+        let rows = ["https://example.com\n", "bad\n"].concat().repeat(3);
+        let mut bounds = bounds_of(&file.0, &format!("original_url\n{rows}bad\n"), 3);
+        let chunks = chunks_of(&bounds).await;
+        assert_eq!(sizes(&chunks), [(2, 1), (1, 2), (0, 1)]);
+        assert_eq!(
+            chunks.iter().map(|chunk| chunk.is_last).collect::<Vec<_>>(),
+            [false, false, true]
+        );
+        let lines = chunks.iter().flat_map(|chunk| &chunk.rows).map(|(line, _)| *line);
+        assert_eq!(lines.collect::<Vec<_>>(), [2, 4, 6]);
+        for pair in chunks.windows(2) {
+            assert_eq!(pair[0].end, pair[1].start);
+        }
+        bounds.from = chunks[0].end;
+        let rest = chunks_of(&bounds).await;
+        assert_eq!((sizes(&rest), rest[0].start), (vec![(1, 2), (0, 1)], chunks[1].start));
+        // The last row may end a chunk of full size. The end of the file is then a chunk without rows.
+        bounds.from = chunks[1].start;
+        bounds.rows = 2;
+        assert_eq!(sizes(&chunks_of(&bounds).await), [(1, 1), (0, 2), (0, 0)]);
+    }
+
+    #[tokio::test]
+    async fn chunk_ends_after_2_mib_of_the_file() {
+        let file = TestFile::new("bytes");
+        let row = |bytes: usize| {
+            let url = "https://example.com,";
+            format!("{url}{}\n", "x".repeat(bytes - url.len() - 1))
+        };
+        // Two rows have exactly 2 MiB, or a byte less.
+        let rows = [row(1 << 20), row(1 << 20), row(1 << 20), row((1 << 20) - 1), row(1 << 20)];
+        let text = format!("original_url,x\n{}", rows.concat());
+        let chunks = chunks_of(&bounds_of(&file.0, &text, 100)).await;
+        assert_eq!(sizes(&chunks), [(2, 0), (3, 0), (0, 0)]);
+    }
+
+    #[tokio::test]
+    async fn must_25_chunk_ends_after_1_mib_of_reports() {
+        let file = TestFile::new("reports");
+        let text = |rows, cell| format!("original_url,x\n{}", format!("bad,{cell}\n").repeat(rows));
+        let one = chunks_of(&bounds_of(&file.0, &text(1, "x".to_owned()), 10)).await;
+        let others = one[0].bad[0].bytes() - 1;
+        let cell = |bytes| "x".repeat(bytes - others);
+        let chunks = chunks_of(&bounds_of(&file.0, &text(256, cell(4_096)), 1_000)).await;
+        assert_eq!(sizes(&chunks), [(0, 256), (0, 0)], "exactly 1 MiB");
+        let chunks = chunks_of(&bounds_of(&file.0, &text(257, cell(4_095)), 1_000)).await;
+        assert_eq!(sizes(&chunks), [(0, 257), (0, 0)]);
+    }
+
+    #[test]
+    fn report_of_a_row_has_the_bytes_of_its_parts() {
+        let problem = |column: &str, code: &str, message: &str| RowProblem {
+            column: column.to_owned(),
+            code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        let row = BadRow {
+            line: 1,
+            problems: vec![problem("a", "bc", "def"), problem("", "g", "hijk")],
+            cells: RowCells::from_json("[\"xyz\"]".to_owned()),
+        };
+        let fixed = size_of::<BadRow>() + 2 * size_of::<RowProblem>();
+        assert_eq!(row.bytes(), fixed + 1 + 2 + 3 + 1 + 4 + 7);
+    }
+
+    #[test]
+    fn cells_of_refused_rows_are_those_of_their_lines_up_to_2_mib() {
+        let file = TestFile::new("cells");
+        let bad = |line, cells: &str| BadRow {
+            line,
+            problems: Vec::new(),
+            cells: RowCells::from_json(cells.to_owned()),
+        };
+        let cells = |bad: &[BadRow]| bad.iter().map(|row| row.cells.to_vec()).collect::<Vec<_>>();
+        let bounds = bounds_of(&file.0, "original_url\na\nb\nc\nd\ne\n", 10);
+        // The row of line 4 was reported with its cells, and line 9 does not exist.
+        let mut rows = [bad(3, ""), bad(4, "[\"known\"]"), bad(6, ""), bad(9, "")];
+        let start = Position { offset: "original_url\na\n".len() as u64, line: 3 };
+        fill_cells::<ImportLink>(&bounds, start, &mut rows).unwrap();
+        assert_eq!(cells(&rows), [vec!["b"], vec!["known"], vec!["e"], vec![]]);
+        // Each row has cells of 8 KiB.
+        let text = format!("original_url\n{}", format!("{}\n", "x".repeat(9_000)).repeat(300));
+        let bounds = bounds_of(&file.0, &text, 10);
+        let mut rows: Vec<_> = (2..302).map(|line| bad(line, "")).collect();
+        fill_cells::<ImportLink>(&bounds, Position::default(), &mut rows).unwrap();
+        assert!(rows[..256].iter().all(|row| row.cells.as_json().len() == 8_192));
+        assert!(rows[256..].iter().all(|row| row.cells.is_empty()));
+    }
+
     #[tokio::test]
     async fn must_25_bad_rows_of_a_chunk_are_bounded_whatever_their_cells_are() {
         let names: Vec<String> = (1..1_000).map(|n| format!("c{n}")).collect();
@@ -216,11 +329,9 @@ mod tests {
             [("one", "x", 2_000), ("control", "\u{1}", 900), ("none", "", 3_000)]
         {
             let row = format!("no{}\n", format!(",{cell}").repeat(999));
-            let path = format!("linnet-chunks-{}-{name}.csv", std::process::id());
-            let path = std::env::temp_dir().join(path);
-            let bounds = bounds_of(&path, &(header.clone() + &row.repeat(rows)), 20_000);
+            let file = TestFile::new(name);
+            let bounds = bounds_of(&file.0, &(header.clone() + &row.repeat(rows)), 20_000);
             let chunks = chunks_of(&bounds).await;
-            std::fs::remove_file(&path).unwrap();
             let bad: usize = chunks.iter().map(|chunk| chunk.bad.len()).sum();
             assert_eq!(bad, rows, "no row is lost between two chunks");
             assert!(chunks.len() > 2, "{name}");

@@ -172,6 +172,14 @@ mod tests {
     }
 
     fn read<T: ImportRow>(text: &str, by_admin: bool) -> Vec<Result<T, Vec<RowProblem>>> {
+        read_as(RowFormat::Csv, text, by_admin)
+    }
+
+    fn read_as<T: ImportRow>(
+        format: RowFormat,
+        text: &str,
+        by_admin: bool,
+    ) -> Vec<Result<T, Vec<RowProblem>>> {
         let targets = TargetPolicy::new(&["https".into()], "http://localhost:8080", &[]).unwrap();
         let rules = RowRules {
             targets,
@@ -180,7 +188,7 @@ mod tests {
             null_columns: vec!["title".to_owned()],
             now: now(),
         };
-        let mut source = Rows::open(Cursor::new(text), RowFormat::Csv, &T::columns()).unwrap();
+        let mut source = Rows::open(Cursor::new(text), format, &T::columns()).unwrap();
         let mut rows = Vec::new();
         while let Some(row) = source.next().unwrap() {
             rows.push(T::read(&row, &rules));
@@ -246,6 +254,46 @@ mod tests {
         assert_eq!(attributes(1), cleared);
         assert_eq!(attributes(2).title, Some(Some("Null".to_owned())));
         assert_eq!(columns(&rows[3]), ["max_clicks"], "the option does not name this column");
+    }
+
+    #[test]
+    fn null_of_json_clears_only_fields_that_may_be_cleared() {
+        let rows = read_as::<ImportLink>(
+            RowFormat::NdJson,
+            "{\"original_url\":\"https://example.com\",\"max_clicks\":null,\"is_active\":null}\n\
+             {\"original_url\":null}\n\
+             {\"original_url\":\"https://example.com\",\"title\":{}}\n",
+            false,
+        );
+        let cleared = LinkAttributePatch { max_clicks: Some(None), ..Default::default() };
+        assert_eq!(rows[0].as_ref().unwrap().attributes, cleared);
+        let problems = |row: usize| {
+            let problem = &rows[row].as_ref().unwrap_err()[0];
+            (problem.column.clone(), problem.code.clone())
+        };
+        assert_eq!(problems(1), ("original_url".to_owned(), "required".to_owned()));
+        assert_eq!(problems(2), ("title".to_owned(), "wrong_type".to_owned()));
+    }
+
+    #[test]
+    fn must_16_users_have_a_name_and_an_address_and_ids_only_from_administrators() {
+        let text = "id,username,email,created_at\n\
+                    5,anna,anna@example.com,2025-09-28 22:57:23\n\
+                    6,,anna,yesterday\n\
+                    ,otto,otto@example.com,\n";
+        for by_admin in [false, true] {
+            let rows = read::<ImportUser>(text, by_admin);
+            let anna = rows[0].as_ref().unwrap();
+            assert_eq!(anna.id, UserId::new(5).filter(|_| by_admin));
+            assert_eq!((&*anna.username, anna.email.as_str()), ("anna", "anna@example.com"));
+            assert_eq!(anna.created_at, "2025-09-28T22:57:23Z".parse().ok());
+            assert_eq!(columns(&rows[1]), ["username", "email", "created_at"]);
+            let otto = rows[2].as_ref().unwrap();
+            assert_eq!((otto.id, otto.created_at), (None, None));
+        }
+        let known = |kind| columns_of(kind).required;
+        assert_eq!(known(JobKind::ImportUsers), ["username", "email"]);
+        assert_eq!(known(JobKind::ImportUrls), ["original_url"]);
     }
 
     #[test]

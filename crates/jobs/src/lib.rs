@@ -119,3 +119,17 @@ pub fn start_lanes(
     };
     LANES.into_iter().enumerate().map(start).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_that_read_uploads_from_the_database_have_a_second_connection() {
+        let connections =
+            |upload_store| worker_connections(&JobSettings { upload_store, ..Default::default() });
+        assert_eq!(LANES.len(), 2);
+        assert_eq!(connections(UploadStore::Directory), 3);
+        assert_eq!(connections(UploadStore::Postgres), 5);
+    }
+}

@@ -189,6 +189,7 @@ mod tests {
     fn sizes_have_their_documented_defaults() {
         let settings = JobSettings::default();
         let mib = |bytes: u64| bytes >> 20;
+        assert_eq!(mib(settings.upload_total_bytes), 4_096);
         assert_eq!(mib(settings.upload_bytes), 1_024);
         assert_eq!(mib(settings.bytes_per_user), 2_048);
         assert_eq!(mib(settings.free_bytes), 2_560);
@@ -207,6 +208,7 @@ mod tests {
             kept_per_user: 5,
             row_errors: 6,
             row_error_bytes_per_user: 7,
+            upload_total_bytes: 8,
             ..JobSettings::default()
         };
         let JobLimits { all, per_user, bytes_per_user, running_per_user, kept_per_user } =
@@ -215,6 +217,8 @@ mod tests {
         assert_eq!(limits, [1, 2, 3, 4, 5]);
         let ReportLimits { per_job, bytes_per_user } = settings.report_limits();
         assert_eq!((per_job, bytes_per_user), (6, 7));
+        let UploadLimits { all, per_user } = settings.upload_limits();
+        assert_eq!((all, per_user), (8, 3));
     }
 
     #[test]
@@ -224,7 +228,8 @@ mod tests {
             N::try_from(value).unwrap()
         }
         const GIB: u64 = 1 << 30;
-        let ranges: [(&str, Set, u64, u64); 20] = [
+        let ranges: [(&str, Set, u64, u64); 21] = [
+            ("jobs.upload_total_bytes", |s, v| s.upload_total_bytes = v, 1_024, 1 << 50),
             ("jobs.upload_bytes", |s, v| s.upload_bytes = v, 1_024, GIB),
             ("jobs.expansion", |s, v| s.expansion = v, 1, 100_000),
             ("jobs.bytes_per_user", |s, v| s.bytes_per_user = v, 1_024, 1 << 40),

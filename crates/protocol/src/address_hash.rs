@@ -14,8 +14,8 @@ use crate::settings::ServiceSettings;
 
 /// Separates these hashes from any other use of the token.
 const CONTEXT: &[u8] = b"linnet client address v1\0";
-/// Length of a hash, in bytes. 128 bits make collisions of networks impossible in practice.
-const HASH_BYTES: usize = 16;
+/// Length of a hash, in hexadecimal digits. 128 bits make collisions of networks impossible in practice.
+const HASH_DIGITS: usize = 32;
 
 /// Computes the keyed hash of client addresses.
 #[derive(Clone)]
@@ -34,8 +34,8 @@ impl AddressHasher {
             IpAddr::V4(address) => mac.update(&address.octets()),
             IpAddr::V6(address) => mac.update(&address.octets()),
         }
-        let mut text = String::with_capacity(2 * HASH_BYTES);
-        for byte in mac.finalize().into_bytes().iter().take(HASH_BYTES) {
+        let mut text = String::with_capacity(HASH_DIGITS);
+        for byte in mac.finalize().into_bytes().iter().take(HASH_DIGITS / 2) {
             // Writing to a string cannot fail.
             let _ = write!(text, "{byte:02x}");
         }

@@ -318,6 +318,7 @@ mod tests {
         assert_eq!(limited.error_response().headers().get(RETRY_AFTER).unwrap(), "3");
         let body = body(&limited).await;
         assert_eq!(body["type"], QUOTA_EXCEEDED);
+        assert_eq!(limited.errors_by_field(), [error("body")]);
         assert_eq!(body["violated-policies"], serde_json::json!(["key", "user"]));
         assert_eq!(body["errors"][0]["field"], "body");
     }

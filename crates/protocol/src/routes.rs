@@ -80,7 +80,7 @@ impl Route {
 
     /// The value of the `Allow` header.
     pub fn allow(&self) -> String {
-        let mut names = Vec::with_capacity(self.methods.len() + 2);
+        let mut names = Vec::new();
         for (method, _) in self.methods {
             names.push(method.as_str());
             if method == Method::GET && !self.streams_events {

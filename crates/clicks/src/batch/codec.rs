@@ -45,7 +45,7 @@ impl Batch {
     /// Encodes the batch.
     pub fn pack(&self) -> Vec<u8> {
         let first = self.clicks.iter().map(|click| click.at_ms).min().unwrap_or(0);
-        let mut rest = Vec::with_capacity(64 + self.clicks.len() * 24);
+        let mut rest = Vec::new();
         put_varint(&mut rest, first);
         put_varint(&mut rest, self.texts.len() as u64);
         for text in &self.texts {
@@ -69,8 +69,7 @@ impl Batch {
         for click in &self.clicks {
             rest.extend_from_slice(&click.visitor.unwrap_or(0).to_le_bytes());
         }
-        let mut packed = Vec::with_capacity(HEADER_LEN + 10 + rest.len() / 2);
-        packed.push(VERSION);
+        let mut packed = vec![VERSION];
         packed.extend_from_slice(&self.id);
         put_varint(&mut packed, self.clicks.len() as u64);
         put_varint(&mut packed, rest.len() as u64);
@@ -181,10 +180,10 @@ fn flags(click: &PackedClick) -> u8 {
 /// Appends a number as LEB128: seven bits in each byte, the lowest first.
 fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        bytes.push((number & 0x7f) as u8 | 0x80);
+        bytes.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    bytes.push((number & 0x7f) as u8);
+    bytes.push(number.to_le_bytes()[0]);
 }
 
 struct Reader<'a>(&'a [u8]);

@@ -85,8 +85,7 @@ impl LocalRateLimiter {
         }
     }
 
-    fn evict_full_quotas(&self) {
-        let now = Instant::now();
+    fn evict_full_quotas(&self, now: Instant) {
         let mut table = self.table();
         table.retain(|_, full_at| *full_at > now);
         table.shrink_to_fit();
@@ -125,7 +124,8 @@ pub(crate) async fn sweep(limiters: Arc<[LocalRateLimiter; 3]>) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
         ticks.tick().await;
-        limiters.iter().for_each(LocalRateLimiter::evict_full_quotas);
+        let now = Instant::now();
+        limiters.iter().for_each(|limiter| limiter.evict_full_quotas(now));
     }
 }
 
@@ -229,18 +229,13 @@ mod tests {
     #[test]
     fn only_keys_with_a_full_quota_are_evicted() {
         let limiter = LocalRateLimiter::new(&policy(3));
-        charge_one(&limiter, "used");
-        limiter.evict_full_quotas();
-        assert_eq!(limiter.table().len(), 1);
-        let fast = RatePolicy::new(
-            "p",
-            LimitReason::Key,
-            (NonZeroU32::new(60_000_000).unwrap(), NonZeroU32::new(1).unwrap()),
-        );
-        let limiter = LocalRateLimiter::new(&fast);
-        charge_one(&limiter, "full again");
-        std::thread::sleep(Duration::from_millis(2));
-        limiter.evict_full_quotas();
-        assert_eq!(limiter.table().len(), 0);
+        charge_one(&limiter, "a");
+        let full_at = limiter.table()["a"];
+        charge_one(&limiter, "b");
+        charge_one(&limiter, "b");
+        limiter.evict_full_quotas(full_at - Duration::from_nanos(1));
+        assert_eq!(limiter.table().len(), 2);
+        limiter.evict_full_quotas(full_at);
+        assert_eq!(limiter.table().keys().collect::<Vec<_>>(), ["b"]);
     }
 }

@@ -29,11 +29,11 @@ impl Cells {
             self.json.truncate(before);
             return false;
         };
-        // Beyond the limit by one character, which has at most four bytes, to detect text that does not fit.
-        let is_cut = text.len() > left + 4;
+        // Beyond the limit by one character, which has at most four bytes. That much text never fits, because each of its
+        // bytes takes at least one.
         let text = String::from_utf8_lossy(text.get(..left + 4).unwrap_or(text));
         let whole: usize = text.chars().map(encoded_bytes).sum();
-        if whole <= left && !is_cut {
+        if whole <= left {
             text.chars().for_each(|character| self.encode(character));
             self.json.push('"');
             return true;
@@ -148,6 +148,9 @@ mod tests {
             assert!(cells.to_vec()[1].ends_with('…'), "{character:?}");
             let length = cells.as_json().len();
             assert!((MAX_CELL_BYTES - 5..=MAX_CELL_BYTES).contains(&length), "{length}");
+            if character == "x" {
+                assert_eq!(length, MAX_CELL_BYTES, "no room is left");
+            }
         }
         let mut cells = Cells::default();
         assert!(!cells.push(&vec![0xff; MAX_CELL_BYTES]));

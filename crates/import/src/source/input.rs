@@ -132,6 +132,41 @@ mod tests {
 
     use super::*;
 
+    /// A file that returns one byte per read, and counts the reads.
+    struct Counting {
+        file: Cursor<&'static [u8]>,
+        reads: usize,
+        is_interrupted: bool,
+    }
+
+    impl Read for Counting {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if std::mem::take(&mut self.is_interrupted) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            self.reads += 1;
+            let count = buffer.len().min(1);
+            self.file.read(&mut buffer[..count])
+        }
+    }
+
+    impl Seek for Counting {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.file.seek(to)
+        }
+    }
+
+    #[test]
+    fn no_more_is_read_than_is_needed() {
+        let file = Counting { file: Cursor::new(&b"abcde"[..]), reads: 0, is_interrupted: true };
+        let mut input = Input::new(file).unwrap();
+        for (least, unread, reads) in [(1, 1, 1), (1, 1, 1), (3, 3, 3), (2, 3, 3), (9, 5, 6)] {
+            assert_eq!(input.fill_to(least).unwrap().len(), unread, "{least}");
+            assert_eq!(input.source.reads, reads, "{least}");
+        }
+        assert_eq!(input.fill().unwrap(), b"abcde");
+    }
+
     fn lines_after(text: &str, pieces: usize) -> Vec<u64> {
         let mut input = Input::new(Cursor::new(text.as_bytes())).unwrap();
         let mut lines = Vec::new();

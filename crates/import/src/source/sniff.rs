@@ -103,7 +103,8 @@ pub(super) fn skip_blank_lines<R: Read + Seek>(input: &mut Input<R>) -> io::Resu
             end = memchr::memchr2(b'\r', b'\n', bytes);
         }
         let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-        if line.len() > FORMAT_BYTES || !has_only_empty_cells(line) {
+        // Of a longer line, perhaps only a part has been read.
+        if line.len() >= FORMAT_BYTES || !has_only_empty_cells(line) {
             break;
         }
         let length = line.len();
@@ -194,6 +195,8 @@ mod tests {
             ("links.json", "{\"a\":1}\n{}", Format::NdJson),
             ("links.ndjson", "x", Format::NdJson),
             ("LINKS.JSONL", "", Format::NdJson),
+            ("links.json", "x", Format::Json),
+            ("links.json", "", Format::Json),
             ("links.csv", "[a],b", Format::Csv),
             ("links", "\u{feff}[", Format::Json),
             ("", "\u{feff}{", Format::NdJson),
@@ -252,6 +255,8 @@ mod tests {
             ("\"a;b\",original_url,title\n", (b',', 0)),
             ("original_url\n", (b',', 0)),
             ("a;b\n", (b',', 0)),
+            // The last cell decides, even without a line end.
+            ("note\toriginal_url", (b'\t', 0)),
             ("sep=;\r\na;b\n", (b';', 5)),
             ("\nsep=\t\na\tb\n", (b'\t', 6)),
             ("sep=|\n", (b',', 0)),

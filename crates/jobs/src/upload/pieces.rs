@@ -217,3 +217,64 @@ impl Seek for PieceReader {
         Ok(self.position)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    /// A reader of an upload of 10 bytes that has read its second piece, `fghi`. Its database does not exist.
+    fn reader() -> PieceReader {
+        let pool = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
+        let file = PieceFile {
+            store: Store::new(pool),
+            runtime: Handle::current(),
+            id: UploadId::MIN,
+            retry_for: Duration::ZERO,
+            stop: CancellationToken::new(),
+        };
+        PieceReader { file, size: 10, position: 5, starts_at: 5, content: b"fghi".to_vec() }
+    }
+
+    #[tokio::test]
+    async fn position_is_counted_from_the_start_the_end_or_the_position() {
+        let mut reader = reader();
+        for (to, position) in [
+            (SeekFrom::Start(7), 7),
+            (SeekFrom::Current(-3), 4),
+            (SeekFrom::Current(4), 8),
+            (SeekFrom::End(-1), 9),
+            (SeekFrom::End(5), 15),
+        ] {
+            assert_eq!(reader.seek(to).unwrap(), position, "{to:?}");
+            assert_eq!(reader.stream_position().unwrap(), position);
+        }
+        for to in [SeekFrom::Current(-16), SeekFrom::End(-11)] {
+            assert_eq!(reader.seek(to).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(reader.position, 15, "unchanged");
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_of_the_last_piece_are_read_without_the_database() {
+        let mut reader = reader();
+        for (position, rest) in
+            [(4, None), (5, Some(&b"fghi"[..])), (8, Some(b"i")), (9, None), (u64::MAX, None)]
+        {
+            reader.position = position;
+            assert_eq!(reader.rest(), rest, "{position}");
+        }
+        let mut out = [0; 3];
+        reader.position = 5;
+        assert_eq!((reader.read(&mut out).unwrap(), &out), (3, b"fgh"));
+        assert_eq!((reader.read(&mut out).unwrap(), out[0]), (1, b'i'));
+        assert_eq!(reader.position, 9);
+        // The tenth byte is in the next piece, and the content has no eleventh.
+        assert_eq!(reader.read(&mut []).unwrap(), 0);
+        for end in [10, 11] {
+            reader.position = end;
+            assert_eq!(reader.read(&mut out).unwrap(), 0, "{end}");
+        }
+    }
+}

@@ -332,6 +332,28 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap().len(), 6);
     }
 
+    /// An output on a disk without space, with one byte in its buffer.
+    fn output_on_full_disk() -> Output {
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut output = Output::File(SpaceChecked {
+            file: BufWriter::new(file),
+            dir: "/dev".into(),
+            written: 0,
+            keep_free: 0,
+            checked_at: None,
+        });
+        output.write_all(b"x").unwrap();
+        output
+    }
+
+    #[test]
+    fn content_that_reaches_no_disk_is_an_error_of_its_end() {
+        let errors = [output_on_full_disk().flush(), output_on_full_disk().finish()];
+        for error in errors {
+            assert!(matches!(upload_error(error.unwrap_err()), UploadError::DiskFull));
+        }
+    }
+
     #[test]
     fn errors_of_the_disk_and_of_the_gzip_data_are_distinguished() {
         use io::ErrorKind::{

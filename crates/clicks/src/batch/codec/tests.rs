@@ -55,6 +55,18 @@ fn must_25_a_damaged_batch_of_many_texts_or_clicks_is_not_built() {
 }
 
 #[test]
+fn must_25_a_batch_has_at_most_16_000_clicks() {
+    let batch = |clicks| {
+        let clicks = vec![PackedClick::EMPTY; clicks];
+        Batch { id: [1; 16], clicks, texts: Vec::new() }
+    };
+    let largest = batch(16_000);
+    assert_eq!(Batch::unpack(&largest.pack()), Ok(largest));
+    let refused = Batch::unpack(&batch(16_001).pack());
+    assert_eq!(refused, Err(BatchError::Damaged("impossible size")));
+}
+
+#[test]
 fn damaged_batch_returns_an_error_without_a_panic() {
     let packed = batch().pack();
     for length in 0..packed.len() {

@@ -62,6 +62,26 @@ fn rows_of_empty_cells_before_the_header_are_blank_lines() {
 }
 
 #[test]
+fn the_file_is_read_ahead_only_for_the_line_that_is_recognized() {
+    let unread = |text: &str| {
+        let file = Pieces { file: Cursor::new(text.as_bytes()), size: 1 };
+        let mut input = Input::new(file).unwrap();
+        sniff::skip_blank_lines(&mut input).unwrap();
+        (input.place().line, input.fill().unwrap().len())
+    };
+    assert_eq!(unread(",,\n\nid,name\n1,a\n"), (3, "id,name\n".len()));
+    // Longer lines are not blank, whether they are read as a whole or in pieces.
+    for (blanks, line) in [(sniff::FORMAT_BYTES - 1, 2), (sniff::FORMAT_BYTES, 1)] {
+        let text = format!("{}\nid,name\n1,a\n", " ".repeat(blanks));
+        assert_eq!(unread(&text).0, line, "{blanks}");
+        let mut input = Input::new(Cursor::new(&text)).unwrap();
+        sniff::skip_blank_lines(&mut input).unwrap();
+        assert_eq!(input.place().line, line, "{blanks}");
+    }
+    assert_eq!(unread(&" ".repeat(2 * sniff::FORMAT_BYTES)), (1, sniff::FORMAT_BYTES));
+}
+
+#[test]
 fn a_header_may_have_several_lines() {
     assert_eq!(csv("id,name,\"a\r\nb\r\n\"\r\n1,x,y\r\n"), [row(4, "", &["1", "x", "y"])]);
 }
@@ -81,6 +101,7 @@ fn columns_may_be_in_any_order_and_case() {
     assert_eq!(row.value("note").unwrap().as_deref(), Some("a,\"b"));
     assert_eq!(row.value("details").unwrap(), None);
     assert!(row.is_given("note") && !row.is_given("details") && !row.is_given("extra"));
+    assert!(!row.is_null("note") && !row.is_null("details"), "a CSV file has no null");
     assert_eq!(row.cells().to_vec(), ["a,\"b", "x", "", "1", "9", "", ""]);
 }
 
@@ -185,11 +206,17 @@ fn headers_of_other_formats_are_named() {
         ("<!DOCTYPE html>\n<html>", "unsupported_format", "file", "is HTML or XML"),
         ("\u{feff}<?xml version=\"1.0\"?>", "unsupported_format", "file", "is HTML or XML"),
         ("GIF\0\0\n", "unsupported_format", "file", "is binary data"),
+        ("aa\0,bb\0\n", "unsupported_format", "file", "is binary data"),
         ("a|b\n", "missing_columns", "header", "`id`, `name`"),
     ] {
         let error = refusal(text, Format::Csv);
         assert_eq!((error.code(), error.field()), (code, field), "{text:?}");
         assert!(error.to_string().contains(cause), "{text:?}: {error}");
+    }
+    for text in ["a|b\n", "id|x,note\n", "note,x\n"] {
+        let error = refusal(text, Format::Csv);
+        let is_pipe = matches!(error, SourceError::PipeDelimiter(_));
+        assert_eq!(is_pipe, text.starts_with("id|"), "{text:?}: {error}");
     }
     // A file with the columns may have other text in its header.
     assert_eq!(csv("<b>,id,name,a|b\nx,1,a,y\n").len(), 1);
@@ -208,6 +235,18 @@ fn limits_are_exact() {
         let rows = csv(format!("id,name\n{}", long(MAX_ROW_BYTES + 1)));
         assert_eq!(rows[0].1, "too_long", "{end:?}");
     }
+    // A record that is one field, and so needs as many bytes as it has in the file.
+    for (bytes, defect) in [(MAX_ROW_BYTES, "field_count"), (MAX_ROW_BYTES + 1, "too_long")] {
+        let rows = csv(format!("id,name\n{}\n2,b\n", "x".repeat(bytes)));
+        assert_eq!((rows[0].1, rows[1].1), (defect, ""), "{bytes}");
+    }
+    let names = |bytes: usize| {
+        let names = vec!["n".repeat(MAX_NAME_CHARS); bytes / MAX_NAME_CHARS];
+        format!("id,name,{},{}\n", names.join(","), "n".repeat(bytes % MAX_NAME_CHARS))
+    };
+    let most = MAX_HEADER_BYTES - "idname".len();
+    assert!(csv(names(most)).is_empty());
+    assert_eq!(refusal(names(most + 1), Format::Csv).code(), "header_too_long");
     let long = format!("id,name,{}\n", "x".repeat(MAX_ROW_BYTES));
     assert_eq!(refusal(long, Format::Csv).code(), "header_too_long");
 }

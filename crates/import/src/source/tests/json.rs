@@ -93,8 +93,10 @@ fn each_object_has_its_own_columns() {
     assert_eq!(row.value("id").unwrap().as_deref(), Some("7"));
     assert!(row.is_given("id") && row.is_given("name") && !row.is_given("note"));
     assert_eq!(row.value("name").unwrap(), None);
+    assert!(row.is_null("name") && !row.is_null("id") && !row.is_null("note"));
     let row = rows.next().unwrap().unwrap();
     assert!(!row.is_given("id"), "the previous row had the column");
+    assert!(!row.is_null("name"), "the previous row had null");
     assert_eq!(row.value("id").unwrap(), None);
     assert_eq!(rows.unknown_columns(), ["x", "other"]);
 }
@@ -117,6 +119,7 @@ fn a_member_that_is_given_twice_is_a_defect() {
             assert_eq!((defect.column, defect.code), (column, "repeated"), "{object}");
             assert_eq!(defect.message, "must be given only once");
             assert_eq!(row.cells().to_vec(), [object], "both values are reported");
+            assert!(!row.is_given("id") && !row.is_null("id"), "such a row has no values");
             assert_eq!(rows.next().unwrap().unwrap().defect(), None);
         }
     }
