@@ -25,6 +25,10 @@ pub struct PostgresSettings {
     /// `target_session_attrs=read-write`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
+    /// The same server without the pooler, in the form of [`Self::url`]. It is set if and only if [`Self::url`] leads to a
+    /// pooler in transaction mode. Locks, migrations and commands use it.
+    #[serde(serialize_with = "redacted")]
+    pub direct_url: SecretString,
     /// A standby for statistics, lists and exports, in the form of [`Self::url`] with one host; empty if there is none.
     #[serde(serialize_with = "redacted")]
     pub replica_url: SecretString,
@@ -78,6 +82,7 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             url: "postgres://linnet@127.0.0.1:5432/linnet".into(),
+            direct_url: "".into(),
             replica_url: "".into(),
             replica_max_lag_ms: 10_000,
             ca_file: None,
@@ -104,9 +109,23 @@ impl PostgresSettings {
         if let Some(url) = self.replica() {
             url.validate(problems);
             problems.require(
-                url.hosts().is_ok_and(|hosts| hosts.urls.len() == 1 && !hosts.is_primary_required),
+                url.names_one_host(),
                 url.key,
                 "must name one host, without target_session_attrs",
+            );
+        }
+        if let Some(url) = self.direct_server() {
+            url.validate(problems);
+            // A pooler outlives its servers: the connection of a client would lead to another one unnoticed.
+            problems.require(
+                self.primary_url().names_one_host(),
+                "postgres.url",
+                "must name one host, without target_session_attrs, if there is postgres.direct_url",
+            );
+            problems.require(
+                self.replica().is_none(),
+                "postgres.replica_url",
+                "must be empty if there is postgres.direct_url",
             );
         }
         problems.require_within(
@@ -158,6 +177,26 @@ impl PostgresSettings {
         (!url.is_empty()).then_some(ServerUrl { key: "postgres.replica_url", url, ca_file })
     }
 
+    fn direct_server(&self) -> Option<ServerUrl<'_>> {
+        let (url, ca_file) = (self.direct_url.expose_secret(), self.ca_file.as_deref());
+        (!url.is_empty()).then_some(ServerUrl { key: "postgres.direct_url", url, ca_file })
+    }
+
+    /// Whether [`Self::url`] leads to a pooler in transaction mode.
+    pub fn is_pooled(&self) -> bool {
+        !self.direct_url.expose_secret().is_empty()
+    }
+
+    /// These settings without the pooler, for code that needs sessions.
+    #[must_use]
+    pub fn direct(&self) -> Self {
+        let mut direct = self.clone();
+        if self.is_pooled() {
+            direct.url = std::mem::take(&mut direct.direct_url);
+        }
+        direct
+    }
+
     /// Whether connections are made to the primary of several hosts, or only to a server that accepts writes.
     pub(crate) fn follows_primary(&self) -> bool {
         self.primary_url().hosts().is_ok_and(|hosts| hosts.is_primary_required)
@@ -185,6 +224,11 @@ struct ServerUrl<'a> {
 impl ServerUrl<'_> {
     fn hosts(&self) -> Result<HostUrls, Vec<HostsError>> {
         split(self.url)
+    }
+
+    /// Whether the URL names one host, whatever that is. A URL with problems is reported by [`Self::validate`].
+    fn names_one_host(&self) -> bool {
+        self.hosts().map_or(true, |hosts| hosts.urls.len() == 1 && !hosts.is_primary_required)
     }
 
     fn validate(&self, problems: &mut Problems) {
@@ -304,6 +348,36 @@ mod tests {
             Ok(_) => String::new(),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn pooler_has_one_host_and_no_replica() {
+        let problems = |url: &str, replica: &str| {
+            let mut problems = Problems::default();
+            let settings = PostgresSettings {
+                url: url.into(),
+                replica_url: replica.into(),
+                direct_url: "postgres://linnet@a,b/linnet?target_session_attrs=read-write".into(),
+                ..Default::default()
+            };
+            settings.validate(&mut problems);
+            format!("{problems:?}")
+        };
+        let pooler = "postgres://linnet@pooler:6432/linnet";
+        assert_eq!(problems(pooler, ""), format!("{:?}", Problems::default()));
+        let several = problems("postgres://linnet@a,b/linnet?target_session_attrs=primary", "");
+        assert!(several.contains("must name one host"), "{several}");
+        assert!(problems(pooler, pooler).contains("must be empty"), "the replica");
+    }
+
+    #[test]
+    fn commands_leave_the_pooler_out() {
+        let settings =
+            PostgresSettings { direct_url: "postgres://direct/linnet".into(), ..Default::default() };
+        assert!(settings.is_pooled());
+        let direct = settings.direct();
+        assert_eq!(direct.url.expose_secret(), "postgres://direct/linnet");
+        assert!(!direct.is_pooled() && !direct.direct().is_pooled());
     }
 
     #[test]

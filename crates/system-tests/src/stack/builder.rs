@@ -19,7 +19,8 @@ use super::{
     disks,
     folder::short_folder,
     kind::{GATEWAY, Kind, RedisAt, SHORTENER, WORKER, sockets},
-    layout::{Postgres, Standbys, UploadDirs},
+    layout::{Postgres, PostgresPath, Standbys, UploadDirs},
+    pooler::Pooler,
     redis_group::RedisGroup,
     run,
     servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
@@ -50,6 +51,7 @@ pub struct Builder {
     proxied_redis: bool,
     sentinels: bool,
     pub(super) standbys: Standbys,
+    pub(super) postgres_path: PostgresPath,
     import: Option<PathBuf>,
     uploads: UploadDirs,
     tls: bool,
@@ -98,6 +100,7 @@ impl Default for Builder {
             proxied_redis: false,
             sentinels: false,
             standbys: Standbys::None,
+            postgres_path: PostgresPath::Direct,
             import: None,
             uploads: UploadDirs::Shared,
             tls: false,
@@ -252,6 +255,15 @@ impl Builder {
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         self.insert_hosts(&mut env, postgres_group.as_ref());
+        let mut worker_env = env.clone();
+        let pooler = if self.postgres_path == PostgresPath::Pooled {
+            let pooler = Pooler::start(path, &database_url, &env).await;
+            env.extend(pooler.env(false));
+            worker_env.extend(pooler.env(true));
+            Some(pooler)
+        } else {
+            None
+        };
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);
@@ -264,7 +276,7 @@ impl Builder {
         let (gateways, gateway_redis) =
             self.spawn((&GATEWAY, self.gateways, limits.gateway), path, &env, redis_at);
         let (workers, worker_redis) =
-            self.spawn((&WORKER, self.workers, limits.worker), path, &env, redis_at);
+            self.spawn((&WORKER, self.workers, limits.worker), path, &worker_env, redis_at);
         let (nginx, port) =
             start_nginx(path, &resolve, &listen, &self.nginx_env, self.memory_limits.nginx).await;
 
@@ -278,6 +290,7 @@ impl Builder {
             redis_group,
             postgres,
             postgres_group,
+            pooler,
             shortener_redis,
             gateway_redis,
             worker_redis,

@@ -14,7 +14,7 @@ use crate::{
     services::{self, free_port, local},
 };
 
-use super::START_TIMEOUT;
+use super::{START_TIMEOUT, pooler};
 
 const MAX_STARTS: usize = 5;
 /// The variable of `scripts/service` for the folder with the server's certificate.
@@ -91,6 +91,11 @@ pub(super) async fn start_own_postgres(
     let (server, _) =
         on_free_port!("PostgreSQL", |port| services::postgres(folder, port, env), responds);
     (server, services::postgres_url(folder).expect("the URL"))
+}
+
+/// Starts PgBouncer on a free port and waits until it and the server behind it respond.
+pub(super) async fn start_pooler(start: impl Fn(u16) -> Process) -> (Process, u16) {
+    on_free_port!("PgBouncer", start, pooler::responds)
 }
 
 pub(super) async fn start_nginx(
