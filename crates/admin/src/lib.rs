@@ -270,9 +270,9 @@ pub enum AdminError {
     Task(#[from] RunError),
     /// PostgreSQL did not confirm the commit of some rows, because it failed or another server took its place.
     #[error(
-        "{file}: the rows before line {from} are imported. Those up to line {to} are imported together or not at all: the \
-         commit was not confirmed. Repeat the command with --on-conflict=skip if every row has an id or a code; otherwise \
-         check whether these rows exist, and remove those that are imported from the file"
+        "{file}: the rows before line {from} are imported; PostgreSQL did not confirm whether the next ones are, up to \
+         line {to}. Repeat the command with --on-conflict=skip if each row has an id or a code. Otherwise look for these \
+         rows, and remove the imported ones from the file"
     )]
     UnconfirmedRows {
         /// The file.

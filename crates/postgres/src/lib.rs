@@ -1,6 +1,7 @@
 //! Connections to PostgreSQL: the settings, the primary among several hosts, a replica for reads, and a pooler.
 
 mod hosts;
+mod server_url;
 mod session;
 mod settings;
 mod tls_fault;

@@ -1,9 +1,9 @@
 //! Sessions of one client, and connections through a pooler that shares sessions.
 //!
-//! A pooler in transaction mode, such as PgBouncer, gives a server connection to a client for one transaction only. Then:
+//! A pooler in transaction mode, such as PgBouncer, gives a server connection to a client for one transaction. Then:
 //!
-//! * A lock of a session would stay behind in a session that another client continues. Code that needs a session connects
-//!   with [`connect_session`] to `postgres.direct_url`.
+//! * A lock of a session would stay behind in a session that another client continues. Code that needs a session
+//!   connects with [`connect_session`] to `postgres.direct_url`.
 //! * The pooler sets the parameters of its server connections ([`connect_query`]), because no client can. Each new
 //!   connection verifies them ([`verify_pooled`]).
 //! * The pooler renames prepared statements, so that the names of two clients never collide.
@@ -30,7 +30,8 @@ pub type SessionParameter = (&'static str, u64);
 pub enum PoolerFault {
     /// The session may be another client's as well.
     #[error(
-        "a connection pooler shares this session with other clients; set postgres.direct_url to a URL without the pooler"
+        "a connection pooler shares this session with other clients; set postgres.direct_url to a URL without the \
+         pooler"
     )]
     Shared,
     /// The pooler forwards the names of prepared statements as they are.

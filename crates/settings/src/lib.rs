@@ -304,8 +304,8 @@ impl Settings {
         postgres
     }
 
-    /// The statements by which a pooler in transaction mode sets the parameters of its server connections, for shorteners or
-    /// workers.
+    /// The statements by which a pooler in transaction mode sets the parameters of its server connections, for shorteners
+    /// or workers.
     pub fn pooler_query(&self, is_worker: bool) -> String {
         if is_worker {
             let role = PoolRole::Worker { consumers: self.worker.consumers, jobs: 0 };

@@ -160,8 +160,8 @@ impl TaskSession {
         Ok(is_free)
     }
 
-    /// Checks that the pooler leads to the server that granted the lock: the lock protects nothing on another one, such as
-    /// a primary that was replaced.
+    /// Checks that the pooler leads to the server that granted the lock. The lock protects nothing on another one, such
+    /// as a primary that was replaced.
     async fn verify_server_of(&mut self, pooled: &HostPool) -> Result<(), StoreError> {
         let key = "SELECT pg_backend_pid(), hashtextextended('linnet.maintenance.' || $1::text, 0)";
         let (session, key): (i32, i64) =

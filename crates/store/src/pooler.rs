@@ -32,8 +32,8 @@ pub enum PoolerError {
     Timeout(Duration),
 }
 
-/// Checks that `postgres.url` leads to a pooler that suits a shortener, in front of the server of `session`. Waits for at
-/// most `timeout`.
+/// Checks that `postgres.url` leads to a pooler that suits a shortener, in front of the server of `session`. Waits for
+/// at most `timeout`.
 ///
 /// # Errors
 /// If it does not, or the pooler cannot be reached.

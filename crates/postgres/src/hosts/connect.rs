@@ -58,8 +58,8 @@ impl HostFailure {
 }
 
 impl PostgresSettings {
-    /// Opens a session of its own, without a pooler, at the first host that can be used; each has `host_timeout`. `adjust`
-    /// may change the options.
+    /// Opens a session of its own, without a pooler, at the first host that can be used; each has `host_timeout`.
+    /// `adjust` may change the options.
     ///
     /// # Errors
     /// No host accepted the connection, or the settings are invalid.

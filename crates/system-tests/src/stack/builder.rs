@@ -20,7 +20,6 @@ use super::{
     folder::short_folder,
     kind::{GATEWAY, Kind, RedisAt, SHORTENER, WORKER, sockets},
     layout::{Postgres, PostgresPath, Standbys, UploadDirs},
-    pooler::Pooler,
     redis_group::RedisGroup,
     run,
     servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
@@ -49,7 +48,7 @@ pub struct Builder {
     workers: usize,
     postgres: Postgres,
     proxied_redis: bool,
-    sentinels: bool,
+    pub(super) sentinels: bool,
     pub(super) standbys: Standbys,
     pub(super) postgres_path: PostgresPath,
     import: Option<PathBuf>,
@@ -160,14 +159,6 @@ impl Builder {
         self
     }
 
-    /// Starts two replicas of Redis and three sentinels, which name the master to every process. Proxies are then between
-    /// the processes and the sentinels, three for each process.
-    #[must_use]
-    pub fn sentinels(mut self) -> Self {
-        self.sentinels = true;
-        self
-    }
-
     /// Imports `users.csv`, `urls.csv` and `events.csv` from a folder before the first key is created.
     #[must_use]
     pub fn import(mut self, folder: &Path) -> Self {
@@ -255,15 +246,7 @@ impl Builder {
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         self.insert_hosts(&mut env, postgres_group.as_ref());
-        let mut worker_env = env.clone();
-        let pooler = if self.postgres_path == PostgresPath::Pooled {
-            let pooler = Pooler::start(path, &database_url, &env).await;
-            env.extend(pooler.env(false));
-            worker_env.extend(pooler.env(true));
-            Some(pooler)
-        } else {
-            None
-        };
+        let (pooler, worker_env) = self.start_pooler(path, &database_url, &mut env).await;
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);

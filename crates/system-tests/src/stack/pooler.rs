@@ -1,6 +1,12 @@
 //! PgBouncer in transaction mode, between the processes of a stack and their PostgreSQL.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+};
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use url::Url;
@@ -14,8 +20,7 @@ use super::{Builder, Stack, layout::PostgresPath, run, servers::start_pooler};
 
 /// The database of workers, whose sessions have other parameters than those of shorteners.
 const OF_WORKERS: &str = "linnet_worker";
-/// Server connections for the shorteners, and as many for the workers: fewer than the clients have, so that sessions are
-/// shared.
+/// Server connections for the shorteners, and as many for the workers. The clients have more, so they share sessions.
 const SERVER_CONNECTIONS: usize = 6;
 
 /// A PgBouncer in front of the PostgreSQL of a stack.
@@ -24,7 +29,7 @@ pub struct Pooler {
     /// The process.
     pub process: Process,
     port: u16,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     server: Url,
     env: BTreeMap<String, String>,
 }
@@ -129,8 +134,25 @@ fn configuration(databases: &str, port: u16, lines: &str) -> String {
 }
 
 impl Builder {
-    /// Starts PgBouncer in transaction mode between the processes and PostgreSQL. Only locks, migrations and commands reach
-    /// PostgreSQL directly.
+    /// Starts the pooler, if the stack has one, and sets its variables. Returns those of workers, too.
+    pub(super) async fn start_pooler(
+        &self,
+        folder: &Path,
+        url: &str,
+        env: &mut BTreeMap<String, String>,
+    ) -> (Option<Pooler>, BTreeMap<String, String>) {
+        let mut worker_env = env.clone();
+        if self.postgres_path == PostgresPath::Direct {
+            return (None, worker_env);
+        }
+        let pooler = Pooler::start(folder, url, env).await;
+        env.extend(pooler.env(false));
+        worker_env.extend(pooler.env(true));
+        (Some(pooler), worker_env)
+    }
+
+    /// Starts PgBouncer in transaction mode between the processes and PostgreSQL. Only locks, migrations and commands
+    /// reach PostgreSQL directly.
     #[must_use]
     pub fn pooler(mut self) -> Self {
         self.postgres_path = PostgresPath::Pooled;

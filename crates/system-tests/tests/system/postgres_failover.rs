@@ -302,7 +302,7 @@ async fn import_command_writes_no_row_twice_over_a_failover() {
     stack.promote(1).await;
     let (status, _, error) = command.await.unwrap();
     if status != 0 {
-        assert!(error.contains("the commit was not confirmed"), "{error}");
+        assert!(error.contains("PostgreSQL did not confirm whether"), "{error}");
         let repeat = ["admin", "import", "--urls", &file, "--on-conflict", "skip"];
         let (status, _, error) = stack.cli(&repeat).await;
         assert_eq!(status, 0, "{error}");
