@@ -79,10 +79,7 @@ pub fn main() -> ExitCode {
         Command::Budget { worker: true } => PROGRAM.print(&settings.worker_memory_budget()),
         Command::Preflight => PROGRAM.end(block_on(preflight::preflight(&settings))),
         Command::Migrate => PROGRAM.end(block_on(linnet_store::migrate(&settings.postgres))),
-        Command::PoolerQuery { worker } => {
-            println!("{}", settings.pooler_query(worker));
-            ExitCode::SUCCESS
-        }
+        Command::PoolerQuery { worker } => PROGRAM.print(&settings.pooler_query(worker)),
         Command::Admin(command) => PROGRAM.end(block_on(linnet_admin::run(&settings, command))),
         Command::Healthcheck { worker: false } => {
             PROGRAM.end(healthcheck(&settings.shortener.admin_listen))
