@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::join_all;
-use linnet_system_tests::{EventStream, Stack, within};
+use linnet_system_tests::{EventStream, Stack, expected::metric, within};
 use linnet_worker::maintenance::TASKS;
 use serde_json::{Value, json};
 
@@ -116,6 +116,13 @@ async fn every_process_works_through_a_pooler_in_transaction_mode() {
     }
 }
 
+/// The direct URL of another database.
+fn elsewhere(stack: &Stack) -> String {
+    let mut url = url::Url::parse(&stack.env()["LINNET__POSTGRES__DIRECT_URL"]).unwrap();
+    url.set_path("postgres");
+    url.into()
+}
+
 /// The output of `preflight`, which must fail.
 async fn refusal(stack: &Stack, env: &[(&str, &str)]) -> String {
     let (status, _, error) = stack.cli_with(env, &["preflight"]).await;
@@ -138,8 +145,7 @@ async fn pooler_that_would_lose_locks_timeouts_or_statements_is_refused_with_the
     let error = refusal(&stack, &also_pooled).await;
     assert!(error.contains("postgres.direct_url: a connection pooler shares"), "{error}");
 
-    let mut elsewhere = url::Url::parse(&stack.env()["LINNET__POSTGRES__DIRECT_URL"]).unwrap();
-    elsewhere.set_path("postgres");
+    let elsewhere = elsewhere(&stack);
     let elsewhere = [("LINNET__POSTGRES__DIRECT_URL", elsewhere.as_str())];
     let error = refusal(&stack, &elsewhere).await;
     assert!(error.contains("does not lead to the server and the database"), "{error}");
@@ -167,4 +173,24 @@ async fn pooler_that_would_lose_locks_timeouts_or_statements_is_refused_with_the
     })
     .await;
     assert!(!stack.shorteners[0].is_ready().await);
+}
+
+/// The database of the lock is another one, as if the two URLs led to two primaries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn task_does_not_run_under_a_lock_of_another_server() {
+    let mut stack = Stack::builder().workers(1).pooler().start().await;
+    wait_until_no_task_is_due(&stack).await;
+    assert!(stack.workers[0].stop().await.success());
+    let due = "UPDATE maintenance_runs SET succeeded_at = succeeded_at - interval '1 day'";
+    sqlx::raw_sql(due).execute(&mut stack.database().await).await.unwrap();
+    let elsewhere = elsewhere(&stack);
+    stack.workers[0].set_env("LINNET__POSTGRES__DIRECT_URL", &elsewhere);
+    stack.workers[0].start();
+    within(WAIT, "an error with the reason", || async {
+        stack.workers[0].log().contains("the pooler leads to another server than postgres.direct_url")
+    })
+    .await;
+    let runs = stack.workers[0].metrics().await;
+    let succeeded = runs.sum(metric::MAINTENANCE_RUNS, &[("outcome", "succeeded")]);
+    assert_eq!(succeeded, 0.0);
 }
