@@ -8,10 +8,11 @@
 //!   connection verifies them ([`verify_pooled`]).
 //! * The pooler renames prepared statements, so that the names of two clients never collide.
 
-use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
 
 /// The parameter by which a session proves that it is of one client.
 const NONCE: &str = "linnet.session";
+const FIND_NONCE: &str = "SELECT current_setting('linnet.session', true)";
 /// The error of PgBouncer for a client that sends other parameters than it tracks.
 const REFUSED_PARAMETER: &str = "unsupported startup parameter";
 /// `SQLSTATE` of a prepared statement that exists already, or does not exist.
@@ -78,11 +79,9 @@ pub async fn connect_session(options: &PgConnectOptions) -> Result<PgConnection,
     let nonce = format!("{:016x}", rand::random::<u64>());
     let options = options.clone().options([(NONCE, nonce.as_str())]);
     let mut connection = PgConnection::connect_with(&options).await?;
-    let found: Option<String> = sqlx::query_scalar("SELECT current_setting($1, true)")
-        .bind(NONCE)
-        .persistent(false)
-        .fetch_one(&mut connection)
-        .await?;
+    // The simple protocol also works through a pooler.
+    let found = sqlx::raw_sql(FIND_NONCE).fetch_one(&mut connection).await?;
+    let found: Option<String> = found.try_get(0)?;
     if found.as_deref() == Some(nonce.as_str()) {
         Ok(connection)
     } else {
