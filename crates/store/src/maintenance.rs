@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use linnet_postgres::{HostPool, connect_session};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgExecutor, postgres::PgConnectOptions};
 
-use super::{Store, StoreError, pooler::is_locked};
+use super::{Store, StoreError, pooler::holds_lock};
 
 /// Timeout of connecting, and of each statement in the session.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -166,7 +166,7 @@ impl TaskSession {
         let key = "SELECT pg_backend_pid(), hashtextextended('linnet.maintenance.' || $1::text, 0)";
         let (session, key): (i32, i64) =
             sqlx::query_as(key).bind(self.task).fetch_one(&mut self.connection).await?;
-        if is_locked(pooled, session, key).await? {
+        if holds_lock(pooled, session, key).await? {
             return Ok(());
         }
         let reason = "the pooler leads to another server than postgres.direct_url";

@@ -64,11 +64,11 @@ async fn verify_same_server(
     let key: i64 = rand::random();
     let lock = "SELECT pg_backend_pid() FROM pg_advisory_lock($1)";
     let pid: i32 = sqlx::query_scalar(lock).bind(key).fetch_one(session).await?;
-    if is_locked(pooled, pid, key).await? { Ok(()) } else { Err(PoolerError::OtherServer) }
+    if holds_lock(pooled, pid, key).await? { Ok(()) } else { Err(PoolerError::OtherServer) }
 }
 
 /// Whether this session of the server holds the lock.
-pub(crate) async fn is_locked(
+pub(crate) async fn holds_lock(
     executor: impl PgExecutor<'_>,
     session: i32,
     key: i64,
