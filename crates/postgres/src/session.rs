@@ -42,7 +42,9 @@ pub enum PoolerFault {
     )]
     PreparedStatements,
     /// The pooler's sessions have other parameters.
-    #[error("the pooler's sessions have other parameters ({names}); set connect_query of PgBouncer to: {expected}")]
+    #[error(
+        "the pooler's sessions have other parameters ({names}); set connect_query of PgBouncer to: {expected}"
+    )]
     Parameters {
         /// The parameters that differ.
         names: String,

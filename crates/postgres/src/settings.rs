@@ -264,8 +264,10 @@ mod tests {
 
     #[test]
     fn commands_leave_the_pooler_out() {
-        let settings =
-            PostgresSettings { direct_url: "postgres://direct/linnet".into(), ..Default::default() };
+        let settings = PostgresSettings {
+            direct_url: "postgres://direct/linnet".into(),
+            ..Default::default()
+        };
         assert!(settings.is_pooled());
         let direct = settings.direct();
         assert_eq!(direct.url.expose_secret(), "postgres://direct/linnet");

@@ -16,7 +16,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Settings;
 use linnet_platform::redis_connection::connect;
-use linnet_store::{NoPrimary, PoolerError, PoolerFault, PostgresSettings, tls_fault, verify_pooler};
+use linnet_store::{
+    NoPrimary, PoolerError, PoolerFault, PostgresSettings, tls_fault, verify_pooler,
+};
 
 /// Maximum wait for a server that was started together with this process.
 pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);

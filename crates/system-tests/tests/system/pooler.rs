@@ -8,7 +8,9 @@ use linnet_worker::maintenance::TASKS;
 use serde_json::{Value, json};
 
 use super::{
-    jobs::support::{builder, count_links_created_once, import, links_csv, row_counts, wait_for_job_end},
+    jobs::support::{
+        builder, count_links_created_once, import, links_csv, row_counts, wait_for_job_end,
+    },
     maintenance::{successful_runs, wait_until_no_task_is_due},
 };
 
@@ -187,7 +189,9 @@ async fn task_does_not_run_under_a_lock_of_another_server() {
     stack.workers[0].set_env("LINNET__POSTGRES__DIRECT_URL", &elsewhere);
     stack.workers[0].start();
     within(WAIT, "an error with the reason", || async {
-        stack.workers[0].log().contains("the pooler leads to another server than postgres.direct_url")
+        stack.workers[0]
+            .log()
+            .contains("the pooler leads to another server than postgres.direct_url")
     })
     .await;
     let runs = stack.workers[0].metrics().await;

@@ -291,7 +291,8 @@ async fn must_32_host_with_a_certificate_for_another_name_is_never_used() {
     stack.promote(1).await;
     let error = refusal(&stack, &[]).await;
     assert!(error.contains(reason), "{error}");
-    let refused = stack.client().post("/api/v1/urls", &json!({"original_url": "https://a.example/"}));
+    let refused =
+        stack.client().post("/api/v1/urls", &json!({"original_url": "https://a.example/"}));
     assert_eq!(refused.send().await.status, 503);
     assert_eq!(sessions_at(&stack, 1).await, 0);
 
