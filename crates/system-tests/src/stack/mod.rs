@@ -10,6 +10,7 @@ mod layout;
 mod pooler;
 pub mod postgres_group;
 pub mod redis_group;
+mod sentinels;
 mod servers;
 
 use std::{

@@ -5,10 +5,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    str::FromStr,
 };
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use url::Url;
 
 use crate::{
@@ -16,7 +14,12 @@ use crate::{
     services::{path_text, workspace},
 };
 
-use super::{Builder, Stack, layout::PostgresPath, run, servers::start_pooler};
+use super::{
+    Builder, Stack,
+    layout::PostgresPath,
+    run,
+    servers::{pooler_responds, start_pooler},
+};
 
 /// The database of workers, whose sessions have other parameters than those of shorteners.
 const OF_WORKERS: &str = "linnet_worker";
@@ -71,7 +74,7 @@ impl Pooler {
         fs::write(self.folder.join("pgbouncer.ini"), configuration).expect("a configuration");
         self.process.start();
         let port = self.port;
-        crate::wait::within(super::START_TIMEOUT, "the pooler", || responds(port)).await;
+        crate::wait::within(super::START_TIMEOUT, "the pooler", || pooler_responds(port)).await;
     }
 }
 
@@ -87,14 +90,6 @@ fn spawn(folder: &Path) -> Process {
         admin: None,
         memory_limit: None,
     })
-}
-
-/// Whether the pooler at a port and the server behind it respond.
-pub(super) async fn responds(port: u16) -> bool {
-    let url = format!("postgres://linnet@127.0.0.1:{port}/linnet?sslmode=disable");
-    let options = PgConnectOptions::from_str(&url).expect("a URL").extra_float_digits(None);
-    let Ok(mut connection) = PgConnection::connect_with(&options).await else { return false };
-    sqlx::raw_sql("SELECT 1").execute(&mut connection).await.is_ok()
 }
 
 /// The path of the program, which the script builds if no suitable one is installed.

@@ -14,10 +14,7 @@ use crate::{
     wait::{eventually, within},
 };
 
-use super::{
-    Builder,
-    servers::{redis_responds, start_redis},
-};
+use super::servers::{redis_responds, start_redis};
 
 /// The name under which the sentinels monitor the master.
 pub const MASTER_NAME: &str = "linnet";
@@ -33,16 +30,6 @@ pub struct RedisGroup {
     pub replicas: Vec<(Process, u16)>,
     /// The sentinels, each with its port.
     pub sentinels: Vec<(Process, u16)>,
-}
-
-impl Builder {
-    /// Starts two replicas of Redis and three sentinels, which name the master to every process. Proxies are then between
-    /// the processes and the sentinels, three for each process.
-    #[must_use]
-    pub fn sentinels(mut self) -> Self {
-        self.sentinels = true;
-        self
-    }
 }
 
 impl RedisGroup {

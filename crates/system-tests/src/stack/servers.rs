@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     path::Path,
+    str::FromStr,
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
     client::Client,
@@ -14,7 +15,7 @@ use crate::{
     services::{self, free_port, local},
 };
 
-use super::{START_TIMEOUT, pooler};
+use super::START_TIMEOUT;
 
 const MAX_STARTS: usize = 5;
 /// The variable of `scripts/service` for the folder with the server's certificate.
@@ -93,9 +94,17 @@ pub(super) async fn start_own_postgres(
     (server, services::postgres_url(folder).expect("the URL"))
 }
 
+/// Whether the pooler at a port and the server behind it respond.
+pub(super) async fn pooler_responds(port: u16) -> bool {
+    let url = format!("postgres://linnet@127.0.0.1:{port}/linnet?sslmode=disable");
+    let options = PgConnectOptions::from_str(&url).expect("a URL").extra_float_digits(None);
+    let Ok(mut connection) = PgConnection::connect_with(&options).await else { return false };
+    sqlx::raw_sql("SELECT 1").execute(&mut connection).await.is_ok()
+}
+
 /// Starts PgBouncer on a free port and waits until it and the server behind it respond.
 pub(super) async fn start_pooler(start: impl Fn(u16) -> Process) -> (Process, u16) {
-    on_free_port!("PgBouncer", start, pooler::responds)
+    on_free_port!("PgBouncer", start, pooler_responds)
 }
 
 pub(super) async fn start_nginx(
