@@ -1,24 +1,34 @@
 //! `admin import`: imports users, then links, then events, with the code of bulk jobs.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    cell::Cell,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use linnet_domain::Visibility;
 use linnet_import::{
-    BadRow, Bounds, ImportRow, RowRules, read_chunks,
+    BadRow, Bounds, Chunk, ImportRow, RowRules, Written, read_chunks,
     source::{Position, SourceError, format_of_file},
     write_chunk,
 };
-use linnet_platform::redis_connection::{self, RedisPool};
+use linnet_platform::{
+    backoff::jittered,
+    redis_connection::{self, RedisPool},
+};
 use linnet_protocol::invalidation::{DELETE_NEGATIVE_ENTRIES, l2_key};
 use linnet_settings::Settings;
-use linnet_store::{ImportEvent, ImportLink, ImportUser, Store, WriteOptions};
+use linnet_store::{ImportEvent, ImportLink, ImportUser, Store, StoreError, WriteOptions};
 
 use crate::{
-    AdminError, Import,
+    AdminError, Import, RETRY_EVERY,
     terminal::{Progress, say},
 };
 
+/// Longest time in which a chunk is tried again.
+const CHUNK_BUDGET: Duration = Duration::from_mins(1);
 /// The maximum number of bad rows that are reported individually. Further bad rows are only counted.
 const MAX_REPORTED: u64 = 1_000;
 
@@ -96,9 +106,7 @@ impl Importer<'_> {
         let mut unknown = Vec::new();
         while let Some(chunk) = chunks.recv().await {
             let chunk = chunk.map_err(stopped)?;
-            let mut transaction = self.store.begin().await?;
-            let written = write_chunk(&mut transaction, &chunk, &self.options, &bounds).await?;
-            transaction.commit().await.map_err(linnet_store::StoreError::from)?;
+            let written = self.write(path, &chunk, &bounds).await?;
             progress.add(written.written as u64, chunk.end.offset);
             progress.suspend(|| self.report(path, &written.bad));
             self.drop_negative_entries(&written.codes).await;
@@ -110,6 +118,41 @@ impl Importer<'_> {
             say(&format!("{}: ignored unknown columns: {columns}", path.display()));
         }
         Ok(())
+    }
+
+    /// Writes a chunk in one transaction. While the database is unavailable, begins again for [`CHUNK_BUDGET`]: a
+    /// transaction has no effect before its commit.
+    async fn write<T: ImportRow>(
+        &self,
+        path: &Path,
+        chunk: &Chunk<T>,
+        bounds: &Bounds,
+    ) -> Result<Written, AdminError> {
+        let deadline = Instant::now() + CHUNK_BUDGET;
+        let is_committing = Cell::new(false);
+        loop {
+            let attempt = self.store.on_one_primary(async {
+                let mut transaction = self.store.begin().await?;
+                let written = write_chunk(&mut transaction, chunk, &self.options, bounds).await?;
+                is_committing.set(true);
+                transaction.commit().await?;
+                Ok::<_, StoreError>(written)
+            });
+            let source = match attempt.await {
+                Err(error @ StoreError::Unavailable(_)) => error,
+                result => return Ok(result?),
+            };
+            if is_committing.get() && !self.options.dry_run {
+                let line = |row: Option<&(u64, T)>| row.map_or(chunk.end.line, |(line, _)| *line);
+                let (from, to) = (line(chunk.rows.first()), line(chunk.rows.last()));
+                return Err(AdminError::UnconfirmedRows { file: path.into(), from, to, source });
+            }
+            if Instant::now() >= deadline {
+                return Err(source.into());
+            }
+            is_committing.set(false);
+            tokio::time::sleep(jittered(RETRY_EVERY)).await;
+        }
     }
 
     fn report(&mut self, path: &Path, rows: &[BadRow]) {

@@ -9,16 +9,23 @@ mod run_task;
 mod takedowns;
 mod terminal;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, Subcommand};
 
 use linnet_clicks::ingest::IngestError;
 use linnet_domain::{JobId, JobState, OnConflict, UserId};
 use linnet_import::source::SourceError;
-use linnet_settings::Settings;
+use linnet_platform::backoff::jittered;
+use linnet_settings::{Settings, preflight::STARTUP_TIMEOUT};
 use linnet_store::{PoolRole, PostgresHosts, RowQuotas, Store, StoreError};
 use linnet_worker::maintenance::RunError;
+
+/// Time between two attempts while the database is unavailable.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
 
 /// The subcommands of `admin`.
 #[derive(Debug, Subcommand)]
@@ -261,6 +268,22 @@ pub enum AdminError {
     /// A task failed.
     #[error(transparent)]
     Task(#[from] RunError),
+    /// PostgreSQL did not confirm the commit of some rows, because it failed or another server took its place.
+    #[error(
+        "{file}: the rows before line {from} are imported; PostgreSQL did not confirm whether the next ones are, up to \
+         line {to}. Repeat the command with --on-conflict=skip if each row has an id or a code. Otherwise look for these \
+         rows, and remove the imported ones from the file"
+    )]
+    UnconfirmedRows {
+        /// The file.
+        file: PathBuf,
+        /// The first line that may be imported.
+        from: u64,
+        /// The last one.
+        to: u64,
+        /// The error of the commit.
+        source: StoreError,
+    },
     /// Some rows were not imported; each has been reported.
     #[error("{0} row(s) were not imported")]
     BadRows(u64),
@@ -283,24 +306,57 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         AdminCommand::Generate(_) => PoolRole::Generate,
         _ => PoolRole::Background,
     };
+    // Commands are long and few, so they need no pooler, whose sessions have the timeouts of a shortener.
+    let postgres = postgres.direct();
     let (hosts, observe) = PostgresHosts::new(&postgres).map_err(StoreError::from)?;
     let observer = tokio::spawn(observe);
     let store = Store::connect(&postgres, role, &hosts)?;
-    let result = match command {
-        AdminCommand::CreateKey(arguments) => create_key::run(settings, &store, &arguments).await,
-        AdminCommand::EraseUser(arguments) => erase_user::run(&store, &arguments).await,
-        AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
-        AdminCommand::Jobs(command) => jobs::run(settings, &store, &command).await,
-        AdminCommand::Generate(arguments) => generate::run(settings, &store, &arguments).await,
-        AdminCommand::RunTask(arguments) => run_task::run(settings, &store, &arguments).await,
+    let result = async {
+        wait_for_database(&store).await?;
+        match command {
+            // It begins each transaction again at another primary.
+            AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
+            command => store.on_one_primary(run_on_one_primary(settings, &store, command)).await,
+        }
+    };
+    let result = result.await;
+    store.close().await;
+    observer.abort();
+    result
+}
+
+/// Waits for a database that starts, or whose primary is being replaced, as long as a process that starts does.
+async fn wait_for_database(store: &Store) -> Result<(), StoreError> {
+    let deadline = Instant::now() + STARTUP_TIMEOUT;
+    loop {
+        let error = match store.on_one_primary(store.ping()).await {
+            Err(error @ StoreError::Unavailable(_)) => error,
+            result => return result,
+        };
+        if Instant::now() >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(jittered(RETRY_EVERY)).await;
+    }
+}
+
+async fn run_on_one_primary(
+    settings: &Settings,
+    store: &Store,
+    command: AdminCommand,
+) -> Result<(), AdminError> {
+    match command {
+        AdminCommand::CreateKey(arguments) => create_key::run(settings, store, &arguments).await,
+        AdminCommand::EraseUser(arguments) => erase_user::run(store, &arguments).await,
+        AdminCommand::Import(arguments) => import::run(settings, store, &arguments).await,
+        AdminCommand::Jobs(command) => jobs::run(settings, store, &command).await,
+        AdminCommand::Generate(arguments) => generate::run(settings, store, &arguments).await,
+        AdminCommand::RunTask(arguments) => run_task::run(settings, store, &arguments).await,
         command @ (AdminCommand::TakeDown { .. }
         | AdminCommand::RestoreLink { .. }
         | AdminCommand::BanHost { .. }
         | AdminCommand::UnbanHost { .. }
         | AdminCommand::BanCode { .. }
-        | AdminCommand::ReleaseCode { .. }) => takedowns::run(&store, &command).await,
-    };
-    store.close().await;
-    observer.abort();
-    result
+        | AdminCommand::ReleaseCode { .. }) => takedowns::run(store, &command).await,
+    }
 }

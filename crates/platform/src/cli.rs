@@ -1,6 +1,6 @@
 //! The command line that all programs share: options, exit codes, and running a service.
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{error::Error, fmt::Display, path::PathBuf, process::ExitCode};
 
 use actix_web::rt::System;
 use clap::Args;
@@ -89,10 +89,10 @@ impl Program {
         }
     }
 
-    /// Prints the budget of a process.
+    /// Prints the result of a command.
     #[expect(clippy::print_stdout, reason = "the command's output")]
-    pub fn print(self, budget: &MemoryBudget) -> ExitCode {
-        println!("{budget}");
+    pub fn print(self, output: &impl Display) -> ExitCode {
+        println!("{output}");
         ExitCode::SUCCESS
     }
 

@@ -1,21 +1,15 @@
 //! Section `postgres` of the settings.
 
-use std::{
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use url::Url;
+use sqlx::postgres::PgConnectOptions;
 
-use linnet_platform::{
-    postgres_url::{HostUrls, HostsError, split},
-    settings::{Problems, optional_path, redacted},
-};
+use linnet_platform::settings::{Problems, optional_path, redacted};
 use linnet_tls::CaFile;
+
+use crate::server_url::ServerUrl;
 
 /// Section `postgres`. It bounds every wait for the database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +19,10 @@ pub struct PostgresSettings {
     /// `target_session_attrs=read-write`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
+    /// The same server without the pooler, in the form of [`Self::url`]. It is set if and only if [`Self::url`] leads to a
+    /// pooler in transaction mode. Locks, migrations and commands use it.
+    #[serde(serialize_with = "redacted")]
+    pub direct_url: SecretString,
     /// A standby for statistics, lists and exports, in the form of [`Self::url`] with one host; empty if there is none.
     #[serde(serialize_with = "redacted")]
     pub replica_url: SecretString,
@@ -78,6 +76,7 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             url: "postgres://linnet@127.0.0.1:5432/linnet".into(),
+            direct_url: "".into(),
             replica_url: "".into(),
             replica_max_lag_ms: 10_000,
             ca_file: None,
@@ -104,9 +103,23 @@ impl PostgresSettings {
         if let Some(url) = self.replica() {
             url.validate(problems);
             problems.require(
-                url.hosts().is_ok_and(|hosts| hosts.urls.len() == 1 && !hosts.is_primary_required),
+                url.names_one_host(),
                 url.key,
                 "must name one host, without target_session_attrs",
+            );
+        }
+        if let Some(url) = self.direct_server() {
+            url.validate(problems);
+            // A pooler outlives its servers: the connection of a client would lead to another one unnoticed.
+            problems.require(
+                self.primary_url().names_one_host(),
+                "postgres.url",
+                "must name one host, without target_session_attrs, if there is postgres.direct_url",
+            );
+            problems.require(
+                self.replica().is_none(),
+                "postgres.replica_url",
+                "must be empty if there is postgres.direct_url",
             );
         }
         problems.require_within(
@@ -158,6 +171,26 @@ impl PostgresSettings {
         (!url.is_empty()).then_some(ServerUrl { key: "postgres.replica_url", url, ca_file })
     }
 
+    fn direct_server(&self) -> Option<ServerUrl<'_>> {
+        let (url, ca_file) = (self.direct_url.expose_secret(), self.ca_file.as_deref());
+        (!url.is_empty()).then_some(ServerUrl { key: "postgres.direct_url", url, ca_file })
+    }
+
+    /// Whether [`Self::url`] leads to a pooler in transaction mode.
+    pub fn is_pooled(&self) -> bool {
+        !self.direct_url.expose_secret().is_empty()
+    }
+
+    /// These settings without the pooler, for code that needs sessions.
+    #[must_use]
+    pub fn direct(&self) -> Self {
+        let mut direct = self.clone();
+        if self.is_pooled() {
+            direct.url = std::mem::take(&mut direct.direct_url);
+        }
+        direct
+    }
+
     /// Whether connections are made to the primary of several hosts, or only to a server that accepts writes.
     pub(crate) fn follows_primary(&self) -> bool {
         self.primary_url().hosts().is_ok_and(|hosts| hosts.is_primary_required)
@@ -175,107 +208,10 @@ impl PostgresSettings {
     }
 }
 
-/// A URL of the settings, with the CA file for it.
-struct ServerUrl<'a> {
-    key: &'static str,
-    url: &'a str,
-    ca_file: Option<&'a Path>,
-}
-
-impl ServerUrl<'_> {
-    fn hosts(&self) -> Result<HostUrls, Vec<HostsError>> {
-        split(self.url)
-    }
-
-    fn validate(&self, problems: &mut Problems) {
-        match self.hosts() {
-            Ok(HostUrls { urls, .. }) => {
-                // The hosts differ only in their names and ports, which are checked.
-                match urls.iter().try_for_each(|url| PgConnectOptions::from_str(url).map(drop)) {
-                    Err(error) => problems.add(self.key, error.to_string()),
-                    Ok(()) => self.validate_tls(problems),
-                }
-            }
-            Err(reasons) => {
-                for reason in reasons {
-                    problems.add(self.key, reason.to_string());
-                }
-            }
-        }
-    }
-
-    fn validate_tls(&self, problems: &mut Problems) {
-        let mode = self.parameter(&["sslmode", "ssl-mode"]);
-        problems.require(
-            // sqlx never encrypts with `allow`.
-            mode.as_deref() != Some("allow"),
-            self.key,
-            "sslmode must be disable, prefer, require, verify-ca or verify-full",
-        );
-        let is_verified = mode.as_deref().is_none_or(|mode| mode.starts_with("verify-"));
-        problems.require(
-            self.ca_file.is_none() || is_verified,
-            "postgres.ca_file",
-            "must be empty unless sslmode is verify-ca or verify-full, because no certificate is verified otherwise",
-        );
-        if let Some(Err(error)) = self.url_ca_file().as_deref().map(CaFile::read) {
-            problems.add(self.key, format!("sslrootcert {error}"));
-        }
-        problems.require(
-            self.ca_file.is_none() || self.parameter(&ROOT_CERTIFICATE).is_none(),
-            "postgres.ca_file",
-            &format!("must be empty if {} has sslrootcert", self.key),
-        );
-    }
-
-    /// A parameter of the URL by any of its names.
-    fn parameter(&self, names: &[&str]) -> Option<String> {
-        let hosts = self.hosts().ok()?;
-        let url = Url::parse(hosts.urls.first()?).ok()?;
-        let found = url.query_pairs().filter(|(name, _)| names.contains(&name.as_ref())).last();
-        found.map(|(_, value)| value.into_owned())
-    }
-
-    /// The file of `sslrootcert`. As in libpq, `system` stands for the CAs of browsers, without a file.
-    fn url_ca_file(&self) -> Option<PathBuf> {
-        let path = self.parameter(&ROOT_CERTIFICATE)?;
-        (path != SYSTEM_ROOTS).then(|| Path::new(&path).to_owned())
-    }
-
-    /// The options of a connection to each host, from the URL and the CA file. The environment variables of libpq do
-    /// not affect the TLS mode.
-    fn connect_options(&self) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
-        let HostUrls { urls, .. } = self.hosts().map_err(|reasons| {
-            // One reason is enough here: `validate` reports all of them.
-            let reason = reasons.into_iter().next().unwrap_or(HostsError::Scheme);
-            sqlx::Error::Configuration(reason.into())
-        })?;
-        let default_mode = match self.ca_file {
-            Some(_) => PgSslMode::VerifyFull,
-            None => PgSslMode::Prefer,
-        };
-        let has_mode = self.parameter(&["sslmode", "ssl-mode"]).is_some();
-        // The file is read now, so that a later change of it does not affect this process.
-        let ca_file = self.ca_file.map(Path::to_owned).or_else(|| self.url_ca_file());
-        let roots = match ca_file.as_deref().map(CaFile::read).transpose() {
-            Ok(roots) => roots.map(|roots| roots.pem().to_vec()).unwrap_or_default(),
-            Err(error) => return Err(sqlx::Error::Configuration(error.into())),
-        };
-        let of_host = |url: &String| {
-            let options = PgConnectOptions::from_str(url)?;
-            let options = if has_mode { options } else { options.ssl_mode(default_mode) };
-            Ok(options.ssl_root_cert_from_pem(roots.clone()))
-        };
-        urls.iter().map(of_host).collect()
-    }
-}
-
-/// The names of the parameter for a CA file.
-const ROOT_CERTIFICATE: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
-const SYSTEM_ROOTS: &str = "system";
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use linnet_platform::settings::load_from;
 
     use super::*;
@@ -304,6 +240,38 @@ mod tests {
             Ok(_) => String::new(),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn pooler_has_one_host_and_no_replica() {
+        let problems = |url: &str, replica: &str| {
+            let mut problems = Problems::default();
+            let settings = PostgresSettings {
+                url: url.into(),
+                replica_url: replica.into(),
+                direct_url: "postgres://linnet@a,b/linnet?target_session_attrs=read-write".into(),
+                ..Default::default()
+            };
+            settings.validate(&mut problems);
+            format!("{problems:?}")
+        };
+        let pooler = "postgres://linnet@pooler:6432/linnet";
+        assert_eq!(problems(pooler, ""), format!("{:?}", Problems::default()));
+        let several = problems("postgres://linnet@a,b/linnet?target_session_attrs=primary", "");
+        assert!(several.contains("must name one host"), "{several}");
+        assert!(problems(pooler, pooler).contains("must be empty"), "the replica");
+    }
+
+    #[test]
+    fn commands_leave_the_pooler_out() {
+        let settings = PostgresSettings {
+            direct_url: "postgres://direct/linnet".into(),
+            ..Default::default()
+        };
+        assert!(settings.is_pooled());
+        let direct = settings.direct();
+        assert_eq!(direct.url.expose_secret(), "postgres://direct/linnet");
+        assert!(!direct.is_pooled() && !direct.direct().is_pooled());
     }
 
     #[test]

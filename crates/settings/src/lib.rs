@@ -304,6 +304,17 @@ impl Settings {
         postgres
     }
 
+    /// The statements by which a pooler in transaction mode sets the parameters of its server connections, for shorteners
+    /// or workers.
+    pub fn pooler_query(&self, is_worker: bool) -> String {
+        if is_worker {
+            let role = PoolRole::Worker { consumers: self.worker.consumers, jobs: 0 };
+            linnet_store::pooler_query(&self.worker_postgres(), role)
+        } else {
+            linnet_store::pooler_query(&self.postgres, PoolRole::Background)
+        }
+    }
+
     /// The policy that accepts target URLs.
     pub fn target_policy(&self) -> Result<TargetPolicy, String> {
         let PublicSettings { base_url, own_hosts, .. } = &self.public;

@@ -16,10 +16,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Settings;
 use linnet_platform::redis_connection::connect;
-use linnet_store::{NoPrimary, PostgresSettings, tls_fault};
+use linnet_store::{
+    NoPrimary, PoolerError, PoolerFault, PostgresSettings, tls_fault, verify_pooler,
+};
 
 /// Maximum wait for a server that was started together with this process.
-const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
+pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_EVERY: Duration = Duration::from_millis(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -36,8 +38,10 @@ pub struct PreflightError(Vec<Problem>);
 enum Problem {
     #[error("{key}: {} is not writable: {source}", .folder.display())]
     Folder { key: &'static str, folder: PathBuf, source: io::Error },
-    #[error("postgres.url: {0}")]
-    Postgres(NoPrimary),
+    #[error("{key}: {reason}")]
+    Postgres { key: &'static str, reason: NoPrimary },
+    #[error("postgres.url: {}", pooler_reason(.0))]
+    Pooler(#[from] PoolerError),
     #[error("redis.url: {}", with_reason(TlsFault::find(.0), .0))]
     Redis(#[from] redis::RedisError),
     /// A Redis that expects no TLS waits for more bytes instead of refusing the handshake.
@@ -53,6 +57,14 @@ enum Problem {
 /// The reason in words, with the error in brackets.
 fn with_reason(fault: Option<TlsFault>, error: &impl Display) -> String {
     fault.map_or_else(|| error.to_string(), |fault| format!("{fault} ({error})"))
+}
+
+fn pooler_reason(error: &PoolerError) -> String {
+    let fault = match error {
+        PoolerError::Database(error) => PoolerFault::find(error),
+        PoolerError::OtherServer | PoolerError::Timeout(_) => None,
+    };
+    fault.map_or_else(|| error.to_string(), |fault| fault.to_string())
 }
 
 fn lines(problems: &[Problem]) -> String {
@@ -90,20 +102,26 @@ impl Problem {
     /// Whether the problem may end without a change by the operator.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Postgres(hosts) => hosts.failures().iter().any(|host| {
-                let code = host.error.as_database_error().and_then(DatabaseError::code);
-                // For example 57P03 while PostgreSQL starts, or a database that is not created yet.
-                let is_refused = code.is_some_and(|code| REFUSED.contains(&code.as_ref()));
-                !is_refused && tls_fault(&host.error).is_none()
-            }),
+            Self::Postgres { reason, .. } => {
+                reason.failures().iter().any(|host| may_pass(&host.error))
+            }
+            Self::Pooler(PoolerError::Database(error)) => may_pass(error),
+            Self::Pooler(PoolerError::Timeout(_)) => true,
             Self::RedisHandshake(_) => true,
             Self::Redis(error) => {
                 error.kind() != redis::ErrorKind::AuthenticationFailed
                     && TlsFault::find(error).is_none()
             }
-            Self::Folder { .. } | Self::Evicts(_) => false,
+            Self::Folder { .. } | Self::Evicts(_) | Self::Pooler(PoolerError::OtherServer) => false,
         }
     }
+}
+
+fn may_pass(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    // For example 57P03 while PostgreSQL starts, or a database that is not created yet.
+    let is_refused = code.is_some_and(|code| REFUSED.contains(&code.as_ref()));
+    !is_refused && tls_fault(error).is_none() && PoolerFault::find(error).is_none()
 }
 
 async fn retry_while_passing<F: Future<Output = Result<(), Problem>>>(
@@ -129,9 +147,14 @@ fn try_folder(folder: &Path) -> io::Result<()> {
 }
 
 async fn try_postgres(settings: &PostgresSettings) -> Result<(), Problem> {
+    let key = if settings.is_pooled() { "postgres.direct_url" } else { "postgres.url" };
     let connected = settings.connect(CONNECT_TIMEOUT, |options| options).await;
+    let mut session = connected.map_err(|reason| Problem::Postgres { key, reason })?;
+    if settings.is_pooled() {
+        verify_pooler(settings, &mut session, CONNECT_TIMEOUT).await?;
+    }
     // A server that was reached is one that works: the farewell has no result.
-    let _ = timeout(CONNECT_TIMEOUT, connected.map_err(Problem::Postgres)?.close()).await;
+    let _ = timeout(CONNECT_TIMEOUT, session.close()).await;
     Ok(())
 }
 

@@ -39,6 +39,13 @@ enum Command {
     Preflight,
     /// Migrates the database schema to this release.
     Migrate,
+    /// Prints the statements by which a pooler must set the parameters of its server connections: `connect_query` of
+    /// PgBouncer.
+    PoolerQuery {
+        /// Prints those for workers instead.
+        #[arg(long)]
+        worker: bool,
+    },
     /// Commands for operators.
     #[command(subcommand)]
     Admin(AdminCommand),
@@ -72,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Budget { worker: true } => PROGRAM.print(&settings.worker_memory_budget()),
         Command::Preflight => PROGRAM.end(block_on(preflight::preflight(&settings))),
         Command::Migrate => PROGRAM.end(block_on(linnet_store::migrate(&settings.postgres))),
+        Command::PoolerQuery { worker } => PROGRAM.print(&settings.pooler_query(worker)),
         Command::Admin(command) => PROGRAM.end(block_on(linnet_admin::run(&settings, command))),
         Command::Healthcheck { worker: false } => {
             PROGRAM.end(healthcheck(&settings.shortener.admin_listen))

@@ -13,6 +13,7 @@ fn the_document_has_every_key_with_its_default() {
     let settings = Settings::default();
     let secrets = [
         ("postgres.url", &settings.postgres.url),
+        ("postgres.direct_url", &settings.postgres.direct_url),
         ("postgres.replica_url", &settings.postgres.replica_url),
         ("redis.url", &settings.redis.url),
         ("redis.sentinel_password", &settings.redis.sentinel_password),

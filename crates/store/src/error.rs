@@ -1,6 +1,6 @@
 //! Database errors, by what callers can do about them.
 
-use linnet_postgres::tls_fault;
+use linnet_postgres::{PoolerFault, tls_fault};
 use sqlx::error::ErrorKind;
 
 use crate::timeouts;
@@ -119,12 +119,14 @@ impl StoreError {
         }
     }
 
-    /// The error for readiness, with the reason if the TLS handshake failed.
+    /// The error for readiness, with the reason if the TLS handshake failed or a pooler is in the way.
     pub fn with_reason(&self) -> String {
-        let fault = match self {
-            Self::Unavailable(error) | Self::Failed(error) => tls_fault(error),
-            Self::Locked(_) | Self::Conflict(_) => None,
+        let error = match self {
+            Self::Unavailable(error) | Self::Failed(error) => error,
+            Self::Locked(_) | Self::Conflict(_) => return self.to_string(),
         };
+        let fault = tls_fault(error).map(|fault| fault.to_string());
+        let fault = fault.or_else(|| Some(PoolerFault::find(error)?.to_string()));
         fault.map_or_else(|| self.to_string(), |fault| format!("{self}: {fault}"))
     }
 

@@ -120,7 +120,10 @@ impl Store {
         filter: &LinkFilter,
         visible_to: Visibility,
     ) -> Result<LinkExport, StoreError> {
-        self.read(async |store| store.begin_export_once(filter, visible_to).await).await
+        let begin = async |store: &Self| {
+            store.on_one_primary(store.begin_export_once(filter, visible_to)).await
+        };
+        self.read(begin).await
     }
 
     async fn begin_export_once(

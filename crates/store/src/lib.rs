@@ -26,6 +26,7 @@ mod observe;
 mod outbox;
 mod partitions;
 mod pool;
+mod pooler;
 mod quotas;
 mod resolve;
 mod stats;
@@ -55,7 +56,8 @@ pub use links::{ChangedLink, GroupedCreates, LINK_SEARCH_WINDOW, LinkCreation, L
 pub use maintenance::{TaskHolder, TaskOutcome, TaskRecord, TaskSession};
 pub use migrate::{MigrateError, migrate};
 pub use outbox::{InvalidationKind, PendingInvalidation};
-pub use pool::PoolRole;
+pub use pool::{PoolRole, pooler_query};
+pub use pooler::{PoolerError, verify_pooler};
 pub use resolve::{ConsumedClick, ResolveRow};
 pub use stats::StatsError;
 pub use timeouts::register_timeouts;
@@ -66,7 +68,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{PgPool, Postgres, Transaction};
 
 pub use linnet_postgres::{
-    HostFailure, NoPrimary, PostgresHosts, PostgresSettings, RowQuotas, tls_fault,
+    HostFailure, NoPrimary, PoolerFault, PostgresHosts, PostgresSettings, RowQuotas, tls_fault,
 };
 use linnet_postgres::{HostPool, ReplicaReads};
 
@@ -75,12 +77,14 @@ use linnet_postgres::{HostPool, ReplicaReads};
 pub struct Store {
     pool: HostPool,
     replica: Option<Arc<ReplicaReads>>,
+    /// The settings of the same server without the pooler, if there is one.
+    direct: Option<Arc<PostgresSettings>>,
 }
 
 impl Store {
     /// The database behind this pool.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool: HostPool::Fixed(pool), replica: None }
+        Self { pool: HostPool::Fixed(pool), replica: None, direct: None }
     }
 
     /// A database that connects on first use, so that a process can start while the database is unavailable. `hosts`
@@ -94,7 +98,8 @@ impl Store {
         hosts: &PostgresHosts,
     ) -> Result<Self, StoreError> {
         let replica = pool::open_replica(settings, role, hosts)?.map(Arc::new);
-        Ok(Self { pool: pool::open(settings, role, hosts)?, replica })
+        let direct = settings.is_pooled().then(|| Arc::new(settings.direct()));
+        Ok(Self { pool: pool::open(settings, role, hosts)?, replica, direct })
     }
 
     /// Checks that the database responds.
@@ -137,7 +142,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         let Some(replica) = &self.replica else { return work(self).await };
         if let Some(pool) = replica.replayed_all(&self.pool).await {
-            match work(&Self { pool, replica: None }).await {
+            match work(&Self { pool, replica: None, direct: None }).await {
                 Ok(result) => {
                     replica.count(true);
                     return Ok(result);

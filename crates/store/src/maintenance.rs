@@ -1,16 +1,18 @@
 //! Locks and records of maintenance tasks.
 //!
-//! * The process that runs a task holds an advisory lock in a database session that does nothing else.
+//! * The process that runs a task holds an advisory lock in a database session that does nothing else. It leads past a
+//!   pooler, if there is one.
 //! * A session lock needs no open transaction, so no timeout of statements or idle transactions releases it. It ends
 //!   with the session, and so with the process.
 //! * If a machine disappears, the server's keep-alive probes end the session, or at the latest `idle_session_timeout`.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgExecutor};
+use linnet_postgres::{HostPool, connect_session};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgExecutor, postgres::PgConnectOptions};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, pooler::holds_lock};
 
 /// Timeout of connecting, and of each statement in the session.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +80,8 @@ impl TaskOutcome {
 pub struct TaskSession {
     connection: PgConnection,
     task: &'static str,
+    /// Where the work runs, if that is through a pooler.
+    pooled: Option<HostPool>,
 }
 
 /// A row of `maintenance_runs` with its ages in seconds.
@@ -117,19 +121,28 @@ impl Store {
         let timeout = SESSION_TIMEOUT.as_millis().to_string();
         let idle = (longest + IDLE_MARGIN).as_millis().to_string();
         // These values replace the pool's. Three lost probes, ten seconds apart, end the session.
-        let options = (*self.pool.current().await?.connect_options())
-            .clone()
-            .application_name("linnet-maintenance")
-            .options([
+        let of_session = |options: PgConnectOptions| {
+            options.application_name("linnet-maintenance").disable_statement_logging().options([
                 ("statement_timeout", timeout.as_str()),
                 ("lock_timeout", timeout.as_str()),
                 ("idle_session_timeout", idle.as_str()),
                 ("tcp_keepalives_idle", "30"),
                 ("tcp_keepalives_interval", "10"),
                 ("tcp_keepalives_count", "3"),
-            ]);
-        let connection = in_time(async { Ok(options.connect().await?) }).await?;
-        Ok(TaskSession { connection, task })
+            ])
+        };
+        let connection = match &self.direct {
+            Some(direct) => direct
+                .connect(SESSION_TIMEOUT, of_session)
+                .await
+                .map_err(|error| StoreError::Unavailable(io::Error::other(error).into()))?,
+            None => {
+                let options = (*self.pool.current().await?.connect_options()).clone();
+                in_time(async { Ok(connect_session(&of_session(options)).await?) }).await?
+            }
+        };
+        let pooled = self.direct.as_ref().map(|_| self.pool.clone());
+        Ok(TaskSession { connection, task, pooled })
     }
 }
 
@@ -140,7 +153,24 @@ impl TaskSession {
             r#"SELECT pg_try_advisory_lock(hashtextextended('linnet.maintenance.' || $1::text, 0)) AS "locked!""#,
             self.task
         );
-        in_time(async { Ok(query.fetch_one(&mut self.connection).await?) }).await
+        let is_free = in_time(async { Ok(query.fetch_one(&mut self.connection).await?) }).await?;
+        if is_free && let Some(pooled) = self.pooled.clone() {
+            in_time(self.verify_server_of(&pooled)).await?;
+        }
+        Ok(is_free)
+    }
+
+    /// Checks that the pooler leads to the server that granted the lock. The lock protects nothing on another one, such
+    /// as a primary that was replaced.
+    async fn verify_server_of(&mut self, pooled: &HostPool) -> Result<(), StoreError> {
+        let key = "SELECT pg_backend_pid(), hashtextextended('linnet.maintenance.' || $1::text, 0)";
+        let (session, key): (i32, i64) =
+            sqlx::query_as(key).bind(self.task).fetch_one(&mut self.connection).await?;
+        if holds_lock(pooled, session, key).await? {
+            return Ok(());
+        }
+        let reason = "the pooler leads to another server than postgres.direct_url";
+        Err(StoreError::Unavailable(io::Error::other(reason).into()))
     }
 
     /// The session that holds the task's lock, if any.

@@ -8,7 +8,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use linnet_postgres::{HostPool, PostgresHosts, PostgresSettings, ReplicaReads};
+use linnet_postgres::{
+    HostPool, PostgresHosts, PostgresSettings, ReplicaReads, SessionParameter, connect_query,
+    pooled_options, verify_pooled,
+};
 
 use super::{SHARDS, StoreError};
 
@@ -88,7 +91,15 @@ pub(crate) fn open(
 ) -> Result<HostPool, StoreError> {
     let options = settings.connect_options()?.into_iter();
     let options: Vec<_> = options.map(|options| session_options(options, settings, role)).collect();
-    Ok(hosts.pool(pool_options(settings, role), options))
+    let mut pool = pool_options(settings, role);
+    if settings.is_pooled() {
+        let parameters = session_parameters(settings, role);
+        pool = pool.after_connect(move |connection, _| {
+            let parameters = parameters.clone();
+            Box::pin(async move { verify_pooled(connection, &parameters).await })
+        });
+    }
+    Ok(hosts.pool(pool, options))
 }
 
 /// The connections of the API to the replica, if there is one. Other roles only read what they also change.
@@ -122,7 +133,7 @@ fn pool_options(settings: &PostgresSettings, role: PoolRole) -> PgPoolOptions {
         })
 }
 
-fn session_options(
+pub(crate) fn session_options(
     options: PgConnectOptions,
     settings: &PostgresSettings,
     role: PoolRole,
@@ -130,31 +141,46 @@ fn session_options(
     let slow = Duration::from_millis(settings.slow_statement_ms);
     let options = options
         .application_name("linnet-shortener")
-        .options([
-            ("statement_timeout", settings.statement_timeout_ms),
-            ("lock_timeout", settings.lock_timeout_ms),
-            ("idle_in_transaction_session_timeout", settings.idle_in_transaction_timeout_ms),
-        ])
-        .options([
-            ("linnet.hold_codes_days", settings.hold_codes_days),
-            ("linnet.limit_settle_ms", settings.limit_settle_ms),
-            ("linnet.links_per_user", settings.quotas.links),
-            ("linnet.events_per_user", settings.quotas.events),
-            ("linnet.idempotency_keys_per_user", settings.quotas.idempotency_keys),
-        ])
-        .options([
-            ("linnet.links_bytes_per_user", settings.quotas.link_bytes),
-            ("linnet.events_bytes_per_user", settings.quotas.event_bytes),
-            ("linnet.idempotency_keys_bytes_per_user", settings.quotas.idempotency_key_bytes),
-        ])
         .log_statements(LevelFilter::Off)
         .log_slow_statements(LevelFilter::Warn, slow);
-    let pending_kb = match role {
-        PoolRole::Worker { .. } => Some(WORKER_PENDING_KB),
-        PoolRole::Generate => Some(GENERATE_PENDING_KB),
-        _ => None,
-    };
-    options.options(pending_kb.map(|size| ("gin_pending_list_limit", size)))
+    if settings.is_pooled() {
+        pooled_options(options)
+    } else {
+        options.options(session_parameters(settings, role))
+    }
+}
+
+/// The parameters of each session of a pool.
+pub(crate) fn session_parameters(
+    settings: &PostgresSettings,
+    role: PoolRole,
+) -> Vec<SessionParameter> {
+    let quotas = settings.quotas;
+    let mut parameters = vec![
+        ("statement_timeout", settings.statement_timeout_ms),
+        ("lock_timeout", settings.lock_timeout_ms),
+        ("idle_in_transaction_session_timeout", settings.idle_in_transaction_timeout_ms),
+        ("linnet.hold_codes_days", settings.hold_codes_days.into()),
+        ("linnet.limit_settle_ms", settings.limit_settle_ms.into()),
+        ("linnet.links_per_user", quotas.links.into()),
+        ("linnet.events_per_user", quotas.events.into()),
+        ("linnet.idempotency_keys_per_user", quotas.idempotency_keys.into()),
+        ("linnet.links_bytes_per_user", quotas.link_bytes),
+        ("linnet.events_bytes_per_user", quotas.event_bytes),
+        ("linnet.idempotency_keys_bytes_per_user", quotas.idempotency_key_bytes),
+    ];
+    match role {
+        PoolRole::Worker { .. } => parameters.push(("gin_pending_list_limit", WORKER_PENDING_KB)),
+        PoolRole::Generate => parameters.push(("gin_pending_list_limit", GENERATE_PENDING_KB)),
+        _ => {}
+    }
+    parameters
+}
+
+/// The statements by which a pooler in transaction mode sets the parameters of its server connections for the processes
+/// of a role. All roles of one process have the same.
+pub fn pooler_query(settings: &PostgresSettings, role: PoolRole) -> String {
+    connect_query(&session_parameters(settings, role))
 }
 
 #[cfg(test)]

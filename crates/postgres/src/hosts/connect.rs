@@ -2,10 +2,10 @@
 
 use std::{fmt, io, time::Duration};
 
-use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
-use crate::{PostgresSettings, tls_fault::tls_fault};
+use crate::{PoolerFault, PostgresSettings, connect_session, tls_fault::tls_fault};
 
 use super::name_of;
 
@@ -49,15 +49,17 @@ impl std::error::Error for NoPrimary {}
 impl HostFailure {
     /// The reason in words, with the error in brackets.
     fn write_reason(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match tls_fault(&self.error) {
-            Some(fault) => write!(formatter, "{fault} ({})", self.error),
-            None => write!(formatter, "{}", self.error),
+        match (tls_fault(&self.error), PoolerFault::find(&self.error)) {
+            (Some(fault), _) => write!(formatter, "{fault} ({})", self.error),
+            (None, Some(fault)) => write!(formatter, "{fault}"),
+            (None, None) => write!(formatter, "{}", self.error),
         }
     }
 }
 
 impl PostgresSettings {
-    /// Connects to the first host that can be used; each has `host_timeout`. `adjust` may change the options.
+    /// Opens a session of its own, without a pooler, at the first host that can be used; each has `host_timeout`.
+    /// `adjust` may change the options.
     ///
     /// # Errors
     /// No host accepted the connection, or the settings are invalid.
@@ -66,7 +68,8 @@ impl PostgresSettings {
         host_timeout: Duration,
         adjust: impl Fn(PgConnectOptions) -> PgConnectOptions,
     ) -> Result<PgConnection, NoPrimary> {
-        let hosts = self.connect_options().map_err(|error| {
+        let direct = self.direct();
+        let hosts = direct.connect_options().map_err(|error| {
             NoPrimary(vec![HostFailure { host: "postgres.url".to_owned(), error }])
         })?;
         let mut failures = Vec::new();
@@ -74,8 +77,8 @@ impl PostgresSettings {
             let host = name_of(&options);
             let options = adjust(options);
             let attempt = async {
-                let mut connection = PgConnection::connect_with(&options).await?;
-                if self.follows_primary() {
+                let mut connection = connect_session(&options).await?;
+                if direct.follows_primary() {
                     verify_accepts_writes(&mut connection).await?;
                 }
                 Ok(connection)

@@ -135,9 +135,9 @@ impl HostPool {
     /// Waits for a host, and returns a future that ends when another term begins, with the error for what was using the
     /// connections of the current one. With one host, it does not end.
     pub async fn replaced(&self) -> Result<impl Future<Output = Error> + Send + use<>, Error> {
-        let chosen = match self {
-            Self::Following(following) => Some(following.choose().await?),
-            Self::Fixed(_) | Self::Pinned(_) => None,
+        let chosen = match self.choose() {
+            Ok(choice) => Some(choice.await?),
+            Err(_only) => None,
         };
         Ok(async move {
             match chosen {

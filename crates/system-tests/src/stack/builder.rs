@@ -19,7 +19,7 @@ use super::{
     disks,
     folder::short_folder,
     kind::{GATEWAY, Kind, RedisAt, SHORTENER, WORKER, sockets},
-    layout::{Postgres, Standbys, UploadDirs},
+    layout::{Postgres, PostgresPath, Standbys, UploadDirs},
     redis_group::RedisGroup,
     run,
     servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
@@ -48,8 +48,9 @@ pub struct Builder {
     workers: usize,
     postgres: Postgres,
     proxied_redis: bool,
-    sentinels: bool,
+    pub(super) sentinels: bool,
     pub(super) standbys: Standbys,
+    pub(super) postgres_path: PostgresPath,
     import: Option<PathBuf>,
     uploads: UploadDirs,
     tls: bool,
@@ -98,6 +99,7 @@ impl Default for Builder {
             proxied_redis: false,
             sentinels: false,
             standbys: Standbys::None,
+            postgres_path: PostgresPath::Direct,
             import: None,
             uploads: UploadDirs::Shared,
             tls: false,
@@ -154,14 +156,6 @@ impl Builder {
     #[must_use]
     pub fn proxied_redis(mut self) -> Self {
         self.proxied_redis = true;
-        self
-    }
-
-    /// Starts two replicas of Redis and three sentinels, which name the master to every process. Proxies are then between
-    /// the processes and the sentinels, three for each process.
-    #[must_use]
-    pub fn sentinels(mut self) -> Self {
-        self.sentinels = true;
         self
     }
 
@@ -252,6 +246,7 @@ impl Builder {
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         self.insert_hosts(&mut env, postgres_group.as_ref());
+        let (pooler, worker_env) = self.start_pooler(path, &database_url, &mut env).await;
         let admin_key = self.prepare_database(&env).await;
 
         let resolve = sockets(path, "r", self.shorteners);
@@ -264,7 +259,7 @@ impl Builder {
         let (gateways, gateway_redis) =
             self.spawn((&GATEWAY, self.gateways, limits.gateway), path, &env, redis_at);
         let (workers, worker_redis) =
-            self.spawn((&WORKER, self.workers, limits.worker), path, &env, redis_at);
+            self.spawn((&WORKER, self.workers, limits.worker), path, &worker_env, redis_at);
         let (nginx, port) =
             start_nginx(path, &resolve, &listen, &self.nginx_env, self.memory_limits.nginx).await;
 
@@ -278,6 +273,7 @@ impl Builder {
             redis_group,
             postgres,
             postgres_group,
+            pooler,
             shortener_redis,
             gateway_redis,
             worker_redis,

@@ -20,6 +20,14 @@ pub(super) enum Standbys {
     TwoAndReads,
 }
 
+/// How the processes reach PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PostgresPath {
+    Direct,
+    /// Through PgBouncer.
+    Pooled,
+}
+
 /// Where the processes store uploads.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum UploadDirs {

@@ -7,8 +7,10 @@ mod folder;
 mod https;
 mod kind;
 mod layout;
+mod pooler;
 pub mod postgres_group;
 pub mod redis_group;
+mod sentinels;
 mod servers;
 
 use std::{
@@ -40,6 +42,7 @@ pub use containers::{
 pub use folder::short_folder;
 pub use https::HttpsServer;
 pub use layout::Postgres;
+pub use pooler::Pooler;
 pub use postgres_group::PostgresGroup;
 pub use redis_group::RedisGroup;
 use servers::redis_responds;
@@ -67,6 +70,8 @@ pub struct Stack {
     pub postgres: Option<Process>,
     /// With [`Builder::standbys`]: the standbys, and the proxies of all servers.
     pub postgres_group: Option<PostgresGroup>,
+    /// With [`Builder::pooler`].
+    pooler: Option<Pooler>,
     /// With [`Builder::proxied_redis`]: the proxy between each shortener and Redis.
     pub shortener_redis: Vec<RedisProxy>,
     /// With [`Builder::proxied_redis`]: the proxy between each gateway and Redis.
@@ -193,6 +198,16 @@ impl Stack {
         run_with(&self.env, args).await
     }
 
+    /// The same as [`Self::cli`], in a task of its own.
+    pub fn spawn_cli(&self, args: &[&str]) -> tokio::task::JoinHandle<(i32, String, String)> {
+        let args: Vec<String> = args.iter().map(|&argument| argument.to_owned()).collect();
+        let env = self.env.clone();
+        tokio::spawn(async move {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            run_with(&env, &args).await
+        })
+    }
+
     /// The same as [`Self::cli`], with other values of some variables.
     pub async fn cli_with(&self, env: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
         let mut all = self.env.clone();
@@ -241,6 +256,7 @@ impl Stack {
             .chain(&mut self.workers)
             .chain(self.redis_group.iter_mut().flat_map(RedisGroup::processes))
             .chain(std::iter::once(&mut self.redis))
+            .chain(self.pooler.iter_mut().map(|pooler| &mut pooler.process))
             .chain(self.postgres_group.iter_mut().flat_map(PostgresGroup::processes))
             .chain(&mut self.postgres)
     }
@@ -283,8 +299,12 @@ impl Drop for Stack {
         let group = self.redis_group.iter_mut().flat_map(RedisGroup::processes);
         // The primary stops after its standbys, for which its end would wait.
         let standbys = self.postgres_group.iter_mut().flat_map(PostgresGroup::processes);
-        let stores =
-            group.chain(std::iter::once(&mut self.redis)).chain(standbys).chain(&mut self.postgres);
+        let pooler = self.pooler.iter_mut().map(|pooler| &mut pooler.process);
+        let stores = group
+            .chain(std::iter::once(&mut self.redis))
+            .chain(pooler)
+            .chain(standbys)
+            .chain(&mut self.postgres);
         for process in stores {
             process.begin_stop();
             process.finish_stop(end);

@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     path::Path,
+    str::FromStr,
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
     client::Client,
@@ -91,6 +92,19 @@ pub(super) async fn start_own_postgres(
     let (server, _) =
         on_free_port!("PostgreSQL", |port| services::postgres(folder, port, env), responds);
     (server, services::postgres_url(folder).expect("the URL"))
+}
+
+/// Whether the pooler at a port and the server behind it respond.
+pub(super) async fn pooler_responds(port: u16) -> bool {
+    let url = format!("postgres://linnet@127.0.0.1:{port}/linnet?sslmode=disable");
+    let options = PgConnectOptions::from_str(&url).expect("a URL").extra_float_digits(None);
+    let Ok(mut connection) = PgConnection::connect_with(&options).await else { return false };
+    sqlx::raw_sql("SELECT 1").execute(&mut connection).await.is_ok()
+}
+
+/// Starts PgBouncer on a free port and waits until it and the server behind it respond.
+pub(super) async fn start_pooler(start: impl Fn(u16) -> Process) -> (Process, u16) {
+    on_free_port!("PgBouncer", start, pooler_responds)
 }
 
 pub(super) async fn start_nginx(

@@ -22,7 +22,7 @@ async fn execute(database: &mut PgConnection, statement: &'static str) {
 }
 
 /// Waits until every worker has recorded a success of each task, so that none is due.
-async fn wait_until_no_task_is_due(stack: &Stack) {
+pub(super) async fn wait_until_no_task_is_due(stack: &Stack) {
     within(TASK_TIMEOUT, "a success of each task in every worker", || async {
         for worker in &stack.workers {
             let metrics = worker.metrics().await;
@@ -39,7 +39,7 @@ async fn wait_until_no_task_is_due(stack: &Stack) {
 }
 
 /// The number of successful runs of each task by all workers.
-async fn successful_runs(stack: &Stack) -> BTreeMap<&'static str, f64> {
+pub(super) async fn successful_runs(stack: &Stack) -> BTreeMap<&'static str, f64> {
     let mut sums: BTreeMap<&str, f64> = TASKS.iter().map(|task| (task.name, 0.0)).collect();
     for worker in &stack.workers {
         let metrics = worker.metrics().await;

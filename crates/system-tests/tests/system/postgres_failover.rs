@@ -257,6 +257,60 @@ async fn commands_find_the_primary_among_several_hosts() {
     assert!(error.contains("the server accepts no writes"), "{error}");
 }
 
+/// The wait is that of a process that starts, not that of a request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_wait_for_the_first_primary() {
+    let stack = builder().env("LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS", 200).start().await;
+    let set_all = |mode| stack.postgres_group().proxies.iter().for_each(|proxy| proxy.set(mode));
+    set_all(Mode::Refuse);
+    let command = stack.spawn_cli(&["admin", "jobs", "list"]);
+    // The duration of the outage, several times the wait of a request.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!command.is_finished(), "the command did not wait: {:?}", command.await);
+    set_all(Mode::Pass);
+    let (status, _, error) = command.await.unwrap();
+    assert_eq!(status, 0, "{error}");
+}
+
+async fn count_imported(database: &mut PgConnection, events: &'static str) -> (i64, i64) {
+    let links = "SELECT count(*) FROM urls WHERE short_code LIKE 'adm%'";
+    (
+        sqlx::query_scalar(links).fetch_one(&mut *database).await.unwrap(),
+        sqlx::query_scalar(events).fetch_one(database).await.unwrap(),
+    )
+}
+
+/// The old primary is silent, so a transaction waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn import_command_writes_no_row_twice_over_a_failover() {
+    const ROWS: i64 = 6_000;
+    const CREATED: &str = "SELECT count(*) FROM events JOIN urls ON urls.id = url_id
+                            WHERE short_code LIKE 'adm%' AND event_type = 'created'";
+    let mut stack = builder().env("LINNET__JOBS__CHUNK_ROWS", 20).start().await;
+    let file = stack.folder().join("urls.csv");
+    let rows = (0..ROWS).map(|row| format!("adm{row:06},https://example.com/{row}\n"));
+    let csv: String = std::iter::once("short_code,original_url\n".to_owned()).chain(rows).collect();
+    std::fs::write(&file, csv).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let command = stack.spawn_cli(&["admin", "import", "--urls", &file]);
+    let database = tokio::sync::Mutex::new(stack.database().await);
+    within(WAIT, "some rows", || async {
+        count_imported(&mut *database.lock().await, CREATED).await.0 > 100
+    })
+    .await;
+    stack.postgres_group().proxies[0].set(Mode::BlackHole);
+    stack.promote(1).await;
+    let (status, _, error) = command.await.unwrap();
+    if status != 0 {
+        assert!(error.contains("PostgreSQL did not confirm whether"), "{error}");
+        let repeat = ["admin", "import", "--urls", &file, "--on-conflict", "skip"];
+        let (status, _, error) = stack.cli(&repeat).await;
+        assert_eq!(status, 0, "{error}");
+    }
+    let (links, created) = count_imported(&mut stack.database().await, CREATED).await;
+    assert!(links == ROWS && (created == ROWS || created == 0), "{links} links, {created} events");
+}
+
 #[tokio::test]
 async fn several_hosts_are_validated_at_the_start() {
     let stack = Stack::start().await;

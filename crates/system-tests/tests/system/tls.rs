@@ -260,6 +260,52 @@ async fn must_32_a_collector_that_cannot_be_verified_gets_no_spans() {
     }
 }
 
+/// The sessions of Linnet at one server of a group.
+async fn sessions_at(stack: &Stack, server: usize) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'linnet-%'";
+    let mut superuser = stack.postgres_group().superuser(server).await;
+    sqlx::query_scalar(sql).fetch_one(&mut superuser).await.unwrap()
+}
+
+/// Of several hosts, each is verified by its own name. The host with the wrong name is a standby at first, and then the
+/// only primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn must_32_host_with_a_certificate_for_another_name_is_never_used() {
+    let reason = "the server's certificate is for another host name";
+    let mut stack = Stack::builder().workers(1).standbys().tls().start().await;
+    stack.certificates().issue(Flaw::OtherHost);
+    let group = stack.postgres_group.as_mut().unwrap();
+    group.standbys[0].stop().await;
+    group.standbys[0].start();
+    within(WAIT, "the standby's certificate to be refused", || async {
+        let log = stack.postgres_group().standbys[0].log();
+        log.contains("could not accept SSL connection")
+    })
+    .await;
+    let link = stack.client().shorten(&json!({"original_url": "https://example.com/"})).await;
+    visit_and_count(&stack, &link, 1).await;
+    assert_eq!(sessions_at(&stack, 1).await, 0);
+    assert!(sessions_at(&stack, 0).await > 0 && sessions_at(&stack, 2).await > 0);
+
+    stack.kill_postgres().await;
+    stack.promote(1).await;
+    let error = refusal(&stack, &[]).await;
+    assert!(error.contains(reason), "{error}");
+    let refused =
+        stack.client().post("/api/v1/urls", &json!({"original_url": "https://a.example/"}));
+    assert_eq!(refused.send().await.status, 503);
+    assert_eq!(sessions_at(&stack, 1).await, 0);
+
+    stack.promote(2).await;
+    within(WAIT, "201 from the API", || async {
+        let body = json!({"original_url": "https://example.com/new"});
+        let response = stack.client().post("/api/v1/urls", &body).try_send().await;
+        response.is_ok_and(|response| response.status == 201)
+    })
+    .await;
+    assert_eq!(sessions_at(&stack, 1).await, 0);
+}
+
 /// `sslmode=prefer`, the default, uses TLS where the server offers it. It protects from eavesdroppers only.
 #[tokio::test]
 async fn connections_are_encrypted_if_the_server_offers_it() {

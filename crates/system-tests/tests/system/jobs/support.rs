@@ -22,7 +22,7 @@ pub(super) const USERS: &str = "/api/v1/users/bulk";
 pub(super) const IMPORTER: [&str; 3] = ["urls:read", "urls:write", "jobs:write"];
 
 /// A stack with one worker, whose leases and retry delays are short.
-pub(super) fn builder() -> Builder {
+pub(crate) fn builder() -> Builder {
     Stack::builder()
         .workers(1)
         .env("LINNET__JOBS__LEASE_MS", 1_000)
@@ -56,12 +56,12 @@ pub(super) fn accepted_job_id(response: &Response) -> i64 {
 }
 
 /// Uploads links as CSV and returns the job's id.
-pub(super) async fn import(client: &Client, csv: impl AsRef<[u8]>) -> i64 {
+pub(crate) async fn import(client: &Client, csv: impl AsRef<[u8]>) -> i64 {
     accepted_job_id(&upload(client, URLS, csv).send().await)
 }
 
 /// A CSV file of `count` links, whose codes are the prefix and six digits.
-pub(super) fn links_csv(prefix: &str, count: usize) -> String {
+pub(crate) fn links_csv(prefix: &str, count: usize) -> String {
     let mut csv = "short_code,original_url\n".to_owned();
     for n in 0..count {
         csv.push_str(&format!("{prefix}{n:06},https://example.com/{n}\n"));
@@ -92,7 +92,7 @@ pub(super) async fn wait_for_job(
 }
 
 /// Waits until the job has ended and returns it.
-pub(super) async fn wait_for_job_end(client: &Client, id: i64) -> Value {
+pub(crate) async fn wait_for_job_end(client: &Client, id: i64) -> Value {
     wait_for_job(client, id, "to end", |job| job["state"] != "queued" && job["state"] != "running")
         .await
 }
@@ -108,7 +108,7 @@ pub(super) async fn wait_for_rows_read(client: &Client, id: i64, rows: i64) -> V
 }
 
 /// The numbers of rows read, written, skipped and failed.
-pub(super) fn row_counts(job: &Value) -> [i64; 4] {
+pub(crate) fn row_counts(job: &Value) -> [i64; 4] {
     ["rows_read", "rows_written", "rows_skipped", "rows_failed"]
         .map(|name| job[name].as_i64().unwrap_or_else(|| panic!("{name}: {job}")))
 }
@@ -175,7 +175,7 @@ pub(super) async fn wait_until_no_uploads(stack: &Stack) {
 }
 
 /// The number of links whose code has this prefix. Asserts that each was created once.
-pub(super) async fn count_links_created_once(database: &mut PgConnection, prefix: &str) -> i64 {
+pub(crate) async fn count_links_created_once(database: &mut PgConnection, prefix: &str) -> i64 {
     let (links, events): (i64, i64) = sqlx::query_as(
         "SELECT count(DISTINCT urls.id), count(events.id)
            FROM urls LEFT JOIN events ON url_id = urls.id AND event_type = 'created'
