@@ -12,6 +12,7 @@ mod local;
 mod policy;
 
 use std::{
+    fmt::{self, Write as _},
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -19,7 +20,7 @@ use std::{
 
 use actix_web::http::header::HeaderMap;
 use linnet_domain::UserId;
-use linnet_platform::redis_client::RedisClient;
+use linnet_platform::{redis_client::RedisClient, redis_keys::KeyLayout};
 use linnet_protocol::address_hash::AddressHasher;
 use redis::Script;
 
@@ -58,11 +59,24 @@ struct QuotaKey<'a> {
 /// The Redis key of an address. It contains the keyed hash of a
 /// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork), because Redis's append-only file outlives the
 /// request.
-fn address_key(address: Option<IpAddr>, addresses: &AddressHasher) -> String {
+fn address_key(
+    layout: KeyLayout,
+    address: Option<IpAddr>,
+    addresses: &AddressHasher,
+) -> String {
     match address {
-        None => "linnet:rate:a:-".to_owned(),
-        Some(address) => format!("linnet:rate:a:{}", addresses.hash(address)),
+        None => quota_key(layout, format_args!("a:-")),
+        Some(address) => quota_key(layout, format_args!("a:{}", addresses.hash(address))),
     }
+}
+
+fn quota_key(layout: KeyLayout, rest: fmt::Arguments<'_>) -> String {
+    let mut key = String::with_capacity(64);
+    key.push_str(layout.prefix());
+    key.push_str("rate:");
+    // Writing to a string cannot fail.
+    let _: fmt::Result = key.write_fmt(rest);
+    key
 }
 
 /// The policies and their local limiters; one for the process.
@@ -72,15 +86,21 @@ pub(crate) struct RateLimits {
     address: RatePolicy,
     local: Arc<[LocalRateLimiter; 3]>,
     addresses: AddressHasher,
+    layout: KeyLayout,
 }
 
 impl RateLimits {
-    pub(crate) fn new(settings: &LimitSettings, addresses: AddressHasher) -> Self {
+    /// `layout` is that of the Redis that counts for all gateways.
+    pub(crate) fn new(
+        settings: &LimitSettings,
+        addresses: AddressHasher,
+        layout: KeyLayout,
+    ) -> Self {
         let key = RatePolicy::new("key", LimitReason::Key, settings.key());
         let user = RatePolicy::new("user", LimitReason::User, settings.user());
         let address = RatePolicy::new("address", LimitReason::Address, settings.address());
         let local = Arc::new([&key, &user, &address].map(LocalRateLimiter::new));
-        Self { key, user, address, local, addresses }
+        Self { key, user, address, local, addresses, layout }
     }
 
     /// The limiters that [`sweep`] maintains.
@@ -91,23 +111,22 @@ impl RateLimits {
     fn quotas(&self, rate_key: RateKey<'_>) -> Vec<QuotaKey<'_>> {
         let [key, user, address] = &*self.local;
         match rate_key {
-            // The hash tag keeps both on one node of a Redis Cluster.
             RateKey::Key { id, user: owner } => vec![
                 QuotaKey {
                     policy: &self.key,
                     local: key,
-                    redis_key: format!("linnet:rate:k:{{{owner}}}:{id}"),
+                    redis_key: quota_key(self.layout, format_args!("k:{{{owner}}}:{id}")),
                 },
                 QuotaKey {
                     policy: &self.user,
                     local: user,
-                    redis_key: format!("linnet:rate:u:{{{owner}}}"),
+                    redis_key: quota_key(self.layout, format_args!("u:{{{owner}}}")),
                 },
             ],
             RateKey::Address(client) => vec![QuotaKey {
                 policy: &self.address,
                 local: address,
-                redis_key: address_key(client, &self.addresses),
+                redis_key: address_key(self.layout, client, &self.addresses),
             }],
         }
     }
@@ -252,18 +271,23 @@ mod tests {
     fn must_31_the_redis_key_of_an_address_does_not_contain_it() {
         let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
         let addresses = AddressHasher::new(&settings);
-        let key = |address: &str| address_key(address.parse().ok(), &addresses);
+        let layout = KeyLayout::Server;
+        let key = |address: &str| address_key(layout, address.parse().ok(), &addresses);
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_ne!(key("192.0.2.1"), address_key(None, &addresses));
+        assert_ne!(key("192.0.2.1"), address_key(layout, None, &addresses));
         for (address, part) in [("192.0.2.1", "192.0.2"), ("2001:db8::1", "20010db8")] {
             assert!(!key(address).contains(part), "{}", key(address));
         }
     }
 
     fn limits() -> RateLimits {
+        limits_of(KeyLayout::Server)
+    }
+
+    fn limits_of(layout: KeyLayout) -> RateLimits {
         let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
-        RateLimits::new(&LimitSettings::default(), AddressHasher::new(&settings))
+        RateLimits::new(&LimitSettings::default(), AddressHasher::new(&settings), layout)
     }
 
     #[test]
@@ -283,6 +307,10 @@ mod tests {
         );
         assert_eq!(keys(RateKey::Address(None)), [("address", "linnet:rate:a:-".to_owned())]);
         assert_eq!(limits.local().len(), 3);
+        let cluster = limits_of(KeyLayout::Cluster);
+        for quota in cluster.quotas(RateKey::Key { id: "Ab3xYz01", user }) {
+            assert!(quota.redis_key.starts_with("{linnet}:rate:"), "{}", quota.redis_key);
+        }
     }
 
     #[test]

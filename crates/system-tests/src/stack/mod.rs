@@ -8,6 +8,7 @@ mod https;
 mod kind;
 mod layout;
 pub mod postgres_group;
+pub mod redis_cluster;
 pub mod redis_group;
 mod servers;
 
@@ -41,6 +42,7 @@ pub use folder::short_folder;
 pub use https::HttpsServer;
 pub use layout::Postgres;
 pub use postgres_group::PostgresGroup;
+pub use redis_cluster::RedisCluster;
 pub use redis_group::RedisGroup;
 use servers::redis_responds;
 
@@ -59,10 +61,12 @@ pub struct Stack {
     pub shorteners: Vec<Process>,
     /// The workers.
     pub workers: Vec<Process>,
-    /// Redis; with [`Builder::sentinels`] the first master.
+    /// Redis; with [`Builder::sentinels`] the first master, with [`Builder::redis_cluster`] the first node.
     pub redis: Process,
     /// With [`Builder::sentinels`]: the replicas and the sentinels.
     pub redis_group: Option<RedisGroup>,
+    /// With [`Builder::redis_cluster`]: the other nodes.
+    pub redis_cluster: Option<RedisCluster>,
     /// PostgreSQL, with [`Postgres::Own`] or without `DATABASE_URL`.
     pub postgres: Option<Process>,
     /// With [`Builder::standbys`]: the standbys, and the proxies of all servers.
@@ -240,6 +244,7 @@ impl Stack {
             .chain(&mut self.shorteners)
             .chain(&mut self.workers)
             .chain(self.redis_group.iter_mut().flat_map(RedisGroup::processes))
+            .chain(self.redis_cluster.iter_mut().flat_map(RedisCluster::processes))
             .chain(std::iter::once(&mut self.redis))
             .chain(self.postgres_group.iter_mut().flat_map(PostgresGroup::processes))
             .chain(&mut self.postgres)
@@ -281,10 +286,12 @@ impl Drop for Stack {
         finish(&mut self.nginx);
         // Sentinels first, so that they begin no failover.
         let group = self.redis_group.iter_mut().flat_map(RedisGroup::processes);
+        let nodes = self.redis_cluster.iter_mut().flat_map(RedisCluster::processes);
         // The primary stops after its standbys, for which its end would wait.
         let standbys = self.postgres_group.iter_mut().flat_map(PostgresGroup::processes);
         let stores =
-            group.chain(std::iter::once(&mut self.redis)).chain(standbys).chain(&mut self.postgres);
+            group.chain(nodes).chain(std::iter::once(&mut self.redis)).chain(standbys);
+        let stores = stores.chain(&mut self.postgres);
         for process in stores {
             process.begin_stop();
             process.finish_stop(end);

@@ -15,6 +15,6 @@ mod postgres_failover;
 mod progress_events;
 mod queue;
 mod row_rules;
-mod support;
+pub(super) mod support;
 mod takedowns;
 mod uploads;

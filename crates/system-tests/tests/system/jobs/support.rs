@@ -56,12 +56,12 @@ pub(super) fn accepted_job_id(response: &Response) -> i64 {
 }
 
 /// Uploads links as CSV and returns the job's id.
-pub(super) async fn import(client: &Client, csv: impl AsRef<[u8]>) -> i64 {
+pub(crate) async fn import(client: &Client, csv: impl AsRef<[u8]>) -> i64 {
     accepted_job_id(&upload(client, URLS, csv).send().await)
 }
 
 /// A CSV file of `count` links, whose codes are the prefix and six digits.
-pub(super) fn links_csv(prefix: &str, count: usize) -> String {
+pub(crate) fn links_csv(prefix: &str, count: usize) -> String {
     let mut csv = "short_code,original_url\n".to_owned();
     for n in 0..count {
         csv.push_str(&format!("{prefix}{n:06},https://example.com/{n}\n"));
@@ -92,7 +92,7 @@ pub(super) async fn wait_for_job(
 }
 
 /// Waits until the job has ended and returns it.
-pub(super) async fn wait_for_job_end(client: &Client, id: i64) -> Value {
+pub(crate) async fn wait_for_job_end(client: &Client, id: i64) -> Value {
     wait_for_job(client, id, "to end", |job| job["state"] != "queued" && job["state"] != "running")
         .await
 }
