@@ -222,10 +222,11 @@ impl Bus {
             ticks.tick().await;
             let time_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             // A missing key is refused even while only a part of the slot has moved.
-            if let Some(key) = self.absent_key
-                && publisher.get::<_, Option<Vec<u8>>>(key).await.is_err()
-            {
-                return;
+            if let Some(key) = self.absent_key {
+                let read: RedisResult<Option<Vec<u8>>> = publisher.get(key).await;
+                if read.is_err() {
+                    return;
+                }
             }
             let sent: RedisResult<i64> = publisher.publish(&self.heartbeat_channel, time_ms).await;
             if sent.is_err() {

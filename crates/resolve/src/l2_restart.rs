@@ -33,7 +33,7 @@ pub(super) async fn empty_after_restart(
     let (run_key, lock_key) = (l2_key(layout, RUN), l2_key(layout, LOCK));
     let history = history_id(redis).await?;
     loop {
-        let emptied_for: Option<String> = redis.get(&run_key).await?;
+        let emptied_for: Option<String> = redis.get(run_key.as_str()).await?;
         if emptied_for.as_deref() == Some(&history) {
             return Ok(0);
         }
@@ -46,8 +46,8 @@ pub(super) async fn empty_after_restart(
         tokio::time::sleep(LOCK_POLL).await;
     }
     let count = delete_entries(redis, layout, &lock_key).await?;
-    let _: () = redis.set(&run_key, history).await?;
-    let _: i64 = redis.del(&lock_key).await?;
+    let _: () = redis.set(run_key.as_str(), history).await?;
+    let _: i64 = redis.del(lock_key.as_str()).await?;
     Ok(count)
 }
 

@@ -72,7 +72,7 @@ fn owner_of_home_slot(slots: Value, own: &Address) -> RedisResult<Option<Address
         else {
             return Err(malformed("a range has fewer than three parts"));
         };
-        let slots = u16::from_redis_value(first)?..=u16::from_redis_value(last)?;
+        let slots = number(first)?..=number(last)?;
         if slots.contains(&HOME_SLOT) {
             return address_of(master, own);
         }
@@ -86,7 +86,7 @@ fn address_of(node: Value, own: &Address) -> RedisResult<Option<Address>> {
     let (Some(host), Some(port)) = (parts.next(), parts.next()) else {
         return Err(malformed("a node has fewer than two parts"));
     };
-    let port = u16::from_redis_value(port)?;
+    let port = number(port)?;
     let host: Option<String> = Option::from_redis_value(host)?;
     Ok(match host.as_deref() {
         // A node that announces a host name and has none yet.
@@ -94,6 +94,11 @@ fn address_of(node: Value, own: &Address) -> RedisResult<Option<Address>> {
         Some("") => Some((own.0.clone(), port)),
         Some(host) => Some((host.to_ascii_lowercase(), port)),
     })
+}
+
+/// A slot or a port.
+fn number(value: Value) -> RedisResult<u16> {
+    u16::try_from(i64::from_redis_value(value)?).map_err(|_| malformed("a number is out of range"))
 }
 
 fn malformed(detail: &'static str) -> RedisError {

@@ -78,8 +78,8 @@ impl RedisCluster {
         let home = home.expect("a range");
         for (number, port) in self.ports()[..MASTERS].iter().enumerate() {
             let (first, last) = RANGES[(home + number) % MASTERS];
-            let range = ["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()];
-            accepted(*port, &range).await;
+            let (first, last) = (first.to_string(), last.to_string());
+            accepted(*port, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
             let epoch = (number + 1).to_string();
             accepted(*port, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
         }
