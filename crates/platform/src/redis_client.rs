@@ -7,8 +7,8 @@
 //!   connection is therefore probed with a write, before its first use and every [`PROBE_EVERY`].
 //! - A task of the same runtime reconnects, with jittered backoff. A connection that server threads shared would lose
 //!   requests when the thread that opened it stops.
-//! - With sentinels or a cluster, a connection counts as broken once its [`Term`] has ended. A response that arrives later is an
-//!   error: the server may have been replaced before it executed the command.
+//! - With sentinels or a cluster, a connection counts as broken once its [`Term`] has ended. A response that arrives later
+//!   is an error: the server may have been replaced before it executed the command.
 //! - The `before_use` hook runs before each new connection is used. It applies the changes that Redis
 //!   missed to the cache in Redis.
 

@@ -31,8 +31,8 @@ pub struct RedisSettings {
     /// Password of the sentinels; empty if they need none.
     #[serde(serialize_with = "redacted")]
     pub sentinel_password: SecretString,
-    /// The CAs to trust with `rediss://`, `rediss+sentinel://` and `rediss+cluster://`, in PEM format. Without a file, the public
-    /// CAs that browsers trust.
+    /// The CAs to trust with `rediss://`, `rediss+sentinel://` and `rediss+cluster://`, in PEM format. Without a file, the
+    /// public CAs that browsers trust.
     #[serde(deserialize_with = "optional_path")]
     pub ca_file: Option<PathBuf>,
     /// Timeout for opening a connection, in milliseconds.
