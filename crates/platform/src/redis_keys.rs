@@ -81,8 +81,7 @@ mod tests {
     #[test]
     fn every_name_in_a_cluster_begins_with_the_hash_tag() {
         let layout = KeyLayout::Cluster;
-        let names =
-            [layout.prefix(), layout.l2_prefix(), layout.probe(), layout.absent().unwrap()];
+        let names = [layout.prefix(), layout.l2_prefix(), layout.probe(), layout.absent().unwrap()];
         for name in names {
             assert!(name.starts_with("{linnet}:"), "{name}");
         }

@@ -88,7 +88,8 @@ impl L2Cache {
         redis: &RedisClient,
         code: &str,
     ) -> Result<Option<CacheEntry>, RedisUnavailable> {
-        let text: Option<Vec<u8>> = redis.query(redis::cmd("GET").arg(l2_key(self.layout, code))).await?;
+        let text: Option<Vec<u8>> =
+            redis.query(redis::cmd("GET").arg(l2_key(self.layout, code))).await?;
         Ok(text.as_deref().and_then(CacheEntry::decode))
     }
 

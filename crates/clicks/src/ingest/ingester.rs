@@ -295,10 +295,7 @@ pub async fn connect(settings: &RedisSettings) -> Result<MultiplexedConnection, 
     redis_connection::connect(settings, RESPONSE_TIMEOUT).await
 }
 
-async fn create_group(
-    redis: &mut MultiplexedConnection,
-    stream: &str,
-) -> Result<(), RedisError> {
+async fn create_group(redis: &mut MultiplexedConnection, stream: &str) -> Result<(), RedisError> {
     let mut create = redis::cmd("XGROUP");
     create.arg("CREATE").arg(stream).arg(GROUP).arg("0").arg("MKSTREAM");
     match create.query_async::<()>(redis).await {

@@ -68,7 +68,8 @@ impl StreamMonitor {
 
     async fn measure_and_trim(&self) -> Result<(), RedisUnavailable> {
         let stats = &self.stats;
-        let dead_letters: u64 = self.redis.query(redis::cmd("XLEN").arg(self.names.dead_letters)).await?;
+        let dead_letters: u64 =
+            self.redis.query(redis::cmd("XLEN").arg(self.names.dead_letters)).await?;
         stats.dead_letters.store(dead_letters, Ordering::Relaxed);
         let mut usage = redis::cmd("MEMORY");
         usage.arg("USAGE").arg(self.names.clicks).arg("SAMPLES").arg(5);

@@ -59,11 +59,7 @@ struct QuotaKey<'a> {
 /// The Redis key of an address. It contains the keyed hash of a
 /// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork), because Redis's append-only file outlives the
 /// request.
-fn address_key(
-    layout: KeyLayout,
-    address: Option<IpAddr>,
-    addresses: &AddressHasher,
-) -> String {
+fn address_key(layout: KeyLayout, address: Option<IpAddr>, addresses: &AddressHasher) -> String {
     match address {
         None => quota_key(layout, format_args!("a:-")),
         Some(address) => quota_key(layout, format_args!("a:{}", addresses.hash(address))),

@@ -57,9 +57,10 @@ impl MasterWatch {
         let watch = Arc::new(Self { terms: watch::Sender::new(None), state: Mutex::new(state) });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let weak = Arc::downgrade(&watch);
-        let asking = voters.into_iter().enumerate().map(move |(number, voter)| {
-            ask_voter(voter, number, kind.clone(), Weak::clone(&weak))
-        });
+        let asking = voters
+            .into_iter()
+            .enumerate()
+            .map(move |(number, voter)| ask_voter(voter, number, kind.clone(), Weak::clone(&weak)));
         std::thread::Builder::new().name("redis master".into()).spawn(move || {
             runtime.block_on(futures::future::join_all(asking));
         })?;
@@ -137,11 +138,7 @@ fn log_change(old: Option<&Term>, new: Option<&Term>) {
         }
         (Some(term), None) => {
             let (host, port) = &term.master;
-            tracing::warn!(
-                host,
-                port,
-                "Redis master no longer confirmed by a majority"
-            );
+            tracing::warn!(host, port, "Redis master no longer confirmed by a majority");
         }
         (None, None) => {}
     }

@@ -62,10 +62,7 @@ fn tls_applies_to_sentinels_and_masters() {
     assert_eq!(sentinel.redis_settings().db(), 0, "a sentinel has no databases");
     let master = target.master(&("10.0.0.1".into(), 6_379)).unwrap();
     assert!(matches!(master.addr(), ConnectionAddr::TcpTls { insecure: false, .. }));
-    assert_eq!(
-        (master.redis_settings().db(), master.redis_settings().password()),
-        (2, Some("p"))
-    );
+    assert_eq!((master.redis_settings().db(), master.redis_settings().password()), (2, Some("p")));
     let plain = voters("redis+sentinel://s1/m");
     let sentinel = plain.voter(&plain.voters[0], ("", "")).unwrap();
     assert!(matches!(sentinel.addr(), ConnectionAddr::Tcp(..)));

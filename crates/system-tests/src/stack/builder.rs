@@ -270,12 +270,8 @@ impl Builder {
         } else {
             None
         };
-        let redis_at = &RedisAt::new(
-            redis_group.as_ref(),
-            redis_cluster.as_ref(),
-            redis_port,
-            redis_tls_port,
-        );
+        let redis_at =
+            &RedisAt::new(redis_group.as_ref(), redis_cluster.as_ref(), redis_port, redis_tls_port);
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         self.insert_hosts(&mut env, postgres_group.as_ref());

@@ -289,8 +289,7 @@ impl Drop for Stack {
         let nodes = self.redis_cluster.iter_mut().flat_map(RedisCluster::processes);
         // The primary stops after its standbys, for which its end would wait.
         let standbys = self.postgres_group.iter_mut().flat_map(PostgresGroup::processes);
-        let stores =
-            group.chain(nodes).chain(std::iter::once(&mut self.redis)).chain(standbys);
+        let stores = group.chain(nodes).chain(std::iter::once(&mut self.redis)).chain(standbys);
         let stores = stores.chain(&mut self.postgres);
         for process in stores {
             process.begin_stop();

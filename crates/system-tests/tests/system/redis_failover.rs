@@ -40,7 +40,13 @@ pub(super) async fn edit(stack: &Stack, link: &Value, target: &str) -> Instant {
 }
 
 /// Asserts that both shorteners serve the target within [`BOUND`], and nothing else afterwards.
-pub(super) async fn assert_served(stack: &Stack, link: &Value, target: &str, changed: Instant, what: &str) {
+pub(super) async fn assert_served(
+    stack: &Stack,
+    link: &Value,
+    target: &str,
+    changed: Instant,
+    what: &str,
+) {
     for shortener in [0, 1, 0, 1] {
         loop {
             let elapsed = changed.elapsed();
