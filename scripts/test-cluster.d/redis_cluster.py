@@ -51,5 +51,5 @@ def fail_over() -> None:
 
 
 def own_line(address: str, port: int) -> str:
-    """What a node says of itself: the id of its master is in it."""
+    """The line of a replica about itself, which contains the id of its master."""
     return next((line for line in redis_at(address, "CLUSTER", "NODES", port=port).splitlines() if "myself,slave" in line), "")

@@ -3,6 +3,8 @@
 //! In a cluster, every key has the hash tag `{linnet}`, so all keys are in the same slot, [`HOME_SLOT`], and one master
 //! has them: scripts and transactions over several keys work, and one connection suffices.
 
+use std::fmt::{self, Write as _};
+
 /// Slots of a Redis Cluster.
 const SLOTS: u16 = 16_384;
 /// The slot of every key in a cluster.
@@ -24,6 +26,15 @@ impl KeyLayout {
             Self::Server => "linnet:",
             Self::Cluster => "{linnet}:",
         }
+    }
+
+    /// A name with the [`Self::prefix`].
+    pub fn name(self, rest: fmt::Arguments<'_>) -> String {
+        let mut name = String::with_capacity(64);
+        name.push_str(self.prefix());
+        // Writing to a string cannot fail.
+        let _: fmt::Result = name.write_fmt(rest);
+        name
     }
 
     /// The begin of every name in L2.
@@ -85,6 +96,8 @@ mod tests {
         for name in names {
             assert!(name.starts_with("{linnet}:"), "{name}");
         }
+        assert_eq!(layout.name(format_args!("rate:u:{{{}}}", 7)), "{linnet}:rate:u:{7}");
+        assert_eq!(KeyLayout::Server.name(format_args!("v:{}", 7)), "linnet:v:7");
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub async fn delete_visitor_counts(
 }
 
 fn key_of(layout: KeyLayout, subject: Subject, day: NaiveDate) -> String {
-    format!("{}v:{day}:{}", layout.prefix(), subject.key())
+    layout.name(format_args!("v:{day}:{}", subject.key()))
 }
 
 async fn rebuild_if_lost(
@@ -174,7 +174,7 @@ async fn rebuild_if_lost(
     store: &Store,
     day: NaiveDate,
 ) -> Result<(), VisitorsError> {
-    let marker = format!("{}v:{day}", layout.prefix());
+    let marker = layout.name(format_args!("v:{day}"));
     let is_marked: bool = redis::cmd("EXISTS").arg(&marker).query_async(redis).await?;
     if is_marked {
         return Ok(());

@@ -12,7 +12,6 @@ mod local;
 mod policy;
 
 use std::{
-    fmt::{self, Write as _},
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -57,22 +56,12 @@ struct QuotaKey<'a> {
 }
 
 /// The Redis key of an address. It contains the keyed hash of a
-/// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork), because Redis's append-only file outlives the
-/// request.
-fn address_key(layout: KeyLayout, address: Option<IpAddr>, addresses: &AddressHasher) -> String {
+/// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork): Redis's append-only file outlives the request.
+fn address_key(keys: KeyLayout, address: Option<IpAddr>, hasher: &AddressHasher) -> String {
     match address {
-        None => quota_key(layout, format_args!("a:-")),
-        Some(address) => quota_key(layout, format_args!("a:{}", addresses.hash(address))),
+        None => keys.name(format_args!("rate:a:-")),
+        Some(address) => keys.name(format_args!("rate:a:{}", hasher.hash(address))),
     }
-}
-
-fn quota_key(layout: KeyLayout, rest: fmt::Arguments<'_>) -> String {
-    let mut key = String::with_capacity(64);
-    key.push_str(layout.prefix());
-    key.push_str("rate:");
-    // Writing to a string cannot fail.
-    let _: fmt::Result = key.write_fmt(rest);
-    key
 }
 
 /// The policies and their local limiters; one for the process.
@@ -82,21 +71,16 @@ pub(crate) struct RateLimits {
     address: RatePolicy,
     local: Arc<[LocalRateLimiter; 3]>,
     addresses: AddressHasher,
-    layout: KeyLayout,
+    keys: KeyLayout,
 }
 
 impl RateLimits {
-    /// `layout` is that of the Redis that counts for all gateways.
-    pub(crate) fn new(
-        settings: &LimitSettings,
-        addresses: AddressHasher,
-        layout: KeyLayout,
-    ) -> Self {
+    pub(crate) fn new(settings: &LimitSettings, addresses: AddressHasher, keys: KeyLayout) -> Self {
         let key = RatePolicy::new("key", LimitReason::Key, settings.key());
         let user = RatePolicy::new("user", LimitReason::User, settings.user());
         let address = RatePolicy::new("address", LimitReason::Address, settings.address());
         let local = Arc::new([&key, &user, &address].map(LocalRateLimiter::new));
-        Self { key, user, address, local, addresses, layout }
+        Self { key, user, address, local, addresses, keys }
     }
 
     /// The limiters that [`sweep`] maintains.
@@ -111,18 +95,18 @@ impl RateLimits {
                 QuotaKey {
                     policy: &self.key,
                     local: key,
-                    redis_key: quota_key(self.layout, format_args!("k:{{{owner}}}:{id}")),
+                    redis_key: self.keys.name(format_args!("rate:k:{{{owner}}}:{id}")),
                 },
                 QuotaKey {
                     policy: &self.user,
                     local: user,
-                    redis_key: quota_key(self.layout, format_args!("u:{{{owner}}}")),
+                    redis_key: self.keys.name(format_args!("rate:u:{{{owner}}}")),
                 },
             ],
             RateKey::Address(client) => vec![QuotaKey {
                 policy: &self.address,
                 local: address,
-                redis_key: address_key(self.layout, client, &self.addresses),
+                redis_key: address_key(self.keys, client, &self.addresses),
             }],
         }
     }
@@ -267,23 +251,18 @@ mod tests {
     fn must_31_the_redis_key_of_an_address_does_not_contain_it() {
         let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
         let addresses = AddressHasher::new(&settings);
-        let layout = KeyLayout::Server;
-        let key = |address: &str| address_key(layout, address.parse().ok(), &addresses);
+        let key = |address: &str| address_key(KeyLayout::Server, address.parse().ok(), &addresses);
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_ne!(key("192.0.2.1"), address_key(layout, None, &addresses));
+        assert_ne!(key("192.0.2.1"), address_key(KeyLayout::Server, None, &addresses));
         for (address, part) in [("192.0.2.1", "192.0.2"), ("2001:db8::1", "20010db8")] {
             assert!(!key(address).contains(part), "{}", key(address));
         }
     }
 
     fn limits() -> RateLimits {
-        limits_of(KeyLayout::Server)
-    }
-
-    fn limits_of(layout: KeyLayout) -> RateLimits {
         let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
-        RateLimits::new(&LimitSettings::default(), AddressHasher::new(&settings), layout)
+        RateLimits::new(&LimitSettings::default(), AddressHasher::new(&settings), KeyLayout::Server)
     }
 
     #[test]
@@ -303,10 +282,6 @@ mod tests {
         );
         assert_eq!(keys(RateKey::Address(None)), [("address", "linnet:rate:a:-".to_owned())]);
         assert_eq!(limits.local().len(), 3);
-        let cluster = limits_of(KeyLayout::Cluster);
-        for quota in cluster.quotas(RateKey::Key { id: "Ab3xYz01", user }) {
-            assert!(quota.redis_key.starts_with("{linnet}:rate:"), "{}", quota.redis_key);
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a voter is asked, and its answer.
+//! The question to a voter, and its answer.
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ impl Votes {
         Self { latest: vec![None; voters], candidate: None, term: None }
     }
 
-    /// Records what a voter answered to a question of the time `asked`: a master, or that it knows none.
+    /// Records what a voter answered to a question of the time `asked`: a master, or none.
     pub(super) fn record(&mut self, voter: usize, asked: Instant, master: Option<Address>) {
         if let Some(vote) = self.latest.get_mut(voter) {
             *vote = master.map(|master| Vote { master, asked });

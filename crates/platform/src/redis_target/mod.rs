@@ -35,7 +35,7 @@ pub(crate) enum RedisTarget {
     Voters(VoterTarget),
 }
 
-/// What the voters are.
+/// The kind of the voters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum VoterKind {
     /// Sentinels that monitor the master under this name.
