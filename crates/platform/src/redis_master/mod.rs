@@ -52,8 +52,8 @@ impl MasterWatch {
     pub(crate) fn start(voters: Voters) -> RedisResult<Arc<Self>> {
         let Voters { voters, kind } = voters;
         let count = voters.len();
-        let votes = Votes::new(count);
-        let state = State { votes, kind: kind.clone(), failures: vec![None; count] };
+        let state =
+            State { votes: Votes::new(count), kind: kind.clone(), failures: vec![None; count] };
         let watch = Arc::new(Self { terms: watch::Sender::new(None), state: Mutex::new(state) });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let weak = Arc::downgrade(&watch);
