@@ -19,7 +19,7 @@ use super::{
     disks,
     folder::short_folder,
     kind::{GATEWAY, Kind, RedisAt, SHORTENER, UPLOAD_DIR, WORKER, insert_stores, sockets},
-    layout::{Postgres, Standbys, UploadDirs},
+    layout::{Postgres, RedisServers, Standbys, UploadDirs},
     redis_cluster::{self, RedisCluster},
     redis_group::RedisGroup,
     run,
@@ -48,8 +48,7 @@ pub struct Builder {
     workers: usize,
     postgres: Postgres,
     proxied_redis: bool,
-    sentinels: bool,
-    redis_cluster: bool,
+    redis: RedisServers,
     pub(super) standbys: Standbys,
     import: Option<PathBuf>,
     uploads: UploadDirs,
@@ -97,8 +96,7 @@ impl Default for Builder {
             workers: 0,
             postgres: Postgres::Shared,
             proxied_redis: false,
-            sentinels: false,
-            redis_cluster: false,
+            redis: RedisServers::One,
             standbys: Standbys::None,
             import: None,
             uploads: UploadDirs::Shared,
@@ -163,14 +161,14 @@ impl Builder {
     /// the processes and the sentinels, three for each process.
     #[must_use]
     pub fn sentinels(mut self) -> Self {
-        self.sentinels = true;
+        self.redis = RedisServers::Sentinels;
         self
     }
 
     /// Starts a Redis Cluster of three masters with a replica each, and names all nodes to every process.
     #[must_use]
     pub fn redis_cluster(mut self) -> Self {
-        self.redis_cluster = true;
+        self.redis = RedisServers::Cluster;
         self
     }
 
@@ -256,16 +254,16 @@ impl Builder {
         let postgres_group = self.start_standbys(path, &database_url, &tls_env).await;
         let mut redis_env: BTreeMap<String, String> =
             self.redis_env.clone().into_iter().chain(tls_env).collect();
-        if self.redis_cluster {
+        if self.redis == RedisServers::Cluster {
             redis_env.extend(redis_cluster::node_env());
         }
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
-        let redis_group = if self.sentinels {
+        let redis_group = if self.redis == RedisServers::Sentinels {
             Some(RedisGroup::start(path, redis_port, &redis_env).await)
         } else {
             None
         };
-        let redis_cluster = if self.redis_cluster {
+        let redis_cluster = if self.redis == RedisServers::Cluster {
             Some(RedisCluster::start(path, redis_port, &redis_env).await)
         } else {
             None
