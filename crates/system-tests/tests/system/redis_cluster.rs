@@ -10,7 +10,7 @@ use linnet_system_tests::{
     within,
 };
 use redis::{RedisResult, Value as Reply, aio::MultiplexedConnection};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     jobs::support::{import, links_csv, wait_for_job_end},
