@@ -25,15 +25,16 @@ redis_acl() {
   # Of CLIENT only what names and identifies the own connection.
   local base='resetchannels -@all +@connection -@dangerous'
   local bus='&linnet:changes &linnet:changes:heartbeat:* +publish +subscribe +unsubscribe'
-  local probe='~linnet:probe +set'
+  # Names in braces are those in a Redis Cluster.
+  local probe='~linnet:probe ~{linnet}:probe ~{linnet}:absent +set'
   local scripts='+eval +evalsha +script|load +script|exists'
-  local data='~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* +@read +@write +@transaction -@dangerous +info +role'
+  local data='~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* ~{linnet}:l:* ~{linnet}:clicks ~{linnet}:clicks:* ~{linnet}:jobs:* ~{linnet}:v:* +@read +@write +@transaction -@dangerous +info +role +cluster|slots'
   for role in "${redis_roles[@]}"; do
     case $role in
-      gateway)   rules="$base $bus $probe $scripts ~linnet:rate:* +get +del +expire +pexpire +time +role" ;;
+      gateway)   rules="$base $bus $probe $scripts ~linnet:rate:* ~{linnet}:rate:* +get +del +expire +pexpire +time +role +cluster|slots" ;;
       shortener) rules="$base $bus $probe $scripts $data" ;;
       worker)    rules="$base $bus $probe $scripts $data +bgrewriteaof" ;;
-      exporter)  rules="$base %R~linnet:clicks %R~linnet:clicks:* %R~linnet:jobs:* +info +xinfo +xlen +type +config|get +slowlog|len +slowlog|get +latency|latest +latency|histogram" ;;
+      exporter)  rules="$base %R~linnet:clicks %R~linnet:clicks:* %R~linnet:jobs:* %R~{linnet}:clicks %R~{linnet}:clicks:* %R~{linnet}:jobs:* +info +xinfo +xlen +type +config|get +slowlog|len +slowlog|get +latency|latest +latency|histogram" ;;
       operator)  rules='~* &* +@all' ;;
     esac
     hash=$(printf '%s' "$(<"$1/$role-password")" | sha256sum | cut -c 1-64)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from checks import Failed
-from engine import ADDRESSES, FRONT, MASTER_NAME, PASSWORDS, PORT, SCRATCH, http_get, redis_at, redis_master, run, sql, wait
+import redis_cluster
+from engine import ADDRESSES, FRONT, MASTER_NAME, PASSWORDS, PORT, REDIS, SCRATCH, http_get, redis_at, redis_master, run, sql, wait
 from node import MACS, Node, rendered
 
 # Of HAProxy: servers of other backends follow those of these two.
@@ -60,7 +61,10 @@ class Cluster:
                 node.start_patroni()
         for node in self.nodes:
             node.wait_for_redis()
-        wait(30, "two replicas of Redis", lambda: redis_at(master.address, "INFO", "replication").count("state=online") == 2)
+        if REDIS == "cluster":
+            redis_cluster.create(master.address)
+        else:
+            wait(30, "two replicas of Redis", lambda: redis_at(master.address, "INFO", "replication").count("state=online") == 2)
         for node in self.nodes:
             node.start_sentinel(master.address)
         wait(90, "two standbys of PostgreSQL", self.postgres_is_whole)
@@ -117,7 +121,7 @@ class Cluster:
     def master(self) -> Node:
         node = self.by_address(redis_master())
         if node is None:
-            raise Failed("no majority of the sentinels names a master")
+            raise Failed("no majority names a master of Redis")
         return node
 
     def bystander(self) -> Node:
@@ -141,6 +145,8 @@ class Cluster:
                 and sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'", check=False) == str(len(self.nodes) - 1))
 
     def redis_is_whole(self) -> bool:
+        if REDIS == "cluster":
+            return redis_cluster.is_whole()
         address = redis_master()
         return bool(address) and redis_at(address, "INFO", "replication").count("state=online") == len(self.nodes) - 1
 
@@ -215,6 +221,9 @@ class Cluster:
 
 def fail_over_redis() -> None:
     """Sentinels refuse it shortly after another failover."""
+    if REDIS == "cluster":
+        redis_cluster.fail_over()
+        return
     wait(30, "SENTINEL FAILOVER to be accepted", lambda: redis_at(ADDRESSES[0], "SENTINEL", "FAILOVER", MASTER_NAME, port=26379).startswith("OK"))
 
 

@@ -24,6 +24,9 @@ PORT = 8080
 NETWORK, FRONT = "198.18.77.0/24", "198.18.77.10"
 ADDRESSES = ("198.18.77.11", "198.18.77.12", "198.18.77.13")
 MASTER_NAME = "linnet"
+# `sentinel`, or `cluster`: a Redis Cluster, whose replicas have the second port.
+REDIS = os.environ.get("REDIS", "sentinel")
+REPLICA_PORT = 6380
 PASSWORDS = {name: secrets.token_hex(16) for name in ("superuser", "replication", "rewind", "linnet", "replica", "sentinel")}
 
 
@@ -65,15 +68,36 @@ def sql(statement: str, *, host: str = ",".join(ADDRESSES), database: str = "lin
 
 
 def redis_master() -> str:
-    """The address that most sentinels name; empty without a majority."""
+    """The address of the master; empty without a majority."""
+    return redis_master_at()[0]
+
+
+def redis_master_at() -> tuple[str, int]:
+    """The address and port that most sentinels, or nodes of the Redis Cluster, name; an empty address without a majority."""
+    if REDIS == "cluster":
+        owners = [owner for address in ADDRESSES for port in (6379, REPLICA_PORT) if (owner := slot_owner(address, port)) is not None]
+        return next((one for one in set(owners) if owners.count(one) > len(ADDRESSES)), ("", 0))
     named = [reply.split()[0] for address in ADDRESSES
              if len((reply := redis_at(address, "SENTINEL", "get-master-addr-by-name", MASTER_NAME, port=26379)).split()) == 2]
-    return next((one for one in set(named) if named.count(one) > len(ADDRESSES) / 2), "")
+    return next(((one, 6379) for one in set(named) if named.count(one) > len(ADDRESSES) / 2), ("", 0))
+
+
+def slot_owner(address: str, port: int) -> tuple[str, int] | None:
+    """The master of Linnet's slot, as a node sees it."""
+    slot = redis_at(address, "CLUSTER", "KEYSLOT", "{linnet}", port=port).strip()
+    lines = (line.split() for line in redis_at(address, "CLUSTER", "NODES", port=port).splitlines() if slot)
+    for fields in lines:
+        for range_ in fields[8:]:
+            low, _, high = range_.partition("-")
+            if low.isdigit() and int(low) <= int(slot) <= int(high or low):
+                host, _, at = fields[1].partition("@")[0].rpartition(":")
+                return host, int(at)
+    return None
 
 
 def redis_at(address: str, *words: str, port: int = 6379) -> str:
     """The reply of one server; empty if it does not respond within 2 s."""
-    user = ["--user", "operator"] if port == 6379 else []
+    user = ["--user", "operator"] if port != 26379 else []
     password = {"REDISCLI_AUTH": (SCRATCH / "redis-users/operator-password").read_text().strip()} if user else {}
     try:
         done = run("redis-cli", *user, "-h", address, "-p", str(port), *words, check=False, timeout=2, **password)
@@ -84,4 +108,5 @@ def redis_at(address: str, *words: str, port: int = 6379) -> str:
 
 def redis_cli(*words: str) -> str:
     """A command at the master."""
-    return redis_at(redis_master(), *words)
+    address, port = redis_master_at()
+    return redis_at(address, *words, port=port)

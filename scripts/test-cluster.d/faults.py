@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bars import OF_A_DEAD_NODE, WITHOUT_PRIMARY, ClusterFault, ClusterStage
 from cluster import fail_over_redis
-from engine import ADDRESSES, BINARIES, http_post, redis_master, require, sql, wait
+from engine import ADDRESSES, BINARIES, REDIS, http_post, redis_master, redis_master_at, require, sql, wait
 from ledger import API, CACHED, EDITED, UNCACHED
 from node import LOOP_S, STORE_PORTS, TTL_S, Node
 
@@ -125,7 +125,7 @@ def slow_network(stage: ClusterStage) -> Iterator[None]:
 
 @contextmanager
 def delayed(node: Node) -> Iterator[None]:
-    others = ("-p", "tcp", "-m", "multiport", "--dports", "5432,6379,26379", "!", "-d", node.address, "-m", "mark", "!", "--mark", str(PROXY_MARK))
+    others = ("-p", "tcp", "-m", "multiport", "--dports", "5432,6379,6380,26379", "!", "-d", node.address, "-m", "mark", "!", "--mark", str(PROXY_MARK))
     redirect = ("OUTPUT", *others, "-j", "REDIRECT", "--to-ports", str(PROXY_PORT))
     node.start("delay", sys.executable, str(Path(__file__).with_name("delay.py")), str(PROXY_PORT), str(PROXY_MARK), str(DELAY_S / 2))
     wait(10, "the proxy", lambda: "ready" in (node.folder / "logs/delay.log").read_text())
@@ -217,8 +217,8 @@ def patroni_killed(stage: ClusterStage) -> Iterator[None]:
 @contextmanager
 def redis_killed(stage: ClusterStage) -> Iterator[None]:
     cluster = cluster_of(stage)
-    node, before, begun = cluster.master(), redis_master(), time.monotonic()
-    node.stop("redis", signal.SIGKILL)
+    node, (before, port), begun = cluster.master(), redis_master_at(), time.monotonic()
+    node.stop("redis" if port == 6379 else "redis-replica", signal.SIGKILL)
     wait(60, "another master", lambda: redis_master() not in ("", before))
     note_takeover(stage, "another master", begun)
     yield
@@ -368,7 +368,7 @@ FAULTS = (
                  longest_s=dict.fromkeys((UNCACHED, EDITED, *API), 10.0)),
     ClusterFault("patroni-killed", "PostgreSQL's primary and its Patroni killed", patroni_killed, allowed=WITHOUT_PRIMARY,
                  longest_s=dict.fromkeys((UNCACHED, EDITED, *API), DEAD_PRIMARY_S), person="starts Patroni, if its service manager does not"),
-    ClusterFault("redis-failover", "`SENTINEL FAILOVER`", redis_failover, short=True, lost_clicks_s=1, clicks_reason=LOST_WITH_MASTER),
+    ClusterFault("redis-failover", "`CLUSTER FAILOVER`" if REDIS == "cluster" else "`SENTINEL FAILOVER`", redis_failover, short=True, lost_clicks_s=1, clicks_reason=LOST_WITH_MASTER),
     ClusterFault("redis-killed", "Redis's master killed", redis_killed, short=True, lost_clicks_s=1, clicks_reason=LOST_WITH_MASTER),
     ClusterFault("replicas-behind", "both standbys do not apply the write-ahead log", replicas_behind, hold_s=30),
     ClusterFault("etcd-without-quorum", "two of three members of etcd killed", etcd_without_quorum, hold_s=TTL_S + 15),

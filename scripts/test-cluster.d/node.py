@@ -15,13 +15,14 @@ from contextlib import contextmanager, suppress
 from string import Template
 
 from checks import Failed
-from engine import (ADDRESSES, BINARIES, CLUSTER, FRONT, MASTER_NAME, NETWORK, PASSWORDS, PG_BIN, ROOT, SCRATCH, http_get, redis_at, run, wait)
+from engine import (ADDRESSES, BINARIES, CLUSTER, FRONT, MASTER_NAME, NETWORK, PASSWORDS, PG_BIN, REDIS, REPLICA_PORT, ROOT, SCRATCH, http_get,
+                    redis_at, run, wait)
 
 TEMPLATES = ROOT / "deploy/cluster"
 STORES = ("etcd", "patroni", "redis", "sentinel")
 APP = ("worker", "shortener", "gateway", "nginx")
-# The ports of the stores: etcd, PostgreSQL, Redis, Patroni's REST interface, sentinels.
-STORE_PORTS = "2379,2380,5432,6379,8008,26379"
+# The ports of the stores: etcd, PostgreSQL, Redis, Patroni's REST interface, the bus of a Redis Cluster, sentinels.
+STORE_PORTS = "2379,2380,5432,6379,6380,8008,16379,16380,26379"
 # One load from one address and user.
 UNREACHED_LIMITS = {
     "LINNET__LIMITS__KEY_PER_MINUTE": "60000000", "LINNET__LIMITS__KEY_BURST": "1000000",
@@ -182,7 +183,15 @@ class Node:
         self.start("patroni", "patroni", str(file), user="postgres", HOME=str(folder))
 
     def start_redis(self, master: str) -> None:
-        folder = self.folder / "redis"
+        if REDIS == "cluster":
+            for name, port in (("redis", 6379), ("redis-replica", REPLICA_PORT)):
+                if name not in self.running:
+                    self.start_one_redis(name, self.address, f"port {port}\n{(TEMPLATES / 'redis-cluster.conf').read_text()}")
+        else:
+            self.start_one_redis("redis", master, "")
+
+    def start_one_redis(self, name: str, master: str, more: str) -> None:
+        folder = self.folder / name
         file = folder / "redis.conf"
         if not file.exists():
             folder.mkdir(mode=0o700)
@@ -190,10 +199,12 @@ class Node:
             roles = run("bash", "-c", 'source scripts/lib.sh; source scripts/redis-acl.sh; redis_acl "$1"', "bash", str(SCRATCH / "redis-users")).stdout
             (folder / "users.acl").write_text(f"user default reset on ~* &* +@all\n{roles}{Template((TEMPLATES / 'users.acl').read_text()).substitute(hashes)}")
             text = rendered("redis.conf", ADDRESS=self.address, FOLDER=folder, REPLICA_PASSWORD=PASSWORDS["replica"], MAXMEMORY="128mb")
-            file.write_text(text + ("" if master == self.address else f"replicaof {master} 6379\n"))
-        self.start("redis", "redis-server", str(file))
+            file.write_text(text + more + ("" if master == self.address else f"replicaof {master} 6379\n"))
+        self.start(name, "redis-server", str(file))
 
     def start_sentinel(self, master: str) -> None:
+        if REDIS == "cluster":
+            return
         folder = self.folder / "sentinel"
         file = folder / "sentinel.conf"
         if not file.exists():
@@ -204,14 +215,16 @@ class Node:
     # --- Linnet ------------------------------------------------------------------------------------------------------
     def environment(self, role: str) -> dict[str, str]:
         password = (SCRATCH / f"redis-users/{role}-password").read_text().strip()
-        sentinels = ",".join(f"{address}:26379" for address in ADDRESSES)
+        sentinels = "redis+sentinel", ",".join(f"{address}:26379" for address in ADDRESSES), f"/{MASTER_NAME}/0"
+        nodes = "redis+cluster", ",".join(f"{address}:{port}" for address in ADDRESSES for port in (6379, REPLICA_PORT)), ""
+        scheme, redis, path = nodes if REDIS == "cluster" else sentinels
         hosts = "127.0.0.1:5000/linnet?" if POSTGRES == "haproxy" else ",".join(f"{one}:5432" for one in ADDRESSES) + "/linnet?target_session_attrs=read-write&"
         uploads = {"LINNET__JOBS__UPLOAD_STORE": "postgres"} if UPLOADS == "postgres" else {"LINNET__JOBS__UPLOAD_DIR": str(SCRATCH / "uploads")}
         return UNREACHED_LIMITS | uploads | {
             "LINNET__PUBLIC__BASE_URL": "http://short.test",
             "LINNET__SERVICE__TOKEN_FILE": str(SCRATCH / "service-token"),
             "LINNET__POSTGRES__URL": f"postgres://linnet:{PASSWORDS['linnet']}@{hosts}sslmode=disable",
-            "LINNET__REDIS__URL": f"redis+sentinel://{role}:{password}@{sentinels}/{MASTER_NAME}/0",
+            "LINNET__REDIS__URL": f"{scheme}://{role}:{password}@{redis}{path}",
             "LINNET__SHORTENER__RESOLVE_LISTEN": "127.0.0.1:8082",
             "LINNET__SHORTENER__API_LISTEN": "127.0.0.1:8083",
             "LINNET__SHORTENER__ADMIN_LISTEN": f"{self.address}:9082",

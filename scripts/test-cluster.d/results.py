@@ -7,7 +7,7 @@ from pathlib import Path
 
 import table
 from bars import ClusterResult
-from engine import ROOT
+from engine import REDIS, ROOT
 from faults import FAULTS
 
 PAGE = ROOT / "docs/CLUSTER.md"
@@ -17,9 +17,14 @@ HEAD = ("| fault | bar | clients saw | for how long | stale answers past 1 s | a
         "|---|---|---|---|---|---|---|---|---|---|")
 
 
+def named(fault: str) -> str:
+    """The name of a fault's row: with a Redis Cluster, another one."""
+    return f"redis-cluster/{fault}" if REDIS == "cluster" else fault
+
+
 def row(result: ClusterResult) -> str:
     fault, found = result.fault, result.checked
-    cells = [f"`{fault.name}`: {fault.title}", fault.bar(), table.failed(result.window), table.how_long(result.window),
+    cells = [f"`{named(fault.name)}`: {fault.title}", fault.bar(), table.failed(result.window), table.how_long(result.window),
              f"{found.stale} of {found.checked_reads:,}", str(sum("acknowledged" in one for one in found.violations)), f"{found.clicks_lost} of {found.clicks + found.clicks_lost:,}",
              fault.person, table.checked(result)]
     return table.joined(cells, result.broken())
@@ -30,4 +35,5 @@ def write_json(result: ClusterResult) -> None:
 
 
 def write_row(result: ClusterResult) -> None:
-    table.put_row(PAGE, (BEGIN, END), HEAD, row(result), [fault.name for fault in FAULTS])
+    names = [fault.name for fault in FAULTS]
+    table.put_row(PAGE, (BEGIN, END), HEAD, row(result), [*names, *(f"redis-cluster/{name}" for name in names)])

@@ -13,14 +13,14 @@ use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use redis::aio::MultiplexedConnection;
 
 use linnet_clicks::{
-    BatchBuilder, BatchIds, FIELD, PackedBatch, STREAM,
+    BatchBuilder, BatchIds, FIELD, PackedBatch, StreamNames,
     ingest::{
         BatchEnricher, IngestError, IngestMetrics, WriteMode, Writer, connect,
         delete_visitor_counts,
     },
 };
 use linnet_domain::{Email, LinkId, NewUser, ShortCode, Subject, UserId};
-use linnet_platform::clock::Clock;
+use linnet_platform::{clock::Clock, redis_keys::KeyLayout};
 use linnet_sample::Draw;
 use linnet_settings::Settings;
 use linnet_store::Store;
@@ -60,6 +60,7 @@ pub(super) async fn run(
     // Links that are neighbors in the table must not be neighbors in popularity.
     links.shuffle(&mut StdRng::seed_from_u64(arguments.seed));
 
+    let layout = settings.redis.key_layout();
     let redis = connect(&settings.redis).await;
     let destination = if arguments.to_stream {
         Destination::Stream(redis?)
@@ -76,12 +77,14 @@ pub(super) async fn run(
                 store.clone(),
                 metrics,
                 BatchEnricher::shared(store.clone(), Clock::System),
+                layout,
             )),
             redis,
         }
     };
     let mut sink = Sink {
         destination,
+        layout,
         today: now.date_naive(),
         most: usize::try_from(settings.worker.group_batches).unwrap_or(1),
         ids: BatchIds::new(),
@@ -178,6 +181,7 @@ enum Destination {
 /// Writes batches in groups to the database or the stream.
 struct Sink {
     destination: Destination,
+    layout: KeyLayout,
     today: NaiveDate,
     /// The maximum number of batches in a group.
     most: usize,
@@ -206,7 +210,7 @@ impl Sink {
         // Workers add no more clicks to a day that is over, and the keys of a whole year would fill Redis.
         let is_over = day + Days::new(1) < self.today;
         if is_over && let Destination::Database { redis: Some(redis), .. } = &mut self.destination {
-            delete_visitor_counts(redis, day, &links).await?;
+            delete_visitor_counts(redis, self.layout, day, &links).await?;
         }
         Ok(())
     }
@@ -222,9 +226,10 @@ impl Sink {
                 writer.write(redis.as_mut(), &batches, WriteMode::Parallel).await?;
             }
             Destination::Stream(redis) => {
+                let stream = StreamNames::of(self.layout).clicks;
                 let mut pipe = redis::pipe();
                 for batch in &self.group {
-                    let add = pipe.cmd("XADD").arg(STREAM).arg("*");
+                    let add = pipe.cmd("XADD").arg(stream).arg("*");
                     add.arg(FIELD).arg(batch).ignore();
                 }
                 pipe.query_async::<()>(redis).await?;

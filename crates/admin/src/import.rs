@@ -179,8 +179,9 @@ impl Importer<'_> {
         }
         let script = redis::Script::new(DELETE_NEGATIVE_ENTRIES);
         let mut deletion = script.prepare_invoke();
+        let layout = self.settings.redis.key_layout();
         for code in codes {
-            deletion.key(l2_key(code));
+            deletion.key(l2_key(layout, code));
         }
         let dropped = async {
             let mut connection = self.redis.as_ref()?.get().await.ok()?;

@@ -30,4 +30,4 @@ pub use recording::{
 };
 pub use recording::{LIVE_READ_BYTES, LIVE_STREAM_BYTES, MAX_BATCH_BYTES, buffer_bytes};
 pub use settings::ClickSettings;
-pub use stream::{DEAD_LETTERS, FIELD, GROUP, STREAM};
+pub use stream::{DEAD_LETTERS, FIELD, GROUP, STREAM, StreamNames};

@@ -155,6 +155,7 @@ impl Application {
             limits: Arc::new(RateLimits::new(
                 &settings.limits,
                 AddressHasher::new(&settings.service),
+                settings.redis.key_layout(),
             )),
             bodies: Bodies::new(
                 settings.limits.body_bytes_in_progress,

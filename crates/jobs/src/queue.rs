@@ -8,6 +8,7 @@ use std::time::Duration;
 use linnet_platform::{
     redis_client::{RedisClient, RedisUnavailable},
     redis_connection::{Confirmation, connect_confirmed},
+    redis_keys::KeyLayout,
     settings::RedisSettings,
 };
 use redis::{
@@ -33,10 +34,12 @@ const CLAIM_AFTER_MS: u64 = 10_000;
 /// creates it again at its next read.
 const CONSUMER_IDLE_MS: usize = 3_600_000;
 
-fn stream_of(lane: Lane) -> &'static str {
-    match lane {
-        Lane::Small => "linnet:jobs:small",
-        Lane::Large => "linnet:jobs:large",
+const fn stream_of(layout: KeyLayout, lane: Lane) -> &'static str {
+    match (layout, lane) {
+        (KeyLayout::Server, Lane::Small) => "linnet:jobs:small",
+        (KeyLayout::Server, Lane::Large) => "linnet:jobs:large",
+        (KeyLayout::Cluster, Lane::Small) => "{linnet}:jobs:small",
+        (KeyLayout::Cluster, Lane::Large) => "{linnet}:jobs:large",
     }
 }
 
@@ -50,9 +53,9 @@ pub(super) struct JobNotice {
 }
 
 /// The command that adds a notice to the stream of its lane.
-fn notice_command(lane: Lane, job_id: JobId) -> Cmd {
+fn notice_command(layout: KeyLayout, lane: Lane, job_id: JobId) -> Cmd {
     let mut add = redis::cmd("XADD");
-    add.arg(stream_of(lane)).arg("MAXLEN").arg("~").arg(MAX_LENGTH).arg("*").arg(FIELD);
+    add.arg(stream_of(layout, lane)).arg("MAXLEN").arg("~").arg(MAX_LENGTH).arg("*").arg(FIELD);
     add.arg(job_id.get());
     add
 }
@@ -63,13 +66,15 @@ pub async fn publish_notice(
     lane: Lane,
     job_id: JobId,
 ) -> Result<(), RedisUnavailable> {
-    redis.query::<String>(&notice_command(lane, job_id)).await.map(drop)
+    let notice = notice_command(redis.key_layout(), lane, job_id);
+    redis.query::<String>(&notice).await.map(drop)
 }
 
 /// A worker's connection to the queue.
 pub(super) struct JobQueue {
     redis: MultiplexedConnection,
     master: Confirmation,
+    layout: KeyLayout,
     consumer: String,
 }
 
@@ -79,15 +84,19 @@ impl JobQueue {
         consumer: String,
     ) -> Result<Self, RedisError> {
         let (redis, master) = connect_confirmed(settings, RESPONSE_TIMEOUT).await?;
-        let mut queue = Self { redis, master, consumer };
+        let mut queue = Self { redis, master, layout: settings.key_layout(), consumer };
         queue.create_groups().await?;
         Ok(queue)
+    }
+
+    fn stream(&self, lane: Lane) -> &'static str {
+        stream_of(self.layout, lane)
     }
 
     async fn create_groups(&mut self) -> Result<(), RedisError> {
         for lane in LANES {
             let mut create = redis::cmd("XGROUP");
-            create.arg("CREATE").arg(stream_of(lane)).arg(GROUP).arg("0").arg("MKSTREAM");
+            create.arg("CREATE").arg(self.stream(lane)).arg(GROUP).arg("0").arg("MKSTREAM");
             match create.query_async::<()>(&mut self.redis).await {
                 Err(error) if error.code() == Some("BUSYGROUP") => {}
                 result => result?,
@@ -120,7 +129,7 @@ impl JobQueue {
         if let Some(block_ms) = block_ms {
             read.arg("BLOCK").arg(block_ms);
         }
-        read.arg("STREAMS").arg(stream_of(lane)).arg(">");
+        read.arg("STREAMS").arg(self.stream(lane)).arg(">");
         let reply: Result<Option<StreamReadReply>, RedisError> =
             read.query_async(&mut self.redis).await;
         let reply = match reply {
@@ -138,7 +147,7 @@ impl JobQueue {
     /// Takes over notices that dead workers hold.
     pub(super) async fn claim(&mut self, lane: Lane) -> Result<Vec<JobNotice>, RedisError> {
         let mut claim = redis::cmd("XAUTOCLAIM");
-        claim.arg(stream_of(lane)).arg(GROUP).arg(&self.consumer).arg(CLAIM_AFTER_MS).arg("0-0");
+        claim.arg(self.stream(lane)).arg(GROUP).arg(&self.consumer).arg(CLAIM_AFTER_MS).arg("0-0");
         let reply: Result<StreamAutoClaimReply, RedisError> =
             claim.query_async(&mut self.redis).await;
         let claimed = match reply {
@@ -150,7 +159,7 @@ impl JobQueue {
 
     /// Acknowledges and deletes a notice.
     pub(super) async fn remove(&mut self, notice: &JobNotice) -> Result<(), RedisError> {
-        let (stream, entry_id) = (stream_of(notice.lane), &notice.entry_id);
+        let (stream, entry_id) = (self.stream(notice.lane), &notice.entry_id);
         let mut pipe = redis::pipe();
         pipe.cmd("XACK").arg(stream).arg(GROUP).arg(entry_id).ignore();
         pipe.cmd("XDEL").arg(stream).arg(entry_id).ignore();
@@ -159,7 +168,8 @@ impl JobQueue {
 
     /// Publishes a notice.
     pub(super) async fn publish(&mut self, lane: Lane, job_id: JobId) -> Result<(), RedisError> {
-        notice_command(lane, job_id).query_async::<String>(&mut self.redis).await?;
+        let notice = notice_command(self.layout, lane, job_id);
+        notice.query_async::<String>(&mut self.redis).await?;
         self.master.check()
     }
 
@@ -167,14 +177,14 @@ impl JobQueue {
     pub(super) async fn delete_idle_consumers(&mut self) -> Result<(), RedisError> {
         for lane in LANES {
             let mut info = redis::cmd("XINFO");
-            info.arg("CONSUMERS").arg(stream_of(lane)).arg(GROUP);
+            info.arg("CONSUMERS").arg(self.stream(lane)).arg(GROUP);
             let consumers: Result<StreamInfoConsumersReply, RedisError> =
                 info.query_async(&mut self.redis).await;
             // The group may be missing.
             for consumer in consumers.map(|reply| reply.consumers).unwrap_or_default() {
                 if has_ended(consumer.pending, consumer.idle) {
                     let mut delete = redis::cmd("XGROUP");
-                    delete.arg("DELCONSUMER").arg(stream_of(lane)).arg(GROUP).arg(&consumer.name);
+                    delete.arg("DELCONSUMER").arg(self.stream(lane)).arg(GROUP).arg(&consumer.name);
                     let _: u64 = delete.query_async(&mut self.redis).await?;
                 }
             }
@@ -186,7 +196,7 @@ impl JobQueue {
     pub(super) async fn length(&mut self) -> Result<i64, RedisError> {
         let mut pipe = redis::pipe();
         for lane in LANES {
-            pipe.cmd("XLEN").arg(stream_of(lane));
+            pipe.cmd("XLEN").arg(self.stream(lane));
         }
         let (small, large): (i64, i64) = pipe.query_async(&mut self.redis).await?;
         Ok(small + large)
@@ -246,11 +256,21 @@ mod tests {
         for (lane, stream) in
             [(Lane::Small, "linnet:jobs:small"), (Lane::Large, "linnet:jobs:large")]
         {
-            let command = notice_command(lane, JobId::new(77).unwrap()).get_packed_command();
+            let command = notice_command(KeyLayout::Server, lane, JobId::new(77).unwrap());
+            let command = command.get_packed_command();
             let words: Vec<_> =
                 command.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect();
             for word in ["XADD", stream, "100000", FIELD, "77"] {
                 assert!(words.contains(&word.as_bytes()), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn streams_have_the_prefix_of_their_layout() {
+        for layout in [KeyLayout::Server, KeyLayout::Cluster] {
+            for (lane, name) in [(Lane::Small, "jobs:small"), (Lane::Large, "jobs:large")] {
+                assert_eq!(stream_of(layout, lane), format!("{}{name}", layout.prefix()));
             }
         }
     }

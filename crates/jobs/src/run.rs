@@ -297,8 +297,9 @@ impl JobRunner {
             return;
         }
         let mut deletion = DELETION.prepare_invoke();
+        let layout = self.redis.key_layout();
         for code in codes {
-            deletion.key(l2_key(code));
+            deletion.key(l2_key(layout, code));
         }
         if let Err(error) = self.redis.script::<i64>(&deletion).await {
             // They expire after `cache.l2_negative_ttl_s`.

@@ -12,7 +12,9 @@
 //!   the time at which it was sent: a subscription that lags counts as stale.
 //! - Each returned heartbeat extends [`BusState`], a deadline that every read of a cache compares with its own clock. A bus
 //!   whose task is delayed therefore becomes stale on time, whatever the process is doing.
-//! - With sentinels, the bus is live only while they confirm the master that it uses ([`Term`]).
+//! - With sentinels or a cluster, the bus is live only while a majority confirms the master that it uses ([`Term`]).
+//! - In a cluster, a heartbeat is published only by a node that has the whole slot of all keys. Any node delivers messages,
+//!   also one that no longer accepts writes and therefore none of their invalidations.
 //! - A cache is flushed at each change of state, and while the bus is stale it uses an entry for 1 s at most. That
 //!   lifetime and [`STALE_AFTER`] bound the age of a stale response.
 
@@ -35,7 +37,7 @@ use crate::{
     deadline::Deadline,
     redis_client::BeforeUse,
     redis_connection::{RedisServer, may_use, open},
-    redis_sentinel::Term,
+    redis_master::Term,
     settings::RedisSettings,
 };
 
@@ -101,6 +103,7 @@ pub fn bus(
     let state = sink.bus_state().clone();
     let bus = Bus {
         channel,
+        absent_key: settings.key_layout().absent(),
         server: RedisServer::new(settings)?,
         connect_timeout: settings.connect_timeout(),
         heartbeat_channel: format!("{channel}:heartbeat:{nonce}"),
@@ -111,7 +114,7 @@ pub fn bus(
     Ok((state, bus.run()))
 }
 
-/// The two connections of a bus, and with sentinels the term of their master.
+/// The two connections of a bus, and the term of their master; `None` for a fixed server.
 struct Subscribed {
     subscription: PubSub,
     publisher: MultiplexedConnection,
@@ -120,6 +123,8 @@ struct Subscribed {
 
 struct Bus {
     channel: &'static str,
+    /// In a cluster, a key that never exists.
+    absent_key: Option<&'static str>,
     server: RedisServer,
     connect_timeout: Duration,
     heartbeat_channel: String,
@@ -161,7 +166,7 @@ impl Bus {
     async fn listen(&self, Subscribed { subscription, publisher, term }: Subscribed) {
         let mut messages = pin!(subscription.into_on_message());
         let began = Instant::now();
-        let mut heartbeats = pin!(publish_heartbeats(publisher, &self.heartbeat_channel, began));
+        let mut heartbeats = pin!(self.publish_heartbeats(publisher, began));
         let mut stale = pin!(tokio::time::sleep(STALE_AFTER));
         // The hook runs concurrently with the heartbeats. If it delayed them, they would be too old when it ends, and the
         // bus would stay stale while a dependency of the hook is unavailable.
@@ -209,6 +214,27 @@ impl Bus {
         }
     }
 
+    /// Publishes heartbeats, each with its time in milliseconds since `began`, until one fails.
+    async fn publish_heartbeats(&self, mut publisher: MultiplexedConnection, began: Instant) {
+        let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let time_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            // A missing key is refused even while only a part of the slot has moved.
+            if let Some(key) = self.absent_key {
+                let read: RedisResult<Option<Vec<u8>>> = publisher.get(key).await;
+                if read.is_err() {
+                    return;
+                }
+            }
+            let sent: RedisResult<i64> = publisher.publish(&self.heartbeat_channel, time_ms).await;
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
     fn prepare(&self) -> Preparation {
         match &self.before_live {
             Some(before_live) => before_live(),
@@ -223,7 +249,7 @@ impl Bus {
         tracing::info!("invalidation bus live");
     }
 
-    /// Makes the bus live until `until`, but not longer than the sentinels confirm the master.
+    /// Makes the bus live until `until`, but not longer than a majority confirms the master.
     fn extend(&self, until: Instant, term: Option<&Arc<Term>>) {
         let until = until.into_std();
         self.state.extend(term.map_or(until, |term| until.min(term.until())));
@@ -244,20 +270,6 @@ async fn finished(preparation: &mut Option<Preparation>) -> bool {
     match preparation {
         Some(preparation) => preparation.await,
         None => pending().await,
-    }
-}
-
-/// Publishes heartbeats, each with its time in milliseconds since `began`, until one fails.
-async fn publish_heartbeats(mut publisher: MultiplexedConnection, channel: &str, began: Instant) {
-    let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let time_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let sent: RedisResult<i64> = publisher.publish(channel, time_ms).await;
-        if sent.is_err() {
-            return;
-        }
     }
 }
 

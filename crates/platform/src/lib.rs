@@ -18,7 +18,8 @@
 //! * [`memory`]: keeps resident memory close to what is used.
 //! * [`redis_client`]: a multiplexed Redis connection that is its own circuit breaker.
 //! * [`redis_connection`]: Redis connections for background tasks.
-//! * [`redis_sentinel`]: the master that a majority of sentinels names.
+//! * [`redis_keys`]: names of keys in Redis.
+//! * [`redis_master`]: the master that a majority of sentinels, or of a cluster's nodes, names.
 //! * [`server`]: the parts that every HTTP server has in common.
 //! * [`settings`]: layered configuration that reports every problem at once.
 //! * [`single_flight`]: coalesces concurrent calls for the same key.
@@ -48,7 +49,8 @@ pub mod postgres_url;
 pub mod redis_client;
 pub mod redis_connection;
 mod redis_fault;
-pub mod redis_sentinel;
+pub mod redis_keys;
+pub mod redis_master;
 mod redis_target;
 pub mod server;
 pub mod settings;

@@ -7,8 +7,8 @@
 //!   connection is therefore probed with a write, before its first use and every [`PROBE_EVERY`].
 //! - A task of the same runtime reconnects, with jittered backoff. A connection that server threads shared would lose
 //!   requests when the thread that opened it stops.
-//! - With sentinels, a connection counts as broken once its [`Term`] has ended. A response that arrives later is an
-//!   error: the server may have been replaced before it executed the command.
+//! - With sentinels or a cluster, a connection counts as broken once its [`Term`] has ended. A response that arrives later
+//!   is an error: the server may have been replaced before it executed the command.
 //! - The `before_use` hook runs before each new connection is used. It applies the changes that Redis
 //!   missed to the cache in Redis.
 
@@ -32,7 +32,8 @@ use crate::{
     backoff::Backoff,
     redis_connection::{RedisServer, TermConnection, may_use},
     redis_fault::WRITE_REFUSALS,
-    redis_sentinel::Term,
+    redis_keys::KeyLayout,
+    redis_master::Term,
     settings::RedisSettings,
 };
 
@@ -52,7 +53,7 @@ pub enum RedisUnavailable {
     /// The circuit breaker is open; nothing was sent.
     #[error("the Redis circuit breaker is open")]
     CircuitOpen,
-    /// The command was sent, but the sentinels no longer confirm the master that executed it.
+    /// The command was sent, but a majority no longer confirms the master that executed it.
     #[error("the Redis master is no longer confirmed")]
     Unconfirmed,
     /// The command failed or timed out.
@@ -69,6 +70,7 @@ pub type BeforeUse = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> 
 pub struct RedisClient(Arc<Shared>);
 
 struct Shared {
+    layout: KeyLayout,
     connection: ArcSwapOption<TermConnection>,
     timeouts: AtomicU32,
     lost: Notify,
@@ -84,6 +86,7 @@ impl RedisClient {
         before_use: Option<BeforeUse>,
     ) -> RedisResult<(Self, impl Future<Output = ()> + Send + 'static)> {
         let shared = Arc::new(Shared {
+            layout: settings.key_layout(),
             connection: ArcSwapOption::empty(),
             timeouts: AtomicU32::new(0),
             lost: Notify::new(),
@@ -91,12 +94,19 @@ impl RedisClient {
         });
         let connector = Connector {
             server: RedisServer::new(settings)?,
+            layout: shared.layout,
             connect_timeout: settings.connect_timeout(),
             response_timeout: settings.response_timeout(),
             before_use,
         };
         let task = keep_connected(connector, Arc::clone(&shared));
         Ok((Self(shared), task))
+    }
+
+    /// How the keys of this Redis are named.
+    #[inline]
+    pub fn key_layout(&self) -> KeyLayout {
+        self.0.layout
     }
 
     /// Whether the circuit breaker is closed.
@@ -139,7 +149,7 @@ impl RedisClient {
         self.record(response, term.as_ref())
     }
 
-    /// The connection and its term, which is `None` without sentinels.
+    /// The connection and its term, which is `None` for a fixed server.
     fn connection(&self) -> Result<(MultiplexedConnection, Option<Arc<Term>>), RedisUnavailable> {
         match self.0.connection.load().as_deref() {
             Some(open) if may_use(open.term.as_ref()) => {
@@ -186,7 +196,7 @@ impl Shared {
         if self.connection.swap(None).is_some() {
             self.fault.store(Some(Arc::new(RedisFault::NoMaster)));
             tracing::warn!(
-                "Redis circuit breaker opened: the sentinels no longer confirm the master"
+                "Redis circuit breaker opened: a majority no longer confirms the master"
             );
         }
     }
@@ -202,6 +212,7 @@ impl Shared {
 
 struct Connector {
     server: RedisServer,
+    layout: KeyLayout,
     connect_timeout: Duration,
     response_timeout: Duration,
     before_use: Option<BeforeUse>,
@@ -211,7 +222,7 @@ impl Connector {
     async fn connect(&self) -> RedisResult<TermConnection> {
         let mut open = self.server.open(self.connect_timeout, self.response_timeout).await?;
         // A server that is still loading its data accepts connections and refuses commands.
-        open.connection.req_packed_command(&probe()).await?.extract_error()?;
+        open.connection.req_packed_command(&probe(self.layout)).await?.extract_error()?;
         Ok(open)
     }
 }
@@ -260,16 +271,16 @@ async fn keep_connected(connector: Connector, shared: Arc<Shared>) {
 }
 
 /// A write whose key expires after 2 s.
-fn probe() -> Cmd {
+fn probe(layout: KeyLayout) -> Cmd {
     let mut probe = redis::cmd("SET");
-    probe.arg("linnet:probe").arg(1).arg("PX").arg(2_000);
+    probe.arg(layout.probe()).arg(1).arg("PX").arg(2_000);
     probe
 }
 
 /// Returns when the connection is lost.
 async fn watch(shared: &Arc<Shared>) {
     let client = RedisClient(Arc::clone(shared));
-    let probe = probe();
+    let probe = probe(shared.layout);
     loop {
         let lost = shared.lost.notified();
         match tokio::time::timeout(PROBE_EVERY, lost).await {

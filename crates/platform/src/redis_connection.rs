@@ -1,4 +1,4 @@
-//! Opens Redis connections: to the server that `redis.url` names, or to the master that its sentinels name.
+//! Opens Redis connections: to the server that `redis.url` names, or to the master that its sentinels or nodes name.
 //!
 //! Invariant: a connection to a master is used only during the [`Term`] in which it was opened. Its user checks that
 //! before it sends a command, and before it relies on the response.
@@ -17,8 +17,8 @@ use redis::{
 use secrecy::ExposeSecret as _;
 
 use crate::{
-    redis_sentinel::{MasterWatch, SentinelClients, Term},
-    redis_target::{RedisTarget, SentinelTarget, client, read_ca_file},
+    redis_master::{MasterWatch, Term, Voter, Voters},
+    redis_target::{RedisTarget, VoterTarget, client, read_ca_file},
     settings::RedisSettings,
 };
 
@@ -30,30 +30,30 @@ const POOL_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) enum RedisServer {
     /// The server that `redis.url` names.
     Fixed(Box<Client>),
-    /// The master that the sentinels name.
+    /// The master that a majority of sentinels, or of a cluster's nodes, names.
     Master(Arc<MasterSource>),
 }
 
 pub(crate) struct MasterSource {
     watch: Arc<MasterWatch>,
-    target: SentinelTarget,
+    target: VoterTarget,
     ca_file: Option<CaFile>,
 }
 
-/// A connection, and with sentinels the term in which it may be used.
+/// A connection, and the term in which it may be used; `None` for a fixed server.
 pub(crate) struct TermConnection {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) term: Option<Arc<Term>>,
 }
 
-/// Whether a connection of this term may be used; always true without sentinels.
+/// Whether a connection of this term may be used; always true for a fixed server.
 #[inline]
 pub(crate) fn may_use(term: Option<&Arc<Term>>) -> bool {
     term.is_none_or(|term| term.is_valid())
 }
 
 impl RedisServer {
-    /// With sentinels, also starts to ask them.
+    /// Also starts to ask the sentinels or nodes of the URL.
     pub(crate) fn new(settings: &RedisSettings) -> RedisResult<Self> {
         let ca_file = read_ca_file(settings.ca_file.as_deref())?;
         let target = RedisTarget::parse(settings.url.expose_secret());
@@ -61,23 +61,24 @@ impl RedisServer {
             RedisTarget::Server(info) => {
                 Ok(Self::Fixed(Box::new(client(*info, ca_file.as_ref())?)))
             }
-            RedisTarget::Sentinels(target) => {
+            RedisTarget::Voters(target) => {
                 let watch = settings.master.get_or_start(|| {
                     let credentials =
                         (settings.sentinel_username.as_str(), settings.sentinel_password());
-                    let clients = target.sentinels.iter().map(|address| {
-                        client(target.sentinel(address, credentials)?, ca_file.as_ref())
+                    let voters = target.voters.iter().map(|address| {
+                        let client = client(target.voter(address, credentials)?, ca_file.as_ref())?;
+                        Ok(Voter { client, address: address.clone() })
                     });
-                    let sentinels = clients.collect::<RedisResult<_>>()?;
-                    Ok(SentinelClients { sentinels, name: target.name.clone() })
+                    let voters = voters.collect::<RedisResult<_>>()?;
+                    Ok(Voters { voters, kind: target.kind.clone() })
                 })?;
                 Ok(Self::Master(Arc::new(MasterSource { watch, target, ca_file })))
             }
         }
     }
 
-    /// A client for the server. With sentinels it waits for a master that may be used, at most `wait` and the time for
-    /// which a new master is not used.
+    /// A client for the server. With voters it waits for a master that may be used, at most `wait` and the time for which
+    /// a new master is not used.
     pub(crate) async fn client(&self, wait: Duration) -> RedisResult<(Client, Option<Arc<Term>>)> {
         match self {
             Self::Fixed(client) => Ok(((**client).clone(), None)),
@@ -89,7 +90,7 @@ impl RedisServer {
         }
     }
 
-    /// Opens a connection. With sentinels the server must have the role of a master.
+    /// Opens a connection. A server that voters name must have the role of a master.
     pub(crate) async fn open(
         &self,
         connect_timeout: Duration,
@@ -124,7 +125,7 @@ async fn check_role(connection: &mut MultiplexedConnection) -> RedisResult<()> {
         Ok(Role::Primary { .. }) => Ok(()),
         Ok(_) => {
             let kind = ErrorKind::MasterNameNotFoundBySentinel;
-            Err((kind, "the server that the sentinels name is not a master").into())
+            Err((kind, "the server that a majority names is not a master").into())
         }
         Err(error) if error.code() == Some("NOPERM") => Ok(()),
         Err(error) => Err(error),
@@ -156,13 +157,13 @@ pub async fn connect_confirmed(
 pub struct Confirmation(Option<Arc<Term>>);
 
 impl Confirmation {
-    /// Fails if the connection leads to a master that the sentinels no longer confirm; never without sentinels.
+    /// Fails if the connection leads to a master that a majority no longer confirms; never for a fixed server.
     pub fn check(&self) -> RedisResult<()> {
         if may_use(self.0.as_ref()) {
             return Ok(());
         }
         let kind = ErrorKind::MasterNameNotFoundBySentinel;
-        Err((kind, "the sentinels no longer confirm the master").into())
+        Err((kind, "a majority no longer confirms the master").into())
     }
 }
 
@@ -189,7 +190,7 @@ pub fn pool(settings: &RedisSettings, max_size: usize) -> RedisResult<RedisPool>
         server @ RedisServer::Master(_) => Manager::Master { server, connect_timeout },
     };
     // A connection to a master may wait for one.
-    let create_timeout = settings.connect_timeout() * 2 + crate::redis_sentinel::LEASE;
+    let create_timeout = settings.connect_timeout() * 2 + crate::redis_master::LEASE;
     Pool::builder(manager)
         .max_size(max_size)
         .wait_timeout(Some(settings.connect_timeout()))
@@ -221,7 +222,7 @@ impl PooledConnection {
     }
 }
 
-/// `deadpool-redis` connects to one server. With sentinels, each connection leads to the master of its time.
+/// `deadpool-redis` connects to one server. With voters, each connection leads to the master of its time.
 enum Manager {
     Fixed(Box<deadpool_redis::Manager>),
     Master { server: RedisServer, connect_timeout: Duration },

@@ -3,8 +3,10 @@
 use linnet_tls::TlsFault;
 use redis::{ErrorKind, RedisError};
 
-/// Errors of a server that refuses writes: memory full, a replica, a failing disk, too few replicas.
-pub(crate) const WRITE_REFUSALS: [&str; 4] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"];
+/// Errors of a server that refuses writes: memory full, a replica, a failing disk, too few replicas. A node of a cluster
+/// refuses them when its slot moves or has moved to another node, or when the cluster is down.
+pub(crate) const WRITE_REFUSALS: [&str; 8] =
+    ["OOM", "READONLY", "MISCONF", "NOREPLICAS", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"];
 
 /// Why a client does not use Redis, for readiness. Every process reports the same words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +26,8 @@ pub enum RedisFault {
     /// Redis responds, but the `before_use` hook failed.
     #[error("connected, but missed changes are not published")]
     Unprepared,
-    /// No majority of the sentinels names a master, or the named one is a replica.
-    #[error("no master that a majority of sentinels names")]
+    /// No majority of the sentinels, or of the nodes of a cluster, names a master, or the named one is a replica.
+    #[error("no master that a majority of sentinels or nodes names")]
     NoMaster,
     /// No connection can be opened, or it broke.
     #[error("unreachable")]
@@ -64,6 +66,9 @@ mod tests {
             ("OOM command not allowed when used memory > 'maxmemory'.", "refuses writes: OOM"),
             ("READONLY You can't write against a read only replica.", "refuses writes: READONLY"),
             ("MISCONF Redis is configured to save RDB snapshots", "refuses writes: MISCONF"),
+            ("MOVED 7365 10.0.0.2:6379", "refuses writes: MOVED"),
+            ("ASK 7365 10.0.0.2:6379", "refuses writes: ASK"),
+            ("CLUSTERDOWN The cluster is down", "refuses writes: CLUSTERDOWN"),
             ("NOAUTH Authentication required.", "refuses the user: NOAUTH"),
             ("NOPERM this user has no permissions", "refuses the user: NOPERM"),
         ] {

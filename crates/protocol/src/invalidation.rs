@@ -1,11 +1,17 @@
 //! Invalidations: messages that make caches drop a changed link or key.
 
+use linnet_platform::redis_keys::KeyLayout;
+
 /// The Redis channel that carries [`Invalidation`]s.
 pub const CHANNEL: &str = "linnet:changes";
 
 /// The Redis key of a short code's entry in L2.
-pub fn l2_key(code: &str) -> String {
-    format!("l:{code}")
+pub fn l2_key(layout: KeyLayout, code: &str) -> String {
+    let prefix = layout.l2_prefix();
+    let mut key = String::with_capacity(prefix.len() + code.len());
+    key.push_str(prefix);
+    key.push_str(code);
+    key
 }
 
 /// A Redis script that deletes the negative entries among its keys ([`l2_key`]), after links with these codes were
@@ -83,6 +89,7 @@ mod tests {
         let link = Invalidation::Link { code: "abc".into(), version: 42 };
         assert_eq!(link.encode(), "l 42 abc");
         assert_eq!(Invalidation::Key { id: "Ab3xYz01".into() }.encode(), "k Ab3xYz01");
-        assert_eq!(l2_key("abc"), "l:abc");
+        assert_eq!(l2_key(KeyLayout::Server, "abc"), "l:abc");
+        assert_eq!(l2_key(KeyLayout::Cluster, "abc"), "{linnet}:l:abc");
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use linnet_platform::redis_client::{RedisClient, RedisUnavailable};
+use linnet_platform::{
+    redis_client::{RedisClient, RedisUnavailable},
+    redis_keys::KeyLayout,
+};
 use linnet_protocol::invalidation::{CHANNEL, Invalidation, l2_key};
 use rand::RngExt;
 use redis::{Script, ScriptInvocation};
@@ -53,6 +56,7 @@ static REMOVE: LazyLock<Script> = LazyLock::new(|| {
 /// TTLs of L2, and the commands that read and write it.
 #[derive(Debug, Clone)]
 pub struct L2Cache {
+    layout: KeyLayout,
     ttl: Duration,
     negative_ttl: Duration,
 }
@@ -64,12 +68,18 @@ fn begin() -> ScriptInvocation<'static> {
 }
 
 impl L2Cache {
-    /// With the configured TTLs.
-    pub fn new(settings: &CacheSettings) -> Self {
+    /// With the configured TTLs, and the layout of the Redis that it is used with.
+    pub fn new(settings: &CacheSettings, layout: KeyLayout) -> Self {
         Self {
+            layout,
             ttl: Duration::from_secs(settings.l2_ttl_s),
             negative_ttl: Duration::from_secs(settings.l2_negative_ttl_s),
         }
+    }
+
+    /// How the keys of L2 are named.
+    pub(super) fn key_layout(&self) -> KeyLayout {
+        self.layout
     }
 
     /// Reads the entry of a code.
@@ -78,7 +88,8 @@ impl L2Cache {
         redis: &RedisClient,
         code: &str,
     ) -> Result<Option<CacheEntry>, RedisUnavailable> {
-        let text: Option<Vec<u8>> = redis.query(redis::cmd("GET").arg(l2_key(code))).await?;
+        let text: Option<Vec<u8>> =
+            redis.query(redis::cmd("GET").arg(l2_key(self.layout, code))).await?;
         Ok(text.as_deref().and_then(CacheEntry::decode))
     }
 
@@ -103,7 +114,7 @@ impl L2Cache {
         version: i64,
     ) -> Result<(), RedisUnavailable> {
         let mut call = REMOVE.prepare_invoke();
-        call.key(l2_key(code)).arg(format!("{version:019}"));
+        call.key(l2_key(self.layout, code)).arg(format!("{version:019}"));
         let _: i64 = redis.script(&call).await?;
         Ok(())
     }
@@ -141,7 +152,7 @@ impl L2Cache {
         message: &str,
     ) {
         let ttl_ms = u64::try_from(self.ttl_of(entry).as_millis()).unwrap_or(u64::MAX).max(1);
-        call.key(l2_key(code)).arg(entry.encode()).arg(ttl_ms).arg(message);
+        call.key(l2_key(self.layout, code)).arg(entry.encode()).arg(ttl_ms).arg(message);
     }
 
     /// The TTL of an entry, spread by ± 10 %, so that entries that were cached together do not expire together.

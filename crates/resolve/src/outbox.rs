@@ -176,7 +176,7 @@ impl Outbox {
     async fn prepare_l2(&self) -> bool {
         let emptied = async {
             let mut redis = self.redis.get().await?;
-            let entries = empty_after_restart(redis.connection()).await?;
+            let entries = empty_after_restart(redis.connection(), self.l2.key_layout()).await?;
             if redis.is_confirmed() { Ok(entries) } else { Err(RelayError::Unconfirmed) }
         };
         match tokio::time::timeout(RELAY_TIMEOUT, emptied).await {

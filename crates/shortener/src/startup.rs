@@ -187,7 +187,7 @@ fn start_caches(
     lifecycle: &Lifecycle,
 ) -> Result<Caches, StartError> {
     let l1 = Arc::new(L1Cache::new(&settings.cache));
-    let l2 = L2Cache::new(&settings.cache);
+    let l2 = L2Cache::new(&settings.cache, settings.redis.key_layout());
     let store = Store::connect(&settings.postgres, PoolRole::Outbox, hosts)
         .map_err(StartError::setting("postgres.url"))?;
     resources.add(Role::Background, &store, None);

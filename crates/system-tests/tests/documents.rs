@@ -30,7 +30,7 @@ fn cache_consistency_table_has_the_constants_of_the_code() {
         ("longest interval between two polls of the outbox", "resolve", "POLL_EVERY"),
         ("age at which the relay publishes an outbox row", "resolve", "MIN_AGE"),
         ("probe interval of a Redis client", "platform", "PROBE_EVERY"),
-        ("lease of a Redis master that sentinels name", "platform", "LEASE"),
+        ("lease of a Redis master that a majority names", "platform", "LEASE"),
         ("longest wait of a reconnected Redis client for the outbox", "resolve", "RELAY_TIMEOUT"),
         ("failure of PostgreSQL after which it does not wait", "resolve", "POSTGRES_TIMEOUT"),
         ("longest wait of a change that could not be published", "resolve", "PUBLISH_TIMEOUT"),

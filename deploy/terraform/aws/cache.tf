@@ -47,15 +47,15 @@ resource "aws_elasticache_parameter_group" "main" {
 locals {
   cache_base    = "resetchannels -@all +@connection -@dangerous"
   cache_bus     = "&linnet:changes &linnet:changes:heartbeat:* +publish +subscribe +unsubscribe"
-  cache_probe   = "~linnet:probe +set"
+  cache_probe   = "~linnet:probe ~{linnet}:probe ~{linnet}:absent +set"
   cache_scripts = "+eval +evalsha +script|load +script|exists"
-  cache_data    = "~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* +@read +@write +@transaction -@dangerous +info +role"
-  cache_streams = "%R~linnet:clicks %R~linnet:clicks:* %R~linnet:jobs:*"
+  cache_data    = "~l:* ~linnet:clicks ~linnet:clicks:* ~linnet:jobs:* ~linnet:v:* ~{linnet}:l:* ~{linnet}:clicks ~{linnet}:clicks:* ~{linnet}:jobs:* ~{linnet}:v:* +@read +@write +@transaction -@dangerous +info +role +cluster|slots"
+  cache_streams = "%R~linnet:clicks %R~linnet:clicks:* %R~linnet:jobs:* %R~{linnet}:clicks %R~{linnet}:clicks:* %R~{linnet}:jobs:*"
   cache_figures = "+info +xinfo +xlen +type +slowlog|len +slowlog|get +latency|latest +latency|histogram"
   cache_common  = "${local.cache_base} ${local.cache_bus} ${local.cache_probe} ${local.cache_scripts}"
 
   cache_users = {
-    gateway   = "${local.cache_common} ~linnet:rate:* +get +del +expire +pexpire +time +role"
+    gateway   = "${local.cache_common} ~linnet:rate:* ~{linnet}:rate:* +get +del +expire +pexpire +time +role +cluster|slots"
     shortener = "${local.cache_common} ${local.cache_data}"
     worker    = "${local.cache_common} ${local.cache_data}"
     exporter  = "${local.cache_base} ${local.cache_streams} ${local.cache_figures}"

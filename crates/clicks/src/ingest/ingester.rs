@@ -17,7 +17,7 @@ use redis::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Batch, DEAD_LETTERS, FIELD, GROUP, PackedBatch, STREAM};
+use crate::{Batch, FIELD, GROUP, PackedBatch, StreamNames};
 use linnet_store::Store;
 
 use super::{
@@ -72,6 +72,7 @@ pub struct Ingester {
     settings: IngestSettings,
     metrics: Arc<IngestMetrics>,
     consumer: String,
+    names: StreamNames,
     writer: Writer,
     clock: Clock,
 }
@@ -86,10 +87,12 @@ impl Ingester {
         enricher: SharedBatchEnricher,
         clock: Clock,
     ) -> Self {
+        let layout = redis.key_layout();
         Self {
             redis,
             settings,
-            writer: Writer::new(store, Arc::clone(&metrics), enricher),
+            names: StreamNames::of(layout),
+            writer: Writer::new(store, Arc::clone(&metrics), enricher, layout),
             metrics,
             clock,
             consumer: format!("worker-{:016x}", rand::random::<u64>()),
@@ -122,7 +125,7 @@ impl Ingester {
     async fn connect(&self) -> Result<(MultiplexedConnection, Confirmation), RedisError> {
         let (mut connection, master) =
             redis_connection::connect_confirmed(&self.redis, RESPONSE_TIMEOUT).await?;
-        create_group(&mut connection).await?;
+        create_group(&mut connection, self.names.clicks).await?;
         Ok((connection, master))
     }
 
@@ -146,7 +149,7 @@ impl Ingester {
             let entries = match self.read(redis).await {
                 // Redis has lost its data.
                 Err(error) if error.code() == Some("NOGROUP") => {
-                    create_group(redis).await?;
+                    create_group(redis, self.names.clicks).await?;
                     continue;
                 }
                 result => result?,
@@ -161,7 +164,7 @@ impl Ingester {
         read.arg("GROUP").arg(GROUP).arg(&self.consumer);
         read.arg("COUNT").arg(self.settings.group_batches);
         let block = u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX);
-        read.arg("BLOCK").arg(block).arg("STREAMS").arg(STREAM).arg(">");
+        read.arg("BLOCK").arg(block).arg("STREAMS").arg(self.names.clicks).arg(">");
         let reply: Option<StreamReadReply> = read.query_async(redis).await?;
         let keys = reply.unwrap_or_default().keys;
         Ok(keys.into_iter().flat_map(|key| key.ids).map(Entry::from_stream).collect())
@@ -171,7 +174,7 @@ impl Ingester {
     async fn claim(&self, redis: &mut MultiplexedConnection) -> Result<Vec<Entry>, RedisError> {
         let min_idle_ms = u64::try_from(self.settings.claim_after.as_millis()).unwrap_or(u64::MAX);
         let mut claim = redis::cmd("XAUTOCLAIM");
-        claim.arg(STREAM).arg(GROUP).arg(&self.consumer).arg(min_idle_ms);
+        claim.arg(self.names.clicks).arg(GROUP).arg(&self.consumer).arg(min_idle_ms);
         claim.arg("0-0").arg("COUNT").arg(CLAIM_COUNT);
         let reply: Result<StreamAutoClaimReply, RedisError> = claim.query_async(redis).await;
         match reply {
@@ -216,7 +219,7 @@ impl Ingester {
                 }
             }
         }
-        acknowledge(redis, batches.iter().map(|(entry, _)| &entry.id)).await?;
+        acknowledge(redis, self.names.clicks, batches.iter().map(|(entry, _)| &entry.id)).await?;
         self.metrics.duration.record(began.elapsed().as_secs_f64());
         Ok(())
     }
@@ -245,7 +248,7 @@ impl Ingester {
             loop {
                 match self.write(redis, std::slice::from_ref(batch)).await {
                     Ok(()) => {
-                        acknowledge(redis, [&batch.0.id]).await?;
+                        acknowledge(redis, self.names.clicks, [&batch.0.id]).await?;
                         break;
                     }
                     Err(IngestError::Redis(error)) => return Err(error),
@@ -275,10 +278,10 @@ impl Ingester {
         tracing::error!(entry = entry.id, clicks, reason, "click batch moved to dead letters");
         let mut pipe = redis::pipe();
         pipe.atomic();
-        pipe.cmd("XADD").arg(DEAD_LETTERS).arg("MAXLEN").arg(MAX_DEAD_LETTERS).arg("*");
+        pipe.cmd("XADD").arg(self.names.dead_letters).arg("MAXLEN").arg(MAX_DEAD_LETTERS).arg("*");
         pipe.arg(FIELD).arg(&entry.packed).arg("entry").arg(&entry.id).arg("reason").arg(reason);
         pipe.ignore();
-        pipe.cmd("XACK").arg(STREAM).arg(GROUP).arg(&entry.id).ignore();
+        pipe.cmd("XACK").arg(self.names.clicks).arg(GROUP).arg(&entry.id).ignore();
         let _: () = pipe.query_async(redis).await?;
         self.metrics.dead_letters.add(1);
         // A damaged batch may declare any number.
@@ -292,9 +295,9 @@ pub async fn connect(settings: &RedisSettings) -> Result<MultiplexedConnection, 
     redis_connection::connect(settings, RESPONSE_TIMEOUT).await
 }
 
-async fn create_group(redis: &mut MultiplexedConnection) -> Result<(), RedisError> {
+async fn create_group(redis: &mut MultiplexedConnection, stream: &str) -> Result<(), RedisError> {
     let mut create = redis::cmd("XGROUP");
-    create.arg("CREATE").arg(STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
+    create.arg("CREATE").arg(stream).arg(GROUP).arg("0").arg("MKSTREAM");
     match create.query_async::<()>(redis).await {
         Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
         result => result,
@@ -303,10 +306,11 @@ async fn create_group(redis: &mut MultiplexedConnection) -> Result<(), RedisErro
 
 async fn acknowledge<'a>(
     redis: &mut MultiplexedConnection,
+    stream: &str,
     ids: impl IntoIterator<Item = &'a String>,
 ) -> Result<(), RedisError> {
     let mut acknowledge = redis::cmd("XACK");
-    acknowledge.arg(STREAM).arg(GROUP);
+    acknowledge.arg(stream).arg(GROUP);
     for id in ids {
         acknowledge.arg(id);
     }

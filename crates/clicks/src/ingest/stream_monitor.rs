@@ -19,7 +19,7 @@ use redis::streams::{
     StreamInfoConsumersReply, StreamInfoGroupsReply, StreamPendingReply, StreamRangeReply,
 };
 
-use crate::{DEAD_LETTERS, GROUP, STREAM};
+use crate::{GROUP, StreamNames};
 
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Time that acknowledged entries are kept, in milliseconds.
@@ -42,6 +42,7 @@ struct StreamStats {
 /// Keeps the stream's metrics current and the stream short.
 pub struct StreamMonitor {
     redis: RedisClient,
+    names: StreamNames,
     stats: Arc<StreamStats>,
     clock: Clock,
 }
@@ -51,7 +52,7 @@ impl StreamMonitor {
     pub fn new(redis: RedisClient, meter: &Meter, clock: Clock) -> Self {
         let stats = Arc::new(StreamStats::default());
         register(meter, &stats);
-        Self { redis, stats, clock }
+        Self { names: StreamNames::of(redis.key_layout()), redis, stats, clock }
     }
 
     /// Measures and trims the stream every second. Never returns.
@@ -67,20 +68,21 @@ impl StreamMonitor {
 
     async fn measure_and_trim(&self) -> Result<(), RedisUnavailable> {
         let stats = &self.stats;
-        let dead_letters: u64 = self.redis.query(redis::cmd("XLEN").arg(DEAD_LETTERS)).await?;
+        let dead_letters: u64 =
+            self.redis.query(redis::cmd("XLEN").arg(self.names.dead_letters)).await?;
         stats.dead_letters.store(dead_letters, Ordering::Relaxed);
         let mut usage = redis::cmd("MEMORY");
-        usage.arg("USAGE").arg(STREAM).arg("SAMPLES").arg(5);
+        usage.arg("USAGE").arg(self.names.clicks).arg("SAMPLES").arg(5);
         let bytes: Option<u64> = self.redis.query(&usage).await?;
         stats.bytes.store(bytes.unwrap_or(0), Ordering::Relaxed);
 
         let groups: StreamInfoGroupsReply =
-            self.redis.query(redis::cmd("XINFO").arg("GROUPS").arg(STREAM)).await?;
+            self.redis.query(redis::cmd("XINFO").arg("GROUPS").arg(self.names.clicks)).await?;
         let Some(group) = groups.groups.into_iter().find(|group| group.name == GROUP) else {
             return Ok(());
         };
         let pending: StreamPendingReply =
-            self.redis.query(redis::cmd("XPENDING").arg(STREAM).arg(GROUP)).await?;
+            self.redis.query(redis::cmd("XPENDING").arg(self.names.clicks).arg(GROUP)).await?;
         let oldest_pending = match &pending {
             StreamPendingReply::Data(data) => parse_id(&data.start_id),
             _ => None,
@@ -106,25 +108,25 @@ impl StreamMonitor {
         (at_ms, number): EntryId,
     ) -> Result<Option<EntryId>, RedisUnavailable> {
         let mut range = redis::cmd("XRANGE");
-        range.arg(STREAM).arg(format!("({at_ms}-{number}")).arg("+").arg("COUNT").arg(1);
+        range.arg(self.names.clicks).arg(format!("({at_ms}-{number}")).arg("+").arg("COUNT").arg(1);
         let entries: StreamRangeReply = self.redis.query(&range).await?;
         Ok(entries.ids.first().and_then(|entry| parse_id(&entry.id)))
     }
 
     async fn trim_before(&self, (at_ms, number): EntryId) -> Result<(), RedisUnavailable> {
         let mut trim = redis::cmd("XTRIM");
-        trim.arg(STREAM).arg("MINID").arg(format!("{at_ms}-{number}"));
+        trim.arg(self.names.clicks).arg("MINID").arg(format!("{at_ms}-{number}"));
         self.redis.query::<u64>(&trim).await.map(drop)
     }
 
     async fn delete_idle_consumers(&self) -> Result<(), RedisUnavailable> {
         let mut info = redis::cmd("XINFO");
-        info.arg("CONSUMERS").arg(STREAM).arg(GROUP);
+        info.arg("CONSUMERS").arg(self.names.clicks).arg(GROUP);
         let consumers: StreamInfoConsumersReply = self.redis.query(&info).await?;
         for consumer in consumers.consumers {
             if consumer.pending == 0 && consumer.idle > CONSUMER_IDLE_MS {
                 let mut delete = redis::cmd("XGROUP");
-                delete.arg("DELCONSUMER").arg(STREAM).arg(GROUP).arg(&consumer.name);
+                delete.arg("DELCONSUMER").arg(self.names.clicks).arg(GROUP).arg(&consumer.name);
                 let _: u64 = self.redis.query(&delete).await?;
             }
         }

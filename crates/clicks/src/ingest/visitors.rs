@@ -12,6 +12,7 @@ use chrono::NaiveDate;
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 
 use linnet_domain::Subject;
+use linnet_platform::redis_keys::KeyLayout;
 use linnet_store::{Store, StoreError};
 
 use super::group::{VisitorsByDay, subjects};
@@ -76,6 +77,7 @@ pub(super) enum VisitorsError {
 /// Adds these visitors. Returns the number of visitors so far of each subject and day.
 pub(super) async fn count_visitors(
     redis: &mut MultiplexedConnection,
+    layout: KeyLayout,
     store: &Store,
     visitors: &VisitorsByDay,
 ) -> Result<HashMap<(Subject, NaiveDate), i64>, VisitorsError> {
@@ -83,17 +85,18 @@ pub(super) async fn count_visitors(
     days.sort_unstable();
     days.dedup();
     for day in days {
-        rebuild_if_lost(redis, store, day).await?;
+        rebuild_if_lost(redis, layout, store, day).await?;
     }
-    add(redis, visitors).await
+    add(redis, layout, visitors).await
 }
 
 async fn add(
     redis: &mut MultiplexedConnection,
+    layout: KeyLayout,
     visitors: &VisitorsByDay,
 ) -> Result<HashMap<(Subject, NaiveDate), i64>, VisitorsError> {
     let mut counts = HashMap::with_capacity(visitors.len());
-    let mut call = AddCall::new();
+    let mut call = AddCall::new(layout);
     for (key, hashes) in visitors {
         // `unpack` in Lua is limited to some thousand values.
         for part in hashes.chunks(VISITORS_PER_CALL) {
@@ -109,20 +112,21 @@ async fn add(
 
 /// A call of [`ADD`] that collects its keys and arguments before it is sent.
 struct AddCall {
+    layout: KeyLayout,
     invocation: redis::ScriptInvocation<'static>,
     subjects: Vec<(Subject, NaiveDate)>,
     visitors: usize,
 }
 
 impl AddCall {
-    fn new() -> Self {
+    fn new(layout: KeyLayout) -> Self {
         let mut invocation = ADD.prepare_invoke();
         invocation.arg(TTL_S).arg(EXACT_VISITORS);
-        Self { invocation, subjects: Vec::new(), visitors: 0 }
+        Self { layout, invocation, subjects: Vec::new(), visitors: 0 }
     }
 
     fn add(&mut self, (subject, day): (Subject, NaiveDate), hashes: &[i64]) {
-        self.invocation.key(key_of(subject, day)).arg(hashes.len()).arg(hashes);
+        self.invocation.key(key_of(self.layout, subject, day)).arg(hashes.len()).arg(hashes);
         self.subjects.push((subject, day));
         // The script needs about as much time for a key as for a visitor.
         self.visitors += hashes.len() + 1;
@@ -136,7 +140,7 @@ impl AddCall {
         if self.subjects.is_empty() {
             return Ok(());
         }
-        let call = std::mem::replace(self, Self::new());
+        let call = std::mem::replace(self, Self::new(self.layout));
         let new_counts: Vec<i64> = call.invocation.invoke_async(redis).await?;
         for (subject, count) in call.subjects.into_iter().zip(new_counts) {
             // If the visitors of a subject are sent in several parts, the last count is the highest.
@@ -149,33 +153,35 @@ impl AddCall {
 /// Deletes the keys of these subjects for a day that is over. The counts in the roll-ups stay.
 pub async fn delete_visitor_counts(
     redis: &mut MultiplexedConnection,
+    layout: KeyLayout,
     day: NaiveDate,
     subjects: &[Subject],
 ) -> Result<(), RedisError> {
     for part in subjects.chunks(VISITORS_PER_CALL) {
-        let keys: Vec<String> = part.iter().map(|subject| key_of(*subject, day)).collect();
+        let keys: Vec<String> = part.iter().map(|subject| key_of(layout, *subject, day)).collect();
         let _: i64 = redis::cmd("UNLINK").arg(keys).query_async(redis).await?;
     }
     Ok(())
 }
 
-fn key_of(subject: Subject, day: NaiveDate) -> String {
-    format!("linnet:v:{day}:{}", subject.key())
+fn key_of(layout: KeyLayout, subject: Subject, day: NaiveDate) -> String {
+    layout.name(format_args!("v:{day}:{}", subject.key()))
 }
 
 async fn rebuild_if_lost(
     redis: &mut MultiplexedConnection,
+    layout: KeyLayout,
     store: &Store,
     day: NaiveDate,
 ) -> Result<(), VisitorsError> {
-    let marker = format!("linnet:v:{day}");
+    let marker = layout.name(format_args!("v:{day}"));
     let is_marked: bool = redis::cmd("EXISTS").arg(&marker).query_async(redis).await?;
     if is_marked {
         return Ok(());
     }
     if store.had_visitors(day).await? {
         tracing::warn!(%day, "visitor keys lost in Redis; rebuilding them");
-        rebuild(redis, store, day).await?;
+        rebuild(redis, layout, store, day).await?;
     }
     let _: () =
         redis::cmd("SET").arg(&marker).arg(1).arg("EX").arg(TTL_S).query_async(redis).await?;
@@ -184,6 +190,7 @@ async fn rebuild_if_lost(
 
 async fn rebuild(
     redis: &mut MultiplexedConnection,
+    layout: KeyLayout,
     store: &Store,
     day: NaiveDate,
 ) -> Result<(), VisitorsError> {
@@ -196,7 +203,7 @@ async fn rebuild(
                 visitors.entry((subject, day)).or_default().push(visitor);
             }
         }
-        add(redis, &visitors).await?;
+        add(redis, layout, &visitors).await?;
         if page.next.is_none() {
             return Ok(());
         }

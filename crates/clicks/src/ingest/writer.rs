@@ -11,6 +11,7 @@ use redis::{RedisError, aio::MultiplexedConnection};
 
 use crate::{Batch, BatchError, BatchId, PackedBatch};
 use linnet_domain::ClickKind;
+use linnet_platform::redis_keys::KeyLayout;
 use linnet_store::{ClickGroup, ClickRow, SHARDS, Store, StoreError};
 
 use super::{
@@ -63,14 +64,21 @@ pub struct Writer {
     store: Store,
     metrics: Arc<IngestMetrics>,
     enricher: SharedBatchEnricher,
+    layout: KeyLayout,
     /// Days whose partition this writer has ensured.
     partitions: HashSet<NaiveDate>,
 }
 
 impl Writer {
-    /// A writer that shares its lookups with other writers of the process.
-    pub fn new(store: Store, metrics: Arc<IngestMetrics>, enricher: SharedBatchEnricher) -> Self {
-        Self { store, metrics, enricher, partitions: HashSet::new() }
+    /// A writer that shares its lookups with other writers of the process. `layout` is that of the Redis that counts
+    /// visitors.
+    pub fn new(
+        store: Store,
+        metrics: Arc<IngestMetrics>,
+        enricher: SharedBatchEnricher,
+        layout: KeyLayout,
+    ) -> Self {
+        Self { store, metrics, enricher, layout, partitions: HashSet::new() }
     }
 
     /// Writes the shards of these batches that are not written yet. Without Redis, visitors are not counted.
@@ -112,7 +120,10 @@ impl Writer {
         let days: HashSet<NaiveDate> = rows.iter().map(|row| row.at.date_naive()).collect();
         self.ensure_partitions(days).await?;
         let visitor_counts = match redis {
-            Some(redis) => count_visitors(redis, &self.store, &group::visitors(&rows)).await?,
+            Some(redis) => {
+                let visitors = group::visitors(&rows);
+                count_visitors(redis, self.layout, &self.store, &visitors).await?
+            }
             None => HashMap::new(),
         };
         let ids: Vec<Vec<u8>> = batches.iter().map(|batch| batch.id.to_vec()).collect();

@@ -34,7 +34,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use linnet_domain::{ClickKind, LinkId, UserId};
 
-use crate::{Batch, FIELD, PackedClick, STREAM, UserAgentParser};
+use crate::{Batch, FIELD, PackedClick, StreamNames, UserAgentParser};
 
 pub use id::{LiveClickId, ParseLiveClickIdError};
 
@@ -196,12 +196,13 @@ impl LiveClicks {
             return Ok((Vec::new(), false));
         };
         let _turn = self.0.replays.acquire().await;
+        let stream = StreamNames::of(redis.key_layout()).clicks;
         let mut from = last.entry_id_or_after(Utc::now() - REPLAY_AGE);
         let mut clicks = Vec::new();
         let (mut is_complete, mut is_truncated) = (false, false);
         for _ in 0..MAX_REPLAY_READS {
             let mut range = redis::cmd("XRANGE");
-            range.arg(STREAM).arg(&from).arg("+").arg("COUNT").arg(READ_BATCHES);
+            range.arg(stream).arg(&from).arg("+").arg("COUNT").arg(READ_BATCHES);
             let entries: StreamRangeReply = redis.query(&range).await?;
             let Some(newest) = entries.ids.last() else { break };
             from = format!("({}", newest.id);
@@ -236,10 +237,11 @@ impl LiveClicks {
     }
 
     async fn read_stream(&self, settings: &RedisSettings) -> Result<(), RedisError> {
+        let stream = StreamNames::of(settings.key_layout()).clicks;
         let (mut redis, master) = connect_confirmed(settings, RESPONSE_TIMEOUT).await?;
         // Each read passes the last id that it has seen. `$` would skip entries that arrive between two reads.
         let mut newest = redis::cmd("XREVRANGE");
-        newest.arg(STREAM).arg("+").arg("-").arg("COUNT").arg(1);
+        newest.arg(stream).arg("+").arg("-").arg("COUNT").arg(1);
         let newest: StreamRangeReply = newest.query_async(&mut redis).await?;
         let mut last =
             newest.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone());
@@ -248,7 +250,7 @@ impl LiveClicks {
             let block = u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX);
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(READ_BATCHES).arg("BLOCK").arg(block);
-            read.arg("STREAMS").arg(STREAM).arg(&last);
+            read.arg("STREAMS").arg(stream).arg(&last);
             let reply: Option<StreamReadReply> = read.query_async(&mut redis).await?;
             for entry in reply.unwrap_or_default().keys.into_iter().flat_map(|key| key.ids) {
                 if let Some((id, batch)) = read_entry(&entry) {

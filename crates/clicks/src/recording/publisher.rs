@@ -27,7 +27,7 @@ use crate::{
     ClickSettings,
     batch::{Batch, BatchBuilder, BatchIds, PackedClick},
     enrich,
-    stream::{FIELD, STREAM},
+    stream::{FIELD, StreamNames},
 };
 
 /// The maximum number of clicks in a batch.
@@ -112,6 +112,7 @@ impl PublisherContext {
 
 struct Publisher {
     context: PublisherContext,
+    stream: &'static str,
     redis: RedisClient,
     /// `None` if it cannot be opened.
     spool: Option<Spool>,
@@ -140,6 +141,7 @@ impl Publisher {
         Self {
             spool,
             context,
+            stream: StreamNames::of(redis.key_layout()).clicks,
             redis,
             builder: BatchBuilder::default(),
             spare: Vec::new(),
@@ -299,7 +301,7 @@ impl Publisher {
 
     async fn publish(&self, packed: &[u8]) -> Result<(), RedisUnavailable> {
         let mut add = redis::cmd("XADD");
-        add.arg(STREAM).arg("*").arg(FIELD).arg(packed);
+        add.arg(self.stream).arg("*").arg(FIELD).arg(packed);
         let _: String = self.redis.query(&add).await?;
         Ok(())
     }
@@ -323,7 +325,7 @@ impl Publisher {
         let limit = self.context.settings.stream_bytes;
         let limit = if self.is_stream_full { limit / 100 * ROOM_PERCENT } else { limit };
         let mut usage = redis::cmd("MEMORY");
-        usage.arg("USAGE").arg(STREAM).arg("SAMPLES").arg(5);
+        usage.arg("USAGE").arg(self.stream).arg("SAMPLES").arg(5);
         match self.redis.query::<Option<u64>>(&usage).await {
             Ok(bytes) => self.is_stream_full = bytes.unwrap_or(0) >= limit,
             Err(RedisUnavailable::CircuitOpen | RedisUnavailable::Unconfirmed) => return false,

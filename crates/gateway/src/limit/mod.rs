@@ -19,7 +19,7 @@ use std::{
 
 use actix_web::http::header::HeaderMap;
 use linnet_domain::UserId;
-use linnet_platform::redis_client::RedisClient;
+use linnet_platform::{redis_client::RedisClient, redis_keys::KeyLayout};
 use linnet_protocol::address_hash::AddressHasher;
 use redis::Script;
 
@@ -56,12 +56,11 @@ struct QuotaKey<'a> {
 }
 
 /// The Redis key of an address. It contains the keyed hash of a
-/// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork), because Redis's append-only file outlives the
-/// request.
-fn address_key(address: Option<IpAddr>, addresses: &AddressHasher) -> String {
+/// [`ClientNetwork`](linnet_platform::client_network::ClientNetwork): Redis's append-only file outlives the request.
+fn address_key(keys: KeyLayout, address: Option<IpAddr>, hasher: &AddressHasher) -> String {
     match address {
-        None => "linnet:rate:a:-".to_owned(),
-        Some(address) => format!("linnet:rate:a:{}", addresses.hash(address)),
+        None => keys.name(format_args!("rate:a:-")),
+        Some(address) => keys.name(format_args!("rate:a:{}", hasher.hash(address))),
     }
 }
 
@@ -72,15 +71,16 @@ pub(crate) struct RateLimits {
     address: RatePolicy,
     local: Arc<[LocalRateLimiter; 3]>,
     addresses: AddressHasher,
+    keys: KeyLayout,
 }
 
 impl RateLimits {
-    pub(crate) fn new(settings: &LimitSettings, addresses: AddressHasher) -> Self {
+    pub(crate) fn new(settings: &LimitSettings, addresses: AddressHasher, keys: KeyLayout) -> Self {
         let key = RatePolicy::new("key", LimitReason::Key, settings.key());
         let user = RatePolicy::new("user", LimitReason::User, settings.user());
         let address = RatePolicy::new("address", LimitReason::Address, settings.address());
         let local = Arc::new([&key, &user, &address].map(LocalRateLimiter::new));
-        Self { key, user, address, local, addresses }
+        Self { key, user, address, local, addresses, keys }
     }
 
     /// The limiters that [`sweep`] maintains.
@@ -91,23 +91,22 @@ impl RateLimits {
     fn quotas(&self, rate_key: RateKey<'_>) -> Vec<QuotaKey<'_>> {
         let [key, user, address] = &*self.local;
         match rate_key {
-            // The hash tag keeps both on one node of a Redis Cluster.
             RateKey::Key { id, user: owner } => vec![
                 QuotaKey {
                     policy: &self.key,
                     local: key,
-                    redis_key: format!("linnet:rate:k:{{{owner}}}:{id}"),
+                    redis_key: self.keys.name(format_args!("rate:k:{{{owner}}}:{id}")),
                 },
                 QuotaKey {
                     policy: &self.user,
                     local: user,
-                    redis_key: format!("linnet:rate:u:{{{owner}}}"),
+                    redis_key: self.keys.name(format_args!("rate:u:{{{owner}}}")),
                 },
             ],
             RateKey::Address(client) => vec![QuotaKey {
                 policy: &self.address,
                 local: address,
-                redis_key: address_key(client, &self.addresses),
+                redis_key: address_key(self.keys, client, &self.addresses),
             }],
         }
     }
@@ -252,10 +251,10 @@ mod tests {
     fn must_31_the_redis_key_of_an_address_does_not_contain_it() {
         let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
         let addresses = AddressHasher::new(&settings);
-        let key = |address: &str| address_key(address.parse().ok(), &addresses);
+        let key = |address: &str| address_key(KeyLayout::Server, address.parse().ok(), &addresses);
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_ne!(key("192.0.2.1"), address_key(None, &addresses));
+        assert_ne!(key("192.0.2.1"), address_key(KeyLayout::Server, None, &addresses));
         for (address, part) in [("192.0.2.1", "192.0.2"), ("2001:db8::1", "20010db8")] {
             assert!(!key(address).contains(part), "{}", key(address));
         }
@@ -263,7 +262,7 @@ mod tests {
 
     fn limits() -> RateLimits {
         let settings = ServiceSettings { token: "0123456789abcdef0123456789abcdef".into() };
-        RateLimits::new(&LimitSettings::default(), AddressHasher::new(&settings))
+        RateLimits::new(&LimitSettings::default(), AddressHasher::new(&settings), KeyLayout::Server)
     }
 
     #[test]

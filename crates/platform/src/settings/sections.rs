@@ -8,7 +8,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{Problems, optional_path, redacted};
-use crate::{redis_sentinel::SharedMasterWatch, redis_target::RedisTarget};
+use crate::{
+    redis_keys::KeyLayout,
+    redis_master::SharedMasterWatch,
+    redis_target::{self, RedisTarget, VoterKind},
+};
 
 const WITHOUT_SENTINELS: &str =
     "must be empty unless redis.url begins with redis+sentinel:// or rediss+sentinel://";
@@ -18,7 +22,8 @@ const WITHOUT_SENTINELS: &str =
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
     /// `redis://[user:password@]host:port/db`, or `rediss://…` for TLS. With sentinels
-    /// `redis+sentinel://[user:password@]sentinel:port,…/name/db`, or `rediss+sentinel://…`.
+    /// `redis+sentinel://[user:password@]sentinel:port,…/name/db`, or `rediss+sentinel://…`. For a Redis Cluster
+    /// `redis+cluster://[user:password@]node:port,…`, or `rediss+cluster://…`.
     #[serde(serialize_with = "redacted")]
     pub url: SecretString,
     /// User of the sentinels; empty for their default user.
@@ -26,14 +31,15 @@ pub struct RedisSettings {
     /// Password of the sentinels; empty if they need none.
     #[serde(serialize_with = "redacted")]
     pub sentinel_password: SecretString,
-    /// The CAs to trust with `rediss://` and `rediss+sentinel://`, in PEM format. Without a file, the public CAs that browsers trust.
+    /// The CAs to trust with `rediss://`, `rediss+sentinel://` and `rediss+cluster://`, in PEM format. Without a file, the
+    /// public CAs that browsers trust.
     #[serde(deserialize_with = "optional_path")]
     pub ca_file: Option<PathBuf>,
     /// Timeout for opening a connection, in milliseconds.
     pub connect_timeout_ms: u64,
     /// Timeout for the response to a command, in milliseconds.
     pub response_timeout_ms: u64,
-    /// The master that the sentinels name. All clones follow it together.
+    /// The master that the sentinels or nodes name. All clones follow it together.
     #[serde(skip)]
     pub master: SharedMasterWatch,
 }
@@ -65,20 +71,21 @@ impl RedisSettings {
                     ConnectionAddr::TcpTls { .. } => {}
                     _ => self.require_no_ca_file(problems),
                 }
-                let is_empty = self.sentinel_username.is_empty();
-                problems.require(is_empty, "redis.sentinel_username", WITHOUT_SENTINELS);
-                let is_empty = self.sentinel_password().is_empty();
-                problems.require(is_empty, "redis.sentinel_password", WITHOUT_SENTINELS);
+                self.require_no_sentinel_login(problems);
             }
-            Ok(RedisTarget::Sentinels(target)) => {
+            Ok(RedisTarget::Voters(target)) => {
                 if !target.has_tls {
                     self.require_no_ca_file(problems);
                 }
-                problems.require(
-                    self.sentinel_username.is_empty() || !self.sentinel_password().is_empty(),
-                    "redis.sentinel_password",
-                    "must be set if redis.sentinel_username is set",
-                );
+                if target.kind == VoterKind::Nodes {
+                    self.require_no_sentinel_login(problems);
+                } else {
+                    problems.require(
+                        self.sentinel_username.is_empty() || !self.sentinel_password().is_empty(),
+                        "redis.sentinel_password",
+                        "must be set if redis.sentinel_username is set",
+                    );
+                }
             }
         }
         if let Some(Err(error)) = self.ca_file.as_deref().map(CaFile::read) {
@@ -96,8 +103,20 @@ impl RedisSettings {
         problems.require(
             self.ca_file.is_none(),
             "redis.ca_file",
-            "must be empty unless redis.url begins with rediss:// or rediss+sentinel://",
+            "must be empty unless redis.url begins with rediss://, rediss+sentinel:// or rediss+cluster://",
         );
+    }
+
+    fn require_no_sentinel_login(&self, problems: &mut Problems) {
+        let is_empty = self.sentinel_username.is_empty();
+        problems.require(is_empty, "redis.sentinel_username", WITHOUT_SENTINELS);
+        let is_empty = self.sentinel_password().is_empty();
+        problems.require(is_empty, "redis.sentinel_password", WITHOUT_SENTINELS);
+    }
+
+    /// How the keys of this Redis are named.
+    pub fn key_layout(&self) -> KeyLayout {
+        redis_target::key_layout(self.url.expose_secret())
     }
 
     /// [`Self::sentinel_password`] as text.

@@ -18,8 +18,9 @@ use super::{
     containers::{CONTAINER_LIMITS, CONTAINER_NGINX, CONTAINER_SETTINGS, MemoryLimits},
     disks,
     folder::short_folder,
-    kind::{GATEWAY, Kind, RedisAt, SHORTENER, WORKER, sockets},
-    layout::{Postgres, PostgresPath, Standbys, UploadDirs},
+    kind::{GATEWAY, Kind, RedisAt, SHORTENER, UPLOAD_DIR, WORKER, insert_stores, sockets},
+    layout::{Postgres, PostgresPath, RedisServers, Standbys, UploadDirs},
+    redis_cluster::{self, RedisCluster},
     redis_group::RedisGroup,
     run,
     servers::{TLS_DIR, start_nginx, start_own_postgres, start_redis},
@@ -36,7 +37,6 @@ const LONGER_TIMEOUTS: [&str; 4] = [
     "LINNET__RESOLVE__DATABASE_TIMEOUT_MS",
 ];
 
-const UPLOAD_DIR: &str = "LINNET__JOBS__UPLOAD_DIR";
 /// Variables that [`Builder::product_defaults`] keeps.
 const NECESSARY: [&str; 2] = ["LINNET__PUBLIC__BASE_URL", "LINNET__SERVICE__TOKEN"];
 
@@ -48,7 +48,7 @@ pub struct Builder {
     workers: usize,
     postgres: Postgres,
     proxied_redis: bool,
-    pub(super) sentinels: bool,
+    pub(super) redis: RedisServers,
     pub(super) standbys: Standbys,
     pub(super) postgres_path: PostgresPath,
     import: Option<PathBuf>,
@@ -97,7 +97,7 @@ impl Default for Builder {
             workers: 0,
             postgres: Postgres::Shared,
             proxied_redis: false,
-            sentinels: false,
+            redis: RedisServers::One,
             standbys: Standbys::None,
             postgres_path: PostgresPath::Direct,
             import: None,
@@ -239,10 +239,24 @@ impl Builder {
             tls.iter().map(|tls| (TLS_DIR.to_owned(), path_text(tls.folder()))).collect();
         let (postgres, database, database_url) = self.start_postgres(path, &tls_env).await;
         let postgres_group = self.start_standbys(path, &database_url, &tls_env).await;
-        let redis_env = self.redis_env.clone().into_iter().chain(tls_env).collect();
+        let mut redis_env: BTreeMap<String, String> =
+            self.redis_env.clone().into_iter().chain(tls_env).collect();
+        if self.redis == RedisServers::Cluster {
+            redis_env.extend(redis_cluster::node_env());
+        }
         let (redis, redis_port, redis_tls_port) = start_redis(path, &redis_env).await;
-        let redis_group = self.start_redis_group(path, redis_port, &redis_env).await;
-        let redis_at = &RedisAt::new(redis_group.as_ref(), redis_port, redis_tls_port);
+        let redis_group = if self.redis == RedisServers::Sentinels {
+            Some(RedisGroup::start(path, redis_port, &redis_env).await)
+        } else {
+            None
+        };
+        let redis_cluster = if self.redis == RedisServers::Cluster {
+            Some(RedisCluster::start(path, redis_port, &redis_env).await)
+        } else {
+            None
+        };
+        let redis_at =
+            &RedisAt::new(redis_group.as_ref(), redis_cluster.as_ref(), redis_port, redis_tls_port);
         let mut env = self.env.clone();
         insert_stores(&mut env, path, &database_url, redis_at, tls.as_ref());
         self.insert_hosts(&mut env, postgres_group.as_ref());
@@ -271,6 +285,7 @@ impl Builder {
             workers,
             redis,
             redis_group,
+            redis_cluster,
             postgres,
             postgres_group,
             pooler,
@@ -346,15 +361,6 @@ impl Builder {
         (processes, proxies)
     }
 
-    async fn start_redis_group(
-        &self,
-        folder: &Path,
-        port: u16,
-        env: &BTreeMap<String, String>,
-    ) -> Option<RedisGroup> {
-        if self.sentinels { Some(RedisGroup::start(folder, port, env).await) } else { None }
-    }
-
     async fn start_postgres(
         &self,
         folder: &Path,
@@ -371,26 +377,5 @@ impl Builder {
                 (Some(server), None, url)
             }
         }
-    }
-}
-
-/// The variables for both stores with their CA, and for the folders of files.
-fn insert_stores(
-    env: &mut BTreeMap<String, String>,
-    folder: &Path,
-    database_url: &str,
-    redis_at: &RedisAt,
-    tls: Option<&Certificates>,
-) {
-    // For the command line. `Kind::spec` sets another URL for each process.
-    env.insert("LINNET__REDIS__URL".into(), redis_at.url(folder, SHORTENER.redis_role));
-    // Each process creates its own folder in the spool folder.
-    env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.join("spool")));
-    env.insert(UPLOAD_DIR.into(), path_text(&folder.join("uploads")));
-    let mode = if tls.is_some() { "?sslmode=verify-full" } else { "" };
-    env.insert("LINNET__POSTGRES__URL".into(), format!("{database_url}{mode}"));
-    if let Some(tls) = tls {
-        env.insert("LINNET__POSTGRES__CA_FILE".into(), tls.ca_file());
-        env.insert("LINNET__REDIS__CA_FILE".into(), tls.ca_file());
     }
 }

@@ -2,11 +2,18 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::redis_group::{MASTER_NAME, RedisGroup};
+use super::{
+    redis_cluster::RedisCluster,
+    redis_group::{MASTER_NAME, RedisGroup},
+};
 use crate::{
+    certificates::Certificates,
     process::{Signal, Spec},
     services::{binary, path_text},
 };
+
+/// The variable of the directory of uploads.
+pub(super) const UPLOAD_DIR: &str = "LINNET__JOBS__UPLOAD_DIR";
 
 /// A kind of process. Each process of a kind has its own sockets, log and connection to Redis.
 pub(super) struct Kind {
@@ -110,7 +117,7 @@ pub(super) fn open_redis_url(port: u16) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct RedisAt {
     scheme: &'static str,
-    /// The port of the server, or those of the sentinels.
+    /// The port of the server, or those of the sentinels or nodes.
     pub(super) ports: Vec<u16>,
     path: String,
 }
@@ -120,12 +127,20 @@ impl RedisAt {
         Self { scheme, ports: vec![port], path: "0".into() }
     }
 
-    /// The sentinels if there are some, else the server, by TLS if it has a port for that.
-    pub(super) fn new(group: Option<&RedisGroup>, port: u16, tls_port: Option<u16>) -> Self {
-        match (group, tls_port) {
-            (Some(group), _) => Self::sentinels(group),
-            (None, Some(port)) => Self::server("rediss", port),
-            (None, None) => Self::server("redis", port),
+    /// The sentinels or nodes if there are some, else the server, by TLS if it has a port for that.
+    pub(super) fn new(
+        group: Option<&RedisGroup>,
+        cluster: Option<&RedisCluster>,
+        port: u16,
+        tls_port: Option<u16>,
+    ) -> Self {
+        match (group, cluster, tls_port) {
+            (Some(group), ..) => Self::sentinels(group),
+            (None, Some(cluster), _) => {
+                Self { scheme: "redis+cluster", ports: cluster.ports(), path: String::new() }
+            }
+            (None, None, Some(port)) => Self::server("rediss", port),
+            (None, None, None) => Self::server("redis", port),
         }
     }
 
@@ -142,5 +157,26 @@ impl RedisAt {
         let hosts: Vec<String> =
             self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         format!("{}://{role}:{password}@{}/{}", self.scheme, hosts.join(","), self.path)
+    }
+}
+
+/// The variables for both stores with their CA, and for the folders of files.
+pub(super) fn insert_stores(
+    env: &mut BTreeMap<String, String>,
+    folder: &Path,
+    database_url: &str,
+    redis_at: &RedisAt,
+    tls: Option<&Certificates>,
+) {
+    // For the command line. `Kind::spec` sets another URL for each process.
+    env.insert("LINNET__REDIS__URL".into(), redis_at.url(folder, SHORTENER.redis_role));
+    // Each process creates its own folder in the spool folder.
+    env.insert("LINNET__CLICKS__SPOOL_DIR".into(), path_text(&folder.join("spool")));
+    env.insert(UPLOAD_DIR.into(), path_text(&folder.join("uploads")));
+    let mode = if tls.is_some() { "?sslmode=verify-full" } else { "" };
+    env.insert("LINNET__POSTGRES__URL".into(), format!("{database_url}{mode}"));
+    if let Some(tls) = tls {
+        env.insert("LINNET__POSTGRES__CA_FILE".into(), tls.ca_file());
+        env.insert("LINNET__REDIS__CA_FILE".into(), tls.ca_file());
     }
 }

@@ -38,3 +38,14 @@ pub(super) enum UploadDirs {
     /// Each in its own directory, as on several machines.
     Own,
 }
+
+/// The servers of Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RedisServers {
+    /// One server.
+    One,
+    /// A master with replicas and sentinels.
+    Sentinels,
+    /// A Redis Cluster.
+    Cluster,
+}

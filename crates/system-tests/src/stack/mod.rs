@@ -9,8 +9,9 @@ mod kind;
 mod layout;
 mod pooler;
 pub mod postgres_group;
+pub mod redis_cluster;
 pub mod redis_group;
-mod sentinels;
+mod redis_servers;
 mod servers;
 
 use std::{
@@ -44,6 +45,7 @@ pub use https::HttpsServer;
 pub use layout::Postgres;
 pub use pooler::Pooler;
 pub use postgres_group::PostgresGroup;
+pub use redis_cluster::RedisCluster;
 pub use redis_group::RedisGroup;
 use servers::redis_responds;
 
@@ -62,10 +64,12 @@ pub struct Stack {
     pub shorteners: Vec<Process>,
     /// The workers.
     pub workers: Vec<Process>,
-    /// Redis; with [`Builder::sentinels`] the first master.
+    /// Redis; with [`Builder::sentinels`] the first master, with [`Builder::redis_cluster`] the first node.
     pub redis: Process,
     /// With [`Builder::sentinels`]: the replicas and the sentinels.
     pub redis_group: Option<RedisGroup>,
+    /// With [`Builder::redis_cluster`]: the other nodes.
+    pub redis_cluster: Option<RedisCluster>,
     /// PostgreSQL, with [`Postgres::Own`] or without `DATABASE_URL`.
     pub postgres: Option<Process>,
     /// With [`Builder::standbys`]: the standbys, and the proxies of all servers.
@@ -255,6 +259,7 @@ impl Stack {
             .chain(&mut self.shorteners)
             .chain(&mut self.workers)
             .chain(self.redis_group.iter_mut().flat_map(RedisGroup::processes))
+            .chain(self.redis_cluster.iter_mut().flat_map(RedisCluster::processes))
             .chain(std::iter::once(&mut self.redis))
             .chain(self.pooler.iter_mut().map(|pooler| &mut pooler.process))
             .chain(self.postgres_group.iter_mut().flat_map(PostgresGroup::processes))
@@ -297,10 +302,12 @@ impl Drop for Stack {
         finish(&mut self.nginx);
         // Sentinels first, so that they begin no failover.
         let group = self.redis_group.iter_mut().flat_map(RedisGroup::processes);
+        let nodes = self.redis_cluster.iter_mut().flat_map(RedisCluster::processes);
         // The primary stops after its standbys, for which its end would wait.
         let standbys = self.postgres_group.iter_mut().flat_map(PostgresGroup::processes);
         let pooler = self.pooler.iter_mut().map(|pooler| &mut pooler.process);
         let stores = group
+            .chain(nodes)
             .chain(std::iter::once(&mut self.redis))
             .chain(pooler)
             .chain(standbys)

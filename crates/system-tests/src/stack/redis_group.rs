@@ -115,7 +115,7 @@ pub async fn command(port: u16, words: &[&str]) -> String {
 }
 
 /// Lets a replica use the master's users.
-fn copy_passwords(folder: &Path, replica: &Path) {
+pub(super) fn copy_passwords(folder: &Path, replica: &Path) {
     let (from, to) = (folder.join("redis"), replica.join("redis"));
     fs::create_dir_all(&to).expect("a folder");
     for file in fs::read_dir(from).expect("the master's folder").flatten() {

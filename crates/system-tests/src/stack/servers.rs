@@ -20,6 +20,8 @@ use super::START_TIMEOUT;
 const MAX_STARTS: usize = 5;
 /// The variable of `scripts/service` for the folder with the server's certificate.
 pub(super) const TLS_DIR: &str = "LINNET_TLS_DIR";
+/// The variable of `scripts/service` for the port of a node's cluster bus.
+pub(super) const CLUSTER_PORT: &str = "LINNET_REDIS_CLUSTER_PORT";
 
 pub(super) async fn redis_responds(port: u16) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,7 +60,8 @@ macro_rules! on_free_port {
     }};
 }
 
-/// Starts Redis, and with a TLS port if `env` names the certificate. Returns the ports without and with TLS.
+/// Starts Redis, with a TLS port if `env` names the certificate, and as a node of a cluster if `env` has [`CLUSTER_PORT`].
+/// Returns the ports without and with TLS.
 pub(super) async fn start_redis(
     folder: &Path,
     env: &BTreeMap<String, String>,
@@ -71,6 +74,9 @@ pub(super) async fn start_redis(
             if env.contains_key(TLS_DIR) {
                 tls_port = Some(free_port());
                 env.extend(tls_port.map(|port| ("LINNET_REDIS_TLS_PORT".into(), port.to_string())));
+            }
+            if let Some(bus) = env.get_mut(CLUSTER_PORT) {
+                *bus = free_port().to_string();
             }
             services::redis(folder, port, &env)
         },

@@ -38,6 +38,7 @@ mod postgres_failover;
 mod privacy;
 mod quotas;
 mod redirects;
+mod redis_cluster;
 mod redis_failover;
 mod redis_roles;
 mod replica;

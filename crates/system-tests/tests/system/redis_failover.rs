@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// Time within which every process serves a change.
 const BOUND: Duration = Duration::from_secs(1);
 
-async fn create_links(stack: &Stack, count: usize) -> Vec<Value> {
+pub(super) async fn create_links(stack: &Stack, count: usize) -> Vec<Value> {
     let mut links = Vec::new();
     for _ in 0..count {
         links.push(
@@ -27,12 +27,12 @@ async fn create_links(stack: &Stack, count: usize) -> Vec<Value> {
     links
 }
 
-fn code_of(link: &Value) -> &str {
+pub(super) fn code_of(link: &Value) -> &str {
     link["short_code"].as_str().unwrap()
 }
 
 /// Edits a link, and returns the time of the acknowledgement.
-async fn edit(stack: &Stack, link: &Value, target: &str) -> Instant {
+pub(super) async fn edit(stack: &Stack, link: &Value, target: &str) -> Instant {
     let path = format!("/api/v1/urls/{}", link["id"]);
     let response = stack.client().patch(&path, &json!({ "original_url": target })).send().await;
     assert_eq!(response.status, 200, "{}", response.text());
@@ -40,7 +40,13 @@ async fn edit(stack: &Stack, link: &Value, target: &str) -> Instant {
 }
 
 /// Asserts that both shorteners serve the target within [`BOUND`], and nothing else afterwards.
-async fn assert_served(stack: &Stack, link: &Value, target: &str, changed: Instant, what: &str) {
+pub(super) async fn assert_served(
+    stack: &Stack,
+    link: &Value,
+    target: &str,
+    changed: Instant,
+    what: &str,
+) {
     for shortener in [0, 1, 0, 1] {
         loop {
             let elapsed = changed.elapsed();
@@ -54,7 +60,7 @@ async fn assert_served(stack: &Stack, link: &Value, target: &str, changed: Insta
     }
 }
 
-async fn wait_for_live_bus(stack: &Stack) {
+pub(super) async fn wait_for_live_bus(stack: &Stack) {
     for shortener in 0..2 {
         within(Duration::from_secs(20), "a live invalidation bus", || async {
             stack.shortener_metrics(shortener).await.sum(metric::INVALIDATION_BUS_LIVE, &[]) > 0.0
@@ -63,7 +69,7 @@ async fn wait_for_live_bus(stack: &Stack) {
     }
 }
 
-async fn wait_for_empty_outbox(stack: &Stack) {
+pub(super) async fn wait_for_empty_outbox(stack: &Stack) {
     let database = tokio::sync::Mutex::new(stack.database().await);
     within(Duration::from_secs(5), "every change to be published", || async {
         let rows = "SELECT count(*) FROM cache_invalidations";
@@ -96,7 +102,7 @@ async fn undo_last_writes(ports: &[u16], entries: &[(&Value, String)]) {
 }
 
 /// Resolves these links at both shorteners until the load is finished.
-fn start_redirects(stack: &Stack, links: &[Value]) -> Load {
+pub(super) fn start_redirects(stack: &Stack, links: &[Value]) -> Load {
     let folder = stack.folder().to_owned();
     let codes: Vec<String> = links.iter().map(|link| format!("/{}", code_of(link))).collect();
     Load::start(4, move |number| {

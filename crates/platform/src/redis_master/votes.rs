@@ -1,10 +1,10 @@
-//! Decides from the sentinels' answers which master this process may use, and until when.
+//! Decides from the voters' answers which master this process may use, and until when.
 //!
-//! A process uses a master only while a majority of the sentinels has named it for [`LEASE`], and while their answers
-//! are younger than [`LEASE`]. Let a failover take effect at time 0, when the first majority names the new master. Each
-//! sentinel changes its answer only to a later master, and two majorities share a sentinel. Therefore no process uses the
-//! old master after `LEASE`, and none uses the new one before `LEASE`: no two processes ever use different masters. No
-//! clocks are compared between machines.
+//! The voters are sentinels, or nodes of a Redis Cluster. A process uses a master only while a majority of them has named
+//! it for [`LEASE`], and while their answers are younger than [`LEASE`]. Let a failover take effect at time 0, when the
+//! first majority names the new master. Each voter changes its answer only to a later master, and two majorities share a
+//! voter. Therefore no process uses the old master after `LEASE`, and none uses the new one before `LEASE`: no two
+//! processes ever use different masters. No clocks are compared between machines.
 
 use std::{
     sync::Arc,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::{deadline::Deadline, redis_target::Address};
 
-/// Age at which a sentinel's answer expires, and time for which a majority must have named a master before its use.
+/// Age at which a voter's answer expires, and time for which a majority must have named a master before its use.
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 
 /// The time for which this process uses one master without interruption.
@@ -57,17 +57,17 @@ impl Term {
         self.is_valid_at(Instant::now())
     }
 
-    /// The time at which the term ends unless the sentinels confirm it again.
+    /// The time at which the term ends unless the voters confirm it again.
     pub(crate) fn until(&self) -> Instant {
         self.until.until()
     }
 }
 
-/// A sentinel's answer.
+/// A voter's answer.
 #[derive(Debug, Clone)]
 struct Vote {
     master: Address,
-    /// When the question was sent. The sentinel named this master at this time or later.
+    /// When the question was sent. The voter named this master at this time or later.
     asked: Instant,
 }
 
@@ -79,7 +79,7 @@ struct Candidate {
     until: Instant,
 }
 
-/// The last answer of each sentinel.
+/// The last answer of each voter.
 #[derive(Debug)]
 pub(super) struct Votes {
     latest: Vec<Option<Vote>>,
@@ -88,19 +88,19 @@ pub(super) struct Votes {
 }
 
 impl Votes {
-    /// No answers yet of `sentinels` sentinels.
-    pub(super) fn new(sentinels: usize) -> Self {
-        Self { latest: vec![None; sentinels], candidate: None, term: None }
+    /// No answers yet of this number of voters.
+    pub(super) fn new(voters: usize) -> Self {
+        Self { latest: vec![None; voters], candidate: None, term: None }
     }
 
-    /// Records what a sentinel answered to a question of the time `asked`: a master, or that it monitors none of this name.
-    pub(super) fn record(&mut self, sentinel: usize, asked: Instant, master: Option<Address>) {
-        if let Some(vote) = self.latest.get_mut(sentinel) {
+    /// Records what a voter answered to a question of the time `asked`: a master, or none.
+    pub(super) fn record(&mut self, voter: usize, asked: Instant, master: Option<Address>) {
+        if let Some(vote) = self.latest.get_mut(voter) {
             *vote = master.map(|master| Vote { master, asked });
         }
     }
 
-    /// The sentinels whose last answer is younger than [`LEASE`], and the number that makes a majority.
+    /// The voters whose last answer is younger than [`LEASE`], and the number that makes a majority.
     pub(super) fn quorum(&self, now: Instant) -> (usize, usize) {
         let fresh = self.latest.iter().flatten().filter(|vote| vote.asked + LEASE > now).count();
         (fresh, self.majority_size())
@@ -171,26 +171,26 @@ mod tests {
         (name.to_owned(), 6_379)
     }
 
-    /// Sentinels that answer at once, and the clock of a process that asks them.
+    /// Voters that answer at once, and the clock of a process that asks them.
     struct Process {
         votes: Votes,
         now: Instant,
     }
 
     impl Process {
-        fn new(sentinels: usize) -> Self {
-            Self { votes: Votes::new(sentinels), now: Instant::now() }
+        fn new(voters: usize) -> Self {
+            Self { votes: Votes::new(voters), now: Instant::now() }
         }
 
-        /// A step later, each of these sentinels names a master (`-` for none, blank for no answer).
+        /// A step later, each of these voters names a master (`-` for none, blank for no answer).
         fn step(&mut self, answers: &str) -> Option<Arc<Term>> {
             self.now += STEP;
-            for (sentinel, answer) in answers.chars().enumerate() {
+            for (voter, answer) in answers.chars().enumerate() {
                 match answer {
                     ' ' => {}
-                    '-' => self.votes.record(sentinel, self.now, None),
+                    '-' => self.votes.record(voter, self.now, None),
                     name => {
-                        self.votes.record(sentinel, self.now, Some(address(&name.to_string())));
+                        self.votes.record(voter, self.now, Some(address(&name.to_string())));
                     }
                 }
             }
@@ -253,11 +253,11 @@ mod tests {
     }
 
     #[test]
-    fn a_term_counts_from_the_question_of_the_sentinel_that_makes_the_majority() {
+    fn a_term_counts_from_the_question_of_the_voter_that_makes_the_majority() {
         let mut process = Process::new(3);
         process.settle("AAA").unwrap();
         let asked = process.now;
-        // One sentinel answers on; a second answer is needed, and both others are as old.
+        // One voter answers on; a second answer is needed, and both others are as old.
         for _ in 0..3 {
             assert_eq!(process.step("A  ").unwrap().until(), asked + LEASE);
         }
@@ -275,12 +275,12 @@ mod tests {
         assert!(process.step("AA ").is_some());
     }
 
-    /// Two processes reach different sentinels, which learn of a failover at different times.
+    /// Two processes reach different voters, which learn of a failover at different times.
     #[test]
     fn no_two_processes_use_different_masters_at_a_time() {
         // How often both processes use a master: in most of 64 × 4 × 20 steps, or nothing is compared.
         let mut compared = 0;
-        // Bits: which sentinels a process reaches in a step.
+        // Bits: which voters a process reaches in a step.
         for reach in 0_u32..64 {
             for order in [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1]] {
                 let (mut one, mut other) = (Process::new(3), Process::new(3));
@@ -288,7 +288,7 @@ mod tests {
                 let (mut term, mut other_term) = (one.settle("AAA"), other.settle("AAA"));
                 let mut masters = ['A'; 3];
                 for step in 0..20 {
-                    // A sentinel changes its answer in each of the steps 2, 5 and 8.
+                    // A voter changes its answer in each of the steps 2, 5 and 8.
                     if let 2 | 5 | 8 = step {
                         masters[order[(step - 2) / 3]] = 'B';
                     }

@@ -1,7 +1,9 @@
-//! Follows the master of a Redis with sentinels: one thread for the process queries every sentinel every [`ASK_EVERY`].
+//! Follows the master of a Redis with sentinels, or the master of [`HOME_SLOT`](crate::redis_keys::HOME_SLOT) in a Redis
+//! Cluster: one thread for the process queries every voter every [`ASK_EVERY`].
 //!
 //! [`votes`] decides which master may be used, and argues why no two processes use different ones.
 
+mod question;
 mod votes;
 
 use std::{
@@ -10,30 +12,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection,
-};
+use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::sync::watch;
 
-use crate::{backoff::jittered, lock::MutexExt as _, redis_target::Address};
+use crate::{
+    backoff::jittered,
+    lock::MutexExt as _,
+    redis_target::{Address, VoterKind},
+};
 
+pub(crate) use question::Voter;
 use votes::Votes;
 pub(crate) use votes::{LEASE, Term};
 
-/// Time between two questions to a sentinel.
+/// Time between two questions to a voter.
 const ASK_EVERY: Duration = Duration::from_millis(150);
-/// Longest wait for a connection to a sentinel, and for its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The sentinels to ask, and the name of the master.
-pub(crate) struct SentinelClients {
-    /// A client for each sentinel.
-    pub(crate) sentinels: Vec<Client>,
-    /// The name under which the sentinels monitor the master.
-    pub(crate) name: String,
+/// The voters to ask.
+pub(crate) struct Voters {
+    pub(crate) voters: Vec<Voter>,
+    pub(crate) kind: VoterKind,
 }
 
-/// The master that this process may use. The thread that asks the sentinels ends when the last owner drops it.
+/// The master that this process may use. The thread that asks the voters ends when the last owner drops it.
 pub(crate) struct MasterWatch {
     terms: watch::Sender<Option<Arc<Term>>>,
     state: Mutex<State>,
@@ -41,22 +42,26 @@ pub(crate) struct MasterWatch {
 
 struct State {
     votes: Votes,
-    /// The last failure of each sentinel since its last answer.
+    kind: VoterKind,
+    /// The last failure of each voter since its last answer.
     failures: Vec<Option<RedisError>>,
 }
 
 impl MasterWatch {
     /// Starts the thread.
-    pub(crate) fn start(clients: SentinelClients) -> RedisResult<Arc<Self>> {
-        let count = clients.sentinels.len();
-        let state = State { votes: Votes::new(count), failures: vec![None; count] };
+    pub(crate) fn start(voters: Voters) -> RedisResult<Arc<Self>> {
+        let Voters { voters, kind } = voters;
+        let count = voters.len();
+        let state =
+            State { votes: Votes::new(count), kind: kind.clone(), failures: vec![None; count] };
         let watch = Arc::new(Self { terms: watch::Sender::new(None), state: Mutex::new(state) });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let weak = Arc::downgrade(&watch);
-        let asking = clients.sentinels.into_iter().enumerate().map(move |(number, client)| {
-            ask_sentinel(client, number, clients.name.clone(), Weak::clone(&weak))
-        });
-        std::thread::Builder::new().name("sentinels".into()).spawn(move || {
+        let asking = voters
+            .into_iter()
+            .enumerate()
+            .map(move |(number, voter)| ask_voter(voter, number, kind.clone(), Weak::clone(&weak)));
+        std::thread::Builder::new().name("redis master".into()).spawn(move || {
             runtime.block_on(futures::future::join_all(asking));
         })?;
         Ok(watch)
@@ -74,7 +79,7 @@ impl MasterWatch {
         term.ok_or_else(|| self.no_master())
     }
 
-    /// Why there is no master: a sentinel's error if one has failed, since it explains more than the count.
+    /// Why there is no master: a voter's error if one has failed, since it explains more than the count.
     fn no_master(&self) -> RedisError {
         let state = self.state.lock_ignoring_poison();
         let (fresh, majority) = state.votes.quorum(Instant::now());
@@ -85,24 +90,27 @@ impl MasterWatch {
             return failure.clone();
         }
         let detail = format!("{fresh} name one, {majority} must name the same");
-        let kind = ErrorKind::MasterNameNotFoundBySentinel;
-        RedisError::from((kind, "no majority of sentinels names a master", detail))
+        let problem = match state.kind {
+            VoterKind::Sentinels { .. } => "no majority of sentinels names a master",
+            VoterKind::Nodes => "no majority of the listed nodes names a master of Linnet's slot",
+        };
+        RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, problem, detail))
     }
 
-    fn record(&self, sentinel: usize, asked: Instant, answer: RedisResult<Option<Address>>) {
+    fn record(&self, voter: usize, asked: Instant, answer: RedisResult<Option<Address>>) {
         let mut state = self.state.lock_ignoring_poison();
         let failure = match answer {
             Ok(master) => {
-                state.votes.record(sentinel, asked, master);
+                state.votes.record(voter, asked, master);
                 None
             }
             Err(error) => Some(error),
         };
-        if let Some(slot) = state.failures.get_mut(sentinel) {
+        if let Some(slot) = state.failures.get_mut(voter) {
             if let Some(error) = &failure
                 && slot.is_none()
             {
-                tracing::warn!(sentinel, %error, "Redis sentinel does not answer; retrying");
+                tracing::warn!(voter, %error, "Redis sentinel or node does not answer; retrying");
             }
             *slot = failure;
         }
@@ -126,26 +134,22 @@ fn log_change(old: Option<&Term>, new: Option<&Term>) {
     match (old, new) {
         (_, Some(term)) => {
             let (host, port) = &term.master;
-            tracing::info!(host, port, "the sentinels name a Redis master");
+            tracing::info!(host, port, "a majority names a Redis master");
         }
         (Some(term), None) => {
             let (host, port) = &term.master;
-            tracing::warn!(
-                host,
-                port,
-                "Redis master no longer confirmed by a majority of sentinels"
-            );
+            tracing::warn!(host, port, "Redis master no longer confirmed by a majority");
         }
         (None, None) => {}
     }
 }
 
-/// Asks one sentinel until the watch is dropped.
-async fn ask_sentinel(client: Client, number: usize, name: String, watch: Weak<MasterWatch>) {
+/// Asks one voter until the watch is dropped.
+async fn ask_voter(voter: Voter, number: usize, kind: VoterKind, watch: Weak<MasterWatch>) {
     let mut connection = None;
     loop {
         let asked = Instant::now();
-        let answer = ask(&client, &mut connection, &name).await;
+        let answer = voter.ask(&mut connection, &kind).await;
         if answer.is_err() {
             connection = None;
         }
@@ -156,27 +160,6 @@ async fn ask_sentinel(client: Client, number: usize, name: String, watch: Weak<M
     }
 }
 
-/// The master's address; `None` if the sentinel monitors no master of this name.
-async fn ask(
-    client: &Client,
-    connection: &mut Option<MultiplexedConnection>,
-    name: &str,
-) -> RedisResult<Option<Address>> {
-    let connection = match connection {
-        Some(connection) => connection,
-        None => {
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(ANSWER_TIMEOUT))
-                .set_response_timeout(Some(ANSWER_TIMEOUT));
-            let opened = client.get_multiplexed_async_connection_with_config(&config).await?;
-            connection.insert(opened)
-        }
-    };
-    let mut question = redis::cmd("SENTINEL");
-    question.arg("get-master-addr-by-name").arg(name);
-    question.query_async(connection).await
-}
-
 /// The watch of all clones of the settings, started by the first connection that needs it.
 #[derive(Clone, Default)]
 pub struct SharedMasterWatch(Arc<OnceLock<Arc<MasterWatch>>>);
@@ -185,14 +168,14 @@ impl SharedMasterWatch {
     /// The watch, started if it is not running.
     pub(crate) fn get_or_start(
         &self,
-        clients: impl FnOnce() -> RedisResult<SentinelClients>,
+        voters: impl FnOnce() -> RedisResult<Voters>,
     ) -> RedisResult<Arc<MasterWatch>> {
         static START: Mutex<()> = Mutex::new(());
         let _start = START.lock_ignoring_poison();
         if let Some(watch) = self.0.get() {
             return Ok(Arc::clone(watch));
         }
-        let watch = MasterWatch::start(clients()?)?;
+        let watch = MasterWatch::start(voters()?)?;
         Ok(Arc::clone(self.0.get_or_init(|| watch)))
     }
 }
