@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from checks import Failed
-from engine import ADDRESSES, FRONT, MASTER_NAME, PASSWORDS, PORT, SCRATCH, http_get, redis_at, redis_master, run, sql, wait
+from engine import (ADDRESSES, BINARIES, FRONT, MASTER_NAME, PASSWORDS, PORT, SCRATCH, http_get, postgres_primary, redis_at, redis_master, run, sql,
+                    wait)
 from node import MACS, Node, rendered
 
 # Of HAProxy: servers of other backends follow those of these two.
@@ -20,8 +22,15 @@ WHOLE_WITHIN_S = 150
 
 
 class Cluster:
-    def __init__(self) -> None:
+    """`release`: the folder of the binaries with which it starts, and whose schema it gets."""
+
+    def __init__(self, release: Path = BINARIES) -> None:
         self.nodes = [Node(number) for number in range(1, len(ADDRESSES) + 1)]
+        for node in self.nodes:
+            node.binaries = release
+            if node.is_old():
+                # The last release does not know the other store.
+                node.uploads = "directory"
         self.key = ""
         self.haproxy: subprocess.Popen[bytes] | None = None
         # Nodes whose application runs.
@@ -67,7 +76,7 @@ class Cluster:
         self.start_haproxy()
         # The schema needs the primary, through the same URL as Linnet.
         self.nodes[0].start_haproxy()
-        # HAProxy leads to standbys too until their first check has failed.
+        # HAProxy in front of PostgreSQL leads to standbys too until their first check has failed.
         wait(60, "the migrations", lambda: self.nodes[0].run_admin("migrate", check=False).returncode == 0)
         for node in self.nodes:
             node.start_app()
@@ -105,8 +114,8 @@ class Cluster:
         return next((node for node in self.nodes if node.address == address), None)
 
     def primary(self) -> Node | None:
-        """The node whose Patroni holds the leader's lock. A partitioned node cannot be asked."""
-        return next((node for node in self.nodes if http_get(node.address, 8008, "/primary", 1)[0] == 200), None)
+        """The node whose Patroni holds the leader's lock."""
+        return self.by_address(postgres_primary())
 
     def must_primary(self) -> Node:
         primary = self.primary()

@@ -13,10 +13,11 @@ from pathlib import Path
 from bars import OF_A_DEAD_NODE, WITHOUT_PRIMARY, ClusterFault, ClusterStage
 from cluster import fail_over_redis
 from engine import ADDRESSES, BINARIES, http_post, redis_master, require, sql, wait
-from ledger import API, CACHED, EDITED, UNCACHED
-from node import LOOP_S, STORE_PORTS, TTL_S, Node
+from ledger import API, CACHED, EDITED, ROUTES, UNCACHED
+from node import LOOP_S, STORE_PORTS, TTL_S, UPLOADS, Node
 
 HOLD_S = 20
+UPGRADE = "rolling-upgrade"
 # The lease of the leader, the election, and the health check of HAProxy.
 DEAD_PRIMARY_S = TTL_S + LOOP_S + 8
 DELAY_S = 0.02
@@ -68,7 +69,7 @@ def both_killed(stage: ClusterStage) -> Iterator[None]:
 
 @contextmanager
 def together(stage: ClusterStage) -> Iterator[None]:
-    """Moves the primary to the master's node."""
+    """Moves the primary to the master's node, before the requests that count."""
     cluster = cluster_of(stage)
     target = cluster.master()
     switch_over(stage, target)
@@ -127,6 +128,8 @@ def slow_network(stage: ClusterStage) -> Iterator[None]:
 def delayed(node: Node) -> Iterator[None]:
     others = ("-p", "tcp", "-m", "multiport", "--dports", "5432,6379,26379", "!", "-d", node.address, "-m", "mark", "!", "--mark", str(PROXY_MARK))
     redirect = ("OUTPUT", *others, "-j", "REDIRECT", "--to-ports", str(PROXY_PORT))
+    # A wait for `ready` of an earlier run would end at once.
+    (node.folder / "logs/delay.log").unlink(missing_ok=True)
     node.start("delay", sys.executable, str(Path(__file__).with_name("delay.py")), str(PROXY_PORT), str(PROXY_MARK), str(DELAY_S / 2))
     wait(10, "the proxy", lambda: "ready" in (node.folder / "logs/delay.log").read_text())
     node.iptables("-t", "nat", "-A", *redirect)
@@ -165,7 +168,8 @@ def switch_over(stage: ClusterStage, target: Node | None = None) -> None:
     status, text = http_post(primary.address, 8008, "/switchover", {"leader": primary.name, "candidate": to.name})
     require(status == 200, f"switchover: {status} {text}")
     wait(60, f"{to.name} to be the primary", lambda: cluster.primary() is to)
-    note_takeover(stage, "another primary", begun)
+    if target is None:
+        note_takeover(stage, "another primary", begun)
 
 
 def wait_until_synchronous(stage: ClusterStage, target: Node) -> None:
@@ -244,8 +248,10 @@ def replicas_behind(stage: ClusterStage) -> Iterator[None]:
         sql("SELECT pg_wal_replay_pause()", host=node.address, writable=False)
     try:
         yield
-        lag = sql("SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) FROM pg_stat_replication")
-        stage.notes.append(f"{int(float(lag)):,} B behind at the end")
+        lag = float(sql("SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)), 0) FROM pg_stat_replication"))
+        stage.notes.append(f"{lag:,.0f} B behind at the end")
+        if not lag:
+            stage.wrong.append("no standby was behind")
     finally:
         for node in standbys:
             sql("SELECT pg_wal_replay_resume()", host=node.address, writable=False)
@@ -281,24 +287,38 @@ def rolling_restart(stage: ClusterStage) -> Iterator[None]:
     yield
 
 
+def old_binaries_folder() -> Path:
+    return Path(os.environ["OLD_BIN_DIR"]).resolve()
+
+
 def old_binaries() -> str:
-    folder = os.environ.get("OLD_BIN_DIR", "")
-    if not folder:
+    if not os.environ.get("OLD_BIN_DIR"):
         return "OLD_BIN_DIR, the folder of the last release's binaries, is not set"
-    return "" if all((Path(folder) / name).exists() for name in ("linnet-shortener", "linnet-gateway")) else f"{folder} has no binaries"
+    folder = old_binaries_folder()
+    return "" if all((folder / name).exists() for name in ("linnet-shortener", "linnet-gateway")) else f"{folder} has no binaries"
 
 
 @contextmanager
-def on_the_old_release(stage: ClusterStage) -> Iterator[None]:
-    """The old release on the new schema, as between the migration and the last node's upgrade."""
-    for node in cluster_of(stage).nodes:
-        replace(stage, node, Path(os.environ["OLD_BIN_DIR"]).resolve())
+def starts_on_the_old_release(stage: ClusterStage) -> Iterator[None]:
+    """The cluster has started with the old binaries and their schema (`main.py`)."""
+    nodes = cluster_of(stage).nodes
+    require(all(node.is_old() for node in nodes), "rolling-upgrade must be the first fault: the schema is new already")
     yield
+    # The old release does not know `jobs.upload_store`: the setting changes when no old process is left.
+    for node in nodes:
+        node.uploads = UPLOADS
+        replace(stage, node)
 
 
 @contextmanager
 def rolling_upgrade(stage: ClusterStage) -> Iterator[None]:
-    for node in cluster_of(stage).nodes:
+    nodes = cluster_of(stage).nodes
+    begun = time.monotonic()
+    nodes[0].run_admin("migrate", binaries=BINARIES)
+    stage.notes.append(f"migrated in {time.monotonic() - begun:.1f} s")
+    # The old release on the new schema.
+    time.sleep(10)
+    for node in nodes:
         replace(stage, node, BINARIES)
     yield
 
@@ -347,8 +367,8 @@ FAULTS = (
                  longest_s=dict.fromkeys(API, 15.0), lost_clicks_s=2, clicks_reason=LOST_WITH_NODE, person="starts the node"),
     ClusterFault("node-with-both-killed", "a node with the primary and the master", both_killed, prepare=together, hold_s=HOLD_S,
                  allowed=WITHOUT_PRIMARY | {CACHED: "503"} | OF_A_DEAD_NODE, lost_clicks_s=2,
-                 longest_s={CACHED: 10.0} | dict.fromkeys((UNCACHED, EDITED, *API), DEAD_PRIMARY_S), clicks_reason=LOST_WITH_NODE,
-                 person="starts the node"),
+                 # After a failover of Redis, L1 and L2 are empty, and without a primary they stay so.
+                 longest_s=dict.fromkeys(ROUTES, DEAD_PRIMARY_S), clicks_reason=LOST_WITH_NODE, person="starts the node"),
     ClusterFault("node-without-stores", "a node that reaches no store of the other nodes", partitioned("bystander", "in", "out", ports=STORE_PORTS),
                  hold_s=HOLD_S, allowed=OF_A_DEAD_NODE, longest_s=dict.fromkeys(API, 15.0)),
     ClusterFault("node-partitioned", "a node that reaches no other node, but HAProxy reaches it", partitioned("bystander", "in", "out"), hold_s=HOLD_S,
@@ -358,22 +378,23 @@ FAULTS = (
                  longest_s=dict.fromkeys((UNCACHED, EDITED, *API), DEAD_PRIMARY_S)),
     ClusterFault("master-partitioned", "the same of the node with the master", partitioned("master", "in", "out"), hold_s=HOLD_S,
                  allowed=OF_A_DEAD_NODE, longest_s=dict.fromkeys(API, 15.0), lost_clicks_s=2, clicks_reason=LOST_WITH_MASTER),
-    ClusterFault("one-way-out", "a node whose packets reach no other node", partitioned("bystander", "out"), hold_s=HOLD_S, short=True,
+    ClusterFault("one-way-out", "a node whose packets reach no other node", partitioned("bystander", "out"), hold_s=HOLD_S,
                  allowed=OF_A_DEAD_NODE, longest_s=dict.fromkeys(API, 15.0)),
     ClusterFault("one-way-in", "a node that no packet of the other nodes reaches", partitioned("bystander", "in"), hold_s=HOLD_S,
                  allowed=OF_A_DEAD_NODE, longest_s=dict.fromkeys(API, 15.0)),
-    ClusterFault("postgres-switchover", "`patronictl switchover`", postgres_switchover, short=True, allowed=WITHOUT_PRIMARY,
+    ClusterFault("postgres-switchover", "`patronictl switchover`", postgres_switchover, allowed=WITHOUT_PRIMARY,
                  longest_s=dict.fromkeys((UNCACHED, EDITED, *API), 10.0)),
     ClusterFault("postgres-killed", "PostgreSQL's primary killed", postgres_killed, short=True, allowed=WITHOUT_PRIMARY,
                  longest_s=dict.fromkeys((UNCACHED, EDITED, *API), 10.0)),
     ClusterFault("patroni-killed", "PostgreSQL's primary and its Patroni killed", patroni_killed, allowed=WITHOUT_PRIMARY,
                  longest_s=dict.fromkeys((UNCACHED, EDITED, *API), DEAD_PRIMARY_S), person="starts Patroni, if its service manager does not"),
-    ClusterFault("redis-failover", "`SENTINEL FAILOVER`", redis_failover, short=True, lost_clicks_s=1, clicks_reason=LOST_WITH_MASTER),
+    ClusterFault("redis-failover", "`SENTINEL FAILOVER`", redis_failover, lost_clicks_s=1, clicks_reason=LOST_WITH_MASTER),
     ClusterFault("redis-killed", "Redis's master killed", redis_killed, short=True, lost_clicks_s=1, clicks_reason=LOST_WITH_MASTER),
     ClusterFault("replicas-behind", "both standbys do not apply the write-ahead log", replicas_behind, hold_s=30),
     ClusterFault("etcd-without-quorum", "two of three members of etcd killed", etcd_without_quorum, hold_s=TTL_S + 15),
     ClusterFault("rolling-restart", "Linnet restarted on each node in turn", rolling_restart, short=True),
-    ClusterFault("rolling-upgrade", "the last release replaced on each node in turn", rolling_upgrade, prepare=on_the_old_release, lacking=old_binaries),
+    ClusterFault(UPGRADE, "the last release: migration, then Linnet replaced on each node in turn", rolling_upgrade,
+                 prepare=starts_on_the_old_release, lacking=old_binaries),
     ClusterFault("scale", "Linnet on one node, three, and one again", scaled, prepare=one_node),
     ClusterFault("slow-network", f"stores {DELAY_S * 1000:g} ms farther (round trip, by a proxy)", slow_network, hold_s=30,
                  allowed=WITHOUT_PRIMARY, longest_s=dict.fromkeys((UNCACHED, EDITED, *API), 10.0), clicks_reason="", lost_clicks_s=1),

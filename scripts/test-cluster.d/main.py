@@ -16,8 +16,8 @@ import table
 from bars import ClusterFault, ClusterResult, ClusterStage
 from checks import Failed, Figure, run_checks
 from cluster import Cluster
-from engine import PORT
-from faults import FAULTS
+from engine import BINARIES, PORT
+from faults import FAULTS, UPGRADE, old_binaries_folder
 from invariants import Checker
 from ledger import CACHED
 from load import RATES, Load
@@ -52,14 +52,15 @@ def inject(fault: ClusterFault, cluster: Cluster, load: Load, checker: Checker) 
         ended = time.monotonic()
         calm = load.becomes_calm(fault.recovers_within_s + 60)
         load.pause()
-        whole_after_s = cluster.wait_until_whole()
+        cluster.wait_until_whole()
+        whole_after_s = time.monotonic() - ended
         checked = checker.check(int(fault.lost_clicks_s * RATES[CACHED]))
     # A crash is a defect. A process that exits for lack of a store when it starts is restarted, as by systemd.
     stage.wrong += [one for one in cluster.exits if one.split()[-1] in ("101", "-11", "-6")]
     if cluster.exits:
         stage.notes.append("; ".join(cluster.exits))
         cluster.exits.clear()
-    stage.notes.append(f"whole again {time.monotonic() - ended:.0f} s after the end")
+    stage.notes.append(f"whole again {whole_after_s:.0f} s after the end")
     load.new_window()
     load.refill()
     return ClusterResult(fault, window, ended, calm, {}, checked, stage, False, whole_after_s=whole_after_s)
@@ -88,7 +89,10 @@ def main() -> int:
     if not faults:
         print(f"no fault is left to run; the names are {', '.join(fault.name for fault in FAULTS)}", file=sys.stderr)
         return 64
-    cluster, broken = Cluster(), []
+    # The upgrade changes the schema, so it comes first, and the cluster starts with the release before.
+    faults.sort(key=lambda fault: fault.name != UPGRADE)
+    release = old_binaries_folder() if faults[0].name == UPGRADE else BINARIES
+    cluster, broken = Cluster(release), []
     try:
         begun = time.monotonic()
         print("==> starting three nodes", flush=True)

@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from string import Template
 
 from checks import Failed
-from engine import (ADDRESSES, BINARIES, CLUSTER, FRONT, MASTER_NAME, NETWORK, PASSWORDS, PG_BIN, ROOT, SCRATCH, http_get, redis_at, run, wait)
+from engine import (ADDRESSES, BINARIES, CLUSTER, FRONT, MASTER_NAME, NETWORK, PASSWORDS, PG_BIN, ROOT, SCRATCH, http_get, postgres_primary,
+                    redis_at, redis_master, run, wait)
 
 TEMPLATES = ROOT / "deploy/cluster"
 STORES = ("etcd", "patroni", "redis", "sentinel")
@@ -55,6 +57,8 @@ class Node:
         # Starts a process again.
         self.again: dict[str, Callable[[], None]] = {}
         self.binaries = BINARIES
+        # Where uploads wait for a worker: jobs.upload_store.
+        self.uploads = UPLOADS
         # Guards `running`: the supervisor of the cluster restarts processes.
         self.lock = threading.RLock()
 
@@ -165,7 +169,7 @@ class Node:
         own = f"http://{self.address}"
         self.start("etcd", "etcd", "--name", self.name, "--data-dir", str(folder), "--listen-peer-urls", f"{own}:2380", "--initial-advertise-peer-urls",
                    f"{own}:2380", "--listen-client-urls", f"{own}:2379", "--advertise-client-urls", f"{own}:2379", "--initial-cluster", cluster,
-                   "--initial-cluster-token", CLUSTER, "--heartbeat-interval", "200", "--election-timeout", "2000", "--logger", "zap",
+                   "--initial-cluster-token", CLUSTER, "--pre-vote", "--heartbeat-interval", "200", "--election-timeout", "2000", "--logger", "zap",
                    "--log-level", "warn")
 
     def start_patroni(self) -> None:
@@ -203,15 +207,12 @@ class Node:
 
     # --- Linnet ------------------------------------------------------------------------------------------------------
     def environment(self, role: str) -> dict[str, str]:
-        password = (SCRATCH / f"redis-users/{role}-password").read_text().strip()
-        sentinels = ",".join(f"{address}:26379" for address in ADDRESSES)
-        hosts = "127.0.0.1:5000/linnet?" if POSTGRES == "haproxy" else ",".join(f"{one}:5432" for one in ADDRESSES) + "/linnet?target_session_attrs=read-write&"
-        uploads = {"LINNET__JOBS__UPLOAD_STORE": "postgres"} if UPLOADS == "postgres" else {"LINNET__JOBS__UPLOAD_DIR": str(SCRATCH / "uploads")}
+        uploads = {"LINNET__JOBS__UPLOAD_STORE": "postgres"} if self.uploads == "postgres" else {"LINNET__JOBS__UPLOAD_DIR": str(SCRATCH / "uploads")}
         return UNREACHED_LIMITS | uploads | {
             "LINNET__PUBLIC__BASE_URL": "http://short.test",
             "LINNET__SERVICE__TOKEN_FILE": str(SCRATCH / "service-token"),
-            "LINNET__POSTGRES__URL": f"postgres://linnet:{PASSWORDS['linnet']}@{hosts}sslmode=disable",
-            "LINNET__REDIS__URL": f"redis+sentinel://{role}:{password}@{sentinels}/{MASTER_NAME}/0",
+            "LINNET__POSTGRES__URL": self.postgres_url(),
+            "LINNET__REDIS__URL": self.redis_url(role),
             "LINNET__SHORTENER__RESOLVE_LISTEN": "127.0.0.1:8082",
             "LINNET__SHORTENER__API_LISTEN": "127.0.0.1:8083",
             "LINNET__SHORTENER__ADMIN_LISTEN": f"{self.address}:9082",
@@ -227,6 +228,26 @@ class Node:
             "LINNET_NGINX_WORKERS": "1",
             "LINNET_NGINX_RESOLVE_LOG_SAMPLE": "1%",
         }
+
+    def is_old(self) -> bool:
+        """Whether the node runs the last release. It may know one host of each store only."""
+        return self.binaries != BINARIES
+
+    def postgres_url(self) -> str:
+        if self.is_old():
+            hosts = f"{postgres_primary()}:5432/linnet?"
+        elif POSTGRES == "haproxy":
+            hosts = "127.0.0.1:5000/linnet?"
+        else:
+            hosts = ",".join(f"{one}:5432" for one in ADDRESSES) + "/linnet?target_session_attrs=read-write&"
+        return f"postgres://linnet:{PASSWORDS['linnet']}@{hosts}sslmode=disable"
+
+    def redis_url(self, role: str) -> str:
+        password = (SCRATCH / f"redis-users/{role}-password").read_text().strip()
+        if self.is_old():
+            return f"redis://{role}:{password}@{redis_master()}:6379/0"
+        sentinels = ",".join(f"{address}:26379" for address in ADDRESSES)
+        return f"redis+sentinel://{role}:{password}@{sentinels}/{MASTER_NAME}/0"
 
     def start_haproxy(self) -> None:
         """HAProxy in front of PostgreSQL."""
@@ -264,14 +285,16 @@ class Node:
         """The command line of the shortener."""
         return self.run_admin(*words).stdout
 
-    def run_admin(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(*inside(self.namespace, str(self.binaries / "linnet-shortener"), *words), check=check, timeout=120, **self.environment("shortener"))
+    def run_admin(self, *words: str, check: bool = True, binaries: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """By default with the binaries that the node runs."""
+        program = (binaries or self.binaries) / "linnet-shortener"
+        return run(*inside(self.namespace, str(program), *words), check=check, timeout=120, **self.environment("shortener"))
 
     def wait_for_redis(self) -> None:
         wait(20, f"Redis of {self.name}", lambda: redis_at(self.address, "PING").strip() == "PONG")
 
 
-POSTGRES = os.environ.get("POSTGRES", "haproxy")
-UPLOADS = os.environ.get("UPLOADS", "directory")
+POSTGRES = os.environ.get("POSTGRES", "hosts")
+UPLOADS = os.environ.get("UPLOADS", "postgres")
 TTL_S, LOOP_S = 20, 2
 MACS = {FRONT: "02:00:00:00:77:10"} | {address: f"02:00:00:00:77:{number + 10}" for number, address in enumerate(ADDRESSES, 1)}
