@@ -98,7 +98,8 @@ pub(crate) fn from_lease(end: LeaseEnd) -> Problem {
         }
         LeaseEnd::KeyUnverified => Problem::unavailable(
             format!(
-                "The API key can no longer be verified, and the result of the request is unknown; retry after {RETRY_AFTER_S} s."
+                "The API key can no longer be verified, and the result of the request is unknown; \
+                 retry after {RETRY_AFTER_S} s."
             ),
             RETRY_AFTER_S,
         ),

@@ -61,10 +61,12 @@ impl KeyAuthenticator {
                 }
             }
             Ok(Ok(KeyStatus::Invalid)) => leases.end(&key.key_id, LeaseEnd::KeyEnded),
-            _ if leases.is_usable(key, Instant::now()) => {}
             Ok(Err(_)) | Err(_) => {
-                tracing::warn!("long responses ended: their key cannot be verified");
-                leases.end(&key.key_id, LeaseEnd::KeyUnverified);
+                // A new lease of the key may have verified it meanwhile.
+                if !leases.is_usable(key, Instant::now()) {
+                    tracing::warn!("long responses ended: their key cannot be verified");
+                    leases.end(&key.key_id, LeaseEnd::KeyUnverified);
+                }
             }
         }
     }
