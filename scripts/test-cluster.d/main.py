@@ -76,6 +76,8 @@ def check_of(fault: ClusterFault, cluster: Cluster, load: Load, checker: Checker
         for one in result.broken():
             print(f"    OUTSIDE THE BAR: {one}", flush=True)
             broken.append(f"{fault.name}: {one}")
+        if result.broken():
+            print(*(f"    first failure, {kind}: {body}" for kind, body in result.window.samples.items()), sep="\n", flush=True)
 
     check.__name__ = fault.name
     return check
