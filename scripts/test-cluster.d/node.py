@@ -183,7 +183,8 @@ class Node:
                                  REPLICATION_PASSWORD=PASSWORDS["replication"], REWIND_PASSWORD=PASSWORDS["rewind"]))
         file.chmod(0o600)
         shutil.chown(file, "postgres", "postgres")
-        self.start("patroni", "patroni", str(file), user="postgres", HOME=str(folder))
+        # Modules that this folder lacks are those of Debian.
+        self.start("patroni", "/usr/bin/python3", "-m", "patroni", str(file), user="postgres", HOME=str(folder), PYTHONPATH=str(SCRATCH / "python"))
 
     def start_redis(self, master: str) -> None:
         folder = self.folder / "redis"
