@@ -75,6 +75,8 @@ class Node:
                 run("ip", "-n", self.namespace, "neigh", "replace", other, "lladdr", mac, "dev", "eth0", "nud", "permanent")
         run("ip", "-n", self.namespace, "link", "set", "eth0", "address", MACS[self.address])
         run("ip", "neigh", "replace", self.address, "lladdr", MACS[self.address], "dev", "nodes", "nud", "permanent")
+        for setting in re.findall(r"^(net\.\S+) = (\d+)$", (TEMPLATES / "sysctl.conf").read_text(), re.M):
+            run(*inside(self.namespace, "sh", "-c", 'echo "$2" > "/proc/sys/$1"', "sh", setting[0].replace(".", "/"), setting[1]))
         for folder in (self.folder, self.folder / "logs"):
             folder.mkdir(mode=0o711)
 
