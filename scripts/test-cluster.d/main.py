@@ -16,7 +16,7 @@ import table
 from bars import ClusterFault, ClusterResult, ClusterStage
 from checks import Failed, Figure, run_checks
 from cluster import Cluster
-from engine import BINARIES, PORT
+from engine import BINARIES, PORT, sql
 from faults import FAULTS, UPGRADE, old_binaries_folder
 from invariants import Checker
 from ledger import CACHED
@@ -24,6 +24,8 @@ from load import RATES, Load
 
 # Enough for some faults; it is refilled between them.
 load_module.POOL_ROWS = 3_000
+# Of an edit whose client has given up: deploy/cluster/sysctl.conf.
+LATEST_EDIT_S = 15
 SHORT = os.environ.get("FORM") == "short"
 
 
@@ -35,6 +37,19 @@ def chosen() -> list[ClusterFault]:
             print(f"NOT run: {fault.name}, because {lacking}", flush=True)
             faults.remove(fault)
     return faults
+
+
+def latest_edit_s(load: Load, since: float) -> float:
+    """The longest time from the sending of an edit that failed to its execution."""
+    offset, latest = time.time() - time.monotonic(), 0.0
+    for link in load.ledger.edited:
+        rows = sql("SELECT details->>'original_url', extract(epoch FROM timestamp) FROM events "
+                   f"WHERE url_id = {link.id} AND event_type = 'updated' AND timestamp > to_timestamp({since + offset})")
+        for target, at in (row.rsplit("|", 1) for row in rows.splitlines()):
+            number = link.number_of(target)
+            if number is not None and number not in link.acknowledged:
+                latest = max(latest, float(at) - offset - link.sent[number])
+    return latest
 
 
 def inject(fault: ClusterFault, cluster: Cluster, load: Load, checker: Checker) -> ClusterResult:
@@ -55,6 +70,8 @@ def inject(fault: ClusterFault, cluster: Cluster, load: Load, checker: Checker) 
         cluster.wait_until_whole()
         whole_after_s = time.monotonic() - ended
         checked = checker.check(int(fault.lost_clicks_s * RATES[CACHED]))
+    if (late_s := latest_edit_s(load, window.begun)) > LATEST_EDIT_S:
+        stage.wrong.append(f"an edit that failed was executed {late_s:.0f} s after it was sent")
     # A crash is a defect. A process that exits for lack of a store when it starts is restarted, as by systemd.
     stage.wrong += [one for one in cluster.exits if one.split()[-1] in ("101", "-11", "-6")]
     if cluster.exits:
