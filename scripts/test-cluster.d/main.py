@@ -17,10 +17,11 @@ from bars import ClusterFault, ClusterResult, ClusterStage
 from checks import Failed, Figure, run_checks
 from cluster import Cluster
 from engine import BINARIES, PORT, sql
-from faults import FAULTS, UPGRADE, old_binaries_folder
+from faults import FAULTS
 from invariants import Checker
 from ledger import CACHED
 from load import RATES, Load
+from releases import UPGRADE, old_binaries_folder
 
 # Enough for some faults; it is refilled between them.
 load_module.POOL_ROWS = 3_000

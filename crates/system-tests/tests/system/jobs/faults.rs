@@ -112,7 +112,7 @@ async fn job_finishes_after_postgresql_crashes() {
 async fn upload_whose_key_cannot_be_verified_gets_503_and_its_key_stays_valid() {
     let mut stack = builder().postgres(Postgres::Own).start().await;
     let mut upload = begin_stalled_upload(&stack).await;
-    // Without Redis, the gateway verifies the key again and again, and without PostgreSQL no shortener knows it.
+    // Without Redis, the gateway verifies the key again and again, and without PostgreSQL every lookup of it fails.
     stack.redis.kill().await;
     stack.kill_postgres().await;
     let head = read_head(&mut upload).await.to_ascii_lowercase();
