@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bars import OF_A_DEAD_NODE, WITHOUT_PRIMARY, ClusterFault, ClusterStage, cluster_of
@@ -235,17 +236,12 @@ def redis_failover(stage: ClusterStage) -> Iterator[None]:
 
 @contextmanager
 def replicas_behind(stage: ClusterStage) -> Iterator[None]:
-    """The standbys receive the write-ahead log and do not apply it. Patroni would resume a replay that was paused."""
+    """The standbys receive the write-ahead log and do not apply it. Patroni would resume a replay that is only paused."""
     cluster = cluster_of(stage)
     primary = cluster.must_primary()
-    standbys = [node for node in cluster.nodes if node is not primary]
-
-    def set_delay(statement: str) -> None:
-        for node in standbys:
-            sql(statement, host=node.address, writable=False)
-            sql("SELECT pg_reload_conf()", host=node.address, writable=False)
-
-    set_delay("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+    replaying = [startup_process(node) for node in cluster.nodes if node is not primary]
+    for pid in replaying:
+        os.kill(pid, signal.SIGSTOP)
     try:
         yield
         lag = float(sql("SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)), 0) FROM pg_stat_replication"))
@@ -253,7 +249,14 @@ def replicas_behind(stage: ClusterStage) -> Iterator[None]:
         if lag < 100_000:
             stage.wrong.append("no standby was behind")
     finally:
-        set_delay("ALTER SYSTEM RESET recovery_min_apply_delay")
+        for pid in replaying:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def startup_process(node: Node) -> int:
+    """PostgreSQL's process that applies the write-ahead log."""
+    return next(pid for pid in node.pids() if re.match(rb"postgres: (\S+ )?startup", Path(f"/proc/{pid}/cmdline").read_bytes()))
 
 
 @contextmanager
