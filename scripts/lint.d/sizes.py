@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sources import EX_USAGE, ROOT, Finding, Lines, closing, report, rust_code, tracked_files
 
-MAX_CRATE_LINES = 9_000
+MAX_CRATE_LINES = 9_300
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 

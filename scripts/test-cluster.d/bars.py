@@ -22,6 +22,11 @@ class ClusterStage(Stage):
     cluster: Cluster | None = None
 
 
+def cluster_of(stage: ClusterStage) -> Cluster:
+    assert stage.cluster is not None
+    return stage.cluster
+
+
 @dataclass(frozen=True)
 class ClusterFault(Fault):
     """`inject` gets a `ClusterStage`."""

@@ -8,11 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from checks import Failed
 import redis_cluster
-from engine import ADDRESSES, FRONT, MASTER_NAME, PASSWORDS, PORT, REDIS, SCRATCH, http_get, redis_at, redis_master, run, sql, wait
+from checks import Failed, require
+from engine import (ADDRESSES, BINARIES, FRONT, MASTER_NAME, PASSWORDS, PORT, REDIS, SCRATCH, http_get, postgres_primary, redis_at, redis_master,
+                    run, sql, wait)
 from node import MACS, Node, rendered
 
 # Of HAProxy: servers of other backends follow those of these two.
@@ -21,8 +23,15 @@ WHOLE_WITHIN_S = 150
 
 
 class Cluster:
-    def __init__(self) -> None:
+    """`release`: the folder of the binaries with which it starts, and whose schema it gets."""
+
+    def __init__(self, release: Path = BINARIES) -> None:
         self.nodes = [Node(number) for number in range(1, len(ADDRESSES) + 1)]
+        for node in self.nodes:
+            node.binaries = release
+            if node.is_old():
+                # The last release does not know the other store.
+                node.uploads = "directory"
         self.key = ""
         self.haproxy: subprocess.Popen[bytes] | None = None
         # Nodes whose application runs.
@@ -71,7 +80,7 @@ class Cluster:
         self.start_haproxy()
         # The schema needs the primary, through the same URL as Linnet.
         self.nodes[0].start_haproxy()
-        # HAProxy leads to standbys too until their first check has failed.
+        # HAProxy in front of PostgreSQL leads to standbys too until their first check has failed.
         wait(60, "the migrations", lambda: self.nodes[0].run_admin("migrate", check=False).returncode == 0)
         for node in self.nodes:
             node.start_app()
@@ -109,8 +118,8 @@ class Cluster:
         return next((node for node in self.nodes if node.address == address), None)
 
     def primary(self) -> Node | None:
-        """The node whose Patroni holds the leader's lock. A partitioned node cannot be asked."""
-        return next((node for node in self.nodes if http_get(node.address, 8008, "/primary", 1)[0] == 200), None)
+        """The node whose Patroni holds the leader's lock."""
+        return self.by_address(postgres_primary())
 
     def must_primary(self) -> Node:
         primary = self.primary()
@@ -178,11 +187,17 @@ class Cluster:
 
     def ensure_apart(self) -> None:
         """Moves the master of Redis away from the primary's node, as an operator would after failovers (docs/CLUSTER.md)."""
-        if self.primary() is self.master():
-            before = redis_master()
+        if self.primary() is not self.master():
+            return
+        before = redis_master()
+        # The sentinels give a failover up if no replica suits them at this moment, and refuse another one for some time.
+        for _ in range(4):
             fail_over_redis()
-            wait(30, "another master of Redis", lambda: redis_master() not in ("", before))
-            self.wait_until_whole()
+            with suppress(Failed):
+                wait(15, "another master of Redis", lambda: redis_master() not in ("", before))
+                break
+        require(redis_master() not in ("", before), "no failover moves the master of Redis")
+        self.wait_until_whole()
 
     # --- Changes -----------------------------------------------------------------------------------------------------
     def take_out(self, node: Node) -> None:

@@ -67,6 +67,11 @@ def sql(statement: str, *, host: str = ",".join(ADDRESSES), database: str = "lin
     return run(str(PG_BIN / "psql"), "-XqAt", "-d", target, "-c", statement, check=check, PGPASSWORD=PASSWORDS["superuser"]).stdout.strip()
 
 
+def postgres_primary() -> str:
+    """The address of the node whose Patroni holds the leader's lock; empty if there is none."""
+    return next((address for address in ADDRESSES if http_get(address, 8008, "/primary", 1)[0] == 200), "")
+
+
 def redis_master() -> str:
     """The address of the master; empty without a majority."""
     return redis_master_at()[0]

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from string import Template
 
 from checks import Failed
 from engine import (ADDRESSES, BINARIES, CLUSTER, FRONT, MASTER_NAME, NETWORK, PASSWORDS, PG_BIN, REDIS, REPLICA_PORT, ROOT, SCRATCH, http_get,
-                    redis_at, run, wait)
+                    postgres_primary, redis_at, redis_master, run, wait)
 
 TEMPLATES = ROOT / "deploy/cluster"
 STORES = ("etcd", "patroni", "redis", "sentinel")
@@ -56,6 +57,8 @@ class Node:
         # Starts a process again.
         self.again: dict[str, Callable[[], None]] = {}
         self.binaries = BINARIES
+        # Where uploads wait for a worker: jobs.upload_store.
+        self.uploads = UPLOADS
         # Guards `running`: the supervisor of the cluster restarts processes.
         self.lock = threading.RLock()
 
@@ -72,6 +75,8 @@ class Node:
                 run("ip", "-n", self.namespace, "neigh", "replace", other, "lladdr", mac, "dev", "eth0", "nud", "permanent")
         run("ip", "-n", self.namespace, "link", "set", "eth0", "address", MACS[self.address])
         run("ip", "neigh", "replace", self.address, "lladdr", MACS[self.address], "dev", "nodes", "nud", "permanent")
+        for setting in re.findall(r"^(net\.\S+) = (\d+)$", (TEMPLATES / "sysctl.conf").read_text(), re.M):
+            run(*inside(self.namespace, "sh", "-c", 'echo "$2" > "/proc/sys/$1"', "sh", setting[0].replace(".", "/"), setting[1]))
         for folder in (self.folder, self.folder / "logs"):
             folder.mkdir(mode=0o711)
 
@@ -166,7 +171,7 @@ class Node:
         own = f"http://{self.address}"
         self.start("etcd", "etcd", "--name", self.name, "--data-dir", str(folder), "--listen-peer-urls", f"{own}:2380", "--initial-advertise-peer-urls",
                    f"{own}:2380", "--listen-client-urls", f"{own}:2379", "--advertise-client-urls", f"{own}:2379", "--initial-cluster", cluster,
-                   "--initial-cluster-token", CLUSTER, "--heartbeat-interval", "200", "--election-timeout", "2000", "--logger", "zap",
+                   "--initial-cluster-token", CLUSTER, "--pre-vote", "--heartbeat-interval", "200", "--election-timeout", "2000", "--logger", "zap",
                    "--log-level", "warn")
 
     def start_patroni(self) -> None:
@@ -180,7 +185,8 @@ class Node:
                                  REPLICATION_PASSWORD=PASSWORDS["replication"], REWIND_PASSWORD=PASSWORDS["rewind"]))
         file.chmod(0o600)
         shutil.chown(file, "postgres", "postgres")
-        self.start("patroni", "patroni", str(file), user="postgres", HOME=str(folder))
+        # Modules that this folder lacks are those of Debian.
+        self.start("patroni", "/usr/bin/python3", "-m", "patroni", str(file), user="postgres", HOME=str(folder), PYTHONPATH=str(SCRATCH / "python"))
 
     def start_redis(self, master: str) -> None:
         if REDIS == "cluster":
@@ -214,17 +220,12 @@ class Node:
 
     # --- Linnet ------------------------------------------------------------------------------------------------------
     def environment(self, role: str) -> dict[str, str]:
-        password = (SCRATCH / f"redis-users/{role}-password").read_text().strip()
-        sentinels = "redis+sentinel", ",".join(f"{address}:26379" for address in ADDRESSES), f"/{MASTER_NAME}/0"
-        nodes = "redis+cluster", ",".join(f"{address}:{port}" for address in ADDRESSES for port in (6379, REPLICA_PORT)), ""
-        scheme, redis, path = nodes if REDIS == "cluster" else sentinels
-        hosts = "127.0.0.1:5000/linnet?" if POSTGRES == "haproxy" else ",".join(f"{one}:5432" for one in ADDRESSES) + "/linnet?target_session_attrs=read-write&"
-        uploads = {"LINNET__JOBS__UPLOAD_STORE": "postgres"} if UPLOADS == "postgres" else {"LINNET__JOBS__UPLOAD_DIR": str(SCRATCH / "uploads")}
+        uploads = {"LINNET__JOBS__UPLOAD_STORE": "postgres"} if self.uploads == "postgres" else {"LINNET__JOBS__UPLOAD_DIR": str(SCRATCH / "uploads")}
         return UNREACHED_LIMITS | uploads | {
             "LINNET__PUBLIC__BASE_URL": "http://short.test",
             "LINNET__SERVICE__TOKEN_FILE": str(SCRATCH / "service-token"),
-            "LINNET__POSTGRES__URL": f"postgres://linnet:{PASSWORDS['linnet']}@{hosts}sslmode=disable",
-            "LINNET__REDIS__URL": f"{scheme}://{role}:{password}@{redis}{path}",
+            "LINNET__POSTGRES__URL": self.postgres_url(),
+            "LINNET__REDIS__URL": self.redis_url(role),
             "LINNET__SHORTENER__RESOLVE_LISTEN": "127.0.0.1:8082",
             "LINNET__SHORTENER__API_LISTEN": "127.0.0.1:8083",
             "LINNET__SHORTENER__ADMIN_LISTEN": f"{self.address}:9082",
@@ -240,6 +241,29 @@ class Node:
             "LINNET_NGINX_WORKERS": "1",
             "LINNET_NGINX_RESOLVE_LOG_SAMPLE": "1%",
         }
+
+    def is_old(self) -> bool:
+        """Whether the node runs the last release. It may know one host of each store only."""
+        return self.binaries != BINARIES
+
+    def postgres_url(self) -> str:
+        if self.is_old():
+            hosts = f"{postgres_primary()}:5432/linnet?"
+        elif POSTGRES == "haproxy":
+            hosts = "127.0.0.1:5000/linnet?"
+        else:
+            hosts = ",".join(f"{one}:5432" for one in ADDRESSES) + "/linnet?target_session_attrs=read-write&"
+        return f"postgres://linnet:{PASSWORDS['linnet']}@{hosts}sslmode=disable"
+
+    def redis_url(self, role: str) -> str:
+        password = (SCRATCH / f"redis-users/{role}-password").read_text().strip()
+        if self.is_old():
+            return f"redis://{role}:{password}@{redis_master()}:6379/0"
+        if REDIS == "cluster":
+            nodes = ",".join(f"{address}:{port}" for address in ADDRESSES for port in (6379, REPLICA_PORT))
+            return f"redis+cluster://{role}:{password}@{nodes}"
+        sentinels = ",".join(f"{address}:26379" for address in ADDRESSES)
+        return f"redis+sentinel://{role}:{password}@{sentinels}/{MASTER_NAME}/0"
 
     def start_haproxy(self) -> None:
         """HAProxy in front of PostgreSQL."""
@@ -277,14 +301,16 @@ class Node:
         """The command line of the shortener."""
         return self.run_admin(*words).stdout
 
-    def run_admin(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(*inside(self.namespace, str(self.binaries / "linnet-shortener"), *words), check=check, timeout=120, **self.environment("shortener"))
+    def run_admin(self, *words: str, check: bool = True, binaries: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """By default with the binaries that the node runs."""
+        program = (binaries or self.binaries) / "linnet-shortener"
+        return run(*inside(self.namespace, str(program), *words), check=check, timeout=120, **self.environment("shortener"))
 
     def wait_for_redis(self) -> None:
         wait(20, f"Redis of {self.name}", lambda: redis_at(self.address, "PING").strip() == "PONG")
 
 
-POSTGRES = os.environ.get("POSTGRES", "haproxy")
-UPLOADS = os.environ.get("UPLOADS", "directory")
+POSTGRES = os.environ.get("POSTGRES", "hosts")
+UPLOADS = os.environ.get("UPLOADS", "postgres")
 TTL_S, LOOP_S = 20, 2
 MACS = {FRONT: "02:00:00:00:77:10"} | {address: f"02:00:00:00:77:{number + 10}" for number, address in enumerate(ADDRESSES, 1)}

@@ -11,7 +11,7 @@ use linnet_protocol::{
 };
 
 use crate::{
-    auth::{Caller, CredentialError, LookupError},
+    auth::{Caller, CredentialError, LeaseEnd, LookupError},
     limit::AppliedLimit,
     upstream::UpstreamError,
 };
@@ -90,11 +90,20 @@ pub(crate) fn key_required() -> Problem {
     Problem::unauthorized("Send an API key as `Authorization: Bearer …` or `X-Api-Key: …`.")
 }
 
-/// 401 for a streamed request whose key was revoked, expired or could not be verified before the response began.
-pub(crate) fn key_ended() -> Problem {
-    Problem::unauthorized(
-        "The API key was revoked or expired during the request, or can no longer be verified.",
-    )
+/// 401 or 503 for a streamed request whose lease ended before the response began.
+pub(crate) fn from_lease(end: LeaseEnd) -> Problem {
+    match end {
+        LeaseEnd::KeyEnded => {
+            Problem::unauthorized("The API key was revoked or expired during the request.")
+        }
+        LeaseEnd::KeyUnverified => Problem::unavailable(
+            format!(
+                "The API key can no longer be verified, and the result of the request is unknown; \
+                 retry after {RETRY_AFTER_S} s."
+            ),
+            RETRY_AFTER_S,
+        ),
+    }
 }
 
 /// 401 for a key that no shortener accepts.
@@ -127,16 +136,19 @@ pub(crate) fn from_credentials(error: CredentialError) -> Problem {
     }
 }
 
-/// 502, 503 or 504 for a failed key lookup.
+/// 503 for a failed key lookup, whatever its cause: the request was not sent to a shortener.
 pub(crate) fn from_lookup(error: &LookupError) -> Problem {
     match error {
-        LookupError::Upstream(error) => from_upstream(error),
-        LookupError::Response(_) | LookupError::Aborted(_) | LookupError::Overtaken => {
-            Problem::unavailable(
-                format!("The API key cannot be verified; retry after {RETRY_AFTER_S} s."),
-                RETRY_AFTER_S,
-            )
-        }
+        LookupError::Upstream(
+            error @ (UpstreamError::NoneAvailable | UpstreamError::Unreachable(_)),
+        ) => from_upstream(error),
+        LookupError::Upstream(UpstreamError::Broken(_) | UpstreamError::TimedOut)
+        | LookupError::Response(_)
+        | LookupError::Aborted(_)
+        | LookupError::Overtaken => Problem::unavailable(
+            format!("The API key cannot be verified; retry after {RETRY_AFTER_S} s."),
+            RETRY_AFTER_S,
+        ),
     }
 }
 

@@ -63,7 +63,14 @@ pub trait InvalidationSink: Send + Sync + 'static {
 ///
 /// It ends by itself. No task has to run for a reader to see that the bus is stale.
 #[derive(Debug, Clone, Default)]
-pub struct BusState(Arc<Deadline>);
+pub struct BusState(Arc<Deadlines>);
+
+#[derive(Debug, Default)]
+struct Deadlines {
+    live: Deadline,
+    /// The same, but [`BusState::end`] does not change it.
+    proven: Deadline,
+}
 
 impl BusState {
     /// Whether the bus is live now.
@@ -74,17 +81,24 @@ impl BusState {
     /// Whether the bus is live at `now`.
     #[inline]
     pub fn is_live_at(&self, now: std::time::Instant) -> bool {
-        self.0.is_ahead_of(now)
+        self.0.live.is_ahead_of(now)
+    }
+
+    /// The latest time until which the bus was made live, even if it became stale before. Every invalidation that was
+    /// published [`STALE_AFTER`] before this time has arrived.
+    pub fn latest_live_until(&self) -> std::time::Instant {
+        self.0.proven.until()
     }
 
     /// Makes the bus live until `until`.
     pub fn extend(&self, until: std::time::Instant) {
-        self.0.set(until);
+        self.0.proven.set(until);
+        self.0.live.set(until);
     }
 
     /// Makes the bus stale.
     pub fn end(&self) {
-        self.0.end();
+        self.0.live.end();
     }
 }
 
@@ -289,5 +303,6 @@ mod tests {
         assert!(state.clone().is_live_at(until));
         state.end();
         assert!(!state.is_live_at(now));
+        assert_eq!(state.latest_live_until(), until + STALE_AFTER);
     }
 }

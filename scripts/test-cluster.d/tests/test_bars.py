@@ -1,12 +1,15 @@
-"""The judgment of a fault of the cluster, and the rules of a partition."""
+"""The judgment of a fault of the cluster, the rules of a partition, and the settings of a node."""
 
 from __future__ import annotations
 
 import time
 import unittest
 from contextlib import nullcontext
+from pathlib import Path
+from unittest import mock
 
 from bars import ClusterFault, ClusterResult, ClusterStage
+from cluster import Cluster
 from engine import ADDRESSES
 from faults import FAULTS, between
 from ledger import CACHED, UNCACHED, Checked, Window
@@ -40,6 +43,23 @@ class Bars(unittest.TestCase):
     def test_names_are_unique_and_cached_redirects_fail_only_where_both_stores_are_gone(self) -> None:
         self.assertEqual(len({fault.name for fault in FAULTS}), len(FAULTS))
         self.assertEqual([fault.name for fault in FAULTS if CACHED in fault.allowed], ["node-with-both-killed"])
+
+
+    def test_short_form_has_at_most_four_faults_of_different_parts(self) -> None:
+        short = [fault.name for fault in FAULTS if fault.short]
+        self.assertEqual(short, ["node-killed", "postgres-killed", "redis-killed", "rolling-restart"])
+
+
+class Settings(unittest.TestCase):
+    def test_postgres_url_names_every_host(self) -> None:
+        url = Node(1).postgres_url()
+        self.assertIn("@" + ",".join(f"{address}:5432" for address in ADDRESSES) + "/linnet?target_session_attrs=read-write&", url)
+
+    def test_the_last_release_gets_the_primary_only_and_a_directory(self) -> None:
+        cluster = Cluster(Path("/old"))
+        self.assertTrue(all(node.is_old() and node.uploads == "directory" for node in cluster.nodes))
+        with mock.patch("node.postgres_primary", return_value=ADDRESSES[1]):
+            self.assertIn(f"@{ADDRESSES[1]}:5432/linnet?sslmode", cluster.nodes[0].postgres_url())
 
 
 class Partitions(unittest.TestCase):

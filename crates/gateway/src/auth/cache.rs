@@ -24,7 +24,7 @@ use quick_cache::sync::Cache;
 use super::{
     credentials::KeyHash,
     identity::KeyIdentity,
-    lease::{Leases, STALE_TTL},
+    lease::{LeaseEnd, Leases, STALE_TTL},
 };
 use crate::config::AuthSettings;
 
@@ -158,7 +158,7 @@ impl InvalidationSink for KeyCache {
             self.entries.retain(|_, entry| *entry.key_id != **id);
             // Entries are removed first. A lease registers and then reads the cache, so a lease that
             // begins meanwhile either finds no entry or is ended here.
-            self.leases.end(id);
+            self.leases.end(id, LeaseEnd::KeyEnded);
         }
         invalidation.is_some()
     }

@@ -7,12 +7,12 @@ use std::{
 
 use futures::StreamExt as _;
 use secrecy::ExposeSecret as _;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout_at};
 
 use super::{
     KeyAuthenticator, KeyStatus, LookupError, PresentedKey,
     credentials::KeyHash,
-    lease::{Lease, LeasedKey},
+    lease::{Lease, LeaseEnd, LeasedKey},
 };
 use crate::upstream::UpstreamClient;
 
@@ -45,25 +45,28 @@ impl KeyAuthenticator {
         Err(Arc::new(LookupError::Overtaken))
     }
 
-    /// Verifies a leased key, and ends its leases if it is no longer valid.
+    /// Verifies a leased key, and ends its leases if it is no longer valid, or if this fails for too long.
     async fn verify(self: &Arc<Self>, client: &UpstreamClient, hash: KeyHash, key: &LeasedKey) {
         let leases = self.cache.leases();
         let changes = leases.changes();
         let text = key.key.expose_secret();
         let presented = PresentedKey::parse(text).or_else(|| PresentedKey::parse_token(text));
         let Some(presented) = presented else { return };
-        match self.look_up(client, presented, hash).await {
-            Ok(KeyStatus::Valid(_)) => {
+        let until = leases.usable_until(key).into();
+        match timeout_at(until, self.look_up(client, presented, hash)).await {
+            Ok(Ok(KeyStatus::Valid(_))) => {
                 // `look_up` may have joined a lookup of another request. The entry has the start of that lookup.
                 if let Some(cached) = self.cache.get(&hash, Instant::now()) {
                     key.record(changes, cached.verified_at);
                 }
             }
-            Ok(KeyStatus::Invalid) => leases.end(&key.key_id),
-            Err(_) if leases.is_usable(key, Instant::now()) => {}
-            Err(_) => {
-                tracing::warn!("long responses ended: their key cannot be verified");
-                leases.end(&key.key_id);
+            Ok(Ok(KeyStatus::Invalid)) => leases.end(&key.key_id, LeaseEnd::KeyEnded),
+            Ok(Err(_)) | Err(_) => {
+                // A new lease of the key may have verified it meanwhile.
+                if !leases.is_usable(key, Instant::now()) {
+                    tracing::warn!("long responses ended: their key cannot be verified");
+                    leases.end(&key.key_id, LeaseEnd::KeyUnverified);
+                }
             }
         }
     }

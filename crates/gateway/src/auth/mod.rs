@@ -23,7 +23,7 @@ use crate::{counters::Counters, upstream::UpstreamClient};
 pub(crate) use cache::{KeyCache, KeyStatus};
 pub(crate) use credentials::{CredentialError, PresentedKey, find_key};
 pub(crate) use identity::{Caller, KeyIdentity};
-pub(crate) use lease::Lease;
+pub(crate) use lease::{Lease, LeaseEnd};
 pub(crate) use lease_verification::keep;
 pub(crate) use lookup::LookupError;
 

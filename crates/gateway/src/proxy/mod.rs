@@ -185,8 +185,8 @@ impl Exchange<'_> {
             None => result.await,
             Some(lease) => tokio::select! {
                 biased;
-                () = lease.ended() => {
-                    let response = problems::response(&problems::key_ended());
+                end = lease.ended() => {
+                    let response = problems::response(&problems::from_lease(end));
                     return Ok(request_body::closing(response, upload));
                 }
                 result = result => result,

@@ -25,12 +25,6 @@ use crate::auth::Lease;
 #[error("shortener did not send the response body in time")]
 struct BodyTimedOut;
 
-/// The key that authorized the response was revoked or has expired. The connection is closed to show
-/// that the body is incomplete.
-#[derive(Debug, thiserror::Error)]
-#[error("API key of the response was revoked or expired")]
-struct LeaseEnded;
-
 /// The timeout of a response body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum BodyTimeout {
@@ -70,7 +64,7 @@ impl ProxiedBody {
     }
 
     /// Ends the body with the lease. An event stream ends cleanly, and its client finds the reason when
-    /// it reconnects. Every other body is cut off.
+    /// it reconnects. Every other body is cut off: the connection is closed to show that the body is incomplete.
     pub(crate) fn ending_with_lease(mut self, lease: Option<Lease>) -> Self {
         self.lease = lease;
         self
@@ -107,9 +101,9 @@ impl MessageBody for ProxiedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         // Checked first, so that no byte is sent after the lease has ended.
-        if self.lease.as_mut().is_some_and(|lease| lease.poll_ended(cx).is_ready()) {
+        if let Some(Poll::Ready(end)) = self.lease.as_mut().map(|lease| lease.poll_ended(cx)) {
             let is_event_stream = self.stopping.is_some();
-            return Poll::Ready((!is_event_stream).then(|| Err(LeaseEnded.into())));
+            return Poll::Ready((!is_event_stream).then(|| Err(end.into())));
         }
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {

@@ -142,3 +142,40 @@ async fn must_27_upload_without_a_response_gets_401_when_its_key_is_revoked() {
     assert!(revoked_at.elapsed() < WITHIN, "{:?}", revoked_at.elapsed());
     drop(sender);
 }
+
+#[actix_web::test]
+async fn upload_whose_key_cannot_be_verified_gets_503() {
+    let shortener = Shortener::start();
+    let gateway = Gateway::start(settings(&no_redis(), &[&shortener])).await;
+    let (sender, response) = begin_upload(&gateway, Method::PATCH, "/api/v1/urls/bulk").await;
+    let calls = || shortener.state.calls.load(Ordering::SeqCst);
+    eventually("the shortener receives the upload", || async { calls() == 1 }).await;
+
+    // Without Redis, the gateway must verify the key again and again.
+    shortener.state.hold_lookups.store(true, Ordering::SeqCst);
+    let response = in_time("a response", response).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert!(!response.headers().contains_key("www-authenticate"));
+    drop(sender);
+}
+
+#[actix_web::test]
+async fn bodies_and_uploads_continue_when_redis_becomes_unavailable() {
+    let shortener = Shortener::start();
+    let mut redis = Redis::start().await;
+    let gateway = Gateway::start_with(&redis, settings(&redis.url, &[&shortener])).await;
+    let (mut sender, response) = begin_upload(&gateway, Method::POST, "/api/v1/test-stream").await;
+    let mut body = response.await.unwrap().into_body();
+    in_time("an echo", body.frame()).await.unwrap().unwrap();
+    // Longer than a verification is valid without the bus.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    redis.stop();
+    // Each chunk polls the lease, also between the end of the bus and the next verification.
+    let until = Instant::now() + Duration::from_millis(2_500);
+    while Instant::now() < until {
+        sender.send(Ok(Frame::data(Bytes::from("more")))).await.unwrap();
+        let echo = in_time("an echo", body.frame()).await.expect("the body has not ended");
+        assert_eq!(echo.expect("the key is valid").into_data().unwrap(), "more");
+    }
+}

@@ -138,6 +138,22 @@ async fn unresponsive_shortener_is_504_and_unreachable_one_is_503() {
     assert_eq!(gateway.admin.get("/livez").await.status, 200);
 }
 
+#[actix_web::test]
+async fn key_that_cannot_be_verified_is_503_whatever_the_cause() {
+    let closing = closing_shortener().await;
+    let mut breaking = settings(&no_redis(), &[&closing]);
+    breaking.upstream.breaker_failures = 1_000;
+    let silent = Shortener::start();
+    silent.state.hold_lookups.store(true, Ordering::SeqCst);
+    let (breaking, silent) =
+        (Gateway::start(breaking).await, Gateway::start(settings(&no_redis(), &[&silent])).await);
+    for (gateway, cause) in [(breaking, "the connection broke"), (silent, "no response in time")] {
+        let response = gateway.client.post_as(KEY, "/api/v1/urls", b"{}").await;
+        assert_eq!((response.status, response.problem().as_str()), (503, "unavailable"), "{cause}");
+        assert_eq!(response.header("retry-after"), "1", "{cause}");
+    }
+}
+
 /// Rejects every upload after its head without reading the body, so the kernel resets the connection.
 async fn resetting_shortener() -> Shortener {
     fake_server(|mut stream| async move {

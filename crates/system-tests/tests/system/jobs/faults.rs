@@ -1,6 +1,10 @@
 //! Outages of Redis and PostgreSQL during an import, aborted uploads and hung workers.
 
-use linnet_system_tests::{Postgres, Signal, Stack, client::Method, eventually, within};
+use linnet_system_tests::{
+    Postgres, Signal, Stack,
+    client::{Method, read_head},
+    eventually, within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{
@@ -102,6 +106,28 @@ async fn job_finishes_after_postgresql_crashes() {
     let received = follower.await.unwrap();
     received.assert_in_order();
     assert_eq!(received.end["rows_written"], 10_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upload_whose_key_cannot_be_verified_gets_503_and_its_key_stays_valid() {
+    let mut stack = builder().postgres(Postgres::Own).start().await;
+    let mut upload = begin_stalled_upload(&stack).await;
+    // Without Redis, the gateway verifies the key again and again, and without PostgreSQL every lookup of it fails.
+    stack.redis.kill().await;
+    stack.kill_postgres().await;
+    let head = read_head(&mut upload).await.to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 503"), "{head}");
+    assert!(head.contains("\r\nretry-after: 1\r\n"), "{head}");
+    let refused = stack.client().get("/api/v1/urls").send().await;
+    assert_eq!(refused.problem(503)["code"], "unavailable");
+    stack.start_postgres().await;
+    within(JOB_TIMEOUT, "a response to the same key", || async {
+        let response = stack.client().get("/api/v1/urls").send().await;
+        assert!(matches!(response.status, 200 | 503), "{}", response.text());
+        response.status == 200
+    })
+    .await;
+    wait_until_no_uploads(&stack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
