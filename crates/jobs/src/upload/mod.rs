@@ -70,6 +70,13 @@ pub enum UploadError {
     /// The user's uploads in the database have reached `jobs.bytes_per_user`.
     #[error("the user's uploads that wait for their jobs have reached their maximum size")]
     UserFull,
+    /// The uploads in the database and deleted ones, whose space may not be free yet, have reached four times
+    /// `jobs.upload_total_bytes`.
+    #[error("the space of removed uploads is not free yet")]
+    RemovedFull,
+    /// The same for the user: four times `jobs.bytes_per_user`.
+    #[error("the space of the user's removed uploads is not free yet")]
+    UserRemovedFull,
     /// The database has lost a part of the upload in a failover.
     #[error("a part of the upload was lost")]
     Lost,
@@ -120,7 +127,7 @@ impl Drop for Upload {
             UploadName::File(name) => remove(&self.area.settings.upload_dir.join(name)),
             UploadName::Pieces(_) => {
                 let (area, name) = (self.area.clone(), self.name.clone());
-                self.runtime.spawn(async move { area.remove(&name).await });
+                self.runtime.spawn(async move { area.discard(&name).await });
             }
         }
     }
