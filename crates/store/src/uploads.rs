@@ -88,6 +88,7 @@ impl Store {
 
     /// Adds a piece to an upload, behind its last one. `limits` is `None` for a piece that they are not checked for, since
     /// the check reads all uploads.
+    // Long because one statement checks the limits and adds the piece.
     pub async fn add_upload_piece(
         &self,
         id: UploadId,

@@ -30,3 +30,4 @@ mod support;
 mod timeouts;
 mod transactions;
 mod uploads;
+mod visitors;
