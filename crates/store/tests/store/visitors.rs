@@ -18,7 +18,9 @@ async fn pages_of_visitors_read_each_click_of_a_hot_link_once(pool: PgPool) {
     // Five clicks each second, in rows of their own; a tenth of them by another release.
     run(
         &one,
-        "INSERT INTO raw_clicks (clicked_at, url_id, visitor, agent_and_kind)
+        "CREATE TABLE clicks_test PARTITION OF clicks
+           FOR VALUES FROM ('2026-03-09 00:00Z') TO ('2026-03-10 00:00Z');
+         INSERT INTO raw_clicks (clicked_at, url_id, visitor, agent_and_kind)
          SELECT timestamptz '2026-03-09 01:00Z' + n / 5 * interval '1 second', 1, n, 0
            FROM generate_series(1, 9000) AS n;
          INSERT INTO clicks (clicked_at, url_id, visitor, kind)
