@@ -200,13 +200,14 @@ async fn refused_file_is_kept_until_its_refusal_is_recorded() {
     let client = stack.client();
     let mut database = stack.database().await;
     // An error of the class 57, as of a server that stops.
-    let down = "CREATE FUNCTION down() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                  IF OLD.attempts = 1 THEN RAISE 'stopping' USING ERRCODE = '57P01'; END IF;
+    let down = "CREATE SEQUENCE ends;
+                CREATE FUNCTION down() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  IF nextval('ends') = 1 THEN RAISE 'stopping' USING ERRCODE = '57P01'; END IF;
                   RETURN NEW; END $$;
                 CREATE TRIGGER down BEFORE UPDATE ON jobs FOR EACH ROW
                   WHEN (NEW.state = 'failed') EXECUTE FUNCTION down()";
     sqlx::raw_sql(down).execute(&mut database).await.unwrap();
-    let body = r#"[{"original_url":"https://example.com/"}, nonsense]"#;
+    let body = r#"[{"original_url":"https://example.com/"}"#;
     let request = client.request(Method::POST, URLS).body("application/json", body);
     let id = accepted_job_id(&request.send().await);
     let job = wait_for_job_end(&client, id).await;

@@ -150,7 +150,7 @@ async fn upload_of_a_killed_shortener_does_not_block_its_user_until_it_is_remove
     let head = format!("Content-Type: text/csv\r\nContent-Length: {}\r\n", csv.len());
     let half = &csv.as_bytes()[..csv.len() / 2];
     let stream = begin_upload(&stack.client(), &stack.admin_key, &head, half).await;
-    wait_for_upload_bytes(&stack, 500_000).await;
+    wait_for_upload_bytes(&stack, 200_000).await;
     stack.shorteners[0].kill().await;
     drop(stream);
     stack.shorteners[0].start();
