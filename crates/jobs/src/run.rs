@@ -123,8 +123,10 @@ impl JobRunner {
             }
             Err(AttemptError::Source(error)) if error.is_of_file() => {
                 let error = JobError { code: error.code().into(), message: error.to_string() };
-                self.end(run, AttemptEnd::Refused, &error).await;
-                self.remove_upload(run).await;
+                // Otherwise the next attempt reads the upload.
+                if self.end(run, AttemptEnd::Refused, &error).await {
+                    self.remove_upload(run).await;
+                }
             }
             Err(error) => self.end_failed_attempt(run, &error).await,
         }
@@ -307,15 +309,21 @@ impl JobRunner {
         }
     }
 
-    async fn end(&self, run: &JobRun, end: AttemptEnd, error: &JobError) {
+    /// Records the end of an attempt. Returns whether it is recorded: the database may be unavailable, and another worker
+    /// may have taken the job over.
+    async fn end(&self, run: &JobRun, end: AttemptEnd, error: &JobError) -> bool {
         let outcome = outcome_of(&end);
         match self.store.end_attempt(run, end, error).await {
-            Ok(true) => self.metrics.add_ended(run.kind, outcome),
+            Ok(true) => {
+                self.metrics.add_ended(run.kind, outcome);
+                return true;
+            }
             Ok(false) => self.after_lost_lease(run).await,
             Err(error) => {
                 tracing::warn!(job = run.id.get(), %error, "job attempt not ended; its lease will expire");
             }
         }
+        false
     }
 
     /// Removes the upload of a cancelled or deleted job. Keeps it if another worker has taken the job over.

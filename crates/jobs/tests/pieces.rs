@@ -14,7 +14,7 @@ use linnet_jobs::{
     JobSettings, UploadStore,
     upload::{Upload, UploadArea, UploadError, UploadFile},
 };
-use linnet_store::Store;
+use linnet_store::{Store, StoreError};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -162,6 +162,39 @@ async fn missing_or_damaged_piece_is_an_error_and_not_the_end(pool: PgPool) {
         assert!(whole.is_err(), "{damage}: {:?}", whole.map(|content| content.len()));
         assert_eq!(read(upload.file(), 0, PIECE as u64).await.unwrap(), &body[..PIECE]);
     }
+}
+
+/// The pieces of a discarded upload may be a gigabyte.
+#[sqlx::test(migrations = "../../migrations")]
+async fn discarding_an_upload_does_not_wait_for_the_deletion_of_its_pieces(pool: PgPool) {
+    let area = area(&pool);
+    let mut upload = receive(&area, &vec![b'a'; 2 * PIECE]).await.unwrap();
+    upload.keep(true);
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE upload_pieces").execute(&mut *lock).await.unwrap();
+    let discarded = tokio::time::timeout(TIMEOUT, area.discard(&upload.name)).await;
+    assert!(discarded.is_ok(), "it waits for the pieces");
+    let removed = "SELECT count(*) FROM uploads WHERE state = 'removed'";
+    assert_eq!(count(&pool, removed).await, 1, "it counts no longer against its owner");
+    lock.commit().await.unwrap();
+    wait_until_empty(&pool).await;
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn unavailable_database_and_lost_pieces_are_named_as_such(pool: PgPool) {
+    let reason = |read: io::Result<Vec<u8>>| read.unwrap_err().downcast::<UploadError>().unwrap();
+    let area = area(&pool);
+    let mut upload = receive(&area, b"abc").await.unwrap();
+    upload.keep(true);
+    sqlx::raw_sql("DELETE FROM upload_pieces").execute(&pool).await.unwrap();
+    let lost = reason(read(upload.file(), 0, 1).await);
+    assert!(matches!(lost, UploadError::Lost), "{lost:?}");
+    pool.close().await;
+    let unavailable = reason(read(upload.file(), 0, 1).await);
+    assert!(
+        matches!(unavailable, UploadError::Store(StoreError::Unavailable(_))),
+        "{unavailable:?}"
+    );
 }
 
 #[sqlx::test(migrations = "../../migrations")]

@@ -90,7 +90,7 @@ problem_codes! {
     TooManyConcurrent: TOO_MANY_REQUESTS, "too_many_concurrent", "Too many concurrent requests",
         "the user has its share of uploads, exports or streams open, or of requests at the database in progress; with `Retry-After`";
     TooManyJobs: TOO_MANY_REQUESTS, "too_many_jobs", "Too many jobs",
-        "other jobs must finish first; with `Retry-After`";
+        "other jobs must finish first, or the space of earlier uploads must become free; with `Retry-After`";
     TooManyHeaders: REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "Too many headers",
         "more than 72 headers";
     HeadersTooLarge: REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Request header fields too large",

@@ -107,6 +107,11 @@ const LOCKED_CODES: [&str; 2] = ["55P03", "40P01"];
 const CLOSED_BEFORE_TLS: &str = "unexpected response from SSLRequest: 0x00";
 
 impl StoreError {
+    /// The error of an operation that its caller has given up.
+    pub fn timed_out() -> Self {
+        Self::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
+    }
+
     /// Whether the rows caused the error, so that a retry would fail too. A missing table, a missing permission or a
     /// changed password are not errors of the rows.
     pub fn refuses_rows(&self) -> bool {

@@ -37,7 +37,7 @@ mod users;
 
 pub use clicks::{
     ClickGroup, ClickRow, ClickTotals, DayDelta, HourDelta, KindCounts, LinkDay, LinkDays,
-    LinkDelta, LinkFacts, SHARDS, ValueDelta, VisitorPage, shard_of,
+    LinkDelta, LinkFacts, SHARDS, ValueDelta, VisitorPage, VisitorPosition, shard_of,
 };
 pub use erase::{ERASURE_DELAY, ErasureCounts};
 pub use error::{Constraint, StoreError};

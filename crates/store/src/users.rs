@@ -7,7 +7,7 @@ use linnet_domain::{Email, NewUser, Page, User, UserId, UserPatch, Visibility};
 
 use super::{
     Constraint, Store, StoreError, keys::revoke_below, links::delete_links_statement,
-    stored_responses::delete_responses_of,
+    stored_responses::delete_responses_of, uploads::mark_uploads_removed_of,
 };
 
 /// Deleting a user with many links takes longer than other statements, and waits for the chunk that a cancelled import
@@ -201,11 +201,9 @@ impl Store {
         sqlx::query!("DELETE FROM users WHERE id = $1", id.get())
             .execute(&mut *transaction)
             .await?;
+        // They may be gigabytes, so the maintenance task `uploads` deletes them.
+        mark_uploads_removed_of(&mut transaction, id).await?;
         transaction.commit().await?;
-        // In transactions of its own, because it may be gigabytes. The maintenance task `uploads` repeats it.
-        if let Err(error) = self.delete_uploads_of(id).await {
-            tracing::warn!(%error, "uploads of a deleted user not deleted");
-        }
         Ok(true)
     }
 }

@@ -4,16 +4,18 @@
 //!   `HyperLogLog` of 12 KiB, whose standard error is 0.81 %.
 //! - Adding a visitor twice changes nothing, so a retried group is harmless. The group writes the counts to the roll-ups.
 //! - Each day has a marker key. If it is missing although PostgreSQL has visitors of that day, Redis has lost its data, and
-//!   the keys are rebuilt from raw clicks.
+//!   the keys are rebuilt from raw clicks. One consumer of all workers does it at a time, and clicks of the day wait. Redis
+//!   keeps the position, so that a rebuild continues after an error or the death of its worker.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate};
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 
-use linnet_domain::Subject;
+use linnet_domain::{LinkId, Subject};
 use linnet_platform::redis_keys::KeyLayout;
-use linnet_store::{Store, StoreError};
+use linnet_store::{Store, StoreError, VisitorPosition};
+use tokio::time::Instant;
 
 use super::group::{VisitorsByDay, subjects};
 
@@ -23,8 +25,13 @@ const EXACT_VISITORS: usize = 1_000;
 const TTL_S: u32 = 3 * 24 * 3_600;
 /// The maximum number of visitors of one script call, which blocks Redis while it runs.
 const VISITORS_PER_CALL: usize = 2_000;
-/// Rows of one read while a day is rebuilt.
-const REBUILD_ROWS: i64 = 5_000;
+/// Rows of one read while a day is rebuilt. Each has up to 48 clicks.
+const REBUILD_ROWS: i64 = 2_000;
+/// Time after which a rebuild pauses, so that a worker can stop.
+const REBUILD_SLICE: Duration = Duration::from_secs(10);
+/// TTL of the claim of the consumer that rebuilds a day, in milliseconds. Longer than a statement of a worker by default. If
+/// two rebuild the same day, they only do it twice.
+const REBUILD_CLAIM_MS: u32 = 60_000;
 
 /// Adds visitors to each key, and returns the number of visitors of each. A set beyond the limit becomes a `HyperLogLog`
 /// under the same name.
@@ -72,6 +79,8 @@ pub(super) enum VisitorsError {
     Redis(#[from] RedisError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the unique visitors of {0} are being rebuilt")]
+    Rebuilding(NaiveDate),
 }
 
 /// Adds these visitors. Returns the number of visitors so far of each subject and day.
@@ -168,33 +177,64 @@ fn key_of(layout: KeyLayout, subject: Subject, day: NaiveDate) -> String {
     layout.name(format_args!("v:{day}:{}", subject.key()))
 }
 
+/// The marker of a day.
+fn marker_of(layout: KeyLayout, day: NaiveDate) -> String {
+    layout.name(format_args!("v:{day}"))
+}
+
 async fn rebuild_if_lost(
     redis: &mut MultiplexedConnection,
     layout: KeyLayout,
     store: &Store,
     day: NaiveDate,
 ) -> Result<(), VisitorsError> {
-    let marker = layout.name(format_args!("v:{day}"));
+    let marker = marker_of(layout, day);
     let is_marked: bool = redis::cmd("EXISTS").arg(&marker).query_async(redis).await?;
     if is_marked {
         return Ok(());
     }
     if store.had_visitors(day).await? {
-        tracing::warn!(%day, "visitor keys lost in Redis; rebuilding them");
-        rebuild(redis, layout, store, day).await?;
+        rebuild_alone(redis, layout, store, day).await?;
     }
     let _: () =
         redis::cmd("SET").arg(&marker).arg(1).arg("EX").arg(TTL_S).query_async(redis).await?;
     Ok(())
 }
 
-async fn rebuild(
+/// Rebuilds a day unless another consumer does.
+async fn rebuild_alone(
     redis: &mut MultiplexedConnection,
     layout: KeyLayout,
     store: &Store,
     day: NaiveDate,
 ) -> Result<(), VisitorsError> {
-    let mut after = None;
+    let claim = format!("{}:rebuild", marker_of(layout, day));
+    let mut set = redis::cmd("SET");
+    set.arg(&claim).arg(1).arg("NX").arg("PX").arg(REBUILD_CLAIM_MS);
+    let is_claimed: Option<String> = set.query_async(redis).await?;
+    if is_claimed.is_none() {
+        return Err(VisitorsError::Rebuilding(day));
+    }
+    let rebuilt = rebuild(redis, layout, store, day, &claim).await;
+    let _: i64 = redis::cmd("UNLINK").arg(&claim).query_async(redis).await?;
+    rebuilt
+}
+
+/// Rebuilds a day from the stored position on, for up to [`REBUILD_SLICE`].
+async fn rebuild(
+    redis: &mut MultiplexedConnection,
+    layout: KeyLayout,
+    store: &Store,
+    day: NaiveDate,
+    claim: &str,
+) -> Result<(), VisitorsError> {
+    let began = Instant::now();
+    let position_key = format!("{}:position", marker_of(layout, day));
+    let stored: Option<String> = redis::cmd("GET").arg(&position_key).query_async(redis).await?;
+    let mut after = stored.and_then(|stored| parse_position(&stored));
+    if after.is_none() {
+        tracing::warn!(%day, "visitor keys lost in Redis; rebuilding them");
+    }
     loop {
         let page = store.visitors_of_day(day, after, REBUILD_ROWS).await?;
         let mut visitors = VisitorsByDay::new();
@@ -204,9 +244,23 @@ async fn rebuild(
             }
         }
         add(redis, layout, &visitors).await?;
-        if page.next.is_none() {
-            return Ok(());
+        let Some(next) = page.next else { break };
+        after = Some(next);
+        let mut progress = redis::pipe();
+        let value = format!("{} {}", next.link_id, next.at.timestamp_micros());
+        progress.cmd("SET").arg(&position_key).arg(value).arg("EX").arg(TTL_S).ignore();
+        progress.cmd("PEXPIRE").arg(claim).arg(REBUILD_CLAIM_MS).ignore();
+        let () = progress.query_async(redis).await?;
+        if began.elapsed() >= REBUILD_SLICE {
+            return Err(VisitorsError::Rebuilding(day));
         }
-        after = page.next;
     }
+    let _: i64 = redis::cmd("UNLINK").arg(&position_key).query_async(redis).await?;
+    Ok(())
+}
+
+fn parse_position(stored: &str) -> Option<VisitorPosition> {
+    let (link_id, micros) = stored.split_once(' ')?;
+    let link_id = LinkId::new(link_id.parse().ok()?)?;
+    Some(VisitorPosition { link_id, at: DateTime::from_timestamp_micros(micros.parse().ok()?)? })
 }

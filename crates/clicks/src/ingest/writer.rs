@@ -36,6 +36,9 @@ pub enum IngestError {
     /// A batch cannot be decoded.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// The unique visitors of a day are being rebuilt. The clicks of the day wait for that.
+    #[error("the unique visitors of {0} are being rebuilt")]
+    Rebuilding(NaiveDate),
 }
 
 impl From<VisitorsError> for IngestError {
@@ -43,6 +46,7 @@ impl From<VisitorsError> for IngestError {
         match error {
             VisitorsError::Redis(error) => Self::Redis(error),
             VisitorsError::Store(error) => Self::Store(error),
+            VisitorsError::Rebuilding(day) => Self::Rebuilding(day),
         }
     }
 }
@@ -52,7 +56,7 @@ impl IngestError {
     /// A duplicate key is temporary: another worker inserted the same roll-up at the same time, and the retry updates it.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
-            Self::Redis(_) => false,
+            Self::Redis(_) | Self::Rebuilding(_) => false,
             Self::Store(error) => error.refuses_rows() && !error.is_duplicate_key(),
             Self::Batch(_) => true,
         }

@@ -6,12 +6,17 @@ use futures::Stream;
 use linnet_domain::{UploadName, UserId};
 use linnet_import::{OpenFile, RowFile};
 use linnet_store::Store;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{JobSettings, UploadStore};
 
 use super::{SUFFIX, Upload, UploadError, pieces::PieceFile, receive_into, remove};
+
+/// The process deletes the pieces of one discarded upload at a time, so that requests keep the connections.
+static DELETIONS: Semaphore = Semaphore::const_new(1);
+/// Deletions that are in progress or wait for it. The maintenance task `uploads` does further ones.
+static WAITING_DELETIONS: Semaphore = Semaphore::const_new(64);
 
 /// The uploads of an installation, in files and in the database. The setting decides where a new one is stored; the others
 /// are found by their names.
@@ -70,6 +75,26 @@ impl UploadArea {
                 stop,
             }),
         })
+    }
+
+    /// Removes an upload that no job needs, as [`Self::remove`] does, and does not wait for the deletion of its pieces, which
+    /// takes seconds for a gigabyte. They count no longer against their owner.
+    pub async fn discard(&self, name: &UploadName) {
+        let UploadName::Pieces(id) = name else { return self.remove(name).await };
+        if let Err(error) = self.store.mark_upload_removed(*id).await {
+            tracing::warn!(%error, "upload not removed");
+            return;
+        }
+        if let Ok(place) = WAITING_DELETIONS.try_acquire() {
+            let (area, name) = (self.clone(), name.clone());
+            tokio::spawn(async move {
+                let _place = place;
+                // The semaphore is never closed.
+                if let Ok(_turn) = DELETIONS.acquire().await {
+                    area.remove(&name).await;
+                }
+            });
+        }
     }
 
     /// Removes an upload that no job needs. The maintenance task `uploads` removes those for which this fails.

@@ -6,6 +6,7 @@
 //! - The size limit applies to the body and to the decompressed content, which the body's size limits too: no bombs.
 
 mod area;
+mod error;
 mod pieces;
 mod writer;
 
@@ -13,12 +14,12 @@ use std::{fs, io, path::Path, time::Duration};
 
 use futures::{Stream, StreamExt};
 use linnet_domain::UploadName;
-use linnet_store::StoreError;
 use tokio::{runtime::Handle, sync::mpsc};
 
 use writer::write_upload;
 
 pub use area::{UploadArea, UploadFile};
+pub use error::UploadError;
 pub use pieces::{READER_BYTES, WRITER_BYTES};
 pub use writer::Unpacker;
 
@@ -28,58 +29,6 @@ const PARTS_IN_FLIGHT: usize = 4;
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Suffix of file names in the upload area.
 pub const SUFFIX: &str = ".rows";
-
-/// Why an upload was rejected.
-#[derive(Debug, thiserror::Error)]
-pub enum UploadError {
-    /// The connection ended before the body.
-    #[error("the upload is incomplete: the connection ended before the body")]
-    Incomplete,
-    /// No data arrived for [`IDLE_TIMEOUT`].
-    #[error("the upload sent no data for {} s", IDLE_TIMEOUT.as_secs())]
-    TimedOut,
-    /// The body arrives more slowly than its minimum rate.
-    #[error("the upload sent less than {bytes_per_s} bytes/s for {window_s} s")]
-    TooSlow {
-        /// The minimum rate, in bytes per second.
-        bytes_per_s: u64,
-        /// The time over which it is measured, in seconds.
-        window_s: u64,
-    },
-    /// The body or its decompressed content is too large.
-    #[error("the upload or its decompressed content exceeds {limit} bytes")]
-    TooLarge {
-        /// The limit, in bytes.
-        limit: u64,
-    },
-    /// The decompressed content is too large for the body.
-    #[error("the upload expands to more than {factor} times its size")]
-    Expands {
-        /// `jobs.expansion`.
-        factor: u64,
-    },
-    /// The disk of the upload area has less than `jobs.free_bytes` free.
-    #[error("the disk of the upload area has too little free space")]
-    DiskFull,
-    /// The body begins like gzip data but is damaged.
-    #[error("must be valid gzip data, because it begins like gzip data")]
-    InvalidGzip,
-    /// The uploads in the database have reached `jobs.upload_total_bytes`.
-    #[error("the uploads that wait for their jobs have reached their maximum size")]
-    StoreFull,
-    /// The user's uploads in the database have reached `jobs.bytes_per_user`.
-    #[error("the user's uploads that wait for their jobs have reached their maximum size")]
-    UserFull,
-    /// The database has lost a part of the upload in a failover.
-    #[error("a part of the upload was lost")]
-    Lost,
-    /// The database has not stored the upload.
-    #[error("the database has not stored the upload")]
-    Store(#[from] StoreError),
-    /// The upload area is not writable.
-    #[error("the upload area cannot be written")]
-    Io(#[from] io::Error),
-}
 
 /// An upload in the upload area. It is removed when this is dropped, unless it is kept.
 #[derive(Debug)]
@@ -120,7 +69,7 @@ impl Drop for Upload {
             UploadName::File(name) => remove(&self.area.settings.upload_dir.join(name)),
             UploadName::Pieces(_) => {
                 let (area, name) = (self.area.clone(), self.name.clone());
-                self.runtime.spawn(async move { area.remove(&name).await });
+                self.runtime.spawn(async move { area.discard(&name).await });
             }
         }
     }

@@ -24,6 +24,12 @@ use super::UploadError;
 const PIECE_BYTES: usize = 256 * 1024;
 /// The maximum content of a stored piece, in bytes. It leaves later releases a choice.
 const MAX_PIECE_BYTES: u64 = 1024 * 1024;
+/// Time after which content becomes a piece although it is short. An upload that adds no piece for 5 min counts as one
+/// whose process has died, and a client may send slowly.
+const MAX_PIECE_AGE: Duration = Duration::from_mins(1);
+/// The number of pieces of which one is checked against the limits, since that reads all uploads. An upload in progress may
+/// exceed them by the others.
+const PIECES_PER_CHECK: u32 = 16;
 /// Longest wait for one statement. It is longer than the timeouts of `postgres`, which usually end it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -42,40 +48,62 @@ pub(super) struct PieceWriter {
     /// Bytes of the content before the piece in progress.
     starts_at: i64,
     content: Vec<u8>,
+    pieces: u32,
+    last_added: std::time::Instant,
     has_failed: bool,
+}
+
+/// Whether content of this size, which began at most this long ago, becomes a piece.
+const fn is_piece(bytes: usize, age: Duration) -> bool {
+    bytes == PIECE_BYTES || (bytes > 0 && age.as_secs() >= MAX_PIECE_AGE.as_secs())
 }
 
 impl PieceWriter {
     pub(super) fn new(store: Store, runtime: Handle, limits: UploadLimits, id: UploadId) -> Self {
-        let content = Vec::with_capacity(PIECE_BYTES);
-        Self { store, runtime, limits, id, starts_at: 0, content, has_failed: false }
+        Self {
+            store,
+            runtime,
+            limits,
+            id,
+            starts_at: 0,
+            content: Vec::with_capacity(PIECE_BYTES),
+            pieces: 0,
+            last_added: std::time::Instant::now(),
+            has_failed: false,
+        }
     }
 
     /// Adds the last piece.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        if self.content.is_empty() { Ok(()) } else { self.add_piece() }
+        if self.content.is_empty() { Ok(()) } else { self.add_piece(true) }
     }
 
-    fn add_piece(&mut self) -> io::Result<()> {
+    fn add_piece(&mut self, is_last: bool) -> io::Result<()> {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&self.content)?;
         let stored = encoder.finish()?;
         let content_bytes = i64::try_from(self.content.len()).unwrap_or(i64::MAX);
         let piece = NewPiece { starts_at: self.starts_at, content_bytes, stored: &stored };
-        let adding = self.store.add_upload_piece(self.id, piece, self.limits);
+        let is_checked = is_last || self.pieces.is_multiple_of(PIECES_PER_CHECK);
+        let limits = is_checked.then_some(self.limits);
+        let adding = self.store.add_upload_piece(self.id, piece, limits);
         // The timer must be created within the runtime.
         let added = self.runtime.block_on(async { timeout(STATEMENT_TIMEOUT, adding).await });
         let error = match added {
             Ok(Ok(Ok(()))) => {
                 self.starts_at += content_bytes;
+                self.pieces += 1;
+                self.last_added = std::time::Instant::now();
                 self.content.clear();
                 return Ok(());
             }
             Ok(Ok(Err(PieceRefusal::Full))) => UploadError::StoreFull,
             Ok(Ok(Err(PieceRefusal::UserFull))) => UploadError::UserFull,
+            Ok(Ok(Err(PieceRefusal::DiskFull))) => UploadError::RemovedFull,
+            Ok(Ok(Err(PieceRefusal::UserDiskFull))) => UploadError::UserRemovedFull,
             Ok(Ok(Err(PieceRefusal::Lost))) => UploadError::Lost,
             Ok(Err(error)) => UploadError::Store(error),
-            Err(_) => UploadError::Io(io::ErrorKind::TimedOut.into()),
+            Err(_) => UploadError::Store(StoreError::timed_out()),
         };
         self.has_failed = true;
         Err(io::Error::other(error))
@@ -90,8 +118,8 @@ impl Write for PieceWriter {
         }
         let count = bytes.len().min(PIECE_BYTES - self.content.len());
         self.content.extend(bytes.iter().take(count));
-        if self.content.len() == PIECE_BYTES {
-            self.add_piece()?;
+        if is_piece(self.content.len(), self.last_added.elapsed()) {
+            self.add_piece(false)?;
         }
         Ok(count)
     }
@@ -114,7 +142,7 @@ pub(super) struct PieceFile {
 }
 
 impl PieceFile {
-    /// Runs a query, again while the database is unavailable.
+    /// Runs a query, again while the database is unavailable. An error of the database is an [`UploadError`].
     fn query<T>(&self, query: &impl AsyncFn(&Store) -> Result<T, StoreError>) -> io::Result<T> {
         self.runtime.block_on(async {
             let end = Instant::now() + self.retry_for;
@@ -125,14 +153,12 @@ impl PieceFile {
                     self.stop.run_until_cancelled(timeout(STATEMENT_TIMEOUT, query(&self.store)));
                 let error = match ran.await.ok_or_else(stopped)? {
                     Ok(Ok(found)) => return Ok(found),
-                    Ok(Err(error @ (StoreError::Unavailable(_) | StoreError::Locked(_)))) => {
-                        io::Error::other(error)
-                    }
-                    Ok(Err(error)) => return Err(io::Error::other(error)),
-                    Err(_) => io::ErrorKind::TimedOut.into(),
+                    Ok(Err(error @ (StoreError::Unavailable(_) | StoreError::Locked(_)))) => error,
+                    Ok(Err(error)) => return Err(io::Error::other(UploadError::Store(error))),
+                    Err(_) => StoreError::timed_out(),
                 };
                 if Instant::now() >= end {
-                    return Err(error);
+                    return Err(io::Error::other(UploadError::Store(error)));
                 }
                 tracing::debug!(%error, "piece of an upload not read; retrying");
                 if backoff.wait_unless_cancelled(&self.stop).await.is_break() {
@@ -146,7 +172,7 @@ impl PieceFile {
 impl RowFile for PieceFile {
     fn open(&self) -> io::Result<OpenFile> {
         let bytes = self.query(&async |store: &Store| store.upload_bytes(self.id).await)?;
-        let bytes = bytes.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let bytes = bytes.ok_or_else(missing)?;
         let size = u64::try_from(bytes).unwrap_or(0);
         let file = self.clone();
         Ok(Box::new(PieceReader { file, size, position: 0, starts_at: 0, content: Vec::new() }))
@@ -188,7 +214,7 @@ impl PieceReader {
 }
 
 fn missing() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "a piece of the upload is missing")
+    io::Error::new(io::ErrorKind::NotFound, UploadError::Lost)
 }
 
 impl Read for PieceReader {
@@ -276,5 +302,14 @@ mod tests {
             reader.position = end;
             assert_eq!(reader.read(&mut out).unwrap(), 0, "{end}");
         }
+    }
+
+    #[test]
+    fn slow_upload_adds_a_piece_each_minute() {
+        let minute = Duration::from_mins(1);
+        assert!(is_piece(PIECE_BYTES, Duration::ZERO));
+        assert!(!is_piece(PIECE_BYTES - 1, minute - Duration::from_millis(1)));
+        assert!(is_piece(1, minute));
+        assert!(!is_piece(0, minute), "a piece is not empty");
     }
 }

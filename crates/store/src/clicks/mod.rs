@@ -38,10 +38,19 @@ pub struct LinkFacts {
 /// A page of [`Store::visitors_of_day`].
 #[derive(Debug)]
 pub struct VisitorPage {
-    /// Link, owner and visitor hash.
+    /// Link, owner and visitor hash. The same visitor may be on several pages.
     pub visitors: Vec<(LinkId, Option<UserId>, i64)>,
     /// Where the next page begins; `None` if this was the last one.
-    pub next: Option<(LinkId, i64)>,
+    pub next: Option<VisitorPosition>,
+}
+
+/// A place in the raw clicks of a day: behind the rows of this link and time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VisitorPosition {
+    /// The link.
+    pub link_id: LinkId,
+    /// The time of the row.
+    pub at: DateTime<Utc>,
 }
 
 /// The shard of batches that were written before shards existed, which means all shards.
@@ -180,70 +189,54 @@ impl Store {
         .await?)
     }
 
-    /// Up to `limit` visitors of a day after the link and visitor `after`, in the order of links and visitors. Only
-    /// clicks by people count.
+    /// The visitors in the next `limit` rows of a day's raw clicks, and in those of the same link and time as the last of
+    /// them. Only clicks by people count.
     ///
-    /// A page is from the next `limit` rows of raw clicks, so that no page reads the whole day. It may be empty, although
-    /// there are more.
+    /// All pages together read each row once, also those of a link with many clicks. A page may be empty, although there are
+    /// more.
     pub async fn visitors_of_day(
         &self,
         day: NaiveDate,
-        after: Option<(LinkId, i64)>,
+        after: Option<VisitorPosition>,
         limit: i64,
     ) -> Result<VisitorPage, StoreError> {
         let (from, to) = utc_day(day);
-        let after_link = after.map_or(0, |(url_id, _)| url_id.get());
-        let last_link = sqlx::query_scalar!(
-            r#"SELECT max(url_id) AS "url_id: LinkId"
-                 FROM (SELECT url_id
-                         FROM ((SELECT url_id FROM clicks
-                                 WHERE clicked_at >= $1 AND clicked_at < $2 AND url_id > $3
-                                 ORDER BY url_id LIMIT $4)
-                               UNION ALL
-                               (SELECT url_id FROM raw_clicks
-                                 WHERE clicked_at >= $1 AND clicked_at < $2 AND url_id > $3
-                                 ORDER BY url_id LIMIT $4)) AS click
-                        ORDER BY url_id LIMIT $4) AS next"#,
-            from,
-            to,
-            after_link,
-            limit
-        )
-        .fetch_one(&self.pool)
-        .await?;
+        // Rows of `clicks` are written as rows of `raw_clicks` with one click.
         let rows = sqlx::query!(
-            r#"SELECT seen.url_id AS "url_id!: LinkId", urls.user_id AS "user_id?: UserId",
-                      seen.visitor AS "visitor!"
-                 FROM (SELECT DISTINCT url_id, visitor
-                         FROM (SELECT url_id, visitor, kind FROM clicks
-                                WHERE clicked_at >= $1 AND clicked_at < $2
-                                  AND url_id >= $3 AND url_id <= $6
-                               UNION ALL
-                               SELECT url_id, click.visitor, kind
-                                 FROM raw_clicks CROSS JOIN LATERAL clicks_of(raw_clicks) AS click
-                                WHERE raw_clicks.clicked_at >= $1 AND raw_clicks.clicked_at < $2
-                                  AND url_id >= $3 AND url_id <= $6) AS click
-                        WHERE kind = 0 AND visitor IS NOT NULL AND (url_id, visitor) > ($3, $4)
-                        ORDER BY url_id, visitor LIMIT $5) AS seen
-                 LEFT JOIN urls ON urls.id = seen.url_id
-                ORDER BY 1, 3"#,
+            r#"WITH page AS MATERIALIZED (
+                 SELECT url_id, clicked_at, run
+                   FROM ((SELECT url_id, clicked_at, ROW(id, clicked_at, url_id, visitor, kind::integer, NULL,
+                                 NULL, NULL)::raw_clicks AS run
+                            FROM clicks
+                           WHERE clicked_at >= $1 AND clicked_at < $2 AND (url_id, clicked_at) > ($3, $4)
+                           ORDER BY url_id, clicked_at FETCH FIRST ($5::bigint) ROWS WITH TIES)
+                         UNION ALL
+                         (SELECT url_id, clicked_at, raw_clicks AS run
+                            FROM raw_clicks
+                           WHERE clicked_at >= $1 AND clicked_at < $2 AND (url_id, clicked_at) > ($3, $4)
+                           ORDER BY url_id, clicked_at FETCH FIRST ($5::bigint) ROWS WITH TIES)) AS next
+                  ORDER BY url_id, clicked_at FETCH FIRST ($5::bigint) ROWS WITH TIES
+               )
+               SELECT page.url_id AS "url_id!: LinkId", page.clicked_at AS "clicked_at!",
+                      urls.user_id AS "user_id?: UserId", click.visitor AS "visitor?"
+                 FROM page
+                 LEFT JOIN LATERAL (SELECT DISTINCT visitor FROM clicks_of(page.run)
+                                     WHERE kind = 0 AND visitor IS NOT NULL) AS click ON true
+                 LEFT JOIN urls ON urls.id = page.url_id
+                ORDER BY page.url_id, page.clicked_at"#,
             from,
             to,
-            after_link,
-            after.map_or(0, |(_, visitor)| visitor),
-            limit,
-            last_link.map_or(after_link, LinkId::get)
+            after.map_or(0, |after| after.link_id.get()),
+            after.map_or(from, |after| after.at),
+            limit
         )
         .fetch_all(&self.pool)
         .await?;
-        let visitors: Vec<_> =
-            rows.into_iter().map(|row| (row.url_id, row.user_id, row.visitor)).collect();
-        let is_full = i64::try_from(visitors.len()).is_ok_and(|count| count >= limit);
-        let next = match visitors.last() {
-            Some((url_id, _, visitor)) if is_full => Some((*url_id, *visitor)),
-            _ => last_link.map(|url_id| (url_id, i64::MAX)),
-        };
-        Ok(VisitorPage { visitors, next })
+        let next =
+            rows.last().map(|row| VisitorPosition { link_id: row.url_id, at: row.clicked_at });
+        let visitors =
+            rows.into_iter().filter_map(|row| Some((row.url_id, row.user_id, row.visitor?)));
+        Ok(VisitorPage { visitors: visitors.collect(), next })
     }
 }
 

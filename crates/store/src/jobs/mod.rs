@@ -21,7 +21,7 @@ use linnet_domain::{
 use super::{
     Store, StoreError,
     columns::{column, numbers},
-    uploads::has_whole_upload,
+    uploads::keep_whole_upload,
 };
 
 use rows::{JobRow, job_query};
@@ -340,6 +340,6 @@ async fn find_refusal(
     if new.user_id.is_some() && is_full {
         return Ok(Some(JobRefusal::TooManyKept));
     }
-    let is_whole = has_whole_upload(connection, new).await?;
+    let is_whole = keep_whole_upload(connection, new).await?;
     Ok((!is_whole).then_some(JobRefusal::UploadLost))
 }

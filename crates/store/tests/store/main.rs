@@ -31,3 +31,4 @@ mod support;
 mod timeouts;
 mod transactions;
 mod uploads;
+mod visitors;

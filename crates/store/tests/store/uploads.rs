@@ -1,7 +1,5 @@
 //! Uploads in the database: their pieces, their limits, and what a job requires of them.
 
-use std::time::Duration;
-
 use linnet_domain::{NewJob, UploadId, UploadName, UserId, Visibility};
 use linnet_store::{JobRefusal, NewPiece, PieceRefusal, Store, UploadLimits};
 use sqlx::{PgPool, postgres::PgPoolOptions};
@@ -25,7 +23,7 @@ async fn add(
 ) -> Result<(), PieceRefusal> {
     let content_bytes = i64::try_from(stored.len()).unwrap() * 10;
     let piece = NewPiece { starts_at, content_bytes, stored };
-    store.add_upload_piece(id, piece, limits).await.unwrap()
+    store.add_upload_piece(id, piece, Some(limits)).await.unwrap()
 }
 
 async fn upload(store: &Store, owner: Option<UserId>, pieces: i64) -> UploadId {
@@ -137,23 +135,154 @@ async fn only_pieces_are_committed_without_a_sync(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn old_uploads_are_listed_and_those_of_an_erased_user_deleted(pool: PgPool) {
+async fn upload_of_a_dead_process_does_not_count_against_its_owner(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let ada = create_user(&store, "ada").await.id;
+    let limits = UploadLimits { all: 12, per_user: 100 };
+    let dead = upload(&store, Some(ada), 2).await;
+    let next = store.create_upload(Some(ada)).await.unwrap();
+    assert_eq!(add(&store, next, 0, b"abc", limits).await, Err(PieceRefusal::UserFull));
+    let age =
+        "UPDATE uploads SET changed_at = now() - interval '6 minutes' WHERE state = 'receiving'";
+    run(&pool, age).await;
+    assert_eq!(add(&store, next, 0, b"0123456789", limits).await, Ok(()), "100 bytes, 10 stored");
+    // One that a job needs counts however old it is.
+    run(&pool, age).await;
+    store.create_job(&job_of(next, 100, None), LIMITS).await.unwrap().unwrap();
+    run(&pool, "UPDATE uploads SET changed_at = now() - interval '1 day'").await;
+    let last = store.create_upload(Some(ada)).await.unwrap();
+    assert_eq!(add(&store, last, 0, b"a", limits).await, Err(PieceRefusal::UserFull));
+    let bob = store.create_upload(None).await.unwrap();
+    assert_eq!(add(&store, bob, 0, b"abc", limits).await, Err(PieceRefusal::Full));
+    // Nothing is added to a removed upload, and no job is created with it.
+    store.mark_upload_removed(dead).await.unwrap();
+    assert_eq!(add(&store, dead, 80, b"0002", WIDE).await, Err(PieceRefusal::Lost));
+    let created = store.create_job(&job_of(dead, 80, None), LIMITS).await.unwrap();
+    assert_eq!(created.unwrap_err(), JobRefusal::UploadLost);
+}
+
+/// The space of deleted pieces is not free before a vacuum, which an old snapshot prevents.
+#[sqlx::test(migrations = "../../migrations")]
+async fn must_26_deleted_bytes_are_bounded_for_a_user_and_for_all(pool: PgPool) {
+    const KIB: usize = 1_024;
+    let store = Store::new(pool.clone());
+    let (ada, bob) = (create_user(&store, "ada").await.id, create_user(&store, "bob").await.id);
+    // At most 64 KiB of a user and 256 KiB of all at a time, and with deleted ones 256 KiB and 1 MiB.
+    let limits = UploadLimits { all: 256 << 10, per_user: 10 * (64 << 10) };
+    let own = UploadLimits { per_user: 64 << 10, ..limits };
+    let noise: Vec<u8> = (0..16 * KIB).map(|n| u8::try_from(n * n % 251).unwrap()).collect();
+    let upload_and_remove = async |owner, limits| {
+        let id = store.create_upload(Some(owner)).await.unwrap();
+        let piece = NewPiece { starts_at: 0, content_bytes: 16_384, stored: &noise };
+        let added = store.add_upload_piece(id, piece, Some(limits)).await.unwrap();
+        store.delete_upload(id).await.unwrap();
+        added
+    };
+    let mut snapshot = pool.begin().await.unwrap();
+    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM users")
+        .execute(&mut *snapshot)
+        .await
+        .unwrap();
+    for n in 0..16 {
+        assert_eq!(upload_and_remove(ada, own).await, Ok(()), "{n}");
+    }
+    assert_eq!(upload_and_remove(ada, own).await, Err(PieceRefusal::UserDiskFull));
+    // A user has at most half of what all have.
+    for n in 16..32 {
+        assert_eq!(upload_and_remove(ada, limits).await, Ok(()), "{n}");
+    }
+    assert_eq!(upload_and_remove(ada, limits).await, Err(PieceRefusal::UserDiskFull));
+    for n in 32..64 {
+        assert_eq!(upload_and_remove(bob, limits).await, Ok(()), "{n}");
+    }
+    let anyone = store.create_upload(None).await.unwrap();
+    assert_eq!(add(&store, anyone, 0, b"a", limits).await, Err(PieceRefusal::DiskFull));
+    run(&pool, "VACUUM upload_pieces").await;
+    let size = "SELECT pg_total_relation_size('upload_pieces')";
+    let bytes = count(&pool, size).await;
+    assert!((1 << 20..3 << 19).contains(&bytes), "{bytes} bytes, and nothing was freed");
+    snapshot.commit().await.unwrap();
+
+    // After two hours a vacuum has freed them.
+    let age = "UPDATE removed_upload_bytes SET since = since - interval '130 minutes'";
+    run(&pool, age).await;
+    assert_eq!(add(&store, anyone, 0, b"a", limits).await, Ok(()));
+    assert_eq!(upload_and_remove(ada, own).await, Ok(()));
+    store.forget_removed_upload_bytes().await.unwrap();
+    assert_eq!(count(&pool, "SELECT count(*) FROM removed_upload_bytes").await, 1);
+}
+
+/// The check of the limits reads every upload.
+#[sqlx::test(migrations = "../../migrations")]
+async fn piece_whose_limits_are_not_checked_reads_no_other_upload(pool: PgPool) {
+    let one = PgPoolOptions::new().max_connections(1);
+    let one = one.connect_with((*pool.connect_options()).clone()).await.unwrap();
+    let store = Store::new(one.clone());
+    run(
+        &one,
+        "INSERT INTO uploads (state) SELECT 'kept' FROM generate_series(1, 2000); ANALYZE uploads",
+    )
+    .await;
+    let id = store.create_upload(None).await.unwrap();
+    let rows_read = async || {
+        run(&one, "SELECT pg_stat_force_next_flush()").await;
+        count(&one, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'uploads'").await
+    };
+    let mut starts_at = 0;
+    let mut add = async |limits| {
+        let piece = NewPiece { starts_at, content_bytes: 40, stored: b"abcd" };
+        store.add_upload_piece(id, piece, limits).await.unwrap().unwrap();
+        starts_at += 40;
+    };
+    let before = rows_read().await;
+    for _ in 0..10 {
+        add(None).await;
+    }
+    let unchecked = rows_read().await;
+    assert_eq!(unchecked - before, 0);
+    add(Some(WIDE)).await;
+    assert!(rows_read().await - unchecked >= 2_000, "the check does");
+}
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn unneeded_uploads_are_listed_and_those_of_an_erased_user_deleted(pool: PgPool) {
     let store = Store::new(pool.clone());
     let ada = create_user(&store, "ada").await.id;
     let first = upload(&store, Some(ada), 1).await;
     let (second, third) = (upload(&store, None, 1).await, upload(&store, None, 1).await);
-    let hour = Duration::from_hours(1);
-    assert!(store.old_uploads(None, hour).await.unwrap().is_empty());
-    run(&pool, "UPDATE uploads SET changed_at = now() - interval '61 minutes'").await;
-    assert_eq!(store.old_uploads(None, hour).await.unwrap(), [first, second, third]);
-    assert_eq!(store.old_uploads(Some(second), hour).await.unwrap(), [third]);
+    let kept = upload(&store, None, 1).await;
+    store.create_job(&job_of(kept, 40, None), LIMITS).await.unwrap().unwrap();
+    assert!(store.unneeded_uploads(None).await.unwrap().is_empty());
+    run(&pool, "UPDATE uploads SET changed_at = now() - interval '6 minutes'").await;
+    assert_eq!(store.unneeded_uploads(None).await.unwrap(), [first, second, third]);
+    assert_eq!(store.unneeded_uploads(Some(second)).await.unwrap(), [third]);
     add(&store, third, 40, b"new", WIDE).await.unwrap();
-    assert_eq!(store.old_uploads(None, hour).await.unwrap(), [first, second]);
+    assert_eq!(store.unneeded_uploads(None).await.unwrap(), [first, second]);
+    run(
+        &pool,
+        "UPDATE uploads SET changed_at = now() - interval '61 minutes' WHERE state = 'kept'",
+    )
+    .await;
+    assert_eq!(store.unneeded_uploads(Some(second)).await.unwrap(), [kept]);
 
     assert!(store.delete_user(ada, Visibility::All, None).await.unwrap());
-    assert_eq!(count(&pool, UPLOADS).await, 2);
-    // The deletion of the uploads is repeated if it was interrupted.
+    run(&pool, "UPDATE uploads SET changed_at = now()").await;
+    assert_eq!(store.unneeded_uploads(None).await.unwrap(), [first]);
+    assert!(store.delete_unneeded_upload(first).await.unwrap());
+    assert_eq!(count(&pool, UPLOADS).await, 3);
     upload(&store, Some(ada), 1).await;
     store.erase_user_history(ada).await.unwrap();
-    assert_eq!((count(&pool, UPLOADS).await, count(&pool, PIECES).await), (2, 3));
+    assert_eq!((count(&pool, UPLOADS).await, count(&pool, PIECES).await), (3, 4));
+}
+
+/// The task finds an upload without a job, and a request creates the job before the task deletes the upload.
+#[sqlx::test(migrations = "../../migrations")]
+async fn upload_whose_job_is_created_meanwhile_is_not_deleted(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let id = upload(&store, None, 1).await;
+    run(&pool, "UPDATE uploads SET changed_at = now() - interval '6 minutes'").await;
+    assert_eq!(store.unneeded_uploads(None).await.unwrap(), [id]);
+    store.create_job(&job_of(id, 40, None), LIMITS).await.unwrap().unwrap();
+    assert!(!store.delete_unneeded_upload(id).await.unwrap());
+    assert_eq!(count(&pool, PIECES).await, 1);
 }

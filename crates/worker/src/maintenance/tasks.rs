@@ -85,8 +85,8 @@ pub static TASKS: [Task; 11] = [
     },
     Task {
         name: "uploads",
-        about: "Removes uploads older than 1 h that no job needs",
-        every: Duration::from_hours(1),
+        about: "Removes uploads that no job needs",
+        every: Duration::from_mins(5),
         timeout: Duration::from_mins(10),
         work: |context| remove_orphans(context).boxed(),
     },

@@ -9,10 +9,11 @@ use std::{
 
 use linnet_domain::UploadName;
 use linnet_jobs::upload::{self, UploadArea};
+use linnet_store::Store;
 
 use super::{MaintenanceContext, Report, RunError};
 
-/// Age from which an upload is removed. The job of a younger one may not exist yet.
+/// Age from which an upload that is a file is removed. The job of a younger one may not exist yet.
 const MIN_AGE: Duration = Duration::from_hours(1);
 /// The maximum number of names in one query.
 const NAMES_PER_QUERY: usize = 1_000;
@@ -25,36 +26,36 @@ pub(super) async fn remove_orphans(context: &MaintenanceContext) -> Result<Repor
     let names = tokio::task::spawn_blocking(move || old_files(&listed, now))
         .await
         .map_err(io::Error::other)??;
+    let area = UploadArea::new(Arc::new(context.settings.jobs.clone()), context.store.clone());
     let files: Vec<_> = names.into_iter().map(UploadName::File).collect();
     let mut removed = 0;
     for names in files.chunks(NAMES_PER_QUERY) {
-        removed += remove_unneeded(context, names).await?;
+        let needed = context.store.needed_uploads(names).await?;
+        for name in names.iter().filter(|name| !needed.contains(*name)) {
+            area.remove(name).await;
+            removed += 1;
+        }
     }
-    let mut last = None;
+    removed += remove_pieces(&context.store).await?;
+    Ok(Report::of(removed, "upload(s) removed"))
+}
+
+/// Removes the uploads in the database that no job needs, and returns their number.
+async fn remove_pieces(store: &Store) -> Result<u64, RunError> {
+    let (mut last, mut removed) = (None, 0);
     loop {
-        let ids = context.store.old_uploads(last, MIN_AGE).await?;
+        let ids = store.unneeded_uploads(last).await?;
         last = ids.last().copied();
         if last.is_none() {
             break;
         }
-        let names: Vec<_> = ids.into_iter().map(UploadName::Pieces).collect();
-        removed += remove_unneeded(context, &names).await?;
+        let names: Vec<_> = ids.iter().copied().map(UploadName::Pieces).collect();
+        let needed = store.needed_uploads(&names).await?;
+        for id in ids.into_iter().filter(|id| !needed.contains(&UploadName::Pieces(*id))) {
+            removed += u64::from(store.delete_unneeded_upload(id).await?);
+        }
     }
-    Ok(Report::of(removed, "upload(s) removed"))
-}
-
-/// Removes those of the uploads that no job needs, and returns their number.
-async fn remove_unneeded(
-    context: &MaintenanceContext,
-    names: &[UploadName],
-) -> Result<u64, RunError> {
-    let area = UploadArea::new(Arc::new(context.settings.jobs.clone()), context.store.clone());
-    let needed = context.store.needed_uploads(names).await?;
-    let mut removed = 0;
-    for name in names.iter().filter(|name| !needed.contains(*name)) {
-        area.remove(name).await;
-        removed += 1;
-    }
+    store.forget_removed_upload_bytes().await?;
     Ok(removed)
 }
 

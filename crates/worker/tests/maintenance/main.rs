@@ -360,26 +360,36 @@ async fn run_cancelled_by_shutdown_does_not_count_as_failure(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "../../migrations")]
-async fn uploads_in_the_database_that_no_job_needs_are_removed_after_an_hour(pool: PgPool) {
+async fn uploads_in_the_database_that_no_job_needs_are_removed(pool: PgPool) {
     let mut context = context(&pool);
     context.settings.jobs.upload_dir = "/proc/no-directory".into();
     execute(
         &pool,
-        "INSERT INTO uploads (content_bytes, changed_at)
-         SELECT n, now() - make_interval(mins => n) FROM unnest(ARRAY[59, 61, 61, 61, 61]) AS n;
+        "INSERT INTO uploads (content_bytes, stored_bytes, state, changed_at)
+         SELECT 10, 1, state, now() - make_interval(mins => n)
+           FROM (VALUES (59, 'kept'), (61, 'kept'), (61, 'kept'), (61, 'kept'), (61, 'kept'),
+                        (4, 'receiving'), (6, 'receiving'), (6, 'receiving'), (0, 'removed')) AS upload (n, state);
          INSERT INTO upload_pieces SELECT id, 0, '' FROM uploads;
+         INSERT INTO removed_upload_bytes VALUES (1, now() - interval '3 hours', 1);
          INSERT INTO jobs (kind, by_admin, format, on_conflict, dry_run, upload, upload_bytes, is_large,
                            state, dead_at)
          VALUES ('import_urls', true, 'csv', 'fail', false, 'postgres:2', 1, false, 'queued', NULL),
                 ('import_urls', true, 'csv', 'fail', false, 'postgres:3', 1, false, 'failed', now()),
-                ('import_urls', true, 'csv', 'fail', false, 'postgres:4', 1, false, 'cancelled', NULL)",
+                ('import_urls', true, 'csv', 'fail', false, 'postgres:4', 1, false, 'cancelled', NULL),
+                ('import_urls', true, 'csv', 'fail', false, 'postgres:7', 1, false, 'queued', NULL)",
     )
     .await;
-    assert_eq!(report_of(&context, "uploads").await, "2 upload(s) removed");
+    assert_eq!(report_of(&context, "uploads").await, "4 upload(s) removed");
     let left: Vec<i64> = sqlx::query_scalar("SELECT upload_id FROM upload_pieces ORDER BY 1")
         .fetch_all(&pool)
         .await
         .unwrap();
-    assert_eq!(left, [1, 2, 3], "a young one, and those of a queued and of a dead job");
+    assert_eq!(left, [1, 2, 3, 6, 7], "young ones, and those of queued and of dead jobs");
+    let counted: Vec<(Option<i64>, i64)> =
+        sqlx::query_as("SELECT user_id, stored_bytes FROM removed_upload_bytes")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert_eq!(counted, [(None, 4)]);
     assert_eq!(report_of(&context, "uploads").await, "0 upload(s) removed");
 }

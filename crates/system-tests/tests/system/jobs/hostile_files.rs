@@ -193,6 +193,32 @@ async fn malformed_json_is_reported_by_line() {
     wait_until_no_uploads(&stack).await;
 }
 
+/// The end of an attempt is not recorded, so that the next one reads the upload.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_file_is_kept_until_its_refusal_is_recorded() {
+    let stack = builder().start().await;
+    let client = stack.client();
+    let mut database = stack.database().await;
+    // An error of the class 57, as of a server that stops.
+    let down = "CREATE SEQUENCE ends;
+                CREATE FUNCTION down() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  IF nextval('ends') = 1 THEN RAISE 'stopping' USING ERRCODE = '57P01'; END IF;
+                  RETURN NEW; END $$;
+                CREATE TRIGGER down BEFORE UPDATE ON jobs FOR EACH ROW
+                  WHEN (NEW.state = 'failed') EXECUTE FUNCTION down()";
+    sqlx::raw_sql(down).execute(&mut database).await.unwrap();
+    let body = r#"[{"original_url":"https://example.com/"}"#;
+    let request = client.request(Method::POST, URLS).body("application/json", body);
+    let id = accepted_job_id(&request.send().await);
+    let job = wait_for_job_end(&client, id).await;
+    assert_eq!(
+        (&job["state"], &job["error"]["code"]),
+        (&json!("failed"), &json!("malformed_json")),
+        "{job}"
+    );
+    wait_until_no_uploads(&stack).await;
+}
+
 /// Name and peak memory in KiB of each process.
 fn peak_memory(stack: &Stack) -> Vec<(String, u64)> {
     let all = stack.gateways.iter().chain(&stack.shorteners).chain(&stack.workers);

@@ -2,7 +2,7 @@
 
 use linnet_system_tests::{Postgres, Stack, client::Method, eventually};
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{
     IMPORTER, JOB_TIMEOUT, URLS, accepted_job_id, begin_upload, count_jobs,
@@ -125,7 +125,7 @@ async fn upload_that_is_cut_off_leaves_no_pieces() {
     stream.shutdown().await.unwrap();
     wait_until_no_uploads(&stack).await;
     assert_eq!(count_jobs(&stack).await, 0);
-    // The shortener is killed. The maintenance task removes the pieces an hour later.
+    // The shortener is killed. The maintenance task removes the pieces 5 min later.
     let stream = begin_upload(&stack.client(), &stack.admin_key, &head, half).await;
     wait_for_upload_bytes(&stack, 200_000).await;
     stack.shorteners[0].kill().await;
@@ -136,9 +136,87 @@ async fn upload_that_is_cut_off_leaves_no_pieces() {
     let run = ["admin", "run-task", "uploads"];
     assert_eq!(stack.cli(&run).await.0, 0);
     assert_eq!(query_count(&mut database, "SELECT count(*) FROM uploads").await, 1, "too young");
-    let age = "UPDATE uploads SET changed_at = now() - interval '61 minutes'";
+    let age = "UPDATE uploads SET changed_at = now() - interval '6 minutes'";
     sqlx::raw_sql(age).execute(&mut database).await.unwrap();
     assert_eq!(stack.cli(&run).await.0, 0);
+    wait_until_no_uploads(&stack).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upload_of_a_killed_shortener_does_not_block_its_user_until_it_is_removed() {
+    let csv = links_csv("b", MANY);
+    let mut stack =
+        pieces_builder().env("LINNET__JOBS__BYTES_PER_USER", csv.len() + 100_000).start().await;
+    let head = format!("Content-Type: text/csv\r\nContent-Length: {}\r\n", csv.len());
+    let half = &csv.as_bytes()[..csv.len() / 2];
+    let stream = begin_upload(&stack.client(), &stack.admin_key, &head, half).await;
+    wait_for_upload_bytes(&stack, 200_000).await;
+    stack.shorteners[0].kill().await;
+    drop(stream);
+    stack.shorteners[0].start();
+    let client = stack.client();
+    let refused = upload(&client, URLS, &csv).send().await;
+    assert_eq!(refused.problem(429)["code"], "too_many_jobs");
+    let age =
+        "UPDATE uploads SET changed_at = now() - interval '6 minutes' WHERE state = 'receiving'";
+    sqlx::raw_sql(age).execute(&mut stack.database().await).await.unwrap();
+    let id = import(&client, &csv).await;
+    assert_eq!(wait_for_job_end(&client, id).await["state"], "succeeded");
+}
+
+/// The file of a form is stored, and PostgreSQL stops before the last field arrives and the file's header is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upload_that_postgresql_outlasts_is_unavailable() {
+    let mut stack = pieces_builder().postgres(Postgres::Own).start().await;
+    let (content_type, form) = multipart_form("rows.csv", links_csv("b", 10).as_bytes());
+    let boundary = content_type.split_once("boundary=").unwrap().1;
+    let rest = format!(
+        "Content-Disposition: form-data; name=\"on_conflict\"\r\n\r\nskip\r\n--{boundary}--\r\n"
+    );
+    // Without the end of the form, which the last field replaces.
+    let first = [form.strip_suffix(b"--\r\n").unwrap(), b"\r\n"].concat();
+    let head = format!(
+        "Connection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n",
+        first.len() + rest.len()
+    );
+    let mut stream = begin_upload(&stack.client(), &stack.admin_key, &head, &first).await;
+    wait_for_upload_bytes(&stack, 100).await;
+    stack.kill_postgres().await;
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    let read = stream.read_to_string(&mut response);
+    tokio::time::timeout(JOB_TIMEOUT, read).await.expect("a response").unwrap();
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+    stack.start_postgres().await;
+}
+
+/// The deletion of a gigabyte takes longer than a response may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelling_and_deleting_do_not_wait_for_the_deletion_of_pieces() {
+    let mut stack = pieces_builder().start().await;
+    stack.workers[0].stop().await;
+    let (ada, client) = stack.create_user("ada", &IMPORTER).await;
+    let mut ids = Vec::new();
+    for prefix in ["c", "d", "e"] {
+        ids.push(import(&client, links_csv(prefix, 10)).await);
+    }
+    // Pieces whose deletion takes twelve statements of half a second; the gateway waits for 5 s.
+    let slow = "INSERT INTO upload_pieces
+                SELECT uploads.id, 1000000 + n, '' FROM uploads, generate_series(1, 1500) AS n;
+                CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  PERFORM pg_sleep(0.5); RETURN NULL; END $$;
+                CREATE TRIGGER slow AFTER DELETE ON upload_pieces EXECUTE FUNCTION slow()";
+    let mut database = stack.database().await;
+    sqlx::raw_sql(slow).execute(&mut database).await.unwrap();
+    let cancel = format!("/api/v1/jobs/{}/cancel", ids[0]);
+    assert_eq!(client.request(Method::POST, &cancel).send().await.status, 200);
+    assert_eq!(client.delete(&format!("/api/v1/jobs/{}", ids[1])).send().await.status, 204);
+    let user = format!("/api/v1/users/{ada}");
+    assert_eq!(stack.client().delete(&user).send().await.status, 204);
+    let marked = "SELECT count(*) FROM uploads WHERE state <> 'removed'";
+    assert_eq!(query_count(&mut database, marked).await, 0);
+    sqlx::raw_sql("DROP TRIGGER slow ON upload_pieces").execute(&mut database).await.unwrap();
+    assert_eq!(stack.cli(&["admin", "run-task", "uploads"]).await.0, 0);
     wait_until_no_uploads(&stack).await;
 }
 

@@ -3,7 +3,7 @@
 mod body;
 mod options;
 
-use std::{fmt::Display, time::Duration};
+use std::{io, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -39,6 +39,8 @@ pub(super) use options::{Options, Prefer};
 
 /// `Retry-After` in seconds when a failover has lost a part of an upload.
 const RETRY_AFTER_LOST_S: u64 = 5;
+/// `Retry-After` in seconds when the space of the user's removed uploads is not free yet. Every ten minutes a part of it is.
+const RETRY_AFTER_REMOVED_S: u64 = 600;
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
@@ -202,7 +204,8 @@ impl UploadRequest {
             let format = format_of_file(&file, &name, named).map_err(unreadable)?;
             read_columns(&file, format, kind).map(|columns| (format, columns))
         });
-        let (format, (columns, unknown_columns)) = columns.await.map_err(unreadable)??;
+        let columns = columns.await.map_err(|error| unreadable(io::Error::other(error)))?;
+        let (format, (columns, unknown_columns)) = columns?;
         Ok(NewJob {
             kind,
             user_id: self.caller.user_id(),
@@ -285,10 +288,16 @@ pub(super) fn too_many() -> ApiError {
         .into()
 }
 
-/// An upload that is whole, and that this process cannot read.
-fn unreadable(error: impl Display) -> ApiError {
-    tracing::error!(%error, "upload not read");
-    Problem::internal().into()
+/// An upload that was whole, and that this process cannot read. If it is in the database, that may be unavailable, or have
+/// lost a part of it in a failover since then.
+fn unreadable(error: io::Error) -> ApiError {
+    match error.downcast::<UploadError>() {
+        Ok(error) => error.into(),
+        Err(error) => {
+            tracing::error!(%error, "upload not read");
+            Problem::internal().into()
+        }
+    }
 }
 
 /// The columns of a file, and those of them that are unknown and ignored.
@@ -306,7 +315,8 @@ fn read_columns(
         Err(error) if error.is_of_file() => {
             Err(ApiError::invalid(error.field(), error.code(), &error.to_string()))
         }
-        Err(error) => Err(unreadable(error)),
+        Err(SourceError::Io(error)) => Err(unreadable(error)),
+        Err(error) => Err(unreadable(io::Error::other(error))),
     }
 }
 
@@ -326,7 +336,21 @@ impl From<UploadError> for ApiError {
                 tracing::error!("uploads in the database have reached jobs.upload_total_bytes");
                 ProblemCode::InsufficientStorage
             }
+            UploadError::RemovedFull => {
+                tracing::error!(
+                    "removed uploads in the database have reached four times jobs.upload_total_bytes"
+                );
+                ProblemCode::InsufficientStorage
+            }
             UploadError::UserFull => return too_many(),
+            UploadError::UserRemovedFull => {
+                return Problem::of(ProblemCode::TooManyJobs)
+                    .detail(
+                        "Your uploads of the last 2 h are too large together. Upload more later.",
+                    )
+                    .retry_after(RETRY_AFTER_REMOVED_S)
+                    .into();
+            }
             UploadError::Lost => {
                 tracing::warn!("the database has lost a part of an upload");
                 let detail = "The database has lost a part of the upload. Repeat it.";

@@ -183,5 +183,5 @@ pub(crate) async fn delete(
 
 /// A worker that still reads the file stops at the next chunk, when it finds that the job was deleted.
 async fn remove_upload(state: &ApiState, name: &UploadName) {
-    state.jobs.uploads(&state.store).remove(name).await;
+    state.jobs.uploads(&state.store).discard(name).await;
 }
