@@ -16,7 +16,7 @@ use linnet_jobs::{
 };
 use linnet_store::{Store, StoreError};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use sqlx::PgPool;
+use sqlx::{Connection as _, PgPool};
 use tokio_util::sync::CancellationToken;
 
 const PIECE: usize = 256 * 1024;
@@ -170,7 +170,8 @@ async fn discarding_an_upload_does_not_wait_for_the_deletion_of_its_pieces(pool:
     let area = area(&pool);
     let mut upload = receive(&area, &vec![b'a'; 2 * PIECE]).await.unwrap();
     upload.keep(true);
-    let mut lock = pool.begin().await.unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    let mut lock = connection.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE upload_pieces").execute(&mut *lock).await.unwrap();
     let discarded = tokio::time::timeout(TIMEOUT, area.discard(&upload.name)).await;
     assert!(discarded.is_ok(), "it waits for the pieces");

@@ -106,8 +106,7 @@ impl Problem {
                 reason.failures().iter().any(|host| may_pass(&host.error))
             }
             Self::Pooler(PoolerError::Database(error)) => may_pass(error),
-            Self::Pooler(PoolerError::Timeout(_)) => true,
-            Self::RedisHandshake(_) => true,
+            Self::Pooler(PoolerError::Timeout(_)) | Self::RedisHandshake(_) => true,
             Self::Redis(error) => {
                 error.kind() != redis::ErrorKind::AuthenticationFailed
                     && TlsFault::find(error).is_none()

@@ -171,12 +171,12 @@ impl From<sqlx::Error> for StoreError {
 
 /// Whether PostgreSQL ended the statement at its `statement_timeout`.
 pub(crate) fn is_statement_timeout(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|database| database.code()).as_deref() == Some("57014")
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57014")
 }
 
 /// Whether another transaction held a lock for too long, or the two were in a deadlock.
 pub(crate) fn is_locked(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|database| database.code());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| LOCKED_CODES.contains(&&*code))
 }
 

@@ -301,7 +301,7 @@ mod tests {
         leases.require_verification();
         bus.extend(live_until);
         let lease = lease(&leases, now);
-        let end = live_until + STALE_TTL - STALE_AFTER;
+        let end = live_until + STALE_TTL.saturating_sub(STALE_AFTER);
         assert!(!leases.must_verify(&lease.key, now + STALE_TTL), "the bus is live");
         assert!(ends_at(&leases, &lease.key, end), "no task has to run");
         bus.end();

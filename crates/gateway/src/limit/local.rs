@@ -233,7 +233,7 @@ mod tests {
         let full_at = limiter.table()["a"];
         charge_one(&limiter, "b");
         charge_one(&limiter, "b");
-        limiter.evict_full_quotas(full_at - Duration::from_nanos(1));
+        limiter.evict_full_quotas(full_at.checked_sub(Duration::from_nanos(1)).unwrap());
         assert_eq!(limiter.table().len(), 2);
         limiter.evict_full_quotas(full_at);
         assert_eq!(limiter.table().keys().collect::<Vec<_>>(), ["b"]);

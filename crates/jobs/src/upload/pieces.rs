@@ -308,7 +308,7 @@ mod tests {
     fn slow_upload_adds_a_piece_each_minute() {
         let minute = Duration::from_mins(1);
         assert!(is_piece(PIECE_BYTES, Duration::ZERO));
-        assert!(!is_piece(PIECE_BYTES - 1, minute - Duration::from_millis(1)));
+        assert!(!is_piece(PIECE_BYTES - 1, Duration::from_millis(59_999)));
         assert!(is_piece(1, minute));
         assert!(!is_piece(0, minute), "a piece is not empty");
     }

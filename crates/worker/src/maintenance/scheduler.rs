@@ -94,7 +94,7 @@ impl Scheduler {
     async fn run_task(&mut self, task: &'static Task) {
         let began = Instant::now();
         // The lock ends with the server that granted it, and then another worker may run the task.
-        let result = self.context.store.on_one_primary(self.run_if_due(task)).await;
+        let result = self.context.store.on_one_primary(Box::pin(self.run_if_due(task))).await;
         let outcome = match &result {
             Ok(None) => return,
             Ok(Some(_)) => TaskOutcome::Succeeded,
