@@ -86,7 +86,7 @@ async fn clocks_that_differ_by_two_seconds_break_no_promise() {
     let client = stack.client();
 
     // Leases are shorter than the differences.
-    let job = import(&client, links_csv("c", ROWS)).await;
+    let job = import(&client, links_csv("skewed", ROWS)).await;
 
     let expires_at = Utc::now() + TimeDelta::seconds(8);
     let body = json!({"original_url": "https://example.com/limited", "expires_at": expires_at});
@@ -131,7 +131,7 @@ async fn clocks_that_differ_by_two_seconds_break_no_promise() {
     let job = wait_for_job_end(&client, job).await;
     let rows = i64::try_from(ROWS).unwrap();
     assert_eq!((&job["state"], row_counts(&job)), (&"succeeded".into(), [rows, rows, 0, 0]));
-    assert_eq!(count_links_created_once(&mut stack.database().await, "c").await, rows);
+    assert_eq!(count_links_created_once(&mut stack.database().await, "skewed").await, rows);
     let attempts = stack.workers.iter().flat_map(Process::log_lines);
     let attempts = attempts.filter(|line| line["message"] == expected::log::JOB_ATTEMPT_STARTED);
     assert_eq!(attempts.count(), 1, "attempts of the job");
