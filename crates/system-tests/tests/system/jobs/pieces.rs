@@ -155,6 +155,11 @@ async fn upload_of_a_killed_shortener_does_not_block_its_user_until_it_is_remove
     drop(stream);
     stack.shorteners[0].start();
     let client = stack.client();
+    eventually(JOB_TIMEOUT, "a response", || async {
+        let response = client.get("/api/v1/jobs").try_send().await.ok()?;
+        (response.status == 200).then_some(())
+    })
+    .await;
     let refused = upload(&client, URLS, &csv).send().await;
     assert_eq!(refused.problem(429)["code"], "too_many_jobs");
     let age =
