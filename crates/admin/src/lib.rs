@@ -316,7 +316,9 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         match command {
             // It begins each transaction again at another primary.
             AdminCommand::Import(arguments) => import::run(settings, &store, &arguments).await,
-            command => store.on_one_primary(run_on_one_primary(settings, &store, command)).await,
+            command => {
+                store.on_one_primary(Box::pin(run_on_one_primary(settings, &store, command))).await
+            }
         }
     };
     let result = result.await;
