@@ -102,7 +102,7 @@ problem_codes! {
     BadGateway: BAD_GATEWAY, "bad_gateway", "Bad gateway",
         "the connection to the shortener broke; its result is unknown";
     Unavailable: SERVICE_UNAVAILABLE, "unavailable", "Service unavailable",
-        "PostgreSQL or every shortener is unavailable, or too many uploads, exports, streams or request bodies at a time; with `Retry-After`";
+        "PostgreSQL or every shortener is unavailable, so that, among others, the key cannot be verified; or too many uploads, exports, streams or request bodies at a time; with `Retry-After`";
     UpstreamTimeout: GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timeout",
         "the shortener did not respond in time; its result is unknown";
     Timeout: GATEWAY_TIMEOUT, "timeout", "Upstream timeout",

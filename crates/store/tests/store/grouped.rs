@@ -13,12 +13,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 #[sqlx::test(migrations = "../../migrations")]
 async fn statements_that_hang_do_not_stop_later_creates(
-    pool: PgPoolOptions,
+    pools: PgPoolOptions,
     options: PgConnectOptions,
 ) {
-    let pool =
-        pool.acquire_timeout(Duration::from_millis(100)).connect_with(options).await.unwrap();
-    let grouped = GroupedCreates::new(Store::new(pool.clone()), Duration::from_secs(5));
+    let pool = pools.clone().connect_with(options.clone()).await.unwrap();
+    let creators = pools.acquire_timeout(Duration::from_secs(1)).connect_with(options).await;
+    let grouped = GroupedCreates::new(Store::new(creators.unwrap()), Duration::from_secs(5));
     let mut owner = pool.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE urls").execute(&mut *owner).await.unwrap();
     // Neither has a timeout in PostgreSQL. The second one comes while the first is being written, so each has a writer.
