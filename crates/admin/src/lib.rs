@@ -307,7 +307,10 @@ pub async fn run(settings: &Settings, command: AdminCommand) -> Result<(), Admin
         _ => PoolRole::Background,
     };
     // Commands are long and few, so they need no pooler, whose sessions have the timeouts of a shortener.
-    let postgres = postgres.direct();
+    let mut postgres = postgres.direct();
+    // Unlike a request, a command may wait for a primary, and for a connection to a busy server.
+    let wait_ms = u64::try_from(STARTUP_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    postgres.acquire_timeout_ms = postgres.acquire_timeout_ms.max(wait_ms);
     let (hosts, observe) = PostgresHosts::new(&postgres).map_err(StoreError::from)?;
     let observer = tokio::spawn(observe);
     let store = Store::connect(&postgres, role, &hosts)?;

@@ -109,7 +109,7 @@ async fn databases(server: &Url, env: &BTreeMap<String, String>) -> String {
 
 fn database(name: &str, server: &Url, query: &str) -> String {
     format!(
-        "{name} = host=127.0.0.1 port={} dbname={} user={} password={} pool_size={SERVER_CONNECTIONS} \
+        "{name} = host=127.0.0.1 port={} dbname={} user={} password={} max_db_connections={SERVER_CONNECTIONS} \
          connect_query='{query}'\n",
         server.port().unwrap_or(5432),
         server.path().trim_start_matches('/'),

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use linnet_system_tests::{Client, Process, Stack, expected, within};
+use linnet_system_tests::{Client, Process, Stack, eventually, expected, within};
 use serde_json::{Value, json};
 
 use super::jobs::support::{
@@ -149,17 +149,17 @@ async fn count_visits(stack: &Stack) {
         assert_eq!(client.resolve(link["short_code"].as_str().unwrap()).await.0, 302);
     }
     let possible = [first, days(Utc::now())].concat();
-    let path = format!("/api/v1/urls/{}", link["id"]);
-    within(WAIT, "every click to be counted", || async {
-        client.get(&path).send().await.json()["clicks"] == VISITS
+    let counted = eventually(WAIT, "every click to be counted", || async {
+        let counted: Vec<(chrono::NaiveDate, i64)> = sqlx::query_as(
+            "SELECT day, clicks::bigint FROM click_totals_by_day WHERE subject = $1",
+        )
+        .bind(link["id"].as_i64())
+        .fetch_all(&mut stack.database().await)
+        .await
+        .unwrap();
+        (counted.iter().map(|(_, clicks)| clicks).sum::<i64>() >= VISITS).then_some(counted)
     })
     .await;
-    let counted: Vec<(chrono::NaiveDate, i64)> =
-        sqlx::query_as("SELECT day, clicks::bigint FROM click_days WHERE subject = $1")
-            .bind(link["id"].as_i64())
-            .fetch_all(&mut stack.database().await)
-            .await
-            .unwrap();
     assert_eq!(counted.iter().map(|(_, clicks)| clicks).sum::<i64>(), VISITS, "{counted:?}");
     assert!(counted.iter().all(|(day, _)| possible.contains(day)), "{counted:?}: {possible:?}");
 }

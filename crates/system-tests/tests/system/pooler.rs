@@ -20,6 +20,8 @@ const WAIT: Duration = Duration::from_secs(20);
 /// Concurrent requests, more than the pooler has server connections.
 const CONCURRENT: usize = 48;
 const ROWS: usize = 500;
+/// Sessions of the pooler: six for each of its two databases, and those that are being replaced.
+const MOST_SESSIONS: i64 = 18;
 
 async fn clicks_of(stack: &Stack, link: &Value) -> i64 {
     let link = stack.client().get(&format!("/api/v1/urls/{}", link["id"])).send().await;
@@ -93,7 +95,7 @@ async fn count_sessions(stack: &Stack) -> (i64, i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_process_works_through_a_pooler_in_transaction_mode() {
-    let stack = builder().shorteners(2).workers(2).pooler().start().await;
+    let mut stack = builder().shorteners(2).workers(2).pooler().start().await;
     let client = stack.client();
     let job = import(&client, links_csv("pooled", ROWS)).await;
     change_links_at_once(&stack).await;
@@ -109,12 +111,11 @@ async fn every_process_works_through_a_pooler_in_transaction_mode() {
     let once: BTreeMap<_, _> = TASKS.iter().map(|task| (task.name, 1.0)).collect();
     assert_eq!(successful_runs(&stack).await, once);
 
-    // Six for each of the two databases of the pooler. The session of an export may still be ending.
-    within(WAIT, "at most 12 sessions, all of the pooler", || async {
-        let (pooled, own) = count_sessions(&stack).await;
-        (1..=12).contains(&pooled) && own == 0
-    })
-    .await;
+    // The pooler replaces the session of an export, so that a few more than its limits may exist.
+    let (pooled, own) = count_sessions(&stack).await;
+    assert!((1..=MOST_SESSIONS).contains(&pooled) && own == 0, "{pooled} pooled, {own} own");
+    let clients = stack.pooler().process.log().matches("login attempt").count();
+    assert!(clients > 2 * CONCURRENT / 3, "{clients} clients share no session");
     for args in [&["preflight"][..], &["migrate"], &["admin", "jobs", "list"]] {
         let (status, _, error) = stack.cli(args).await;
         assert_eq!(status, 0, "{args:?}: {error}");

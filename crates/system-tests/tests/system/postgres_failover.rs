@@ -260,12 +260,12 @@ async fn commands_find_the_primary_among_several_hosts() {
 /// The wait is that of a process that starts, not that of a request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_wait_for_the_first_primary() {
-    let stack = builder().env("LINNET__POSTGRES__ACQUIRE_TIMEOUT_MS", 200).start().await;
+    let stack = builder().start().await;
     let set_all = |mode| stack.postgres_group().proxies.iter().for_each(|proxy| proxy.set(mode));
     set_all(Mode::Refuse);
     let command = stack.spawn_cli(&["admin", "jobs", "list"]);
     // The duration of the outage, several times the wait of a request.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!command.is_finished(), "the command did not wait: {:?}", command.await);
     set_all(Mode::Pass);
     let (status, _, error) = command.await.unwrap();
