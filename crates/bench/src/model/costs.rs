@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{inputs::InputError, measured::Measured};
+use super::{input_error::InputError, measured::Measured};
 
 /// How an input file states a cost.
 #[derive(Debug, Clone, Deserialize)]

@@ -2,11 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use super::{
-    inputs::{InputError, Inputs},
-    measured::Measured,
-    sections::sections,
-};
+use super::{input_error::InputError, inputs::Inputs, measured::Measured, sections::sections};
 
 /// The inputs of the repository's document.
 pub const DEFAULT_INPUTS: &str = include_str!("../../scale.json");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::inputs::InputError;
+use super::input_error::InputError;
 
 /// Names of the processes of a redirect.
 pub const PROCESSES: [&str; 5] = ["nginx", "shortener", "redis", "worker", "postgres"];

@@ -1,7 +1,7 @@
 //! A model of installations that are larger than this machine: from measured costs and a traffic shape to hit ratios,
 //! processor load, nodes, storage, money, and staleness across regions.
 //!
-//! * [`inputs`]: shapes, settings and prices, read from `crates/bench/scale.json`.
+//! * [`inputs`]: shapes, settings and prices, read from `crates/bench/scale.json`; [`input_error`]: why they cannot be used.
 //! * [`measured`]: figures of `make bench ONLY=cost`, read from `crates/bench/measured.json`.
 //! * [`costs`]: costs, as sums of these figures.
 //! * [`popularity`]: which share of the requests each link gets.
@@ -23,6 +23,7 @@ pub mod click_groups;
 pub mod costs;
 pub mod document;
 pub mod fleet;
+pub mod input_error;
 pub mod inputs;
 pub mod measured;
 pub mod money_tables;

@@ -3,8 +3,7 @@
 use super::{
     fleet::{COPIES, Fleet},
     inputs::{Inputs, Machine},
-    sections::scenario,
-    tables::{number, table, text_table},
+    tables::{number, scenario, table, text_table},
 };
 
 /// Prices with their sources, then the sources with their dates.

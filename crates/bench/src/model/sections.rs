@@ -4,7 +4,7 @@ use super::{
     fleet::{self, Fleet},
     inputs::Inputs,
     money_tables, region_tables,
-    tables::{gibibytes, number, percent, short, table, text_table},
+    tables::{gibibytes, number, percent, scenario, short, table, text_table},
     validation_table,
 };
 
@@ -29,11 +29,6 @@ pub fn sections(inputs: &Inputs) -> Vec<(&'static str, String)> {
         ("simulation", region_tables::simulations(inputs)),
         ("validation", validation_table::validation(inputs)),
     ]
-}
-
-/// The name of a scenario.
-pub(super) fn scenario(fleet: &Fleet) -> String {
-    format!("{}/s, {} links", short(fleet.rate), short(fleet.links))
 }
 
 fn costs(inputs: &Inputs) -> String {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::fleet::Fleet;
+
 /// A table with a head. Columns after the first one are aligned to the right.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = String::new();
@@ -100,6 +102,11 @@ pub fn gibibytes(value: f64) -> String {
 /// A share of 1 in percent.
 pub fn percent(share: f64) -> String {
     format!("{} %", number(100.0 * share))
+}
+
+/// The name of a scenario.
+pub(super) fn scenario(fleet: &Fleet) -> String {
+    format!("{}/s, {} links", short(fleet.rate), short(fleet.links))
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ fn database(name: &str, server: &Url, query: &str) -> String {
 
 /// The configuration. Tests need no password for the pooler.
 fn configuration(databases: &str, port: u16, lines: &str) -> String {
-    let user = if rustix::process::geteuid().is_root() { "user = nobody\n" } else { "" };
+    let user = if rustix::process::geteuid().is_root() { "user = daemon\n" } else { "" };
     format!(
         "[databases]\n{databases}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
          unix_socket_dir =\nauth_type = any\npool_mode = transaction\nmax_prepared_statements = 200\n\

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use linnet_system_tests::{Stack, client::Method, expected::metric};
+use linnet_system_tests::{Stack, client::Method, expected::metric, within};
 use serde_json::json;
 
 use super::support::{
@@ -99,7 +99,12 @@ async fn failed_attempt_is_retried() {
     let done = wait_for_job_end(&client, id).await;
     assert_eq!((&done["state"], row_counts(&done)), (&json!("succeeded"), [10, 10, 0, 0]));
     assert_eq!((&done["error"], &done["attempts"]), (&json!(null), &json!(0)), "{done}");
-    assert!(stack.workers[0].metrics().await.sum(metric::JOBS_FAILED_ATTEMPTS, &[]) >= 3.0);
+    // A worker counts an attempt after its end is recorded.
+    let worker = &stack.workers[0];
+    within(JOB_TIMEOUT, "three counted attempts", || async {
+        worker.metrics().await.sum(metric::JOBS_FAILED_ATTEMPTS, &[]) >= 3.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
