@@ -90,9 +90,20 @@ impl RedisCluster {
         let bus = nodes.split_once('@').and_then(|(_, rest)| rest.split([' ', ',']).next());
         let bus = bus.expect("the port of the cluster bus");
         let first = self.first.to_string();
-        for (_, port) in &self.nodes {
-            accepted(*port, &["CLUSTER", "MEET", "127.0.0.1", &first, bus]).await;
-        }
+        // A node forgets an introduction that takes longer than its node timeout.
+        within(START_TIMEOUT, "the first node to know the others", || async {
+            let known = command(self.first, &["CLUSTER", "NODES"]).await;
+            let mut is_complete = true;
+            for (_, port) in &self.nodes {
+                let line = known.lines().find(|line| line.contains(&format!(":{port}@")));
+                if line.is_none() {
+                    accepted(*port, &["CLUSTER", "MEET", "127.0.0.1", &first, bus]).await;
+                }
+                is_complete &= line.is_some_and(|line| !line.contains("handshake"));
+            }
+            is_complete
+        })
+        .await;
     }
 
     async fn replicate(&self) {
