@@ -184,7 +184,7 @@ impl Shared {
             },
             creates: GroupedCreates::new(store.clone(), statement_timeout),
             exports: self.slots.exports_of_thread(store.max_connections()),
-            turns: Turns::new(&store, statement_timeout),
+            turns: Turns::new(&store),
             slots: self.slots.clone(),
             keys_per_user: self.settings.shortener.keys_per_user,
             store,

@@ -14,18 +14,20 @@ use super::error::{ApiError, RETRY_AFTER_UNAVAILABLE};
 
 /// The most requests of one owner that wait in a server thread.
 const MOST_WAITING: usize = 64;
+/// As long as a statement may last by default: of two requests that a user sends at once, the second is not refused because
+/// the first one is slow. With a connection and a statement of its own it ends within the gateway's
+/// `upstream.response_timeout_ms` (5 s).
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The turns of one server thread, by the owner of idempotency keys.
 #[derive(Debug, Clone)]
 pub struct Turns(WaitingShare<String>);
 
 impl Turns {
-    /// Half of the connections of `store` for each owner. A request waits for its turn for as long as the statement of
-    /// the one before it may last: of two requests that a user sends at once, the second is not refused because the
-    /// first one is slow.
-    pub fn new(store: &Store, statement_timeout: Duration) -> Self {
+    /// Half of the connections of `store` for each owner.
+    pub fn new(store: &Store) -> Self {
         let share = store.max_connections() as usize / 2;
-        Self(WaitingShare::new(share, MOST_WAITING, statement_timeout))
+        Self(WaitingShare::new(share, MOST_WAITING, LONGEST_WAIT))
     }
 
     /// Waits for a turn of the owner.
