@@ -6,8 +6,9 @@ use linnet_system_tests::{Stack, client::Method, expected::metric, within};
 use serde_json::json;
 
 use super::support::{
-    builder, count_links_created_once, follow_events, get_job, import, links_csv, row_counts,
-    upload_files, wait_for_job, wait_for_job_end, wait_for_rows_read, wait_until_no_uploads,
+    JOB_TIMEOUT, builder, count_links_created_once, follow_events, get_job, import, links_csv,
+    row_counts, upload_files, wait_for_job, wait_for_job_end, wait_for_rows_read,
+    wait_until_no_uploads,
 };
 
 async fn start_stack() -> Stack {
